@@ -1,0 +1,1 @@
+"""Preference-optimisation methods: one short file a method, one trainer for all."""

@@ -1,0 +1,167 @@
+"""The aligner contract.
+
+A method says which branches it compares and a loss over their log-probabilities; if it needs to, how it prepares
+data and in which stages it trains. Everything else is the trainer's.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from harness.config import TrainSettings
+from harness.types import PreferenceExample
+
+if TYPE_CHECKING:  # torch is imported only when something is trained
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One (image, response) pair of an example, by name."""
+
+    name: str
+    image: str = "original"
+    response: str = "chosen"
+
+
+CHOSEN = Branch("chosen")
+REJECTED = Branch("rejected", response="rejected")
+IMAGE_REJECTED = Branch("image_rejected", image="rejected")
+
+
+@dataclass(frozen=True, slots=True)
+class BranchLogps:
+    """Log-probabilities of one branch's responses under one model, float32.
+
+    Attributes:
+        sums: [batch], sum over response tokens, the end token included.
+        tokens: [batch, length], per token; 0 where `mask` is False.
+        mask: [batch, length] bool, True at response tokens.
+        corrected: [batch, length] bool, True at tokens that the correction changed; only for aligners whose
+            `needs` has "corrections".
+    """
+
+    sums: Tensor
+    tokens: Tensor
+    mask: Tensor
+    corrected: Tensor | None = None
+
+
+Logps = Mapping[str, BranchLogps]
+"""Branch name -> log-probabilities."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """`per_example`: [batch], what is minimised (its mean). `metrics`: name -> [batch], detached, logged as means."""
+
+    per_example: Tensor
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+
+
+class AlignerSettings(BaseModel):
+    """A method's own settings; subclasses add theirs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    beta: float = Field(0.1, gt=0, description="strength of the pull towards the reference")
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A part of the examples that is trained on in turn, with an optimizer schedule of its own."""
+
+    name: str
+    examples: Sequence[PreferenceExample]
+    reference: Literal["previous", "initial"] = "previous"
+    """The reference is the model that this stage starts from, or the very first one."""
+
+
+class StageContext(ABC):
+    """What `Aligner.stages` may ask of the trainer about the starting model."""
+
+    @abstractmethod
+    def entropy(self, examples: Sequence[PreferenceExample]) -> list[float]:
+        """Mean predictive entropy in nats over the chosen response's tokens, given the original image (METHODS, part 3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareContext:
+    """What `Aligner.prepare` may use: where to keep what it computes (content-addressed), and the seed."""
+
+    cache: Path
+    seed: int
+
+
+@dataclass(frozen=True)
+class AlignJob:
+    """One alignment: everything that determines it, and where it goes.
+
+    Attributes:
+        model: folder or hub id of the starting model, resolved.
+        data: preference data: a file, a folder or a known data set's name.
+        output: run folder; the checkpoint is written to `output / "checkpoint"`.
+        train: settings of the trainer.
+        cache: the user's cache folder.
+        limit: use a seeded sample of this many examples only.
+        on_error: what to do with a bad record.
+        resume: go on from the newest intermediate checkpoint in `output`.
+    """
+
+    model: str
+    data: str
+    output: Path
+    train: TrainSettings
+    cache: Path
+    limit: int | None = None
+    on_error: Literal["fail", "skip"] = "fail"
+    resume: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AlignResult:
+    """What an alignment left: the checkpoint folder and a JSON-able summary for the manifest."""
+
+    checkpoint: Path
+    summary: dict[str, Any]
+
+
+class Aligner(ABC):
+    """A preference method. See README, "Write a plugin", for a whole one."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    source: ClassVar[str]
+    """Paper, venue and year."""
+    branches: ClassVar[tuple[Branch, ...]] = (CHOSEN, REJECTED)
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """Any of "corrections" (fills `BranchLogps.corrected`)."""
+    Settings: ClassVar[type[AlignerSettings]] = AlignerSettings
+    train_defaults: ClassVar[Mapping[str, Any]] = {}
+    """The paper's training settings, where they differ from `TrainSettings`'."""
+
+    def __init__(self, settings: AlignerSettings | None = None) -> None:
+        self.settings = settings or self.Settings()
+
+    def prepare(self, examples: Sequence[PreferenceExample], context: PrepareContext) -> Sequence[PreferenceExample]:
+        """Add what the branches need (a rejected image, say). The default changes nothing."""
+        return examples
+
+    def stages(self, examples: Sequence[PreferenceExample], context: StageContext) -> list[Stage]:
+        """Split the examples into stages. The default is one."""
+        return [Stage("all", examples)]
+
+    @abstractmethod
+    def loss(self, policy: Logps, reference: Logps) -> Loss:
+        """The loss per example, from log-probabilities of the policy (with gradient) and the reference (without)."""
+
+    def align(self, job: AlignJob) -> AlignResult:
+        """Train: read the data, prepare it, run the stages, export the checkpoint."""
+        from aligners.trainer import align
+
+        return align(self, job)

@@ -1,0 +1,1 @@
+"""Hallucination benchmarks: items, scoring to the digit, aggregation over counts."""

@@ -1,0 +1,79 @@
+"""The benchmark contract: three functions."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from harness.judging.base import Judge
+from harness.types import Item, MetricSpec, Response, SampleScore
+
+Totals = Mapping[str, np.ndarray]
+"""Count name -> sums over items, float64, any common shape: [] for the point estimate, [R] for R resamples.
+
+Always holds "n", the number of scored items.
+"""
+
+
+class BenchmarkSettings(BaseModel):
+    """Options of a benchmark; subclasses add theirs. They decide numbers, so they are saved with every score."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Benchmark(ABC):
+    """A benchmark gives questions, scores answers item by item, and turns summed counts into metrics.
+
+    Because `aggregate` is a pure, vectorised function of summed counts, ten thousand bootstrap resamples
+    are one matrix product.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    source: ClassVar[str]
+    """Paper."""
+    max_new_tokens: ClassVar[int]
+    needs_judge: ClassVar[bool] = False
+    Settings: ClassVar[type[BenchmarkSettings]] = BenchmarkSettings
+
+    def __init__(self, settings: BenchmarkSettings | None = None) -> None:
+        self.settings = settings or self.Settings()
+
+    @property
+    @abstractmethod
+    def metrics(self) -> Sequence[MetricSpec]:
+        """All metrics that `aggregate` returns, in the order of display."""
+
+    @property
+    def variant(self) -> str:
+        """What made the numbers, as part of their name (e.g. the extractor): shown as `CHAIRs[spacy]`. "" for none."""
+        return ""
+
+    @abstractmethod
+    def items(self, data: Path) -> list[Item]:
+        """The questions, read from a folder in the official file layout.
+
+        Raises:
+            BadInputError: a file is missing or broken; the message names it and the command that gets it.
+        """
+
+    @abstractmethod
+    def score(self, items: Sequence[Item], responses: Mapping[str, Response], judge: Judge | None = None) -> list[SampleScore]:
+        """One `SampleScore` per item, in the order of `items`. `responses` (by item id) must cover them all."""
+
+    @abstractmethod
+    def aggregate(self, totals: Totals) -> dict[str, np.ndarray]:
+        """Metric id -> value(s) of the same shape as the totals; NaN where undefined (0/0). Rates are fractions."""
+
+    def official(self, totals: Totals) -> dict[str, str]:
+        """Metric id -> the text that the official script prints, for those that it prints."""
+        return {}
+
+    def provenance(self) -> dict[str, Any]:
+        """What determined the scores beyond the settings: parser versions, vocabulary used, pipeline. JSON-able."""
+        return {}

@@ -1,0 +1,6 @@
+"""Benchmark harness with pluggable aligners for vision-language models.
+
+Importing this package is cheap: it pulls in neither torch nor vllm (a test holds that).
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Judges: models, or programs that know the truth, that grade free-form answers."""

@@ -1,0 +1,19 @@
+"""Where things live on the user's machine. Locations only: nothing here changes what is computed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+
+def cache_folder() -> Path:
+    """The user's cache folder for this tool (`HARNESS_CACHE` moves it)."""
+    moved = os.environ.get("HARNESS_CACHE")
+    return Path(moved) if moved else Path(platformdirs.user_cache_dir("harness"))
+
+
+def results_folder() -> Path:
+    """Where runs are written and looked for unless `--results` says otherwise."""
+    return Path("results")

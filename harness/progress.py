@@ -1,0 +1,31 @@
+"""Progress bars for everything that takes more than two seconds. They go to standard error."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+console = Console(stderr=True)
+"""Everything that is said to the person (not the result itself) goes here, to standard error."""
+
+Advance = Callable[..., None]
+"""`advance(n=1, note="")`: n more units are done; `note` is shown behind the bar."""
+
+
+@contextlib.contextmanager
+def progress(title: str, total: int | None) -> Iterator[Advance]:
+    """Show one bar for a piece of work of `total` units; yields the function that advances it."""
+    columns = (
+        TextColumn("[bold]{task.description}"), BarColumn(bar_width=28), MofNCompleteColumn(),
+        TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("[dim]{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console, transient=False) as bar:
+        task = bar.add_task(title, total=total, note="")
+
+        def advance(n: int = 1, note: str | None = None) -> None:
+            bar.update(task, advance=n, **({} if note is None else {"note": note}))
+
+        yield advance

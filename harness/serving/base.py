@@ -1,0 +1,102 @@
+"""The backend contract: requests in, responses out as they complete."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from harness.types import FinishReason, ImageRef
+
+
+class Sampling(BaseModel):
+    """How tokens are drawn. Greedy by default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    max_new_tokens: int = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question to one checkpoint. `target` is a key of the backend's targets."""
+
+    id: str
+    target: str
+    prompt: str
+    image: ImageRef
+    sampling: Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The answer to the request with this id."""
+
+    id: str
+    target: str
+    text: str
+    finish_reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class BackendSettings(BaseModel):
+    """Options of a backend, recorded in provenance; subclasses add theirs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    dtype: str = "auto"
+
+
+class Backend(ABC):
+    """One loaded base model, serving itself and any adapters of it.
+
+    Args:
+        base: folder (or hub id) of the base checkpoint, in the Hugging Face layout.
+        adapters: target name -> PEFT adapter folder. The base itself is served under the target name "base".
+    """
+
+    name: ClassVar[str]
+    Settings: ClassVar[type[BackendSettings]] = BackendSettings
+
+    def __init__(self, base: Path, adapters: Mapping[str, Path] | None = None, settings: BackendSettings | None = None) -> None:
+        self.base, self.adapters = base, dict(adapters or {})
+        self.settings = settings or self.Settings()
+
+    @classmethod
+    @abstractmethod
+    def missing(cls) -> str | None:
+        """Why this backend cannot run here (what is not installed), or None. Must be cheap."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Load the model. Called once, by `__enter__`."""
+
+    @abstractmethod
+    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        """Yield completions as they finish, in any order, one per request.
+
+        Raises:
+            HarnessError: the engine failed; what was yielded before stands.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release the model; safe to call twice."""
+
+    @abstractmethod
+    def provenance(self) -> dict[str, Any]:
+        """What determined the answers: backend, version, dtype, flags. JSON-able."""
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
