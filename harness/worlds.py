@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 Split = Literal["validation", "test"]
 
@@ -34,6 +34,13 @@ class World(ABC):
     @abstractmethod
     def benchmarks(self, split: Split) -> Path:
         """A benchmark data root: one folder a suite, each in its official layout (docs/ARCHITECTURE.md)."""
+
+    def recipe(self, method: str) -> dict[str, Any]:
+        """Settings (`train`, `method`) chosen for this world's size on its validation split; {} where none were.
+
+        They stand between the method's own defaults, which are the paper's, and what the user sets.
+        """
+        return {}
 
     @property
     def label(self) -> str:

@@ -23,6 +23,7 @@ ALLOWED = {
     "harness.runs": {"harness.models", "harness.serving", "harness.judging", "harness.stats", "aligners.base", "benchmarks.base"},
     "harness.leaderboard": {"harness.runs", "harness.stats"},
     "harness.pocket": {"harness.models", "harness.judging"},
+    "harness.quickstart": {"harness.runs", "harness.leaderboard", "harness.models", "harness.serving", "harness.stats"},
     "aligners": {"harness.models", "harness.judging"},
     "benchmarks": {"harness.models", "harness.judging"},
 }
