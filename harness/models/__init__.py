@@ -1,0 +1,14 @@
+"""Models: what a name means, how prompts are put, how checkpoints are read and written.
+
+Nothing here imports torch until a model is loaded.
+"""
+
+from harness.models.aliases import ModelRef, aliases, resolve
+from harness.models.checkpoints import CheckpointInfo, fingerprint, inspect
+from harness.models.export import export_adapter, export_full
+from harness.models.processors import load_model, load_processor, prompt_text, quiet_transformers, template_hash
+
+__all__ = [
+    "CheckpointInfo", "ModelRef", "aliases", "export_adapter", "export_full", "fingerprint", "inspect", "load_model",
+    "load_processor", "prompt_text", "quiet_transformers", "resolve", "template_hash",
+]

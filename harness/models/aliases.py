@@ -1,0 +1,79 @@
+"""The names that people use for models, and what they stand for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import registry
+from harness.errors import BadInputError, UnknownNameError
+from harness.worlds import World, find_world
+
+_HUB = {
+    "llava-1.5-7b": "llava-hf/llava-1.5-7b-hf",
+    "llava-1.5-13b": "llava-hf/llava-1.5-13b-hf",
+    "llava-v1.6-7b": "llava-hf/llava-v1.6-vicuna-7b-hf",
+    "llava-v1.6-13b": "llava-hf/llava-v1.6-vicuna-13b-hf",
+    "llava-v1.6-mistral-7b": "llava-hf/llava-v1.6-mistral-7b-hf",
+}
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A model, by the name that the user gave.
+
+    Attributes:
+        label: that name.
+        location: folder or hub id. For a world's model it is None until `locate` trains it.
+        default_preferences: preference data that `align` takes when none is named.
+        default_data: benchmark data that `eval` takes when none is named.
+        world: the embedded world that the model belongs to.
+        source: where the name comes from, for `harness list`.
+    """
+
+    label: str
+    location: str | None
+    default_preferences: str
+    default_data: str
+    world: World | None
+    source: str
+
+    def locate(self) -> str:
+        """Folder or hub id of the weights; a world's model is trained on first use."""
+        if self.location is not None:
+            return self.location
+        assert self.world is not None
+        return str(self.world.model())
+
+
+def aliases() -> dict[str, ModelRef]:
+    """Every name that can be used without a slash, sorted."""
+    found = {
+        name: ModelRef(name, hub, "rlaif-v", "official", None, f"hub: {hub}") for name, hub in _HUB.items()
+    }
+    for name in registry.entries("worlds"):
+        found[name] = ModelRef(name, None, name, name, find_world(name), "embedded world, trained on this machine")
+    return dict(sorted(found.items()))
+
+
+def resolve(name: str) -> ModelRef:
+    """What a model name means: an alias, an embedded world (`pocket`, `pocket:1`), a folder, or a hub id.
+
+    Raises:
+        UnknownNameError: none of these; the nearest aliases are suggested.
+        BadInputError: it looks like a path, and nothing is there.
+    """
+    if name in _HUB:
+        return aliases()[name]
+    if world := find_world(name):
+        return ModelRef(name, None, name, name, world, "embedded world, trained on this machine")
+    path = Path(name)
+    if path.is_dir():
+        return ModelRef(path.resolve().name, str(path.resolve()), "rlaif-v", "official", None, "folder")
+    if path.exists():
+        raise BadInputError(f"'{name}' is a file, not a checkpoint folder", where=name, remedy="name its folder")
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise BadInputError(f"there is no checkpoint folder '{name}'", where=name, remedy="see `harness list models`")
+    if name.count("/") == 1:
+        return ModelRef(name, name, "rlaif-v", "official", None, "hub")
+    raise UnknownNameError("model", name, list(_HUB) + list(registry.entries("worlds")))

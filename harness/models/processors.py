@@ -1,0 +1,91 @@
+"""Loading models and processors, and the one way in which a question becomes a prompt, for training and serving alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from harness.errors import BadInputError, HarnessError
+from harness.files import sha256_json
+from harness.models import torchvision_shim
+
+
+def quiet_transformers() -> None:
+    """Import transformers the way the whole harness does: shim applied, its own bars and notices off (ours are shown instead)."""
+    torchvision_shim.apply()
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+
+
+def load_processor(location: str | Path) -> Any:
+    """The checkpoint's own processor (tokenizer, image processor, chat template).
+
+    Raises:
+        BadInputError: there is none, or it has no chat template.
+    """
+    quiet_transformers()
+    from transformers import AutoProcessor
+
+    try:
+        processor = AutoProcessor.from_pretrained(location)
+    except (OSError, ValueError) as error:
+        raise BadInputError(f"no processor could be loaded: {_first_line(error)}", where=str(location),
+                            remedy="copy the base model's processor files into the folder") from error
+    if not hasattr(processor, "image_processor"):
+        raise BadInputError("this is a text-only model: its processor takes no images", where=str(location))
+    if not getattr(processor, "chat_template", None):
+        raise BadInputError("the processor has no chat template", where=str(location),
+                            remedy="add chat_template.jinja from the base model")
+    return processor
+
+
+def load_model(location: str | Path, dtype: str = "auto", device: str | None = None) -> Any:
+    """The model in evaluation mode, through transformers' Auto class for image-and-text models.
+
+    Args:
+        location: folder or hub id of full weights.
+        dtype: "auto" (as stored), "float32", "bfloat16", "float16".
+        device: e.g. "cuda"; None is a GPU where there is one, else the CPU.
+
+    Raises:
+        BadInputError: it is not such a checkpoint.
+        HarnessError: it is on a hub that cannot be reached.
+    """
+    quiet_transformers()
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(location, dtype=dtype if dtype == "auto" else getattr(torch, dtype))
+    except OSError as error:
+        if Path(location).is_dir():
+            raise BadInputError(f"the checkpoint cannot be loaded: {_first_line(error)}", where=str(location)) from error
+        raise HarnessError(f"the model could not be had: {_first_line(error)}", where=str(location),
+                           remedy="check the name and the network, or give a folder that holds it") from error
+    except ValueError as error:
+        raise BadInputError(f"the checkpoint cannot be loaded: {_first_line(error)}", where=str(location)) from error
+    return model.to(device).eval()
+
+
+def prompt_text(processor: Any, prompt: str) -> str:
+    """One user turn with one image and this prompt, in the family's own chat template, ready for the answer."""
+    turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}
+    text: str = processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=False)
+    return text
+
+
+def template_hash(processor: Any) -> str:
+    """SHA-256 over all that turns a prompt and an image into token ids: template, tokenizer, image processor settings."""
+    return sha256_json({
+        "template": processor.chat_template,
+        "probe": prompt_text(processor, "probe"),
+        "vocabulary": sorted(processor.tokenizer.get_vocab().items()),
+        "image": processor.image_processor.to_dict(),
+    })
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
