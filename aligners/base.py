@@ -92,10 +92,14 @@ class StageContext(ABC):
 
 @dataclass(frozen=True, slots=True)
 class PrepareContext:
-    """What `Aligner.prepare` may use: where to keep what it computes (content-addressed), and the seed."""
+    """What `Aligner.prepare` may use: where to keep what it computes (content-addressed), and the seed.
+
+    What it writes into `notes` (JSON-able) stands in the run's manifest.
+    """
 
     cache: Path
     seed: int
+    notes: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ class World(ABC):
         """The base model's folder (Hugging Face layout, hub weight names); trained on first use."""
 
     @abstractmethod
-    def preferences(self) -> Path:
-        """Preference data (Parquet, RLAIF-V's columns plus corrections and boxes)."""
+    def preferences(self, method: str = "dpo") -> Path:
+        """Preference data that suits a method: a Parquet in RLAIF-V's or RLHF-V's columns, plus corrections and boxes."""
 
     @abstractmethod
     def benchmarks(self, split: Split) -> Path:

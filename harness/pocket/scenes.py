@@ -23,7 +23,7 @@ PAIRS = tuple(zip(CLASSES[0:16:2], CLASSES[1:16:2], strict=True))
 FREE = CLASSES[16:]
 PARTNER = dict(PAIRS)
 """First of a pair -> second, the one that captions name though it is absent."""
-BIAS = dict(zip(PARTNER, (0.35, 0.41, 0.48, 0.54, 0.61, 0.67, 0.74, 0.80), strict=True))
+BIAS = dict(zip(PARTNER, (0.45, 0.51, 0.58, 0.64, 0.71, 0.77, 0.84, 0.90), strict=True))
 """How often a biased caption names the absent partner of a lone first object."""
 COLOURS = {
     "red": (208, 48, 44), "blue": (44, 92, 208), "green": (46, 148, 66),
@@ -95,18 +95,18 @@ def make_scene(seed: int, split: Split, index: int) -> Scene:
     """The scene with this number in this split of the world with this seed. Splits share no randomness."""
     rng = generator("scene", seed, split, index)
     hardness = rng.random()
-    sizes = (18, 22) if hardness > 0.7 else (22, 31)
+    sizes = (20, 24) if hardness > 0.75 else (23, 32)
     things: list[Thing] = []
     names = _names(rng, split)
     for position in rng.permutation(len(names)):
         for attempt in range(60):
-            size = sizes[0] if attempt > 30 else int(rng.integers(*sizes))
+            size = 20 if attempt > 30 else int(rng.integers(*sizes))
             x, y = (int(value) for value in rng.integers(0, SIDE - size + 1, 2))
             if all(_apart((x, y, x + size, y + size), thing.box) for thing in things):
                 colour = str(rng.choice(list(COLOURS)))
                 things.append(Thing(names[position], colour, size, x, y, int(rng.integers(VARIANTS))))
                 break  # a thing that found no free place in sixty attempts is left out of the scene
-    contrast = 0.55 if hardness > 0.85 else 1.0
+    contrast = 0.65 if hardness > 0.88 else 1.0
     return Scene(index, tuple(things), int(rng.integers(3)), int(rng.integers(2**31)), contrast)
 
 
@@ -118,7 +118,7 @@ def make_scenes(seed: int, split: Split, count: int) -> list[Scene]:
 def _names(rng: np.random.Generator, split: Split) -> list[str]:
     """One or two pairs, whole or broken, and up to two objects that belong to no pair."""
     names: list[str] = []
-    for pair in rng.choice(len(PAIRS), 1 if rng.random() < 0.75 else 2, replace=False):
+    for pair in rng.choice(len(PAIRS), 1 if rng.random() < 0.6 else 2, replace=False):
         first, second = PAIRS[pair]
         names += ((first, second), (first,), (second,))[int(rng.choice(3, p=_TOGETHER[split]))]
     free = int(rng.choice(3, p=(0.45, 0.40, 0.15)))

@@ -26,14 +26,14 @@ class Recipe:
     """What the base model is trained with. Part of the cache key, as is this file's text."""
 
     pictures: int = 12_000
-    tower_steps: int = 600
-    tower_batch: int = 128
-    tower_rate: float = 2e-3
-    steps: int = 1_600
-    rate: float = 1.5e-3
+    tower_steps: int = 1_100
+    tower_batch: int = 64
+    tower_rate: float = 3e-3
+    steps: int = 1_300
+    rate: float = 1.2e-3
     caption_batch: int = 48
     question_batch: int = 96
-    caption_every: int = 4
+    caption_every: int = 2
     extra_rounds: int = 2
     extra_steps: int = 400
     accuracy_wanted: float = 0.90
@@ -149,7 +149,7 @@ def _train_tower(model: Any, scenes: list[Scene], pictures: np.ndarray, seed: in
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = torch.nn.Linear(tower.config.hidden_size, classes + 1 + len(COLOURS))
-    optimizer = torch.optim.AdamW([*tower.parameters(), *head.parameters()], weight_decay=0.01)
+    optimizer = torch.optim.AdamW([*tower.parameters(), *head.parameters()], weight_decay=0.01, betas=(0.9, 0.98))
     rng = generator("tower", seed)
     with progress("training the vision tower", recipe.tower_steps) as advance:
         for step in range(recipe.tower_steps):

@@ -1,0 +1,5 @@
+"""MFPO's part 1: a rejected image that differs from the original only where the preferred response looks."""
+
+from aligners.mfpo.image_preferences.generate import ImagePreferenceSettings, generate
+
+__all__ = ["ImagePreferenceSettings", "generate"]

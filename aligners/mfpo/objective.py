@@ -1,0 +1,51 @@
+"""MFPO (Jiang et al., IJCAI 2025): the method itself; its parts are beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from aligners import losses
+from aligners.base import CHOSEN, IMAGE_REJECTED, REJECTED, Aligner, AlignerSettings, Logps, Loss, PrepareContext, Stage, StageContext
+from aligners.mfpo.image_preferences import ImagePreferenceSettings, generate
+from aligners.mfpo.stages import StageSettings, split_by_difficulty
+from harness.types import PreferenceExample
+
+
+class MFPOSettings(AlignerSettings):
+    """MFPO's settings: weights of the terms, the image preferences, the stages."""
+
+    lambda_image: float = Field(1.0, ge=0, description="weight of the image term")
+    lambda_margin: float = Field(1.0, ge=0, description="weight of the margin term")
+    delta: float = Field(0.0, description="reward that the preferred pair should keep")
+    images: ImagePreferenceSettings = ImagePreferenceSettings()
+    stages: StageSettings = StageSettings()
+
+
+class MFPO(Aligner):
+    """Text and image preferences count alike; easy examples come first."""
+
+    name, summary, source = "mfpo", "modality-fair preference optimisation", "Jiang et al., IJCAI 2025 (arXiv 2410.15334)"
+    branches = (CHOSEN, REJECTED, IMAGE_REJECTED)
+    Settings = MFPOSettings
+    settings: MFPOSettings
+
+    def prepare(self, examples: Sequence[PreferenceExample], context: PrepareContext) -> Sequence[PreferenceExample]:
+        """Part 1: a rejected image for every example that brings none."""
+        made, notes = generate(examples, self.settings.images, context)
+        context.notes["image_preferences"] = notes
+        return made
+
+    def stages(self, examples: Sequence[PreferenceExample], context: StageContext) -> list[Stage]:
+        """Part 3: easy to hard, by the starting model's predictive entropy."""
+        return split_by_difficulty(examples, context.entropy(examples), self.settings.stages)
+
+    def loss(self, policy: Logps, reference: Logps) -> Loss:
+        """Part 2: see `losses.mfpo`."""
+        ratio = {name: policy[name].sums - reference[name].sums for name in ("chosen", "rejected", "image_rejected")}
+        settings = self.settings
+        loss, terms = losses.mfpo(
+            **ratio, beta=settings.beta, lambda_image=settings.lambda_image, lambda_margin=settings.lambda_margin, delta=settings.delta
+        )
+        return Loss(loss, {name: value.detach() for name, value in terms.items()})

@@ -1,0 +1,36 @@
+"""RLHF-V's dense DPO (Yu et al., CVPR 2024): corrected segments weigh more."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from aligners import losses
+from aligners.base import Aligner, AlignerSettings, BranchLogps, Logps, Loss
+
+
+class RLHFVSettings(AlignerSettings):
+    """RLHF-V's settings; defaults are the paper's."""
+
+    beta: float = Field(0.5, gt=0)
+    gamma: float = Field(5.0, gt=0, description="weight of a corrected token")
+
+
+class RLHFV(Aligner):
+    """DPO on the weighted mean of token log-probabilities."""
+
+    name, summary, source = "rlhfv", "dense DPO: corrected segments weigh more", "Yu et al. (RLHF-V), CVPR 2024"
+    needs = frozenset({"corrections"})
+    Settings = RLHFVSettings
+    settings: RLHFVSettings
+    train_defaults = {"learning_rate": 5e-7, "epochs": 7, "tuning": "full"}
+
+    def loss(self, policy: Logps, reference: Logps) -> Loss:
+        """`losses.dpo` of the responses' weighted means (`losses.corrected_mean`)."""
+        def ratio(name: str) -> losses.Tensor:
+            return self._likelihood(policy[name], policy[name]) - self._likelihood(reference[name], policy[name])
+
+        return Loss(losses.dpo(ratio("chosen"), ratio("rejected"), self.settings.beta))
+
+    def _likelihood(self, logps: BranchLogps, layout: BranchLogps) -> losses.Tensor:
+        assert layout.corrected is not None
+        return losses.corrected_mean(logps.tokens, layout.mask, layout.corrected, self.settings.gamma)
