@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from harness.errors import BadInputError
 from harness.judging.base import Judge
 from harness.types import Item, MetricSpec, Response, SampleScore
 
@@ -74,6 +75,42 @@ class Benchmark(ABC):
         """Metric id -> the text that the official script prints, for those that it prints."""
         return {}
 
+    def read_offline(self, files: Mapping[str, Path]) -> tuple[list[Item], dict[str, Response]]:
+        """Items and responses from files, for `harness score`: responses that came from anywhere.
+
+        Args:
+            files: option name (annotations, responses, questions, relations, safe_words, reviews) -> file or folder.
+
+        Raises:
+            BadInputError: an option that the suite needs is not given, or a file is broken.
+        """
+        raise BadInputError(f"the suite '{self.name}' scores only what `harness eval` generated", remedy=f"harness eval --suite {self.name}")
+
     def provenance(self) -> dict[str, Any]:
         """What determined the scores beyond the settings: parser versions, vocabulary used, pipeline. JSON-able."""
         return {}
+
+
+def needed(files: Mapping[str, Path], option: str, suite: str) -> Path:
+    """The file given for an option.
+
+    Raises:
+        BadInputError: it was not given, or does not exist.
+    """
+    if option not in files:
+        raise BadInputError(f"the suite '{suite}' needs --{option.replace('_', '-')}", remedy="see `harness score --help`")
+    if not files[option].exists():
+        raise BadInputError(f"the file given by --{option.replace('_', '-')} does not exist", where=str(files[option]))
+    return files[option]
+
+
+def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """above / below, NaN where below is 0."""
+    below = np.asarray(below, float)
+    return np.divide(above, below, out=np.full(np.broadcast(above, below).shape, np.nan), where=below != 0)
+
+
+def harmonic(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Harmonic mean; 0 where both are 0, NaN where one is undefined."""
+    both = np.asarray(one + other, float)
+    return np.where(both == 0, 0.0, np.divide(2 * one * other, both, out=np.full(both.shape, np.nan), where=both != 0))

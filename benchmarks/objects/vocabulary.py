@@ -1,0 +1,51 @@
+"""Object vocabularies: classes and the words for them. They are data: ours, the official file, or the user's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import BadInputError
+from harness.files import sha256_bytes
+
+OWN = Path(__file__).with_name("coco.txt")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Word or phrase -> class, in the order of the file; where it came from.
+
+    A word that stands under two classes means the later one, as in the official script.
+    """
+
+    words: dict[str, str]
+    source: str
+    sha256: str
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes, in the order of the file."""
+        return list(dict.fromkeys(self.words.values()))
+
+
+def read_vocabulary(path: Path | None = None) -> Vocabulary:
+    """Read a vocabulary: one class a line, "class, synonym, synonym"; None is our own COCO-80 table.
+
+    Raises:
+        BadInputError: no such file, not text, or a line without a class.
+    """
+    file = OWN if path is None else Path(path)
+    try:
+        data = file.read_bytes()
+        lines = data.decode("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInputError(f"the vocabulary cannot be read: {error}", where=str(file)) from None
+    words: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        entries = [entry.strip() for entry in line.split(",")]
+        if not entries[0]:
+            raise BadInputError("the line does not begin with a class", where=f"{file}:{number}")
+        words |= dict.fromkeys((entry for entry in entries if entry), entries[0])
+    return Vocabulary(words, "own table" if path is None else file.name, sha256_bytes(data))
