@@ -1,0 +1,28 @@
+"""Which backend is used when none is named: vLLM wherever it is installed."""
+
+from __future__ import annotations
+
+from harness import registry
+from harness.errors import BadInputError
+from harness.progress import console
+from harness.serving.base import Backend
+
+
+def choose_backend(name: str | None = None) -> type[Backend]:
+    """The backend with this name, or vLLM, or the fallback with a word about it.
+
+    Raises:
+        UnknownNameError: no such backend.
+        BadInputError: the named one cannot run here.
+    """
+    if name is not None:
+        backend: type[Backend] = registry.load("backends", name)
+        if reason := backend.missing():
+            raise BadInputError(f"the backend '{name}' cannot run here: {reason}", remedy="make setup, or leave --backend out")
+        return backend
+    vllm: type[Backend] = registry.load("backends", "vllm")
+    if (reason := vllm.missing()) is None:
+        return vllm
+    console.print(f"[yellow]{reason}: answers come from transformers, the slower fallback[/yellow]")
+    fallback: type[Backend] = registry.load("backends", "transformers")
+    return fallback

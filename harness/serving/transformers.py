@@ -1,0 +1,113 @@
+"""The fallback for machines without vLLM: transformers' own generation, batched with left padding. Provenance says it was used."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from harness.errors import HarnessError
+from harness.models import load_model, load_processor, prompt_text
+from harness.serving.base import Backend, BackendSettings, Completion, Request
+
+
+class TransformersSettings(BackendSettings):
+    """Options of the fallback."""
+
+    batch_size: int = Field(16, ge=1)
+
+
+class TransformersBackend(Backend):
+    """Slower than vLLM, needs nothing but the core."""
+
+    name = "transformers"
+    Settings = TransformersSettings
+    settings: TransformersSettings
+
+    def __init__(self, base: Path, adapters: Mapping[str, Path] | None = None, settings: BackendSettings | None = None) -> None:
+        super().__init__(base, adapters, settings)
+        self.model: Any = None
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """It is always there."""
+        return None
+
+    def start(self) -> None:
+        """Load the base and its adapters."""
+        self.processor = load_processor(self.base)
+        self.processor.tokenizer.padding_side = "left"
+        if self.processor.tokenizer.pad_token_id is None:
+            self.processor.tokenizer.pad_token = self.processor.tokenizer.eos_token
+        self.model = load_model(self.base, self.settings.dtype)
+        if self.adapters:
+            from peft import PeftModel
+
+            names = iter(self.adapters.items())
+            name, folder = next(names)
+            self.model = PeftModel.from_pretrained(self.model, str(folder), adapter_name=name)
+            for name, folder in names:
+                self.model.load_adapter(str(folder), adapter_name=name)
+            self.model.eval()
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        """See `Backend.generate`. Requests of one target and one sampling that follow each other are batched."""
+        for (target, sampling), group in itertools.groupby(requests, key=lambda one: (one.target, one.sampling)):
+            for block in _blocks(group, self.settings.batch_size):
+                yield from self._batch(target, sampling, block)
+
+    def _batch(self, target: str, sampling: Any, block: list[Request]) -> Iterator[Completion]:
+        import torch
+
+        texts = [prompt_text(self.processor, request.prompt) for request in block]
+        inputs = self.processor(text=texts, images=[request.image.open() for request in block], padding=True, return_tensors="pt").to(self.model.device)
+        options: dict[str, Any] = {"max_new_tokens": sampling.max_new_tokens, "do_sample": sampling.temperature > 0}
+        if sampling.temperature > 0:
+            options |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
+            torch.manual_seed(sampling.seed)
+        with torch.no_grad(), self._selected(target):
+            output = self.model.generate(**inputs, **options)
+        length = inputs["input_ids"].shape[1]
+        tokenizer = self.processor.tokenizer
+        ends = self.model.generation_config.eos_token_id
+        ends = set(ends if isinstance(ends, list) else [ends if ends is not None else tokenizer.eos_token_id])
+        for request, row, mask in zip(block, output[:, length:].tolist(), inputs["attention_mask"], strict=True):
+            stop = next((position for position, token in enumerate(row) if token in ends), None)
+            tokens = row[:stop] if stop is not None else row
+            yield Completion(
+                request.id, target, tokenizer.decode(tokens, skip_special_tokens=True).strip(), "length" if stop is None else "stop",
+                int(mask.sum()), len(tokens) + (stop is not None),
+            )
+
+    def _selected(self, target: str) -> Any:
+        """The context in which the target's adapter, or none, is active."""
+        import contextlib
+
+        if not self.adapters:
+            return contextlib.nullcontext()
+        if target == "base":
+            return self.model.disable_adapter()
+        if target not in self.adapters:
+            raise HarnessError(f"no checkpoint is served under the name '{target}'")
+        self.model.set_adapter(target)
+        return contextlib.nullcontext()
+
+    def close(self) -> None:
+        """Drop the model."""
+        self.model = None
+
+    def provenance(self) -> dict[str, Any]:
+        """Version, device and type; says that it is the fallback."""
+        import transformers
+
+        return {"backend": self.name, "note": "fallback: vLLM was not used", "distribution": f"transformers {transformers.__version__}",
+                "device": str(self.model.device) if self.model is not None else None, "settings": self.settings.model_dump()}
+
+
+def _blocks(rows: Iterable[Request], size: int) -> Iterator[list[Request]]:
+    iterator = iter(rows)
+    while block := list(itertools.islice(iterator, size)):
+        yield block

@@ -1,0 +1,157 @@
+"""The engine's process: `python -m harness.serving.vllm_worker`, driven by `harness.serving.vllm` over standard input and output."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+import threading
+from collections.abc import Iterator
+from typing import IO, Any
+
+from harness.models import torchvision_shim
+from harness.serving.worker_protocol import WINDOW_IMAGES, image_from_json
+
+PROBES = ("Describe this image.", "What is in the image?", "Is there a person in the image?", "What color is it?")
+
+
+def main() -> int:
+    """Read the order, start the engine, answer requests until the input ends."""
+    # What vLLM prints must not get between the answers: standard output is kept for them, all else goes to the log.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    os.dup2(2, 1)
+    order = json.loads(sys.stdin.readline())
+    try:
+        engine = Engine(order)
+        engine.check_adapters()
+    except Exception as error:  # noqa: BLE001 (whatever it is, the parent must be told in one line)
+        _say(answers, {"error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:600]})
+        raise
+    _say(answers, engine.info)
+    engine.run(_lines(sys.stdin), answers)
+    return 0
+
+
+def _say(answers: IO[str], value: dict[str, Any]) -> None:
+    answers.write(json.dumps(value, ensure_ascii=False) + "\n")
+    answers.flush()
+
+
+def _lines(stream: IO[str]) -> queue.Queue[dict[str, Any] | None]:
+    """Read standard input in a thread, so that the engine can step while requests arrive."""
+    arrived: queue.Queue[dict[str, Any] | None] = queue.Queue()
+
+    def read() -> None:
+        for line in stream:
+            arrived.put(json.loads(line))
+        arrived.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    return arrived
+
+
+class Engine:
+    """vLLM's engine with the base and its adapters."""
+
+    def __init__(self, order: dict[str, Any]) -> None:
+        import torch
+
+        gpu = torch.cuda.is_available()
+        if not gpu:
+            os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(order["kv_cache_gb"])
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        torchvision_shim.apply()
+        from vllm import EngineArgs, LLMEngine
+        from vllm.lora.request import LoRARequest
+
+        from harness.models import load_processor
+
+        self.processor = load_processor(order["base"])
+        self.adapters = {name: LoRARequest(name, number + 1, folder) for number, (name, folder) in enumerate(order["adapters"].items())}
+        dtype = order["dtype"] if order["dtype"] != "auto" or gpu else "float32"
+        options: dict[str, Any] = {
+            "model": order["base"], "dtype": dtype, "max_num_seqs": order["max_num_seqs"], "limit_mm_per_prompt": {"image": 1},
+            "disable_log_stats": True, "enforce_eager": not gpu, "tensor_parallel_size": order["tensor_parallel_size"],
+        }
+        if gpu:
+            options["gpu_memory_utilization"] = order["gpu_memory_utilization"]
+        for name in ("max_model_len", "quantization"):
+            if order[name] is not None:
+                options[name] = order[name]
+        if self.adapters:
+            # vLLM takes ranks from a fixed list.
+            rank = next(size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= order["max_lora_rank"])
+            options |= {"enable_lora": True, "max_lora_rank": rank, "max_loras": len(self.adapters)}
+        self.engine = LLMEngine.from_engine_args(EngineArgs(**options))
+        self.info = {"device": "gpu" if gpu else "cpu", "dtype": dtype, "adapters": sorted(self.adapters)}
+
+    def add(self, row: dict[str, Any], picture: Any, logprobs: int | None = None) -> None:
+        """Queue one request; its id names the target too, since ids repeat between targets."""
+        from vllm import SamplingParams
+
+        from harness.models import prompt_text
+
+        sampling = row["sampling"]
+        parameters = SamplingParams(
+            temperature=sampling["temperature"], top_p=sampling["top_p"], max_tokens=sampling["max_new_tokens"],
+            seed=sampling["seed"] if sampling["temperature"] else None, logprobs=logprobs,
+        )
+        prompt = {"prompt": prompt_text(self.processor, row["prompt"]), "multi_modal_data": {"image": picture}}
+        self.engine.add_request(json.dumps([row["target"], row["id"]]), prompt, parameters, lora_request=self.adapters.get(row["target"]))
+
+    def finished(self) -> Iterator[Any]:
+        """Step once; yield the requests that it finished."""
+        for output in self.engine.step():
+            if output.finished:
+                yield output
+
+    def check_adapters(self) -> None:
+        """An adapter whose answers' log-probabilities on probes all equal the base's is not applied: an error, never a run."""
+        from PIL import Image
+
+        if not self.adapters:
+            return
+        picture = Image.effect_noise((64, 64), 80).convert("RGB")
+        sampling = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 4, "seed": 0}
+        for target in ("base", *self.adapters):
+            for number, probe in enumerate(PROBES):
+                self.add({"id": str(number), "target": target, "prompt": probe, "sampling": sampling}, picture, logprobs=1)
+        seen: dict[str, list[Any]] = {}
+        while self.engine.has_unfinished_requests():
+            for output in self.finished():
+                target, number = json.loads(output.request_id)
+                answer = output.outputs[0]
+                seen.setdefault(target, []).append((number, tuple(answer.token_ids), round(float(answer.cumulative_logprob or 0), 4)))
+        for name in self.adapters:
+            if sorted(seen[name]) == sorted(seen["base"]):
+                raise RuntimeError(f"the adapter '{name}' changes nothing: vLLM does not apply it, or it was not trained")
+
+    def run(self, arrived: queue.Queue[dict[str, Any] | None], answers: IO[str]) -> None:
+        """Take requests as they come and write answers as they finish, until the input ends."""
+        pictures: dict[str, Any] = {}
+        while True:
+            busy = self.engine.has_unfinished_requests()
+            while not busy or not arrived.empty():
+                row = arrived.get()
+                if row is None:
+                    return
+                if "image_key" in row:
+                    pictures[row["image_key"]] = image_from_json(row["image"]).open()
+                    if len(pictures) > WINDOW_IMAGES:
+                        pictures.pop(next(iter(pictures)))
+                elif "flush" not in row:
+                    self.add(row, pictures[row["image"]])
+                    busy = True
+            for output in self.finished():
+                target, name = json.loads(output.request_id)
+                answer = output.outputs[0]
+                reason = answer.finish_reason if answer.finish_reason in ("stop", "length") else "unknown"
+                _say(answers, {
+                    "id": name, "target": target, "text": answer.text.strip(), "finish_reason": reason,
+                    "prompt_tokens": len(output.prompt_token_ids), "completion_tokens": len(answer.token_ids),
+                })
+
+
+if __name__ == "__main__":
+    sys.exit(main())

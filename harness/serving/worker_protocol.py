@@ -1,0 +1,44 @@
+"""What the harness and its engine process say to each other: one JSON object a line, over the child's standard input and output.
+
+Images travel as paths, or as base64 where there is no file. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+from harness.serving.base import Completion, Request
+from harness.types import ImageRef
+
+
+WINDOW_IMAGES = 512
+"""Images that both sides remember; an older one is sent again. Requests of one image come together, so that is rare."""
+
+
+def request_to_json(request: Request, image_key: str) -> dict[str, Any]:
+    """A request; the image is sent once under its key."""
+    return {"id": request.id, "target": request.target, "prompt": request.prompt, "image": image_key, "sampling": request.sampling.model_dump()}
+
+
+def image_to_json(image: ImageRef) -> dict[str, str]:
+    """An image by path or by content."""
+    if image.path is not None:
+        return {"path": str(Path(image.path).resolve()), "name": image.name}
+    return {"base64": base64.b64encode(image.read()).decode(), "name": image.name}
+
+
+def image_from_json(value: dict[str, str]) -> ImageRef:
+    """The other way round."""
+    if "path" in value:
+        return ImageRef(path=Path(value["path"]), name=value["name"])
+    return ImageRef(data=base64.b64decode(value["base64"]), name=value["name"])
+
+
+def completion_from_json(value: dict[str, Any]) -> Completion:
+    """An answer."""
+    return Completion(
+        id=value["id"], target=value["target"], text=value["text"], finish_reason=value["finish_reason"],
+        prompt_tokens=value["prompt_tokens"], completion_tokens=value["completion_tokens"],
+    )
