@@ -75,6 +75,13 @@ class Benchmark(ABC):
         """Metric id -> the text that the official script prints, for those that it prints."""
         return {}
 
+    def official_of(self, scores: Sequence[SampleScore]) -> dict[str, str]:
+        """As `official`, for a suite whose official script prints what counts do not tell (unreadable replies, say)."""
+        return {}
+
+    offline_judge: Judge | None = None
+    """A judge that `read_offline` found in the files (stored reviews)."""
+
     def read_offline(self, files: Mapping[str, Path]) -> tuple[list[Item], dict[str, Response]]:
         """Items and responses from files, for `harness score`: responses that came from anywhere.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from harness.files import read_json, read_jsonl
 from harness.judging.base import Judge
 from harness.types import Evidence, ImageRef, Item, MetricSpec, Response, SampleScore
 
+_SPEAKER = "Assistant:"
 QUESTIONS = "obj_halbench_300_with_image.jsonl"
+SYNONYMS = "synonyms_refine.txt"
 
 
 class HalBenchSettings(BenchmarkSettings):
@@ -26,7 +28,7 @@ class HalBenchSettings(BenchmarkSettings):
 
     extractor: str = "spacy"
     synonyms: Path | None = None
-    """A vocabulary file in the official form; None is our own COCO-80 table (or the data folder's official one)."""
+    """A vocabulary file in the official form; None is the one in the data folder, else our own COCO-80 table."""
 
 
 class ObjectHalBench(Benchmark):
@@ -55,9 +57,13 @@ class ObjectHalBench(Benchmark):
         """The extractor."""
         return self.settings.extractor
 
+    def __init__(self, settings: BenchmarkSettings | None = None) -> None:
+        super().__init__(settings)
+        self._synonyms = self.settings.synonyms
+
     @cached_property
     def _vocabulary(self) -> Vocabulary:
-        return read_vocabulary(self.settings.synonyms)
+        return read_vocabulary(self._synonyms)
 
     @cached_property
     def _extractor(self) -> Extractor:
@@ -69,6 +75,8 @@ class ObjectHalBench(Benchmark):
         if not questions.exists():
             raise BadInputError("Object HalBench's questions are missing", where=str(questions),
                                 remedy=f"put {QUESTIONS}, annotations/ and images/ there (docs/ARCHITECTURE.md, Folder layouts)")
+        if self.settings.synonyms is None and (official := data / SYNONYMS).exists():
+            self._synonyms = official
         truth = coco_truth(data / "annotations")
         items = []
         for number, row in enumerate(read_jsonl(questions, "questions")):
@@ -82,6 +90,8 @@ class ObjectHalBench(Benchmark):
         """`--annotations`: a COCO folder or JSON lines {image_id, instances, captions}; `--responses`: {image_id, text}."""
         annotations = needed(files, "annotations", self.name)
         truth = coco_truth(annotations) if annotations.is_dir() else _truth_rows(annotations)
+        if self.settings.synonyms is None and "synonyms" in files:
+            self._synonyms = needed(files, "synonyms", self.name)
         path = needed(files, "responses", self.name)
         items: list[Item] = []
         responses: dict[str, Response] = {}
@@ -101,10 +111,10 @@ class ObjectHalBench(Benchmark):
     def score(self, items: Sequence[Item], responses: Mapping[str, Response], judge: Judge | None = None) -> list[SampleScore]:
         """Counts of one response: mentions, hallucinated mentions, distinct correct classes, ground truth classes, words."""
         truth = self._ground_truth(items)
-        texts = [responses[item.id].text.replace("Assistant:", "").strip() for item in items]
+        texts, kept = zip(*(_cleaned(responses[item.id].text) for item in items), strict=True) if items else ((), ())
         return [
-            self._one(item, text, mentions, truth[item.group])
-            for item, text, mentions in zip(items, texts, self._extractor.mentions(texts), strict=True)
+            self._one(item, text, [_moved(mention, places) for mention in mentions], truth[item.group])
+            for item, text, places, mentions in zip(items, texts, kept, self._extractor.mentions(texts), strict=True)
         ]
 
     def _ground_truth(self, items: Sequence[Item]) -> dict[str, frozenset[str]]:
@@ -145,16 +155,44 @@ class ObjectHalBench(Benchmark):
         }
 
     def official(self, totals: Totals) -> dict[str, str]:
-        """What RLHF-V's script prints: percentages and the length with one decimal."""
+        """What RLHF-V's scripts print: percentages and the length with one decimal, recall (from the summary) with two."""
         if self.settings.extractor != "nltk":
             return {}
         values = self.aggregate(totals)
-        shown = {name: f"{float(values[name]) * 100:.1f}" for name in ("chair_s", "chair_s_refine", "chair_i") if np.isfinite(values[name])}
-        return shown | {"mean_length": f"{float(values['mean_length']):.1f}"}
+        scales = {"chair_s": (100, 1), "chair_s_refine": (100, 1), "chair_i": (100, 1), "object_recall": (100, 2), "mean_length": (1, 1)}
+        return {
+            name: f"{float(values[name]) * scale:.{digits}f}" for name, (scale, digits) in scales.items() if np.isfinite(values[name])
+        }
 
     def provenance(self) -> dict[str, Any]:
         """Extractor and vocabulary."""
         return self._extractor.provenance()
+
+
+def _cleaned(text: str) -> tuple[str, Sequence[int]]:
+    """The text as the official loader has it (every "Assistant:" removed, stripped), and the place in `text` of each character."""
+    places: Sequence[int] = range(len(text))
+    if _SPEAKER in text:
+        removed = {index for start in _starts(text) for index in range(start, start + len(_SPEAKER))}
+        places = [index for index in range(len(text)) if index not in removed]
+        text = text.replace(_SPEAKER, "")
+    start = len(text) - len(text.lstrip())
+    text = text.strip()
+    return text, places[start:start + len(text)]
+
+
+def _starts(text: str) -> Iterator[int]:
+    start = text.find(_SPEAKER)
+    while start >= 0:
+        yield start
+        start = text.find(_SPEAKER, start + len(_SPEAKER))
+
+
+def _moved(mention: Mention, places: Sequence[int]) -> Mention:
+    if mention.span is None:
+        return mention
+    start, end = mention.span
+    return mention._replace(span=(places[start], places[end - 1] + 1))
 
 
 def coco_truth(folder: Path) -> dict[str, dict[str, list[str]]]:

@@ -8,12 +8,12 @@ Source: Rohrbach et al., EMNLP 2018, in the form of RLHF-V's evaluation.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.objects.extract import Mention
 from benchmarks.objects.vocabulary import Vocabulary
+from benchmarks.objects.wordnet import noun_lemma
 from harness.errors import HarnessError
 
 _PAIRS = (
@@ -47,14 +47,6 @@ def require_data(use: str = "words") -> None:
         names = " ".join(resource.partition("/")[2] for resource in absent)
         raise HarnessError(f"NLTK's data is missing: {', '.join(absent)}", where="extractor nltk",
                            remedy=f"python -m nltk.downloader {names}, or set NLTK_DATA to a folder that has it, or use --extractor spacy")
-
-
-@functools.lru_cache(maxsize=1 << 17)
-def noun_lemma(word: str) -> str:
-    """WordNet's noun lemma: the shortest of those found, the word itself where none is."""
-    from nltk.stem import WordNetLemmatizer
-
-    return str(WordNetLemmatizer().lemmatize(word, pos="n"))
 
 
 def tokens(text: str) -> list[str]:

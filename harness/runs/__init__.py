@@ -1,0 +1,1 @@
+"""Runs: folders, manifests, the response log, and the orchestration of align, eval and score."""

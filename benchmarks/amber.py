@@ -1,0 +1,269 @@
+"""AMBER: generative and discriminative hallucination, without a judge."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.base import Benchmark, BenchmarkSettings, Totals, harmonic, needed, ratio
+from benchmarks.nouns import NounFinder, Similarity, make_noun_finder, make_similarity
+from benchmarks.yesno import strict
+from harness.errors import BadInputError
+from harness.files import read_json, read_jsonl
+from harness.judging.base import Judge
+from harness.types import Evidence, ImageRef, Item, MetricSpec, Response, SampleScore
+
+_PARTS = {
+    "discriminative-hallucination": ("existence",), "discriminative-attribute-state": ("attribute", "state"),
+    "discriminative-attribute-number": ("attribute", "number"), "discriminative-attribute-action": ("attribute", "action"),
+    "discriminative-relation": ("relation",), "relation": ("relation",),
+}
+"""Question type -> the sections that it counts in, besides the discriminative whole."""
+SECTIONS = ("discriminative", "existence", "attribute", "state", "number", "action", "relation")
+_RATES = ("accuracy", "precision", "recall", "f1")
+_CELLS = ("correct", "count", "correct_no", "truth_no", "answered_no")
+_GENERATIVE = ("kept", "flagged", "covered", "truth", "cogged", "hallu", "clean", "generative")
+_EPSILON = 0.001
+"""Every denominator of the official script starts at this."""
+
+
+class AmberSettings(BenchmarkSettings):
+    """How words are compared and nouns are found."""
+
+    similarity: str = "auto"
+    """"lemma", "exact", "table:FILE", "spacy" or "spacy:PIPELINE"; auto is the official pipeline where it is installed, else exact."""
+    nouns: str = "auto"
+    """"nltk" (official), "spacy"; auto is NLTK where its data is, else spaCy."""
+
+
+def _specs() -> tuple[MetricSpec, ...]:
+    generative = [("chair", "CHAIR", False), ("cover", "Cover", True), ("hal", "Hal", False), ("cog", "Cog", False)]
+    specs = [MetricSpec(f"generative.{name}", f"AMBER {title}", better, headline=name != "cog") for name, title, better in generative]
+    for section in SECTIONS:
+        for parser in ("", "[tolerant]"):
+            specs += [MetricSpec(f"{section}.{rate}{parser}", f"AMBER {section} {rate}{parser}", True,
+                                 headline=section == "discriminative" and rate == "f1" and not parser) for rate in _RATES]
+    specs.append(MetricSpec("amber_score", "AMBER score", True, headline=True))
+    specs.append(MetricSpec("amber_score[tolerant]", "AMBER score[tolerant]", True))
+    specs.append(MetricSpec("parsers_differ", "AMBER parsers differ", None))
+    return tuple(specs)
+
+
+class AMBER(Benchmark):
+    """CHAIR, Cover, Hal and Cog of descriptions; accuracy, precision, recall and F1 of yes/no answers, "No" being positive.
+
+    The official rule counts an answer only if it is exactly `Yes` or `No`; `[tolerant]` reads the first word in any case.
+
+    Source: Wang et al., 2023 (arXiv 2311.07397); behaviour as in its inference.py.
+    """
+
+    name, title, max_new_tokens = "amber", "AMBER", 512
+    source = "Wang et al., 2023 (arXiv 2311.07397)"
+    Settings = AmberSettings
+    settings: AmberSettings
+    metrics = _specs()
+
+    @cached_property
+    def _nouns(self) -> NounFinder:
+        return make_noun_finder(self.settings.nouns)
+
+    @cached_property
+    def _similar(self) -> Similarity:
+        return make_similarity(self.settings.similarity)
+
+    def items(self, data: Path) -> list[Item]:
+        """All queries of `data/query/query_all.json`, with the annotation of the same number."""
+        files = data / "data"
+        if not (files / "annotations.json").exists():
+            raise BadInputError("AMBER's files are missing", where=str(files / "annotations.json"),
+                                remedy="put AMBER's data/ and image/ there (docs/ARCHITECTURE.md, Folder layouts)")
+        queries = read_json(files / "query" / "query_all.json", "queries")
+        annotations = _annotations(files / "annotations.json")
+        reference = _associations(files / "relation.json", files / "safe_words.txt")
+        try:
+            return [
+                Item(str(row["id"]), row["query"], ImageRef(path=data / "image" / row["image"]), row["image"], {"annotation": annotations[row["id"] - 1], **reference})
+                for row in queries
+            ]
+        except (KeyError, IndexError, TypeError) as error:
+            raise BadInputError(f"a query is {{id, image, query}} with an annotation at place id - 1: {error!r}", where=str(files / "query")) from None
+
+    def read_offline(self, files: Mapping[str, Path]) -> tuple[list[Item], dict[str, Response]]:
+        """`--annotations --relations --safe-words --responses`: responses {id, response} as a JSON list or JSON lines."""
+        annotations = _annotations(needed(files, "annotations", self.name))
+        reference = _associations(needed(files, "relations", self.name), needed(files, "safe_words", self.name))
+        path = needed(files, "responses", self.name)
+        text = path.read_text(encoding="utf-8")
+        rows = json.loads(text) if text.lstrip().startswith("[") else list(read_jsonl(path, "responses"))
+        responses: dict[str, Response] = {}
+        asked: set[int] = set()
+        for number, row in enumerate(rows, 1):
+            try:
+                name, said = int(row["id"]), str(row["response"])
+            except (KeyError, TypeError, ValueError):
+                raise BadInputError("a response is {id, response}", where=f"{path}:{number}") from None
+            if not 1 <= name <= len(annotations):
+                raise BadInputError(f"id {name} has no annotation", where=f"{path}:{number}")
+            if name in asked:
+                raise BadInputError(f"id {name} is answered twice", where=f"{path}:{number}")
+            asked.add(name)
+            responses[str(name)] = Response(str(name), said)
+        # What is asked of a file is what its kinds of questions are: a generative file is no partial discriminative one.
+        kinds = {annotations[name - 1]["type"] == "generative" for name in asked}
+        items = [
+            Item(str(place), "", ImageRef(name=str(place)), str(place), {"annotation": row, **reference})
+            for place, row in enumerate(annotations, 1) if (row["type"] == "generative") in kinds
+        ]
+        return items, responses
+
+    def score(self, items: Sequence[Item], responses: Mapping[str, Response], judge: Judge | None = None) -> list[SampleScore]:
+        """Counts of each answer."""
+        generative = [item for item in items if item.reference["annotation"]["type"] == "generative"]
+        nouns = dict(zip([item.id for item in generative], self._nouns.nouns([responses[item.id].text for item in generative]), strict=True))
+        if generative:
+            words = {word for found in nouns.values() for word in found}
+            reference = generative[0].reference
+            self._similar.prepare(words & reference["vocabulary"], {word for item in generative for word in self._targets(item)})
+        return [
+            self._describe(item, nouns[item.id]) if item.id in nouns else self._answer(item, responses[item.id].text) for item in items
+        ]
+
+    @staticmethod
+    def _targets(item: Item) -> list[str]:
+        annotation, associations = item.reference["annotation"], item.reference["associations"]
+        words = [*annotation["truth"], *annotation["hallu"]]
+        return words + [other for word in words for other in associations.get(word, ())]
+
+    def _describe(self, item: Item, nouns: Sequence[str]) -> SampleScore:
+        """Follow each kept noun through the official order: safe words, truth, hallucination targets, similarity."""
+        annotation, associations = item.reference["annotation"], item.reference["associations"]
+        truth, hallu = _Wanted(annotation["truth"], associations), _Wanted(annotation["hallu"], associations)
+        kept = [noun for noun in nouns if noun in item.reference["vocabulary"]]
+        flags = []
+        for noun in kept:
+            if noun in item.reference["safe"]:
+                flags.append(False)
+                continue
+            if truth.mark_exact(noun):
+                flags.append(False)
+                continue
+            hallu.mark_exact(noun)
+            hallu.mark_similar(noun, self._similar)
+            flags.append(not truth.mark_similar(noun, self._similar))
+        counts = self._zeros() | {
+            "kept": len(kept), "flagged": sum(flags), "covered": sum(truth.marked), "truth": len(truth.marked), "cogged": sum(hallu.marked),
+            "hallu": len(hallu.marked), "clean": not any(flags), "generative": 1,
+        }
+        evidence = [Evidence(noun, "hallucinated" if flag else "correct", noun) for noun, flag in zip(kept, flags, strict=True)]
+        evidence += [Evidence(word, "missed", word) for word, hit in zip(truth.words, truth.marked, strict=True) if not hit]
+        details = {"flags": [int(flag) for flag in flags], "cover": [int(hit) for hit in truth.marked], "cog": [int(hit) for hit in hallu.marked], "kept": kept}
+        return SampleScore(item.id, item.group, {name: float(value) for name, value in counts.items()}, tuple(evidence), details)
+
+    def _answer(self, item: Item, text: str) -> SampleScore:
+        annotation = item.reference["annotation"]
+        label = annotation["truth"]
+        read = strict(text)
+        official = {"Yes": "yes", "No": "no"}.get(text)
+        counts = self._zeros()
+        sections = ("discriminative", *_PARTS.get(annotation["type"], ("relation",)))
+        for parser, said in (("", official), ("[tolerant]", read)):
+            for section in sections:
+                counts[f"{section}{parser}.count"] = 1.0
+                counts[f"{section}{parser}.correct"] = float(said == label)
+                counts[f"{section}{parser}.truth_no"] = float(label == "no")
+                # What is neither Yes nor No is wrong, and in the official script counts as no answer.
+                counts[f"{section}{parser}.answered_no"] = float(said == "no")
+                counts[f"{section}{parser}.correct_no"] = float(said == label == "no")
+        counts["differ"] = float(official != read)
+        return SampleScore(item.id, item.group, counts, details={"said": official, "read": read, "label": label})
+
+    @staticmethod
+    def _zeros() -> dict[str, float]:
+        names = [f"{section}{parser}.{cell}" for section in SECTIONS for parser in ("", "[tolerant]") for cell in _CELLS]
+        return dict.fromkeys((*_GENERATIVE, *names, "differ"), 0.0)
+
+    def aggregate(self, totals: Totals) -> dict[str, np.ndarray]:
+        """Pooled ratios, unrounded, without the official script's small constants."""
+        result = {
+            "generative.chair": ratio(totals["flagged"], totals["kept"]), "generative.cover": ratio(totals["covered"], totals["truth"]),
+            "generative.hal": 1 - ratio(totals["clean"], totals["generative"]), "generative.cog": ratio(totals["cogged"], totals["hallu"]),
+        }
+        for parser in ("", "[tolerant]"):
+            for section in SECTIONS:
+                correct, count, right, truth, answered = (totals[f"{section}{parser}.{cell}"] for cell in _CELLS)
+                precision, recall = ratio(right, answered), ratio(right, truth)
+                values = (ratio(correct, count), precision, recall, harmonic(precision, recall))
+                result |= {f"{section}.{rate}{parser}": value for rate, value in zip(_RATES, values, strict=True)}
+            result[f"amber_score{parser}"] = (1 - result["generative.chair"] + result[f"discriminative.f1{parser}"]) / 2
+        result["parsers_differ"] = ratio(totals["differ"], totals["discriminative.count"])
+        return result
+
+    def official(self, totals: Totals) -> dict[str, str]:
+        """What the official script prints: rounded to one decimal, F1 from the rounded precision and recall."""
+        def percent(above: str, below: str) -> float:
+            return round(float(totals[above]) / (float(totals[below]) + _EPSILON) * 100, 1)
+
+        shown = {
+            "generative.chair": percent("flagged", "kept"), "generative.cover": percent("covered", "truth"),
+            "generative.hal": round(100 - float(totals["clean"]) / (float(totals["generative"]) + _EPSILON) * 100, 1),
+            "generative.cog": percent("cogged", "hallu"),
+        } if totals["generative"] else {}
+        if totals["discriminative.count"]:
+            for section in SECTIONS:
+                precision, recall = percent(f"{section}.correct_no", f"{section}.answered_no"), percent(f"{section}.correct_no", f"{section}.truth_no")
+                epsilon = 0.001 if section == "existence" else 0.0001
+                f1 = round(2 * (precision / 100) * (recall / 100) / ((precision / 100) + (recall / 100) + epsilon) * 100, 1)
+                shown |= {f"{section}.accuracy": percent(f"{section}.correct", f"{section}.count"), f"{section}.precision": precision,
+                          f"{section}.recall": recall, f"{section}.f1": f1}
+        return {name: str(value) for name, value in shown.items()}
+
+    def provenance(self) -> dict[str, Any]:
+        """How nouns were found and words compared."""
+        return {"nouns": self._nouns.provenance(), "similarity": self._similar.provenance()}
+
+
+class _Wanted:
+    """A list of words to be found, each with its associations; marks which were."""
+
+    def __init__(self, words: Sequence[str], associations: Mapping[str, Sequence[str]]) -> None:
+        self.words = list(words)
+        self.marked = [False] * len(self.words)
+        # The official search goes through the associations of all words before it comes to the words themselves.
+        self._order = [(other, place) for place, word in enumerate(self.words) for other in associations.get(word, ())]
+        self._order += [(word, place) for place, word in enumerate(self.words)]
+
+    def mark_exact(self, noun: str) -> bool:
+        """Mark the first that is the noun; whether there was one."""
+        return self._mark(place for word, place in self._order if word == noun)
+
+    def mark_similar(self, noun: str, similar: Similarity) -> bool:
+        """Mark the first that is similar to the noun; whether there was one."""
+        return self._mark(place for word, place in self._order if similar(noun, word))
+
+    def _mark(self, places: Any) -> bool:
+        place = next(iter(places), None)
+        if place is None:
+            return False
+        self.marked[place] = True
+        return True
+
+
+def _annotations(path: Path) -> list[dict[str, Any]]:
+    rows = read_json(path, "annotations")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and {"type", "truth"} <= row.keys() for row in rows):
+        raise BadInputError("AMBER's annotations are a list of {id, type, truth, ...}", where=str(path))
+    return rows
+
+
+def _associations(relations: Path, safe_words: Path) -> dict[str, Any]:
+    associations = read_json(relations, "relations")
+    if not isinstance(associations, dict):
+        raise BadInputError("AMBER's relations are an object: word -> list of words", where=str(relations))
+    vocabulary = frozenset(associations) | {word for words in associations.values() for word in words}
+    safe = frozenset(line.strip() for line in safe_words.read_text(encoding="utf-8").splitlines())
+    return {"associations": associations, "vocabulary": vocabulary, "safe": safe}

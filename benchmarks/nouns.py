@@ -1,0 +1,176 @@
+"""AMBER's two language tools: the nouns of a text, and whether two words mean the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from benchmarks.objects.nltk_parser import missing_data, noun_lemma, require_data, tokens
+from benchmarks.objects.spacy_parser import blank_english
+from harness.errors import BadInputError, UnknownNameError
+from harness.files import read_json, sha256_file
+
+OFFICIAL_PIPELINE = "en_core_web_lg"
+THRESHOLD = 0.8
+
+
+class NounFinder(Protocol):
+    """Finds the nouns of texts."""
+
+    def nouns(self, texts: Sequence[str]) -> list[list[str]]:
+        """Per text its lemmatised nouns in order, repeats kept."""
+
+    def provenance(self) -> dict[str, Any]:
+        """What found them."""
+
+
+class Similarity(Protocol):
+    """Says whether two words mean the same."""
+
+    def prepare(self, words: Iterable[str], others: Iterable[str]) -> None:
+        """Told beforehand which words will be compared, so that all can be computed at once."""
+
+    def __call__(self, one: str, other: str) -> bool: ...
+
+    def provenance(self) -> dict[str, Any]:
+        """What compared them."""
+
+
+class NltkNouns:
+    """The official way: Punkt, the perceptron tagger, tags that begin with NN, WordNet noun lemmas; case is kept."""
+
+    def __init__(self) -> None:
+        require_data("nouns")
+
+    def nouns(self, texts: Sequence[str]) -> list[list[str]]:
+        """See `NounFinder.nouns`."""
+        from nltk import pos_tag
+
+        return [[noun_lemma(word) for word, tag in pos_tag(tokens(text)) if tag.startswith("NN")] for text in texts]
+
+    def provenance(self) -> dict[str, Any]:
+        """NLTK's version."""
+        import nltk
+
+        return {"nouns": "nltk tagger", "nltk": nltk.__version__}
+
+
+class SpacyNouns:
+    """Works with nothing downloaded: lemmas of all words. There is no tagger, so what is no noun is kept out by the vocabulary alone."""
+
+    def nouns(self, texts: Sequence[str]) -> list[list[str]]:
+        """See `NounFinder.nouns`."""
+        return [[(token.lemma_ or token.text).lower() for token in doc if token.is_alpha] for doc in blank_english().pipe(texts, batch_size=256)]
+
+    def provenance(self) -> dict[str, Any]:
+        """spaCy's version."""
+        import spacy
+
+        return {"nouns": "spacy lookup lemmas, no tagger", "spacy": spacy.__version__}
+
+
+def make_noun_finder(name: str) -> NounFinder:
+    """By name: nltk, spacy, or auto."""
+    if name == "auto":
+        name = "spacy" if missing_data("nouns") else "nltk"
+    finders = {"nltk": NltkNouns, "spacy": SpacyNouns}
+    if name not in finders:
+        raise UnknownNameError("noun finder", name, finders)
+    return finders[name]()
+
+
+class Exact:
+    """The same word."""
+
+    def prepare(self, words: Iterable[str], others: Iterable[str]) -> None:
+        """Nothing to do."""
+
+    def __call__(self, one: str, other: str) -> bool:
+        """Whether they are equal."""
+        return one == other
+
+    def provenance(self) -> dict[str, Any]:
+        """Says that it is not the official way."""
+        return {"similarity": "exact (official: spacy vectors)"}
+
+
+class Lemma(Exact):
+    """The same WordNet noun lemma."""
+
+    def __init__(self) -> None:
+        require_data()
+
+    def __call__(self, one: str, other: str) -> bool:
+        """Whether their lemmas are equal."""
+        return noun_lemma(one) == noun_lemma(other)
+
+    def provenance(self) -> dict[str, Any]:
+        """Says so."""
+        return {"similarity": "wordnet noun lemma"}
+
+
+class Table(Exact):
+    """The same word, or an unordered pair of a table: a JSON list of [word, word], or an object whose "pairs" is one."""
+
+    def __init__(self, path: Path) -> None:
+        content = read_json(path, "similarity table")
+        rows = content.get("pairs") if isinstance(content, dict) else content
+        try:
+            self._pairs = {frozenset((str(one), str(other))) for one, other in rows}
+        except (TypeError, ValueError):
+            raise BadInputError("a similarity table is a list of [word, word]", where=str(path)) from None
+        self._source = {"similarity": f"table {path.name}", "sha256": sha256_file(path)}
+
+    def __call__(self, one: str, other: str) -> bool:
+        """Whether they are equal or in the table."""
+        return one == other or frozenset((one, other)) in self._pairs
+
+    def provenance(self) -> dict[str, Any]:
+        """The table and its hash."""
+        return self._source
+
+
+class Vectors(Exact):
+    """spaCy's vector similarity above 0.8, the official way with `en_core_web_lg`. Every word is parsed once."""
+
+    def __init__(self, pipeline: str) -> None:
+        import spacy
+
+        try:
+            self._nlp = spacy.load(pipeline)
+        except OSError:
+            raise BadInputError(f"the spaCy pipeline '{pipeline}' is not installed", remedy=f"python -m spacy download {pipeline}, or another --similarity") from None
+        self._pipeline = pipeline
+        self._docs: dict[str, Any] = {}
+        self._known: dict[tuple[str, str], bool] = {}
+
+    def prepare(self, words: Iterable[str], others: Iterable[str]) -> None:
+        """Parse all words in one go."""
+        new = sorted({*words, *others} - self._docs.keys())
+        self._docs.update(zip(new, self._nlp.pipe(new, batch_size=256), strict=True))
+
+    def __call__(self, one: str, other: str) -> bool:
+        """Whether their similarity is above the official threshold."""
+        key = (one, other)
+        if key not in self._known:
+            docs = [self._docs[word] if word in self._docs else self._docs.setdefault(word, self._nlp(word)) for word in key]
+            self._known[key] = bool(docs[0].similarity(docs[1]) > THRESHOLD)
+        return self._known[key]
+
+    def provenance(self) -> dict[str, Any]:
+        """Pipeline and version."""
+        return {"similarity": f"spacy vectors > {THRESHOLD}", "pipeline": self._pipeline, "version": self._nlp.meta.get("version")}
+
+
+def make_similarity(name: str) -> Similarity:
+    """From `--similarity`: lemma, exact, table:FILE, spacy[:PIPELINE], or auto."""
+    import spacy.util
+
+    kind, _, rest = name.partition(":")
+    if kind == "auto":
+        kind = "spacy" if spacy.util.is_package(OFFICIAL_PIPELINE) else "exact"
+    makers = {"exact": Exact, "lemma": Lemma, "table": lambda: Table(Path(rest)), "spacy": lambda: Vectors(rest or OFFICIAL_PIPELINE)}
+    if kind not in makers:
+        raise UnknownNameError("similarity", kind, makers)
+    return makers[kind]()

@@ -1,0 +1,107 @@
+"""`harness align`: from a model and preference data to a checkpoint in a run folder."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from aligners.base import Aligner, AlignJob, AlignResult
+from harness import registry
+from harness.config import TrainSettings, merged, parse
+from harness.errors import BadInputError
+from harness.files import read_json, write_json
+from harness.models import ModelRef, fingerprint, inspect, resolve
+from harness.paths import cache_folder
+from harness.progress import console
+from harness.runs.folders import MANIFEST, Run, open_run, prepare_folder
+from harness.runs.manifest import surroundings
+from harness.worlds import find_world
+
+
+@dataclass(frozen=True)
+class AlignRequest:
+    """What the user asked for. `settings` has the keys "train" and "method"; later layers of it won already."""
+
+    method: str
+    model: str
+    results: Path
+    data: str | None = None
+    name: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    limit: int | None = None
+    on_error: Literal["fail", "skip"] = "fail"
+    resume: bool = False
+    overwrite: bool = False
+
+
+def run_align(request: AlignRequest) -> Run:
+    """Resolve everything, train, and write the manifest last.
+
+    Raises:
+        BadInputError: a name, a setting, the data or the run folder is at fault; said before anything is trained.
+    """
+    if request.limit is not None and request.limit < 1:
+        raise BadInputError(f"--limit must be at least 1, not {request.limit}")
+    kind: type[Aligner] = registry.load("aligners", request.method)
+    model = resolve(request.model)
+    recipe = model.world.recipe(request.method) if model.world else {}
+    layers = merged({"train": dict(kind.train_defaults)}, recipe, request.settings)
+    train = parse(TrainSettings, layers.get("train", {}), "train")
+    aligner = kind(parse(kind.Settings, layers.get("method", {}), f"method {request.method}"))
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
+    folder = request.results / (request.name or f"{request.method}-{model.label.replace(':', '-').rpartition('/')[2]}-{now}")
+    location = model.locate()
+    if Path(location).is_dir() and inspect(Path(location)).kind == "adapter":
+        raise BadInputError("alignment starts from full weights, not from an adapter", where=location, remedy="name its base model")
+    data_label = request.data or model.default_preferences
+    if request.data is None:
+        console.print(f"preference data: {data_label} (the default for {model.label})")
+    config = {
+        "method": request.method, "model": model.label, "location": location, "data": data_label, "limit": request.limit,
+        "on_error": request.on_error, "settings": {"train": train.model_dump(), "method": aligner.settings.model_dump(mode="json")},
+    }
+    prepare_folder(folder, resume=request.resume, overwrite=request.overwrite)
+    _same_as_before(folder, config)
+    write_json(folder / "config.json", config)
+    started = time.perf_counter()
+    job = AlignJob(location, _data(data_label, request.method), folder, train, cache_folder(), request.limit, request.on_error, request.resume)
+    result = aligner.align(job)
+    _finish(folder, config, model, result, started)
+    return open_run(folder)
+
+
+def _data(label: str, method: str) -> str:
+    """Where the data is: a world's are made on first use, everything else is the aligner's to read."""
+    world = find_world(label)
+    return str(world.preferences(method)) if world else label
+
+
+def _same_as_before(folder: Path, config: dict[str, Any]) -> None:
+    """A run that is resumed must be the same run."""
+    before = folder / "config.json"
+    if before.exists() and (old := read_json(before, "configuration")) != read_back(config):
+        changed = [key for key in config if old.get(key) != read_back(config)[key]]
+        raise BadInputError(f"the run was begun with other settings ({', '.join(changed)})", where=str(before),
+                            remedy="resume it with the same ones, or start again with --overwrite")
+
+
+def read_back(value: dict[str, Any]) -> dict[str, Any]:
+    """A value as it comes back from JSON."""
+    import json
+
+    result: dict[str, Any] = json.loads(json.dumps(value, default=str))
+    return result
+
+
+def _finish(folder: Path, config: dict[str, Any], model: ModelRef, result: AlignResult, started: float) -> None:
+    info = inspect(result.checkpoint)
+    manifest = {
+        "kind": "align", "name": folder.name, "config": config, "base": {"label": model.label, "location": config["location"], "fingerprint": fingerprint(config["location"])},
+        "checkpoint": {"kind": info.kind, "fingerprint": info.fingerprint}, "summary": result.summary,
+        "wall_seconds": round(time.perf_counter() - started, 1), **surroundings(),
+    }
+    write_json(result.checkpoint / MANIFEST, manifest)
+    write_json(folder / MANIFEST, manifest)

@@ -1,0 +1,297 @@
+"""`harness eval`: one engine for a base and its adapters, one log a suite and checkpoint, then scores."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import registry
+from harness.config import parse
+from harness.errors import BadInputError
+from harness.files import read_json, sha256_json, write_json
+from harness.judging.base import Judge
+from harness.models import ModelRef, fingerprint, inspect, load_processor, resolve, template_hash
+from harness.paths import cache_folder
+from harness.progress import console, progress
+from harness.runs.folders import MANIFEST, Run
+from harness.runs.manifest import surroundings
+from harness.runs.responses import ResponseLog, request_hash
+from harness.runs.score import item_rows, score_suite, write_scores
+from harness.serving.base import Backend, Completion, Request, Sampling
+from harness.types import Item, Response
+from harness.worlds import find_world
+
+if TYPE_CHECKING:
+    from benchmarks.base import Benchmark
+
+BASE = "base"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A checkpoint to evaluate and the run folder that its answers go to.
+
+    Attributes:
+        name: the run's name; the leaderboard's row.
+        folder: the run's folder.
+        base: folder or hub id of the full weights.
+        adapter: PEFT folder on top of them, or None.
+        model: label of the base model.
+        method: the aligner, or "base".
+    """
+
+    name: str
+    folder: Path
+    base: str
+    adapter: Path | None
+    model: str
+    method: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all weights that the answers depend on."""
+        return sha256_json([fingerprint(self.base), fingerprint(self.adapter) if self.adapter else None])
+
+
+@dataclass(frozen=True)
+class EvalRequest:
+    """What the user asked for. `data` is a data root, "official", or a world's label with an optional @split."""
+
+    targets: Sequence[Target]
+    suites: Sequence[str]
+    data: str
+    backend: type[Backend]
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    judge: str | None = None
+    max_unscored: float = 0.01
+    limit: int | None = None
+    overwrite: bool = False
+
+
+def target_of_run(run: Run) -> Target:
+    """The target of an aligned run; its checkpoint is looked at before anything starts.
+
+    Raises:
+        BadInputError: the checkpoint is broken, or its base's weights are not those it was trained on.
+    """
+    assert run.manifest is not None
+    config, recorded = run.manifest["config"], run.manifest["base"]
+    info = inspect(run.checkpoint)
+    if info.kind == "full":
+        return Target(run.name, run.path, str(run.checkpoint.resolve()), None, config["model"], config["method"])
+    if fingerprint(recorded["location"]) != recorded["fingerprint"]:
+        raise BadInputError("the adapter's base model has other weights than when it was trained", where=recorded["location"],
+                            remedy="put the old weights back, or align again")
+    return Target(run.name, run.path, recorded["location"], run.checkpoint.resolve(), config["model"], config["method"])
+
+
+def target_of_model(model: ModelRef, results: Path) -> Target:
+    """A base model as a target; its run folder is made."""
+    location = model.locate()
+    if Path(location).is_dir():
+        inspect(Path(location))
+    folder = results / f"base-{model.label.replace('/', '-').replace(':', '-')}"
+    manifest = {"kind": BASE, "name": folder.name, "config": {"model": model.label, "method": BASE},
+                "base": {"label": model.label, "location": location, "fingerprint": fingerprint(location)}}
+    if not (folder / MANIFEST).exists():
+        write_json(folder / MANIFEST, manifest | surroundings())
+    return Target(folder.name, folder, location, None, model.label, BASE)
+
+
+def base_of(target: Target, results: Path) -> Target:
+    """The base that a target was aligned from."""
+    return target_of_model(resolve(target.model), results)
+
+
+def data_root(label: str) -> tuple[Path, str, str | None]:
+    """(data root, name for folders and tables, judge of the world) of a data label.
+
+    Raises:
+        BadInputError: no such folder or split.
+    """
+    name, at, split = label.partition("@")
+    if world := find_world(name):
+        split = split or "test"
+        if split not in ("validation", "test"):
+            raise BadInputError(f"'{label}': the split is validation or test, not '{split}'")
+        return world.benchmarks(split), f"{name.replace(':', '-')}-{split}", world.judge  # type: ignore[arg-type]
+    if label == "official":
+        return cache_folder() / "benchmarks", "official", None
+    if not Path(label).is_dir():
+        raise BadInputError(f"there is no benchmark data '{label}'", remedy="name a folder that holds the suites' folders (docs/ARCHITECTURE.md)")
+    return Path(label), Path(label).resolve().name, None
+
+
+@dataclass(frozen=True)
+class _Suite:
+    """A suite under way: its benchmark and the items that are asked."""
+
+    benchmark: Benchmark
+    items: list[Item]
+    whole: int
+
+
+def run_eval(request: EvalRequest) -> list[dict[str, Any]]:
+    """Generate what is not in the logs yet, score everything, and return the score records.
+
+    Raises:
+        BadInputError: names, data or checkpoints are at fault; said before an engine starts.
+        HarnessError: the engine failed (what was answered is kept), or too many items could not be scored.
+    """
+    root, data_name, world_judge = data_root(request.data)
+    suites = [_open_suite(name, root, request) for name in request.suites]
+    judge = _judge(request.judge or world_judge or "openai") if any(suite.benchmark.needs_judge for suite in suites) else None
+    by_base: dict[str, list[Target]] = defaultdict(list)
+    for target in request.targets:
+        by_base[target.base].append(target)
+    records = []
+    for base, targets in by_base.items():
+        records += _evaluate_base(base, targets, suites, request, data_name, judge)
+    return records
+
+
+def _open_suite(name: str, root: Path, request: EvalRequest) -> _Suite:
+    kind = registry.load("benchmarks", name)
+    benchmark: Benchmark = kind(parse(kind.Settings, dict(request.settings.get(name, {})), f"suite {name}"))
+    items = _interned(benchmark.items(root / name))
+    if request.limit is None or request.limit >= len(items):
+        return _Suite(benchmark, items, len(items))
+    # Whole images are drawn, so that a sample keeps the clusters that intervals are made of.
+    groups = list(dict.fromkeys(item.group for item in items))
+    random.Random(0).shuffle(groups)
+    chosen: set[str] = set()
+    size: dict[str, int] = defaultdict(int)
+    for item in items:
+        size[item.group] += 1
+    count = 0
+    for group in groups:
+        if count >= request.limit:
+            break
+        chosen.add(group)
+        count += size[group]
+    return _Suite(benchmark, [item for item in items if item.group in chosen], len(items))
+
+
+def _interned(items: list[Item]) -> list[Item]:
+    """Items of one image share one reference to it, so that it is sent to the engine once."""
+    seen: dict[Any, Any] = {}
+    return [dataclasses.replace(item, image=seen.setdefault(item.image.path or id(item.image), item.image)) for item in items]
+
+
+def _judge(name: str) -> Judge:
+    judge: Judge = registry.load("judges", name)()
+    return judge
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One request to the engine and every (log, item) that it answers."""
+
+    request: Request
+    hash: str
+    answers: list[tuple[ResponseLog, str]]
+
+
+def _evaluate_base(
+    base: str, targets: Sequence[Target], suites: Sequence[_Suite], request: EvalRequest, data_name: str, judge: Judge | None,
+) -> list[dict[str, Any]]:
+    template = template_hash(load_processor(base))
+    folders = {(target.name, suite.benchmark.name): target.folder / "evals" / f"{suite.benchmark.name}@{data_name}" for target in targets for suite in suites}
+    records = []
+    with ExitStack() as stack:
+        if request.overwrite:
+            for folder in folders.values():
+                (folder / "responses.jsonl").unlink(missing_ok=True)
+        logs = {key: stack.enter_context(ResponseLog(folder)) for key, folder in folders.items()}
+        hashes = _hashes(targets, suites, request.backend.name, template)
+        jobs = _pending(targets, suites, logs, hashes)
+        if jobs:
+            serving = _generate(base, targets, jobs, request.backend)
+            for folder in folders.values():
+                write_json(folder / "serving.json", serving)
+        for target in targets:
+            for suite in suites:
+                key = (target.name, suite.benchmark.name)
+                responses: dict[str, Response] = {}
+                for item in suite.items:
+                    answer = logs[key].get(item.id, hashes[target.name, suite.benchmark.name, item.id])
+                    assert answer is not None
+                    responses[item.id] = answer
+                record, scores = score_suite(
+                    suite.benchmark, suite.items, responses, judge=judge if suite.benchmark.needs_judge else None,
+                    max_unscored=request.max_unscored, of=suite.whole, about={
+                        "target": target.name, "method": target.method, "model": target.model, "data": data_name, "checkpoint": target.fingerprint,
+                        "sampling": _sampling(suite).model_dump(),
+                        "serving": read_json(folders[key] / "serving.json", "serving record"),
+                    },
+                )
+                write_scores(folders[key], record, item_rows(suite.items, responses, scores))
+                records.append(record)
+    return records
+
+
+def _sampling(suite: _Suite) -> Sampling:
+    return Sampling(max_new_tokens=suite.benchmark.max_new_tokens)
+
+
+def _hashes(targets: Sequence[Target], suites: Sequence[_Suite], backend: str, template: str) -> dict[tuple[str, str, str], str]:
+    """Request hash of every (target, suite, item)."""
+    images: dict[int, str] = {}
+    result = {}
+    for target in targets:
+        checkpoint = target.fingerprint
+        for suite in suites:
+            sampling = _sampling(suite)
+            for item in suite.items:
+                image = images.setdefault(id(item.image), "") or item.image.fingerprint()
+                images[id(item.image)] = image
+                result[target.name, suite.benchmark.name, item.id] = request_hash(item, image, sampling, checkpoint, template, backend)
+    return result
+
+
+def _pending(
+    targets: Sequence[Target], suites: Sequence[_Suite], logs: Mapping[tuple[str, str], ResponseLog], hashes: Mapping[tuple[str, str, str], str],
+) -> list[_Job]:
+    """What must be generated: each distinct request once, requests of one image together."""
+    jobs: dict[str, _Job] = {}
+    for target in targets:
+        for suite in suites:
+            name, log = suite.benchmark.name, logs[target.name, suite.benchmark.name]
+            for item in suite.items:
+                digest = hashes[target.name, name, item.id]
+                if log.get(item.id, digest) is not None:
+                    continue
+                if digest not in jobs:
+                    served = target.name if target.adapter else BASE
+                    jobs[digest] = _Job(Request(digest, served, item.prompt, item.image, _sampling(suite)), digest, [])
+                jobs[digest].answers.append((log, item.id))
+    order: dict[int, int] = {}
+    for job in jobs.values():
+        order.setdefault(id(job.request.image), len(order))
+    return sorted(jobs.values(), key=lambda job: (job.request.target, order[id(job.request.image)]))
+
+
+def _generate(base: str, targets: Sequence[Target], jobs: Sequence[_Job], kind: type[Backend]) -> dict[str, Any]:
+    """Run the engine over the jobs and log every answer as it comes."""
+    adapters = {target.name: target.adapter for target in targets if target.adapter}
+    prints = {target.name if target.adapter else BASE: target.fingerprint for target in targets}
+    by_hash = {job.hash: job for job in jobs}
+    with kind(Path(base) if Path(base).is_dir() else base, adapters, None) as backend:  # type: ignore[arg-type]
+        console.print(f"[dim]answers come from {backend.name}[/dim]")
+        with progress("generating answers", len(jobs)) as advance:
+            for completion in _completions(backend, jobs):
+                job = by_hash[completion.id]
+                for log, item_id in job.answers:
+                    log.add(item_id, job.hash, completion, backend.name, prints[completion.target])
+                advance()
+        return backend.provenance()
+
+
+def _completions(backend: Backend, jobs: Sequence[_Job]) -> Iterator[Completion]:
+    yield from backend.generate(job.request for job in jobs)

@@ -1,0 +1,93 @@
+"""Run folders under `results/`: made, found, refused. See docs/ARCHITECTURE.md for what is in them."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import BadInputError
+from harness.files import read_json
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder; `manifest` is None while it is not complete."""
+
+    path: Path
+    manifest: dict[str, Any] | None
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @property
+    def aligned(self) -> bool:
+        """Whether it holds an aligned checkpoint (and not only a base model's answers)."""
+        return self.manifest is not None and self.manifest.get("kind") == "align"
+
+    @property
+    def checkpoint(self) -> Path:
+        """Its checkpoint folder."""
+        return self.path / "checkpoint"
+
+
+def open_run(path: Path) -> Run:
+    """The run in a folder."""
+    manifest = path / MANIFEST
+    return Run(path, read_json(manifest, "manifest") if manifest.exists() else None)
+
+
+def list_runs(results: Path) -> list[Run]:
+    """All complete runs under a folder, oldest first."""
+    runs = [open_run(path.parent) for path in results.glob(f"*/{MANIFEST}")] if results.is_dir() else []
+    return sorted(runs, key=lambda run: (str((run.manifest or {}).get("finished", "")), run.name))
+
+
+def latest_aligned(results: Path) -> Run:
+    """The aligned run that finished last.
+
+    Raises:
+        BadInputError: there is none.
+    """
+    runs = [run for run in list_runs(results) if run.aligned]
+    if not runs:
+        raise BadInputError("there is no aligned run to evaluate", where=str(results),
+                            remedy="harness align --method mfpo --model llava-v1.6-7b, or name a model: harness eval --model MODEL")
+    return runs[-1]
+
+
+def find_run(name: str, results: Path) -> Run:
+    """A run by its name under `results`, or by its folder.
+
+    Raises:
+        BadInputError: there is none, or it is not complete.
+    """
+    from difflib import get_close_matches
+
+    for path in (results / name, Path(name)):
+        if path.is_dir():
+            run = open_run(path)
+            if run.manifest is None:
+                raise BadInputError(f"the run '{name}' is not complete", where=str(path), remedy="finish it: harness align ... --resume")
+            return run
+    near = get_close_matches(name, [run.name for run in list_runs(results)], n=3, cutoff=0.4)
+    raise BadInputError(f"there is no run '{name}'" + (f"; did you mean {' or '.join(near)}?" if near else ""), where=str(results))
+
+
+def prepare_folder(path: Path, *, resume: bool, overwrite: bool) -> None:
+    """Make the folder of a new run, or check that an existing one may be used.
+
+    Raises:
+        BadInputError: it exists, and neither `resume` nor `overwrite` was said.
+    """
+    if path.exists() and any(path.iterdir()):
+        if overwrite:
+            shutil.rmtree(path)
+        elif not resume:
+            raise BadInputError("the run exists already", where=str(path), remedy="go on with it (--resume), do it again (--overwrite), or take another --name")
+    path.mkdir(parents=True, exist_ok=True)

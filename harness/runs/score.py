@@ -1,0 +1,107 @@
+"""From items and responses to scores with intervals, written as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import BadInputError, HarnessError
+from harness.files import write_json, write_jsonl
+from harness.judging.base import Judge
+from harness.stats import Counts, intervals
+from harness.types import Item, Response, SampleScore
+
+if TYPE_CHECKING:
+    from benchmarks.base import Benchmark
+
+_NAMED = 5  # missing items that an error names
+
+
+def check_coverage(items: Sequence[Item], responses: Mapping[str, Response], allow_partial: bool) -> list[Item]:
+    """The items that have a response.
+
+    Raises:
+        BadInputError: some have none and that is not allowed, or there is a response to no item.
+    """
+    known = {item.id for item in items}
+    extra = [name for name in responses if name not in known]
+    if extra:
+        raise BadInputError(f"{len(extra)} responses belong to no item: {', '.join(extra[:_NAMED])}", remedy="remove them, or give the right questions")
+    missing = [item.id for item in items if item.id not in responses]
+    if missing and not allow_partial:
+        raise BadInputError(f"{len(missing)} of {len(items)} items have no response: {', '.join(missing[:_NAMED])}",
+                            remedy="add them, or score what is there with --allow-partial")
+    if len(missing) == len(items):
+        raise BadInputError("no item has a response")
+    return [item for item in items if item.id in responses]
+
+
+def score_suite(
+    benchmark: Benchmark, items: Sequence[Item], responses: Mapping[str, Response], *, judge: Judge | None = None,
+    max_unscored: float = 0.01, of: int | None = None, about: Mapping[str, Any] | None = None,
+) -> tuple[dict[str, Any], list[SampleScore]]:
+    """Score, aggregate, and put an interval on every metric.
+
+    Args:
+        benchmark: with its settings.
+        items: those that have a response.
+        responses: by item id.
+        judge: for a benchmark that needs one.
+        max_unscored: share of items that may have no verdict.
+        of: number of items of the whole suite, where only a part is scored.
+        about: what else goes into the record (checkpoint, sampling, backend).
+
+    Returns:
+        The JSON-able record, and the scores item by item.
+
+    Raises:
+        HarnessError: more items than allowed have no verdict.
+    """
+    scores = benchmark.score(items, responses, judge)
+    unscored = [score for score in scores if score.unscored is not None]
+    if len(unscored) > max_unscored * len(scores):
+        first = unscored[0]
+        raise HarnessError(f"{len(unscored)} of {len(scores)} items could not be scored; first: {first.unscored}", where=f"{benchmark.name}, item {first.item_id}",
+                           remedy=f"mend the cause, or allow it: --max-unscored {math.ceil(100 * len(unscored) / len(scores)) / 100}")
+    counts = Counts.of(scores)
+    if not counts.clusters:
+        raise HarnessError("no item could be scored", where=benchmark.name)
+    totals = counts.totals()
+    values, bounds, official = benchmark.aggregate(totals), intervals(counts, benchmark.aggregate), benchmark.official(totals) | benchmark.official_of(scores)
+    metrics = {}
+    for spec in benchmark.metrics:
+        value = float(values[spec.id])
+        metrics[spec.id] = {
+            "value": value if math.isfinite(value) else None, "official": official.get(spec.id), "ci": bounds.get(spec.id),
+            "higher_is_better": spec.higher_is_better, "title": spec.title, "unit": spec.unit, "headline": spec.headline,
+        }
+    record = {
+        "suite": benchmark.name, "title": benchmark.title, "variant": benchmark.variant, "n": len(scores) - len(unscored), "of": of or len(scores),
+        "unscored": len(unscored), "judge": judge.provenance() if judge else None, "settings": benchmark.settings.model_dump(mode="json"),
+        "provenance": benchmark.provenance(), **(about or {}), "metrics": metrics,
+    }
+    return record, scores
+
+
+def item_rows(items: Sequence[Item], responses: Mapping[str, Response], scores: Sequence[SampleScore]) -> list[dict[str, Any]]:
+    """One JSON-able row an item: question, answer, counts, mentions with verdicts."""
+    by_id = {item.id: item for item in items}
+    return [
+        {
+            "item": score.item_id, "group": score.group, "prompt": by_id[score.item_id].prompt, "text": responses[score.item_id].text,
+            "counts": dict(score.counts), "evidence": [dataclasses.asdict(one) for one in score.evidence],
+            "details": dict(score.details), "unscored": score.unscored,
+        }
+        for score in scores
+    ]
+
+
+def write_scores(folder: Path, record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Write items and then scores; a variant's files have its name, so that two parsers stand side by side."""
+    suffix = f"-{record['variant']}" if record["variant"] else ""
+    write_jsonl(folder / f"items{suffix}.jsonl", rows)
+    write_json(folder / f"scores{suffix}.json", record)
+    return folder / f"scores{suffix}.json"
