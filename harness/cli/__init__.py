@@ -1,0 +1,16 @@
+"""The command line: parse, call, print. Heavy imports happen inside the commands, so that `harness --help` is instant."""
+
+from __future__ import annotations
+
+import sys
+
+from harness.cli.app import app
+
+__all__ = ["app", "main"]
+
+
+def main() -> None:
+    """Run the command line; errors are one red paragraph and an exit code, never a traceback unless --debug is given."""
+    from harness.cli.errors import run
+
+    sys.exit(run(app, sys.argv[1:]))

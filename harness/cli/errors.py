@@ -1,0 +1,62 @@
+"""How errors are shown: what, where, remedy; exit code 2 for bad input, 130 for Ctrl-C, 1 for everything else."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from harness.errors import HarnessError
+
+
+def run(app: Any, arguments: list[str]) -> int:
+    """Run a Typer app and turn what it raises into an exit code."""
+    debug = "--debug" in arguments
+    console = Console(stderr=True)
+    try:
+        result = app([one for one in arguments if one != "--debug"], standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except HarnessError as error:
+        if debug:
+            traceback.print_exc()
+        _show(console, error.problem, error.where, error.remedy)
+        return error.exit_code
+    except KeyboardInterrupt:
+        _show(console, "stopped", None, "what was finished is kept; the same command with --resume goes on")
+        return 130
+    except SystemExit as exit_:
+        return int(exit_.code or 0)
+    except Exception as error:  # noqa: BLE001 (the last resort of the program: a defect is reported in one paragraph)
+        if usage := _usage(error):
+            _show(console, *usage)
+            return 2
+        if type(error).__name__ == "Abort":
+            return 130
+        if debug:
+            traceback.print_exc()
+        else:
+            frame = traceback.extract_tb(sys.exc_info()[2])[-1]
+            _show(console, f"this is a defect of the harness: {type(error).__name__}: {str(error)[:500]}", f"{frame.filename}:{frame.lineno}",
+                  "the same command with --debug shows the traceback")
+        return 1
+
+
+def _usage(error: Exception) -> tuple[str, str | None, str | None] | None:
+    """Problem, place and remedy of a wrong option or argument, as Typer's parser reports it."""
+    if not hasattr(error, "format_message"):
+        return None
+    context = getattr(error, "ctx", None)
+    return str(error.format_message()), None, f"see `{context.command_path} --help`" if context else None
+
+
+def _show(console: Console, problem: str, where: str | None, remedy: str | None) -> None:
+    text = Text("error: ", style="bold red")
+    text.append(problem, style="red")
+    if where:
+        text.append(f"\n  where: {where}", style="red")
+    if remedy:
+        text.append(f"\n  remedy: {remedy}", style="red")
+    console.print(text, soft_wrap=True)

@@ -1,0 +1,204 @@
+"""The leaderboard: one row a checkpoint, one column a headline metric with its direction."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.errors import BadInputError
+from harness.files import read_json
+from harness.runs.folders import list_runs
+
+ARROW = {True: "↑", False: "↓", None: ""}
+BEST = "*"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A headline metric of a suite; `variant` is what made the numbers and part of the name."""
+
+    suite: str
+    variant: str
+    metric: str
+    title: str
+    higher_is_better: bool | None
+    unit: str
+
+    @property
+    def heading(self) -> str:
+        """Title, variant and direction."""
+        return f"{self.title}{f'[{self.variant}]' if self.variant else ''} {ARROW[self.higher_is_better]}".strip()
+
+
+@dataclass
+class Row:
+    """A checkpoint with its values."""
+
+    name: str
+    method: str
+    model: str
+    values: dict[Column, dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Board:
+    """Rows of one base model on one data set, base first, and what the caption says."""
+
+    model: str
+    data: str
+    rows: list[Row]
+    columns: list[Column]
+    caption: str
+
+    def best(self, column: Column) -> set[str]:
+        """Names of the rows that are best in a column, if it has a direction and more than one row a value."""
+        found = {row.name: row.values[column]["value"] for row in self.rows if column in row.values and row.values[column]["value"] is not None}
+        if column.higher_is_better is None or len(found) < 2:
+            return set()
+        top = (max if column.higher_is_better else min)(found.values())
+        return {name for name, value in found.items() if value == top}
+
+
+def collect(results: Path) -> list[Board]:
+    """Boards of everything that was scored under a folder.
+
+    Raises:
+        BadInputError: nothing was.
+    """
+    grouped: dict[tuple[str, str], dict[str, Row]] = defaultdict(dict)
+    records: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for run in list_runs(results):
+        for path in sorted(run.path.glob("evals/*/scores*.json")):
+            record = read_json(path, "scores")
+            key = (record["model"], record["data"])
+            records[key].append(record)
+            row = grouped[key].setdefault(run.name, Row(run.name, record["method"], record["model"]))
+            for name, metric in record["metrics"].items():
+                if metric["headline"]:
+                    column = Column(record["suite"], record["variant"], name, metric["title"], metric["higher_is_better"], metric["unit"])
+                    row.values[column] = metric | {"n": record["n"], "of": record["of"]}
+    if not grouped:
+        raise BadInputError("nothing was scored yet", where=str(results), remedy="harness eval --suite halbench,amber")
+    return [_board(model, data, list(rows.values()), records[model, data]) for (model, data), rows in sorted(grouped.items())]
+
+
+def _board(model: str, data: str, rows: list[Row], records: list[dict[str, Any]]) -> Board:
+    columns = list(dict.fromkeys(column for row in rows for column in row.values))
+    order = {suite: place for place, suite in enumerate(("halbench", "amber", "pope", "mmhal"))}
+    columns.sort(key=lambda column: order.get(column.suite, 99))
+    rows.sort(key=lambda row: row.method != "base")
+    return Board(model, data, rows, columns, _caption(records))
+
+
+def _caption(records: list[dict[str, Any]]) -> str:
+    """n by suite, backend, judge, extraction: what a reader needs to know whether two tables can be compared."""
+    def several(values: list[str]) -> str:
+        return " / ".join(dict.fromkeys(values))
+
+    sizes = defaultdict(list)
+    for record in records:
+        part = "" if record["n"] == record["of"] else f" of {record['of']}"
+        sizes[record["suite"]].append(f"{record['n']}{part}")
+    parts = ["n: " + ", ".join(f"{suite} {several(found)}" for suite, found in sizes.items())]
+    parts.append("backend: " + several([f"{r['serving'].get('distribution') or r['serving']['backend']} on {r['serving'].get('device', '?')}" for r in records]))
+    parts.append("tokens: " + ", ".join(f"{suite} ≤{several([str(r['sampling']['max_new_tokens']) for r in records if r['suite'] == suite])}" for suite in sizes))
+    if judges := [r["judge"] for r in records if r["judge"]]:
+        parts.append("judge: " + several([f"{one['judge']} ({one['model']})" if one.get("model") else one["judge"] for one in judges]))
+    return "; ".join(parts)
+
+
+def shown(metric: dict[str, Any] | None, unit: str, interval: bool = True) -> str:
+    """A value with its 95 % interval: percentages with one decimal, a dash where it is undefined."""
+    if metric is None or metric["value"] is None:
+        return "–"
+    factor, digits = (100, 1) if unit == "%" else (1, 2 if unit == "points" else 1)
+    text = f"{metric['value'] * factor:.{digits}f}"
+    if interval and metric["ci"]:
+        low, high = (bound * factor for bound in metric["ci"])
+        text += f" ({low:.{digits}f}–{high:.{digits}f})"
+    return text
+
+
+def cells(board: Board, interval: bool = True) -> tuple[list[str], list[list[str]]]:
+    """Headings and text cells; the best of a column carries a `*`."""
+    headings = ["checkpoint", "method", *(column.heading for column in board.columns)]
+    table = []
+    for row in board.rows:
+        line = [row.name, row.method]
+        for column in board.columns:
+            line.append(shown(row.values.get(column), column.unit, interval) + (BEST if row.name in board.best(column) else ""))
+        table.append(line)
+    return headings, table
+
+
+def as_json(boards: Sequence[Board]) -> list[dict[str, Any]]:
+    """Boards as JSON-able values."""
+    return [
+        {"model": board.model, "data": board.data, "caption": board.caption, "rows": [
+            {"checkpoint": row.name, "method": row.method, "metrics": {
+                f"{column.suite}{f'[{column.variant}]' if column.variant else ''}.{column.metric}": {
+                    key: metric[key] for key in ("value", "ci", "n", "of", "higher_is_better")} for column, metric in row.values.items()}}
+            for row in board.rows]}
+        for board in boards
+    ]
+
+
+def as_markdown(boards: Sequence[Board]) -> str:
+    """Boards as Markdown tables with captions."""
+    parts = []
+    for board in boards:
+        headings, table = cells(board)
+        lines = [f"**{board.model}** on {board.data}", "", "| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
+        lines += ["| " + " | ".join(line) + " |" for line in table]
+        parts.append("\n".join([*lines, "", f"95 % intervals by bootstrap over images; {BEST} best of the column; {board.caption}."]))
+    return "\n\n".join(parts) + "\n"
+
+
+def as_csv(boards: Sequence[Board]) -> str:
+    """One line a checkpoint and metric: value, interval, n."""
+    stream = io.StringIO()
+    writer = csv.writer(stream)
+    writer.writerow(["model", "data", "checkpoint", "method", "suite", "variant", "metric", "value", "ci_low", "ci_high", "n", "higher_is_better"])
+    for board in boards:
+        for row in board.rows:
+            for column, metric in row.values.items():
+                low, high = metric["ci"] or ("", "")
+                writer.writerow([board.model, board.data, row.name, row.method, column.suite, column.variant, column.metric,
+                                 "" if metric["value"] is None else metric["value"], low, high, metric["n"], metric["higher_is_better"]])
+    return stream.getvalue()
+
+
+def tables(board: Board, width: int) -> list[Any]:
+    """rich tables of a board, one a suite where all columns would not fit into `width`."""
+    from rich.table import Table
+    from rich.text import Text
+
+    def build(columns: list[Column], title: str) -> Table:
+        table = Table(title=title, title_justify="left", caption_justify="left", expand=False)
+        table.add_column("checkpoint", no_wrap=True)
+        for column in columns:
+            table.add_column(column.heading, justify="right")
+        for row in board.rows:
+            line: list[Any] = [row.name]
+            for column in columns:
+                best = row.name in board.best(column)
+                metric = row.values.get(column)
+                text = Text(shown(metric, column.unit, False) + (BEST if best else ""), style="bold green" if best else "")
+                interval = shown(metric, column.unit).partition(" ")[2]
+                line.append(text.append(f"\n{interval}", style="not bold dim") if interval else text)
+            table.add_row(*line)
+        return table
+
+    title = f"{board.model} on {board.data}"
+    if 24 + 15 * len(board.columns) <= width:
+        found = [build(board.columns, title)]
+    else:
+        by_suite = [(suite, [column for column in board.columns if column.suite == suite]) for suite in dict.fromkeys(c.suite for c in board.columns)]
+        found = [build(columns, f"{title}: {suite}") for suite, columns in by_suite]
+    found[-1].caption = f"95 % intervals by bootstrap over images; {BEST} best of the column\n{board.caption}"
+    return found
