@@ -125,5 +125,8 @@ class POPE(Benchmark):
         splits = [split for split in SPLITS if totals[f"{split}.n"] > 0]
         if len(splits) != 1:
             return {}
-        values = self.aggregate(totals)
-        return {rate: str(float(values[rate])) for rate in _RATES if np.isfinite(values[rate])}
+        values = {rate: float(value) for rate, value in self.aggregate(totals).items() if rate in _RATES}
+        # It divides by zero, and prints no rate at all, where no answer or no label is yes, or none of both agree.
+        if not np.isfinite(list(values.values())).all() or values["f1"] == 0:
+            return {}
+        return {rate: str(value) for rate, value in values.items()}
