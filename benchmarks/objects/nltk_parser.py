@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.objects.extract import Mention
+from benchmarks.objects.tokens import tokenize
 from benchmarks.objects.vocabulary import Vocabulary
 from benchmarks.objects.wordnet import noun_lemma
 from harness.errors import HarnessError
@@ -51,9 +52,7 @@ def require_data(use: str = "words") -> None:
 
 def tokens(text: str) -> list[str]:
     """Punkt's sentences, Treebank's tokens."""
-    from nltk import word_tokenize
-
-    return list(word_tokenize(text))
+    return [token.text for token in tokenize(text)]
 
 
 class NltkExtractor:
@@ -71,19 +70,25 @@ class NltkExtractor:
         self._firsts = {pair.partition(" ")[0] for pair in doubles}
 
     def words(self, text: str) -> list[tuple[str, int, int]]:
-        """All words of a text after lemmas and merging: (word, first token, number of tokens)."""
-        lemmas = [noun_lemma(token) for token in tokens(text.lower())]
+        """All words of a text after lemmas and merging: (word, start, end) with its place in the text; -1, -1 if unknown."""
         merged: list[tuple[str, int, int]] = []
-        position = 0
-        while position < len(lemmas):
-            word = lemmas[position]
-            pair = " ".join(lemmas[position:position + 2]) if word in self._firsts else ""
-            if pair in self._doubles:
-                merged.append((self._doubles[pair], position, 2))
-                position += 2
+        first: tuple[str, int, int] | None = None  # a word that may begin a pair
+        for token, start, end in tokenize(text.lower()):
+            word = noun_lemma(token)
+            if first:
+                pair = self._doubles.get(f"{first[0]} {word}")
+                if pair:
+                    merged.append((pair, first[1], end if start >= 0 else -1))
+                    first = None
+                    continue
+                merged.append(first)
+                first = None
+            if word in self._firsts:
+                first = (word, start, end)
             else:
-                merged.append((word, position, 1))
-                position += 1
+                merged.append((word, start, end))
+        if first:
+            merged.append(first)
         present = {word for word, _, _ in merged}
         if "toilet" in present and "seat" in present:  # "the seat of the toilet" is no chair
             merged = [row for row in merged if row[0] != "seat"]
@@ -94,33 +99,16 @@ class NltkExtractor:
         return [self._mentions(text) for text in texts]
 
     def _mentions(self, text: str) -> list[Mention]:
-        found = [(word, start, count) for word, start, count in self.words(text) if word in self.vocabulary.words]
-        if not found:
-            return []
-        spans = _spans(text.lower(), tokens(text.lower()))
-        result = []
-        for word, start, count in found:
-            first, last = spans[start], spans[start + count - 1]
-            span = (first[0], last[1]) if first and last and len(text.lower()) == len(text) else None
-            result.append(Mention(word, self.vocabulary.words[word], span))
-        return result
+        known = self.vocabulary.words
+        # Where lower-casing changes the length (a dotted capital I), places no longer match.
+        aligned = len(text.lower()) == len(text)
+        return [
+            Mention(word, known[word], (start, end) if aligned and 0 <= start < end else None)
+            for word, start, end in self.words(text) if word in known
+        ]
 
     def provenance(self) -> dict[str, Any]:
         """Version and vocabulary."""
         import nltk
 
         return {"extractor": "nltk", "nltk": nltk.__version__, "vocabulary": self.vocabulary.source, "vocabulary_sha256": self.vocabulary.sha256}
-
-
-def _spans(text: str, words: Sequence[str]) -> list[tuple[int, int] | None]:
-    """Where the tokens stand; None for one that the tokenizer changed (quotation marks)."""
-    spans: list[tuple[int, int] | None] = []
-    start = 0
-    for word in words:
-        place = text.find(word, start)
-        if place < 0:
-            spans.append(None)
-            continue
-        spans.append((place, place + len(word)))
-        start = place + len(word)
-    return spans
