@@ -68,6 +68,11 @@ class AMBER(Benchmark):
     settings: AmberSettings
     metrics = _specs()
 
+    @property
+    def variant(self) -> str:
+        """How nouns were found and words compared, e.g. `nltk+spacy` (the official way, with `en_core_web_lg`)."""
+        return f"{self._nouns.name}+{self._similar.name}"
+
     @cached_property
     def _nouns(self) -> NounFinder:
         return make_noun_finder(self.settings.nouns)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +18,8 @@ THRESHOLD = 0.8
 class NounFinder(Protocol):
     """Finds the nouns of texts."""
 
+    name: str
+
     def nouns(self, texts: Sequence[str]) -> list[list[str]]:
         """Per text its lemmatised nouns in order, repeats kept."""
 
@@ -28,10 +30,13 @@ class NounFinder(Protocol):
 class Similarity(Protocol):
     """Says whether two words mean the same."""
 
+    name: str
+
     def prepare(self, words: Iterable[str], others: Iterable[str]) -> None:
         """Told beforehand which words will be compared, so that all can be computed at once."""
 
-    def __call__(self, one: str, other: str) -> bool: ...
+    def __call__(self, one: str, other: str) -> bool:
+        """Whether they do."""
 
     def provenance(self) -> dict[str, Any]:
         """What compared them."""
@@ -39,6 +44,8 @@ class Similarity(Protocol):
 
 class NltkNouns:
     """The official way: Punkt, the perceptron tagger, tags that begin with NN, WordNet noun lemmas; case is kept."""
+
+    name = "nltk"
 
     def __init__(self) -> None:
         require_data("nouns")
@@ -57,11 +64,17 @@ class NltkNouns:
 
 
 class SpacyNouns:
-    """Works with nothing downloaded: lemmas of all words. There is no tagger, so what is no noun is kept out by the vocabulary alone."""
+    """Works with nothing downloaded: lemmas of all words.
+
+    There is no tagger, so what is no noun is kept out by the vocabulary alone.
+    """
+
+    name = "spacy"
 
     def nouns(self, texts: Sequence[str]) -> list[list[str]]:
         """See `NounFinder.nouns`."""
-        return [[(token.lemma_ or token.text).lower() for token in doc if token.is_alpha] for doc in blank_english().pipe(texts, batch_size=256)]
+        docs = blank_english().pipe(texts, batch_size=256)
+        return [[(token.lemma_ or token.text).lower() for token in doc if token.is_alpha] for doc in docs]
 
     def provenance(self) -> dict[str, Any]:
         """spaCy's version."""
@@ -74,7 +87,7 @@ def make_noun_finder(name: str) -> NounFinder:
     """By name: nltk, spacy, or auto."""
     if name == "auto":
         name = "spacy" if missing_data("nouns") else "nltk"
-    finders = {"nltk": NltkNouns, "spacy": SpacyNouns}
+    finders: dict[str, type[NounFinder]] = {"nltk": NltkNouns, "spacy": SpacyNouns}
     if name not in finders:
         raise UnknownNameError("noun finder", name, finders)
     return finders[name]()
@@ -82,6 +95,8 @@ def make_noun_finder(name: str) -> NounFinder:
 
 class Exact:
     """The same word."""
+
+    name = "exact"
 
     def prepare(self, words: Iterable[str], others: Iterable[str]) -> None:
         """Nothing to do."""
@@ -98,6 +113,8 @@ class Exact:
 class Lemma(Exact):
     """The same WordNet noun lemma."""
 
+    name = "lemma"
+
     def __init__(self) -> None:
         require_data()
 
@@ -113,9 +130,11 @@ class Lemma(Exact):
 class Table(Exact):
     """The same word, or an unordered pair of a table: a JSON list of [word, word], or an object whose "pairs" is one."""
 
+    name = "table"
+
     def __init__(self, path: Path) -> None:
         content = read_json(path, "similarity table")
-        rows = content.get("pairs") if isinstance(content, dict) else content
+        rows: Any = content.get("pairs") if isinstance(content, dict) else content
         try:
             self._pairs = {frozenset((str(one), str(other))) for one, other in rows}
         except (TypeError, ValueError):
@@ -134,13 +153,18 @@ class Table(Exact):
 class Vectors(Exact):
     """spaCy's vector similarity above 0.8, the official way with `en_core_web_lg`. Every word is parsed once."""
 
+    name = "spacy"
+
     def __init__(self, pipeline: str) -> None:
         import spacy
 
         try:
             self._nlp = spacy.load(pipeline)
         except OSError:
-            raise BadInputError(f"the spaCy pipeline '{pipeline}' is not installed", remedy=f"python -m spacy download {pipeline}, or another --similarity") from None
+            raise BadInputError(
+                f"the spaCy pipeline '{pipeline}' is not installed",
+                remedy=f"python -m spacy download {pipeline}, or another --similarity",
+            ) from None
         self._pipeline = pipeline
         self._docs: dict[str, Any] = {}
         self._known: dict[tuple[str, str], bool] = {}
@@ -154,13 +178,15 @@ class Vectors(Exact):
         """Whether their similarity is above the official threshold."""
         key = (one, other)
         if key not in self._known:
-            docs = [self._docs[word] if word in self._docs else self._docs.setdefault(word, self._nlp(word)) for word in key]
+            self.prepare((one,), (other,))
+            docs = self._docs[one], self._docs[other]
             self._known[key] = bool(docs[0].similarity(docs[1]) > THRESHOLD)
         return self._known[key]
 
     def provenance(self) -> dict[str, Any]:
         """Pipeline and version."""
-        return {"similarity": f"spacy vectors > {THRESHOLD}", "pipeline": self._pipeline, "version": self._nlp.meta.get("version")}
+        version = self._nlp.meta.get("version")
+        return {"similarity": f"spacy vectors > {THRESHOLD}", "pipeline": self._pipeline, "version": version}
 
 
 def make_similarity(name: str) -> Similarity:
@@ -170,7 +196,9 @@ def make_similarity(name: str) -> Similarity:
     kind, _, rest = name.partition(":")
     if kind == "auto":
         kind = "spacy" if spacy.util.is_package(OFFICIAL_PIPELINE) else "exact"
-    makers = {"exact": Exact, "lemma": Lemma, "table": lambda: Table(Path(rest)), "spacy": lambda: Vectors(rest or OFFICIAL_PIPELINE)}
+    makers: dict[str, Callable[[], Similarity]] = {
+        "exact": Exact, "lemma": Lemma, "table": lambda: Table(Path(rest)), "spacy": lambda: Vectors(rest or OFFICIAL_PIPELINE),
+    }
     if kind not in makers:
         raise UnknownNameError("similarity", kind, makers)
     return makers[kind]()

@@ -1,7 +1,7 @@
 """The official non-LLM parser of CHAIR and Object HalBench, to the digit.
 
-Lower-case, sentence split and word tokens (Punkt, Treebank), WordNet noun lemma of every token, pairs of tokens merged from
-the left by the table of double words, and of what is left the words of the vocabulary.
+Lower-case, sentence split and word tokens (Punkt, Treebank), WordNet noun lemma of every token, pairs of tokens merged
+from the left by the table of double words, and of what is left the words of the vocabulary.
 
 Source: Rohrbach et al., EMNLP 2018, in the form of RLHF-V's evaluation.
 """
@@ -18,12 +18,17 @@ from benchmarks.objects.wordnet import noun_lemma
 from harness.errors import HarnessError
 
 _PAIRS = (
-    "motor bike", "motor cycle", "air plane", "traffic light", "street light", "traffic signal", "stop light", "fire hydrant",
-    "stop sign", "parking meter", "suit case", "sports ball", "baseball bat", "baseball glove", "tennis racket", "wine glass",
-    "hot dog", "cell phone", "mobile phone", "teddy bear", "hair drier", "potted plant", "laptop computer", "home plate", "train track",
+    "motor bike", "motor cycle", "air plane", "traffic light", "street light", "traffic signal", "stop light",
+    "fire hydrant", "stop sign", "parking meter", "suit case", "sports ball", "baseball bat", "baseball glove",
+    "tennis racket", "wine glass", "hot dog", "cell phone", "mobile phone", "teddy bear", "hair drier", "potted plant",
+    "laptop computer", "home plate", "train track",
 )
 _ANIMALS = ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "animal", "cub")
-_RESOURCES = {"words": ("corpora/wordnet", "tokenizers/punkt_tab"), "nouns": ("corpora/wordnet", "tokenizers/punkt_tab", "taggers/averaged_perceptron_tagger_eng")}
+_OTHERS = {
+    "passenger jet": "jet", "passenger train": "train", "bow tie": "tie", "toilet seat": "toilet", "wine glas": "wine glass",
+}
+_WORDS = ("corpora/wordnet", "tokenizers/punkt_tab")
+_RESOURCES = {"words": _WORDS, "nouns": (*_WORDS, "taggers/averaged_perceptron_tagger_eng")}
 
 
 def missing_data(use: str = "words") -> list[str]:
@@ -46,8 +51,10 @@ def require_data(use: str = "words") -> None:
     """Raise a `HarnessError` that says how to get NLTK's data, if it is not there."""
     if absent := missing_data(use):
         names = " ".join(resource.partition("/")[2] for resource in absent)
-        raise HarnessError(f"NLTK's data is missing: {', '.join(absent)}", where="extractor nltk",
-                           remedy=f"python -m nltk.downloader {names}, or set NLTK_DATA to a folder that has it, or use --extractor spacy")
+        raise HarnessError(
+            f"NLTK's data is missing: {', '.join(absent)}", where="extractor nltk",
+            remedy=f"python -m nltk.downloader {names}, or set NLTK_DATA to a folder that has it, or use --extractor spacy",
+        )
 
 
 def tokens(text: str) -> list[str]:
@@ -65,7 +72,7 @@ class NltkExtractor:
         doubles |= {word: word for word in vocabulary.words if len(word.split()) == 2}
         for animal in _ANIMALS:
             doubles[f"baby {animal}"] = doubles[f"adult {animal}"] = animal
-        doubles |= {"passenger jet": "jet", "passenger train": "train", "bow tie": "tie", "toilet seat": "toilet", "wine glas": "wine glass"}
+        doubles |= _OTHERS
         self._doubles = doubles
         self._firsts = {pair.partition(" ")[0] for pair in doubles}
 
@@ -111,4 +118,7 @@ class NltkExtractor:
         """Version and vocabulary."""
         import nltk
 
-        return {"extractor": "nltk", "nltk": nltk.__version__, "vocabulary": self.vocabulary.source, "vocabulary_sha256": self.vocabulary.sha256}
+        return {
+            "extractor": "nltk", "nltk": nltk.__version__,
+            "vocabulary": self.vocabulary.source, "vocabulary_sha256": self.vocabulary.sha256,
+        }

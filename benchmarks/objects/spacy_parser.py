@@ -1,4 +1,4 @@
-"""Our own extractor on spaCy: works with nothing downloaded, and reads better where a pipeline with a tagger is installed.
+"""Our own extractor on spaCy: works with nothing downloaded, and reads better with a pipeline that has a tagger.
 
 Phrases are matched on lemmas, longest first. "men" are people. "orange" before a noun is a colour; with a tagger any
 vocabulary word that is an adjective or a verb in its sentence is no object.
@@ -14,7 +14,9 @@ from benchmarks.objects.extract import Mention
 from benchmarks.objects.vocabulary import Vocabulary
 from harness.types import Span
 
-_HIDES = {"home plate": None, "train track": None, "toilet seat": "toilet", "passenger jet": "jet", "passenger train": "train"}
+_HIDES = {
+    "home plate": None, "train track": None, "toilet seat": "toilet", "passenger jet": "jet", "passenger train": "train",
+}
 """Phrases that are no object, or another one than their words say."""
 _COLOURS = frozenset({"orange"})
 
@@ -37,7 +39,8 @@ class SpacyExtractor:
         self.vocabulary = vocabulary
         self.nlp = nlp or blank_english()
         self._phrases: dict[tuple[str, ...], str | None] = {}
-        for phrase, label in {**vocabulary.words, **{key: vocabulary.words.get(value or "") for key, value in _HIDES.items()}}.items():
+        hidden = {phrase: vocabulary.words.get(word or "") for phrase, word in _HIDES.items()}
+        for phrase, label in {**vocabulary.words, **hidden}.items():
             for form in (phrase, " ".join(_lemma(token) for token in self.nlp(phrase))):
                 self._phrases.setdefault(tuple(form.split()), label)
         self._longest = max(map(len, self._phrases))
@@ -83,7 +86,8 @@ class SpacyExtractor:
         """Version, pipeline and vocabulary."""
         import spacy
 
-        name = f"{self.nlp.meta['lang']}_{self.nlp.meta['name']}" if self.nlp.meta.get("name") else "blank en, lookup lemmas"
+        meta = self.nlp.meta
+        name = f"{meta['lang']}_{meta['name']}" if meta.get("name") else "blank en, lookup lemmas"
         return {"extractor": "spacy", "spacy": spacy.__version__, "pipeline": name,
                 "vocabulary": self.vocabulary.source, "vocabulary_sha256": self.vocabulary.sha256}
 

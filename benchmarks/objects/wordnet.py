@@ -1,7 +1,7 @@
 """WordNet's noun lemmas, read from the two files that they need.
 
-The official scorers name NLTK 3.8.1, and later versions of NLTK lemmatise a little differently ("less") and want files that
-some WordNet packages leave out; so the rule is here, and the version of NLTK does not decide a number.
+The official scorers name NLTK 3.8.1; later versions lemmatise a little differently ("less") and want files that some WordNet
+packages leave out. So the rule is here, and the version of NLTK does not decide a number.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import IO
 
 # Morphy's endings of nouns, in its order.
 _ENDINGS = (
-    ("s", ""), ("ses", "s"), ("ves", "f"), ("xes", "x"), ("zes", "z"), ("ches", "ch"), ("shes", "sh"), ("men", "man"), ("ies", "y"),
+    ("s", ""), ("ses", "s"), ("ves", "f"), ("xes", "x"), ("zes", "z"), ("ches", "ch"), ("shes", "sh"), ("men", "man"),
+    ("ies", "y"),
 )
 
 
@@ -20,7 +21,8 @@ def _nouns() -> tuple[frozenset[str], dict[str, tuple[str, ...]]]:
     """The nouns of WordNet, and its irregular forms with their lemmas."""
     with _open("index.noun") as stream:
         # The licence at the head of the file is indented.
-        nouns = frozenset(line.split(" ", 1)[0] for line in stream.read().decode("utf-8").splitlines() if not line.startswith(" "))
+        lines = stream.read().decode("utf-8").splitlines()
+        nouns = frozenset(line.split(" ", 1)[0] for line in lines if not line.startswith(" "))
     with _open("noun.exc") as stream:
         rows = [line.split() for line in stream.read().decode("utf-8").splitlines() if line.strip()]
     return nouns, {row[0]: tuple(row[1:]) for row in rows}
