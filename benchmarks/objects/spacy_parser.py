@@ -44,33 +44,47 @@ class SpacyExtractor:
             for form in (phrase, " ".join(_lemma(token) for token in self.nlp(phrase))):
                 self._phrases.setdefault(tuple(form.split()), label)
         self._longest = max(map(len, self._phrases))
+        self._firsts = {phrase[0] for phrase in self._phrases}
+        lemmatizer = self.nlp.get_pipe("lemmatizer") if self.nlp.pipe_names == ["lemmatizer"] else None
+        self._table = lemmatizer if lemmatizer and lemmatizer.mode == "lookup" else None
+        self._known: dict[int, tuple[str, str]] = {}
 
     def mentions(self, texts: Sequence[str]) -> list[list[Mention]]:
         """See `Extractor.mentions`."""
-        return [self._match(doc) for doc in self.nlp.pipe(texts, batch_size=256)]
+        # The table needs tokens only: its lemmas are looked up once a word, in `_forms`.
+        docs = self.nlp.tokenizer.pipe(texts, batch_size=256) if self._table else self.nlp.pipe(texts, batch_size=256)
+        return [self._match(doc) for doc in docs]
 
     def _match(self, doc: Any) -> list[Mention]:
-        lemmas = [_lemma(token) for token in doc]
-        words = [token.lower_ for token in doc]
+        """Phrases from the left, the longest first; a phrase matches by its lemmas or by its words as they stand."""
+        lemmas, words = self._forms(doc)
         found: list[Mention] = []
-        position = 0
-        while position < len(lemmas):
+        free = 0  # the first token that no phrase has taken
+        for position, (lemma, word) in enumerate(zip(lemmas, words, strict=True)):
+            if position < free or (lemma not in self._firsts and word not in self._firsts):
+                continue
             for length in range(min(self._longest, len(lemmas) - position), 0, -1):
-                for forms in (lemmas, words):
-                    phrase = tuple(forms[position:position + length])
-                    if phrase in self._phrases:
-                        break
-                else:
+                end = position + length
+                phrase = next((one for one in (tuple(lemmas[position:end]), tuple(words[position:end])) if one in self._phrases), None)
+                if phrase is None:
                     continue
                 label = self._phrases[phrase]
                 if label and not self._is_colour(doc, position, length):
-                    span: Span = (doc[position].idx, doc[position + length - 1].idx + len(doc[position + length - 1]))
+                    span: Span = (doc[position].idx, doc[end - 1].idx + len(doc[end - 1]))
                     found.append(Mention(" ".join(phrase), label, span))
-                position += length
+                free = end
                 break
-            else:
-                position += 1
         return found
+
+    def _forms(self, doc: Any) -> tuple[list[str], list[str]]:
+        """Lemmas and lower-case words. A lemma from a table depends on the word alone, so each word is looked up once."""
+        if not self._table:
+            return [_lemma(token) for token in doc], [token.lower_ for token in doc]
+        keys = doc.to_array("ORTH").tolist()
+        known = self._known
+        if not known.keys() >= set(keys):
+            known |= {token.orth: (self._table.lemmatize(token)[0].lower(), token.lower_) for token in doc}
+        return [known[key][0] for key in keys], [known[key][1] for key in keys]
 
     def _is_colour(self, doc: Any, position: int, length: int) -> bool:
         """Whether a single vocabulary word is used as something other than a noun."""
