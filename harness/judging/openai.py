@@ -20,6 +20,7 @@ from harness.paths import cache_folder
 from harness.progress import progress
 
 KEY_VARIABLE = "OPENAI_API_KEY"
+_LONGEST_PAUSE_S = 30.0
 
 
 class OpenAIJudgeSettings(StrictModel):
@@ -92,22 +93,37 @@ class OpenAIJudge(Judge):
                     model=self.settings.model, temperature=self.settings.temperature, max_tokens=self.settings.max_tokens,
                     messages=[{"role": "user", "content": request.prompt}],
                 )
-                text = answer.choices[0].message.content if answer.choices else None
-                if text:
-                    self._answered_by.add(answer.model)
-                    write_json(path, {"model": answer.model, "reply": text, "usage": answer.usage.model_dump() if answer.usage else None})
+                if text := _content(answer):
+                    model = str(getattr(answer, "model", None) or "unnamed")
+                    self._answered_by.add(model)
+                    write_json(path, {"model": model, "reply": text, "usage": answer.usage.model_dump() if answer.usage else None})
                     return JudgeReply(request.item.id, text)
-                problem = "empty reply"
+                problem, pause = "empty or malformed reply", 0.0
             except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError, openai.BadRequestError) as error:
                 raise HarnessError(f"the judge refused: {type(error).__name__} {error.status_code}", where=f"model {self.settings.model}",
                                    remedy=f"check {KEY_VARIABLE}, the model's name and the endpoint") from None
             except (openai.APIError, ValueError) as error:
-                problem = f"{type(error).__name__}"
+                problem, pause = type(error).__name__, _asked_to_wait(error)
             if attempt + 1 < self.settings.attempts:
-                await asyncio.sleep(min(30.0, 0.5 * 2**attempt) * random.uniform(0.5, 1.5))
+                await asyncio.sleep(max(pause, min(_LONGEST_PAUSE_S, 0.5 * 2**attempt) * random.uniform(0.5, 1.5)))
         return JudgeReply(request.item.id, None, f"{problem}, after {self.settings.attempts} attempts")
 
     def provenance(self) -> dict[str, Any]:
         """Model asked for, models that answered, endpoint, sampling. No key."""
         return {"judge": self.name, "model": self.settings.model, "answered_by": sorted(self._answered_by),
                 "base_url": self.settings.base_url, "temperature": self.settings.temperature}
+
+
+def _content(answer: Any) -> str | None:
+    """The text of the first choice; None where the answer is none (some servers send 200 with another body)."""
+    choices = getattr(answer, "choices", None)
+    message = getattr(choices[0], "message", None) if choices else None
+    content = getattr(message, "content", None)
+    return content if isinstance(content, str) and content.strip() else None
+
+
+def _asked_to_wait(error: Exception) -> float:
+    """Seconds that a busy server asks for in `Retry-After`, within reason; 0 where it asks for none."""
+    response = getattr(error, "response", None)
+    asked = response.headers.get("retry-after", "") if response is not None else ""
+    return min(float(asked), 2 * _LONGEST_PAUSE_S) if asked.replace(".", "", 1).isdigit() else 0.0
