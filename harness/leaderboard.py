@@ -175,6 +175,7 @@ def as_csv(boards: Sequence[Board]) -> str:
 
 def tables(board: Board, width: int) -> list[Any]:
     """rich tables of a board, one a suite where all columns would not fit into `width`."""
+    from rich.markup import escape
     from rich.table import Table
     from rich.text import Text
 
@@ -182,7 +183,7 @@ def tables(board: Board, width: int) -> list[Any]:
         table = Table(title=title, title_justify="left", caption_justify="left", expand=False)
         table.add_column("checkpoint", no_wrap=True)
         for column in columns:
-            table.add_column(column.heading, justify="right")
+            table.add_column(escape(column.heading), justify="right")
         for row in board.rows:
             line: list[Any] = [row.name]
             for column in columns:

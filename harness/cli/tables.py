@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from harness import registry
@@ -32,7 +33,7 @@ def print_record(record: dict[str, Any]) -> None:
     of = "" if record["n"] == record["of"] else f" of {record['of']}"
     title = f"{record['title']}{' [' + record['variant'] + ']' if record['variant'] else ''}: {record.get('target', 'responses')}, n = {record['n']}{of}"
     official = any(metric["official"] is not None for metric in record["metrics"].values())
-    table = Table(title=title, title_justify="left", caption_justify="left")
+    table = Table(title=escape(title), title_justify="left", caption_justify="left")
     table.add_column("metric")
     table.add_column("value (95 % interval)", justify="right")
     if official:
@@ -40,7 +41,7 @@ def print_record(record: dict[str, Any]) -> None:
     for name, metric in record["metrics"].items():
         if metric["value"] is None:
             continue
-        row = [f"{name} {ARROW[metric['higher_is_better']]}".strip(), shown(metric, metric["unit"])]
+        row = [escape(f"{name} {ARROW[metric['higher_is_better']]}".strip()), shown(metric, metric["unit"])]
         table.add_row(*row, *([metric["official"] or ""] if official else []))
     notes = [f"judge: {record['judge'].get('model') or record['judge']['judge']}"] if record["judge"] else []
     if record["unscored"]:

@@ -7,7 +7,6 @@ import os
 import queue
 import sys
 import threading
-from collections import deque
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -67,6 +66,10 @@ class Engine:
         from vllm.lora.request import LoRARequest
 
         from harness.models import load_processor
+        from harness.serving import cpu_lora
+
+        if not gpu and order["adapters"]:
+            cpu_lora.apply()
 
         self.processor = load_processor(order["base"])
         self.adapters = {name: LoRARequest(name, number + 1, folder) for number, (name, folder) in enumerate(order["adapters"].items())}
@@ -86,34 +89,9 @@ class Engine:
             options |= {"enable_lora": True, "max_lora_rank": rank, "max_loras": len(self.adapters)}
         self.engine = LLMEngine.from_engine_args(EngineArgs(**options))
         self.info = {"device": "gpu" if gpu else "cpu", "dtype": dtype, "adapters": sorted(self.adapters)}
-        # vLLM 0.32 on a CPU applies one adapter to a whole batch: requests of the base and of an adapter that meet in a batch get
-        # the same answer (tests/harness/test_vllm.py). There only one target is at the engine at a time.
-        self.one_target_a_batch = not gpu and bool(self.adapters)
-        self._waiting: deque[tuple[dict[str, Any], Any, int | None]] = deque()
-        self._current: str | None = None
 
     def add(self, row: dict[str, Any], picture: Any, logprobs: int | None = None) -> None:
-        """Queue one request."""
-        self._waiting.append((row, picture, logprobs))
-
-    @property
-    def busy(self) -> bool:
-        """Whether anything is queued or under way."""
-        return bool(self._waiting) or self.engine.has_unfinished_requests()
-
-    def _feed(self) -> None:
-        """Hand waiting requests to the engine, in order; where targets must not meet, up to the next one's first request."""
-        if not self.engine.has_unfinished_requests():
-            self._current = None
-        while self._waiting:
-            target = self._waiting[0][0]["target"]
-            if self.one_target_a_batch and self._current not in (None, target):
-                return
-            self._current = target
-            self._submit(*self._waiting.popleft())
-
-    def _submit(self, row: dict[str, Any], picture: Any, logprobs: int | None) -> None:
-        """Give the engine one request; its id names the target too, since ids repeat between targets."""
+        """Queue one request; its id names the target too, since ids repeat between targets."""
         from vllm import SamplingParams
 
         from harness.models import prompt_text
@@ -128,7 +106,6 @@ class Engine:
 
     def finished(self) -> Iterator[Any]:
         """Step once; yield the requests that it finished."""
-        self._feed()
         for output in self.engine.step():
             if output.finished:
                 yield output
@@ -145,7 +122,7 @@ class Engine:
             for number, probe in enumerate(PROBES):
                 self.add({"id": str(number), "target": target, "prompt": probe, "sampling": sampling}, picture, logprobs=1)
         seen: dict[str, list[Any]] = {}
-        while self.busy:
+        while self.engine.has_unfinished_requests():
             for output in self.finished():
                 target, number = json.loads(output.request_id)
                 answer = output.outputs[0]
@@ -158,7 +135,7 @@ class Engine:
         """Take requests as they come and write answers as they finish, until the input ends."""
         pictures: dict[str, Any] = {}
         while True:
-            busy = self.busy
+            busy = self.engine.has_unfinished_requests()
             while not busy or not arrived.empty():
                 row = arrived.get()
                 if row is None:

@@ -1,0 +1,141 @@
+"""The shared prefix, the kept features and the chunked logits change neither loss nor gradient; nor does the batch's layout."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from aligners.base import CHOSEN, IMAGE_REJECTED, REJECTED
+from aligners.branches import EncodedExample, Encoder, changed_tokens, collate
+from aligners.mfpo import MFPO
+from aligners.policy import Policy
+from harness.config import LoraSettings, Savings
+from harness.errors import BadInputError
+from harness.types import ImageRef, PreferenceExample
+from tests.tiny import tiny_llava_next, tiny_parts
+
+BRANCHES = [CHOSEN, REJECTED, IMAGE_REJECTED]
+OFF = Savings(shared_prefix=False, reference_cache=False, feature_cache=False, chunked_logits=False)
+
+
+def picture(seed: int, size: tuple[int, int]) -> ImageRef:
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).save(stream, "PNG")
+    return ImageRef(data=stream.getvalue(), name=f"picture {seed}")
+
+
+def examples(size: tuple[int, int] = (72, 72)) -> list[PreferenceExample]:
+    said = [("There is a red dog on the left.", "There is a red dog and a cat."), ("We see a cup.", "We see a cup in the middle. There is also a fork."),
+            ("The image shows a boat and a bird.", "The image shows a boat.")]
+    return [
+        PreferenceExample(str(n), "what is this" if n else "Describe this image.", {"original": picture(n, size), "rejected": picture(50 + n, size)},
+                          {"chosen": chosen, "rejected": rejected})
+        for n, (chosen, rejected) in enumerate(said)
+    ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module", params=["llava", "llava_next"])
+def parts(request: pytest.FixtureRequest) -> tuple[Any, Any, list[EncodedExample]]:
+    if request.param == "llava":
+        model, processor = tiny_parts()
+        rows = examples()
+    else:
+        model, processor = tiny_llava_next()
+        rows = examples((40, 24))
+    model.set_attn_implementation({"text_config": "eager"})
+    encoder = Encoder(processor, BRANCHES, 512, corrections=True)
+    return model, processor, [encoder.encode(row) for row in rows]
+
+
+def loss_and_gradient(parts: tuple[Any, Any, list[EncodedExample]], rows: list[EncodedExample], savings: Savings) -> tuple[torch.Tensor, torch.Tensor]:
+    """Per-example MFPO loss against a constant reference, and the gradient of its sum at one projection of every layer."""
+    model, processor, _ = parts
+    policy = Policy(model, processor, "full", LoraSettings(), savings, bfloat16=False)
+    policy.keep_features(image for one in rows for image in one.images.values())
+    logps = policy.logps(collate(rows, BRANCHES, processor.tokenizer.pad_token_id, savings.shared_prefix))
+    reference = {name: type(one)(one.sums.detach() - 1, one.tokens.detach() - 1 / one.mask.sum(-1, keepdim=True), one.mask, None) for name, one in logps.items()}
+    loss = MFPO().loss(logps, reference).per_example
+    weights = [value for name, value in model.named_parameters() if name.endswith("self_attn.q_proj.weight") and "language_model" in name]
+    gradient = torch.cat([one.flatten() for one in torch.autograd.grad(loss.sum(), weights)])
+    return loss.detach(), gradient
+
+
+@pytest.mark.parametrize("switched_on", ["shared_prefix", "feature_cache", "chunked_logits", "all"])
+def test_each_saving_is_exact(parts: tuple[Any, Any, list[EncodedExample]], switched_on: str) -> None:
+    plain = loss_and_gradient(parts, parts[2], OFF)
+    savings = Savings() if switched_on == "all" else OFF.model_copy(update={switched_on: True})
+    saved = loss_and_gradient(parts, parts[2], savings)
+    torch.testing.assert_close(saved[0], plain[0], atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(saved[1], plain[1], atol=2e-6, rtol=1e-3)
+    assert plain[1].abs().max() > 1e-5  # there is a gradient to compare
+
+
+def test_the_sums_are_those_of_the_models_own_forward(parts: tuple[Any, Any, list[EncodedExample]]) -> None:
+    model, processor, rows = parts
+    policy = Policy(model, processor, "full", LoraSettings(), Savings(), bfloat16=False)
+    logps = policy.logps(collate(rows, BRANCHES, processor.tokenizer.pad_token_id))
+    for number, row in enumerate(rows):
+        for branch in BRANCHES:
+            prefix, response = row.prefixes[branch.image], row.responses[branch.response]
+            inputs = processor.image_processor(images=[row.images[branch.image].open()], return_tensors="pt")
+            with torch.no_grad():
+                logits = model(input_ids=torch.tensor([prefix + response]), **inputs).logits[0].double().log_softmax(-1)
+            expected = sum(float(logits[len(prefix) - 1 + k, token]) for k, token in enumerate(response))
+            assert float(logps[branch.name].sums[number]) == pytest.approx(expected, abs=2e-4)
+
+
+def test_order_and_padding_do_not_matter(parts: tuple[Any, Any, list[EncodedExample]]) -> None:
+    rows = parts[2]
+    together = loss_and_gradient(parts, rows, Savings())
+    backwards = loss_and_gradient(parts, rows[::-1], Savings())
+    torch.testing.assert_close(backwards[0].flip(0), together[0], atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(backwards[1], together[1], atol=2e-6, rtol=1e-3)
+    alone = [loss_and_gradient(parts, [row], Savings()) for row in rows]
+    torch.testing.assert_close(torch.cat([one[0] for one in alone]), together[0], atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(sum(one[1] for one in alone), together[1], atol=3e-6, rtol=1e-3)  # type: ignore[arg-type]
+
+
+def test_responses_are_cut_from_the_right_and_images_never() -> None:
+    _, processor = tiny_parts()
+    row = examples()[1]
+    whole = Encoder(processor, BRANCHES, 512, corrections=False).encode(row)
+    prefix = len(whole.prefixes["original"])
+    short = Encoder(processor, BRANCHES, prefix + 4, corrections=False).encode(row)
+    assert short.responses["rejected"] == whole.responses["rejected"][:4]
+    assert short.prefixes == whole.prefixes
+    assert short.truncated == 2
+    with pytest.raises(BadInputError, match="image and prompt alone"):
+        Encoder(processor, BRANCHES, prefix, corrections=False).encode(row)
+
+
+def test_changed_tokens_are_those_outside_the_matching_blocks() -> None:
+    one, other = changed_tokens([1, 2, 3, 4, 9], [1, 2, 7, 7, 4, 9])
+    assert one == [False, False, True, False, False]
+    assert other == [False, False, True, True, False, False]
+
+
+def test_known_spans_mark_tokens() -> None:
+    _, processor = tiny_parts()
+    text = "There is a red dog on the left."
+    start = text.index("dog")
+    row = PreferenceExample("x", "what is this", {"original": picture(1, (72, 72))}, {"chosen": text, "rejected": "We see a cup."},
+                            {"chosen": ((start, start + 3),), "rejected": ()})
+    encoded = Encoder(processor, [CHOSEN, REJECTED], 512, corrections=True).encode(row)
+    marked = [token for token, mark in zip(encoded.responses["chosen"], encoded.corrected["chosen"], strict=True) if mark]
+    assert processor.tokenizer.decode(marked).strip() == "dog"
+    assert not any(encoded.corrected["rejected"])

@@ -1,0 +1,124 @@
+"""Losses against independent float64 implementations written from the formulas, in loss and gradient."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from aligners.base import BranchLogps
+from aligners.dpo import DPO, DPOSettings
+from aligners.mfpo import MFPO, MFPOSettings
+from aligners.rlhfv import RLHFV, RLHFVSettings
+
+TOLERANCE = {"atol": 1e-6, "rtol": 1e-6}
+
+
+def branch(batch: int, length: int, seed: int, *, grad: bool) -> BranchLogps:
+    """Random log-probabilities of responses of different lengths."""
+    rng = torch.Generator().manual_seed(seed)
+    sizes = torch.randint(1, length + 1, (batch,), generator=rng)
+    mask = torch.arange(length)[None] < sizes[:, None]
+    values = -torch.rand(batch, length, generator=rng, dtype=torch.float64) * 3
+    tokens = torch.where(mask, values, 0.0).requires_grad_(grad)
+    corrected = (torch.rand(batch, length, generator=rng) < 0.4) & mask
+    return BranchLogps(tokens.sum(-1), tokens, mask, corrected)
+
+
+def both(names: tuple[str, ...]) -> tuple[dict[str, BranchLogps], dict[str, BranchLogps]]:
+    """Policy (with gradient) and reference of the same layout."""
+    policy, reference = {}, {}
+    for number, name in enumerate(names):
+        policy[name] = branch(5, 7, number, grad=True)
+        other = branch(5, 7, 100 + number, grad=False)
+        tokens = torch.where(policy[name].mask, other.tokens - 0.5, 0.0)
+        reference[name] = BranchLogps(tokens.sum(-1), tokens, policy[name].mask, policy[name].corrected)
+    return policy, reference
+
+
+def sigmoid_loss(value: float) -> float:
+    return math.log1p(math.exp(-value)) if value > -30 else -value
+
+
+def gradients(loss: torch.Tensor, policy: dict[str, BranchLogps]) -> list[torch.Tensor]:
+    return list(torch.autograd.grad(loss.sum(), [one.tokens for one in policy.values()]))
+
+
+def ratios(policy: dict[str, BranchLogps], reference: dict[str, BranchLogps], row: int) -> dict[str, float]:
+    """Sum of log-ratios, token by token, in Python."""
+    return {
+        name: sum(float(one.tokens[row, k] - reference[name].tokens[row, k]) for k in range(one.mask.shape[1]) if one.mask[row, k])
+        for name, one in policy.items()
+    }
+
+
+def test_dpo() -> None:
+    policy, reference = both(("chosen", "rejected"))
+    loss = DPO(DPOSettings(beta=0.3)).loss(policy, reference).per_example
+    for row in range(5):
+        r = ratios(policy, reference, row)
+        assert float(loss[row]) == pytest.approx(sigmoid_loss(0.3 * (r["chosen"] - r["rejected"])), abs=1e-6)
+    chosen, rejected = gradients(loss, policy)
+    for row in range(5):
+        r = ratios(policy, reference, row)
+        slope = 0.3 / (1 + math.exp(0.3 * (r["chosen"] - r["rejected"])))
+        torch.testing.assert_close(chosen[row], torch.full_like(chosen[row], -slope), **TOLERANCE)
+        torch.testing.assert_close(rejected[row], torch.full_like(rejected[row], slope), **TOLERANCE)
+
+
+def test_label_smoothing_is_the_mixture_of_both_orders() -> None:
+    policy, reference = both(("chosen", "rejected"))
+    swapped = [{"chosen": one["rejected"], "rejected": one["chosen"]} for one in (policy, reference)]
+    plain, flipped = DPO().loss(policy, reference).per_example, DPO().loss(*swapped).per_example
+    smooth = DPO(DPOSettings(label_smoothing=0.2)).loss(policy, reference).per_example
+    torch.testing.assert_close(smooth, 0.8 * plain + 0.2 * flipped, **TOLERANCE)
+
+
+def test_rlhfv() -> None:
+    gamma, beta = 5.0, 0.5
+    policy, reference = both(("chosen", "rejected"))
+    loss = RLHFV(RLHFVSettings(beta=beta, gamma=gamma)).loss(policy, reference).per_example
+
+    def likelihood(tokens: torch.Tensor, one: BranchLogps, row: int) -> float:
+        above = below = 0.0
+        for k in range(tokens.shape[1]):
+            if one.mask[row, k]:
+                weight = gamma if one.corrected is not None and one.corrected[row, k] else 1.0
+                above, below = above + weight * float(tokens[row, k]), below + weight
+        return above / below
+
+    for row in range(5):
+        r = {name: likelihood(one.tokens, one, row) - likelihood(reference[name].tokens, one, row) for name, one in policy.items()}
+        assert float(loss[row]) == pytest.approx(sigmoid_loss(beta * (r["chosen"] - r["rejected"])), abs=1e-6)
+    chosen = policy["chosen"]
+    found = gradients(loss, policy)[0]
+    assert chosen.corrected is not None
+    row = next(i for i in range(5) if chosen.corrected[i].any() and (chosen.mask[i] & ~chosen.corrected[i]).any())
+    marked, plain = found[row][chosen.corrected[row]][0], found[row][chosen.mask[row] & ~chosen.corrected[row]][0]
+    assert float(marked / plain) == pytest.approx(gamma, rel=1e-9)
+
+
+def test_mfpo() -> None:
+    beta, image, margin, delta = 0.2, 0.7, 1.5, 0.4
+    policy, reference = both(("chosen", "rejected", "image_rejected"))
+    result = MFPO(MFPOSettings(beta=beta, lambda_image=image, lambda_margin=margin, delta=delta)).loss(policy, reference)
+    for row in range(5):
+        r = {name: beta * value for name, value in ratios(policy, reference, row).items()}
+        expected = sigmoid_loss(r["chosen"] - r["rejected"]) + image * sigmoid_loss(r["chosen"] - r["image_rejected"]) + margin * sigmoid_loss(r["chosen"] - delta)
+        assert float(result.per_example[row]) == pytest.approx(expected, abs=1e-6)
+    chosen, rejected, noisy = gradients(result.per_example, policy)
+    for row in range(5):
+        r = {name: beta * value for name, value in ratios(policy, reference, row).items()}
+        slopes = [beta / (1 + math.exp(r["chosen"] - r["rejected"])), image * beta / (1 + math.exp(r["chosen"] - r["image_rejected"])),
+                  margin * beta / (1 + math.exp(r["chosen"] - delta))]
+        torch.testing.assert_close(chosen[row], torch.full_like(chosen[row], -sum(slopes)), **TOLERANCE)
+        torch.testing.assert_close(rejected[row], torch.full_like(rejected[row], slopes[0]), **TOLERANCE)
+        torch.testing.assert_close(noisy[row], torch.full_like(noisy[row], slopes[1]), **TOLERANCE)
+
+
+@pytest.mark.parametrize(("aligner", "expected"), [(DPO(), 1), (RLHFV(), 1), (MFPO(), 3)], ids=lambda value: getattr(value, "name", str(value)))
+def test_at_the_start_every_reward_is_zero(aligner: DPO, expected: int) -> None:
+    policy, _ = both(tuple(one.name for one in aligner.branches))
+    loss = aligner.loss(policy, policy).per_example
+    torch.testing.assert_close(loss, torch.full_like(loss, expected * math.log(2)), **TOLERANCE)

@@ -1,0 +1,81 @@
+"""The measurements behind `make speed`. Each yields figures with the bound that they are held to."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured figure; `bound` is the largest (or, with `at_least`, the smallest) acceptable value."""
+
+    what: str
+    value: float
+    unit: str
+    bound: float
+    at_least: bool = False
+
+    @property
+    def reached(self) -> bool:
+        """Whether the figure keeps its bound."""
+        return self.value >= self.bound if self.at_least else self.value <= self.bound
+
+    @property
+    def shown(self) -> str:
+        """The figure with its unit."""
+        return f"{self.value:,.2f} {self.unit}"
+
+    @property
+    def bound_shown(self) -> str:
+        """The bound with its direction."""
+        return f"{'≥' if self.at_least else '≤'} {self.bound:g} {self.unit}"
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def timed(command: list[str], **options: object) -> float:
+    """Seconds that a command takes; it must succeed."""
+    start = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **options)  # type: ignore[call-overload]
+    return time.perf_counter() - start
+
+
+def help_() -> Iterator[Figure]:
+    """`harness --help`: median of five, after one to warm the disk."""
+    command = [str(Path(sys.executable).with_name("harness")), "--help"]
+    timed(command)
+    yield Figure("harness --help", statistics.median(timed(command) for _ in range(5)), "s", 0.5)
+
+
+def quickstart() -> Iterator[Figure]:
+    """`make quickstart` in a fresh clone with an empty cache, then alignment and evaluation again with the base model kept."""
+    with tempfile.TemporaryDirectory() as folder:
+        clone, cache = Path(folder) / "clone", Path(folder) / "cache"
+        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+        environment = {**os.environ, "HARNESS_CACHE": str(cache)}
+        setup = timed(["make", "setup"], cwd=clone, env=environment)
+        yield Figure("make setup, fresh clone (downloads included)", setup / 60, "min", 12)
+        first = timed(["make", "quickstart"], cwd=clone, env=environment)
+        yield Figure("make quickstart, first run after set-up", first / 60, "min", 12)
+        size = sum(file.lstat().st_size for top in (clone, cache) for file in top.rglob("*") if not file.is_symlink())
+        yield Figure("environment, cache and results on disk", size / 2**30, "GB", 4)
+        shutil.rmtree(clone / "results")
+        second = timed(["make", "quickstart"], cwd=clone, env=environment)
+        yield Figure("make quickstart again, base model cached", second / 60, "min", 6)
+
+
+ALL: dict[str, Callable[[], Iterator[Figure]]] = {"help": help_, "quickstart": quickstart}

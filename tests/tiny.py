@@ -1,0 +1,74 @@
+"""Small models of the real architectures with random weights, for tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def tiny_photograph(path: Path, seed: int, size: tuple[int, int] = (72, 72)) -> Path:
+    """A picture of coloured noise."""
+    from PIL import Image
+
+    rng = np.random.default_rng(seed)
+    Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).save(path)
+    return path
+
+
+def tiny_parts(seed: int = 0) -> tuple[Any, Any]:
+    """Model and processor of the pocket world's architecture, untrained."""
+    from harness.pocket import network, text
+    from harness.pocket.scenes import generator, make_scenes
+
+    rng = generator("tiny", seed)
+    scenes = make_scenes(seed, "train", 60)
+    corpus = [text.write_caption(text.biased_mentions(scene, rng), style) for scene in scenes for style in range(text.STYLES)]
+    tokenizer = network.build_tokenizer([*corpus, "USER: what is this\nASSISTANT:\n"])
+    return network.build_model(tokenizer, seed), network.build_processor(tokenizer)
+
+
+def tiny_llava(folder: Path, seed: int = 0) -> Path:
+    """The same, exported to a folder."""
+    from harness.models import export_full
+
+    model, processor = tiny_parts(seed)
+    export_full(model, processor, folder)
+    return folder
+
+
+def tiny_llava_next(seed: int = 0) -> tuple[Any, Any]:
+    """A small LLaVA-1.6: images in tiles by grid pinpoints."""
+    from harness.models import torchvision_shim
+    from harness.pocket import network
+
+    torchvision_shim.apply()
+    import torch
+    from transformers import (
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaNextConfig,
+        LlavaNextForConditionalGeneration,
+        LlavaNextImageProcessor,
+        LlavaNextProcessor,
+    )
+
+    _, processor = tiny_parts(seed)
+    tokenizer = processor.tokenizer
+    pinpoints = [[24, 48], [48, 24], [48, 48]]
+    vision = CLIPVisionConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=24, patch_size=12, projection_dim=32)
+    language = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
+        max_position_embeddings=512, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
+    )
+    torch.manual_seed(seed)
+    model = LlavaNextForConditionalGeneration(LlavaNextConfig(
+        vision_config=vision, text_config=language, image_token_index=tokenizer.convert_tokens_to_ids(network.IMAGE), image_grid_pinpoints=pinpoints,
+        vision_feature_layer=-2, vision_feature_select_strategy="default",
+    )).eval()
+    images = LlavaNextImageProcessor(size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24}, image_grid_pinpoints=pinpoints)
+    return model, LlavaNextProcessor(
+        image_processor=images, tokenizer=tokenizer, patch_size=12, vision_feature_select_strategy="default", image_token=network.IMAGE,
+        num_additional_image_tokens=1, chat_template=network.TEMPLATE,
+    )
