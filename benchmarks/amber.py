@@ -129,11 +129,13 @@ class AMBER(Benchmark):
     def score(self, items: Sequence[Item], responses: Mapping[str, Response], judge: Judge | None = None) -> list[SampleScore]:
         """Counts of each answer."""
         generative = [item for item in items if item.reference["annotation"]["type"] == "generative"]
-        nouns = dict(zip([item.id for item in generative], self._nouns.nouns([responses[item.id].text for item in generative]), strict=True))
+        nouns: dict[str, list[str]] = {}
         if generative:
-            words = {word for found in nouns.values() for word in found}
-            reference = generative[0].reference
-            self._similar.prepare(words & reference["vocabulary"], {word for item in generative for word in self._targets(item)})
+            vocabulary = generative[0].reference["vocabulary"]
+            found = self._nouns.nouns([responses[item.id].text for item in generative], vocabulary)
+            nouns = {item.id: own for item, own in zip(generative, found, strict=True)}
+            said = {word for own in found for word in own if word in vocabulary}
+            self._similar.prepare(said, {word for item in generative for word in self._targets(item)})
         return [
             self._describe(item, nouns[item.id]) if item.id in nouns else self._answer(item, responses[item.id].text) for item in items
         ]

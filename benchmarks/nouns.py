@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,8 +20,8 @@ class NounFinder(Protocol):
 
     name: str
 
-    def nouns(self, texts: Sequence[str]) -> list[list[str]]:
-        """Per text its lemmatised nouns in order, repeats kept."""
+    def nouns(self, texts: Sequence[str], vocabulary: Container[str] = ()) -> list[list[str]]:
+        """Per text its lemmatised nouns in order, repeats kept. `vocabulary` are the words that will be looked for."""
 
     def provenance(self) -> dict[str, Any]:
         """What found them."""
@@ -50,7 +50,7 @@ class NltkNouns:
     def __init__(self) -> None:
         require_data("nouns")
 
-    def nouns(self, texts: Sequence[str]) -> list[list[str]]:
+    def nouns(self, texts: Sequence[str], vocabulary: Container[str] = ()) -> list[list[str]]:
         """See `NounFinder.nouns`."""
         from nltk import pos_tag
 
@@ -66,15 +66,18 @@ class NltkNouns:
 class SpacyNouns:
     """Works with nothing downloaded: lemmas of all words.
 
-    There is no tagger, so what is no noun is kept out by the vocabulary alone.
+    There is no tagger, so what is no noun is kept out by the vocabulary alone. And the table of lemmas takes some nouns for
+    verbs ("ground" from "grind"), so a word of the vocabulary stays as it is.
     """
 
     name = "spacy"
 
-    def nouns(self, texts: Sequence[str]) -> list[list[str]]:
+    def nouns(self, texts: Sequence[str], vocabulary: Container[str] = ()) -> list[list[str]]:
         """See `NounFinder.nouns`."""
-        docs = blank_english().pipe(texts, batch_size=256)
-        return [[(token.lemma_ or token.text).lower() for token in doc if token.is_alpha] for doc in docs]
+        nlp = blank_english()
+        table = nlp.get_pipe("lemmatizer").lookups.get_table("lemma_lookup")
+        words = [[token.lower_ for token in doc if token.is_alpha] for doc in nlp.tokenizer.pipe(texts, batch_size=256)]
+        return [[word if word in vocabulary else table.get(word, word).lower() for word in found] for found in words]
 
     def provenance(self) -> dict[str, Any]:
         """spaCy's version."""

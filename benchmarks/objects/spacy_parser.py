@@ -45,14 +45,15 @@ class SpacyExtractor:
                 self._phrases.setdefault(tuple(form.split()), label)
         self._longest = max(map(len, self._phrases))
         self._firsts = {phrase[0] for phrase in self._phrases}
-        lemmatizer = self.nlp.get_pipe("lemmatizer") if self.nlp.pipe_names == ["lemmatizer"] else None
-        self._table = lemmatizer if lemmatizer and lemmatizer.mode == "lookup" else None
+        self._table: Any = None
+        if self.nlp.pipe_names == ["lemmatizer"] and self.nlp.get_pipe("lemmatizer").mode == "lookup":
+            self._table = self.nlp.get_pipe("lemmatizer").lookups.get_table("lemma_lookup")
         self._known: dict[int, tuple[str, str]] = {}
 
     def mentions(self, texts: Sequence[str]) -> list[list[Mention]]:
         """See `Extractor.mentions`."""
         # The table needs tokens only: its lemmas are looked up once a word, in `_forms`.
-        docs = self.nlp.tokenizer.pipe(texts, batch_size=256) if self._table else self.nlp.pipe(texts, batch_size=256)
+        docs = self.nlp.tokenizer.pipe(texts, batch_size=256) if self._table is not None else self.nlp.pipe(texts, batch_size=256)
         return [self._match(doc) for doc in docs]
 
     def _match(self, doc: Any) -> list[Mention]:
@@ -77,13 +78,16 @@ class SpacyExtractor:
         return found
 
     def _forms(self, doc: Any) -> tuple[list[str], list[str]]:
-        """Lemmas and lower-case words. A lemma from a table depends on the word alone, so each word is looked up once."""
-        if not self._table:
+        """Lemmas and lower-case words. A lemma from a table depends on the word alone, so each word is looked up once.
+
+        It is looked up in lower case: the table has "men" and not the "Men" that begin a sentence.
+        """
+        if self._table is None:
             return [_lemma(token) for token in doc], [token.lower_ for token in doc]
         keys = doc.to_array("ORTH").tolist()
         known = self._known
         if not known.keys() >= set(keys):
-            known |= {token.orth: (self._table.lemmatize(token)[0].lower(), token.lower_) for token in doc}
+            known |= {token.orth: (self._table.get(token.lower_, token.lower_).lower(), token.lower_) for token in doc}
         return [known[key][0] for key in keys], [known[key][1] for key in keys]
 
     def _is_colour(self, doc: Any, position: int, length: int) -> bool:

@@ -27,12 +27,12 @@ class OpenAIJudgeSettings(StrictModel):
     """Which model judges, and how it is asked. The key comes from the environment and is written nowhere."""
 
     model: str = "gpt-4o"
-    base_url: str | None = Field(None, description="an OpenAI-compatible endpoint; None is the client's default")
+    base_url: str | None = Field(default=None, description="an OpenAI-compatible endpoint; None is the client's default")
     temperature: float = 0.0
     max_tokens: int = 512
-    concurrency: int = Field(8, ge=1)
-    timeout_s: float = Field(60, gt=0)
-    attempts: int = Field(6, ge=1)
+    concurrency: int = Field(default=8, ge=1)
+    timeout_s: float = Field(default=60, gt=0)
+    attempts: int = Field(default=6, ge=1)
 
 
 class OpenAIJudge(Judge):
