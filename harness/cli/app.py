@@ -111,7 +111,8 @@ def evaluate(
     from harness.runs.folders import find_run, latest_aligned
     from harness.serving.choose import choose_backend
 
-    suites = registry.names("benchmarks", suite)
+    # Everything that can be said at once is said before a model is made or an engine started.
+    suites, engine = registry.names("benchmarks", suite), choose_backend(backend)
     if model:
         reference = resolve(model)
         targets, default_data = [target_of_model(reference, results)], reference.default_data
@@ -124,7 +125,7 @@ def evaluate(
         if base:
             targets = list({target.name: target for target in [base_of(one, results) for one in targets] + targets}.values())
     layers = merged(overrides(settings or []), {"halbench": {"extractor": extractor}} if extractor else {})
-    records = run_eval(EvalRequest(targets, suites, data or default_data, choose_backend(backend), layers, judge, max_unscored, limit, overwrite))
+    records = run_eval(EvalRequest(targets, suites, data or default_data, engine, layers, judge, max_unscored, limit, overwrite))
     if as_json:
         emit(records)
         return

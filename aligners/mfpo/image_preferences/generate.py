@@ -20,7 +20,8 @@ from harness.files import atomic_path, sha256_json
 from harness.progress import console, progress
 from harness.types import ImageRef, PreferenceExample
 
-FORMAT = 1
+FORMAT = 2
+"""Raised when the generator's output changes."""
 
 
 class ImagePreferenceSettings(StrictModel):

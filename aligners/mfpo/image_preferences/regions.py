@@ -42,16 +42,17 @@ class DatasetRegions:
     """The boxes that come with the data, matched to keywords by their lemmas."""
 
     def locate(self, examples: Sequence[PreferenceExample], wanted: Sequence[Sequence[Keyword]]) -> list[list[Located]]:
-        """A keyword matches a region if one's words are all among the other's."""
+        """A keyword matches a region if the label's words are all among the keyword's (words or lemmas), or the other way round."""
         found: list[list[Located]] = []
         for example, keys in zip(examples, wanted, strict=True):
             width, height = example.images["original"].open().size
             hits = []
             for keyword in keys:
-                words = set(keyword.lemmas)
+                words = set(keyword.phrase.split())
+                forms = words | set(keyword.lemmas)
                 for region in example.regions:
                     label = set(region.label.lower().split())
-                    if label <= words or words <= label:
+                    if label <= forms or words <= label or set(keyword.lemmas) <= label:
                         hits.append(Located(keyword.phrase, region.box, box_mask(region.box, width, height)))
             found.append(hits)
         return found

@@ -1,0 +1,93 @@
+"""The response log: nothing is lost, nothing is mixed up, nothing is taken that is not complete."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.errors import BadInputError, HarnessError
+from harness.runs.responses import ResponseLog, request_hash
+from harness.serving.base import Completion, Sampling
+from harness.types import ImageRef, Item
+
+ANSWER = Completion("x", "base", "A dog.", "stop", 10, 3)
+
+
+def test_answers_are_found_again_by_item_and_request(tmp_path: Path) -> None:
+    with ResponseLog(tmp_path) as log:
+        log.add("1", "hash", ANSWER, "vllm", "weights")
+    with ResponseLog(tmp_path) as log:
+        found = log.get("1", "hash")
+        assert found is not None and (found.text, found.completion_tokens) == ("A dog.", 3)
+        assert log.get("1", "another") is None
+        assert log.get("2", "hash") is None
+
+
+def test_a_torn_last_line_is_cut_off_and_asked_again(tmp_path: Path) -> None:
+    with ResponseLog(tmp_path) as log:
+        log.add("1", "a", ANSWER, "vllm", "weights")
+        log.add("2", "b", ANSWER, "vllm", "weights")
+    path = tmp_path / "responses.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-7])
+    with ResponseLog(tmp_path) as log:
+        assert log.get("1", "a") is not None
+        assert log.get("2", "b") is None
+        log.add("2", "b", ANSWER, "vllm", "weights")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [row["item"] for row in rows] == ["1", "2"]
+
+
+def test_damage_in_the_middle_is_named(tmp_path: Path) -> None:
+    (tmp_path / "responses.jsonl").write_text('{"item": "1"\n{"item": "2", "request": "b"}\n')
+    with pytest.raises(BadInputError, match="damaged") as error, ResponseLog(tmp_path):
+        pass
+    assert str(error.value.where).endswith(":1")
+
+
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    code = "import sys; from pathlib import Path; from harness.runs.responses import ResponseLog\nResponseLog(Path(sys.argv[1])).__enter__()"
+    with ResponseLog(tmp_path):
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "another process" in done.stderr
+
+
+def test_what_was_answered_survives_kill_9(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from harness.runs.responses import ResponseLog; from harness.serving.base import Completion\n"
+        "log = ResponseLog(Path(sys.argv[1])).__enter__()\n"
+        "for n in range(200): log.add(str(n), 'h', Completion('x', 'base', 'text', 'stop', 1, 1), 'b', 'c')\n"
+        "print('written', flush=True); time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline().strip() == "written"
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        try:
+            with ResponseLog(tmp_path) as log:
+                kept = sum(log.get(str(n), "h") is not None for n in range(200))
+            break
+        except HarnessError:  # the lock of a killed process goes with it
+            time.sleep(0.1)
+    assert kept >= 192  # all but the last, unsynced batch of at most 64
+
+
+@pytest.mark.parametrize("change", ["prompt", "image", "sampling", "checkpoint", "template", "backend"])
+def test_everything_that_decides_an_answer_is_in_its_hash(change: str) -> None:
+    values = {"image": "i", "sampling": Sampling(), "checkpoint": "c", "template": "t", "backend": "b"}
+    item = Item("1", "p", ImageRef(data=b"x"), "g")
+    before = request_hash(item, **values)  # type: ignore[arg-type]
+    if change == "prompt":
+        item = Item("1", "q", ImageRef(data=b"x"), "g")
+    else:
+        values[change] = Sampling(max_new_tokens=7) if change == "sampling" else "other"
+    assert request_hash(item, **values) != before  # type: ignore[arg-type]
+    assert request_hash(Item("2", item.prompt, item.image, "h"), **values) == request_hash(item, **values)  # type: ignore[arg-type]

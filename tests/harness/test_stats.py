@@ -1,0 +1,75 @@
+"""Intervals against scipy, and their coverage by simulation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from harness.stats import Counts, intervals, paired
+from harness.types import SampleScore
+
+
+def rate(totals: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    below = np.asarray(totals["n"], float)
+    return {"rate": np.divide(totals["hit"], below, out=np.full(below.shape, np.nan), where=below > 0)}
+
+
+def scores(hits: np.ndarray, groups: np.ndarray | None = None) -> list[SampleScore]:
+    return [SampleScore(str(n), str(n if groups is None else groups[n]), {"hit": float(hit)}) for n, hit in enumerate(hits)]
+
+
+def test_counts_are_summed_by_cluster() -> None:
+    counts = Counts.of([*scores(np.array([1, 0, 1]), np.array([7, 7, 8])), SampleScore("x", "9", {}, unscored="no reply")])
+    assert counts.clusters == ("7", "8")
+    assert counts.matrix.tolist() == [[1, 2], [1, 1]]
+
+
+def test_interval_of_a_mean_is_scipys_bootstrap() -> None:
+    hits = (np.random.default_rng(0).random(200) < 0.3).astype(float)
+    own = intervals(Counts.of(scores(hits)), rate, resamples=4000)["rate"]
+    theirs = scipy.stats.bootstrap((hits,), np.mean, n_resamples=4000, method="percentile", rng=np.random.default_rng(1)).confidence_interval
+    assert own is not None
+    assert own == pytest.approx((theirs.low, theirs.high), abs=0.012)
+
+
+def test_coverage_of_clustered_rates_is_nominal() -> None:
+    rng = np.random.default_rng(3)
+    covered = 0
+    trials, clusters, size = 300, 300, 4
+    for _ in range(trials):
+        chances = rng.beta(2, 3, clusters)  # images differ, so questions of one image agree more than chance
+        hits = (rng.random((clusters, size)) < chances[:, None]).astype(float).ravel()
+        found = intervals(Counts.of(scores(hits, np.repeat(np.arange(clusters), size))), rate, resamples=400)["rate"]
+        assert found is not None
+        covered += found[0] <= 0.4 <= found[1]
+    assert 0.92 <= covered / trials <= 0.98
+
+
+def test_ignoring_the_clusters_would_be_too_narrow() -> None:
+    rng = np.random.default_rng(4)
+    hits = np.repeat((rng.random(100) < 0.4).astype(float), 6)
+    by_image = intervals(Counts.of(scores(hits, np.repeat(np.arange(100), 6))), rate)["rate"]
+    by_question = intervals(Counts.of(scores(hits)), rate)["rate"]
+    assert by_image is not None and by_question is not None
+    assert by_image[1] - by_image[0] > 1.8 * (by_question[1] - by_question[0])
+
+
+def test_what_is_undefined_has_no_interval() -> None:
+    assert intervals(Counts.of(scores(np.array([1.0]))), rate)["rate"] is None
+
+
+def test_paired_difference_uses_the_pairing() -> None:
+    rng = np.random.default_rng(5)
+    first = (rng.random(300) < 0.5).astype(float)
+    second = first.copy()
+    second[:12] = 0  # the same items but for a few that got better
+    one, other = Counts.of(scores(first)), Counts.of(scores(second)[::-1])
+    found = paired(one, other, rate)["rate"]
+    assert found.value == pytest.approx((first - second).mean())
+    assert found.ci[0] > 0 and found.p < 0.05
+    assert paired(one, one, rate)["rate"].p == 1.0
+    with pytest.raises(ValueError, match="same images"):
+        paired(one, Counts.of(scores(first[:10])), rate)
