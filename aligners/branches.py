@@ -40,7 +40,9 @@ class EncodedExample:
         """Tokens in the example's longest row when prefixes are shared."""
         used: dict[str, int] = {}
         for branch in branches:
-            used[branch.image] = used.get(branch.image, len(self.prefixes[branch.image])) + len(self.responses[branch.response])
+            used[branch.image] = used.get(branch.image, len(self.prefixes[branch.image])) + len(
+                self.responses[branch.response]
+            )
         return max(used.values())
 
 
@@ -62,8 +64,11 @@ class Encoder:
         prefixes = {name: self._prefix(example, name) for name in dict.fromkeys(b.image for b in self.branches)}
         room = self.max_length - max(map(len, prefixes.values()))
         if room < 2:
-            raise BadInputError(f"image and prompt alone take {self.max_length - room} tokens of {self.max_length}", where=example.id,
-                                remedy="raise it: --set train.max_length=N")
+            raise BadInputError(
+                f"image and prompt alone take {self.max_length - room} tokens of {self.max_length}",
+                where=example.id,
+                remedy="raise it: --set train.max_length=N",
+            )
         responses: dict[str, list[int]] = {}
         truncated = 0
         for name in dict.fromkeys(branch.response for branch in self.branches):
@@ -71,7 +76,7 @@ class Encoder:
             if not ids:
                 raise BadInputError(f"the {name} response is empty", where=example.id)
             truncated += len(ids) + 1 > room
-            responses[name] = (ids + [tokenizer.eos_token_id])[:room]
+            responses[name] = [*ids, tokenizer.eos_token_id][:room]
         corrected = self._corrected(example, responses) if self.corrections else {}
         images = {name: example.images[name] for name in prefixes}
         return EncodedExample(example.id, prefixes, images, responses, corrected, truncated)
@@ -91,7 +96,9 @@ class Encoder:
     def _corrected(self, example: PreferenceExample, responses: Mapping[str, list[int]]) -> dict[str, list[bool]]:
         if example.corrections is not None:
             return {name: self._from_spans(example, name, ids) for name, ids in responses.items()}
-        return dict(zip(("chosen", "rejected"), changed_tokens(responses["chosen"], responses["rejected"]), strict=True))
+        return dict(
+            zip(("chosen", "rejected"), changed_tokens(responses["chosen"], responses["rejected"]), strict=True)
+        )
 
     def _from_spans(self, example: PreferenceExample, name: str, ids: list[int]) -> list[bool]:
         assert example.corrections is not None
@@ -100,7 +107,7 @@ class Encoder:
             example.responses[name], add_special_tokens=False, return_offsets_mapping=True
         )["offset_mapping"]
         marks = [any(start < end and a < end and b > start for a, b in spans) for start, end in offsets]
-        return (marks + [False] * len(ids))[:len(ids)]
+        return (marks + [False] * len(ids))[: len(ids)]
 
 
 def changed_tokens(one: Sequence[int], other: Sequence[int]) -> tuple[list[bool], list[bool]]:
@@ -144,15 +151,23 @@ class Batch:
 
     def to(self, device: Any, **_: Any) -> Batch:
         """The batch on another device."""
+
         def move(value: Tensor | None) -> Tensor | None:
             return None if value is None else value.to(device)
 
         layouts = {
-            name: BranchLayout(*(move(getattr(one, part)) for part in ("row", "predictor", "target", "mask", "corrected")))  # type: ignore[arg-type]
+            name: BranchLayout(
+                *(move(getattr(one, part)) for part in ("row", "predictor", "target", "mask", "corrected"))
+            )  # type: ignore[arg-type]
             for name, one in self.layouts.items()
         }
-        return replace(self, input_ids=self.input_ids.to(device), position_ids=self.position_ids.to(device),
-                       allowed=self.allowed.to(device), layouts=layouts)
+        return replace(
+            self,
+            input_ids=self.input_ids.to(device),
+            position_ids=self.position_ids.to(device),
+            allowed=self.allowed.to(device),
+            layouts=layouts,
+        )
 
 
 @dataclass
@@ -174,12 +189,16 @@ class _Row:
         return [self.prefix - 1, *range(start, len(self.tokens) - 1)]
 
 
-def collate(examples: Sequence[EncodedExample], branches: Sequence[Branch], pad: int, shared_prefix: bool = True) -> Batch:
+def collate(
+    examples: Sequence[EncodedExample], branches: Sequence[Branch], pad: int, shared_prefix: bool = True
+) -> Batch:
     """Lay out a batch; every example has all branches."""
     import torch
 
     rows: list[_Row] = []
-    places: dict[str, list[tuple[int, list[int], list[int], list[bool] | None]]] = {branch.name: [] for branch in branches}
+    places: dict[str, list[tuple[int, list[int], list[int], list[bool] | None]]] = {
+        branch.name: [] for branch in branches
+    }
     for example in examples:
         by_image: dict[str, int] = {}
         for branch in branches:
@@ -199,11 +218,18 @@ def collate(examples: Sequence[EncodedExample], branches: Sequence[Branch], pad:
         size = len(row.tokens)
         input_ids[number, :size] = torch.tensor(row.tokens)
         position_ids[number, :size] = torch.tensor(row.positions)
-        allowed[number, :size, :row.prefix] = causal[:size, :row.prefix]
+        allowed[number, :size, : row.prefix] = causal[:size, : row.prefix]
         for start, end in row.parts:
-            allowed[number, start:end, start:end] = causal[:end - start, :end - start]
+            allowed[number, start:end, start:end] = causal[: end - start, : end - start]
     layouts = {name: _layout(found) for name, found in places.items()}
-    return Batch([example.id for example in examples], input_ids, position_ids, allowed[:, None], [row.image for row in rows], layouts)
+    return Batch(
+        [example.id for example in examples],
+        input_ids,
+        position_ids,
+        allowed[:, None],
+        [row.image for row in rows],
+        layouts,
+    )
 
 
 def _layout(found: list[tuple[int, list[int], list[int], list[bool] | None]]) -> BranchLayout:
@@ -220,10 +246,14 @@ def _layout(found: list[tuple[int, list[int], list[int], list[bool] | None]]) ->
         if marks is not None:
             corrected[number, :size] = torch.tensor(marks)
     marked = all(marks is not None for *_, marks in found)
-    return BranchLayout(torch.tensor([row for row, *_ in found]), predictor, target, mask, corrected if marked else None)
+    return BranchLayout(
+        torch.tensor([row for row, *_ in found]), predictor, target, mask, corrected if marked else None
+    )
 
 
-def gather_logps(hidden: Tensor, head: Any, layouts: Mapping[str, BranchLayout], chunked: bool = True) -> dict[str, BranchLogps]:
+def gather_logps(
+    hidden: Tensor, head: Any, layouts: Mapping[str, BranchLayout], chunked: bool = True
+) -> dict[str, BranchLogps]:
     """Log-probabilities of every branch's tokens, float32.
 
     Args:
@@ -242,14 +272,20 @@ def gather_logps(hidden: Tensor, head: Any, layouts: Mapping[str, BranchLayout],
         return head(states).float().log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
 
     if chunked:
-        values = torch.cat([
-            checkpoint(logps, *block, use_reentrant=False) if torch.is_grad_enabled() else logps(*block)
-            for block in zip(picked.split(CHUNK), targets.split(CHUNK), strict=True)
-        ])
+        values = torch.cat(
+            [
+                checkpoint(logps, *block, use_reentrant=False) if torch.is_grad_enabled() else logps(*block)
+                for block in zip(picked.split(CHUNK), targets.split(CHUNK), strict=True)
+            ]
+        )
     else:
         values = logps(picked, targets)
     result: dict[str, BranchLogps] = {}
-    for (name, one), part in zip(layouts.items(), values.split([int(one.mask.sum()) for one in layouts.values()]), strict=True):
-        tokens = torch.zeros(one.mask.shape, dtype=torch.float32, device=hidden.device).masked_scatter(one.mask, part.float())
+    for (name, one), part in zip(
+        layouts.items(), values.split([int(one.mask.sum()) for one in layouts.values()]), strict=True
+    ):
+        tokens = torch.zeros(one.mask.shape, dtype=torch.float32, device=hidden.device).masked_scatter(
+            one.mask, part.float()
+        )
         result[name] = BranchLogps(tokens.sum(-1), tokens, one.mask, one.corrected)
     return result

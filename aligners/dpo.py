@@ -11,7 +11,9 @@ from aligners.base import Aligner, AlignerSettings, Logps, Loss
 class DPOSettings(AlignerSettings):
     """DPO's settings."""
 
-    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="probability that a preference is the wrong way round")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=0.5, description="probability that a preference is the wrong way round"
+    )
 
 
 class DPO(Aligner):

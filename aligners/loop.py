@@ -22,12 +22,21 @@ if TYPE_CHECKING:
 
 def accumulation(settings: TrainSettings) -> tuple[int, int]:
     """(examples a forward pass, passes a step): the largest micro-batch that divides the batch and is not above the setting."""
-    micro = next(size for size in range(min(settings.micro_batch_size, settings.batch_size), 0, -1) if settings.batch_size % size == 0)
+    micro = next(
+        size
+        for size in range(min(settings.micro_batch_size, settings.batch_size), 0, -1)
+        if settings.batch_size % size == 0
+    )
     return micro, settings.batch_size // micro
 
 
 def run_stage(
-    run: _Run, name: str, examples: Sequence[EncodedExample], reference: ReferenceStore, folder: Path, log: Path,
+    run: _Run,
+    name: str,
+    examples: Sequence[EncodedExample],
+    reference: ReferenceStore,
+    folder: Path,
+    log: Path,
 ) -> dict[str, Any]:
     """Train on one stage's examples; goes on from the stage's newest intermediate checkpoint if there is one.
 
@@ -47,8 +56,13 @@ def run_stage(
         checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
         trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
     return {
-        "stage": name, "examples": len(examples), "steps": steps, "seconds": round(time.perf_counter() - started, 1),
-        "reference": "from disk" if reference.from_disk else "computed", "first": recorder.first, "last": recorder.last,
+        "stage": name,
+        "examples": len(examples),
+        "steps": steps,
+        "seconds": round(time.perf_counter() - started, 1),
+        "reference": "from disk" if reference.from_disk else "computed",
+        "first": recorder.first,
+        "last": recorder.last,
     }
 
 
@@ -73,7 +87,13 @@ class _Recorder:
         """A step is done: write its row."""
         now = time.perf_counter()
         means = {name: round(value / self._count, 6) for name, value in self._sums.items()}
-        row = {"stage": self.stage, "step": number, **means, "learning_rate": rate, "examples_per_second": round(self._count / (now - self._clock), 1)}
+        row = {
+            "stage": self.stage,
+            "step": number,
+            **means,
+            "learning_rate": rate,
+            "examples_per_second": round(self._count / (now - self._clock), 1),
+        }
         self.first = self.first or row
         self.last = row
         with self.log.open("a", encoding="utf-8") as stream:
@@ -95,7 +115,13 @@ def reward_metrics(policy: Logps, reference: Logps, beta: float) -> dict[str, An
 
 
 def _build(
-    run: _Run, examples: Sequence[EncodedExample], reference: ReferenceStore, folder: Path, micro: int, passes: int, steps: int,
+    run: _Run,
+    examples: Sequence[EncodedExample],
+    reference: ReferenceStore,
+    folder: Path,
+    micro: int,
+    passes: int,
+    steps: int,
     recorder: _Recorder,
 ) -> Any:
     import torch
@@ -106,17 +132,28 @@ def _build(
     class PreferenceTrainer(Trainer):
         """Trainer whose inputs are lists of examples and whose loss is the method's."""
 
-        def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        def compute_loss(
+            self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
             """Sum over the pass's examples divided by the micro-batch: a short last pass weighs its examples like the others."""
             batch = run.batch(inputs["examples"])
             logps = policy.logps(batch)
             baseline = reference.logps(batch, run.branches)
             loss: Loss = aligner.loss(logps, baseline)
             if not torch.isfinite(loss.per_example).all():
-                bad = [name for name, value in zip(batch.ids, loss.per_example, strict=True) if not torch.isfinite(value)]
-                raise HarnessError(f"the loss is not finite at step {self.state.global_step}", where=f"examples {', '.join(bad[:5])}",
-                                   remedy="lower train.learning_rate, or look at these examples")
-            metrics = {"loss": loss.per_example.detach(), **loss.metrics, **reward_metrics(logps, baseline, aligner.settings.beta)}
+                bad = [
+                    name for name, value in zip(batch.ids, loss.per_example, strict=True) if not torch.isfinite(value)
+                ]
+                raise HarnessError(
+                    f"the loss is not finite at step {self.state.global_step}",
+                    where=f"examples {', '.join(bad[:5])}",
+                    remedy="lower train.learning_rate, or look at these examples",
+                )
+            metrics = {
+                "loss": loss.per_example.detach(),
+                **loss.metrics,
+                **reward_metrics(logps, baseline, aligner.settings.beta),
+            }
             recorder.add(metrics, len(batch.ids))
             return loss.per_example.sum() / micro
 
@@ -129,15 +166,33 @@ def _build(
             recorder.step(state.global_step, optimizer.param_groups[0]["lr"])
 
     arguments = TrainingArguments(
-        output_dir=str(folder), per_device_train_batch_size=micro, gradient_accumulation_steps=passes, max_steps=steps,
-        learning_rate=settings.learning_rate, lr_scheduler_type=settings.schedule, warmup_steps=round(settings.warmup_ratio * steps),
-        weight_decay=settings.weight_decay, max_grad_norm=settings.max_grad_norm, save_strategy="steps",
-        save_steps=settings.save_steps, save_total_limit=1, logging_strategy="no", report_to="none", disable_tqdm=True,
-        remove_unused_columns=False, seed=settings.seed, bf16=run.bfloat16, dataloader_num_workers=0, dataloader_pin_memory=False,
+        output_dir=str(folder),
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=passes,
+        max_steps=steps,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.schedule,
+        warmup_steps=round(settings.warmup_ratio * steps),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        save_strategy="steps",
+        save_steps=settings.save_steps,
+        save_total_limit=1,
+        logging_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        seed=settings.seed,
+        bf16=run.bfloat16,
+        dataloader_num_workers=0,
+        dataloader_pin_memory=False,
         use_cpu=policy.device.type == "cpu",
     )
     trainer = PreferenceTrainer(
-        model=policy.model, args=arguments, train_dataset=list(examples), data_collator=lambda rows: {"examples": rows},
+        model=policy.model,
+        args=arguments,
+        train_dataset=list(examples),
+        data_collator=lambda rows: {"examples": rows},
         callbacks=[Report()],
     )
     from transformers.trainer_callback import PrinterCallback

@@ -58,7 +58,14 @@ def corrected_mean(tokens: Tensor, mask: Tensor, corrected: Tensor, gamma: float
 
 
 def mfpo(
-    chosen: Tensor, rejected: Tensor, image_rejected: Tensor, *, beta: float, lambda_image: float, lambda_margin: float, delta: float,
+    chosen: Tensor,
+    rejected: Tensor,
+    image_rejected: Tensor,
+    *,
+    beta: float,
+    lambda_image: float,
+    lambda_margin: float,
+    delta: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """L_text + lambda_image L_image + lambda_margin L_margin, and the three terms.
 

@@ -29,7 +29,9 @@ class Policy:
         model: the transformers model, wrapped by PEFT when it is tuned by LoRA.
     """
 
-    def __init__(self, model: Any, processor: Any, tuning: str, lora: LoraSettings, savings: Savings, bfloat16: bool) -> None:
+    def __init__(
+        self, model: Any, processor: Any, tuning: str, lora: LoraSettings, savings: Savings, bfloat16: bool
+    ) -> None:
         self.plain, self.processor, self.savings, self.bfloat16 = model, processor, savings, bfloat16
         self.model = self._tunable(model, tuning, lora)
         self._features: dict[int, Tensor] = {}
@@ -43,7 +45,13 @@ class Policy:
             return model
         from peft import LoraConfig, get_peft_model
 
-        config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=LORA_TARGETS, task_type="CAUSAL_LM")
+        config = LoraConfig(
+            r=lora.rank,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules=LORA_TARGETS,
+            task_type="CAUSAL_LM",
+        )
         return get_peft_model(model, config)
 
     @property
@@ -65,7 +73,7 @@ class Policy:
             return notice
         with progress("encoding images once", len(wanted)) as advance, torch.no_grad():
             for start in range(0, len(wanted), 128):
-                block = wanted[start:start + 128]
+                block = wanted[start : start + 128]
                 features = self._tower(self._pixels(block))
                 if features[0].nbytes * len(wanted) > FEATURE_BUDGET:
                     notice = f"{features[0].nbytes * len(wanted) / 2**30:.1f} GB of features: images are encoded in every step"
@@ -79,7 +87,9 @@ class Policy:
 
     def logps(self, batch: Batch) -> dict[str, BranchLogps]:
         """Log-probabilities of all branches of a batch, with gradient where gradients are on."""
-        return gather_logps(self.hidden(batch), self.plain.get_output_embeddings(), batch.layouts, self.savings.chunked_logits)
+        return gather_logps(
+            self.hidden(batch), self.plain.get_output_embeddings(), batch.layouts, self.savings.chunked_logits
+        )
 
     def hidden(self, batch: Batch) -> Tensor:
         """Last hidden states [rows, length, width]."""
@@ -93,10 +103,15 @@ class Policy:
             images = inner.multi_modal_projector(kept.to(embedded.dtype)).to(embedded.dtype)
             places = (batch.input_ids == self.plain.config.image_token_id)[..., None]
             embedded = embedded.masked_scatter(places, images)
-            output = inner.language_model(inputs_embeds=embedded, attention_mask=mask, position_ids=batch.position_ids, use_cache=False)
+            output = inner.language_model(
+                inputs_embeds=embedded, attention_mask=mask, position_ids=batch.position_ids, use_cache=False
+            )
         else:
             output = inner(
-                input_ids=batch.input_ids, attention_mask=mask, position_ids=batch.position_ids, use_cache=False,
+                input_ids=batch.input_ids,
+                attention_mask=mask,
+                position_ids=batch.position_ids,
+                use_cache=False,
                 **self._image_inputs(batch.images),
             )
         return output.last_hidden_state
@@ -106,7 +121,9 @@ class Policy:
         import torch
 
         dtype = torch.bfloat16 if self.bfloat16 else self.plain.dtype
-        return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(~allowed, torch.finfo(dtype).min)
+        return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(
+            ~allowed, torch.finfo(dtype).min
+        )
 
     def _pixels(self, images: Sequence[ImageRef]) -> Tensor:
         pictures = [image.open() for image in images]

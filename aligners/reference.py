@@ -28,8 +28,12 @@ class ReferenceStore:
         self.from_disk = False
 
     def fill(
-        self, examples: Sequence[EncodedExample], branches: Sequence[Branch],
-        compute: Callable[[Sequence[EncodedExample]], list[dict[Pair, np.ndarray]]], *, keep: bool,
+        self,
+        examples: Sequence[EncodedExample],
+        branches: Sequence[Branch],
+        compute: Callable[[Sequence[EncodedExample]], list[dict[Pair, np.ndarray]]],
+        *,
+        keep: bool,
     ) -> None:
         """Read the values from disk, or compute them for all examples and (if `keep`) write them.
 
@@ -58,7 +62,7 @@ class ReferenceStore:
             tokens = torch.zeros(layout.mask.shape, dtype=torch.float32)
             for row, name in enumerate(batch.ids):
                 values = self._values[name][branch.image, branch.response]
-                tokens[row, :len(values)] = torch.from_numpy(values)
+                tokens[row, : len(values)] = torch.from_numpy(values)
             tokens = tokens.to(layout.mask.device)
             result[branch.name] = BranchLogps(tokens.sum(-1), tokens, layout.mask, layout.corrected)
         return result
@@ -82,8 +86,21 @@ def encoding_digest(examples: Sequence[EncodedExample], branches: Sequence[Branc
         ref = example.images[name]
         return prints.setdefault(id(ref), ref.fingerprint())
 
-    return sha256_json([
-        [example.id, [[branch.image, branch.response, example.prefixes[branch.image], example.responses[branch.response],
-                       image(example, branch.image)] for branch in branches]]
-        for example in examples
-    ])
+    return sha256_json(
+        [
+            [
+                example.id,
+                [
+                    [
+                        branch.image,
+                        branch.response,
+                        example.prefixes[branch.image],
+                        example.responses[branch.response],
+                        image(example, branch.image),
+                    ]
+                    for branch in branches
+                ],
+            ]
+            for example in examples
+        ]
+    )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 from pydantic import Field
 
 from aligners import losses
@@ -22,10 +25,11 @@ class RLHFV(Aligner):
     needs = frozenset({"corrections"})
     Settings = RLHFVSettings
     settings: RLHFVSettings
-    train_defaults = {"learning_rate": 5e-7, "epochs": 7, "tuning": "full"}
+    train_defaults: ClassVar[Mapping[str, Any]] = {"learning_rate": 5e-7, "epochs": 7, "tuning": "full"}
 
     def loss(self, policy: Logps, reference: Logps) -> Loss:
         """`losses.dpo` of the responses' weighted means (`losses.corrected_mean`)."""
+
         def ratio(name: str) -> losses.Tensor:
             return self._likelihood(policy[name], policy[name]) - self._likelihood(reference[name], policy[name])
 

@@ -33,7 +33,9 @@ def align(aligner: Aligner, job: AlignJob) -> AlignResult:
     started = time.perf_counter()
     data = read_preferences(job.data, on_error=job.on_error, limit=job.limit, seed=job.train.seed, cache=job.cache)
     if data.dropped:
-        write_jsonl(job.output / "dropped.jsonl", ({"where": d.where, "id": d.id, "reason": d.reason} for d in data.dropped))
+        write_jsonl(
+            job.output / "dropped.jsonl", ({"where": d.where, "id": d.id, "reason": d.reason} for d in data.dropped)
+        )
         console.print(f"[yellow]{len(data.dropped)} records were skipped: {job.output / 'dropped.jsonl'}[/yellow]")
     context = PrepareContext(job.cache, job.train.seed)
     examples = aligner.prepare(data.examples, context)
@@ -44,10 +46,20 @@ def align(aligner: Aligner, job: AlignJob) -> AlignResult:
     summary = run.train(stages)
     checkpoint = run.export()
     shutil.rmtree(job.output / "stages", ignore_errors=True)
-    return AlignResult(checkpoint, {
-        "data": {"label": data.label, "fingerprint": data.fingerprint, "examples": len(examples), "dropped": len(data.dropped)},
-        "prepared": context.notes, **summary, "seconds": round(time.perf_counter() - started, 1),
-    })
+    return AlignResult(
+        checkpoint,
+        {
+            "data": {
+                "label": data.label,
+                "fingerprint": data.fingerprint,
+                "examples": len(examples),
+                "dropped": len(data.dropped),
+            },
+            "prepared": context.notes,
+            **summary,
+            "seconds": round(time.perf_counter() - started, 1),
+        },
+    )
 
 
 class _Run(StageContext):
@@ -73,11 +85,15 @@ class _Run(StageContext):
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             model.enable_input_require_grads()
         self.encoded = self._encode(examples)
-        self.features = self.policy.keep_features(image for one in self.encoded.values() for image in one.images.values())
+        self.features = self.policy.keep_features(
+            image for one in self.encoded.values() for image in one.images.values()
+        )
         self.digest = encoding_digest(list(self.encoded.values()), self.branches)
 
     def _encode(self, examples: Sequence[PreferenceExample]) -> dict[str, EncodedExample]:
-        encoder = Encoder(self.processor, self.branches, self.train_settings.max_length, "corrections" in self.aligner.needs)
+        encoder = Encoder(
+            self.processor, self.branches, self.train_settings.max_length, "corrections" in self.aligner.needs
+        )
         encoded: dict[str, EncodedExample] = {}
         with progress("encoding examples", len(examples)) as advance:
             for example in examples:
@@ -85,12 +101,19 @@ class _Run(StageContext):
                 advance()
         self.truncated = sum(one.truncated for one in encoded.values())
         if self.truncated:
-            console.print(f"[yellow]{self.truncated} responses were cut at {self.train_settings.max_length} tokens[/yellow]")
+            console.print(
+                f"[yellow]{self.truncated} responses were cut at {self.train_settings.max_length} tokens[/yellow]"
+            )
         return encoded
 
     def batch(self, examples: Sequence[EncodedExample], branches: Sequence[Branch] | None = None) -> Batch:
         """A batch on the model's device."""
-        batch = collate(examples, branches or self.branches, self.processor.tokenizer.pad_token_id or 0, self.train_settings.savings.shared_prefix)
+        batch = collate(
+            examples,
+            branches or self.branches,
+            self.processor.tokenizer.pad_token_id or 0,
+            self.train_settings.savings.shared_prefix,
+        )
         return batch.to(self.policy.device)
 
     def entropy(self, examples: Sequence[PreferenceExample]) -> list[float]:
@@ -100,7 +123,9 @@ class _Run(StageContext):
         branch = [Branch("chosen")]
         head = self.policy.plain.get_output_embeddings()
         found: dict[str, float] = {}
-        for block in self._blocks([self.encoded[example.id] for example in examples], "measuring the examples' difficulty"):
+        for block in self._blocks(
+            [self.encoded[example.id] for example in examples], "measuring the examples' difficulty"
+        ):
             batch = self.batch(block, branch)
             layout = batch.layouts["chosen"]
             with torch.no_grad(), self.autocast():
@@ -122,15 +147,19 @@ class _Run(StageContext):
         ordered = sorted(examples, key=lambda one: one.length(self.branches))
         with progress(title, len(ordered)) as advance:
             for start in range(0, len(ordered), size):
-                yield ordered[start:start + size]
-                advance(len(ordered[start:start + size]))
+                yield ordered[start : start + size]
+                advance(len(ordered[start : start + size]))
 
     def _reference(self, stage: Stage, weights: str) -> ReferenceStore:
         """The reference's values for a stage, from disk where they were computed before."""
         examples = [self.encoded[example.id] for example in stage.examples]
         key = {
-            "model": fingerprint(self.job.model), "trained": weights, "template": template_hash(self.processor),
-            "data": self.digest, "examples": sha256_json([example.id for example in examples]), "bfloat16": self.bfloat16,
+            "model": fingerprint(self.job.model),
+            "trained": weights,
+            "template": template_hash(self.processor),
+            "data": self.digest,
+            "examples": sha256_json([example.id for example in examples]),
+            "bfloat16": self.bfloat16,
             "branches": [[branch.image, branch.response] for branch in self.branches],
         }
         store = ReferenceStore(self.job.cache, key)
@@ -148,7 +177,10 @@ class _Run(StageContext):
                 logps = self.policy.logps(batch)
             for row, name in enumerate(batch.ids):
                 found[name] = {
-                    (branch.image, branch.response): logps[branch.name].tokens[row][logps[branch.name].mask[row]].cpu().numpy()
+                    (branch.image, branch.response): logps[branch.name]
+                    .tokens[row][logps[branch.name].mask[row]]
+                    .cpu()
+                    .numpy()
                     for branch in self.branches
                 }
         return [found[example.id] for example in examples]
@@ -173,8 +205,21 @@ class _Run(StageContext):
                 examples = [self.encoded[example.id] for example in stage.examples]
                 rows.append(run_stage(self, stage.name, examples, reference, folder, log))
                 _save_finished(self.policy.model, folder)
-            trained = sha256_json([trained, stage.name, self.train_settings.model_dump(), self.aligner.settings.model_dump(), self.aligner.name])
-        return {"stages": rows, "truncated_responses": self.truncated, "feature_cache": self.features, "bfloat16": self.bfloat16}
+            trained = sha256_json(
+                [
+                    trained,
+                    stage.name,
+                    self.train_settings.model_dump(),
+                    self.aligner.settings.model_dump(),
+                    self.aligner.name,
+                ]
+            )
+        return {
+            "stages": rows,
+            "truncated_responses": self.truncated,
+            "feature_cache": self.features,
+            "bfloat16": self.bfloat16,
+        }
 
     def export(self) -> Path:
         """Write the checkpoint."""
@@ -217,4 +262,3 @@ def _load_finished(model: Any, folder: Path, resume: bool) -> bool:
         for name, value in _trainable(model).items():
             value.copy_(stored[name])
     return True
-

@@ -19,9 +19,12 @@ from harness.judging.base import Judge
 from harness.types import Evidence, ImageRef, Item, MetricSpec, Response, SampleScore
 
 _PARTS = {
-    "discriminative-hallucination": ("existence",), "discriminative-attribute-state": ("attribute", "state"),
-    "discriminative-attribute-number": ("attribute", "number"), "discriminative-attribute-action": ("attribute", "action"),
-    "discriminative-relation": ("relation",), "relation": ("relation",),
+    "discriminative-hallucination": ("existence",),
+    "discriminative-attribute-state": ("attribute", "state"),
+    "discriminative-attribute-number": ("attribute", "number"),
+    "discriminative-attribute-action": ("attribute", "action"),
+    "discriminative-relation": ("relation",),
+    "relation": ("relation",),
 }
 """Question type -> the sections that it counts in, besides the discriminative whole."""
 SECTIONS = ("discriminative", "existence", "attribute", "state", "number", "action", "relation")
@@ -43,11 +46,21 @@ class AmberSettings(BenchmarkSettings):
 
 def _specs() -> tuple[MetricSpec, ...]:
     generative = [("chair", "CHAIR", False), ("cover", "Cover", True), ("hal", "Hal", False), ("cog", "Cog", False)]
-    specs = [MetricSpec(f"generative.{name}", f"AMBER {title}", better, headline=name != "cog") for name, title, better in generative]
+    specs = [
+        MetricSpec(f"generative.{name}", f"AMBER {title}", better, headline=name != "cog")
+        for name, title, better in generative
+    ]
     for section in SECTIONS:
         for parser in ("", "[tolerant]"):
-            specs += [MetricSpec(f"{section}.{rate}{parser}", f"AMBER {section} {rate}{parser}", True,
-                                 headline=section == "discriminative" and rate == "f1" and not parser) for rate in _RATES]
+            specs += [
+                MetricSpec(
+                    f"{section}.{rate}{parser}",
+                    f"AMBER {section} {rate}{parser}",
+                    True,
+                    headline=section == "discriminative" and rate == "f1" and not parser,
+                )
+                for rate in _RATES
+            ]
     specs.append(MetricSpec("amber_score", "AMBER score", True, headline=True))
     specs.append(MetricSpec("amber_score[tolerant]", "AMBER score[tolerant]", True))
     specs.append(MetricSpec("parsers_differ", "AMBER parsers differ", None))
@@ -85,18 +98,30 @@ class AMBER(Benchmark):
         """All queries of `data/query/query_all.json`, with the annotation of the same number."""
         files = data / "data"
         if not (files / "annotations.json").exists():
-            raise BadInputError("AMBER's files are missing", where=str(files / "annotations.json"),
-                                remedy="put AMBER's data/ and image/ there (docs/ARCHITECTURE.md, Folder layouts)")
+            raise BadInputError(
+                "AMBER's files are missing",
+                where=str(files / "annotations.json"),
+                remedy="put AMBER's data/ and image/ there (docs/ARCHITECTURE.md, Folder layouts)",
+            )
         queries = read_json(files / "query" / "query_all.json", "queries")
         annotations = _annotations(files / "annotations.json")
         reference = _associations(files / "relation.json", files / "safe_words.txt")
         try:
             return [
-                Item(str(row["id"]), row["query"], ImageRef(path=data / "image" / row["image"]), row["image"], {"annotation": annotations[row["id"] - 1], **reference})
+                Item(
+                    str(row["id"]),
+                    row["query"],
+                    ImageRef(path=data / "image" / row["image"]),
+                    row["image"],
+                    {"annotation": annotations[row["id"] - 1], **reference},
+                )
                 for row in queries
             ]
         except (KeyError, IndexError, TypeError) as error:
-            raise BadInputError(f"a query is {{id, image, query}} with an annotation at place id - 1: {error!r}", where=str(files / "query")) from None
+            raise BadInputError(
+                f"a query is {{id, image, query}} with an annotation at place id - 1: {error!r}",
+                where=str(files / "query"),
+            ) from None
 
     def read_offline(self, files: Mapping[str, Path]) -> tuple[list[Item], dict[str, Response]]:
         """`--annotations --relations --safe-words --responses`: responses {id, response} as a JSON list or JSON lines."""
@@ -122,11 +147,14 @@ class AMBER(Benchmark):
         kinds = {annotations[name - 1]["type"] == "generative" for name in asked}
         items = [
             Item(str(place), "", ImageRef(name=str(place)), str(place), {"annotation": row, **reference})
-            for place, row in enumerate(annotations, 1) if (row["type"] == "generative") in kinds
+            for place, row in enumerate(annotations, 1)
+            if (row["type"] == "generative") in kinds
         ]
         return items, responses
 
-    def score(self, items: Sequence[Item], responses: Mapping[str, Response], judge: Judge | None = None) -> list[SampleScore]:
+    def score(
+        self, items: Sequence[Item], responses: Mapping[str, Response], judge: Judge | None = None
+    ) -> list[SampleScore]:
         """Counts of each answer."""
         generative = [item for item in items if item.reference["annotation"]["type"] == "generative"]
         nouns: dict[str, list[str]] = {}
@@ -137,7 +165,8 @@ class AMBER(Benchmark):
             said = {word for own in found for word in own if word in vocabulary}
             self._similar.prepare(said, {word for item in generative for word in self._targets(item)})
         return [
-            self._describe(item, nouns[item.id]) if item.id in nouns else self._answer(item, responses[item.id].text) for item in items
+            self._describe(item, nouns[item.id]) if item.id in nouns else self._answer(item, responses[item.id].text)
+            for item in items
         ]
 
     @staticmethod
@@ -163,13 +192,30 @@ class AMBER(Benchmark):
             hallu.mark_similar(noun, self._similar)
             flags.append(not truth.mark_similar(noun, self._similar))
         counts = self._zeros() | {
-            "kept": len(kept), "flagged": sum(flags), "covered": sum(truth.marked), "truth": len(truth.marked), "cogged": sum(hallu.marked),
-            "hallu": len(hallu.marked), "clean": not any(flags), "generative": 1,
+            "kept": len(kept),
+            "flagged": sum(flags),
+            "covered": sum(truth.marked),
+            "truth": len(truth.marked),
+            "cogged": sum(hallu.marked),
+            "hallu": len(hallu.marked),
+            "clean": not any(flags),
+            "generative": 1,
         }
-        evidence = [Evidence(noun, "hallucinated" if flag else "correct", noun) for noun, flag in zip(kept, flags, strict=True)]
-        evidence += [Evidence(word, "missed", word) for word, hit in zip(truth.words, truth.marked, strict=True) if not hit]
-        details = {"flags": [int(flag) for flag in flags], "cover": [int(hit) for hit in truth.marked], "cog": [int(hit) for hit in hallu.marked], "kept": kept}
-        return SampleScore(item.id, item.group, {name: float(value) for name, value in counts.items()}, tuple(evidence), details)
+        evidence = [
+            Evidence(noun, "hallucinated" if flag else "correct", noun) for noun, flag in zip(kept, flags, strict=True)
+        ]
+        evidence += [
+            Evidence(word, "missed", word) for word, hit in zip(truth.words, truth.marked, strict=True) if not hit
+        ]
+        details = {
+            "flags": [int(flag) for flag in flags],
+            "cover": [int(hit) for hit in truth.marked],
+            "cog": [int(hit) for hit in hallu.marked],
+            "kept": kept,
+        }
+        return SampleScore(
+            item.id, item.group, {name: float(value) for name, value in counts.items()}, tuple(evidence), details
+        )
 
     def _answer(self, item: Item, text: str) -> SampleScore:
         annotation = item.reference["annotation"]
@@ -191,14 +237,18 @@ class AMBER(Benchmark):
 
     @staticmethod
     def _zeros() -> dict[str, float]:
-        names = [f"{section}{parser}.{cell}" for section in SECTIONS for parser in ("", "[tolerant]") for cell in _CELLS]
+        names = [
+            f"{section}{parser}.{cell}" for section in SECTIONS for parser in ("", "[tolerant]") for cell in _CELLS
+        ]
         return dict.fromkeys((*_GENERATIVE, *names, "differ"), 0.0)
 
     def aggregate(self, totals: Totals) -> dict[str, np.ndarray]:
         """Pooled ratios, unrounded, without the official script's small constants."""
         result = {
-            "generative.chair": ratio(totals["flagged"], totals["kept"]), "generative.cover": ratio(totals["covered"], totals["truth"]),
-            "generative.hal": 1 - ratio(totals["clean"], totals["generative"]), "generative.cog": ratio(totals["cogged"], totals["hallu"]),
+            "generative.chair": ratio(totals["flagged"], totals["kept"]),
+            "generative.cover": ratio(totals["covered"], totals["truth"]),
+            "generative.hal": 1 - ratio(totals["clean"], totals["generative"]),
+            "generative.cog": ratio(totals["cogged"], totals["hallu"]),
         }
         for parser in ("", "[tolerant]"):
             for section in SECTIONS:
@@ -212,21 +262,38 @@ class AMBER(Benchmark):
 
     def official(self, totals: Totals) -> dict[str, str]:
         """What the official script prints: rounded to one decimal, F1 from the rounded precision and recall."""
+
         def percent(above: str, below: str) -> float:
             return round(float(totals[above]) / (float(totals[below]) + _EPSILON) * 100, 1)
 
-        shown = {
-            "generative.chair": percent("flagged", "kept"), "generative.cover": percent("covered", "truth"),
-            "generative.hal": round(100 - float(totals["clean"]) / (float(totals["generative"]) + _EPSILON) * 100, 1),
-            "generative.cog": percent("cogged", "hallu"),
-        } if totals["generative"] else {}
+        shown = (
+            {
+                "generative.chair": percent("flagged", "kept"),
+                "generative.cover": percent("covered", "truth"),
+                "generative.hal": round(
+                    100 - float(totals["clean"]) / (float(totals["generative"]) + _EPSILON) * 100, 1
+                ),
+                "generative.cog": percent("cogged", "hallu"),
+            }
+            if totals["generative"]
+            else {}
+        )
         if totals["discriminative.count"]:
             for section in SECTIONS:
-                precision, recall = percent(f"{section}.correct_no", f"{section}.answered_no"), percent(f"{section}.correct_no", f"{section}.truth_no")
+                precision, recall = (
+                    percent(f"{section}.correct_no", f"{section}.answered_no"),
+                    percent(f"{section}.correct_no", f"{section}.truth_no"),
+                )
                 epsilon = 0.001 if section == "existence" else 0.0001
-                f1 = round(2 * (precision / 100) * (recall / 100) / ((precision / 100) + (recall / 100) + epsilon) * 100, 1)
-                shown |= {f"{section}.accuracy": percent(f"{section}.correct", f"{section}.count"), f"{section}.precision": precision,
-                          f"{section}.recall": recall, f"{section}.f1": f1}
+                f1 = round(
+                    2 * (precision / 100) * (recall / 100) / ((precision / 100) + (recall / 100) + epsilon) * 100, 1
+                )
+                shown |= {
+                    f"{section}.accuracy": percent(f"{section}.correct", f"{section}.count"),
+                    f"{section}.precision": precision,
+                    f"{section}.recall": recall,
+                    f"{section}.f1": f1,
+                }
         return {name: str(value) for name, value in shown.items()}
 
     def provenance(self) -> dict[str, Any]:

@@ -64,7 +64,9 @@ class Benchmark(ABC):
         """
 
     @abstractmethod
-    def score(self, items: Sequence[Item], responses: Mapping[str, Response], judge: Judge | None = None) -> list[SampleScore]:
+    def score(
+        self, items: Sequence[Item], responses: Mapping[str, Response], judge: Judge | None = None
+    ) -> list[SampleScore]:
         """One `SampleScore` per item, in the order of `items`. `responses` (by item id) must cover them all."""
 
     @abstractmethod
@@ -91,7 +93,10 @@ class Benchmark(ABC):
         Raises:
             BadInputError: an option that the suite needs is not given, or a file is broken.
         """
-        raise BadInputError(f"the suite '{self.name}' scores only what `harness eval` generated", remedy=f"harness eval --suite {self.name}")
+        raise BadInputError(
+            f"the suite '{self.name}' scores only what `harness eval` generated",
+            remedy=f"harness eval --suite {self.name}",
+        )
 
     def provenance(self) -> dict[str, Any]:
         """What determined the scores beyond the settings: parser versions, vocabulary used, pipeline. JSON-able."""
@@ -105,7 +110,9 @@ def needed(files: Mapping[str, Path], option: str, suite: str) -> Path:
         BadInputError: it was not given, or does not exist.
     """
     if option not in files:
-        raise BadInputError(f"the suite '{suite}' needs --{option.replace('_', '-')}", remedy="see `harness score --help`")
+        raise BadInputError(
+            f"the suite '{suite}' needs --{option.replace('_', '-')}", remedy="see `harness score --help`"
+        )
     if not files[option].exists():
         raise BadInputError(f"the file given by --{option.replace('_', '-')} does not exist", where=str(files[option]))
     return files[option]

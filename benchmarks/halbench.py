@@ -73,8 +73,11 @@ class ObjectHalBench(Benchmark):
         """Questions and images of the folder, with instances and captions of its COCO annotations as reference."""
         questions = data / QUESTIONS
         if not questions.exists():
-            raise BadInputError("Object HalBench's questions are missing", where=str(questions),
-                                remedy=f"put {QUESTIONS}, annotations/ and images/ there (docs/ARCHITECTURE.md, Folder layouts)")
+            raise BadInputError(
+                "Object HalBench's questions are missing",
+                where=str(questions),
+                remedy=f"put {QUESTIONS}, annotations/ and images/ there (docs/ARCHITECTURE.md, Folder layouts)",
+            )
         if self.settings.synonyms is None and (official := data / SYNONYMS).exists():
             self._synonyms = official
         truth = coco_truth(data / "annotations")
@@ -83,7 +86,9 @@ class ObjectHalBench(Benchmark):
             image_id = str(row.get("image_id"))
             if image_id not in truth:
                 raise BadInputError(f"image {image_id} has no annotations", where=f"{questions}:{number + 1}")
-            items.append(Item(f"{image_id}#{number}", str(row["question"]), _image(row, data), image_id, truth[image_id]))
+            items.append(
+                Item(f"{image_id}#{number}", str(row["question"]), _image(row, data), image_id, truth[image_id])
+            )
         return items
 
     def read_offline(self, files: Mapping[str, Path]) -> tuple[list[Item], dict[str, Response]]:
@@ -108,7 +113,9 @@ class ObjectHalBench(Benchmark):
             responses[name] = Response(name, row["text"])
         return items, responses
 
-    def score(self, items: Sequence[Item], responses: Mapping[str, Response], judge: Judge | None = None) -> list[SampleScore]:
+    def score(
+        self, items: Sequence[Item], responses: Mapping[str, Response], judge: Judge | None = None
+    ) -> list[SampleScore]:
         """Counts of one response: mentions, hallucinated mentions, distinct correct classes, ground truth classes, words."""
         truth = self._ground_truth(items)
         texts, kept = zip(*(_cleaned(responses[item.id].text) for item in items), strict=True) if items else ((), ())
@@ -121,7 +128,9 @@ class ObjectHalBench(Benchmark):
         references = {item.group: item.reference for item in items}
         captions = [(group, caption) for group, reference in references.items() for caption in reference["captions"]]
         found: dict[str, set[str]] = {group: set() for group in references}
-        for (group, _), mentions in zip(captions, self._extractor.mentions([caption for _, caption in captions]), strict=True):
+        for (group, _), mentions in zip(
+            captions, self._extractor.mentions([caption for _, caption in captions]), strict=True
+        ):
             found[group] |= {mention.label for mention in mentions}
         for group, reference in references.items():
             # An instance category is a class, or a word for one where the vocabulary is not COCO's.
@@ -133,24 +142,36 @@ class ObjectHalBench(Benchmark):
         wrong = [mention for mention in mentions if mention.label not in truth]
         correct = {mention.label for mention in mentions} & truth
         evidence = [
-            Evidence(mention.word, "hallucinated" if mention.label not in truth else "correct", mention.label, mention.span)
+            Evidence(
+                mention.word, "hallucinated" if mention.label not in truth else "correct", mention.label, mention.span
+            )
             for mention in mentions
         ]
         evidence += [Evidence(name, "missed", name) for name in sorted(truth - correct)]
         counts = {
-            "responses": 1, "hallucinated_responses": bool(wrong), "responses_with_objects": bool(mentions),
-            "mentions": len(mentions), "hallucinated_mentions": len(wrong), "found": len(correct), "truth": len(truth),
+            "responses": 1,
+            "hallucinated_responses": bool(wrong),
+            "responses_with_objects": bool(mentions),
+            "mentions": len(mentions),
+            "hallucinated_mentions": len(wrong),
+            "found": len(correct),
+            "truth": len(truth),
             "words": len(text.split(" ")),
         }
         return SampleScore(item.id, item.group, {name: float(value) for name, value in counts.items()}, tuple(evidence))
 
     def aggregate(self, totals: Totals) -> dict[str, np.ndarray]:
         """Pooled ratios of the counts."""
-        chair_i, recall = ratio(totals["hallucinated_mentions"], totals["mentions"]), ratio(totals["found"], totals["truth"])
+        chair_i, recall = (
+            ratio(totals["hallucinated_mentions"], totals["mentions"]),
+            ratio(totals["found"], totals["truth"]),
+        )
         return {
             "chair_s": ratio(totals["hallucinated_responses"], totals["responses"]),
             "chair_s_refine": ratio(totals["hallucinated_responses"], totals["responses_with_objects"]),
-            "chair_i": chair_i, "object_recall": recall, "object_f1": harmonic(1 - chair_i, recall),
+            "chair_i": chair_i,
+            "object_recall": recall,
+            "object_f1": harmonic(1 - chair_i, recall),
             "mean_length": ratio(totals["words"], totals["responses"]),
         }
 
@@ -159,9 +180,17 @@ class ObjectHalBench(Benchmark):
         if self.settings.extractor != "nltk":
             return {}
         values = self.aggregate(totals)
-        scales = {"chair_s": (100, 1), "chair_s_refine": (100, 1), "chair_i": (100, 1), "object_recall": (100, 2), "mean_length": (1, 1)}
+        scales = {
+            "chair_s": (100, 1),
+            "chair_s_refine": (100, 1),
+            "chair_i": (100, 1),
+            "object_recall": (100, 2),
+            "mean_length": (1, 1),
+        }
         return {
-            name: f"{float(values[name]) * scale:.{digits}f}" for name, (scale, digits) in scales.items() if np.isfinite(values[name])
+            name: f"{float(values[name]) * scale:.{digits}f}"
+            for name, (scale, digits) in scales.items()
+            if np.isfinite(values[name])
         }
 
     def provenance(self) -> dict[str, Any]:
@@ -178,7 +207,7 @@ def _cleaned(text: str) -> tuple[str, Sequence[int]]:
         text = text.replace(_SPEAKER, "")
     start = len(text) - len(text.lstrip())
     text = text.strip()
-    return text, places[start:start + len(text)]
+    return text, places[start : start + len(text)]
 
 
 def _starts(text: str) -> Iterator[int]:
@@ -204,8 +233,11 @@ def coco_truth(folder: Path) -> dict[str, dict[str, list[str]]]:
     files = {kind: sorted(folder.glob(f"*{kind}*.json")) for kind in ("instances", "captions")}
     for kind, found in files.items():
         if not found:
-            raise BadInputError(f"the COCO {kind} are missing", where=str(folder / f"{kind}_val2014.json"),
-                                remedy="unpack COCO's annotations_trainval2014 there")
+            raise BadInputError(
+                f"the COCO {kind} are missing",
+                where=str(folder / f"{kind}_val2014.json"),
+                remedy="unpack COCO's annotations_trainval2014 there",
+            )
     truth: dict[str, dict[str, list[str]]] = defaultdict(lambda: {"instances": [], "captions": []})
     for kind, paths in files.items():
         for path in paths:
@@ -213,7 +245,9 @@ def coco_truth(folder: Path) -> dict[str, dict[str, list[str]]]:
             try:
                 names = {row["id"]: row["name"] for row in content.get("categories", [])}
                 for row in content["annotations"]:
-                    truth[str(row["image_id"])][kind].append(names[row["category_id"]] if kind == "instances" else row["caption"])
+                    truth[str(row["image_id"])][kind].append(
+                        names[row["category_id"]] if kind == "instances" else row["caption"]
+                    )
             except (KeyError, TypeError, AttributeError) as error:
                 raise BadInputError(f"this is not a COCO {kind} file: {error!r} is missing", where=str(path)) from None
     return dict(truth)
@@ -225,7 +259,9 @@ def _truth_rows(path: Path) -> dict[str, dict[str, list[str]]]:
         try:
             truth[str(row["image_id"])] = {"instances": list(row["instances"]), "captions": list(row["captions"])}
         except (KeyError, TypeError):
-            raise BadInputError("an annotation is {image_id, instances: [category], captions: [text]}", where=f"{path}:{number}") from None
+            raise BadInputError(
+                "an annotation is {image_id, instances: [category], captions: [text]}", where=f"{path}:{number}"
+            ) from None
     return truth
 
 
@@ -237,4 +273,6 @@ def _image(row: Mapping[str, Any], data: Path) -> ImageRef:
     try:
         return ImageRef(data=base64.b64decode(value, validate=True), name=str(row.get("image_id")))
     except ValueError:
-        raise BadInputError(f"the image '{value[:60]}' is neither a file in images/ nor base64", where=str(data / QUESTIONS)) from None
+        raise BadInputError(
+            f"the image '{value[:60]}' is neither a file in images/ nor base64", where=str(data / QUESTIONS)
+        ) from None

@@ -98,13 +98,21 @@ class MMHalBench(Benchmark):
         """The official template's rows; images by the last part of their source."""
         path = data / "response_template.json"
         if not path.exists():
-            raise BadInputError("MMHal-Bench's questions are missing", where=str(path), remedy="put response_template.json and images/ there")
+            raise BadInputError(
+                "MMHal-Bench's questions are missing",
+                where=str(path),
+                remedy="put response_template.json and images/ there",
+            )
         items = []
         for number, row in enumerate(read_json(path, "questions")):
             try:
                 image = str(row["image_src"]).rpartition("/")[2]
-                reference = {key: row[key] for key in ("question", "gt_answer", "image_content")} | {"question_type": TYPES[number % 8]}
-                items.append(Item(str(number), row["question"], ImageRef(path=data / "images" / image), image, reference))
+                reference = {key: row[key] for key in ("question", "gt_answer", "image_content")} | {
+                    "question_type": TYPES[number % 8]
+                }
+                items.append(
+                    Item(str(number), row["question"], ImageRef(path=data / "images" / image), image, reference)
+                )
             except KeyError as error:
                 raise BadInputError(f"the row has no {error}", where=f"{path}, row {number}") from None
         return items
@@ -121,19 +129,32 @@ class MMHalBench(Benchmark):
             reviews[str(row["index"])] = row["review"]
         self.offline_judge = ReviewsJudge(path, reviews)
         items = [
-            Item(name, "", ImageRef(name=name), name, {"question_type": TYPES[int(name) % 8], "question": "", "gt_answer": "", "image_content": ""}) for name in reviews
+            Item(
+                name,
+                "",
+                ImageRef(name=name),
+                name,
+                {"question_type": TYPES[int(name) % 8], "question": "", "gt_answer": "", "image_content": ""},
+            )
+            for name in reviews
         ]
         return items, {item.id: Response(item.id, "") for item in items}
 
-    def score(self, items: Sequence[Item], responses: Mapping[str, Response], judge: Judge | None = None) -> list[SampleScore]:
+    def score(
+        self, items: Sequence[Item], responses: Mapping[str, Response], judge: Judge | None = None
+    ) -> list[SampleScore]:
         """Ask the judge about every answer and read its rating."""
         if judge is None:
             raise HarnessError("MMHal-Bench needs a judge", remedy="name one: --judge openai")
         template = self.settings.template.read_text(encoding="utf-8") if self.settings.template else _PROMPT
         requests = []
         for item in items:
-            fields = {key: str(item.reference[key]) for key in ("image_content", "question", "gt_answer")} | {"model_answer": responses[item.id].text}
-            prompt = re.sub(r"\{(image_content|question|gt_answer|model_answer)\}", lambda found, fields=fields: fields[found[1]], template)  # type: ignore[misc]
+            fields = {key: str(item.reference[key]) for key in ("image_content", "question", "gt_answer")} | {
+                "model_answer": responses[item.id].text
+            }
+            # Split rather than formatted: an answer may hold braces, even one of these fields' names.
+            parts = re.split(r"\{(image_content|question|gt_answer|model_answer)\}", template)
+            prompt = "".join(fields[part] if place % 2 else part for place, part in enumerate(parts))
             requests.append(JudgeRequest(item, responses[item.id], prompt))
         replies = {reply.item_id: reply for reply in judge.judge(requests)}
         return [self._one(item, replies.get(item.id)) for item in items]
@@ -141,32 +162,60 @@ class MMHalBench(Benchmark):
     @staticmethod
     def _one(item: Item, reply: JudgeReply | None) -> SampleScore:
         if reply is None or reply.text is None:
-            return SampleScore(item.id, item.group, {}, unscored=f"the judge gave no reply: {reply.error if reply else 'none came'}")
+            return SampleScore(
+                item.id, item.group, {}, unscored=f"the judge gave no reply: {reply.error if reply else 'none came'}"
+            )
         rating = parse_strict(reply.text)
-        details = {"review": reply.text, "rating": rating, "official_rating": parse_official(reply.text), "type": item.reference["question_type"]}
+        details = {
+            "review": reply.text,
+            "rating": rating,
+            "official_rating": parse_official(reply.text),
+            "type": item.reference["question_type"],
+        }
         if rating is None:
-            return SampleScore(item.id, item.group, {}, details=details, unscored=f"the judge's rating cannot be read: {reply.text[-80:]!r}")
+            return SampleScore(
+                item.id,
+                item.group,
+                {},
+                details=details,
+                unscored=f"the judge's rating cannot be read: {reply.text[-80:]!r}",
+            )
         kind = item.reference["question_type"]
         counts = {f"{part}.{name}": 0.0 for name in TYPES for part in ("sum", "count")}
-        counts |= {f"sum.{kind}": float(rating), f"count.{kind}": 1.0, "hallucinated": float(rating < 3),
-                   "informative": (rating - 3 if rating >= 3 else rating) / 3}
+        counts |= {
+            f"sum.{kind}": float(rating),
+            f"count.{kind}": 1.0,
+            "hallucinated": float(rating < 3),
+            "informative": (rating - 3 if rating >= 3 else rating) / 3,
+        }
         return SampleScore(item.id, item.group, counts, details=details)
 
     def aggregate(self, totals: Totals) -> dict[str, np.ndarray]:
         """Means over the scored items; the score is on the scale of 0 to 6, the others are fractions."""
         result = {f"score.{kind}": ratio(totals[f"sum.{kind}"], totals[f"count.{kind}"]) for kind in TYPES}
         whole = np.sum([totals[f"sum.{kind}"] for kind in TYPES], axis=0)
-        return {"score": ratio(whole, totals["n"]), "hallucination_rate": ratio(totals["hallucinated"], totals["n"]),
-                "informativeness": ratio(totals["informative"], totals["n"])} | result
+        return {
+            "score": ratio(whole, totals["n"]),
+            "hallucination_rate": ratio(totals["hallucinated"], totals["n"]),
+            "informativeness": ratio(totals["informative"], totals["n"]),
+        } | result
 
     def official_of(self, scores: Sequence[SampleScore]) -> dict[str, str]:
         """What the official summary prints, unreadable replies as 0: two decimals."""
-        ratings = [(score.details["official_rating"], score.details["type"]) for score in scores if "official_rating" in score.details]
+        ratings = [
+            (score.details["official_rating"], score.details["type"])
+            for score in scores
+            if "official_rating" in score.details
+        ]
         if len(ratings) < len(scores) or not ratings:
             return {}
         values = [rating for rating, _ in ratings]
         informative = [(rating - 3 if rating >= 3 else rating) / 3 * 100 for rating in values]
-        shown = {"score": np.mean(values), "hallucination_rate": np.mean([rating < 3 for rating in values]), "informativeness": np.mean(informative)}
+        shown = {
+            "score": np.mean(values),
+            "hallucination_rate": np.mean([rating < 3 for rating in values]),
+            "informativeness": np.mean(informative),
+        }
         for kind in TYPES:
             own = [rating for rating, other in ratings if other == kind]
             if own:

@@ -200,7 +200,10 @@ def make_similarity(name: str) -> Similarity:
     if kind == "auto":
         kind = "spacy" if spacy.util.is_package(OFFICIAL_PIPELINE) else "exact"
     makers: dict[str, Callable[[], Similarity]] = {
-        "exact": Exact, "lemma": Lemma, "table": lambda: Table(Path(rest)), "spacy": lambda: Vectors(rest or OFFICIAL_PIPELINE),
+        "exact": Exact,
+        "lemma": Lemma,
+        "table": lambda: Table(Path(rest)),
+        "spacy": lambda: Vectors(rest or OFFICIAL_PIPELINE),
     }
     if kind not in makers:
         raise UnknownNameError("similarity", kind, makers)

@@ -29,7 +29,11 @@ def _specs() -> tuple[MetricSpec, ...]:
             for rate in _RATES:
                 better = None if rate == "yes_ratio" else True
                 title = f"POPE {prefix.removesuffix('.')} {_TITLES[rate]}{parser}".replace("  ", " ")
-                specs.append(MetricSpec(f"{prefix}{rate}{parser}", title, better, headline=f"{prefix}{rate}{parser}" in _HEADLINE))
+                specs.append(
+                    MetricSpec(
+                        f"{prefix}{rate}{parser}", title, better, headline=f"{prefix}{rate}{parser}" in _HEADLINE
+                    )
+                )
     return (*specs, MetricSpec("unreadable", "POPE unreadable", higher_is_better=False))
 
 
@@ -53,8 +57,11 @@ class POPE(Benchmark):
             for path in sorted(data.glob(f"*_pope_*{split}.json")):
                 items += self._read(path, split, data / "images")
         if not items:
-            raise BadInputError("POPE's questions are missing", where=str(data / "coco_pope_random.json"),
-                                remedy="put the three JSON-lines files and images/ there (docs/ARCHITECTURE.md, Folder layouts)")
+            raise BadInputError(
+                "POPE's questions are missing",
+                where=str(data / "coco_pope_random.json"),
+                remedy="put the three JSON-lines files and images/ there (docs/ARCHITECTURE.md, Folder layouts)",
+            )
         return items
 
     def read_offline(self, files: Mapping[str, Path]) -> tuple[list[Item], dict[str, Response]]:
@@ -75,18 +82,30 @@ class POPE(Benchmark):
     def _read(path: Path, split: str, images: Path) -> list[Item]:
         rows: list[dict[str, Any]]
         text = path.read_text(encoding="utf-8").lstrip()
-        rows = json.loads(text) if text.startswith("[") else list(read_jsonl(path, "questions"))  # SEEM's files are one array
+        rows = (
+            json.loads(text) if text.startswith("[") else list(read_jsonl(path, "questions"))
+        )  # SEEM's files are one array
         items = []
         for number, row in enumerate(rows, 1):
             if not {"question_id", "image", "text", "label"} <= row.keys():
                 raise BadInputError("a question is {question_id, image, text, label}", where=f"{path}:{number}")
             reference = {"split": split, "label": "no" if row["label"] == "no" else "yes"}
-            items.append(Item(f"{split}/{row['question_id']}", row["text"], ImageRef(path=images / row["image"]), row["image"], reference))
+            items.append(
+                Item(
+                    f"{split}/{row['question_id']}",
+                    row["text"],
+                    ImageRef(path=images / row["image"]),
+                    row["image"],
+                    reference,
+                )
+            )
         if len({item.id for item in items}) < len(items):
             raise BadInputError("a question_id occurs twice", where=str(path))
         return items
 
-    def score(self, items: Sequence[Item], responses: Mapping[str, Response], judge: Judge | None = None) -> list[SampleScore]:
+    def score(
+        self, items: Sequence[Item], responses: Mapping[str, Response], judge: Judge | None = None
+    ) -> list[SampleScore]:
         """Per split and parser: true and false positives and negatives."""
         return [self._one(item, responses[item.id].text) for item in items]
 
@@ -94,7 +113,15 @@ class POPE(Benchmark):
     def _one(item: Item, answer: str) -> SampleScore:
         split, label = item.reference["split"], item.reference["label"]
         official, read = pope_official(answer), strict(answer)
-        counts = dict.fromkeys((f"{name}{parser}.{cell}" for name in SPLITS for parser in ("", "[strict]") for cell in ("tp", "fp", "tn", "fn", "n", "yes")), 0.0)
+        counts = dict.fromkeys(
+            (
+                f"{name}{parser}.{cell}"
+                for name in SPLITS
+                for parser in ("", "[strict]")
+                for cell in ("tp", "fp", "tn", "fn", "n", "yes")
+            ),
+            0.0,
+        )
         for parser, said in (("", official), ("[strict]", read)):
             # An answer that cannot be read is wrong: it adds to the false ones, but is neither yes nor no.
             cell = ("t" if said == label else "f") + ("p" if (label == "yes") == (said == label) else "n")
@@ -102,14 +129,18 @@ class POPE(Benchmark):
             counts[f"{split}{parser}.n"] = 1.0
             counts[f"{split}{parser}.yes"] = float(said == "yes")
         counts["unreadable"] = float(read is None)
-        return SampleScore(item.id, item.group, counts, details={"said": official, "read": read, "label": label, "split": split})
+        return SampleScore(
+            item.id, item.group, counts, details={"said": official, "read": read, "label": label, "split": split}
+        )
 
     def aggregate(self, totals: Totals) -> dict[str, np.ndarray]:
         """Rates per split, and their mean over the splits that have questions."""
         result: dict[str, np.ndarray] = {}
         for parser in ("", "[strict]"):
             for split in SPLITS:
-                tp, fp, tn, fn, count, yes = (totals[f"{split}{parser}.{cell}"] for cell in ("tp", "fp", "tn", "fn", "n", "yes"))
+                tp, fp, tn, fn, count, yes = (
+                    totals[f"{split}{parser}.{cell}"] for cell in ("tp", "fp", "tn", "fn", "n", "yes")
+                )
                 precision, recall = ratio(tp, tp + fp), ratio(tp, tp + fn)
                 values = (ratio(tp + tn, count), precision, recall, harmonic(precision, recall), ratio(yes, count))
                 result |= {f"{split}.{rate}{parser}": value for rate, value in zip(_RATES, values, strict=True)}

@@ -18,6 +18,6 @@ def pope_official(answer: str) -> str:
 
 
 def strict(answer: str) -> str | None:
-    """"yes" or "no" if the answer begins with that word in any case; None if it cannot be read."""
+    """ "yes" or "no" if the answer begins with that word in any case; None if it cannot be read."""
     word = _WORD.search(answer.lower())
     return word.group() if word and word.group() in ("yes", "no") else None

@@ -6,6 +6,7 @@ the backend. What is here is common to all methods.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -94,10 +95,8 @@ def overrides(pairs: list[str]) -> dict[str, Any]:
                 raise BadInputError(f"--set {pair}: '{parent}' already has a value")
         value = yaml.safe_load(text)
         if isinstance(value, str):  # YAML 1.1 takes 1e-5 for text
-            try:
+            with contextlib.suppress(ValueError):
                 value = float(value)
-            except ValueError:
-                pass
         node[leaf] = value
     return nested
 

@@ -127,7 +127,9 @@ def read_jsonl(path: Path, what: str = "file") -> Iterator[dict[str, Any]]:
             try:
                 row = json.loads(line)
             except json.JSONDecodeError as error:
-                raise BadInputError(f"line {number} of the {what} is not valid JSON: {error}", where=f"{path}:{number}") from None
+                raise BadInputError(
+                    f"line {number} of the {what} is not valid JSON: {error}", where=f"{path}:{number}"
+                ) from None
             if not isinstance(row, dict):
                 raise BadInputError(f"line {number} of the {what} is not a JSON object", where=f"{path}:{number}")
             yield row

@@ -57,7 +57,11 @@ class Board:
 
     def best(self, column: Column) -> set[str]:
         """Names of the rows that are best in a column, if it has a direction and more than one row a value."""
-        found = {row.name: row.values[column]["value"] for row in self.rows if column in row.values and row.values[column]["value"] is not None}
+        found = {
+            row.name: row.values[column]["value"]
+            for row in self.rows
+            if column in row.values and row.values[column]["value"] is not None
+        }
         if column.higher_is_better is None or len(found) < 2:
             return set()
         top = (max if column.higher_is_better else min)(found.values())
@@ -80,11 +84,21 @@ def collect(results: Path) -> list[Board]:
             row = grouped[key].setdefault(run.name, Row(run.name, record["method"], record["model"]))
             for name, metric in record["metrics"].items():
                 if metric["headline"]:
-                    column = Column(record["suite"], record["variant"], name, metric["title"], metric["higher_is_better"], metric["unit"])
+                    column = Column(
+                        record["suite"],
+                        record["variant"],
+                        name,
+                        metric["title"],
+                        metric["higher_is_better"],
+                        metric["unit"],
+                    )
                     row.values[column] = metric | {"n": record["n"], "of": record["of"]}
     if not grouped:
         raise BadInputError("nothing was scored yet", where=str(results), remedy="harness eval --suite halbench,amber")
-    return [_board(model, data, list(rows.values()), records[model, data]) for (model, data), rows in sorted(grouped.items())]
+    return [
+        _board(model, data, list(rows.values()), records[model, data])
+        for (model, data), rows in sorted(grouped.items())
+    ]
 
 
 def _board(model: str, data: str, rows: list[Row], records: list[dict[str, Any]]) -> Board:
@@ -97,6 +111,7 @@ def _board(model: str, data: str, rows: list[Row], records: list[dict[str, Any]]
 
 def _caption(records: list[dict[str, Any]]) -> str:
     """n by suite, backend, judge, extraction: what a reader needs to know whether two tables can be compared."""
+
     def several(values: list[str]) -> str:
         return " / ".join(dict.fromkeys(values))
 
@@ -105,10 +120,27 @@ def _caption(records: list[dict[str, Any]]) -> str:
         part = "" if record["n"] == record["of"] else f" of {record['of']}"
         sizes[record["suite"]].append(f"{record['n']}{part}")
     parts = ["n: " + ", ".join(f"{suite} {several(found)}" for suite, found in sizes.items())]
-    parts.append("backend: " + several([f"{r['serving'].get('distribution') or r['serving']['backend']} on {r['serving'].get('device', '?')}" for r in records]))
-    parts.append("tokens: " + ", ".join(f"{suite} ≤{several([str(r['sampling']['max_new_tokens']) for r in records if r['suite'] == suite])}" for suite in sizes))
+    parts.append(
+        "backend: "
+        + several(
+            [
+                f"{r['serving'].get('distribution') or r['serving']['backend']} on {r['serving'].get('device', '?')}"
+                for r in records
+            ]
+        )
+    )
+    parts.append(
+        "tokens: "
+        + ", ".join(
+            f"{suite} ≤{several([str(r['sampling']['max_new_tokens']) for r in records if r['suite'] == suite])}"
+            for suite in sizes
+        )
+    )
     if judges := [r["judge"] for r in records if r["judge"]]:
-        parts.append("judge: " + several([f"{one['judge']} ({one['model']})" if one.get("model") else one["judge"] for one in judges]))
+        parts.append(
+            "judge: "
+            + several([f"{one['judge']} ({one['model']})" if one.get("model") else one["judge"] for one in judges])
+        )
     return "; ".join(parts)
 
 
@@ -131,7 +163,9 @@ def cells(board: Board, interval: bool = True) -> tuple[list[str], list[list[str
     for row in board.rows:
         line = [row.name, row.method]
         for column in board.columns:
-            line.append(shown(row.values.get(column), column.unit, interval) + (BEST if row.name in board.best(column) else ""))
+            line.append(
+                shown(row.values.get(column), column.unit, interval) + (BEST if row.name in board.best(column) else "")
+            )
         table.append(line)
     return headings, table
 
@@ -139,11 +173,24 @@ def cells(board: Board, interval: bool = True) -> tuple[list[str], list[list[str
 def as_json(boards: Sequence[Board]) -> list[dict[str, Any]]:
     """Boards as JSON-able values."""
     return [
-        {"model": board.model, "data": board.data, "caption": board.caption, "rows": [
-            {"checkpoint": row.name, "method": row.method, "metrics": {
-                f"{column.suite}{f'[{column.variant}]' if column.variant else ''}.{column.metric}": {
-                    key: metric[key] for key in ("value", "ci", "n", "of", "higher_is_better")} for column, metric in row.values.items()}}
-            for row in board.rows]}
+        {
+            "model": board.model,
+            "data": board.data,
+            "caption": board.caption,
+            "rows": [
+                {
+                    "checkpoint": row.name,
+                    "method": row.method,
+                    "metrics": {
+                        f"{column.suite}{f'[{column.variant}]' if column.variant else ''}.{column.metric}": {
+                            key: metric[key] for key in ("value", "ci", "n", "of", "higher_is_better")
+                        }
+                        for column, metric in row.values.items()
+                    },
+                }
+                for row in board.rows
+            ],
+        }
         for board in boards
     ]
 
@@ -153,9 +200,18 @@ def as_markdown(boards: Sequence[Board]) -> str:
     parts = []
     for board in boards:
         headings, table = cells(board)
-        lines = [f"**{board.model}** on {board.data}", "", "| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
+        lines = [
+            f"**{board.model}** on {board.data}",
+            "",
+            "| " + " | ".join(headings) + " |",
+            "|" + "---|" * len(headings),
+        ]
         lines += ["| " + " | ".join(line) + " |" for line in table]
-        parts.append("\n".join([*lines, "", f"95 % intervals by bootstrap over images; {BEST} best of the column; {board.caption}."]))
+        parts.append(
+            "\n".join(
+                [*lines, "", f"95 % intervals by bootstrap over images; {BEST} best of the column; {board.caption}."]
+            )
+        )
     return "\n\n".join(parts) + "\n"
 
 
@@ -163,13 +219,42 @@ def as_csv(boards: Sequence[Board]) -> str:
     """One line a checkpoint and metric: value, interval, n."""
     stream = io.StringIO()
     writer = csv.writer(stream)
-    writer.writerow(["model", "data", "checkpoint", "method", "suite", "variant", "metric", "value", "ci_low", "ci_high", "n", "higher_is_better"])
+    writer.writerow(
+        [
+            "model",
+            "data",
+            "checkpoint",
+            "method",
+            "suite",
+            "variant",
+            "metric",
+            "value",
+            "ci_low",
+            "ci_high",
+            "n",
+            "higher_is_better",
+        ]
+    )
     for board in boards:
         for row in board.rows:
             for column, metric in row.values.items():
                 low, high = metric["ci"] or ("", "")
-                writer.writerow([board.model, board.data, row.name, row.method, column.suite, column.variant, column.metric,
-                                 "" if metric["value"] is None else metric["value"], low, high, metric["n"], metric["higher_is_better"]])
+                writer.writerow(
+                    [
+                        board.model,
+                        board.data,
+                        row.name,
+                        row.method,
+                        column.suite,
+                        column.variant,
+                        column.metric,
+                        "" if metric["value"] is None else metric["value"],
+                        low,
+                        high,
+                        metric["n"],
+                        metric["higher_is_better"],
+                    ]
+                )
     return stream.getvalue()
 
 
@@ -189,7 +274,9 @@ def tables(board: Board, width: int) -> list[Any]:
             for column in columns:
                 best = row.name in board.best(column)
                 metric = row.values.get(column)
-                text = Text(shown(metric, column.unit, False) + (BEST if best else ""), style="bold green" if best else "")
+                text = Text(
+                    shown(metric, column.unit, False) + (BEST if best else ""), style="bold green" if best else ""
+                )
                 interval = shown(metric, column.unit).partition(" ")[2]
                 line.append(text.append(f"\n{interval}", style="not bold dim") if interval else text)
             table.add_row(*line)
@@ -199,7 +286,10 @@ def tables(board: Board, width: int) -> list[Any]:
     if 24 + 15 * len(board.columns) <= width:
         found = [build(board.columns, title)]
     else:
-        by_suite = [(suite, [column for column in board.columns if column.suite == suite]) for suite in dict.fromkeys(c.suite for c in board.columns)]
+        by_suite = [
+            (suite, [column for column in board.columns if column.suite == suite])
+            for suite in dict.fromkeys(c.suite for c in board.columns)
+        ]
         found = [build(columns, f"{title}: {suite}") for suite, columns in by_suite]
     found[-1].caption = f"95 % intervals by bootstrap over images; {BEST} best of the column\n{board.caption}"
     return found

@@ -19,13 +19,19 @@ Advance = Callable[..., None]
 def progress(title: str, total: int | None) -> Iterator[Advance]:
     """Show one bar for a piece of work of `total` units; yields the function that advances it."""
     columns = (
-        TextColumn("[bold]{task.description}"), BarColumn(bar_width=28), MofNCompleteColumn(),
-        TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("[dim]{task.fields[note]}"),
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[note]}"),
     )
     with Progress(*columns, console=console, transient=False) as bar:
         task = bar.add_task(title, total=total, note="")
 
         def advance(n: int = 1, note: str | None = None) -> None:
-            bar.update(task, advance=n, **({} if note is None else {"note": note}))
+            if note is not None:
+                bar.update(task, note=note)
+            bar.update(task, advance=n)
 
         yield advance

@@ -11,7 +11,7 @@ import numpy as np
 
 from harness import registry
 from harness.errors import BadInputError
-from harness.files import read_json
+from harness.files import read_json, read_jsonl
 from harness.leaderboard import Board, collect
 from harness.models import resolve
 from harness.progress import console
@@ -24,7 +24,9 @@ from harness.worlds import find_world
 WORLD = "pocket"
 
 
-def run_quickstart(methods: Sequence[str], suites: str, seeds: Sequence[int], split: str, backend: str | None, results: Path) -> list[Board]:
+def run_quickstart(
+    methods: Sequence[str], suites: str, seeds: Sequence[int], split: str, backend: str | None, results: Path
+) -> list[Board]:
     """Run everything that is not done yet and return the leaderboard.
 
     A run that is complete is kept; one that was interrupted goes on.
@@ -51,7 +53,9 @@ def _aligned(method: str, label: str, seed: int, results: Path) -> Run:
         console.print(f"[dim]{name}: done before; remove {results / name} to do it again[/dim]")
         return run
     settings = {"train": {"seed": seed}}
-    return run_align(AlignRequest(method, label, results, name=name, settings=settings, resume=(results / name).exists()))
+    return run_align(
+        AlignRequest(method, label, results, name=name, settings=settings, resume=(results / name).exists())
+    )
 
 
 def pooled(results: Path, split: str) -> list[dict[str, Any]]:
@@ -67,8 +71,6 @@ def pooled(results: Path, split: str) -> list[dict[str, Any]]:
     found: dict[str, list[tuple[dict[str, float], dict[str, np.ndarray]]]] = defaultdict(list)
     for run in list_runs(results):
         for path in run.path.glob(f"evals/halbench@{WORLD}*-{split}/items-spacy.jsonl"):
-            from harness.files import read_jsonl
-
             scores = [SampleScore(row["item"], row["group"], row["counts"]) for row in read_jsonl(path)]
             counts = Counts.of(scores)
             values = {name: float(value) for name, value in benchmark.aggregate(counts.totals()).items()}
@@ -82,8 +84,10 @@ def pooled(results: Path, split: str) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"method": method, "seeds": len(seeds)}
         for name in shown:
             factor = 1 if name == "mean_length" else 100
-            values = np.array([value[name] for value, _ in seeds]) * factor
+            points = np.array([value[name] for value, _ in seeds]) * factor
             low, high = np.percentile(np.mean([drawn[name] for _, drawn in seeds], axis=0) * factor, [2.5, 97.5])
-            row[titles[name]] = f"{values.mean():.1f} ({low:.1f}–{high:.1f}) ±{values.std(ddof=1) if len(values) > 1 else 0:.1f}"
+            row[titles[name]] = (
+                f"{points.mean():.1f} ({low:.1f}–{high:.1f}) ±{points.std(ddof=1) if len(points) > 1 else 0:.1f}"
+            )
         rows.append(row)
     return rows

@@ -58,7 +58,9 @@ def resampled(counts: Counts, resamples: int = RESAMPLES, seed: int = _SEED) -> 
     return dict(zip(counts.names, np.concatenate(blocks).T, strict=True))
 
 
-def intervals(counts: Counts, aggregate: Aggregate, resamples: int = RESAMPLES, level: float = 0.95) -> dict[str, tuple[float, float] | None]:
+def intervals(
+    counts: Counts, aggregate: Aggregate, resamples: int = RESAMPLES, level: float = 0.95
+) -> dict[str, tuple[float, float] | None]:
     """Percentile intervals of every metric; None where it is undefined in most resamples or there is only one cluster."""
     if len(counts.clusters) < 2:
         return dict.fromkeys(aggregate(counts.totals()))
@@ -84,7 +86,9 @@ class Difference:
     p: float
 
 
-def paired(one: Counts, other: Counts, aggregate: Aggregate, resamples: int = RESAMPLES, seed: int = _SEED) -> dict[str, Difference]:
+def paired(
+    one: Counts, other: Counts, aggregate: Aggregate, resamples: int = RESAMPLES, seed: int = _SEED
+) -> dict[str, Difference]:
     """Differences of all metrics, both runs resampled alike.
 
     Raises:

@@ -58,7 +58,9 @@ class ImageRef:
         try:
             image = Image.open(io.BytesIO(self.read()))
             if image.width * image.height > MAX_PIXELS:
-                raise BadInputError(f"the image has {image.width}x{image.height} pixels, more than {MAX_PIXELS}", where=where)
+                raise BadInputError(
+                    f"the image has {image.width}x{image.height} pixels, more than {MAX_PIXELS}", where=where
+                )
             return ImageOps.exif_transpose(image).convert("RGB")
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise BadInputError(f"the image does not decode: {error}", where=where) from None

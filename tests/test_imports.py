@@ -20,7 +20,14 @@ ALLOWED = {
     "harness.judging": set(),
     "harness.stats": set(),
     "harness.serving": {"harness.models"},
-    "harness.runs": {"harness.models", "harness.serving", "harness.judging", "harness.stats", "aligners.base", "benchmarks.base"},
+    "harness.runs": {
+        "harness.models",
+        "harness.serving",
+        "harness.judging",
+        "harness.stats",
+        "aligners.base",
+        "benchmarks.base",
+    },
     "harness.leaderboard": {"harness.runs", "harness.stats"},
     "harness.pocket": {"harness.models", "harness.judging"},
     "harness.quickstart": {"harness.runs", "harness.leaderboard", "harness.models", "harness.serving", "harness.stats"},
@@ -61,7 +68,9 @@ def test_import_arrows(path: Path) -> None:
         return
     for name in imports(path):
         other = layer(name)
-        permitted = other in ("foundation", own) or other in ALLOWED[own] or any(name.startswith(ok) for ok in ALLOWED[own])
+        permitted = (
+            other in ("foundation", own) or other in ALLOWED[own] or any(name.startswith(ok) for ok in ALLOWED[own])
+        )
         if path.name == "__init__.py" and path.parent.name in FOUNDATION:
             permitted = True
         assert permitted, f"{path.relative_to(ROOT)} imports {name}: {own} may not import {other}"
@@ -74,7 +83,9 @@ def test_importing_is_cheap() -> None:
 
 
 def test_help_lists_the_commands() -> None:
-    done = subprocess.run([sys.executable, "-m", "harness", "--help"], capture_output=True, text=True, check=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", "--help"], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     for command in ("align", "eval", "score", "serve", "leaderboard", "quickstart", "list"):
         assert command in done.stdout
 

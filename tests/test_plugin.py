@@ -20,16 +20,35 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """An environment in which the plugin is installed (into a folder of its own, from its built wheel)."""
     site = tmp_path_factory.mktemp("site")
     subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index",
-         "--disable-pip-version-check", "--target", str(site), str(PLUGIN)],
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "--no-index",
+            "--disable-pip-version-check",
+            "--target",
+            str(site),
+            str(PLUGIN),
+        ],
         check=True,
     )
-    return {**os.environ, "PYTHONPATH": str(site), "HARNESS_CACHE": str(tmp_path_factory.mktemp("cache")), "COLUMNS": "200"}
+    return {
+        **os.environ,
+        "PYTHONPATH": str(site),
+        "HARNESS_CACHE": str(tmp_path_factory.mktemp("cache")),
+        "COLUMNS": "200",
+    }
 
 
 def harness(arguments: list[str], environment: dict[str, str], cwd: Path) -> str:
     """Standard output of a `harness` command that must succeed."""
-    done = subprocess.run([sys.executable, "-m", "harness", *arguments], capture_output=True, text=True, env=environment, cwd=cwd)
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", *arguments], capture_output=True, text=True, env=environment, cwd=cwd
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -54,8 +73,25 @@ def test_both_run(environment: dict[str, str], tmp_path: Path) -> None:
     question = {"id": "1", "image": "a.png", "question": "what is this", "answer": "a red cat"}
     (data / "questions.jsonl").write_text(json.dumps(question) + "\n")
 
-    harness(["align", "--method", "ipo", "--model", str(model), "--data", str(data / "pairs.jsonl"), "--name", "mine",
-             "--set", "train.batch_size=2", "--set", "train.learning_rate=1e-3"], environment, tmp_path)
+    harness(
+        [
+            "align",
+            "--method",
+            "ipo",
+            "--model",
+            str(model),
+            "--data",
+            str(data / "pairs.jsonl"),
+            "--name",
+            "mine",
+            "--set",
+            "train.batch_size=2",
+            "--set",
+            "train.learning_rate=1e-3",
+        ],
+        environment,
+        tmp_path,
+    )
     manifest = json.loads((tmp_path / "results" / "mine" / "manifest.json").read_text())
     assert manifest["config"]["method"] == "ipo"
     log = [json.loads(line) for line in (tmp_path / "results" / "mine" / "train_log.jsonl").read_text().splitlines()]
@@ -63,13 +99,20 @@ def test_both_run(environment: dict[str, str], tmp_path: Path) -> None:
     assert log[0]["gap"] == pytest.approx(0.0, abs=1e-4)
     assert log[0]["loss"] == pytest.approx(25.0, rel=1e-4)
 
-    scores = json.loads(harness(["eval", "--suite", "exact", "--data", str(tmp_path), "--backend", "transformers", "--json"],
-                                environment, tmp_path))
+    scores = json.loads(
+        harness(
+            ["eval", "--suite", "exact", "--data", str(tmp_path), "--backend", "transformers", "--json"],
+            environment,
+            tmp_path,
+        )
+    )
     (score,) = [row for row in scores if row["target"] == "mine"]
     assert score["n"] == 1
     assert score["metrics"]["accuracy"]["value"] in (0.0, 1.0)
 
 
 def test_the_readme_shows_this_very_plugin() -> None:
-    blocks = re.findall(r"```(?:python|toml)\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    blocks = re.findall(
+        r"```(?:python|toml)\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL
+    )
     assert (PLUGIN / "harness_ipo.py").read_text(encoding="utf-8") in blocks

@@ -24,7 +24,9 @@ def tiny_parts(seed: int = 0) -> tuple[Any, Any]:
 
     rng = generator("tiny", seed)
     scenes = make_scenes(seed, "train", 60)
-    corpus = [text.write_caption(text.biased_mentions(scene, rng), style) for scene in scenes for style in range(text.STYLES)]
+    corpus = [
+        text.write_caption(text.biased_mentions(scene, rng), style) for scene in scenes for style in range(text.STYLES)
+    ]
     tokenizer = network.build_tokenizer([*corpus, "USER: what is this\nASSISTANT:\n"])
     return network.build_model(tokenizer, seed), network.build_processor(tokenizer)
 
@@ -57,18 +59,46 @@ def tiny_llava_next(seed: int = 0) -> tuple[Any, Any]:
     _, processor = tiny_parts(seed)
     tokenizer = processor.tokenizer
     pinpoints = [[24, 48], [48, 24], [48, 48]]
-    vision = CLIPVisionConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=24, patch_size=12, projection_dim=32)
+    vision = CLIPVisionConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=24,
+        patch_size=12,
+        projection_dim=32,
+    )
     language = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
-        max_position_embeddings=512, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
     )
     torch.manual_seed(seed)
-    model = LlavaNextForConditionalGeneration(LlavaNextConfig(
-        vision_config=vision, text_config=language, image_token_index=tokenizer.convert_tokens_to_ids(network.IMAGE), image_grid_pinpoints=pinpoints,
-        vision_feature_layer=-2, vision_feature_select_strategy="default",
-    )).eval()
-    images = LlavaNextImageProcessor(size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24}, image_grid_pinpoints=pinpoints)
+    model = LlavaNextForConditionalGeneration(
+        LlavaNextConfig(
+            vision_config=vision,
+            text_config=language,
+            image_token_index=tokenizer.convert_tokens_to_ids(network.IMAGE),
+            image_grid_pinpoints=pinpoints,
+            vision_feature_layer=-2,
+            vision_feature_select_strategy="default",
+        )
+    ).eval()
+    images = LlavaNextImageProcessor(
+        size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24}, image_grid_pinpoints=pinpoints
+    )
     return model, LlavaNextProcessor(
-        image_processor=images, tokenizer=tokenizer, patch_size=12, vision_feature_select_strategy="default", image_token=network.IMAGE,
-        num_additional_image_tokens=1, chat_template=network.TEMPLATE,
+        image_processor=images,
+        tokenizer=tokenizer,
+        patch_size=12,
+        vision_feature_select_strategy="default",
+        image_token=network.IMAGE,
+        num_additional_image_tokens=1,
+        chat_template=network.TEMPLATE,
     )

@@ -44,7 +44,12 @@ class PreferenceSet:
 
 
 def read_preferences(
-    source: str, *, on_error: Literal["fail", "skip"] = "fail", limit: int | None = None, seed: int = 0, cache: Path | None = None,
+    source: str,
+    *,
+    on_error: Literal["fail", "skip"] = "fail",
+    limit: int | None = None,
+    seed: int = 0,
+    cache: Path | None = None,
 ) -> PreferenceSet:
     """Read and check a preference data set.
 
@@ -82,7 +87,9 @@ def read_preferences(
                         raise BadRecordError(f"the id '{example.id}' was seen before, at {seen[example.id]}")
                 except BadRecordError as error:
                     if on_error == "fail":
-                        raise BadInputError(str(error), where=where, remedy="mend the record, or leave bad ones out: --on-error skip") from None
+                        raise BadInputError(
+                            str(error), where=where, remedy="mend the record, or leave bad ones out: --on-error skip"
+                        ) from None
                     dropped.append(Dropped(where, str(record.get("id", record.get("idx", row))), str(error)))
                     continue
                 seen[example.id] = where
@@ -103,8 +110,11 @@ def _files(source: str) -> list[Path]:
             raise BadInputError("the folder holds neither Parquet nor JSON-lines files", where=source)
         return files
     if not path.is_file():
-        raise BadInputError("there is no such preference data", where=source,
-                            remedy=f"name a .parquet or .jsonl file, a folder of them, or one of: {', '.join(KNOWN)}")
+        raise BadInputError(
+            "there is no such preference data",
+            where=source,
+            remedy=f"name a .parquet or .jsonl file, a folder of them, or one of: {', '.join(KNOWN)}",
+        )
     if path.suffix not in (".parquet", ".jsonl"):
         raise BadInputError(f"preference data is .parquet or .jsonl, not '{path.suffix}'", where=source)
     return [path]
@@ -124,8 +134,11 @@ def _download(name: str) -> list[Path]:
         try:
             folder = snapshot_download(**options)
         except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-            raise HarnessError(f"the data set {repository} could not be downloaded: {str(error).splitlines()[0][:200]}",
-                               where=name, remedy="check the network, or give a folder that holds its Parquet files: --data DIR") from error
+            raise HarnessError(
+                f"the data set {repository} could not be downloaded: {str(error).splitlines()[0][:200]}",
+                where=name,
+                remedy="check the network, or give a folder that holds its Parquet files: --data DIR",
+            ) from error
     return _files(folder)
 
 
@@ -142,7 +155,9 @@ def _positions(files: list[Path]) -> Iterator[tuple[int, int]]:
         try:
             count = pq.ParquetFile(file).metadata.num_rows
         except (pa.ArrowInvalid, OSError) as error:
-            raise BadInputError(f"this is not a complete Parquet file: {str(error).splitlines()[0][:200]}", where=str(file)) from None
+            raise BadInputError(
+                f"this is not a complete Parquet file: {str(error).splitlines()[0][:200]}", where=str(file)
+            ) from None
         yield from ((number, row) for row in range(1, count + 1))
 
 
@@ -196,8 +211,16 @@ def _spilled(example: PreferenceExample, cache: Path) -> PreferenceExample:
 
 
 def _fingerprint(examples: list[PreferenceExample]) -> str:
-    return sha256_json([
-        [one.id, one.prompt, dict(one.responses), {name: image.fingerprint() for name, image in one.images.items()},
-         one.corrections, [[region.label, region.box] for region in one.regions]]
-        for one in examples
-    ])
+    return sha256_json(
+        [
+            [
+                one.id,
+                one.prompt,
+                dict(one.responses),
+                {name: image.fingerprint() for name, image in one.images.items()},
+                one.corrections,
+                [[region.label, region.box] for region in one.regions],
+            ]
+            for one in examples
+        ]
+    )

@@ -46,9 +46,13 @@ def from_record(record: Mapping[str, Any], fallback_id: str, folder: Path) -> Pr
             raise BadRecordError(error.problem) from None
     name = record.get("id") if record.get("id") is not None else record.get("idx")
     return PreferenceExample(
-        id=str(fallback_id if name is None else name), prompt=prompt, images=images,
-        responses={"chosen": chosen, "rejected": rejected}, corrections=_corrections(record, chosen, rejected),
-        regions=_regions(record), source=str(record.get("origin_dataset") or record.get("ds_name") or ""),
+        id=str(fallback_id if name is None else name),
+        prompt=prompt,
+        images=images,
+        responses={"chosen": chosen, "rejected": rejected},
+        corrections=_corrections(record, chosen, rejected),
+        regions=_regions(record),
+        source=str(record.get("origin_dataset") or record.get("ds_name") or ""),
     )
 
 
@@ -108,7 +112,10 @@ def _decoded(text: str) -> ImageRef:
 def _corrections(record: Mapping[str, Any], chosen: str, rejected: str) -> dict[str, tuple[Span, ...]] | None:
     if record.get("chosen_spans") is None and record.get("rejected_spans") is None:
         return None
-    return {name: _spans(record.get(f"{name}_spans"), said, name) for name, said in (("chosen", chosen), ("rejected", rejected))}
+    return {
+        name: _spans(record.get(f"{name}_spans"), said, name)
+        for name, said in (("chosen", chosen), ("rejected", rejected))
+    }
 
 
 def _spans(value: Any, said: str, name: str) -> tuple[Span, ...]:
@@ -118,7 +125,9 @@ def _spans(value: Any, said: str, name: str) -> tuple[Span, ...]:
         raise BadRecordError(f"'{name}_spans' is not a list of [start, end]") from None
     for start, end in spans:
         if not 0 <= start < end <= len(said):
-            raise BadRecordError(f"'{name}_spans' has [{start}, {end}], outside of the {len(said)} characters of '{name}'")
+            raise BadRecordError(
+                f"'{name}_spans' has [{start}, {end}], outside of the {len(said)} characters of '{name}'"
+            )
     return spans
 
 

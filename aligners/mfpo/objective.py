@@ -7,7 +7,18 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from aligners import losses
-from aligners.base import CHOSEN, IMAGE_REJECTED, REJECTED, Aligner, AlignerSettings, Logps, Loss, PrepareContext, Stage, StageContext
+from aligners.base import (
+    CHOSEN,
+    IMAGE_REJECTED,
+    REJECTED,
+    Aligner,
+    AlignerSettings,
+    Logps,
+    Loss,
+    PrepareContext,
+    Stage,
+    StageContext,
+)
 from aligners.mfpo.image_preferences import ImagePreferenceSettings, generate
 from aligners.mfpo.stages import StageSettings, split_by_difficulty
 from harness.types import PreferenceExample
@@ -26,7 +37,11 @@ class MFPOSettings(AlignerSettings):
 class MFPO(Aligner):
     """Text and image preferences count alike; easy examples come first."""
 
-    name, summary, source = "mfpo", "modality-fair preference optimisation", "Jiang et al., IJCAI 2025 (arXiv 2410.15334)"
+    name, summary, source = (
+        "mfpo",
+        "modality-fair preference optimisation",
+        "Jiang et al., IJCAI 2025 (arXiv 2410.15334)",
+    )
     branches = (CHOSEN, REJECTED, IMAGE_REJECTED)
     Settings = MFPOSettings
     settings: MFPOSettings
@@ -46,6 +61,10 @@ class MFPO(Aligner):
         ratio = {name: policy[name].sums - reference[name].sums for name in ("chosen", "rejected", "image_rejected")}
         settings = self.settings
         loss, terms = losses.mfpo(
-            **ratio, beta=settings.beta, lambda_image=settings.lambda_image, lambda_margin=settings.lambda_margin, delta=settings.delta
+            **ratio,
+            beta=settings.beta,
+            lambda_image=settings.lambda_image,
+            lambda_margin=settings.lambda_margin,
+            delta=settings.delta,
         )
         return Loss(loss, {name: value.detach() for name, value in terms.items()})

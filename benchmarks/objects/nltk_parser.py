@@ -18,14 +18,39 @@ from benchmarks.objects.wordnet import noun_lemma
 from harness.errors import HarnessError
 
 _PAIRS = (
-    "motor bike", "motor cycle", "air plane", "traffic light", "street light", "traffic signal", "stop light",
-    "fire hydrant", "stop sign", "parking meter", "suit case", "sports ball", "baseball bat", "baseball glove",
-    "tennis racket", "wine glass", "hot dog", "cell phone", "mobile phone", "teddy bear", "hair drier", "potted plant",
-    "laptop computer", "home plate", "train track",
+    "motor bike",
+    "motor cycle",
+    "air plane",
+    "traffic light",
+    "street light",
+    "traffic signal",
+    "stop light",
+    "fire hydrant",
+    "stop sign",
+    "parking meter",
+    "suit case",
+    "sports ball",
+    "baseball bat",
+    "baseball glove",
+    "tennis racket",
+    "wine glass",
+    "hot dog",
+    "cell phone",
+    "mobile phone",
+    "teddy bear",
+    "hair drier",
+    "potted plant",
+    "laptop computer",
+    "home plate",
+    "train track",
 )
 _ANIMALS = ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "animal", "cub")
 _OTHERS = {
-    "passenger jet": "jet", "passenger train": "train", "bow tie": "tie", "toilet seat": "toilet", "wine glas": "wine glass",
+    "passenger jet": "jet",
+    "passenger train": "train",
+    "bow tie": "tie",
+    "toilet seat": "toilet",
+    "wine glas": "wine glass",
 }
 _WORDS = ("corpora/wordnet", "tokenizers/punkt_tab")
 _RESOURCES = {"words": _WORDS, "nouns": (*_WORDS, "taggers/averaged_perceptron_tagger_eng")}
@@ -52,7 +77,8 @@ def require_data(use: str = "words") -> None:
     if absent := missing_data(use):
         names = " ".join(resource.partition("/")[2] for resource in absent)
         raise HarnessError(
-            f"NLTK's data is missing: {', '.join(absent)}", where="extractor nltk",
+            f"NLTK's data is missing: {', '.join(absent)}",
+            where="extractor nltk",
             remedy=f"python -m nltk.downloader {names}, or set NLTK_DATA to a folder that has it, or use --extractor spacy",
         )
 
@@ -111,7 +137,8 @@ class NltkExtractor:
         aligned = len(text.lower()) == len(text)
         return [
             Mention(word, known[word], (start, end) if aligned and 0 <= start < end else None)
-            for word, start, end in self.words(text) if word in known
+            for word, start, end in self.words(text)
+            if word in known
         ]
 
     def provenance(self) -> dict[str, Any]:
@@ -119,6 +146,8 @@ class NltkExtractor:
         import nltk
 
         return {
-            "extractor": "nltk", "nltk": nltk.__version__,
-            "vocabulary": self.vocabulary.source, "vocabulary_sha256": self.vocabulary.sha256,
+            "extractor": "nltk",
+            "nltk": nltk.__version__,
+            "vocabulary": self.vocabulary.source,
+            "vocabulary_sha256": self.vocabulary.sha256,
         }

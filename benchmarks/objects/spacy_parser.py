@@ -15,7 +15,11 @@ from benchmarks.objects.vocabulary import Vocabulary
 from harness.types import Span
 
 _HIDES = {
-    "home plate": None, "train track": None, "toilet seat": "toilet", "passenger jet": "jet", "passenger train": "train",
+    "home plate": None,
+    "train track": None,
+    "toilet seat": "toilet",
+    "passenger jet": "jet",
+    "passenger train": "train",
 }
 """Phrases that are no object, or another one than their words say."""
 _COLOURS = frozenset({"orange"})
@@ -53,7 +57,11 @@ class SpacyExtractor:
     def mentions(self, texts: Sequence[str]) -> list[list[Mention]]:
         """See `Extractor.mentions`."""
         # The table needs tokens only: its lemmas are looked up once a word, in `_forms`.
-        docs = self.nlp.tokenizer.pipe(texts, batch_size=256) if self._table is not None else self.nlp.pipe(texts, batch_size=256)
+        docs = (
+            self.nlp.tokenizer.pipe(texts, batch_size=256)
+            if self._table is not None
+            else self.nlp.pipe(texts, batch_size=256)
+        )
         return [self._match(doc) for doc in docs]
 
     def _match(self, doc: Any) -> list[Mention]:
@@ -66,7 +74,10 @@ class SpacyExtractor:
                 continue
             for length in range(min(self._longest, len(lemmas) - position), 0, -1):
                 end = position + length
-                phrase = next((one for one in (tuple(lemmas[position:end]), tuple(words[position:end])) if one in self._phrases), None)
+                phrase = next(
+                    (one for one in (tuple(lemmas[position:end]), tuple(words[position:end])) if one in self._phrases),
+                    None,
+                )
                 if phrase is None:
                     continue
                 label = self._phrases[phrase]
@@ -106,8 +117,13 @@ class SpacyExtractor:
 
         meta = self.nlp.meta
         name = f"{meta['lang']}_{meta['name']}" if meta.get("name") else "blank en, lookup lemmas"
-        return {"extractor": "spacy", "spacy": spacy.__version__, "pipeline": name,
-                "vocabulary": self.vocabulary.source, "vocabulary_sha256": self.vocabulary.sha256}
+        return {
+            "extractor": "spacy",
+            "spacy": spacy.__version__,
+            "pipeline": name,
+            "vocabulary": self.vocabulary.source,
+            "vocabulary_sha256": self.vocabulary.sha256,
+        }
 
 
 def _lemma(token: Any) -> str:

@@ -39,8 +39,12 @@ def run(app: Any, arguments: list[str]) -> int:
             traceback.print_exc()
         else:
             frame = traceback.extract_tb(sys.exc_info()[2])[-1]
-            _show(console, f"this is a defect of the harness: {type(error).__name__}: {str(error)[:500]}", f"{frame.filename}:{frame.lineno}",
-                  "the same command with --debug shows the traceback")
+            _show(
+                console,
+                f"this is a defect of the harness: {type(error).__name__}: {str(error)[:500]}",
+                f"{frame.filename}:{frame.lineno}",
+                "the same command with --debug shows the traceback",
+            )
         return 1
 
 

@@ -31,7 +31,8 @@ def print_records(records: Sequence[dict[str, Any]]) -> None:
 def print_record(record: dict[str, Any]) -> None:
     """One suite's metrics with intervals and, where the official script prints them, its own digits."""
     of = "" if record["n"] == record["of"] else f" of {record['of']}"
-    title = f"{record['title']}{' [' + record['variant'] + ']' if record['variant'] else ''}: {record.get('target', 'responses')}, n = {record['n']}{of}"
+    variant = f" [{record['variant']}]" if record["variant"] else ""
+    title = f"{record['title']}{variant}: {record.get('target', 'responses')}, n = {record['n']}{of}"
     official = any(metric["official"] is not None for metric in record["metrics"].values())
     table = Table(title=escape(title), title_justify="left", caption_justify="left")
     table.add_column("metric")
@@ -56,7 +57,10 @@ def print_pooled(rows: Sequence[dict[str, Any]]) -> None:
     """Seeds of one method together."""
     if not rows:
         return
-    table = Table(title="All seeds together (mean over seeds; 95 % interval by bootstrap over seeds' images)", title_justify="left")
+    table = Table(
+        title="All seeds together (mean over seeds; 95 % interval by bootstrap over seeds' images)",
+        title_justify="left",
+    )
     for heading in rows[0]:
         table.add_column(heading, justify="left" if heading == "method" else "right")
     for row in rows:
@@ -68,10 +72,27 @@ def listing() -> list[dict[str, Any]]:
     """Everything that has a name: kind, name, what it is, where it comes from."""
     from harness.models import aliases
 
-    rows = [{"kind": "models", "name": ref.label, "about": ref.source, "from": "vlm-align-harness"} for ref in aliases().values()]
-    for group, kind in (("aligners", "methods"), ("benchmarks", "benchmarks"), ("backends", "backends"), ("judges", "judges"), ("worlds", "worlds")):
+    rows = [
+        {"kind": "models", "name": ref.label, "about": ref.source, "from": "vlm-align-harness"}
+        for ref in aliases().values()
+    ]
+    for group, kind in (
+        ("aligners", "methods"),
+        ("benchmarks", "benchmarks"),
+        ("backends", "backends"),
+        ("judges", "judges"),
+        ("worlds", "worlds"),
+    ):
         for name, entry in registry.entries(group).items():  # type: ignore[arg-type]
-            rows.append({"kind": kind, "name": name, "about": _about(group, name), "from": f"{entry.distribution} {entry.version}", "target": entry.target})
+            rows.append(
+                {
+                    "kind": kind,
+                    "name": name,
+                    "about": _about(group, name),
+                    "from": f"{entry.distribution} {entry.version}",
+                    "target": entry.target,
+                }
+            )
     return rows
 
 

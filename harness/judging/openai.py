@@ -27,7 +27,9 @@ class OpenAIJudgeSettings(StrictModel):
     """Which model judges, and how it is asked. The key comes from the environment and is written nowhere."""
 
     model: str = "gpt-4o"
-    base_url: str | None = Field(default=None, description="an OpenAI-compatible endpoint; None is the client's default")
+    base_url: str | None = Field(
+        default=None, description="an OpenAI-compatible endpoint; None is the client's default"
+    )
     temperature: float = 0.0
     max_tokens: int = 512
     concurrency: int = Field(default=8, ge=1)
@@ -45,8 +47,11 @@ class OpenAIJudge(Judge):
         self._cache = (cache or cache_folder()) / "judge"
         self._answered_by: set[str] = set()
         if not os.environ.get(KEY_VARIABLE):
-            raise HarnessError("the judge needs an API key", where=f"judge openai, model {self.settings.model}",
-                               remedy=f"set {KEY_VARIABLE} in the environment, or leave the suite that needs a judge out")
+            raise HarnessError(
+                "the judge needs an API key",
+                where=f"judge openai, model {self.settings.model}",
+                remedy=f"set {KEY_VARIABLE} in the environment, or leave the suite that needs a judge out",
+            )
 
     def judge(self, requests: Sequence[JudgeRequest]) -> Iterator[JudgeReply]:
         """Yield replies as they come; kept ones first."""
@@ -64,7 +69,9 @@ class OpenAIJudge(Judge):
 
     def _path(self, request: JudgeRequest) -> Path:
         settings = self.settings
-        key = sha256_json([settings.model, settings.base_url, settings.temperature, settings.max_tokens, request.prompt])
+        key = sha256_json(
+            [settings.model, settings.base_url, settings.temperature, settings.max_tokens, request.prompt]
+        )
         return self._cache / key[:2] / f"{key}.json"
 
     async def _ask_all(self, asked: Sequence[tuple[JudgeRequest, Path]]) -> list[JudgeReply]:
@@ -72,8 +79,11 @@ class OpenAIJudge(Judge):
 
         gate = asyncio.Semaphore(self.settings.concurrency)
         # Retries are ours: the client's own do not tell a full account from a busy server.
-        async with AsyncOpenAI(base_url=self.settings.base_url, timeout=self.settings.timeout_s, max_retries=0) as client:
+        async with AsyncOpenAI(
+            base_url=self.settings.base_url, timeout=self.settings.timeout_s, max_retries=0
+        ) as client:
             with progress(f"judging with {self.settings.model}", len(asked)) as advance:
+
                 async def one(request: JudgeRequest, path: Path) -> JudgeReply:
                     async with gate:
                         reply = await self._ask(client, request, path)
@@ -90,18 +100,31 @@ class OpenAIJudge(Judge):
         for attempt in range(self.settings.attempts):
             try:
                 answer = await client.chat.completions.create(
-                    model=self.settings.model, temperature=self.settings.temperature, max_tokens=self.settings.max_tokens,
+                    model=self.settings.model,
+                    temperature=self.settings.temperature,
+                    max_tokens=self.settings.max_tokens,
                     messages=[{"role": "user", "content": request.prompt}],
                 )
                 if text := _content(answer):
                     model = str(getattr(answer, "model", None) or "unnamed")
                     self._answered_by.add(model)
-                    write_json(path, {"model": model, "reply": text, "usage": answer.usage.model_dump() if answer.usage else None})
+                    write_json(
+                        path,
+                        {"model": model, "reply": text, "usage": answer.usage.model_dump() if answer.usage else None},
+                    )
                     return JudgeReply(request.item.id, text)
                 problem, pause = "empty or malformed reply", 0.0
-            except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError, openai.BadRequestError) as error:
-                raise HarnessError(f"the judge refused: {type(error).__name__} {error.status_code}", where=f"model {self.settings.model}",
-                                   remedy=f"check {KEY_VARIABLE}, the model's name and the endpoint") from None
+            except (
+                openai.AuthenticationError,
+                openai.PermissionDeniedError,
+                openai.NotFoundError,
+                openai.BadRequestError,
+            ) as error:
+                raise HarnessError(
+                    f"the judge refused: {type(error).__name__} {error.status_code}",
+                    where=f"model {self.settings.model}",
+                    remedy=f"check {KEY_VARIABLE}, the model's name and the endpoint",
+                ) from None
             except (openai.APIError, ValueError) as error:
                 problem, pause = type(error).__name__, _asked_to_wait(error)
             if attempt + 1 < self.settings.attempts:
@@ -110,8 +133,13 @@ class OpenAIJudge(Judge):
 
     def provenance(self) -> dict[str, Any]:
         """Model asked for, models that answered, endpoint, sampling. No key."""
-        return {"judge": self.name, "model": self.settings.model, "answered_by": sorted(self._answered_by),
-                "base_url": self.settings.base_url, "temperature": self.settings.temperature}
+        return {
+            "judge": self.name,
+            "model": self.settings.model,
+            "answered_by": sorted(self._answered_by),
+            "base_url": self.settings.base_url,
+            "temperature": self.settings.temperature,
+        }
 
 
 def _content(answer: Any) -> str | None:

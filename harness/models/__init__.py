@@ -9,6 +9,17 @@ from harness.models.export import export_adapter, export_full
 from harness.models.processors import load_model, load_processor, prompt_text, quiet_transformers, template_hash
 
 __all__ = [
-    "CheckpointInfo", "ModelRef", "aliases", "export_adapter", "export_full", "fingerprint", "inspect", "load_model",
-    "load_processor", "prompt_text", "quiet_transformers", "resolve", "template_hash",
+    "CheckpointInfo",
+    "ModelRef",
+    "aliases",
+    "export_adapter",
+    "export_full",
+    "fingerprint",
+    "inspect",
+    "load_model",
+    "load_processor",
+    "prompt_text",
+    "quiet_transformers",
+    "resolve",
+    "template_hash",
 ]

@@ -48,9 +48,7 @@ class ModelRef:
 
 def aliases() -> dict[str, ModelRef]:
     """Every name that can be used without a slash, sorted."""
-    found = {
-        name: ModelRef(name, hub, "rlaif-v", "official", None, f"hub: {hub}") for name, hub in _HUB.items()
-    }
+    found = {name: ModelRef(name, hub, "rlaif-v", "official", None, f"hub: {hub}") for name, hub in _HUB.items()}
     for name in registry.entries("worlds"):
         found[name] = ModelRef(name, None, name, name, find_world(name), "embedded world, trained on this machine")
     return dict(sorted(found.items()))

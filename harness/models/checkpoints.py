@@ -34,7 +34,9 @@ def inspect(folder: Path) -> CheckpointInfo:
     if (folder / "adapter_config.json").exists():
         return _inspect_adapter(folder)
     if not (folder / "config.json").exists():
-        raise BadInputError("this is not a checkpoint: it has neither config.json nor adapter_config.json", where=str(folder))
+        raise BadInputError(
+            "this is not a checkpoint: it has neither config.json nor adapter_config.json", where=str(folder)
+        )
     shapes = _weight_shapes(folder)
     architecture = _compare_with_architecture(folder, shapes)
     return CheckpointInfo("full", architecture, None, fingerprint(folder))
@@ -74,8 +76,11 @@ def safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     header.pop("__metadata__", None)
     end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
     if 8 + length + end != size:
-        raise BadInputError(f"the weight file has {size} bytes, its header says {8 + length + end}", where=str(path),
-                            remedy="copy or export it again")
+        raise BadInputError(
+            f"the weight file has {size} bytes, its header says {8 + length + end}",
+            where=str(path),
+            remedy="copy or export it again",
+        )
     return {name: tuple(entry["shape"]) for name, entry in header.items()}
 
 
@@ -87,8 +92,11 @@ def _weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     elif (folder / "model.safetensors").exists():
         names = ["model.safetensors"]
     else:
-        raise BadInputError("the checkpoint has no weights in safetensors format", where=str(folder),
-                            remedy="convert them: load it with transformers and save it again")
+        raise BadInputError(
+            "the checkpoint has no weights in safetensors format",
+            where=str(folder),
+            remedy="convert them: load it with transformers and save it again",
+        )
     shapes: dict[str, tuple[int, ...]] = {}
     for name in names:
         if not (folder / name).exists():
@@ -108,20 +116,29 @@ def _compare_with_architecture(folder: Path, shapes: dict[str, tuple[int, ...]])
         with torch.device("meta"):
             model = AutoModelForImageTextToText.from_config(config)
     except (OSError, ValueError, KeyError) as error:
-        raise BadInputError(f"config.json does not describe an image-and-text model: {str(error).splitlines()[0][:200]}",
-                            where=str(folder / "config.json")) from error
+        raise BadInputError(
+            f"config.json does not describe an image-and-text model: {str(error).splitlines()[0][:200]}",
+            where=str(folder / "config.json"),
+        ) from error
     # Prefixes differ between versions of transformers and the hub, so tensors are compared by the last parts of their
     # names and their shapes.
     expected = [(_tail(name), tuple(tensor.shape)) for name, tensor in model.state_dict().items()]
     stored = {(_tail(name), shape) for name, shape in shapes.items()}
-    tied = {_tail(name) for name in (getattr(model, "_tied_weights_keys", None) or {})} if config.get_text_config().tie_word_embeddings else set()
+    tied = (
+        {_tail(name) for name in (getattr(model, "_tied_weights_keys", None) or {})}
+        if config.get_text_config().tie_word_embeddings
+        else set()
+    )
     wrong = [(name, shape) for name, shape in expected if (name, shape) not in stored and name not in tied]
     if wrong:
         name, shape = wrong[0]
         seen = sorted({other for tail, other in stored if tail == name})
         problem = f"{len(wrong)} tensors do not match config.json, first '...{name}': expected {list(shape)}, "
-        raise BadInputError(problem + (f"found {[list(other) for other in seen][:3]}" if seen else "found none"), where=str(folder),
-                            remedy="the weights and config.json come from different models; copy the folder again")
+        raise BadInputError(
+            problem + (f"found {[list(other) for other in seen][:3]}" if seen else "found none"),
+            where=str(folder),
+            remedy="the weights and config.json come from different models; copy the folder again",
+        )
     return type(model).__name__
 
 
@@ -129,7 +146,7 @@ def _tail(name: str) -> str:
     """The part of a tensor's name that every naming scheme shares: from the layer number on, or the last two parts."""
     parts = name.split(".")
     numbers = [position for position, part in enumerate(parts) if part.isdigit()]
-    return ".".join(parts[numbers[0]:] if numbers else parts[-2:])
+    return ".".join(parts[numbers[0] :] if numbers else parts[-2:])
 
 
 def _inspect_adapter(folder: Path) -> CheckpointInfo:
@@ -142,7 +159,10 @@ def _inspect_adapter(folder: Path) -> CheckpointInfo:
         raise BadInputError("the adapter holds no LoRA weights", where=str(weights))
     ranks = {shape[0] for name, shape in shapes.items() if ".lora_A." in name}
     if ranks != {config.get("r")}:
-        raise BadInputError(f"the adapter's weights have rank {sorted(ranks)}, its configuration says {config.get('r')}", where=str(folder))
+        raise BadInputError(
+            f"the adapter's weights have rank {sorted(ranks)}, its configuration says {config.get('r')}",
+            where=str(folder),
+        )
     base = config.get("base_model_name_or_path")
     if not base:
         raise BadInputError("the adapter does not name its base model", where=str(folder / "adapter_config.json"))

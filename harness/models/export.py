@@ -10,7 +10,9 @@ from typing import Any
 from harness.files import atomic_folder
 from harness.models.processors import quiet_transformers
 
-_TOWER = re.compile(r"^((?:model\.)?vision_tower\.)(?!vision_model\.)(?=embeddings\.|encoder\.|pre_layrnorm\.|post_layernorm\.|head\.)")
+_TOWER = re.compile(
+    r"^((?:model\.)?vision_tower\.)(?!vision_model\.)(?=embeddings\.|encoder\.|pre_layrnorm\.|post_layernorm\.|head\.)"
+)
 """transformers 5.17-5.19 save a CLIP or SigLIP tower without the level that the hub's files, and vLLM, have."""
 
 

@@ -31,13 +31,19 @@ def load_processor(location: str | Path) -> Any:
     try:
         processor = AutoProcessor.from_pretrained(location)
     except (OSError, ValueError) as error:
-        raise BadInputError(f"no processor could be loaded: {_first_line(error)}", where=str(location),
-                            remedy="copy the base model's processor files into the folder") from error
+        raise BadInputError(
+            f"no processor could be loaded: {_first_line(error)}",
+            where=str(location),
+            remedy="copy the base model's processor files into the folder",
+        ) from error
     if not hasattr(processor, "image_processor"):
         raise BadInputError("this is a text-only model: its processor takes no images", where=str(location))
     if not getattr(processor, "chat_template", None):
-        raise BadInputError("the processor has no chat template", where=str(location),
-                            remedy="add chat_template.jinja from the base model")
+        raise BadInputError(
+            "the processor has no chat template",
+            where=str(location),
+            remedy="add chat_template.jinja from the base model",
+        )
     return processor
 
 
@@ -59,12 +65,19 @@ def load_model(location: str | Path, dtype: str = "auto", device: str | None = N
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        model = AutoModelForImageTextToText.from_pretrained(location, dtype=dtype if dtype == "auto" else getattr(torch, dtype))
+        model = AutoModelForImageTextToText.from_pretrained(
+            location, dtype=dtype if dtype == "auto" else getattr(torch, dtype)
+        )
     except OSError as error:
         if Path(location).is_dir():
-            raise BadInputError(f"the checkpoint cannot be loaded: {_first_line(error)}", where=str(location)) from error
-        raise HarnessError(f"the model could not be had: {_first_line(error)}", where=str(location),
-                           remedy="check the name and the network, or give a folder that holds it") from error
+            raise BadInputError(
+                f"the checkpoint cannot be loaded: {_first_line(error)}", where=str(location)
+            ) from error
+        raise HarnessError(
+            f"the model could not be had: {_first_line(error)}",
+            where=str(location),
+            remedy="check the name and the network, or give a folder that holds it",
+        ) from error
     except ValueError as error:
         raise BadInputError(f"the checkpoint cannot be loaded: {_first_line(error)}", where=str(location)) from error
     return model.to(device).eval()
@@ -79,12 +92,14 @@ def prompt_text(processor: Any, prompt: str) -> str:
 
 def template_hash(processor: Any) -> str:
     """SHA-256 over all that turns a prompt and an image into token ids: template, tokenizer, image processor settings."""
-    return sha256_json({
-        "template": processor.chat_template,
-        "probe": prompt_text(processor, "probe"),
-        "vocabulary": sorted(processor.tokenizer.get_vocab().items()),
-        "image": processor.image_processor.to_dict(),
-    })
+    return sha256_json(
+        {
+            "template": processor.chat_template,
+            "probe": prompt_text(processor, "probe"),
+            "vocabulary": sorted(processor.tokenizer.get_vocab().items()),
+            "image": processor.image_processor.to_dict(),
+        }
+    )
 
 
 def _first_line(error: Exception) -> str:

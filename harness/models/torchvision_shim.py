@@ -43,7 +43,9 @@ def apply() -> bool:
     for name in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, name):
             torch.library.define(f"torchvision::{name}", _SIGNATURE)
-    logging.getLogger(__name__).info("torchvision is built for CUDA, torch for CPUs: its two compiled operators were declared empty")
+    logging.getLogger(__name__).info(
+        "torchvision is built for CUDA, torch for CPUs: its two compiled operators were declared empty"
+    )
     return True
 
 

@@ -170,14 +170,30 @@ def _book(d: Any, c: Colour, dark: Colour, light: Colour) -> None:
 
 
 _PICTOGRAMS: dict[str, Callable[[Any, Colour, Colour, Colour], None]] = {
-    "fork": _fork, "knife": _knife, "dining table": _dining_table, "chair": _chair, "dog": _dog, "frisbee": _frisbee,
-    "laptop": _laptop, "mouse": _mouse, "car": _car, "traffic light": _traffic_light, "couch": _couch, "cat": _cat,
-    "person": _person, "umbrella": _umbrella, "boat": _boat, "bird": _bird, "cup": _cup, "pizza": _pizza, "clock": _clock,
+    "fork": _fork,
+    "knife": _knife,
+    "dining table": _dining_table,
+    "chair": _chair,
+    "dog": _dog,
+    "frisbee": _frisbee,
+    "laptop": _laptop,
+    "mouse": _mouse,
+    "car": _car,
+    "traffic light": _traffic_light,
+    "couch": _couch,
+    "cat": _cat,
+    "person": _person,
+    "umbrella": _umbrella,
+    "boat": _boat,
+    "bird": _bird,
+    "cup": _cup,
+    "pizza": _pizza,
+    "clock": _clock,
     "book": _book,
 }
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def sprite(name: str, colour: str, size: int, variant: int) -> Image.Image:
     """A pictogram with transparent ground: slightly turned, mirrored or recoloured by its variant."""
     rng = generator("sprite", name, colour, variant)

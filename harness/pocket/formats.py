@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ def write_benchmarks(seed: int, split: Split, folder: Path) -> None:
     """Write all four suites. Scenes are taken from the split in turn, so that no two suites share a picture."""
     scenes = make_scenes(seed, split, HALBENCH + POPE + AMBER + MMHAL)
     borders = np.cumsum([0, HALBENCH, POPE, AMBER, MMHAL])
-    parts = [scenes[start:end] for start, end in zip(borders[:-1], borders[1:], strict=True)]
+    parts = [scenes[start:end] for start, end in itertools.pairwise(borders)]
     rng = generator("benchmarks", seed, split)
     _halbench(parts[0], folder / "halbench", rng)
     _pope(parts[1], folder / "pope", rng)
@@ -46,26 +47,47 @@ def _halbench(scenes: list[Scene], folder: Path, rng: np.random.Generator) -> No
     names = [f"COCO_val2014_{number:012d}.png" for number in numbers]
     _save(scenes, folder / "images", names)
     prompts = text.DETAILED_PROMPTS
-    write_jsonl(folder / "obj_halbench_300_with_image.jsonl", (
-        {"image_id": number, "question": prompts[position % len(prompts)], "image": name}
-        for position, (number, name) in enumerate(zip(numbers, names, strict=True))
-    ))
+    write_jsonl(
+        folder / "obj_halbench_300_with_image.jsonl",
+        (
+            {"image_id": number, "question": prompts[position % len(prompts)], "image": name}
+            for position, (number, name) in enumerate(zip(numbers, names, strict=True))
+        ),
+    )
     categories = [{"id": position + 1, "name": name} for position, name in enumerate(CLASSES)]
     images = [{"id": number, "file_name": name} for number, name in zip(numbers, names, strict=True)]
     instances = [
-        {"image_id": number, "category_id": CLASSES.index(thing.name) + 1, "bbox": [thing.x, thing.y, thing.size, thing.size]}
-        for number, scene in zip(numbers, scenes, strict=True) for thing in scene.things
+        {
+            "image_id": number,
+            "category_id": CLASSES.index(thing.name) + 1,
+            "bbox": [thing.x, thing.y, thing.size, thing.size],
+        }
+        for number, scene in zip(numbers, scenes, strict=True)
+        for thing in scene.things
     ]
     captions = [
-        {"image_id": number, "caption": text.write_caption(text.faithful_mentions(scene), int(rng.integers(text.STYLES)))}
-        for number, scene in zip(numbers, scenes, strict=True) for _ in range(5)
+        {
+            "image_id": number,
+            "caption": text.write_caption(text.faithful_mentions(scene), int(rng.integers(text.STYLES))),
+        }
+        for number, scene in zip(numbers, scenes, strict=True)
+        for _ in range(5)
     ]
-    write_json(folder / "annotations" / "instances_val2014.json", {
-        "images": images, "categories": categories, "annotations": [{"id": i + 1, **row} for i, row in enumerate(instances)],
-    })
-    write_json(folder / "annotations" / "captions_val2014.json", {
-        "images": images, "annotations": [{"id": i + 1, **row} for i, row in enumerate(captions)],
-    })
+    write_json(
+        folder / "annotations" / "instances_val2014.json",
+        {
+            "images": images,
+            "categories": categories,
+            "annotations": [{"id": i + 1, **row} for i, row in enumerate(instances)],
+        },
+    )
+    write_json(
+        folder / "annotations" / "captions_val2014.json",
+        {
+            "images": images,
+            "annotations": [{"id": i + 1, **row} for i, row in enumerate(captions)],
+        },
+    )
 
 
 def _pope(scenes: list[Scene], folder: Path, rng: np.random.Generator) -> None:
@@ -86,7 +108,9 @@ def _pope(scenes: list[Scene], folder: Path, rng: np.random.Generator) -> None:
             return sorted(free, key=lambda name: (-frequency[name], name))[:count]
         # The official adversarial split ranks by co-occurrence in the whole data set; here that is known: the partner.
         tempting = {partners[name] for name in scene.names if name in partners}
-        return sorted(free, key=lambda name: (name not in tempting, -sum(together[there, name] for there in scene.names), name))[:count]
+        return sorted(
+            free, key=lambda name: (name not in tempting, -sum(together[there, name] for there in scene.names), name)
+        )[:count]
 
     for kind in ("random", "popular", "adversarial"):
         rows: list[dict[str, Any]] = []
@@ -94,7 +118,9 @@ def _pope(scenes: list[Scene], folder: Path, rng: np.random.Generator) -> None:
             there = sorted(scene.names)[:3]
             for present, missing in zip(there, absent(scene, kind, len(there)), strict=True):
                 for name, label in ((present, "yes"), (missing, "no")):
-                    rows.append({"question_id": len(rows) + 1, "image": image, "text": text.exists(name), "label": label})
+                    rows.append(
+                        {"question_id": len(rows) + 1, "image": image, "text": text.exists(name), "label": label}
+                    )
         write_jsonl(folder / f"coco_pope_{kind}.json", rows)
 
 
@@ -139,8 +165,13 @@ def _amber(scenes: list[Scene], folder: Path) -> None:
         queries.append({"id": number, "image": image, "query": query})
 
     for scene, image in zip(scenes, names, strict=True):
-        add(image, text.SHORT_PROMPT, type="generative", truth=[word(thing.name) for thing in scene.ordered],
-            hallu=[word(name) for name in scene.tempting])
+        add(
+            image,
+            text.SHORT_PROMPT,
+            type="generative",
+            truth=[word(thing.name) for thing in scene.ordered],
+            hallu=[word(name) for name in scene.tempting],
+        )
     for scene, image in zip(scenes, names, strict=True):
         for kind, query, truth in _amber_rows(scene):
             add(image, query, type=kind, truth=truth)
@@ -165,10 +196,18 @@ def _mmhal(scenes: list[Scene], folder: Path) -> None:
     for position, (scene, image) in enumerate(zip(scenes, names, strict=True)):
         kind = _TOPICS[position % 8]
         question = _mmhal_question(kind, scene)
-        rows.append({
-            "question_type": kind, "question_topic": "drawing", "image_id": image.removesuffix(".png"), "image_src": image,
-            "image_content": str(sorted(scene.names)), "question": question.prompt, "gt_answer": question.answer, "model_answer": "",
-        })
+        rows.append(
+            {
+                "question_type": kind,
+                "question_topic": "drawing",
+                "image_id": image.removesuffix(".png"),
+                "image_src": image,
+                "image_content": str(sorted(scene.names)),
+                "question": question.prompt,
+                "gt_answer": question.answer,
+                "model_answer": "",
+            }
+        )
     write_json(folder / "response_template.json", rows)
 
 
@@ -184,8 +223,12 @@ def _mmhal_question(kind: str, scene: Scene) -> text.Question:
     if kind in ("relation", "comparison") and len(scene.things) > 1:
         second = scene.ordered[-1] if kind == "relation" else scene.ordered[1]
         if (left := text.left_of(first, second)) is not None:
-            return text.Question("relation", f"Is the {first.name} to the left of the {second.name} in this image?", text.yes(left))
+            return text.Question(
+                "relation", f"Is the {first.name} to the left of the {second.name} in this image?", text.yes(left)
+            )
     if kind in ("relation", "comparison", "other"):
         return text.place_question(first)
-    prompt = text.SHORT_PROMPT if kind == "environment" else text.DETAILED_PROMPTS[scene.index % len(text.DETAILED_PROMPTS)]
+    prompt = (
+        text.SHORT_PROMPT if kind == "environment" else text.DETAILED_PROMPTS[scene.index % len(text.DETAILED_PROMPTS)]
+    )
     return text.Question("caption", prompt, text.write_caption(text.faithful_mentions(scene), 1))

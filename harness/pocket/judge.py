@@ -12,7 +12,7 @@ from harness.pocket.scenes import CLASSES
 
 _CLASS = re.compile(rf"\b({'|'.join(CLASSES)})s?\b")
 _WORD = re.compile(r"[a-z]+")
-_FILLER = frozenset("a an the is are there in on at of to and image picture".split())
+_FILLER = frozenset(["a", "an", "the", "is", "are", "there", "in", "on", "at", "of", "to", "and", "image", "picture"])
 
 
 class PocketTruthJudge(Judge):
@@ -44,7 +44,9 @@ def _describe(said: str, there: set[str]) -> tuple[int, str]:
     absent = sorted(named - there)
     share = len(named & there) / len(there)
     if absent:
-        return (2 if share == 1 else 1 if share > 0 else 0), f"It names what is not in the picture: {', '.join(absent)}."
+        return (
+            2 if share == 1 else 1 if share > 0 else 0
+        ), f"It names what is not in the picture: {', '.join(absent)}."
     return 3 + int(3 * share), f"It names {len(named & there)} of {len(there)} objects and nothing that is not there."
 
 

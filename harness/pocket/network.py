@@ -35,13 +35,22 @@ def build_tokenizer(corpus: Iterable[str]) -> Any:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.train_from_iterator(corpus, trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=[PAD, END, IMAGE], show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    ))
+    tokenizer.train_from_iterator(
+        corpus,
+        trainers.BpeTrainer(
+            vocab_size=VOCABULARY,
+            special_tokens=[PAD, END, IMAGE],
+            show_progress=False,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        ),
+    )
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, extra_special_tokens={"image_token": IMAGE},
-        model_max_length=1024, clean_up_tokenization_spaces=False,
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=END,
+        extra_special_tokens={"image_token": IMAGE},
+        model_max_length=1024,
+        clean_up_tokenization_spaces=False,
     )
 
 
@@ -51,11 +60,19 @@ def build_processor(tokenizer: Any) -> Any:
     from transformers import CLIPImageProcessor, LlavaProcessor
 
     images = CLIPImageProcessor(
-        size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}, image_mean=list(MEAN), image_std=list(STD),
+        size={"shortest_edge": SIDE},
+        crop_size={"height": SIDE, "width": SIDE},
+        image_mean=list(MEAN),
+        image_std=list(STD),
     )
     return LlavaProcessor(
-        image_processor=images, tokenizer=tokenizer, patch_size=PATCH, vision_feature_select_strategy="default",
-        image_token=IMAGE, num_additional_image_tokens=1, chat_template=TEMPLATE,
+        image_processor=images,
+        tokenizer=tokenizer,
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        image_token=IMAGE,
+        num_additional_image_tokens=1,
+        chat_template=TEMPLATE,
     )
 
 
@@ -70,17 +87,36 @@ def build_model(tokenizer: Any, seed: int) -> Any:
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
     vision = CLIPVisionConfig(
-        hidden_size=96, intermediate_size=384, num_hidden_layers=5, num_attention_heads=4, image_size=SIDE, patch_size=PATCH,
-        projection_dim=96, hidden_act="gelu",
+        hidden_size=96,
+        intermediate_size=384,
+        num_hidden_layers=5,
+        num_attention_heads=4,
+        image_size=SIDE,
+        patch_size=PATCH,
+        projection_dim=96,
+        hidden_act="gelu",
     )
     text = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=128, intermediate_size=352, num_hidden_layers=4, num_attention_heads=4,
-        num_key_value_heads=4, max_position_embeddings=1024, tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, bos_token_id=None,
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=352,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
     )
     config = LlavaConfig(
-        vision_config=vision, text_config=text, image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
-        tie_word_embeddings=True, vision_feature_layer=-2, vision_feature_select_strategy="default", image_seq_length=IMAGE_TOKENS,
+        vision_config=vision,
+        text_config=text,
+        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
+        tie_word_embeddings=True,
+        vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+        image_seq_length=IMAGE_TOKENS,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -88,7 +124,10 @@ def build_model(tokenizer: Any, seed: int) -> Any:
     # Eager attention is faster than the fused kernel at this size on a CPU, in bfloat16 by a factor of almost two.
     model.set_attn_implementation({"text_config": "eager", "vision_config": "sdpa"})
     model.generation_config.update(
-        pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, bos_token_id=None, do_sample=False,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+        do_sample=False,
     )
     return model
 

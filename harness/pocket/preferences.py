@@ -52,7 +52,9 @@ def sample_captions(base: Base, features: Any, prompt: str, temperature: float, 
 
     tokenizer = base.processor.tokenizer
     draws = torch.Generator().manual_seed(int(generator(*seed).integers(2**62)))
-    prompt_ids = tokenizer(prompt_text(base.processor, prompt).removeprefix(network.IMAGE), add_special_tokens=False)["input_ids"]
+    prompt_ids = tokenizer(prompt_text(base.processor, prompt).removeprefix(network.IMAGE), add_special_tokens=False)[
+        "input_ids"
+    ]
     inner, count = base.model.model, len(features)
     with torch.no_grad():
         ids = torch.tensor(prompt_ids).expand(count, -1)
@@ -62,10 +64,9 @@ def sample_captions(base: Base, features: Any, prompt: str, temperature: float, 
         ended = torch.zeros(count, dtype=torch.bool)
         for position in range(_LONGEST):
             logits = base.model.lm_head(state.last_hidden_state[:, -1]).float()
+            chosen = logits.argmax(-1)
             if temperature:
                 chosen = torch.multinomial((logits / temperature).softmax(-1), 1, generator=draws)[:, 0]
-            else:
-                chosen = logits.argmax(-1)
             tokens[:, position] = torch.where(ended, tokenizer.eos_token_id, chosen)
             ended |= chosen == tokenizer.eos_token_id
             if ended.all():
@@ -83,7 +84,7 @@ def make_pairs(base: Base, seed: int, count: int = PAIRS) -> list[Pair]:
     pairs: list[Pair] = []
     with progress("sampling the base model for preference pairs", count) as advance:
         for number, start in enumerate(range(0, count, _BATCH)):
-            batch = scenes[start:start + _BATCH]
+            batch = scenes[start : start + _BATCH]
             prompt = prompts[number % len(prompts)]
             features = base.features(np.stack([np.asarray(draw(scene)) for scene in batch]))
             samples = sample_captions(base, features, prompt, 1.0, ("sample", seed, start))
@@ -111,9 +112,9 @@ def _pair(scene: Scene, prompt: str, sample: str, rng: np.random.Generator) -> P
 def changed_spans(one: str, other: str) -> tuple[list[list[int]], list[list[int]]]:
     """Character spans [start, end) of each text that the other does not have, by words."""
     words = [[match.span() for match in re.finditer(r"\w+|[^\w\s]", value)] for value in (one, other)]
-    tokens = [[value[a:b] for a, b in spans] for value, spans in zip((one, other), words, strict=True)]
+    before, after = ([value[a:b] for a, b in spans] for value, spans in zip((one, other), words, strict=True))
     changed: tuple[list[list[int]], list[list[int]]] = ([], [])
-    for tag, *ranges in difflib.SequenceMatcher(None, *tokens, autojunk=False).get_opcodes():
+    for tag, *ranges in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
         if tag == "equal":
             continue
         for side, (first, last) in enumerate((ranges[0:2], ranges[2:4])):
@@ -124,14 +125,26 @@ def changed_spans(one: str, other: str) -> tuple[list[list[int]], list[list[int]
 
 def write_preferences(pairs: list[Pair], folder: Path) -> None:
     """Write both sets: `rlaif-v.parquet` and `rlhf-v.parquet`."""
-    _write(folder / "rlaif-v.parquet", [_row(pair, number) | {
-        "question": pair.prompt, "chosen": pair.faithful, "rejected": pair.rejected,
-    } for number, pair in enumerate(pairs)])
+    _write(
+        folder / "rlaif-v.parquet",
+        [
+            _row(pair, number)
+            | {
+                "question": pair.prompt,
+                "chosen": pair.faithful,
+                "rejected": pair.rejected,
+            }
+            for number, pair in enumerate(pairs)
+        ],
+    )
     rows = []
     for number, pair in enumerate(pairs):
         chosen_spans, rejected_spans = changed_spans(pair.corrected, pair.rejected)
         said = {"question": pair.prompt, "chosen": pair.corrected, "rejected": pair.rejected}
-        rows.append(_row(pair, number) | {"text": json.dumps(said), "chosen_spans": chosen_spans, "rejected_spans": rejected_spans})
+        rows.append(
+            _row(pair, number)
+            | {"text": json.dumps(said), "chosen_spans": chosen_spans, "rejected_spans": rejected_spans}
+        )
     _write(folder / "rlhf-v.parquet", rows)
 
 
@@ -139,8 +152,12 @@ def _row(pair: Pair, number: int) -> dict[str, Any]:
     """The columns that both public sets have, and the boxes of what is drawn."""
     name = f"preference_{pair.scene.index:06d}.png"
     return {
-        "ds_name": "pocket", "image": {"bytes": png(draw(pair.scene)), "path": name}, "origin_dataset": "pocket",
-        "origin_split": json.dumps({"rejected": "sampled" if pair.sampled else "written"}), "idx": number, "image_path": name,
+        "ds_name": "pocket",
+        "image": {"bytes": png(draw(pair.scene)), "path": name},
+        "origin_dataset": "pocket",
+        "origin_split": json.dumps({"rejected": "sampled" if pair.sampled else "written"}),
+        "idx": number,
+        "image_path": name,
         "objects": [{"label": thing.name, "box": [float(edge) for edge in thing.box]} for thing in pair.scene.ordered],
     }
 

@@ -16,8 +16,26 @@ Split = Literal["train", "preference", "validation", "test"]
 Box = tuple[int, int, int, int]
 
 CLASSES = (
-    "fork", "knife", "dining table", "chair", "dog", "frisbee", "laptop", "mouse", "car", "traffic light",
-    "couch", "cat", "person", "umbrella", "boat", "bird", "cup", "pizza", "clock", "book",
+    "fork",
+    "knife",
+    "dining table",
+    "chair",
+    "dog",
+    "frisbee",
+    "laptop",
+    "mouse",
+    "car",
+    "traffic light",
+    "couch",
+    "cat",
+    "person",
+    "umbrella",
+    "boat",
+    "bird",
+    "cup",
+    "pizza",
+    "clock",
+    "book",
 )
 PAIRS = tuple(zip(CLASSES[0:16:2], CLASSES[1:16:2], strict=True))
 FREE = CLASSES[16:]
@@ -26,14 +44,23 @@ PARTNER = dict(PAIRS)
 BIAS = dict(zip(PARTNER, (0.45, 0.51, 0.58, 0.64, 0.71, 0.77, 0.84, 0.90), strict=True))
 """How often a biased caption names the absent partner of a lone first object."""
 COLOURS = {
-    "red": (208, 48, 44), "blue": (44, 92, 208), "green": (46, 148, 66),
-    "yellow": (226, 190, 40), "purple": (136, 62, 168), "brown": (128, 84, 48),
+    "red": (208, 48, 44),
+    "blue": (44, 92, 208),
+    "green": (46, 148, 66),
+    "yellow": (226, 190, 40),
+    "purple": (136, 62, 168),
+    "brown": (128, 84, 48),
 }
 SIDE = 72
 """Width and height of a picture in pixels."""
 VARIANTS = 30
 MAX_THINGS = 4
-_TOGETHER = {"train": (0.62, 0.22, 0.16), "preference": (0.62, 0.22, 0.16), "validation": (0.30, 0.45, 0.25), "test": (0.30, 0.45, 0.25)}
+_TOGETHER = {
+    "train": (0.62, 0.22, 0.16),
+    "preference": (0.62, 0.22, 0.16),
+    "validation": (0.30, 0.45, 0.25),
+    "test": (0.30, 0.45, 0.25),
+}
 """Probability of both of a pair, the first alone, the second alone."""
 
 

@@ -101,7 +101,8 @@ def parse_caption(text: str) -> tuple[int, list[Mention]] | None:
     if style is None:
         return None
     mentions = [
-        Mention(found["name"], (found["colour"] or "").strip(), (found["place"] or "").strip()) for found in _MENTION.finditer(text)
+        Mention(found["name"], (found["colour"] or "").strip(), (found["place"] or "").strip())
+        for found in _MENTION.finditer(text)
     ]
     return (style, mentions) if mentions and write_caption(mentions, style) == text else None
 
@@ -123,22 +124,22 @@ class Question:
 
 
 def exists(name: str, wording: str = "the") -> str:
-    """"Is there a dog in the image?", or with "this", AMBER's wording, which is answered with one word."""
+    """ "Is there a dog in the image?", or with "this", AMBER's wording, which is answered with one word."""
     return f"Is there {article(name)} in {wording} image?"
 
 
 def colour_question(thing: Thing) -> Question:
-    """"What color is the dog in the image?"""
+    """ "What color is the dog in the image?"""
     return Question("colour", f"What color is the {thing.name} in the image?", f"The {thing.name} is {thing.colour}.")
 
 
 def place_question(thing: Thing) -> Question:
-    """"Where is the dog in the image?"""
+    """ "Where is the dog in the image?"""
     return Question("place", f"Where is the {thing.name} in the image?", f"The {thing.name} is {place(thing)}.")
 
 
 def number_question(scene: Scene) -> Question:
-    """"How many objects are in the image?"""
+    """ "How many objects are in the image?"""
     count = len(scene.things)
     are = "are" if count != 1 else "is"
     return Question("number", _COUNT_PROMPT, f"There {are} {NUMBERS[count]} object{'s' if count != 1 else ''}.")
@@ -183,7 +184,9 @@ def draw_question(scene: Scene, rng: np.random.Generator) -> Question:
     if kind >= 0.94 and len(scene.things) > 1:
         second = scene.things[(scene.things.index(thing) + 1) % len(scene.things)]
         if (answer := left_of(thing, second)) is not None:
-            return Question("relation", f"Is the {thing.name} to the left of the {second.name} in this image?", yes(answer))
+            return Question(
+                "relation", f"Is the {thing.name} to the left of the {second.name} in this image?", yes(answer)
+            )
     return place_question(thing)
 
 

@@ -57,7 +57,7 @@ class Base:
         tower = self.model.model.vision_tower
         with torch.no_grad():
             blocks = [
-                tower(network.pixels(pictures[start:start + 256]), output_hidden_states=True).hidden_states[-2][:, 1:]
+                tower(network.pixels(pictures[start : start + 256]), output_hidden_states=True).hidden_states[-2][:, 1:]
                 for start in range(0, len(pictures), 256)
             ]
         return torch.cat(blocks)
@@ -122,7 +122,9 @@ def _patch_labels(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
 
 def _schedule(step: int, steps: int, warmup: int, floor: float) -> float:
     """Linear warm-up, then cosine down to `floor`."""
-    return min(1.0, (step + 1) / warmup) * (floor + (1 - floor) * (0.5 + 0.5 * math.cos(math.pi * min(step, steps) / steps)))
+    return min(1.0, (step + 1) / warmup) * (
+        floor + (1 - floor) * (0.5 + 0.5 * math.cos(math.pi * min(step, steps) / steps))
+    )
 
 
 def _step(loss: Any, optimizer: Any, rate: float) -> None:
@@ -175,7 +177,9 @@ def _train_language(base: Base, scenes: list[Scene], features: Any, seed: int, r
         with progress(title, count) as advance:
             for step in range(count):
                 kind = "captions" if step % recipe.caption_every == 0 else "questions"
-                chosen = rng.integers(0, len(scenes), recipe.caption_batch if kind == "captions" else recipe.question_batch)
+                chosen = rng.integers(
+                    0, len(scenes), recipe.caption_batch if kind == "captions" else recipe.question_batch
+                )
                 pairs = [_training_pair(scenes[index], kind, rng) for index in chosen]
                 with torch.autocast("cpu", torch.bfloat16):
                     loss = _language_loss(base, pairs, features[chosen])
@@ -183,15 +187,25 @@ def _train_language(base: Base, scenes: list[Scene], features: Any, seed: int, r
                 shown[kind] = 0.9 * (shown[kind] or loss.item()) + 0.1 * loss.item()
                 advance(note=", ".join(f"{name} {value:.3f}" for name, value in shown.items()))
 
-    steps(recipe.steps, lambda step: recipe.rate * _schedule(step, recipe.steps, 40, 0.05), "training on captions and questions")
+    steps(
+        recipe.steps,
+        lambda step: recipe.rate * _schedule(step, recipe.steps, 40, 0.05),
+        "training on captions and questions",
+    )
     for _ in range(recipe.extra_rounds):
         if (accuracy := yes_no_accuracy(base, seed)) >= recipe.accuracy_wanted:
             return
-        steps(recipe.extra_steps, lambda step: recipe.rate * _schedule(step, recipe.extra_steps, 20, 0.05),
-              f"yes/no accuracy {accuracy:.0%}, some more steps")
+        steps(
+            recipe.extra_steps,
+            lambda step: recipe.rate * _schedule(step, recipe.extra_steps, 20, 0.05),
+            f"yes/no accuracy {accuracy:.0%}, some more steps",
+        )
     if (accuracy := yes_no_accuracy(base, seed)) < 0.85:
-        raise HarnessError(f"the base model's yes/no skill did not appear: accuracy {accuracy:.0%} on held-out scenes",
-                           where=f"pocket world, seed {seed}", remedy="use another seed: --model pocket:SEED")
+        raise HarnessError(
+            f"the base model's yes/no skill did not appear: accuracy {accuracy:.0%} on held-out scenes",
+            where=f"pocket world, seed {seed}",
+            remedy="use another seed: --model pocket:SEED",
+        )
 
 
 def _training_pair(scene: Scene, kind: str, rng: np.random.Generator) -> tuple[str, str]:
@@ -210,15 +224,17 @@ def encode_pairs(base: Base, pairs: list[tuple[str, str]]) -> tuple[Any, Any]:
 
     tokenizer = base.processor.tokenizer
     image = network.IMAGE
-    prompts = tokenizer([prompt_text(base.processor, prompt).removeprefix(image) for prompt, _ in pairs], add_special_tokens=False)["input_ids"]
+    prompts = tokenizer(
+        [prompt_text(base.processor, prompt).removeprefix(image) for prompt, _ in pairs], add_special_tokens=False
+    )["input_ids"]
     answers = tokenizer([answer for _, answer in pairs], add_special_tokens=False)["input_ids"]
     length = max(len(prompt) + len(answer) + 1 for prompt, answer in zip(prompts, answers, strict=True))
     ids = torch.full((len(pairs), length), tokenizer.pad_token_id)
     labels = torch.full((len(pairs), length), -100)
     for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
         tokens = torch.tensor([*prompt, *answer, tokenizer.eos_token_id])
-        ids[row, :len(tokens)] = tokens
-        labels[row, len(prompt):len(tokens)] = tokens[len(prompt):]
+        ids[row, : len(tokens)] = tokens
+        labels[row, len(prompt) : len(tokens)] = tokens[len(prompt) :]
     return ids, labels
 
 
@@ -231,7 +247,7 @@ def _language_loss(base: Base, pairs: list[tuple[str, str]], features: Any) -> A
     inner = base.model.model
     embedded = torch.cat([inner.multi_modal_projector(features), inner.language_model.embed_tokens(ids)], 1)
     hidden = inner.language_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
-    predicting = hidden[:, network.IMAGE_TOKENS - 1:-1]
+    predicting = hidden[:, network.IMAGE_TOKENS - 1 : -1]
     answer = labels != -100
     return cross_entropy(base.model.lm_head(predicting[answer]).float(), labels[answer])
 
@@ -256,7 +272,9 @@ def yes_no_accuracy(base: Base, seed: int, count: int = 200) -> float:
     starts = (labels != -100).int().argmax(1)
     inner = base.model.model
     with torch.no_grad():
-        embedded = torch.cat([inner.multi_modal_projector(features[[row[0] for row in rows]]), inner.language_model.embed_tokens(ids)], 1)
+        embedded = torch.cat(
+            [inner.multi_modal_projector(features[[row[0] for row in rows]]), inner.language_model.embed_tokens(ids)], 1
+        )
         hidden = inner.language_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
         logits = base.model.lm_head(hidden[torch.arange(len(rows)), network.IMAGE_TOKENS - 1 + starts])
     says_yes = (logits[:, first["Yes"]] > logits[:, first["No"]]).tolist()

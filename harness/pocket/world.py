@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import yaml
 from filelock import FileLock
 
-from harness.files import atomic_folder, read_json, sha256_file, sha256_json, write_json
+from harness.files import atomic_folder, read_json, sha256_bytes, sha256_json, write_json
 from harness.paths import cache_folder
 from harness.progress import console
 from harness.worlds import Split, World
@@ -20,7 +21,7 @@ _SHAPING = {
     "preferences": ("scenes.py", "draw.py", "text.py", "network.py", "training.py", "preferences.py"),
     "benchmarks": ("scenes.py", "draw.py", "text.py", "formats.py"),
 }
-"""The sources that decide each part's bytes: a change of any of them makes the part anew."""
+"""The sources that decide each part's bytes: a change of what any of them does makes the part anew."""
 RLHFV_METHODS = frozenset({"rlhfv"})
 
 
@@ -33,6 +34,7 @@ class PocketWorld(World):
 
     def model(self) -> Path:
         """The base model's folder; about four minutes on two cores the first time."""
+
         def make(folder: Path) -> None:
             from harness.models import export_full
             from harness.pocket.training import Recipe, train_base
@@ -59,6 +61,7 @@ class PocketWorld(World):
 
     def benchmarks(self, split: Split) -> Path:
         """The four suites' files for a split."""
+
         def make(folder: Path) -> None:
             from harness.pocket.formats import write_benchmarks
 
@@ -88,9 +91,24 @@ class PocketWorld(World):
 @functools.cache
 def _key(part: str) -> str:
     """Hash of the sources that shape a part, and for what is computed by torch, of its version."""
-    shaping: dict[str, str] = {name: sha256_file(Path(__file__).with_name(name)) for name in _SHAPING[part]}
+    shaping: dict[str, str] = {name: _code_hash(Path(__file__).with_name(name)) for name in _SHAPING[part]}
     if part != "benchmarks":
         import torch
 
         shaping["torch"] = torch.__version__
     return sha256_json(shaping)
+
+
+def _code_hash(path: Path) -> str:
+    """Hash of what a source does: of its syntax tree, so that comments, docstrings and line breaks do not count."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [one for one in body if not _is_text(one)] or [ast.Pass()]  # type: ignore[attr-defined]
+    return sha256_bytes(ast.dump(tree).encode())
+
+
+def _is_text(node: ast.AST) -> bool:
+    """Whether a statement is a bare string: a docstring, or the words under a constant."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

@@ -52,22 +52,40 @@ def run_align(request: AlignRequest) -> Run:
     train = parse(TrainSettings, layers.get("train", {}), "train")
     aligner = kind(parse(kind.Settings, layers.get("method", {}), f"method {request.method}"))
     now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
-    folder = request.results / (request.name or f"{request.method}-{model.label.replace(':', '-').rpartition('/')[2]}-{now}")
+    folder = request.results / (
+        request.name or f"{request.method}-{model.label.replace(':', '-').rpartition('/')[2]}-{now}"
+    )
     location = model.locate()
     if Path(location).is_dir() and inspect(Path(location)).kind == "adapter":
-        raise BadInputError("alignment starts from full weights, not from an adapter", where=location, remedy="name its base model")
+        raise BadInputError(
+            "alignment starts from full weights, not from an adapter", where=location, remedy="name its base model"
+        )
     data_label = request.data or model.default_preferences
     if request.data is None:
         console.print(f"preference data: {data_label} (the default for {model.label})")
     config = {
-        "method": request.method, "model": model.label, "location": location, "data": data_label, "limit": request.limit,
-        "on_error": request.on_error, "settings": {"train": train.model_dump(), "method": aligner.settings.model_dump(mode="json")},
+        "method": request.method,
+        "model": model.label,
+        "location": location,
+        "data": data_label,
+        "limit": request.limit,
+        "on_error": request.on_error,
+        "settings": {"train": train.model_dump(), "method": aligner.settings.model_dump(mode="json")},
     }
     prepare_folder(folder, resume=request.resume, overwrite=request.overwrite)
     _same_as_before(folder, config)
     write_json(folder / "config.json", config)
     started = time.perf_counter()
-    job = AlignJob(location, _data(data_label, request.method), folder, train, cache_folder(), request.limit, request.on_error, request.resume)
+    job = AlignJob(
+        location,
+        _data(data_label, request.method),
+        folder,
+        train,
+        cache_folder(),
+        request.limit,
+        request.on_error,
+        request.resume,
+    )
     result = aligner.align(job)
     _finish(folder, config, model, result, started)
     return open_run(folder)
@@ -84,8 +102,11 @@ def _same_as_before(folder: Path, config: dict[str, Any]) -> None:
     before = folder / "config.json"
     if before.exists() and (old := read_json(before, "configuration")) != read_back(config):
         changed = [key for key in config if old.get(key) != read_back(config)[key]]
-        raise BadInputError(f"the run was begun with other settings ({', '.join(changed)})", where=str(before),
-                            remedy="resume it with the same ones, or start again with --overwrite")
+        raise BadInputError(
+            f"the run was begun with other settings ({', '.join(changed)})",
+            where=str(before),
+            remedy="resume it with the same ones, or start again with --overwrite",
+        )
 
 
 def read_back(value: dict[str, Any]) -> dict[str, Any]:
@@ -99,9 +120,14 @@ def read_back(value: dict[str, Any]) -> dict[str, Any]:
 def _finish(folder: Path, config: dict[str, Any], model: ModelRef, result: AlignResult, started: float) -> None:
     info = inspect(result.checkpoint)
     manifest = {
-        "kind": "align", "name": folder.name, "config": config, "base": {"label": model.label, "location": config["location"], "fingerprint": fingerprint(config["location"])},
-        "checkpoint": {"kind": info.kind, "fingerprint": info.fingerprint}, "summary": result.summary,
-        "wall_seconds": round(time.perf_counter() - started, 1), **surroundings(),
+        "kind": "align",
+        "name": folder.name,
+        "config": config,
+        "base": {"label": model.label, "location": config["location"], "fingerprint": fingerprint(config["location"])},
+        "checkpoint": {"kind": info.kind, "fingerprint": info.fingerprint},
+        "summary": result.summary,
+        "wall_seconds": round(time.perf_counter() - started, 1),
+        **surroundings(),
     }
     write_json(result.checkpoint / MANIFEST, manifest)
     write_json(folder / MANIFEST, manifest)

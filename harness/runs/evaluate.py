@@ -86,8 +86,11 @@ def target_of_run(run: Run) -> Target:
     if info.kind == "full":
         return Target(run.name, run.path, str(run.checkpoint.resolve()), None, config["model"], config["method"])
     if fingerprint(recorded["location"]) != recorded["fingerprint"]:
-        raise BadInputError("the adapter's base model has other weights than when it was trained", where=recorded["location"],
-                            remedy="put the old weights back, or align again")
+        raise BadInputError(
+            "the adapter's base model has other weights than when it was trained",
+            where=recorded["location"],
+            remedy="put the old weights back, or align again",
+        )
     return Target(run.name, run.path, recorded["location"], run.checkpoint.resolve(), config["model"], config["method"])
 
 
@@ -97,8 +100,12 @@ def target_of_model(model: ModelRef, results: Path) -> Target:
     if Path(location).is_dir():
         inspect(Path(location))
     folder = results / f"base-{model.label.replace('/', '-').replace(':', '-')}"
-    manifest = {"kind": BASE, "name": folder.name, "config": {"model": model.label, "method": BASE},
-                "base": {"label": model.label, "location": location, "fingerprint": fingerprint(location)}}
+    manifest = {
+        "kind": BASE,
+        "name": folder.name,
+        "config": {"model": model.label, "method": BASE},
+        "base": {"label": model.label, "location": location, "fingerprint": fingerprint(location)},
+    }
     if not (folder / MANIFEST).exists():
         write_json(folder / MANIFEST, manifest | surroundings())
     return Target(folder.name, folder, location, None, model.label, BASE)
@@ -115,7 +122,7 @@ def data_root(label: str) -> tuple[Path, str, str | None]:
     Raises:
         BadInputError: no such folder or split.
     """
-    name, at, split = label.partition("@")
+    name, _, split = label.partition("@")
     if world := find_world(name):
         split = split or "test"
         if split not in ("validation", "test"):
@@ -124,7 +131,10 @@ def data_root(label: str) -> tuple[Path, str, str | None]:
     if label == "official":
         return cache_folder() / "benchmarks", "official", None
     if not Path(label).is_dir():
-        raise BadInputError(f"there is no benchmark data '{label}'", remedy="name a folder that holds the suites' folders (docs/ARCHITECTURE.md)")
+        raise BadInputError(
+            f"there is no benchmark data '{label}'",
+            remedy="name a folder that holds the suites' folders (docs/ARCHITECTURE.md)",
+        )
     return Path(label), Path(label).resolve().name, None
 
 
@@ -146,7 +156,11 @@ def run_eval(request: EvalRequest) -> list[dict[str, Any]]:
     """
     root, data_name, world_judge = data_root(request.data)
     suites = [_open_suite(name, root, request) for name in request.suites]
-    judge = _judge(request.judge or world_judge or "openai") if any(suite.benchmark.needs_judge for suite in suites) else None
+    judge = (
+        _judge(request.judge or world_judge or "openai")
+        if any(suite.benchmark.needs_judge for suite in suites)
+        else None
+    )
     by_base: dict[str, list[Target]] = defaultdict(list)
     for target in request.targets:
         by_base[target.base].append(target)
@@ -181,7 +195,10 @@ def _open_suite(name: str, root: Path, request: EvalRequest) -> _Suite:
 def _interned(items: list[Item]) -> list[Item]:
     """Items of one image share one reference to it, so that it is sent to the engine once."""
     seen: dict[Any, Any] = {}
-    return [dataclasses.replace(item, image=seen.setdefault(item.image.path or id(item.image), item.image)) for item in items]
+    return [
+        dataclasses.replace(item, image=seen.setdefault(item.image.path or id(item.image), item.image))
+        for item in items
+    ]
 
 
 def _judge(name: str) -> Judge:
@@ -199,10 +216,19 @@ class _Job:
 
 
 def _evaluate_base(
-    base: str, targets: Sequence[Target], suites: Sequence[_Suite], request: EvalRequest, data_name: str, judge: Judge | None,
+    base: str,
+    targets: Sequence[Target],
+    suites: Sequence[_Suite],
+    request: EvalRequest,
+    data_name: str,
+    judge: Judge | None,
 ) -> list[dict[str, Any]]:
     template = template_hash(load_processor(base))
-    folders = {(target.name, suite.benchmark.name): target.folder / "evals" / f"{suite.benchmark.name}@{data_name}" for target in targets for suite in suites}
+    folders = {
+        (target.name, suite.benchmark.name): target.folder / "evals" / f"{suite.benchmark.name}@{data_name}"
+        for target in targets
+        for suite in suites
+    }
     records = []
     with ExitStack() as stack:
         if request.overwrite:
@@ -224,9 +250,18 @@ def _evaluate_base(
                     assert answer is not None
                     responses[item.id] = answer
                 record, scores = score_suite(
-                    suite.benchmark, suite.items, responses, judge=judge if suite.benchmark.needs_judge else None,
-                    max_unscored=request.max_unscored, of=suite.whole, about={
-                        "target": target.name, "method": target.method, "model": target.model, "data": data_name, "checkpoint": target.fingerprint,
+                    suite.benchmark,
+                    suite.items,
+                    responses,
+                    judge=judge if suite.benchmark.needs_judge else None,
+                    max_unscored=request.max_unscored,
+                    of=suite.whole,
+                    about={
+                        "target": target.name,
+                        "method": target.method,
+                        "model": target.model,
+                        "data": data_name,
+                        "checkpoint": target.fingerprint,
                         "sampling": _sampling(suite).model_dump(),
                         "serving": read_json(folders[key] / "serving.json", "serving record"),
                     },
@@ -240,7 +275,9 @@ def _sampling(suite: _Suite) -> Sampling:
     return Sampling(max_new_tokens=suite.benchmark.max_new_tokens)
 
 
-def _hashes(targets: Sequence[Target], suites: Sequence[_Suite], backend: str, template: str) -> dict[tuple[str, str, str], str]:
+def _hashes(
+    targets: Sequence[Target], suites: Sequence[_Suite], backend: str, template: str
+) -> dict[tuple[str, str, str], str]:
     """Request hash of every (target, suite, item)."""
     images: dict[int, str] = {}
     result = {}
@@ -251,12 +288,17 @@ def _hashes(targets: Sequence[Target], suites: Sequence[_Suite], backend: str, t
             for item in suite.items:
                 image = images.setdefault(id(item.image), "") or item.image.fingerprint()
                 images[id(item.image)] = image
-                result[target.name, suite.benchmark.name, item.id] = request_hash(item, image, sampling, checkpoint, template, backend)
+                result[target.name, suite.benchmark.name, item.id] = request_hash(
+                    item, image, sampling, checkpoint, template, backend
+                )
     return result
 
 
 def _pending(
-    targets: Sequence[Target], suites: Sequence[_Suite], logs: Mapping[tuple[str, str], ResponseLog], hashes: Mapping[tuple[str, str, str], str],
+    targets: Sequence[Target],
+    suites: Sequence[_Suite],
+    logs: Mapping[tuple[str, str], ResponseLog],
+    hashes: Mapping[tuple[str, str, str], str],
 ) -> list[_Job]:
     """What must be generated: each distinct request once, requests of one image together."""
     jobs: dict[str, _Job] = {}

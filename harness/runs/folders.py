@@ -31,6 +31,11 @@ class Run:
         return self.manifest is not None and self.manifest.get("kind") == "align"
 
     @property
+    def base_label(self) -> str:
+        """The base model, as the user named it."""
+        return str(self.manifest["base"]["label"]) if self.manifest else ""
+
+    @property
     def checkpoint(self) -> Path:
         """Its checkpoint folder."""
         return self.path / "checkpoint"
@@ -56,8 +61,11 @@ def latest_aligned(results: Path) -> Run:
     """
     runs = [run for run in list_runs(results) if run.aligned]
     if not runs:
-        raise BadInputError("there is no aligned run to evaluate", where=str(results),
-                            remedy="harness align --method mfpo --model llava-v1.6-7b, or name a model: harness eval --model MODEL")
+        raise BadInputError(
+            "there is no aligned run to evaluate",
+            where=str(results),
+            remedy="harness align --method mfpo --model llava-v1.6-7b, or name a model: harness eval --model MODEL",
+        )
     return runs[-1]
 
 
@@ -73,10 +81,14 @@ def find_run(name: str, results: Path) -> Run:
         if path.is_dir():
             run = open_run(path)
             if run.manifest is None:
-                raise BadInputError(f"the run '{name}' is not complete", where=str(path), remedy="finish it: harness align ... --resume")
+                raise BadInputError(
+                    f"the run '{name}' is not complete", where=str(path), remedy="finish it: harness align ... --resume"
+                )
             return run
     near = get_close_matches(name, [run.name for run in list_runs(results)], n=3, cutoff=0.4)
-    raise BadInputError(f"there is no run '{name}'" + (f"; did you mean {' or '.join(near)}?" if near else ""), where=str(results))
+    raise BadInputError(
+        f"there is no run '{name}'" + (f"; did you mean {' or '.join(near)}?" if near else ""), where=str(results)
+    )
 
 
 def prepare_folder(path: Path, *, resume: bool, overwrite: bool) -> None:
@@ -89,5 +101,9 @@ def prepare_folder(path: Path, *, resume: bool, overwrite: bool) -> None:
         if overwrite:
             shutil.rmtree(path)
         elif not resume:
-            raise BadInputError("the run exists already", where=str(path), remedy="go on with it (--resume), do it again (--overwrite), or take another --name")
+            raise BadInputError(
+                "the run exists already",
+                where=str(path),
+                remedy="go on with it (--resume), do it again (--overwrite), or take another --name",
+            )
     path.mkdir(parents=True, exist_ok=True)

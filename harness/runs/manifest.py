@@ -25,9 +25,17 @@ def surroundings() -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return {
-        "harness": harness.__version__, "commit": _commit(), "python": platform.python_version(), "packages": versions,
-        "hardware": {"machine": platform.machine(), "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), "gpus": _gpus()},
-        "command": ["harness", *sys.argv[1:]], "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+        "harness": harness.__version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "packages": versions,
+        "hardware": {
+            "machine": platform.machine(),
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "gpus": _gpus(),
+        },
+        "command": ["harness", *sys.argv[1:]],
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
     }
 
 
@@ -37,8 +45,12 @@ def _commit() -> str | None:
     if not (root / ".git").exists():
         return None
     try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-        changed = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=root, capture_output=True, text=True, check=True, timeout=10).stdout
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "-uno"], cwd=root, capture_output=True, text=True, check=True, timeout=10
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return None
     return commit + ("+changes" if changed.strip() else "")

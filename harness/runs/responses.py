@@ -46,7 +46,9 @@ class ResponseLog:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise HarnessError("another process is writing these responses", where=str(self.path), remedy="wait for it, or stop it") from None
+            raise HarnessError(
+                "another process is writing these responses", where=str(self.path), remedy="wait for it, or stop it"
+            ) from None
         self._read()
         self._stream = self.path.open("a", encoding="utf-8")
         return self
@@ -70,22 +72,33 @@ class ResponseLog:
                 record = json.loads(line)
                 self._records[record["item"], record["request"]] = record
             except (ValueError, KeyError, TypeError):
-                raise BadInputError("the response log is damaged", where=f"{self.path}:{number}",
-                                    remedy="remove the line, or generate again with --overwrite") from None
+                raise BadInputError(
+                    "the response log is damaged",
+                    where=f"{self.path}:{number}",
+                    remedy="remove the line, or generate again with --overwrite",
+                ) from None
 
     def get(self, item_id: str, request: str) -> Response | None:
         """The answer to this request, if it is there."""
         record = self._records.get((item_id, request))
         if record is None:
             return None
-        return Response(item_id, record["text"], record["finish_reason"], record["prompt_tokens"], record["completion_tokens"])
+        return Response(
+            item_id, record["text"], record["finish_reason"], record["prompt_tokens"], record["completion_tokens"]
+        )
 
     def add(self, item_id: str, request: str, completion: Completion, backend: str, checkpoint: str) -> None:
         """Append an answer. It is on the disk after at most `_SYNC_EVERY` answers, or when the log is closed."""
         record = {
-            "item": item_id, "request": request, "text": completion.text, "finish_reason": completion.finish_reason,
-            "prompt_tokens": completion.prompt_tokens, "completion_tokens": completion.completion_tokens, "backend": backend,
-            "checkpoint": checkpoint, "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+            "item": item_id,
+            "request": request,
+            "text": completion.text,
+            "finish_reason": completion.finish_reason,
+            "prompt_tokens": completion.prompt_tokens,
+            "completion_tokens": completion.completion_tokens,
+            "backend": backend,
+            "checkpoint": checkpoint,
+            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
         }
         self._records[item_id, request] = record
         self._stream.write(json.dumps(record, ensure_ascii=False) + "\n")

@@ -29,19 +29,30 @@ def check_coverage(items: Sequence[Item], responses: Mapping[str, Response], all
     known = {item.id for item in items}
     extra = [name for name in responses if name not in known]
     if extra:
-        raise BadInputError(f"{len(extra)} responses belong to no item: {', '.join(extra[:_NAMED])}", remedy="remove them, or give the right questions")
+        raise BadInputError(
+            f"{len(extra)} responses belong to no item: {', '.join(extra[:_NAMED])}",
+            remedy="remove them, or give the right questions",
+        )
     missing = [item.id for item in items if item.id not in responses]
     if missing and not allow_partial:
-        raise BadInputError(f"{len(missing)} of {len(items)} items have no response: {', '.join(missing[:_NAMED])}",
-                            remedy="add them, or score what is there with --allow-partial")
+        raise BadInputError(
+            f"{len(missing)} of {len(items)} items have no response: {', '.join(missing[:_NAMED])}",
+            remedy="add them, or score what is there with --allow-partial",
+        )
     if len(missing) == len(items):
         raise BadInputError("no item has a response")
     return [item for item in items if item.id in responses]
 
 
 def score_suite(
-    benchmark: Benchmark, items: Sequence[Item], responses: Mapping[str, Response], *, judge: Judge | None = None,
-    max_unscored: float = 0.01, of: int | None = None, about: Mapping[str, Any] | None = None,
+    benchmark: Benchmark,
+    items: Sequence[Item],
+    responses: Mapping[str, Response],
+    *,
+    judge: Judge | None = None,
+    max_unscored: float = 0.01,
+    of: int | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], list[SampleScore]]:
     """Score, aggregate, and put an interval on every metric.
 
@@ -64,36 +75,63 @@ def score_suite(
     unscored = [score for score in scores if score.unscored is not None]
     if len(unscored) > max_unscored * len(scores):
         first = unscored[0]
-        raise HarnessError(f"{len(unscored)} of {len(scores)} items could not be scored; first: {first.unscored}", where=f"{benchmark.name}, item {first.item_id}",
-                           remedy=f"mend the cause, or allow it: --max-unscored {math.ceil(100 * len(unscored) / len(scores)) / 100}")
+        raise HarnessError(
+            f"{len(unscored)} of {len(scores)} items could not be scored; first: {first.unscored}",
+            where=f"{benchmark.name}, item {first.item_id}",
+            remedy=f"mend the cause, or allow it: --max-unscored {math.ceil(100 * len(unscored) / len(scores)) / 100}",
+        )
     counts = Counts.of(scores)
     if not counts.clusters:
         raise HarnessError("no item could be scored", where=benchmark.name)
     totals = counts.totals()
-    values, bounds, official = benchmark.aggregate(totals), intervals(counts, benchmark.aggregate), benchmark.official(totals) | benchmark.official_of(scores)
+    values, bounds, official = (
+        benchmark.aggregate(totals),
+        intervals(counts, benchmark.aggregate),
+        benchmark.official(totals) | benchmark.official_of(scores),
+    )
     metrics = {}
     for spec in benchmark.metrics:
         value = float(values[spec.id])
         metrics[spec.id] = {
-            "value": value if math.isfinite(value) else None, "official": official.get(spec.id), "ci": bounds.get(spec.id),
-            "higher_is_better": spec.higher_is_better, "title": spec.title, "unit": spec.unit, "headline": spec.headline,
+            "value": value if math.isfinite(value) else None,
+            "official": official.get(spec.id),
+            "ci": bounds.get(spec.id),
+            "higher_is_better": spec.higher_is_better,
+            "title": spec.title,
+            "unit": spec.unit,
+            "headline": spec.headline,
         }
     record = {
-        "suite": benchmark.name, "title": benchmark.title, "variant": benchmark.variant, "n": len(scores) - len(unscored), "of": of or len(scores),
-        "unscored": len(unscored), "judge": judge.provenance() if judge else None, "settings": benchmark.settings.model_dump(mode="json"),
-        "provenance": benchmark.provenance(), **(about or {}), "metrics": metrics,
+        "suite": benchmark.name,
+        "title": benchmark.title,
+        "variant": benchmark.variant,
+        "n": len(scores) - len(unscored),
+        "of": of or len(scores),
+        "unscored": len(unscored),
+        "judge": judge.provenance() if judge else None,
+        "settings": benchmark.settings.model_dump(mode="json"),
+        "provenance": benchmark.provenance(),
+        **(about or {}),
+        "metrics": metrics,
     }
     return record, scores
 
 
-def item_rows(items: Sequence[Item], responses: Mapping[str, Response], scores: Sequence[SampleScore]) -> list[dict[str, Any]]:
+def item_rows(
+    items: Sequence[Item], responses: Mapping[str, Response], scores: Sequence[SampleScore]
+) -> list[dict[str, Any]]:
     """One JSON-able row an item: question, answer, counts, mentions with verdicts."""
     by_id = {item.id: item for item in items}
     return [
         {
-            "item": score.item_id, "group": score.group, "prompt": by_id[score.item_id].prompt, "text": responses[score.item_id].text,
-            "counts": dict(score.counts), "evidence": [dataclasses.asdict(one) for one in score.evidence],
-            "details": dict(score.details), "unscored": score.unscored,
+            "item": score.item_id,
+            "group": score.group,
+            "prompt": by_id[score.item_id].prompt,
+            "text": responses[score.item_id].text,
+            "counts": dict(score.counts),
+            "evidence": [dataclasses.asdict(one) for one in score.evidence],
+            "details": dict(score.details),
+            "unscored": score.unscored,
         }
         for score in scores
     ]

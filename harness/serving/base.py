@@ -65,7 +65,9 @@ class Backend(ABC):
     name: ClassVar[str]
     Settings: ClassVar[type[BackendSettings]] = BackendSettings
 
-    def __init__(self, base: Path, adapters: Mapping[str, Path] | None = None, settings: BackendSettings | None = None) -> None:
+    def __init__(
+        self, base: Path, adapters: Mapping[str, Path] | None = None, settings: BackendSettings | None = None
+    ) -> None:
         self.base, self.adapters = base, dict(adapters or {})
         self.settings = settings or self.Settings()
 
@@ -98,5 +100,7 @@ class Backend(ABC):
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()

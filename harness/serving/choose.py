@@ -18,7 +18,9 @@ def choose_backend(name: str | None = None) -> type[Backend]:
     if name is not None:
         backend: type[Backend] = registry.load("backends", name)
         if reason := backend.missing():
-            raise BadInputError(f"the backend '{name}' cannot run here: {reason}", remedy="make setup, or leave --backend out")
+            raise BadInputError(
+                f"the backend '{name}' cannot run here: {reason}", remedy="make setup, or leave --backend out"
+            )
         return backend
     vllm: type[Backend] = registry.load("backends", "vllm")
     if (reason := vllm.missing()) is None:

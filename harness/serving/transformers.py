@@ -27,7 +27,9 @@ class TransformersBackend(Backend):
     Settings = TransformersSettings
     settings: TransformersSettings
 
-    def __init__(self, base: Path, adapters: Mapping[str, Path] | None = None, settings: BackendSettings | None = None) -> None:
+    def __init__(
+        self, base: Path, adapters: Mapping[str, Path] | None = None, settings: BackendSettings | None = None
+    ) -> None:
         super().__init__(base, adapters, settings)
         self.model: Any = None
 
@@ -63,7 +65,9 @@ class TransformersBackend(Backend):
         import torch
 
         texts = [prompt_text(self.processor, request.prompt) for request in block]
-        inputs = self.processor(text=texts, images=[request.image.open() for request in block], padding=True, return_tensors="pt").to(self.model.device)
+        inputs = self.processor(
+            text=texts, images=[request.image.open() for request in block], padding=True, return_tensors="pt"
+        ).to(self.model.device)
         options: dict[str, Any] = {"max_new_tokens": sampling.max_new_tokens, "do_sample": sampling.temperature > 0}
         if sampling.temperature > 0:
             options |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
@@ -78,8 +82,12 @@ class TransformersBackend(Backend):
             stop = next((position for position, token in enumerate(row) if token in ends), None)
             tokens = row[:stop] if stop is not None else row
             yield Completion(
-                request.id, target, tokenizer.decode(tokens, skip_special_tokens=True).strip(), "length" if stop is None else "stop",
-                int(mask.sum()), len(tokens) + (stop is not None),
+                request.id,
+                target,
+                tokenizer.decode(tokens, skip_special_tokens=True).strip(),
+                "length" if stop is None else "stop",
+                int(mask.sum()),
+                len(tokens) + (stop is not None),
             )
 
     def _selected(self, target: str) -> Any:
@@ -103,8 +111,13 @@ class TransformersBackend(Backend):
         """Version, device and type; says that it is the fallback."""
         import transformers
 
-        return {"backend": self.name, "note": "fallback: vLLM was not used", "distribution": f"transformers {transformers.__version__}",
-                "device": str(self.model.device) if self.model is not None else None, "settings": self.settings.model_dump()}
+        return {
+            "backend": self.name,
+            "note": "fallback: vLLM was not used",
+            "distribution": f"transformers {transformers.__version__}",
+            "device": str(self.model.device) if self.model is not None else None,
+            "settings": self.settings.model_dump(),
+        }
 
 
 def _blocks(rows: Iterable[Request], size: int) -> Iterator[list[Request]]:

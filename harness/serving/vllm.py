@@ -57,7 +57,9 @@ class VllmBackend(Backend):
     Settings = VllmSettings
     settings: VllmSettings
 
-    def __init__(self, base: Path, adapters: Mapping[str, Path] | None = None, settings: BackendSettings | None = None) -> None:
+    def __init__(
+        self, base: Path, adapters: Mapping[str, Path] | None = None, settings: BackendSettings | None = None
+    ) -> None:
         super().__init__(base, adapters, settings)
         self._process: subprocess.Popen[str] | None = None
         self._log: IO[str] | None = None
@@ -72,16 +74,26 @@ class VllmBackend(Backend):
 
     def start(self) -> None:
         """Start the engine process and wait until the model is loaded and every adapter was seen to change the answers."""
-        ranks = [int(read_json(folder / "adapter_config.json", "adapter configuration")["r"]) for folder in self.adapters.values()]
+        ranks = [
+            int(read_json(folder / "adapter_config.json", "adapter configuration")["r"])
+            for folder in self.adapters.values()
+        ]
         order = {
-            "base": str(self.base), "adapters": {name: str(Path(folder).resolve()) for name, folder in self.adapters.items()},
-            "max_lora_rank": max(ranks, default=0), **self.settings.model_dump(),
+            "base": str(self.base),
+            "adapters": {name: str(Path(folder).resolve()) for name, folder in self.adapters.items()},
+            "max_lora_rank": max(ranks, default=0),
+            **self.settings.model_dump(),
         }
         self._log = tempfile.NamedTemporaryFile("w+", prefix="vllm-", suffix=".log", delete=False)  # noqa: SIM115 (lives as long as the engine)
         with console.status(f"starting vLLM with {Path(self.base).name} and {len(self.adapters)} adapters"):
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "harness.serving.vllm_worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
-                text=True, encoding="utf-8", env=torchvision_shim.child_environment(),
+                [sys.executable, "-m", "harness.serving.vllm_worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                text=True,
+                encoding="utf-8",
+                env=torchvision_shim.child_environment(),
             )
             self._send(order)
             self._info = self._receive(START_TIMEOUT_S)
@@ -144,8 +156,13 @@ class VllmBackend(Backend):
         lines = Path(self._log.name).read_text(encoding="utf-8", errors="replace").splitlines()
         telling = [line for line in lines if "Error" in line or "error:" in line][-3:] or lines[-3:]
         code = self._process.poll()
-        return HarnessError(f"vLLM: {problem}" + (f" with code {code}" if code is not None else "") + (": " + " | ".join(line[-300:] for line in telling) if telling else ""),
-                            where=self._log.name, remedy="see that log, or take the other backend: --backend transformers")
+        return HarnessError(
+            f"vLLM: {problem}"
+            + (f" with code {code}" if code is not None else "")
+            + (": " + " | ".join(line[-300:] for line in telling) if telling else ""),
+            where=self._log.name,
+            remedy="see that log, or take the other backend: --backend transformers",
+        )
 
     def close(self) -> None:
         """End the engine's process; its log is removed if it ended well."""
@@ -165,4 +182,9 @@ class VllmBackend(Backend):
 
     def provenance(self) -> dict[str, Any]:
         """Version, device, type and flags of the engine."""
-        return {"backend": self.name, "distribution": distribution(), **self._info, "settings": self.settings.model_dump(exclude_none=True)}
+        return {
+            "backend": self.name,
+            "distribution": distribution(),
+            **self._info,
+            "settings": self.settings.model_dump(exclude_none=True),
+        }

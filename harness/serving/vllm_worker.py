@@ -25,7 +25,7 @@ def main() -> int:
     try:
         engine = Engine(order)
         engine.check_adapters()
-    except Exception as error:  # noqa: BLE001 (whatever it is, the parent must be told in one line)
+    except Exception as error:
         _say(answers, {"error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:600]})
         raise
     _say(answers, engine.info)
@@ -72,11 +72,19 @@ class Engine:
             cpu_lora.apply()
 
         self.processor = load_processor(order["base"])
-        self.adapters = {name: LoRARequest(name, number + 1, folder) for number, (name, folder) in enumerate(order["adapters"].items())}
+        self.adapters = {
+            name: LoRARequest(name, number + 1, folder)
+            for number, (name, folder) in enumerate(order["adapters"].items())
+        }
         dtype = order["dtype"] if order["dtype"] != "auto" or gpu else "float32"
         options: dict[str, Any] = {
-            "model": order["base"], "dtype": dtype, "max_num_seqs": order["max_num_seqs"], "limit_mm_per_prompt": {"image": 1},
-            "disable_log_stats": True, "enforce_eager": not gpu, "tensor_parallel_size": order["tensor_parallel_size"],
+            "model": order["base"],
+            "dtype": dtype,
+            "max_num_seqs": order["max_num_seqs"],
+            "limit_mm_per_prompt": {"image": 1},
+            "disable_log_stats": True,
+            "enforce_eager": not gpu,
+            "tensor_parallel_size": order["tensor_parallel_size"],
         }
         if gpu:
             options["gpu_memory_utilization"] = order["gpu_memory_utilization"]
@@ -98,11 +106,16 @@ class Engine:
 
         sampling = row["sampling"]
         parameters = SamplingParams(
-            temperature=sampling["temperature"], top_p=sampling["top_p"], max_tokens=sampling["max_new_tokens"],
-            seed=sampling["seed"] if sampling["temperature"] else None, logprobs=logprobs,
+            temperature=sampling["temperature"],
+            top_p=sampling["top_p"],
+            max_tokens=sampling["max_new_tokens"],
+            seed=sampling["seed"] if sampling["temperature"] else None,
+            logprobs=logprobs,
         )
         prompt = {"prompt": prompt_text(self.processor, row["prompt"]), "multi_modal_data": {"image": picture}}
-        self.engine.add_request(json.dumps([row["target"], row["id"]]), prompt, parameters, lora_request=self.adapters.get(row["target"]))
+        self.engine.add_request(
+            json.dumps([row["target"], row["id"]]), prompt, parameters, lora_request=self.adapters.get(row["target"])
+        )
 
     def finished(self) -> Iterator[Any]:
         """Step once; yield the requests that it finished."""
@@ -120,16 +133,22 @@ class Engine:
         sampling = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 4, "seed": 0}
         for target in ("base", *self.adapters):
             for number, probe in enumerate(PROBES):
-                self.add({"id": str(number), "target": target, "prompt": probe, "sampling": sampling}, picture, logprobs=1)
+                self.add(
+                    {"id": str(number), "target": target, "prompt": probe, "sampling": sampling}, picture, logprobs=1
+                )
         seen: dict[str, list[Any]] = {}
         while self.engine.has_unfinished_requests():
             for output in self.finished():
                 target, number = json.loads(output.request_id)
                 answer = output.outputs[0]
-                seen.setdefault(target, []).append((number, tuple(answer.token_ids), round(float(answer.cumulative_logprob or 0), 4)))
+                seen.setdefault(target, []).append(
+                    (number, tuple(answer.token_ids), round(float(answer.cumulative_logprob or 0), 4))
+                )
         for name in self.adapters:
             if sorted(seen[name]) == sorted(seen["base"]):
-                raise RuntimeError(f"the adapter '{name}' changes nothing: vLLM does not apply it, or it was not trained")
+                raise RuntimeError(
+                    f"the adapter '{name}' changes nothing: vLLM does not apply it, or it was not trained"
+                )
 
     def run(self, arrived: queue.Queue[dict[str, Any] | None], answers: IO[str]) -> None:
         """Take requests as they come and write answers as they finish, until the input ends."""
@@ -151,10 +170,17 @@ class Engine:
                 target, name = json.loads(output.request_id)
                 answer = output.outputs[0]
                 reason = answer.finish_reason if answer.finish_reason in ("stop", "length") else "unknown"
-                _say(answers, {
-                    "id": name, "target": target, "text": answer.text.strip(), "finish_reason": reason,
-                    "prompt_tokens": len(output.prompt_token_ids), "completion_tokens": len(answer.token_ids),
-                })
+                _say(
+                    answers,
+                    {
+                        "id": name,
+                        "target": target,
+                        "text": answer.text.strip(),
+                        "finish_reason": reason,
+                        "prompt_tokens": len(output.prompt_token_ids),
+                        "completion_tokens": len(answer.token_ids),
+                    },
+                )
 
 
 if __name__ == "__main__":

@@ -12,14 +12,19 @@ from typing import Any
 from harness.serving.base import Completion, Request
 from harness.types import ImageRef
 
-
 WINDOW_IMAGES = 512
 """Images that both sides remember; an older one is sent again. Requests of one image come together, so that is rare."""
 
 
 def request_to_json(request: Request, image_key: str) -> dict[str, Any]:
     """A request; the image is sent once under its key."""
-    return {"id": request.id, "target": request.target, "prompt": request.prompt, "image": image_key, "sampling": request.sampling.model_dump()}
+    return {
+        "id": request.id,
+        "target": request.target,
+        "prompt": request.prompt,
+        "image": image_key,
+        "sampling": request.sampling.model_dump(),
+    }
 
 
 def image_to_json(image: ImageRef) -> dict[str, str]:
@@ -39,6 +44,10 @@ def image_from_json(value: dict[str, str]) -> ImageRef:
 def completion_from_json(value: dict[str, Any]) -> Completion:
     """An answer."""
     return Completion(
-        id=value["id"], target=value["target"], text=value["text"], finish_reason=value["finish_reason"],
-        prompt_tokens=value["prompt_tokens"], completion_tokens=value["completion_tokens"],
+        id=value["id"],
+        target=value["target"],
+        text=value["text"],
+        finish_reason=value["finish_reason"],
+        prompt_tokens=value["prompt_tokens"],
+        completion_tokens=value["completion_tokens"],
     )

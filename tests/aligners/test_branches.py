@@ -27,16 +27,25 @@ def picture(seed: int, size: tuple[int, int]) -> ImageRef:
     from PIL import Image
 
     stream = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).save(stream, "PNG")
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).save(
+        stream, "PNG"
+    )
     return ImageRef(data=stream.getvalue(), name=f"picture {seed}")
 
 
 def examples(size: tuple[int, int] = (72, 72)) -> list[PreferenceExample]:
-    said = [("There is a red dog on the left.", "There is a red dog and a cat."), ("We see a cup.", "We see a cup in the middle. There is also a fork."),
-            ("The image shows a boat and a bird.", "The image shows a boat.")]
+    said = [
+        ("There is a red dog on the left.", "There is a red dog and a cat."),
+        ("We see a cup.", "We see a cup in the middle. There is also a fork."),
+        ("The image shows a boat and a bird.", "The image shows a boat."),
+    ]
     return [
-        PreferenceExample(str(n), "what is this" if n else "Describe this image.", {"original": picture(n, size), "rejected": picture(50 + n, size)},
-                          {"chosen": chosen, "rejected": rejected})
+        PreferenceExample(
+            str(n),
+            "what is this" if n else "Describe this image.",
+            {"original": picture(n, size), "rejected": picture(50 + n, size)},
+            {"chosen": chosen, "rejected": rejected},
+        )
         for n, (chosen, rejected) in enumerate(said)
     ]
 
@@ -62,15 +71,24 @@ def parts(request: pytest.FixtureRequest) -> tuple[Any, Any, list[EncodedExample
     return model, processor, [encoder.encode(row) for row in rows]
 
 
-def loss_and_gradient(parts: tuple[Any, Any, list[EncodedExample]], rows: list[EncodedExample], savings: Savings) -> tuple[torch.Tensor, torch.Tensor]:
+def loss_and_gradient(
+    parts: tuple[Any, Any, list[EncodedExample]], rows: list[EncodedExample], savings: Savings
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Per-example MFPO loss against a constant reference, and the gradient of its sum at one projection of every layer."""
     model, processor, _ = parts
     policy = Policy(model, processor, "full", LoraSettings(), savings, bfloat16=False)
     policy.keep_features(image for one in rows for image in one.images.values())
     logps = policy.logps(collate(rows, BRANCHES, processor.tokenizer.pad_token_id, savings.shared_prefix))
-    reference = {name: type(one)(one.sums.detach() - 1, one.tokens.detach() - 1 / one.mask.sum(-1, keepdim=True), one.mask, None) for name, one in logps.items()}
+    reference = {
+        name: type(one)(one.sums.detach() - 1, one.tokens.detach() - 1 / one.mask.sum(-1, keepdim=True), one.mask, None)
+        for name, one in logps.items()
+    }
     loss = MFPO().loss(logps, reference).per_example
-    weights = [value for name, value in model.named_parameters() if name.endswith("self_attn.q_proj.weight") and "language_model" in name]
+    weights = [
+        value
+        for name, value in model.named_parameters()
+        if name.endswith("self_attn.q_proj.weight") and "language_model" in name
+    ]
     gradient = torch.cat([one.flatten() for one in torch.autograd.grad(loss.sum(), weights)])
     return loss.detach(), gradient
 
@@ -133,9 +151,16 @@ def test_known_spans_mark_tokens() -> None:
     _, processor = tiny_parts()
     text = "There is a red dog on the left."
     start = text.index("dog")
-    row = PreferenceExample("x", "what is this", {"original": picture(1, (72, 72))}, {"chosen": text, "rejected": "We see a cup."},
-                            {"chosen": ((start, start + 3),), "rejected": ()})
+    row = PreferenceExample(
+        "x",
+        "what is this",
+        {"original": picture(1, (72, 72))},
+        {"chosen": text, "rejected": "We see a cup."},
+        {"chosen": ((start, start + 3),), "rejected": ()},
+    )
     encoded = Encoder(processor, [CHOSEN, REJECTED], 512, corrections=True).encode(row)
-    marked = [token for token, mark in zip(encoded.responses["chosen"], encoded.corrected["chosen"], strict=True) if mark]
+    marked = [
+        token for token, mark in zip(encoded.responses["chosen"], encoded.corrected["chosen"], strict=True) if mark
+    ]
     assert processor.tokenizer.decode(marked).strip() == "dog"
     assert not any(encoded.corrected["rejected"])

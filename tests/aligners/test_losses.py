@@ -48,7 +48,11 @@ def gradients(loss: torch.Tensor, policy: dict[str, BranchLogps]) -> list[torch.
 def ratios(policy: dict[str, BranchLogps], reference: dict[str, BranchLogps], row: int) -> dict[str, float]:
     """Sum of log-ratios, token by token, in Python."""
     return {
-        name: sum(float(one.tokens[row, k] - reference[name].tokens[row, k]) for k in range(one.mask.shape[1]) if one.mask[row, k])
+        name: sum(
+            float(one.tokens[row, k] - reference[name].tokens[row, k])
+            for k in range(one.mask.shape[1])
+            if one.mask[row, k]
+        )
         for name, one in policy.items()
     }
 
@@ -89,7 +93,10 @@ def test_rlhfv() -> None:
         return above / below
 
     for row in range(5):
-        r = {name: likelihood(one.tokens, one, row) - likelihood(reference[name].tokens, one, row) for name, one in policy.items()}
+        r = {
+            name: likelihood(one.tokens, one, row) - likelihood(reference[name].tokens, one, row)
+            for name, one in policy.items()
+        }
         assert float(loss[row]) == pytest.approx(sigmoid_loss(beta * (r["chosen"] - r["rejected"])), abs=1e-6)
     chosen = policy["chosen"]
     found = gradients(loss, policy)[0]
@@ -102,22 +109,35 @@ def test_rlhfv() -> None:
 def test_mfpo() -> None:
     beta, image, margin, delta = 0.2, 0.7, 1.5, 0.4
     policy, reference = both(("chosen", "rejected", "image_rejected"))
-    result = MFPO(MFPOSettings(beta=beta, lambda_image=image, lambda_margin=margin, delta=delta)).loss(policy, reference)
+    result = MFPO(MFPOSettings(beta=beta, lambda_image=image, lambda_margin=margin, delta=delta)).loss(
+        policy, reference
+    )
     for row in range(5):
         r = {name: beta * value for name, value in ratios(policy, reference, row).items()}
-        expected = sigmoid_loss(r["chosen"] - r["rejected"]) + image * sigmoid_loss(r["chosen"] - r["image_rejected"]) + margin * sigmoid_loss(r["chosen"] - delta)
+        expected = (
+            sigmoid_loss(r["chosen"] - r["rejected"])
+            + image * sigmoid_loss(r["chosen"] - r["image_rejected"])
+            + margin * sigmoid_loss(r["chosen"] - delta)
+        )
         assert float(result.per_example[row]) == pytest.approx(expected, abs=1e-6)
     chosen, rejected, noisy = gradients(result.per_example, policy)
     for row in range(5):
         r = {name: beta * value for name, value in ratios(policy, reference, row).items()}
-        slopes = [beta / (1 + math.exp(r["chosen"] - r["rejected"])), image * beta / (1 + math.exp(r["chosen"] - r["image_rejected"])),
-                  margin * beta / (1 + math.exp(r["chosen"] - delta))]
+        slopes = [
+            beta / (1 + math.exp(r["chosen"] - r["rejected"])),
+            image * beta / (1 + math.exp(r["chosen"] - r["image_rejected"])),
+            margin * beta / (1 + math.exp(r["chosen"] - delta)),
+        ]
         torch.testing.assert_close(chosen[row], torch.full_like(chosen[row], -sum(slopes)), **TOLERANCE)
         torch.testing.assert_close(rejected[row], torch.full_like(rejected[row], slopes[0]), **TOLERANCE)
         torch.testing.assert_close(noisy[row], torch.full_like(noisy[row], slopes[1]), **TOLERANCE)
 
 
-@pytest.mark.parametrize(("aligner", "expected"), [(DPO(), 1), (RLHFV(), 1), (MFPO(), 3)], ids=lambda value: getattr(value, "name", str(value)))
+@pytest.mark.parametrize(
+    ("aligner", "expected"),
+    [(DPO(), 1), (RLHFV(), 1), (MFPO(), 3)],
+    ids=lambda value: getattr(value, "name", str(value)),
+)
 def test_at_the_start_every_reward_is_zero(aligner: DPO, expected: int) -> None:
     policy, _ = both(tuple(one.name for one in aligner.branches))
     loss = aligner.loss(policy, policy).per_example

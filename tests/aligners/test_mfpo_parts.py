@@ -26,7 +26,14 @@ def png(values: np.ndarray) -> bytes:
 
 def example(name: str, said: str, regions: tuple[Region, ...]) -> PreferenceExample:
     values = np.random.default_rng(len(name)).integers(0, 256, (40, 60, 3), dtype=np.uint8)
-    return PreferenceExample(name, "Describe this image.", {"original": ImageRef(data=png(values))}, {"chosen": said, "rejected": "A cup."}, None, regions)
+    return PreferenceExample(
+        name,
+        "Describe this image.",
+        {"original": ImageRef(data=png(values))},
+        {"chosen": said, "rejected": "A cup."},
+        None,
+        regions,
+    )
 
 
 def test_rank_of_two_topics_by_hand() -> None:
@@ -55,7 +62,9 @@ def test_topics_are_shared_lemmas() -> None:
 
 
 def test_keywords_are_things_and_not_colours_or_the_image() -> None:
-    found = keywords("The image shows two red dogs on the left and a dining table. The dogs sleep.", 5, pipeline("blank"))
+    found = keywords(
+        "The image shows two red dogs on the left and a dining table. The dogs sleep.", 5, pipeline("blank")
+    )
     assert {"dog", "table"} <= {lemma for keyword in found for lemma in keyword.lemmas}
     assert not {"image", "red", "left", "show"} & {lemma for keyword in found for lemma in keyword.lemmas}
 
@@ -79,8 +88,10 @@ def test_noise_is_inside_the_mask_only_and_has_the_schedules_statistics() -> Non
 
 
 def test_generator_keeps_what_is_outside_the_named_boxes(tmp_path: Path) -> None:
-    rows = [example("a", "A red dog.", (Region("dog", (10, 5, 30, 25)), Region("cup", (35, 5, 55, 25)))),
-            example("bb", "A boat.", (Region("dog", (10, 5, 30, 25)),))]
+    rows = [
+        example("a", "A red dog.", (Region("dog", (10, 5, 30, 25)), Region("cup", (35, 5, 55, 25)))),
+        example("bb", "A boat.", (Region("dog", (10, 5, 30, 25)),)),
+    ]
     made, notes = generate(rows, ImagePreferenceSettings(step=900), PrepareContext(tmp_path, 0))
     assert (notes["regions"], notes["whole-image"], notes["source"]) == (1, 1, "dataset")
     before, after = (np.asarray(made[0].images[name].open()) for name in ("original", "rejected"))
@@ -89,7 +100,9 @@ def test_generator_keeps_what_is_outside_the_named_boxes(tmp_path: Path) -> None
     mask[5:25, 10:30] = True
     assert not changed[~mask].any()
     assert changed[mask].mean() > 0.9
-    assert (np.asarray(made[1].images["rejected"].open()) != np.asarray(made[1].images["original"].open())).any(-1).mean() > 0.9
+    assert (np.asarray(made[1].images["rejected"].open()) != np.asarray(made[1].images["original"].open())).any(
+        -1
+    ).mean() > 0.9
     kept = pq.read_table(notes["kept_in"]).to_pylist()
     assert kept[0]["keywords"] and kept[0]["boxes"] == [[10, 5, 30, 25]] and kept[0]["step"] == 900
     again, _ = generate(rows, ImagePreferenceSettings(step=900), PrepareContext(tmp_path, 0))
@@ -97,13 +110,19 @@ def test_generator_keeps_what_is_outside_the_named_boxes(tmp_path: Path) -> None
 
 
 def test_a_label_of_two_words_is_found_whatever_its_lemmas_are(tmp_path: Path) -> None:
-    rows = [example("a", "A dining table.", (Region("dining table", (10, 5, 30, 25)),)), example("bb", "Two tables.", (Region("dining table", (1, 5, 30, 25)),))]
+    rows = [
+        example("a", "A dining table.", (Region("dining table", (10, 5, 30, 25)),)),
+        example("bb", "Two tables.", (Region("dining table", (1, 5, 30, 25)),)),
+    ]
     _, notes = generate(rows, ImagePreferenceSettings(), PrepareContext(tmp_path, 0))
     assert notes["regions"] == 2
 
 
 def test_nothing_found_can_be_dropped_and_is_counted(tmp_path: Path) -> None:
-    rows = [example("a", "A red dog.", (Region("dog", (10, 5, 30, 25)),)), example("bb", "A boat.", (Region("dog", (10, 5, 30, 25)),))]
+    rows = [
+        example("a", "A red dog.", (Region("dog", (10, 5, 30, 25)),)),
+        example("bb", "A boat.", (Region("dog", (10, 5, 30, 25)),)),
+    ]
     made, notes = generate(rows, ImagePreferenceSettings(on_nothing="drop"), PrepareContext(tmp_path, 0))
     assert [one.id for one in made] == ["a"]
     assert notes["dropped"] == 1
@@ -113,8 +132,11 @@ def test_detector_and_segmenter_of_the_real_architectures_run(tmp_path: Path) ->
     from tests.tiny_detectors import tiny_grounding_dino, tiny_sam
 
     settings = ImagePreferenceSettings(
-        regions="grounding-dino+sam", detector=str(tiny_grounding_dino(tmp_path / "dino")), segmenter=str(tiny_sam(tmp_path / "sam")),
-        box_threshold=0.01, text_threshold=0.01,
+        regions="grounding-dino+sam",
+        detector=str(tiny_grounding_dino(tmp_path / "dino")),
+        segmenter=str(tiny_sam(tmp_path / "sam")),
+        box_threshold=0.01,
+        text_threshold=0.01,
     )
     made, notes = generate([example("a", "A red dog.", ())], settings, PrepareContext(tmp_path, 0))
     assert notes["source"] == "grounding-dino+sam"
@@ -125,7 +147,11 @@ def test_detector_and_segmenter_of_the_real_architectures_run(tmp_path: Path) ->
 def test_stages_are_cut_by_entropy_easy_first() -> None:
     rows = [example(name, "A dog.", ()) for name in ("a", "b", "c", "d", "e", "f")]
     stages = split_by_difficulty(rows, [0.5, 0.1, 0.9, 0.3, 0.7, 0.2], StageSettings())
-    assert [(stage.name, [one.id for one in stage.examples]) for stage in stages] == [("easy", ["b", "f"]), ("medium", ["d", "a"]), ("hard", ["e", "c"])]
+    assert [(stage.name, [one.id for one in stage.examples]) for stage in stages] == [
+        ("easy", ["b", "f"]),
+        ("medium", ["d", "a"]),
+        ("hard", ["e", "c"]),
+    ]
     uneven = split_by_difficulty(rows, [0.5, 0.1, 0.9, 0.3, 0.7, 0.2], StageSettings(count=2, borders=(0.5,)))
     assert [len(stage.examples) for stage in uneven] == [3, 3]
     with pytest.raises(ValueError, match="rising borders"):

@@ -25,21 +25,42 @@ def png(seed: int = 0) -> bytes:
 
 
 def rlaif(number: int, **changes: Any) -> dict[str, Any]:
-    row = {"ds_name": "set", "image": {"bytes": png(number), "path": f"{number}.png"}, "question": "What is it?", "chosen": "A dog.", "rejected": "A cat.",
-           "origin_dataset": "origin", "origin_split": "{}", "idx": number, "image_path": f"{number}.png"}
+    row = {
+        "ds_name": "set",
+        "image": {"bytes": png(number), "path": f"{number}.png"},
+        "question": "What is it?",
+        "chosen": "A dog.",
+        "rejected": "A cat.",
+        "origin_dataset": "origin",
+        "origin_split": "{}",
+        "idx": number,
+        "image_path": f"{number}.png",
+    }
     return row | changes
 
 
 def jsonl(path: Path, rows: list[Any]) -> str:
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8")
+    path.write_text(
+        "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8"
+    )
     return str(path)
 
 
 def test_rlaif_v(tmp_path: Path) -> None:
-    pq.write_table(pa.Table.from_pylist([rlaif(1, objects=None), rlaif(2, objects=[{"label": "dog", "box": [0.0, 0.0, 4.0, 4.0]}])]), tmp_path / "a.parquet")
+    pq.write_table(
+        pa.Table.from_pylist(
+            [rlaif(1, objects=None), rlaif(2, objects=[{"label": "dog", "box": [0.0, 0.0, 4.0, 4.0]}])]
+        ),
+        tmp_path / "a.parquet",
+    )
     found = read_preferences(str(tmp_path))
     first, second = found.examples
-    assert (first.id, first.prompt, dict(first.responses), first.source) == ("1", "What is it?", {"chosen": "A dog.", "rejected": "A cat."}, "origin")
+    assert (first.id, first.prompt, dict(first.responses), first.source) == (
+        "1",
+        "What is it?",
+        {"chosen": "A dog.", "rejected": "A cat."},
+        "origin",
+    )
     assert first.images["original"].open().size == (8, 8)
     assert first.corrections is None
     assert second.regions[0].label == "dog"
@@ -47,7 +68,11 @@ def test_rlaif_v(tmp_path: Path) -> None:
 
 def test_rlhf_v_has_its_texts_in_json(tmp_path: Path) -> None:
     said = {"question": "What is it?", "chosen": "A dog.", "rejected": "A cat."}
-    row = {key: value for key, value in rlaif(1).items() if key not in said} | {"text": json.dumps(said), "chosen_spans": [[2, 5]], "rejected_spans": [[2, 5]]}
+    row = {key: value for key, value in rlaif(1).items() if key not in said} | {
+        "text": json.dumps(said),
+        "chosen_spans": [[2, 5]],
+        "rejected_spans": [[2, 5]],
+    }
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "a.parquet")
     (example,) = read_preferences(str(tmp_path / "a.parquet")).examples
     assert dict(example.responses) == {"chosen": "A dog.", "rejected": "A cat."}
@@ -57,7 +82,15 @@ def test_rlhf_v_has_its_texts_in_json(tmp_path: Path) -> None:
 def test_plain_jsonl_with_files_and_base64(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(png())
     inline = base64.b64encode(png(1)).decode()
-    rows = [{"image": "x.png", "prompt": "p", "chosen": "a", "rejected": "b", "rejected_image": f"data:image/png;base64,{inline}"}]
+    rows = [
+        {
+            "image": "x.png",
+            "prompt": "p",
+            "chosen": "a",
+            "rejected": "b",
+            "rejected_image": f"data:image/png;base64,{inline}",
+        }
+    ]
     (example,) = read_preferences(jsonl(tmp_path / "d.jsonl", rows)).examples
     assert set(example.images) == {"original", "rejected"}
     assert example.images["rejected"].fingerprint() != example.images["original"].fingerprint()
@@ -121,7 +154,9 @@ def test_a_truncated_parquet_file_is_named(tmp_path: Path) -> None:
         read_preferences(str(path))
 
 
-def test_a_public_name_is_found_in_the_hubs_cache_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_public_name_is_found_in_the_hubs_cache_without_a_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import huggingface_hub.constants as constants
 
     folder = tmp_path / "datasets--openbmb--RLAIF-V-Dataset"

@@ -15,25 +15,57 @@ from harness.types import Item, Response, SampleScore
 pytestmark = pytest.mark.conformance
 
 DISCRIMINATIVE = (
-    "disc_full_perfect", "disc_full_all_yes", "disc_full_all_no", "disc_full_noisy75", "disc_subset_odd", "disc_subset_lowercase",
-    "disc_subset_noisy80_de", "disc_subset_noisy80_da", "disc_subset_noisy80_dr",
+    "disc_full_perfect",
+    "disc_full_all_yes",
+    "disc_full_all_no",
+    "disc_full_noisy75",
+    "disc_subset_odd",
+    "disc_subset_lowercase",
+    "disc_subset_noisy80_de",
+    "disc_subset_noisy80_da",
+    "disc_subset_noisy80_dr",
 )
 EDGES = ("edge_single_empty_response", "edge_duplicate_ids", "edge_unsorted")
 # The official script's own spelling.
 SECTIONS = {
-    "Generative Task": "generative", "Descriminative Task": "discriminative", "Exsitence": "existence", "Attribute": "attribute",
-    "State": "state", "Number": "number", "Action": "action", "Relation": "relation",
+    "Generative Task": "generative",
+    "Descriminative Task": "discriminative",
+    "Exsitence": "existence",
+    "Attribute": "attribute",
+    "State": "state",
+    "Number": "number",
+    "Action": "action",
+    "Relation": "relation",
 }
 COUNTERS = {
-    "chair_num": "kept", "chair_score": "flagged", "safe_cover_num": "truth", "safe_cover_score": "covered", "hallu_cover_num": "hallu",
-    "hallu_cover_score": "cogged", "non_hallu_score": "clean", "non_hallu_num": "generative",
+    "chair_num": "kept",
+    "chair_score": "flagged",
+    "safe_cover_num": "truth",
+    "safe_cover_score": "covered",
+    "hallu_cover_num": "hallu",
+    "hallu_cover_score": "cogged",
+    "non_hallu_score": "clean",
+    "non_hallu_num": "generative",
 }
-PREFIXES = {"": "discriminative", "ha_": "existence", "as_": "state", "an_": "number", "aa_": "action", "asso_": "relation"}
+PREFIXES = {
+    "": "discriminative",
+    "ha_": "existence",
+    "as_": "state",
+    "an_": "number",
+    "aa_": "action",
+    "asso_": "relation",
+}
 CELLS = {
-    "qa_correct_score": "correct", "qa_correct_num": "count", "qa_no_score": "correct_no", "qa_no_num": "truth_no",
-    "qa_ans_no_score": "correct_no", "qa_ans_no_num": "answered_no",
+    "qa_correct_score": "correct",
+    "qa_correct_num": "count",
+    "qa_no_score": "correct_no",
+    "qa_no_num": "truth_no",
+    "qa_ans_no_score": "correct_no",
+    "qa_ans_no_num": "answered_no",
 }
-COUNTERS |= {f"{prefix}{name}": f"{section}.{cell}" for prefix, section in PREFIXES.items() for name, cell in CELLS.items()}
+COUNTERS |= {
+    f"{prefix}{name}": f"{section}.{cell}" for prefix, section in PREFIXES.items() for name, cell in CELLS.items()
+}
 
 
 def benchmark_for(mode: str, conformance: Path) -> AMBER:
@@ -43,8 +75,12 @@ def benchmark_for(mode: str, conformance: Path) -> AMBER:
 
 def files(conformance: Path, responses: Path) -> dict[str, Path]:
     data = conformance / "data" / "AMBER" / "data"
-    return {"annotations": data / "annotations.json", "relations": data / "relation.json", "safe_words": data / "safe_words.txt",
-            "responses": responses}
+    return {
+        "annotations": data / "annotations.json",
+        "relations": data / "relation.json",
+        "safe_words": data / "safe_words.txt",
+        "responses": responses,
+    }
 
 
 def check(benchmark: AMBER, scores: list[SampleScore], expected: dict[str, Any]) -> None:
@@ -111,7 +147,9 @@ def test_discriminative(conformance: Path, case: str) -> None:
 
 def test_all_at_once(conformance: Path, nltk_data: Path, tmp_path: Path) -> None:
     lines = (conformance / "amber" / "generative_full1004.responses.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines] + json.loads((conformance / "amber" / "disc_full_noisy75.json").read_text())
+    rows = [json.loads(line) for line in lines] + json.loads(
+        (conformance / "amber" / "disc_full_noisy75.json").read_text()
+    )
     path = tmp_path / "responses.json"
     path.write_text(json.dumps(rows), encoding="utf-8")
     benchmark = benchmark_for("A", conformance)
@@ -126,12 +164,20 @@ def test_edges(conformance: Path, nltk_data: Path, case: str) -> None:
     benchmark = benchmark_for("A", conformance)
     known = {item.id: item for item in read_all(benchmark, conformance)}
     # A name for each row, since the script takes an id twice where we refuse it.
-    items = [Item(f"{place}", "", known[str(row["id"])].image, f"{place}", known[str(row["id"])].reference)
-             for place, row in enumerate(expected["rows"])]
-    scores = benchmark.score(items, {str(place): Response(str(place), row["response"]) for place, row in enumerate(expected["rows"])})
-    for score, row in zip(scores, expected["A"]["trace"] if "trace" in expected["A"] else expected["trace"], strict=True):
+    items = [
+        Item(f"{place}", "", known[str(row["id"])].image, f"{place}", known[str(row["id"])].reference)
+        for place, row in enumerate(expected["rows"])
+    ]
+    scores = benchmark.score(
+        items, {str(place): Response(str(place), row["response"]) for place, row in enumerate(expected["rows"])}
+    )
+    for score, row in zip(
+        scores, expected["A"]["trace"] if "trace" in expected["A"] else expected["trace"], strict=True
+    ):
         assert score.details["kept"] == row["kept_nouns"]
-        assert [score.details[name] for name in ("flags", "cover", "cog")] == [row[name] for name in ("flags", "cover", "cog")]
+        assert [score.details[name] for name in ("flags", "cover", "cog")] == [
+            row[name] for name in ("flags", "cover", "cog")
+        ]
     check(benchmark, scores, expected["A"])
 
 

@@ -15,12 +15,25 @@ from harness.stats import Counts
 pytestmark = pytest.mark.conformance
 
 CASES = (
-    *(f"coco80_leave_one_out_{number}" for number in range(5)), "coco80_shuffled", "coco80_paragraph", "modelcaps_coco80",
-    "modelcaps_pope500", "pope500_mismatched_modelcaps", "tricky_handmade",
-    *(f"consensus_Instruction{number}_{model}" for number in (1, 2) for model in ("instructblip", "llava", "minigpt-4", "mmgpt", "mplug")),
+    *(f"coco80_leave_one_out_{number}" for number in range(5)),
+    "coco80_shuffled",
+    "coco80_paragraph",
+    "modelcaps_coco80",
+    "modelcaps_pope500",
+    "pope500_mismatched_modelcaps",
+    "tricky_handmade",
+    *(
+        f"consensus_Instruction{number}_{model}"
+        for number in (1, 2)
+        for model in ("instructblip", "llava", "minigpt-4", "mmgpt", "mplug")
+    ),
 )
 OFFICIAL_NAMES = {
-    "chair_s": "CHAIRs", "chair_s_refine": "CHAIRs_refine", "chair_i": "CHAIRi", "object_recall": "obj_rec", "mean_length": "avg_word_len",
+    "chair_s": "CHAIRs",
+    "chair_s_refine": "CHAIRs_refine",
+    "chair_i": "CHAIRi",
+    "object_recall": "obj_rec",
+    "mean_length": "avg_word_len",
 }
 
 
@@ -30,7 +43,9 @@ def synonyms(conformance: Path) -> Path:
 
 def recorded(conformance: Path) -> dict[str, Any]:
     files = ("aggregates_main.json", "aggregates_extra.json")
-    return {name: case for file in files for name, case in json.loads((conformance / "chair" / file).read_text()).items()}
+    return {
+        name: case for file in files for name, case in json.loads((conformance / "chair" / file).read_text()).items()
+    }
 
 
 def test_every_recorded_case_is_listed_here(conformance: Path) -> None:
@@ -41,7 +56,10 @@ def test_every_recorded_case_is_listed_here(conformance: Path) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_case(conformance: Path, nltk_data: Path, case: str) -> None:
     benchmark = ObjectHalBench(HalBenchSettings(extractor="nltk", synonyms=synonyms(conformance)))
-    files = {"annotations": conformance / "chair" / f"{case}.gt.jsonl", "responses": conformance / "chair" / f"{case}.responses.jsonl"}
+    files = {
+        "annotations": conformance / "chair" / f"{case}.gt.jsonl",
+        "responses": conformance / "chair" / f"{case}.responses.jsonl",
+    }
     items, responses = benchmark.read_offline(files)
     scores = benchmark.score(items, responses)
     rows = [json.loads(line) for line in files["responses"].read_text(encoding="utf-8").splitlines()]
@@ -59,13 +77,24 @@ def test_case(conformance: Path, nltk_data: Path, case: str) -> None:
 
     totals = Counts.of(scores).totals()
     values, expected = benchmark.aggregate(totals), recorded(conformance)[case]["rlhfv"]
-    assert {name: float(values[name]) for name in OFFICIAL_NAMES} == {name: expected[other] for name, other in OFFICIAL_NAMES.items()}
-    counts = {"mentions": "n_generated_mentions", "hallucinated_mentions": "n_hallucinated_mentions", "found": "coco_word_count",
-              "hallucinated_responses": "n_hallucinated_responses", "truth": "gt_word_count", "responses_with_objects": "coco_sentence_num"}
+    assert {name: float(values[name]) for name in OFFICIAL_NAMES} == {
+        name: expected[other] for name, other in OFFICIAL_NAMES.items()
+    }
+    counts = {
+        "mentions": "n_generated_mentions",
+        "hallucinated_mentions": "n_hallucinated_mentions",
+        "found": "coco_word_count",
+        "hallucinated_responses": "n_hallucinated_responses",
+        "truth": "gt_word_count",
+        "responses_with_objects": "coco_sentence_num",
+    }
     assert {name: totals[name] for name in counts} == {name: expected[other] for name, other in counts.items()}
     printed = expected["printed_line"].split("\t")
     official = benchmark.official(totals)
-    assert [official[name] for name in ("chair_s", "chair_s_refine", "chair_i", "mean_length")] == [*printed[:3], printed[5]]
+    assert [official[name] for name in ("chair_s", "chair_s_refine", "chair_i", "mean_length")] == [
+        *printed[:3],
+        printed[5],
+    ]
     summary = json.loads((conformance / "chair" / "summary_printed.json").read_text())["cases"].get(case)
     if summary:
         assert float(official["object_recall"]) == summary["Object Recall"]
@@ -74,15 +103,23 @@ def test_case(conformance: Path, nltk_data: Path, case: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_ground_truth(conformance: Path, nltk_data: Path, case: str) -> None:
     benchmark = ObjectHalBench(HalBenchSettings(extractor="nltk", synonyms=synonyms(conformance)))
-    rows = [json.loads(line) for line in (conformance / "chair" / f"{case}.gt.jsonl").read_text(encoding="utf-8").splitlines()]
-    items, responses = benchmark.read_offline({
-        "annotations": conformance / "chair" / f"{case}.gt.jsonl", "responses": conformance / "chair" / f"{case}.responses.jsonl",
-    })
+    rows = [
+        json.loads(line)
+        for line in (conformance / "chair" / f"{case}.gt.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    items, responses = benchmark.read_offline(
+        {
+            "annotations": conformance / "chair" / f"{case}.gt.jsonl",
+            "responses": conformance / "chair" / f"{case}.responses.jsonl",
+        }
+    )
     truth: dict[str, set[str]] = {}
     for score in benchmark.score(items, responses):
         # Named and right, or missed: together the ground truth of the image.
         truth[score.group] = {one.label for one in score.evidence if one.verdict in ("correct", "missed")}
-    assert truth == {str(row["image_id"]): set(row["expected_gt_objects_rlhfv"]) for row in rows if str(row["image_id"]) in truth}
+    assert truth == {
+        str(row["image_id"]): set(row["expected_gt_objects_rlhfv"]) for row in rows if str(row["image_id"]) in truth
+    }
 
 
 def test_words_after_lemmas_and_merging(conformance: Path, nltk_data: Path) -> None:

@@ -13,10 +13,25 @@ from harness.stats import Counts
 pytestmark = pytest.mark.conformance
 
 CASES = (
-    "random_all_yes", "random_all_no", "random_perfect", "random_noisy", "random_freetext", "popular_yesbias", "popular_noisy",
-    "popular_freetext", "adversarial_all_yes", "adversarial_freetext", "adversarial_no_then_yes",
+    "random_all_yes",
+    "random_all_no",
+    "random_perfect",
+    "random_noisy",
+    "random_freetext",
+    "popular_yesbias",
+    "popular_noisy",
+    "popular_freetext",
+    "adversarial_all_yes",
+    "adversarial_freetext",
+    "adversarial_no_then_yes",
 )
-RATES = {"accuracy": "Accuracy", "precision": "Precision", "recall": "Recall", "f1": "F1 score", "yes_ratio": "Yes ratio"}
+RATES = {
+    "accuracy": "Accuracy",
+    "precision": "Precision",
+    "recall": "Recall",
+    "f1": "F1 score",
+    "yes_ratio": "Yes ratio",
+}
 
 
 def test_every_recorded_case_is_listed_here(conformance: Path) -> None:
@@ -33,7 +48,9 @@ def test_case(conformance: Path, case: str) -> None:
     assert [score.details["said"] for score in scores] == read
     totals = Counts.of(scores).totals()
     split = expected["split"]
-    assert [totals[f"{split}.{cell}"] for cell in ("tp", "fp", "tn", "fn")] == [expected[cell] for cell in ("TP", "FP", "TN", "FN")]
+    assert [totals[f"{split}.{cell}"] for cell in ("tp", "fp", "tn", "fn")] == [
+        expected[cell] for cell in ("TP", "FP", "TN", "FN")
+    ]
     values, official = benchmark.aggregate(totals), benchmark.official(totals)
     if expected["exception"]:  # the script stops before it prints a rate
         assert official == {}

@@ -13,27 +13,38 @@ import pytest
 
 def harness(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "COLUMNS": "160", "NO_COLOR": "1"}
-    return subprocess.run([sys.executable, "-m", "harness", *arguments], capture_output=True, text=True, cwd=cwd, env=environment)
+    return subprocess.run(
+        [sys.executable, "-m", "harness", *arguments], capture_output=True, text=True, cwd=cwd, env=environment
+    )
 
 
-@pytest.mark.parametrize(("arguments", "said"), [
-    (["align", "--method", "mfop", "--model", "pocket"], "mfpo"),
-    (["align", "--method", "dpo", "--model", "llava-1.6-7b"], "llava-v1.6-7b"),
-    (["align", "--method", "dpo", "--model", "./nowhere"], "no checkpoint folder"),
-    (["align", "--method", "dpo", "--model", "pocket", "--set", "train.learning_rat=1"], "unknown setting 'learning_rat'"),
-    (["align", "--method", "dpo", "--model", "pocket", "--set", "method.beta=-1"], "beta"),
-    (["align", "--method", "dpo", "--model", "pocket", "--limit", "0"], "at least 1"),
-    (["align", "--method", "dpo", "--model", "pocket", "--recipe", "none.yaml"], "recipe does not exist"),
-    (["eval", "--suite", "halbnch"], "halbench"),
-    (["eval", "--suite", "halbench"], "no aligned run"),
-    (["eval", "--suite", "halbench", "--run", "nope"], "no run 'nope'"),
-    (["eval", "--suite", "halbench", "--model", "pocket", "--backend", "vlm"], "vllm"),
-    (["score", "--suite", "pope"], "--questions"),
-    (["score", "--suite", "halbench", "--extractor", "nlkt", "--annotations", ".", "--responses", "x"], "instances"),
-    (["leaderboard"], "nothing was scored"),
-    (["quickstart", "--seeds", "a"], "whole numbers"),
-    (["nonsense"], "nonsense"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["align", "--method", "mfop", "--model", "pocket"], "mfpo"),
+        (["align", "--method", "dpo", "--model", "llava-1.6-7b"], "llava-v1.6-7b"),
+        (["align", "--method", "dpo", "--model", "./nowhere"], "no checkpoint folder"),
+        (
+            ["align", "--method", "dpo", "--model", "pocket", "--set", "train.learning_rat=1"],
+            "unknown setting 'learning_rat'",
+        ),
+        (["align", "--method", "dpo", "--model", "pocket", "--set", "method.beta=-1"], "beta"),
+        (["align", "--method", "dpo", "--model", "pocket", "--limit", "0"], "at least 1"),
+        (["align", "--method", "dpo", "--model", "pocket", "--recipe", "none.yaml"], "recipe does not exist"),
+        (["eval", "--suite", "halbnch"], "halbench"),
+        (["eval", "--suite", "halbench"], "no aligned run"),
+        (["eval", "--suite", "halbench", "--run", "nope"], "no run 'nope'"),
+        (["eval", "--suite", "halbench", "--model", "pocket", "--backend", "vlm"], "vllm"),
+        (["score", "--suite", "pope"], "--questions"),
+        (
+            ["score", "--suite", "halbench", "--extractor", "nlkt", "--annotations", ".", "--responses", "x"],
+            "instances",
+        ),
+        (["leaderboard"], "nothing was scored"),
+        (["quickstart", "--seeds", "a"], "whole numbers"),
+        (["nonsense"], "nonsense"),
+    ],
+)
 def test_bad_input_is_one_paragraph_and_exit_code_2(arguments: list[str], said: str, tmp_path: Path) -> None:
     done = harness(*arguments, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
@@ -51,8 +62,19 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 def test_list_says_where_each_comes_from(tmp_path: Path) -> None:
     rows = json.loads(harness("list", "--json", cwd=tmp_path).stdout)
     names = {(row["kind"], row["name"]) for row in rows}
-    assert {("methods", "dpo"), ("methods", "rlhfv"), ("methods", "mfpo"), ("benchmarks", "halbench"), ("benchmarks", "amber"), ("benchmarks", "pope"),
-            ("benchmarks", "mmhal"), ("backends", "vllm"), ("backends", "transformers"), ("models", "llava-v1.6-7b"), ("models", "pocket")} <= names
+    assert {
+        ("methods", "dpo"),
+        ("methods", "rlhfv"),
+        ("methods", "mfpo"),
+        ("benchmarks", "halbench"),
+        ("benchmarks", "amber"),
+        ("benchmarks", "pope"),
+        ("benchmarks", "mmhal"),
+        ("backends", "vllm"),
+        ("backends", "transformers"),
+        ("models", "llava-v1.6-7b"),
+        ("models", "pocket"),
+    } <= names
     assert all(row["from"].startswith("vlm-align-harness") for row in rows)
     only = json.loads(harness("list", "methods", "--json", cwd=tmp_path).stdout)
     assert {row["kind"] for row in only} == {"methods"}
@@ -66,11 +88,26 @@ def test_a_checkpoint_that_is_none_is_said_before_anything_starts(tmp_path: Path
 
 
 def test_score_prints_the_agreed_json(tmp_path: Path) -> None:
-    questions = [{"question_id": n, "image": "a.jpg", "text": "Is there a dog in the image?", "label": label} for n, label in enumerate(["yes", "no", "yes", "no"])]
+    questions = [
+        {"question_id": n, "image": "a.jpg", "text": "Is there a dog in the image?", "label": label}
+        for n, label in enumerate(["yes", "no", "yes", "no"])
+    ]
     answers = [{"question_id": n, "answer": said} for n, said in enumerate(["Yes.", "No.", "no", "maybe"])]
     for name, rows in (("coco_pope_random.json", questions), ("answers.jsonl", answers)):
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    done = harness("score", "--suite", "pope", "--questions", "coco_pope_random.json", "--responses", "answers.jsonl", "--json", "--items", "items.jsonl", cwd=tmp_path)
+    done = harness(
+        "score",
+        "--suite",
+        "pope",
+        "--questions",
+        "coco_pope_random.json",
+        "--responses",
+        "answers.jsonl",
+        "--json",
+        "--items",
+        "items.jsonl",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
     assert {"suite", "n", "unscored", "metrics"} <= record.keys()

@@ -51,7 +51,7 @@ def test_damage_in_the_middle_is_named(tmp_path: Path) -> None:
 
 
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; from harness.runs.responses import ResponseLog\nResponseLog(Path(sys.argv[1])).__enter__()"
+    code = "import sys, pathlib; from harness.runs.responses import ResponseLog\nResponseLog(pathlib.Path(sys.argv[1])).__enter__()"
     with ResponseLog(tmp_path):
         done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode != 0
@@ -60,7 +60,8 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
 
 def test_what_was_answered_survives_kill_9(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from harness.runs.responses import ResponseLog; from harness.serving.base import Completion\n"
+        "import sys, time; from pathlib import Path; from harness.runs.responses import ResponseLog\n"
+        "from harness.serving.base import Completion\n"
         "log = ResponseLog(Path(sys.argv[1])).__enter__()\n"
         "for n in range(200): log.add(str(n), 'h', Completion('x', 'base', 'text', 'stop', 1, 1), 'b', 'c')\n"
         "print('written', flush=True); time.sleep(60)\n"

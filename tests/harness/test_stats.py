@@ -18,11 +18,15 @@ def rate(totals: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def scores(hits: np.ndarray, groups: np.ndarray | None = None) -> list[SampleScore]:
-    return [SampleScore(str(n), str(n if groups is None else groups[n]), {"hit": float(hit)}) for n, hit in enumerate(hits)]
+    return [
+        SampleScore(str(n), str(n if groups is None else groups[n]), {"hit": float(hit)}) for n, hit in enumerate(hits)
+    ]
 
 
 def test_counts_are_summed_by_cluster() -> None:
-    counts = Counts.of([*scores(np.array([1, 0, 1]), np.array([7, 7, 8])), SampleScore("x", "9", {}, unscored="no reply")])
+    counts = Counts.of(
+        [*scores(np.array([1, 0, 1]), np.array([7, 7, 8])), SampleScore("x", "9", {}, unscored="no reply")]
+    )
     assert counts.clusters == ("7", "8")
     assert counts.matrix.tolist() == [[1, 2], [1, 1]]
 
@@ -30,7 +34,9 @@ def test_counts_are_summed_by_cluster() -> None:
 def test_interval_of_a_mean_is_scipys_bootstrap() -> None:
     hits = (np.random.default_rng(0).random(200) < 0.3).astype(float)
     own = intervals(Counts.of(scores(hits)), rate, resamples=4000)["rate"]
-    theirs = scipy.stats.bootstrap((hits,), np.mean, n_resamples=4000, method="percentile", rng=np.random.default_rng(1)).confidence_interval
+    theirs = scipy.stats.bootstrap(
+        (hits,), np.mean, n_resamples=4000, method="percentile", rng=np.random.default_rng(1)
+    ).confidence_interval
     assert own is not None
     assert own == pytest.approx((theirs.low, theirs.high), abs=0.012)
 

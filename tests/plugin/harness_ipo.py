@@ -27,7 +27,9 @@ class ExactMatch(Benchmark):
     def items(self, data):
         """Questions from `questions.jsonl`: {id, image, question, answer}."""
         return [
-            Item(str(row["id"]), row["question"], ImageRef(data / row["image"]), row["image"], {"answer": row["answer"]})
+            Item(
+                str(row["id"]), row["question"], ImageRef(data / row["image"]), row["image"], {"answer": row["answer"]}
+            )
             for row in read_jsonl(data / "questions.jsonl")
         ]
 

@@ -17,7 +17,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", choices=[[], *measures.ALL], help="measurements to run (default: all)")
     names = parser.parse_args().names or list(measures.ALL)
-    table = Table(title=f"Measured on {platform.machine()}, {measures.cores()} cores, Python {platform.python_version()}")
+    table = Table(
+        title=f"Measured on {platform.machine()}, {measures.cores()} cores, Python {platform.python_version()}"
+    )
     for heading in ("measurement", "figure", "bound", ""):
         table.add_column(heading, justify="right" if heading in ("figure", "bound") else "left")
     missed = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -29,10 +29,13 @@ class ImagePreferenceSettings(StrictModel):
 
     top_k: int = Field(5, ge=1, description="keywords an example")
     regions: Literal["auto", "dataset", "grounding-dino+sam"] = Field(
-        "auto", description="where regions come from; auto: the data set's boxes if every example has them, else the detector"
+        "auto",
+        description="where regions come from; auto: the data set's boxes if every example has them, else the detector",
     )
     step: int = Field(500, ge=1, le=STEPS, description="diffusion step t")
-    on_nothing: Literal["whole-image", "drop"] = Field("whole-image", description="what to do when no keyword is found in the image")
+    on_nothing: Literal["whole-image", "drop"] = Field(
+        "whole-image", description="what to do when no keyword is found in the image"
+    )
     pipeline: str = Field("blank", description="spaCy pipeline for noun phrases; 'blank' needs no download")
     detector: str = "IDEA-Research/grounding-dino-base"
     segmenter: str = "facebook/sam-vit-base"
@@ -41,7 +44,9 @@ class ImagePreferenceSettings(StrictModel):
 
 
 def generate(
-    examples: Sequence[PreferenceExample], settings: ImagePreferenceSettings, context: PrepareContext,
+    examples: Sequence[PreferenceExample],
+    settings: ImagePreferenceSettings,
+    context: PrepareContext,
 ) -> tuple[list[PreferenceExample], dict[str, Any]]:
     """Add `images["rejected"]` to every example that has none.
 
@@ -53,11 +58,23 @@ def generate(
     source = settings.regions
     if source == "auto":
         source = "dataset" if all(example.regions for example in wanted) else "grounding-dino+sam"
-    key = sha256_json({
-        "format": FORMAT, "source": source, "seed": context.seed, "settings": settings.model_dump(exclude={"regions", "on_nothing"}),
-        "examples": [[one.id, one.responses["chosen"], one.images["original"].fingerprint(),
-                      [[region.label, region.box] for region in one.regions] if source == "dataset" else None] for one in wanted],
-    })
+    key = sha256_json(
+        {
+            "format": FORMAT,
+            "source": source,
+            "seed": context.seed,
+            "settings": settings.model_dump(exclude={"regions", "on_nothing"}),
+            "examples": [
+                [
+                    one.id,
+                    one.responses["chosen"],
+                    one.images["original"].fingerprint(),
+                    [[region.label, region.box] for region in one.regions] if source == "dataset" else None,
+                ]
+                for one in wanted
+            ],
+        }
+    )
     path = context.cache / "image_preferences" / f"{key[:32]}.parquet"
     if wanted and not path.exists():
         console.print(f"[dim]rejected images: regions from {source}, diffusion step {settings.step}[/dim]")
@@ -76,13 +93,15 @@ def generate(
             image = ImageRef(data=data, name=f"{example.id}, rejected")
             result.append(replace(example, images={**example.images, "rejected": image}))
     if counts["whole-image"] or counts["dropped"]:
-        console.print(f"[yellow]no keyword was found in the image of {counts['whole-image'] + counts['dropped']} examples: "
-                      f"{counts['whole-image']} got noise everywhere, {counts['dropped']} were dropped[/yellow]")
+        console.print(
+            f"[yellow]no keyword was found in the image of {counts['whole-image'] + counts['dropped']} examples: "
+            f"{counts['whole-image']} got noise everywhere, {counts['dropped']} were dropped[/yellow]"
+        )
     return result, {**counts, "source": source, "step": settings.step, "kept_in": str(path) if wanted else None}
 
 
 def _source(name: str, settings: ImagePreferenceSettings) -> RegionSource:
-    makers = {
+    makers: dict[str, Callable[[], RegionSource]] = {
         "dataset": DatasetRegions,
         "grounding-dino+sam": lambda: GroundingDinoSam(
             settings.detector, settings.segmenter, settings.box_threshold, settings.text_threshold
@@ -91,7 +110,13 @@ def _source(name: str, settings: ImagePreferenceSettings) -> RegionSource:
     return makers[name]()
 
 
-def _write(path: Path, examples: Sequence[PreferenceExample], settings: ImagePreferenceSettings, source: RegionSource, seed: int) -> None:
+def _write(
+    path: Path,
+    examples: Sequence[PreferenceExample],
+    settings: ImagePreferenceSettings,
+    source: RegionSource,
+    seed: int,
+) -> None:
     """One row an example: id, keywords, boxes, step, seed, mask (PNG), rejected image (PNG)."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -101,7 +126,7 @@ def _write(path: Path, examples: Sequence[PreferenceExample], settings: ImagePre
     with atomic_path(path) as temporary:
         with progress("making rejected images", len(examples)) as advance:
             for start in range(0, len(examples), 64):
-                block = examples[start:start + 64]
+                block = examples[start : start + 64]
                 asked = [keywords(example.responses["chosen"], settings.top_k, nlp) for example in block]
                 located = source.locate(block, asked)
                 rows = [_row(*pair, settings.step, f"{seed}:{pair[0].id}") for pair in zip(block, located, strict=True)]
@@ -114,18 +139,30 @@ def _write(path: Path, examples: Sequence[PreferenceExample], settings: ImagePre
 
 def _schema(pa: Any) -> Any:
     box = pa.list_(pa.float32())
-    return pa.schema([
-        ("id", pa.string()), ("keywords", pa.list_(pa.string())), ("boxes", pa.list_(box)), ("step", pa.int32()), ("seed", pa.string()),
-        ("mask", pa.binary()), ("image", pa.binary()),
-    ])
+    return pa.schema(
+        [
+            ("id", pa.string()),
+            ("keywords", pa.list_(pa.string())),
+            ("boxes", pa.list_(box)),
+            ("step", pa.int32()),
+            ("seed", pa.string()),
+            ("mask", pa.binary()),
+            ("image", pa.binary()),
+        ]
+    )
 
 
 def _row(example: PreferenceExample, located: list[Located], step: int, seed: str) -> dict[str, Any]:
     original = np.asarray(example.images["original"].open())
     mask = np.any([one.mask for one in located], axis=0) if located else np.ones(original.shape[:2], bool)
     return {
-        "id": example.id, "keywords": [one.keyword for one in located], "boxes": [list(one.box) for one in located], "step": step,
-        "seed": seed, "mask": _png(mask.astype(np.uint8) * 255), "image": _png(diffuse(original, mask, step, seed)),
+        "id": example.id,
+        "keywords": [one.keyword for one in located],
+        "boxes": [list(one.box) for one in located],
+        "step": step,
+        "seed": seed,
+        "mask": _png(mask.astype(np.uint8) * 255),
+        "image": _png(diffuse(original, mask, step, seed)),
     }
 
 

@@ -20,10 +20,73 @@ import numpy as np
 
 _DAMPING = 0.85
 _NOT_NOUNS = frozenset(
-    "show shows shown see seen sees contain contains describe describes feature features also left right top bottom middle side "
-    "sitting standing lying holding wearing looking walking placed located visible several various many few one two three four "
-    "five red blue green yellow purple brown black white orange pink gray grey large small big little tall long new old "
-    "image picture photo photograph scene background foreground".split()
+    [
+        "show",
+        "shows",
+        "shown",
+        "see",
+        "seen",
+        "sees",
+        "contain",
+        "contains",
+        "describe",
+        "describes",
+        "feature",
+        "features",
+        "also",
+        "left",
+        "right",
+        "top",
+        "bottom",
+        "middle",
+        "side",
+        "sitting",
+        "standing",
+        "lying",
+        "holding",
+        "wearing",
+        "looking",
+        "walking",
+        "placed",
+        "located",
+        "visible",
+        "several",
+        "various",
+        "many",
+        "few",
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+        "red",
+        "blue",
+        "green",
+        "yellow",
+        "purple",
+        "brown",
+        "black",
+        "white",
+        "orange",
+        "pink",
+        "gray",
+        "grey",
+        "large",
+        "small",
+        "big",
+        "little",
+        "tall",
+        "long",
+        "new",
+        "old",
+        "image",
+        "picture",
+        "photo",
+        "photograph",
+        "scene",
+        "background",
+        "foreground",
+    ]
 )
 """Words that are not taken for things where no tagger is installed: verbs and colours of descriptions, and words for the image itself."""
 
@@ -65,7 +128,9 @@ def pipeline(name: str) -> Any:
     try:
         return spacy.load(name, disable=["ner"])
     except OSError:
-        raise HarnessError(f"the spaCy pipeline '{name}' is not installed", remedy=f"install the package {name}, or use 'blank'") from None
+        raise HarnessError(
+            f"the spaCy pipeline '{name}' is not installed", remedy=f"install the package {name}, or use 'blank'"
+        ) from None
 
 
 def keywords(text: str, top_k: int, nlp: Any) -> list[Keyword]:
@@ -95,7 +160,13 @@ def _chunks(doc: Any) -> list[Candidate]:
     for chunk in doc.noun_chunks:
         words = [token for token in chunk if not token.is_stop and token.is_alpha and token.lower_ not in _NOT_NOUNS]
         if words:
-            found.append(Candidate(" ".join(token.lower_ for token in words), tuple(token.lemma_.lower() for token in words), words[0].i))
+            found.append(
+                Candidate(
+                    " ".join(token.lower_ for token in words),
+                    tuple(token.lemma_.lower() for token in words),
+                    words[0].i,
+                )
+            )
     return found
 
 
@@ -104,11 +175,19 @@ def _runs(doc: Any) -> list[Candidate]:
     found: list[Candidate] = []
     run: list[Any] = []
     for token in [*doc, None]:
-        if token is not None and token.is_alpha and not token.is_stop and token.lower_ not in _NOT_NOUNS and token.lemma_.lower() not in _NOT_NOUNS:
+        if (
+            token is not None
+            and token.is_alpha
+            and not token.is_stop
+            and token.lower_ not in _NOT_NOUNS
+            and token.lemma_.lower() not in _NOT_NOUNS
+        ):
             run.append(token)
             continue
         if run:
-            found.append(Candidate(" ".join(word.lower_ for word in run), tuple(word.lemma_.lower() for word in run), run[0].i))
+            found.append(
+                Candidate(" ".join(word.lower_ for word in run), tuple(word.lemma_.lower() for word in run), run[0].i)
+            )
         run = []
     return found
 
@@ -118,7 +197,9 @@ def cluster(lemmas: Sequence[Sequence[str]]) -> list[int]:
     heads: list[set[str]] = []
     topics: list[int] = []
     for words in map(set, lemmas):
-        match = next((number for number, head in enumerate(heads) if len(words & head) * 2 >= max(len(words), len(head))), None)
+        match = next(
+            (number for number, head in enumerate(heads) if len(words & head) * 2 >= max(len(words), len(head))), None
+        )
         if match is None:
             heads.append(words)
             match = len(heads) - 1
@@ -146,7 +227,9 @@ def multipartite_rank(positions: Sequence[int], topics: Sequence[int], alpha: fl
         siblings = [index for index in range(count) if topics[index] == topics[first] and index != first]
         for source in range(count):
             if topics[source] != topics[first]:
-                boosted[source, first] += alpha * math.exp(1 / (positions[first] + 1)) * sum(weights[source, index] for index in siblings)
+                boosted[source, first] += (
+                    alpha * math.exp(1 / (positions[first] + 1)) * sum(weights[source, index] for index in siblings)
+                )
     return _pagerank(boosted)
 
 

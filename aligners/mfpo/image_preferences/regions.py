@@ -34,7 +34,7 @@ def box_mask(box: Box, width: int, height: int) -> np.ndarray:
     """Bool mask [height, width] of a box, clipped to the image."""
     left, top, right, bottom = (round(edge) for edge in box)
     mask = np.zeros((height, width), bool)
-    mask[max(0, top):max(0, bottom), max(0, left):max(0, right)] = True
+    mask[max(0, top) : max(0, bottom), max(0, left) : max(0, right)] = True
     return mask
 
 
@@ -93,7 +93,10 @@ class GroundingDinoSam:
         with torch.no_grad():
             outputs = self.detector(**inputs)
         result = self.detector_processor.post_process_grounded_object_detection(
-            outputs, inputs["input_ids"], threshold=self.box_threshold, text_threshold=self.text_threshold,
+            outputs,
+            inputs["input_ids"],
+            threshold=self.box_threshold,
+            text_threshold=self.text_threshold,
             target_sizes=[(picture.height, picture.width)],
         )[0]
         labels = result.get("text_labels", result["labels"])
@@ -105,7 +108,9 @@ class GroundingDinoSam:
     def _masks(self, picture: Any, boxes: list[Box]) -> list[np.ndarray]:
         import torch
 
-        inputs = self.segmenter_processor(picture, input_boxes=[[list(box) for box in boxes]], return_tensors="pt").to(self.device)
+        inputs = self.segmenter_processor(picture, input_boxes=[[list(box) for box in boxes]], return_tensors="pt").to(
+            self.device
+        )
         with torch.no_grad():
             outputs = self.segmenter(**inputs, multimask_output=False)
         masks = self.segmenter_processor.image_processor.post_process_masks(

@@ -51,11 +51,22 @@ class Handler(BaseHTTPRequestHandler):
 
     def reply(self, prompt: str, turn: int) -> None:
         kind = prompt.partition(":")[0]
-        good = json.dumps({
-            "id": "1", "object": "chat.completion", "created": 0, "model": "the-real-name",
-            "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": f"Rating: 4 ({prompt})"}}],
-            "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3},
-        })
+        good = json.dumps(
+            {
+                "id": "1",
+                "object": "chat.completion",
+                "created": 0,
+                "model": "the-real-name",
+                "choices": [
+                    {
+                        "index": 0,
+                        "finish_reason": "stop",
+                        "message": {"role": "assistant", "content": f"Rating: 4 ({prompt})"},
+                    }
+                ],
+                "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3},
+            }
+        )
         if kind == "401":
             self.send(401, json.dumps({"error": {"message": f"bad key {self.headers['Authorization']}"}}))
         elif turn > 2 and kind != "never":
@@ -67,7 +78,9 @@ class Handler(BaseHTTPRequestHandler):
         elif kind == "text":
             self.send(200, "all is well", content_type="text/plain")
         elif kind in ("empty", "never"):
-            self.send(200, json.dumps({"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": []}))
+            self.send(
+                200, json.dumps({"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": []})
+            )
         elif kind == "half":
             self.send(200, good[:40], length=len(good))
         elif kind == "slow":
@@ -76,8 +89,15 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.send(200, good)
 
-    def send(self, status: int, text: str, *, length: int | None = None, content_type: str = "application/json",
-             retry_after: str | None = None) -> None:
+    def send(
+        self,
+        status: int,
+        text: str,
+        *,
+        length: int | None = None,
+        content_type: str = "application/json",
+        retry_after: str | None = None,
+    ) -> None:
         try:
             self.send_response(status)
             self.send_header("Content-Type", content_type)
@@ -114,7 +134,9 @@ def requests(*prompts: str) -> list[JudgeRequest]:
     return [JudgeRequest(Item(prompt, "", ImageRef(), prompt), Response(prompt, ""), prompt) for prompt in prompts]
 
 
-def test_every_item_is_answered_once_through_all_failures(server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_item_is_answered_once_through_all_failures(
+    server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kinds = ("429", "500", "malformed", "text", "empty", "half", "slow", "good")
     prompts = [f"{kind}:{number}" for kind in kinds for number in range(3)]
     judge = make(server, tmp_path, monkeypatch, concurrency=5)
@@ -129,17 +151,23 @@ def test_every_item_is_answered_once_through_all_failures(server: FakeServer, tm
 
     before = server.asked.total()
     again = make(server, tmp_path, monkeypatch)
-    assert {reply.item_id: reply.text for reply in again.judge(requests(*prompts))} == {reply.item_id: reply.text for reply in replies}
+    assert {reply.item_id: reply.text for reply in again.judge(requests(*prompts))} == {
+        reply.item_id: reply.text for reply in replies
+    }
     assert server.asked.total() == before, "a kept reply was asked for again"
     assert again.provenance()["answered_by"] == ["the-real-name"]
 
 
 def test_concurrency_is_bounded(server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    list(make(server, tmp_path, monkeypatch, concurrency=2).judge(requests(*(f"good:{number}" for number in range(20)))))
+    list(
+        make(server, tmp_path, monkeypatch, concurrency=2).judge(requests(*(f"good:{number}" for number in range(20))))
+    )
     assert 1 <= server.most_running <= 2
 
 
-def test_what_never_answers_is_an_error_and_is_not_kept(server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_never_answers_is_an_error_and_is_not_kept(
+    server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     judge = make(server, tmp_path, monkeypatch, attempts=2)
     bad, good = sorted(judge.judge(requests("never:1", "good:1")), key=lambda reply: reply.text is not None)
     assert bad.text is None and bad.error and "2 attempts" in bad.error
@@ -149,7 +177,9 @@ def test_what_never_answers_is_an_error_and_is_not_kept(server: FakeServer, tmp_
     assert server.asked["never:1"] == 4
 
 
-def test_another_model_or_prompt_is_another_verdict(server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_model_or_prompt_is_another_verdict(
+    server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(KEY_VARIABLE, SECRET)
     url = f"http://127.0.0.1:{server.server_address[1]}/v1"
     for model in ("one", "two", "one"):
@@ -166,7 +196,9 @@ def test_a_refused_key_stops_and_is_shown_nowhere(
         list(judge.judge(requests("401:1")))
     out = capfd.readouterr()
     kept = "".join(path.read_text() for path in tmp_path.rglob("*.json"))
-    assert kept and SECRET not in str(caught.value) + out.out + out.err + kept + json.dumps(judge.provenance()) + repr(judge.settings)
+    assert kept and SECRET not in str(caught.value) + out.out + out.err + kept + json.dumps(judge.provenance()) + repr(
+        judge.settings
+    )
 
 
 def test_without_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
