@@ -1,0 +1,204 @@
+"""vLLM for real: an aligned adapter and full weights are served, answers are those of transformers, and a mixed batch is right."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.errors import HarnessError
+from harness.serving.base import Request, Sampling
+from harness.types import ImageRef
+from tests.tiny import tiny_llava, tiny_photograph
+
+needs_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+PROMPTS = ("Describe this image.", "what is this", "Is there a dog in the image?")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base, two adapters of it that were trained by `harness align`, and pictures."""
+    folder = tmp_path_factory.mktemp("served")
+    tiny_llava(folder / "base")
+    for seed in range(3):
+        tiny_photograph(folder / f"{seed}.png", seed)
+    for name, (chosen, rejected) in {"one": ("a red cat", "a blue dog"), "two": ("a blue dog", "a red cat")}.items():
+        pair = {"prompt": "Describe this image.", "chosen": chosen, "rejected": rejected}
+        rows = [json.dumps(pair | {"id": str(n), "image": f"{n % 3}.png"}) for n in range(12)]
+        (folder / f"{name}.jsonl").write_text("\n".join(rows) + "\n")
+        settings = [
+            "train.learning_rate=3e-3",
+            "train.epochs=4",
+            "train.batch_size=4",
+            "train.lora={rank: 8, alpha: 16}",
+        ]
+        command = ["align", "--method", "dpo", "--model", "./base", "--data", f"{name}.jsonl", "--name", name]
+        run(command + [part for setting in settings for part in ("--set", setting)], folder)
+    return folder
+
+
+def run(arguments: list[str], cwd: Path) -> str:
+    done = subprocess.run([sys.executable, "-m", "harness", *arguments], capture_output=True, text=True, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def requests(folder: Path, targets: list[str]) -> list[Request]:
+    """Every prompt about every picture to every target, the targets mixed."""
+    sampling = Sampling(max_new_tokens=12)
+    pictures = [ImageRef(path=folder / f"{seed}.png") for seed in range(3)]
+    return [
+        Request(f"{target}/{number}/{prompt}", target, prompt, picture, sampling)
+        for number, picture in enumerate(pictures)
+        for prompt in PROMPTS
+        for target in targets
+    ]
+
+
+@pytest.fixture(scope="module")
+def expected(folder: Path) -> dict[str, str]:
+    """What transformers answers."""
+    from harness.serving.transformers import TransformersBackend
+
+    adapters = {name: folder / "results" / name / "checkpoint" for name in ("one", "two")}
+    asked = sorted(requests(folder, ["base", "one", "two"]), key=lambda request: request.target)
+    with TransformersBackend(folder / "base", adapters) as backend:
+        return {one.id: one.text for one in backend.generate(asked)}
+
+
+@pytest.mark.slow
+def test_batch_1_and_batch_8_of_transformers_agree(folder: Path, expected: dict[str, str]) -> None:
+    from harness.serving.transformers import TransformersBackend, TransformersSettings
+
+    with TransformersBackend(folder / "base", settings=TransformersSettings(batch_size=1)) as backend:
+        alone = {one.id: one.text for one in backend.generate(requests(folder, ["base"]))}
+    assert alone == {name: text for name, text in expected.items() if name.startswith("base/")}
+
+
+@needs_vllm
+@pytest.mark.slow
+@pytest.mark.vllm
+def test_one_engine_serves_base_and_adapters_as_transformers_does(folder: Path, expected: dict[str, str]) -> None:
+    from harness.serving.vllm import VllmBackend
+
+    adapters = {name: folder / "results" / name / "checkpoint" for name in ("one", "two")}
+    with VllmBackend(folder / "base", adapters) as backend:
+        found = {one.id: one for one in backend.generate(requests(folder, ["base", "one", "two"]))}
+        provenance = backend.provenance()
+    assert {name: one.text for name, one in found.items()} == expected
+    by_target = {
+        target: [text for name, text in expected.items() if name.startswith(f"{target}/")]
+        for target in ("base", "one", "two")
+    }
+    assert by_target["one"] != by_target["base"] != by_target["two"] != by_target["one"]
+    assert provenance["distribution"].startswith("vllm")
+    assert all(one.finish_reason in ("stop", "length") and one.prompt_tokens > 36 for one in found.values())
+
+
+@needs_vllm
+@pytest.mark.slow
+@pytest.mark.vllm
+def test_full_weights_are_served(folder: Path) -> None:
+    from harness.serving.transformers import TransformersBackend
+    from harness.serving.vllm import VllmBackend
+
+    run(
+        [
+            "align",
+            "--method",
+            "dpo",
+            "--model",
+            "./base",
+            "--data",
+            "one.jsonl",
+            "--name",
+            "full",
+            "--full",
+            "--set",
+            "train.learning_rate=1e-3",
+        ],
+        folder,
+    )
+    checkpoint = folder / "results" / "full" / "checkpoint"
+    answers = []
+    for kind in (TransformersBackend, VllmBackend):
+        with kind(checkpoint) as backend:
+            answers.append({one.id: one.text for one in backend.generate(requests(folder, ["base"]))})
+    assert answers[0] == answers[1]
+
+
+@needs_vllm
+@pytest.mark.slow
+@pytest.mark.vllm
+def test_an_adapter_that_changes_nothing_is_an_error(folder: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    from harness.serving.vllm import VllmBackend
+
+    adapter = tmp_path / "idle"
+    adapter.mkdir()
+    for path in (folder / "results" / "one" / "checkpoint").iterdir():
+        (adapter / path.name).write_bytes(path.read_bytes())
+    weights = load_file(adapter / "adapter_model.safetensors")
+    save_file(
+        {name: value * 0 if "lora_B" in name else value for name, value in weights.items()},
+        adapter / "adapter_model.safetensors",
+    )
+    with pytest.raises(HarnessError, match="changes nothing"), VllmBackend(folder / "base", {"idle": adapter}):
+        pass
+
+
+@needs_vllm
+@pytest.mark.slow
+@pytest.mark.vllm
+def test_the_server_answers_the_openai_client(folder: Path) -> None:
+    import base64
+
+    from openai import APIConnectionError, OpenAI
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness", "serve", "one", "--port", str(port)],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        client = OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0)
+        deadline = time.monotonic() + 240
+        names: set[str] = set()
+        while not names and time.monotonic() < deadline:
+            assert process.poll() is None, process.stdout and process.stdout.read().decode()[-3000:]
+            with contextlib.suppress(APIConnectionError):
+                names = {model.id for model in client.models.list()}
+            time.sleep(1)
+        assert names == {"base", "one"}
+        url = "data:image/png;base64," + base64.b64encode((folder / "0.png").read_bytes()).decode()
+        content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "Describe this image."}]
+        answer = client.chat.completions.create(
+            model="one",
+            max_tokens=8,
+            temperature=0,
+            messages=[{"role": "user", "content": content}],  # type: ignore[list-item,misc]
+        )
+        assert answer.usage is not None and answer.usage.prompt_tokens > 36
+        assert answer.choices[0].message.content
+    finally:
+        os.kill(process.pid, signal.SIGINT)
+        try:
+            process.wait(timeout=40)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
