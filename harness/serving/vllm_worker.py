@@ -150,6 +150,11 @@ class Engine:
                     f"the adapter '{name}' changes nothing: vLLM does not apply it, or it was not trained"
                 )
 
+    def text(self, token_ids: Any) -> str:
+        """Decoded at once, as transformers does: vLLM's own text, decoded token by token, leaves out incomplete characters."""
+        text: str = self.processor.tokenizer.decode(list(token_ids), skip_special_tokens=True)
+        return text.strip()
+
     def run(self, arrived: queue.Queue[dict[str, Any] | None], answers: IO[str]) -> None:
         """Take requests as they come and write answers as they finish, until the input ends."""
         pictures: dict[str, Any] = {}
@@ -175,7 +180,7 @@ class Engine:
                     {
                         "id": name,
                         "target": target,
-                        "text": answer.text.strip(),
+                        "text": self.text(answer.token_ids),
                         "finish_reason": reason,
                         "prompt_tokens": len(output.prompt_token_ids),
                         "completion_tokens": len(answer.token_ids),
