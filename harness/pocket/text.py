@@ -156,32 +156,37 @@ def yes(answer: bool) -> str:
     return "Yes" if answer else "No"
 
 
-def draw_question(scene: Scene, rng: np.random.Generator) -> Question:
-    """A training question about a scene. Half of the existence questions are about what is there.
+def existence_question(scene: Scene, rng: np.random.Generator) -> Question:
+    """A training question whether something is there; half of them are about what is.
 
-    A positive answer says where the thing is: that teaches the model to look the named thing up in the image, without which
-    the yes/no skill does not appear in the time there is.
+    A positive answer says where the thing is: that teaches the model to look the named thing up in the image.
     """
     thing = scene.things[int(rng.integers(len(scene.things)))]
     absent = [name for name in CLASSES if name not in scene.names]
     other = absent[int(rng.integers(len(absent)))]
-    kind = rng.random()
-    if kind < 0.50:
-        if rng.random() < 0.5:
-            return Question("existence", exists(thing.name), f"Yes, there is {article(thing.name)} {place(thing)}.")
-        return Question("existence", exists(other), f"No, there is no {other}.")
-    if kind < 0.58:
-        there = rng.random() < 0.5
+    there = rng.random() < 0.5
+    if rng.random() < 0.15:
         return Question("existence", exists(thing.name if there else other, "this"), yes(there))
-    if kind < 0.72:
+    if there:
+        return Question("existence", exists(thing.name), f"Yes, there is {article(thing.name)} {place(thing)}.")
+    return Question("existence", exists(other), f"No, there is no {other}.")
+
+
+def draw_question(scene: Scene, rng: np.random.Generator) -> Question:
+    """A training question about a scene: existence, colour, place, number or relation."""
+    kind = rng.random()
+    if kind < 0.44:
+        return existence_question(scene, rng)
+    thing = scene.things[int(rng.integers(len(scene.things)))]
+    if kind < 0.56:
         return colour_question(thing)
-    if kind < 0.78:
+    if kind < 0.74:
         wrong = [colour for colour in COLOURS if colour != thing.colour]
         colour = thing.colour if rng.random() < 0.5 else wrong[int(rng.integers(len(wrong)))]
         return Question("attribute", f"Is the {thing.name} {colour} in this image?", yes(colour == thing.colour))
-    if kind < 0.82:
+    if kind < 0.78:
         return number_question(scene)
-    if kind >= 0.94 and len(scene.things) > 1:
+    if kind >= 0.86 and len(scene.things) > 1:
         second = scene.things[(scene.things.index(thing) + 1) % len(scene.things)]
         if (answer := left_of(thing, second)) is not None:
             return Question(
