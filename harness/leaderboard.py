@@ -259,7 +259,7 @@ def as_csv(boards: Sequence[Board]) -> str:
 
 
 def tables(board: Board, width: int) -> list[Any]:
-    """rich tables of a board, one a suite where all columns would not fit into `width`."""
+    """rich tables of a board, one a suite where all columns would not fit into `width`, and the words below them."""
     from rich.markup import escape
     from rich.table import Table
     from rich.text import Text
@@ -291,5 +291,8 @@ def tables(board: Board, width: int) -> list[Any]:
             for suite in dict.fromkeys(c.suite for c in board.columns)
         ]
         found = [build(columns, f"{title}: {suite}") for suite, columns in by_suite]
-    found[-1].caption = f"95 % intervals by bootstrap over images; {BEST} best of the column\n{board.caption}"
-    return found
+    # Below the tables, not a caption of the last: that one may be narrow, and the words are about all.
+    return [
+        *found,
+        Text(f"95 % intervals by bootstrap over images; {BEST} best of the column\n{board.caption}\n", style="dim"),
+    ]
