@@ -1,0 +1,112 @@
+"""MMHal-Bench on cases worked by hand: every expected number below was computed on paper from the definitions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.mmhal import TYPES, MMHalBench, MMHalSettings, parse_official, parse_strict
+from harness.errors import BadInputError, HarnessError
+from harness.judging.base import Judge, JudgeReply, JudgeRequest
+from harness.stats import Counts
+from harness.types import Response
+from tests.benchmarks.scoring import jsonl
+
+
+@pytest.mark.parametrize(
+    ("reply", "official", "read"),
+    [
+        ("Rating: 5, very informative", 5, 5),
+        ("RATING: 0", 0, 0),
+        ("Rating:5", 0, 5),
+        ("Rating 5", 0, 5),
+        ("**Rating**: 5", 0, 5),
+        ("Rating: 10", 1, None),
+        ("Rating: 7", 0, None),
+        ("Rating: 4 ... Rating: 4", 4, 4),
+        ("Rating: 4, no, Rating: 5", 0, None),
+        ("Rating: 3.5", 3, None),
+        ("", 0, None),
+        ("I cannot say.", 0, None),
+    ],
+)
+def test_ratings(reply: str, official: int, read: int | None) -> None:
+    assert parse_official(reply) == official
+    assert parse_strict(reply) == read
+
+
+def test_mmhal_by_hand(tmp_path: Path) -> None:
+    replies = ["Rating: 6", "Rating: 2", "Rating: 3", "no idea"]
+    path = jsonl(tmp_path / "reviews.jsonl", [{"index": place, "review": text} for place, text in enumerate(replies)])
+    items, responses = (benchmark := MMHalBench()).read_offline({"reviews": path})
+    scores = benchmark.score(items, responses, benchmark.offline_judge)
+    assert [score.unscored is None for score in scores] == [True, True, True, False] and not scores[3].counts
+    values = benchmark.aggregate(Counts.of(scores).totals())
+    assert float(values["score"]) == pytest.approx(11 / 3) and float(values["hallucination_rate"]) == pytest.approx(
+        1 / 3
+    )
+    assert float(values["informativeness"]) == pytest.approx((1 + 2 / 3 + 0) / 3)
+    assert float(values["score.attribute"]) == 6 and np.isnan(float(values["score.counting"]))
+    # The script counts the unreadable reply as 0 and as a hallucination: 11/4, 2/4, (1 + 2/3)/4.
+    official = benchmark.official_of(scores)
+    assert (official["score"], official["hallucination_rate"], official["informativeness"]) == ("2.75", "0.50", "41.67")
+    assert official["score.counting"] == "0.00"
+    with pytest.raises(BadInputError, match="twice"):
+        MMHalBench().read_offline({"reviews": jsonl(path, [{"index": 1, "review": ""}] * 2)})
+
+
+class Recorder(Judge):
+    """Keeps what it is asked; says nothing of the second item."""
+
+    name = "recorder"
+
+    def __init__(self) -> None:
+        self.prompts: list[str] = []
+
+    def judge(self, requests: Sequence[JudgeRequest]) -> Iterator[JudgeReply]:
+        for place, request in reversed(list(enumerate(requests))):
+            self.prompts.append(request.prompt)
+            yield JudgeReply(request.item.id, None if place == 1 else "Rating: 1", "time-out" if place == 1 else None)
+
+    def provenance(self) -> dict[str, Any]:
+        return {"judge": self.name}
+
+
+def test_mmhal_asks_the_judge(tmp_path: Path) -> None:
+    rows = [
+        {
+            "question_type": kind,
+            "question_topic": "t",
+            "image_id": str(place),
+            "image_src": f"https://host/{place}.jpg",
+            "image_content": ["dog {question}"],
+            "question": f"Q{place}?",
+            "gt_answer": f"G{place}",
+        }
+        for place, kind in enumerate(TYPES)
+    ]
+    (tmp_path / "response_template.json").write_text(json.dumps(rows))
+    benchmark = MMHalBench()
+    items = benchmark.items(tmp_path)
+    assert items[3].image.path == tmp_path / "images" / "3.jpg" and items[3].prompt == "Q3?"
+    responses = {item.id: Response(item.id, f"A{item.id} {{gt_answer}}") for item in items}
+    judge = Recorder()
+    scores = benchmark.score(items, responses, judge)
+    assert [score.item_id for score in scores] == [item.id for item in items], (
+        "in the order of the items, whatever the judge's"
+    )
+    assert "time-out" in (scores[1].unscored or "")
+    # What stands in braces in an answer is the answer's, and no field.
+    prompt = next(one for one in judge.prompts if "Q3?" in one)
+    assert "A3 {gt_answer}" in prompt and "G3" in prompt and "dog {question}" in prompt and "Rating: N" in prompt
+    template = tmp_path / "template.txt"
+    template.write_text("{question}|{gt_answer}|{model_answer}")
+    MMHalBench(MMHalSettings(template=template)).score(items, responses, judge)
+    assert "Q0?|G0|A0 {gt_answer}" in judge.prompts
+    with pytest.raises(HarnessError, match="judge"):
+        benchmark.score(items, responses)

@@ -1,0 +1,95 @@
+"""POPE on cases worked by hand: every expected number below was computed on paper from the definitions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.pope import POPE
+from benchmarks.yesno import pope_official, strict
+from harness.errors import BadInputError
+from harness.stats import Counts
+from harness.types import Response
+from tests.benchmarks.scoring import jsonl, offline
+
+
+@pytest.mark.parametrize(
+    ("answer", "official", "read"),
+    [
+        ("Yes", "yes", "yes"),
+        ("no", "no", "no"),
+        ("No", "no", "no"),
+        ("NO", "yes", "no"),
+        ("no!", "yes", "no"),
+        ("No;", "yes", "no"),
+        ("\nNo", "yes", "no"),
+        ("None", "yes", None),
+        ("cannot", "yes", None),
+        ("isn't", "yes", None),
+        ("", "yes", None),
+        ("Yes, no other objects", "no", "yes"),
+        ("It is not there", "no", None),
+        ("Sorry. There is no dog", "yes", None),
+        ("Mr. Smith says no", "yes", None),
+        ("No,there", "yes", "no"),
+        ("No, there is no dog.", "no", "no"),
+        ("I know", "yes", None),
+    ],
+)
+def test_yes_and_no(answer: str, official: str, read: str | None) -> None:
+    assert pope_official(answer) == official
+    assert strict(answer) == read
+
+
+def pope_rows(labels: Sequence[str]) -> list[dict[str, Any]]:
+    return [
+        {"question_id": place, "image": "a.jpg", "text": "Is there?", "label": label}
+        for place, label in enumerate(labels, 1)
+    ]
+
+
+def test_pope_by_hand(tmp_path: Path) -> None:
+    questions = jsonl(tmp_path / "coco_pope_popular.json", pope_rows(["yes", "yes", "no", "no", "no"]))
+    said = ["yes", "no", "None of it", "No!", "no"]  # official: yes no yes yes no; strict: yes no - no no
+    # Not in the order of the questions: matched by id.
+    answers = jsonl(
+        tmp_path / "r.jsonl", [{"question_id": place, "answer": text} for place, text in enumerate(said, 1)][::-1]
+    )
+    values, official = offline(POPE(), {"questions": questions, "responses": answers})
+    expected = {"accuracy": 2 / 5, "precision": 1 / 3, "recall": 1 / 2, "f1": 0.4, "yes_ratio": 3 / 5}
+    assert {name: values[name] for name in expected} == pytest.approx(expected)
+    assert {name: values[f"popular.{name}"] for name in expected} == pytest.approx(expected)
+    # The unreadable answer to a "no" question is wrong, and it is no "yes".
+    assert values["accuracy[strict]"] == pytest.approx(3 / 5) and values["yes_ratio[strict]"] == pytest.approx(1 / 5)
+    assert values["unreadable"] == pytest.approx(1 / 5)
+    assert np.isnan(values["random.accuracy"])
+    assert official["accuracy"] == "0.4" and official["yes_ratio"] == "0.6"
+
+
+def test_pope_mean_of_splits(tmp_path: Path) -> None:
+    for split, labels in (("random", ["yes"]), ("popular", ["yes", "no"]), ("adversarial", ["yes", "no", "no", "no"])):
+        jsonl(tmp_path / f"coco_pope_{split}.json", pope_rows(labels))
+    items = (benchmark := POPE()).items(tmp_path)
+    totals = Counts.of(benchmark.score(items, {item.id: Response(item.id, "yes") for item in items})).totals()
+    values = benchmark.aggregate(totals)
+    assert float(values["accuracy"]) == pytest.approx((1 + 1 / 2 + 1 / 4) / 3)
+    assert float(values["f1"]) == pytest.approx((1 + 2 / 3 + 0.4) / 3)
+    assert benchmark.official(totals) == {}, "the script prints one split"
+
+
+def test_pope_bad_files(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="missing"):
+        POPE().items(tmp_path)
+    questions = jsonl(tmp_path / "coco_pope_random.json", pope_rows(["yes"]) * 2)
+    with pytest.raises(BadInputError, match="twice"):
+        POPE().items(tmp_path)
+    jsonl(questions, pope_rows(["yes", "no"]))
+    answers = jsonl(tmp_path / "r.jsonl", [{"question_id": 1, "answer": "yes"}] * 2)
+    with pytest.raises(BadInputError, match="twice"):
+        POPE().read_offline({"questions": questions, "responses": answers})
+    with pytest.raises(BadInputError, match="--questions"):
+        POPE().read_offline({"responses": answers})
