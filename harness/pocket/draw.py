@@ -196,6 +196,12 @@ _PICTOGRAMS: dict[str, Callable[[Any, Colour, Colour, Colour], None]] = {
 @functools.cache
 def sprite(name: str, colour: str, size: int, variant: int) -> Image.Image:
     """A pictogram with transparent ground: slightly turned, mirrored or recoloured by its variant."""
+    return _pictogram(name, colour, variant).resize((size, size), Image.Resampling.LANCZOS)
+
+
+@functools.cache
+def _pictogram(name: str, colour: str, variant: int) -> Image.Image:
+    """A sprite before it is brought to size; turning it takes longer than all else, so it is done once for all sizes."""
     rng = generator("sprite", name, colour, variant)
     body = np.clip(np.array(COLOURS[colour]) + rng.integers(-22, 23, 3), 0, 255)
     picture = Image.new("RGBA", (_S, _S), (0, 0, 0, 0))
@@ -204,7 +210,7 @@ def sprite(name: str, colour: str, size: int, variant: int) -> Image.Image:
     picture = picture.rotate(float(rng.uniform(-9, 9)), Image.Resampling.BICUBIC)
     if variant % 2:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return picture.resize((size, size), Image.Resampling.LANCZOS)
+    return picture
 
 
 @functools.lru_cache(maxsize=1)

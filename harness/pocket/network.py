@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from harness.models import torchvision_shim
@@ -79,8 +80,8 @@ def build_processor(tokenizer: Any) -> Any:
 def build_model(tokenizer: Any, seed: int) -> Any:
     """`LlavaForConditionalGeneration` with random weights, about 1.6 M parameters.
 
-    As in LLaVA-1.5 the features are those of the tower's last layer but one. Word embeddings are tied: captions then teach the
-    model to find a named thing in the image, without which the yes/no skill does not appear in the time there is.
+    As in LLaVA-1.5 the features are those of the tower's last layer but one. Word embeddings are tied, and the tower is trained on
+    them as labels (`harness.pocket.training`): what a patch shows, what is asked and what is said are then one set of directions.
     """
     torchvision_shim.apply()
     import torch
@@ -130,6 +131,17 @@ def build_model(tokenizer: Any, seed: int) -> Any:
         do_sample=False,
     )
     return model
+
+
+@contextlib.contextmanager
+def without_last_layer(tower: Any) -> Iterator[None]:
+    """Inside, the vision tower ends one layer early: LLaVA takes the features before the last layer, so running it is waste."""
+    layers = tower.encoder.layers
+    tower.encoder.layers = layers[:-1]
+    try:
+        yield
+    finally:
+        tower.encoder.layers = layers
 
 
 def pixels(pictures: Any) -> Any:

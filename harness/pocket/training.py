@@ -5,8 +5,9 @@ What makes it fit into minutes on two cores, and what makes it come out right wi
 - The tower is frozen in the second stage and its features are computed once; questions are asked one a row.
 - The patch labels are the word embeddings themselves: a patch of a red dog on the left, projected, points where the words "dog",
   "red" and "left" point. And the language model's first layer starts with equal query and key weights, so that a word attends to the
-  patches that point its way. Without the two, the skill of answering "Is there a dog?" appears late, or, with some seeds, not at all.
-- The language model's matrices are trained with Muon (Jordan et al., 2024), which needs about two thirds of AdamW's steps here.
+  patches that point its way. Before both were there, the skill of answering "Is there a dog?" came late, or, with some seeds, not at all.
+- The language model's matrices are trained with Muon (Jordan et al., 2024): after the same 1,000 steps (seed 0, one run each) the
+  captions' loss was 0.277, with AdamW 0.315.
 - The text starts with existence questions until that skill is there (`Recipe.lookup_wanted`), and goes on with all kinds.
 """
 
@@ -74,9 +75,9 @@ class Base:
         import torch
 
         tower = self.model.model.vision_tower
-        with torch.no_grad():
+        with torch.no_grad(), network.without_last_layer(tower):
             blocks = [
-                tower(network.pixels(pictures[start : start + 256]), output_hidden_states=True).hidden_states[-2][:, 1:]
+                tower(network.pixels(pictures[start : start + 256])).last_hidden_state[:, 1:]
                 for start in range(0, len(pictures), 256)
             ]
         return torch.cat(blocks)
@@ -173,7 +174,7 @@ def _step(loss: Any, optimizers: Iterable[tuple[Any, float]]) -> None:
 def _train_tower(
     model: Any, tokenizer: Any, scenes: list[Scene], pictures: np.ndarray, seed: int, recipe: Recipe
 ) -> None:
-    """Stage 0: every patch's projected feature must point where the words for its class and its colour point."""
+    """Stage 0: every patch's projected feature must point where the words for its class, its colour and its place point."""
     import torch
     from torch.nn.functional import cross_entropy, normalize
 
@@ -188,10 +189,13 @@ def _train_tower(
         [*tower.parameters(), *projector.parameters(), embeddings], weight_decay=0.01, betas=(0.9, 0.98)
     )
     rng = generator("tower", seed)
-    with progress("training the vision tower", recipe.tower_steps) as advance:
+    with (
+        progress("training the vision tower", recipe.tower_steps) as advance,
+        network.without_last_layer(tower),
+    ):
         for step in range(recipe.tower_steps):
             chosen = rng.integers(0, len(scenes), recipe.tower_batch)
-            features = tower(network.pixels(pictures[chosen]), output_hidden_states=True).hidden_states[-2][:, 1:]
+            features = tower(network.pixels(pictures[chosen])).last_hidden_state[:, 1:]
             directions = normalize(projector(features).flatten(0, 1), dim=-1)
             loss = torch.zeros(())
             for group, (tokens, weight) in enumerate(zip(words, _WEIGHTS, strict=True)):

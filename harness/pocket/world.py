@@ -33,7 +33,7 @@ class PocketWorld(World):
     judge = "pocket-truth"
 
     def model(self) -> Path:
-        """The base model's folder; about four minutes on two cores the first time."""
+        """The base model's folder; about six minutes on two cores the first time."""
 
         def make(folder: Path) -> None:
             from harness.models import export_full
