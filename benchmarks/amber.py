@@ -101,7 +101,7 @@ class AMBER(Benchmark):
             raise BadInputError(
                 "AMBER's files are missing",
                 where=str(files / "annotations.json"),
-                remedy="put AMBER's data/ and image/ there (docs/ARCHITECTURE.md, Folder layouts)",
+                remedy="harness data get amber, or harness data check amber for what is where",
             )
         queries = read_json(files / "query" / "query_all.json", "queries")
         annotations = _annotations(files / "annotations.json")

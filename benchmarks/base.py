@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from harness.errors import BadInputError
-from harness.judging.base import Judge
+from harness.judging.base import Judge, JudgeRequest
 from harness.types import Item, MetricSpec, Response, SampleScore
 
 Totals = Mapping[str, np.ndarray]
@@ -39,7 +39,8 @@ class Benchmark(ABC):
     source: ClassVar[str]
     """Paper."""
     max_new_tokens: ClassVar[int]
-    needs_judge: ClassVar[bool] = False
+    needs_judge: bool = False
+    """May depend on the settings."""
     Settings: ClassVar[type[BenchmarkSettings]] = BenchmarkSettings
 
     def __init__(self, settings: BenchmarkSettings | None = None) -> None:
@@ -54,6 +55,10 @@ class Benchmark(ABC):
     def variant(self) -> str:
         """What made the numbers, as part of their name (e.g. the extractor): shown as `CHAIRs[spacy]`. "" for none."""
         return ""
+
+    def variant_with(self, judge: Judge | None) -> str:
+        """The variant, with the judge where one graded."""
+        return "+".join(part for part in (self.variant, judge.label if judge else "") if part)
 
     @abstractmethod
     def items(self, data: Path) -> list[Item]:
@@ -97,6 +102,18 @@ class Benchmark(ABC):
             f"the suite '{self.name}' scores only what `harness eval` generated",
             remedy=f"harness eval --suite {self.name}",
         )
+
+    def judge_requests(self, items: Sequence[Item], responses: Mapping[str, Response]) -> list[JudgeRequest]:
+        """What `score` will ask a judge, for an estimate beforehand; [] where it asks nothing."""
+        return []
+
+    def read_reply(self, text: str) -> float | None:
+        """The rating in a judge's reply, None where none can be read beyond doubt; for `harness calibrate`.
+
+        Raises:
+            BadInputError: no judge rates this suite's answers.
+        """
+        raise BadInputError(f"no judge rates the answers of the suite '{self.name}'", remedy="--suite mmhal")
 
     def provenance(self) -> dict[str, Any]:
         """What determined the scores beyond the settings: parser versions, vocabulary used, pipeline. JSON-able."""

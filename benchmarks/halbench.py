@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
 from benchmarks.base import Benchmark, BenchmarkSettings, Totals, harmonic, needed, ratio
-from benchmarks.objects import Extractor, Mention, Vocabulary, make_extractor, read_vocabulary
-from harness.errors import BadInputError
-from harness.files import read_json, read_jsonl
-from harness.judging.base import Judge
+from benchmarks.coco import coco_truth, truth_rows
+from benchmarks.objects import EXTRACTORS, Extractor, Mention, Vocabulary, make_extractor, read_vocabulary
+from benchmarks.objects.llm_parser import FEWEST_WORDS, PROMPT, LlmExtractor, read_objects
+from benchmarks.objects.nltk_parser import missing_data
+from harness.errors import BadInputError, HarnessError, UnknownNameError
+from harness.files import read_jsonl
+from harness.judging.base import Judge, JudgeRequest
+from harness.judging.panel import ask
+from harness.judging.templates import fill, read_template
 from harness.types import Evidence, ImageRef, Item, MetricSpec, Response, SampleScore
 
 _SPEAKER = "Assistant:"
+_WORD = re.compile(r"\S+")
 QUESTIONS = "obj_halbench_300_with_image.jsonl"
 SYNONYMS = "synonyms_refine.txt"
 
@@ -27,8 +36,15 @@ class HalBenchSettings(BenchmarkSettings):
     """How objects are found. The extraction is part of the metrics' name."""
 
     extractor: str = "spacy"
+    """"nltk" (the official parser), "llm" (the official LLM mode), "spacy" (needs no download) or "spacy:PIPELINE"."""
     synonyms: Path | None = None
     """A vocabulary file in the official form; None is the one in the data folder, else our own COCO-80 table."""
+    matched_words: int | None = Field(default=None, ge=1)
+    """CHAIR of the first so many words of every response, beside the plain one."""
+    template: Path | None = None
+    """`llm`: the judge's prompt, a text file with the field {description}; None is our own wording."""
+    pipeline: str | None = None
+    """`llm`: the spaCy pipeline that tags the judge's phrases; None is the official one or the best that is installed."""
 
 
 class ObjectHalBench(Benchmark):
@@ -43,14 +59,27 @@ class ObjectHalBench(Benchmark):
     source = "Rohrbach et al., EMNLP 2018; Yu et al. (RLHF-V), CVPR 2024"
     Settings = HalBenchSettings
     settings: HalBenchSettings
-    metrics = (
+    _METRICS = (
         MetricSpec("chair_s", "CHAIRs", higher_is_better=False, headline=True),
         MetricSpec("chair_s_refine", "CHAIRs_refine", higher_is_better=False),
         MetricSpec("chair_i", "CHAIRi", higher_is_better=False, headline=True),
         MetricSpec("object_recall", "recall", higher_is_better=True, headline=True),
         MetricSpec("object_f1", "object F1", higher_is_better=True, headline=True),
+        MetricSpec("response_f1", "response F1", higher_is_better=True),
         MetricSpec("mean_length", "length", higher_is_better=None, unit="words", headline=True),
     )
+
+    @property
+    def metrics(self) -> Sequence[MetricSpec]:
+        """With `matched_words`, CHAIR of so many words too."""
+        words = self.settings.matched_words
+        if words is None:
+            return self._METRICS
+        return (
+            *self._METRICS,
+            MetricSpec("chair_s_matched", f"CHAIRs of {words} words", higher_is_better=False),
+            MetricSpec("chair_i_matched", f"CHAIRi of {words} words", higher_is_better=False),
+        )
 
     @property
     def variant(self) -> str:
@@ -59,7 +88,10 @@ class ObjectHalBench(Benchmark):
 
     def __init__(self, settings: BenchmarkSettings | None = None) -> None:
         super().__init__(settings)
+        if self.settings.extractor.partition(":")[0] not in EXTRACTORS:
+            raise UnknownNameError("extractor", self.settings.extractor, EXTRACTORS)
         self._synonyms = self.settings.synonyms
+        self.needs_judge = self.settings.extractor == "llm"
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:
@@ -67,7 +99,15 @@ class ObjectHalBench(Benchmark):
 
     @cached_property
     def _extractor(self) -> Extractor:
-        return make_extractor(self.settings.extractor, self._vocabulary)
+        """Of responses, and of the human captions: the LLM mode reads those with the official parser where its data is."""
+        name = self.settings.extractor
+        if self.needs_judge:
+            name = "spacy" if missing_data() else "nltk"
+        return make_extractor(name, self._vocabulary)
+
+    @cached_property
+    def _llm(self) -> LlmExtractor:
+        return LlmExtractor(self._vocabulary, self.settings.pipeline)
 
     def items(self, data: Path) -> list[Item]:
         """Questions and images of the folder, with instances and captions of its COCO annotations as reference."""
@@ -76,7 +116,7 @@ class ObjectHalBench(Benchmark):
             raise BadInputError(
                 "Object HalBench's questions are missing",
                 where=str(questions),
-                remedy=f"put {QUESTIONS}, annotations/ and images/ there (docs/ARCHITECTURE.md, Folder layouts)",
+                remedy="harness data get halbench, or harness data check halbench for what is where",
             )
         if self.settings.synonyms is None and (official := data / SYNONYMS).exists():
             self._synonyms = official
@@ -92,9 +132,12 @@ class ObjectHalBench(Benchmark):
         return items
 
     def read_offline(self, files: Mapping[str, Path]) -> tuple[list[Item], dict[str, Response]]:
-        """`--annotations`: a COCO folder or JSON lines {image_id, instances, captions}; `--responses`: {image_id, text}."""
+        """`--annotations`: a COCO folder or JSON lines {image_id, instances, captions}; `--responses`: {image_id, text}.
+
+        For the extractor llm a response may bring `objs`, the words of its objects; then no judge is asked about it.
+        """
         annotations = needed(files, "annotations", self.name)
-        truth = coco_truth(annotations) if annotations.is_dir() else _truth_rows(annotations)
+        truth = coco_truth(annotations) if annotations.is_dir() else truth_rows(annotations)
         if self.settings.synonyms is None and "synonyms" in files:
             self._synonyms = needed(files, "synonyms", self.name)
         path = needed(files, "responses", self.name)
@@ -109,9 +152,26 @@ class ObjectHalBench(Benchmark):
                 raise BadInputError("the response has no 'text'", where=f"{path}:{number}")
             name = f"{image_id}#{seen[image_id]}"
             seen[image_id] += 1
-            items.append(Item(name, "", ImageRef(name=image_id), image_id, truth[image_id]))
+            reference = dict(truth[image_id])
+            if self.needs_judge and "objs" in row:
+                reference["objs"] = _words_given(row["objs"], f"{path}:{number}")
+            items.append(Item(name, "", ImageRef(name=image_id), image_id, reference))
             responses[name] = Response(name, row["text"])
         return items, responses
+
+    def judge_requests(self, items: Sequence[Item], responses: Mapping[str, Response]) -> list[JudgeRequest]:
+        """For the extractor llm: the prompt for every response that is not too short, and whose objects are not given."""
+        if not self.needs_judge:
+            return []
+        template = PROMPT
+        if self.settings.template:
+            template, _ = read_template(self.settings.template)
+        requests = []
+        for item in items:
+            text, _ = _cleaned(responses[item.id].text)
+            if "objs" not in item.reference and len(text.split()) >= FEWEST_WORDS:
+                requests.append(JudgeRequest(item, responses[item.id], fill(template, {"description": text})))
+        return requests
 
     def score(
         self, items: Sequence[Item], responses: Mapping[str, Response], judge: Judge | None = None
@@ -119,10 +179,38 @@ class ObjectHalBench(Benchmark):
         """Counts of one response: mentions, hallucinated mentions, distinct correct classes, ground truth classes, words."""
         truth = self._ground_truth(items)
         texts, kept = zip(*(_cleaned(responses[item.id].text) for item in items), strict=True) if items else ((), ())
+        found: Sequence[Sequence[Mention] | str]
+        found = self._listed(items, responses, texts, judge) if self.needs_judge else self._extractor.mentions(texts)
         return [
-            self._one(item, text, [_moved(mention, places) for mention in mentions], truth[item.group])
-            for item, text, places, mentions in zip(items, texts, kept, self._extractor.mentions(texts), strict=True)
+            SampleScore(item.id, item.group, {}, unscored=mentions)
+            if isinstance(mentions, str)
+            else self._one(item, text, mentions, truth[item.group], places)
+            for item, text, places, mentions in zip(items, texts, kept, found, strict=True)
         ]
+
+    def _listed(
+        self, items: Sequence[Item], responses: Mapping[str, Response], texts: Sequence[str], judge: Judge | None
+    ) -> list[list[Mention] | str]:
+        """Mentions of every response by way of the judge, or why there are none."""
+        requests = self.judge_requests(items, responses)
+        votes = {}
+        if requests:
+            if judge is None:
+                raise HarnessError("the extractor llm needs a judge", remedy="name one: --judge openai")
+            if judge.votes > 1:
+                raise BadInputError("the extractor llm takes one list of objects a response", remedy="--judge-votes 1")
+            votes = ask(judge, requests, read_objects)
+        result: list[list[Mention] | str] = []
+        for item, text in zip(items, texts, strict=True):
+            if item.id not in votes:
+                result.append(self._llm.mentions(item.reference.get("objs", ()), text))
+                continue
+            vote = votes[item.id][0]
+            if vote.value is None:
+                result.append(vote.reason or "the judge gave no reply")
+            else:
+                result.append(self._llm.mentions(self._llm.words(vote.value), text))
+        return result
 
     def _ground_truth(self, items: Sequence[Item]) -> dict[str, frozenset[str]]:
         references = {item.group: item.reference for item in items}
@@ -137,8 +225,11 @@ class ObjectHalBench(Benchmark):
             found[group] |= {self._vocabulary.words.get(name, name) for name in reference["instances"]}
         return {group: frozenset(names) for group, names in found.items()}
 
-    @staticmethod
-    def _one(item: Item, text: str, mentions: Sequence[Mention], truth: frozenset[str]) -> SampleScore:
+    def _one(
+        self, item: Item, text: str, found: Sequence[Mention], truth: frozenset[str], places: Sequence[int]
+    ) -> SampleScore:
+        """Counts and evidence of one response; the evidence's places are those of the response as it was given."""
+        mentions = [_moved(mention, places) for mention in found]
         wrong = [mention for mention in mentions if mention.label not in truth]
         correct = {mention.label for mention in mentions} & truth
         evidence = [
@@ -158,26 +249,41 @@ class ObjectHalBench(Benchmark):
             "truth": len(truth),
             "words": len(text.split(" ")),
         }
+        if self.settings.matched_words is not None:
+            end = end_of_words(text, self.settings.matched_words)
+            first = [mention for mention in found if mention.span is None or mention.span[1] <= end]
+            false = [mention for mention in first if mention.label not in truth]
+            counts |= {
+                "matched_mentions": len(first),
+                "matched_hallucinated_mentions": len(false),
+                "matched_hallucinated_responses": bool(false),
+            }
         return SampleScore(item.id, item.group, {name: float(value) for name, value in counts.items()}, tuple(evidence))
 
     def aggregate(self, totals: Totals) -> dict[str, np.ndarray]:
-        """Pooled ratios of the counts."""
+        """Pooled ratios of the counts. F1 is the harmonic mean of recall and of 1 - CHAIRi (object) or 1 - CHAIRs_refine (response)."""
         chair_i, recall = (
             ratio(totals["hallucinated_mentions"], totals["mentions"]),
             ratio(totals["found"], totals["truth"]),
         )
-        return {
+        refined = ratio(totals["hallucinated_responses"], totals["responses_with_objects"])
+        result = {
             "chair_s": ratio(totals["hallucinated_responses"], totals["responses"]),
-            "chair_s_refine": ratio(totals["hallucinated_responses"], totals["responses_with_objects"]),
+            "chair_s_refine": refined,
             "chair_i": chair_i,
             "object_recall": recall,
             "object_f1": harmonic(1 - chair_i, recall),
+            "response_f1": harmonic(1 - refined, recall),
             "mean_length": ratio(totals["words"], totals["responses"]),
         }
+        if self.settings.matched_words is not None:
+            result["chair_s_matched"] = ratio(totals["matched_hallucinated_responses"], totals["responses"])
+            result["chair_i_matched"] = ratio(totals["matched_hallucinated_mentions"], totals["matched_mentions"])
+        return result
 
     def official(self, totals: Totals) -> dict[str, str]:
         """What RLHF-V's scripts print: percentages and the length with one decimal, recall (from the summary) with two."""
-        if self.settings.extractor != "nltk":
+        if self.settings.extractor not in ("nltk", "llm"):
             return {}
         values = self.aggregate(totals)
         scales = {
@@ -194,8 +300,13 @@ class ObjectHalBench(Benchmark):
         }
 
     def provenance(self) -> dict[str, Any]:
-        """Extractor and vocabulary."""
-        return self._extractor.provenance()
+        """Extractor and vocabulary; for the LLM mode the prompt, and the parser of the human captions."""
+        if not self.needs_judge:
+            return self._extractor.provenance()
+        template = self.settings.template
+        prompt = read_template(template)[1] if template else "own wording"
+        captions = self._extractor.provenance()["extractor"]
+        return self._llm.provenance() | {"captions": captions, "prompt": prompt}
 
 
 def _cleaned(text: str) -> tuple[str, Sequence[int]]:
@@ -210,6 +321,18 @@ def _cleaned(text: str) -> tuple[str, Sequence[int]]:
     return text, places[start : start + len(text)]
 
 
+def _words_given(value: Any, where: str) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise BadInputError("'objs' is a list of words", where=where)
+    return value
+
+
+def end_of_words(text: str, words: int) -> int:
+    """Where the first so many words of a text end, in characters."""
+    ends = [found.end() for found in islice(_WORD.finditer(text), words)]
+    return ends[-1] if len(ends) == words else len(text)
+
+
 def _starts(text: str) -> Iterator[int]:
     start = text.find(_SPEAKER)
     while start >= 0:
@@ -222,47 +345,6 @@ def _moved(mention: Mention, places: Sequence[int]) -> Mention:
         return mention
     start, end = mention.span
     return mention._replace(span=(places[start], places[end - 1] + 1))
-
-
-def coco_truth(folder: Path) -> dict[str, dict[str, list[str]]]:
-    """Image id -> instances (category names) and captions, from all COCO files of a folder.
-
-    Raises:
-        BadInputError: no instances or no captions, or a file of another form.
-    """
-    files = {kind: sorted(folder.glob(f"*{kind}*.json")) for kind in ("instances", "captions")}
-    for kind, found in files.items():
-        if not found:
-            raise BadInputError(
-                f"the COCO {kind} are missing",
-                where=str(folder / f"{kind}_val2014.json"),
-                remedy="unpack COCO's annotations_trainval2014 there",
-            )
-    truth: dict[str, dict[str, list[str]]] = defaultdict(lambda: {"instances": [], "captions": []})
-    for kind, paths in files.items():
-        for path in paths:
-            content = read_json(path, f"COCO {kind}")
-            try:
-                names = {row["id"]: row["name"] for row in content.get("categories", [])}
-                for row in content["annotations"]:
-                    truth[str(row["image_id"])][kind].append(
-                        names[row["category_id"]] if kind == "instances" else row["caption"]
-                    )
-            except (KeyError, TypeError, AttributeError) as error:
-                raise BadInputError(f"this is not a COCO {kind} file: {error!r} is missing", where=str(path)) from None
-    return dict(truth)
-
-
-def _truth_rows(path: Path) -> dict[str, dict[str, list[str]]]:
-    truth = {}
-    for number, row in enumerate(read_jsonl(path, "annotations"), 1):
-        try:
-            truth[str(row["image_id"])] = {"instances": list(row["instances"]), "captions": list(row["captions"])}
-        except (KeyError, TypeError):
-            raise BadInputError(
-                "an annotation is {image_id, instances: [category], captions: [text]}", where=f"{path}:{number}"
-            ) from None
-    return truth
 
 
 def _image(row: Mapping[str, Any], data: Path) -> ImageRef:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ import numpy as np
 
 from benchmarks.base import Benchmark, BenchmarkSettings, Totals, needed, ratio
 from harness.errors import BadInputError, HarnessError
-from harness.files import read_json, read_jsonl, sha256_file
+from harness.files import read_json, read_jsonl, sha256_bytes, sha256_file
 from harness.judging.base import Judge, JudgeReply, JudgeRequest
+from harness.judging.panel import Vote, ask
+from harness.judging.templates import fill, read_template
 from harness.types import ImageRef, Item, MetricSpec, Response, SampleScore
 
 TYPES = ("attribute", "adversarial", "comparison", "counting", "relation", "environment", "holistic", "other")
@@ -38,11 +42,21 @@ Explain in a few sentences, then end with a line "Rating: N" where N is the numb
 """
 
 
+OFFICIAL_TEMPLATE = "2c73d8c50f1740d000fae62cfeed103c2f7a5bcfa904b27e6e09900e7ce600cc"
+"""SHA-256 of the string `template` in the official script (LLaVA-RLHF's and RLHF-V's `eval_gpt_mmhal.py` have the same)."""
+_SCRIPTS = ("eval_gpt_mmhal.py", "eval_gpt4.py")
+"""Names of the official script, looked for beside the questions."""
+_FIELDS = ("image_content", "question", "gt_answer", "model_answer")
+
+
 class MMHalSettings(BenchmarkSettings):
     """The judge's prompt."""
 
     template: Path | None = None
-    """A text file with the fields {image_content}, {question}, {gt_answer}, {model_answer}; None is our own wording."""
+    """The official script, or a text file with the fields {image_content}, {question}, {gt_answer}, {model_answer} (or four {} in
+    this order); None is the official script where it lies beside the questions, else our own wording."""
+    template_sha256: str | None = None
+    """What the template must be; None is the official one for a script, and anything for a text file."""
 
 
 def parse_official(reply: str) -> int:
@@ -61,8 +75,10 @@ class ReviewsJudge(Judge):
     """Stored reviews, in the judge's place."""
 
     name = "stored reviews"
+    reads_prompt = False
 
     def __init__(self, path: Path, reviews: Mapping[str, str]) -> None:
+        super().__init__()
         self._path, self._reviews = path, reviews
 
     def judge(self, requests: Sequence[JudgeRequest]) -> Iterator[JudgeReply]:
@@ -78,7 +94,8 @@ class ReviewsJudge(Judge):
 class MMHalBench(Benchmark):
     """Average score, hallucination rate (score below 3) and informativeness, in all and per type.
 
-    A reply that cannot be read is unscored in our figures; the official text counts it as 0, as the official script does.
+    A reply that cannot be read is asked for again, then unscored in our figures; the official text counts it as 0, as the official
+    script does. With several votes an item's figures are the means of its votes.
 
     Source: Sun et al., 2023 (arXiv 2309.14525).
     """
@@ -92,7 +109,42 @@ class MMHalBench(Benchmark):
         MetricSpec("hallucination_rate", "MMHal halluc.", higher_is_better=False, headline=True),
         MetricSpec("informativeness", "MMHal informativeness", higher_is_better=True),
         *(MetricSpec(f"score.{kind}", f"MMHal {kind}", higher_is_better=True, unit="points") for kind in TYPES),
+        MetricSpec("votes_agree", "MMHal votes agree", higher_is_better=True),
     )
+
+    def __init__(self, settings: BenchmarkSettings | None = None) -> None:
+        super().__init__(settings)
+        self._template_file = self.settings.template
+
+    @cached_property
+    def _template(self) -> tuple[str, str, str]:
+        """Text, SHA-256, and what it is: "official", "own wording" or "custom"."""
+        path = self._template_file
+        if path is None:
+            return _PROMPT, sha256_bytes(_PROMPT.encode()), "own wording"
+        text, digest = read_template(path)
+        wanted = self.settings.template_sha256 or (OFFICIAL_TEMPLATE if path.suffix == ".py" else digest)
+        if digest != wanted:
+            raise BadInputError(
+                f"the judge's template has the SHA-256 {digest}, not {wanted}",
+                where=str(path),
+                remedy=f"get the official script again, or accept this one: --set mmhal.template_sha256={digest}",
+            )
+        if "{}" not in text and "{model_answer}" not in text:
+            raise BadInputError("the judge's template has no place for the answer, {model_answer}", where=str(path))
+        fill(text, dict.fromkeys(_FIELDS, ""))  # complains before anything is asked
+        return text, digest, "official" if digest == OFFICIAL_TEMPLATE else "custom"
+
+    def variant_with(self, judge: Judge | None) -> str:
+        """The judge, and its prompt where that is not the official one."""
+        if judge is None or not judge.reads_prompt:
+            return judge.label if judge else ""
+        _, digest, kind = self._template
+        return judge.label + {"official": "", "own wording": ", own prompt"}.get(kind, f", prompt {digest[:8]}")
+
+    def read_reply(self, text: str) -> int | None:
+        """A reply's rating, see `parse_strict`."""
+        return parse_strict(text)
 
     def items(self, data: Path) -> list[Item]:
         """The official template's rows; images by the last part of their source."""
@@ -101,8 +153,10 @@ class MMHalBench(Benchmark):
             raise BadInputError(
                 "MMHal-Bench's questions are missing",
                 where=str(path),
-                remedy="put response_template.json and images/ there",
+                remedy="harness data get mmhal, or harness data check mmhal for what is where",
             )
+        if self.settings.template is None:
+            self._template_file = next((data / name for name in _SCRIPTS if (data / name).exists()), None)
         items = []
         for number, row in enumerate(read_json(path, "questions")):
             try:
@@ -140,53 +194,57 @@ class MMHalBench(Benchmark):
         ]
         return items, {item.id: Response(item.id, "") for item in items}
 
+    def judge_requests(self, items: Sequence[Item], responses: Mapping[str, Response]) -> list[JudgeRequest]:
+        """The template, filled in for every item."""
+        template, _, _ = self._template
+        requests = []
+        for item in items:
+            content = item.reference["image_content"]
+            fields = {
+                "image_content": content if isinstance(content, str) else ", ".join(map(str, content)),
+                "question": str(item.reference["question"]),
+                "gt_answer": str(item.reference["gt_answer"]),
+                "model_answer": responses[item.id].text,
+            }
+            requests.append(JudgeRequest(item, responses[item.id], fill(template, fields)))
+        return requests
+
     def score(
         self, items: Sequence[Item], responses: Mapping[str, Response], judge: Judge | None = None
     ) -> list[SampleScore]:
-        """Ask the judge about every answer and read its rating."""
+        """Ask the judge about every answer and read its rating, of every vote."""
         if judge is None:
             raise HarnessError("MMHal-Bench needs a judge", remedy="name one: --judge openai")
-        template = self.settings.template.read_text(encoding="utf-8") if self.settings.template else _PROMPT
-        requests = []
-        for item in items:
-            fields = {key: str(item.reference[key]) for key in ("image_content", "question", "gt_answer")} | {
-                "model_answer": responses[item.id].text
-            }
-            # Split rather than formatted: an answer may hold braces, even one of these fields' names.
-            parts = re.split(r"\{(image_content|question|gt_answer|model_answer)\}", template)
-            prompt = "".join(fields[part] if place % 2 else part for place, part in enumerate(parts))
-            requests.append(JudgeRequest(item, responses[item.id], prompt))
-        replies = {reply.item_id: reply for reply in judge.judge(requests)}
-        return [self._one(item, replies.get(item.id)) for item in items]
+        requests = self.judge_requests(items, responses)
+        votes = ask(judge, requests, parse_strict)
+        return [self._one(request, votes[request.item.id]) for request in requests]
 
     @staticmethod
-    def _one(item: Item, reply: JudgeReply | None) -> SampleScore:
-        if reply is None or reply.text is None:
-            return SampleScore(
-                item.id, item.group, {}, unscored=f"the judge gave no reply: {reply.error if reply else 'none came'}"
-            )
-        rating = parse_strict(reply.text)
-        details = {
-            "review": reply.text,
-            "rating": rating,
-            "official_rating": parse_official(reply.text),
-            "type": item.reference["question_type"],
+    def _one(request: JudgeRequest, votes: Sequence[Vote[int]]) -> SampleScore:
+        """Means over the votes that could be read; the official figures are of the first reply."""
+        item, kind = request.item, request.item.reference["question_type"]
+        ratings = [vote.value for vote in votes if vote.value is not None]
+        details: dict[str, Any] = {
+            "review": votes[0].text,
+            "rating": float(np.mean(ratings)) if ratings else None,
+            "votes": [vote.value for vote in votes],
+            "type": kind,
+            "judge_prompt": request.prompt,
+            "reference": dict(item.reference),
         }
-        if rating is None:
-            return SampleScore(
-                item.id,
-                item.group,
-                {},
-                details=details,
-                unscored=f"the judge's rating cannot be read: {reply.text[-80:]!r}",
-            )
-        kind = item.reference["question_type"]
+        if votes[0].first is not None:
+            details["official_rating"] = parse_official(votes[0].first)
+        if not ratings:
+            return SampleScore(item.id, item.group, {}, details=details, unscored=votes[0].reason)
         counts = {f"{part}.{name}": 0.0 for name in TYPES for part in ("sum", "count")}
+        pairs = list(combinations(ratings, 2))
         counts |= {
-            f"sum.{kind}": float(rating),
+            f"sum.{kind}": float(np.mean(ratings)),
             f"count.{kind}": 1.0,
-            "hallucinated": float(rating < 3),
-            "informative": (rating - 3 if rating >= 3 else rating) / 3,
+            "hallucinated": float(np.mean([rating < 3 for rating in ratings])),
+            "informative": float(np.mean([(rating - 3 if rating >= 3 else rating) / 3 for rating in ratings])),
+            "pairs": float(len(pairs)),
+            "agreeing": float(sum(one == other for one, other in pairs)),
         }
         return SampleScore(item.id, item.group, counts, details=details)
 
@@ -198,10 +256,11 @@ class MMHalBench(Benchmark):
             "score": ratio(whole, totals["n"]),
             "hallucination_rate": ratio(totals["hallucinated"], totals["n"]),
             "informativeness": ratio(totals["informative"], totals["n"]),
+            "votes_agree": ratio(totals["agreeing"], totals["pairs"]),
         } | result
 
     def official_of(self, scores: Sequence[SampleScore]) -> dict[str, str]:
-        """What the official summary prints, unreadable replies as 0: two decimals."""
+        """What the official summary prints, of the first reply to each answer, unreadable ones as 0: two decimals."""
         ratings = [
             (score.details["official_rating"], score.details["type"])
             for score in scores
@@ -221,3 +280,8 @@ class MMHalBench(Benchmark):
             if own:
                 shown[f"score.{kind}"] = np.mean(own)
         return {name: f"{float(value):.2f}" for name, value in shown.items()}
+
+    def provenance(self) -> dict[str, Any]:
+        """The judge's prompt."""
+        _, digest, kind = self._template
+        return {"template": kind, "template_sha256": digest}

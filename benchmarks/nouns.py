@@ -154,21 +154,25 @@ class Table(Exact):
 
 
 class Vectors(Exact):
-    """spaCy's vector similarity above 0.8, the official way with `en_core_web_lg`. Every word is parsed once."""
+    """spaCy's vector similarity above 0.8, the official way with `en_core_web_lg`. Every word is parsed once.
+
+    `pipeline` is a name, a folder, or a loaded pipeline.
+    """
 
     name = "spacy"
 
-    def __init__(self, pipeline: str) -> None:
-        import spacy
+    def __init__(self, pipeline: Any) -> None:
+        self._nlp, self._pipeline = pipeline, ""
+        if isinstance(pipeline, str):
+            import spacy
 
-        try:
-            self._nlp = spacy.load(pipeline)
-        except OSError:
-            raise BadInputError(
-                f"the spaCy pipeline '{pipeline}' is not installed",
-                remedy=f"python -m spacy download {pipeline}, or another --similarity",
-            ) from None
-        self._pipeline = pipeline
+            try:
+                self._nlp, self._pipeline = spacy.load(pipeline), pipeline
+            except OSError:
+                raise BadInputError(
+                    f"the spaCy pipeline '{pipeline}' is not installed",
+                    remedy=f"python -m spacy download {pipeline}, or another --similarity",
+                ) from None
         self._docs: dict[str, Any] = {}
         self._known: dict[tuple[str, str], bool] = {}
 

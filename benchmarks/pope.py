@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -49,18 +49,25 @@ class POPE(Benchmark):
     name, title, max_new_tokens = "pope", "POPE", 64
     source = "Li et al., EMNLP 2023"
     metrics = _specs()
+    pictures: ClassVar[str] = "coco"
+    """What the official files' names begin with."""
 
     def items(self, data: Path) -> list[Item]:
-        """The questions of every split that is there: `coco_pope_random.json` and so on."""
+        """The questions of every split that is there: `coco_pope_random.json` (or SEEM's, `..._pope_seem_random.json`) and so on."""
         items: list[Item] = []
+        images = next(
+            (path for path in (data / "images", data.parent / "pope" / "images") if path.is_dir()), data / "images"
+        )
         for split in SPLITS:
-            for path in sorted(data.glob(f"*_pope_*{split}.json")):
-                items += self._read(path, split, data / "images")
+            names = (f"{self.pictures}_pope_{split}.json", f"{self.pictures}_pope_seem_{split}.json")
+            path = next((data / name for name in names if (data / name).exists()), None)
+            if path:
+                items += self._read(path, split, images)
         if not items:
             raise BadInputError(
-                "POPE's questions are missing",
-                where=str(data / "coco_pope_random.json"),
-                remedy="put the three JSON-lines files and images/ there (docs/ARCHITECTURE.md, Folder layouts)",
+                f"the questions of {self.title} are missing",
+                where=str(data / f"{self.pictures}_pope_random.json"),
+                remedy=f"harness data get {self.name}, or harness data check {self.name} for what is where",
             )
         return items
 
@@ -161,3 +168,15 @@ class POPE(Benchmark):
         if not np.isfinite(list(values.values())).all() or values["f1"] == 0:
             return {}
         return {rate: str(value) for rate, value in values.items()}
+
+
+class POPEAOKVQA(POPE):
+    """POPE on A-OKVQA's images, with SEEM's objects. They are COCO's, so POPE's images serve where it has none of its own."""
+
+    name, title, pictures = "pope-aokvqa", "POPE A-OKVQA", "aokvqa"
+
+
+class POPEGQA(POPE):
+    """POPE on GQA's images, with SEEM's objects."""
+
+    name, title, pictures = "pope-gqa", "POPE GQA", "gqa"

@@ -12,10 +12,14 @@ from typing import Any
 
 from harness.errors import BadInputError
 from harness.files import read_json
+from harness.matched import matched, read_items
 from harness.runs.folders import list_runs
 
 ARROW = {True: "↑", False: "↓", None: ""}
 BEST = "*"
+_CHAIR = ("chair_s", "chair_s_matched")
+_DESCRIBED = frozenset(("chair_s", "chair_i", "mean_length"))
+"""A suite with these metrics scores whole descriptions; its mentions have places."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ def collect(results: Path) -> list[Board]:
         BadInputError: nothing was.
     """
     grouped: dict[tuple[str, str], dict[str, Row]] = defaultdict(dict)
+    described: dict[tuple[str, str], dict[tuple[str, str], dict[str, Path]]] = defaultdict(lambda: defaultdict(dict))
     records: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for run in list_runs(results):
         for path in sorted(run.path.glob("evals/*/scores*.json")):
@@ -82,6 +87,9 @@ def collect(results: Path) -> list[Board]:
             key = (record["model"], record["data"])
             records[key].append(record)
             row = grouped[key].setdefault(run.name, Row(run.name, record["method"], record["model"]))
+            if record["metrics"].keys() >= _DESCRIBED:
+                items = path.with_name(path.name.replace("scores", "items", 1).replace(".json", ".jsonl"))
+                described[key][record["suite"], record["variant"]][run.name] = items
             for name, metric in record["metrics"].items():
                 if metric["headline"]:
                     column = Column(
@@ -95,18 +103,40 @@ def collect(results: Path) -> list[Board]:
                     row.values[column] = metric | {"n": record["n"], "of": record["of"]}
     if not grouped:
         raise BadInputError("nothing was scored yet", where=str(results), remedy="harness eval --suite halbench,amber")
-    return [
-        _board(model, data, list(rows.values()), records[model, data])
-        for (model, data), rows in sorted(grouped.items())
-    ]
+    boards = []
+    for (model, data), rows in sorted(grouped.items()):
+        words = [
+            _add_matched(rows, suite, variant, paths) for (suite, variant), paths in described[model, data].items()
+        ]
+        boards.append(_board(model, data, list(rows.values()), records[model, data], [one for one in words if one]))
+    return boards
 
 
-def _board(model: str, data: str, rows: list[Row], records: list[dict[str, Any]]) -> Board:
+def _add_matched(rows: dict[str, Row], suite: str, variant: str, paths: dict[str, Path]) -> float | None:
+    """Put CHAIRs at matched length into the rows; the mean number of words, None where nothing can be matched."""
+    if len(paths) < 2 or not all(path.exists() for path in paths.values()):
+        return None
+    found = matched({name: read_items(path) for name, path in paths.items()})
+    column = Column(suite, variant, "chair_s_matched", "CHAIRs matched", False, "%")
+    for name, metrics in found.items():
+        metric = metrics["chair_s_matched"]
+        rows[name].values[column] = metric | {"of": metric["n"], "higher_is_better": False}
+    return next((float(metrics["chair_s_matched"]["words"]) for metrics in found.values()), None)
+
+
+def _board(model: str, data: str, rows: list[Row], records: list[dict[str, Any]], words: Sequence[float]) -> Board:
     columns = list(dict.fromkeys(column for row in rows for column in row.values))
     order = {suite: place for place, suite in enumerate(("halbench", "amber", "pope", "mmhal"))}
-    columns.sort(key=lambda column: order.get(column.suite, 99))
+    # Beside the plain figure stands the one at matched length.
+    columns.sort(key=lambda column: (order.get(column.suite, 99), column.metric not in _CHAIR))
     rows.sort(key=lambda row: row.method != "base")
-    return Board(model, data, rows, columns, _caption(records))
+    caption = _caption(records)
+    if words:
+        mean = " / ".join(f"{one:.1f}" for one in words)
+        caption += (
+            f"; matched: every image's descriptions cut to the words of the shortest in this table ({mean} on average)"
+        )
+    return Board(model, data, rows, columns, caption)
 
 
 def _caption(records: list[dict[str, Any]]) -> str:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
+
+CONFORMANCE = Path(__file__).resolve().parents[1].parent / "shared" / "conformance"
+"""The official scorers' recorded outputs, where they are there: a folder `shared/conformance` beside the checkout."""
 
 
 @pytest.fixture(autouse=True)
@@ -13,3 +17,32 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv(
         "HARNESS_CACHE", os.environ.get("HARNESS_TEST_CACHE") or str(tmp_path_factory.getbasetemp() / "cache")
     )
+
+
+@pytest.fixture(scope="session")
+def conformance() -> Path:
+    """The folder of recorded cases; without it, a test that asks for it is skipped."""
+    if not CONFORMANCE.is_dir():
+        pytest.skip(f"the recorded outputs are not there: {CONFORMANCE}")
+    return CONFORMANCE
+
+
+@pytest.fixture
+def nltk_data(conformance: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """NLTK's data of that folder, found before any other."""
+    import nltk
+
+    monkeypatch.setattr(nltk.data, "path", [str(conformance / "nltk_data"), *nltk.data.path])
+    return conformance / "nltk_data"
+
+
+@pytest.fixture
+def nltk_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NLTK's data, from this machine or from that folder; without either, a test that asks for it is skipped."""
+    import nltk
+
+    from benchmarks.objects.nltk_parser import missing_data
+
+    monkeypatch.setattr(nltk.data, "path", [*nltk.data.path, str(CONFORMANCE / "nltk_data")])
+    if absent := missing_data("nouns"):
+        pytest.skip(f"NLTK's data is not there: {', '.join(absent)}")

@@ -18,6 +18,7 @@ ALLOWED = {
     "foundation": set(),
     "harness.models": set(),
     "harness.judging": set(),
+    "harness.datasets": set(),
     "harness.stats": set(),
     "harness.serving": {"harness.models"},
     "harness.runs": {
@@ -28,7 +29,8 @@ ALLOWED = {
         "aligners.base",
         "benchmarks.base",
     },
-    "harness.leaderboard": {"harness.runs", "harness.stats"},
+    "harness.matched": {"harness.stats"},
+    "harness.leaderboard": {"harness.matched", "harness.runs", "harness.stats"},
     "harness.pocket": {"harness.models", "harness.judging"},
     "harness.quickstart": {"harness.runs", "harness.leaderboard", "harness.models", "harness.serving", "harness.stats"},
     "aligners": {"harness.models", "harness.judging"},

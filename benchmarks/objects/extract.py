@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from benchmarks.objects.vocabulary import Vocabulary
-from harness.errors import UnknownNameError
+from harness.errors import BadInputError, UnknownNameError
 from harness.types import Span
 
 
@@ -34,21 +34,36 @@ def _nltk(vocabulary: Vocabulary) -> Extractor:
     return NltkExtractor(vocabulary)
 
 
-def _spacy(vocabulary: Vocabulary) -> Extractor:
+def _spacy(vocabulary: Vocabulary, pipeline: str) -> Extractor:
     from benchmarks.objects.spacy_parser import SpacyExtractor
 
-    return SpacyExtractor(vocabulary)
+    if not pipeline:
+        return SpacyExtractor(vocabulary)
+    import spacy
+
+    try:
+        return SpacyExtractor(vocabulary, spacy.load(pipeline))
+    except OSError as error:
+        raise BadInputError(
+            f"the spaCy pipeline '{pipeline}' cannot be loaded: {error}",
+            remedy=f"python -m spacy download {pipeline}, or --extractor spacy, which needs none",
+        ) from None
 
 
-EXTRACTORS: dict[str, Callable[[Vocabulary], Extractor]] = {"nltk": _nltk, "spacy": _spacy}
+EXTRACTORS = ("nltk", "llm", "spacy")
+"""The names; `spacy:PIPELINE` is spaCy with an installed pipeline. What `llm` lists comes from a judge, not from a text alone."""
 
 
 def make_extractor(name: str, vocabulary: Vocabulary) -> Extractor:
-    """The extractor with this name.
+    """The extractor of texts with this name: nltk, spacy or spacy:PIPELINE.
 
     Raises:
         UnknownNameError: there is none.
+        BadInputError: the pipeline is not installed.
     """
-    if name not in EXTRACTORS:
-        raise UnknownNameError("extractor", name, EXTRACTORS)
-    return EXTRACTORS[name](vocabulary)
+    kind, _, pipeline = name.partition(":")
+    if kind == "nltk" and not pipeline:
+        return _nltk(vocabulary)
+    if kind == "spacy":
+        return _spacy(vocabulary, pipeline)
+    raise UnknownNameError("extractor", name, EXTRACTORS)

@@ -11,47 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks.objects.doubles import double_words
 from benchmarks.objects.extract import Mention
 from benchmarks.objects.tokens import tokenize
 from benchmarks.objects.vocabulary import Vocabulary
 from benchmarks.objects.wordnet import noun_lemma
 from harness.errors import HarnessError
+from harness.paths import cache_folder
 
-_PAIRS = (
-    "motor bike",
-    "motor cycle",
-    "air plane",
-    "traffic light",
-    "street light",
-    "traffic signal",
-    "stop light",
-    "fire hydrant",
-    "stop sign",
-    "parking meter",
-    "suit case",
-    "sports ball",
-    "baseball bat",
-    "baseball glove",
-    "tennis racket",
-    "wine glass",
-    "hot dog",
-    "cell phone",
-    "mobile phone",
-    "teddy bear",
-    "hair drier",
-    "potted plant",
-    "laptop computer",
-    "home plate",
-    "train track",
-)
-_ANIMALS = ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "animal", "cub")
-_OTHERS = {
-    "passenger jet": "jet",
-    "passenger train": "train",
-    "bow tie": "tie",
-    "toilet seat": "toilet",
-    "wine glas": "wine glass",
-}
 _WORDS = ("corpora/wordnet", "tokenizers/punkt_tab")
 _RESOURCES = {"words": _WORDS, "nouns": (*_WORDS, "taggers/averaged_perceptron_tagger_eng")}
 
@@ -60,6 +27,9 @@ def missing_data(use: str = "words") -> list[str]:
     """NLTK resources that are not on this machine, of those that a use ("words", "nouns") needs."""
     import nltk
 
+    own = str(cache_folder() / "nltk_data")  # `harness data get nltk`
+    if own not in nltk.data.path:
+        nltk.data.path.append(own)
     absent = []
     for resource in _RESOURCES[use]:
         try:
@@ -75,11 +45,10 @@ def missing_data(use: str = "words") -> list[str]:
 def require_data(use: str = "words") -> None:
     """Raise a `HarnessError` that says how to get NLTK's data, if it is not there."""
     if absent := missing_data(use):
-        names = " ".join(resource.partition("/")[2] for resource in absent)
         raise HarnessError(
             f"NLTK's data is missing: {', '.join(absent)}",
             where="extractor nltk",
-            remedy=f"python -m nltk.downloader {names}, or set NLTK_DATA to a folder that has it, or use --extractor spacy",
+            remedy="harness data get nltk, or set NLTK_DATA to a folder that has it, or use --extractor spacy",
         )
 
 
@@ -94,13 +63,8 @@ class NltkExtractor:
     def __init__(self, vocabulary: Vocabulary) -> None:
         require_data()
         self.vocabulary = vocabulary
-        doubles = {pair: pair for pair in _PAIRS}
-        doubles |= {word: word for word in vocabulary.words if len(word.split()) == 2}
-        for animal in _ANIMALS:
-            doubles[f"baby {animal}"] = doubles[f"adult {animal}"] = animal
-        doubles |= _OTHERS
-        self._doubles = doubles
-        self._firsts = {pair.partition(" ")[0] for pair in doubles}
+        self._doubles = double_words(vocabulary)
+        self._firsts = {pair.partition(" ")[0] for pair in self._doubles}
 
     def words(self, text: str) -> list[tuple[str, int, int]]:
         """All words of a text after lemmas and merging: (word, start, end) with its place in the text; -1, -1 if unknown."""

@@ -68,6 +68,92 @@ def print_pooled(rows: Sequence[dict[str, Any]]) -> None:
     Console().print(table)
 
 
+def print_plan(rows: Sequence[dict[str, Any]]) -> None:
+    """What an evaluation would do."""
+    judged = any(row["judge"] for row in rows)
+    table = Table(title="This would be done; nothing was", title_justify="left", caption_justify="left")
+    for heading in (
+        "checkpoint",
+        "suite",
+        "items",
+        "answered",
+        "to generate",
+        *(("judge", "calls", "cost") if judged else ()),
+    ):
+        table.add_column(heading, justify="left" if heading in ("checkpoint", "suite", "judge") else "right")
+    for row in rows:
+        cells = [row["target"], row["suite"], *(f"{row[key]:,}" for key in ("items", "answered", "to_generate"))]
+        if row["judge"]:
+            usd = row["judge_usd_at_most"]
+            cells += [row["judge"], f"{row['judge_calls']:,}", "?" if usd is None else f"≤ ${usd:.2f}"]
+        table.add_row(*map(escape, cells))
+    known = [row["judge_usd_at_most"] for row in rows if row["judge"]]
+    if any(usd is None for usd in known):
+        table.caption = "?: no price is listed for this model; name it with --judge-price IN,OUT"
+    elif known:
+        table.caption = f"judging: at most ${sum(known):.2f}"
+    Console().print(table)
+
+
+def print_calibration(found: dict[str, Any]) -> None:
+    """Agreement with the reference and with itself."""
+    judge = found["judge"].get("model") or found["judge"]["judge"]
+    table = Table(title=escape(f"How far {judge} agrees"), title_justify="left", caption_justify="left")
+    table.add_column("measure")
+    table.add_column("with the reference", justify="right")
+    table.add_column("with itself", justify="right")
+    labels = {
+        "n": "answers; pairs of votes",
+        "exact": "same rating",
+        "within_one": "ratings at most 1 apart",
+        "kappa_quadratic": "quadratic kappa of the ratings",
+        "same_verdict": "same verdict (hallucination or not)",
+        "kappa_verdict": "kappa of the verdict",
+        "mean_difference": "mean rating, judge minus reference",
+    }
+    for key, label in labels.items():
+        cells = []
+        for value in (found["reference"][key], found["itself"][key]):
+            text = "–" if value is None else str(value) if key == "n" else f"{value:.3f}"
+            cells.append(
+                f"{100 * value:.1f} %" if key in ("exact", "within_one", "same_verdict") and value is not None else text
+            )
+        table.add_row(label, *cells)
+    if found["unread"]:
+        table.caption = f"{found['unread']} answers had no reply that could be read"
+    Console().print(table)
+
+
+def print_data_sets(rows: Sequence[dict[str, Any]]) -> None:
+    """Every known data set: what, how large, from where, under which licence, whether it is here."""
+    console = Console()
+    marks = {"yes": "[green]here[/green]", "in part": "[yellow]in part[/yellow]", "no": "[dim]not here[/dim]"}
+    for row in rows:
+        needs = f"; needs {', '.join(row['needs'])}" if row["needs"] else ""
+        console.print(f"[bold]{row['name']}[/bold]  {marks[row['here']]}  {escape(row['size'])}", highlight=False)
+        console.print(f"    {escape(row['title'])}{needs}", highlight=False)
+        console.print(f"    [dim]{escape(row['source'])}; licence: {escape(row['licence'])}[/dim]", highlight=False)
+        urls = [file["url"] for file in row["files"]] + row["archives"]
+        places = sorted({"/".join(url.split("/")[:5]) for url in urls}) or [row["folder"]]
+        console.print(f"    [dim]{escape(', '.join(places))}[/dim]", soft_wrap=True, highlight=False)
+    console.print(
+        "\nharness data get NAME downloads, import FOLDER takes what is there, check NAME verifies; --json has URLs and checksums"
+    )
+
+
+def print_files(rows: Sequence[dict[str, Any]]) -> None:
+    """The files of data sets: whether each is there, and what to do where it is not."""
+    console = Console()
+    marks = {"there": "[green]✓ there[/green]", "missing": "[yellow]– missing[/yellow]", "wrong": "[red]✗ wrong[/red]"}
+    for name in dict.fromkeys(row["data"] for row in rows):
+        console.print(f"[bold]{name}[/bold]")
+        for row in rows:
+            if row["data"] == name:
+                console.print(f"  {marks[row['state']]}  {escape(row['file'])}", soft_wrap=True, highlight=False)
+                if row["note"]:
+                    console.print(f"           [dim]{escape(row['note'])}[/dim]", soft_wrap=True, highlight=False)
+
+
 def listing() -> list[dict[str, Any]]:
     """Everything that has a name: kind, name, what it is, where it comes from."""
     from harness.models import aliases

@@ -8,14 +8,15 @@ import os
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
-from harness.config import StrictModel
 from harness.errors import HarnessError
 from harness.files import sha256_json, write_json
-from harness.judging.base import Judge, JudgeReply, JudgeRequest
+from harness.judging.base import BudgetError, Estimate, Judge, JudgeReply, JudgeRequest, JudgeSettings
+from harness.judging.ledger import Ledger, Pace
+from harness.judging.prices import Price, price_of, tokens_of
 from harness.paths import cache_folder
 from harness.progress import progress
 
@@ -23,122 +24,222 @@ KEY_VARIABLE = "OPENAI_API_KEY"
 _LONGEST_PAUSE_S = 30.0
 
 
-class OpenAIJudgeSettings(StrictModel):
+class OpenAIJudgeSettings(JudgeSettings):
     """Which model judges, and how it is asked. The key comes from the environment and is written nowhere."""
 
     model: str = "gpt-4o"
     base_url: str | None = Field(
         default=None, description="an OpenAI-compatible endpoint; None is the client's default"
     )
-    temperature: float = 0.0
-    max_tokens: int = 512
+    temperature: float = Field(default=0.0, ge=0)
+    retry_temperature: float = Field(
+        default=0.7, ge=0, description="when a reply that cannot be read is asked for again"
+    )
+    max_tokens: int = Field(default=512, ge=1)
     concurrency: int = Field(default=8, ge=1)
     timeout_s: float = Field(default=60, gt=0)
-    attempts: int = Field(default=6, ge=1)
+    attempts: int = Field(default=6, ge=1, description="calls for one reply before it is given up")
+    asks: int = Field(default=3, ge=1, description="askings for one vote whose reply cannot be read")
+    votes: int = Field(default=1, ge=1)
+    accept: Literal["same", "any"] = Field(
+        default="same", description="whether a reply may come from a model with another name than was asked for"
+    )
+    max_cost: float | None = Field(default=None, ge=0, description="US dollars of this command; then it stops")
+    price: tuple[float, float] | None = Field(
+        default=None, description="US dollars for a million prompt and completion tokens; None is the table's"
+    )
 
 
 class OpenAIJudge(Judge):
-    """Asks through the `openai` package, several at a time; replies are kept under (model, endpoint, prompt, sampling)."""
+    """Asks through the `openai` package, several at a time; replies are kept under (model, endpoint, sampling, prompt, sample)."""
 
     name = "openai"
+    Settings = OpenAIJudgeSettings
+    settings: OpenAIJudgeSettings
+    samples = True
 
-    def __init__(self, settings: OpenAIJudgeSettings | None = None, cache: Path | None = None) -> None:
-        self.settings = settings or OpenAIJudgeSettings()
+    def __init__(self, settings: JudgeSettings | None = None, cache: Path | None = None) -> None:
+        super().__init__(settings)
+        self.votes, self.asks = self.settings.votes, self.settings.asks
         self._cache = (cache or cache_folder()) / "judge"
         self._answered_by: set[str] = set()
+        price = Price(*self.settings.price) if self.settings.price else price_of(self.settings.model)
+        self.ledger = Ledger(price, self.settings.max_cost)
+        if self.settings.max_cost is not None and price is None:
+            raise HarnessError(
+                f"a budget needs a price, and none is listed for the model '{self.settings.model}'",
+                remedy="name it: --judge-price IN,OUT (US dollars for a million tokens; 0,0 for a server of your own)",
+            )
+        self._pace = Pace()
+
+    @property
+    def label(self) -> str:
+        """The model."""
+        return self.settings.model
+
+    def judge(self, requests: Sequence[JudgeRequest]) -> Iterator[JudgeReply]:
+        """Yield replies; kept ones first."""
+        asked: list[JudgeRequest] = []
+        for request in requests:
+            if (kept := self._kept(request)) is not None:
+                self._answered_by.add(kept["model"])
+                self.ledger.kept += 1
+                yield JudgeReply(request.item.id, kept["reply"])
+            else:
+                asked.append(request)
+        if asked:
+            yield from self._ask_all(asked)
+
+    def _path(self, request: JudgeRequest) -> Path:
+        settings = self.settings
+        identity = [settings.model, settings.base_url, self._temperature(request), settings.max_tokens, request.prompt]
+        key = sha256_json([*identity, request.sample])
+        return self._cache / key[:2] / f"{key}.json"
+
+    def _temperature(self, request: JudgeRequest) -> float:
+        again = request.sample % self.asks > 0
+        return max(self.settings.temperature, self.settings.retry_temperature) if again else self.settings.temperature
+
+    def _kept(self, request: JudgeRequest) -> dict[str, Any] | None:
+        """A kept reply; an empty or broken file is none."""
+        try:
+            kept = json.loads(self._path(request).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return kept if isinstance(kept, dict) and kept.get("reply") and "model" in kept else None
+
+    def _ask_all(self, asked: Sequence[JudgeRequest]) -> list[JudgeReply]:
+        """All replies; what is under way when one fails for good is waited for, since it is paid for.
+
+        Raises:
+            BudgetError: the budget was reached.
+            HarnessError: the endpoint refuses the key or the model.
+        """
         if not os.environ.get(KEY_VARIABLE):
             raise HarnessError(
                 "the judge needs an API key",
                 where=f"judge openai, model {self.settings.model}",
-                remedy=f"set {KEY_VARIABLE} in the environment, or leave the suite that needs a judge out",
+                remedy=f"set {KEY_VARIABLE} in the environment (any text for a server of your own that wants none), "
+                "or leave the suite that needs a judge out",
             )
+        replies, stopped = asyncio.run(self._run(asked))
+        if stopped:
+            raise stopped
+        return replies
 
-    def judge(self, requests: Sequence[JudgeRequest]) -> Iterator[JudgeReply]:
-        """Yield replies as they come; kept ones first."""
-        asked: list[tuple[JudgeRequest, Path]] = []
-        for request in requests:
-            path = self._path(request)
-            if path.exists():
-                kept = json.loads(path.read_text(encoding="utf-8"))
-                self._answered_by.add(kept["model"])
-                yield JudgeReply(request.item.id, kept["reply"])
-            else:
-                asked.append((request, path))
-        if asked:
-            yield from asyncio.run(self._ask_all(asked))
-
-    def _path(self, request: JudgeRequest) -> Path:
-        settings = self.settings
-        key = sha256_json(
-            [settings.model, settings.base_url, settings.temperature, settings.max_tokens, request.prompt]
-        )
-        return self._cache / key[:2] / f"{key}.json"
-
-    async def _ask_all(self, asked: Sequence[tuple[JudgeRequest, Path]]) -> list[JudgeReply]:
+    async def _run(self, asked: Sequence[JudgeRequest]) -> tuple[list[JudgeReply], HarnessError | None]:
         from openai import AsyncOpenAI
 
         gate = asyncio.Semaphore(self.settings.concurrency)
-        # Retries are ours: the client's own do not tell a full account from a busy server.
+        stopped: list[HarnessError] = []
+        # Retries are ours: the client's own do not tell an empty account from a busy server.
         async with AsyncOpenAI(
             base_url=self.settings.base_url, timeout=self.settings.timeout_s, max_retries=0
         ) as client:
             with progress(f"judging with {self.settings.model}", len(asked)) as advance:
 
-                async def one(request: JudgeRequest, path: Path) -> JudgeReply:
+                async def one(request: JudgeRequest) -> JudgeReply | None:
                     async with gate:
-                        reply = await self._ask(client, request, path)
-                    advance()
+                        if stopped:
+                            return None
+                        try:
+                            with self.ledger.reserve(tokens_of(request.prompt), self.settings.max_tokens):
+                                reply = await self._ask(client, request)
+                        except HarnessError as error:
+                            stopped.append(error)
+                            return None
+                    advance(note=self.ledger.note)
                     return reply
 
-                return list(await asyncio.gather(*(one(*pair) for pair in asked)))
+                replies = [reply for reply in await asyncio.gather(*map(one, asked)) if reply]
+        if stopped and isinstance(stopped[0], BudgetError):
+            problem = f"{stopped[0].problem}; {len(replies)} of {len(asked)} replies came and are kept"
+            return replies, BudgetError(problem, remedy="the same command with a larger --max-cost goes on from there")
+        return replies, stopped[0] if stopped else None
 
-    async def _ask(self, client: Any, request: JudgeRequest, path: Path) -> JudgeReply:
+    async def _ask(self, client: Any, request: JudgeRequest) -> JudgeReply:
         """One reply; what can pass is tried again with growing, jittered pauses."""
         import openai
 
-        problem = ""
-        for attempt in range(self.settings.attempts):
+        settings, problem = self.settings, ""
+        for attempt in range(settings.attempts):
+            await self._pace.wait()
+            pause = 0.0
             try:
                 answer = await client.chat.completions.create(
-                    model=self.settings.model,
-                    temperature=self.settings.temperature,
-                    max_tokens=self.settings.max_tokens,
+                    model=settings.model,
+                    temperature=self._temperature(request),
+                    max_tokens=settings.max_tokens,
                     messages=[{"role": "user", "content": request.prompt}],
                 )
-                if text := _content(answer):
-                    model = str(getattr(answer, "model", None) or "unnamed")
+                usage = getattr(answer, "usage", None)
+                self.ledger.paid(getattr(usage, "prompt_tokens", 0) or 0, getattr(usage, "completion_tokens", 0) or 0)
+                text, model = _content(answer), str(getattr(answer, "model", None) or "unnamed")
+                if text and not self._is_asked_for(model):
+                    problem = f"the reply came from '{model}', not from '{settings.model}'"
+                elif text:
                     self._answered_by.add(model)
-                    write_json(
-                        path,
-                        {"model": model, "reply": text, "usage": answer.usage.model_dump() if answer.usage else None},
-                    )
+                    kept = {"model": model, "reply": text, "usage": usage.model_dump() if usage else None}
+                    write_json(self._path(request), kept)
                     return JudgeReply(request.item.id, text)
-                problem, pause = "empty or malformed reply", 0.0
-            except (
-                openai.AuthenticationError,
-                openai.PermissionDeniedError,
-                openai.NotFoundError,
-                openai.BadRequestError,
-            ) as error:
-                raise HarnessError(
-                    f"the judge refused: {type(error).__name__} {error.status_code}",
-                    where=f"model {self.settings.model}",
-                    remedy=f"check {KEY_VARIABLE}, the model's name and the endpoint",
-                ) from None
+                else:
+                    problem = "empty or malformed reply"
+            except openai.BadRequestError as error:  # this prompt: too long, or against the vendor's rules
+                return JudgeReply(
+                    request.item.id, None, f"the judge refused the prompt: {error.status_code} {error.code}"
+                )
+            except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
+                raise self._refused(f"{type(error).__name__} {error.status_code}") from None
+            except openai.RateLimitError as error:
+                if error.code == "insufficient_quota":
+                    raise self._refused("the account's quota is used up") from None
+                problem, pause = type(error).__name__, _asked_to_wait(error)
+                self._pace.hold(pause)  # a limit is the account's: it holds for the others too
             except (openai.APIError, ValueError) as error:
                 problem, pause = type(error).__name__, _asked_to_wait(error)
-            if attempt + 1 < self.settings.attempts:
+            if attempt + 1 < settings.attempts:
                 await asyncio.sleep(max(pause, min(_LONGEST_PAUSE_S, 0.5 * 2**attempt) * random.uniform(0.5, 1.5)))
-        return JudgeReply(request.item.id, None, f"{problem}, after {self.settings.attempts} attempts")
+        return JudgeReply(request.item.id, None, f"{problem}, after {settings.attempts} attempts")
+
+    def _is_asked_for(self, model: str) -> bool:
+        """Whether a reply's model is the one that was asked for; vendors add a date or a path to its name."""
+        wanted = self.settings.model
+        return self.settings.accept == "any" or model.startswith(wanted) or wanted.endswith(model)
+
+    def _refused(self, problem: str) -> HarnessError:
+        return HarnessError(
+            f"the judge refused: {problem}",
+            where=f"model {self.settings.model}",
+            remedy=f"check {KEY_VARIABLE}, the model's name and the endpoint",
+        )
+
+    def estimate(self, requests: Sequence[JudgeRequest]) -> Estimate:
+        """Calls, tokens and cost of all votes; what is kept costs nothing."""
+        numbered = [
+            JudgeRequest(one.item, one.response, one.prompt, vote * self.asks)
+            for one in requests
+            for vote in range(self.votes)
+        ]
+        new = [one for one in numbered if self._kept(one) is None]
+        prompt, completion = sum(tokens_of(one.prompt) for one in new), len(new) * self.settings.max_tokens
+        price = self.ledger.price
+        usd = price.of(prompt, completion) if price else None
+        return Estimate(len(new), len(numbered) - len(new), prompt, completion, usd)
 
     def provenance(self) -> dict[str, Any]:
-        """Model asked for, models that answered, endpoint, sampling. No key."""
+        """Model asked for, models that answered, endpoint, sampling, votes, and what it took. No key."""
+        settings = self.settings
         return {
             "judge": self.name,
-            "model": self.settings.model,
+            "model": settings.model,
             "answered_by": sorted(self._answered_by),
-            "base_url": self.settings.base_url,
-            "temperature": self.settings.temperature,
+            "base_url": settings.base_url,
+            "temperature": settings.temperature,
+            "retry_temperature": settings.retry_temperature,
+            "max_tokens": settings.max_tokens,
+            "votes": settings.votes,
+            "asks": settings.asks,
+            "took": self.ledger.summary(),
         }
 
 

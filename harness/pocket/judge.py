@@ -23,6 +23,7 @@ class PocketTruthJudge(Judge):
     """
 
     name = "pocket-truth"
+    reads_prompt = False
 
     def judge(self, requests: Sequence[JudgeRequest]) -> Iterator[JudgeReply]:
         """Yield a reply in the official form, "... Rating: N", for each request."""

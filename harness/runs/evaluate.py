@@ -22,9 +22,9 @@ from harness.progress import console, progress
 from harness.runs.folders import MANIFEST, Run
 from harness.runs.manifest import surroundings
 from harness.runs.responses import ResponseLog, request_hash
-from harness.runs.score import item_rows, score_suite, write_scores
+from harness.runs.score import item_rows, make_judge, score_suite, write_scores
 from harness.serving.base import Backend, Completion, Request, Sampling
-from harness.types import Item, Response
+from harness.types import Item
 from harness.worlds import find_world
 
 if TYPE_CHECKING:
@@ -72,6 +72,13 @@ class EvalRequest:
     max_unscored: float = 0.01
     limit: int | None = None
     overwrite: bool = False
+    generate: bool = True
+    """False: only what is answered already is scored."""
+
+    @property
+    def judge_settings(self) -> Mapping[str, Any]:
+        """The judge's part of the settings."""
+        return self.settings.get("judge", {})
 
 
 def target_of_run(run: Run) -> Target:
@@ -139,7 +146,7 @@ def data_root(label: str) -> tuple[Path, str, str | None]:
 
 
 @dataclass(frozen=True)
-class _Suite:
+class Suite:
     """A suite under way: its benchmark and the items that are asked."""
 
     benchmark: Benchmark
@@ -154,13 +161,7 @@ def run_eval(request: EvalRequest) -> list[dict[str, Any]]:
         BadInputError: names, data or checkpoints are at fault; said before an engine starts.
         HarnessError: the engine failed (what was answered is kept), or too many items could not be scored.
     """
-    root, data_name, world_judge = data_root(request.data)
-    suites = [_open_suite(name, root, request) for name in request.suites]
-    judge = (
-        _judge(request.judge or world_judge or "openai")
-        if any(suite.benchmark.needs_judge for suite in suites)
-        else None
-    )
+    suites, data_name, judge = prepare(request)
     by_base: dict[str, list[Target]] = defaultdict(list)
     for target in request.targets:
         by_base[target.base].append(target)
@@ -170,12 +171,57 @@ def run_eval(request: EvalRequest) -> list[dict[str, Any]]:
     return records
 
 
-def _open_suite(name: str, root: Path, request: EvalRequest) -> _Suite:
+def prepare(request: EvalRequest) -> tuple[list[Suite], str, Judge | None]:
+    """The suites with their items, the data's name, and the judge if one of the suites needs one.
+
+    Raises:
+        BadInputError: names, settings or data are at fault.
+    """
+    root, data_name, world_judge = data_root(request.data)
+    suites = [_open_suite(name, root, request) for name in request.suites]
+    if not any(suite.benchmark.needs_judge for suite in suites):
+        return suites, data_name, None
+    # A judge model that is named is meant, even in a world that has a judge of its own.
+    default = "openai" if request.judge_settings else world_judge or "openai"
+    return suites, data_name, make_judge(request.judge or default, request.judge_settings)
+
+
+def recorded_backend(targets: Sequence[Target], suites: Sequence[str], data: str) -> type[Backend]:
+    """The backend that answered before.
+
+    Raises:
+        BadInputError: there are no answers, or several backends gave them.
+    """
+    _, data_name, _ = data_root(data)
+    found = set()
+    for target in targets:
+        for suite in suites:
+            path = _folder(target, suite, data_name) / "serving.json"
+            if not path.exists():
+                raise BadInputError(
+                    f"'{target.name}' has no answers to {suite} on {data_name}",
+                    where=str(path.parent),
+                    remedy=f"harness eval --run {target.name} --suite {suite} --data {data}",
+                )
+            found.add(read_json(path, "serving record")["backend"])
+    if len(found) > 1:
+        raise BadInputError(
+            f"the answers come from several backends: {', '.join(sorted(found))}", remedy="judge the runs one at a time"
+        )
+    backend: type[Backend] = registry.load("backends", found.pop())
+    return backend
+
+
+def _folder(target: Target, suite: str, data_name: str) -> Path:
+    return target.folder / "evals" / f"{suite}@{data_name}"
+
+
+def _open_suite(name: str, root: Path, request: EvalRequest) -> Suite:
     kind = registry.load("benchmarks", name)
     benchmark: Benchmark = kind(parse(kind.Settings, dict(request.settings.get(name, {})), f"suite {name}"))
     items = _interned(benchmark.items(root / name))
     if request.limit is None or request.limit >= len(items):
-        return _Suite(benchmark, items, len(items))
+        return Suite(benchmark, items, len(items))
     # Whole images are drawn, so that a sample keeps the clusters that intervals are made of.
     groups = list(dict.fromkeys(item.group for item in items))
     random.Random(0).shuffle(groups)
@@ -189,7 +235,7 @@ def _open_suite(name: str, root: Path, request: EvalRequest) -> _Suite:
             break
         chosen.add(group)
         count += size[group]
-    return _Suite(benchmark, [item for item in items if item.group in chosen], len(items))
+    return Suite(benchmark, [item for item in items if item.group in chosen], len(items))
 
 
 def _interned(items: list[Item]) -> list[Item]:
@@ -199,11 +245,6 @@ def _interned(items: list[Item]) -> list[Item]:
         dataclasses.replace(item, image=seen.setdefault(item.image.path or id(item.image), item.image))
         for item in items
     ]
-
-
-def _judge(name: str) -> Judge:
-    judge: Judge = registry.load("judges", name)()
-    return judge
 
 
 @dataclass(frozen=True)
@@ -218,14 +259,14 @@ class _Job:
 def _evaluate_base(
     base: str,
     targets: Sequence[Target],
-    suites: Sequence[_Suite],
+    suites: Sequence[Suite],
     request: EvalRequest,
     data_name: str,
     judge: Judge | None,
 ) -> list[dict[str, Any]]:
     template = template_hash(load_processor(base))
     folders = {
-        (target.name, suite.benchmark.name): target.folder / "evals" / f"{suite.benchmark.name}@{data_name}"
+        (target.name, suite.benchmark.name): _folder(target, suite.benchmark.name, data_name)
         for target in targets
         for suite in suites
     }
@@ -235,23 +276,27 @@ def _evaluate_base(
             for folder in folders.values():
                 (folder / "responses.jsonl").unlink(missing_ok=True)
         logs = {key: stack.enter_context(ResponseLog(folder)) for key, folder in folders.items()}
-        hashes = _hashes(targets, suites, request.backend.name, template)
+        hashes = request_hashes(targets, suites, request.backend.name, template)
         jobs = _pending(targets, suites, logs, hashes)
-        if jobs:
+        if jobs and request.generate:
             serving = _generate(base, targets, jobs, request.backend)
             for folder in folders.values():
                 write_json(folder / "serving.json", serving)
         for target in targets:
             for suite in suites:
                 key = (target.name, suite.benchmark.name)
-                responses: dict[str, Response] = {}
-                for item in suite.items:
-                    answer = logs[key].get(item.id, hashes[target.name, suite.benchmark.name, item.id])
-                    assert answer is not None
-                    responses[item.id] = answer
+                found = {item.id: logs[key].get(item.id, hashes[(*key, item.id)]) for item in suite.items}
+                responses = {name: answer for name, answer in found.items() if answer is not None}
+                if not responses:
+                    raise BadInputError(
+                        f"none of the stored answers of '{target.name}' is to these questions",
+                        where=str(logs[key].path),
+                        remedy="the data, the weights or the template changed: harness eval generates new ones",
+                    )
+                items = [item for item in suite.items if item.id in responses]
                 record, scores = score_suite(
                     suite.benchmark,
-                    suite.items,
+                    items,
                     responses,
                     judge=judge if suite.benchmark.needs_judge else None,
                     max_unscored=request.max_unscored,
@@ -266,17 +311,17 @@ def _evaluate_base(
                         "serving": read_json(folders[key] / "serving.json", "serving record"),
                     },
                 )
-                write_scores(folders[key], record, item_rows(suite.items, responses, scores))
+                write_scores(folders[key], record, item_rows(items, responses, scores))
                 records.append(record)
     return records
 
 
-def _sampling(suite: _Suite) -> Sampling:
+def _sampling(suite: Suite) -> Sampling:
     return Sampling(max_new_tokens=suite.benchmark.max_new_tokens)
 
 
-def _hashes(
-    targets: Sequence[Target], suites: Sequence[_Suite], backend: str, template: str
+def request_hashes(
+    targets: Sequence[Target], suites: Sequence[Suite], backend: str, template: str
 ) -> dict[tuple[str, str, str], str]:
     """Request hash of every (target, suite, item)."""
     images: dict[int, str] = {}
@@ -296,7 +341,7 @@ def _hashes(
 
 def _pending(
     targets: Sequence[Target],
-    suites: Sequence[_Suite],
+    suites: Sequence[Suite],
     logs: Mapping[tuple[str, str], ResponseLog],
     hashes: Mapping[tuple[str, str, str], str],
 ) -> list[_Job]:

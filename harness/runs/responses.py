@@ -78,6 +78,19 @@ class ResponseLog:
                     remedy="remove the line, or generate again with --overwrite",
                 ) from None
 
+    @staticmethod
+    def peek(folder: Path) -> dict[tuple[str, str], str]:
+        """(item, request hash) -> text of every complete record, read without a lock and without mending anything."""
+        path = folder / "responses.jsonl"
+        found: dict[tuple[str, str], str] = {}
+        for line in path.read_bytes().splitlines() if path.exists() else []:
+            try:
+                record = json.loads(line)
+                found[record["item"], record["request"]] = record["text"]
+            except (ValueError, KeyError, TypeError):
+                continue
+        return found
+
     def get(self, item_id: str, request: str) -> Response | None:
         """The answer to this request, if it is there."""
         record = self._records.get((item_id, request))

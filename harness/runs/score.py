@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import registry
+from harness.config import parse
 from harness.errors import BadInputError, HarnessError
 from harness.files import write_json, write_jsonl
-from harness.judging.base import Judge
+from harness.judging.base import Judge, check_votes
 from harness.stats import Counts, intervals
 from harness.types import Item, Response, SampleScore
 
@@ -104,7 +107,7 @@ def score_suite(
     record = {
         "suite": benchmark.name,
         "title": benchmark.title,
-        "variant": benchmark.variant,
+        "variant": benchmark.variant_with(judge),
         "n": len(scores) - len(unscored),
         "of": of or len(scores),
         "unscored": len(unscored),
@@ -115,6 +118,19 @@ def score_suite(
         "metrics": metrics,
     }
     return record, scores
+
+
+def make_judge(name: str, settings: Mapping[str, Any]) -> Judge:
+    """The judge with this name.
+
+    Raises:
+        UnknownNameError: there is none.
+        BadInputError: it has no such setting.
+    """
+    kind: type[Judge] = registry.load("judges", name)
+    judge = kind(parse(kind.Settings, dict(settings), f"judge {name}"))
+    check_votes(judge)
+    return judge
 
 
 def item_rows(
@@ -139,7 +155,7 @@ def item_rows(
 
 def write_scores(folder: Path, record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Path:
     """Write items and then scores; a variant's files have its name, so that two parsers stand side by side."""
-    suffix = f"-{record['variant']}" if record["variant"] else ""
+    suffix = "-" + re.sub(r"[^\w.+-]+", "-", record["variant"]) if record["variant"] else ""
     write_jsonl(folder / f"items{suffix}.jsonl", rows)
     write_json(folder / f"scores{suffix}.json", record)
     return folder / f"scores{suffix}.json"

@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.halbench import HalBenchSettings, ObjectHalBench
+from benchmarks.chair import CHAIR
+from benchmarks.coco import coco_truth
+from benchmarks.halbench import HalBenchSettings, ObjectHalBench, end_of_words
 from harness.errors import BadInputError
 from harness.stats import Counts, resampled
+from harness.types import Response
 from tests.benchmarks.scoring import jsonl, offline
 
 TRUTH = [
@@ -43,6 +46,7 @@ def test_halbench_by_hand(chair_files: dict[str, Path]) -> None:
             "object_recall": 3 / 5,
             "mean_length": 21 / 4,
             "object_f1": 2 * (4 / 6) * 0.6 / (4 / 6 + 0.6),
+            "response_f1": 0.0,
         }
     )
     assert official == {}, "only the official parser has official digits"
@@ -60,6 +64,16 @@ def test_halbench_official_digits(chair_files: dict[str, Path], nltk_ready: None
         "object_recall": "66.67",
         "mean_length": "5.2",
     }
+
+
+def test_chair_at_matched_length(chair_files: dict[str, Path]) -> None:
+    # Of five words each: "A dog and a dog", "Nothing to see here.", "A man rides a horse.", "".
+    values, _ = offline(ObjectHalBench(HalBenchSettings(matched_words=5)), chair_files)
+    assert values["chair_s_matched"] == 1 / 4 and values["chair_i_matched"] == 1 / 4
+    # Of four: the horse and one dog are cut off.
+    values, _ = offline(ObjectHalBench(HalBenchSettings(matched_words=4)), chair_files)
+    assert values["chair_s_matched"] == 0 == values["chair_i_matched"] and values["chair_s"] == 2 / 4
+    assert end_of_words("  a  bb\nccc ", 2) == 7 and end_of_words("one", 5) == 3
 
 
 def test_halbench_nothing_said_is_undefined_and_not_zero(tmp_path: Path) -> None:
@@ -153,3 +167,48 @@ def test_resamples_agree_with_scoring_the_resample(chair_files: dict[str, Path])
         ]
         wrong, said = (sum(score.counts[name] for score in chosen) for name in ("hallucinated_mentions", "mentions"))
         assert np.allclose(drawn["chair_i"][number], wrong / said if said else np.nan, equal_nan=True)
+
+
+def coco_folder(folder: Path) -> Path:
+    """Annotations of image 42: a dog (twice) and a caption with a cat."""
+    folder.mkdir(parents=True)
+    boxes = [{"image_id": 42, "category_id": 5}, {"image_id": 42, "category_id": 5}]
+    instances = {"categories": [{"id": 5, "name": "dog"}], "annotations": boxes}
+    (folder / "instances_val2014.json").write_text(json.dumps(instances))
+    captions = {"annotations": [{"image_id": 42, "caption": "A cat."}]}
+    (folder / "captions_val2014.json").write_text(json.dumps(captions))
+    return folder
+
+
+def test_the_index_of_annotations_is_kept_and_follows_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = coco_folder(tmp_path / "annotations")
+    first = coco_truth(folder)
+    assert first == {"42": {"instances": ["dog"], "captions": ["A cat."]}}
+    with monkeypatch.context() as patch:
+        patch.setattr("benchmarks.coco.read_json", lambda *_: pytest.fail("the files were read again"))
+        assert coco_truth(folder) == first
+    captions = folder / "captions_val2014.json"
+    captions.write_text(json.dumps({"annotations": [{"image_id": 42, "caption": "A red car."}]}))
+    assert coco_truth(folder)["42"]["captions"] == ["A red car."]
+    captions.write_text('{"annotations": [{"image_id": 42, "cap')
+    with pytest.raises(BadInputError, match="not valid JSON"):
+        coco_truth(folder)
+
+
+def test_plain_chair_on_images_of_coco(tmp_path: Path) -> None:
+    coco_folder(tmp_path / "halbench" / "annotations")
+    data = tmp_path / "chair"
+    (data / "images").mkdir(parents=True)
+    with pytest.raises(BadInputError, match="no images"):
+        CHAIR().items(data)
+    (data / "images" / "COCO_val2014_000000000042.jpg").write_bytes(b"jpg")
+    [item] = CHAIR().items(data)
+    assert (item.group, item.prompt) == ("42", "Please describe this image in detail.")
+    [score] = CHAIR().score([item], {item.id: Response(item.id, "A dog, a cat and a horse.")})
+    assert score.counts["hallucinated_mentions"] == 1 and score.counts["found"] == 2
+    jsonl(data / "questions.jsonl", [{"image_id": 42, "image": "a.png", "question": "What is it?"}] * 2)
+    assert [one.prompt for one in CHAIR().items(data)] == ["What is it?"] * 2
+    (data / "questions.jsonl").unlink()
+    (data / "images" / "cat.png").write_bytes(b"png")
+    with pytest.raises(BadInputError, match="COCO number"):
+        CHAIR().items(data)

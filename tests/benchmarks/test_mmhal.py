@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.mmhal import TYPES, MMHalBench, MMHalSettings, parse_official, parse_strict
+from benchmarks.mmhal import OFFICIAL_TEMPLATE, TYPES, MMHalBench, MMHalSettings, parse_official, parse_strict
 from harness.errors import BadInputError, HarnessError
 from harness.judging.base import Judge, JudgeReply, JudgeRequest
 from harness.stats import Counts
@@ -66,6 +67,7 @@ class Recorder(Judge):
     name = "recorder"
 
     def __init__(self) -> None:
+        super().__init__()
         self.prompts: list[str] = []
 
     def judge(self, requests: Sequence[JudgeRequest]) -> Iterator[JudgeReply]:
@@ -110,3 +112,64 @@ def test_mmhal_asks_the_judge(tmp_path: Path) -> None:
     assert "Q0?|G0|A0 {gt_answer}" in judge.prompts
     with pytest.raises(HarnessError, match="judge"):
         benchmark.score(items, responses)
+
+
+def mmhal_folder(folder: Path, count: int = 2) -> Path:
+    rows = [
+        {"image_src": f"{place}.jpg", "image_content": ["Dog", "Cat"], "question": "Q?", "gt_answer": "G"}
+        for place in range(count)
+    ]
+    (folder / "response_template.json").write_text(json.dumps(rows))
+    return folder
+
+
+def test_the_official_script_is_taken_where_it_lies_and_only_if_it_is_the_official_one(tmp_path: Path) -> None:
+    judge = Recorder()
+    folder = mmhal_folder(tmp_path)
+    benchmark = MMHalBench()
+    benchmark.items(folder)
+    assert benchmark.provenance()["template"] == "own wording"
+    assert benchmark.variant_with(judge) == "recorder, own prompt"
+    script = folder / "eval_gpt_mmhal.py"
+    script.write_text("template = '{}|{}|{}|{}'\nraise SystemExit('it was run')\n")
+    benchmark = MMHalBench()
+    items = benchmark.items(folder)
+    responses = {item.id: Response(item.id, "A {}") for item in items}
+    with pytest.raises(BadInputError, match="SHA-256") as caught:
+        benchmark.score(items, responses, judge)
+    digest = hashlib.sha256(b"{}|{}|{}|{}").hexdigest()
+    assert OFFICIAL_TEMPLATE in str(caught.value) and digest in str(caught.value) and not judge.prompts
+    accepted = MMHalBench(MMHalSettings(template_sha256=digest))
+    accepted.score(accepted.items(folder), responses, judge)
+    assert judge.prompts == ["Dog, Cat|Q?|G|A {}"] * 2
+    assert accepted.variant_with(judge) == f"recorder, prompt {digest[:8]}"
+    (tmp_path / "t.txt").write_text("{question}")
+    with pytest.raises(BadInputError, match="no place for the answer"):
+        MMHalBench(MMHalSettings(template=tmp_path / "t.txt")).judge_requests(items, responses)
+
+
+class Moody(Judge):
+    """Item 0: 5 and 2; item 1: 4, 4; item 2: unreadable, then 6."""
+
+    name, samples, votes = "moody", True, 2
+
+    def judge(self, requests: Sequence[JudgeRequest]) -> Iterator[JudgeReply]:
+        says = {"0": ("5", "2"), "1": ("4", "4"), "2": ("x", "6")}
+        for request in requests:
+            yield JudgeReply(request.item.id, f"Rating: {says[request.item.id][request.sample]}")
+
+    def provenance(self) -> dict[str, Any]:
+        return {"judge": self.name}
+
+
+def test_votes_are_averaged_and_their_agreement_reported(tmp_path: Path) -> None:
+    benchmark = MMHalBench()
+    items = benchmark.items(mmhal_folder(tmp_path, 3))
+    scores = benchmark.score(items, {item.id: Response(item.id, "") for item in items}, Moody())
+    assert [score.details["votes"] for score in scores] == [[5, 2], [4, 4], [None, 6]]
+    values = benchmark.aggregate(Counts.of(scores).totals())
+    assert float(values["score"]) == pytest.approx((3.5 + 4 + 6) / 3)
+    assert float(values["hallucination_rate"]) == pytest.approx((0.5 + 0 + 0) / 3)
+    assert float(values["votes_agree"]) == 1 / 2
+    # The official script asks once: 5, 4, and 0 for what it cannot read.
+    assert benchmark.official_of(scores)["score"] == "3.00"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.pope import POPE
+from benchmarks.pope import POPE, POPEAOKVQA, POPEGQA
 from benchmarks.yesno import pope_official, strict
 from harness.errors import BadInputError
 from harness.stats import Counts
@@ -93,3 +94,21 @@ def test_pope_bad_files(tmp_path: Path) -> None:
         POPE().read_offline({"questions": questions, "responses": answers})
     with pytest.raises(BadInputError, match="--questions"):
         POPE().read_offline({"responses": answers})
+
+
+def test_pope_of_other_pictures(tmp_path: Path) -> None:
+    (tmp_path / "pope" / "images").mkdir(parents=True)
+    for folder, kind in (("pope-aokvqa", POPEAOKVQA), ("pope-gqa", POPEGQA)):
+        data = tmp_path / folder
+        data.mkdir()
+        with pytest.raises(BadInputError, match=f"harness data get {folder}"):
+            kind().items(data)
+        name = f"{folder.removeprefix('pope-')}_pope_seem_random.json"
+        (data / name).write_text(json.dumps(pope_rows(["yes", "no"])))
+        items = kind().items(data)  # SEEM's files are one JSON array
+        assert [item.id for item in items] == ["random/1", "random/2"]
+        assert items[0].image.path == tmp_path / "pope" / "images" / "a.jpg"
+        (data / "images").mkdir()
+        assert kind().items(data)[0].image.path == data / "images" / "a.jpg"
+        with pytest.raises(BadInputError, match="missing"):
+            POPE().items(data)

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.halbench import HalBenchSettings, ObjectHalBench
 from benchmarks.objects import read_vocabulary
+from benchmarks.objects.doubles import double_words, found_doubles
 from harness.stats import Counts
 
 pytestmark = pytest.mark.conformance
@@ -49,8 +50,7 @@ def recorded(conformance: Path) -> dict[str, Any]:
 
 
 def test_every_recorded_case_is_listed_here(conformance: Path) -> None:
-    # GPT mode's objects come from a model: there is nothing for a parser to do.
-    assert set(recorded(conformance)) - {"gptmode_objects"} == set(CASES)
+    assert set(recorded(conformance)) == {*CASES, "gptmode_objects"}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -138,3 +138,33 @@ def test_words_after_lemmas_and_merging(conformance: Path, nltk_data: Path) -> N
                     words = [word for word in words if word != "seat"]
                 assert [word for word, _, _ in extractor.words(text)] == words, (case, row["index"])
     assert checked > 1000
+
+
+def test_llm_mode_with_given_objects(conformance: Path, nltk_data: Path) -> None:
+    """The lists are given in the rows (`objs`); mapping, counting and digits are the official script's."""
+    benchmark = ObjectHalBench(HalBenchSettings(extractor="llm", synonyms=synonyms(conformance)))
+    files = {
+        "annotations": conformance / "chair" / "gptmode_objects.gt.jsonl",
+        "responses": conformance / "chair" / "gptmode_objects.responses.jsonl",
+    }
+    items, responses = benchmark.read_offline(files)
+    scores = benchmark.score(items, responses)
+    doubles = double_words(read_vocabulary(synonyms(conformance)))
+    rows = [json.loads(line) for line in files["responses"].read_text(encoding="utf-8").splitlines()]
+    for row, score in zip(rows, scores, strict=True):
+        named = [one for one in score.evidence if one.verdict != "missed"]
+        assert [[one.text, one.label] for one in named] == row["rlhfv"]["generated"], row["index"]
+        wrong = [[one.text, [one.text, one.label]] for one in named if one.verdict == "hallucinated"]
+        assert wrong == row["rlhfv"]["hallucinated"], row["index"]
+        assert found_doubles(" ".join(row["objs"]).split(), doubles) == row["double_words_only_of_joined_objs"]
+    totals = Counts.of(scores).totals()
+    values, expected = benchmark.aggregate(totals), recorded(conformance)["gptmode_objects"]["rlhfv"]
+    assert {name: float(values[name]) for name in OFFICIAL_NAMES} == {
+        name: expected[official] for name, official in OFFICIAL_NAMES.items()
+    }
+    printed = expected["printed_line"].split("\t")
+    shown = benchmark.official(totals)
+    assert [shown["chair_s"], shown["chair_s_refine"], shown["chair_i"], shown["mean_length"]] == [
+        *printed[:3],
+        printed[5],
+    ]

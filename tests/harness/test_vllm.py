@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -157,12 +158,9 @@ def test_an_adapter_that_changes_nothing_is_an_error(folder: Path, tmp_path: Pat
         pass
 
 
-@needs_vllm
-@pytest.mark.slow
-@pytest.mark.vllm
-def test_the_server_answers_the_openai_client(folder: Path) -> None:
-    import base64
-
+@pytest.fixture(scope="module")
+def served(folder: Path) -> Iterator[str]:
+    """The URL of `harness serve one`, which serves the base and the adapter."""
     from openai import APIConnectionError, OpenAI
 
     with socket.socket() as free:
@@ -176,7 +174,8 @@ def test_the_server_answers_the_openai_client(folder: Path) -> None:
         start_new_session=True,
     )
     try:
-        client = OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0)
+        url = f"http://127.0.0.1:{port}/v1"
+        client = OpenAI(base_url=url, api_key="none", max_retries=0)
         deadline = time.monotonic() + 240
         names: set[str] = set()
         while not names and time.monotonic() < deadline:
@@ -185,16 +184,7 @@ def test_the_server_answers_the_openai_client(folder: Path) -> None:
                 names = {model.id for model in client.models.list()}
             time.sleep(1)
         assert names == {"base", "one"}
-        url = "data:image/png;base64," + base64.b64encode((folder / "0.png").read_bytes()).decode()
-        content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "Describe this image."}]
-        answer = client.chat.completions.create(
-            model="one",
-            max_tokens=8,
-            temperature=0,
-            messages=[{"role": "user", "content": content}],  # type: ignore[list-item,misc]
-        )
-        assert answer.usage is not None and answer.usage.prompt_tokens > 36
-        assert answer.choices[0].message.content
+        yield url
     finally:
         os.kill(process.pid, signal.SIGINT)
         try:
@@ -202,3 +192,55 @@ def test_the_server_answers_the_openai_client(folder: Path) -> None:
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+@needs_vllm
+@pytest.mark.slow
+@pytest.mark.vllm
+def test_the_server_answers_the_openai_client(folder: Path, served: str) -> None:
+    import base64
+
+    from openai import OpenAI
+
+    url = "data:image/png;base64," + base64.b64encode((folder / "0.png").read_bytes()).decode()
+    content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "Describe this image."}]
+    answer = OpenAI(base_url=served, api_key="none").chat.completions.create(
+        model="one",
+        max_tokens=8,
+        temperature=0,
+        messages=[{"role": "user", "content": content}],  # type: ignore[list-item,misc]
+    )
+    assert answer.usage is not None and answer.usage.prompt_tokens > 36
+    assert answer.choices[0].message.content
+
+
+@needs_vllm
+@pytest.mark.slow
+@pytest.mark.vllm
+def test_the_server_judges(folder: Path, served: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it says is nonsense, the protocol is real: every item gets its replies, once, and none can be read."""
+    from harness.judging.base import JudgeRequest
+    from harness.judging.openai import KEY_VARIABLE, OpenAIJudge, OpenAIJudgeSettings
+    from harness.judging.panel import ask
+    from harness.types import Item, Response
+
+    monkeypatch.setenv(KEY_VARIABLE, "none")
+    # This model's answers end at once where its first token is the last: such replies are empty, and are given up on.
+    settings = OpenAIJudgeSettings(base_url=served, model="one", max_tokens=8, asks=2, attempts=2, price=(1, 1))
+    judge = OpenAIJudge(settings, folder / "judged")
+    requests = [
+        JudgeRequest(Item(str(n), "", ImageRef(), str(n)), Response(str(n), ""), f"Is there a dog in the image? {n}")
+        for n in range(20)
+    ]
+    votes = ask(judge, requests, lambda text: None)
+    assert set(votes) == {str(n) for n in range(20)} and all(vote[0].reason for vote in votes.values())
+    replies = [vote[0].text for vote in votes.values() if vote[0].text is not None]
+    assert replies, "no reply had a text"
+    took = judge.provenance()["took"]
+    assert took["calls"] >= 20 and took["prompt_tokens"] > 20 * 5 and took["usd"] > 0
+    assert judge.provenance()["answered_by"] == ["one"]
+    again = OpenAIJudge(settings, folder / "judged")
+    kept = ask(again, requests, lambda text: None)
+    assert {name: vote[0].text for name, vote in kept.items() if vote[0].text} == {
+        name: vote[0].text for name, vote in votes.items() if vote[0].text
+    }

@@ -78,4 +78,17 @@ def quickstart() -> Iterator[Figure]:
         yield Figure("make quickstart again, base model cached", second / 60, "min", 6)
 
 
-ALL: dict[str, Callable[[], Iterator[Figure]]] = {"help": help_, "quickstart": quickstart}
+def scorers() -> Iterator[Figure]:
+    """Scoring on one process, start-up apart: made-up responses of the official sizes, the official rules."""
+    from tests.speed import scoring
+
+    for what, seconds, bound in scoring.whole_suites():
+        yield Figure(what, seconds, "s", bound)
+    for what, rate in scoring.extraction():
+        yield Figure(what, rate, "responses/s", 5000, at_least=True)
+    yield Figure(
+        "AMBER similarity by pipeline, times faster than a call a pair", scoring.similarity(), "x", 50, at_least=True
+    )
+
+
+ALL: dict[str, Callable[[], Iterator[Figure]]] = {"help": help_, "scorers": scorers, "quickstart": quickstart}

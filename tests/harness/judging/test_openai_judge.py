@@ -3,141 +3,37 @@
 from __future__ import annotations
 
 import json
-import threading
+import os
+import random
+import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from harness.errors import HarnessError
-from harness.judging.base import JudgeRequest
+from harness.errors import BadInputError, HarnessError
+from harness.files import read_jsonl
+from harness.judging.base import BudgetError
 from harness.judging.openai import KEY_VARIABLE, OpenAIJudge, OpenAIJudgeSettings
-from harness.types import ImageRef, Item, Response
-
-SECRET = "sk-this-must-not-be-seen-anywhere"
-
-
-class FakeServer(ThreadingHTTPServer):
-    """Fails the first two times that a prompt is asked, in the way the prompt names, and then answers."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.asked: Counter[str] = Counter()
-        self.lock = threading.Lock()
-        self.running = self.most_running = 0
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: FakeServer
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        prompt = body["messages"][0]["content"]
-        with self.server.lock:
-            self.server.asked[prompt] += 1
-            turn = self.server.asked[prompt]
-            self.server.running += 1
-            self.server.most_running = max(self.server.most_running, self.server.running)
-        try:
-            self.reply(prompt, turn)
-        finally:
-            with self.server.lock:
-                self.server.running -= 1
-
-    def reply(self, prompt: str, turn: int) -> None:
-        kind = prompt.partition(":")[0]
-        good = json.dumps(
-            {
-                "id": "1",
-                "object": "chat.completion",
-                "created": 0,
-                "model": "the-real-name",
-                "choices": [
-                    {
-                        "index": 0,
-                        "finish_reason": "stop",
-                        "message": {"role": "assistant", "content": f"Rating: 4 ({prompt})"},
-                    }
-                ],
-                "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3},
-            }
-        )
-        if kind == "401":
-            self.send(401, json.dumps({"error": {"message": f"bad key {self.headers['Authorization']}"}}))
-        elif turn > 2 and kind != "never":
-            self.send(200, good)
-        elif kind in ("429", "500"):
-            self.send(int(kind), "{}", retry_after="0.01")
-        elif kind == "malformed":
-            self.send(200, good[: len(good) // 2])
-        elif kind == "text":
-            self.send(200, "all is well", content_type="text/plain")
-        elif kind in ("empty", "never"):
-            self.send(
-                200, json.dumps({"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": []})
-            )
-        elif kind == "half":
-            self.send(200, good[:40], length=len(good))
-        elif kind == "slow":
-            time.sleep(1.5)
-            self.send(200, good)
-        else:
-            self.send(200, good)
-
-    def send(
-        self,
-        status: int,
-        text: str,
-        *,
-        length: int | None = None,
-        content_type: str = "application/json",
-        retry_after: str | None = None,
-    ) -> None:
-        try:
-            self.send_response(status)
-            self.send_header("Content-Type", content_type)
-            self.send_header("Content-Length", str(length or len(text.encode())))
-            if retry_after:
-                self.send_header("Retry-After", retry_after)
-            self.end_headers()
-            self.wfile.write(text.encode())
-        except OSError:  # the client gave up
-            pass
-        self.close_connection = True
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+from harness.judging.panel import ask
+from harness.judging.prices import Price, parse_price, price_of
+from tests.harness.judging.fake_endpoint import SECRET, FakeServer, make, requests, serving
 
 
 @pytest.fixture
 def server() -> Iterator[FakeServer]:
-    with FakeServer() as running:
-        thread = threading.Thread(target=running.serve_forever, daemon=True)
-        thread.start()
+    with serving() as running:
         yield running
-        running.shutdown()
-        thread.join()
-
-
-def make(server: FakeServer, cache: Path, monkeypatch: pytest.MonkeyPatch, **settings: object) -> OpenAIJudge:
-    monkeypatch.setenv(KEY_VARIABLE, SECRET)
-    url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    return OpenAIJudge(OpenAIJudgeSettings(base_url=url, model="judge", timeout_s=0.7, **settings), cache)  # type: ignore[arg-type]
-
-
-def requests(*prompts: str) -> list[JudgeRequest]:
-    return [JudgeRequest(Item(prompt, "", ImageRef(), prompt), Response(prompt, ""), prompt) for prompt in prompts]
 
 
 def test_every_item_is_answered_once_through_all_failures(
     server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kinds = ("429", "500", "malformed", "text", "empty", "half", "slow", "good")
+    kinds = ("429", "500", "malformed", "text", "empty", "half", "slow", "wrong", "good")
     prompts = [f"{kind}:{number}" for kind in kinds for number in range(3)]
     judge = make(server, tmp_path, monkeypatch, concurrency=5)
     replies = list(judge.judge(requests(*prompts)))
@@ -145,7 +41,7 @@ def test_every_item_is_answered_once_through_all_failures(
     assert {reply.item_id: reply.text for reply in replies} == {prompt: f"Rating: 4 ({prompt})" for prompt in prompts}
     assert {server.asked[prompt] for prompt in prompts if not prompt.startswith("good")} == {3}
     assert {server.asked[prompt] for prompt in prompts if prompt.startswith("good")} == {1}
-    assert judge.provenance()["answered_by"] == ["the-real-name"]
+    assert judge.provenance()["answered_by"] == ["judge-2024-08-06"]
     # The bound holds for what the client has open; a request it gave up on may still sleep in the server.
     assert server.most_running <= 5 + 3 * 2
 
@@ -155,7 +51,8 @@ def test_every_item_is_answered_once_through_all_failures(
         reply.item_id: reply.text for reply in replies
     }
     assert server.asked.total() == before, "a kept reply was asked for again"
-    assert again.provenance()["answered_by"] == ["the-real-name"]
+    assert again.provenance()["answered_by"] == ["judge-2024-08-06"]
+    assert again.provenance()["took"]["calls"] == 0 and again.provenance()["took"]["kept"] == len(prompts)
 
 
 def test_concurrency_is_bounded(server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,10 +77,8 @@ def test_what_never_answers_is_an_error_and_is_not_kept(
 def test_another_model_or_prompt_is_another_verdict(
     server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(KEY_VARIABLE, SECRET)
-    url = f"http://127.0.0.1:{server.server_address[1]}/v1"
     for model in ("one", "two", "one"):
-        list(OpenAIJudge(OpenAIJudgeSettings(base_url=url, model=model), tmp_path).judge(requests("good:1")))
+        list(make(server, tmp_path, monkeypatch, model=model).judge(requests("good:1")))
     assert server.asked["good:1"] == 2
 
 
@@ -204,4 +99,141 @@ def test_a_refused_key_stops_and_is_shown_nowhere(
 def test_without_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
     with pytest.raises(HarnessError, match="API key"):
-        OpenAIJudge(OpenAIJudgeSettings(), tmp_path)
+        list(OpenAIJudge(OpenAIJudgeSettings(), tmp_path).judge(requests("good:1")))
+
+
+def test_a_refused_prompt_is_one_item_and_an_empty_account_is_all(
+    server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = make(server, tmp_path, monkeypatch)
+    replies = {reply.item_id: reply for reply in judge.judge(requests("400:1", "good:1"))}
+    assert replies["good:1"].text and replies["400:1"].text is None and "refused" in str(replies["400:1"].error)
+    assert server.asked["400:1"] == 1, "a refused prompt was asked again"
+    with pytest.raises(HarnessError, match="quota"):
+        list(judge.judge(requests("quota:1")))
+    assert server.asked["quota:1"] == 1
+
+
+def test_what_was_paid_for_is_kept_when_the_endpoint_refuses(
+    server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(HarnessError, match="refused"):
+        list(make(server, tmp_path, monkeypatch, concurrency=3).judge(requests("good:1", "401:1", "good:2", "good:3")))
+    asked = {prompt for prompt, times in server.asked.items() if times and prompt.startswith("good")}
+    kept = {json.loads(path.read_text())["reply"] for path in tmp_path.rglob("*.json")}
+    assert kept == {f"Rating: 4 ({prompt})" for prompt in asked}
+
+
+def test_another_models_reply_is_no_verdict(
+    server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (reply,) = make(server, tmp_path, monkeypatch, attempts=2).judge(requests("wrong:1"))
+    assert reply.text is None and "another-model" in str(reply.error)
+    judge = make(server, tmp_path, monkeypatch, attempts=1, accept="any")
+    server.asked.clear()
+    (reply,) = judge.judge(requests("wrong:2"))
+    assert reply.text and judge.provenance()["answered_by"] == ["another-model"]
+
+
+def read(text: str) -> int | None:
+    return int(text[8]) if text.startswith("Rating: ") else None
+
+
+def test_a_reply_that_cannot_be_read_is_asked_for_again(
+    server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = make(server, tmp_path, monkeypatch, asks=3)
+    votes = ask(judge, requests("vague:1", "mute:1", "good:1"), read)
+    assert [votes[name][0].value for name in ("vague:1", "mute:1", "good:1")] == [4, None, 4]
+    assert votes["vague:1"][0].first == "I would rather not say." and votes["vague:1"][0].text == "Rating: 4 (vague:1)"
+    assert "cannot be read" in str(votes["mute:1"][0].reason)
+    assert (server.asked["vague:1"], server.asked["mute:1"], server.asked["good:1"]) == (2, 3, 1)
+    assert server.temperatures["vague:1"] == [0.0, 0.7], "asked again just as before"
+    again = ask(make(server, tmp_path, monkeypatch, asks=3), requests("vague:1", "mute:1", "good:1"), read)
+    assert again == votes and server.asked["mute:1"] == 3
+
+
+def test_votes(server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = make(server, tmp_path, monkeypatch, votes=4)
+    votes = ask(judge, requests("moody:1", "good:1"), read)
+    assert [vote.value for vote in votes["moody:1"]] == [5, 4, 5, 4] and server.asked["moody:1"] == 4
+    assert [vote.value for vote in votes["good:1"]] == [4] * 4
+    ask(make(server, tmp_path, monkeypatch, votes=5), requests("moody:1"), read)
+    assert server.asked["moody:1"] == 5, "votes that are there were asked for again"
+
+
+def test_the_budget_stops_cleanly_and_the_rest_follows(
+    server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [f"good:{number}" for number in range(20)]
+    # A call costs 1000 x 1 $ + 100 x 10 $ a million tokens = 0.002 $; its worst case (1 token, 200 tokens) is held back.
+    options = {"price": (1.0, 10.0), "max_tokens": 200, "concurrency": 1}
+    judge = make(server, tmp_path, monkeypatch, max_cost=0.0105, **options)
+    estimate = judge.estimate(requests(*prompts))
+    assert estimate.calls == 20 and estimate.kept == 0 and estimate.completion_tokens == 4000
+    assert estimate.usd == pytest.approx((estimate.prompt_tokens * 1 + 4000 * 10) / 1e6)
+    with pytest.raises(BudgetError, match="budget") as caught:
+        list(judge.judge(requests(*prompts)))
+    assert judge.ledger.usd is not None and 0 < judge.ledger.usd <= 0.0105 and "max-cost" in str(caught.value)
+    done = server.asked.total()
+    assert 0 < done < 20
+    after = make(server, tmp_path, monkeypatch, max_cost=1.0, **options)
+    assert after.estimate(requests(*prompts)).kept == done
+    assert len(list(after.judge(requests(*prompts)))) == 20
+    assert set(server.asked.values()) == {1} and after.provenance()["took"]["usd"] == pytest.approx(0.002 * (20 - done))
+
+
+def test_a_budget_needs_a_price(server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(HarnessError, match="needs a price"):
+        make(server, tmp_path, monkeypatch, max_cost=1.0)
+    assert make(server, tmp_path, monkeypatch).estimate(requests("good:1")).usd is None
+
+
+def test_prices() -> None:
+    assert price_of("gpt-4-0314") == price_of("gpt-4") == Price(30, 60)
+    assert price_of("gpt-4o-2024-08-06") == price_of("gpt-4o") != price_of("gpt-4o-mini-2024-07-18")
+    assert price_of("gpt-4-1106-preview") == Price(10, 30) and price_of("my-own-model") is None
+    assert parse_price("2.5,10") == Price(2.5, 10)
+    for text in ("2.5", "a,b", "-1,2", "1,2,3"):
+        with pytest.raises(BadInputError, match="judge-price"):
+            parse_price(text)
+
+
+JUDGE_ALL = """
+import json, sys
+from pathlib import Path
+from harness.files import write_jsonl
+from harness.judging.openai import OpenAIJudge, OpenAIJudgeSettings
+from tests.harness.judging.fake_endpoint import requests
+settings = OpenAIJudgeSettings(base_url=sys.argv[1], model="judge", timeout_s=0.4, concurrency=16)
+kinds = ["429", "500", "malformed", "half", "wrong", "slow"]
+prompts = [f"{kinds[n // 10 % 6] if n % 10 == 0 else 'good'}:{n}" for n in range(1000)]
+replies = list(OpenAIJudge(settings, Path(sys.argv[2])).judge(requests(*prompts)))
+write_jsonl(Path(sys.argv[2]) / "replies.jsonl", [{"item": r.item_id, "text": r.text} for r in replies])
+"""
+
+
+@pytest.mark.slow
+def test_a_thousand_items_through_twenty_kills(server: FakeServer, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", JUDGE_ALL, server.url, str(tmp_path)]
+    environment = {**os.environ, KEY_VARIABLE: SECRET}
+    rng, kills = random.Random(0), 0
+    while kills < 20:
+        before = server.asked.total()
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        # It is killed at a random point of its work: after so many calls of this life.
+        wanted = before + rng.randint(1, 45)
+        while server.asked.total() < wanted and process.poll() is None:
+            time.sleep(0.002)
+        assert process.poll() is None, "it ended before it could be killed"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+    subprocess.run(command, env=environment, check=True, stderr=subprocess.DEVNULL, timeout=120)
+    rows = list(read_jsonl(tmp_path / "replies.jsonl"))
+    assert Counter(row["item"] for row in rows) == Counter({row["item"]: 1 for row in rows}) and len(rows) == 1000
+    assert all(row["text"] == f"Rating: 4 ({row['item']})" for row in rows)
+    # Only what was under way at a kill can have been asked once more than it had to be.
+    needed = {name: 1 if name.startswith("good") else 3 for name in server.asked}
+    extra = sum(times - needed[name] for name, times in server.asked.items())
+    assert extra <= 20 * (16 + 8), f"{extra} calls too many"

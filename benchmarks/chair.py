@@ -1,0 +1,74 @@
+"""Plain CHAIR on any set of images that COCO annotates."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from benchmarks.coco import coco_truth
+from benchmarks.halbench import SYNONYMS, HalBenchSettings, ObjectHalBench
+from harness.errors import BadInputError
+from harness.files import read_jsonl
+from harness.types import ImageRef, Item
+
+_NUMBER = re.compile(r"(\d+)$")
+_SUFFIXES = frozenset((".jpg", ".jpeg", ".png"))
+
+
+class CHAIRSettings(HalBenchSettings):
+    """As Object HalBench's, and what is asked."""
+
+    prompt: str = "Please describe this image in detail."
+
+
+class CHAIR(ObjectHalBench):
+    """CHAIR of descriptions of the images in `images/`, or of the questions in `questions.jsonl` {image_id, image, question}.
+
+    Which images are taken decides the figure, as do prompt and token limit: publish them with it. Object HalBench's annotations
+    serve where it has none of its own.
+
+    Source: Rohrbach et al., EMNLP 2018.
+    """
+
+    name, title = "chair", "CHAIR"
+    source = "Rohrbach et al., EMNLP 2018"
+    Settings = CHAIRSettings
+    settings: CHAIRSettings
+
+    def items(self, data: Path) -> list[Item]:
+        """One description of every image; its id is the number at the end of its name, as COCO's files have it."""
+        own = data / "annotations"
+        truth = coco_truth(own if own.is_dir() else data.parent / "halbench" / "annotations")
+        if self.settings.synonyms is None and (official := data / SYNONYMS).exists():
+            self._synonyms = official
+        questions = data / "questions.jsonl"
+        if questions.exists():
+            rows = [
+                (str(row.get("image_id")), data / "images" / str(row.get("image")), str(row.get("question")))
+                for row in read_jsonl(questions, "questions")
+            ]
+        else:
+            images = data / "images"
+            files = sorted(path for path in images.glob("*") if path.suffix.lower() in _SUFFIXES)
+            rows = [(self._id(path), path, self.settings.prompt) for path in files]
+        if not rows:
+            raise BadInputError(
+                "there are no images to describe", where=str(data / "images"), remedy="put COCO images there"
+            )
+        items = []
+        for number, (image_id, path, question) in enumerate(rows):
+            if image_id not in truth:
+                raise BadInputError(f"image {image_id} has no annotations", where=str(path))
+            items.append(Item(f"{image_id}#{number}", question, ImageRef(path=path), image_id, truth[image_id]))
+        return items
+
+    @staticmethod
+    def _id(path: Path) -> str:
+        found = _NUMBER.search(path.stem)
+        if not found:
+            raise BadInputError(
+                "the image's name does not end in its COCO number",
+                where=str(path),
+                remedy="name the images in questions.jsonl: {image_id, image, question}",
+            )
+        return str(int(found.group(1)))

@@ -1,0 +1,125 @@
+"""The official LLM mode: a judge model lists the objects of a response, spaCy's tags and lemmas turn them into words.
+
+A response of at most three words names nothing and is not sent. A listed phrase that holds a double word gives its double words
+alone; any other gives its runs of nouns. A word counts once a response, and is an object if the vocabulary has it.
+
+Source: Yu et al. (RLHF-V), CVPR 2024, evaluation of Object HalBench. The prompt is our own wording unless one is given.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.objects.doubles import double_words, found_doubles
+from benchmarks.objects.extract import Mention
+from benchmarks.objects.vocabulary import Vocabulary
+from harness.errors import BadInputError
+
+PROMPT = """List the physical objects that this description of an image says are in the image.
+
+- Only concrete things that can be seen, no attributes, places, feelings or actions.
+- Each with the words of the description, in the singular, without adjectives.
+- Things that the description says are absent do not count.
+
+Answer with a JSON list of strings and nothing else; [] if there are none.
+
+Description:
+{description}
+"""
+FEWEST_WORDS = 4
+_PIPELINES = ("en_core_web_trf", "en_core_web_lg", "en_core_web_md", "en_core_web_sm")
+"""Looked for in this order; the first is the official one."""
+_BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+(.+?)\s*$")
+_NOUNS = ("NOUN", "PROPN")
+
+
+def read_objects(reply: str) -> list[str] | None:
+    """The phrases of a judge's reply: a JSON list of strings, or a list with bullets; None where it is neither."""
+    start, end = reply.find("["), reply.rfind("]")
+    if 0 <= start < end:
+        try:
+            listed = json.loads(reply[start : end + 1])
+        except ValueError:
+            listed = None
+        if isinstance(listed, list) and all(isinstance(one, str) for one in listed):
+            return [one.strip() for one in listed if one.strip()]
+    bullets = [found.group(1) for line in reply.splitlines() if (found := _BULLET.match(line))]
+    return bullets or None
+
+
+class LlmExtractor:
+    """From the phrases that a judge listed to mentions."""
+
+    def __init__(self, vocabulary: Vocabulary, pipeline: str | None = None) -> None:
+        self.vocabulary = vocabulary
+        self._wanted = pipeline
+        self._doubles = double_words(vocabulary)
+        self._nlp: Any = None
+
+    def _pipeline(self) -> Any:
+        """The tagger, loaded when it is needed.
+
+        Raises:
+            BadInputError: no pipeline with a tagger is installed, or the named one is not.
+        """
+        if self._nlp is None:
+            import spacy
+            import spacy.util
+
+            name = self._wanted or next((one for one in _PIPELINES if spacy.util.is_package(one)), None)
+            if name is None:
+                raise BadInputError(
+                    "the extractor llm needs a spaCy pipeline with a tagger, and none is installed",
+                    remedy=f"python -m spacy download {_PIPELINES[0]}, or --set halbench.pipeline=NAME_OR_FOLDER",
+                )
+            try:
+                self._nlp = spacy.load(name)
+            except OSError as error:
+                raise BadInputError(f"the spaCy pipeline '{name}' cannot be loaded: {error}") from None
+        return self._nlp
+
+    def words(self, phrases: Sequence[str]) -> list[str]:
+        """The words that listed phrases stand for, each once."""
+        found: list[str] = []
+        # In lower case: a list often begins its entries with a capital, which taggers take for names.
+        for doc in self._pipeline().pipe([phrase.lower() for phrase in phrases]):
+            lemmas = [(token.lemma_ or token.text).lower() for token in doc]
+            if doubles := found_doubles(lemmas, self._doubles):
+                found += doubles
+                continue
+            run: list[str] = []
+            for token, lemma in [*zip(doc, lemmas, strict=True), (None, "")]:
+                if token is not None and (token.pos_ in _NOUNS or token.tag_.startswith("NN")):
+                    run.append(lemma)
+                elif run:
+                    found.append(" ".join(run))
+                    run = []
+        return list(dict.fromkeys(found))
+
+    def mentions(self, words: Sequence[str], text: str) -> list[Mention]:
+        """The words that the vocabulary has, once each, with a place where the text has the word as it stands."""
+        known = self.vocabulary.words
+        low = text.lower()
+        aligned = len(low) == len(text)
+        result = []
+        for word in dict.fromkeys(words):
+            if word in known:
+                place = re.search(rf"\b{re.escape(word)}", low) if aligned else None
+                result.append(Mention(word, known[word], place.span() if place else None))
+        return result
+
+    def provenance(self) -> dict[str, Any]:
+        """Version, pipeline and vocabulary."""
+        import spacy
+
+        used = "none needed" if self._nlp is None else f"{self._nlp.meta['lang']}_{self._nlp.meta['name']}"
+        return {
+            "extractor": "llm",
+            "spacy": spacy.__version__,
+            "pipeline": used,
+            "vocabulary": self.vocabulary.source,
+            "vocabulary_sha256": self.vocabulary.sha256,
+        }

@@ -1,0 +1,73 @@
+"""`harness align`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.cli.options import Json, Results, Settings, app, emit
+
+
+class OnError(StrEnum):
+    """What to do with a bad record."""
+
+    fail = "fail"
+    skip = "skip"
+
+
+@app.command()
+def align(
+    method: Annotated[
+        str, typer.Option("--method", help="dpo, rlhfv, mfpo or a plugin's; see `harness list methods`.")
+    ],
+    model: Annotated[str, typer.Option("--model", help="Alias, hub id or folder; see `harness list models`.")],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            help="Preference data: rlaif-v, rlhf-v, a .parquet or .jsonl file, a folder. Default: what suits the model.",
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the run. Default: METHOD-MODEL-TIME.")] = None,
+    recipe: Annotated[Path | None, typer.Option("--recipe", help="YAML file with the keys train and method.")] = None,
+    settings: Settings = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of order and sampling.")] = None,
+    full: Annotated[
+        bool | None, typer.Option("--full/--lora", help="Train all weights but the vision tower, or low-rank adapters.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", help="Use a seeded sample of this many pairs.")] = None,
+    on_error: Annotated[
+        OnError, typer.Option("--on-error", help="A bad record stops, or is left out and listed.")
+    ] = OnError.fail,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Do an existing run again.")] = False,
+    results: Results = Path("results"),
+    as_json: Json = False,
+) -> None:
+    """Align a model with a preference method; leaves a checkpoint in a run folder."""
+    from harness.config import merged, overrides, read_recipe
+    from harness.runs.align import AlignRequest, run_align
+
+    named: dict[str, Any] = {}
+    if seed is not None:
+        named["seed"] = seed
+    if full is not None:
+        named["tuning"] = "full" if full else "lora"
+    layers = merged(read_recipe(recipe) if recipe else {}, overrides(settings or []), {"train": named})
+    _only(layers, ("train", "method"))
+    run = run_align(AlignRequest(method, model, results, data, name, layers, limit, on_error.value, resume, overwrite))
+    if as_json:
+        emit(run.manifest)
+    else:
+        typer.echo(f"checkpoint: {run.checkpoint}")
+        typer.echo(f"next: harness eval --run {run.name} --suite halbench,amber")
+
+
+def _only(settings: dict[str, Any], known: tuple[str, ...]) -> None:
+    from harness.errors import BadInputError
+
+    if unknown := set(settings) - set(known):
+        raise BadInputError(f"--set {sorted(unknown)[0]}...: settings begin with {' or '.join(known)}")

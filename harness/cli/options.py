@@ -1,0 +1,65 @@
+"""The Typer app and what several commands share: options, JSON to standard output."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="harness",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Align vision-language models with preference methods and measure how much they still hallucinate. Any command takes --debug.",
+)
+
+Results = Annotated[Path, typer.Option("--results", help="Folder of the runs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="A setting, e.g. train.learning_rate=1e-5, method.beta=0.2. Repeatable."
+    ),
+]
+
+
+def emit(value: Any) -> None:
+    """JSON to standard output."""
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=False, default=str))
+
+
+JudgeName = Annotated[
+    str | None,
+    typer.Option("--judge", help="For what needs one; see `harness list judges`. Default: the world's, else openai."),
+]
+JudgeModel = Annotated[str | None, typer.Option("--judge-model", help="Model that judges. Default: gpt-4o.")]
+JudgeUrl = Annotated[
+    str | None, typer.Option("--judge-url", help="OpenAI-compatible endpoint, e.g. http://127.0.0.1:8000/v1.")
+]
+JudgeVotes = Annotated[int | None, typer.Option("--judge-votes", min=1, help="Judge every answer so often.")]
+JudgePrice = Annotated[
+    str | None,
+    typer.Option("--judge-price", metavar="IN,OUT", help="US dollars for a million prompt and completion tokens."),
+]
+MaxCost = Annotated[
+    float | None, typer.Option("--max-cost", min=0, help="Stop judging before it costs more US dollars.")
+]
+
+
+def judge_settings(
+    model: str | None, url: str | None, votes: int | None, price: str | None, max_cost: float | None
+) -> dict[str, Any]:
+    """The judge's settings that were named.
+
+    Raises:
+        BadInputError: the price is none.
+    """
+    from harness.judging.prices import parse_price
+
+    named: dict[str, Any] = {"model": model, "base_url": url, "votes": votes, "max_cost": max_cost}
+    named["price"] = parse_price(price) if price is not None else None
+    return {name: value for name, value in named.items() if value is not None}

@@ -1,0 +1,1 @@
+"""Where the data of benchmarks and preference sets comes from: sources, downloads, checks, imports."""

@@ -1,0 +1,288 @@
+"""The data sets that are known, whether they are there and right, and how they come here."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from harness.datasets.download import fetch
+from harness.datasets.unpack import unpack
+from harness.errors import BadInputError, UnknownNameError
+from harness.files import read_json, sha256_file, write_json
+from harness.paths import cache_folder
+from harness.progress import console, progress
+
+_SOURCES = Path(__file__).with_name("sources.yaml")
+_RECORD = ".harness-data.json"
+_WORTH_A_BAR = 200 << 20
+"""Bytes that take longer than a moment to hash."""
+_IMAGES = frozenset((".jpg", ".jpeg", ".png"))
+State = Literal["there", "missing", "wrong"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """One file (or folder) of a data set, as it lies here.
+
+    Attributes:
+        path: where it is or should be.
+        state: whether it is there and right.
+        note: what is wrong, or how to get it.
+    """
+
+    path: Path
+    state: State
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """An entry of `sources.yaml`."""
+
+    name: str
+    title: str
+    source: str
+    licence: str
+    size: str
+    folder: str = "."
+    place: Literal["benchmarks", "nltk"] = "benchmarks"
+    hub: str | None = None
+    needs: tuple[str, ...] = ()
+    files: tuple[dict[str, Any], ...] = field(default=())
+    archives: tuple[dict[str, Any], ...] = field(default=())
+    manual: tuple[dict[str, Any], ...] = field(default=())
+
+    def root(self, root: Path | None = None) -> Path:
+        """Its folder, below `root` or in the cache folder."""
+        return (root or cache_folder() / ("nltk_data" if self.place == "nltk" else "benchmarks")) / self.folder
+
+
+@functools.cache
+def catalogue() -> dict[str, DataSet]:
+    """All known data sets, by name."""
+    content = yaml.safe_load(_SOURCES.read_text(encoding="utf-8"))
+    lists = ("needs", "files", "archives", "manual")
+    found = {}
+    for name, entry in content.items():
+        values: dict[str, Any] = {key: tuple(value) if key in lists else value for key, value in entry.items()}
+        found[name] = DataSet(name=name, **values)
+    return found
+
+
+def find(name: str) -> DataSet:
+    """A data set by its name.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    known = catalogue()
+    if name not in known:
+        raise UnknownNameError("data set", name, known)
+    return known[name]
+
+
+def with_needs(names: Sequence[str]) -> list[DataSet]:
+    """The data sets and those that they need, each once."""
+    found: dict[str, DataSet] = {}
+    for name in names:
+        found[name] = find(name)
+        for need in found[name].needs:
+            found.setdefault(need, find(need))
+    return list(found.values())
+
+
+def check(data: DataSet, root: Path | None = None) -> list[Found]:
+    """Every file of a data set: there and right, missing (and how to get it), or wrong (and what was expected)."""
+    if data.hub:
+        return [_on_hub(data)]
+    folder = data.root(root)
+    get = f"harness data get {data.name}"
+    recorded = _record(folder)
+    result = []
+    large = sum((folder / file["path"]).stat().st_size for file in data.files if (folder / file["path"]).is_file())
+    bar = progress(f"checking {data.name}", len(data.files)) if large > _WORTH_A_BAR else nullcontext(lambda: None)
+    with bar as advance:
+        for file in data.files:
+            path = folder / file["path"]
+            wanted, whose = file.get("sha256"), "the official file"
+            if wanted is None:
+                wanted, whose = recorded.get(file["path"]), "the file as it was when it came"
+            if not path.is_file():
+                result.append(Found(path, "missing", get))
+            elif wanted is not None and (digest := sha256_file(path)) != wanted:
+                result.append(Found(path, "wrong", f"SHA-256 {digest}; {whose} has {wanted}; remove it, then {get}"))
+            else:
+                result.append(Found(path, "there", "" if wanted else "no checksum is known for it"))
+            advance()
+    for archive in data.archives:
+        for name in archive["expect"]:
+            result.append(_present(folder / name, get))
+    for part in data.manual:
+        result.append(_present(folder / part["path"], str(part["how"])))
+    return result
+
+
+def _present(path: Path, how: str) -> Found:
+    there = any(path.iterdir()) if path.is_dir() else path.is_file() and path.stat().st_size > 0
+    return Found(path, "there") if there else Found(path, "missing", how)
+
+
+def _on_hub(data: DataSet) -> Found:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Found(Path(snapshot_download(str(data.hub), repo_type="dataset", local_files_only=True)), "there")
+    except (LocalEntryNotFoundError, HfHubHTTPError, FileNotFoundError, OSError):
+        return Found(Path(str(data.hub)), "missing", f"harness data get {data.name}")
+
+
+def get(data: DataSet, root: Path | None = None) -> list[Found]:
+    """Download what is missing, and check all. What a person must fetch stays missing, with the way to get it.
+
+    Raises:
+        HarnessError: a download failed, or brought another file than expected.
+    """
+    console.print(f"[bold]{data.name}[/bold]: {data.title}; {data.size}; licence: {data.licence}")
+    if data.hub:
+        from huggingface_hub import snapshot_download
+
+        snapshot_download(data.hub, repo_type="dataset")
+        return check(data, root)
+    folder = data.root(root)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {found.path: found.state for found in check(data, root)}
+    for file in data.files:
+        if state[folder / file["path"]] == "missing":
+            digest = fetch(str(file["url"]), folder / file["path"], file.get("sha256"))
+            _write_record(folder, file["path"], digest)
+    for archive in data.archives:
+        if any(state[folder / name] != "there" for name in archive["expect"]):
+            packed = folder / str(archive["url"]).rpartition("/")[2]
+            if not packed.exists():
+                fetch(str(archive["url"]), packed, archive.get("sha256"))
+            unpack(packed, folder, [(str(one), str(other)) for one, other in archive["unpack"]], archive["most_bytes"])
+            packed.unlink()
+    return check(data, root)
+
+
+def bring(folder: Path, names: Sequence[str], root: Path | None = None) -> list[tuple[DataSet, list[Found]]]:
+    """Take files from a folder, wherever in it they lie (offline clusters): by name, and by checksum where one is known.
+
+    Files are copied, images linked where the file system can. Archives that lie there are unpacked.
+
+    Args:
+        folder: searched with all its subfolders.
+        names: data sets to look for; [] for all.
+
+    Raises:
+        BadInputError: no such folder, or nothing of the data sets is in it.
+    """
+    if not folder.is_dir():
+        raise BadInputError("there is no such folder", where=str(folder))
+    inside: dict[str, list[Path]] = {}
+    folders: dict[str, list[Path]] = {}
+    with progress(f"looking through {folder.name or folder}", None) as advance:
+        for top, below, files in os.walk(folder):
+            for name in files:
+                inside.setdefault(name, []).append(Path(top) / name)
+            for name in below:
+                folders.setdefault(name, []).append(Path(top) / name)
+            advance()
+    result = []
+    taken = 0
+    for data in with_needs(names or [name for name, one in catalogue().items() if not one.hub]):
+        target = data.root(root)
+        before = {found.path: found.state for found in check(data, root)}
+        for file in data.files:
+            place = target / file["path"]
+            if before[place] != "there" and (source := _matching(inside, file)):
+                _place(source, place)
+                _write_record(target, file["path"], sha256_file(place))
+                taken += 1
+        for archive in data.archives:
+            if all(before[target / name] == "there" for name in archive["expect"]):
+                continue
+            packed = inside.get(str(archive["url"]).rpartition("/")[2], [])
+            if packed:
+                wanted = [(str(one), str(other)) for one, other in archive["unpack"]]
+                taken += len(unpack(packed[0], target, wanted, archive["most_bytes"]))
+                continue
+            for name in archive["expect"]:
+                taken += _take_unpacked(inside, folders, target, name)
+        for part in data.manual:
+            if before[target / part["path"]] != "there":
+                taken += _take_unpacked(inside, folders, target, part["path"])
+        result.append((data, check(data, root)))
+    if not taken and all(found.state != "there" for _, states in result for found in states):
+        wanted_names = sorted(
+            {Path(str(file["path"])).name for data, _ in result for file in data.files}
+            | {str(archive["url"]).rpartition("/")[2] for data, _ in result for archive in data.archives}
+        )
+        raise BadInputError(
+            "nothing of these data sets is in the folder",
+            where=str(folder),
+            remedy=f"these names are looked for: {', '.join(wanted_names[:12])}",
+        )
+    return result
+
+
+def _matching(inside: dict[str, list[Path]], file: dict[str, Any]) -> Path | None:
+    """The file with the right checksum; where none is known, the only one of that name."""
+    names = {Path(str(file["path"])).name, str(file["url"]).rpartition("/")[2]}
+    found = [path for name in sorted(names) for path in inside.get(name, [])]
+    if file.get("sha256"):
+        return next((path for path in found if sha256_file(path) == file["sha256"]), None)
+    return found[0] if len(found) == 1 else None
+
+
+def _take_unpacked(inside: dict[str, list[Path]], folders: dict[str, list[Path]], target: Path, name: str) -> int:
+    """Take a file by its name, or the files of a folder of that path, or the images of a folder of that name."""
+    last = Path(name).name
+    if files := inside.get(last):
+        _place(files[0], target / name)
+        return 1
+    wanted = Path(name).parts
+    for source in sorted(folders.get(last, [])):
+        files = sorted(path for path in source.iterdir() if path.is_file())
+        # A folder called "images" may hold anything; one whose whole path is the wanted one is what it says.
+        if len(wanted) == 1 or source.parts[-len(wanted) :] != wanted:
+            files = [path for path in files if path.suffix.lower() in _IMAGES]
+        for file in files:
+            _place(file, target / name / file.name)
+        if files:
+            return len(files)
+    return 0
+
+
+def _place(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists() and target.resolve() == source.resolve():
+        return
+    temporary = target.with_name(f".{target.name}.new")
+    temporary.unlink(missing_ok=True)
+    linked = False
+    if source.suffix.lower() in _IMAGES:  # many, and only read; other files are not linked, since NLTK refuses such
+        with suppress(OSError):
+            os.link(source.resolve(), temporary)
+            linked = True
+    if not linked:
+        shutil.copyfile(source, temporary)
+    temporary.replace(target)
+
+
+def _record(folder: Path) -> dict[str, str]:
+    path = folder / _RECORD
+    return dict(read_json(path, "record of downloads")) if path.exists() else {}
+
+
+def _write_record(folder: Path, name: str, digest: str) -> None:
+    write_json(folder / _RECORD, _record(folder) | {name: digest})

@@ -1,0 +1,70 @@
+"""How far a judge agrees with a reference rater, and with itself, on answers that were judged before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from harness.errors import BadInputError, HarnessError
+from harness.files import read_jsonl
+from harness.judging.agreement import agreement, self_agreement
+from harness.judging.base import Judge, JudgeRequest
+from harness.judging.panel import ask
+from harness.types import ImageRef, Item, Response
+
+
+def read_reference(path: Path) -> Iterator[tuple[JudgeRequest, float]]:
+    """Requests and reference ratings: rows {item, prompt, rating}, or the item file that `harness eval` or `score` wrote.
+
+    Rows without a rating (they were not scored) are left out.
+
+    Raises:
+        BadInputError: a row holds no prompt for the judge.
+    """
+    seen: set[str] = set()
+    for number, row in enumerate(read_jsonl(path, "reference"), 1):
+        details = row.get("details") or {}
+        prompt, rating = details.get("judge_prompt", row.get("prompt")), details.get("rating", row.get("rating"))
+        name = str(row.get("item", number))
+        if "details" in row and "judge_prompt" not in details:
+            raise BadInputError(
+                "the item was not graded by a judge",
+                where=f"{path}:{number}",
+                remedy="give the item file of a suite that a judge grades (evals/mmhal@.../items-*.jsonl)",
+            )
+        if not isinstance(prompt, str) or not prompt:
+            raise BadInputError("the row has no 'prompt' for the judge", where=f"{path}:{number}")
+        if name in seen:
+            raise BadInputError(f"the item {name} stands twice", where=f"{path}:{number}")
+        seen.add(name)
+        if isinstance(rating, int | float):
+            item = Item(name, "", ImageRef(name=name), name, details.get("reference") or {})
+            yield JudgeRequest(item, Response(name, str(row.get("text", ""))), prompt), float(rating)
+
+
+def calibrate(judge: Judge, reference: Path, read: Callable[[str], float | None]) -> dict[str, Any]:
+    """Judge the reference's answers again and compare.
+
+    Returns:
+        `reference` (agreement of the judge's mean rating, rounded, with the reference), `itself` (of its votes with each other),
+        `unread` (items without a readable vote), and the judge's provenance.
+
+    Raises:
+        HarnessError: the reference has no rated row, or no reply could be read.
+    """
+    rows = list(read_reference(reference))
+    if not rows:
+        raise BadInputError("the reference has no row with a rating", where=str(reference))
+    votes = ask(judge, [request for request, _ in rows], read)
+    values = {name: [one.value for one in own if one.value is not None] for name, own in votes.items()}
+    rated = [(wanted, values[request.item.id]) for request, wanted in rows if values[request.item.id]]
+    if not rated:
+        first = next(iter(votes.values()))[0]
+        raise HarnessError(f"no reply could be read; the first: {first.reason}", where=f"judge {judge.label}")
+    return {
+        "reference": agreement([wanted for wanted, _ in rated], [round(sum(own) / len(own)) for _, own in rated]),
+        "itself": self_agreement([own for _, own in rated]),
+        "unread": len(rows) - len(rated),
+        "judge": judge.provenance(),
+    }

@@ -1,0 +1,71 @@
+"""Verdicts from replies: votes, asking again where a reply cannot be read, and the reason where none came."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from harness.judging.base import Judge, JudgeRequest, check_votes
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Vote(Generic[T]):
+    """One vote on one item.
+
+    Attributes:
+        value: what was read from the reply; None where nothing could be.
+        text: the reply that `value` was read from, or the last one.
+        first: the first reply, which is what an official script sees that asks once.
+        reason: why there is no value.
+    """
+
+    value: T | None
+    text: str | None
+    first: str | None
+    reason: str | None = None
+
+
+def ask(judge: Judge, requests: Sequence[JudgeRequest], read: Callable[[str], T | None]) -> dict[str, list[Vote[T]]]:
+    """Ask for every item's votes; one that cannot be read is asked for again, `judge.asks` times in all.
+
+    Args:
+        judge: says how many votes (`votes`) and askings (`asks`).
+        requests: one an item.
+        read: the verdict in a reply, None where it has none that is beyond doubt.
+
+    Returns:
+        Item id -> its votes, in order, each with a value or a reason.
+
+    Raises:
+        BadInputError: several votes of a judge that always says the same.
+        BudgetError, HarnessError: see `Judge.judge`.
+    """
+    check_votes(judge)
+    votes: dict[str, list[Vote[T]]] = {request.item.id: [] for request in requests}
+    asks = judge.asks if judge.samples else 1
+    for vote in range(judge.votes):
+        open_ = {request.item.id: request for request in requests}
+        found: dict[str, Vote[T]] = {}
+        for attempt in range(asks):
+            numbered = [dataclasses.replace(one, sample=vote * asks + attempt) for one in open_.values()]
+            if not numbered:
+                break
+            for reply in judge.judge(numbered):
+                before = found.get(reply.item_id)
+                first = before.first if before else reply.text
+                if reply.text is None:  # the judge has its own patience; what it gave up on is not asked again
+                    found[reply.item_id] = Vote(None, None, first, f"the judge gave no reply: {reply.error}")
+                    del open_[reply.item_id]
+                elif (value := read(reply.text)) is not None:
+                    found[reply.item_id] = Vote(value, reply.text, first)
+                    del open_[reply.item_id]
+                else:
+                    reason = f"the judge's reply cannot be read: {reply.text[-80:]!r}"
+                    found[reply.item_id] = Vote(None, reply.text, first, reason)
+        for name, own in votes.items():
+            own.append(found.get(name) or Vote(None, None, None, "the judge gave no reply: none came"))
+    return votes

@@ -1,0 +1,67 @@
+"""What judge models cost."""
+
+from __future__ import annotations
+
+import functools
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from harness.errors import BadInputError
+
+_TABLE = Path(__file__).with_name("prices.yaml")
+_DATED = re.compile(r"-(\d{4}(-\d{2}-\d{2})?|preview|latest)$")
+CHARACTERS_PER_TOKEN = 3.5
+"""English prose has about four characters a token; a little less is assumed, so that an estimate is no understatement."""
+
+
+class Price(NamedTuple):
+    """US dollars for a million tokens."""
+
+    prompt: float
+    completion: float
+
+    def of(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """US dollars for so many tokens."""
+        return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1e6
+
+
+@functools.cache
+def _table() -> dict[str, Price]:
+    content = yaml.safe_load(_TABLE.read_text(encoding="utf-8"))
+    return {name: Price(float(one), float(other)) for name, (one, other) in content["models"].items()}
+
+
+def price_of(model: str) -> Price | None:
+    """The listed price of a model, with or without a date in its name; None where none is listed."""
+    name = model
+    while name not in _table():
+        shorter = _DATED.sub("", name)
+        if shorter == name:
+            return None
+        name = shorter
+    return _table()[name]
+
+
+def parse_price(text: str) -> Price:
+    """A price from `IN,OUT`.
+
+    Raises:
+        BadInputError: it is none.
+    """
+    try:
+        prompt, completion = (float(part) for part in text.split(","))
+    except ValueError:
+        raise BadInputError(
+            f"--judge-price takes two numbers, USD for a million prompt and completion tokens: 2.50,10, not '{text}'"
+        ) from None
+    if min(prompt, completion) < 0:
+        raise BadInputError(f"--judge-price: a price is not negative: '{text}'")
+    return Price(prompt, completion)
+
+
+def tokens_of(text: str) -> int:
+    """About how many tokens a text has."""
+    return int(len(text) / CHARACTERS_PER_TOKEN) + 1

@@ -1,0 +1,159 @@
+"""The catalogue of data sets: get, check, import, on a catalogue of our own whose server is here."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.datasets import catalogue as module
+from harness.datasets.catalogue import DataSet, bring, catalogue, check, find, get, with_needs
+from harness.errors import BadInputError, HarnessError, UnknownNameError
+from tests.harness.datasets.file_server import FileServer, serving
+
+TEXT = b"questions\n"
+
+
+def packed() -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("pictures/1.jpg", b"jpeg")
+        archive.writestr("__MACOSX/pictures/._1.jpg", b"junk")
+    return stream.getvalue()
+
+
+@pytest.fixture
+def servers() -> Iterator[tuple[FileServer, FileServer]]:
+    with serving(TEXT) as one, serving(packed()) as other:
+        yield one, other
+
+
+@pytest.fixture
+def data(servers: tuple[FileServer, FileServer]) -> DataSet:
+    files, archives = servers
+    return DataSet(
+        "mine",
+        "a title",
+        "a paper",
+        "a licence",
+        "10 B",
+        folder="mine",
+        files=(
+            {"path": "q/known.txt", "url": files.url("good/known.txt"), "sha256": hashlib.sha256(TEXT).hexdigest()},
+            {"path": "unknown.txt", "url": files.url("good/unknown.txt")},
+        ),
+        archives=(
+            {
+                "url": archives.url("good/images.zip"),
+                "unpack": [[r"(?!__MACOSX)(.*/)?[^./][^/]*\.(jpg|png)", "images"]],
+                "expect": ["images"],
+                "most_bytes": 1000,
+            },
+        ),
+        manual=({"path": "extra", "how": "ask the authors"},),
+    )
+
+
+def states(data: DataSet, root: Path) -> dict[str, str]:
+    return {found.path.name: found.state for found in check(data, root)}
+
+
+def test_get_and_check(data: DataSet, servers: tuple[FileServer, FileServer], tmp_path: Path) -> None:
+    assert set(states(data, tmp_path).values()) == {"missing"}
+    found = get(data, tmp_path)
+    assert {one.path.name: one.state for one in found} == {
+        "known.txt": "there",
+        "unknown.txt": "there",
+        "images": "there",
+        "extra": "missing",
+    }
+    assert next(one for one in found if one.state == "missing").note == "ask the authors"
+    assert [path.name for path in (tmp_path / "mine" / "images").iterdir()] == ["1.jpg"]
+    asked = servers[0].asked.total() + servers[1].asked.total()
+    get(data, tmp_path)
+    assert servers[0].asked.total() + servers[1].asked.total() == asked, "what is there was fetched again"
+    # Both kinds of checksum notice a change: the published one, and the one of the day it came.
+    for name in ("q/known.txt", "unknown.txt"):
+        (tmp_path / "mine" / name).write_text("spoilt")
+        wrong = next(one for one in check(data, tmp_path) if one.state == "wrong")
+        assert wrong.path == tmp_path / "mine" / name and hashlib.sha256(TEXT).hexdigest() in wrong.note
+        (tmp_path / "mine" / name).write_bytes(TEXT)
+
+
+def test_import_takes_what_is_there(data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "catalogue", lambda: {"mine": data})
+    source = tmp_path / "disk" / "deep"
+    (source / "extra").mkdir(parents=True)
+    (source / "extra" / "a.png").write_bytes(b"png")
+    (source / "extra" / "notes.doc").write_bytes(b"doc")
+    (source / "other").mkdir()
+    (source / "other" / "known.txt").write_bytes(b"another file of that name")
+    (source / "known.txt").write_bytes(TEXT)
+    (source / "unknown.txt").write_bytes(b"anything")
+    (source / "images.zip").write_bytes(packed())
+    [(_, found)] = bring(tmp_path / "disk", [], tmp_path / "root")
+    assert {one.state for one in found} == {"there"}
+    assert (tmp_path / "root" / "mine" / "q" / "known.txt").read_bytes() == TEXT
+    assert [path.name for path in (tmp_path / "root" / "mine" / "extra").iterdir()] == ["a.png"]
+    assert (source / "images.zip").exists(), "an import took the user's file away"
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadInputError, match="nothing of these data sets"):
+        bring(tmp_path / "empty", [], tmp_path / "other-root")
+    with pytest.raises(BadInputError, match="no such folder"):
+        bring(tmp_path / "absent", [])
+
+
+def test_the_catalogue_itself() -> None:
+    known = catalogue()
+    assert {"halbench", "amber", "pope", "pope-aokvqa", "pope-gqa", "mmhal", "nltk", "rlaif-v", "rlhf-v"} <= set(known)
+    for data in known.values():
+        assert data.licence and data.source and data.size and (data.hub or data.files or data.archives)
+        for file in data.files:
+            assert file["url"].startswith("https://") and len(file.get("sha256", "0" * 64)) == 64
+            assert not Path(file["path"]).is_absolute() and ".." not in Path(file["path"]).parts
+    assert [one.name for one in with_needs(["halbench", "pope"])] == [
+        "halbench",
+        "coco-annotations",
+        "pope",
+        "coco-val2014",
+    ]
+    with pytest.raises(UnknownNameError, match="halbench"):
+        find("halbnch")
+
+
+def test_a_wrong_download_is_an_error(data: DataSet, servers: tuple[FileServer, FileServer], tmp_path: Path) -> None:
+    files = ({**data.files[0], "url": servers[0].url("wrong/known.txt")},)
+    with pytest.raises(HarnessError, match="another than expected"):
+        get(dataclasses.replace(data, files=files, archives=()), tmp_path)
+
+
+def harness(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "harness", "data", *arguments], capture_output=True, text=True)
+
+
+def test_the_commands(tmp_path: Path) -> None:
+    listed = json.loads(harness("list", "--json").stdout)
+    assert {row["here"] for row in listed} == {"no"} and "halbench" in harness("list").stdout
+    checked = harness("check", "amber", "--root", str(tmp_path))
+    assert checked.returncode == 1 and "relation.json" in checked.stdout and "harness data get amber" in checked.stdout
+    assert harness("check", "ambr").returncode == 2 and harness("get").returncode == 2
+
+
+def test_the_published_files_are_recognised(conformance: Path, tmp_path: Path) -> None:
+    names = ("amber", "pope", "pope-gqa", "pope-aokvqa", "nltk")
+    done = harness("import", str(conformance), *names, "--root", str(tmp_path), "--json")
+    states = {Path(row["file"]).name: row["state"] for row in json.loads(done.stdout)}
+    there = {name for name, state in states.items() if state == "there"}
+    assert {"annotations.json", "relation.json", "safe_words.txt", "query_all.json"} <= there
+    assert {f"coco_pope_{split}.json" for split in ("random", "popular", "adversarial")} <= there
+    assert {"gqa_pope_seem_random.json", "aokvqa_pope_seem_popular.json", "index.noun", "noun.exc", "english"} <= there
+    assert not [name for name, state in states.items() if state == "wrong"]
+    assert states["COCO_val2014_000000000042.jpg"] == "missing" and done.returncode == 1
