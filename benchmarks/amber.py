@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.base import Benchmark, BenchmarkSettings, Totals, harmonic, needed, ratio
+from benchmarks.base import Benchmark, BenchmarkSettings, Totals, harmonic, needed, ratio, response_text
 from benchmarks.nouns import NounFinder, Similarity, make_noun_finder, make_similarity
 from benchmarks.yesno import strict
 from harness.errors import BadInputError
@@ -103,9 +103,11 @@ class AMBER(Benchmark):
                 where=str(files / "annotations.json"),
                 remedy="harness data get amber, or harness data check amber for what is where",
             )
-        queries = read_json(files / "query" / "query_all.json", "queries")
-        annotations = _annotations(files / "annotations.json")
-        reference = _associations(files / "relation.json", files / "safe_words.txt")
+        with self.reading(files / "query" / "query_all.json") as path:
+            queries = read_json(path, "queries")
+        annotations, reference = self._references(
+            files / "annotations.json", files / "relation.json", files / "safe_words.txt"
+        )
         try:
             return [
                 Item(
@@ -123,10 +125,21 @@ class AMBER(Benchmark):
                 where=str(files / "query"),
             ) from None
 
+    def _references(self, annotations: Path, relations: Path, safe_words: Path) -> tuple[list[Any], dict[str, Any]]:
+        """The annotations, and what all items share."""
+        with self.reading(annotations):
+            rows = _annotations(annotations)
+        with self.reading(relations):
+            associations = _associations(relations)
+        with self.reading(safe_words):
+            safe = frozenset(line.strip() for line in safe_words.read_text(encoding="utf-8").splitlines())
+        return rows, associations | {"safe": safe}
+
     def read_offline(self, files: Mapping[str, Path]) -> tuple[list[Item], dict[str, Response]]:
         """`--annotations --relations --safe-words --responses`: responses {id, response} as a JSON list or JSON lines."""
-        annotations = _annotations(needed(files, "annotations", self.name))
-        reference = _associations(needed(files, "relations", self.name), needed(files, "safe_words", self.name))
+        annotations, reference = self._references(
+            *(needed(files, option, self.name) for option in ("annotations", "relations", "safe_words"))
+        )
         path = needed(files, "responses", self.name)
         text = path.read_text(encoding="utf-8")
         rows = json.loads(text) if text.lstrip().startswith("[") else list(read_jsonl(path, "responses"))
@@ -134,7 +147,7 @@ class AMBER(Benchmark):
         asked: set[int] = set()
         for number, row in enumerate(rows, 1):
             try:
-                name, said = int(row["id"]), str(row["response"])
+                name, text_ = int(row["id"]), response_text(row, "response", f"{path}:{number}")
             except (KeyError, TypeError, ValueError):
                 raise BadInputError("a response is {id, response}", where=f"{path}:{number}") from None
             if not 1 <= name <= len(annotations):
@@ -142,7 +155,7 @@ class AMBER(Benchmark):
             if name in asked:
                 raise BadInputError(f"id {name} is answered twice", where=f"{path}:{number}")
             asked.add(name)
-            responses[str(name)] = Response(str(name), said)
+            responses[str(name)] = Response(str(name), text_)
         # What is asked of a file is what its kinds of questions are: a generative file is no partial discriminative one.
         kinds = {annotations[name - 1]["type"] == "generative" for name in asked}
         items = [
@@ -334,10 +347,9 @@ def _annotations(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _associations(relations: Path, safe_words: Path) -> dict[str, Any]:
-    associations = read_json(relations, "relations")
-    if not isinstance(associations, dict):
-        raise BadInputError("AMBER's relations are an object: word -> list of words", where=str(relations))
+def _associations(path: Path) -> dict[str, Any]:
+    associations = read_json(path, "relations")
+    if not isinstance(associations, dict) or not all(isinstance(words, list) for words in associations.values()):
+        raise BadInputError("AMBER's relations are an object: word -> list of words", where=str(path))
     vocabulary = frozenset(associations) | {word for words in associations.values() for word in words}
-    safe = frozenset(line.strip() for line in safe_words.read_text(encoding="utf-8").splitlines())
-    return {"associations": associations, "vocabulary": vocabulary, "safe": safe}
+    return {"associations": associations, "vocabulary": vocabulary}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from harness.datasets.catalogue import compare
 from harness.errors import BadInputError
 from harness.judging.base import Judge, JudgeRequest
 from harness.types import Item, MetricSpec, Response, SampleScore
@@ -45,6 +48,18 @@ class Benchmark(ABC):
 
     def __init__(self, settings: BenchmarkSettings | None = None) -> None:
         self.settings = settings or self.Settings()
+        self.files: dict[str, Path] = {}
+        """The files that decided what was asked and what is right, by name; filled by `reading`."""
+
+    @contextmanager
+    def reading(self, path: Path) -> Iterator[Path]:
+        """While a file of the benchmark is read: it is noted for the record, and an error says whether it is the official one."""
+        self.files[path.name] = path
+        try:
+            yield path
+        except BadInputError as error:
+            remedy = error.remedy or compare(path)
+            raise BadInputError(error.problem, where=error.where, remedy=remedy) from None
 
     @property
     @abstractmethod
@@ -118,6 +133,20 @@ class Benchmark(ABC):
     def provenance(self) -> dict[str, Any]:
         """What determined the scores beyond the settings: parser versions, vocabulary used, pipeline. JSON-able."""
         return {}
+
+
+def response_text(row: Mapping[str, Any], key: str, where: str) -> str:
+    """A response's text: as it is; nothing for null; for a number or a list, its JSON.
+
+    Raises:
+        BadInputError: the row has no such key.
+    """
+    if key not in row:
+        raise BadInputError(f"the response has no '{key}'", where=where)
+    value = row[key]
+    if isinstance(value, str):
+        return value
+    return "" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def needed(files: Mapping[str, Path], option: str, suite: str) -> Path:

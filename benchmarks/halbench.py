@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from benchmarks.base import Benchmark, BenchmarkSettings, Totals, harmonic, needed, ratio
+from benchmarks.base import Benchmark, BenchmarkSettings, Totals, harmonic, needed, ratio, response_text
 from benchmarks.coco import coco_truth, truth_rows
 from benchmarks.objects import EXTRACTORS, Extractor, Mention, Vocabulary, make_extractor, read_vocabulary
 from benchmarks.objects.llm_parser import FEWEST_WORDS, PROMPT, LlmExtractor, read_objects
@@ -122,7 +122,9 @@ class ObjectHalBench(Benchmark):
             self._synonyms = official
         truth = coco_truth(data / "annotations")
         items = []
-        for number, row in enumerate(read_jsonl(questions, "questions")):
+        with self.reading(questions):
+            rows = list(read_jsonl(questions, "questions"))
+        for number, row in enumerate(rows):
             image_id = str(row.get("image_id"))
             if image_id not in truth:
                 raise BadInputError(f"image {image_id} has no annotations", where=f"{questions}:{number + 1}")
@@ -148,15 +150,14 @@ class ObjectHalBench(Benchmark):
             image_id = str(row.get("image_id"))
             if image_id not in truth:
                 raise BadInputError(f"image {image_id} is not in the annotations", where=f"{path}:{number}")
-            if not isinstance(row.get("text"), str):
-                raise BadInputError("the response has no 'text'", where=f"{path}:{number}")
+            text = response_text(row, "text", f"{path}:{number}")
             name = f"{image_id}#{seen[image_id]}"
             seen[image_id] += 1
             reference = dict(truth[image_id])
             if self.needs_judge and "objs" in row:
                 reference["objs"] = _words_given(row["objs"], f"{path}:{number}")
             items.append(Item(name, "", ImageRef(name=image_id), image_id, reference))
-            responses[name] = Response(name, row["text"])
+            responses[name] = Response(name, text)
         return items, responses
 
     def judge_requests(self, items: Sequence[Item], responses: Mapping[str, Response]) -> list[JudgeRequest]:

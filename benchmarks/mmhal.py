@@ -158,7 +158,9 @@ class MMHalBench(Benchmark):
         if self.settings.template is None:
             self._template_file = next((data / name for name in _SCRIPTS if (data / name).exists()), None)
         items = []
-        for number, row in enumerate(read_json(path, "questions")):
+        with self.reading(path):
+            rows = read_json(path, "questions")
+        for number, row in enumerate(rows):
             try:
                 image = str(row["image_src"]).rpartition("/")[2]
                 reference = {key: row[key] for key in ("question", "gt_answer", "image_content")} | {

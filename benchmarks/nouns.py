@@ -6,6 +6,7 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from benchmarks.objects.extract import readable
 from benchmarks.objects.nltk_parser import missing_data, noun_lemma, require_data, tokens
 from benchmarks.objects.spacy_parser import blank_english
 from harness.errors import BadInputError, UnknownNameError
@@ -76,7 +77,8 @@ class SpacyNouns:
         """See `NounFinder.nouns`."""
         nlp = blank_english()
         table = nlp.get_pipe("lemmatizer").lookups.get_table("lemma_lookup")
-        words = [[token.lower_ for token in doc if token.is_alpha] for doc in nlp.tokenizer.pipe(texts, batch_size=256)]
+        docs = nlp.tokenizer.pipe([readable(text) for text in texts], batch_size=256)
+        words = [[token.lower_ for token in doc if token.is_alpha] for doc in docs]
         return [[word if word in vocabulary else table.get(word, word).lower() for word in found] for found in words]
 
     def provenance(self) -> dict[str, Any]:

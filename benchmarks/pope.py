@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from benchmarks.base import Benchmark, Totals, harmonic, needed, ratio
+from benchmarks.base import Benchmark, Totals, harmonic, needed, ratio, response_text
 from benchmarks.yesno import pope_official, strict
 from harness.errors import BadInputError
-from harness.files import read_jsonl
+from harness.files import read_json, read_jsonl
 from harness.judging.base import Judge
 from harness.types import ImageRef, Item, MetricSpec, Response, SampleScore
 
@@ -82,16 +81,18 @@ class POPE(Benchmark):
             name = f"{split}/{row.get('question_id')}"
             if name in responses:
                 raise BadInputError(f"question {row.get('question_id')} is answered twice", where=f"{path}:{number}")
-            responses[name] = Response(name, str(row.get("answer", "")))
+            responses[name] = Response(name, response_text(row, "answer", f"{path}:{number}"))
         return items, responses
 
+    def _read(self, path: Path, split: str, images: Path) -> list[Item]:
+        with self.reading(path):
+            return self._questions(path, split, images)
+
     @staticmethod
-    def _read(path: Path, split: str, images: Path) -> list[Item]:
+    def _questions(path: Path, split: str, images: Path) -> list[Item]:
         rows: list[dict[str, Any]]
-        text = path.read_text(encoding="utf-8").lstrip()
-        rows = (
-            json.loads(text) if text.startswith("[") else list(read_jsonl(path, "questions"))
-        )  # SEEM's files are one array
+        array = path.read_text(encoding="utf-8").lstrip().startswith("[")  # SEEM's files are one array
+        rows = read_json(path, "questions") if array else list(read_jsonl(path, "questions"))
         items = []
         for number, row in enumerate(rows, 1):
             if not {"question_id", "image", "text", "label"} <= row.keys():

@@ -39,6 +39,20 @@ def sha256_json(value: Any) -> str:
     return sha256_bytes(json.dumps(value, sort_keys=True, separators=(",", ":"), default=str).encode())
 
 
+def dump_row(row: Any) -> str:
+    """A value as one line of JSON: readable text, but escapes where it holds halves of characters, which no file can."""
+    line = json.dumps(row, ensure_ascii=False, default=str)
+    return line if _encodes(line) else json.dumps(row, default=str)
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def sha256_folder(folder: Path, names: Iterable[str]) -> str:
     """Hex SHA-256 over the named files of a folder (names and contents, in sorted order)."""
     return sha256_json({name: sha256_file(folder / name) for name in sorted(names)})
@@ -111,7 +125,7 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
     """Write JSON lines atomically."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
         for row in rows:
-            stream.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+            stream.write(dump_row(row) + "\n")
 
 
 def read_jsonl(path: Path, what: str = "file") -> Iterator[dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import Any
 from harness.errors import BadInputError
 from harness.files import read_json
 from harness.matched import matched, read_items
-from harness.runs.folders import list_runs
+from harness.runs.folders import Run, list_runs
 
 ARROW = {True: "↑", False: "↓", None: ""}
 BEST = "*"
@@ -72,8 +72,8 @@ class Board:
         return {name for name, value in found.items() if value == top}
 
 
-def collect(results: Path) -> list[Board]:
-    """Boards of everything that was scored under a folder.
+def collect(results: Path, runs: Sequence[Run] | None = None) -> list[Board]:
+    """Boards of everything that was scored under a folder, or of some runs.
 
     Raises:
         BadInputError: nothing was.
@@ -81,7 +81,7 @@ def collect(results: Path) -> list[Board]:
     grouped: dict[tuple[str, str], dict[str, Row]] = defaultdict(dict)
     described: dict[tuple[str, str], dict[tuple[str, str], dict[str, Path]]] = defaultdict(lambda: defaultdict(dict))
     records: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for run in list_runs(results):
+    for run in list_runs(results) if runs is None else runs:
         for path in sorted(run.path.glob("evals/*/scores*.json")):
             record = read_json(path, "scores")
             key = (record["model"], record["data"])

@@ -24,17 +24,20 @@ ALLOWED = {
     "harness.runs": {
         "harness.models",
         "harness.serving",
+        "harness.datasets",
         "harness.judging",
         "harness.stats",
         "aligners.base",
         "benchmarks.base",
     },
     "harness.matched": {"harness.stats"},
+    "harness.compare": {"harness.runs", "harness.stats"},
+    "harness.report": {"harness.leaderboard", "harness.runs", "harness.stats"},
     "harness.leaderboard": {"harness.matched", "harness.runs", "harness.stats"},
     "harness.pocket": {"harness.models", "harness.judging"},
     "harness.quickstart": {"harness.runs", "harness.leaderboard", "harness.models", "harness.serving", "harness.stats"},
     "aligners": {"harness.models", "harness.judging"},
-    "benchmarks": {"harness.models", "harness.judging"},
+    "benchmarks": {"harness.datasets", "harness.models", "harness.judging"},
 }
 
 
@@ -88,7 +91,19 @@ def test_help_lists_the_commands() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "harness", "--help"], capture_output=True, text=True, check=True, cwd=ROOT
     )
-    for command in ("align", "eval", "score", "serve", "leaderboard", "quickstart", "list"):
+    for command in (
+        "align",
+        "eval",
+        "score",
+        "rejudge",
+        "calibrate",
+        "data",
+        "serve",
+        "leaderboard",
+        "compare",
+        "quickstart",
+        "list",
+    ):
         assert command in done.stdout
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -16,6 +17,19 @@ class Mention(NamedTuple):
     word: str
     label: str
     span: Span | None
+
+
+_CHUNK = re.compile(r"\S{1000,}")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def readable(text: str) -> str:
+    """The text as spaCy can read it, with every character in its place.
+
+    Halves of characters, which some JSON holds, become replacement characters. Of a thousand and more characters without a blank,
+    which no sentence has and which take its tokenizer minutes, nothing is read.
+    """
+    return _CHUNK.sub(lambda found: "x" * len(found.group()), _SURROGATE.sub("\ufffd", text))
 
 
 class Extractor(Protocol):

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.objects.doubles import double_words, found_doubles
-from benchmarks.objects.extract import Mention
+from benchmarks.objects.extract import Mention, readable
 from benchmarks.objects.vocabulary import Vocabulary
 from harness.errors import BadInputError
 
@@ -85,7 +85,7 @@ class LlmExtractor:
         """The words that listed phrases stand for, each once."""
         found: list[str] = []
         # In lower case: a list often begins its entries with a capital, which taggers take for names.
-        for doc in self._pipeline().pipe([phrase.lower() for phrase in phrases]):
+        for doc in self._pipeline().pipe([readable(phrase.lower()) for phrase in phrases]):
             lemmas = [(token.lemma_ or token.text).lower() for token in doc]
             if doubles := found_doubles(lemmas, self._doubles):
                 found += doubles

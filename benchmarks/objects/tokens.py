@@ -15,6 +15,9 @@ from typing import Any, NamedTuple
 
 _PLAIN = re.compile(r"[A-Za-z0-9]+(?:[-'][A-Za-z0-9]+)*[,;:.!?]?")
 _CHUNK = re.compile(r"\S+")
+_BLANKS = re.compile(r"\s*")
+_WINDOW = 1000
+"""Characters in which a token is looked for that does not stand where it should."""
 _ENDS = frozenset(".?!")
 _QUOTES = ("``", "''")
 """What the tokenizer writes for a straight quotation mark."""
@@ -75,16 +78,20 @@ def _tools() -> tuple[Any, Any]:
 
 
 def _located(text: str, words: Sequence[str]) -> list[Token]:
-    """Find each token behind the one before it."""
+    """Find each token behind the one before it: at the next character that is no blank, or a little further."""
     tokens: list[Token] = []
     after = 0
     for word in words:
         forms = (*_QUOTES, '"') if word in _QUOTES else (word,)
-        places = [(place, len(form)) for form in forms if (place := text.find(form, after)) >= 0]
-        if not places:
+        next_ = _BLANKS.match(text, after).end()  # type: ignore[union-attr]
+        place = next(((next_, len(form)) for form in forms if text.startswith(form, next_)), None)
+        if place is None:
+            places = [(found, len(form)) for form in forms if (found := text.find(form, after, next_ + _WINDOW)) >= 0]
+            place = min(places, default=None)
+        if place is None:
             tokens.append(Token(word, -1, -1))
             continue
-        start, length = min(places)
+        start, length = place
         after = start + length
         tokens.append(Token(word, start, after))
     return tokens

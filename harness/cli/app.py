@@ -70,6 +70,58 @@ def leaderboard(
 
 
 @app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="Runs by name or folder; each is compared with the first.")],
+    suite: Annotated[str | None, typer.Option("--suite", help="Only these, with commas.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All metrics, not only the headline ones.")] = False,
+    changes: Annotated[int, typer.Option("--changes", min=0, help="Changed items to show for each suite.")] = 3,
+    results: Results = Path("results"),
+    as_json: Json = False,
+) -> None:
+    """Whether two runs differ by more than luck: paired tests on the same items, and the items that changed most."""
+    from harness import registry
+    from harness.compare import as_json as values_of
+    from harness.compare import compare as run
+    from harness.runs.folders import find_run
+
+    suites = registry.names("benchmarks", suite) if suite else None
+    found, reasons = run([find_run(name, results) for name in runs], suites)
+    if as_json:
+        emit(values_of(found, reasons, changes))
+        return
+    from harness.cli.compare_tables import print_comparisons
+
+    print_comparisons(found, reasons, changes, every)
+
+
+@app.command()
+def report(
+    runs: Annotated[
+        list[str] | None, typer.Argument(help="Runs by name or folder. Default: all under --results.")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file.")] = Path("report.html"),
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Show at most about so many items.")] = 2000,
+    results: Results = Path("results"),
+    as_json: Json = False,
+) -> None:
+    """Write one HTML file with leaderboard, charts, and every sample with its picture and marked answers; opens from disk."""
+    from harness.report import write_report
+    from harness.runs.folders import find_run, list_runs
+
+    found = write_report(
+        [find_run(name, results) for name in runs] if runs else list_runs(results), output, most=samples
+    )
+    if as_json:
+        emit(found | {"report": str(output.resolve())})
+        return
+    for reason in found["left_out"]:
+        typer.echo(f"left out: {reason}", err=True)
+    typer.echo(
+        f"report: {output.resolve()} ({found['samples']} of {found['of']} samples, {found['bytes'] / 2**20:.1f} MB)"
+    )
+
+
+@app.command()
 def quickstart(
     methods: Annotated[str, typer.Option("--methods", help="Aligners to run, with commas.")] = "dpo,rlhfv,mfpo",
     suites: Annotated[
@@ -94,6 +146,12 @@ def quickstart(
         from harness.quickstart import pooled
 
         print_pooled(pooled(results, split))
+    from harness.report import write_report
+    from harness.runs.folders import list_runs
+
+    page = results / "report.html"
+    written = write_report(list_runs(results), page)
+    typer.echo(f"report: {page.resolve()} ({written['bytes'] / 2**20:.1f} MB)")
 
 
 def _numbers(text: str) -> list[int]:

@@ -25,6 +25,7 @@ _RECORD = ".harness-data.json"
 _WORTH_A_BAR = 200 << 20
 """Bytes that take longer than a moment to hash."""
 _IMAGES = frozenset((".jpg", ".jpeg", ".png"))
+_OFFICIAL = "it is the official file"
 State = Literal["there", "missing", "wrong"]
 
 
@@ -97,6 +98,28 @@ def with_needs(names: Sequence[str]) -> list[DataSet]:
         for need in found[name].needs:
             found.setdefault(need, find(need))
     return list(found.values())
+
+
+def compare(path: Path) -> str | None:
+    """Whether a file is the published one of its name, in words; None where none of its name is published with a checksum."""
+    published = {
+        name: file["sha256"]
+        for data in catalogue().values()
+        for file in data.files
+        for name in (Path(file["path"]).name, str(file["url"]).rpartition("/")[2])
+        if file.get("sha256")
+    }
+    if path.name not in published or not path.is_file():
+        return None
+    digest = sha256_file(path)
+    if digest == published[path.name]:
+        return _OFFICIAL
+    return f"it is not the official file: its SHA-256 is {digest}, the official one's {published[path.name]}"
+
+
+def describe(path: Path) -> str:
+    """For a record: "official" or the file's SHA-256."""
+    return "official" if compare(path) == _OFFICIAL else f"sha256:{sha256_file(path)}"
 
 
 def check(data: DataSet, root: Path | None = None) -> list[Found]:

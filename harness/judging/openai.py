@@ -170,7 +170,7 @@ class OpenAIJudge(Judge):
                     model=settings.model,
                     temperature=self._temperature(request),
                     max_tokens=settings.max_tokens,
-                    messages=[{"role": "user", "content": request.prompt}],
+                    messages=[{"role": "user", "content": request.prompt.encode("utf-8", "replace").decode()}],
                 )
                 usage = getattr(answer, "usage", None)
                 self.ledger.paid(getattr(usage, "prompt_tokens", 0) or 0, getattr(usage, "completion_tokens", 0) or 0)

@@ -306,6 +306,7 @@ def _evaluate_base(
                         "method": target.method,
                         "model": target.model,
                         "data": data_name,
+                        "source": str(Path(request.data).resolve()) if Path(request.data).is_dir() else request.data,
                         "checkpoint": target.fingerprint,
                         "sampling": _sampling(suite).model_dump(),
                         "serving": read_json(folders[key] / "serving.json", "serving record"),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import registry
 from harness.config import parse
+from harness.datasets.catalogue import describe
 from harness.errors import BadInputError, HarnessError
 from harness.files import write_json, write_jsonl
 from harness.judging.base import Judge, check_votes
@@ -114,6 +115,7 @@ def score_suite(
         "judge": judge.provenance() if judge else None,
         "settings": benchmark.settings.model_dump(mode="json"),
         "provenance": benchmark.provenance(),
+        "files": {name: describe(path) for name, path in benchmark.files.items()},
         **(about or {}),
         "metrics": metrics,
     }

@@ -128,3 +128,19 @@ def test_double_words() -> None:
     doubles = double_words(read_vocabulary())
     assert found_doubles(["a", "baby", "bear", "on", "the", "train", "track"], doubles) == ["bear", "train track"]
     assert found_doubles(["hot", "hot", "dog"], doubles) == ["hot dog"] and found_doubles([], doubles) == []
+
+
+def test_any_installed_pipeline_extracts(tmp_path: Path, pipeline: Path) -> None:
+    truth = [{"image_id": 1, "instances": ["chair"], "captions": []}]
+    files = {
+        "annotations": jsonl(tmp_path / "gt.jsonl", truth),
+        "responses": jsonl(tmp_path / "r.jsonl", [{"image_id": 1, "text": "A wooden chair, an orange and two dogs."}]),
+    }
+    benchmark = ObjectHalBench(HalBenchSettings(extractor=f"spacy:{pipeline}"))
+    items, responses = benchmark.read_offline(files)
+    [score] = benchmark.score(items, responses)
+    assert [piece.label for piece in score.evidence] == ["chair", "orange", "dog"]
+    assert benchmark.provenance()["pipeline"] == "en_pipeline"
+    with pytest.raises(BadInputError, match="en_core_web_none"):
+        wrong = ObjectHalBench(HalBenchSettings(extractor="spacy:en_core_web_none"))
+        wrong.score(*wrong.read_offline(files))

@@ -48,11 +48,13 @@ def answers(folder: Path, suite: str) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_answers_are_asked_once_and_scores_stand_on_them(folder: Path) -> None:
-    [record] = evaluate(folder, "--suite", "pope", "--limit", "60")
+    command = ["eval", "--model", "./base", "--data", "data", "--suite", "pope", "--limit", "60", "--json", *BACKEND]
+    done = harness(folder, *command)
+    [record] = json.loads(done.stdout)
     assert record["n"] >= 60 and record["of"] > record["n"]
+    assert "generating" in done.stderr
     first = answers(folder, "pope")
-    again = harness(folder, "eval", "--model", "./base", "--data", "data", "--suite", "pope", "--limit", "60", *BACKEND)
-    assert "generating" not in again.stderr
+    assert "generating" not in harness(folder, *command).stderr
     assert answers(folder, "pope") == first
     [more] = evaluate(folder, "--suite", "pope", "--limit", "90")
     assert more["n"] > record["n"]

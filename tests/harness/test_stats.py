@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from harness.stats import Counts, intervals, paired
+from harness.stats import Counts, holm, intervals, mcnemar, paired
 from harness.types import SampleScore
 
 
@@ -79,3 +79,35 @@ def test_paired_difference_uses_the_pairing() -> None:
     assert paired(one, one, rate)["rate"].p == 1.0
     with pytest.raises(ValueError, match="same images"):
         paired(one, Counts.of(scores(first[:10])), rate)
+
+
+def test_mcnemar_is_scipys_exact_binomial_test() -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(20):
+        one, other = (rng.random(60) < 0.7).tolist(), (rng.random(60) < 0.6).tolist()
+        first, second, p = mcnemar(one, other)
+        assert (first, second) == (
+            sum(a and not b for a, b in zip(one, other, strict=True)),
+            sum(b and not a for a, b in zip(one, other, strict=True)),
+        )
+        assert p == pytest.approx(scipy.stats.binomtest(first, first + second, 0.5).pvalue)
+    assert mcnemar([True, False], [True, False]) == (0, 0, 1.0)
+
+
+def test_holm_by_hand() -> None:
+    # 0.01 x 3; 0.03 x 2 = 0.06; 0.04 x 1 is raised to 0.06, so that the order stays.
+    assert holm({"a": 0.04, "b": 0.01, "c": 0.03}) == pytest.approx({"a": 0.06, "b": 0.03, "c": 0.06})
+    assert holm({}) == {} and holm({"a": 0.8, "b": 0.9}) == {"a": 1.0, "b": 1.0}
+
+
+def test_a_detectable_difference_is_found_four_times_in_five() -> None:
+    rng = np.random.default_rng(6)
+    found = trials = 0
+    for _ in range(200):
+        first = (rng.random(300) < 0.5).astype(float)
+        second = (rng.random(300) < 0.5).astype(float)
+        size = paired(Counts.of(scores(first)), Counts.of(scores(second)), rate, resamples=400)["rate"].detectable
+        shifted = (rng.random(300) < 0.5 - size).astype(float)
+        found += paired(Counts.of(scores(first)), Counts.of(scores(shifted)), rate, resamples=400)["rate"].p < 0.05
+        trials += 1
+    assert 0.7 <= found / trials <= 0.9

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -91,4 +92,51 @@ def scorers() -> Iterator[Figure]:
     )
 
 
-ALL: dict[str, Callable[[], Iterator[Figure]]] = {"help": help_, "scorers": scorers, "quickstart": quickstart}
+def statistics_() -> Iterator[Figure]:
+    """Intervals and paired tests of four suites and ten runs, 10,000 resamples, on counts of the official shapes."""
+    import numpy as np
+
+    from benchmarks.amber import AMBER
+    from benchmarks.halbench import ObjectHalBench
+    from benchmarks.mmhal import MMHalBench
+    from benchmarks.pope import POPE
+    from harness.stats import Counts, intervals, paired
+
+    rng = np.random.default_rng(0)
+    shapes: list[tuple[Any, int]] = [(ObjectHalBench(), 300), (AMBER(), 1004), (POPE(), 500), (MMHalBench(), 96)]
+    runs = []
+    for benchmark, images in shapes:
+        names = _count_names(benchmark)
+        clusters = tuple(map(str, range(images)))
+        runs.append(
+            (
+                benchmark,
+                [Counts(names, clusters, rng.integers(0, 5, (images, len(names))).astype(float)) for _ in range(10)],
+            )
+        )
+    start = time.perf_counter()
+    for benchmark, counts in runs:
+        for one in counts:
+            intervals(one, benchmark.aggregate, resamples=10_000)
+        for one in counts[1:]:
+            paired(one, counts[0], benchmark.aggregate, resamples=10_000)
+    yield Figure("intervals and paired tests, 4 suites, 10 runs, 10,000 resamples", time.perf_counter() - start, "s", 3)
+
+
+def _count_names(benchmark: Any) -> tuple[str, ...]:
+    """The names of the counts that a benchmark's metrics are made of."""
+    from collections import defaultdict
+
+    import numpy as np
+
+    asked: dict[str, Any] = defaultdict(lambda: np.ones(()))
+    benchmark.aggregate(asked)
+    return tuple(dict.fromkeys((*asked, "n")))
+
+
+ALL: dict[str, Callable[[], Iterator[Figure]]] = {
+    "help": help_,
+    "scorers": scorers,
+    "statistics": statistics_,
+    "quickstart": quickstart,
+}

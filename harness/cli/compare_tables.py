@@ -1,0 +1,100 @@
+"""What `harness compare` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from harness.compare import Comparison, Pairing
+from harness.leaderboard import ARROW
+
+_LEVEL = 0.05
+
+
+def print_comparisons(found: Sequence[Comparison], reasons: Sequence[str], changes: int, every: bool) -> None:
+    """A table a suite and pair, then the items that changed most, side by side."""
+    console = Console()
+    for one in found:
+        for pair in one.pairings:
+            console.print(_table(one, pair, every))
+            if changes and pair.changes:
+                _print_changes(console, one, pair, changes)
+            console.print()
+    for reason in reasons:
+        console.print(f"[yellow]not compared:[/yellow] {escape(reason)}")
+
+
+def _table(one: Comparison, pair: Pairing, every: bool) -> Table:
+    first = next(iter(one.values))
+    variant = f" [{one.variant}]" if one.variant else ""
+    title = f"{one.suite}{variant} on {one.data}: {pair.other} against {first}, {one.n} common items"
+    table = Table(title=escape(title), title_justify="left", caption_justify="left")
+    for heading in ("metric", first, pair.other, "difference (95 % interval)", "p", "verdict", "detectable"):
+        table.add_column(escape(heading), justify="left" if heading in ("metric", "verdict") else "right")
+    shown = [name for name in pair.differences if every or name in one.headline]
+    for name in shown:
+        difference, p = pair.differences[name], pair.corrected[name]
+        factor, digits = (100, 1) if one.units[name] == "%" else (1, 2)
+        low, high = (bound * factor for bound in difference.ci)
+        table.add_row(
+            escape(f"{one.titles[name]} {ARROW[one.better[name]]}".strip()),
+            f"{one.values[first][name] * factor:.{digits}f}",
+            f"{one.values[pair.other][name] * factor:.{digits}f}",
+            f"{difference.value * factor:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})",
+            "< 0.001" if p < 0.001 else f"{p:.3f}",
+            _verdict(difference.value, p, one.better[name]),
+            f"{difference.detectable * factor:.{digits}f}",
+        )
+    notes = ["p: paired bootstrap over images" + (", corrected by Holm" if len(one.pairings) > 1 else "")]
+    notes.append("detectable: the smallest true difference that so many images would show with 80 % probability")
+    if pair.flips:
+        lost, won, p_flip = pair.flips
+        notes.append(
+            f"yes/no answers: {lost} right only in {first}, {won} only in {pair.other} (McNemar p = {p_flip:.3g})"
+        )
+    if any(one.left_out.values()):
+        notes.append(
+            "left out: " + ", ".join(f"{count} items of {run}" for run, count in one.left_out.items() if count)
+        )
+    table.caption = escape(";\n".join(notes))
+    return table
+
+
+def _verdict(value: float, p: float, better: bool | None) -> str:
+    if p >= _LEVEL:
+        return "no difference found"
+    if better is None:
+        return "higher" if value > 0 else "lower"
+    return "[green]▲ better[/green]" if (value > 0) == better else "[red]▼ worse[/red]"
+
+
+def _print_changes(console: Console, one: Comparison, pair: Pairing, most: int) -> None:
+    first = next(iter(one.values))
+    table = Table(
+        title=f"{len(pair.changes)} of {one.n} items changed; the {min(most, len(pair.changes))} that changed most",
+        title_justify="left",
+        show_lines=True,
+    )
+    table.add_column("item")
+    table.add_column(escape(first), ratio=2)
+    table.add_column(escape(pair.other), ratio=2)
+    for change in pair.changes[:most]:
+        table.add_row(
+            Text(f"{change.item}\n{change.prompt[:60]}", style="dim"),
+            _marked(change.texts[0], change.cured, change.lost, ("cured", "lost")),
+            _marked(change.texts[1], change.new, change.found, ("new", "found")),
+        )
+    console.print(table)
+
+
+def _marked(text: str, wrong: Iterable[str], right: Iterable[str], words: tuple[str, str]) -> Text:
+    """A response with, below it, what only this run says: hallucinations with a cross, right objects with a tick."""
+    shown = Text(text[:600] + ("…" if len(text) > 600 else ""))
+    for names, mark, style, word in ((wrong, "✗", "red", words[0]), (right, "✓", "green", words[1])):
+        if names := list(names):
+            shown.append(f"\n{mark} {word}: {', '.join(names)}", style=style)
+    return shown

@@ -1,0 +1,257 @@
+"""Paired comparison of runs: metric by metric on the items that all have, and the items that changed most."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import registry
+from harness.config import parse
+from harness.errors import BadInputError
+from harness.files import read_json, read_jsonl
+from harness.runs.folders import Run
+from harness.stats import Counts, Difference, holm, mcnemar, paired
+from harness.types import SampleScore
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One run's scores of one suite: its record, and the rows of its items by id (unscored ones are left out)."""
+
+    run: str
+    record: Mapping[str, Any]
+    rows: Mapping[str, Row]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one item lost and won from the first run to another.
+
+    Attributes:
+        new: hallucinations that only the other run has; `cured`, those that only the first had.
+        lost: right objects (or answers) that only the first had; `found`, those that only the other has.
+    """
+
+    item: str
+    prompt: str
+    texts: tuple[str, str]
+    new: tuple[str, ...]
+    cured: tuple[str, ...]
+    lost: tuple[str, ...]
+    found: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """How much changed."""
+        return len(self.new) + len(self.cured) + len(self.lost) + len(self.found)
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """The first run against another: differences (other minus first), corrected p-values, answers that flipped, changed items."""
+
+    other: str
+    differences: Mapping[str, Difference]
+    corrected: Mapping[str, float]
+    flips: tuple[int, int, float] | None
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One suite: the runs, their values on the common items, and every other run against the first.
+
+    Attributes:
+        n: common items; `left_out` says per run how many of its items are not among them.
+    """
+
+    suite: str
+    data: str
+    variant: str
+    n: int
+    left_out: Mapping[str, int]
+    titles: Mapping[str, str]
+    units: Mapping[str, str]
+    better: Mapping[str, bool | None]
+    headline: frozenset[str]
+    values: Mapping[str, Mapping[str, float]]
+    pairings: tuple[Pairing, ...]
+
+
+def compare(runs: Sequence[Run], suites: Sequence[str] | None = None) -> tuple[list[Comparison], list[str]]:
+    """Compare the first run with each of the others, on every suite, data and variant that all of them have.
+
+    Returns:
+        The comparisons, and in words what could not be compared and why.
+
+    Raises:
+        BadInputError: fewer than two runs, or nothing that all of them have.
+    """
+    if len(runs) < 2:
+        raise BadInputError("a comparison takes two runs or more")
+    if len({run.name for run in runs}) < len(runs):
+        raise BadInputError("a run stands twice in the comparison")
+    found = {run.name: _scored(run, suites) for run in runs}
+    keys = list(dict.fromkeys(key for one in found.values() for key in one))
+    comparisons, reasons = [], []
+    for key in keys:
+        label = f"{key[0]} on {key[1]}{f' [{key[2]}]' if key[2] else ''}"
+        absent = [name for name, one in found.items() if key not in one]
+        if absent:
+            reasons.append(f"{label}: not scored for {', '.join(absent)}")
+            continue
+        scored = [one[key] for one in found.values()]
+        settings = {str(one.record["settings"]) for one in scored}
+        files = {str(one.record.get("files")) for one in scored}
+        if len(settings) > 1 or len(files) > 1:
+            reasons.append(f"{label}: scored with different {'settings' if len(settings) > 1 else 'benchmark files'}")
+            continue
+        common = set.intersection(*(set(one.rows) for one in scored))
+        if not common:
+            reasons.append(f"{label}: no item was scored for all")
+            continue
+        comparisons.append(_compare(key, scored, common))
+    if not comparisons:
+        raise BadInputError(
+            "there is nothing to compare: " + ("; ".join(reasons) or "nothing was scored"),
+            remedy="harness eval --run A,B --suite ... scores both on the same data",
+        )
+    return comparisons, reasons
+
+
+def _scored(run: Run, suites: Sequence[str] | None) -> dict[tuple[str, str, str], Scored]:
+    found = {}
+    for path in sorted(run.path.glob("evals/*/scores*.json")):
+        record = read_json(path, "scores")
+        if suites and record["suite"] not in suites:
+            continue
+        items = path.with_name(path.name.replace("scores", "items", 1) + "l")
+        if items.exists():
+            found[record["suite"], record["data"], record["variant"]] = Scored(run.name, record, _rows(items))
+    return found
+
+
+def _rows(path: Path) -> dict[str, Row]:
+    return {row["item"]: row for row in read_jsonl(path, "items") if row.get("unscored") is None}
+
+
+def _compare(key: tuple[str, str, str], scored: Sequence[Scored], common: set[str]) -> Comparison:
+    suite, data, variant = key
+    kind = registry.load("benchmarks", suite)
+    benchmark = kind(parse(kind.Settings, dict(scored[0].record["settings"]), f"suite {suite}"))
+    order = [item for item in scored[0].rows if item in common]
+    counts = {one.run: _counts(one, order) for one in scored}
+    values = {
+        name: {metric: float(value) for metric, value in benchmark.aggregate(one.totals()).items()}
+        for name, one in counts.items()
+    }
+    first = scored[0]
+    differences = {other.run: paired(counts[other.run], counts[first.run], benchmark.aggregate) for other in scored[1:]}
+    # Several runs against one are several chances to find something: Holm's correction, metric by metric.
+    metrics = list(dict.fromkeys(metric for one in differences.values() for metric in one))
+    corrected: dict[str, dict[str, float]] = {name: {} for name in differences}
+    for metric in metrics:
+        for name, p in holm({name: one[metric].p for name, one in differences.items() if metric in one}).items():
+            corrected[name][metric] = p
+    specs = {spec.id: spec for spec in benchmark.metrics}
+    return Comparison(
+        suite,
+        data,
+        variant,
+        len(order),
+        {one.run: len(one.rows) - len(order) for one in scored},
+        {name: spec.title for name, spec in specs.items()},
+        {name: spec.unit for name, spec in specs.items()},
+        {name: spec.higher_is_better for name, spec in specs.items()},
+        frozenset(name for name, spec in specs.items() if spec.headline),
+        values,
+        tuple(
+            Pairing(
+                other.run,
+                differences[other.run],
+                corrected[other.run],
+                _flips(first, other, order),
+                tuple(_changes(first, other, order)),
+            )
+            for other in scored[1:]
+        ),
+    )
+
+
+def _counts(scored: Scored, order: Sequence[str]) -> Counts:
+    return Counts.of([SampleScore(item, scored.rows[item]["group"], scored.rows[item]["counts"]) for item in order])
+
+
+def _right(row: Row) -> bool | None:
+    """Whether a yes/no answer is right; None where the item is no yes/no question."""
+    details = row["details"]
+    return details["said"] == details["label"] if {"said", "label"} <= details.keys() else None
+
+
+def _flips(first: Scored, other: Scored, order: Sequence[str]) -> tuple[int, int, float] | None:
+    pairs = [(_right(first.rows[item]), _right(other.rows[item])) for item in order]
+    both = [(one, two) for one, two in pairs if one is not None and two is not None]
+    return mcnemar([one for one, _ in both], [two for _, two in both]) if both else None
+
+
+def _changes(first: Scored, other: Scored, order: Sequence[str]) -> list[Change]:
+    """Changed items, those with most new or cured hallucinations first."""
+    found = []
+    for item in order:
+        one, two = first.rows[item], other.rows[item]
+        before, after = _verdicts(one), _verdicts(two)
+        change = Change(
+            item,
+            one["prompt"],
+            (one["text"], two["text"]),
+            *(tuple(sorted(names)) for names in (after[0] - before[0], before[0] - after[0], before[1] - after[1], after[1] - before[1])),
+        )  # fmt: skip
+        if change.size:
+            found.append(change)
+    return sorted(found, key=lambda change: (-len(change.new) - len(change.cured), -change.size, change.item))
+
+
+def _verdicts(row: Row) -> tuple[set[str], set[str]]:
+    """Hallucinated and right labels of an item; for a yes/no question its answer."""
+    wrong = {piece["label"] for piece in row["evidence"] if piece["verdict"] == "hallucinated"}
+    right = {piece["label"] for piece in row["evidence"] if piece["verdict"] == "correct"}
+    if (correct := _right(row)) is not None:
+        (right if correct else wrong).add(f"answer {row['details']['said'] or 'unreadable'}")
+    return wrong, right - wrong
+
+
+def as_json(comparisons: Sequence[Comparison], reasons: Sequence[str], changes: int) -> dict[str, Any]:
+    """JSON-able values, with at most so many changed items a pairing."""
+    return {
+        "not_compared": list(reasons),
+        "comparisons": [
+            {
+                "suite": one.suite,
+                "data": one.data,
+                "variant": one.variant,
+                "n": one.n,
+                "left_out": dict(one.left_out),
+                "values": {run: dict(values) for run, values in one.values.items()},
+                "pairings": [
+                    {
+                        "other": pair.other,
+                        "differences": {
+                            name: asdict(difference) | {"p_holm": pair.corrected[name]}
+                            for name, difference in pair.differences.items()
+                        },
+                        "flips": None
+                        if pair.flips is None
+                        else dict(zip(("only_first_right", "only_other_right", "p_mcnemar"), pair.flips, strict=True)),
+                        "changed": len(pair.changes),
+                        "changes": [asdict(change) for change in pair.changes[:changes]],
+                    }
+                    for pair in one.pairings
+                ],
+            }
+            for one in comparisons
+        ],
+    }

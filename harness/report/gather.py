@@ -1,0 +1,243 @@
+"""What the report shows, collected from run folders: samples with every checkpoint's answer, and per-class counts."""
+
+from __future__ import annotations
+
+import base64
+import io
+import random
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness import registry
+from harness.config import parse
+from harness.errors import BadInputError, HarnessError
+from harness.files import read_json, read_jsonl
+from harness.progress import progress
+from harness.runs.evaluate import data_root
+from harness.runs.folders import Run
+from harness.types import ImageRef
+
+THUMBNAIL = 224
+"""Longest side of a picture in the report, pixels."""
+
+
+@dataclass
+class Suite:
+    """One suite on one data set: which checkpoints were scored, and the rows of their items.
+
+    Attributes:
+        rows: checkpoint -> item id -> row of its item file.
+        pictures: item id -> what it looks at; empty where the benchmark's data is not at hand.
+        truth: item id -> what is right, in words.
+    """
+
+    name: str
+    data: str
+    variant: str
+    rows: dict[str, dict[str, Mapping[str, Any]]] = field(default_factory=dict)
+    pictures: dict[str, ImageRef] = field(default_factory=dict)
+    truth: dict[str, str] = field(default_factory=dict)
+    note: str = ""
+
+
+def gather(runs: Sequence[Run]) -> tuple[list[Suite], list[str]]:
+    """All suites of the runs, and in words what was left out."""
+    suites: dict[tuple[str, str, str], Suite] = {}
+    sources: dict[tuple[str, str, str], Mapping[str, Any]] = {}
+    left_out = []
+    for run in runs:
+        scored = sorted(run.path.glob("evals/*/scores*.json"))
+        if not scored:
+            left_out.append(f"{run.name}: nothing was scored")
+        for path in scored:
+            record = read_json(path, "scores")
+            items = path.with_name(path.name.replace("scores", "items", 1) + "l")
+            if not items.exists():
+                left_out.append(f"{run.name}: {items.name} is missing, so {record['suite']} has no samples")
+                continue
+            key = (record["suite"], record["data"], record["variant"])
+            suites.setdefault(key, Suite(*key)).rows[run.name] = {
+                row["item"]: row for row in read_jsonl(items, "items")
+            }
+            sources[key] = record
+    for key, suite in suites.items():
+        suite.note = _look_up(suite, sources[key])
+    order = {name: place for place, name in enumerate(("halbench", "chair", "amber", "mmhal", "pope"))}
+    return sorted(suites.values(), key=lambda suite: order.get(suite.name, len(order))), left_out
+
+
+def _look_up(suite: Suite, record: Mapping[str, Any]) -> str:
+    """Fill in pictures and truth from the benchmark's data; says why where it is not at hand."""
+    source = record.get("source")
+    if not source:
+        return "the scores do not say where the benchmark's data lies (they are of an older version)"
+    try:
+        root, _, _ = data_root(source)
+        kind = registry.load("benchmarks", suite.name)
+        benchmark = kind(parse(kind.Settings, dict(record["settings"]), f"suite {suite.name}"))
+        for item in benchmark.items(root / suite.name):
+            suite.pictures[item.id] = item.image
+            suite.truth[item.id] = _truth(item.reference)
+    except HarnessError as error:
+        return f"the benchmark's data is not at hand: {error.problem}"
+    return ""
+
+
+def _truth(reference: Mapping[str, Any]) -> str:
+    """What is right, from a benchmark's reference."""
+    if "instances" in reference:
+        return "objects: " + (", ".join(dict.fromkeys(reference["instances"])) or "none")
+    if "annotation" in reference:
+        truth = reference["annotation"]["truth"]
+        return truth if isinstance(truth, str) else "objects: " + ", ".join(truth)
+    for key in ("label", "gt_answer", "answer"):
+        if key in reference:
+            return str(reference[key])
+    return ""
+
+
+def right(row: Mapping[str, Any]) -> bool | None:
+    """Whether a yes/no answer is right; None where the item is no yes/no question."""
+    details = row["details"]
+    return details["said"] == details["label"] if {"said", "label"} <= details.keys() else None
+
+
+def verdict(row: Mapping[str, Any]) -> str:
+    """One word for an answer: hallucinated, clean, or unjudged."""
+    if row.get("unscored") is not None:
+        return "unjudged"
+    if (answer := right(row)) is not None:
+        return "clean" if answer else "hallucinated"
+    if (rating := row["details"].get("rating")) is not None:
+        return "hallucinated" if rating < 3 else "clean"
+    return "hallucinated" if any(piece["verdict"] == "hallucinated" for piece in row["evidence"]) else "clean"
+
+
+def samples(suites: Sequence[Suite], most: int, seed: int = 0) -> tuple[list[dict[str, Any]], dict[str, str], int]:
+    """JSON-able samples, their pictures as data URLs by name, and how many samples there are in all.
+
+    Above `most`, a seeded sample of each suite is taken, in proportion; a suite keeps at least fifty.
+    """
+    chosen: list[tuple[Suite, str]] = []
+    whole = sum(len(_items(suite)) for suite in suites)
+    for suite in suites:
+        ids = _items(suite)
+        quota = max(50, round(most * len(ids) / max(whole, 1)))
+        picked = set(random.Random(seed).sample(ids, quota)) if whole > most and len(ids) > quota else set(ids)
+        chosen += [(suite, item) for item in ids if item in picked]
+    pictures: dict[str, str] = {}
+    names: dict[str, str] = {}
+    result = []
+    with progress("pictures and samples", len(chosen)) as advance:
+        for suite, item in chosen:
+            advance()
+            result.append(_sample(suite, item, pictures, names))
+    return result, pictures, whole
+
+
+def _items(suite: Suite) -> list[str]:
+    return list(dict.fromkeys(item for rows in suite.rows.values() for item in rows))
+
+
+def _sample(suite: Suite, item: str, pictures: dict[str, str], names: dict[str, str]) -> dict[str, Any]:
+    rows = {name: rows[item] for name, rows in suite.rows.items() if item in rows}
+    first = next(iter(rows.values()))
+    answers = []
+    for name, row in rows.items():
+        details = row["details"]
+        answers.append(
+            {
+                "run": name,
+                "text": row["text"],
+                "verdict": verdict(row),
+                "marks": _marks(row),
+                "wrong": sorted({p["label"] for p in row["evidence"] if p["verdict"] == "hallucinated"}),
+                "missed": sorted({p["label"] for p in row["evidence"] if p["verdict"] == "missed"}),
+                "judge": details.get("review"),
+                "rating": details.get("rating"),
+                "unscored": row.get("unscored"),
+            }
+        )
+    verdicts = {answer["verdict"] for answer in answers}
+    return {
+        "id": f"{suite.name}/{item}",
+        "suite": f"{suite.name}{f' [{suite.variant}]' if suite.variant else ''}",
+        "data": suite.data,
+        "question": first["prompt"],
+        "truth": suite.truth.get(item, ""),
+        "picture": _picture(suite.pictures.get(item), pictures, names),
+        "changed": len(verdicts) > 1 or len({tuple(answer["wrong"]) for answer in answers}) > 1,
+        "answers": answers,
+    }
+
+
+def _marks(row: Mapping[str, Any]) -> list[list[Any]]:
+    """[start, end, verdict, label] of every mention. One whose place was not kept is looked for by its word, from the left."""
+    text, marks = row["text"].lower(), []
+    after: Counter[str] = Counter()
+    for piece in row["evidence"]:
+        span = piece["span"]
+        if span is None and piece["verdict"] != "missed":
+            word = piece["text"].lower()
+            if found := re.compile(rf"\b{re.escape(word)}\w{{0,3}}\b").search(text, after[word]):
+                span, after[word] = found.span(), found.end()
+        if span is not None:
+            marks.append([*span, piece["verdict"], piece["label"]])
+    return marks
+
+
+def _picture(image: ImageRef | None, pictures: dict[str, str], names: dict[str, str]) -> str | None:
+    """The name of an image's thumbnail; each picture is in the report once, however many questions there are about it."""
+    if image is None:
+        return None
+    key = str(image.path or id(image))
+    if key in names:
+        return names[key] or None
+    try:
+        opened = image.open()
+    except BadInputError:
+        names[key] = ""
+        return None
+    fingerprint = image.fingerprint()[:16]
+    if fingerprint not in pictures:
+        opened.thumbnail((THUMBNAIL, THUMBNAIL))
+        stream = io.BytesIO()
+        opened.save(stream, "WEBP", quality=80)
+        pictures[fingerprint] = "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()
+    names[key] = fingerprint
+    return fingerprint
+
+
+def class_rates(suite: Suite) -> dict[str, dict[str, tuple[int, int]]]:
+    """Checkpoint -> object class -> (hallucinated mentions, mentions)."""
+    found: dict[str, dict[str, tuple[int, int]]] = {}
+    for name, rows in suite.rows.items():
+        counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+        for row in rows.values():
+            for piece in row["evidence"]:
+                if piece["verdict"] in ("correct", "hallucinated"):
+                    counts[piece["label"]][0] += piece["verdict"] == "hallucinated"
+                    counts[piece["label"]][1] += 1
+        if counts:
+            found[name] = {label: (wrong, all_) for label, (wrong, all_) in counts.items()}
+    return found
+
+
+def together(suite: Suite, run: str, most: int = 8) -> list[tuple[str, str, int]]:
+    """(right object, invented object, how often) that one checkpoint names together most: what invites the invention."""
+    pairs: Counter[tuple[str, str]] = Counter()
+    for row in suite.rows.get(run, {}).values():
+        wrong = {piece["label"] for piece in row["evidence"] if piece["verdict"] == "hallucinated"}
+        true = {piece["label"] for piece in row["evidence"] if piece["verdict"] == "correct"}
+        pairs.update((one, other) for one in true for other in wrong)
+    return [(one, other, count) for (one, other), count in pairs.most_common(most)]
+
+
+def training(run: Run) -> list[dict[str, Any]]:
+    """The rows of a run's training log."""
+    path = Path(run.path) / "train_log.jsonl"
+    return list(read_jsonl(path, "training log")) if path.exists() else []

@@ -1,0 +1,121 @@
+"""`harness compare` on runs whose differences are known."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.compare import compare
+from harness.errors import BadInputError
+from harness.files import write_json, write_jsonl
+from harness.leaderboard import collect
+from harness.matched import matched, read_items
+from harness.runs.folders import open_run
+from harness.runs.score import item_rows, score_suite, write_scores
+from harness.types import ImageRef, Item, Response
+
+NAMES = ("dog", "cat", "horse")
+
+
+def items(count: int = 40) -> list[Item]:
+    """Pictures of a dog each."""
+    reference: dict[str, Any] = {"instances": ["dog"], "captions": []}
+    return [Item(f"{n}#0", "Describe.", ImageRef(name=str(n)), str(n), reference) for n in range(count)]
+
+
+def make_run(results: Path, name: str, texts: list[str], data: str = "pictures", **about: Any) -> Path:
+    """A run folder with scored descriptions."""
+    from benchmarks.halbench import ObjectHalBench
+
+    asked = items(len(texts))
+    answers = {item.id: Response(item.id, text) for item, text in zip(asked, texts, strict=True)}
+    serving = {"backend": "none", "device": "none"}
+    more = {
+        "target": name,
+        "method": name,
+        "model": "m",
+        "data": data,
+        "serving": serving,
+        "sampling": {"max_new_tokens": 9},
+    }
+    record, scores = score_suite(ObjectHalBench(), asked, answers, about=more | about)
+    folder = results / name
+    write_scores(folder / "evals" / f"halbench@{data}", record, item_rows(asked, answers, scores))
+    write_json(folder / "manifest.json", {"kind": "base", "name": name, "base": {"label": "m"}})
+    return folder
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    half = ["A dog.", "A dog and a cat."]
+    make_run(tmp_path, "honest", ["A dog."] * 40)
+    make_run(tmp_path, "inventive", half * 20)
+    make_run(tmp_path, "wordy", ["A dog and a horse, and much more than that."] * 40)
+    return tmp_path
+
+
+def test_differences_and_changes(results: Path) -> None:
+    [one], reasons = compare([open_run(results / name) for name in ("inventive", "honest", "wordy")])
+    assert one.n == 40 and not reasons and not any(one.left_out.values())
+    honest, wordy = one.pairings
+    assert honest.differences["chair_s"].value == -0.5 and wordy.differences["chair_s"].value == 0.5
+    low, high = honest.differences["chair_s"].ci
+    assert low < -0.5 < high < 0 and honest.corrected["chair_s"] >= honest.differences["chair_s"].p
+    assert honest.differences["object_recall"].value == 0 and honest.differences["object_recall"].p == 1
+    # A binary difference of 0.5 on 40 pictures has a standard error of 0.079; 2.8 of them are found with 80 %.
+    assert honest.differences["chair_s"].detectable == pytest.approx(2.8016 * 0.0791, rel=0.05)
+    assert len(honest.changes) == 20 and {change.cured for change in honest.changes} == {("cat",)}
+    assert len(wordy.changes) == 40 and wordy.changes[0].new == ("horse",) and wordy.changes[0].cured == ("cat",)
+
+
+def test_only_what_matches_is_compared(results: Path) -> None:
+    make_run(results, "short", ["A dog."] * 30)
+    [one], _ = compare([open_run(results / "inventive"), open_run(results / "short")])
+    assert one.n == 30 and one.left_out == {"inventive": 10, "short": 0}
+    make_run(results, "elsewhere", ["A dog."], data="other")
+    with pytest.raises(BadInputError, match="not scored for"):
+        compare([open_run(results / "inventive"), open_run(results / "elsewhere")])
+    with pytest.raises(BadInputError, match="two runs"):
+        compare([open_run(results / "inventive")])
+    with pytest.raises(BadInputError, match="stands twice"):
+        compare([open_run(results / "honest")] * 2)
+    path = results / "short" / "evals" / "halbench@pictures" / "scores-spacy.json"
+    record = json.loads(path.read_text())
+    write_json(path, record | {"settings": {"extractor": "spacy", "matched_words": 3}})
+    with pytest.raises(BadInputError, match="different settings"):
+        compare([open_run(results / "inventive"), open_run(results / "short")])
+
+
+def test_the_command(results: Path) -> None:
+    command = [sys.executable, "-m", "harness", "compare", "inventive", "honest", "--results", str(results)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={"COLUMNS": "160", "PATH": ""})
+    assert "▲ better" in done.stdout and "cured: cat" in done.stdout and "20 of 40 items changed" in done.stdout
+    found = json.loads(subprocess.run([*command, "--json"], capture_output=True, text=True, check=True).stdout)
+    [pair] = found["comparisons"][0]["pairings"]
+    assert pair["differences"]["chair_s"]["value"] == -0.5 and pair["changed"] == 20 and len(pair["changes"]) == 3
+
+
+def test_matched_length(results: Path) -> None:
+    paths = {
+        name: results / name / "evals" / "halbench@pictures" / "items-spacy.jsonl"
+        for name in ("honest", "inventive", "wordy")
+    }
+    rows = {name: read_items(path) for name, path in paths.items()}
+    found = matched(rows)
+    # Cut to two words, nobody invents anything; the wordy run against the inventive one alone is cut to two or five.
+    assert {metrics["chair_s_matched"]["value"] for metrics in found.values()} == {0.0}
+    pair = matched({name: rows[name] for name in ("inventive", "wordy")})
+    assert pair["inventive"]["chair_s_matched"]["value"] == pair["wordy"]["chair_s_matched"]["value"] == 0.5
+    assert pair["wordy"]["chair_i_matched"]["value"] == 20 / 60 and pair["wordy"]["chair_s_matched"]["words"] == 3.5
+    assert matched({"one": rows["honest"]}) == {}
+    [board] = collect(results)
+    titles = [column.title for column in board.columns]
+    assert titles[:2] == ["CHAIRs", "CHAIRs matched"] and "cut to the words of the shortest" in board.caption
+    write_jsonl(paths["honest"], [])
+    [board] = collect(results)
+    assert "CHAIRs matched" not in [column.title for column in board.columns]
