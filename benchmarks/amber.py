@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.base import Benchmark, BenchmarkSettings, Totals, harmonic, needed, ratio, response_text
-from benchmarks.nouns import NounFinder, Similarity, make_noun_finder, make_similarity
+from benchmarks.nouns import Noun, NounFinder, Similarity, make_noun_finder, make_similarity
 from benchmarks.yesno import strict
 from harness.errors import BadInputError
 from harness.files import read_json, read_jsonl
@@ -170,12 +170,12 @@ class AMBER(Benchmark):
     ) -> list[SampleScore]:
         """Counts of each answer."""
         generative = [item for item in items if item.reference["annotation"]["type"] == "generative"]
-        nouns: dict[str, list[str]] = {}
+        nouns: dict[str, list[Noun]] = {}
         if generative:
             vocabulary = generative[0].reference["vocabulary"]
             found = self._nouns.nouns([responses[item.id].text for item in generative], vocabulary)
             nouns = {item.id: own for item, own in zip(generative, found, strict=True)}
-            said = {word for own in found for word in own if word in vocabulary}
+            said = {noun.word for own in found for noun in own if noun.word in vocabulary}
             self._similar.prepare(said, {word for item in generative for word in self._targets(item)})
         return [
             self._describe(item, nouns[item.id]) if item.id in nouns else self._answer(item, responses[item.id].text)
@@ -188,11 +188,12 @@ class AMBER(Benchmark):
         words = [*annotation["truth"], *annotation["hallu"]]
         return words + [other for word in words for other in associations.get(word, ())]
 
-    def _describe(self, item: Item, nouns: Sequence[str]) -> SampleScore:
+    def _describe(self, item: Item, nouns: Sequence[Noun]) -> SampleScore:
         """Follow each kept noun through the official order: safe words, truth, hallucination targets, similarity."""
         annotation, associations = item.reference["annotation"], item.reference["associations"]
         truth, hallu = _Wanted(annotation["truth"], associations), _Wanted(annotation["hallu"], associations)
-        kept = [noun for noun in nouns if noun in item.reference["vocabulary"]]
+        places = [noun for noun in nouns if noun.word in item.reference["vocabulary"]]
+        kept = [noun.word for noun in places]
         flags = []
         for noun in kept:
             if noun in item.reference["safe"]:
@@ -215,7 +216,8 @@ class AMBER(Benchmark):
             "generative": 1,
         }
         evidence = [
-            Evidence(noun, "hallucinated" if flag else "correct", noun) for noun, flag in zip(kept, flags, strict=True)
+            Evidence(noun.word, "hallucinated" if flag else "correct", noun.word, noun.span)
+            for noun, flag in zip(places, flags, strict=True)
         ]
         evidence += [
             Evidence(word, "missed", word) for word, hit in zip(truth.words, truth.marked, strict=True) if not hit

@@ -158,6 +158,10 @@ class ObjectHalBench(Benchmark):
                 reference["objs"] = _words_given(row["objs"], f"{path}:{number}")
             items.append(Item(name, "", ImageRef(name=image_id), image_id, reference))
             responses[name] = Response(name, text)
+        if not annotations.is_dir():  # a COCO folder has a hundred thousand images that nobody was asked about
+            items += [
+                Item(f"{name}#0", "", ImageRef(name=name), name, truth[name]) for name in truth if name not in seen
+            ]
         return items, responses
 
     def judge_requests(self, items: Sequence[Item], responses: Mapping[str, Response]) -> list[JudgeRequest]:

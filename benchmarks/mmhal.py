@@ -174,12 +174,14 @@ class MMHalBench(Benchmark):
         return items
 
     def read_offline(self, files: Mapping[str, Path]) -> tuple[list[Item], dict[str, Response]]:
-        """`--reviews`: {index, review}; types follow from the index modulo 8."""
+        """`--reviews`: {index, review}; types follow from the index modulo 8. An index left out below the highest is missing."""
         path = needed(files, "reviews", self.name)
         reviews: dict[str, str] = {}
         for number, row in enumerate(read_jsonl(path, "reviews"), 1):
             if not isinstance(row.get("index"), int) or not isinstance(row.get("review"), str):
                 raise BadInputError("a review is {index, review}", where=f"{path}:{number}")
+            if row["index"] < 0:
+                raise BadInputError(f"index {row['index']} is below 0", where=f"{path}:{number}")
             if str(row["index"]) in reviews:
                 raise BadInputError(f"index {row['index']} is reviewed twice", where=f"{path}:{number}")
             reviews[str(row["index"])] = row["review"]
@@ -192,9 +194,9 @@ class MMHalBench(Benchmark):
                 name,
                 {"question_type": TYPES[int(name) % 8], "question": "", "gt_answer": "", "image_content": ""},
             )
-            for name in reviews
+            for name in map(str, range(max(map(int, reviews), default=-1) + 1))
         ]
-        return items, {item.id: Response(item.id, "") for item in items}
+        return items, {name: Response(name, "") for name in reviews}
 
     def judge_requests(self, items: Sequence[Item], responses: Mapping[str, Response]) -> list[JudgeRequest]:
         """The template, filled in for every item."""

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from benchmarks.objects.extract import readable
-from benchmarks.objects.nltk_parser import missing_data, noun_lemma, require_data, tokens
+from benchmarks.objects.nltk_parser import missing_data, noun_lemma, require_data
 from benchmarks.objects.spacy_parser import blank_english
+from benchmarks.objects.tokens import tokenize
 from harness.errors import BadInputError, UnknownNameError
 from harness.files import read_json, sha256_file
+from harness.types import Span
 
 OFFICIAL_PIPELINE = "en_core_web_lg"
 THRESHOLD = 0.8
+
+
+class Noun(NamedTuple):
+    """A lemmatised noun and where it stands; no place where it is not known."""
+
+    word: str
+    span: Span | None
 
 
 class NounFinder(Protocol):
@@ -21,7 +30,7 @@ class NounFinder(Protocol):
 
     name: str
 
-    def nouns(self, texts: Sequence[str], vocabulary: Container[str] = ()) -> list[list[str]]:
+    def nouns(self, texts: Sequence[str], vocabulary: Container[str] = ()) -> list[list[Noun]]:
         """Per text its lemmatised nouns in order, repeats kept. `vocabulary` are the words that will be looked for."""
 
     def provenance(self) -> dict[str, Any]:
@@ -51,11 +60,21 @@ class NltkNouns:
     def __init__(self) -> None:
         require_data("nouns")
 
-    def nouns(self, texts: Sequence[str], vocabulary: Container[str] = ()) -> list[list[str]]:
+    def nouns(self, texts: Sequence[str], vocabulary: Container[str] = ()) -> list[list[Noun]]:
         """See `NounFinder.nouns`."""
+        return [self._nouns(text) for text in texts]
+
+    @staticmethod
+    def _nouns(text: str) -> list[Noun]:
         from nltk import pos_tag
 
-        return [[noun_lemma(word) for word, tag in pos_tag(tokens(text)) if tag.startswith("NN")] for text in texts]
+        found = tokenize(text)
+        tags = pos_tag([token.text for token in found])
+        return [
+            Noun(noun_lemma(token.text), (token.start, token.end) if token.start >= 0 else None)
+            for token, (_, tag) in zip(found, tags, strict=True)
+            if tag.startswith("NN")
+        ]
 
     def provenance(self) -> dict[str, Any]:
         """NLTK's version."""
@@ -73,13 +92,22 @@ class SpacyNouns:
 
     name = "spacy"
 
-    def nouns(self, texts: Sequence[str], vocabulary: Container[str] = ()) -> list[list[str]]:
+    def nouns(self, texts: Sequence[str], vocabulary: Container[str] = ()) -> list[list[Noun]]:
         """See `NounFinder.nouns`."""
         nlp = blank_english()
         table = nlp.get_pipe("lemmatizer").lookups.get_table("lemma_lookup")
         docs = nlp.tokenizer.pipe([readable(text) for text in texts], batch_size=256)
-        words = [[token.lower_ for token in doc if token.is_alpha] for doc in docs]
-        return [[word if word in vocabulary else table.get(word, word).lower() for word in found] for found in words]
+        lemmas: dict[str, str] = {}
+
+        def lemma(word: str) -> str:
+            if word not in lemmas:
+                lemmas[word] = word if word in vocabulary else table.get(word, word).lower()
+            return lemmas[word]
+
+        return [
+            [Noun(lemma(token.lower_), (token.idx, token.idx + len(token))) for token in doc if token.is_alpha]
+            for doc in docs
+        ]
 
     def provenance(self) -> dict[str, Any]:
         """spaCy's version."""

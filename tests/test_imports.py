@@ -99,8 +99,10 @@ def test_help_lists_the_commands() -> None:
         "calibrate",
         "data",
         "serve",
+        "ask",
         "leaderboard",
         "compare",
+        "report",
         "quickstart",
         "list",
     ):

@@ -52,11 +52,6 @@ def require_data(use: str = "words") -> None:
         )
 
 
-def tokens(text: str) -> list[str]:
-    """Punkt's sentences, Treebank's tokens."""
-    return [token.text for token in tokenize(text)]
-
-
 class NltkExtractor:
     """See the module."""
 

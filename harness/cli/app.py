@@ -47,6 +47,34 @@ def serve(
 
 
 @app.command()
+def ask(
+    checkpoint: Annotated[str, typer.Argument(help="A run, a checkpoint folder, or a model.")],
+    image: Annotated[Path, typer.Argument(help="An image file.")],
+    question: Annotated[str, typer.Argument(help="What to ask about it.")] = "Describe this image in detail.",
+    compare: Annotated[
+        str | None, typer.Option("--compare", help="Another checkpoint, asked the same: side by side.")
+    ] = None,
+    backend: Annotated[str, typer.Option("--backend", help="vllm starts slowly, for one answer.")] = "transformers",
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1)] = 512,
+    results: Results = Path("results"),
+    as_json: Json = False,
+) -> None:
+    """One answer in the terminal; with --compare two, with the objects marked that only one of them names."""
+    from harness.runs.ask import ask as run
+    from harness.runs.ask import find_asked
+    from harness.serving.choose import choose_backend
+
+    asked = [find_asked(name, results) for name in dict.fromkeys(name for name in (checkpoint, compare) if name)]
+    answers = run(asked, image, question, choose_backend(backend), max_new_tokens)
+    if as_json:
+        emit({name: answer.text for name, answer in answers.items()})
+        return
+    from harness.cli.tables import print_answers
+
+    print_answers({name: answers[name].text for name in (one.name for one in asked)})
+
+
+@app.command()
 def leaderboard(
     results: Results = Path("results"),
     as_json: Json = False,

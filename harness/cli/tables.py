@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from harness import registry
 from harness.errors import HarnessError
@@ -44,13 +45,25 @@ def print_record(record: dict[str, Any]) -> None:
             continue
         row = [escape(f"{name} {ARROW[metric['higher_is_better']]}".strip()), shown(metric, metric["unit"])]
         table.add_row(*row, *([metric["official"] or ""] if official else []))
-    notes = [f"judge: {record['judge'].get('model') or record['judge']['judge']}"] if record["judge"] else []
+    notes = [_judged(record["judge"])] if record["judge"] else []
     if record["unscored"]:
         notes.append(f"{record['unscored']} items had no verdict")
     if undefined := [name for name, metric in record["metrics"].items() if metric["value"] is None]:
         notes.append(f"{len(undefined)} metrics are undefined on these items")
     table.caption = "; ".join(notes) or None
     Console().print(table)
+
+
+def _judged(judge: dict[str, Any]) -> str:
+    """Who judged, and what it took."""
+    text = f"judge: {judge.get('model') or judge['judge']}"
+    if others := [name for name in judge.get("answered_by", []) if name != judge.get("model")]:
+        text += f" (answered as {', '.join(others)})"
+    if took := judge.get("took"):
+        tokens = took["prompt_tokens"] + took["completion_tokens"]
+        cost = "" if took["usd"] is None else f", ${took['usd']:.4f}"
+        text += f"; {took['calls']} calls, {took['kept']} kept replies, {tokens:,} tokens{cost}"
+    return text
 
 
 def print_pooled(rows: Sequence[dict[str, Any]]) -> None:
@@ -122,6 +135,31 @@ def print_calibration(found: dict[str, Any]) -> None:
     if found["unread"]:
         table.caption = f"{found['unread']} answers had no reply that could be read"
     Console().print(table)
+
+
+def print_answers(answers: dict[str, str]) -> None:
+    """One answer as it is; several side by side, with the objects that not all of them name marked by brackets and colour."""
+    console = Console()
+    if len(answers) == 1:
+        console.print(Text(next(iter(answers.values()))))
+        return
+    from benchmarks.objects import make_extractor, read_vocabulary
+
+    found = make_extractor("spacy", read_vocabulary()).mentions(list(answers.values()))
+    shared = set.intersection(*({mention.label for mention in own} for own in found))
+    table = Table(caption=escape("[in brackets]: objects that only one of the two names"), caption_justify="left")
+    cells = []
+    for (name, text), own in zip(answers.items(), found, strict=True):
+        table.add_column(escape(name), ratio=1)
+        cell, at = Text(), 0
+        for mention in own:
+            if mention.label not in shared and mention.span:
+                start, end = mention.span
+                cell.append(text[at:start]).append(f"[{text[start:end]}]", style="bold yellow")
+                at = end
+        cells.append(cell.append(text[at:]))
+    table.add_row(*cells)
+    console.print(table)
 
 
 def print_data_sets(rows: Sequence[dict[str, Any]]) -> None:

@@ -21,7 +21,7 @@ from harness.types import Item, Response, SampleScore
 if TYPE_CHECKING:
     from benchmarks.base import Benchmark
 
-_NAMED = 5  # missing items that an error names
+_NAMED = 20  # missing items that an error names
 
 
 def check_coverage(items: Sequence[Item], responses: Mapping[str, Response], allow_partial: bool) -> list[Item]:
@@ -118,6 +118,7 @@ def score_suite(
         "files": {name: describe(path) for name, path in benchmark.files.items()},
         **(about or {}),
         "metrics": metrics,
+        "counts": {name: float(total) for name, total in totals.items()},
     }
     return record, scores
 

@@ -156,7 +156,7 @@ def test_amber_score_by_hand(amber_files: dict[str, Path]) -> None:
         ([{"id": 8, "response": "Yes"}], "no annotation"),
         ([{"id": 0, "response": "Yes"}], "no annotation"),
         ([{"id": 3, "response": "Yes"}] * 2, "twice"),
-        ([{"id": 3}], "a response is"),
+        ([{"id": 3}], "no 'response'"),
         ([{"response": "Yes"}], "a response is"),
     ],
 )

@@ -14,6 +14,7 @@ from benchmarks.chair import CHAIR
 from benchmarks.coco import coco_truth
 from benchmarks.halbench import HalBenchSettings, ObjectHalBench, end_of_words
 from harness.errors import BadInputError
+from harness.runs.score import check_coverage
 from harness.stats import Counts, resampled
 from harness.types import Response
 from tests.benchmarks.scoring import jsonl, offline
@@ -64,6 +65,15 @@ def test_halbench_official_digits(chair_files: dict[str, Path], nltk_ready: None
         "object_recall": "66.67",
         "mean_length": "5.2",
     }
+
+
+def test_an_image_without_a_response_is_missing(tmp_path: Path) -> None:
+    said = [row for row in SAID if row["image_id"] != 2]
+    files = {"annotations": jsonl(tmp_path / "gt.jsonl", TRUTH), "responses": jsonl(tmp_path / "r.jsonl", said)}
+    items, responses = ObjectHalBench().read_offline(files)
+    with pytest.raises(BadInputError, match="1 of 4 items have no response: 2#0"):
+        check_coverage(items, responses, allow_partial=False)
+    assert len(check_coverage(items, responses, allow_partial=True)) == 3
 
 
 def test_chair_at_matched_length(chair_files: dict[str, Path]) -> None:

@@ -14,6 +14,7 @@ import pytest
 from benchmarks.mmhal import OFFICIAL_TEMPLATE, TYPES, MMHalBench, MMHalSettings, parse_official, parse_strict
 from harness.errors import BadInputError, HarnessError
 from harness.judging.base import Judge, JudgeReply, JudgeRequest
+from harness.runs.score import check_coverage
 from harness.stats import Counts
 from harness.types import Response
 from tests.benchmarks.scoring import jsonl
@@ -59,6 +60,15 @@ def test_mmhal_by_hand(tmp_path: Path) -> None:
     assert official["score.counting"] == "0.00"
     with pytest.raises(BadInputError, match="twice"):
         MMHalBench().read_offline({"reviews": jsonl(path, [{"index": 1, "review": ""}] * 2)})
+
+
+def test_a_review_left_out_is_missing(tmp_path: Path) -> None:
+    rows = [{"index": place, "review": "Rating: 3"} for place in (0, 3, 1)]
+    items, responses = MMHalBench().read_offline({"reviews": jsonl(tmp_path / "r.jsonl", rows)})
+    with pytest.raises(BadInputError, match="1 of 4 items have no response: 2"):
+        check_coverage(items, responses, allow_partial=False)
+    with pytest.raises(BadInputError, match="below 0"):
+        MMHalBench().read_offline({"reviews": jsonl(tmp_path / "r.jsonl", [{"index": -1, "review": ""}])})
 
 
 class Recorder(Judge):

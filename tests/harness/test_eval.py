@@ -128,3 +128,18 @@ def test_folders_without_files_are_named(folder: Path, tmp_path: Path) -> None:
         folder, "eval", "--model", "./base", "--data", str(tmp_path / "empty"), "--suite", "pope", *BACKEND, code=2
     )
     assert "coco_pope_random.json" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_ask(folder: Path, tmp_path: Path) -> None:
+    tiny_llava(tmp_path / "other", seed=3)
+    picture = str(next((folder / "data" / "pope" / "images").iterdir()))
+    question = ["Is there a dog in the image?", "--max-new-tokens", "6"]
+    one = json.loads(harness(folder, "ask", "./base", picture, *question, "--json").stdout)
+    both = harness(folder, "ask", "./base", picture, *question, "--compare", str(tmp_path / "other"), "--json").stdout
+    assert json.loads(both)["./base"] == one["./base"] and len(json.loads(both)) == 2
+    shown = harness(folder, "ask", "./base", picture, *question, "--compare", str(tmp_path / "other")).stdout
+    assert "in brackets" in shown
+    assert "no such image" in harness(folder, "ask", "./base", "nothing.png", code=2).stderr
+    (tmp_path / "text.png").write_text("no picture")
+    assert "does not decode" in harness(folder, "ask", "./base", str(tmp_path / "text.png"), code=2).stderr

@@ -1,0 +1,70 @@
+"""`harness ask`: one question about one image, to one checkpoint or to two side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import BadInputError
+from harness.models import inspect, resolve
+from harness.runs.evaluate import BASE
+from harness.runs.folders import open_run
+from harness.serving.base import Backend, Completion, Request, Sampling
+from harness.types import ImageRef
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A checkpoint that is asked: what the user called it, its full weights, and the adapter on top of them."""
+
+    name: str
+    base: str
+    adapter: Path | None
+
+
+def find_asked(name: str, results: Path) -> Asked:
+    """A checkpoint by a run's name or folder, a checkpoint folder, a model alias, a world's label or a hub id.
+
+    Raises:
+        BadInputError: nothing has this name, or the run is not complete.
+    """
+    for folder in (results / name, Path(name)):
+        run = open_run(folder)
+        if run.manifest is not None and run.aligned:
+            if inspect(run.checkpoint).kind == "full":
+                return Asked(name, str(run.checkpoint.resolve()), None)
+            return Asked(name, str(run.manifest["base"]["location"]), run.checkpoint.resolve())
+        if run.manifest is not None:
+            return Asked(name, str(run.manifest["base"]["location"]), None)
+    return Asked(name, resolve(name).locate(), None)
+
+
+def ask(
+    asked: list[Asked], image: Path, question: str, backend: type[Backend], max_new_tokens: int
+) -> dict[str, Completion]:
+    """Every checkpoint's greedy answer, by its name. Checkpoints of one base share an engine.
+
+    Raises:
+        BadInputError: the image does not open.
+    """
+    if not image.is_file():
+        raise BadInputError("there is no such image", where=str(image))
+    picture = ImageRef(path=image)
+    picture.open()
+    answers: dict[str, Completion] = {}
+    for base in dict.fromkeys(one.base for one in asked):
+        group = [one for one in asked if one.base == base]
+        adapters = {str(number): one.adapter for number, one in enumerate(group) if one.adapter is not None}
+        requests = [
+            Request(
+                one.name,
+                str(number) if one.adapter else BASE,
+                question,
+                picture,
+                Sampling(max_new_tokens=max_new_tokens),
+            )
+            for number, one in enumerate(group)
+        ]
+        with backend(Path(base) if Path(base).is_dir() else base, adapters, None) as engine:  # type: ignore[arg-type]
+            answers |= {completion.id: completion for completion in engine.generate(requests)}
+    return answers
