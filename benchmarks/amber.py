@@ -44,6 +44,13 @@ class AmberSettings(BenchmarkSettings):
     """"nltk" (official), "spacy"; auto is NLTK where its data is, else spaCy."""
 
 
+_ZEROS = {
+    **dict.fromkeys(_GENERATIVE, 0.0),
+    **{f"{section}{parser}.{cell}": 0.0 for section in SECTIONS for parser in ("", "[tolerant]") for cell in _CELLS},
+    "differ": 0.0,
+}
+
+
 def _specs() -> tuple[MetricSpec, ...]:
     generative = [("chair", "CHAIR", False), ("cover", "Cover", True), ("hal", "Hal", False), ("cog", "Cog", False)]
     specs = [
@@ -205,7 +212,7 @@ class AMBER(Benchmark):
             hallu.mark_exact(noun)
             hallu.mark_similar(noun, self._similar)
             flags.append(not truth.mark_similar(noun, self._similar))
-        counts = self._zeros() | {
+        counts = _ZEROS | {
             "kept": len(kept),
             "flagged": sum(flags),
             "covered": sum(truth.marked),
@@ -237,7 +244,7 @@ class AMBER(Benchmark):
         label = annotation["truth"]
         read = strict(text)
         official = {"Yes": "yes", "No": "no"}.get(text)
-        counts = self._zeros()
+        counts = _ZEROS.copy()
         sections = ("discriminative", *_PARTS.get(annotation["type"], ("relation",)))
         for parser, said in (("", official), ("[tolerant]", read)):
             for section in sections:
@@ -249,13 +256,6 @@ class AMBER(Benchmark):
                 counts[f"{section}{parser}.correct_no"] = float(said == label == "no")
         counts["differ"] = float(official != read)
         return SampleScore(item.id, item.group, counts, details={"said": official, "read": read, "label": label})
-
-    @staticmethod
-    def _zeros() -> dict[str, float]:
-        names = [
-            f"{section}{parser}.{cell}" for section in SECTIONS for parser in ("", "[tolerant]") for cell in _CELLS
-        ]
-        return dict.fromkeys((*_GENERATIVE, *names, "differ"), 0.0)
 
     def aggregate(self, totals: Totals) -> dict[str, np.ndarray]:
         """Pooled ratios, unrounded, without the official script's small constants."""

@@ -21,6 +21,17 @@ _TITLES = {"accuracy": "accuracy", "precision": "precision", "recall": "recall",
 _HEADLINE = frozenset({"random.accuracy", "adversarial.accuracy", "f1", "yes_ratio"})
 
 
+_ZEROS = {
+    **{
+        f"{split}{parser}.{cell}": 0.0
+        for split in SPLITS
+        for parser in ("", "[strict]")
+        for cell in ("tp", "fp", "tn", "fn", "n", "yes")
+    },
+    "unreadable": 0.0,
+}
+
+
 def _specs() -> tuple[MetricSpec, ...]:
     specs = []
     for prefix in ("", *(f"{split}." for split in SPLITS)):
@@ -121,15 +132,7 @@ class POPE(Benchmark):
     def _one(item: Item, answer: str) -> SampleScore:
         split, label = item.reference["split"], item.reference["label"]
         official, read = pope_official(answer), strict(answer)
-        counts = dict.fromkeys(
-            (
-                f"{name}{parser}.{cell}"
-                for name in SPLITS
-                for parser in ("", "[strict]")
-                for cell in ("tp", "fp", "tn", "fn", "n", "yes")
-            ),
-            0.0,
-        )
+        counts = _ZEROS.copy()
         for parser, said in (("", official), ("[strict]", read)):
             # An answer that cannot be read is wrong: it adds to the false ones, but is neither yes nor no.
             cell = ("t" if said == label else "f") + ("p" if (label == "yes") == (said == label) else "n")

@@ -21,6 +21,13 @@ _BLOCK = 1000
 Aggregate = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 
 
+def _picked(counts: Mapping[str, float], names: tuple[str, ...]) -> tuple[float, ...]:
+    """The counts in this order, 0 for absent ones. Scores of one benchmark mostly have the same names in the same order."""
+    if tuple(counts) == names:
+        return tuple(counts.values())
+    return tuple(counts.get(name, 0.0) for name in names)
+
+
 @dataclass(frozen=True)
 class Counts:
     """Summed counts per cluster: `matrix` is [clusters, names], float64. The name "n" counts scored items."""
@@ -33,17 +40,15 @@ class Counts:
     def of(cls, scores: Sequence[SampleScore]) -> Counts:
         """Counts of the scored items; unscored ones have none and are left out."""
         scored = [score for score in scores if score.unscored is None]
-        names = tuple(dict.fromkeys(name for score in scored for name in score.counts)) or ()
-        clusters = tuple(dict.fromkeys(score.group for score in scored))
-        place = {name: column for column, name in enumerate((*names, "n"))}
-        row = {group: number for number, group in enumerate(clusters)}
-        matrix = np.zeros((len(clusters), len(place)))
-        for score in scored:
-            number = row[score.group]
-            for name, value in score.counts.items():
-                matrix[number, place[name]] += value
-            matrix[number, place["n"]] += 1
-        return cls((*names, "n"), clusters, matrix)
+        names = tuple(dict.fromkeys(name for score in scored for name in score.counts))
+        row = {group: number for number, group in enumerate(dict.fromkeys(score.group for score in scored))}
+        rows = np.array([row[score.group] for score in scored], int)
+        matrix = np.zeros((len(row), len(names) + 1))
+        if names:
+            values = np.array([_picked(score.counts, names) for score in scored], float)
+            np.add.at(matrix[:, :-1], rows, values)
+        matrix[:, -1] = np.bincount(rows, minlength=len(row))
+        return cls((*names, "n"), tuple(row), matrix)
 
     def totals(self) -> dict[str, np.ndarray]:
         """Sums over all clusters, each of shape []."""
