@@ -4,3 +4,7 @@ Importing this package is cheap: it pulls in neither torch nor vllm (a test hold
 """
 
 __version__ = "0.1.0"
+
+from harness.frames import Frames, load_runs
+
+__all__ = ["Frames", "load_runs"]

@@ -245,6 +245,40 @@ def as_markdown(boards: Sequence[Board]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+_LATEX = str.maketrans(
+    {char: f"\\{char}" for char in "&%$#_{}"}
+    | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
+    | {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "–": "--", "≤": r"$\leq$"}
+)
+
+
+def as_latex(boards: Sequence[Board]) -> str:
+    """Boards as LaTeX tables for the package booktabs: best values bold, intervals in small print below."""
+    parts = []
+    for board in boards:
+        head = " & ".join(["checkpoint", *(column.heading.translate(_LATEX) for column in board.columns)])
+        lines = [
+            r"\begin{table}",
+            r"\centering\small",
+            rf"\begin{{tabular}}{{l{'r' * len(board.columns)}}}",
+            r"\toprule",
+            rf"{head} \\",
+            r"\midrule",
+        ]
+        for row in board.rows:
+            values, intervals = [row.name.translate(_LATEX)], [""]
+            for column in board.columns:
+                value, _, interval = shown(row.values.get(column), column.unit).partition(" ")
+                value = value.translate(_LATEX)
+                values.append(rf"\textbf{{{value}}}" if row.name in board.best(column) else value)
+                intervals.append(rf"{{\scriptsize {interval.translate(_LATEX)}}}" if interval else "")
+            lines += [" & ".join(values) + r" \\", " & ".join(intervals) + r" \\"]
+        caption = f"{board.model} on {board.data}. 95 % intervals by bootstrap over images; {board.caption}."
+        lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption.translate(_LATEX)}}}", r"\end{table}"]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
 def as_csv(boards: Sequence[Board]) -> str:
     """One line a checkpoint and metric: value, interval, n."""
     stream = io.StringIO()

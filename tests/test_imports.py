@@ -31,6 +31,7 @@ ALLOWED = {
         "benchmarks.base",
     },
     "harness.matched": {"harness.stats"},
+    "harness.frames": {"harness.runs"},
     "harness.compare": {"harness.runs", "harness.stats"},
     "harness.report": {"harness.leaderboard", "harness.runs", "harness.stats"},
     "harness.leaderboard": {"harness.matched", "harness.runs", "harness.stats"},

@@ -80,6 +80,7 @@ def leaderboard(
     as_json: Json = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    latex: Annotated[bool, typer.Option("--latex", help="Print LaTeX for the package booktabs.")] = False,
 ) -> None:
     """Compare everything that was scored: one row a checkpoint, hallucination never without recall and length."""
     from harness import leaderboard as boards
@@ -89,6 +90,8 @@ def leaderboard(
         emit(boards.as_json(found))
     elif markdown:
         typer.echo(boards.as_markdown(found), nl=False)
+    elif latex:
+        typer.echo(boards.as_latex(found), nl=False)
     elif as_csv:
         typer.echo(boards.as_csv(found), nl=False)
     else:

@@ -253,7 +253,7 @@ def score(
     items, answers = benchmark.read_offline({name: path for name, path in files.items() if path is not None})
     there = check_coverage(items, answers, allow_partial)
     asked = benchmark.offline_judge
-    if asked is None and benchmark.needs_judge:
+    if asked is None and benchmark.judge_requests(there, answers):
         named = judge_settings(judge_model, judge_url, None, judge_price, max_cost)
         asked = make_judge(judge or "openai", named)
     record, scores = score_suite(benchmark, there, answers, judge=asked, max_unscored=max_unscored, of=len(items))

@@ -13,7 +13,7 @@ import pytest
 from harness.compare import compare
 from harness.errors import BadInputError
 from harness.files import write_json, write_jsonl
-from harness.leaderboard import collect
+from harness.leaderboard import as_latex, collect
 from harness.matched import matched, read_items
 from harness.runs.folders import open_run
 from harness.runs.score import item_rows, score_suite, write_scores
@@ -119,3 +119,29 @@ def test_matched_length(results: Path) -> None:
     write_jsonl(paths["honest"], [])
     [board] = collect(results)
     assert "CHAIRs matched" not in [column.title for column in board.columns]
+
+
+def test_frames(results: Path) -> None:
+    from harness import load_runs
+
+    frames = load_runs(results=results)
+    rates = frames.metrics.query("metric == 'chair_s'").set_index("run")["value"]
+    assert rates.to_dict() == {"honest": 0.0, "inventive": 0.5, "wordy": 1.0}
+    assert len(frames.items) == 120 and frames.items.groupby("run")["mentions"].sum()["inventive"] == 60
+    wrong = frames.evidence.query("verdict == 'hallucinated' and run == 'inventive'")
+    assert set(wrong["label"]) == {"cat"} and len(wrong) == 20
+    first = wrong.iloc[0]
+    text = frames.items.query("run == 'inventive'").set_index("item").loc[first["item"], "text"]
+    assert text[int(first["start"]) : int(first["end"])] == "cat"
+    assert set(load_runs(["honest"], results).metrics["run"]) == {"honest"}
+    with pytest.raises(BadInputError, match="no run 'hones'"):
+        load_runs(["hones"], results)
+
+
+def test_latex(results: Path) -> None:
+    text = as_latex(collect(results))
+    assert r"CHAIRs[spacy] $\downarrow$" in text and r"\textbf{0.0}" in text and "95 \\%" in text
+    body = text.split(r"\midrule")[1].split(r"\bottomrule")[0]
+    columns = text.split(r"\toprule")[1].split(r"\\")[0].count("&")
+    assert all(line.count("&") == columns for line in body.strip().splitlines())
+    assert text.count("{") == text.count("}")

@@ -1,0 +1,72 @@
+"""Everything that was scored, as tidy pandas frames, for notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import BadInputError
+from harness.files import read_json, read_jsonl
+from harness.runs.folders import Run, find_run, list_runs
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Scores of some runs.
+
+    Attributes:
+        metrics: one row a run, suite and metric: run, method, model, suite, data, variant, metric, value (rates as fractions),
+            ci_low, ci_high, higher_is_better, n, of, unscored, judge.
+        items: one row a run, suite and item: run, suite, data, variant, item, group (the image), prompt, text, unscored, and a column
+            for every count.
+        evidence: one row a piece of evidence: run, suite, data, variant, item, text, label, verdict, start, end.
+    """
+
+    metrics: pd.DataFrame
+    items: pd.DataFrame
+    evidence: pd.DataFrame
+
+
+def load_runs(runs: Sequence[str | Path] | None = None, results: str | Path = "results") -> Frames:
+    """Read the scores of runs into three frames.
+
+    Args:
+        runs: names under `results`, or folders; None takes all runs there.
+        results: folder of the runs.
+
+    Raises:
+        BadInputError: there is no such run, or nothing was scored.
+    """
+    import pandas as pd
+
+    root = Path(results)
+    chosen: list[Run] = [find_run(str(name), root) for name in runs] if runs is not None else list_runs(root)
+    metrics: list[dict[str, Any]] = []
+    items: list[dict[str, Any]] = []
+    evidence: list[dict[str, Any]] = []
+    for run in chosen:
+        for path in sorted(run.path.glob("evals/*/scores*.json")):
+            record = read_json(path, "scores")
+            key = {"run": run.name, "suite": record["suite"], "data": record["data"], "variant": record["variant"]}
+            about = {name: record[name] for name in ("method", "model", "n", "of", "unscored")}
+            judge = (record["judge"] or {}).get("model") or (record["judge"] or {}).get("judge")
+            for name, metric in record["metrics"].items():
+                low, high = metric["ci"] or (None, None)
+                own = {"metric": name, "value": metric["value"], "ci_low": low, "ci_high": high}
+                metrics.append(key | about | own | {"higher_is_better": metric["higher_is_better"], "judge": judge})
+            rows = path.with_name(path.name.replace("scores", "items", 1) + "l")
+            for row in read_jsonl(rows, "items") if rows.exists() else ():
+                plain = {name: row[name] for name in ("item", "group", "prompt", "text", "unscored")}
+                items.append(key | plain | row["counts"])
+                for piece in row["evidence"]:
+                    start, end = piece["span"] or (None, None)
+                    words = {name: piece[name] for name in ("text", "label", "verdict")}
+                    evidence.append(key | {"item": row["item"]} | words | {"start": start, "end": end})
+    if not metrics:
+        raise BadInputError("nothing was scored yet", where=str(root), remedy="harness eval --suite halbench,amber")
+    return Frames(pd.DataFrame(metrics), pd.DataFrame(items), pd.DataFrame(evidence))
