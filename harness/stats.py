@@ -56,7 +56,7 @@ class Counts:
 
 
 @functools.lru_cache(maxsize=8)
-def _weights(size: int, resamples: int, seed: int) -> np.ndarray:
+def resampling_weights(size: int, resamples: int, seed: int) -> np.ndarray:
     """How often each of `size` clusters is in each resample, [resamples, size]. Kept: all runs of a suite are resampled alike."""
     rng = np.random.default_rng(seed)
     weights = np.empty((resamples, size))
@@ -70,7 +70,7 @@ def _weights(size: int, resamples: int, seed: int) -> np.ndarray:
 
 def resampled(counts: Counts, resamples: int = RESAMPLES, seed: int = _SEED) -> dict[str, np.ndarray]:
     """Totals of bootstrap resamples of the clusters, each of shape [resamples]."""
-    weights = _weights(len(counts.clusters), resamples, seed)
+    weights = resampling_weights(len(counts.clusters), resamples, seed)
     return dict(zip(counts.names, (weights @ counts.matrix).T, strict=True))
 
 

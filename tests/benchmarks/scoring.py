@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.base import Benchmark
+from harness.runs.score import check_coverage
 from harness.stats import Counts
 
 
@@ -18,5 +19,6 @@ def jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
 
 def offline(benchmark: Benchmark, files: dict[str, Path]) -> tuple[dict[str, float], dict[str, str]]:
     items, responses = benchmark.read_offline(files)
+    items = check_coverage(items, responses, allow_partial=True)
     totals = Counts.of(benchmark.score(items, responses, benchmark.offline_judge)).totals()
     return {name: float(value) for name, value in benchmark.aggregate(totals).items()}, benchmark.official(totals)

@@ -15,7 +15,7 @@ from benchmarks.coco import coco_truth
 from benchmarks.halbench import HalBenchSettings, ObjectHalBench, end_of_words
 from harness.errors import BadInputError
 from harness.runs.score import check_coverage
-from harness.stats import Counts, resampled
+from harness.stats import Counts, resampled, resampling_weights
 from harness.types import Response
 from tests.benchmarks.scoring import jsonl, offline
 
@@ -106,6 +106,7 @@ def test_halbench_speaker_is_removed_and_spans_stay(tmp_path: Path) -> None:
         "responses": jsonl(tmp_path / "r.jsonl", [{"image_id": 1, "text": text}]),
     }
     items, responses = (benchmark := ObjectHalBench()).read_offline(files)
+    items = check_coverage(items, responses, allow_partial=True)
     score = benchmark.score(items, responses)[0]
     assert [(text[slice(*one.span)], one.verdict) for one in score.evidence if one.span] == [
         ("dog", "correct"),
@@ -149,7 +150,6 @@ def test_halbench_data_folder(tmp_path: Path) -> None:
     [
         ([{"image_id": 9, "text": "A dog."}], "9 is not in the annotations"),
         ([{"image_id": 1}], "no 'text'"),
-        ([{"image_id": 1, "text": 5}], "no 'text'"),
     ],
 )
 def test_halbench_bad_responses(tmp_path: Path, rows: list[dict[str, Any]], problem: str) -> None:
@@ -166,7 +166,8 @@ def test_resamples_agree_with_scoring_the_resample(chair_files: dict[str, Path])
     counts = Counts.of(scores)
     drawn = benchmark.aggregate(resampled(counts, 50, seed=1))
     size = len(counts.clusters)
-    weights = np.random.default_rng(1).multinomial(size, np.full(size, 1 / size), size=50)
+    weights = resampling_weights(size, 50, 1).astype(int)
+    assert (weights.sum(1) == size).all()
     for number in range(50):
         chosen = [
             score

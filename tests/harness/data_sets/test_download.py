@@ -16,7 +16,7 @@ import pytest
 
 from harness.datasets.download import fetch
 from harness.errors import HarnessError
-from tests.harness.datasets.file_server import FileServer, serving
+from tests.harness.data_sets.file_server import FileServer, serving
 
 CONTENT = random.Random(0).randbytes(3_000_000)
 SHA = hashlib.sha256(CONTENT).hexdigest()

@@ -17,7 +17,7 @@ import pytest
 from harness.datasets import catalogue as module
 from harness.datasets.catalogue import DataSet, bring, catalogue, check, find, get, with_needs
 from harness.errors import BadInputError, HarnessError, UnknownNameError
-from tests.harness.datasets.file_server import FileServer, serving
+from tests.harness.data_sets.file_server import FileServer, serving
 
 TEXT = b"questions\n"
 
