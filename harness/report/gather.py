@@ -164,7 +164,7 @@ def _sample(suite: Suite, item: str, pictures: dict[str, str], names: dict[str, 
         )
     verdicts = {answer["verdict"] for answer in answers}
     return {
-        "id": f"{suite.name}/{item}",
+        "id": f"{suite.name}{f'[{suite.variant}]' if suite.variant else ''}@{suite.data}/{item}",
         "suite": f"{suite.name}{f' [{suite.variant}]' if suite.variant else ''}",
         "data": suite.data,
         "question": first["prompt"],

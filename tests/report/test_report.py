@@ -104,13 +104,13 @@ def test_the_file_stands_alone_and_says_what_was_said_as_text(page: Path) -> Non
     assert "default-src &#x27;none&#x27;" in text and not re.search(r"https?://", text)
     assert EVIL not in text and "<script>document" not in text
     data = embedded(page)
-    assert next(s for s in data["samples"] if s["id"] == "halbench/1#1")["answers"][1]["text"] == EVIL
+    assert next(s for s in data["samples"] if s["id"] == "halbench[spacy]@here/1#1")["answers"][1]["text"] == EVIL
     assert text.count("<script") == 2 and "style=" not in text
 
 
 def test_samples_say_what_they_must(page: Path) -> None:
     data = embedded(page)
-    sample = next(one for one in data["samples"] if one["id"] == "halbench/0#0")
+    sample = next(one for one in data["samples"] if one["id"] == "halbench[spacy]@here/0#0")
     assert [answer["run"] for answer in sample["answers"]] == ["base", "aligned"], "the base model comes first"
     base, aligned = sample["answers"]
     assert (base["verdict"], aligned["verdict"], sample["changed"]) == ("hallucinated", "clean", True)
@@ -119,7 +119,7 @@ def test_samples_say_what_they_must(page: Path) -> None:
     assert marked == [("dog", "correct"), ("horse", "hallucinated"), ("dog", "correct")]
     assert data["pictures"][sample["picture"]].startswith("data:image/webp;base64,")
     assert len(data["pictures"]) == 3, "a picture is in the report once"
-    question = next(one for one in data["samples"] if one["id"] == "pope/random/1")
+    question = next(one for one in data["samples"] if one["id"] == "pope@here/random/1")
     assert question["answers"][0]["verdict"] == "hallucinated" and not question["changed"]
 
 
@@ -226,12 +226,12 @@ def test_in_a_browser(browser: Any, page: Path) -> None:
     ).replace(" ✓", "")
     assert browser.title == "Hallucination report", "a response was run"
 
-    browser.get(page.as_uri() + "#halbench%2F58%2358")
+    browser.get(page.as_uri() + "#halbench%5Bspacy%5D%40here%2F58%2358")
     browser.refresh()
     shows(browser, "72 of 72 samples")
-    assert browser.switch_to.active_element.get_attribute("id") == "halbench/58#58"
+    assert browser.switch_to.active_element.get_attribute("id") == "halbench[spacy]@here/58#58"
     browser.switch_to.active_element.send_keys("k")
-    assert browser.switch_to.active_element.get_attribute("id") == "halbench/57#57"
+    assert browser.switch_to.active_element.get_attribute("id") == "halbench[spacy]@here/57#57"
     browser.switch_to.active_element.send_keys(Keys.TAB)
     errors = [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
     assert not errors, errors
