@@ -30,6 +30,8 @@ _SPEAKER = "Assistant:"
 _WORD = re.compile(r"\S+")
 QUESTIONS = "obj_halbench_300_with_image.jsonl"
 SYNONYMS = "synonyms_refine.txt"
+SCRIPT = "eval_gpt_obj_halbench.py"
+"""The official script; its prompt for the LLM mode is read, never run."""
 
 
 class HalBenchSettings(BenchmarkSettings):
@@ -42,7 +44,10 @@ class HalBenchSettings(BenchmarkSettings):
     matched_words: int | None = Field(default=None, ge=1)
     """CHAIR of the first so many words of every response, beside the plain one."""
     template: Path | None = None
-    """`llm`: the judge's prompt, a text file with the field {description}; None is our own wording."""
+    """`llm`: the judge's prompt: the official script, or a text file with the field {description} (or {question} and {answer}).
+
+    None is the official script where it lies beside the questions, else our own wording.
+    """
     pipeline: str | None = None
     """`llm`: the spaCy pipeline that tags the judge's phrases; None is the official one or the best that is installed."""
 
@@ -91,6 +96,7 @@ class ObjectHalBench(Benchmark):
         if self.settings.extractor.partition(":")[0] not in EXTRACTORS:
             raise UnknownNameError("extractor", self.settings.extractor, EXTRACTORS)
         self._synonyms = self.settings.synonyms
+        self._template_file = self.settings.template
         self.needs_judge = self.settings.extractor == "llm"
 
     @cached_property
@@ -120,6 +126,8 @@ class ObjectHalBench(Benchmark):
             )
         if self.settings.synonyms is None and (official := data / SYNONYMS).exists():
             self._synonyms = official
+        if self.settings.template is None and (script := data / SCRIPT).exists():
+            self._template_file = script
         truth = coco_truth(data / "annotations")
         items = []
         with self.reading(questions):
@@ -168,15 +176,24 @@ class ObjectHalBench(Benchmark):
         """For the extractor llm: the prompt for every response that is not too short, and whose objects are not given."""
         if not self.needs_judge:
             return []
-        template = PROMPT
-        if self.settings.template:
-            template, _ = read_template(self.settings.template)
+        template, _ = self._template
         requests = []
         for item in items:
             text, _ = _cleaned(responses[item.id].text)
             if "objs" not in item.reference and len(text.split()) >= FEWEST_WORDS:
-                requests.append(JudgeRequest(item, responses[item.id], fill(template, {"description": text})))
+                fields = {"description": text, "question": item.prompt, "answer": text}
+                requests.append(JudgeRequest(item, responses[item.id], fill(template, fields)))
         return requests
+
+    @cached_property
+    def _template(self) -> tuple[str, str]:
+        """The prompt of the LLM mode, and what it is: "own wording" or its SHA-256."""
+        if self._template_file is None:
+            return PROMPT, "own wording"
+        text, digest = read_template(self._template_file, "prompt_template")
+        if not any(field in text for field in ("{description}", "{answer}")):
+            raise BadInputError("the prompt has no place for the description", where=str(self._template_file))
+        return text, f"{self._template_file.name}, sha256:{digest}"
 
     def score(
         self, items: Sequence[Item], responses: Mapping[str, Response], judge: Judge | None = None
@@ -308,10 +325,8 @@ class ObjectHalBench(Benchmark):
         """Extractor and vocabulary; for the LLM mode the prompt, and the parser of the human captions."""
         if not self.needs_judge:
             return self._extractor.provenance()
-        template = self.settings.template
-        prompt = read_template(template)[1] if template else "own wording"
         captions = self._extractor.provenance()["extractor"]
-        return self._llm.provenance() | {"captions": captions, "prompt": prompt}
+        return self._llm.provenance() | {"captions": captions, "prompt": self._template[1]}
 
 
 def _cleaned(text: str) -> tuple[str, Sequence[int]]:

@@ -3,7 +3,8 @@
 A response of at most three words names nothing and is not sent. A listed phrase that holds a double word gives its double words
 alone; any other gives its runs of nouns. A word counts once a response, and is an object if the vocabulary has it.
 
-Source: Yu et al. (RLHF-V), CVPR 2024, evaluation of Object HalBench. The prompt is our own wording unless one is given.
+Source: Yu et al. (RLHF-V), CVPR 2024, evaluation of Object HalBench. The prompt is the official script's where that is at hand, else our
+own wording; it is sent as the user's message (the official one sends it as the system's).
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ FEWEST_WORDS = 4
 _PIPELINES = ("en_core_web_trf", "en_core_web_lg", "en_core_web_md", "en_core_web_sm")
 """Looked for in this order; the first is the official one."""
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+(.+?)\s*$")
-_NOUNS = ("NOUN", "PROPN")
+_NOUNS = ("NN", "NNS", "NNP", "NNPS")
 
 
 def read_objects(reply: str) -> list[str] | None:
@@ -84,15 +85,15 @@ class LlmExtractor:
     def words(self, phrases: Sequence[str]) -> list[str]:
         """The words that listed phrases stand for, each once."""
         found: list[str] = []
-        # In lower case: a list often begins its entries with a capital, which taggers take for names.
-        for doc in self._pipeline().pipe([readable(phrase.lower()) for phrase in phrases]):
-            lemmas = [(token.lemma_ or token.text).lower() for token in doc]
+        # "a" before the phrase, tags and lemmas as they come, capitals and all: as the official script has it.
+        for doc in self._pipeline().pipe([f"a {readable(phrase)}" for phrase in phrases]):
+            lemmas = [token.lemma_ or token.text for token in doc]
             if doubles := found_doubles(lemmas, self._doubles):
                 found += doubles
                 continue
             run: list[str] = []
             for token, lemma in [*zip(doc, lemmas, strict=True), (None, "")]:
-                if token is not None and (token.pos_ in _NOUNS or token.tag_.startswith("NN")):
+                if token is not None and token.tag_ in _NOUNS:
                     run.append(lemma)
                 elif run:
                     found.append(" ".join(run))
@@ -102,6 +103,8 @@ class LlmExtractor:
     def mentions(self, words: Sequence[str], text: str) -> list[Mention]:
         """The words that the vocabulary has, once each, with a place where the text has the word as it stands."""
         known = self.vocabulary.words
+        if "toilet" in words and "seat" in words:  # "the seat of the toilet" is no chair
+            words = [word for word in words if word != "seat"]
         low = text.lower()
         aligned = len(low) == len(text)
         result = []

@@ -59,11 +59,18 @@ def test_the_judges_list(reply: str, expected: list[str] | None) -> None:
 
 def test_words_of_phrases(pipeline: Path) -> None:
     parser = LlmExtractor(read_vocabulary(), str(pipeline))
-    assert parser.words(["wooden chairs", "the cup of coffee", "Dogs", "dogs"]) == ["chair", "cup", "coffee", "dog"]
+    assert parser.words(["wooden chairs", "the cup of coffee", "dogs", "dog"]) == ["chair", "cup", "coffee", "dog"]
     # A double word alone counts of its phrase; a run of nouns stays together.
     phrases = ["stop sign pole", "baby elephant", "kitchen table"]
     assert parser.words(phrases) == ["stop sign", "elephant", "kitchen table"]
     assert parser.words(["hot", "red"]) == []
+
+
+def test_the_seat_of_a_toilet_is_no_chair(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("chair, seat\ntoilet\n")
+    parser = LlmExtractor(read_vocabulary(tmp_path / "words.txt"))
+    assert [one.label for one in parser.mentions(["toilet", "seat"], "")] == ["toilet"]
+    assert [one.label for one in parser.mentions(["seat", "Toilet"], "")] == ["chair"]
 
 
 class Lister(Judge):
@@ -144,3 +151,21 @@ def test_any_installed_pipeline_extracts(tmp_path: Path, pipeline: Path) -> None
     with pytest.raises(BadInputError, match="en_core_web_none"):
         wrong = ObjectHalBench(HalBenchSettings(extractor="spacy:en_core_web_none"))
         wrong.score(*wrong.read_offline(files))
+
+
+def test_the_official_prompt_is_read_from_its_script(tmp_path: Path, pipeline: Path) -> None:
+    files = {
+        "annotations": jsonl(tmp_path / "gt.jsonl", [{"image_id": 1, "instances": [], "captions": []}]),
+        "responses": jsonl(tmp_path / "r.jsonl", [{"image_id": 1, "text": "There is a {question} here."}]),
+    }
+    script = tmp_path / "eval_gpt_obj_halbench.py"
+    script.write_text('prompt_template = """Q: {question} A: {answer} L: [\\"a\\"]"""\nraise SystemExit\n')
+    benchmark = ObjectHalBench(HalBenchSettings(extractor="llm", template=script))
+    [request] = benchmark.judge_requests(*benchmark.read_offline(files))
+    assert request.prompt == 'Q:  A: There is a {question} here. L: ["a"]'
+    assert "sha256:" in benchmark.provenance()["prompt"]
+    script.write_text("prompt_template = 'nothing'")
+    with pytest.raises(BadInputError, match="no place for the description"):
+        ObjectHalBench(HalBenchSettings(extractor="llm", template=script)).judge_requests(
+            *benchmark.read_offline(files)
+        )
