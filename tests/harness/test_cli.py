@@ -38,7 +38,7 @@ def harness(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["score", "--suite", "pope"], "--questions"),
         (
             ["score", "--suite", "halbench", "--extractor", "nlkt", "--annotations", ".", "--responses", "x"],
-            "instances",
+            "did you mean nltk",
         ),
         (["leaderboard"], "nothing was scored"),
         (["quickstart", "--seeds", "a"], "whole numbers"),
