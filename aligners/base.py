@@ -51,6 +51,9 @@ class BranchLogps:
     tokens: Tensor
     mask: Tensor
     corrected: Tensor | None = None
+    divergence: Tensor | None = None
+    """[batch, length], KL(reference || policy) in nats at every response token, 0 where `mask` is False; of the policy only, and only
+    for aligners whose `needs` has "reference_distribution"."""
 
 
 Logps = Mapping[str, BranchLogps]
@@ -144,7 +147,8 @@ class Aligner(ABC):
     """Paper, venue and year."""
     branches: ClassVar[tuple[Branch, ...]] = (CHOSEN, REJECTED)
     needs: ClassVar[frozenset[str]] = frozenset()
-    """Any of "corrections" (fills `BranchLogps.corrected`)."""
+    """Any of "corrections" (fills `BranchLogps.corrected`) and "reference_distribution" (fills `BranchLogps.divergence`, at the
+    price of a live pass of the reference, which is then the first model)."""
     Settings: ClassVar[type[AlignerSettings]] = AlignerSettings
     train_defaults: ClassVar[Mapping[str, Any]] = {}
     """The paper's training settings, where they differ from `TrainSettings`'."""

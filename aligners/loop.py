@@ -1,40 +1,91 @@
-"""One stage of training: `transformers.Trainer` with a preference loss, its log, its bar, and the guard against NaN."""
+"""One stage of training: `transformers.Trainer` with a preference loss, its log, its bar, and the guards against NaN and Ctrl-C."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import signal
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from aligners.base import Logps, Loss
-from aligners.branches import EncodedExample
-from aligners.reference import ReferenceStore
+from aligners.encoding import EncodedExample
+from aligners.layout import by_branch
+from aligners.reference import Reference
 from harness.config import TrainSettings
-from harness.errors import HarnessError
+from harness.errors import BadInputError, HarnessError
 from harness.progress import Advance, progress
 
 if TYPE_CHECKING:
     from aligners.trainer import _Run
 
 
-def accumulation(settings: TrainSettings) -> tuple[int, int]:
-    """(examples a forward pass, passes a step): the largest micro-batch that divides the batch and is not above the setting."""
-    micro = next(
-        size
-        for size in range(min(settings.micro_batch_size, settings.batch_size), 0, -1)
-        if settings.batch_size % size == 0
-    )
-    return micro, settings.batch_size // micro
+def accumulation(settings: TrainSettings, processes: int = 1) -> tuple[int, int]:
+    """(examples a forward pass, passes a step) of each process: the largest micro-batch that divides its part of the batch.
+
+    Raises:
+        BadInputError: the batch cannot be split over so many processes.
+    """
+    if settings.batch_size % processes:
+        raise BadInputError(
+            f"a batch of {settings.batch_size} examples cannot be split over {processes} processes",
+            remedy=f"--set train.batch_size={math.ceil(settings.batch_size / processes) * processes}",
+        )
+    share = settings.batch_size // processes
+    micro = next(size for size in range(min(settings.micro_batch_size, share), 0, -1) if share % size == 0)
+    return micro, share // micro
+
+
+class MicroBatches:
+    """The micro-batches of one process over all of a stage's steps, in order: `(examples, weights)` at every index.
+
+    Every epoch is a permutation of the examples, drawn from the seed; which examples make a step does not depend on the number
+    of processes or the size of the micro-batch. A short last batch leaves places empty; a process all of whose places are empty
+    still makes its pass, which gradients of several processes wait for, with an example of weight 0.
+    """
+
+    def __init__(
+        self, run: _Run, examples: Sequence[EncodedExample], steps: int, micro: int, passes: int, place: tuple[int, int]
+    ) -> None:
+        self.run, self.examples, self.steps = run, examples, steps
+        self.micro, self.passes, self.place = micro, passes, place
+        self._epochs: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return self.steps * self.passes
+
+    def chosen(self, index: int) -> tuple[list[EncodedExample], list[float]]:
+        """The examples of a pass, and their weights: 1, or 0 where a place is only held."""
+        process, processes = self.place
+        batch = self.micro * self.passes * processes
+        step, number = divmod(index, self.passes)
+        epoch, step = divmod(step, math.ceil(len(self.examples) / batch))
+        if epoch not in self._epochs:
+            seed = self.run.train_settings.seed
+            self._epochs = {epoch: np.random.default_rng([seed, epoch]).permutation(len(self.examples))}
+        start = step * batch + (number * processes + process) * self.micro
+        places = self._epochs[epoch][start : min(start + self.micro, (step + 1) * batch)]
+        if len(places):
+            return [self.examples[place] for place in places], [1.0] * len(places)
+        return [self.examples[self._epochs[epoch][0]]], [0.0]
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """A pass's prepared batch, and the weights of its examples."""
+        examples, weights = self.chosen(index)
+        return {"batch": self.run.batch(examples), "weights": weights}
 
 
 def run_stage(
     run: _Run,
     name: str,
     examples: Sequence[EncodedExample],
-    reference: ReferenceStore,
+    reference: Reference,
     folder: Path,
     log: Path,
 ) -> dict[str, Any]:
@@ -44,62 +95,101 @@ def run_stage(
         A JSON-able summary: steps, examples, seconds, first and last logged values.
 
     Raises:
-        HarnessError: the loss was not finite; the examples are named and the last intermediate checkpoint is kept.
+        HarnessError: the loss was not finite (the examples are named and the last intermediate checkpoint is kept), or the run
+            was interrupted by Ctrl-C (the present step's checkpoint is kept).
     """
     settings = run.train_settings
-    micro, passes = accumulation(settings)
+    micro, passes = accumulation(settings, run.process.num_processes)
     steps = max(1, math.ceil(math.ceil(len(examples) / settings.batch_size) * settings.epochs))
+    batches = MicroBatches(run, examples, steps, micro, passes, (run.process.process_index, run.process.num_processes))
     started = time.perf_counter()
-    with progress(f"{run.aligner.name}: {name}", steps) as advance:
-        recorder = _Recorder(log, name, settings.batch_size, advance)
-        trainer = _build(run, examples, reference, folder, micro, passes, steps, recorder)
+    with progress(f"{run.aligner.name}: {name}", steps) as advance, _stop_on_interrupt() as asked_to_stop:
+        recorder = _Recorder(log, name, advance, run.process)
+        trainer = _build(run, batches, reference, folder, recorder, asked_to_stop)
         checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+        if checkpoints:
+            advance(int(checkpoints[-1].name.rpartition("-")[2]))
         trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
+    if asked_to_stop.is_set() and trainer.state.global_step < steps:
+        raise HarnessError(
+            f"interrupted at step {trainer.state.global_step} of {steps} of stage {name}; what was learned is kept",
+            where=str(folder),
+            remedy="the same command with --resume goes on from there",
+        )
     return {
         "stage": name,
         "examples": len(examples),
         "steps": steps,
         "seconds": round(time.perf_counter() - started, 1),
-        "reference": "from disk" if reference.from_disk else "computed",
+        "reference": "from disk" if not reference.computed else "computed",
         "first": recorder.first,
         "last": recorder.last,
     }
 
 
-class _Recorder:
-    """Collects the metrics of a step's passes; writes one row a step to the log and shows loss and margin behind the bar."""
+@contextlib.contextmanager
+def _stop_on_interrupt() -> Iterator[threading.Event]:
+    """Inside, the first Ctrl-C sets the event that is given (the step is finished and saved), the second one stops at once."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
 
-    def __init__(self, log: Path, stage: str, batch: int, advance: Advance) -> None:
-        self.log, self.stage, self.batch, self.advance = log, stage, batch, advance
+    def ask(number: int, frame: Any) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class _Recorder:
+    """Collects the metrics of a step's passes over all processes; writes one row a step and shows loss and margin behind the bar."""
+
+    def __init__(self, log: Path, stage: str, advance: Advance, process: Any) -> None:
+        self.log, self.stage, self.advance, self.process = log, stage, advance, process
         self.first: dict[str, Any] = {}
         self.last: dict[str, Any] = {}
         self._sums: dict[str, float] = {}
-        self._count = 0
+        self._count = self._tokens = 0
         self._clock = time.perf_counter()
 
-    def add(self, metrics: dict[str, Any], count: int) -> None:
-        """Sums of a pass's metrics over its examples."""
-        self._count += count
+    def add(self, metrics: dict[str, Any], weights: Any, tokens: int) -> None:
+        """A pass: its metrics ([batch] each), its examples' weights ([batch]), and the positions that it computed."""
+        self._count += int(weights.sum())
+        self._tokens += tokens
         for name, value in metrics.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(value.sum())
+            self._sums[name] = self._sums.get(name, 0.0) + float((value * weights).sum())
 
-    def step(self, number: int, rate: float) -> None:
-        """A step is done: write its row."""
+    def step(self, number: int, rate: float) -> dict[str, Any]:
+        """A step is done: write its row, and return it."""
+        from accelerate.utils import gather_object
+
         now = time.perf_counter()
-        means = {name: round(value / self._count, 6) for name, value in self._sums.items()}
+        parts = gather_object([(self._sums, self._count, self._tokens)])
+        count = sum(part[1] for part in parts)
+        names = dict.fromkeys(name for part in parts for name in part[0])
+        means = {name: round(sum(part[0].get(name, 0.0) for part in parts) / count, 6) for name in names}
         row = {
             "stage": self.stage,
             "step": number,
             **means,
             "learning_rate": rate,
-            "examples_per_second": round(self._count / (now - self._clock), 1),
+            "examples_per_second": round(count / (now - self._clock), 1),
+            "tokens_per_second": round(sum(part[2] for part in parts) / (now - self._clock)),
         }
         self.first = self.first or row
         self.last = row
-        with self.log.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row) + "\n")
+        if self.process.is_main_process:
+            with self.log.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(row) + "\n")
         self.advance(1, note=f"loss {means['loss']:.3f}, margin {means.get('margin', 0):.2f}")
-        self._sums, self._count, self._clock = {}, 0, now
+        self._sums, self._count, self._tokens, self._clock = {}, 0, 0, now
+        return row
 
 
 def reward_metrics(policy: Logps, reference: Logps, beta: float) -> dict[str, Any]:
@@ -116,28 +206,36 @@ def reward_metrics(policy: Logps, reference: Logps, beta: float) -> dict[str, An
 
 def _build(
     run: _Run,
-    examples: Sequence[EncodedExample],
-    reference: ReferenceStore,
+    batches: MicroBatches,
+    reference: Reference,
     folder: Path,
-    micro: int,
-    passes: int,
-    steps: int,
     recorder: _Recorder,
+    asked_to_stop: threading.Event,
 ) -> Any:
     import torch
     from transformers import Trainer, TrainerCallback, TrainingArguments
+    from transformers.trainer_callback import PrinterCallback
 
     settings, aligner, policy = run.train_settings, run.aligner, run.policy
 
     class PreferenceTrainer(Trainer):
-        """Trainer whose inputs are lists of examples and whose loss is the method's."""
+        """Trainer whose inputs are laid-out batches and whose loss is the method's."""
+
+        def get_train_dataloader(self) -> Any:
+            """The micro-batches as they are: they know their process, their order and their epochs."""
+            return torch.utils.data.DataLoader(
+                batches,  # type: ignore[arg-type]
+                batch_size=1,
+                collate_fn=lambda rows: rows[0],
+                num_workers=settings.workers,
+            )
 
         def compute_loss(
             self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
             """Sum over the pass's examples divided by the micro-batch: a short last pass weighs its examples like the others."""
-            batch = run.batch(inputs["examples"])
-            logps = policy.logps(batch)
+            batch = inputs["batch"].to(policy.device)
+            logps = by_branch(model(batch), batch.layouts)
             baseline = reference.logps(batch, run.branches)
             loss: Loss = aligner.loss(logps, baseline)
             if not torch.isfinite(loss.per_example).all():
@@ -154,48 +252,45 @@ def _build(
                 **loss.metrics,
                 **reward_metrics(logps, baseline, aligner.settings.beta),
             }
-            recorder.add(metrics, len(batch.ids))
-            return loss.per_example.sum() / micro
+            weights = torch.tensor(inputs["weights"], device=policy.device)
+            recorder.add(metrics, weights, batch.tokens)
+            return (loss.per_example * weights).sum() / batches.micro
 
     class Report(TrainerCallback):
-        """Tells the recorder that a step is done."""
+        """Tells the recorder that a step is done, and stops where that was asked for."""
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             """Called after every optimizer step."""
-            optimizer = kwargs["optimizer"]
-            recorder.step(state.global_step, optimizer.param_groups[0]["lr"])
+            row = recorder.step(state.global_step, kwargs["optimizer"].param_groups[0]["lr"])
+            if settings.report_to:
+                trainer.log({name: value for name, value in row.items() if isinstance(value, int | float)})
+            if asked_to_stop.is_set():
+                control.should_save = control.should_training_stop = True
 
     arguments = TrainingArguments(
         output_dir=str(folder),
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=passes,
-        max_steps=steps,
+        per_device_train_batch_size=batches.micro,
+        gradient_accumulation_steps=batches.passes,
+        max_steps=batches.steps,
         learning_rate=settings.learning_rate,
         lr_scheduler_type=settings.schedule,
-        warmup_steps=round(settings.warmup_ratio * steps),
+        warmup_steps=round(settings.warmup_ratio * batches.steps),
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         save_strategy="steps",
         save_steps=settings.save_steps,
         save_total_limit=1,
         logging_strategy="no",
-        report_to="none",
+        report_to=list(settings.report_to) or "none",
         disable_tqdm=True,
         remove_unused_columns=False,
         seed=settings.seed,
         bf16=run.bfloat16,
-        dataloader_num_workers=0,
-        dataloader_pin_memory=False,
+        ddp_find_unused_parameters=False,
         use_cpu=policy.device.type == "cpu",
     )
-    trainer = PreferenceTrainer(
-        model=policy.model,
-        args=arguments,
-        train_dataset=list(examples),
-        data_collator=lambda rows: {"examples": rows},
-        callbacks=[Report()],
-    )
-    from transformers.trainer_callback import PrinterCallback
-
+    # Several GPUs without `accelerate launch`: one is used; torch's DataParallel would tear the batches apart.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    trainer = PreferenceTrainer(model=policy.model, args=arguments, train_dataset=batches, callbacks=[Report()])
     trainer.remove_callback(PrinterCallback)
     return trainer

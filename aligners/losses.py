@@ -57,7 +57,7 @@ def corrected_mean(tokens: Tensor, mask: Tensor, corrected: Tensor, gamma: float
     return (tokens * weights).sum(-1) / weights.sum(-1).clamp(min=1)
 
 
-def mfpo(
+def image_preference(
     chosen: Tensor,
     rejected: Tensor,
     image_rejected: Tensor,
@@ -66,24 +66,104 @@ def mfpo(
     lambda_image: float,
     lambda_margin: float,
     delta: float,
+    label_smoothing: float = 0.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """L_text + lambda_image L_image + lambda_margin L_margin, and the three terms.
 
     Args:
         chosen: log-ratio of the preferred response given the original image, [batch].
         rejected: log-ratio of the other response given the original image, [batch].
-        image_rejected: log-ratio of the preferred response given the corrupted image, [batch].
+        image_rejected: log-ratio of the preferred response given the rejected image, [batch].
         beta: strength of the pull towards the reference.
         lambda_image: weight of the image term -log sigma(r(m_w, y_w) - r(m_l, y_w)).
         lambda_margin: weight of the margin term -log sigma(r(m_w, y_w) - delta).
         delta: reward that the preferred pair should keep.
+        label_smoothing: see `logistic`; of the text term, whose labels people or models gave.
 
-    Source: Jiang et al., IJCAI 2025 (arXiv 2410.15334).
-    Differences: the paper's full text was not at hand; the parts are its abstract's, the margin term's form is our reading.
+    Source: with weights of 1 mDPO (Wang et al., EMNLP 2024, eq. 3 to 5); with any MFPO (Jiang et al., IJCAI 2025, arXiv 2410.15334).
+    Differences: MFPO's full text was not at hand; its parts are its abstract's, the margin term's form is our reading.
     """
     terms = {
-        "loss_text": logistic(beta * (chosen - rejected)),
+        "loss_text": logistic(beta * (chosen - rejected), label_smoothing),
         "loss_image": logistic(beta * (chosen - image_rejected)),
         "loss_margin": logistic(beta * chosen - delta),
     }
     return terms["loss_text"] + lambda_image * terms["loss_image"] + lambda_margin * terms["loss_margin"], terms
+
+
+def symmpo(
+    chosen: Tensor,
+    rejected: Tensor,
+    cross_response: Tensor,
+    second: Tensor,
+    cross_image: Tensor,
+    *,
+    beta: float,
+    lambda_pair: float,
+    lambda_consistency: float,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Two images and their preferred responses, each held against the other's, in both directions.
+
+    With m, y_w, y_l the example and m2, y2 the second image and its preferred response:
+    d1 = r(m, y_w) - r(m, y2), d2 = r(m2, y2) - r(m2, y_w), a1 and a2 the same without beta,
+    L = -log sigma(r(m, y_w) - r(m, y_l)) + lambda_pair [-log sigma(d1) - log sigma(d2)]
+        - log sigma(r(m, y_w)) - log sigma(r(m2, y2)) + lambda_consistency (a1 - a2)^2.
+
+    Args:
+        chosen: log-ratio of y_w given m, [batch].
+        rejected: log-ratio of y_l given m, [batch].
+        cross_response: log-ratio of y2 given m, [batch].
+        second: log-ratio of y2 given m2, [batch].
+        cross_image: log-ratio of y_w given m2, [batch].
+        beta: strength of the pull towards the reference.
+        lambda_pair: weight of the two pair terms.
+        lambda_consistency: weight of the squared difference of the two gaps.
+
+    Source: Liu et al. (SymMPO), NeurIPS 2025.
+    """
+    first_gap, second_gap = chosen - cross_response, second - cross_image
+    terms = {
+        "loss_text": logistic(beta * (chosen - rejected)),
+        "loss_pair": logistic(beta * first_gap) + logistic(beta * second_gap),
+        "loss_margin": logistic(beta * chosen) + logistic(beta * second),
+        "loss_consistency": (first_gap - second_gap) ** 2,
+    }
+    weights = {"loss_pair": lambda_pair, "loss_consistency": lambda_consistency}
+    loss = terms["loss_text"] + terms["loss_margin"]
+    for name, weight in weights.items():
+        loss = loss + weight * terms[name]
+    return loss, terms
+
+
+def chip(
+    chosen: Tensor,
+    rejected: Tensor,
+    image_rejected: Tensor,
+    divergence_chosen: Tensor,
+    divergence_rejected: Tensor,
+    *,
+    beta: float,
+    beta_token: float,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """-log sigma(text + image - token): response, segment and token level and the image in one sigmoid.
+
+    text = beta (chosen - rejected), image = beta (chosen - image_rejected),
+    token = beta_token (KL of y_l - KL of y_w without gradient).
+
+    Args:
+        chosen: log-ratio of the preferred response's weighted mean (`corrected_mean`) given the original image, [batch].
+        rejected: the same of the other response, [batch].
+        image_rejected: the same of the preferred response given the rejected image, [batch].
+        divergence_chosen: sum over the preferred response's tokens of KL(reference || policy), in nats, [batch].
+        divergence_rejected: the same of the other response, [batch].
+        beta: strength of the pull towards the reference.
+        beta_token: weight of the token level.
+
+    Source: Fu et al. (CHiP), ICLR 2025; the token level is that of Zeng et al. (TDPO), ICML 2024, eq. 18.
+    """
+    parts = {
+        "logit_text": beta * (chosen - rejected),
+        "logit_image": beta * (chosen - image_rejected),
+        "logit_token": -beta_token * (divergence_rejected - divergence_chosen.detach()),
+    }
+    return logistic(parts["logit_text"] + parts["logit_image"] + parts["logit_token"]), parts

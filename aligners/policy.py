@@ -1,12 +1,14 @@
-"""The model that is trained, as the trainer sees it: hidden states of a batch, and what is kept of its images."""
+"""The model that is trained, as the trainer sees it: values of a batch's response tokens, and what is kept of its images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from aligners.base import BranchLogps
-from aligners.branches import Batch, gather_logps
+from aligners.layout import Batch, Block
 from harness.config import LoraSettings, Savings
 from harness.progress import console, progress
 from harness.types import ImageRef
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 """Full paths, so that no adapter lands in the vision tower, where serving would ignore it."""
+CHUNK = 1024
+"""Response tokens whose logits are held at a time."""
 FEATURE_BUDGET = 4 * 2**30
 """Bytes of tower features kept in memory; above it they are computed in every step."""
 _KEEPS_FEATURES = frozenset({"llava"})
@@ -30,10 +34,24 @@ class Policy:
     """
 
     def __init__(
-        self, model: Any, processor: Any, tuning: str, lora: LoraSettings, savings: Savings, bfloat16: bool
+        self,
+        model: Any,
+        processor: Any,
+        tuning: str,
+        lora: LoraSettings,
+        savings: Savings,
+        bfloat16: bool,
+        with_distribution: bool = False,
     ) -> None:
+        """Wrap a model; `with_distribution` adds the divergence from the model as it is now to `token_logps`."""
         self.plain, self.processor, self.savings, self.bfloat16 = model, processor, savings, bfloat16
+        self._frozen = (
+            copy.deepcopy(model).requires_grad_(False).eval() if with_distribution and tuning == "full" else None
+        )
+        self._with_distribution = with_distribution
         self.model = self._tunable(model, tuning, lora)
+        # The training loop calls the model through whatever it is wrapped in (DDP, FSDP), so that gradients are synchronised.
+        self.model.forward = self.token_logps
         self._features: dict[int, Tensor] = {}
 
     @staticmethod
@@ -85,34 +103,110 @@ class Policy:
         self._kept = wanted
         return f"{len(wanted)} images"
 
-    def logps(self, batch: Batch) -> dict[str, BranchLogps]:
-        """Log-probabilities of all branches of a batch, with gradient where gradients are on."""
-        return gather_logps(
-            self.hidden(batch), self.plain.get_output_embeddings(), batch.layouts, self.savings.chunked_logits
+    def prepare(self, batch: Batch) -> Batch:
+        """Add what the processor makes of the images whose features are not kept. Runs on the CPU, perhaps in a loader's process."""
+        return replace(
+            batch,
+            blocks=[
+                block if self._kept_for(block) else replace(block, image_inputs=self._image_inputs(block.images))
+                for block in batch.blocks
+            ],
         )
 
-    def hidden(self, batch: Batch) -> Tensor:
-        """Last hidden states [rows, length, width]."""
-        inner = self.plain.model
-        mask = self._additive(batch.allowed)
-        if all(id(image) in self._features for image in batch.images):
+    def token_logps(self, batch: Batch) -> Tensor:
+        """Log-probabilities of all response tokens, branch after branch, as `layout.by_branch` takes them, with gradient where that is on.
+
+        Returns:
+            [tokens] float32, or with the distribution [tokens, 2]: the divergence KL(first model || this one) beside them.
+        """
+        import torch
+
+        if not self._with_distribution:
+            return self.response_values(batch, token_logp)
+        with torch.no_grad(), self._first_model() as first:
+            expected = self._states(batch, first)
+        return self.response_values(batch, _logp_and_divergence, expected)
+
+    def response_values(self, batch: Batch, value: Callable[..., Tensor], expected: Tensor | None = None) -> Tensor:
+        """A value of every response token, branch after branch, with gradient where gradients are on.
+
+        Args:
+            batch: a prepared batch on the model's device.
+            value: function of logits [n, vocabulary] float32 and target tokens [n], and of the first model's logits where
+                `expected` is given. With `savings.chunked_logits` it sees CHUNK tokens at a time and is computed again in the
+                backward pass, so that logits are never held.
+            expected: the first model's hidden states at the same tokens, [tokens, width].
+        """
+        import torch
+        from torch.utils.checkpoint import checkpoint
+
+        head = self.plain.get_output_embeddings()
+        states = [self._states(batch, self.plain), *([] if expected is None else [expected])]
+        targets = torch.cat([one.target[one.mask] for one in batch.layouts.values()])
+
+        def values(tokens: Tensor, *states: Tensor) -> Tensor:
+            logits = [head(states[0]).float()]
+            if len(states) > 1:
+                logits.append((self._frozen or self.plain).get_output_embeddings()(states[1]).float())
+            return value(logits[0], tokens, *logits[1:])
+
+        if not self.savings.chunked_logits:
+            return values(targets, *states)
+        return torch.cat(
+            [
+                checkpoint(values, *chunk, use_reentrant=False) if torch.is_grad_enabled() else values(*chunk)
+                for chunk in zip(targets.split(CHUNK), *(one.split(CHUNK) for one in states), strict=True)
+            ]
+        )
+
+    @contextlib.contextmanager
+    def _first_model(self) -> Iterator[Any]:
+        """The model as it was before training: a copy, or this one without its adapter."""
+        if self._frozen is not None:
+            yield self._frozen
+        else:
+            with self.without_adapter():
+                yield self.plain
+
+    def without_adapter(self) -> contextlib.AbstractContextManager[None]:
+        """Inside, the model is as it was before training where it is tuned by an adapter; full weights are as they are."""
+        return self.model.disable_adapter() if hasattr(self.model, "disable_adapter") else contextlib.nullcontext()
+
+    def _states(self, batch: Batch, plain: Any) -> Tensor:
+        """Hidden states that predict the response tokens, branch after branch, [tokens, width]."""
+        import torch
+
+        hidden = torch.cat([self._hidden(block, plain).flatten(0, 1) for block in batch.blocks])
+        return hidden[torch.cat([one.predictor[one.mask] for one in batch.layouts.values()])]
+
+    def _kept_for(self, block: Block) -> bool:
+        return all(id(image) in self._features for image in block.images)
+
+    def _hidden(self, block: Block, plain: Any) -> Tensor:
+        """Last hidden states [rows, length, width] of this model or its copy."""
+        inner = plain.model
+        mask = self._additive(block.allowed)
+        if self._kept_for(block):
             import torch
 
-            kept = torch.stack([self._features[id(image)] for image in batch.images]).to(self.device)
-            embedded = inner.get_input_embeddings()(batch.input_ids)
+            kept = torch.stack([self._features[id(image)] for image in block.images]).to(self.device)
+            embedded = inner.get_input_embeddings()(block.input_ids)
             images = inner.multi_modal_projector(kept.to(embedded.dtype)).to(embedded.dtype)
-            places = (batch.input_ids == self.plain.config.image_token_id)[..., None]
+            places = (block.input_ids == self.plain.config.image_token_id)[..., None]
             embedded = embedded.masked_scatter(places, images)
             output = inner.language_model(
-                inputs_embeds=embedded, attention_mask=mask, position_ids=batch.position_ids, use_cache=False
+                inputs_embeds=embedded, attention_mask=mask, position_ids=block.position_ids, use_cache=False
             )
         else:
             output = inner(
-                input_ids=batch.input_ids,
+                input_ids=block.input_ids,
                 attention_mask=mask,
-                position_ids=batch.position_ids,
+                position_ids=block.position_ids,
                 use_cache=False,
-                **self._image_inputs(batch.images),
+                **{
+                    name: value.to(self.plain.dtype) if value.is_floating_point() else value
+                    for name, value in block.image_inputs.items()
+                },
             )
         return output.last_hidden_state
 
@@ -130,12 +224,8 @@ class Policy:
         values = self.processor.image_processor(images=pictures, return_tensors="pt")["pixel_values"]
         return values.to(self.device, self.plain.dtype)
 
-    def _image_inputs(self, images: Sequence[ImageRef]) -> dict[str, Any]:
-        encoded = self.processor.image_processor(images=[image.open() for image in images], return_tensors="pt")
-        return {
-            name: value.to(self.device, self.plain.dtype) if value.is_floating_point() else value.to(self.device)
-            for name, value in encoded.items()
-        }
+    def _image_inputs(self, images: Sequence[ImageRef]) -> dict[str, Tensor]:
+        return dict(self.processor.image_processor(images=[image.open() for image in images], return_tensors="pt"))
 
     def _tower(self, pixel_values: Tensor) -> Tensor:
         """The features that the projector takes, [n, tokens, width], as the model's own forward selects them."""
@@ -147,3 +237,23 @@ class Policy:
         skip = 1 if config.vision_feature_select_strategy == "default" else 0
         chosen = [states[layer][:, skip:] for layer in ([layers] if isinstance(layers, int) else layers)]
         return torch.cat(chosen, -1)
+
+
+def token_logp(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Log-probability of each token."""
+    return logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
+
+
+def _logp_and_divergence(logits: Tensor, tokens: Tensor, expected: Tensor) -> Tensor:
+    """Log-probability of each token beside the divergence from the expected distribution, [n, 2]."""
+    import torch
+
+    logs, wanted = logits.log_softmax(-1), expected.log_softmax(-1)
+    divergence = (wanted.exp() * (wanted - logs)).sum(-1)
+    return torch.stack([logs.gather(-1, tokens[:, None])[:, 0], divergence], -1)
+
+
+def entropy_of(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Predictive entropy in nats, whatever the token was."""
+    logs = logits.log_softmax(-1)
+    return -(logs.exp() * logs).sum(-1)

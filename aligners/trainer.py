@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from aligners.base import Aligner, AlignJob, AlignResult, Branch, PrepareContext, Stage, StageContext
-from aligners.branches import Batch, EncodedExample, Encoder, collate
+from aligners.base import CHOSEN, Aligner, AlignJob, AlignResult, Branch, PrepareContext, Stage, StageContext
 from aligners.data import read_preferences
+from aligners.encoding import EncodedExample, Encoder
+from aligners.layout import Batch, by_branch, collate, row_lengths
 from aligners.loop import run_stage
-from aligners.policy import Policy
-from aligners.reference import Pair, ReferenceStore, encoding_digest
-from harness.errors import BadInputError
+from aligners.policy import Policy, entropy_of, token_logp
+from aligners.reference import ContentKeys, Keys, Reference, ValueStore, fill
+from harness.errors import BadInputError, HarnessError
 from harness.files import sha256_json, write_jsonl
 from harness.models import export_adapter, export_full, fingerprint, load_model, load_processor, template_hash
 from harness.progress import console, progress
@@ -30,22 +32,29 @@ def align(aligner: Aligner, job: AlignJob) -> AlignResult:
         BadInputError: the data or a setting is at fault.
         HarnessError: the loss was not finite, or the model cannot be had.
     """
+    from accelerate import PartialState
+
     started = time.perf_counter()
-    data = read_preferences(job.data, on_error=job.on_error, limit=job.limit, seed=job.train.seed, cache=job.cache)
-    if data.dropped:
+    process = PartialState()
+    with process.main_process_first():  # the others find what it made in the cache
+        data = read_preferences(job.data, on_error=job.on_error, limit=job.limit, seed=job.train.seed, cache=job.cache)
+        context = PrepareContext(job.cache, job.train.seed)
+        examples = aligner.prepare(data.examples, context)
+    if data.dropped and process.is_main_process:
         write_jsonl(
             job.output / "dropped.jsonl", ({"where": d.where, "id": d.id, "reason": d.reason} for d in data.dropped)
         )
         console.print(f"[yellow]{len(data.dropped)} records were skipped: {job.output / 'dropped.jsonl'}[/yellow]")
-    context = PrepareContext(job.cache, job.train.seed)
-    examples = aligner.prepare(data.examples, context)
     if not examples:
         raise BadInputError("no preference example is left to train on", where=job.data)
-    run = _Run(aligner, job, examples)
+    run = _Run(aligner, job, examples, process)
     stages = aligner.stages(examples, run)
     summary = run.train(stages)
-    checkpoint = run.export()
-    shutil.rmtree(job.output / "stages", ignore_errors=True)
+    checkpoint = job.output / "checkpoint"
+    if process.is_main_process:
+        run.export(checkpoint)
+        shutil.rmtree(job.output / "stages", ignore_errors=True)
+    process.wait_for_everyone()
     return AlignResult(
         checkpoint,
         {
@@ -65,10 +74,10 @@ def align(aligner: Aligner, job: AlignJob) -> AlignResult:
 class _Run(StageContext):
     """One alignment under way."""
 
-    def __init__(self, aligner: Aligner, job: AlignJob, examples: Sequence[PreferenceExample]) -> None:
+    def __init__(self, aligner: Aligner, job: AlignJob, examples: Sequence[PreferenceExample], process: Any) -> None:
         import torch
 
-        self.aligner, self.job, self.train_settings = aligner, job, job.train
+        self.aligner, self.job, self.train_settings, self.process = aligner, job, job.train, process
         self.branches = list(aligner.branches)
         torch.manual_seed(job.train.seed)
         self.processor = load_processor(job.model)
@@ -80,7 +89,15 @@ class _Run(StageContext):
         if not gpu:
             # Eager attention with a mask is faster than the fused kernel on CPUs at short lengths.
             model.set_attn_implementation({"text_config": "eager"})
-        self.policy = Policy(model, self.processor, job.train.tuning, job.train.lora, job.train.savings, self.bfloat16)
+        self.policy = Policy(
+            model,
+            self.processor,
+            job.train.tuning,
+            job.train.lora,
+            job.train.savings,
+            self.bfloat16,
+            with_distribution="reference_distribution" in aligner.needs,
+        )
         if job.train.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             model.enable_input_require_grads()
@@ -88,7 +105,7 @@ class _Run(StageContext):
         self.features = self.policy.keep_features(
             image for one in self.encoded.values() for image in one.images.values()
         )
-        self.digest = encoding_digest(list(self.encoded.values()), self.branches)
+        self.content = ContentKeys()
 
     def _encode(self, examples: Sequence[PreferenceExample]) -> dict[str, EncodedExample]:
         encoder = Encoder(
@@ -107,33 +124,99 @@ class _Run(StageContext):
         return encoded
 
     def batch(self, examples: Sequence[EncodedExample], branches: Sequence[Branch] | None = None) -> Batch:
-        """A batch on the model's device."""
-        batch = collate(
-            examples,
-            branches or self.branches,
-            self.processor.tokenizer.pad_token_id or 0,
-            self.train_settings.savings.shared_prefix,
+        """A prepared batch, not yet on the model's device."""
+        pad = self.processor.tokenizer.pad_token_id or 0
+        return self.policy.prepare(
+            collate(examples, branches or self.branches, pad, self.train_settings.savings.shared_prefix)
         )
-        return batch.to(self.policy.device)
 
     def entropy(self, examples: Sequence[PreferenceExample]) -> list[float]:
         """See `StageContext.entropy`."""
+
+        def mean_entropy(block: Sequence[EncodedExample]) -> list[dict[tuple[str, str], np.ndarray]]:
+            found = self._values(block, [CHOSEN], entropy_of)
+            return [{pair: value.mean(keepdims=True) for pair, value in one.items()} for one in found]
+
+        encoded = [self.encoded[example.id] for example in examples]
+        store, keys, _ = self._stored(
+            "entropy", "start", encoded, [CHOSEN], mean_entropy, "measuring the examples' difficulty"
+        )
+        return [float(store[next(iter(keys[one.id].values()))][0]) for one in encoded]
+
+    def _reference(self, stage: Stage, trained: str) -> Reference:
+        """The reference's values for a stage, from disk where they were computed before."""
+        return Reference(
+            *self._stored(
+                "log-probabilities",
+                trained,
+                [self.encoded[example.id] for example in stage.examples],
+                self.branches,
+                lambda block: self._values(block, self.branches, token_logp, trained),
+                "reference log-probabilities",
+            )
+        )
+
+    def _stored(
+        self,
+        what: str,
+        trained: str,
+        examples: Sequence[EncodedExample],
+        branches: Sequence[Branch],
+        compute: Callable[[Sequence[EncodedExample]], list[dict[tuple[str, str], np.ndarray]]],
+        title: str,
+    ) -> tuple[ValueStore, dict[str, Keys], int]:
+        """Values of the present model for examples, from disk where they were computed before; with their keys, and how many were not."""
+        key = {
+            "what": what,
+            "model": fingerprint(self.job.model),
+            "trained": trained,
+            "template": template_hash(self.processor),
+            "bfloat16": self.bfloat16,
+        }
+        keep = self.train_settings.savings.reference_cache
+        store = ValueStore(self.job.cache, key, keep)
+        keys = {example.id: self.content.of(example, branches) for example in examples}
+        wanted = [key for one in keys.values() for key in one.values()]
+        store.load(wanted)
+        if all(key in store for key in wanted):
+            return store, keys, 0
+        self.policy.model.eval()
+        # Blocks of like length, several at a time in the layout.
+        size = 2 * self.train_settings.micro_batch_size
+        ordered = sorted(examples, key=lambda one: max(row_lengths(one, branches)))
+        blocks = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+        share = (self.process.process_index, self.process.num_processes) if keep else (0, 1)
+        with progress(title, len(ordered)) as advance:
+            computed = fill(store, blocks, keys, compute, share=share, done=advance)
+        self.process.wait_for_everyone()
+        store.load(wanted)
+        return store, keys, computed
+
+    def _values(
+        self,
+        examples: Sequence[EncodedExample],
+        branches: Sequence[Branch],
+        value: Callable[[Any, Any], Any],
+        trained: str = "start",
+    ) -> list[dict[tuple[str, str], np.ndarray]]:
+        """A value of every response token of the examples' branches under the present model, without gradient."""
         import torch
 
-        branch = [Branch("chosen")]
-        head = self.policy.plain.get_output_embeddings()
-        found: dict[str, float] = {}
-        for block in self._blocks(
-            [self.encoded[example.id] for example in examples], "measuring the examples' difficulty"
-        ):
-            batch = self.batch(block, branch)
-            layout = batch.layouts["chosen"]
-            with torch.no_grad(), self.autocast():
-                hidden = self.policy.hidden(batch)[layout.row[:, None], layout.predictor]
-                for row, name in enumerate(batch.ids):
-                    logs = head(hidden[row][layout.mask[row]]).float().log_softmax(-1)
-                    found[name] = float(-(logs.exp() * logs).sum(-1).mean())
-        return [found[example.id] for example in examples]
+        batch = self.batch(examples, branches).to(self.policy.device)
+        # A new adapter changes nothing, so it need not be computed.
+        plain = self.policy.without_adapter() if trained == "start" else contextlib.nullcontext()
+        with torch.no_grad(), self.autocast(), plain:
+            found = by_branch(self.policy.response_values(batch, value), batch.layouts)
+        return [
+            {
+                (branch.image, branch.response): found[branch.name]
+                .tokens[row][found[branch.name].mask[row]]
+                .cpu()
+                .numpy()
+                for branch in branches
+            }
+            for row in range(len(examples))
+        ]
 
     def autocast(self) -> Any:
         """The context in which the model is run."""
@@ -141,70 +224,35 @@ class _Run(StageContext):
 
         return torch.autocast(self.policy.device.type, torch.bfloat16, enabled=self.bfloat16)
 
-    def _blocks(self, examples: Sequence[EncodedExample], title: str) -> Any:
-        """Examples in blocks of like length, with a bar."""
-        size = 2 * self.train_settings.micro_batch_size
-        ordered = sorted(examples, key=lambda one: one.length(self.branches))
-        with progress(title, len(ordered)) as advance:
-            for start in range(0, len(ordered), size):
-                yield ordered[start : start + size]
-                advance(len(ordered[start : start + size]))
-
-    def _reference(self, stage: Stage, weights: str) -> ReferenceStore:
-        """The reference's values for a stage, from disk where they were computed before."""
-        examples = [self.encoded[example.id] for example in stage.examples]
-        key = {
-            "model": fingerprint(self.job.model),
-            "trained": weights,
-            "template": template_hash(self.processor),
-            "data": self.digest,
-            "examples": sha256_json([example.id for example in examples]),
-            "bfloat16": self.bfloat16,
-            "branches": [[branch.image, branch.response] for branch in self.branches],
-        }
-        store = ReferenceStore(self.job.cache, key)
-        store.fill(examples, self.branches, self._compute_reference, keep=self.train_settings.savings.reference_cache)
-        return store
-
-    def _compute_reference(self, examples: Sequence[EncodedExample]) -> list[dict[Pair, np.ndarray]]:
-        import torch
-
-        found: dict[str, dict[Pair, np.ndarray]] = {}
-        self.policy.model.eval()
-        for block in self._blocks(examples, "reference log-probabilities"):
-            batch = self.batch(block)
-            with torch.no_grad(), self.autocast():
-                logps = self.policy.logps(batch)
-            for row, name in enumerate(batch.ids):
-                found[name] = {
-                    (branch.image, branch.response): logps[branch.name]
-                    .tokens[row][logps[branch.name].mask[row]]
-                    .cpu()
-                    .numpy()
-                    for branch in self.branches
-                }
-        return [found[example.id] for example in examples]
-
     def train(self, stages: list[Stage]) -> dict[str, Any]:
         """Train the stages in turn; finished ones of an interrupted run are taken from disk."""
+        if "reference_distribution" in self.aligner.needs and any(one.reference == "previous" for one in stages[1:]):
+            raise HarnessError(
+                "a method that needs the reference's distribution is held to the first model in every stage",
+                where=self.aligner.name,
+                remedy="give its stages reference='initial'",
+            )
         rows: list[dict[str, Any]] = []
-        initial: dict[str, ReferenceStore] = {}
+        initial: dict[str, Reference] = {}
         log = self.job.output / "train_log.jsonl"
-        if not self.job.resume:
+        if not self.job.resume and self.process.is_main_process:
             log.unlink(missing_ok=True)
+            shutil.rmtree(self.job.output / "stages", ignore_errors=True)
+        self.process.wait_for_everyone()
         for stage in stages:  # the first model's values must be taken before anything is trained
             if stage.reference == "initial":
                 initial[stage.name] = self._reference(stage, "start")
         trained = "start"
         for number, stage in enumerate(stages):
             folder = self.job.output / "stages" / f"{number}-{stage.name}"
-            if _load_finished(self.policy.model, folder, self.job.resume):
+            if _load_finished(self.policy.model, folder):
                 console.print(f"[dim]stage {stage.name}: finished before[/dim]")
             else:
                 reference = initial.get(stage.name) or self._reference(stage, trained)
                 examples = [self.encoded[example.id] for example in stage.examples]
                 rows.append(run_stage(self, stage.name, examples, reference, folder, log))
-                _save_finished(self.policy.model, folder)
+                if self.process.is_main_process:
+                    _save_finished(self.policy.model, folder)
             trained = sha256_json(
                 [
                     trained,
@@ -221,14 +269,12 @@ class _Run(StageContext):
             "bfloat16": self.bfloat16,
         }
 
-    def export(self) -> Path:
+    def export(self, folder: Path) -> None:
         """Write the checkpoint."""
-        folder = self.job.output / "checkpoint"
         if self.train_settings.tuning == "lora":
             export_adapter(self.policy.model, self.processor, folder, self.job.model)
         else:
             export_full(self.policy.plain, self.processor, folder)
-        return folder
 
 
 def _trainable(model: Any) -> dict[str, Any]:
@@ -247,11 +293,9 @@ def _save_finished(model: Any, folder: Path) -> None:
         shutil.rmtree(checkpoint)
 
 
-def _load_finished(model: Any, folder: Path, resume: bool) -> bool:
-    """Load what a finished stage trained; False if it was not finished (or this is a new run)."""
+def _load_finished(model: Any, folder: Path) -> bool:
+    """Load what a finished stage trained; False if it was not finished."""
     path = folder / "finished.safetensors"
-    if not resume:
-        shutil.rmtree(folder, ignore_errors=True)
     if not path.exists():
         return False
     import torch

@@ -59,6 +59,8 @@ class TrainSettings(StrictModel):
     lora: LoraSettings = LoraSettings()
     seed: int = 0
     save_steps: int = Field(200, ge=1)
+    workers: int = Field(0, ge=0, description="processes that open and prepare images while the model computes")
+    report_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field((), description="where else the log goes")
     savings: Savings = Savings()
 
 

@@ -30,6 +30,7 @@ class MFPOSettings(AlignerSettings):
     lambda_image: float = Field(1.0, ge=0, description="weight of the image term")
     lambda_margin: float = Field(1.0, ge=0, description="weight of the margin term")
     delta: float = Field(0.0, description="reward that the preferred pair should keep")
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="of the text term, as in DPO")
     images: ImagePreferenceSettings = ImagePreferenceSettings()
     stages: StageSettings = StageSettings()
 
@@ -57,14 +58,15 @@ class MFPO(Aligner):
         return split_by_difficulty(examples, context.entropy(examples), self.settings.stages)
 
     def loss(self, policy: Logps, reference: Logps) -> Loss:
-        """Part 2: see `losses.mfpo`."""
+        """Part 2: see `losses.image_preference`."""
         ratio = {name: policy[name].sums - reference[name].sums for name in ("chosen", "rejected", "image_rejected")}
         settings = self.settings
-        loss, terms = losses.mfpo(
+        loss, terms = losses.image_preference(
             **ratio,
             beta=settings.beta,
             lambda_image=settings.lambda_image,
             lambda_margin=settings.lambda_margin,
             delta=settings.delta,
+            label_smoothing=settings.label_smoothing,
         )
         return Loss(loss, {name: value.detach() for name, value in terms.items()})

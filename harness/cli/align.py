@@ -49,7 +49,7 @@ def align(
 ) -> None:
     """Align a model with a preference method; leaves a checkpoint in a run folder."""
     from harness.config import merged, overrides, read_recipe
-    from harness.runs.align import AlignRequest, run_align
+    from harness.runs.align import AlignRequest, is_first_process, run_align
 
     named: dict[str, Any] = {}
     if seed is not None:
@@ -59,6 +59,8 @@ def align(
     layers = merged(read_recipe(recipe) if recipe else {}, overrides(settings or []), {"train": named})
     _only(layers, ("train", "method"))
     run = run_align(AlignRequest(method, model, results, data, name, layers, limit, on_error.value, resume, overwrite))
+    if not is_first_process():
+        return
     if as_json:
         emit(run.manifest)
     else:

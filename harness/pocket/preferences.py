@@ -28,7 +28,7 @@ from harness.pocket.scenes import CLASSES, Scene, generator, make_scenes
 from harness.pocket.training import Base
 from harness.progress import progress
 
-PAIRS = 4_000
+PAIRS = 3_000
 _BATCH = 250
 _LONGEST = 96  # tokens of a sampled caption
 

@@ -33,7 +33,7 @@ class Recipe:
     """What the base model is trained with. Part of the cache key, as is this file's text."""
 
     pictures: int = 12_000
-    tower_steps: int = 1_100
+    tower_steps: int = 1_000
     tower_batch: int = 64
     tower_rate: float = 3e-3
     cosine_scale: float = 20.0
@@ -48,6 +48,9 @@ class Recipe:
     """Muon's, for the language model's matrices, in units of AdamW's (its updates are scaled to AdamW's size)."""
     caption_batch: int = 48
     question_batch: int = 96
+    captions_a_picture: int = 1
+    questions_a_picture: int = 4
+    """Texts of one picture share its tokens' computation: side by side in a row, each seeing the picture and itself only."""
     lookup_steps: int = 700
     """At most so many steps of the existence stage."""
     lookup_every: int = 50
@@ -229,8 +232,13 @@ def _train_language(base: Base, scenes: list[Scene], features: Any, seed: int, r
     shown = {"captions": 0.0, "questions": 0.0}
 
     def take_step(kind: str, rate: float) -> str:  # rate: share of the recipe's rates
-        chosen = rng.integers(0, len(scenes), recipe.question_batch if kind != "captions" else recipe.caption_batch)
-        pairs = [_training_pair(scenes[index], kind, rng) for index in chosen]
+        batch, each = (
+            (recipe.caption_batch, recipe.captions_a_picture)
+            if kind == "captions"
+            else (recipe.question_batch, recipe.questions_a_picture)
+        )
+        chosen = rng.integers(0, len(scenes), batch // each)
+        pairs = [_training_pair(scenes[index], kind, rng) for index in chosen for _ in range(each)]
         with torch.autocast("cpu", torch.bfloat16):
             loss = _language_loss(base, pairs, features[chosen])
         _step(loss, [(adam, recipe.rate * rate), (muon, recipe.muon_rate * rate)])
@@ -288,18 +296,52 @@ def encode_pairs(base: Base, pairs: list[tuple[str, str]]) -> tuple[Any, Any]:
     return ids, labels
 
 
-def _language_loss(base: Base, pairs: list[tuple[str, str]], features: Any) -> Any:
-    """Mean cross-entropy over the answers' tokens. The image comes first, so nothing need be scattered into place."""
+def _side_by_side(texts: int, length: int) -> tuple[Any, Any]:
+    """Attention mask and positions of a row of one picture and `texts` texts of `length` tokens.
+
+    Every text sees the picture and its own past, and its positions go on where the picture's end, as if it were alone.
+
+    Returns:
+        The mask [1, 1, row, row] float32, 0 where a position may look and the lowest value elsewhere; positions [1, row].
+    """
     import torch
+
+    owner = torch.cat([torch.zeros(network.IMAGE_TOKENS), torch.arange(1, texts + 1).repeat_interleave(length)])
+    sees = (owner[:, None] == owner[None, :]) | (owner[None, :] == 0)
+    mask = torch.zeros(sees.shape).masked_fill(~sees.tril(), torch.finfo(torch.float32).min)
+    positions = torch.cat(
+        [torch.arange(network.IMAGE_TOKENS), network.IMAGE_TOKENS + torch.arange(length).repeat(texts)]
+    )
+    return mask[None, None], positions[None]
+
+
+def _language_loss(base: Base, pairs: list[tuple[str, str]], features: Any) -> Any:
+    """Mean cross-entropy over the answers' tokens.
+
+    Args:
+        base: the model.
+        pairs: prompts and answers, as many for every picture, picture by picture.
+        features: the pictures' tower features, [pictures, IMAGE_TOKENS, width].
+    """
     from torch.nn.functional import cross_entropy
 
     ids, labels = encode_pairs(base, pairs)
+    texts, length = len(pairs) // len(features), ids.shape[1]
+    hidden = _hidden(base, features, ids.reshape(len(features), -1), *_side_by_side(texts, length))
+    predicting = hidden[:, network.IMAGE_TOKENS :].reshape(len(pairs), length, -1)[:, :-1]
+    answer = labels[:, 1:] != -100
+    return cross_entropy(base.model.lm_head(predicting[answer]).float(), labels[:, 1:][answer])
+
+
+def _hidden(base: Base, features: Any, ids: Any, mask: Any = None, positions: Any = None) -> Any:
+    """Last hidden states of rows of a picture and text. The image comes first, so nothing need be scattered into place."""
+    import torch
+
     inner = base.model.model
     embedded = torch.cat([inner.multi_modal_projector(features), inner.language_model.embed_tokens(ids)], 1)
-    hidden = inner.language_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
-    predicting = hidden[:, network.IMAGE_TOKENS - 1 : -1]
-    answer = labels != -100
-    return cross_entropy(base.model.lm_head(predicting[answer]).float(), labels[answer])
+    return inner.language_model(
+        inputs_embeds=embedded, attention_mask=mask, position_ids=positions, use_cache=False
+    ).last_hidden_state
 
 
 def yes_no_accuracy(base: Base, seed: int, count: int = 200) -> float:
@@ -320,12 +362,8 @@ def yes_no_accuracy(base: Base, seed: int, count: int = 200) -> float:
     first = {word: tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in ("Yes", "No")}
     ids, labels = encode_pairs(base, [(text.exists(name), "Yes") for _, name, _ in rows])
     starts = (labels != -100).int().argmax(1)
-    inner = base.model.model
     with torch.no_grad():
-        embedded = torch.cat(
-            [inner.multi_modal_projector(features[[row[0] for row in rows]]), inner.language_model.embed_tokens(ids)], 1
-        )
-        hidden = inner.language_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
+        hidden = _hidden(base, features[[row[0] for row in rows]], ids)
         logits = base.model.lm_head(hidden[torch.arange(len(rows)), network.IMAGE_TOKENS - 1 + starts])
     says_yes = (logits[:, first["Yes"]] > logits[:, first["No"]]).tolist()
     return float(np.mean([said == there for said, (_, _, there) in zip(says_yes, rows, strict=True)]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,8 @@ def run_align(request: AlignRequest) -> Run:
     """
     if request.limit is not None and request.limit < 1:
         raise BadInputError(f"--limit must be at least 1, not {request.limit}")
+    if request.name is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise BadInputError("several processes need one run's name", remedy="give it: --name NAME")
     kind: type[Aligner] = registry.load("aligners", request.method)
     model = resolve(request.model)
     recipe = model.world.recipe(request.method) if model.world else {}
@@ -72,9 +75,12 @@ def run_align(request: AlignRequest) -> Run:
         "on_error": request.on_error,
         "settings": {"train": train.model_dump(), "method": aligner.settings.model_dump(mode="json")},
     }
-    prepare_folder(folder, resume=request.resume, overwrite=request.overwrite)
-    _same_as_before(folder, config)
-    write_json(folder / "config.json", config)
+    if first := is_first_process():
+        prepare_folder(folder, resume=request.resume, overwrite=request.overwrite)
+        _same_as_before(folder, config)
+        write_json(folder / "config.json", config)
+    else:
+        console.quiet = True
     started = time.perf_counter()
     job = AlignJob(
         location,
@@ -87,8 +93,14 @@ def run_align(request: AlignRequest) -> Run:
         request.resume,
     )
     result = aligner.align(job)
-    _finish(folder, config, model, result, started)
+    if first:
+        _finish(folder, config, model, result, started)
     return open_run(folder)
+
+
+def is_first_process() -> bool:
+    """Whether this is the only process of an `align`, or the one of `accelerate launch`'s that keeps the run's folder."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _data(label: str, method: str) -> str:

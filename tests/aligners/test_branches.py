@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from aligners.base import CHOSEN, IMAGE_REJECTED, REJECTED
-from aligners.branches import EncodedExample, Encoder, changed_tokens, collate
+from aligners.encoding import EncodedExample, Encoder, changed_tokens
+from aligners.layout import BLOCK_COST, by_branch, collate, group_by_length, row_lengths
 from aligners.mfpo import MFPO
 from aligners.policy import Policy
 from harness.config import LoraSettings, Savings
@@ -78,7 +82,8 @@ def loss_and_gradient(
     model, processor, _ = parts
     policy = Policy(model, processor, "full", LoraSettings(), savings, bfloat16=False)
     policy.keep_features(image for one in rows for image in one.images.values())
-    logps = policy.logps(collate(rows, BRANCHES, processor.tokenizer.pad_token_id, savings.shared_prefix))
+    batch = policy.prepare(collate(rows, BRANCHES, processor.tokenizer.pad_token_id, savings.shared_prefix))
+    logps = by_branch(policy.token_logps(batch), batch.layouts)
     reference = {
         name: type(one)(one.sums.detach() - 1, one.tokens.detach() - 1 / one.mask.sum(-1, keepdim=True), one.mask, None)
         for name, one in logps.items()
@@ -106,15 +111,81 @@ def test_each_saving_is_exact(parts: tuple[Any, Any, list[EncodedExample]], swit
 def test_the_sums_are_those_of_the_models_own_forward(parts: tuple[Any, Any, list[EncodedExample]]) -> None:
     model, processor, rows = parts
     policy = Policy(model, processor, "full", LoraSettings(), Savings(), bfloat16=False)
-    logps = policy.logps(collate(rows, BRANCHES, processor.tokenizer.pad_token_id))
+    batch = policy.prepare(collate(rows, BRANCHES, processor.tokenizer.pad_token_id))
+    logps = by_branch(policy.token_logps(batch), batch.layouts)
     for number, row in enumerate(rows):
         for branch in BRANCHES:
             prefix, response = row.prefixes[branch.image], row.responses[branch.response]
             inputs = processor.image_processor(images=[row.images[branch.image].open()], return_tensors="pt")
             with torch.no_grad():
-                logits = model(input_ids=torch.tensor([prefix + response]), **inputs).logits[0].double().log_softmax(-1)
+                logits = (
+                    type(model)
+                    .forward(model, input_ids=torch.tensor([prefix + response]), **inputs)
+                    .logits[0]
+                    .double()
+                    .log_softmax(-1)
+                )
             expected = sum(float(logits[len(prefix) - 1 + k, token]) for k, token in enumerate(response))
             assert float(logps[branch.name].sums[number]) == pytest.approx(expected, abs=2e-4)
+
+
+def row(name: str, prefix: int, **responses: list[int]) -> EncodedExample:
+    image = picture(0, (8, 8))
+    return EncodedExample(
+        name,
+        {"original": list(range(prefix)), "rejected": list(range(prefix))},
+        {"original": image, "rejected": image},
+        responses,
+        {},
+    )
+
+
+def test_an_opening_that_two_responses_share_is_there_once() -> None:
+    one = row("a", 5, chosen=[50, 51, 52, 9], rejected=[50, 51, 60, 61, 9])
+    batch = collate([one], [CHOSEN, REJECTED], 0)
+    (block,) = batch.blocks
+    assert block.input_ids.tolist() == [[0, 1, 2, 3, 4, 50, 51, 52, 9, 60, 61, 9]]
+    assert block.position_ids.tolist() == [[0, 1, 2, 3, 4, 5, 6, 7, 8, 7, 8, 9]]
+    assert batch.layouts["rejected"].predictor.tolist() == [[4, 5, 6, 9, 10]]
+    sees = block.allowed[0, 0]
+    assert sees[10].nonzero().flatten().tolist() == [0, 1, 2, 3, 4, 5, 6, 9, 10]  # its own past, and not "52 9"
+    assert row_lengths(one, [CHOSEN, REJECTED]) == [12]
+    assert row_lengths(one, [CHOSEN, REJECTED], shared=False) == [9, 10]
+
+
+def test_a_response_that_is_the_beginning_of_another_or_the_same_adds_nothing() -> None:
+    one = row("a", 3, chosen=[50, 51, 9], rejected=[50, 51, 9])
+    batch = collate([one], [CHOSEN, REJECTED], 0)
+    assert batch.tokens == 6
+    assert batch.layouts["rejected"].predictor.tolist() == batch.layouts["chosen"].predictor.tolist() == [[2, 3, 4]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 900), min_size=1, max_size=7))
+def test_no_other_grouping_of_the_rows_costs_less(lengths: list[int]) -> None:
+    def cost(blocks: list[list[int]]) -> int:
+        return sum(len(block) * max(lengths[n] for n in block) + BLOCK_COST for block in blocks)
+
+    found = group_by_length(lengths)
+    assert sorted(n for block in found for n in block) == list(range(len(lengths)))
+    order = sorted(range(len(lengths)), key=lambda n: lengths[n])
+    cuts = itertools.product([False, True], repeat=len(lengths) - 1)
+    others = []
+    for cut in cuts:
+        blocks = [[order[0]]]
+        for number, new in zip(order[1:], cut, strict=True):
+            if new:
+                blocks.append([number])
+            else:
+                blocks[-1].append(number)
+        others.append(cost(blocks))
+    assert cost(found) == min(others)
+
+
+def test_rows_of_two_lengths_go_through_the_model_apart() -> None:
+    many = [row(str(n), 600, chosen=[5] * 10 + [9], rejected=[6] * 200 + [9]) for n in range(3)]
+    batch = collate(many, BRANCHES, 0)
+    assert [tuple(block.input_ids.shape) for block in batch.blocks] == [(3, 611), (3, 812)]
 
 
 def test_order_and_padding_do_not_matter(parts: tuple[Any, Any, list[EncodedExample]]) -> None:

@@ -7,10 +7,13 @@ import math
 import pytest
 import torch
 
-from aligners.base import BranchLogps
+from aligners.base import Aligner, BranchLogps
+from aligners.chip import CHiP, CHiPSettings
 from aligners.dpo import DPO, DPOSettings
+from aligners.mdpo import MDPO, MDPOSettings
 from aligners.mfpo import MFPO, MFPOSettings
 from aligners.rlhfv import RLHFV, RLHFVSettings
+from aligners.symmpo import SymMPO, SymMPOSettings
 
 TOLERANCE = {"atol": 1e-6, "rtol": 1e-6}
 
@@ -133,9 +136,93 @@ def test_mfpo() -> None:
         torch.testing.assert_close(noisy[row], torch.full_like(noisy[row], slopes[1]), **TOLERANCE)
 
 
+def slopes_agree(aligner: Aligner, policy: dict[str, BranchLogps], reference: dict[str, BranchLogps]) -> None:
+    """The gradient against central differences, at some tokens of every branch."""
+    found = gradients(aligner.loss(policy, reference).per_example, policy)
+    step = 1e-5
+    for (name, one), gradient in zip(policy.items(), found, strict=True):
+        for row, place in ((0, 0), (3, int(one.mask[3].sum()) - 1)):
+            values = []
+            for sign in (1, -1):
+                tokens = one.tokens.detach().clone()
+                tokens[row, place] += sign * step
+                moved = BranchLogps(tokens.sum(-1), tokens, one.mask, one.corrected, one.divergence)
+                values.append(float(aligner.loss({**policy, name: moved}, reference).per_example.sum()))
+            assert float(gradient[row, place]) == pytest.approx((values[0] - values[1]) / (2 * step), abs=1e-6)
+
+
+def test_mdpo() -> None:
+    policy, reference = both(("chosen", "rejected", "image_rejected"))
+    aligner = MDPO(MDPOSettings(beta=0.2, delta=0.3))
+    loss = aligner.loss(policy, reference).per_example
+    for row in range(5):
+        r = {name: 0.2 * value for name, value in ratios(policy, reference, row).items()}
+        expected = (
+            sigmoid_loss(r["chosen"] - r["rejected"])
+            + sigmoid_loss(r["chosen"] - r["image_rejected"])
+            + sigmoid_loss(r["chosen"] - 0.3)
+        )
+        assert float(loss[row]) == pytest.approx(expected, abs=1e-6)
+    slopes_agree(aligner, policy, reference)
+
+
+def test_symmpo() -> None:
+    beta, pair, consistency = 0.3, 0.6, 0.02
+    policy, reference = both(tuple(branch.name for branch in SymMPO.branches))
+    aligner = SymMPO(SymMPOSettings(beta=beta, lambda_pair=pair, lambda_consistency=consistency))
+    loss = aligner.loss(policy, reference).per_example
+    for row in range(5):
+        a = ratios(policy, reference, row)
+        first, second = a["chosen"] - a["cross_response"], a["second"] - a["cross_image"]
+        expected = (
+            sigmoid_loss(beta * (a["chosen"] - a["rejected"]))
+            + pair * (sigmoid_loss(beta * first) + sigmoid_loss(beta * second))
+            + sigmoid_loss(beta * a["chosen"])
+            + sigmoid_loss(beta * a["second"])
+            + consistency * (first - second) ** 2
+        )
+        assert float(loss[row]) == pytest.approx(expected, abs=1e-6)
+    slopes_agree(aligner, policy, reference)
+
+
+def test_chip() -> None:
+    beta, gamma, token = 0.4, 3.0, 0.7
+    policy, reference = both(("chosen", "rejected", "image_rejected"))
+    divergence = {name: torch.rand(5, 7, dtype=torch.float64) * one.mask for name, one in policy.items()}
+    policy = {
+        name: BranchLogps(one.sums, one.tokens, one.mask, one.corrected, divergence[name].requires_grad_())
+        for name, one in policy.items()
+    }
+    aligner = CHiP(CHiPSettings(beta=beta, gamma=gamma, beta_token=token))
+    loss = aligner.loss(policy, reference).per_example
+
+    def weighted(name: str, row: int) -> float:
+        one, above, below = policy[name], 0.0, 0.0
+        for k in range(7):
+            if one.mask[row, k]:
+                weight = gamma if one.corrected is not None and one.corrected[row, k] else 1.0
+                above += weight * float(one.tokens[row, k] - reference[name].tokens[row, k])
+                below += weight
+        return above / below
+
+    for row in range(5):
+        a = {name: weighted(name, row) for name in policy}
+        kl = {name: float(value[row].sum()) for name, value in divergence.items()}
+        logit = beta * (2 * a["chosen"] - a["rejected"] - a["image_rejected"]) - token * (kl["rejected"] - kl["chosen"])
+        assert float(loss[row]) == pytest.approx(sigmoid_loss(logit), abs=1e-6)
+    slopes_agree(aligner, policy, reference)
+    chosen, rejected = torch.autograd.grad(
+        aligner.loss(policy, reference).per_example.sum(),
+        [divergence["chosen"], divergence["rejected"]],
+        allow_unused=True,
+    )
+    assert chosen is None, "the preferred response's divergence is a constant of the loss"
+    assert bool((rejected >= 0).all()) and float(rejected.max()) > 0
+
+
 @pytest.mark.parametrize(
     ("aligner", "expected"),
-    [(DPO(), 1), (RLHFV(), 1), (MFPO(), 3)],
+    [(DPO(), 1), (RLHFV(), 1), (MFPO(), 3), (MDPO(), 3), (SymMPO(), 5)],
     ids=lambda value: getattr(value, "name", str(value)),
 )
 def test_at_the_start_every_reward_is_zero(aligner: DPO, expected: int) -> None:

@@ -16,8 +16,11 @@ import torch
 from safetensors.torch import load_file
 
 from aligners.base import AlignJob, Logps, Loss
+from aligners.chip import CHiP
 from aligners.dpo import DPO
+from aligners.loop import accumulation
 from aligners.mfpo import MFPO
+from aligners.symmpo import SymMPO
 from harness.config import TrainSettings
 from harness.errors import BadInputError, HarnessError
 from tests.tiny import tiny_llava, tiny_parts
@@ -78,6 +81,79 @@ def test_training_lowers_the_loss_and_raises_the_margin(base: Path, pairs: Path,
     log = rows(tmp_path)
     assert log[0]["loss"] == pytest.approx(0.6931, abs=1e-3), "policy and reference differ before the first step"
     assert log[-1]["loss"] < 0.5 and log[-1]["margin"] > 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_a_method_that_needs_the_references_distribution_gets_it(
+    tuning: str, base: Path, pairs: Path, tmp_path: Path
+) -> None:
+    settings = {"tuning": tuning, "epochs": 2, "learning_rate": 2e-3 if tuning == "lora" else 1e-3}
+    output = tmp_path / tuning
+    output.mkdir()
+    job = AlignJob(
+        str(base), str(pairs), output, TrainSettings.model_validate({**SETTINGS, **settings}), tmp_path / "c"
+    )
+    CHiP(CHiP.Settings(beta=5.0)).align(job)
+    log = rows(output)
+    assert log[0]["loss"] == pytest.approx(0.6931, abs=1e-3) and log[0]["logit_token"] == pytest.approx(0, abs=1e-6)
+    assert abs(log[-1]["logit_token"]) > 1e-4, "the policy has moved away, and the divergence says nothing of it"
+    assert log[-1]["loss"] < 0.69
+
+
+@pytest.mark.slow
+def test_five_branches_over_two_images(base: Path, pairs: Path, tmp_path: Path) -> None:
+    aligner = SymMPO(SymMPO.Settings(beta=0.5))
+    trained(aligner, base, pairs, tmp_path, epochs=4)
+    log = rows(tmp_path)
+    assert log[0]["loss"] == pytest.approx(5 * 0.6931, abs=2e-3)
+    assert log[-1]["loss"] < 3.3 and log[-1]["margin_cross_image"] > 0
+
+
+@pytest.mark.slow
+def test_reference_values_are_shared_by_methods_and_sweeps(base: Path, pairs: Path, tmp_path: Path) -> None:
+    def run(name: str, aligner: Any, **settings: Any) -> list[str]:
+        (tmp_path / name).mkdir()
+        train = TrainSettings.model_validate({**SETTINGS, **settings})
+        result = aligner.align(AlignJob(str(base), str(pairs), tmp_path / name, train, tmp_path / "cache"))
+        return [stage["reference"] for stage in result.summary["stages"]]
+
+    assert run("mfpo", MFPO(MFPO.Settings.model_validate({"stages": {"reference": "initial"}}))) == ["computed"] * 3
+    assert run("dpo", DPO()) == ["from disk"]
+    assert run("sweep", DPO(DPO.Settings(beta=1.0)), learning_rate=1e-4) == ["from disk"]
+    assert run("off", DPO(), savings={"reference_cache": False}) == ["computed"]
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(base: Path, pairs: Path, tmp_path: Path) -> None:
+    def command(name: str, processes: int) -> list[str]:
+        launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes),
+                  "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]  # fmt: skip
+        settings = ["learning_rate=2e-3", "epochs=2", "batch_size=8", "micro_batch_size=2", "max_length=256"]
+        sets = [part for one in settings for part in ("--set", f"train.{one}")]
+        return [*launch, "-m", "harness", "align", "--method", "mfpo", "--model", str(base), "--data", str(pairs),
+                "--name", name, *sets]  # fmt: skip
+
+    for name, processes in (("one", 1), ("two", 2)):
+        environment = {**os.environ, "HARNESS_CACHE": str(tmp_path / name), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command(name, processes), cwd=tmp_path, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr[-2000:]
+    curves = [rows(tmp_path / "results" / name) for name in ("one", "two")]
+    assert [row["step"] for row in curves[0]] == [row["step"] for row in curves[1]]
+    for one, two in zip(*curves, strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], abs=2e-4), one["step"]
+        assert two["margin"] == pytest.approx(one["margin"], abs=2e-3)
+    ends = [
+        load_file(tmp_path / "results" / name / "checkpoint" / "adapter_model.safetensors") for name in ("one", "two")
+    ]
+    for name, value in ends[0].items():
+        torch.testing.assert_close(value, ends[1][name], rtol=1e-2, atol=1e-4)
+
+
+def test_a_batch_that_cannot_be_split_is_refused() -> None:
+    with pytest.raises(BadInputError, match="cannot be split over 3 processes") as caught:
+        accumulation(TrainSettings(batch_size=32), 3)
+    assert "train.batch_size=33" in str(caught.value.remedy)
 
 
 @pytest.mark.slow

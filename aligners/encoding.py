@@ -1,0 +1,98 @@
+"""Examples as token ids: what is put before the model, and which tokens a correction changed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aligners.base import Branch
+from harness.errors import BadInputError
+from harness.models import prompt_text
+from harness.types import ImageRef, PreferenceExample, Span
+
+
+@dataclass(frozen=True)
+class EncodedExample:
+    """Token ids of one example. Responses end with the end token; `corrected` marks their changed tokens."""
+
+    id: str
+    prefixes: Mapping[str, list[int]]
+    images: Mapping[str, ImageRef]
+    responses: Mapping[str, list[int]]
+    corrected: Mapping[str, list[bool]]
+    truncated: int = 0
+
+
+class Encoder:
+    """Turns examples into token ids with the model's own processor and chat template."""
+
+    def __init__(self, processor: Any, branches: Sequence[Branch], max_length: int, corrections: bool) -> None:
+        self.processor, self.branches, self.max_length, self.corrections = processor, branches, max_length, corrections
+        self._prefixes: dict[tuple[str, tuple[int, int]], list[int]] = {}
+
+    def encode(self, example: PreferenceExample) -> EncodedExample:
+        """Encode the images and responses that the branches name.
+
+        Raises:
+            BadInputError: image and prompt alone exceed the length limit, a named image or response is missing, or a
+                response is empty once encoded.
+        """
+        tokenizer = self.processor.tokenizer
+        prefixes = {name: self._prefix(example, name) for name in dict.fromkeys(b.image for b in self.branches)}
+        room = self.max_length - max(map(len, prefixes.values()))
+        if room < 2:
+            raise BadInputError(
+                f"image and prompt alone take {self.max_length - room} tokens of {self.max_length}",
+                where=example.id,
+                remedy="raise it: --set train.max_length=N",
+            )
+        responses: dict[str, list[int]] = {}
+        truncated = 0
+        for name in dict.fromkeys(branch.response for branch in self.branches):
+            ids = tokenizer(example.responses[name], add_special_tokens=False)["input_ids"]
+            if not ids:
+                raise BadInputError(f"the {name} response is empty", where=example.id)
+            truncated += len(ids) + 1 > room
+            responses[name] = [*ids, tokenizer.eos_token_id][:room]
+        corrected = self._corrected(example, responses) if self.corrections else {}
+        images = {name: example.images[name] for name in prefixes}
+        return EncodedExample(example.id, prefixes, images, responses, corrected, truncated)
+
+    def _prefix(self, example: PreferenceExample, image: str) -> list[int]:
+        """Ids of image and prompt, image tokens expanded. How many there are depends on the image's size alone."""
+        if image not in example.images:
+            raise BadInputError(f"the example has no {image} image", where=example.id)
+        picture = example.images[image].open()
+        key = (example.prompt, picture.size)
+        if key not in self._prefixes:
+            encoded = self.processor(text=prompt_text(self.processor, example.prompt), images=picture)
+            ids = encoded["input_ids"]
+            self._prefixes[key] = [int(token) for token in (ids[0] if not isinstance(ids[0], int) else ids)]
+        return self._prefixes[key]
+
+    def _corrected(self, example: PreferenceExample, responses: Mapping[str, list[int]]) -> dict[str, list[bool]]:
+        if example.corrections is not None:
+            return {name: self._from_spans(example, name, ids) for name, ids in responses.items()}
+        return dict(
+            zip(("chosen", "rejected"), changed_tokens(responses["chosen"], responses["rejected"]), strict=True)
+        )
+
+    def _from_spans(self, example: PreferenceExample, name: str, ids: list[int]) -> list[bool]:
+        assert example.corrections is not None
+        spans: tuple[Span, ...] = example.corrections.get(name, ())
+        offsets = self.processor.tokenizer(
+            example.responses[name], add_special_tokens=False, return_offsets_mapping=True
+        )["offset_mapping"]
+        marks = [any(start < end and a < end and b > start for a, b in spans) for start, end in offsets]
+        return (marks + [False] * len(ids))[: len(ids)]
+
+
+def changed_tokens(one: Sequence[int], other: Sequence[int]) -> tuple[list[bool], list[bool]]:
+    """Which tokens of each sequence are outside difflib's matching blocks (RLHF-V's corrected segments)."""
+    changed = ([True] * len(one), [True] * len(other))
+    for block in difflib.SequenceMatcher(None, one, other, autojunk=False).get_matching_blocks():
+        for step in range(block.size):
+            changed[0][block.a + step] = changed[1][block.b + step] = False
+    return changed
