@@ -37,7 +37,7 @@ def align(aligner: Aligner, job: AlignJob) -> AlignResult:
             job.output / "dropped.jsonl", ({"where": d.where, "id": d.id, "reason": d.reason} for d in data.dropped)
         )
         console.print(f"[yellow]{len(data.dropped)} records were skipped: {job.output / 'dropped.jsonl'}[/yellow]")
-    context = PrepareContext(job.cache, job.train.seed)
+    context = PrepareContext(job.cache, job.train.seed, output=job.output)
     examples = aligner.prepare(data.examples, context)
     if not examples:
         raise BadInputError("no preference example is left to train on", where=job.data)
