@@ -97,12 +97,14 @@ class StageContext(ABC):
 class PrepareContext:
     """What `Aligner.prepare` may use: where to keep what it computes (content-addressed), and the seed.
 
-    What it writes into `notes` (JSON-able) stands in the run's manifest.
+    What it writes into `notes` (JSON-able) stands in the run's manifest. Into `output`, the run's folder, it may put samples
+    of what it made; None where there is no run.
     """
 
     cache: Path
     seed: int
     notes: dict[str, Any] = field(default_factory=dict)
+    output: Path | None = None
 
 
 @dataclass(frozen=True)

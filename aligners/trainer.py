@@ -38,7 +38,7 @@ def align(aligner: Aligner, job: AlignJob) -> AlignResult:
     process = PartialState()
     with process.main_process_first():  # the others find what it made in the cache
         data = read_preferences(job.data, on_error=job.on_error, limit=job.limit, seed=job.train.seed, cache=job.cache)
-        context = PrepareContext(job.cache, job.train.seed)
+        context = PrepareContext(job.cache, job.train.seed, output=job.output if process.is_main_process else None)
         examples = aligner.prepare(data.examples, context)
     if data.dropped and process.is_main_process:
         write_jsonl(

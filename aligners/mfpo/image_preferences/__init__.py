@@ -1,5 +1,6 @@
 """MFPO's part 1: a rejected image that differs from the original only where the preferred response looks."""
 
-from aligners.mfpo.image_preferences.generate import ImagePreferenceSettings, generate
+from aligners.mfpo.image_preferences.generate import generate
+from aligners.mfpo.image_preferences.settings import ImagePreferenceSettings
 
 __all__ = ["ImagePreferenceSettings", "generate"]

@@ -1,46 +1,25 @@
-"""The image preference generator: keywords -> regions -> noise, kept as a Parquet set that can be looked at and reused."""
+"""Rejected images for an alignment: the same set as `harness data corrupt` writes, kept in the cache under all that determines it."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
-from pydantic import Field
+from typing import Any
 
 from aligners.base import PrepareContext
-from aligners.mfpo.image_preferences.keywords import keywords, pipeline
-from aligners.mfpo.image_preferences.noise import STEPS, diffuse
-from aligners.mfpo.image_preferences.regions import DatasetRegions, GroundingDinoSam, Located, RegionSource
-from harness.config import StrictModel
+from aligners.mfpo.image_preferences.image_set import CONFIG, set_files, set_rows, write_set
+from aligners.mfpo.image_preferences.parts import Recipe
+from aligners.mfpo.image_preferences.regions import choose_source
+from aligners.mfpo.image_preferences.samples import write_samples
+from aligners.mfpo.image_preferences.settings import ImagePreferenceSettings
+from aligners.mfpo.image_preferences.table import FORMAT
 from harness.files import atomic_path, sha256_json
-from harness.progress import console, progress
+from harness.progress import console
 from harness.types import ImageRef, PreferenceExample
 
-FORMAT = 2
-"""Raised when the generator's output changes."""
-
-
-class ImagePreferenceSettings(StrictModel):
-    """How the rejected images are made."""
-
-    top_k: int = Field(5, ge=1, description="keywords an example")
-    regions: Literal["auto", "dataset", "grounding-dino+sam"] = Field(
-        "auto",
-        description="where regions come from; auto: the data set's boxes if every example has them, else the detector",
-    )
-    step: int = Field(500, ge=1, le=STEPS, description="diffusion step t")
-    on_nothing: Literal["whole-image", "drop"] = Field(
-        "whole-image", description="what to do when no keyword is found in the image"
-    )
-    pipeline: str = Field("blank", description="spaCy pipeline for noun phrases; 'blank' needs no download")
-    detector: str = "IDEA-Research/grounding-dino-base"
-    segmenter: str = "facebook/sam-vit-base"
-    box_threshold: float = Field(0.35, gt=0, lt=1)
-    text_threshold: float = Field(0.25, gt=0, lt=1)
+_IN_MEMORY = 2**30
+"""Encoded images beyond this many bytes are handed on as files rather than in memory."""
 
 
 def generate(
@@ -51,132 +30,83 @@ def generate(
     """Add `images["rejected"]` to every example that has none.
 
     Returns:
-        The examples (fewer, if `on_nothing` is "drop"), and counts: how many were made, by whole-image noise, dropped,
-        given by the data set; the region source and where the set is kept.
+        The examples (fewer, if `on_nothing` is "drop"), and notes: how many were made in regions, of the whole image, dropped, given by
+        the data set; how they were made, where the set is kept, and where samples of it are to be seen.
     """
     wanted = [example for example in examples if "rejected" not in example.images]
-    source = settings.regions
-    if source == "auto":
-        source = "dataset" if all(example.regions for example in wanted) else "grounding-dino+sam"
-    key = sha256_json(
-        {
-            "format": FORMAT,
-            "source": source,
-            "seed": context.seed,
-            "settings": settings.model_dump(exclude={"regions", "on_nothing"}),
-            "examples": [
-                [
-                    one.id,
-                    one.responses["chosen"],
-                    one.images["original"].fingerprint(),
-                    [[region.label, region.box] for region in one.regions] if source == "dataset" else None,
-                ]
-                for one in wanted
-            ],
-        }
-    )
-    path = context.cache / "image_preferences" / f"{key[:32]}.parquet"
-    if wanted and not path.exists():
-        console.print(f"[dim]rejected images: regions from {source}, diffusion step {settings.step}[/dim]")
-        _write(path, wanted, settings, _source(source, settings), context.seed)
-    made = _read(path) if wanted else {}
-    result: list[PreferenceExample] = []
+    chosen = settings.model_copy(update={"regions": choose_source(settings.regions, wanted)})
     counts = {"regions": 0, "whole-image": 0, "dropped": 0, "given": len(examples) - len(wanted)}
-    for example in examples:
-        if "rejected" in example.images:
-            result.append(example)
-            continue
-        found, data = made[example.id]
-        kind = "regions" if found else "dropped" if settings.on_nothing == "drop" else "whole-image"
-        counts[kind] += 1
-        if kind != "dropped":
-            image = ImageRef(data=data, name=f"{example.id}, rejected")
-            result.append(replace(example, images={**example.images, "rejected": image}))
-    if counts["whole-image"] or counts["dropped"]:
-        console.print(
-            f"[yellow]no keyword was found in the image of {counts['whole-image'] + counts['dropped']} examples: "
-            f"{counts['whole-image']} got noise everywhere, {counts['dropped']} were dropped[/yellow]"
-        )
-    return result, {**counts, "source": source, "step": settings.step, "kept_in": str(path) if wanted else None}
-
-
-def _source(name: str, settings: ImagePreferenceSettings) -> RegionSource:
-    makers: dict[str, Callable[[], RegionSource]] = {
-        "dataset": DatasetRegions,
-        "grounding-dino+sam": lambda: GroundingDinoSam(
-            settings.detector, settings.segmenter, settings.box_threshold, settings.text_threshold
-        ),
+    result, folder = list(examples), None
+    if wanted:
+        recipe = Recipe(chosen, context.seed, whole=False)
+        identity = {"contents": _contents(wanted, chosen.regions)}
+        key = sha256_json([FORMAT, identity, chosen.determining(), context.seed])
+        folder = context.cache / "image_preferences" / key[:32]
+        if not (folder / CONFIG).exists():
+            console.print(f"[dim]rejected images: {chosen.described()}; regions from {chosen.regions}[/dim]")
+        manifest = write_set(folder, wanted, recipe, identity)
+        counts |= {name: manifest["counts"][name] for name in ("regions", "whole-image", "dropped")}
+        result = _with_images(examples, folder, context.cache)
+    said(counts)
+    notes = {
+        **counts,
+        "source": chosen.regions,
+        "corruption": settings.corruption,
+        "step": settings.t,
+        "strength": settings.amount,
+        "kept_in": str(folder) if folder else None,
     }
-    return makers[name]()
+    if context.output is not None:
+        notes["samples"] = write_samples(result, folder, context.output)
+    return result, notes
 
 
-def _write(
-    path: Path,
-    examples: Sequence[PreferenceExample],
-    settings: ImagePreferenceSettings,
-    source: RegionSource,
-    seed: int,
-) -> None:
-    """One row an example: id, keywords, boxes, step, seed, mask (PNG), rejected image (PNG)."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    nlp = pipeline(settings.pipeline)
-    writer: Any = None
-    with atomic_path(path) as temporary:
-        with progress("making rejected images", len(examples)) as advance:
-            for start in range(0, len(examples), 64):
-                block = examples[start : start + 64]
-                asked = [keywords(example.responses["chosen"], settings.top_k, nlp) for example in block]
-                located = source.locate(block, asked)
-                rows = [_row(*pair, settings.step, f"{seed}:{pair[0].id}") for pair in zip(block, located, strict=True)]
-                table = pa.Table.from_pylist(rows, schema=_schema(pa))
-                writer = writer or pq.ParquetWriter(temporary, table.schema)
-                writer.write_table(table)
-                advance(len(block))
-        writer.close()
+def said(counts: dict[str, int]) -> None:
+    """Say how often no keyword was found in an image, and what was done then."""
+    if nothing := counts["whole-image"] + counts["dropped"]:
+        console.print(
+            f"[yellow]no keyword was found in the image of {nothing:,} of {sum(counts.values()):,} examples: in "
+            f"{counts['whole-image']:,} the whole image was corrupted, {counts['dropped']:,} were left out[/yellow]"
+        )
 
 
-def _schema(pa: Any) -> Any:
-    box = pa.list_(pa.float32())
-    return pa.schema(
+def _contents(examples: Sequence[PreferenceExample], regions: str) -> str:
+    """A digest of what the generator looks at."""
+    return sha256_json(
         [
-            ("id", pa.string()),
-            ("keywords", pa.list_(pa.string())),
-            ("boxes", pa.list_(box)),
-            ("step", pa.int32()),
-            ("seed", pa.string()),
-            ("mask", pa.binary()),
-            ("image", pa.binary()),
+            [
+                one.id,
+                one.responses["chosen"],
+                one.images["original"].fingerprint(),
+                [[region.label, region.box] for region in one.regions] if regions == "dataset" else None,
+            ]
+            for one in examples
         ]
     )
 
 
-def _row(example: PreferenceExample, located: list[Located], step: int, seed: str) -> dict[str, Any]:
-    original = np.asarray(example.images["original"].open())
-    mask = np.any([one.mask for one in located], axis=0) if located else np.ones(original.shape[:2], bool)
-    return {
-        "id": example.id,
-        "keywords": [one.keyword for one in located],
-        "boxes": [list(one.box) for one in located],
-        "step": step,
-        "seed": seed,
-        "mask": _png(mask.astype(np.uint8) * 255),
-        "image": _png(diffuse(original, mask, step, seed)),
-    }
+def _with_images(examples: Sequence[PreferenceExample], folder: Path, cache: Path) -> list[PreferenceExample]:
+    """The examples with the images that the set has for them; those that it has none for are left out."""
+    made: dict[str, ImageRef] = {}
+    held = 0
+    for row in set_rows(set_files(folder), ["id", "rejected_image"]):
+        data = row["rejected_image"]["bytes"]
+        held += len(data)
+        image = ImageRef(data=data, name=f"{row['id']}, rejected")
+        made[row["id"]] = image if held <= _IN_MEMORY else _as_file(image, cache)
+    result = []
+    for example in examples:
+        if "rejected" in example.images:
+            result.append(example)
+        elif example.id in made:
+            result.append(replace(example, images={**example.images, "rejected": made[example.id]}))
+    return result
 
 
-def _png(values: np.ndarray) -> bytes:
-    from PIL import Image
-
-    stream = io.BytesIO()
-    Image.fromarray(values).save(stream, "PNG", compress_level=1)
-    return stream.getvalue()
-
-
-def _read(path: Path) -> dict[str, tuple[bool, bytes]]:
-    """Example id -> (whether a region was found, PNG bytes)."""
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(path, columns=["id", "keywords", "image"])
-    return {row["id"]: (bool(row["keywords"]), row["image"]) for row in table.to_pylist()}
+def _as_file(image: ImageRef, cache: Path) -> ImageRef:
+    """The same image in a file of the cache, named by its content."""
+    path = cache / "images" / image.fingerprint()
+    if not path.exists():
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(image.read())
+    return ImageRef(path=path, name=image.name)

@@ -2,32 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from aligners.mfpo.image_preferences.keywords import Keyword
-from harness.types import PreferenceExample
+from harness.types import PreferenceExample, Region
+
+if TYPE_CHECKING:
+    from aligners.mfpo.image_preferences.settings import ImagePreferenceSettings
 
 Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
+class Asked:
+    """One image with what is looked for in it: an RGB picture (PIL), the keywords, and the regions that the data give."""
+
+    picture: Any
+    keywords: Sequence[Keyword]
+    regions: Sequence[Region] = ()
+
+
+@dataclass(frozen=True)
 class Located:
-    """A keyword found in an image: its box in pixels and a bool mask [height, width]."""
+    """A keyword found in an image: its box in pixels, a bool mask [height, width], and the detector's score (0 to 1), if one found it."""
 
     keyword: str
     box: Box
     mask: np.ndarray
+    score: float | None = None
 
 
 class RegionSource(Protocol):
-    """Finds keywords in images."""
+    """Finds keywords in images. `models` says which models it asks, as role -> folder or hub id."""
 
-    def locate(self, examples: Sequence[PreferenceExample], wanted: Sequence[Sequence[Keyword]]) -> list[list[Located]]:
-        """Per example the keywords that were found, in the order of the keywords."""
+    models: dict[str, str]
+
+    def locate(self, asked: Sequence[Asked]) -> list[list[Located]]:
+        """Per image the keywords that were found."""
 
 
 def box_mask(box: Box, width: int, height: int) -> np.ndarray:
@@ -41,83 +56,62 @@ def box_mask(box: Box, width: int, height: int) -> np.ndarray:
 class DatasetRegions:
     """The boxes that come with the data, matched to keywords by their lemmas."""
 
-    def locate(self, examples: Sequence[PreferenceExample], wanted: Sequence[Sequence[Keyword]]) -> list[list[Located]]:
+    def __init__(self) -> None:
+        self.models: dict[str, str] = {}
+
+    def locate(self, asked: Sequence[Asked]) -> list[list[Located]]:
         """A keyword matches a region if the label's words are all among the keyword's (words or lemmas), or the other way round."""
         found: list[list[Located]] = []
-        for example, keys in zip(examples, wanted, strict=True):
-            width, height = example.images["original"].open().size
+        for one in asked:
+            labels = [set(region.label.lower().split()) for region in one.regions]
             hits = []
-            for keyword in keys:
-                words = set(keyword.phrase.split())
-                forms = words | set(keyword.lemmas)
-                for region in example.regions:
-                    label = set(region.label.lower().split())
-                    if label <= forms or words <= label or set(keyword.lemmas) <= label:
-                        hits.append(Located(keyword.phrase, region.box, box_mask(region.box, width, height)))
+            for keyword in one.keywords:
+                words, lemmas = set(keyword.phrase.split()), set(keyword.lemmas)
+                for region, label in zip(one.regions, labels, strict=True):
+                    if label and (label <= words | lemmas or words <= label or lemmas <= label):
+                        mask = box_mask(region.box, one.picture.width, one.picture.height)
+                        hits.append(Located(keyword.phrase, region.box, mask))
             found.append(hits)
         return found
 
 
-class GroundingDinoSam:
-    """Grounding DINO finds boxes for the keywords, SAM refines them to masks; both through transformers."""
+def _grounding_dino(settings: ImagePreferenceSettings, segment: bool) -> RegionSource:
+    from aligners.mfpo.image_preferences.detectors import Detected, GroundingDino
 
-    def __init__(self, detector: str, segmenter: str, box_threshold: float, text_threshold: float) -> None:
-        from harness.models import quiet_transformers
+    return Detected(GroundingDino(settings), _sam(settings) if segment else None, settings.batch_size)
 
-        quiet_transformers()
-        import torch
-        from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor, SamModel, SamProcessor
 
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.box_threshold, self.text_threshold = box_threshold, text_threshold
-        self.detector_processor = AutoProcessor.from_pretrained(detector)
-        self.detector = AutoModelForZeroShotObjectDetection.from_pretrained(detector).to(self.device).eval()
-        self.segmenter_processor = SamProcessor.from_pretrained(segmenter)
-        self.segmenter = SamModel.from_pretrained(segmenter).to(self.device).eval()
+def _owlv2(settings: ImagePreferenceSettings, segment: bool) -> RegionSource:
+    from aligners.mfpo.image_preferences.detectors import Detected, Owlv2
 
-    def locate(self, examples: Sequence[PreferenceExample], wanted: Sequence[Sequence[Keyword]]) -> list[list[Located]]:
-        """All of an example's keywords are asked for at once, as Grounding DINO's captions are made: "a dog. a cup."."""
-        found: list[list[Located]] = []
-        for example, keys in zip(examples, wanted, strict=True):
-            picture = example.images["original"].open()
-            boxes = self._boxes(picture, [keyword.phrase for keyword in keys]) if keys else []
-            masks = self._masks(picture, [box for _, box in boxes]) if boxes else []
-            found.append([Located(label, box, mask) for (label, box), mask in zip(boxes, masks, strict=True)])
-        return found
+    return Detected(Owlv2(settings), _sam(settings) if segment else None, settings.batch_size)
 
-    def _boxes(self, picture: Any, phrases: list[str]) -> list[tuple[str, Box]]:
-        import torch
 
-        caption = " ".join(f"{phrase}." for phrase in phrases)
-        inputs = self.detector_processor(images=picture, text=caption, return_tensors="pt").to(self.device)
-        with torch.no_grad():
-            outputs = self.detector(**inputs)
-        result = self.detector_processor.post_process_grounded_object_detection(
-            outputs,
-            inputs["input_ids"],
-            threshold=self.box_threshold,
-            text_threshold=self.text_threshold,
-            target_sizes=[(picture.height, picture.width)],
-        )[0]
-        labels = result.get("text_labels", result["labels"])
-        return [
-            (str(label), tuple(float(edge) for edge in box))  # type: ignore[misc]
-            for label, box in zip(labels, result["boxes"].tolist(), strict=True)
-        ]
+def _sam(settings: ImagePreferenceSettings) -> Any:
+    from aligners.mfpo.image_preferences.detectors import Sam
 
-    def _masks(self, picture: Any, boxes: list[Box]) -> list[np.ndarray]:
-        import torch
+    return Sam(settings)
 
-        inputs = self.segmenter_processor(picture, input_boxes=[[list(box) for box in boxes]], return_tensors="pt").to(
-            self.device
-        )
-        with torch.no_grad():
-            outputs = self.segmenter(**inputs, multimask_output=False)
-        masks = self.segmenter_processor.image_processor.post_process_masks(
-            outputs.pred_masks.cpu(), inputs["original_sizes"].cpu(), inputs["reshaped_input_sizes"].cpu()
-        )[0]
-        # A mask that SAM leaves empty is replaced by its box: the region was found, only its outline was not.
-        return [
-            mask if (mask := row[0].numpy().astype(bool)).any() else box_mask(box, picture.width, picture.height)
-            for row, box in zip(masks, boxes, strict=True)
-        ]
+
+def _sam3(settings: ImagePreferenceSettings) -> RegionSource:
+    from aligners.mfpo.image_preferences.detectors import Sam3
+
+    return Sam3(settings)
+
+
+REGION_SOURCES: dict[str, Callable[[ImagePreferenceSettings], RegionSource]] = {
+    "dataset": lambda settings: DatasetRegions(),
+    "grounding-dino+sam": lambda settings: _grounding_dino(settings, segment=True),
+    "grounding-dino": lambda settings: _grounding_dino(settings, segment=False),
+    "owlv2+sam": lambda settings: _owlv2(settings, segment=True),
+    "owlv2": lambda settings: _owlv2(settings, segment=False),
+    "sam3": _sam3,
+}
+"""The name in the settings -> what makes the source; models are loaded only then. Without "+sam" the masks are the boxes."""
+
+
+def choose_source(name: str, examples: Sequence[PreferenceExample]) -> str:
+    """The source that a name means for these examples: "auto" is the data set's boxes if every example has them, else the detector."""
+    if name != "auto":
+        return name
+    return "dataset" if all(example.regions for example in examples) else "grounding-dino+sam"

@@ -1,0 +1,133 @@
+"""`harness data corrupt|preview`: rejected images for a preference set, and a sheet to look at them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.cli.align import OnError
+from harness.cli.data import data_app
+from harness.cli.options import Json, emit
+
+if TYPE_CHECKING:
+    from aligners.mfpo.image_preferences.parts import Write
+
+
+@data_app.command()
+def corrupt(
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="PREFS", help="Preference data: rlaif-v, rlhf-v, pocket, a .parquet or .jsonl file, a folder."
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of the new set; an interrupted one is gone on with.")
+    ],
+    corruption: Annotated[
+        str | None, typer.Option("--corruption", help="noise (default), blur, black, shuffle, crop, whole-noise.")
+    ] = None,
+    regions: Annotated[
+        str | None,
+        typer.Option(
+            "--regions",
+            help="dataset, grounding-dino+sam, owlv2+sam, grounding-dino, owlv2, sam3. Default: the data's boxes if all "
+            "have them, else grounding-dino+sam.",
+        ),
+    ] = None,
+    step: Annotated[
+        int | None, typer.Option("--step", help="Diffusion step t of the noise, 1 to 1000. Default: 500.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any setting of the method's `images`, e.g. top_k=3, on_nothing=drop. Repeatable.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the set.")] = 0,
+    limit: Annotated[int | None, typer.Option("--limit", help="Use a seeded sample of this many pairs.")] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option("--shard", metavar="I/N", help="Make this part of the set only, e.g. 2/4; all into one folder."),
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes on this machine.")] = 1,
+    ray: Annotated[
+        int | None,
+        typer.Option(
+            "--ray", min=1, metavar="N", help="N workers through Ray Data, on the cluster of RAY_ADDRESS or locally."
+        ),
+    ] = None,
+    part_size: Annotated[int, typer.Option("--part-size", min=1, help="Examples a file.")] = 256,
+    replace: Annotated[bool, typer.Option("--replace", help="New images also for examples that bring one.")] = False,
+    on_error: Annotated[
+        OnError, typer.Option("--on-error", help="A bad record stops, or is left out and listed.")
+    ] = OnError.fail,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin an existing set again.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make a rejected image for every preference: the parts that the preferred answer is about, corrupted."""
+    from aligners.mfpo.image_preferences.corrupt import CorruptRequest
+    from aligners.mfpo.image_preferences.corrupt import corrupt as run
+    from aligners.mfpo.image_preferences.image_set import Shard
+    from aligners.mfpo.image_preferences.settings import ImagePreferenceSettings
+    from harness.config import merged, overrides, parse
+    from harness.progress import console
+
+    named = {"corruption": corruption, "regions": regions, "step": step}
+    layers = merged(overrides(settings or []), {name: value for name, value in named.items() if value is not None})
+    request = CorruptRequest(
+        data,
+        output,
+        parse(ImagePreferenceSettings, layers, "the rejected images"),
+        seed,
+        limit,
+        on_error.value,
+        Shard.parse(shard) if shard else Shard(),
+        part_size,
+        replace,
+        overwrite,
+        _write(workers, ray),
+    )
+    try:
+        manifest = run(request)
+    except KeyboardInterrupt:
+        console.print("[yellow]stopped; what was finished is kept, and the same command goes on[/yellow]")
+        raise typer.Exit(130) from None
+    if as_json:
+        emit(manifest)
+    else:
+        _print(manifest, output)
+
+
+def _write(workers: int, ray: int | None) -> Write:
+    from aligners.mfpo.image_preferences import parts
+    from harness.errors import BadInputError
+
+    if ray is not None:
+        if workers > 1:
+            raise BadInputError("--workers and --ray exclude each other")
+        return parts.write_through_ray(ray)
+    return parts.write_in_processes(workers) if workers > 1 else parts.write_here
+
+
+def _print(manifest: dict[str, Any], output: Path) -> None:
+    counts, size = manifest["counts"], sum(file["bytes"] for file in manifest["files"])
+    rows = sum(file["rows"] for file in manifest["files"])
+    number, shards = manifest["shard"]
+    what = "set" if shards == 1 else f"shard {number} of {shards}"
+    typer.echo(
+        f"{what}: {rows:,} examples in {len(manifest['files'])} files, {size / 1e6:,.1f} MB: {counts['regions']:,} corrupted "
+        f"in regions, {counts['whole-image']:,} as a whole, {counts['given']:,} given, {counts['dropped']:,} left out"
+    )
+    if frequent := list(manifest["frequent_keywords"].items())[:8]:
+        typer.echo("keywords: " + ", ".join(f"{keyword} {count:,}" for keyword, count in frequent))
+    if shards > 1 and not (output / "manifest.json").exists():
+        there = sum((output / path.name).exists() for path in output.glob(f"shard-*-of-{shards}.json"))
+        typer.echo(f"{there} of {shards} shards are done")
+    else:
+        typer.echo(f"look: harness data preview {output} -o sheet.png")
+        typer.echo(f"next: harness align --method mfpo --data {output} --model MODEL")
