@@ -14,6 +14,10 @@ class DPOSettings(AlignerSettings):
     label_smoothing: float = Field(
         0.0, ge=0, lt=0.5, description="probability that a preference is the wrong way round"
     )
+    per_token: bool = Field(
+        False, description="mean log-ratio over a response's tokens, not their sum (length-normalised DPO)"
+    )
+    length_penalty: float = Field(0.0, ge=0, description="reward taken off per token of a response (R-DPO's alpha)")
 
 
 class DPO(Aligner):
@@ -25,5 +29,11 @@ class DPO(Aligner):
 
     def loss(self, policy: Logps, reference: Logps) -> Loss:
         """See `losses.dpo`."""
-        ratio = {name: policy[name].sums - reference[name].sums for name in ("chosen", "rejected")}
-        return Loss(losses.dpo(ratio["chosen"], ratio["rejected"], self.settings.beta, self.settings.label_smoothing))
+        lengths = {name: policy[name].mask.sum(-1) for name in ("chosen", "rejected")}
+        ratio = {
+            name: (policy[name].sums - reference[name].sums) / (length if self.settings.per_token else 1)
+            for name, length in lengths.items()
+        }
+        settings = self.settings
+        penalty = settings.length_penalty * (lengths["chosen"] - lengths["rejected"])
+        return Loss(losses.dpo(**ratio, beta=settings.beta, label_smoothing=settings.label_smoothing, extra=penalty))

@@ -109,7 +109,8 @@ def run_stage(
         checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
         if checkpoints:
             advance(int(checkpoints[-1].name.rpartition("-")[2]))
-        trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
+        with _out_of_memory(micro, settings):
+            trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
     if asked_to_stop.is_set() and trainer.state.global_step < steps:
         raise HarnessError(
             f"interrupted at step {trainer.state.global_step} of {steps} of stage {name}; what was learned is kept",
@@ -125,6 +126,26 @@ def run_stage(
         "first": recorder.first,
         "last": recorder.last,
     }
+
+
+@contextlib.contextmanager
+def _out_of_memory(micro: int, settings: TrainSettings) -> Iterator[None]:
+    """Say which setting to lower when the memory does not suffice; what was saved is kept."""
+    import torch
+
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        if micro > 1:
+            remedy = f"--set train.micro_batch_size={micro // 2} changes nothing else"
+        elif not settings.gradient_checkpointing:
+            remedy = "--set train.gradient_checkpointing=true takes about a third more time"
+        else:
+            remedy = "lower train.max_length, train adapters (--lora), or use several GPUs: accelerate launch"
+        raise HarnessError(
+            f"out of memory with {micro} examples a forward pass: {str(error).splitlines()[0] if str(error) else ''}",
+            remedy=f"{remedy}; go on with --resume",
+        ) from error
 
 
 @contextlib.contextmanager

@@ -28,18 +28,22 @@ def logistic(margin: Tensor, label_smoothing: float = 0.0) -> Tensor:
     return -(1 - label_smoothing) * logsigmoid(margin) - label_smoothing * logsigmoid(-margin)
 
 
-def dpo(chosen: Tensor, rejected: Tensor, beta: float, label_smoothing: float = 0.0) -> Tensor:
-    """-log sigma(beta (chosen - rejected)).
+def dpo(
+    chosen: Tensor, rejected: Tensor, beta: float, label_smoothing: float = 0.0, extra: Tensor | float = 0.0
+) -> Tensor:
+    """-log sigma(beta (chosen - rejected) + extra).
 
     Args:
-        chosen: log-ratio of the preferred response, [batch].
+        chosen: log-ratio of the preferred response, [batch]; divided by its length for length-normalised DPO.
         rejected: log-ratio of the other one, [batch].
         beta: strength of the pull towards the reference.
         label_smoothing: see `logistic`.
+        extra: R-DPO's alpha (|y_w| - |y_l|), [batch] or 0: a preference for a longer response is partly one for length.
 
-    Source: Rafailov et al., NeurIPS 2023, eq. 7.
+    Source: Rafailov et al., NeurIPS 2023, eq. 7; by length Park et al. (R-DPO), ACL Findings 2024, eq. 9, and Meng et al. (SimPO),
+        NeurIPS 2024, table 3 (length-normalised DPO).
     """
-    return logistic(beta * (chosen - rejected), label_smoothing)
+    return logistic(beta * (chosen - rejected) + extra, label_smoothing)
 
 
 def corrected_mean(tokens: Tensor, mask: Tensor, corrected: Tensor, gamma: float) -> Tensor:

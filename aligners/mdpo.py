@@ -26,6 +26,7 @@ class MDPOSettings(AlignerSettings):
     """mDPO's settings; defaults are the paper's."""
 
     delta: float = Field(0.0, description="reward that the preferred pair should keep")
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="of the text term, as in DPO")
     images: ImagePreferenceSettings = ImagePreferenceSettings(corruption="crop")
 
 
@@ -48,6 +49,11 @@ class MDPO(Aligner):
         """See `losses.image_preference`, with weights of 1."""
         ratio = {name: policy[name].sums - reference[name].sums for name in ("chosen", "rejected", "image_rejected")}
         loss, terms = losses.image_preference(
-            **ratio, beta=self.settings.beta, lambda_image=1.0, lambda_margin=1.0, delta=self.settings.delta
+            **ratio,
+            beta=self.settings.beta,
+            lambda_image=1.0,
+            lambda_margin=1.0,
+            delta=self.settings.delta,
+            label_smoothing=self.settings.label_smoothing,
         )
         return Loss(loss, {name: value.detach() for name, value in terms.items()})

@@ -16,6 +16,7 @@ class RLHFVSettings(AlignerSettings):
 
     beta: float = Field(0.5, gt=0)
     gamma: float = Field(5.0, gt=0, description="weight of a corrected token")
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="as in DPO")
 
 
 class RLHFV(Aligner):
@@ -33,7 +34,8 @@ class RLHFV(Aligner):
         def ratio(name: str) -> losses.Tensor:
             return self._likelihood(policy[name], policy[name]) - self._likelihood(reference[name], policy[name])
 
-        return Loss(losses.dpo(ratio("chosen"), ratio("rejected"), self.settings.beta))
+        settings = self.settings
+        return Loss(losses.dpo(ratio("chosen"), ratio("rejected"), settings.beta, settings.label_smoothing))
 
     def _likelihood(self, logps: BranchLogps, layout: BranchLogps) -> losses.Tensor:
         assert layout.corrected is not None

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import align, corrupt, data, evaluate
+from harness.cli import align, checkpoints, corrupt, data, evaluate
 from harness.cli.options import Json, Results, app, emit
 
-__all__ = ["align", "app", "corrupt", "data", "evaluate"]
+__all__ = ["align", "app", "checkpoints", "corrupt", "data", "evaluate"]
 
 
 class Kind(StrEnum):

@@ -14,9 +14,11 @@ from harness import registry
 from harness.config import TrainSettings, merged, parse
 from harness.errors import BadInputError
 from harness.files import read_json, write_json
+from harness.memory import give_back
 from harness.models import ModelRef, fingerprint, inspect, resolve
 from harness.paths import cache_folder
 from harness.progress import console
+from harness.runs.export import card_of
 from harness.runs.folders import MANIFEST, Run, open_run, prepare_folder
 from harness.runs.manifest import surroundings
 from harness.worlds import find_world
@@ -92,6 +94,7 @@ def run_align(request: AlignRequest) -> Run:
         request.on_error,
         request.resume,
     )
+    give_back()  # making a world's model and pairs leaves much behind
     result = aligner.align(job)
     if first:
         _finish(folder, config, model, result, started)
@@ -141,5 +144,6 @@ def _finish(folder: Path, config: dict[str, Any], model: ModelRef, result: Align
         "wall_seconds": round(time.perf_counter() - started, 1),
         **surroundings(),
     }
+    (result.checkpoint / "README.md").write_text(card_of(open_run(folder), manifest), encoding="utf-8")
     write_json(result.checkpoint / MANIFEST, manifest)
     write_json(folder / MANIFEST, manifest)

@@ -82,6 +82,18 @@ def test_label_smoothing_is_the_mixture_of_both_orders() -> None:
     torch.testing.assert_close(smooth, 0.8 * plain + 0.2 * flipped, **TOLERANCE)
 
 
+def test_dpo_by_length() -> None:
+    policy, reference = both(("chosen", "rejected"))
+    aligner = DPO(DPOSettings(beta=0.3, per_token=True, length_penalty=0.05))
+    loss = aligner.loss(policy, reference).per_example
+    for row in range(5):
+        r = ratios(policy, reference, row)
+        long, short = (int(policy[name].mask[row].sum()) for name in ("chosen", "rejected"))
+        expected = sigmoid_loss(0.3 * (r["chosen"] / long - r["rejected"] / short) + 0.05 * (long - short))
+        assert float(loss[row]) == pytest.approx(expected, abs=1e-6)
+    slopes_agree(aligner, policy, reference)
+
+
 def test_rlhfv() -> None:
     gamma, beta = 5.0, 0.5
     policy, reference = both(("chosen", "rejected"))

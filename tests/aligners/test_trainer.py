@@ -219,6 +219,48 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_example(base: Path, pairs
     assert not (tmp_path / "checkpoint").exists()
 
 
+class Hungry(DPO):
+    """A method that takes more memory than there is."""
+
+    def loss(self, policy: Logps, reference: Logps) -> Loss:
+        raise torch.OutOfMemoryError("Tried to allocate 3.00 GiB")
+
+
+@pytest.mark.parametrize(
+    ("settings", "remedy"),
+    [
+        ({}, "train.micro_batch_size=4"),
+        ({"micro_batch_size": 1}, "gradient_checkpointing=true"),
+        ({"micro_batch_size": 1, "gradient_checkpointing": True}, "train.max_length"),
+    ],
+)
+def test_too_little_memory_says_what_to_lower(
+    settings: dict[str, Any], remedy: str, base: Path, pairs: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(HarnessError, match=r"3\.00 GiB") as caught:
+        trained(Hungry(), base, pairs, tmp_path, **settings)
+    assert remedy in str(caught.value.remedy)
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_and_says_how_to_go_on(base: Path, pairs: Path, tmp_path: Path) -> None:
+    sets = [part for one in ("epochs=40", "batch_size=8", "micro_batch_size=8", "max_length=256", "learning_rate=2e-3")
+            for part in ("--set", f"train.{one}")]  # fmt: skip
+    command = [sys.executable, "-m", "harness", "align", "--method", "dpo", "--model", str(base), "--data", str(pairs),
+               "--name", "one", *sets]  # fmt: skip
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    log = tmp_path / "results" / "one" / "train_log.jsonl"
+    deadline = time.monotonic() + 120
+    while not log.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=120)[1]
+    done = len(log.read_text().splitlines())
+    assert process.returncode not in (0, None) and "--resume" in said and "interrupted at step" in said
+    assert 0 < done < 240
+    assert list((tmp_path / "results" / "one" / "stages").glob(f"*/checkpoint-{done}"))
+
+
 def test_no_examples_is_an_error(base: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(BadInputError):

@@ -1,0 +1,73 @@
+"""The model card of an aligned checkpoint: what it is, how it was made, what it scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+
+def model_card(manifest: Mapping[str, Any], method: Mapping[str, str], scores: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown with the hub's metadata on top.
+
+    Args:
+        manifest: of the run.
+        method: the aligner's `summary` and `source`.
+        scores: score records of the run (`runs.score`); none is said as such.
+    """
+    config, kind = manifest["config"], manifest["checkpoint"]["kind"]
+    metadata = {
+        "base_model": config["model"],
+        "library_name": "peft" if kind == "adapter" else "transformers",
+        "pipeline_tag": "image-text-to-text",
+        "tags": ["vision-language", "preference-optimization", config["method"]],
+    }
+    data = manifest["summary"]["data"]
+    lines = [
+        "---",
+        yaml.safe_dump(metadata, sort_keys=False).strip(),
+        "---",
+        "",
+        f"# {config['model']}, aligned with {config['method']}",
+        "",
+        f"A {'LoRA adapter for' if kind == 'adapter' else 'vision-language model from'} `{config['model']}`, aligned by vlm-align-harness "
+        f"{manifest['harness']}.",
+        "",
+        f"- Method: `{config['method']}`, {method['summary']} ({method['source']})",
+        f"- Preference data: `{config['data']}`, {data['examples']:,} pairs, fingerprint `{data['fingerprint'][:16]}`",
+        f"- Weights: base model `{manifest['base']['fingerprint'][:16]}`, this checkpoint `{manifest['checkpoint']['fingerprint'][:16]}`",
+        f"- Made {manifest['finished'][:10]} in {manifest['wall_seconds']:,.0f} s on "
+        + (", ".join(manifest["hardware"]["gpus"]) or f"{manifest['hardware']['cores']} CPU cores"),
+        "",
+        "## Settings",
+        "",
+        "```yaml",
+        yaml.safe_dump(config["settings"], sort_keys=False).strip(),
+        "```",
+        "",
+        "## Scores",
+        "",
+        *_scores(scores),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _scores(scores: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not scores:
+        return ["Not scored yet. What a model of this kind says about an image may be wrong."]
+    lines = ["| suite | metric | value | 95 % interval | n |", "|---|---|---|---|---|"]
+    for record in scores:
+        for metric in record["metrics"].values():
+            if metric["headline"] and metric["value"] is not None:
+                factor = 100 if metric["unit"] == "%" else 1
+                interval = " to ".join(f"{factor * bound:.1f}" for bound in metric["ci"] or ())
+                cells = [
+                    f"{record['suite']} ({record['data']})",
+                    metric["title"],
+                    f"{factor * metric['value']:.1f}",
+                    interval,
+                    str(record["n"]),
+                ]
+                lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, "", "Intervals by bootstrap over images."]

@@ -1,0 +1,81 @@
+"""`harness export`: a run's checkpoint as a folder of its own, with merged weights, processor, model card and manifest."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from aligners.base import Aligner
+from harness import registry
+from harness.errors import BadInputError
+from harness.files import atomic_folder, read_json, write_json
+from harness.models import export_full, fingerprint, inspect, load_model, load_processor
+from harness.models.card import model_card
+from harness.progress import console
+from harness.runs.folders import MANIFEST, Run
+
+
+def export_run(run: Run, output: Path, *, merge: bool = True, overwrite: bool = False) -> dict[str, Any]:
+    """Write the checkpoint to `output`; the folder appears only when it is complete.
+
+    Args:
+        run: an aligned run.
+        output: target folder.
+        merge: add an adapter's weights to its base's; else the adapter is copied as it is.
+        overwrite: replace what is in `output`.
+
+    Returns:
+        The exported folder's manifest.
+
+    Raises:
+        BadInputError: the run holds no aligned checkpoint, its base is not the one it was trained on, or the target exists.
+    """
+    if run.manifest is None or not run.aligned:
+        raise BadInputError(f"the run '{run.name}' holds no aligned checkpoint", where=str(run.path))
+    if output.exists() and not overwrite:
+        raise BadInputError(
+            "the target exists already", where=str(output), remedy="another --output, or replace it with --overwrite"
+        )
+    info = inspect(run.checkpoint)
+    with atomic_folder(output) as temporary:
+        if info.kind == "adapter" and merge:
+            _merge(run, str(info.base), temporary)
+        else:
+            shutil.copytree(run.checkpoint, temporary, dirs_exist_ok=True)
+        kind = inspect(temporary)
+        manifest = {
+            **run.manifest,
+            "checkpoint": {"kind": kind.kind, "fingerprint": kind.fingerprint},
+            "exported_from": {"run": run.name, "kind": info.kind, "fingerprint": info.fingerprint},
+        }
+        (temporary / "README.md").write_text(card_of(run, manifest), encoding="utf-8")
+        write_json(temporary / MANIFEST, manifest)
+    return manifest
+
+
+def card_of(run: Run, manifest: dict[str, Any]) -> str:
+    """The run's model card, with all scores that lie beside it."""
+    method: type[Aligner] = registry.load("aligners", manifest["config"]["method"])
+    scores = [read_json(path, "scores") for path in sorted(run.path.glob("evals/*/scores*.json"))]
+    return model_card(manifest, {"summary": method.summary, "source": method.source}, scores)
+
+
+def _merge(run: Run, base: str, folder: Path) -> None:
+    """The base's weights, in the type they are stored in, plus the adapter's."""
+    from peft import PeftModel
+
+    assert run.manifest is not None
+    expected = run.manifest["base"]["fingerprint"]
+    if fingerprint(base) != expected:
+        raise BadInputError(
+            "the base model is not the one that the adapter was trained on",
+            where=base,
+            remedy="put the same weights there, or align again",
+        )
+    console.print(f"[dim]merging the adapter into {run.base_label}[/dim]")
+    model = PeftModel.from_pretrained(load_model(base, device="cpu"), run.checkpoint)
+    export_full(model.merge_and_unload(safe_merge=True), load_processor(run.checkpoint), folder / "merged")
+    for path in (folder / "merged").iterdir():
+        path.rename(folder / path.name)
+    (folder / "merged").rmdir()
