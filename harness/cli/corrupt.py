@@ -131,3 +131,21 @@ def _print(manifest: dict[str, Any], output: Path) -> None:
     else:
         typer.echo(f"look: harness data preview {output} -o sheet.png")
         typer.echo(f"next: harness align --method mfpo --data {output} --model MODEL")
+
+
+@data_app.command()
+def preview(
+    data: Annotated[
+        Path, typer.Argument(metavar="SET", help="Folder or Parquet file that `harness data corrupt` wrote.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The sheet: a .png or an .html file.")] = Path(
+        "sheet.png"
+    ),
+    count: Annotated[int, typer.Option("--number", "-n", min=1, help="Examples on it.")] = 24,
+    seed: Annotated[int, typer.Option("--seed", help="Which ones.")] = 0,
+) -> None:
+    """A contact sheet: originals, what is corrupted in them, and the rejected images."""
+    from aligners.mfpo.image_preferences.preview import preview as run
+
+    shown = run(data, output, count, seed)
+    typer.echo(f"{output}: {shown} examples")

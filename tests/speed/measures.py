@@ -123,6 +123,14 @@ def statistics_() -> Iterator[Figure]:
     yield Figure("intervals and paired tests, 4 suites, 10 runs, 10,000 resamples", time.perf_counter() - start, "s", 3)
 
 
+def generator_() -> Iterator[Figure]:
+    """MFPO's image preference generator with boxes given, images of 336 pixels: JPEG in, a published set out."""
+    from tests.speed import generator
+
+    for what, rate, unit, bound in generator.rates(cores()):
+        yield Figure(what, rate, unit, bound, at_least=True)
+
+
 def _count_names(benchmark: Any) -> tuple[str, ...]:
     """The names of the counts that a benchmark's metrics are made of."""
     from collections import defaultdict
@@ -138,5 +146,6 @@ ALL: dict[str, Callable[[], Iterator[Figure]]] = {
     "help": help_,
     "scorers": scorers,
     "statistics": statistics_,
+    "generator": generator_,
     "quickstart": quickstart,
 }

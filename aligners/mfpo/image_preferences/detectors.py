@@ -31,9 +31,10 @@ class Found:
 
 
 class Detector(Protocol):
-    """Finds boxes for phrases. `name` is its folder or hub id."""
+    """Finds boxes for phrases. `name` is its folder or hub id; `one_size`: images of one pass must have one size."""
 
     name: str
+    one_size: bool
 
     def detect(self, pictures: Sequence[Any], phrases: Sequence[list[str]]) -> list[list[Found]]:
         """One forward pass or a few; every picture has at least one phrase."""
@@ -59,14 +60,16 @@ class Detected:
         """Boxes for all keywords of an image at once, then masks for all of its boxes at once."""
         found: list[list[Found]] = [[] for _ in asked]
         sought = [number for number, one in enumerate(asked) if one.keywords]
-        for group in _groups(sought, self.batch_size, lambda number: asked[number].picture.size):
+        for group in _groups(
+            sought, self.batch_size, lambda number: asked[number].picture.size if self.detector.one_size else None
+        ):
             phrases = [[keyword.phrase for keyword in asked[number].keywords] for number in group]
             hits = self.detector.detect([asked[number].picture for number in group], phrases)
             for number, hit in zip(group, hits, strict=True):
                 found[number] = hit
         masks: list[list[np.ndarray]] = [[] for _ in asked]
         hit_numbers = [number for number, hit in enumerate(found) if hit]
-        for group in _groups(hit_numbers, self.batch_size, lambda number: 0):
+        for group in _groups(hit_numbers, self.batch_size, lambda number: None):
             for number, drawn in zip(group, self._masks([(asked[n].picture, found[n]) for n in group]), strict=True):
                 masks[number] = drawn
         return [
@@ -133,6 +136,7 @@ class GroundingDino(_Pretrained):
     """
 
     usual, box_threshold, bfloat16_on_gpu = "IDEA-Research/grounding-dino-base", 0.35, False
+    one_size = True  # its backbone sees what a batch is padded with
 
     def __init__(self, settings: ImagePreferenceSettings) -> None:
         super().__init__(settings, settings.detector, "AutoModelForZeroShotObjectDetection", "AutoProcessor")
@@ -146,7 +150,7 @@ class GroundingDino(_Pretrained):
         inputs = self.on_device(
             self.processor(images=list(pictures), text=captions, padding=True, truncation=True, return_tensors="pt")
         )
-        with torch.inference_mode():
+        with torch.no_grad():
             outputs = self.model(**inputs)
         outputs.logits, outputs.pred_boxes = outputs.logits.float(), outputs.pred_boxes.float()
         results = self.processor.post_process_grounded_object_detection(
@@ -171,6 +175,7 @@ class Owlv2(_Pretrained):
     """
 
     usual, box_threshold = "google/owlv2-base-patch16-ensemble", 0.2
+    one_size = False  # each image is made a square by itself
 
     def __init__(self, settings: ImagePreferenceSettings) -> None:
         super().__init__(settings, settings.detector, "Owlv2ForObjectDetection", "Owlv2Processor")
@@ -190,7 +195,7 @@ class Owlv2(_Pretrained):
             return_tensors="pt",
         )
         pixels = self.processor.image_processor(images=list(pictures), return_tensors="pt")
-        with torch.inference_mode():
+        with torch.no_grad():
             outputs = self.model(**self.on_device({**tokens, **pixels}))
         logits = outputs.logits.float()
         for row, some in zip(logits, phrases, strict=True):
@@ -228,7 +233,7 @@ class Sam(_Pretrained):
         moved = self.on_device(inputs)
         moved["input_boxes"] = moved["input_boxes"].to(self.dtype)
         sizes = {name: moved.pop(name) for name in ("original_sizes", "reshaped_input_sizes")}
-        with torch.inference_mode():
+        with torch.no_grad():
             outputs = self.model(**moved, multimask_output=False)
         masks = self.processor.image_processor.post_process_masks(
             outputs.pred_masks.float().cpu(),
@@ -256,14 +261,14 @@ class Sam3(_Pretrained):
         """Each image is encoded once; the model is then asked once for each rank of keyword, for all images that have one."""
         found: list[list[Located]] = [[] for _ in asked]
         sought = [number for number, one in enumerate(asked) if one.keywords]
-        for group in _groups(sought, self.batch_size, lambda number: 0):
+        for group in _groups(sought, self.batch_size, lambda number: None):
             self._locate([(asked[number], found[number]) for number in group])
         return found
 
     def _locate(self, group: Sequence[tuple[Asked, list[Located]]]) -> None:
         import torch
 
-        with torch.inference_mode():
+        with torch.no_grad():
             pixels = self.processor(images=[one.picture for one, _ in group], return_tensors="pt")
             encoded = self.model.get_vision_features(self.on_device(pixels)["pixel_values"])
             for rank in range(max(len(one.keywords) for one, _ in group)):
