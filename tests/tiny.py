@@ -84,7 +84,7 @@ def tiny_llava_next(seed: int = 0) -> tuple[Any, Any]:
     )
     language = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=32,
+        hidden_size=64,  # heads of 32: vLLM's attention on CPUs takes no narrower ones
         intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=2,
