@@ -20,9 +20,9 @@ from aligners.data.sources import KNOWN, Files, find_files
 from aligners.data.tables import BROKEN, Table, open_table
 from harness.errors import BadInputError
 from harness.files import sha256_json
-from harness.images import TREATMENTS
+from harness.images import TREATMENTS, ImageFacts
 from harness.progress import console, progress
-from harness.types import PreferenceExample
+from harness.types import ImageRef, PreferenceExample
 
 _BLOCK = 64
 """Records that are looked at together."""
@@ -49,7 +49,7 @@ class PreferenceSet:
         fingerprint: SHA-256 over texts and images.
         label: the source as it was named.
         formats: names of the formats that the files have.
-        treated: how many images decoding changes, by what it does (`harness.images.TREATMENTS`).
+        facts: digest of an image -> its size and what decoding does to it.
         rows: example id -> file and row it was read from.
     """
 
@@ -58,8 +58,19 @@ class PreferenceSet:
     fingerprint: str
     label: str
     formats: tuple[str, ...] = ()
-    treated: Mapping[str, int] = field(default_factory=dict)
+    facts: Mapping[str, ImageFacts] = field(default_factory=dict, repr=False)
     rows: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def images(self) -> dict[str, ImageRef]:
+        """Every image once, by its digest."""
+        return {image.fingerprint(): image for example in self.examples for image in example.images.values()}
+
+    @property
+    def treated(self) -> dict[str, int]:
+        """How many images decoding changes, by what it does (`harness.images.TREATMENTS`)."""
+        counts = Counter(name for facts in self.facts.values() for name in facts.treated)
+        return {name: counts[name] for name in TREATMENTS if counts[name]}
 
 
 def read_preferences(
@@ -98,15 +109,17 @@ def read_preferences(
             if rows:
                 reader.read(table, rows, named, advance)
     if not reader.examples:
-        first = f"; the first: {reader.dropped[0].reason}" if reader.dropped else ""
-        raise BadInputError(f"no usable preference record among {total}{first}", where=source)
+        first = "; ".join(f"{Path(one.where).name}: {one.reason}" for one in reader.dropped[:3])
+        raise BadInputError(
+            f"no usable preference record among {total}{f'; the first: {first}' if first else ''}", where=source
+        )
     examples = list(reader.examples.values())
-    treated = reader.treated()
-    for name, count in treated.items():
-        console.print(f"[dim]{count} images are {TREATMENTS[name]}[/dim]")
-    return PreferenceSet(
-        examples, reader.dropped, _fingerprint(examples), source, tuple(reader.formats), treated, reader.rows
+    found_set = PreferenceSet(
+        examples, reader.dropped, _fingerprint(examples), source, tuple(reader.formats), reader.facts(), reader.rows
     )
+    for name, count in found_set.treated.items():
+        console.print(f"[dim]{count} images are {TREATMENTS[name]}[/dim]")
+    return found_set
 
 
 def _named(source: str, format_name: str | None) -> tuple[str, Format | None]:
@@ -194,11 +207,10 @@ class _Reader:
             ) from None
         self.dropped.append(Dropped(where, str(record.get("id", record.get("idx", row))), str(result)))
 
-    def treated(self) -> dict[str, int]:
-        """Images that decoding changes, by what it does; each image once."""
-        images = {image.fingerprint(): image for example in self.examples.values() for image in example.images.values()}
-        counts = Counter(name for image in images.values() for name in self._pictures.facts(image).treated)
-        return {name: counts[name] for name in TREATMENTS if counts[name]}
+    def facts(self) -> dict[str, ImageFacts]:
+        """What was seen of the images that are used."""
+        images = (image for example in self.examples.values() for image in example.images.values())
+        return {image.fingerprint(): self._pictures.facts(image) for image in images}
 
 
 def _blocks(pairs: Iterator[tuple[int, Record]]) -> Iterator[list[tuple[int, Record]]]:
