@@ -16,7 +16,6 @@ KNOWN = {
 }
 """Names of public data sets on the hub, and what is said before they are downloaded."""
 SUFFIXES = (".parquet", ".jsonl", ".json")
-_DESCRIPTION = "dataset_info.json"
 _SPLIT = re.compile(r"(?:^|[-_./])(train|training|test|validation|valid|val|dev|eval)(?:[-_./]|$)")
 _TRAIN = ("train", "training")
 
@@ -57,10 +56,16 @@ def find_files(source: str) -> Files:
 
 def _of_folder(folder: Path) -> list[Path]:
     for suffix in SUFFIXES:
-        found = sorted(path for path in folder.rglob(f"*{suffix}") if path.name != _DESCRIPTION)
+        found = sorted(path for path in folder.rglob(f"*{suffix}") if suffix != ".json" or _is_array(path))
         if found:
             return _training_part(folder, found)
     raise BadInputError(f"the folder holds no {_or(SUFFIXES)} files", where=str(folder))
+
+
+def _is_array(path: Path) -> bool:
+    """Whether a JSON file may hold records: folders of data have manifests and descriptions beside them, which are objects."""
+    with path.open("rb") as stream:
+        return stream.read(64).lstrip().startswith(b"[")
 
 
 def _training_part(folder: Path, files: list[Path]) -> list[Path]:
