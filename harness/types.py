@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from harness import images
 from harness.errors import BadInputError
 from harness.files import sha256_bytes
 
@@ -17,20 +17,28 @@ if TYPE_CHECKING:
 Span = tuple[int, int]
 """Half-open character range [start, end) of a text."""
 
-MAX_PIXELS = 178_956_970
-"""Larger images are refused as decompression bombs (Pillow's own warning bound)."""
+
+class ImageSource(Protocol):
+    """Where encoded bytes lie that are neither a file of their own nor in memory: a cell of a Parquet file, say."""
+
+    def read(self) -> bytes:
+        """The encoded bytes; a `BadInputError` where they cannot be had."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """An image that is opened when it is needed: a file, or encoded bytes (PNG, JPEG) in memory.
+    """An image that is opened when it is needed: a file, encoded bytes (PNG, JPEG) in memory, or a place in a larger file.
 
-    Exactly one of `path` and `data` is set. `name` is what errors call it.
+    Exactly one of `path`, `data` and `source` is set. `name` is what errors call it. `digest` is the SHA-256 of the bytes
+    where it is known already, so that nobody reads them again to ask for it.
     """
 
     path: Path | None = None
     data: bytes | None = field(default=None, repr=False)
     name: str = ""
+    source: ImageSource | None = field(default=None, repr=False)
+    digest: str = field(default="", repr=False)
 
     def read(self) -> bytes:
         """The encoded bytes.
@@ -40,6 +48,8 @@ class ImageRef:
         """
         if self.data is not None:
             return self.data
+        if self.source is not None:
+            return self.source.read()
         assert self.path is not None
         try:
             return self.path.read_bytes()
@@ -47,27 +57,36 @@ class ImageRef:
             raise BadInputError(f"the image cannot be read: {error.strerror}", where=str(self.path)) from None
 
     def open(self) -> Image:
-        """Decode to an RGB image, EXIF rotation applied.
+        """Decode to an upright RGB image (`harness.images`).
 
         Raises:
             BadInputError: it does not decode, is truncated, or has too many pixels.
         """
-        from PIL import Image, ImageOps, UnidentifiedImageError
+        return images.decode(self.read(), self._where)
 
-        where = self.name or str(self.path or "image in memory")
-        try:
-            image = Image.open(io.BytesIO(self.read()))
-            if image.width * image.height > MAX_PIXELS:
-                raise BadInputError(
-                    f"the image has {image.width}x{image.height} pixels, more than {MAX_PIXELS}", where=where
-                )
-            return ImageOps.exif_transpose(image).convert("RGB")
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise BadInputError(f"the image does not decode: {error}", where=where) from None
+    def size(self) -> tuple[int, int]:
+        """Width and height of what `open` gives, for a JPEG from the header alone.
+
+        Raises:
+            BadInputError: as `open`, as far as the header tells.
+        """
+        return images.size(self.read(), self._where)
+
+    def facts(self) -> images.ImageFacts:
+        """Size and what decoding does to it; the bytes are read to their end and not kept.
+
+        Raises:
+            BadInputError: as `open`.
+        """
+        return images.look(self.read(), self._where)
 
     def fingerprint(self) -> str:
         """SHA-256 of the encoded bytes."""
-        return sha256_bytes(self.read())
+        return self.digest or sha256_bytes(self.read())
+
+    @property
+    def _where(self) -> str:
+        return self.name or str(self.path or "image in memory")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,20 @@ def tiny_photograph(path: Path, seed: int, size: tuple[int, int] = (72, 72)) -> 
     return path
 
 
+def decompression_bomb(path: Path, side: int = 20_000) -> Path:
+    """A PNG of some kilobytes that says it has `side` squared pixels."""
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    rows = zlib.compress(bytes((side // 8 + 1) * side), 9)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
+    return path
+
+
 def tiny_parts(seed: int = 0) -> tuple[Any, Any]:
     """Model and processor of the pocket world's architecture, untrained."""
     from harness.pocket import network, text
@@ -70,7 +84,7 @@ def tiny_llava_next(seed: int = 0) -> tuple[Any, Any]:
     )
     language = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=32,
+        hidden_size=64,  # heads of 32: vLLM's attention on CPUs takes no narrower ones
         intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=2,

@@ -1,5 +1,6 @@
-"""Preference data sets: one reader for the public formats, with every record checked."""
+"""Preference data sets: the public formats and a plain one, with every record checked."""
 
 from aligners.data.read import Dropped, PreferenceSet, read_preferences
+from aligners.data.sources import KNOWN
 
-__all__ = ["Dropped", "PreferenceSet", "read_preferences"]
+__all__ = ["KNOWN", "Dropped", "PreferenceSet", "read_preferences"]

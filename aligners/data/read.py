@@ -1,27 +1,33 @@
-"""Reading preference data sets: Parquet as published by RLAIF-V and RLHF-V, folders of it, and JSON lines."""
+"""Reading preference data: every record checked, its texts in memory, its images left where they are."""
 
 from __future__ import annotations
 
-import json
+import itertools
+import os
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from aligners.data.records import BadRecordError, from_record
-from harness.errors import BadInputError, HarnessError
+from aligners.data.cells import RowGroups
+from aligners.data.formats import BadRecordError, Format, Record, detect, find_format
+from aligners.data.pictures import Pictures
+from aligners.data.records import example_from
+from aligners.data.sources import KNOWN, Files, find_files
+from aligners.data.tables import BROKEN, Table, open_table
+from harness.errors import BadInputError
 from harness.files import sha256_json
+from harness.images import TREATMENTS, ImageFacts
 from harness.progress import console, progress
 from harness.types import ImageRef, PreferenceExample
 
-KNOWN = {
-    "rlaif-v": ("openbmb/RLAIF-V-Dataset", "about 83,000 pairs, some 12 GB"),
-    "rlhf-v": ("openbmb/RLHF-V-Dataset", "about 5,700 pairs, some 300 MB"),
-}
-"""Names of public data sets on the hub, and what is said before they are downloaded."""
-_SPILL = 2**30
-"""Encoded images beyond this many bytes are kept in files of the cache folder rather than in memory."""
+_BLOCK = 64
+"""Records that are looked at together."""
+_SAMPLE = 64
+"""Records of a file that its format is told by."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +41,36 @@ class Dropped:
 
 @dataclass(frozen=True)
 class PreferenceSet:
-    """Checked examples, what was dropped, and a fingerprint of the examples' content."""
+    """Checked examples, what was dropped, and a fingerprint of the examples' content.
+
+    Attributes:
+        examples: in the data's order. Their images are opened when asked.
+        dropped: what was left out.
+        fingerprint: SHA-256 over texts and images.
+        label: the source as it was named.
+        formats: names of the formats that the files have.
+        facts: digest of an image -> its size and what decoding does to it.
+        rows: example id -> file and row it was read from.
+    """
 
     examples: list[PreferenceExample]
     dropped: list[Dropped]
     fingerprint: str
     label: str
+    formats: tuple[str, ...] = ()
+    facts: Mapping[str, ImageFacts] = field(default_factory=dict, repr=False)
+    rows: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def images(self) -> dict[str, ImageRef]:
+        """Every image once, by its digest."""
+        return {image.fingerprint(): image for example in self.examples for image in example.images.values()}
+
+    @property
+    def treated(self) -> dict[str, int]:
+        """How many images decoding changes, by what it does (`harness.images.TREATMENTS`)."""
+        counts = Counter(name for facts in self.facts.values() for name in facts.treated)
+        return {name: counts[name] for name in TREATMENTS if counts[name]}
 
 
 def read_preferences(
@@ -50,164 +80,142 @@ def read_preferences(
     limit: int | None = None,
     seed: int = 0,
     cache: Path | None = None,
+    format_name: str | None = None,
+    allow_download: bool = False,
 ) -> PreferenceSet:
     """Read and check a preference data set.
 
     Args:
-        source: a `.parquet` or `.jsonl` file, a folder of Parquet files, or a name in `KNOWN`.
+        source: a `.parquet`, `.jsonl` or `.json` file, a folder of them, or a name in `KNOWN`; `FORMAT:FILE` names its format too.
         on_error: a bad record stops the reading, or is left out and listed in `dropped`.
         limit: keep a seeded sample of this many records, in their order.
         seed: of the sample.
-        cache: where images are kept when they are many; None keeps them in memory.
+        cache: where copies of badly grouped Parquet files and fetched images are kept; None: neither is made.
+        format_name: the format; by default it is told by the columns.
+        allow_download: fetch images that are given by URL.
 
     Raises:
-        BadInputError: no such data, a broken file, or (unless skipped) a bad record, named by file and row.
+        BadInputError: no such data, no known format, a broken file, or (unless skipped) a bad record, named by file and row.
     """
-    files = _files(source)
-    rows = list(_positions(files))
-    if limit is not None and limit < len(rows):
-        rows = sorted(random.Random(seed).sample(rows, limit))
-    wanted: dict[int, set[int]] = {}
-    for file, row in rows:
-        wanted.setdefault(file, set()).add(row)
-    examples: list[PreferenceExample] = []
-    dropped: list[Dropped] = []
-    seen: dict[str, str] = {}
-    held = 0
-    with progress(f"reading {source if source in KNOWN else Path(source).name}", len(rows)) as advance:
-        for number, keep in wanted.items():
-            for row, record in _records(files[number]):
-                if row not in keep:
-                    continue
-                advance()
-                where = f"{files[number]}:{row}"
-                try:
-                    example = _checked(record, row, files[number])
-                    if example.id in seen:
-                        raise BadRecordError(f"the id '{example.id}' was seen before, at {seen[example.id]}")
-                except BadRecordError as error:
-                    if on_error == "fail":
-                        raise BadInputError(
-                            str(error), where=where, remedy="mend the record, or leave bad ones out: --on-error skip"
-                        ) from None
-                    dropped.append(Dropped(where, str(record.get("id", record.get("idx", row))), str(error)))
-                    continue
-                seen[example.id] = where
-                held += sum(len(image.data or b"") for image in example.images.values())
-                examples.append(_spilled(example, cache) if cache and held > _SPILL else example)
-    if not examples:
-        raise BadInputError(f"no usable preference record among {len(rows)}", where=source)
-    return PreferenceSet(examples, dropped, _fingerprint(examples), source)
-
-
-def _files(source: str) -> list[Path]:
-    if source in KNOWN:
-        return _download(source)
-    path = Path(source)
-    if path.is_dir():
-        files = sorted(path.rglob("*.parquet")) or sorted(path.glob("*.jsonl"))
-        if not files:
-            raise BadInputError("the folder holds neither Parquet nor JSON-lines files", where=source)
-        return files
-    if not path.is_file():
+    place, named = _named(source, format_name)
+    found = find_files(place)
+    groups = RowGroups()
+    tables = [open_table(file, groups, cache) for file in found.files]
+    wanted = _sampled(tables, limit, seed)
+    reader = _Reader(found, Pictures(found.root, cache, allow_download), on_error)
+    total = sum(map(len, wanted))
+    with progress(f"reading {place if place in KNOWN else Path(place).name}", total) as advance:
+        for table, rows in zip(tables, wanted, strict=True):
+            if rows:
+                reader.read(table, rows, named, advance)
+    if not reader.examples:
+        first = "; ".join(f"{Path(one.where).name}: {one.reason}" for one in reader.dropped[:3])
         raise BadInputError(
-            "there is no such preference data",
-            where=source,
-            remedy=f"name a .parquet or .jsonl file, a folder of them, or one of: {', '.join(KNOWN)}",
+            f"no usable preference record among {total}{f'; the first: {first}' if first else ''}", where=source
         )
-    if path.suffix not in (".parquet", ".jsonl"):
-        raise BadInputError(f"preference data is .parquet or .jsonl, not '{path.suffix}'", where=source)
-    return [path]
+    examples = list(reader.examples.values())
+    found_set = PreferenceSet(
+        examples, reader.dropped, _fingerprint(examples), source, tuple(reader.formats), reader.facts(), reader.rows
+    )
+    for name, count in found_set.treated.items():
+        console.print(f"[dim]{count} images are {TREATMENTS[name]}[/dim]")
+    return found_set
 
 
-def _download(name: str) -> list[Path]:
-    """The files of a public data set, from the hub's local cache or the hub."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+def _named(source: str, format_name: str | None) -> tuple[str, Format | None]:
+    """The place and the format of `FORMAT:PLACE`."""
+    from aligners.data.formats import FORMATS
 
-    repository, size = KNOWN[name]
-    options: dict[str, Any] = {"repo_id": repository, "repo_type": "dataset", "allow_patterns": ["*.parquet"]}
-    try:
-        folder = snapshot_download(**options, local_files_only=True)
-    except LocalEntryNotFoundError:
-        console.print(f"preference data {name}: downloading {repository} ({size}) from the hub")
-        try:
-            folder = snapshot_download(**options)
-        except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-            raise HarnessError(
-                f"the data set {repository} could not be downloaded: {str(error).splitlines()[0][:200]}",
-                where=name,
-                remedy="check the network, or give a folder that holds its Parquet files: --data DIR",
-            ) from error
-    return _files(folder)
+    head, colon, rest = source.partition(":")
+    if colon and head in FORMATS and rest:
+        return rest, find_format(format_name or head)
+    return source, find_format(format_name) if format_name else None
 
 
-def _positions(files: list[Path]) -> Iterator[tuple[int, int]]:
-    """(file number, row) of every record, without reading images."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def _sampled(tables: list[Table], limit: int | None, seed: int) -> list[Collection[int]]:
+    """The rows of every table that are read."""
+    numbers = [table.numbers() for table in tables]
+    total = sum(map(len, numbers))
+    if limit is None or limit >= total:
+        return numbers
+    places = [(number, row) for number, rows in enumerate(numbers) for row in rows]
+    chosen: list[Collection[int]] = [[] for _ in tables]
+    for number, row in sorted(random.Random(seed).sample(places, limit)):
+        chosen[number].append(row)  # type: ignore[attr-defined]
+    return chosen
 
-    for number, file in enumerate(files):
-        if file.suffix == ".jsonl":
-            with file.open("rb") as stream:
-                yield from ((number, row) for row, line in enumerate(stream, 1) if line.strip())
-            continue
-        try:
-            count = pq.ParquetFile(file).metadata.num_rows
-        except (pa.ArrowInvalid, OSError) as error:
+
+class _Reader:
+    """What was read so far."""
+
+    def __init__(self, found: Files, pictures: Pictures, on_error: Literal["fail", "skip"]) -> None:
+        self._found, self._pictures, self._on_error = found, pictures, on_error
+        self.examples: dict[str, PreferenceExample] = {}
+        self.dropped: list[Dropped] = []
+        self.rows: dict[str, str] = {}
+        self.formats: dict[str, None] = {}
+
+    def read(self, table: Table, rows: Collection[int], named: Format | None, advance: Callable[..., None]) -> None:
+        """The wanted rows of a table: images are looked at by several threads, everything else is done in order."""
+        records = table.records(rows)
+        first = list(itertools.islice(records, _SAMPLE))
+        whole = [record for _, record in first if BROKEN not in record]
+        kind = detect(table.file, whole, named) if whole else find_format("plain")
+        self.formats.setdefault(kind.name)
+
+        def checked(pair: tuple[int, Record]) -> PreferenceExample | BadRecordError:
+            try:
+                return self._example(table.file, *pair, kind)
+            except BadRecordError as error:
+                return error
+
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            for block in _blocks(itertools.chain(first, records)):
+                for (row, record), result in zip(block, pool.map(checked, block), strict=True):
+                    self._take(table.file, row, record, result)
+                    advance()
+
+    def _example(self, file: Path, row: int, record: Record, kind: Format) -> PreferenceExample:
+        if BROKEN in record:
+            raise BadRecordError(str(record[BROKEN]))
+        said = kind.said(record)
+        name = next((str(one) for one in (said.id, said.number) if one is not None), self._fallback(file, row))
+        images = {"original": self._pictures.find(said.image, file.parent, f"image of {name}")}
+        if said.rejected_image is not None:
+            images["rejected"] = self._pictures.find(said.rejected_image, file.parent, f"rejected image of {name}")
+        return example_from(said, images, record, name)
+
+    def _fallback(self, file: Path, row: int) -> str:
+        return f"{file.relative_to(self._found.root).with_suffix('')}-{row}"
+
+    def _take(self, file: Path, row: int, record: Record, result: PreferenceExample | BadRecordError) -> None:
+        where = f"{file}:{row}"
+        if isinstance(result, PreferenceExample) and result.id in self.examples and record.get("id") is None:
+            # A data set's own numbering may begin again in each of its files; only an `id` promises to be the only one.
+            result = replace(result, id=f"{result.id}@{self._fallback(file, row)}")
+        if isinstance(result, PreferenceExample) and result.id in self.examples:
+            result = BadRecordError(f"the id '{result.id}' was seen before, at {self.rows[result.id]}")
+        if isinstance(result, PreferenceExample):
+            self.examples[result.id] = result
+            self.rows[result.id] = where
+            return
+        if self._on_error == "fail":
             raise BadInputError(
-                f"this is not a complete Parquet file: {str(error).splitlines()[0][:200]}", where=str(file)
+                str(result),
+                where=where,
+                remedy="mend the record, or leave bad ones out: --on-error skip; all of them: harness data check FILE",
             ) from None
-        yield from ((number, row) for row in range(1, count + 1))
+        self.dropped.append(Dropped(where, str(record.get("id", record.get("idx", row))), str(result)))
+
+    def facts(self) -> dict[str, ImageFacts]:
+        """What was seen of the images that are used."""
+        images = (image for example in self.examples.values() for image in example.images.values())
+        return {image.fingerprint(): self._pictures.facts(image) for image in images}
 
 
-def _records(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows from 1, read by row group; a broken line of JSON is a record with the key `broken`."""
-    if file.suffix == ".jsonl":
-        with file.open("rb") as stream:
-            for row, line in enumerate(stream, 1):
-                if line.strip():
-                    yield row, _parsed(line)
-        return
-    import pyarrow.parquet as pq
-
-    row = 0
-    for block in pq.ParquetFile(file).iter_batches(batch_size=64):
-        for record in block.to_pylist():
-            row += 1
-            yield row, record
-
-
-def _parsed(line: bytes) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        return {"broken": f"the line is not valid JSON: {error}"}
-    return record if isinstance(record, dict) else {"broken": "the line is not a JSON object"}
-
-
-def _checked(record: dict[str, Any], row: int, file: Path) -> PreferenceExample:
-    if "broken" in record:
-        raise BadRecordError(str(record["broken"]))
-    return from_record(record, f"{file.stem}-{row}", file.parent)
-
-
-def _spilled(example: PreferenceExample, cache: Path) -> PreferenceExample:
-    """The same example with its encoded images in files of the cache, named by their content."""
-    import dataclasses
-
-    from harness.files import atomic_path
-
-    def spill(image: ImageRef) -> ImageRef:
-        if image.data is None:
-            return image
-        path = cache / "images" / image.fingerprint()
-        if not path.exists():
-            with atomic_path(path) as temporary:
-                temporary.write_bytes(image.data)
-        return ImageRef(path=path, name=image.name)
-
-    return dataclasses.replace(example, images={name: spill(image) for name, image in example.images.items()})
+def _blocks(pairs: Iterator[tuple[int, Record]]) -> Iterator[list[tuple[int, Record]]]:
+    while block := list(itertools.islice(pairs, _BLOCK)):
+        yield block
 
 
 def _fingerprint(examples: list[PreferenceExample]) -> str:

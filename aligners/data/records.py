@@ -1,112 +1,116 @@
-"""From one record of a file to a `PreferenceExample`, or the reason why it is none."""
+"""From what a record says to a checked `PreferenceExample`, or the reason why it is none.
+
+The placeholder `<image>`. Data sets made for LLaVA or LLaMA-Factory write it where the image belongs; here the chat template puts
+the image in, at the family's place. One at the beginning or the end of the prompt stands for the image and is removed. Any other is
+refused rather than escaped: tokenizers read it as the image's own token, so that the model would count more image tokens than it has
+features and stop; written differently it would no longer say what its author wrote; and moved to the front it could mean another thing
+("compare <image> with ..."). In a response there is nothing it could stand for.
+"""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
+import unicodedata
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from harness.errors import BadInputError
+from aligners.data.formats import BadRecordError, Said
+from aligners.data.formats.base import shown
 from harness.types import ImageRef, PreferenceExample, Region, Span
 
+_STANDS_FOR_IT = "<image>"
+PLACEHOLDERS = (
+    _STANDS_FOR_IT,
+    "<image_soft_token>",
+    "<|image|>",
+    "<|image_pad|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "[IMG]",
+)
+"""What tokenizers of known families read as an image's token."""
 
-class BadRecordError(Exception):
-    """A record that cannot be used; the message is the reason."""
 
-
-def from_record(record: Mapping[str, Any], fallback_id: str, folder: Path) -> PreferenceExample:
-    """Read a record of RLAIF-V's, RLHF-V's or the plain form.
+def example_from(said: Said, images: Mapping[str, ImageRef], record: Mapping[str, Any], name: str) -> PreferenceExample:
+    """Check what a record says.
 
     Args:
-        record: a row. RLAIF-V: image {bytes, path}, question, chosen, rejected. RLHF-V: the last three as JSON in `text`.
-            Plain: image (a path relative to `folder`, base64 or a data URL), prompt, chosen, rejected; optional
-            rejected_image. All: optional chosen_spans, rejected_spans, objects.
-        fallback_id: used where the record has no `id` or `idx`.
-        folder: the data file's folder; image paths must stay inside it.
+        said: its texts.
+        images: its images, found and looked at.
+        record: for what is the same in all formats: chosen_spans, rejected_spans, objects.
+        name: the example's id.
 
     Raises:
         BadRecordError: the record cannot be used.
     """
-    said = _said(record)
-    prompt, chosen, rejected = (_text(said, *names) for names in (("prompt", "question"), ("chosen",), ("rejected",)))
-    if "<image>" in prompt:
-        raise BadRecordError("the prompt holds a stray '<image>'; the chat template puts the image in")
-    if chosen.strip() == rejected.strip():
-        raise BadRecordError("chosen and rejected are identical")
-    images = {"original": _image(record.get("image"), folder)}
-    if record.get("rejected_image") is not None:
-        images["rejected"] = _image(record["rejected_image"], folder)
-    for image in images.values():
-        try:
-            image.open()
-        except BadInputError as error:
-            raise BadRecordError(error.problem) from None
-    name = record.get("id") if record.get("id") is not None else record.get("idx")
+    prompt, chosen, rejected = checked_texts(said)
     return PreferenceExample(
-        id=str(fallback_id if name is None else name),
+        id=name,
         prompt=prompt,
         images=images,
         responses={"chosen": chosen, "rejected": rejected},
         corrections=_corrections(record, chosen, rejected),
         regions=_regions(record),
-        source=str(record.get("origin_dataset") or record.get("ds_name") or ""),
+        source=said.source,
     )
 
 
-def _said(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    if "chosen" in record or "text" not in record:
-        return record
+def checked_texts(said: Said) -> tuple[str, str, str]:
+    """Prompt, chosen and rejected response.
+
+    Raises:
+        BadRecordError: one is missing, empty, no text or holds an image's token; or chosen and rejected are the same.
+    """
+    prompt = without_placeholder(_text(said.prompt, "prompt"))
+    chosen, rejected = _text(said.chosen, "chosen"), _text(said.rejected, "rejected")
+    for name, text in (("chosen", chosen), ("rejected", rejected)):
+        if found := _placeholder(text):
+            raise BadRecordError(f"'{name}' holds a stray '{found}', which a tokenizer reads as an image")
+    if chosen.strip() == rejected.strip():
+        raise BadRecordError("chosen and rejected are identical")
+    return prompt, chosen, rejected
+
+
+def without_placeholder(prompt: str) -> str:
+    """The prompt without the one placeholder that stands for the image.
+
+    Raises:
+        BadRecordError: there is another one, or nothing else.
+    """
+    bare = prompt.strip()
+    if bare.startswith(_STANDS_FOR_IT):
+        prompt = bare.removeprefix(_STANDS_FOR_IT).strip()
+    elif bare.endswith(_STANDS_FOR_IT):
+        prompt = bare.removesuffix(_STANDS_FOR_IT).strip()
+    if found := _placeholder(prompt):
+        raise BadRecordError(
+            f"the prompt holds a stray '{found}'; one at its beginning or end stands for the image, this one does not"
+        )
+    if not _says_anything(prompt):
+        raise BadRecordError("'prompt' is empty but for the image")
+    return prompt
+
+
+def _placeholder(text: str) -> str | None:
+    return next((one for one in PLACEHOLDERS if one in text), None)
+
+
+def _text(value: Any, name: str) -> str:
+    if value is None:
+        raise BadRecordError(f"there is no '{name}'")
+    if not isinstance(value, str):
+        raise BadRecordError(f"'{name}' is {type(value).__name__}, not text: {shown(value)}")
+    if not _says_anything(value):
+        raise BadRecordError(f"'{name}' is empty")
     try:
-        said = json.loads(record["text"])
-    except (TypeError, ValueError):
-        raise BadRecordError("the field 'text' is not JSON") from None
-    if not isinstance(said, dict):
-        raise BadRecordError("the field 'text' is not a JSON object")
-    return said
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise BadRecordError(f"'{name}' holds half of a character (position {error.start})") from None
+    return value
 
 
-def _text(said: Mapping[str, Any], *names: str) -> str:
-    for name in names:
-        if name in said and said[name] is not None:
-            if not isinstance(said[name], str):
-                raise BadRecordError(f"'{name}' is {type(said[name]).__name__}, not text")
-            if not said[name].strip():
-                raise BadRecordError(f"'{name}' is empty")
-            return said[name]
-    raise BadRecordError(f"there is no '{names[0]}'")
-
-
-def _image(value: Any, folder: Path) -> ImageRef:
-    if isinstance(value, Mapping):
-        if value.get("bytes"):
-            return ImageRef(data=bytes(value["bytes"]), name=str(value.get("path") or "image bytes"))
-        value = value.get("path")
-    if isinstance(value, bytes) and value:
-        return ImageRef(data=value, name="image bytes")
-    if not isinstance(value, str) or not value:
-        raise BadRecordError("there is no image")
-    if value.startswith("data:"):
-        return _decoded(value.partition(",")[2])
-    if "://" in value:
-        raise BadRecordError(f"the image is a URL ({value[:60]}); download it and name the file")
-    path = (folder / value).resolve()
-    if path.is_relative_to(folder.resolve()) and path.is_file():
-        return ImageRef(path=path, name=value)
-    if len(value) > 256 and "." not in value:
-        return _decoded(value)
-    if not path.is_relative_to(folder.resolve()):
-        raise BadRecordError(f"the image path leaves the data folder: {value[:100]}")
-    raise BadRecordError(f"the image file does not exist: {value[:100]}")
-
-
-def _decoded(text: str) -> ImageRef:
-    try:
-        return ImageRef(data=base64.b64decode(text, validate=True), name="base64 image")
-    except (binascii.Error, ValueError):
-        raise BadRecordError("the image is neither a file nor valid base64") from None
+def _says_anything(text: str) -> bool:
+    """Whether there is a character that is neither blank nor invisible: templates trim what is not."""
+    return any(not one.isspace() and unicodedata.category(one) not in ("Cc", "Cf") for one in text)
 
 
 def _corrections(record: Mapping[str, Any], chosen: str, rejected: str) -> dict[str, tuple[Span, ...]] | None:

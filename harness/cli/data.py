@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.cli.align import OnError
 from harness.cli.options import Json, app, emit
 
 if TYPE_CHECKING:
@@ -67,13 +68,59 @@ def get(names: Names = None, root: Root = None, as_json: Json = False) -> None:
 
 
 @data_app.command()
-def check(names: Names = None, root: Root = None, as_json: Json = False) -> None:
-    """Verify files by their checksums; name what is missing and how to get it. Exits with 1 if a named data set is not whole."""
+def check(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Names (see `harness data list`), or preference data: a .parquet, .jsonl, .json file, a folder."
+        ),
+    ] = None,
+    root: Root = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Count this model's tokens (its processor is loaded, no weights).")
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option("--max-length", min=16, help="The trainer's limit. Default: train.max_length's.")
+    ] = None,
+    format_name: Annotated[
+        str | None,
+        typer.Option("--format", help="rlaif-v, rlhf-v, sharegpt, trl, plain. Default: told by the columns."),
+    ] = None,
+    on_error: Annotated[
+        OnError, typer.Option("--on-error", help="As in align: with skip, bad records are no error.")
+    ] = OnError.fail,
+    allow_download: Annotated[
+        bool, typer.Option("--allow-download", help="Fetch images given by URL, once; align then finds them.")
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Look at a seeded sample of so many pairs.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Verify a data set's files, say how to get what is missing (exits with 1); report on preference data (2: align would stop)."""
+    from harness.cli import preferences
     from harness.datasets.catalogue import catalogue, with_needs
     from harness.datasets.catalogue import check as look
 
-    chosen = with_needs(names) if names else list(catalogue().values())
-    _show([(data, look(data, root)) for data in chosen], as_json, fail=bool(names))
+    sets, pairs = preferences.divided(names or [])
+    chosen = with_needs(sets) if sets or pairs else list(catalogue().values())
+    found = [(data, look(data, root)) for data in chosen]
+    pairs += [data.name for data, states in found if data.name in sets and preferences.is_ready(data.name, states)]
+    if not pairs:
+        _show(found, as_json, fail=bool(names))
+        return
+    asked = preferences.Asked(model, max_length, format_name, on_error.value, allow_download, limit, root)
+    reports = [preferences.report(name, asked) for name in pairs]
+    if as_json:
+        emit({"files": _rows(found), "preferences": reports})
+    else:
+        preferences.print_reports(reports)
+    if any(report["fatal"] for report in reports):
+        raise typer.Exit(2)
+    if any(row["state"] != "there" for row in _rows(found)):
+        if not as_json:
+            _show(found, as_json, fail=False)
+        raise typer.Exit(1)
 
 
 @data_app.command(name="import")
@@ -98,11 +145,7 @@ def _some(names: list[str] | None) -> list[str]:
 
 
 def _show(found: list[tuple[DataSet, list[Found]]], as_json: bool, *, fail: bool) -> None:
-    rows: list[dict[str, Any]] = [
-        {"data": data.name, "file": str(one.path), "state": one.state, "note": one.note}
-        for data, states in found
-        for one in states
-    ]
+    rows = _rows(found)
     if as_json:
         emit(rows)
     else:
@@ -111,3 +154,11 @@ def _show(found: list[tuple[DataSet, list[Found]]], as_json: bool, *, fail: bool
         print_files(rows)
     if fail and any(row["state"] != "there" for row in rows):
         raise typer.Exit(1)
+
+
+def _rows(found: list[tuple[DataSet, list[Found]]]) -> list[dict[str, Any]]:
+    return [
+        {"data": data.name, "file": str(one.path), "state": one.state, "note": one.note}
+        for data, states in found
+        for one in states
+    ]

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -24,7 +25,17 @@ class _PassingError(Exception):
     """A failure that may pass when it is tried again."""
 
 
-def fetch(url: str, target: Path, sha256: str | None = None, *, timeout_s: float = 30, pause_s: float = 1.0) -> str:
+def fetch(
+    url: str,
+    target: Path,
+    sha256: str | None = None,
+    *,
+    timeout_s: float = 30,
+    pause_s: float = 1.0,
+    attempts: int = _ATTEMPTS,
+    most_bytes: int | None = None,
+    bar: bool = True,
+) -> str:
     """Download a file; what a broken connection left is gone on with.
 
     Args:
@@ -33,6 +44,9 @@ def fetch(url: str, target: Path, sha256: str | None = None, *, timeout_s: float
         sha256: what it must be.
         timeout_s: without a byte for so long, the connection is given up and made anew.
         pause_s: before the second attempt; doubled for each one after.
+        attempts: how often it is tried.
+        most_bytes: a longer file is refused.
+        bar: show a bar.
 
     Returns:
         The file's SHA-256.
@@ -49,10 +63,10 @@ def fetch(url: str, target: Path, sha256: str | None = None, *, timeout_s: float
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.part")
     problem = ""
-    for attempt in range(_ATTEMPTS):
+    for attempt in range(attempts):
         resumed = part.exists() and part.stat().st_size > 0
         try:
-            _receive(url, part, timeout_s)
+            _receive(url, part, timeout_s, most_bytes, bar)
         except _PassingError as error:
             problem = str(error)
             time.sleep(pause_s * 2**attempt * random.uniform(0.5, 1.5))
@@ -73,7 +87,7 @@ def fetch(url: str, target: Path, sha256: str | None = None, *, timeout_s: float
                 remedy="look at it: a proxy's page, or a new version; the right file can be given with harness data import",
             )
     raise HarnessError(
-        f"the download failed {_ATTEMPTS} times; the last: {problem}",
+        f"the download failed {attempts} times; the last: {problem}",
         where=url,
         remedy="the same command goes on where it stopped; or harness data import FOLDER",
     )
@@ -84,7 +98,7 @@ def _about(part: Path) -> Path:
     return part.with_name(f"{part.name}.json")
 
 
-def _receive(url: str, part: Path, timeout_s: float) -> None:
+def _receive(url: str, part: Path, timeout_s: float, most_bytes: int | None, bar: bool) -> None:
     """Bring `part` to its full length.
 
     Raises:
@@ -114,7 +128,7 @@ def _receive(url: str, part: Path, timeout_s: float) -> None:
                     if answer.is_redirect:
                         place = _next(place, answer.headers.get("location", ""))
                         continue
-                    _write(url, answer, part, have)
+                    _write(url, answer, part, have, most_bytes, bar)
                     return
             raise HarnessError(f"more than {_REDIRECTS} redirects", where=url)
     except httpx2.HTTPError as error:
@@ -134,7 +148,7 @@ def _next(place: str, location: str) -> str:
     return target
 
 
-def _write(url: str, answer: Any, part: Path, have: int) -> None:
+def _write(url: str, answer: Any, part: Path, have: int, most_bytes: int | None, bar: bool) -> None:
     """Append an answer's bytes to the half file, or begin it anew."""
     status = answer.status_code
     if status == 416:  # there is nothing behind what we have, or what we have is longer than the file
@@ -153,13 +167,17 @@ def _write(url: str, answer: Any, part: Path, have: int) -> None:
     validator = answer.headers.get("etag") or answer.headers.get("last-modified")
     if validator and not str(validator).startswith("W/"):
         write_json(_about(part), {"url": url, "validator": validator})
-    with progress(Path(urlsplit(url).path).name, wanted) as advance, part.open("ab" if have else "wb") as stream:
+    shown = progress(Path(urlsplit(url).path).name, wanted) if bar else nullcontext(lambda n: None)
+    with shown as advance, part.open("ab" if have else "wb") as stream:
         advance(have)
         for (
             block
         ) in answer.iter_raw():  # as it comes: what a larger block would wait for is lost when the connection breaks
             stream.write(block)
             have += len(block)
+            if most_bytes is not None and have > most_bytes:
+                part.unlink()
+                raise HarnessError(f"the file has more than {most_bytes} bytes", where=url)
             advance(len(block))
         stream.flush()
         os.fsync(stream.fileno())

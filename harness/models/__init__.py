@@ -4,13 +4,16 @@ Nothing here imports torch until a model is loaded.
 """
 
 from harness.models.aliases import ModelRef, aliases, resolve
+from harness.models.chat import AnswerEncoder, PromptLengths
 from harness.models.checkpoints import CheckpointInfo, fingerprint, inspect
 from harness.models.export import export_adapter, export_full
 from harness.models.processors import load_model, load_processor, prompt_text, quiet_transformers, template_hash
 
 __all__ = [
+    "AnswerEncoder",
     "CheckpointInfo",
     "ModelRef",
+    "PromptLengths",
     "aliases",
     "export_adapter",
     "export_full",

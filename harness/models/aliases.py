@@ -15,6 +15,12 @@ _HUB = {
     "llava-v1.6-7b": "llava-hf/llava-v1.6-vicuna-7b-hf",
     "llava-v1.6-13b": "llava-hf/llava-v1.6-vicuna-13b-hf",
     "llava-v1.6-mistral-7b": "llava-hf/llava-v1.6-mistral-7b-hf",
+    "qwen2.5-vl-3b": "Qwen/Qwen2.5-VL-3B-Instruct",
+    "qwen2.5-vl-7b": "Qwen/Qwen2.5-VL-7B-Instruct",
+    "smolvlm-256m": "HuggingFaceTB/SmolVLM-256M-Instruct",
+    "smolvlm-500m": "HuggingFaceTB/SmolVLM-500M-Instruct",
+    "smolvlm-2b": "HuggingFaceTB/SmolVLM-Instruct",
+    "smolvlm2-2.2b": "HuggingFaceTB/SmolVLM2-2.2B-Instruct",
 }
 
 

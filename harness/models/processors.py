@@ -29,7 +29,7 @@ def load_processor(location: str | Path) -> Any:
     from transformers import AutoProcessor
 
     try:
-        processor = AutoProcessor.from_pretrained(location)
+        processor = AutoProcessor.from_pretrained(location, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise BadInputError(
             f"no processor could be loaded: {_first_line(error)}",
@@ -66,7 +66,7 @@ def load_model(location: str | Path, dtype: str = "auto", device: str | None = N
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         model = AutoModelForImageTextToText.from_pretrained(
-            location, dtype=dtype if dtype == "auto" else getattr(torch, dtype)
+            location, dtype=dtype if dtype == "auto" else getattr(torch, dtype), trust_remote_code=False
         )
     except OSError as error:
         if Path(location).is_dir():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from PIL import Image
 
 from aligners.data import read_preferences
 from harness.errors import BadInputError, HarnessError
+from tests.tiny import decompression_bomb
 
 
 def png(seed: int = 0) -> bytes:
@@ -106,7 +108,21 @@ BAD = {
     "empty chosen": (GOOD | {"chosen": "  "}, "'chosen' is empty"),
     "identical": (GOOD | {"rejected": "a "}, "identical"),
     "wrong type": (GOOD | {"rejected": 3}, "not text"),
-    "stray token": (GOOD | {"prompt": "<image> p"}, "stray"),
+    "stray token": (GOOD | {"prompt": "p <image> q"}, "the prompt holds a stray '<image>'"),
+    "two placeholders": (GOOD | {"prompt": "<image><image> p"}, "stray"),
+    "placeholder in a response": (GOOD | {"chosen": "<image> a"}, "'chosen' holds a stray '<image>'"),
+    "another family's token": (GOOD | {"prompt": "<|image_pad|> p"}, r"stray '<\|image_pad\|>'"),
+    "nothing but a placeholder": (GOOD | {"prompt": " <image> "}, "'prompt' is empty but for the image"),
+    "an invisible response": (GOOD | {"rejected": "\u200b\u2060 \n"}, "'rejected' is empty"),
+    "half a character": (GOOD | {"chosen": "a\ud83d"}, r"half of a character \(position 1\)"),
+    "no prompt": ({"image": "x.png", "chosen": "a", "rejected": "b"}, "there is no 'prompt'"),
+    "image of a wrong type": (GOOD | {"image": 7}, "the image is int, not a path"),
+    "two images": (GOOD | {"image": ["x.png", "x.png"]}, "the record has 2 images"),
+    "another scheme": (GOOD | {"image": "file:///etc/passwd"}, "URL of a kind that is not fetched"),
+    "absolute path": (GOOD | {"image": "/etc/passwd"}, "leaves the data folder: /etc/passwd"),
+    "link to outside": (GOOD | {"image": "link.png"}, "leaves the data folder"),
+    "NUL in a path": (GOOD | {"image": "x\0.png"}, "does not exist"),
+    "bomb": (GOOD | {"image": "bomb.png"}, "more than 178956970 pixels"),
     "broken line": ('{"image": "x.png", ', "not valid JSON"),
     "not an object": ("[1]", "not a JSON object"),
     "span outside": (GOOD | {"chosen_spans": [[0, 9]]}, "outside"),
@@ -121,14 +137,17 @@ def test_a_bad_record_is_named_and_fatal_or_listed(name: str, tmp_path: Path) ->
     folder.mkdir()
     (folder / "x.png").write_bytes(png())
     (tmp_path / "x.png").write_bytes(png())
-    (folder / "broken.png").write_bytes(png()[:40])
+    (folder / "broken.png").write_bytes(png()[:90])
+    (folder / "link.png").symlink_to(tmp_path / "x.png")
+    if name == "bomb":
+        decompression_bomb(folder / "bomb.png")
     path = jsonl(folder / "d.jsonl", [GOOD, bad, GOOD])
     with pytest.raises(BadInputError, match=reason) as error:
         read_preferences(path)
     assert error.value.where == f"{path}:2"
     found = read_preferences(path, on_error="skip")
     assert len(found.examples) == 2
-    assert [(one.where, reason in one.reason) for one in found.dropped] == [(f"{path}:2", True)]
+    assert [(one.where, bool(re.search(reason, one.reason))) for one in found.dropped] == [(f"{path}:2", True)]
 
 
 def test_an_id_that_occurs_twice_is_an_error(tmp_path: Path) -> None:

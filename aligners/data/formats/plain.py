@@ -1,0 +1,29 @@
+"""The plain form: one record a pair, in words that need no explanation."""
+
+from __future__ import annotations
+
+from aligners.data.formats.base import Format, Record, Said, is_text
+
+
+class Plain(Format):
+    """`image` (a path relative to the file, base64 or a data URL), `prompt`, `chosen`, `rejected`; optional `id`, `rejected_image`."""
+
+    name, title = "plain", "plain records"
+    needs = "image, prompt, chosen, rejected"
+
+    def recognises(self, sample: Record) -> bool:
+        """See `Format`."""
+        return "image" in sample and is_text(sample, "prompt", "chosen", "rejected")
+
+    def said(self, record: Record) -> Said:
+        """See `Format`."""
+        return Said(
+            record.get("prompt"),
+            record.get("chosen"),
+            record.get("rejected"),
+            image=record.get("image"),
+            rejected_image=record.get("rejected_image"),
+            id=record.get("id"),
+            number=record.get("idx"),
+            source=str(record.get("source") or ""),
+        )

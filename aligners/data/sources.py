@@ -1,0 +1,109 @@
+"""What a user may name as preference data, and the files it stands for."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import BadInputError, HarnessError
+from harness.progress import console
+
+KNOWN = {
+    "rlaif-v": ("openbmb/RLAIF-V-Dataset", "about 83,000 pairs, some 12 GB"),
+    "rlhf-v": ("openbmb/RLHF-V-Dataset", "about 5,700 pairs, some 300 MB"),
+}
+"""Names of public data sets on the hub, and what is said before they are downloaded."""
+SUFFIXES = (".parquet", ".jsonl", ".json")
+_SPLIT = re.compile(r"(?:^|[-_./])(train|training|test|validation|valid|val|dev|eval)(?:[-_./]|$)")
+_TRAIN = ("train", "training")
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of a source. `root` is the folder that image paths are relative to and must stay in."""
+
+    root: Path
+    files: list[Path]
+
+
+def find_files(source: str) -> Files:
+    """The files that a name, a file or a folder stands for.
+
+    Of a folder that is split by file names (`train-00000-of-00008.parquet`, `test-...`) only the training part is taken, and
+    that is said.
+
+    Raises:
+        BadInputError: there is nothing there.
+        HarnessError: a public data set cannot be downloaded.
+    """
+    if source in KNOWN:
+        return find_files(_download(source))
+    path = Path(source)
+    if path.is_dir():
+        return Files(path, _of_folder(path))
+    if not path.is_file():
+        raise BadInputError(
+            "there is no such preference data",
+            where=source,
+            remedy=f"name a {_or(SUFFIXES)} file, a folder of them, or one of: {', '.join(KNOWN)}",
+        )
+    if path.suffix not in SUFFIXES:
+        raise BadInputError(f"preference data is {_or(SUFFIXES)}, not '{path.suffix}'", where=source)
+    return Files(path.parent, [path])
+
+
+def _of_folder(folder: Path) -> list[Path]:
+    for suffix in SUFFIXES:
+        found = sorted(path for path in folder.rglob(f"*{suffix}") if suffix != ".json" or _is_array(path))
+        if found:
+            return _training_part(folder, found)
+    raise BadInputError(f"the folder holds no {_or(SUFFIXES)} files", where=str(folder))
+
+
+def _is_array(path: Path) -> bool:
+    """Whether a JSON file may hold records: folders of data have manifests and descriptions beside them, which are objects."""
+    with path.open("rb") as stream:
+        return stream.read(64).lstrip().startswith(b"[")
+
+
+def _training_part(folder: Path, files: list[Path]) -> list[Path]:
+    splits: dict[str, list[Path]] = {}
+    for file in files:
+        name = _SPLIT.search(str(file.relative_to(folder).with_suffix("")))
+        splits.setdefault(name.group(1) if name else "", []).append(file)
+    train = [file for name in _TRAIN for file in splits.get(name, [])]
+    others = sorted(set(splits) - {*_TRAIN, ""})
+    if not train or not others:
+        return files
+    left = sum(len(splits[name]) for name in others)
+    console.print(
+        f"{folder.name}: the split train is taken, files of {', '.join(others)} ({left} in all) are left alone"
+    )
+    return sorted(train + splits.get("", []))
+
+
+def _or(words: tuple[str, ...]) -> str:
+    return f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def _download(name: str) -> str:
+    """The folder of a public data set, from the hub's local cache or the hub."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    repository, size = KNOWN[name]
+    options: dict[str, Any] = {"repo_id": repository, "repo_type": "dataset", "allow_patterns": ["*.parquet"]}
+    try:
+        return str(snapshot_download(**options, local_files_only=True))
+    except LocalEntryNotFoundError:
+        console.print(f"preference data {name}: downloading {repository} ({size}) from the hub")
+        try:
+            return str(snapshot_download(**options))
+        except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+            raise HarnessError(
+                f"the data set {repository} could not be downloaded: {str(error).splitlines()[0][:200]}",
+                where=name,
+                remedy="check the network, or give a folder that holds its Parquet files: --data DIR",
+            ) from error

@@ -1,0 +1,178 @@
+"""`harness data check` for preference data: which arguments are such, the report, and what is printed of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from harness.datasets.catalogue import Found, catalogue
+
+_BLOCKS = " ▁▂▃▄▅▆▇█"
+_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The command's options."""
+
+    model: str | None
+    max_length: int | None
+    format_name: str | None
+    on_error: Literal["fail", "skip"]
+    allow_download: bool
+    limit: int | None
+    root: Path | None
+
+
+def divided(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names of data sets, and preference data. A name of the catalogue is that, whatever lies in the current folder.
+
+    Raises:
+        UnknownNameError: neither.
+    """
+    from aligners.data.formats import FORMATS
+    from aligners.data.sources import SUFFIXES
+    from harness.datasets.catalogue import find
+    from harness.worlds import find_world
+
+    sets, pairs = [], []
+    for name in names:
+        path = Path(name)
+        known = name in catalogue()
+        if not known and (
+            path.exists()
+            or path.suffix in SUFFIXES
+            or len(path.parts) > 1
+            or name.partition(":")[0] in FORMATS
+            or find_world(name)
+        ):
+            pairs.append(name)
+        else:
+            sets.append(find(name).name)
+    return sets, pairs
+
+
+def is_ready(name: str, states: Sequence[Found]) -> bool:
+    """Whether a data set of the catalogue is preference data that is here."""
+    from aligners.data import KNOWN
+
+    return name in KNOWN and all(one.state == "there" for one in states)
+
+
+def report(name: str, asked: Asked) -> dict[str, Any]:
+    """The report on one source. See `aligners.data.check.check_preferences`."""
+    from aligners.data.check import CheckRequest, check_preferences
+    from harness.config import TrainSettings
+    from harness.models import load_processor, resolve
+    from harness.overlap import evaluation_sets
+    from harness.paths import cache_folder
+    from harness.worlds import find_world
+
+    world = find_world(name)
+    return check_preferences(
+        CheckRequest(
+            source=str(world.preferences()) if world else name,
+            processor=load_processor(resolve(asked.model).locate()) if asked.model else None,
+            max_length=asked.max_length or TrainSettings().max_length,
+            on_error=asked.on_error,
+            cache=cache_folder(),
+            format_name=asked.format_name,
+            allow_download=asked.allow_download,
+            limit=asked.limit,
+            evaluation=evaluation_sets(asked.root or cache_folder() / "benchmarks"),
+        )
+    ) | {"model": asked.model}
+
+
+def print_reports(reports: Sequence[dict[str, Any]]) -> None:
+    """What a person needs of them; `--json` has all."""
+    console = Console()
+    for one in reports:
+        console.print(f"[bold]{escape(one['source'])}[/bold]  format {', '.join(one['formats'])}", highlight=False)
+        console.print(_counts(one))
+        if one["tokens"]:
+            _print_tokens(console, one)
+        _print_overlap(console, one["overlap"])
+        _print_bad(console, one["bad"])
+        for warning in one["warnings"]:
+            console.print(f"[yellow]note:[/yellow] {escape(warning)}", highlight=False)
+        for fatal in one["fatal"]:
+            console.print(f"[red]align would stop:[/red] {escape(fatal)}", highlight=False)
+        if not one["fatal"]:
+            console.print("[green]nothing here would stop align[/green]")
+
+
+def _counts(one: dict[str, Any]) -> Table:
+    images, duplicates, words = one["images"], one["duplicates"], one["words"]
+    edges = images["longest_edge"]
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column()
+    rows = {
+        "records": f"{one['records']:,}, of which {one['usable']:,} can be used",
+        "images": f"{images['distinct']:,} different, longest edge {edges['min']} to {edges['max']} px (median {edges['median']})"
+        + (
+            f"; {images['with_rejected_image']:,} records bring a rejected image"
+            if images["with_rejected_image"]
+            else ""
+        ),
+        "decoding": "; ".join(f"{count:,} {name}" for name, count in images["treated"].items()),
+        "repeated": f"{duplicates['same_record']:,} whole records; {duplicates['same_image_and_prompt']:,} share image and prompt "
+        f"with another; {duplicates['contradicting']:,} contradict another",
+        "words": f"chosen {words['chosen']}, rejected {words['rejected']} on average ({words['ratio']:.2f} times); "
+        f"chosen is longer in {100 * words['chosen_longer']:.0f} %, shorter in {100 * words['rejected_longer']:.0f} %",
+        "taken from": ", ".join(f"{name} {count:,}" for name, count in list(one["sources"].items())[:_SHOWN]),
+    }
+    for name, value in rows.items():
+        if value:
+            table.add_row(name, escape(value))
+    return table
+
+
+def _print_tokens(console: Console, one: dict[str, Any]) -> None:
+    tokens = one["tokens"]
+    table = Table(title=escape(f"tokens of {one['model']}"), title_justify="left")
+    first = next(iter(tokens["lengths"].values()))
+    for heading in ("", *first):
+        table.add_column(heading, justify="right" if heading else "left")
+    for name, values in tokens["lengths"].items():
+        table.add_row(name, *(f"{value:,}" for value in values.values()))
+    console.print(table)
+    bars = tokens["histogram"]
+    most = max(bar["count"] for bar in bars)
+    drawn = "".join(_BLOCKS[-(-bar["count"] * 8 // most)] for bar in bars)
+    console.print(
+        f"all with the longer answer: {bars[0]['from']:,} [bold]{drawn}[/bold] {bars[-1]['to']:,} "
+        f"(limit {tokens['max_length']:,})",
+        highlight=False,
+    )
+    for title, key in (("no room for an answer", "over_long_records"), ("answer is cut", "cut_answer_records")):
+        for row in tokens[key][:_SHOWN]:
+            console.print(f"  {title}: {escape(row['where'])} ({row['id']}), {row['tokens']:,} tokens", highlight=False)
+
+
+def _print_overlap(console: Console, rows: Sequence[dict[str, Any]]) -> None:
+    known = [row for row in rows if not row["missing"]]
+    if known:
+        table = Table(title="images that evaluation sets ask about", title_justify="left")
+        for heading in ("suite", "its images", "also here", "by COCO number", "by content", "by look", "for example"):
+            table.add_column(heading, justify="left" if heading in ("suite", "for example") else "right")
+        for row in known:
+            counts = ("images_of_the_suite", "shared", "by_coco_number", "by_content", "by_look")
+            table.add_row(row["suite"], *(f"{row[key]:,}" for key in counts), escape(", ".join(row["examples"][:2])))
+        console.print(table)
+    if missing := [row["suite"] for row in rows if row["missing"]]:
+        console.print(f"[dim]not compared, since they are not here: {', '.join(missing)}[/dim]", highlight=False)
+
+
+def _print_bad(console: Console, bad: Sequence[dict[str, str]]) -> None:
+    for row in bad[:_SHOWN]:
+        console.print(f"  [red]{escape(row['where'])}[/red]: {escape(row['reason'])}", soft_wrap=True, highlight=False)
+    if len(bad) > _SHOWN:
+        console.print(f"  ... and {len(bad) - _SHOWN:,} more; --json lists all")

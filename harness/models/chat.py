@@ -1,0 +1,85 @@
+"""Token ids of answers as the family's chat template writes them, and of prompts by their image's size.
+
+An answer's ids depend on what stands before it. SmolVLM's template, for one, writes a blank between "Assistant:" and the answer, and the
+model answers with it; a byte-level tokenizer then has another first token for the answer than for the answer alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.errors import BadInputError
+from harness.models.processors import prompt_text
+
+_PROBE, _ANSWER = "probe", "harness-probe"
+
+
+class AnswerEncoder:
+    """Encodes answers behind a prompt, as the model is to say them; the end token is not added."""
+
+    def __init__(self, processor: Any) -> None:
+        """Find what the template writes between prompt and answer.
+
+        Raises:
+            BadInputError: it writes a conversation that does not begin with its own prompt, or changes the answer.
+        """
+        self._tokenizer = processor.tokenizer
+        before = prompt_text(processor, _PROBE)
+        turns = [
+            {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": _PROBE}]},
+            {"role": "assistant", "content": [{"type": "text", "text": _ANSWER}]},
+        ]
+        whole: str = processor.apply_chat_template(turns, tokenize=False)
+        if not whole.startswith(before) or _ANSWER not in whole[len(before) :]:
+            raise BadInputError(
+                "the chat template writes an answered question in another way than a question that waits for its answer",
+                where=type(processor).__name__,
+                remedy="use the checkpoint's own chat_template.jinja",
+            )
+        self.separator = whole[len(before) : whole.index(_ANSWER, len(before))]
+        """What stands between prompt and answer: nothing, or a blank."""
+        self._before = before + self.separator
+        self._length = len(self._ids(before))
+
+    def encode(self, answer: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Token ids of an answer, and the characters of it that each stands for ([start, end); a blank before it is nobody's)."""
+        ids, offsets = self._without_end(self._tokenizer(self._before + answer, return_offsets_mapping=True))
+        shift = len(self._before)
+        spans = [(max(0, start - shift), max(0, end - shift)) for start, end in offsets[self._length :]]
+        return ids[self._length :], spans
+
+    def _ids(self, text: str) -> list[int]:
+        return self._without_end(self._tokenizer(text, return_offsets_mapping=True))[0]
+
+    def _without_end(self, found: Any) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids and offsets without the end token that some tokenizers put behind every text."""
+        ids, offsets = list(found["input_ids"]), list(found["offset_mapping"])
+        added = bool(ids) and ids[-1] == self._tokenizer.eos_token_id and offsets[-1][0] == offsets[-1][1]
+        return (ids[:-1], offsets[:-1]) if added else (ids, offsets)
+
+
+class PromptLengths:
+    """How many tokens a prompt takes with its image expanded: that depends on the image's size alone, not on its content."""
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+        self._bare = len(self._ids(_PROBE))
+        self._expanded: dict[tuple[int, int], int] = {}
+
+    def length(self, prompt: str, size: tuple[int, int]) -> int:
+        """Tokens of image and prompt in the chat template; `size` is (width, height) of the upright image."""
+        return len(self._ids(prompt)) + self.image_tokens(size)
+
+    def image_tokens(self, size: tuple[int, int]) -> int:
+        """Tokens that an image of this size adds to the one that stands for it in the template."""
+        if size not in self._expanded:
+            from PIL import Image
+
+            blank = Image.new("RGB", size)
+            found = self._processor(text=prompt_text(self._processor, _PROBE), images=blank)["input_ids"]
+            ids = found if isinstance(found[0], int) else found[0]
+            self._expanded[size] = len(ids) - self._bare
+        return self._expanded[size]
+
+    def _ids(self, prompt: str) -> list[int]:
+        return list(self._processor.tokenizer(prompt_text(self._processor, prompt))["input_ids"])
