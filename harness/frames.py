@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import BadInputError
-from harness.files import read_json, read_jsonl
 from harness.runs.folders import Run, find_run, list_runs
+from harness.runs.scored import read_rows, scored
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,8 +50,8 @@ def load_runs(runs: Sequence[str | Path] | None = None, results: str | Path = "r
     items: list[dict[str, Any]] = []
     evidence: list[dict[str, Any]] = []
     for run in chosen:
-        for path in sorted(run.path.glob("evals/*/scores*.json")):
-            record = read_json(path, "scores")
+        for one in scored(run):
+            record = one.record
             key = {"run": run.name, "suite": record["suite"], "data": record["data"], "variant": record["variant"]}
             about = {name: record[name] for name in ("method", "model", "n", "of", "unscored")}
             judge = (record["judge"] or {}).get("model") or (record["judge"] or {}).get("judge")
@@ -59,8 +59,7 @@ def load_runs(runs: Sequence[str | Path] | None = None, results: str | Path = "r
                 low, high = metric["ci"] or (None, None)
                 own = {"metric": name, "value": metric["value"], "ci_low": low, "ci_high": high}
                 metrics.append(key | about | own | {"higher_is_better": metric["higher_is_better"], "judge": judge})
-            rows = path.with_name(path.name.replace("scores", "items", 1) + "l")
-            for row in read_jsonl(rows, "items") if rows.exists() else ():
+            for row in read_rows(one.items, unscored=True).values() if one.items.exists() else ():
                 plain = {name: row[name] for name in ("item", "group", "prompt", "text", "unscored")}
                 items.append(key | plain | row["counts"])
                 for piece in row["evidence"]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import csv
 import io
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInputError
-from harness.files import read_json
-from harness.matched import matched, read_items
+from harness.matched import matched
 from harness.runs.folders import Run, list_runs
+from harness.runs.scored import read_rows, scored, suite_place
 
 ARROW = {True: "↑", False: "↓", None: ""}
 BEST = "*"
@@ -80,16 +80,15 @@ def collect(results: Path, runs: Sequence[Run] | None = None) -> list[Board]:
     """
     grouped: dict[tuple[str, str], dict[str, Row]] = defaultdict(dict)
     described: dict[tuple[str, str], dict[tuple[str, str], dict[str, Path]]] = defaultdict(lambda: defaultdict(dict))
-    records: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    records: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
     for run in list_runs(results) if runs is None else runs:
-        for path in sorted(run.path.glob("evals/*/scores*.json")):
-            record = read_json(path, "scores")
+        for one in scored(run):
+            record = one.record
             key = (record["model"], record["data"])
             records[key].append(record)
             row = grouped[key].setdefault(run.name, Row(run.name, record["method"], record["model"]))
             if record["metrics"].keys() >= _DESCRIBED:
-                items = path.with_name(path.name.replace("scores", "items", 1).replace(".json", ".jsonl"))
-                described[key][record["suite"], record["variant"]][run.name] = items
+                described[key][record["suite"], record["variant"]][run.name] = one.items
             for name, metric in record["metrics"].items():
                 if metric["headline"]:
                     column = Column(
@@ -116,7 +115,7 @@ def _add_matched(rows: dict[str, Row], suite: str, variant: str, paths: dict[str
     """Put CHAIRs at matched length into the rows; the mean number of words, None where nothing can be matched."""
     if len(paths) < 2 or not all(path.exists() for path in paths.values()):
         return None
-    found = matched({name: read_items(path) for name, path in paths.items()})
+    found = matched({name: read_rows(path) for name, path in paths.items()})
     column = Column(suite, variant, "chair_s_matched", "CHAIRs matched", False, "%")
     for name, metrics in found.items():
         metric = metrics["chair_s_matched"]
@@ -124,11 +123,10 @@ def _add_matched(rows: dict[str, Row], suite: str, variant: str, paths: dict[str
     return next((float(metrics["chair_s_matched"]["words"]) for metrics in found.values()), None)
 
 
-def _board(model: str, data: str, rows: list[Row], records: list[dict[str, Any]], words: Sequence[float]) -> Board:
+def _board(model: str, data: str, rows: list[Row], records: list[Mapping[str, Any]], words: Sequence[float]) -> Board:
     columns = list(dict.fromkeys(column for row in rows for column in row.values))
-    order = {suite: place for place, suite in enumerate(("halbench", "amber", "pope", "mmhal"))}
     # Beside the plain figure stands the one at matched length.
-    columns.sort(key=lambda column: (order.get(column.suite, 99), column.metric not in _CHAIR))
+    columns.sort(key=lambda column: (suite_place(column.suite), column.metric not in _CHAIR))
     rows.sort(key=lambda row: row.method != "base")
     caption = _caption(records)
     if words:
@@ -139,7 +137,7 @@ def _board(model: str, data: str, rows: list[Row], records: list[dict[str, Any]]
     return Board(model, data, rows, columns, caption)
 
 
-def _caption(records: list[dict[str, Any]]) -> str:
+def _caption(records: list[Mapping[str, Any]]) -> str:
     """n by suite, backend, judge, extraction: what a reader needs to know whether two tables can be compared."""
 
     def several(values: list[str]) -> str:

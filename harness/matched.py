@@ -9,12 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from harness.files import read_jsonl
 from harness.stats import Counts, intervals
 from harness.types import SampleScore
 
@@ -22,11 +20,6 @@ _WORD = re.compile(r"\S+")
 _UNKNOWN = 0.02
 Rows = Mapping[str, Mapping[str, Any]]
 """Item id -> its row of an item file."""
-
-
-def read_items(path: Path) -> dict[str, dict[str, Any]]:
-    """The rows of an item file that were scored, by item."""
-    return {row["item"]: row for row in read_jsonl(path, "items") if row.get("unscored") is None}
 
 
 def matched(checkpoints: Mapping[str, Rows]) -> dict[str, dict[str, dict[str, Any]]]:

@@ -15,10 +15,11 @@ from typing import Any
 from harness import registry
 from harness.config import parse
 from harness.errors import BadInputError, HarnessError
-from harness.files import read_json, read_jsonl
+from harness.files import read_jsonl
 from harness.progress import progress
 from harness.runs.evaluate import data_root
 from harness.runs.folders import Run
+from harness.runs.scored import Row, read_rows, scored, suite_place, verdict
 from harness.types import ImageRef
 
 THUMBNAIL = 224
@@ -38,7 +39,7 @@ class Suite:
     name: str
     data: str
     variant: str
-    rows: dict[str, dict[str, Mapping[str, Any]]] = field(default_factory=dict)
+    rows: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     pictures: dict[str, ImageRef] = field(default_factory=dict)
     truth: dict[str, str] = field(default_factory=dict)
     note: str = ""
@@ -50,24 +51,18 @@ def gather(runs: Sequence[Run]) -> tuple[list[Suite], list[str]]:
     sources: dict[tuple[str, str, str], Mapping[str, Any]] = {}
     left_out = []
     for run in runs:
-        scored = sorted(run.path.glob("evals/*/scores*.json"))
-        if not scored:
+        found = list(scored(run))
+        if not found:
             left_out.append(f"{run.name}: nothing was scored")
-        for path in scored:
-            record = read_json(path, "scores")
-            items = path.with_name(path.name.replace("scores", "items", 1) + "l")
-            if not items.exists():
-                left_out.append(f"{run.name}: {items.name} is missing, so {record['suite']} has no samples")
+        for one in found:
+            if not one.items.exists():
+                left_out.append(f"{run.name}: {one.items.name} is missing, so {one.record['suite']} has no samples")
                 continue
-            key = (record["suite"], record["data"], record["variant"])
-            suites.setdefault(key, Suite(*key)).rows[run.name] = {
-                row["item"]: row for row in read_jsonl(items, "items")
-            }
-            sources[key] = record
+            suites.setdefault(one.key, Suite(*one.key)).rows[run.name] = read_rows(one.items, unscored=True)
+            sources[one.key] = one.record
     for key, suite in suites.items():
         suite.note = _look_up(suite, sources[key])
-    order = {name: place for place, name in enumerate(("halbench", "chair", "amber", "mmhal", "pope"))}
-    return sorted(suites.values(), key=lambda suite: order.get(suite.name, len(order))), left_out
+    return sorted(suites.values(), key=lambda suite: suite_place(suite.name)), left_out
 
 
 def _look_up(suite: Suite, record: Mapping[str, Any]) -> str:
@@ -98,23 +93,6 @@ def _truth(reference: Mapping[str, Any]) -> str:
         if key in reference:
             return str(reference[key])
     return ""
-
-
-def right(row: Mapping[str, Any]) -> bool | None:
-    """Whether a yes/no answer is right; None where the item is no yes/no question."""
-    details = row["details"]
-    return details["said"] == details["label"] if {"said", "label"} <= details.keys() else None
-
-
-def verdict(row: Mapping[str, Any]) -> str:
-    """One word for an answer: hallucinated, clean, or unjudged."""
-    if row.get("unscored") is not None:
-        return "unjudged"
-    if (answer := right(row)) is not None:
-        return "clean" if answer else "hallucinated"
-    if (rating := row["details"].get("rating")) is not None:
-        return "hallucinated" if rating < 3 else "clean"
-    return "hallucinated" if any(piece["verdict"] == "hallucinated" for piece in row["evidence"]) else "clean"
 
 
 def samples(suites: Sequence[Suite], most: int, seed: int = 0) -> tuple[list[dict[str, Any]], dict[str, str], int]:
@@ -175,7 +153,7 @@ def _sample(suite: Suite, item: str, pictures: dict[str, str], names: dict[str, 
     }
 
 
-def _marks(row: Mapping[str, Any]) -> list[list[Any]]:
+def _marks(row: Row) -> list[list[Any]]:
     """[start, end, verdict, label] of every mention. One whose place was not kept is looked for by its word, from the left."""
     text, marks = row["text"].lower(), []
     after: Counter[str] = Counter()

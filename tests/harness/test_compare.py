@@ -14,9 +14,10 @@ from harness.compare import compare
 from harness.errors import BadInputError
 from harness.files import write_json, write_jsonl
 from harness.leaderboard import as_latex, collect
-from harness.matched import matched, read_items
+from harness.matched import matched
 from harness.runs.folders import open_run
 from harness.runs.score import item_rows, score_suite, write_scores
+from harness.runs.scored import read_rows
 from harness.types import ImageRef, Item, Response
 
 NAMES = ("dog", "cat", "horse")
@@ -105,7 +106,7 @@ def test_matched_length(results: Path) -> None:
         name: results / name / "evals" / "halbench@pictures" / "items-spacy.jsonl"
         for name in ("honest", "inventive", "wordy")
     }
-    rows = {name: read_items(path) for name, path in paths.items()}
+    rows = {name: read_rows(path) for name, path in paths.items()}
     found = matched(rows)
     # Cut to two words, nobody invents anything; the wordy run against the inventive one alone is cut to two or five.
     assert {metrics["chair_s_matched"]["value"] for metrics in found.values()} == {0.0}
