@@ -95,16 +95,20 @@ def compare(runs: Sequence[Run], suites: Sequence[str] | None = None) -> tuple[l
         raise BadInputError("a comparison takes two runs or more")
     if len({run.name for run in runs}) < len(runs):
         raise BadInputError("a run stands twice in the comparison")
-    found = {
-        run.name: {
-            one.key: Compared(one, read_rows(one.items))
-            for one in scored(run)
-            if one.items.exists() and (not suites or one.record["suite"] in suites)
-        }
-        for run in runs
-    }
-    keys = list(dict.fromkeys(key for one in found.values() for key in one))
+    found: dict[str, dict[tuple[str, str, str], Compared]] = {}
     comparisons, reasons = [], []
+    for run in runs:
+        usable, unusable = scored(run)
+        reasons += unusable
+        found[run.name] = {}
+        for one in usable:
+            if suites and one.record["suite"] not in suites:
+                continue
+            if one.items.exists():
+                found[run.name][one.key] = Compared(one, read_rows(one.items))
+            else:
+                reasons.append(f"{run.name}: {one.items.name} is missing, so {one.label} cannot be compared")
+    keys = list(dict.fromkeys(key for one in found.values() for key in one))
     for key in keys:
         label = next(one[key].scored.label for one in found.values() if key in one)
         absent = [name for name, one in found.items() if key not in one]

@@ -25,11 +25,13 @@ class Frames:
         items: one row a run, suite and item: run, suite, data, variant, item, group (the image), prompt, text, unscored, and a column
             for every count.
         evidence: one row a piece of evidence: run, suite, data, variant, item, text, label, verdict, start, end.
+        left_out: in words, what could not be read and why.
     """
 
     metrics: pd.DataFrame
     items: pd.DataFrame
     evidence: pd.DataFrame
+    left_out: tuple[str, ...] = ()
 
 
 def load_runs(runs: Sequence[str | Path] | None = None, results: str | Path = "results") -> Frames:
@@ -46,11 +48,14 @@ def load_runs(runs: Sequence[str | Path] | None = None, results: str | Path = "r
 
     root = Path(results)
     chosen: list[Run] = [find_run(str(name), root) for name in runs] if runs is not None else list_runs(root)
+    left_out: list[str] = []
     metrics: list[dict[str, Any]] = []
     items: list[dict[str, Any]] = []
     evidence: list[dict[str, Any]] = []
     for run in chosen:
-        for one in scored(run):
+        usable, unusable = scored(run)
+        left_out += unusable
+        for one in usable:
             record = one.record
             key = {"run": run.name, "suite": record["suite"], "data": record["data"], "variant": record["variant"]}
             about = {name: record[name] for name in ("method", "model", "n", "of", "unscored")}
@@ -68,4 +73,4 @@ def load_runs(runs: Sequence[str | Path] | None = None, results: str | Path = "r
                     evidence.append(key | {"item": row["item"]} | words | {"start": start, "end": end})
     if not metrics:
         raise BadInputError("nothing was scored yet", where=str(root), remedy="harness eval --suite halbench,amber")
-    return Frames(pd.DataFrame(metrics), pd.DataFrame(items), pd.DataFrame(evidence))
+    return Frames(pd.DataFrame(metrics), pd.DataFrame(items), pd.DataFrame(evidence), tuple(left_out))

@@ -36,7 +36,7 @@ ALLOWED = {
     "harness.report": {"harness.leaderboard", "harness.runs", "harness.stats"},
     "harness.leaderboard": {"harness.matched", "harness.runs", "harness.stats"},
     "harness.pocket": {"harness.models", "harness.judging"},
-    "harness.quickstart": {"harness.runs", "harness.leaderboard", "harness.models", "harness.serving", "harness.stats"},
+    "harness.quickstart": {"harness.runs", "harness.leaderboard", "harness.models", "harness.serving"},
     "aligners": {"harness.models", "harness.judging"},
     "benchmarks": {"harness.datasets", "harness.models", "harness.judging"},
 }

@@ -51,9 +51,8 @@ def gather(runs: Sequence[Run]) -> tuple[list[Suite], list[str]]:
     sources: dict[tuple[str, str, str], Mapping[str, Any]] = {}
     left_out = []
     for run in runs:
-        found = list(scored(run))
-        if not found:
-            left_out.append(f"{run.name}: nothing was scored")
+        found, unusable = scored(run)
+        left_out += unusable
         for one in found:
             if not one.items.exists():
                 left_out.append(f"{run.name}: {one.items.name} is missing, so {one.record['suite']} has no samples")

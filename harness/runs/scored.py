@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import harness
+from harness.errors import BadInputError
 from harness.files import read_json, read_jsonl
 from harness.judging.agreement import HALLUCINATED_BELOW
 from harness.runs.folders import Run
@@ -17,6 +19,22 @@ Row = Mapping[str, Any]
 
 SUITES = ("halbench", "chair", "amber", "pope", "pope-aokvqa", "pope-gqa", "mmhal")
 """The built-in suites in the order in which people are shown them; plugins' come after."""
+
+_KEYS = {
+    "suite",
+    "variant",
+    "data",
+    "model",
+    "method",
+    "settings",
+    "metrics",
+    "n",
+    "of",
+    "unscored",
+    "judge",
+    "sampling",
+    "serving",
+}
 
 
 def suite_place(suite: str) -> int:
@@ -59,10 +77,29 @@ class Scored:
         return items_beside(self.path)
 
 
-def scored(run: Run) -> Iterator[Scored]:
-    """Every score file of a run."""
-    for path in sorted(run.path.glob("evals/*/scores*.json")):
-        yield Scored(run.name, path, read_json(path, "scores"))
+def scored(run: Run) -> tuple[list[Scored], list[str]]:
+    """Every score file of a run, and in words what cannot be used and why."""
+    found, reasons = [], []
+    paths = sorted(run.path.glob("evals/*/scores*.json"))
+    for path in paths:
+        try:
+            record = read_json(path, "scores")
+        except BadInputError as error:
+            reasons.append(f"{run.name}: {path.relative_to(run.path)}: {error.problem}")
+            continue
+        if missing := _KEYS - (record.keys() if isinstance(record, dict) else set()):
+            lacks = ", ".join(sorted(missing))
+            reasons.append(f"{run.name}: {path.relative_to(run.path)} is of another version: it has no {lacks}")
+            continue
+        found.append(Scored(run.name, path, record))
+    if not paths:
+        asked = sorted(path.parent.name for path in run.path.glob("evals/*/responses.jsonl"))
+        what = f"answered but not scored: {', '.join(asked)}" if asked else "nothing was scored"
+        reasons.append(f"{run.name}: {what}")
+    version = (run.manifest or {}).get("harness")
+    if version not in (None, harness.__version__):
+        reasons.append(f"{run.name}: made by version {version}, this is {harness.__version__}; shown all the same")
+    return found, reasons
 
 
 def sample_scores(rows: Mapping[str, Row], items: Sequence[str]) -> list[SampleScore]:
