@@ -77,7 +77,12 @@ def resampled(counts: Counts, resamples: int = RESAMPLES, seed: int = SEED) -> d
 def intervals(
     counts: Counts, aggregate: Aggregate, resamples: int = RESAMPLES, level: float = 0.95
 ) -> dict[str, tuple[float, float] | None]:
-    """Percentile intervals of every metric; None where it is undefined in most resamples or there is only one cluster."""
+    """Percentile intervals of every metric; None where it is undefined in most resamples or there is only one cluster.
+
+    Why percentiles: in 2,000 simulated sets of 300 clusters (plain, clustered and rare rates, means, ratios like CHAIRi) they cover the
+    truth 93.6 to 95.6 % of the time. Bias-corrected and accelerated intervals covered it 94.6 to 96.6 %, better for rare mentions and no
+    better elsewhere, and need a jackknife of every metric; basic ones 92.0 to 95.3 %. tests/harness/test_stats.py holds 93 to 97 %.
+    """
     if len(counts.clusters) < 2:
         return dict.fromkeys(aggregate(counts.totals()))
     return {name: bounds(drawn, level) for name, drawn in aggregate(resampled(counts, resamples)).items()}
