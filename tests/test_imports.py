@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FOUNDATION = {"errors", "files", "paths", "progress", "config", "types", "registry", "worlds", "__init__"}
-HEAVY = ("torch", "vllm", "transformers", "spacy", "pandas")
+HEAVY = ("torch", "vllm", "transformers", "spacy", "pandas", "matplotlib")
 
 # layer -> the project layers it may import (besides the foundation and itself)
 ALLOWED = {
@@ -107,6 +107,7 @@ def test_help_lists_the_commands() -> None:
         "leaderboard",
         "compare",
         "report",
+        "plot",
         "quickstart",
         "list",
     ):

@@ -1,4 +1,4 @@
-"""`leaderboard`, `compare` and `report`: what was scored, for people to look at."""
+"""`leaderboard`, `compare`, `report` and `plot`: what was scored, for people to look at."""
 
 from __future__ import annotations
 
@@ -159,3 +159,36 @@ def _chosen(names: list[str] | None, results: Path) -> tuple[list[Run], list[str
     from harness.runs.folders import find_run, survey
 
     return ([find_run(name, results) for name in names], []) if names else survey([results])
+
+
+class Width(StrEnum):
+    """How wide a chart is."""
+
+    column = "column"
+    page = "page"
+
+
+@app.command()
+def plot(
+    runs: Annotated[
+        list[str] | None, typer.Argument(help="Runs by name or folder. Default: all under --results.")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the files.")] = Path("plots"),
+    format_: Annotated[str, typer.Option("--format", help="svg, pdf, png, with commas.")] = "svg,pdf,png",
+    width: Annotated[Width, typer.Option("--width", help="Of a column or a page of a paper.")] = Width.column,
+    results: Results = Path("results"),
+    as_json: Json = False,
+) -> None:
+    """Draw the report's charts for papers: frontier, classes, co-occurrence, yes-ratio, margins and losses."""
+    from harness.report.plots import write_plots
+
+    chosen, left_out = _chosen(runs, results)
+    rows, unusable = write_plots(chosen, output, _split(format_.lower()), width.value)
+    for reason in [*left_out, *unusable]:
+        typer.echo(f"left out: {reason}", err=True)
+    if as_json:
+        emit({"plots": rows, "left_out": [*left_out, *unusable]})
+        return
+    for row in rows:
+        typer.echo(f"{row['name']}: {row['caption']}")
+    typer.echo(f"plots: {len(rows)} in {output.resolve()} ({format_})")

@@ -5,11 +5,16 @@ from __future__ import annotations
 from html import escape
 
 from harness.leaderboard import Board, Cell, Column, Row
-from harness.leaderboard.marks import BEST
+from harness.leaderboard.marks import BEST, BETTER, FRONTIER, WORSE
 from harness.leaderboard.tables import delta_of, explained, footnotes, name_of, value_of
 from harness.report.charts import interval_bar
 
-_TITLES = {"*": "best of the column", "▲": "better than the base", "▼": "worse than the base", "◆": "on the frontier"}
+_TITLES = {
+    BEST: "best of the column",
+    BETTER: "better than the base",
+    WORSE: "worse than the base",
+    FRONTIER: "on the frontier",
+}
 
 
 def board_html(board: Board, deltas: bool = False) -> str:
@@ -49,7 +54,10 @@ def _cell(
     value, found, own, interval = value_of(board, row, column, signs)
     if cell is None or cell.value is None:
         return f"<td>{escape(value + own)}</td>"
-    stars = "".join(f"<span class='best' title='{_TITLES[mark]}'>{mark.replace(BEST, '★')}</span>" for mark in found)
+    stars = "".join(
+        f"<span class='{'worse' if mark == WORSE else 'best'}' title='{_TITLES[mark]}'>{mark.replace(BEST, '★')}</span>"
+        for mark in found
+    )
     small = f"<span class='ci-text'>{escape(interval)}</span>"
     if deltas and (delta := delta_of(row, column)):
         small += f"<span class='ci-text'>{escape(delta)}</span>"

@@ -45,8 +45,13 @@ class Suite:
     note: str = ""
 
 
-def gather(runs: Sequence[Run]) -> tuple[list[Suite], list[str]]:
-    """All suites of the runs, and in words what was left out."""
+def gather(runs: Sequence[Run], *, look_up: bool = True) -> tuple[list[Suite], list[str]]:
+    """All suites of the runs, and in words what was left out.
+
+    Args:
+        runs: complete run folders.
+        look_up: find the pictures and the truth in the benchmarks' data.
+    """
     suites: dict[tuple[str, str, str], Suite] = {}
     sources: dict[tuple[str, str, str], Mapping[str, Any]] = {}
     left_out = []
@@ -59,7 +64,7 @@ def gather(runs: Sequence[Run]) -> tuple[list[Suite], list[str]]:
                 continue
             suites.setdefault(one.key, Suite(*one.key)).rows[run.name] = read_rows(one.items, unscored=True)
             sources[one.key] = one.record
-    for key, suite in suites.items():
+    for key, suite in suites.items() if look_up else ():
         suite.note = _look_up(suite, sources[key])
     return sorted(suites.values(), key=lambda suite: suite_place(suite.name)), left_out
 
@@ -204,14 +209,14 @@ def class_rates(suite: Suite) -> dict[str, dict[str, tuple[int, int]]]:
     return found
 
 
-def together(suite: Suite, run: str, most: int = 8) -> list[tuple[str, str, int]]:
-    """(right object, invented object, how often) that one checkpoint names together most: what invites the invention."""
+def together(suite: Suite, run: str) -> Counter[tuple[str, str]]:
+    """How often one checkpoint names (right object, invented object) together: what invites the invention."""
     pairs: Counter[tuple[str, str]] = Counter()
     for row in suite.rows.get(run, {}).values():
         wrong = {piece["label"] for piece in row["evidence"] if piece["verdict"] == "hallucinated"}
         true = {piece["label"] for piece in row["evidence"] if piece["verdict"] == "correct"}
         pairs.update((one, other) for one in true for other in wrong)
-    return [(one, other, count) for (one, other), count in pairs.most_common(most)]
+    return pairs
 
 
 def training(run: Run) -> list[dict[str, Any]]:

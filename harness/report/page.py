@@ -14,8 +14,9 @@ from harness.errors import BadInputError
 from harness.files import atomic_path
 from harness.leaderboard import Board, collect
 from harness.report.board import board_html
-from harness.report.charts import Point, bars, curves, frontier
-from harness.report.gather import Suite, class_rates, gather, samples, together, training
+from harness.report.charts import svg
+from harness.report.figures import Figure, figures
+from harness.report.gather import Suite, gather, samples
 from harness.runs.folders import Run
 
 _FOLDER = Path(__file__).parent
@@ -107,7 +108,7 @@ def _page(
 </header>
 <main>
 <section id="leaderboard"><h2>Leaderboard</h2>{"".join(board_html(board) for board in boards)}</section>
-<section id="charts"><h2>Charts</h2><div class="charts">{"".join(_charts(boards, suites, runs))}</div></section>
+<section id="charts"><h2>Charts</h2><div class="charts">{"".join(map(_chart, figures(boards, suites, runs)))}</div></section>
 <section id="samples"><h2>Samples</h2>
 <p>What each checkpoint said, with its mentions marked: <mark class="correct">✓ in the image</mark>,
 <mark class="hallucinated">✗ hallucinated</mark>, <mark class="unjudged">? not judged</mark>.{sampled}
@@ -142,94 +143,5 @@ def _notes(notes: Sequence[str]) -> str:
     return f"<section id='notes'><h2>Left out</h2><ul>{lines}</ul></section>"
 
 
-def _charts(boards: Sequence[Board], suites: Sequence[Suite], runs: Sequence[Run]) -> list[str]:
-    found = []
-    for board in boards:
-        points = _points(board, "chair_s", "object_recall")
-        if len(points) > 1:
-            found.append(
-                _figure(
-                    frontier(points, "CHAIRs, % (lower is better)", "object recall, % (higher is better)"),
-                    f"Hallucination against recall, {board.model} on {board.data}. Up and to the left is better; bars are 95 % intervals.",
-                )
-            )
-        ratios = [
-            (row.name, [cell.value * 100])
-            for row in board.rows
-            for column, cell in row.cells.items()
-            if column.suite == "pope" and column.metric == "yes_ratio" and cell.value is not None
-        ]
-        if ratios:
-            caption = f"Share of “yes” on POPE, {board.data}: half of the questions should be answered with yes."
-            found.append(_figure(bars(ratios, [""], "POPE yes-ratio, percent"), caption))
-    for suite in suites:
-        rates = class_rates(suite)
-        if rates:
-            found.append(_class_chart(suite, rates))
-            found += _together(suite)
-    for run in runs:
-        rows = training(run)
-        margins = {
-            f"{stage}": [
-                (float(row["step"]), float(row["margin"])) for row in rows if row["stage"] == stage and "margin" in row
-            ]
-            for stage in dict.fromkeys(row["stage"] for row in rows)
-        }
-        margins = {name: points for name, points in margins.items() if len(points) > 1}
-        if margins:
-            caption = f"Reward margin of {run.name} while it was trained, stage by stage."
-            found.append(_figure(curves(margins, "step of the stage", "reward margin"), caption))
-    return found
-
-
-def _points(board: Board, x: str, y: str) -> list[Point]:
-    points = []
-    for row in board.rows:
-        cells = {column.metric: cell for column, cell in row.cells.items() if column.suite == "halbench"}
-        one, other = cells.get(x), cells.get(y)
-        if one and other and one.value is not None and other.value is not None:
-            points.append(Point(row.name, one.value * 100, other.value * 100, _percent(one.ci), _percent(other.ci)))
-    return points
-
-
-def _percent(ci: Sequence[float] | None) -> tuple[float, float] | None:
-    return (ci[0] * 100, ci[1] * 100) if ci else None
-
-
-def _class_chart(suite: Suite, rates: Mapping[str, Mapping[str, tuple[int, int]]]) -> str:
-    """The twelve classes that are invented most, over all checkpoints."""
-    wrong = {
-        label: sum(one.get(label, (0, 0))[0] for one in rates.values())
-        for label in {label for one in rates.values() for label in one}
-    }
-    labels = sorted(wrong, key=lambda label: (-wrong[label], label))[:12]
-    rows = [
-        (label, [100 * one[label][0] / one[label][1] if one.get(label, (0, 0))[1] else None for one in rates.values()])
-        for label in labels
-        if wrong[label]
-    ]
-    variant = f" [{suite.variant}]" if suite.variant else ""
-    caption = (
-        f"Of each class's mentions, how many percent are hallucinated: {suite.name}{variant} on {suite.data}. "
-        f"From above: {', '.join(rates)}."
-    )
-    return _figure(bars(rows, list(rates), "hallucinated mentions by class, percent"), caption) if rows else ""
-
-
-def _together(suite: Suite) -> list[str]:
-    first = next(iter(suite.rows))
-    pairs = together(suite, first)
-    if not pairs:
-        return []
-    rows = "".join(
-        f"<tr><td>{escape(one)}</td><td>{escape(other)}</td><td>{count}</td></tr>" for one, other, count in pairs
-    )
-    table = (
-        "<table><thead><tr><th scope='col'>in the image</th><th scope='col'>invented beside it</th>"
-        f"<th scope='col'>times</th></tr></thead><tbody>{rows}</tbody></table>"
-    )
-    return [_figure(table, f"What {first} invents beside what ({suite.name} on {suite.data}).")]
-
-
-def _figure(content: str, caption: str) -> str:
-    return f"<figure>{content}<figcaption>{escape(caption)}</figcaption></figure>"
+def _chart(figure: Figure) -> str:
+    return f"<figure>{svg(figure.content)}<figcaption>{escape(figure.caption)}</figcaption></figure>"
