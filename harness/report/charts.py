@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 
 from harness.report.figures import Bars, Interval, Lines, Scatter
@@ -24,11 +24,11 @@ def svg(content: Scatter | Bars | Lines) -> str:
 class _Axes:
     """Maps values to places, with round ticks."""
 
-    def __init__(self, xs: Sequence[float], ys: Sequence[float]) -> None:
-        self.x, self.y = _ticks(xs), _ticks(ys)
+    def __init__(self, xs: Sequence[float], ys: Sequence[float], right: int = _RIGHT) -> None:
+        self.x, self.y, self.right = _ticks(xs), _ticks(ys), right
 
     def at(self, x: float, y: float) -> tuple[float, float]:
-        wide, high = WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM
+        wide, high = WIDTH - _LEFT - self.right, HEIGHT - _TOP - _BOTTOM
         share_x = (x - self.x[0]) / (self.x[-1] - self.x[0])
         share_y = (y - self.y[0]) / (self.y[-1] - self.y[0])
         return round(_LEFT + share_x * wide, 1), round(HEIGHT - _BOTTOM - share_y * high, 1)
@@ -41,16 +41,21 @@ class _Axes:
             parts.append(f'<text class="tick" x="{x}" y="{y + 16}" text-anchor="middle">{tick:g}</text>')
         for tick in self.y:
             x, y = self.at(self.x[0], tick)
-            parts.append(f'<line class="grid" x1="{x}" x2="{WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>')
+            parts.append(f'<line class="grid" x1="{x}" x2="{WIDTH - self.right}" y1="{y}" y2="{y}"/>')
             parts.append(f'<text class="tick" x="{x - 6}" y="{y + 4}" text-anchor="end">{tick:g}</text>')
         middle = HEIGHT / 2
         parts.append(
-            f'<text class="axis" x="{WIDTH / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_title)}</text>'
+            f'<text class="axis" x="{(WIDTH + _LEFT - self.right) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_title)}</text>'
         )
         parts.append(
             f'<text class="axis" x="14" y="{middle}" text-anchor="middle" transform="rotate(-90 14 {middle})">{escape(y_title)}</text>'
         )
         return parts
+
+
+def _wide(texts: Iterable[str]) -> int:
+    """About how many units the longest of some labels takes."""
+    return max((round(6.6 * len(text)) for text in texts), default=0)
 
 
 def _ticks(values: Sequence[float]) -> list[float]:
@@ -135,8 +140,8 @@ def bars(chart: Bars) -> str:
     """Groups of horizontal bars: one group a row, one bar a series, the figure written at its end."""
     rows, series, digits = chart.rows, chart.series, chart.digits
     height = _TOP + sum(8 + 14 * len(values) for _, values in rows) + 10
-    left = min(max(150, 10 + max(round(6.6 * len(label)) for label, _ in rows)), WIDTH // 2)
-    wide = WIDTH - left - 60
+    left = min(max(150, 10 + _wide(label for label, _ in rows)), WIDTH // 2)
+    wide = WIDTH - left - 50 - min(_wide(series), WIDTH // 4)
     ends = [ci[1] for own in chart.intervals for ci in own if ci]
     most = max([*(value for _, values in rows for value in values if value is not None), *ends], default=1.0) or 1.0
     parts = []
@@ -174,7 +179,7 @@ def curves(chart: Lines) -> str:
     lines, x_title, y_title = chart.lines, chart.x_title, chart.y_title
     xs = [*(x for points in lines.values() for x, _ in points), *(begin for begin, _ in chart.stages)]
     ys = [y for points in lines.values() for _, y in points]
-    axes = _Axes(xs, ys)
+    axes = _Axes(xs, ys, right=12 + min(_wide(lines), WIDTH // 3))
     parts = axes.drawn(x_title, y_title)
     for begin, stage in chart.stages:
         x, y = axes.at(begin, axes.y[-1])
@@ -186,11 +191,11 @@ def curves(chart: Lines) -> str:
         path = " ".join(f"{x},{y}" for x, y in places)
         dash = f' stroke-dasharray="{_DASHES[number % 5]}"' if _DASHES[number % 5] else ""
         parts.append(f'<polyline class="line s{number % 5}"{dash} points="{path}"/>')
-        y = places[-1][1]
+        y = places[-1][1] + 4
         while any(abs(y - other) < 13 for other in taken):
             y += 13
         taken.append(y)
-        parts.append(f'<text class="label" x="{places[-1][0] - 4}" y="{y - 5}" text-anchor="end">{escape(name)}</text>')
+        parts.append(f'<text class="label" x="{places[-1][0] + 6}" y="{y}">{escape(name)}</text>')
     return _svg(f"{y_title} over {x_title}", parts)
 
 

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness import registry
 from harness.config import parse
@@ -21,6 +21,9 @@ from harness.runs.evaluate import data_root
 from harness.runs.folders import Run
 from harness.runs.scored import Row, read_rows, scored, suite_place, verdict
 from harness.types import ImageRef
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 THUMBNAIL = 224
 """Longest side of a picture in the report, pixels."""
@@ -186,12 +189,17 @@ def _picture(image: ImageRef | None, pictures: dict[str, str], names: dict[str, 
         return None
     fingerprint = image.fingerprint()[:16]
     if fingerprint not in pictures:
-        opened.thumbnail((THUMBNAIL, THUMBNAIL))
-        stream = io.BytesIO()
-        opened.save(stream, "WEBP", quality=80)
-        pictures[fingerprint] = "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()
+        pictures[fingerprint] = thumbnail(opened)
     names[key] = fingerprint
     return fingerprint
+
+
+def thumbnail(image: Image) -> str:
+    """A picture made small, as a data URL. Changes the image."""
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    stream = io.BytesIO()
+    image.save(stream, "WEBP", quality=80)
+    return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
 def class_rates(suite: Suite) -> dict[str, dict[str, tuple[int, int]]]:

@@ -17,6 +17,7 @@ from harness.report.board import board_html
 from harness.report.charts import svg
 from harness.report.figures import Figure, figures
 from harness.report.gather import Suite, gather, samples
+from harness.report.rejected import rejected_images
 from harness.runs.folders import Run
 
 _FOLDER = Path(__file__).parent
@@ -48,7 +49,9 @@ def write_report(
     suites, unusable = gather(runs)
     reasons = [*left_out, *unusable]
     shown_samples, pictures, whole = samples(suites, most)
-    page = _page(boards, suites, runs, shown_samples, pictures, whole, reasons)
+    rejected, missing = rejected_images(runs)
+    reasons += missing
+    page = _page(boards, suites, runs, shown_samples, pictures, whole, reasons, rejected)
     with atomic_path(output) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return {"samples": len(shown_samples), "of": whole, "bytes": output.stat().st_size, "left_out": reasons}
@@ -89,6 +92,7 @@ def _page(
     pictures: Mapping[str, str],
     whole: int,
     left_out: Sequence[str],
+    rejected: str,
 ) -> str:
     style, script = ((_FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     # Only this style and this script run, whatever a response holds.
@@ -101,14 +105,18 @@ def _page(
         "" if len(shown_samples) == whole else f" A seeded sample of {len(shown_samples):,} of {whole:,} is shown."
     )
     notes = [*left_out, *(f"{suite.name} on {suite.data}: {suite.note}" for suite in suites if suite.note)]
+    # Everything else stands above the samples: their list grows while one scrolls.
+    link = '<a href="#rejected">Rejected images</a> ' if rejected else ""
     return f"""{_head("Hallucination report", style, policy)}<body>
 <a class="skip" href="#samples">Skip to the samples</a>
 <header><h1>Hallucination report</h1>
-<nav aria-label="Sections"><a href="#leaderboard">Leaderboard</a> <a href="#charts">Charts</a> <a href="#samples">Samples</a></nav>
+<nav aria-label="Sections"><a href="#leaderboard">Leaderboard</a> <a href="#charts">Charts</a> {link}<a href="#samples">Samples</a></nav>
 </header>
 <main>
 <section id="leaderboard"><h2>Leaderboard</h2>{"".join(board_html(board) for board in boards)}</section>
 <section id="charts"><h2>Charts</h2><div class="charts">{"".join(map(_chart, figures(boards, suites, runs)))}</div></section>
+{rejected}
+{_notes(notes)}
 <section id="samples"><h2>Samples</h2>
 <p>What each checkpoint said, with its mentions marked: <mark class="correct">✓ in the image</mark>,
 <mark class="hallucinated">✗ hallucinated</mark>, <mark class="unjudged">? not judged</mark>.{sampled}
@@ -117,7 +125,6 @@ Keys: <kbd>/</kbd> search, <kbd>j</kbd> and <kbd>k</kbd> next and previous sampl
 <p id="count" role="status" aria-live="polite"></p>
 <div id="list"></div>
 </section>
-{_notes(notes)}
 </main>
 <script type="application/json" id="data">{data}</script>
 <script>{script}</script>
