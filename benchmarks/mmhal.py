@@ -14,6 +14,7 @@ import numpy as np
 from benchmarks.base import Benchmark, BenchmarkSettings, Totals, needed, ratio
 from harness.errors import BadInputError, HarnessError
 from harness.files import read_json, read_jsonl, sha256_bytes, sha256_file
+from harness.judging.agreement import HALLUCINATED_BELOW
 from harness.judging.base import Judge, JudgeReply, JudgeRequest
 from harness.judging.panel import Vote, ask
 from harness.judging.templates import fill, read_template
@@ -245,7 +246,7 @@ class MMHalBench(Benchmark):
         counts |= {
             f"sum.{kind}": float(np.mean(ratings)),
             f"count.{kind}": 1.0,
-            "hallucinated": float(np.mean([rating < 3 for rating in ratings])),
+            "hallucinated": float(np.mean([rating < HALLUCINATED_BELOW for rating in ratings])),
             "informative": float(np.mean([(rating - 3 if rating >= 3 else rating) / 3 for rating in ratings])),
             "pairs": float(len(pairs)),
             "agreeing": float(sum(one == other for one, other in pairs)),
@@ -276,7 +277,7 @@ class MMHalBench(Benchmark):
         informative = [(rating - 3 if rating >= 3 else rating) / 3 * 100 for rating in values]
         shown = {
             "score": np.mean(values),
-            "hallucination_rate": np.mean([rating < 3 for rating in values]),
+            "hallucination_rate": np.mean([rating < HALLUCINATED_BELOW for rating in values]),
             "informativeness": np.mean(informative),
         }
         for kind in TYPES:

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from harness import registry
 from harness.config import parse
 from harness.errors import BadInputError
-from harness.files import read_json, read_jsonl
 from harness.runs.folders import Run
+from harness.runs.scored import Row, Scored, read_rows, right, sample_scores, scored
 from harness.stats import Counts, Difference, holm, mcnemar, paired
-from harness.types import SampleScore
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Scored:
-    """One run's scores of one suite: its record, and the rows of its items by id (unscored ones are left out)."""
+class Compared:
+    """One run's scores of one suite, with the rows of its items by id (unscored ones are left out)."""
 
-    run: str
-    record: Mapping[str, Any]
+    scored: Scored
     rows: Mapping[str, Row]
+
+    @property
+    def run(self) -> str:
+        """The run's name."""
+        return self.scored.run
 
 
 @dataclass(frozen=True)
@@ -95,26 +95,37 @@ def compare(runs: Sequence[Run], suites: Sequence[str] | None = None) -> tuple[l
         raise BadInputError("a comparison takes two runs or more")
     if len({run.name for run in runs}) < len(runs):
         raise BadInputError("a run stands twice in the comparison")
-    found = {run.name: _scored(run, suites) for run in runs}
-    keys = list(dict.fromkeys(key for one in found.values() for key in one))
+    found: dict[str, dict[tuple[str, str, str], Compared]] = {}
     comparisons, reasons = [], []
+    for run in runs:
+        usable, unusable = scored(run)
+        reasons += unusable
+        found[run.name] = {}
+        for one in usable:
+            if suites and one.record["suite"] not in suites:
+                continue
+            if one.items.exists():
+                found[run.name][one.key] = Compared(one, read_rows(one.items))
+            else:
+                reasons.append(f"{run.name}: {one.items.name} is missing, so {one.label} cannot be compared")
+    keys = list(dict.fromkeys(key for one in found.values() for key in one))
     for key in keys:
-        label = f"{key[0]} on {key[1]}{f' [{key[2]}]' if key[2] else ''}"
+        label = next(one[key].scored.label for one in found.values() if key in one)
         absent = [name for name, one in found.items() if key not in one]
         if absent:
             reasons.append(f"{label}: not scored for {', '.join(absent)}")
             continue
-        scored = [one[key] for one in found.values()]
-        settings = {str(one.record["settings"]) for one in scored}
-        files = {str(one.record.get("files")) for one in scored}
+        shared = [one[key] for one in found.values()]
+        settings = {str(one.scored.record["settings"]) for one in shared}
+        files = {str(one.scored.record.get("files")) for one in shared}
         if len(settings) > 1 or len(files) > 1:
             reasons.append(f"{label}: scored with different {'settings' if len(settings) > 1 else 'benchmark files'}")
             continue
-        common = set.intersection(*(set(one.rows) for one in scored))
+        common = set.intersection(*(set(one.rows) for one in shared))
         if not common:
             reasons.append(f"{label}: no item was scored for all")
             continue
-        comparisons.append(_compare(key, scored, common))
+        comparisons.append(_compare(key, shared, common))
     if not comparisons:
         raise BadInputError(
             "there is nothing to compare: " + ("; ".join(reasons) or "nothing was scored"),
@@ -123,34 +134,18 @@ def compare(runs: Sequence[Run], suites: Sequence[str] | None = None) -> tuple[l
     return comparisons, reasons
 
 
-def _scored(run: Run, suites: Sequence[str] | None) -> dict[tuple[str, str, str], Scored]:
-    found = {}
-    for path in sorted(run.path.glob("evals/*/scores*.json")):
-        record = read_json(path, "scores")
-        if suites and record["suite"] not in suites:
-            continue
-        items = path.with_name(path.name.replace("scores", "items", 1) + "l")
-        if items.exists():
-            found[record["suite"], record["data"], record["variant"]] = Scored(run.name, record, _rows(items))
-    return found
-
-
-def _rows(path: Path) -> dict[str, Row]:
-    return {row["item"]: row for row in read_jsonl(path, "items") if row.get("unscored") is None}
-
-
-def _compare(key: tuple[str, str, str], scored: Sequence[Scored], common: set[str]) -> Comparison:
+def _compare(key: tuple[str, str, str], shared: Sequence[Compared], common: set[str]) -> Comparison:
     suite, data, variant = key
     kind = registry.load("benchmarks", suite)
-    benchmark = kind(parse(kind.Settings, dict(scored[0].record["settings"]), f"suite {suite}"))
-    order = [item for item in scored[0].rows if item in common]
-    counts = {one.run: _counts(one, order) for one in scored}
+    benchmark = kind(parse(kind.Settings, dict(shared[0].scored.record["settings"]), f"suite {suite}"))
+    order = [item for item in shared[0].rows if item in common]
+    counts = {one.run: Counts.of(sample_scores(one.rows, order)) for one in shared}
     values = {
         name: {metric: float(value) for metric, value in benchmark.aggregate(one.totals()).items()}
         for name, one in counts.items()
     }
-    first = scored[0]
-    differences = {other.run: paired(counts[other.run], counts[first.run], benchmark.aggregate) for other in scored[1:]}
+    first = shared[0]
+    differences = {other.run: paired(counts[other.run], counts[first.run], benchmark.aggregate) for other in shared[1:]}
     # Several runs against one are several chances to find something: Holm's correction, metric by metric.
     metrics = list(dict.fromkeys(metric for one in differences.values() for metric in one))
     corrected: dict[str, dict[str, float]] = {name: {} for name in differences}
@@ -163,7 +158,7 @@ def _compare(key: tuple[str, str, str], scored: Sequence[Scored], common: set[st
         data,
         variant,
         len(order),
-        {one.run: len(one.rows) - len(order) for one in scored},
+        {one.run: len(one.rows) - len(order) for one in shared},
         {name: spec.title for name, spec in specs.items()},
         {name: spec.unit for name, spec in specs.items()},
         {name: spec.higher_is_better for name, spec in specs.items()},
@@ -177,28 +172,18 @@ def _compare(key: tuple[str, str, str], scored: Sequence[Scored], common: set[st
                 _flips(first, other, order),
                 tuple(_changes(first, other, order)),
             )
-            for other in scored[1:]
+            for other in shared[1:]
         ),
     )
 
 
-def _counts(scored: Scored, order: Sequence[str]) -> Counts:
-    return Counts.of([SampleScore(item, scored.rows[item]["group"], scored.rows[item]["counts"]) for item in order])
-
-
-def _right(row: Row) -> bool | None:
-    """Whether a yes/no answer is right; None where the item is no yes/no question."""
-    details = row["details"]
-    return details["said"] == details["label"] if {"said", "label"} <= details.keys() else None
-
-
-def _flips(first: Scored, other: Scored, order: Sequence[str]) -> tuple[int, int, float] | None:
-    pairs = [(_right(first.rows[item]), _right(other.rows[item])) for item in order]
+def _flips(first: Compared, other: Compared, order: Sequence[str]) -> tuple[int, int, float] | None:
+    pairs = [(right(first.rows[item]), right(other.rows[item])) for item in order]
     both = [(one, two) for one, two in pairs if one is not None and two is not None]
     return mcnemar([one for one, _ in both], [two for _, two in both]) if both else None
 
 
-def _changes(first: Scored, other: Scored, order: Sequence[str]) -> list[Change]:
+def _changes(first: Compared, other: Compared, order: Sequence[str]) -> list[Change]:
     """Changed items, those with most new or cured hallucinations first."""
     found = []
     for item in order:
@@ -218,10 +203,10 @@ def _changes(first: Scored, other: Scored, order: Sequence[str]) -> list[Change]
 def _verdicts(row: Row) -> tuple[set[str], set[str]]:
     """Hallucinated and right labels of an item; for a yes/no question its answer."""
     wrong = {piece["label"] for piece in row["evidence"] if piece["verdict"] == "hallucinated"}
-    right = {piece["label"] for piece in row["evidence"] if piece["verdict"] == "correct"}
-    if (correct := _right(row)) is not None:
-        (right if correct else wrong).add(f"answer {row['details']['said'] or 'unreadable'}")
-    return wrong, right - wrong
+    found = {piece["label"] for piece in row["evidence"] if piece["verdict"] == "correct"}
+    if (correct := right(row)) is not None:
+        (found if correct else wrong).add(f"answer {row['details']['said'] or 'unreadable'}")
+    return wrong, found - wrong
 
 
 def as_json(comparisons: Sequence[Comparison], reasons: Sequence[str], changes: int) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import BadInputError
-from harness.files import read_json, read_jsonl
 from harness.runs.folders import Run, find_run, list_runs
+from harness.runs.scored import read_rows, scored
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,11 +25,13 @@ class Frames:
         items: one row a run, suite and item: run, suite, data, variant, item, group (the image), prompt, text, unscored, and a column
             for every count.
         evidence: one row a piece of evidence: run, suite, data, variant, item, text, label, verdict, start, end.
+        left_out: in words, what could not be read and why.
     """
 
     metrics: pd.DataFrame
     items: pd.DataFrame
     evidence: pd.DataFrame
+    left_out: tuple[str, ...] = ()
 
 
 def load_runs(runs: Sequence[str | Path] | None = None, results: str | Path = "results") -> Frames:
@@ -46,12 +48,15 @@ def load_runs(runs: Sequence[str | Path] | None = None, results: str | Path = "r
 
     root = Path(results)
     chosen: list[Run] = [find_run(str(name), root) for name in runs] if runs is not None else list_runs(root)
+    left_out: list[str] = []
     metrics: list[dict[str, Any]] = []
     items: list[dict[str, Any]] = []
     evidence: list[dict[str, Any]] = []
     for run in chosen:
-        for path in sorted(run.path.glob("evals/*/scores*.json")):
-            record = read_json(path, "scores")
+        usable, unusable = scored(run)
+        left_out += unusable
+        for one in usable:
+            record = one.record
             key = {"run": run.name, "suite": record["suite"], "data": record["data"], "variant": record["variant"]}
             about = {name: record[name] for name in ("method", "model", "n", "of", "unscored")}
             judge = (record["judge"] or {}).get("model") or (record["judge"] or {}).get("judge")
@@ -59,8 +64,7 @@ def load_runs(runs: Sequence[str | Path] | None = None, results: str | Path = "r
                 low, high = metric["ci"] or (None, None)
                 own = {"metric": name, "value": metric["value"], "ci_low": low, "ci_high": high}
                 metrics.append(key | about | own | {"higher_is_better": metric["higher_is_better"], "judge": judge})
-            rows = path.with_name(path.name.replace("scores", "items", 1) + "l")
-            for row in read_jsonl(rows, "items") if rows.exists() else ():
+            for row in read_rows(one.items, unscored=True).values() if one.items.exists() else ():
                 plain = {name: row[name] for name in ("item", "group", "prompt", "text", "unscored")}
                 items.append(key | plain | row["counts"])
                 for piece in row["evidence"]:
@@ -69,4 +73,4 @@ def load_runs(runs: Sequence[str | Path] | None = None, results: str | Path = "r
                     evidence.append(key | {"item": row["item"]} | words | {"start": start, "end": end})
     if not metrics:
         raise BadInputError("nothing was scored yet", where=str(root), remedy="harness eval --suite halbench,amber")
-    return Frames(pd.DataFrame(metrics), pd.DataFrame(items), pd.DataFrame(evidence))
+    return Frames(pd.DataFrame(metrics), pd.DataFrame(items), pd.DataFrame(evidence), tuple(left_out))

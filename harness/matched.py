@@ -7,15 +7,13 @@ left. Nothing is parsed again: the mentions' places were kept as evidence when t
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from harness.files import read_jsonl
-from harness.stats import Counts, intervals
 from harness.types import SampleScore
 
 _WORD = re.compile(r"\S+")
@@ -24,24 +22,27 @@ Rows = Mapping[str, Mapping[str, Any]]
 """Item id -> its row of an item file."""
 
 
-def read_items(path: Path) -> dict[str, dict[str, Any]]:
-    """The rows of an item file that were scored, by item."""
-    return {row["item"]: row for row in read_jsonl(path, "items") if row.get("unscored") is None}
+@dataclass(frozen=True)
+class Matched:
+    """Every checkpoint's counts after the cut, see `rates`, and how many words were left on average."""
+
+    scores: Mapping[str, Sequence[SampleScore]]
+    words: float
 
 
-def matched(checkpoints: Mapping[str, Rows]) -> dict[str, dict[str, dict[str, Any]]]:
-    """CHAIRs and CHAIRi of every checkpoint at matched length, with 95 % intervals.
+def cut(checkpoints: Mapping[str, Rows]) -> Matched | None:
+    """Cut the answers of several checkpoints to matched length.
 
     Args:
         checkpoints: name -> rows; the mentions' places are in `evidence`.
 
     Returns:
-        Name -> {"chair_s_matched" | "chair_i_matched": {value, ci, n, words}}; {} where fewer than two checkpoints have the same
-        items, or the places of more than one mention in fifty are not known. The others without a place count as if they came first.
+        None where fewer than two checkpoints have the same items, or the places of more than one mention in fifty are not known.
+        The others without a place count as if they came first.
     """
     items = [set(rows) for rows in checkpoints.values()]
     if len(items) < 2 or not items[0] or any(other != items[0] for other in items):
-        return {}
+        return None
     places = [
         piece["span"]
         for rows in checkpoints.values()
@@ -50,26 +51,13 @@ def matched(checkpoints: Mapping[str, Rows]) -> dict[str, dict[str, dict[str, An
         if piece["verdict"] != "missed"
     ]
     if places.count(None) > len(places) * _UNKNOWN:
-        return {}
+        return None
     words = {
         item: min(sum(1 for _ in _WORD.finditer(rows[item]["text"])) for rows in checkpoints.values())
         for item in items[0]
     }
-    mean = float(np.mean(list(words.values())))
-    found = {}
-    for name, rows in checkpoints.items():
-        counts = Counts.of([_cut(rows[item], words[item]) for item in sorted(rows)])
-        values, bounds = _rates(counts.totals()), intervals(counts, _rates)
-        found[name] = {
-            metric: {
-                "value": float(value) if np.isfinite(value) else None,
-                "ci": bounds.get(metric),
-                "n": len(rows),
-                "words": mean,
-            }
-            for metric, value in values.items()
-        }
-    return found
+    scores = {name: [_cut(rows[item], words[item]) for item in rows] for name, rows in checkpoints.items()}
+    return Matched(scores, float(np.mean(list(words.values()))))
 
 
 def _cut(row: Mapping[str, Any], words: int) -> SampleScore:
@@ -82,7 +70,9 @@ def _cut(row: Mapping[str, Any], words: int) -> SampleScore:
     return SampleScore(row["item"], row["group"], counts)
 
 
-def _rates(totals: Mapping[str, Any]) -> dict[str, Any]:
+def rates(totals: Mapping[str, Any]) -> dict[str, Any]:
+    """CHAIRs and CHAIRi of summed counts; NaN where undefined."""
+
     def ratio(above: Any, below: Any) -> Any:
         below = np.asarray(below, float)
         return np.divide(above, below, out=np.full(below.shape, np.nan), where=below != 0)

@@ -1,4 +1,4 @@
-"""All commands: those of the modules beside this one, and `serve`, `leaderboard`, `quickstart` and `list`."""
+"""All commands: those of the modules beside this one, and `serve`, `ask`, `quickstart` and `list`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import align, checkpoints, corrupt, data, evaluate
+from harness.cli import align, checkpoints, corrupt, data, evaluate, results
 from harness.cli.options import Json, Results, app, emit
 
-__all__ = ["align", "app", "checkpoints", "corrupt", "data", "evaluate"]
+__all__ = ["align", "app", "checkpoints", "corrupt", "data", "evaluate", "results"]
 
 
 class Kind(StrEnum):
@@ -75,84 +75,6 @@ def ask(
 
 
 @app.command()
-def leaderboard(
-    results: Results = Path("results"),
-    as_json: Json = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
-    latex: Annotated[bool, typer.Option("--latex", help="Print LaTeX for the package booktabs.")] = False,
-) -> None:
-    """Compare everything that was scored: one row a checkpoint, hallucination never without recall and length."""
-    from harness import leaderboard as boards
-
-    found = boards.collect(results)
-    if as_json:
-        emit(boards.as_json(found))
-    elif markdown:
-        typer.echo(boards.as_markdown(found), nl=False)
-    elif latex:
-        typer.echo(boards.as_latex(found), nl=False)
-    elif as_csv:
-        typer.echo(boards.as_csv(found), nl=False)
-    else:
-        from harness.cli.tables import print_boards
-
-        print_boards(found)
-
-
-@app.command()
-def compare(
-    runs: Annotated[list[str], typer.Argument(help="Runs by name or folder; each is compared with the first.")],
-    suite: Annotated[str | None, typer.Option("--suite", help="Only these, with commas.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="All metrics, not only the headline ones.")] = False,
-    changes: Annotated[int, typer.Option("--changes", min=0, help="Changed items to show for each suite.")] = 3,
-    results: Results = Path("results"),
-    as_json: Json = False,
-) -> None:
-    """Whether two runs differ by more than luck: paired tests on the same items, and the items that changed most."""
-    from harness import registry
-    from harness.compare import as_json as values_of
-    from harness.compare import compare as run
-    from harness.runs.folders import find_run
-
-    suites = registry.names("benchmarks", suite) if suite else None
-    found, reasons = run([find_run(name, results) for name in runs], suites)
-    if as_json:
-        emit(values_of(found, reasons, changes))
-        return
-    from harness.cli.compare_tables import print_comparisons
-
-    print_comparisons(found, reasons, changes, every)
-
-
-@app.command()
-def report(
-    runs: Annotated[
-        list[str] | None, typer.Argument(help="Runs by name or folder. Default: all under --results.")
-    ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file.")] = Path("report.html"),
-    samples: Annotated[int, typer.Option("--samples", min=1, help="Show at most about so many items.")] = 2000,
-    results: Results = Path("results"),
-    as_json: Json = False,
-) -> None:
-    """Write one HTML file with leaderboard, charts, and every sample with its picture and marked answers; opens from disk."""
-    from harness.report import write_report
-    from harness.runs.folders import find_run, list_runs
-
-    found = write_report(
-        [find_run(name, results) for name in runs] if runs else list_runs(results), output, most=samples
-    )
-    if as_json:
-        emit(found | {"report": str(output.resolve())})
-        return
-    for reason in found["left_out"]:
-        typer.echo(f"left out: {reason}", err=True)
-    typer.echo(
-        f"report: {output.resolve()} ({found['samples']} of {found['of']} samples, {found['bytes'] / 2**20:.1f} MB)"
-    )
-
-
-@app.command()
 def quickstart(
     methods: Annotated[str, typer.Option("--methods", help="Aligners to run, with commas.")] = "dpo,rlhfv,mfpo",
     suites: Annotated[
@@ -170,13 +92,13 @@ def quickstart(
 
     numbers = _numbers(seeds)
     boards = run_quickstart([one.strip() for one in methods.split(",")], suites, numbers, split, backend, results)
-    from harness.cli.tables import print_boards, print_pooled
+    from harness.cli.tables import print_boards
 
     print_boards(boards)
     if len(numbers) > 1:
-        from harness.quickstart import pooled
+        from harness.leaderboard import pool_seeds
 
-        print_pooled(pooled(results, split))
+        print_boards(pool_seeds(boards))
     from harness.report import write_report
     from harness.runs.folders import list_runs
 

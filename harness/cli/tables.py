@@ -12,14 +12,15 @@ from rich.text import Text
 
 from harness import registry
 from harness.errors import HarnessError
-from harness.leaderboard import ARROW, Board, shown, tables
+from harness.leaderboard import ARROW, Board, tables
+from harness.leaderboard.board import written, written_interval
 
 
-def print_boards(boards: Sequence[Board]) -> None:
+def print_boards(boards: Sequence[Board], deltas: bool = False) -> None:
     """Every board, as wide as the terminal allows."""
     console = Console()
     for board in boards:
-        for table in tables(board, console.width):
+        for table in tables(board, console.width, deltas):
             console.print(table)
 
 
@@ -43,7 +44,7 @@ def print_record(record: dict[str, Any]) -> None:
     for name, metric in record["metrics"].items():
         if metric["value"] is None:
             continue
-        row = [escape(f"{name} {ARROW[metric['higher_is_better']]}".strip()), shown(metric, metric["unit"])]
+        row = [escape(f"{name} {ARROW[metric['higher_is_better']]}".strip()), _shown(metric)]
         table.add_row(*row, *([metric["official"] or ""] if official else []))
     notes = [_judged(record["judge"])] if record["judge"] else []
     if record["unscored"]:
@@ -52,6 +53,10 @@ def print_record(record: dict[str, Any]) -> None:
         notes.append(f"{len(undefined)} metrics are undefined on these items")
     table.caption = "; ".join(notes) or None
     Console().print(table)
+
+
+def _shown(metric: dict[str, Any]) -> str:
+    return f"{written(metric['value'], metric['unit'])} {written_interval(metric['ci'], metric['unit'])}".strip()
 
 
 def _judged(judge: dict[str, Any]) -> str:
@@ -64,21 +69,6 @@ def _judged(judge: dict[str, Any]) -> str:
         cost = "" if took["usd"] is None else f", ${took['usd']:.4f}"
         text += f"; {took['calls']} calls, {took['kept']} kept replies, {tokens:,} tokens{cost}"
     return text
-
-
-def print_pooled(rows: Sequence[dict[str, Any]]) -> None:
-    """Seeds of one method together."""
-    if not rows:
-        return
-    table = Table(
-        title="All seeds together (mean over seeds; 95 % interval by bootstrap over seeds' images)",
-        title_justify="left",
-    )
-    for heading in rows[0]:
-        table.add_column(heading, justify="left" if heading == "method" else "right")
-    for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
-    Console().print(table)
 
 
 def print_plan(rows: Sequence[dict[str, Any]]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 HALLUCINATED_BELOW = 3.0
+"""MMHal-Bench: a lower rating is a hallucination."""
 
 
 def kappa(one: Sequence[float], other: Sequence[float], *, quadratic: bool = False) -> float | None:

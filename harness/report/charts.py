@@ -3,36 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from html import escape
+
+from harness.report.figures import Bars, Interval, Lines, Scatter
 
 WIDTH, HEIGHT = 640, 360
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 16, 44
 _SHAPES = ("circle", "square", "triangle", "diamond", "cross")
 _DASHES = ("", "6 3", "2 3", "8 3 2 3", "1 2")
-Interval = tuple[float, float] | None
 
 
-@dataclass(frozen=True)
-class Point:
-    """A checkpoint in the plane, with its 95 % intervals."""
-
-    label: str
-    x: float
-    y: float
-    x_ci: Interval = None
-    y_ci: Interval = None
+def svg(content: Scatter | Bars | Lines) -> str:
+    """A chart."""
+    if isinstance(content, Scatter):
+        return scatter(content)
+    return bars(content) if isinstance(content, Bars) else curves(content)
 
 
 class _Axes:
     """Maps values to places, with round ticks."""
 
-    def __init__(self, xs: Sequence[float], ys: Sequence[float]) -> None:
-        self.x, self.y = _ticks(xs), _ticks(ys)
+    def __init__(self, xs: Sequence[float], ys: Sequence[float], right: int = _RIGHT) -> None:
+        self.x, self.y, self.right = _ticks(xs), _ticks(ys), right
 
     def at(self, x: float, y: float) -> tuple[float, float]:
-        wide, high = WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM
+        wide, high = WIDTH - _LEFT - self.right, HEIGHT - _TOP - _BOTTOM
         share_x = (x - self.x[0]) / (self.x[-1] - self.x[0])
         share_y = (y - self.y[0]) / (self.y[-1] - self.y[0])
         return round(_LEFT + share_x * wide, 1), round(HEIGHT - _BOTTOM - share_y * high, 1)
@@ -45,16 +41,21 @@ class _Axes:
             parts.append(f'<text class="tick" x="{x}" y="{y + 16}" text-anchor="middle">{tick:g}</text>')
         for tick in self.y:
             x, y = self.at(self.x[0], tick)
-            parts.append(f'<line class="grid" x1="{x}" x2="{WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>')
+            parts.append(f'<line class="grid" x1="{x}" x2="{WIDTH - self.right}" y1="{y}" y2="{y}"/>')
             parts.append(f'<text class="tick" x="{x - 6}" y="{y + 4}" text-anchor="end">{tick:g}</text>')
         middle = HEIGHT / 2
         parts.append(
-            f'<text class="axis" x="{WIDTH / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_title)}</text>'
+            f'<text class="axis" x="{(WIDTH + _LEFT - self.right) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_title)}</text>'
         )
         parts.append(
             f'<text class="axis" x="14" y="{middle}" text-anchor="middle" transform="rotate(-90 14 {middle})">{escape(y_title)}</text>'
         )
         return parts
+
+
+def _wide(texts: Iterable[str]) -> int:
+    """About how many units the longest of some labels takes."""
+    return max((round(6.6 * len(text)) for text in texts), default=0)
 
 
 def _ticks(values: Sequence[float]) -> list[float]:
@@ -104,8 +105,9 @@ def _mark(series: int, x: float, y: float) -> str:
     return f'<polygon class="{kind}" points="{points}"/>'
 
 
-def frontier(points: Sequence[Point], x_title: str, y_title: str) -> str:
+def scatter(chart: Scatter) -> str:
     """Checkpoints in the plane of two metrics, with their intervals as bars."""
+    points, x_title, y_title = chart.points, chart.x_title, chart.y_title
     xs = [value for point in points for value in (point.x, *(point.x_ci or ()))]
     ys = [value for point in points for value in (point.y, *(point.y_ci or ()))]
     axes = _Axes(xs, ys)
@@ -134,15 +136,20 @@ def frontier(points: Sequence[Point], x_title: str, y_title: str) -> str:
     return _svg(f"{y_title} against {x_title}", parts)
 
 
-def bars(rows: Sequence[tuple[str, Sequence[float | None]]], series: Sequence[str], title: str) -> str:
-    """Groups of horizontal bars, in percent: one group a row, one bar a series, the figure written at its end."""
+def bars(chart: Bars) -> str:
+    """Groups of horizontal bars: one group a row, one bar a series, the figure written at its end."""
+    rows, series, digits = chart.rows, chart.series, chart.digits
     height = _TOP + sum(8 + 14 * len(values) for _, values in rows) + 10
-    left = 150
-    wide = WIDTH - left - 60
-    most = max((value for _, values in rows for value in values if value is not None), default=1.0) or 1.0
+    left = min(max(150, 10 + _wide(label for label, _ in rows)), WIDTH // 2)
+    wide = WIDTH - left - 50 - min(_wide(series), WIDTH // 4)
+    ends = [ci[1] for own in chart.intervals for ci in own if ci]
+    most = max([*(value for _, values in rows for value in values if value is not None), *ends], default=1.0) or 1.0
     parts = []
+    if chart.mark is not None and chart.mark <= most:
+        x = round(left + chart.mark / most * wide, 1)
+        parts.append(f'<line class="grid" x1="{x}" x2="{x}" y1="{_TOP}" y2="{height - 10}"/>')
     y = float(_TOP)
-    for label, values in rows:
+    for place, (label, values) in enumerate(rows):
         middle = y + 7 * len(values) + 4
         parts.append(f'<text class="label" x="{left - 8}" y="{middle}" text-anchor="end">{escape(label)}</text>')
         for number, value in enumerate(values):
@@ -151,34 +158,44 @@ def bars(rows: Sequence[tuple[str, Sequence[float | None]]], series: Sequence[st
                 parts.append(f'<text class="tick" x="{left}" y="{y + 11}">– {name}</text>')
             else:
                 length = round(value / most * wide, 1)
-                figure = f"{value:.1f} {name}" if number == 0 or len(rows) < 3 else f"{value:.1f}"
+                figure = f"{value:.{digits}f} {name}" if place == 0 or len(rows) < 3 else f"{value:.{digits}f}"
+                ci = chart.intervals[place][number] if chart.intervals else None
+                end = round(ci[1] / most * wide, 1) if ci else length
                 parts.append(
                     f'<rect class="series s{number % 5}" x="{left}" y="{y + 2}" width="{max(length, 1)}" height="10">'
-                    f"<title>{name}: {value:.1f} %</title></rect>"
-                    f'<text class="tick" x="{left + length + 5}" y="{y + 11}">{figure}</text>'
+                    f"<title>{name}: {value:.{digits}f}</title></rect>"
+                    f'<text class="tick" x="{left + max(length, end) + 5}" y="{y + 11}">{figure}</text>'
                 )
+                if ci:
+                    x = round(left + ci[0] / most * wide, 1)
+                    parts.append(f'<line class="ci" x1="{x}" x2="{left + end}" y1="{y + 7}" y2="{y + 7}"/>')
             y += 14
         y += 8
-    return _svg(title, parts, int(height))
+    return _svg(chart.title, parts, int(height))
 
 
-def curves(lines: Mapping[str, Sequence[tuple[float, float]]], x_title: str, y_title: str) -> str:
+def curves(chart: Lines) -> str:
     """Lines over steps; each has a dash of its own and its name at its end."""
-    xs = [x for points in lines.values() for x, _ in points]
+    lines, x_title, y_title = chart.lines, chart.x_title, chart.y_title
+    xs = [*(x for points in lines.values() for x, _ in points), *(begin for begin, _ in chart.stages)]
     ys = [y for points in lines.values() for _, y in points]
-    axes = _Axes(xs, ys)
+    axes = _Axes(xs, ys, right=12 + min(_wide(lines), WIDTH // 3))
     parts = axes.drawn(x_title, y_title)
+    for begin, stage in chart.stages:
+        x, y = axes.at(begin, axes.y[-1])
+        parts.append(f'<line class="stage" x1="{x}" x2="{x}" y1="{y}" y2="{HEIGHT - _BOTTOM}"/>')
+        parts.append(f'<text class="tick" x="{x + 4}" y="{y + 10}">{escape(stage)}</text>')
     taken: list[float] = []
     for number, (name, points) in enumerate(lines.items()):
         places = [axes.at(x, y) for x, y in points]
         path = " ".join(f"{x},{y}" for x, y in places)
         dash = f' stroke-dasharray="{_DASHES[number % 5]}"' if _DASHES[number % 5] else ""
         parts.append(f'<polyline class="line s{number % 5}"{dash} points="{path}"/>')
-        y = places[-1][1]
+        y = places[-1][1] + 4
         while any(abs(y - other) < 13 for other in taken):
             y += 13
         taken.append(y)
-        parts.append(f'<text class="label" x="{places[-1][0] - 4}" y="{y - 5}" text-anchor="end">{escape(name)}</text>')
+        parts.append(f'<text class="label" x="{places[-1][0] + 6}" y="{y}">{escape(name)}</text>')
     return _svg(f"{y_title} over {x_title}", parts)
 
 

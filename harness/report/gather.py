@@ -10,16 +10,20 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness import registry
 from harness.config import parse
 from harness.errors import BadInputError, HarnessError
-from harness.files import read_json, read_jsonl
+from harness.files import read_jsonl
 from harness.progress import progress
 from harness.runs.evaluate import data_root
 from harness.runs.folders import Run
+from harness.runs.scored import Row, read_rows, scored, suite_place, verdict
 from harness.types import ImageRef
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 THUMBNAIL = 224
 """Longest side of a picture in the report, pixels."""
@@ -38,36 +42,34 @@ class Suite:
     name: str
     data: str
     variant: str
-    rows: dict[str, dict[str, Mapping[str, Any]]] = field(default_factory=dict)
+    rows: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     pictures: dict[str, ImageRef] = field(default_factory=dict)
     truth: dict[str, str] = field(default_factory=dict)
     note: str = ""
 
 
-def gather(runs: Sequence[Run]) -> tuple[list[Suite], list[str]]:
-    """All suites of the runs, and in words what was left out."""
+def gather(runs: Sequence[Run], *, look_up: bool = True) -> tuple[list[Suite], list[str]]:
+    """All suites of the runs, and in words what was left out.
+
+    Args:
+        runs: complete run folders.
+        look_up: find the pictures and the truth in the benchmarks' data.
+    """
     suites: dict[tuple[str, str, str], Suite] = {}
     sources: dict[tuple[str, str, str], Mapping[str, Any]] = {}
     left_out = []
     for run in runs:
-        scored = sorted(run.path.glob("evals/*/scores*.json"))
-        if not scored:
-            left_out.append(f"{run.name}: nothing was scored")
-        for path in scored:
-            record = read_json(path, "scores")
-            items = path.with_name(path.name.replace("scores", "items", 1) + "l")
-            if not items.exists():
-                left_out.append(f"{run.name}: {items.name} is missing, so {record['suite']} has no samples")
+        found, unusable = scored(run)
+        left_out += unusable
+        for one in found:
+            if not one.items.exists():
+                left_out.append(f"{run.name}: {one.items.name} is missing, so {one.record['suite']} has no samples")
                 continue
-            key = (record["suite"], record["data"], record["variant"])
-            suites.setdefault(key, Suite(*key)).rows[run.name] = {
-                row["item"]: row for row in read_jsonl(items, "items")
-            }
-            sources[key] = record
-    for key, suite in suites.items():
+            suites.setdefault(one.key, Suite(*one.key)).rows[run.name] = read_rows(one.items, unscored=True)
+            sources[one.key] = one.record
+    for key, suite in suites.items() if look_up else ():
         suite.note = _look_up(suite, sources[key])
-    order = {name: place for place, name in enumerate(("halbench", "chair", "amber", "mmhal", "pope"))}
-    return sorted(suites.values(), key=lambda suite: order.get(suite.name, len(order))), left_out
+    return sorted(suites.values(), key=lambda suite: suite_place(suite.name)), left_out
 
 
 def _look_up(suite: Suite, record: Mapping[str, Any]) -> str:
@@ -98,23 +100,6 @@ def _truth(reference: Mapping[str, Any]) -> str:
         if key in reference:
             return str(reference[key])
     return ""
-
-
-def right(row: Mapping[str, Any]) -> bool | None:
-    """Whether a yes/no answer is right; None where the item is no yes/no question."""
-    details = row["details"]
-    return details["said"] == details["label"] if {"said", "label"} <= details.keys() else None
-
-
-def verdict(row: Mapping[str, Any]) -> str:
-    """One word for an answer: hallucinated, clean, or unjudged."""
-    if row.get("unscored") is not None:
-        return "unjudged"
-    if (answer := right(row)) is not None:
-        return "clean" if answer else "hallucinated"
-    if (rating := row["details"].get("rating")) is not None:
-        return "hallucinated" if rating < 3 else "clean"
-    return "hallucinated" if any(piece["verdict"] == "hallucinated" for piece in row["evidence"]) else "clean"
 
 
 def samples(suites: Sequence[Suite], most: int, seed: int = 0) -> tuple[list[dict[str, Any]], dict[str, str], int]:
@@ -175,7 +160,7 @@ def _sample(suite: Suite, item: str, pictures: dict[str, str], names: dict[str, 
     }
 
 
-def _marks(row: Mapping[str, Any]) -> list[list[Any]]:
+def _marks(row: Row) -> list[list[Any]]:
     """[start, end, verdict, label] of every mention. One whose place was not kept is looked for by its word, from the left."""
     text, marks = row["text"].lower(), []
     after: Counter[str] = Counter()
@@ -204,12 +189,17 @@ def _picture(image: ImageRef | None, pictures: dict[str, str], names: dict[str, 
         return None
     fingerprint = image.fingerprint()[:16]
     if fingerprint not in pictures:
-        opened.thumbnail((THUMBNAIL, THUMBNAIL))
-        stream = io.BytesIO()
-        opened.save(stream, "WEBP", quality=80)
-        pictures[fingerprint] = "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()
+        pictures[fingerprint] = thumbnail(opened)
     names[key] = fingerprint
     return fingerprint
+
+
+def thumbnail(image: Image) -> str:
+    """A picture made small, as a data URL. Changes the image."""
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    stream = io.BytesIO()
+    image.save(stream, "WEBP", quality=80)
+    return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
 def class_rates(suite: Suite) -> dict[str, dict[str, tuple[int, int]]]:
@@ -227,14 +217,14 @@ def class_rates(suite: Suite) -> dict[str, dict[str, tuple[int, int]]]:
     return found
 
 
-def together(suite: Suite, run: str, most: int = 8) -> list[tuple[str, str, int]]:
-    """(right object, invented object, how often) that one checkpoint names together most: what invites the invention."""
+def together(suite: Suite, run: str) -> Counter[tuple[str, str]]:
+    """How often one checkpoint names (right object, invented object) together: what invites the invention."""
     pairs: Counter[tuple[str, str]] = Counter()
     for row in suite.rows.get(run, {}).values():
         wrong = {piece["label"] for piece in row["evidence"] if piece["verdict"] == "hallucinated"}
         true = {piece["label"] for piece in row["evidence"] if piece["verdict"] == "correct"}
         pairs.update((one, other) for one in true for other in wrong)
-    return [(one, other, count) for (one, other), count in pairs.most_common(most)]
+    return pairs
 
 
 def training(run: Run) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,43 @@ def list_runs(results: Path) -> list[Run]:
     """All complete runs under a folder, oldest first."""
     runs = [open_run(path.parent) for path in results.glob(f"*/{MANIFEST}")] if results.is_dir() else []
     return sorted(runs, key=lambda run: (str((run.manifest or {}).get("finished", "")), run.name))
+
+
+def survey(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
+    """The complete runs of folders, each a run or a folder of runs, and in words which are not complete.
+
+    Raises:
+        BadInputError: a folder does not exist, or holds no run.
+    """
+    found: list[Run] = []
+    reasons: list[str] = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise BadInputError(
+                f"nothing was scored: there is no folder '{folder}'",
+                remedy="harness align, then harness eval; or name a run, or a folder of runs",
+            )
+        if (folder / MANIFEST).exists():
+            found.append(open_run(folder))
+            continue
+        complete = list_runs(folder)
+        begun = sorted(
+            path for path in folder.iterdir() if not (path / MANIFEST).exists() and _begun(path) and path.is_dir()
+        )
+        if _begun(folder):
+            begun = [folder]
+        elif not complete and not begun:
+            raise BadInputError(
+                "nothing was scored: no run is here", where=str(folder), remedy="harness align, then harness eval"
+            )
+        found += complete
+        reasons += [f"{path.name}: not complete: {MANIFEST}, which is written last, is not there" for path in begun]
+    return list({run.path.resolve(): run for run in found}.values()), reasons
+
+
+def _begun(folder: Path) -> bool:
+    """Whether a folder looks like a run that was begun."""
+    return any((folder / name).exists() for name in ("config.json", "train_log.jsonl", "evals", "checkpoint"))
 
 
 def latest_aligned(results: Path) -> Run:

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,40 +13,11 @@ from harness.compare import compare
 from harness.errors import BadInputError
 from harness.files import write_json, write_jsonl
 from harness.leaderboard import as_latex, collect
-from harness.matched import matched, read_items
+from harness.matched import Matched, cut, rates
 from harness.runs.folders import open_run
-from harness.runs.score import item_rows, score_suite, write_scores
-from harness.types import ImageRef, Item, Response
-
-NAMES = ("dog", "cat", "horse")
-
-
-def items(count: int = 40) -> list[Item]:
-    """Pictures of a dog each."""
-    reference: dict[str, Any] = {"instances": ["dog"], "captions": []}
-    return [Item(f"{n}#0", "Describe.", ImageRef(name=str(n)), str(n), reference) for n in range(count)]
-
-
-def make_run(results: Path, name: str, texts: list[str], data: str = "pictures", **about: Any) -> Path:
-    """A run folder with scored descriptions."""
-    from benchmarks.halbench import ObjectHalBench
-
-    asked = items(len(texts))
-    answers = {item.id: Response(item.id, text) for item, text in zip(asked, texts, strict=True)}
-    serving = {"backend": "none", "device": "none"}
-    more = {
-        "target": name,
-        "method": name,
-        "model": "m",
-        "data": data,
-        "serving": serving,
-        "sampling": {"max_new_tokens": 9},
-    }
-    record, scores = score_suite(ObjectHalBench(), asked, answers, about=more | about)
-    folder = results / name
-    write_scores(folder / "evals" / f"halbench@{data}", record, item_rows(asked, answers, scores))
-    write_json(folder / "manifest.json", {"kind": "base", "name": name, "base": {"label": "m"}})
-    return folder
+from harness.runs.scored import read_rows
+from harness.stats import Counts
+from tests.scored_runs import make_run
 
 
 @pytest.fixture
@@ -105,14 +75,18 @@ def test_matched_length(results: Path) -> None:
         name: results / name / "evals" / "halbench@pictures" / "items-spacy.jsonl"
         for name in ("honest", "inventive", "wordy")
     }
-    rows = {name: read_items(path) for name, path in paths.items()}
-    found = matched(rows)
+    rows = {name: read_rows(path) for name, path in paths.items()}
+
+    def rate(found: Matched | None, name: str, metric: str = "chair_s_matched") -> float:
+        assert found is not None
+        return float(rates(Counts.of(found.scores[name]).totals())[metric])
+
     # Cut to two words, nobody invents anything; the wordy run against the inventive one alone is cut to two or five.
-    assert {metrics["chair_s_matched"]["value"] for metrics in found.values()} == {0.0}
-    pair = matched({name: rows[name] for name in ("inventive", "wordy")})
-    assert pair["inventive"]["chair_s_matched"]["value"] == pair["wordy"]["chair_s_matched"]["value"] == 0.5
-    assert pair["wordy"]["chair_i_matched"]["value"] == 20 / 60 and pair["wordy"]["chair_s_matched"]["words"] == 3.5
-    assert matched({"one": rows["honest"]}) == {}
+    assert {rate(cut(rows), name) for name in rows} == {0.0}
+    pair = cut({name: rows[name] for name in ("inventive", "wordy")})
+    assert rate(pair, "inventive") == rate(pair, "wordy") == 0.5
+    assert pair is not None and rate(pair, "wordy", "chair_i_matched") == 20 / 60 and pair.words == 3.5
+    assert cut({"one": rows["honest"]}) is None
     [board] = collect(results)
     titles = [column.title for column in board.columns]
     assert titles[:2] == ["CHAIRs", "CHAIRs matched"] and "cut to the words of the shortest" in board.caption

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
@@ -41,17 +41,45 @@ def test_interval_of_a_mean_is_scipys_bootstrap() -> None:
     assert own == pytest.approx((theirs.low, theirs.high), abs=0.012)
 
 
-def test_coverage_of_clustered_rates_is_nominal() -> None:
-    rng = np.random.default_rng(3)
+Draw = Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]]
+
+
+def mentions(rng: np.random.Generator, clusters: int) -> tuple[np.ndarray, np.ndarray]:
+    """Like CHAIRi: captions of one to nine mentions; images differ much in how many of theirs are invented."""
+    said = rng.poisson(4, clusters) + 1
+    return rng.binomial(said, rng.beta(0.4, 2, clusters)), said
+
+
+def words(rng: np.random.Generator, clusters: int) -> tuple[np.ndarray, np.ndarray]:
+    """Like a mean length: skewed to the right."""
+    return rng.lognormal(3, 0.5, clusters), np.ones(clusters)
+
+
+def questions(rng: np.random.Generator, clusters: int) -> tuple[np.ndarray, np.ndarray]:
+    """Like an accuracy: four questions an image, which agree more than chance."""
+    return rng.binomial(4, rng.beta(2, 3, clusters)), np.full(clusters, 4)
+
+
+def captions(rng: np.random.Generator, clusters: int) -> tuple[np.ndarray, np.ndarray]:
+    """Like CHAIRs: one caption an image, three in twenty with an invented object."""
+    return rng.random(clusters) < 0.15, np.ones(clusters)
+
+
+@pytest.mark.parametrize(
+    ("draw", "true"),
+    [(mentions, 0.4 / 2.4), (words, float(np.exp(3.125))), (questions, 0.4), (captions, 0.15)],
+    ids=["ratio", "mean", "clustered rate", "rate"],
+)
+def test_coverage_at_three_hundred_images_is_nominal(draw: Draw, true: float) -> None:
+    rng, trials, clusters = np.random.default_rng(11), 1500, 300
+    names = tuple(map(str, range(clusters)))
     covered = 0
-    trials, clusters, size = 300, 300, 4
     for _ in range(trials):
-        chances = rng.beta(2, 3, clusters)  # images differ, so questions of one image agree more than chance
-        hits = (rng.random((clusters, size)) < chances[:, None]).astype(float).ravel()
-        found = intervals(Counts.of(scores(hits, np.repeat(np.arange(clusters), size))), rate, resamples=400)["rate"]
+        hits, below = draw(rng, clusters)
+        found = intervals(Counts(("hit", "n"), names, np.column_stack([hits, below]).astype(float)), rate, 1000)["rate"]
         assert found is not None
-        covered += found[0] <= 0.4 <= found[1]
-    assert 0.92 <= covered / trials <= 0.98
+        covered += found[0] <= true <= found[1]
+    assert 0.93 <= covered / trials <= 0.97
 
 
 def test_ignoring_the_clusters_would_be_too_narrow() -> None:

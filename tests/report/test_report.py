@@ -6,7 +6,7 @@ import contextlib
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,13 +73,38 @@ def make_run(results: Path, data: Path, name: str, said: dict[int, str], kind: s
     return open_run(results / name)
 
 
+REJECTED = {
+    "id": "7",
+    "prompt": EVIL,
+    "chosen": "A dog.",
+    "original": "image_preferences/00-original.png",
+    "rejected": "image_preferences/00-rejected.png",
+    "keywords": ["dog", "<frisbee>"],
+    "corruption": "diffusion",
+    "step": 500,
+}
+
+
+def with_rejected_images(run: Run, rows: Sequence[Mapping[str, Any]]) -> Run:
+    """The run with a sample of rejected images, as MFPO keeps one."""
+    folder = run.path / "image_preferences"
+    folder.mkdir(exist_ok=True)
+    for number, name in enumerate(("00-original.png", "00-rejected.png")):
+        tiny_photograph(folder / name, number)
+    write_jsonl(run.path / "image_preferences.jsonl", rows)
+    notes = {"regions": 900, "whole-image": 99, "given": 1, "samples": "image_preferences.jsonl"}
+    manifest = {"kind": "align", "name": run.name, "base": {"label": "m"}}
+    write_json(run.path / "manifest.json", manifest | {"summary": {"prepared": {"image_preferences": notes}}})
+    return open_run(run.path)
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     folder = tmp_path_factory.mktemp("report")
     data = data_folder(folder / "data")
     inventions = dict.fromkeys(range(0, COUNT, 2), "A dog and a horse 🐎 and a dog.")
     return [
-        make_run(folder / "results", data, "aligned", {1: EVIL}),
+        with_rejected_images(make_run(folder / "results", data, "aligned", {1: EVIL}), [REJECTED]),
         make_run(folder / "results", data, "base", inventions, "base"),
     ]
 
@@ -147,6 +172,30 @@ def test_what_is_missing_is_said(runs: list[Run], tmp_path: Path) -> None:
     assert not (tmp_path / "none.html").exists()
 
 
+def test_rejected_images_stand_beside_the_original(runs: list[Run], tmp_path: Path) -> None:
+    shutil.copytree(runs[0].path.parent, tmp_path / "results")
+    aligned = with_rejected_images(open_run(tmp_path / "results" / "aligned"), [REJECTED])
+    about = write_report([aligned, open_run(tmp_path / "results" / "base")], tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    section = text[text.index("<section id='rejected'>") :]
+    assert not about["left_out"] and "aligned: 1 of 1,000 training examples" in section
+    assert (
+        section.count("<img src='data:image/webp;base64,") == 2
+        and "corrupted: dog, &lt;frisbee&gt; (diffusion 500)" in section
+    )
+    assert EVIL not in text and text.count("<script") == 2 and 'href="#rejected"' in text
+    for wrong, said in (
+        ({"rejected": "../../../etc/passwd"}, "outside of the run's folder"),
+        ({"original": "image_preferences/none.png"}, "cannot be read"),
+        ({"chosen": None}, "a row has no chosen"),
+    ):
+        write_jsonl(aligned.path / "image_preferences.jsonl", [REJECTED | wrong])
+        about = write_report([aligned], tmp_path / "report.html")
+        [reason] = about["left_out"]
+        assert said in reason and said in (tmp_path / "report.html").read_text().replace("&#x27;", "'")
+    assert "id='rejected'" not in (tmp_path / "report.html").read_text()
+
+
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A headless Chromium; tests that need one are skipped where it is not installed."""
@@ -174,6 +223,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     running = webdriver.Chrome(options=options, service=Service(driver))
+    running.set_script_timeout(240)  # axe is slow where several programs share two cores
     yield running
     running.quit()
 
@@ -225,6 +275,12 @@ def test_in_a_browser(browser: Any, page: Path) -> None:
         " ✗", ""
     ).replace(" ✓", "")
     assert browser.title == "Hallucination report", "a response was run"
+
+    browser.find_element("link text", "Rejected images").click()
+    pictures = browser.find_elements("css selector", "#rejected img")
+    assert len(pictures) == 2 and all(one.get_property("naturalWidth") > 0 for one in pictures)
+    top = browser.execute_script("return document.getElementById('rejected').getBoundingClientRect().top")
+    assert abs(top) < 40, "the link leads to the section"
 
     browser.get(page.as_uri() + "#halbench%5Bspacy%5D%40here%2F58%2358")
     browser.refresh()

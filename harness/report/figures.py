@@ -1,0 +1,220 @@
+"""The charts as data: what the report draws as SVG (`charts`) and `harness plot` with matplotlib (`plots`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.leaderboard import Board, Cell, Row
+from harness.report.gather import Suite, class_rates, together, training
+from harness.runs.folders import Run
+
+_CLASSES, _PAIRS, _BINS = 12, 8, 80
+Interval = tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Point:
+    """A checkpoint in the plane, with its 95 % intervals."""
+
+    label: str
+    x: float
+    y: float
+    x_ci: Interval = None
+    y_ci: Interval = None
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Checkpoints in the plane of two metrics."""
+
+    points: Sequence[Point]
+    x_title: str
+    y_title: str
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Groups of horizontal bars: one group a row, one bar a series. `intervals` is as `rows`; `mark` is a value to compare with."""
+
+    rows: Sequence[tuple[str, Sequence[float | None]]]
+    series: Sequence[str]
+    title: str
+    digits: int = 1
+    intervals: Sequence[Sequence[Interval]] = ()
+    mark: float | None = None
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Curves over steps; `stages` says where each stage of the training begins."""
+
+    lines: Mapping[str, Sequence[tuple[float, float]]]
+    x_title: str
+    y_title: str
+    stages: Sequence[tuple[float, str]] = ()
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart with its caption; `name` is fit for a file."""
+
+    name: str
+    caption: str
+    content: Scatter | Bars | Lines
+
+
+def figures(boards: Sequence[Board], suites: Sequence[Suite], runs: Sequence[Run]) -> list[Figure]:
+    """All charts that these scores and training logs give."""
+    found: list[Figure | None] = []
+    for board in boards:
+        found += [_frontier(board), _yes_ratios(board)]
+    for suite in suites:
+        found += [_classes(suite), _together(suite)]
+    for run in runs:
+        found += _training(run)
+    return [figure for figure in found if figure is not None]
+
+
+def _name(*parts: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", "-".join(part for part in parts if part).lower()).strip("-")
+
+
+def _frontier(board: Board) -> Figure | None:
+    """CHAIRs against recall, of the first suite and variant that has both for two checkpoints."""
+    for suite, variant in dict.fromkeys((column.suite, column.variant) for column in board.columns):
+        points = []
+        for row in board.rows:
+            one, other = (_cell(row, suite, variant, metric) for metric in ("chair_s", "object_recall"))
+            if one and other and one.value is not None and other.value is not None:
+                x_ci, y_ci = _percent(one.ci), _percent(other.ci)
+                points.append(Point(row.name, one.value * 100, other.value * 100, x_ci, y_ci))
+        if len(points) > 1:
+            title = f"{suite}{f' [{variant}]' if variant else ''}, {board.title}"
+            return Figure(
+                _name("frontier", suite, variant, board.model, board.data),
+                f"Hallucination against recall: {title}. Up and to the left is better; bars are 95 % intervals.",
+                Scatter(points, "CHAIRs, % (lower is better)", "object recall, % (higher is better)"),
+            )
+    return None
+
+
+def _cell(row: Row, suite: str, variant: str, metric: str) -> Cell | None:
+    keys = {(column.suite, column.variant, column.metric): cell for column, cell in row.cells.items()}
+    return keys.get((suite, variant, metric))
+
+
+def _percent(ci: Interval) -> Interval:
+    return (ci[0] * 100, ci[1] * 100) if ci else None
+
+
+def _yes_ratios(board: Board) -> Figure | None:
+    found = [
+        (row.name, cell.value * 100, _percent(cell.ci))
+        for row in board.rows
+        for column, cell in row.cells.items()
+        if column.suite == "pope" and column.metric == "yes_ratio" and cell.value is not None
+    ]
+    if not found:
+        return None
+    caption = f"Share of “yes” on POPE, {board.title}: half of the questions should be answered with yes."
+    rows, intervals = [(name, [value]) for name, value, _ in found], [[ci] for _, _, ci in found]
+    content = Bars(rows, [""], "POPE yes-ratio, percent", intervals=intervals, mark=50.0)
+    return Figure(_name("yes-ratio", board.model, board.data), caption, content)
+
+
+def _of(suite: Suite) -> str:
+    return f"{suite.name}{f' [{suite.variant}]' if suite.variant else ''} on {suite.data}"
+
+
+def _classes(suite: Suite) -> Figure | None:
+    """The classes that are invented most, over all checkpoints."""
+    rates = class_rates(suite)
+    wrong = {
+        label: sum(one.get(label, (0, 0))[0] for one in rates.values())
+        for label in {label for one in rates.values() for label in one}
+    }
+    labels = sorted((label for label in wrong if wrong[label]), key=lambda label: (-wrong[label], label))[:_CLASSES]
+    if not labels:
+        return None
+    rows = [
+        (label, [100 * one[label][0] / one[label][1] if one.get(label, (0, 0))[1] else None for one in rates.values()])
+        for label in labels
+    ]
+    caption = (
+        f"Of each class's mentions, how many percent are hallucinated: {_of(suite)}, the classes that are invented most. "
+        f"From above: {', '.join(rates)}."
+    )
+    content = Bars(rows, list(rates), "hallucinated mentions by class, percent")
+    return Figure(_name("classes", suite.name, suite.variant, suite.data), caption, content)
+
+
+def _together(suite: Suite) -> Figure | None:
+    """What the first checkpoint (the base, where there is one) invents beside what, and how often the others do."""
+    names = list(suite.rows)
+    counts = {name: together(suite, name) for name in names}
+    pairs = counts[names[0]].most_common(_PAIRS) if names else []
+    if not pairs:
+        return None
+    rows = [
+        (f"{invented} beside {seen}", [float(counts[name][seen, invented]) for name in names])
+        for (seen, invented), _ in pairs
+    ]
+    caption = (
+        f"What is invented beside what is there: {_of(suite)}, how often, the pairs of {names[0]} that are most frequent. "
+        f"From above: {', '.join(names)}."
+    )
+    content = Bars(rows, names, "invented beside what is there, times", digits=0)
+    return Figure(_name("together", suite.name, suite.variant, suite.data), caption, content)
+
+
+def _training(run: Run) -> list[Figure | None]:
+    """Reward margins and losses of a run, its stages one after another."""
+    log = training(run)
+    steps: list[float] = []
+    stages: list[tuple[float, str]] = []
+    begin = last = 0.0
+    for row in log:
+        if not stages or stages[-1][1] != str(row["stage"]):
+            begin = last
+            stages.append((begin, str(row["stage"])))
+        last = begin + float(row["step"])
+        steps.append(last)
+    margins = {"margin": "chosen over rejected", "margin_image_rejected": "over the rejected image"}
+    others = [key for row in log[:1] for key in row if key.startswith("margin_") and key not in margins]
+    losses = {
+        "loss": "loss",
+        **{key: key.removeprefix("loss_") for row in log[:1] for key in row if key.startswith("loss_")},
+    }
+    drawn = {
+        "margins": ("reward margin", margins | {key: key.removeprefix("margin_") for key in others}),
+        "loss": ("loss", losses),
+    }
+    found: list[Figure | None] = []
+    for kind, (title, names) in drawn.items():
+        lines = {label: _curve(log, steps, key) for key, label in names.items()}
+        lines = {label: points for label, points in lines.items() if len(points) > 1}
+        if lines:
+            width = max(1, len(log) // _BINS)
+            means = f" Means of {width} steps." if width > 1 else ""
+            caption = f"{title.capitalize()} of {run.name} while it was trained, stage by stage.{means}"
+            content = Lines(lines, "step", title, stages if len(stages) > 1 else ())
+            found.append(Figure(_name(kind, run.name), caption, content))
+    return found
+
+
+def _curve(log: Sequence[Mapping[str, Any]], steps: Sequence[float], key: str) -> list[tuple[float, float]]:
+    """(step, value), thinned to means where there are many; a mean never spans two stages."""
+    width = max(1, len(log) // _BINS)
+    points: list[tuple[float, float]] = []
+    block: list[tuple[float, float]] = []
+    for place, row in enumerate(log):
+        if key in row:
+            block.append((steps[place], float(row[key])))
+        ends = place + 1 == len(log) or log[place + 1]["stage"] != row["stage"]
+        if block and (len(block) >= width or ends):
+            points.append((sum(x for x, _ in block) / len(block), sum(y for _, y in block) / len(block)))
+            block = []
+    return points

@@ -1,0 +1,124 @@
+"""What was scored, read again: score files, the item files beside them, and what an item's row says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import harness
+from harness.errors import BadInputError
+from harness.files import read_json, read_jsonl
+from harness.judging.agreement import HALLUCINATED_BELOW
+from harness.runs.folders import Run
+from harness.types import SampleScore
+
+Row = Mapping[str, Any]
+"""An item's row, see `harness.runs.score.item_rows`."""
+
+SUITES = ("halbench", "chair", "amber", "pope", "pope-aokvqa", "pope-gqa", "mmhal")
+"""The built-in suites in the order in which people are shown them; plugins' come after."""
+
+_KEYS = {
+    "suite",
+    "variant",
+    "data",
+    "model",
+    "method",
+    "settings",
+    "metrics",
+    "n",
+    "of",
+    "unscored",
+    "judge",
+    "sampling",
+    "serving",
+}
+
+
+def suite_place(suite: str) -> int:
+    """A suite's place in tables, for sorting."""
+    return SUITES.index(suite) if suite in SUITES else len(SUITES)
+
+
+def items_beside(scores: Path) -> Path:
+    """The item file that belongs to a score file."""
+    return scores.with_name(scores.name.replace("scores", "items", 1) + "l")
+
+
+def read_rows(path: Path, *, unscored: bool = False) -> dict[str, dict[str, Any]]:
+    """The rows of an item file by item; those without a verdict only where asked for."""
+    return {row["item"]: row for row in read_jsonl(path, "items") if unscored or row.get("unscored") is None}
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One run's scores of one suite: the record, and where its items are."""
+
+    run: str
+    path: Path
+    record: Mapping[str, Any]
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """(suite, data, variant): what scores must share to be compared."""
+        return self.record["suite"], self.record["data"], self.record["variant"]
+
+    @property
+    def label(self) -> str:
+        """The key in words."""
+        suite, data, variant = self.key
+        return f"{suite} on {data}{f' [{variant}]' if variant else ''}"
+
+    @property
+    def items(self) -> Path:
+        """Its item file."""
+        return items_beside(self.path)
+
+
+def scored(run: Run) -> tuple[list[Scored], list[str]]:
+    """Every score file of a run, and in words what cannot be used and why."""
+    found, reasons = [], []
+    paths = sorted(run.path.glob("evals/*/scores*.json"))
+    for path in paths:
+        try:
+            record = read_json(path, "scores")
+        except BadInputError as error:
+            reasons.append(f"{run.name}: {path.relative_to(run.path)}: {error.problem}")
+            continue
+        if missing := _KEYS - (record.keys() if isinstance(record, dict) else set()):
+            lacks = ", ".join(sorted(missing))
+            reasons.append(f"{run.name}: {path.relative_to(run.path)} is of another version: it has no {lacks}")
+            continue
+        found.append(Scored(run.name, path, record))
+    if not paths:
+        asked = sorted(path.parent.name for path in run.path.glob("evals/*/responses.jsonl"))
+        what = f"answered but not scored: {', '.join(asked)}" if asked else "nothing was scored"
+        reasons.append(f"{run.name}: {what}")
+    version = (run.manifest or {}).get("harness")
+    if version not in (None, harness.__version__):
+        reasons.append(f"{run.name}: made by version {version}, this is {harness.__version__}; shown all the same")
+    return found, reasons
+
+
+def sample_scores(rows: Mapping[str, Row], items: Sequence[str]) -> list[SampleScore]:
+    """The counts of these items, in this order."""
+    return [SampleScore(item, rows[item]["group"], rows[item]["counts"]) for item in items]
+
+
+def right(row: Row) -> bool | None:
+    """Whether a yes/no answer is right; None where the item is no yes/no question."""
+    details = row["details"]
+    return details["said"] == details["label"] if {"said", "label"} <= details.keys() else None
+
+
+def verdict(row: Row) -> str:
+    """One word for an answer: hallucinated, clean, or unjudged."""
+    if row.get("unscored") is not None:
+        return "unjudged"
+    if (answer := right(row)) is not None:
+        return "clean" if answer else "hallucinated"
+    if (rating := row["details"].get("rating")) is not None:
+        return "hallucinated" if rating < HALLUCINATED_BELOW else "clean"
+    return "hallucinated" if any(piece["verdict"] == "hallucinated" for piece in row["evidence"]) else "clean"

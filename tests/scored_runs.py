@@ -1,0 +1,46 @@
+"""Run folders with scored descriptions, made without a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from harness.files import write_json
+from harness.runs.score import item_rows, score_suite, write_scores
+from harness.types import ImageRef, Item, Response
+
+
+def items(count: int = 40) -> list[Item]:
+    """Pictures of a dog each."""
+    reference: dict[str, Any] = {"instances": ["dog"], "captions": []}
+    return [Item(f"{n}#0", "Describe.", ImageRef(name=str(n)), str(n), reference) for n in range(count)]
+
+
+def make_run(
+    results: Path,
+    name: str,
+    texts: list[str],
+    data: str = "pictures",
+    config: dict[str, Any] | None = None,
+    **about: Any,
+) -> Path:
+    """A run folder with scored descriptions."""
+    from benchmarks.halbench import ObjectHalBench
+
+    asked = items(len(texts))
+    answers = {item.id: Response(item.id, text) for item, text in zip(asked, texts, strict=True)}
+    serving = {"backend": "none", "device": "none"}
+    more = {
+        "target": name,
+        "method": name,
+        "model": "m",
+        "data": data,
+        "serving": serving,
+        "sampling": {"max_new_tokens": 9},
+    }
+    record, scores = score_suite(ObjectHalBench(), asked, answers, about=more | about)
+    folder = results / name
+    write_scores(folder / "evals" / f"halbench@{data}", record, item_rows(asked, answers, scores))
+    manifest: dict[str, Any] = {"kind": "base", "name": name, "base": {"label": "m"}}
+    write_json(folder / "manifest.json", manifest | ({"config": config} if config else {}))
+    return folder
