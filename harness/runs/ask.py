@@ -7,8 +7,8 @@ from pathlib import Path
 
 from harness.errors import BadInputError
 from harness.models import inspect, resolve
-from harness.runs.evaluate import BASE
 from harness.runs.folders import open_run
+from harness.runs.targets import BASE
 from harness.serving.base import Backend, Completion, Request, Sampling
 from harness.types import ImageRef
 

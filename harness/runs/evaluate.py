@@ -2,61 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
-import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness import registry
-from harness.config import parse
 from harness.errors import BadInputError
-from harness.files import read_json, sha256_json, write_json
+from harness.files import read_json, write_json
 from harness.judging.base import Judge
-from harness.models import ModelRef, fingerprint, inspect, load_processor, resolve, template_hash
-from harness.paths import cache_folder
+from harness.models import load_processor, template_hash
 from harness.progress import console, progress
-from harness.runs.folders import MANIFEST, Run
-from harness.runs.manifest import surroundings
 from harness.runs.responses import ResponseLog, request_hash
 from harness.runs.score import item_rows, make_judge, score_suite, write_scores
-from harness.serving.base import Backend, Completion, Request, Sampling
-from harness.types import Item
-from harness.worlds import find_world
-
-if TYPE_CHECKING:
-    from benchmarks.base import Benchmark
-
-BASE = "base"
-
-
-@dataclass(frozen=True)
-class Target:
-    """A checkpoint to evaluate and the run folder that its answers go to.
-
-    Attributes:
-        name: the run's name; the leaderboard's row.
-        folder: the run's folder.
-        base: folder or hub id of the full weights.
-        adapter: PEFT folder on top of them, or None.
-        model: label of the base model.
-        method: the aligner, or "base".
-    """
-
-    name: str
-    folder: Path
-    base: str
-    adapter: Path | None
-    model: str
-    method: str
-
-    @property
-    def fingerprint(self) -> str:
-        """Of all weights that the answers depend on."""
-        return sha256_json([fingerprint(self.base), fingerprint(self.adapter) if self.adapter else None])
+from harness.runs.suites import Suite, data_root, open_suite, suite_folder
+from harness.runs.targets import BASE, Target
+from harness.serving.base import Backend, Completion, Request
 
 
 @dataclass(frozen=True)
@@ -79,79 +42,6 @@ class EvalRequest:
     def judge_settings(self) -> Mapping[str, Any]:
         """The judge's part of the settings."""
         return self.settings.get("judge", {})
-
-
-def target_of_run(run: Run) -> Target:
-    """The target of an aligned run; its checkpoint is looked at before anything starts.
-
-    Raises:
-        BadInputError: the checkpoint is broken, or its base's weights are not those it was trained on.
-    """
-    assert run.manifest is not None
-    config, recorded = run.manifest["config"], run.manifest["base"]
-    info = inspect(run.checkpoint)
-    if info.kind == "full":
-        return Target(run.name, run.path, str(run.checkpoint.resolve()), None, config["model"], config["method"])
-    if fingerprint(recorded["location"]) != recorded["fingerprint"]:
-        raise BadInputError(
-            "the adapter's base model has other weights than when it was trained",
-            where=recorded["location"],
-            remedy="put the old weights back, or align again",
-        )
-    return Target(run.name, run.path, recorded["location"], run.checkpoint.resolve(), config["model"], config["method"])
-
-
-def target_of_model(model: ModelRef, results: Path) -> Target:
-    """A base model as a target; its run folder is made."""
-    location = model.locate()
-    if Path(location).is_dir():
-        inspect(Path(location))
-    folder = results / f"base-{model.label.replace('/', '-').replace(':', '-')}"
-    manifest = {
-        "kind": BASE,
-        "name": folder.name,
-        "config": {"model": model.label, "method": BASE},
-        "base": {"label": model.label, "location": location, "fingerprint": fingerprint(location)},
-    }
-    if not (folder / MANIFEST).exists():
-        write_json(folder / MANIFEST, manifest | surroundings())
-    return Target(folder.name, folder, location, None, model.label, BASE)
-
-
-def base_of(target: Target, results: Path) -> Target:
-    """The base that a target was aligned from."""
-    return target_of_model(resolve(target.model), results)
-
-
-def data_root(label: str) -> tuple[Path, str, str | None]:
-    """(data root, name for folders and tables, judge of the world) of a data label.
-
-    Raises:
-        BadInputError: no such folder or split.
-    """
-    name, _, split = label.partition("@")
-    if world := find_world(name):
-        split = split or "test"
-        if split not in ("validation", "test"):
-            raise BadInputError(f"'{label}': the split is validation or test, not '{split}'")
-        return world.benchmarks(split), f"{name.replace(':', '-')}-{split}", world.judge  # type: ignore[arg-type]
-    if label == "official":
-        return cache_folder() / "benchmarks", "official", None
-    if not Path(label).is_dir():
-        raise BadInputError(
-            f"there is no benchmark data '{label}'",
-            remedy="name a folder that holds the suites' folders (docs/ARCHITECTURE.md)",
-        )
-    return Path(label), Path(label).resolve().name, None
-
-
-@dataclass(frozen=True)
-class Suite:
-    """A suite under way: its benchmark and the items that are asked."""
-
-    benchmark: Benchmark
-    items: list[Item]
-    whole: int
 
 
 def run_eval(request: EvalRequest) -> list[dict[str, Any]]:
@@ -178,7 +68,7 @@ def prepare(request: EvalRequest) -> tuple[list[Suite], str, Judge | None]:
         BadInputError: names, settings or data are at fault.
     """
     root, data_name, world_judge = data_root(request.data)
-    suites = [_open_suite(name, root, request) for name in request.suites]
+    suites = [open_suite(name, root, request.settings.get(name, {}), request.limit) for name in request.suites]
     if not any(suite.benchmark.needs_judge for suite in suites):
         return suites, data_name, None
     # A judge model that is named is meant, even in a world that has a judge of its own.
@@ -196,7 +86,7 @@ def recorded_backend(targets: Sequence[Target], suites: Sequence[str], data: str
     found = set()
     for target in targets:
         for suite in suites:
-            path = _folder(target, suite, data_name) / "serving.json"
+            path = suite_folder(target.folder, suite, data_name) / "serving.json"
             if not path.exists():
                 raise BadInputError(
                     f"'{target.name}' has no answers to {suite} on {data_name}",
@@ -210,41 +100,6 @@ def recorded_backend(targets: Sequence[Target], suites: Sequence[str], data: str
         )
     backend: type[Backend] = registry.load("backends", found.pop())
     return backend
-
-
-def _folder(target: Target, suite: str, data_name: str) -> Path:
-    return target.folder / "evals" / f"{suite}@{data_name}"
-
-
-def _open_suite(name: str, root: Path, request: EvalRequest) -> Suite:
-    kind = registry.load("benchmarks", name)
-    benchmark: Benchmark = kind(parse(kind.Settings, dict(request.settings.get(name, {})), f"suite {name}"))
-    items = _interned(benchmark.items(root / name))
-    if request.limit is None or request.limit >= len(items):
-        return Suite(benchmark, items, len(items))
-    # Whole images are drawn, so that a sample keeps the clusters that intervals are made of.
-    groups = list(dict.fromkeys(item.group for item in items))
-    random.Random(0).shuffle(groups)
-    chosen: set[str] = set()
-    size: dict[str, int] = defaultdict(int)
-    for item in items:
-        size[item.group] += 1
-    count = 0
-    for group in groups:
-        if count >= request.limit:
-            break
-        chosen.add(group)
-        count += size[group]
-    return Suite(benchmark, [item for item in items if item.group in chosen], len(items))
-
-
-def _interned(items: list[Item]) -> list[Item]:
-    """Items of one image share one reference to it, so that it is sent to the engine once."""
-    seen: dict[Any, Any] = {}
-    return [
-        dataclasses.replace(item, image=seen.setdefault(item.image.path or id(item.image), item.image))
-        for item in items
-    ]
 
 
 @dataclass(frozen=True)
@@ -266,7 +121,7 @@ def _evaluate_base(
 ) -> list[dict[str, Any]]:
     template = template_hash(load_processor(base))
     folders = {
-        (target.name, suite.benchmark.name): _folder(target, suite.benchmark.name, data_name)
+        (target.name, suite.name): suite_folder(target.folder, suite.name, data_name)
         for target in targets
         for suite in suites
     }
@@ -284,7 +139,7 @@ def _evaluate_base(
                 write_json(folder / "serving.json", serving)
         for target in targets:
             for suite in suites:
-                key = (target.name, suite.benchmark.name)
+                key = (target.name, suite.name)
                 found = {item.id: logs[key].get(item.id, hashes[(*key, item.id)]) for item in suite.items}
                 responses = {name: answer for name, answer in found.items() if answer is not None}
                 if not responses:
@@ -308,17 +163,13 @@ def _evaluate_base(
                         "data": data_name,
                         "source": str(Path(request.data).resolve()) if Path(request.data).is_dir() else request.data,
                         "checkpoint": target.fingerprint,
-                        "sampling": _sampling(suite).model_dump(),
+                        "sampling": suite.sampling.model_dump(),
                         "serving": read_json(folders[key] / "serving.json", "serving record"),
                     },
                 )
                 write_scores(folders[key], record, item_rows(items, responses, scores))
                 records.append(record)
     return records
-
-
-def _sampling(suite: Suite) -> Sampling:
-    return Sampling(max_new_tokens=suite.benchmark.max_new_tokens)
 
 
 def request_hashes(
@@ -330,11 +181,11 @@ def request_hashes(
     for target in targets:
         checkpoint = target.fingerprint
         for suite in suites:
-            sampling = _sampling(suite)
+            sampling = suite.sampling
             for item in suite.items:
                 image = images.setdefault(id(item.image), "") or item.image.fingerprint()
                 images[id(item.image)] = image
-                result[target.name, suite.benchmark.name, item.id] = request_hash(
+                result[target.name, suite.name, item.id] = request_hash(
                     item, image, sampling, checkpoint, template, backend
                 )
     return result
@@ -350,14 +201,14 @@ def _pending(
     jobs: dict[str, _Job] = {}
     for target in targets:
         for suite in suites:
-            name, log = suite.benchmark.name, logs[target.name, suite.benchmark.name]
+            name, log = suite.name, logs[target.name, suite.name]
             for item in suite.items:
                 digest = hashes[target.name, name, item.id]
                 if log.get(item.id, digest) is not None:
                     continue
                 if digest not in jobs:
                     served = target.name if target.adapter else BASE
-                    jobs[digest] = _Job(Request(digest, served, item.prompt, item.image, _sampling(suite)), digest, [])
+                    jobs[digest] = _Job(Request(digest, served, item.prompt, item.image, suite.sampling), digest, [])
                 jobs[digest].answers.append((log, item.id))
     order: dict[int, int] = {}
     for job in jobs.values():
