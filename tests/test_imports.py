@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FOUNDATION = {"errors", "files", "paths", "progress", "config", "types", "registry", "worlds", "__init__"}
+FOUNDATION = {"errors", "files", "paths", "progress", "config", "types", "registry", "worlds", "endpoint", "__init__"}
 HEAVY = ("torch", "vllm", "transformers", "spacy", "pandas")
 
 # layer -> the project layers it may import (besides the foundation and itself)

@@ -27,6 +27,7 @@ from harness.cli.options import (
 if TYPE_CHECKING:
     from harness.runs.evaluate import EvalRequest
     from harness.runs.targets import Target
+    from harness.serving.base import Backend
 
 Runs = Annotated[
     str | None,
@@ -50,11 +51,20 @@ def evaluate(
         str, typer.Option("--suite", help="halbench, amber, pope, mmhal or a plugin's; several with commas.")
     ],
     run: Runs = None,
-    model: Annotated[str | None, typer.Option("--model", help="A base model instead of a run.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="A base model instead of a run; with --endpoint, its name there.")
+    ] = None,
     base: Base = False,
     data: Data = None,
     backend: Annotated[
-        str | None, typer.Option("--backend", help="vllm, transformers or a plugin's. Default: vllm where installed.")
+        str | None,
+        typer.Option("--backend", help="vllm, transformers, openai or a plugin's. Default: vllm where installed."),
+    ] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--endpoint", help="OpenAI-compatible endpoints of one model, with commas; the key in OPENAI_API_KEY."
+        ),
     ] = None,
     judge: JudgeName = None,
     judge_model: JudgeModel = None,
@@ -79,9 +89,14 @@ def evaluate(
     from harness.serving.choose import choose_backend
 
     # Everything that can be said at once is said before a model is made or an engine started.
-    suites, engine = registry.names("benchmarks", suite), choose_backend(backend)
-    targets, default_data = _targets(run, model, base, results)
-    layers = _layers(settings, extractor, judge_settings(judge_model, judge_url, judge_votes, judge_price, max_cost))
+    suites, engine = (
+        registry.names("benchmarks", suite),
+        choose_backend("openai" if endpoint and not backend else backend),
+    )
+    serving = _endpoints(endpoint, engine)
+    targets, default_data = _targets(run, model, base, results, engine.remote)
+    asked = judge_settings(judge_model, judge_url, judge_votes, judge_price, max_cost)
+    layers = _layers(settings, extractor, asked, serving)
     request = EvalRequest(
         targets, suites, data or default_data, engine, layers, judge, max_unscored, limit, overwrite=overwrite
     )
@@ -116,35 +131,72 @@ def rejudge(
 
     suites = registry.names("benchmarks", suite)
     targets, default_data = _targets(run, None, base, results)
-    engine = recorded_backend(targets, suites, data or default_data)
-    layers = _layers(settings, extractor, judge_settings(judge_model, judge_url, judge_votes, judge_price, max_cost))
+    engine, given = recorded_backend(targets, suites, data or default_data)
+    asked = judge_settings(judge_model, judge_url, judge_votes, judge_price, max_cost)
+    layers = _layers(settings, extractor, asked, given)
     request = EvalRequest(targets, suites, data or default_data, engine, layers, judge, max_unscored, generate=False)
     _carry_out(request, dry_run, as_json)
 
 
-def _layers(settings: list[str] | None, extractor: str | None, judge: dict[str, Any]) -> dict[str, Any]:
+def _layers(
+    settings: list[str] | None, extractor: str | None, judge: dict[str, Any], backend: dict[str, Any]
+) -> dict[str, Any]:
     """Settings by their group: `--set` first, options of their own above."""
     from harness.config import merged, overrides
 
-    return merged(
-        overrides(settings or []), {"halbench": {"extractor": extractor}} if extractor else {}, {"judge": judge}
-    )
+    own = {"halbench": {"extractor": extractor}} if extractor else {}
+    return merged(overrides(settings or []), own, {"judge": judge, "backend": backend})
 
 
-def _targets(run: str | None, model: str | None, base: bool, results: Path) -> tuple[list[Target], str]:
-    """What to evaluate, and the data that suits it."""
+def _endpoints(endpoint: str | None, engine: type[Backend]) -> dict[str, Any]:
+    """The backend's settings that --endpoint stands for.
+
+    Raises:
+        BadInputError: an endpoint for a backend that asks none, or something that is no URL.
+    """
+    from harness.errors import BadInputError
+
+    if endpoint is None:
+        return {}
+    if not engine.remote:
+        raise BadInputError(
+            f"the backend '{engine.name}' asks no endpoint", remedy="leave --endpoint out, or --backend"
+        )
+    urls = [part.strip().rstrip("/") for part in endpoint.split(",") if part.strip()]
+    if wrong := [url for url in urls if not url.startswith(("http://", "https://"))]:
+        raise BadInputError(f"'{wrong[0]}' is no URL of an endpoint", remedy="--endpoint http://127.0.0.1:8000/v1")
+    return {"endpoints": urls}
+
+
+def _targets(
+    run: str | None, model: str | None, base: bool, results: Path, remote: bool = False
+) -> tuple[list[Target], str]:
+    """What to evaluate, and the data that suits it.
+
+    Raises:
+        BadInputError: nothing has this name; an endpoint's model is not named; an endpoint has no base here.
+    """
+    from harness.errors import BadInputError
     from harness.models import resolve
     from harness.progress import console
     from harness.runs.folders import find_run, latest_aligned
-    from harness.runs.targets import base_of, target_of_model, target_of_run
+    from harness.runs.targets import base_of, target_of, target_of_endpoint, target_of_model
 
+    if remote and not run:
+        if not model:
+            raise BadInputError("the endpoint's model is not named", remedy="--model NAME, as the endpoint calls it")
+        return [target_of_endpoint(model, results)], "official"
     if model:
         reference = resolve(model)
         return [target_of_model(reference, results)], reference.default_data
     runs = [find_run(one.strip(), results) for one in run.split(",")] if run else [latest_aligned(results)]
     if not run:
         console.print(f"taking the latest aligned run: {runs[0].name}")
-    targets = [target_of_run(one) if one.aligned else target_of_model(resolve(one.base_label), results) for one in runs]
+    targets = [target_of(one, results) for one in runs]
+    if any(target.remote for target in targets):
+        if base:
+            raise BadInputError("a model behind an endpoint has no base model here", remedy="leave --base out")
+        return targets, "official"
     if base:
         targets = list(
             {target.name: target for target in [base_of(one, results) for one in targets] + targets}.values()

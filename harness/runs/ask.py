@@ -65,6 +65,6 @@ def ask(
             )
             for number, one in enumerate(group)
         ]
-        with backend(Path(base) if Path(base).is_dir() else base, adapters, None) as engine:  # type: ignore[arg-type]
+        with backend(base, adapters) as engine:
             answers |= {completion.id: completion for completion in engine.generate(requests)}
     return answers

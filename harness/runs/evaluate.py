@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness import registry
-from harness.errors import BadInputError
+from harness.config import parse
+from harness.errors import BadInputError, HarnessError
 from harness.files import read_json, write_json
 from harness.judging.base import Judge
-from harness.models import load_processor, template_hash
 from harness.progress import console, progress
 from harness.runs.responses import ResponseLog, request_hash
 from harness.runs.score import item_rows, make_judge, score_suite, write_scores
 from harness.runs.suites import Suite, data_root, open_suite, suite_folder
-from harness.runs.targets import BASE, Target
-from harness.serving.base import Backend, Completion, Request
+from harness.runs.targets import Target
+from harness.serving.base import Backend, BackendSettings, Request
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class EvalRequest:
     data: str
     backend: type[Backend]
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By group: a suite's name, "judge" or "backend"."""
     judge: str | None = None
     max_unscored: float = 0.01
     limit: int | None = None
@@ -42,6 +44,21 @@ class EvalRequest:
     def judge_settings(self) -> Mapping[str, Any]:
         """The judge's part of the settings."""
         return self.settings.get("judge", {})
+
+    @property
+    def backend_settings(self) -> BackendSettings:
+        """The backend's part of the settings.
+
+        Raises:
+            BadInputError: it has no such setting.
+        """
+        values = dict(self.settings.get("backend", {}))
+        return parse(self.backend.Settings, values, f"backend {self.backend.name}")
+
+    @property
+    def backend_identity(self) -> str:
+        """The backend with those of its settings that can change an answer."""
+        return self.backend_settings.identity(self.backend.name)
 
 
 def run_eval(request: EvalRequest) -> list[dict[str, Any]]:
@@ -57,7 +74,7 @@ def run_eval(request: EvalRequest) -> list[dict[str, Any]]:
         by_base[target.base].append(target)
     records = []
     for base, targets in by_base.items():
-        records += _evaluate_base(base, targets, suites, request, data_name, judge)
+        records += _Evaluation(request, base, targets, suites, data_name, judge).run()
     return records
 
 
@@ -65,8 +82,18 @@ def prepare(request: EvalRequest) -> tuple[list[Suite], str, Judge | None]:
     """The suites with their items, the data's name, and the judge if one of the suites needs one.
 
     Raises:
-        BadInputError: names, settings or data are at fault.
+        BadInputError: names, settings or data are at fault, or the backend does not serve what is to be evaluated.
     """
+    if request.limit is not None and request.limit < 1:
+        raise BadInputError(f"--limit must be at least 1, not {request.limit}")
+    known = {*registry.entries("benchmarks"), "judge", "backend"}
+    if unknown := sorted(set(request.settings) - known):
+        raise BadInputError(
+            f"unknown group of settings '{unknown[0]}'",
+            remedy=f"--set GROUP.KEY=VALUE; groups: {', '.join(sorted(known))}",
+        )
+    _ = request.backend_settings
+    _check_backend(request)
     root, data_name, world_judge = data_root(request.data)
     suites = [open_suite(name, root, request.settings.get(name, {}), request.limit) for name in request.suites]
     if not any(suite.benchmark.needs_judge for suite in suites):
@@ -76,14 +103,31 @@ def prepare(request: EvalRequest) -> tuple[list[Suite], str, Judge | None]:
     return suites, data_name, make_judge(request.judge or default, request.judge_settings)
 
 
-def recorded_backend(targets: Sequence[Target], suites: Sequence[str], data: str) -> type[Backend]:
-    """The backend that answered before.
+def _check_backend(request: EvalRequest) -> None:
+    """Weights that lie here are not an endpoint's to serve, nor the other way round."""
+    for target in request.targets:
+        if target.remote and not request.backend.remote:
+            raise BadInputError(
+                f"'{target.name}' is a model behind an endpoint: the backend '{request.backend.name}' cannot serve it",
+                remedy=f"--backend openai --endpoint URL --model {target.base}",
+            )
+        if request.backend.remote and not target.remote:
+            raise BadInputError(
+                f"the backend '{request.backend.name}' asks a model by its name at an endpoint, '{target.name}' is weights here",
+                remedy="name the endpoint's model with --model, or take another --backend",
+            )
+
+
+def recorded_backend(
+    targets: Sequence[Target], suites: Sequence[str], data: str
+) -> tuple[type[Backend], dict[str, Any]]:
+    """The backend that answered before, with its settings.
 
     Raises:
         BadInputError: there are no answers, or several backends gave them.
     """
     _, data_name, _ = data_root(data)
-    found = set()
+    found = {}
     for target in targets:
         for suite in suites:
             path = suite_folder(target.folder, suite, data_name) / "serving.json"
@@ -93,13 +137,15 @@ def recorded_backend(targets: Sequence[Target], suites: Sequence[str], data: str
                     where=str(path.parent),
                     remedy=f"harness eval --run {target.name} --suite {suite} --data {data}",
                 )
-            found.add(read_json(path, "serving record")["backend"])
+            record = read_json(path, "serving record")
+            backend: type[Backend] = registry.load("backends", record["backend"])
+            given = dict(record.get("settings", {}))
+            found[parse(backend.Settings, given, f"backend {backend.name}").identity(backend.name)] = (backend, given)
     if len(found) > 1:
         raise BadInputError(
             f"the answers come from several backends: {', '.join(sorted(found))}", remedy="judge the runs one at a time"
         )
-    backend: type[Backend] = registry.load("backends", found.pop())
-    return backend
+    return next(iter(found.values()))
 
 
 @dataclass(frozen=True)
@@ -111,126 +157,173 @@ class _Job:
     answers: list[tuple[ResponseLog, str]]
 
 
-def _evaluate_base(
-    base: str,
-    targets: Sequence[Target],
-    suites: Sequence[Suite],
-    request: EvalRequest,
-    data_name: str,
-    judge: Judge | None,
-) -> list[dict[str, Any]]:
-    template = template_hash(load_processor(base))
-    folders = {
-        (target.name, suite.name): suite_folder(target.folder, suite.name, data_name)
-        for target in targets
-        for suite in suites
-    }
-    records = []
-    with ExitStack() as stack:
-        if request.overwrite:
-            for folder in folders.values():
-                (folder / "responses.jsonl").unlink(missing_ok=True)
-        logs = {key: stack.enter_context(ResponseLog(folder)) for key, folder in folders.items()}
-        hashes = request_hashes(targets, suites, request.backend.name, template)
-        jobs = _pending(targets, suites, logs, hashes)
-        if jobs and request.generate:
-            serving = _generate(base, targets, jobs, request.backend)
-            for folder in folders.values():
-                write_json(folder / "serving.json", serving)
-        for target in targets:
-            for suite in suites:
-                key = (target.name, suite.name)
-                found = {item.id: logs[key].get(item.id, hashes[(*key, item.id)]) for item in suite.items}
-                responses = {name: answer for name, answer in found.items() if answer is not None}
-                if not responses:
-                    raise BadInputError(
-                        f"none of the stored answers of '{target.name}' is to these questions",
-                        where=str(logs[key].path),
-                        remedy="the data, the weights or the template changed: harness eval generates new ones",
-                    )
-                items = [item for item in suite.items if item.id in responses]
-                record, scores = score_suite(
-                    suite.benchmark,
-                    items,
-                    responses,
-                    judge=judge if suite.benchmark.needs_judge else None,
-                    max_unscored=request.max_unscored,
-                    of=suite.whole,
-                    about={
-                        "target": target.name,
-                        "method": target.method,
-                        "model": target.model,
-                        "data": data_name,
-                        "source": str(Path(request.data).resolve()) if Path(request.data).is_dir() else request.data,
-                        "checkpoint": target.fingerprint,
-                        "sampling": suite.sampling.model_dump(),
-                        "serving": read_json(folders[key] / "serving.json", "serving record"),
-                    },
-                )
-                write_scores(folders[key], record, item_rows(items, responses, scores))
-                records.append(record)
-    return records
+class _Evaluation:
+    """The checkpoints of one base on all suites: what is missing is generated by one engine, then all is scored."""
+
+    def __init__(
+        self,
+        request: EvalRequest,
+        base: str,
+        targets: Sequence[Target],
+        suites: Sequence[Suite],
+        data_name: str,
+        judge: Judge | None,
+    ) -> None:
+        self.request, self.base, self.targets, self.suites = request, base, targets, suites
+        self.data_name, self.judge = data_name, judge
+        self.folders = {
+            (target.name, suite.name): suite_folder(target.folder, suite.name, data_name)
+            for target in targets
+            for suite in suites
+        }
+        self.refused: dict[str, str] = {}
+        """Request hash -> why it cannot be answered."""
+
+    def run(self) -> list[dict[str, Any]]:
+        with ExitStack() as stack:
+            if self.request.overwrite:
+                for folder in self.folders.values():
+                    (folder / "responses.jsonl").unlink(missing_ok=True)
+            self.logs = {key: stack.enter_context(ResponseLog(folder)) for key, folder in self.folders.items()}
+            self.hashes = request_hashes(self.targets, self.suites, self.request.backend_identity)
+            jobs = self._pending()
+            if jobs and self.request.generate:
+                self._generate(jobs)
+            return [self._score(target, suite) for target in self.targets for suite in self.suites]
+
+    def _pending(self) -> list[_Job]:
+        """What must be generated: each distinct request once, requests of one image together."""
+        jobs: dict[str, _Job] = {}
+        for target in self.targets:
+            for suite in self.suites:
+                log = self.logs[target.name, suite.name]
+                for item in suite.items:
+                    digest = self.hashes[target.name, suite.name, item.id]
+                    if log.get(item.id, digest) is not None:
+                        continue
+                    if digest not in jobs:
+                        jobs[digest] = _Job(
+                            Request(digest, target.served, item.prompt, item.image, suite.sampling), digest, []
+                        )
+                    jobs[digest].answers.append((log, item.id))
+        order: dict[int, int] = {}
+        for job in jobs.values():
+            order.setdefault(id(job.request.image), len(order))
+        return sorted(jobs.values(), key=lambda job: (job.request.target, order[id(job.request.image)]))
+
+    def _generate(self, jobs: Sequence[_Job]) -> None:
+        """Run the engine over the jobs and log every answer as it comes."""
+        adapters = {target.name: target.adapter for target in self.targets if target.adapter}
+        prints = {target.served: target for target in self.targets}
+        by_hash = {job.hash: job for job in jobs}
+        with self.request.backend(self.base, adapters, self.request.backend_settings) as backend:
+            # Before the first answer, so that answers that a kill leaves behind have it; and after the last, since a
+            # remote backend learns from the answers who gave them.
+            self._write_serving(backend.provenance())
+            console.print(f"[dim]answers come from {backend.name}[/dim]")
+            try:
+                with progress("generating answers", len(jobs)) as advance:
+                    for completion in backend.generate(job.request for job in jobs):
+                        job = by_hash[completion.id]
+                        if completion.refused is not None:
+                            self.refused[job.hash] = completion.refused
+                        else:
+                            checkpoint = prints[completion.target].answered_by(completion.model)
+                            for log, item_id in job.answers:
+                                log.add(item_id, job.hash, completion, backend.name, checkpoint)
+                        advance()
+            finally:
+                self._write_serving(backend.provenance())
+
+    def _write_serving(self, serving: Mapping[str, Any]) -> None:
+        for folder in self.folders.values():
+            write_json(folder / "serving.json", serving)
+
+    def _score(self, target: Target, suite: Suite) -> dict[str, Any]:
+        key = (target.name, suite.name)
+        log = self.logs[key]
+        found = {item.id: log.get(item.id, self.hashes[(*key, item.id)]) for item in suite.items}
+        responses = {name: answer for name, answer in found.items() if answer is not None}
+        refused = {
+            item.id: self.refused[digest]
+            for item in suite.items
+            if (digest := self.hashes[(*key, item.id)]) in self.refused
+        }
+        self._check_refused(suite, refused)
+        if not responses:
+            raise BadInputError(
+                f"none of the stored answers of '{target.name}' is to these questions",
+                where=str(log.path),
+                remedy="the data, the weights or the template changed: harness eval generates new ones",
+            )
+        model = self._one_model(target, suite, log)
+        serving = read_json(self.folders[key] / "serving.json", "serving record")
+        items = [item for item in suite.items if item.id in responses]
+        data = self.request.data
+        record, scores = score_suite(
+            suite.benchmark,
+            items,
+            responses,
+            judge=self.judge if suite.benchmark.needs_judge else None,
+            max_unscored=self.request.max_unscored,
+            of=suite.whole,
+            about={
+                "target": target.name,
+                "method": target.method,
+                "model": target.model,
+                "data": self.data_name,
+                "source": str(Path(data).resolve()) if Path(data).is_dir() else data,
+                "checkpoint": target.answered_by(model),
+                "sampling": suite.sampling.model_dump(),
+                # Earlier commands' answers count too, so it is the log that knows who answered.
+                "serving": serving | ({"answered_by": [model]} if target.remote else {}),
+                **({"refused": refused} if refused else {}),
+            },
+        )
+        write_scores(self.folders[key], record, item_rows(items, responses, scores))
+        return record
+
+    def _check_refused(self, suite: Suite, refused: Mapping[str, str]) -> None:
+        """Too many requests that cannot be answered are an error, with the first one's reason."""
+        if len(refused) <= self.request.max_unscored * len(suite.items):
+            return
+        name, reason = next(iter(refused.items()))
+        share = math.ceil(100 * len(refused) / len(suite.items)) / 100
+        raise HarnessError(
+            f"{len(refused)} of {len(suite.items)} requests were refused; first: {reason}",
+            where=f"{suite.name}, item {name}",
+            remedy=f"mend the cause, or count them as unscored: --max-unscored {share}",
+        )
+
+    def _one_model(self, target: Target, suite: Suite, log: ResponseLog) -> str:
+        """The model that gave all answers, "" where it is the checkpoint itself; an endpoint may change its model behind the name.
+
+        Raises:
+            HarnessError: several models answered.
+        """
+        records = [log.record(item.id, self.hashes[target.name, suite.name, item.id]) for item in suite.items]
+        models = Counter(record.get("model", "") for record in records if record is not None)
+        if len(models) > 1:
+            named = ", ".join(f"{model} ({count})" for model, count in models.most_common())
+            raise HarnessError(
+                f"the answers to {suite.name} come from several models behind the name '{target.base}': {named}",
+                where=str(log.path),
+                remedy="name the dated model, or ask for all of them again: --overwrite",
+            )
+        return str(next(iter(models)))
 
 
-def request_hashes(
-    targets: Sequence[Target], suites: Sequence[Suite], backend: str, template: str
-) -> dict[tuple[str, str, str], str]:
+def request_hashes(targets: Sequence[Target], suites: Sequence[Suite], backend: str) -> dict[tuple[str, str, str], str]:
     """Request hash of every (target, suite, item)."""
     images: dict[int, str] = {}
     result = {}
     for target in targets:
-        checkpoint = target.fingerprint
+        checkpoint, template = target.fingerprint, target.template
         for suite in suites:
-            sampling = suite.sampling
             for item in suite.items:
-                image = images.setdefault(id(item.image), "") or item.image.fingerprint()
+                image = images.get(id(item.image)) or item.image.fingerprint()
                 images[id(item.image)] = image
                 result[target.name, suite.name, item.id] = request_hash(
-                    item, image, sampling, checkpoint, template, backend
+                    item, image, suite.sampling, checkpoint, template, backend
                 )
     return result
-
-
-def _pending(
-    targets: Sequence[Target],
-    suites: Sequence[Suite],
-    logs: Mapping[tuple[str, str], ResponseLog],
-    hashes: Mapping[tuple[str, str, str], str],
-) -> list[_Job]:
-    """What must be generated: each distinct request once, requests of one image together."""
-    jobs: dict[str, _Job] = {}
-    for target in targets:
-        for suite in suites:
-            name, log = suite.name, logs[target.name, suite.name]
-            for item in suite.items:
-                digest = hashes[target.name, name, item.id]
-                if log.get(item.id, digest) is not None:
-                    continue
-                if digest not in jobs:
-                    served = target.name if target.adapter else BASE
-                    jobs[digest] = _Job(Request(digest, served, item.prompt, item.image, suite.sampling), digest, [])
-                jobs[digest].answers.append((log, item.id))
-    order: dict[int, int] = {}
-    for job in jobs.values():
-        order.setdefault(id(job.request.image), len(order))
-    return sorted(jobs.values(), key=lambda job: (job.request.target, order[id(job.request.image)]))
-
-
-def _generate(base: str, targets: Sequence[Target], jobs: Sequence[_Job], kind: type[Backend]) -> dict[str, Any]:
-    """Run the engine over the jobs and log every answer as it comes."""
-    adapters = {target.name: target.adapter for target in targets if target.adapter}
-    prints = {target.name if target.adapter else BASE: target.fingerprint for target in targets}
-    by_hash = {job.hash: job for job in jobs}
-    with kind(Path(base) if Path(base).is_dir() else base, adapters, None) as backend:  # type: ignore[arg-type]
-        console.print(f"[dim]answers come from {backend.name}[/dim]")
-        with progress("generating answers", len(jobs)) as advance:
-            for completion in _completions(backend, jobs):
-                job = by_hash[completion.id]
-                for log, item_id in job.answers:
-                    log.add(item_id, job.hash, completion, backend.name, prints[completion.target])
-                advance()
-        return backend.provenance()
-
-
-def _completions(backend: Backend, jobs: Sequence[_Job]) -> Iterator[Completion]:
-    yield from backend.generate(job.request for job in jobs)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.models import load_processor, template_hash
 from harness.runs.evaluate import EvalRequest, prepare, request_hashes
 from harness.runs.responses import ResponseLog
 from harness.runs.suites import suite_folder
@@ -25,7 +24,7 @@ def plan_eval(request: EvalRequest) -> list[dict[str, Any]]:
     suites, data_name, judge = prepare(request)
     rows = []
     for target in request.targets:
-        hashes = request_hashes([target], suites, request.backend.name, template_hash(load_processor(target.base)))
+        hashes = request_hashes([target], suites, request.backend_identity)
         for suite in suites:
             name = suite.name
             kept = ResponseLog.peek(suite_folder(target.folder, name, data_name))

@@ -11,7 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from harness.errors import BadInputError, HarnessError
-from harness.files import sha256_json
+from harness.files import dump_row, sha256_json
 from harness.serving.base import Completion, Sampling
 from harness.types import Item, Response
 
@@ -27,7 +27,7 @@ def request_hash(item: Item, image: str, sampling: Sampling, checkpoint: str, te
         sampling: how tokens are drawn.
         checkpoint: fingerprint of the weights (for an adapter, with its base's).
         template: hash of template, tokenizer and image processor.
-        backend: its name.
+        backend: its name, with the settings that can change an answer.
     """
     return sha256_json([item.prompt, image, sampling.model_dump(), checkpoint, template, backend])
 
@@ -91,6 +91,10 @@ class ResponseLog:
                 continue
         return found
 
+    def record(self, item_id: str, request: str) -> dict[str, Any] | None:
+        """The whole record of an answer, if it is there."""
+        return self._records.get((item_id, request))
+
     def get(self, item_id: str, request: str) -> Response | None:
         """The answer to this request, if it is there."""
         record = self._records.get((item_id, request))
@@ -111,10 +115,11 @@ class ResponseLog:
             "completion_tokens": completion.completion_tokens,
             "backend": backend,
             "checkpoint": checkpoint,
+            **({"model": completion.model} if completion.model else {}),
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
         }
         self._records[item_id, request] = record
-        self._stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+        self._stream.write(dump_row(record) + "\n")
         self._unsynced += 1
         if self._unsynced >= _SYNC_EVERY:
             self._sync()

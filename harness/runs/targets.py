@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from harness.errors import BadInputError
 from harness.files import sha256_json, write_json
-from harness.models import ModelRef, fingerprint, inspect, resolve
-from harness.runs.folders import MANIFEST, Run
+from harness.models import ModelRef, fingerprint, inspect, load_processor, resolve, template_hash
+from harness.runs.folders import MANIFEST, Run, open_run
 from harness.runs.manifest import surroundings
 
-BASE = "base"
+BASE, ENDPOINT = "base", "endpoint"
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class Target:
         base: folder or hub id of the full weights.
         adapter: PEFT folder on top of them, or None.
         model: label of the base model.
-        method: the aligner, or "base".
+        method: the aligner, "base", or "endpoint".
+        remote: `base` is the name of a model behind an endpoint; there are no weights here.
     """
 
     name: str
@@ -33,11 +36,28 @@ class Target:
     adapter: Path | None
     model: str
     method: str
+    remote: bool = False
+
+    @property
+    def served(self) -> str:
+        """Its name in the engine: a base's own, or its adapter's."""
+        return self.name if self.adapter else BASE
+
+    @cached_property
+    def template(self) -> str:
+        """Hash of all that turns a question into a prompt; an endpoint has its own."""
+        return "the endpoint's own" if self.remote else template_hash(load_processor(self.base))
 
     @property
     def fingerprint(self) -> str:
-        """Of all weights that the answers depend on."""
+        """Of all weights that the answers depend on; of the model's name where the weights are an endpoint's (not of its URL)."""
+        if self.remote:
+            return sha256_json(["endpoint", self.base])
         return sha256_json([fingerprint(self.base), fingerprint(self.adapter) if self.adapter else None])
+
+    def answered_by(self, model: str) -> str:
+        """The fingerprint of what answered: an endpoint's with the name that the answering model gave itself."""
+        return sha256_json([self.fingerprint, model]) if self.remote else self.fingerprint
 
 
 def target_of_run(run: Run) -> Target:
@@ -75,6 +95,33 @@ def target_of_model(model: ModelRef, results: Path) -> Target:
     if not (folder / MANIFEST).exists():
         write_json(folder / MANIFEST, manifest | surroundings())
     return Target(folder.name, folder, location, None, model.label, BASE)
+
+
+def target_of_endpoint(model: str, results: Path) -> Target:
+    """A model behind an endpoint, by the name that it has there; its run folder is made."""
+    folder = results / re.sub(r"[^\w.+-]+", "-", model)
+    manifest = {
+        "kind": ENDPOINT,
+        "name": folder.name,
+        "config": {"model": model, "method": ENDPOINT},
+        "base": {"label": model, "location": None, "fingerprint": None},
+    }
+    if (run := open_run(folder)).manifest is not None and run.kind != ENDPOINT:
+        raise BadInputError(
+            f"the folder of '{model}' holds another run", where=str(folder), remedy="take another --results"
+        )
+    if run.manifest is None:
+        write_json(folder / MANIFEST, manifest | surroundings())
+    return Target(folder.name, folder, model, None, model, ENDPOINT, remote=True)
+
+
+def target_of(run: Run, results: Path) -> Target:
+    """The target of any complete run."""
+    if run.aligned:
+        return target_of_run(run)
+    if run.kind == ENDPOINT:
+        return target_of_endpoint(run.base_label, results)
+    return target_of_model(resolve(run.base_label), results)
 
 
 def base_of(target: Target, results: Path) -> Target:
