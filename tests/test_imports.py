@@ -100,6 +100,7 @@ def test_help_lists_the_commands() -> None:
         "eval",
         "score",
         "rejudge",
+        "merge",
         "calibrate",
         "data",
         "serve",

@@ -78,6 +78,19 @@ def evaluate(
     limit: Annotated[
         int | None, typer.Option("--limit", help="Ask only a seeded sample of about this many items a suite.")
     ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard", metavar="I/N", help="Answer only this part of the images; `harness merge` joins and scores."
+        ),
+    ] = None,
+    repeat: Annotated[
+        int,
+        typer.Option("--repeat", min=1, help="Ask everything so often and report the spread; the first is the score."),
+    ] = 1,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where it was stopped, which it does anyway: answers are kept.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Generate again what was answered before.")] = False,
     dry_run: DryRun = False,
     results: Results = Path("results"),
@@ -85,7 +98,9 @@ def evaluate(
 ) -> None:
     """Serve checkpoints, ask them a suite's questions, score the answers. Answers that are there already are not asked again."""
     from harness import registry
+    from harness.errors import BadInputError
     from harness.runs.evaluate import EvalRequest
+    from harness.runs.shards import Shard
     from harness.serving.choose import choose_backend
 
     # Everything that can be said at once is said before a model is made or an engine started.
@@ -97,8 +112,22 @@ def evaluate(
     targets, default_data = _targets(run, model, base, results, engine.remote)
     asked = judge_settings(judge_model, judge_url, judge_votes, judge_price, max_cost)
     layers = _layers(settings, extractor, asked, serving)
+    if resume and overwrite:
+        raise BadInputError(
+            "--resume keeps the answers that are there, --overwrite does not", remedy="give one of them"
+        )
     request = EvalRequest(
-        targets, suites, data or default_data, engine, layers, judge, max_unscored, limit, overwrite=overwrite
+        targets,
+        suites,
+        data or default_data,
+        engine,
+        layers,
+        judge,
+        max_unscored,
+        limit,
+        overwrite=overwrite,
+        shard=Shard.parse(shard) if shard else None,
+        repeat=repeat,
     )
     _carry_out(request, dry_run, as_json)
 
@@ -127,7 +156,8 @@ def rejudge(
     The new scores stand beside the old ones, under the judge's name.
     """
     from harness import registry
-    from harness.runs.evaluate import EvalRequest, recorded_backend
+    from harness.runs.evaluate import EvalRequest
+    from harness.runs.stored import recorded_backend
 
     suites = registry.names("benchmarks", suite)
     targets, default_data = _targets(run, None, base, results)
@@ -136,6 +166,43 @@ def rejudge(
     layers = _layers(settings, extractor, asked, given)
     request = EvalRequest(targets, suites, data or default_data, engine, layers, judge, max_unscored, generate=False)
     _carry_out(request, dry_run, as_json)
+
+
+@app.command()
+def merge(
+    run: Annotated[str, typer.Argument(help="The run, by name or folder.")],
+    suite: Annotated[str, typer.Option("--suite", help="Suites that were answered in shards, with commas.")],
+    data: Data = None,
+    judge: JudgeName = None,
+    judge_model: JudgeModel = None,
+    judge_url: JudgeUrl = None,
+    judge_votes: JudgeVotes = None,
+    judge_price: JudgePrice = None,
+    max_cost: MaxCost = None,
+    extractor: Extractor = None,
+    settings: Settings = None,
+    max_unscored: MaxUnscored = 0.01,
+    results: Results = Path("results"),
+    as_json: Json = False,
+) -> None:
+    """Join what `harness eval --shard` answered, in one job each, and score it. Gaps and overlaps are refused."""
+    from harness import registry
+    from harness.runs.evaluate import EvalRequest
+    from harness.runs.stored import run_merge, shard_backend
+
+    suites = registry.names("benchmarks", suite)
+    [target], default_data = _targets(run, None, False, results)
+    engine, given = shard_backend(target, suites, data or default_data)
+    asked = judge_settings(judge_model, judge_url, judge_votes, judge_price, max_cost)
+    layers = _layers(settings, extractor, asked, given)
+    request = EvalRequest([target], suites, data or default_data, engine, layers, judge, max_unscored, generate=False)
+    found = run_merge(request)
+    if as_json:
+        emit(found)
+        return
+    from harness.cli.tables import print_records
+
+    print_records(found)
 
 
 def _layers(
@@ -213,6 +280,6 @@ def _carry_out(request: EvalRequest, dry_run: bool, as_json: bool) -> None:
     if as_json:
         emit(found)
         return
-    from harness.cli.tables import print_plan, print_records
+    from harness.cli.tables import print_plan, print_records, print_shards
 
-    (print_plan if dry_run else print_records)(found)
+    (print_plan if dry_run else print_shards if request.shard else print_records)(found)

@@ -40,18 +40,52 @@ def print_record(record: dict[str, Any]) -> None:
     table.add_column("value (95 % interval)", justify="right")
     if official:
         table.add_column("official script prints", justify="right")
+    repeats = record.get("repeats")
+    if repeats:
+        table.add_column(f"mean ± sd (range) of {repeats['k']} repeats", justify="right")
     for name, metric in record["metrics"].items():
         if metric["value"] is None:
             continue
         row = [escape(f"{name} {ARROW[metric['higher_is_better']]}".strip()), shown(metric, metric["unit"])]
-        table.add_row(*row, *([metric["official"] or ""] if official else []))
+        row += [metric["official"] or ""] if official else []
+        table.add_row(*row, *([_spread(repeats["metrics"].get(name), metric["unit"])] if repeats else []))
     notes = [_judged(record["judge"])] if record["judge"] else []
     if record["unscored"]:
         notes.append(f"{record['unscored']} items had no verdict")
+    if repeats and repeats["differ"] is not None:
+        notes.append(
+            f"{100 * repeats['differ']:.1f} % of the answers are not the same text in all {repeats['k']} repeats"
+        )
+    if record.get("sample"):
+        notes.append(f"a sample of the suite: --limit {record['sample']['limit']}")
     if undefined := [name for name, metric in record["metrics"].items() if metric["value"] is None]:
         notes.append(f"{len(undefined)} metrics are undefined on these items")
     table.caption = "; ".join(notes) or None
     Console().print(table)
+
+
+def _spread(found: dict[str, float] | None, unit: str) -> str:
+    """A metric over repeats, in the digits of its table and one more."""
+    if found is None:
+        return "–"
+    factor, digits = (100, 2) if unit == "%" else (1, 3)
+    mean, sd, low, high = (f"{found[key] * factor:.{digits}f}" for key in ("mean", "sd", "min", "max"))
+    return f"{mean} ± {sd} ({low}–{high})"
+
+
+def print_shards(rows: Sequence[dict[str, Any]]) -> None:
+    """What a shard holds, and what comes next."""
+    console = Console()
+    for row in rows:
+        console.print(
+            f"{row['target']}, {row['suite']}: shard {row['index']} of {row['count']}, {row['items']:,} items: {row['folder']}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    for name in dict.fromkeys(row["target"] for row in rows):
+        suites = ",".join(row["suite"] for row in rows if row["target"] == name)
+        console.print(f"when all are there: harness merge {name} --suite {suites}", markup=False, highlight=False)
 
 
 def _judged(judge: dict[str, Any]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -16,11 +18,15 @@ from harness.errors import BadInputError, HarnessError
 from harness.files import read_json, write_json
 from harness.judging.base import Judge
 from harness.progress import console, progress
-from harness.runs.responses import ResponseLog, request_hash
+from harness.runs.jobs import Job, Key, pending, request_hashes
+from harness.runs.repeats import repeat_folder, spread
+from harness.runs.responses import ResponseLog
 from harness.runs.score import item_rows, make_judge, score_suite, write_scores
-from harness.runs.suites import Suite, data_root, open_suite, suite_folder
+from harness.runs.shards import Shard, write_shard
+from harness.runs.suites import SAMPLE_SEED, Suite, data_root, open_suite, suite_folder
 from harness.runs.targets import Target
-from harness.serving.base import Backend, BackendSettings, Request
+from harness.serving.base import Backend, BackendSettings
+from harness.types import Response
 
 
 @dataclass(frozen=True)
@@ -32,13 +38,17 @@ class EvalRequest:
     data: str
     backend: type[Backend]
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """By group: a suite's name, "judge" or "backend"."""
+    """By group: a suite's name, "judge", "backend" or "sampling"."""
     judge: str | None = None
     max_unscored: float = 0.01
     limit: int | None = None
     overwrite: bool = False
     generate: bool = True
     """False: only what is answered already is scored."""
+    shard: Shard | None = None
+    """Answer only this part, and score nothing."""
+    repeat: int = 1
+    """Ask everything so often; the first answers are the score, the others tell its spread."""
 
     @property
     def judge_settings(self) -> Mapping[str, Any]:
@@ -86,7 +96,11 @@ def prepare(request: EvalRequest) -> tuple[list[Suite], str, Judge | None]:
     """
     if request.limit is not None and request.limit < 1:
         raise BadInputError(f"--limit must be at least 1, not {request.limit}")
-    known = {*registry.entries("benchmarks"), "judge", "backend"}
+    if request.repeat > 1 and request.shard:
+        raise BadInputError(
+            "--repeat and --shard do not go together", remedy="repeat without shards, at a smaller --limit"
+        )
+    known = {*registry.entries("benchmarks"), "judge", "backend", "sampling"}
     if unknown := sorted(set(request.settings) - known):
         raise BadInputError(
             f"unknown group of settings '{unknown[0]}'",
@@ -95,7 +109,7 @@ def prepare(request: EvalRequest) -> tuple[list[Suite], str, Judge | None]:
     _ = request.backend_settings
     _check_backend(request)
     root, data_name, world_judge = data_root(request.data)
-    suites = [open_suite(name, root, request.settings.get(name, {}), request.limit) for name in request.suites]
+    suites = [open_suite(name, root, request.settings, request.limit) for name in request.suites]
     if not any(suite.benchmark.needs_judge for suite in suites):
         return suites, data_name, None
     # A judge model that is named is meant, even in a world that has a judge of its own.
@@ -118,45 +132,6 @@ def _check_backend(request: EvalRequest) -> None:
             )
 
 
-def recorded_backend(
-    targets: Sequence[Target], suites: Sequence[str], data: str
-) -> tuple[type[Backend], dict[str, Any]]:
-    """The backend that answered before, with its settings.
-
-    Raises:
-        BadInputError: there are no answers, or several backends gave them.
-    """
-    _, data_name, _ = data_root(data)
-    found = {}
-    for target in targets:
-        for suite in suites:
-            path = suite_folder(target.folder, suite, data_name) / "serving.json"
-            if not path.exists():
-                raise BadInputError(
-                    f"'{target.name}' has no answers to {suite} on {data_name}",
-                    where=str(path.parent),
-                    remedy=f"harness eval --run {target.name} --suite {suite} --data {data}",
-                )
-            record = read_json(path, "serving record")
-            backend: type[Backend] = registry.load("backends", record["backend"])
-            given = dict(record.get("settings", {}))
-            found[parse(backend.Settings, given, f"backend {backend.name}").identity(backend.name)] = (backend, given)
-    if len(found) > 1:
-        raise BadInputError(
-            f"the answers come from several backends: {', '.join(sorted(found))}", remedy="judge the runs one at a time"
-        )
-    return next(iter(found.values()))
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One request to the engine and every (log, item) that it answers."""
-
-    request: Request
-    hash: str
-    answers: list[tuple[ResponseLog, str]]
-
-
 class _Evaluation:
     """The checkpoints of one base on all suites: what is missing is generated by one engine, then all is scored."""
 
@@ -169,13 +144,16 @@ class _Evaluation:
         data_name: str,
         judge: Judge | None,
     ) -> None:
-        self.request, self.base, self.targets, self.suites = request, base, targets, suites
-        self.data_name, self.judge = data_name, judge
-        self.folders = {
-            (target.name, suite.name): suite_folder(target.folder, suite.name, data_name)
-            for target in targets
-            for suite in suites
-        }
+        self.request, self.base, self.targets = request, base, targets
+        self.data_name, self.judge, self.shard = data_name, judge, request.shard
+        self.suites = [
+            dataclasses.replace(suite, items=self.shard.pick(suite.items)) if self.shard else suite for suite in suites
+        ]
+        self.folders: dict[Key, Path] = {}
+        for target, suite, repeat in itertools.product(targets, suites, range(request.repeat)):
+            folder = suite_folder(target.folder, suite.name, data_name)
+            folder = self.shard.folder(folder) if self.shard else repeat_folder(folder, repeat)
+            self.folders[target.name, suite.name, repeat] = folder
         self.refused: dict[str, str] = {}
         """Request hash -> why it cannot be answered."""
 
@@ -185,36 +163,17 @@ class _Evaluation:
                 for folder in self.folders.values():
                     (folder / "responses.jsonl").unlink(missing_ok=True)
             self.logs = {key: stack.enter_context(ResponseLog(folder)) for key, folder in self.folders.items()}
-            self.hashes = request_hashes(self.targets, self.suites, self.request.backend_identity)
-            jobs = self._pending()
+            self.hashes = request_hashes(self.targets, self.suites, self.request.backend_identity, self.request.repeat)
+            jobs = pending(self.targets, self.suites, self.logs, self.hashes, self.request.repeat)
             if jobs and self.request.generate:
                 self._generate(jobs)
-            return [self._score(target, suite) for target in self.targets for suite in self.suites]
+            finish = self._finish_shard if self.shard else self._score
+            return [finish(target, suite) for target in self.targets for suite in self.suites]
 
-    def _pending(self) -> list[_Job]:
-        """What must be generated: each distinct request once, requests of one image together."""
-        jobs: dict[str, _Job] = {}
-        for target in self.targets:
-            for suite in self.suites:
-                log = self.logs[target.name, suite.name]
-                for item in suite.items:
-                    digest = self.hashes[target.name, suite.name, item.id]
-                    if log.get(item.id, digest) is not None:
-                        continue
-                    if digest not in jobs:
-                        jobs[digest] = _Job(
-                            Request(digest, target.served, item.prompt, item.image, suite.sampling), digest, []
-                        )
-                    jobs[digest].answers.append((log, item.id))
-        order: dict[int, int] = {}
-        for job in jobs.values():
-            order.setdefault(id(job.request.image), len(order))
-        return sorted(jobs.values(), key=lambda job: (job.request.target, order[id(job.request.image)]))
-
-    def _generate(self, jobs: Sequence[_Job]) -> None:
+    def _generate(self, jobs: Sequence[Job]) -> None:
         """Run the engine over the jobs and log every answer as it comes."""
         adapters = {target.name: target.adapter for target in self.targets if target.adapter}
-        prints = {target.served: target for target in self.targets}
+        by_name = {target.served: target for target in self.targets}
         by_hash = {job.hash: job for job in jobs}
         with self.request.backend(self.base, adapters, self.request.backend_settings) as backend:
             # Before the first answer, so that answers that a kill leaves behind have it; and after the last, since a
@@ -228,7 +187,7 @@ class _Evaluation:
                         if completion.refused is not None:
                             self.refused[job.hash] = completion.refused
                         else:
-                            checkpoint = prints[completion.target].answered_by(completion.model)
+                            checkpoint = by_name[completion.target].answered_by(completion.model)
                             for log, item_id in job.answers:
                                 log.add(item_id, job.hash, completion, backend.name, checkpoint)
                         advance()
@@ -239,24 +198,65 @@ class _Evaluation:
         for folder in self.folders.values():
             write_json(folder / "serving.json", serving)
 
+    def _refused(self, suite: Suite, key: Key) -> dict[str, str]:
+        """Item id -> why it could not be answered."""
+        digests = {item.id: self.hashes[(*key, item.id)] for item in suite.items}
+        refused = {name: self.refused[digest] for name, digest in digests.items() if digest in self.refused}
+        self._check_refused(suite, refused)
+        return refused
+
+    def _finish_shard(self, target: Target, suite: Suite) -> dict[str, Any]:
+        """Say what this shard holds; `harness merge` joins it with the others."""
+        assert self.shard
+        key = (target.name, suite.name, 0)
+        if not suite.items:
+            raise BadInputError(f"{suite.name} has fewer images than shards: none is left for shard {self.shard.label}")
+        model = self._one_model(target, suite, 0)
+        about = {
+            "target": target.name,
+            "suite": suite.name,
+            "data": self.data_name,
+            "index": self.shard.index,
+            "count": self.shard.count,
+            "limit": self.request.limit,
+            "items": len(suite.items),
+            "of": suite.whole,
+            "refused": self._refused(suite, key),
+            "model": model,
+            "checkpoint": target.answered_by(model),
+            "sampling": suite.sampling.model_dump(),
+            "backend": self.request.backend_identity,
+            "template": target.template,
+            "folder": str(self.folders[key]),
+        }
+        write_shard(self.folders[key], about)
+        return about
+
     def _score(self, target: Target, suite: Suite) -> dict[str, Any]:
-        key = (target.name, suite.name)
+        """The first answers' score, with the spread over the repeats where there are any."""
+        scored = [self._score_repeat(target, suite, repeat) for repeat in range(self.request.repeat)]
+        record, rows, _ = scored[0]
+        if len(scored) > 1:
+            record["repeats"] = spread([one[0] for one in scored], [one[2] for one in scored])
+        write_scores(self.folders[target.name, suite.name, 0], record, rows)
+        return record
+
+    def _score_repeat(
+        self, target: Target, suite: Suite, repeat: int
+    ) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Response]]:
+        """(score record, row an item, responses) of one repeat."""
+        key = (target.name, suite.name, repeat)
         log = self.logs[key]
         found = {item.id: log.get(item.id, self.hashes[(*key, item.id)]) for item in suite.items}
         responses = {name: answer for name, answer in found.items() if answer is not None}
-        refused = {
-            item.id: self.refused[digest]
-            for item in suite.items
-            if (digest := self.hashes[(*key, item.id)]) in self.refused
-        }
-        self._check_refused(suite, refused)
+        refused = self._refused(suite, key)
         if not responses:
             raise BadInputError(
                 f"none of the stored answers of '{target.name}' is to these questions",
                 where=str(log.path),
                 remedy="the data, the weights or the template changed: harness eval generates new ones",
             )
-        model = self._one_model(target, suite, log)
+        model = self._one_model(target, suite, repeat)
         serving = read_json(self.folders[key] / "serving.json", "serving record")
         items = [item for item in suite.items if item.id in responses]
         data = self.request.data
@@ -277,11 +277,11 @@ class _Evaluation:
                 "sampling": suite.sampling.model_dump(),
                 # Earlier commands' answers count too, so it is the log that knows who answered.
                 "serving": serving | ({"answered_by": [model]} if target.remote else {}),
+                **({"sample": {"limit": self.request.limit, "seed": SAMPLE_SEED}} if suite.sampled else {}),
                 **({"refused": refused} if refused else {}),
             },
         )
-        write_scores(self.folders[key], record, item_rows(items, responses, scores))
-        return record
+        return record, item_rows(items, responses, scores), responses
 
     def _check_refused(self, suite: Suite, refused: Mapping[str, str]) -> None:
         """Too many requests that cannot be answered are an error, with the first one's reason."""
@@ -295,13 +295,15 @@ class _Evaluation:
             remedy=f"mend the cause, or count them as unscored: --max-unscored {share}",
         )
 
-    def _one_model(self, target: Target, suite: Suite, log: ResponseLog) -> str:
+    def _one_model(self, target: Target, suite: Suite, repeat: int) -> str:
         """The model that gave all answers, "" where it is the checkpoint itself; an endpoint may change its model behind the name.
 
         Raises:
             HarnessError: several models answered.
         """
-        records = [log.record(item.id, self.hashes[target.name, suite.name, item.id]) for item in suite.items]
+        key = (target.name, suite.name, repeat)
+        log = self.logs[key]
+        records = [log.record(item.id, self.hashes[(*key, item.id)]) for item in suite.items]
         models = Counter(record.get("model", "") for record in records if record is not None)
         if len(models) > 1:
             named = ", ".join(f"{model} ({count})" for model, count in models.most_common())
@@ -311,19 +313,3 @@ class _Evaluation:
                 remedy="name the dated model, or ask for all of them again: --overwrite",
             )
         return str(next(iter(models)))
-
-
-def request_hashes(targets: Sequence[Target], suites: Sequence[Suite], backend: str) -> dict[tuple[str, str, str], str]:
-    """Request hash of every (target, suite, item)."""
-    images: dict[int, str] = {}
-    result = {}
-    for target in targets:
-        checkpoint, template = target.fingerprint, target.template
-        for suite in suites:
-            for item in suite.items:
-                image = images.get(id(item.image)) or item.image.fingerprint()
-                images[id(item.image)] = image
-                result[target.name, suite.name, item.id] = request_hash(
-                    item, image, suite.sampling, checkpoint, template, backend
-                )
-    return result

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.runs.evaluate import EvalRequest, prepare, request_hashes
+from harness.runs.evaluate import EvalRequest, prepare
+from harness.runs.jobs import request_hashes
 from harness.runs.responses import ResponseLog
 from harness.runs.suites import suite_folder
 from harness.types import Response
@@ -28,7 +29,7 @@ def plan_eval(request: EvalRequest) -> list[dict[str, Any]]:
         for suite in suites:
             name = suite.name
             kept = ResponseLog.peek(suite_folder(target.folder, name, data_name))
-            texts = {item.id: kept.get((item.id, hashes[target.name, name, item.id])) for item in suite.items}
+            texts = {item.id: kept.get((item.id, hashes[target.name, name, 0, item.id])) for item in suite.items}
             there = sum(text is not None for text in texts.values())
             items = suite.items if request.generate else [item for item in suite.items if texts[item.id] is not None]
             row: dict[str, Any] = {

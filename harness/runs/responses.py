@@ -18,7 +18,9 @@ from harness.types import Item, Response
 _SYNC_EVERY = 64
 
 
-def request_hash(item: Item, image: str, sampling: Sampling, checkpoint: str, template: str, backend: str) -> str:
+def request_hash(
+    item: Item, image: str, sampling: Sampling, checkpoint: str, template: str, backend: str, repeat: int = 0
+) -> str:
     """Hash of everything that determines an answer.
 
     Args:
@@ -28,8 +30,10 @@ def request_hash(item: Item, image: str, sampling: Sampling, checkpoint: str, te
         checkpoint: fingerprint of the weights (for an adapter, with its base's).
         template: hash of template, tokenizer and image processor.
         backend: its name, with the settings that can change an answer.
+        repeat: the how-manieth time that the same is asked, from 0.
     """
-    return sha256_json([item.prompt, image, sampling.model_dump(), checkpoint, template, backend])
+    identity = [item.prompt, image, sampling.model_dump(), checkpoint, template, backend]
+    return sha256_json([*identity, repeat] if repeat else identity)
 
 
 class ResponseLog:
@@ -118,7 +122,11 @@ class ResponseLog:
             **({"model": completion.model} if completion.model else {}),
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
         }
-        self._records[item_id, request] = record
+        self.put(record)
+
+    def put(self, record: dict[str, Any]) -> None:
+        """Append a complete record."""
+        self._records[record["item"], record["request"]] = record
         self._stream.write(dump_row(record) + "\n")
         self._unsynced += 1
         if self._unsynced >= _SYNC_EVERY:

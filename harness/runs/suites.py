@@ -44,6 +44,10 @@ def data_root(label: str) -> tuple[Path, str, str | None]:
     return Path(label), Path(label).resolve().name, None
 
 
+SAMPLE_SEED = 0
+"""Of the images that `--limit` draws: the same for all, so that a larger sample holds the smaller one."""
+
+
 @dataclass(frozen=True)
 class Suite:
     """A suite under way: its benchmark and the items that are asked."""
@@ -51,6 +55,7 @@ class Suite:
     benchmark: Benchmark
     items: list[Item]
     whole: int
+    sampling: Sampling
 
     @property
     def name(self) -> str:
@@ -58,9 +63,9 @@ class Suite:
         return self.benchmark.name
 
     @property
-    def sampling(self) -> Sampling:
-        """How its answers are drawn."""
-        return Sampling(max_new_tokens=self.benchmark.max_new_tokens)
+    def sampled(self) -> bool:
+        """Whether only a part is asked."""
+        return len(self.items) < self.whole
 
 
 def suite_folder(run: Path, suite: str, data_name: str) -> Path:
@@ -68,21 +73,25 @@ def suite_folder(run: Path, suite: str, data_name: str) -> Path:
     return run / "evals" / f"{suite}@{data_name}"
 
 
-def open_suite(name: str, root: Path, settings: Mapping[str, Any], limit: int | None = None) -> Suite:
+def open_suite(name: str, root: Path, settings: Mapping[str, Mapping[str, Any]], limit: int | None = None) -> Suite:
     """A suite's benchmark with its settings, and its items or a seeded sample of about `limit` of them.
+
+    `settings` are by group: the suite's name, and "sampling".
 
     Raises:
         UnknownNameError: there is no such suite.
         BadInputError: its settings or files are at fault.
     """
     kind = registry.load("benchmarks", name)
-    benchmark: Benchmark = kind(parse(kind.Settings, dict(settings), f"suite {name}"))
+    benchmark: Benchmark = kind(parse(kind.Settings, dict(settings.get(name, {})), f"suite {name}"))
+    drawn = {"max_new_tokens": benchmark.max_new_tokens, **settings.get("sampling", {})}
+    sampling = parse(Sampling, drawn, "sampling")
     items = _interned(benchmark.items(root / name))
     if limit is None or limit >= len(items):
-        return Suite(benchmark, items, len(items))
+        return Suite(benchmark, items, len(items), sampling)
     # Whole images are drawn, so that a sample keeps the clusters that intervals are made of.
     groups = list(dict.fromkeys(item.group for item in items))
-    random.Random(0).shuffle(groups)
+    random.Random(SAMPLE_SEED).shuffle(groups)
     chosen: set[str] = set()
     size: dict[str, int] = defaultdict(int)
     for item in items:
@@ -93,7 +102,7 @@ def open_suite(name: str, root: Path, settings: Mapping[str, Any], limit: int | 
             break
         chosen.add(group)
         count += size[group]
-    return Suite(benchmark, [item for item in items if item.group in chosen], len(items))
+    return Suite(benchmark, [item for item in items if item.group in chosen], len(items), sampling)
 
 
 def _interned(items: list[Item]) -> list[Item]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from harness.types import FinishReason, ImageRef
 
@@ -19,10 +19,10 @@ class Sampling(BaseModel):
     """How tokens are drawn. Greedy by default."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    temperature: float = 0.0
-    top_p: float = 1.0
+    temperature: float = Field(default=0.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
     seed: int = 0
-    max_new_tokens: int = 512
+    max_new_tokens: int = Field(default=512, ge=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,19 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import random
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+
+from tests.tiny import tiny_photograph
 
 SECRET = "sk-this-must-not-be-seen-anywhere"
 TROUBLES = ("429", "500", "cut", "empty")
@@ -89,6 +95,8 @@ class Handler(BaseHTTPRequestHandler):
         else:
             image = base64.b64decode(parts[0]["image_url"]["url"].partition(",")[2]) if len(parts) == 2 else b""
             text = expected(image, prompt)
+            if self.server.model == "moody" and self.server.rng.random() < 0.3:
+                text = "No, " + text
             answer = {
                 "id": "1",
                 "object": "chat.completion",
@@ -135,3 +143,31 @@ def seeing(model: str = "seer", trouble: float = 0.0) -> Iterator[VisionServer]:
         yield running
         running.shutdown()
         thread.join()
+
+
+def small_pope(folder: Path, images: int = 10, forbidden: int | None = None) -> Path:
+    """Four questions a picture in POPE's official layout, below `data`; one of them may be refused by the endpoint."""
+    (folder / "data" / "pope" / "images").mkdir(parents=True)
+    rows = []
+    for number in range(4 * images):
+        image = f"{number // 4}.png"
+        if number % 4 == 0:
+            tiny_photograph(folder / "data" / "pope" / "images" / image, number)
+        question = "Is there a forbidden dog?" if number == forbidden else f"Is there a dog in the image, {number}?"
+        rows.append({"question_id": number, "image": image, "text": question, "label": ("yes", "no")[number % 2]})
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "data" / "pope" / "coco_pope_random.json").write_text(lines)
+    return folder
+
+
+def harness(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """A `harness` command in a folder, which must end with this code."""
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    assert done.returncode == code, done.stderr
+    return done

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +15,7 @@ from harness.errors import BadInputError, HarnessError
 from harness.serving.base import Completion, Request, Sampling
 from harness.serving.openai import OpenAIBackend, OpenAISettings, data_url
 from harness.types import ImageRef
-from tests.harness.fake_vision import SECRET, TROUBLES, VisionServer, expected, seeing
+from tests.harness.fake_vision import SECRET, TROUBLES, VisionServer, expected, harness, seeing, small_pope
 from tests.tiny import tiny_photograph
 
 
@@ -161,32 +157,8 @@ def test_a_refused_question_is_one_item_and_an_endpoint_that_dies_is_all(picture
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """A small POPE in the official layout."""
-    images = tmp_path / "data" / "pope" / "images"
-    images.mkdir(parents=True)
-    rows = []
-    for number in range(40):
-        if number % 4 == 0:
-            tiny_photograph(images / f"{number}.png", number)
-        question = "Is there a forbidden dog?" if number == 7 else f"Is there a dog in the image, {number}?"
-        label = "yes" if number % 2 else "no"
-        rows.append({"question_id": number, "image": f"{number // 4 * 4}.png", "text": question, "label": label})
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    (tmp_path / "data" / "pope" / "coco_pope_random.json").write_text(lines)
-    yield tmp_path
-
-
-def harness(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "200"},
-    )
-    assert done.returncode == code, done.stderr
-    return done
+def folder(tmp_path: Path) -> Path:
+    return small_pope(tmp_path, forbidden=7)
 
 
 @pytest.mark.slow
