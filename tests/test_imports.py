@@ -21,6 +21,7 @@ ALLOWED = {
     "harness.datasets": set(),
     "harness.stats": set(),
     "harness.serving": {"harness.models"},
+    "harness.doctor": {"harness.models", "harness.serving", "harness.datasets", "harness.pocket"},
     "harness.runs": {
         "harness.models",
         "harness.serving",
@@ -110,6 +111,7 @@ def test_help_lists_the_commands() -> None:
         "report",
         "quickstart",
         "list",
+        "doctor",
     ):
         assert command in done.stdout
 

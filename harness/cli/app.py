@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import align, data, evaluate, score
+from harness.cli import align, data, doctor, evaluate, score
 from harness.cli.options import Json, Results, app, emit
 
-__all__ = ["align", "app", "data", "evaluate", "score"]
+__all__ = ["align", "app", "data", "doctor", "evaluate", "score"]
 
 
 class Kind(StrEnum):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,6 +13,9 @@ from rich.text import Text
 from harness import registry
 from harness.errors import HarnessError
 from harness.leaderboard import ARROW, Board, shown, tables
+
+if TYPE_CHECKING:
+    from harness.doctor import Line
 
 
 def print_boards(boards: Sequence[Board]) -> None:
@@ -224,6 +227,17 @@ def print_files(rows: Sequence[dict[str, Any]]) -> None:
                 console.print(f"  {marks[row['state']]}  {escape(row['file'])}", soft_wrap=True, highlight=False)
                 if row["note"]:
                     console.print(f"           [dim]{escape(row['note'])}[/dim]", soft_wrap=True, highlight=False)
+
+
+def print_line(line: Line) -> None:
+    """One finding of the doctor."""
+    marks = {"ok": "[green]ok  [/green]", "warn": "[yellow]warn[/yellow]", "fail": "[red]fail[/red]"}
+    console = Console()
+    console.print(
+        f"{marks[line.state]}  [bold]{escape(line.name)}[/bold]: {escape(line.found)}", soft_wrap=True, highlight=False
+    )
+    if line.remedy:
+        console.print(f"      [dim]{escape(line.remedy)}[/dim]", soft_wrap=True, highlight=False)
 
 
 def listing() -> list[dict[str, Any]]:
