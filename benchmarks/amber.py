@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -148,8 +147,8 @@ class AMBER(Benchmark):
             *(needed(files, option, self.name) for option in ("annotations", "relations", "safe_words"))
         )
         path = needed(files, "responses", self.name)
-        text = path.read_text(encoding="utf-8")
-        rows = json.loads(text) if text.lstrip().startswith("[") else list(read_jsonl(path, "responses"))
+        array = path.read_bytes().lstrip().startswith(b"[")
+        rows: list[dict[str, Any]] = read_json(path, "responses") if array else list(read_jsonl(path, "responses"))
         responses: dict[str, Response] = {}
         asked: set[int] = set()
         for number, row in enumerate(rows, 1):

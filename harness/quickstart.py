@@ -10,8 +10,9 @@ from harness.leaderboard import Board, collect
 from harness.models import resolve
 from harness.progress import console
 from harness.runs.align import AlignRequest, run_align
-from harness.runs.evaluate import EvalRequest, run_eval, target_of_model, target_of_run
+from harness.runs.evaluate import EvalRequest, run_eval
 from harness.runs.folders import Run, open_run
+from harness.runs.targets import target_of_model, target_of_run
 from harness.serving.choose import choose_backend
 from harness.worlds import find_world
 

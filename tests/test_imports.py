@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FOUNDATION = {"errors", "files", "images", "paths", "progress", "config", "types", "registry", "worlds", "__init__"}
+FOUNDATION = {
+    "errors", "files", "images", "memory", "paths", "progress", "config", "types", "registry", "worlds", "endpoint", "__init__",
+}  # fmt: skip
 HEAVY = ("torch", "vllm", "transformers", "spacy", "pandas", "matplotlib")
 
 # layer -> the project layers it may import (besides the foundation and itself)
@@ -21,6 +23,7 @@ ALLOWED = {
     "harness.datasets": set(),
     "harness.stats": set(),
     "harness.serving": {"harness.models"},
+    "harness.doctor": {"harness.models", "harness.serving", "harness.datasets", "harness.pocket"},
     "harness.runs": {
         "harness.models",
         "harness.serving",
@@ -101,6 +104,7 @@ def test_help_lists_the_commands() -> None:
         "eval",
         "score",
         "rejudge",
+        "merge",
         "calibrate",
         "data",
         "serve",
@@ -111,6 +115,7 @@ def test_help_lists_the_commands() -> None:
         "plot",
         "quickstart",
         "list",
+        "doctor",
     ):
         assert command in done.stdout
 

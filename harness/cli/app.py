@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import align, checkpoints, corrupt, data, evaluate, results
+from harness.cli import align, checkpoints, corrupt, data, doctor, evaluate, results, score
 from harness.cli.options import Json, Results, app, emit
 
-__all__ = ["align", "app", "checkpoints", "corrupt", "data", "evaluate", "results"]
+__all__ = ["align", "app", "checkpoints", "corrupt", "data", "doctor", "evaluate", "results", "score"]
 
 
 class Kind(StrEnum):

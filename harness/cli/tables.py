@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -14,6 +14,9 @@ from harness import registry
 from harness.errors import HarnessError
 from harness.leaderboard import ARROW, Board, tables
 from harness.leaderboard.board import written, written_interval
+
+if TYPE_CHECKING:
+    from harness.doctor import Line
 
 
 def print_boards(boards: Sequence[Board], deltas: bool = False) -> None:
@@ -41,14 +44,24 @@ def print_record(record: dict[str, Any]) -> None:
     table.add_column("value (95 % interval)", justify="right")
     if official:
         table.add_column("official script prints", justify="right")
+    repeats = record.get("repeats")
+    if repeats:
+        table.add_column(f"mean ± sd (range) of {repeats['k']} repeats", justify="right")
     for name, metric in record["metrics"].items():
         if metric["value"] is None:
             continue
         row = [escape(f"{name} {ARROW[metric['higher_is_better']]}".strip()), _shown(metric)]
-        table.add_row(*row, *([metric["official"] or ""] if official else []))
+        row += [metric["official"] or ""] if official else []
+        table.add_row(*row, *([_spread(repeats["metrics"].get(name), metric["unit"])] if repeats else []))
     notes = [_judged(record["judge"])] if record["judge"] else []
     if record["unscored"]:
         notes.append(f"{record['unscored']} items had no verdict")
+    if repeats and repeats["differ"] is not None:
+        notes.append(
+            f"{100 * repeats['differ']:.1f} % of the answers are not the same text in all {repeats['k']} repeats"
+        )
+    if record.get("sample"):
+        notes.append(f"a sample of the suite: --limit {record['sample']['limit']}")
     if undefined := [name for name, metric in record["metrics"].items() if metric["value"] is None]:
         notes.append(f"{len(undefined)} metrics are undefined on these items")
     table.caption = "; ".join(notes) or None
@@ -57,6 +70,30 @@ def print_record(record: dict[str, Any]) -> None:
 
 def _shown(metric: dict[str, Any]) -> str:
     return f"{written(metric['value'], metric['unit'])} {written_interval(metric['ci'], metric['unit'])}".strip()
+
+
+def _spread(found: dict[str, float] | None, unit: str) -> str:
+    """A metric over repeats, in the digits of its table and one more."""
+    if found is None:
+        return "–"
+    factor, digits = (100, 2) if unit == "%" else (1, 3)
+    mean, sd, low, high = (f"{found[key] * factor:.{digits}f}" for key in ("mean", "sd", "min", "max"))
+    return f"{mean} ± {sd} ({low}–{high})"
+
+
+def print_shards(rows: Sequence[dict[str, Any]]) -> None:
+    """What a shard holds, and what comes next."""
+    console = Console()
+    for row in rows:
+        console.print(
+            f"{row['target']}, {row['suite']}: shard {row['index']} of {row['count']}, {row['items']:,} items: {row['folder']}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    for name in dict.fromkeys(row["target"] for row in rows):
+        suites = ",".join(row["suite"] for row in rows if row["target"] == name)
+        console.print(f"when all are there: harness merge {name} --suite {suites}", markup=False, highlight=False)
 
 
 def _judged(judge: dict[str, Any]) -> str:
@@ -180,6 +217,17 @@ def print_files(rows: Sequence[dict[str, Any]]) -> None:
                 console.print(f"  {marks[row['state']]}  {escape(row['file'])}", soft_wrap=True, highlight=False)
                 if row["note"]:
                     console.print(f"           [dim]{escape(row['note'])}[/dim]", soft_wrap=True, highlight=False)
+
+
+def print_line(line: Line) -> None:
+    """One finding of the doctor."""
+    marks = {"ok": "[green]ok  [/green]", "warn": "[yellow]warn[/yellow]", "fail": "[red]fail[/red]"}
+    console = Console()
+    console.print(
+        f"{marks[line.state]}  [bold]{escape(line.name)}[/bold]: {escape(line.found)}", soft_wrap=True, highlight=False
+    )
+    if line.remedy:
+        console.print(f"      [dim]{escape(line.remedy)}[/dim]", soft_wrap=True, highlight=False)
 
 
 def listing() -> list[dict[str, Any]]:

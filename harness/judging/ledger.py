@@ -1,10 +1,8 @@
-"""What a judge has cost, what it may still cost, and when it may be asked again."""
+"""What a judge has cost, and what it may still cost."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -62,19 +60,3 @@ class Ledger:
             "usd": None if self.usd is None else round(self.usd, 6),
             "usd_per_million_tokens": list(self.price) if self.price else None,
         }
-
-
-class Pace:
-    """A pause that one request's rate limit imposes on all."""
-
-    def __init__(self) -> None:
-        self._until = 0.0
-
-    def hold(self, seconds: float) -> None:
-        """Nothing is asked for so long."""
-        self._until = max(self._until, time.monotonic() + seconds)
-
-    async def wait(self) -> None:
-        """Until the pause is over."""
-        while (left := self._until - time.monotonic()) > 0:
-            await asyncio.sleep(left)

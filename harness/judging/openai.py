@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
+from harness.endpoint import Endpoints, NoReplyError, PromptRefusedError, Reply, is_asked_for, require_key
 from harness.errors import HarnessError
 from harness.files import sha256_json, write_json
 from harness.judging.base import BudgetError, Estimate, Judge, JudgeReply, JudgeRequest, JudgeSettings
-from harness.judging.ledger import Ledger, Pace
+from harness.judging.ledger import Ledger
 from harness.judging.prices import Price, price_of, tokens_of
 from harness.paths import cache_folder
 from harness.progress import progress
-
-KEY_VARIABLE = "OPENAI_API_KEY"
-_LONGEST_PAUSE_S = 30.0
 
 
 class OpenAIJudgeSettings(JudgeSettings):
@@ -70,7 +66,6 @@ class OpenAIJudge(Judge):
                 f"a budget needs a price, and none is listed for the model '{self.settings.model}'",
                 remedy="name it: --judge-price IN,OUT (US dollars for a million tokens; 0,0 for a server of your own)",
             )
-        self._pace = Pace()
 
     @property
     def label(self) -> str:
@@ -115,36 +110,33 @@ class OpenAIJudge(Judge):
             BudgetError: the budget was reached.
             HarnessError: the endpoint refuses the key or the model.
         """
-        if not os.environ.get(KEY_VARIABLE):
-            raise HarnessError(
-                "the judge needs an API key",
-                where=f"judge openai, model {self.settings.model}",
-                remedy=f"set {KEY_VARIABLE} in the environment (any text for a server of your own that wants none), "
-                "or leave the suite that needs a judge out",
-            )
+        require_key(f"judge openai, model {self.settings.model}")
         replies, stopped = asyncio.run(self._run(asked))
         if stopped:
             raise stopped
         return replies
 
     async def _run(self, asked: Sequence[JudgeRequest]) -> tuple[list[JudgeReply], HarnessError | None]:
-        from openai import AsyncOpenAI
-
-        gate = asyncio.Semaphore(self.settings.concurrency)
+        settings = self.settings
+        gate = asyncio.Semaphore(settings.concurrency)
         stopped: list[HarnessError] = []
-        # Retries are ours: the client's own do not tell an empty account from a busy server.
-        async with AsyncOpenAI(
-            base_url=self.settings.base_url, timeout=self.settings.timeout_s, max_retries=0
-        ) as client:
-            with progress(f"judging with {self.settings.model}", len(asked)) as advance:
+        endpoint = Endpoints(
+            [settings.base_url],
+            settings.model,
+            who="judge",
+            timeout_s=settings.timeout_s,
+            attempts=settings.attempts,
+        )
+        async with endpoint:
+            with progress(f"judging with {settings.model}", len(asked)) as advance:
 
                 async def one(request: JudgeRequest) -> JudgeReply | None:
                     async with gate:
                         if stopped:
                             return None
                         try:
-                            with self.ledger.reserve(tokens_of(request.prompt), self.settings.max_tokens):
-                                reply = await self._ask(client, request)
+                            with self.ledger.reserve(tokens_of(request.prompt), settings.max_tokens):
+                                reply = await self._ask(endpoint, request)
                         except HarnessError as error:
                             stopped.append(error)
                             return None
@@ -157,61 +149,31 @@ class OpenAIJudge(Judge):
             return replies, BudgetError(problem, remedy="the same command with a larger --max-cost goes on from there")
         return replies, stopped[0] if stopped else None
 
-    async def _ask(self, client: Any, request: JudgeRequest) -> JudgeReply:
-        """One reply; what can pass is tried again with growing, jittered pauses."""
-        import openai
+    async def _ask(self, endpoint: Endpoints, request: JudgeRequest) -> JudgeReply:
+        """One reply, kept; or why there is none."""
+        body = {
+            "temperature": self._temperature(request),
+            "max_tokens": self.settings.max_tokens,
+            "messages": [{"role": "user", "content": request.prompt.encode("utf-8", "replace").decode()}],
+        }
+        try:
+            reply = await endpoint.ask(body, self._wrong)
+        except PromptRefusedError as error:
+            return JudgeReply(request.item.id, None, f"the judge refused the prompt: {error.problem}")
+        except NoReplyError as error:
+            return JudgeReply(request.item.id, None, error.problem)
+        self._answered_by.add(reply.model)
+        write_json(self._path(request), {"model": reply.model, "reply": reply.text, "usage": reply.usage})
+        return JudgeReply(request.item.id, reply.text)
 
-        settings, problem = self.settings, ""
-        for attempt in range(settings.attempts):
-            await self._pace.wait()
-            pause = 0.0
-            try:
-                answer = await client.chat.completions.create(
-                    model=settings.model,
-                    temperature=self._temperature(request),
-                    max_tokens=settings.max_tokens,
-                    messages=[{"role": "user", "content": request.prompt.encode("utf-8", "replace").decode()}],
-                )
-                usage = getattr(answer, "usage", None)
-                self.ledger.paid(getattr(usage, "prompt_tokens", 0) or 0, getattr(usage, "completion_tokens", 0) or 0)
-                text, model = _content(answer), str(getattr(answer, "model", None) or "unnamed")
-                if text and not self._is_asked_for(model):
-                    problem = f"the reply came from '{model}', not from '{settings.model}'"
-                elif text:
-                    self._answered_by.add(model)
-                    kept = {"model": model, "reply": text, "usage": usage.model_dump() if usage else None}
-                    write_json(self._path(request), kept)
-                    return JudgeReply(request.item.id, text)
-                else:
-                    problem = "empty or malformed reply"
-            except openai.BadRequestError as error:  # this prompt: too long, or against the vendor's rules
-                return JudgeReply(
-                    request.item.id, None, f"the judge refused the prompt: {error.status_code} {error.code}"
-                )
-            except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
-                raise self._refused(f"{type(error).__name__} {error.status_code}") from None
-            except openai.RateLimitError as error:
-                if error.code == "insufficient_quota":
-                    raise self._refused("the account's quota is used up") from None
-                problem, pause = type(error).__name__, _asked_to_wait(error)
-                self._pace.hold(pause)  # a limit is the account's: it holds for the others too
-            except (openai.APIError, ValueError) as error:
-                problem, pause = type(error).__name__, _asked_to_wait(error)
-            if attempt + 1 < settings.attempts:
-                await asyncio.sleep(max(pause, min(_LONGEST_PAUSE_S, 0.5 * 2**attempt) * random.uniform(0.5, 1.5)))
-        return JudgeReply(request.item.id, None, f"{problem}, after {settings.attempts} attempts")
-
-    def _is_asked_for(self, model: str) -> bool:
-        """Whether a reply's model is the one that was asked for; vendors add a date or a path to its name."""
-        wanted = self.settings.model
-        return self.settings.accept == "any" or model.startswith(wanted) or wanted.endswith(model)
-
-    def _refused(self, problem: str) -> HarnessError:
-        return HarnessError(
-            f"the judge refused: {problem}",
-            where=f"model {self.settings.model}",
-            remedy=f"check {KEY_VARIABLE}, the model's name and the endpoint",
-        )
+    def _wrong(self, reply: Reply) -> str | None:
+        """What is wrong with a reply; it is booked, whatever it is good for."""
+        self.ledger.paid(reply.prompt_tokens, reply.completion_tokens)
+        if not (reply.text or "").strip():
+            return "empty or malformed reply"
+        if self.settings.accept == "same" and not is_asked_for(self.settings.model, reply.model):
+            return f"the reply came from '{reply.model}', not from '{self.settings.model}'"
+        return None
 
     def estimate(self, requests: Sequence[JudgeRequest]) -> Estimate:
         """Calls, tokens and cost of all votes; what is kept costs nothing."""
@@ -241,18 +203,3 @@ class OpenAIJudge(Judge):
             "asks": settings.asks,
             "took": self.ledger.summary(),
         }
-
-
-def _content(answer: Any) -> str | None:
-    """The text of the first choice; None where the answer is none (some servers send 200 with another body)."""
-    choices = getattr(answer, "choices", None)
-    message = getattr(choices[0], "message", None) if choices else None
-    content = getattr(message, "content", None)
-    return content if isinstance(content, str) and content.strip() else None
-
-
-def _asked_to_wait(error: Exception) -> float:
-    """Seconds that a busy server asks for in `Retry-After`, within reason; 0 where it asks for none."""
-    response = getattr(error, "response", None)
-    asked = response.headers.get("retry-after", "") if response is not None else ""
-    return min(float(asked), 2 * _LONGEST_PAUSE_S) if asked.replace(".", "", 1).isdigit() else 0.0

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from harness.errors import BadInputError
 from harness.models import inspect, resolve
-from harness.runs.evaluate import BASE
 from harness.runs.folders import open_run
+from harness.runs.targets import BASE
 from harness.serving.base import Backend, Completion, Request, Sampling
 from harness.types import ImageRef
 
@@ -65,6 +65,6 @@ def ask(
             )
             for number, one in enumerate(group)
         ]
-        with backend(Path(base) if Path(base).is_dir() else base, adapters, None) as engine:  # type: ignore[arg-type]
+        with backend(base, adapters) as engine:
             answers |= {completion.id: completion for completion in engine.generate(requests)}
     return answers

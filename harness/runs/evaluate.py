@@ -3,60 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-import random
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness import registry
 from harness.config import parse
-from harness.errors import BadInputError
-from harness.files import read_json, sha256_json, write_json
+from harness.errors import BadInputError, HarnessError
+from harness.files import read_json, write_json
 from harness.judging.base import Judge
-from harness.models import ModelRef, fingerprint, inspect, load_processor, resolve, template_hash
-from harness.paths import cache_folder
 from harness.progress import console, progress
-from harness.runs.folders import MANIFEST, Run
-from harness.runs.manifest import surroundings
-from harness.runs.responses import ResponseLog, request_hash
+from harness.runs.jobs import Job, Key, pending, request_hashes
+from harness.runs.repeats import repeat_folder, spread
+from harness.runs.responses import ResponseLog
 from harness.runs.score import item_rows, make_judge, score_suite, write_scores
-from harness.serving.base import Backend, Completion, Request, Sampling
-from harness.types import Item
-from harness.worlds import find_world
-
-if TYPE_CHECKING:
-    from benchmarks.base import Benchmark
-
-BASE = "base"
-
-
-@dataclass(frozen=True)
-class Target:
-    """A checkpoint to evaluate and the run folder that its answers go to.
-
-    Attributes:
-        name: the run's name; the leaderboard's row.
-        folder: the run's folder.
-        base: folder or hub id of the full weights.
-        adapter: PEFT folder on top of them, or None.
-        model: label of the base model.
-        method: the aligner, or "base".
-    """
-
-    name: str
-    folder: Path
-    base: str
-    adapter: Path | None
-    model: str
-    method: str
-
-    @property
-    def fingerprint(self) -> str:
-        """Of all weights that the answers depend on."""
-        return sha256_json([fingerprint(self.base), fingerprint(self.adapter) if self.adapter else None])
+from harness.runs.shards import Shard, write_shard
+from harness.runs.suites import SAMPLE_SEED, Suite, data_root, open_suite, suite_folder
+from harness.runs.targets import Target
+from harness.serving.base import Backend, BackendSettings
+from harness.types import Response
 
 
 @dataclass(frozen=True)
@@ -68,90 +38,37 @@ class EvalRequest:
     data: str
     backend: type[Backend]
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By group: a suite's name, "judge", "backend" or "sampling"."""
     judge: str | None = None
     max_unscored: float = 0.01
     limit: int | None = None
     overwrite: bool = False
     generate: bool = True
     """False: only what is answered already is scored."""
+    shard: Shard | None = None
+    """Answer only this part, and score nothing."""
+    repeat: int = 1
+    """Ask everything so often; the first answers are the score, the others tell its spread."""
 
     @property
     def judge_settings(self) -> Mapping[str, Any]:
         """The judge's part of the settings."""
         return self.settings.get("judge", {})
 
+    @property
+    def backend_settings(self) -> BackendSettings:
+        """The backend's part of the settings.
 
-def target_of_run(run: Run) -> Target:
-    """The target of an aligned run; its checkpoint is looked at before anything starts.
+        Raises:
+            BadInputError: it has no such setting.
+        """
+        values = dict(self.settings.get("backend", {}))
+        return parse(self.backend.Settings, values, f"backend {self.backend.name}")
 
-    Raises:
-        BadInputError: the checkpoint is broken, or its base's weights are not those it was trained on.
-    """
-    assert run.manifest is not None
-    config, recorded = run.manifest["config"], run.manifest["base"]
-    info = inspect(run.checkpoint)
-    if info.kind == "full":
-        return Target(run.name, run.path, str(run.checkpoint.resolve()), None, config["model"], config["method"])
-    if fingerprint(recorded["location"]) != recorded["fingerprint"]:
-        raise BadInputError(
-            "the adapter's base model has other weights than when it was trained",
-            where=recorded["location"],
-            remedy="put the old weights back, or align again",
-        )
-    return Target(run.name, run.path, recorded["location"], run.checkpoint.resolve(), config["model"], config["method"])
-
-
-def target_of_model(model: ModelRef, results: Path) -> Target:
-    """A base model as a target; its run folder is made."""
-    location = model.locate()
-    if Path(location).is_dir():
-        inspect(Path(location))
-    folder = results / f"base-{model.label.replace('/', '-').replace(':', '-')}"
-    manifest = {
-        "kind": BASE,
-        "name": folder.name,
-        "config": {"model": model.label, "method": BASE},
-        "base": {"label": model.label, "location": location, "fingerprint": fingerprint(location)},
-    }
-    if not (folder / MANIFEST).exists():
-        write_json(folder / MANIFEST, manifest | surroundings())
-    return Target(folder.name, folder, location, None, model.label, BASE)
-
-
-def base_of(target: Target, results: Path) -> Target:
-    """The base that a target was aligned from."""
-    return target_of_model(resolve(target.model), results)
-
-
-def data_root(label: str) -> tuple[Path, str, str | None]:
-    """(data root, name for folders and tables, judge of the world) of a data label.
-
-    Raises:
-        BadInputError: no such folder or split.
-    """
-    name, _, split = label.partition("@")
-    if world := find_world(name):
-        split = split or "test"
-        if split not in ("validation", "test"):
-            raise BadInputError(f"'{label}': the split is validation or test, not '{split}'")
-        return world.benchmarks(split), f"{name.replace(':', '-')}-{split}", world.judge  # type: ignore[arg-type]
-    if label == "official":
-        return cache_folder() / "benchmarks", "official", None
-    if not Path(label).is_dir():
-        raise BadInputError(
-            f"there is no benchmark data '{label}'",
-            remedy="name a folder that holds the suites' folders (docs/ARCHITECTURE.md)",
-        )
-    return Path(label), Path(label).resolve().name, None
-
-
-@dataclass(frozen=True)
-class Suite:
-    """A suite under way: its benchmark and the items that are asked."""
-
-    benchmark: Benchmark
-    items: list[Item]
-    whole: int
+    @property
+    def backend_identity(self) -> str:
+        """The backend with those of its settings that can change an answer."""
+        return self.backend_settings.identity(self.backend.name)
 
 
 def run_eval(request: EvalRequest) -> list[dict[str, Any]]:
@@ -167,7 +84,7 @@ def run_eval(request: EvalRequest) -> list[dict[str, Any]]:
         by_base[target.base].append(target)
     records = []
     for base, targets in by_base.items():
-        records += _evaluate_base(base, targets, suites, request, data_name, judge)
+        records += _Evaluation(request, base, targets, suites, data_name, judge).run()
     return records
 
 
@@ -175,10 +92,24 @@ def prepare(request: EvalRequest) -> tuple[list[Suite], str, Judge | None]:
     """The suites with their items, the data's name, and the judge if one of the suites needs one.
 
     Raises:
-        BadInputError: names, settings or data are at fault.
+        BadInputError: names, settings or data are at fault, or the backend does not serve what is to be evaluated.
     """
+    if request.limit is not None and request.limit < 1:
+        raise BadInputError(f"--limit must be at least 1, not {request.limit}")
+    if request.repeat > 1 and request.shard:
+        raise BadInputError(
+            "--repeat and --shard do not go together", remedy="repeat without shards, at a smaller --limit"
+        )
+    known = {*registry.entries("benchmarks"), "judge", "backend", "sampling"}
+    if unknown := sorted(set(request.settings) - known):
+        raise BadInputError(
+            f"unknown group of settings '{unknown[0]}'",
+            remedy=f"--set GROUP.KEY=VALUE; groups: {', '.join(sorted(known))}",
+        )
+    _ = request.backend_settings
+    _check_backend(request)
     root, data_name, world_judge = data_root(request.data)
-    suites = [_open_suite(name, root, request) for name in request.suites]
+    suites = [open_suite(name, root, request.settings, request.limit) for name in request.suites]
     if not any(suite.benchmark.needs_judge for suite in suites):
         return suites, data_name, None
     # A judge model that is named is meant, even in a world that has a judge of its own.
@@ -186,200 +117,199 @@ def prepare(request: EvalRequest) -> tuple[list[Suite], str, Judge | None]:
     return suites, data_name, make_judge(request.judge or default, request.judge_settings)
 
 
-def recorded_backend(targets: Sequence[Target], suites: Sequence[str], data: str) -> type[Backend]:
-    """The backend that answered before.
+def _check_backend(request: EvalRequest) -> None:
+    """Weights that lie here are not an endpoint's to serve, nor the other way round."""
+    for target in request.targets:
+        if target.remote and not request.backend.remote:
+            raise BadInputError(
+                f"'{target.name}' is a model behind an endpoint: the backend '{request.backend.name}' cannot serve it",
+                remedy=f"--backend openai --endpoint URL --model {target.base}",
+            )
+        if request.backend.remote and not target.remote:
+            raise BadInputError(
+                f"the backend '{request.backend.name}' asks a model by its name at an endpoint, '{target.name}' is weights here",
+                remedy="name the endpoint's model with --model, or take another --backend",
+            )
 
-    Raises:
-        BadInputError: there are no answers, or several backends gave them.
-    """
-    _, data_name, _ = data_root(data)
-    found = set()
-    for target in targets:
-        for suite in suites:
-            path = _folder(target, suite, data_name) / "serving.json"
-            if not path.exists():
-                raise BadInputError(
-                    f"'{target.name}' has no answers to {suite} on {data_name}",
-                    where=str(path.parent),
-                    remedy=f"harness eval --run {target.name} --suite {suite} --data {data}",
-                )
-            found.add(read_json(path, "serving record")["backend"])
-    if len(found) > 1:
-        raise BadInputError(
-            f"the answers come from several backends: {', '.join(sorted(found))}", remedy="judge the runs one at a time"
+
+class _Evaluation:
+    """The checkpoints of one base on all suites: what is missing is generated by one engine, then all is scored."""
+
+    def __init__(
+        self,
+        request: EvalRequest,
+        base: str,
+        targets: Sequence[Target],
+        suites: Sequence[Suite],
+        data_name: str,
+        judge: Judge | None,
+    ) -> None:
+        self.request, self.base, self.targets = request, base, targets
+        self.data_name, self.judge, self.shard = data_name, judge, request.shard
+        self.suites = [
+            dataclasses.replace(suite, items=self.shard.pick(suite.items)) if self.shard else suite for suite in suites
+        ]
+        self.folders: dict[Key, Path] = {}
+        for target, suite, repeat in itertools.product(targets, suites, range(request.repeat)):
+            folder = suite_folder(target.folder, suite.name, data_name)
+            folder = self.shard.folder(folder) if self.shard else repeat_folder(folder, repeat)
+            self.folders[target.name, suite.name, repeat] = folder
+        self.refused: dict[str, str] = {}
+        """Request hash -> why it cannot be answered."""
+
+    def run(self) -> list[dict[str, Any]]:
+        with ExitStack() as stack:
+            if self.request.overwrite:
+                for folder in self.folders.values():
+                    (folder / "responses.jsonl").unlink(missing_ok=True)
+            self.logs = {key: stack.enter_context(ResponseLog(folder)) for key, folder in self.folders.items()}
+            self.hashes = request_hashes(self.targets, self.suites, self.request.backend_identity, self.request.repeat)
+            jobs = pending(self.targets, self.suites, self.logs, self.hashes, self.request.repeat)
+            if jobs and self.request.generate:
+                self._generate(jobs)
+            finish = self._finish_shard if self.shard else self._score
+            return [finish(target, suite) for target in self.targets for suite in self.suites]
+
+    def _generate(self, jobs: Sequence[Job]) -> None:
+        """Run the engine over the jobs and log every answer as it comes."""
+        adapters = {target.name: target.adapter for target in self.targets if target.adapter}
+        by_name = {target.served: target for target in self.targets}
+        by_hash = {job.hash: job for job in jobs}
+        with self.request.backend(self.base, adapters, self.request.backend_settings) as backend:
+            # Before the first answer, so that answers that a kill leaves behind have it; and after the last, since a
+            # remote backend learns from the answers who gave them.
+            self._write_serving(backend.provenance())
+            console.print(f"[dim]answers come from {backend.name}[/dim]")
+            try:
+                with progress("generating answers", len(jobs)) as advance:
+                    for completion in backend.generate(job.request for job in jobs):
+                        job = by_hash[completion.id]
+                        if completion.refused is not None:
+                            self.refused[job.hash] = completion.refused
+                        else:
+                            checkpoint = by_name[completion.target].answered_by(completion.model)
+                            for log, item_id in job.answers:
+                                log.add(item_id, job.hash, completion, backend.name, checkpoint)
+                        advance()
+            finally:
+                self._write_serving(backend.provenance())
+
+    def _write_serving(self, serving: Mapping[str, Any]) -> None:
+        for folder in self.folders.values():
+            write_json(folder / "serving.json", serving)
+
+    def _refused(self, suite: Suite, key: Key) -> dict[str, str]:
+        """Item id -> why it could not be answered."""
+        digests = {item.id: self.hashes[(*key, item.id)] for item in suite.items}
+        refused = {name: self.refused[digest] for name, digest in digests.items() if digest in self.refused}
+        self._check_refused(suite, refused)
+        return refused
+
+    def _finish_shard(self, target: Target, suite: Suite) -> dict[str, Any]:
+        """Say what this shard holds; `harness merge` joins it with the others."""
+        assert self.shard
+        key = (target.name, suite.name, 0)
+        if not suite.items:
+            raise BadInputError(f"{suite.name} has fewer images than shards: none is left for shard {self.shard.label}")
+        model = self._one_model(target, suite, 0)
+        about = {
+            "target": target.name,
+            "suite": suite.name,
+            "data": self.data_name,
+            "index": self.shard.index,
+            "count": self.shard.count,
+            "limit": self.request.limit,
+            "items": len(suite.items),
+            "of": suite.whole,
+            "refused": self._refused(suite, key),
+            "model": model,
+            "checkpoint": target.answered_by(model),
+            "sampling": suite.sampling.model_dump(),
+            "backend": self.request.backend_identity,
+            "template": target.template,
+            "folder": str(self.folders[key]),
+        }
+        write_shard(self.folders[key], about)
+        return about
+
+    def _score(self, target: Target, suite: Suite) -> dict[str, Any]:
+        """The first answers' score, with the spread over the repeats where there are any."""
+        scored = [self._score_repeat(target, suite, repeat) for repeat in range(self.request.repeat)]
+        record, rows, _ = scored[0]
+        if len(scored) > 1:
+            record["repeats"] = spread([one[0] for one in scored], [one[2] for one in scored])
+        write_scores(self.folders[target.name, suite.name, 0], record, rows)
+        return record
+
+    def _score_repeat(
+        self, target: Target, suite: Suite, repeat: int
+    ) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Response]]:
+        """(score record, row an item, responses) of one repeat."""
+        key = (target.name, suite.name, repeat)
+        log = self.logs[key]
+        found = {item.id: log.get(item.id, self.hashes[(*key, item.id)]) for item in suite.items}
+        responses = {name: answer for name, answer in found.items() if answer is not None}
+        refused = self._refused(suite, key)
+        if not responses:
+            raise BadInputError(
+                f"none of the stored answers of '{target.name}' is to these questions",
+                where=str(log.path),
+                remedy="the data, the weights or the template changed: harness eval generates new ones",
+            )
+        model = self._one_model(target, suite, repeat)
+        serving = read_json(self.folders[key] / "serving.json", "serving record")
+        items = [item for item in suite.items if item.id in responses]
+        data = self.request.data
+        record, scores = score_suite(
+            suite.benchmark,
+            items,
+            responses,
+            judge=self.judge if suite.benchmark.needs_judge else None,
+            max_unscored=self.request.max_unscored,
+            of=suite.whole,
+            about={
+                "target": target.name,
+                "method": target.method,
+                "model": target.model,
+                "data": self.data_name,
+                "source": str(Path(data).resolve()) if Path(data).is_dir() else data,
+                "checkpoint": target.answered_by(model),
+                "sampling": suite.sampling.model_dump(),
+                # Earlier commands' answers count too, so it is the log that knows who answered.
+                "serving": serving | ({"answered_by": [model]} if target.remote else {}),
+                **({"sample": {"limit": self.request.limit, "seed": SAMPLE_SEED}} if suite.sampled else {}),
+                **({"refused": refused} if refused else {}),
+            },
         )
-    backend: type[Backend] = registry.load("backends", found.pop())
-    return backend
+        return record, item_rows(items, responses, scores), responses
 
+    def _check_refused(self, suite: Suite, refused: Mapping[str, str]) -> None:
+        """Too many requests that cannot be answered are an error, with the first one's reason."""
+        if len(refused) <= self.request.max_unscored * len(suite.items):
+            return
+        name, reason = next(iter(refused.items()))
+        share = math.ceil(100 * len(refused) / len(suite.items)) / 100
+        raise HarnessError(
+            f"{len(refused)} of {len(suite.items)} requests were refused; first: {reason}",
+            where=f"{suite.name}, item {name}",
+            remedy=f"mend the cause, or count them as unscored: --max-unscored {share}",
+        )
 
-def _folder(target: Target, suite: str, data_name: str) -> Path:
-    return target.folder / "evals" / f"{suite}@{data_name}"
+    def _one_model(self, target: Target, suite: Suite, repeat: int) -> str:
+        """The model that gave all answers, "" where it is the checkpoint itself; an endpoint may change its model behind the name.
 
-
-def _open_suite(name: str, root: Path, request: EvalRequest) -> Suite:
-    kind = registry.load("benchmarks", name)
-    benchmark: Benchmark = kind(parse(kind.Settings, dict(request.settings.get(name, {})), f"suite {name}"))
-    items = _interned(benchmark.items(root / name))
-    if request.limit is None or request.limit >= len(items):
-        return Suite(benchmark, items, len(items))
-    # Whole images are drawn, so that a sample keeps the clusters that intervals are made of.
-    groups = list(dict.fromkeys(item.group for item in items))
-    random.Random(0).shuffle(groups)
-    chosen: set[str] = set()
-    size: dict[str, int] = defaultdict(int)
-    for item in items:
-        size[item.group] += 1
-    count = 0
-    for group in groups:
-        if count >= request.limit:
-            break
-        chosen.add(group)
-        count += size[group]
-    return Suite(benchmark, [item for item in items if item.group in chosen], len(items))
-
-
-def _interned(items: list[Item]) -> list[Item]:
-    """Items of one image share one reference to it, so that it is sent to the engine once."""
-    seen: dict[Any, Any] = {}
-    return [
-        dataclasses.replace(item, image=seen.setdefault(item.image.path or id(item.image), item.image))
-        for item in items
-    ]
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One request to the engine and every (log, item) that it answers."""
-
-    request: Request
-    hash: str
-    answers: list[tuple[ResponseLog, str]]
-
-
-def _evaluate_base(
-    base: str,
-    targets: Sequence[Target],
-    suites: Sequence[Suite],
-    request: EvalRequest,
-    data_name: str,
-    judge: Judge | None,
-) -> list[dict[str, Any]]:
-    template = template_hash(load_processor(base))
-    folders = {
-        (target.name, suite.benchmark.name): _folder(target, suite.benchmark.name, data_name)
-        for target in targets
-        for suite in suites
-    }
-    records = []
-    with ExitStack() as stack:
-        if request.overwrite:
-            for folder in folders.values():
-                (folder / "responses.jsonl").unlink(missing_ok=True)
-        logs = {key: stack.enter_context(ResponseLog(folder)) for key, folder in folders.items()}
-        hashes = request_hashes(targets, suites, request.backend.name, template)
-        jobs = _pending(targets, suites, logs, hashes)
-        if jobs and request.generate:
-            serving = _generate(base, targets, jobs, request.backend)
-            for folder in folders.values():
-                write_json(folder / "serving.json", serving)
-        for target in targets:
-            for suite in suites:
-                key = (target.name, suite.benchmark.name)
-                found = {item.id: logs[key].get(item.id, hashes[(*key, item.id)]) for item in suite.items}
-                responses = {name: answer for name, answer in found.items() if answer is not None}
-                if not responses:
-                    raise BadInputError(
-                        f"none of the stored answers of '{target.name}' is to these questions",
-                        where=str(logs[key].path),
-                        remedy="the data, the weights or the template changed: harness eval generates new ones",
-                    )
-                items = [item for item in suite.items if item.id in responses]
-                record, scores = score_suite(
-                    suite.benchmark,
-                    items,
-                    responses,
-                    judge=judge if suite.benchmark.needs_judge else None,
-                    max_unscored=request.max_unscored,
-                    of=suite.whole,
-                    about={
-                        "target": target.name,
-                        "method": target.method,
-                        "model": target.model,
-                        "data": data_name,
-                        "source": str(Path(request.data).resolve()) if Path(request.data).is_dir() else request.data,
-                        "checkpoint": target.fingerprint,
-                        "sampling": _sampling(suite).model_dump(),
-                        "serving": read_json(folders[key] / "serving.json", "serving record"),
-                    },
-                )
-                write_scores(folders[key], record, item_rows(items, responses, scores))
-                records.append(record)
-    return records
-
-
-def _sampling(suite: Suite) -> Sampling:
-    return Sampling(max_new_tokens=suite.benchmark.max_new_tokens)
-
-
-def request_hashes(
-    targets: Sequence[Target], suites: Sequence[Suite], backend: str, template: str
-) -> dict[tuple[str, str, str], str]:
-    """Request hash of every (target, suite, item)."""
-    images: dict[int, str] = {}
-    result = {}
-    for target in targets:
-        checkpoint = target.fingerprint
-        for suite in suites:
-            sampling = _sampling(suite)
-            for item in suite.items:
-                image = images.setdefault(id(item.image), "") or item.image.fingerprint()
-                images[id(item.image)] = image
-                result[target.name, suite.benchmark.name, item.id] = request_hash(
-                    item, image, sampling, checkpoint, template, backend
-                )
-    return result
-
-
-def _pending(
-    targets: Sequence[Target],
-    suites: Sequence[Suite],
-    logs: Mapping[tuple[str, str], ResponseLog],
-    hashes: Mapping[tuple[str, str, str], str],
-) -> list[_Job]:
-    """What must be generated: each distinct request once, requests of one image together."""
-    jobs: dict[str, _Job] = {}
-    for target in targets:
-        for suite in suites:
-            name, log = suite.benchmark.name, logs[target.name, suite.benchmark.name]
-            for item in suite.items:
-                digest = hashes[target.name, name, item.id]
-                if log.get(item.id, digest) is not None:
-                    continue
-                if digest not in jobs:
-                    served = target.name if target.adapter else BASE
-                    jobs[digest] = _Job(Request(digest, served, item.prompt, item.image, _sampling(suite)), digest, [])
-                jobs[digest].answers.append((log, item.id))
-    order: dict[int, int] = {}
-    for job in jobs.values():
-        order.setdefault(id(job.request.image), len(order))
-    return sorted(jobs.values(), key=lambda job: (job.request.target, order[id(job.request.image)]))
-
-
-def _generate(base: str, targets: Sequence[Target], jobs: Sequence[_Job], kind: type[Backend]) -> dict[str, Any]:
-    """Run the engine over the jobs and log every answer as it comes."""
-    adapters = {target.name: target.adapter for target in targets if target.adapter}
-    prints = {target.name if target.adapter else BASE: target.fingerprint for target in targets}
-    by_hash = {job.hash: job for job in jobs}
-    with kind(Path(base) if Path(base).is_dir() else base, adapters, None) as backend:  # type: ignore[arg-type]
-        console.print(f"[dim]answers come from {backend.name}[/dim]")
-        with progress("generating answers", len(jobs)) as advance:
-            for completion in _completions(backend, jobs):
-                job = by_hash[completion.id]
-                for log, item_id in job.answers:
-                    log.add(item_id, job.hash, completion, backend.name, prints[completion.target])
-                advance()
-        return backend.provenance()
-
-
-def _completions(backend: Backend, jobs: Sequence[_Job]) -> Iterator[Completion]:
-    yield from backend.generate(job.request for job in jobs)
+        Raises:
+            HarnessError: several models answered.
+        """
+        key = (target.name, suite.name, repeat)
+        log = self.logs[key]
+        records = [log.record(item.id, self.hashes[(*key, item.id)]) for item in suite.items]
+        models = Counter(record.get("model", "") for record in records if record is not None)
+        if len(models) > 1:
+            named = ", ".join(f"{model} ({count})" for model, count in models.most_common())
+            raise HarnessError(
+                f"the answers to {suite.name} come from several models behind the name '{target.base}': {named}",
+                where=str(log.path),
+                remedy="name the dated model, or ask for all of them again: --overwrite",
+            )
+        return str(next(iter(models)))

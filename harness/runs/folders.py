@@ -27,9 +27,14 @@ class Run:
         return self.path.name
 
     @property
+    def kind(self) -> str:
+        """ "align", "base" (a base model's answers) or "endpoint"; "" while it is not complete."""
+        return str((self.manifest or {}).get("kind", ""))
+
+    @property
     def aligned(self) -> bool:
-        """Whether it holds an aligned checkpoint (and not only a base model's answers)."""
-        return self.manifest is not None and self.manifest.get("kind") == "align"
+        """Whether it holds an aligned checkpoint (and not only a model's answers)."""
+        return self.kind == "align"
 
     @property
     def base_label(self) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.models import load_processor, template_hash
-from harness.runs.evaluate import EvalRequest, prepare, request_hashes
+from harness.runs.evaluate import EvalRequest, prepare
+from harness.runs.jobs import request_hashes
 from harness.runs.responses import ResponseLog
+from harness.runs.suites import suite_folder
 from harness.types import Response
 
 _ASSUMED_ANSWER = "word " * 80
@@ -24,11 +25,11 @@ def plan_eval(request: EvalRequest) -> list[dict[str, Any]]:
     suites, data_name, judge = prepare(request)
     rows = []
     for target in request.targets:
-        hashes = request_hashes([target], suites, request.backend.name, template_hash(load_processor(target.base)))
+        hashes = request_hashes([target], suites, request.backend_identity)
         for suite in suites:
-            name = suite.benchmark.name
-            kept = ResponseLog.peek(target.folder / "evals" / f"{name}@{data_name}")
-            texts = {item.id: kept.get((item.id, hashes[target.name, name, item.id])) for item in suite.items}
+            name = suite.name
+            kept = ResponseLog.peek(suite_folder(target.folder, name, data_name))
+            texts = {item.id: kept.get((item.id, hashes[target.name, name, 0, item.id])) for item in suite.items}
             there = sum(text is not None for text in texts.values())
             items = suite.items if request.generate else [item for item in suite.items if texts[item.id] is not None]
             row: dict[str, Any] = {

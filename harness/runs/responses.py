@@ -11,14 +11,16 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from harness.errors import BadInputError, HarnessError
-from harness.files import sha256_json
+from harness.files import dump_row, sha256_json
 from harness.serving.base import Completion, Sampling
 from harness.types import Item, Response
 
 _SYNC_EVERY = 64
 
 
-def request_hash(item: Item, image: str, sampling: Sampling, checkpoint: str, template: str, backend: str) -> str:
+def request_hash(
+    item: Item, image: str, sampling: Sampling, checkpoint: str, template: str, backend: str, repeat: int = 0
+) -> str:
     """Hash of everything that determines an answer.
 
     Args:
@@ -27,9 +29,11 @@ def request_hash(item: Item, image: str, sampling: Sampling, checkpoint: str, te
         sampling: how tokens are drawn.
         checkpoint: fingerprint of the weights (for an adapter, with its base's).
         template: hash of template, tokenizer and image processor.
-        backend: its name.
+        backend: its name, with the settings that can change an answer.
+        repeat: the how-manieth time that the same is asked, from 0.
     """
-    return sha256_json([item.prompt, image, sampling.model_dump(), checkpoint, template, backend])
+    identity = [item.prompt, image, sampling.model_dump(), checkpoint, template, backend]
+    return sha256_json([*identity, repeat] if repeat else identity)
 
 
 class ResponseLog:
@@ -91,6 +95,10 @@ class ResponseLog:
                 continue
         return found
 
+    def record(self, item_id: str, request: str) -> dict[str, Any] | None:
+        """The whole record of an answer, if it is there."""
+        return self._records.get((item_id, request))
+
     def get(self, item_id: str, request: str) -> Response | None:
         """The answer to this request, if it is there."""
         record = self._records.get((item_id, request))
@@ -111,10 +119,15 @@ class ResponseLog:
             "completion_tokens": completion.completion_tokens,
             "backend": backend,
             "checkpoint": checkpoint,
+            **({"model": completion.model} if completion.model else {}),
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
         }
-        self._records[item_id, request] = record
-        self._stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+        self.put(record)
+
+    def put(self, record: dict[str, Any]) -> None:
+        """Append a complete record."""
+        self._records[record["item"], record["request"]] = record
+        self._stream.write(dump_row(record) + "\n")
         self._unsynced += 1
         if self._unsynced >= _SYNC_EVERY:
             self._sync()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from harness.types import FinishReason, ImageRef
 
@@ -18,10 +19,10 @@ class Sampling(BaseModel):
     """How tokens are drawn. Greedy by default."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    temperature: float = 0.0
-    top_p: float = 1.0
+    temperature: float = Field(default=0.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
     seed: int = 0
-    max_new_tokens: int = 512
+    max_new_tokens: int = Field(default=512, ge=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """The answer to the request with this id."""
+    """The answer to the request with this id.
+
+    `model` is the name of the model that answered, where the backend is told one. `refused` is the reason where this one request
+    cannot be answered (too long, against a vendor's rules): then there is no answer, and the request counts as unscored.
+    """
 
     id: str
     target: str
@@ -45,28 +50,39 @@ class Completion:
     finish_reason: FinishReason
     prompt_tokens: int
     completion_tokens: int
+    model: str = ""
+    refused: str | None = None
 
 
 class BackendSettings(BaseModel):
     """Options of a backend, recorded in provenance; subclasses add theirs."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    decisive: ClassVar[frozenset[str]] = frozenset({"dtype"})
+    """Settings that can change an answer, and not only how soon it comes: answers are reused only if these are the same."""
     dtype: str = "auto"
+
+    def identity(self, name: str) -> str:
+        """The backend's name with the decisive settings that are not at their default."""
+        given = self.model_dump(mode="json", include=set(self.decisive), exclude_defaults=True)
+        return f"{name} {json.dumps(given, sort_keys=True)}" if given else name
 
 
 class Backend(ABC):
     """One loaded base model, serving itself and any adapters of it.
 
     Args:
-        base: folder (or hub id) of the base checkpoint, in the Hugging Face layout.
+        base: folder (or hub id) of the base checkpoint, in the Hugging Face layout; for a remote backend the model's name there.
         adapters: target name -> PEFT adapter folder. The base itself is served under the target name "base".
     """
 
     name: ClassVar[str]
     Settings: ClassVar[type[BackendSettings]] = BackendSettings
+    remote: ClassVar[bool] = False
+    """Whether it asks a model that runs elsewhere, by its name, and not weights that lie here."""
 
     def __init__(
-        self, base: Path, adapters: Mapping[str, Path] | None = None, settings: BackendSettings | None = None
+        self, base: str | Path, adapters: Mapping[str, Path] | None = None, settings: BackendSettings | None = None
     ) -> None:
         self.base, self.adapters = base, dict(adapters or {})
         self.settings = settings or self.Settings()
@@ -82,7 +98,7 @@ class Backend(ABC):
 
     @abstractmethod
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        """Yield completions as they finish, in any order, one per request.
+        """Yield completions as they finish, in any order, one per request (`Completion.refused` where it cannot be answered).
 
         Raises:
             HarnessError: the engine failed; what was yielded before stands.

@@ -28,7 +28,7 @@ class TransformersBackend(Backend):
     settings: TransformersSettings
 
     def __init__(
-        self, base: Path, adapters: Mapping[str, Path] | None = None, settings: BackendSettings | None = None
+        self, base: str | Path, adapters: Mapping[str, Path] | None = None, settings: BackendSettings | None = None
     ) -> None:
         super().__init__(base, adapters, settings)
         self.model: Any = None

@@ -12,7 +12,7 @@ import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 from pydantic import Field
 
@@ -32,6 +32,7 @@ _AHEAD = 512
 class VllmSettings(BackendSettings):
     """Options of the engine; None leaves vLLM's own default."""
 
+    decisive: ClassVar[frozenset[str]] = frozenset({"dtype", "quantization", "max_model_len"})
     max_model_len: int | None = None
     max_num_seqs: int = Field(128, ge=1)
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
@@ -58,7 +59,7 @@ class VllmBackend(Backend):
     settings: VllmSettings
 
     def __init__(
-        self, base: Path, adapters: Mapping[str, Path] | None = None, settings: BackendSettings | None = None
+        self, base: str | Path, adapters: Mapping[str, Path] | None = None, settings: BackendSettings | None = None
     ) -> None:
         super().__init__(base, adapters, settings)
         self._process: subprocess.Popen[str] | None = None

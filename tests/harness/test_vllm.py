@@ -219,8 +219,9 @@ def test_the_server_answers_the_openai_client(folder: Path, served: str) -> None
 @pytest.mark.vllm
 def test_the_server_judges(folder: Path, served: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it says is nonsense, the protocol is real: every item gets its replies, once, and none can be read."""
+    from harness.endpoint import KEY_VARIABLE
     from harness.judging.base import JudgeRequest
-    from harness.judging.openai import KEY_VARIABLE, OpenAIJudge, OpenAIJudgeSettings
+    from harness.judging.openai import OpenAIJudge, OpenAIJudgeSettings
     from harness.judging.panel import ask
     from harness.types import Item, Response
 
@@ -244,3 +245,22 @@ def test_the_server_judges(folder: Path, served: str, monkeypatch: pytest.Monkey
     assert {name: vote[0].text for name, vote in kept.items() if vote[0].text} == {
         name: vote[0].text for name, vote in votes.items() if vote[0].text
     }
+
+
+@needs_vllm
+@pytest.mark.slow
+@pytest.mark.vllm
+def test_the_server_is_a_backend(
+    folder: Path, served: str, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same questions behind the OpenAI protocol: the same answers, in the same number of tokens, as from the weights."""
+    from harness.endpoint import KEY_VARIABLE
+    from harness.serving.openai import OpenAIBackend, OpenAISettings
+
+    monkeypatch.setenv(KEY_VARIABLE, "none")
+    asked = requests(folder, ["one"])
+    with OpenAIBackend("one", settings=OpenAISettings(endpoints=(served,))) as backend:
+        found = {answer.id: answer for answer in backend.generate(asked)}
+    assert {name: answer.text for name, answer in found.items()} == {one.id: expected[one.id] for one in asked}
+    assert all(answer.finish_reason in ("stop", "length") and answer.prompt_tokens > 36 for answer in found.values())
+    assert {answer.model for answer in found.values()} == {"one"}

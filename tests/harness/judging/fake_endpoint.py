@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.endpoint import KEY_VARIABLE
 from harness.judging.base import JudgeRequest
-from harness.judging.openai import KEY_VARIABLE, OpenAIJudge, OpenAIJudgeSettings
+from harness.judging.openai import OpenAIJudge, OpenAIJudgeSettings
 from harness.types import ImageRef, Item, Response
 
 SECRET = "sk-this-must-not-be-seen-anywhere"

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.endpoint import KEY_VARIABLE
 from harness.errors import BadInputError, HarnessError
 from harness.files import read_jsonl
 from harness.judging.base import BudgetError
-from harness.judging.openai import KEY_VARIABLE, OpenAIJudge, OpenAIJudgeSettings
+from harness.judging.openai import OpenAIJudge, OpenAIJudgeSettings
 from harness.judging.panel import ask
 from harness.judging.prices import Price, parse_price, price_of
 from tests.harness.judging.fake_endpoint import SECRET, FakeServer, make, requests, serving

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from harness.judging.openai import KEY_VARIABLE
+from harness.endpoint import KEY_VARIABLE
 from harness.pocket.formats import write_benchmarks
 from tests.harness.judging.fake_endpoint import SECRET, FakeServer, serving
 from tests.tiny import tiny_llava

@@ -1,0 +1,36 @@
+"""`harness doctor`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.options import Json, Results, app, emit
+
+
+@app.command()
+def doctor(
+    full: Annotated[
+        bool, typer.Option("--full", help="Really serve a tiny random model; takes a minute or more.")
+    ] = False,
+    results: Results = Path("results"),
+    as_json: Json = False,
+) -> None:
+    """What is installed and works here, each line with its remedy. Exits with 1 if something fails."""
+    from harness.cli.tables import print_line
+    from harness.doctor import examine
+    from harness.progress import console
+
+    lines = []
+    with console.status("looking"):
+        for line in examine(results, full):
+            lines.append(line)
+            if not as_json:
+                print_line(line)
+    if as_json:
+        emit([dataclasses.asdict(line) for line in lines])
+    if any(line.state == "fail" for line in lines):
+        raise typer.Exit(1)

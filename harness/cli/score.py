@@ -1,0 +1,139 @@
+"""`harness score` and `calibrate`: answers and ratings that came from anywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.options import (
+    Extractor,
+    Json,
+    JudgeModel,
+    JudgeName,
+    JudgePrice,
+    JudgeUrl,
+    JudgeVotes,
+    MaxCost,
+    MaxUnscored,
+    app,
+    emit,
+    judge_settings,
+)
+
+
+@app.command()
+def score(
+    suite: Annotated[str, typer.Option("--suite", help="halbench, amber, pope or mmhal.")],
+    responses: Annotated[
+        Path | None, typer.Option("--responses", help="The responses: JSON lines (AMBER: also a JSON list).")
+    ] = None,
+    annotations: Annotated[
+        Path | None, typer.Option("--annotations", help="halbench: COCO folder or JSON lines; amber: annotations.json.")
+    ] = None,
+    synonyms: Annotated[
+        Path | None, typer.Option("--synonyms", help="halbench: the vocabulary file. Default: our own table.")
+    ] = None,
+    questions: Annotated[Path | None, typer.Option("--questions", help="pope: one split's questions.")] = None,
+    relations: Annotated[Path | None, typer.Option("--relations", help="amber: relation.json.")] = None,
+    safe_words: Annotated[Path | None, typer.Option("--safe-words", help="amber: safe_words.txt.")] = None,
+    reviews: Annotated[
+        Path | None, typer.Option("--reviews", help="mmhal: the judge's replies, JSON lines {index, review}.")
+    ] = None,
+    extractor: Extractor = None,
+    matched_words: Annotated[
+        int | None,
+        typer.Option(
+            "--matched-words", min=1, help="halbench: CHAIR of the first so many words, beside the plain one."
+        ),
+    ] = None,
+    similarity: Annotated[
+        str | None, typer.Option("--similarity", help="amber: lemma, exact, table:FILE or spacy[:PIPELINE].")
+    ] = None,
+    items_file: Annotated[
+        Path | None, typer.Option("--items", help="Write one JSON line an item: mentions, verdicts, counts.")
+    ] = None,
+    judge: JudgeName = None,
+    judge_model: JudgeModel = None,
+    judge_url: JudgeUrl = None,
+    judge_price: JudgePrice = None,
+    max_cost: MaxCost = None,
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial", help="Score the items that have responses.")
+    ] = False,
+    max_unscored: MaxUnscored = 0.01,
+    as_json: Json = False,
+) -> None:
+    """Score responses that came from anywhere."""
+    from harness import registry
+    from harness.config import parse
+    from harness.files import write_jsonl
+    from harness.runs.score import check_coverage, item_rows, make_judge, score_suite
+
+    kind = registry.load("benchmarks", suite)
+    options = {
+        "extractor": extractor,
+        "similarity": similarity,
+        "synonyms": synonyms,
+        "matched_words": matched_words,
+    }
+    benchmark = kind(
+        parse(kind.Settings, {name: value for name, value in options.items() if value is not None}, f"suite {suite}")
+    )
+    files = {
+        "responses": responses,
+        "annotations": annotations,
+        "questions": questions,
+        "relations": relations,
+        "safe_words": safe_words,
+        "reviews": reviews,
+    }
+    items, answers = benchmark.read_offline({name: path for name, path in files.items() if path is not None})
+    there = check_coverage(items, answers, allow_partial)
+    asked = benchmark.offline_judge
+    if asked is None and benchmark.judge_requests(there, answers):
+        named = judge_settings(judge_model, judge_url, None, judge_price, max_cost)
+        asked = make_judge(judge or "openai", named)
+    record, scores = score_suite(benchmark, there, answers, judge=asked, max_unscored=max_unscored, of=len(items))
+    if items_file:
+        write_jsonl(items_file, item_rows(there, answers, scores))
+    if as_json:
+        emit(record)
+        return
+    from harness.cli.tables import print_record
+
+    print_record(record)
+
+
+@app.command()
+def calibrate(
+    reference: Annotated[
+        Path,
+        typer.Option(
+            "--reference", help="Rated answers: an item file of evals/mmhal@.../, or JSON lines {prompt, rating}."
+        ),
+    ],
+    suite: Annotated[str, typer.Option("--suite", help="The suite whose ratings they are.")] = "mmhal",
+    judge: JudgeName = None,
+    judge_model: JudgeModel = None,
+    judge_url: JudgeUrl = None,
+    judge_votes: JudgeVotes = 2,
+    judge_price: JudgePrice = None,
+    max_cost: MaxCost = None,
+    as_json: Json = False,
+) -> None:
+    """How far a judge agrees with a reference rater (another judge, or people), and with itself."""
+    from harness import registry
+    from harness.judging.calibration import calibrate as compare
+    from harness.runs.score import make_judge
+
+    benchmark = registry.load("benchmarks", suite)()
+    named = judge_settings(judge_model, judge_url, judge_votes, judge_price, max_cost)
+    found = compare(make_judge(judge or "openai", named), reference, benchmark.read_reply)
+    if as_json:
+        emit(found)
+        return
+    from harness.cli.tables import print_calibration
+
+    print_calibration(found)

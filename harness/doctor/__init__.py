@@ -1,0 +1,6 @@
+"""`harness doctor`: what is installed and works, each line with its remedy. What may crash or hang is tried in a child process."""
+
+from harness.doctor.examine import examine
+from harness.doctor.line import Line
+
+__all__ = ["Line", "examine"]

@@ -1,0 +1,21 @@
+"""Everything that the doctor looks at, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.doctor.line import Line
+from harness.doctor.software import software
+from harness.doctor.surroundings import surroundings
+
+
+def examine(results: Path, full: bool = False) -> Iterator[Line]:
+    """All lines, as they are found.
+
+    Args:
+        results: folder of the runs.
+        full: also serve a tiny random model.
+    """
+    yield from software(full)
+    yield from surroundings(results)

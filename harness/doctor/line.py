@@ -1,0 +1,60 @@
+"""One line of the doctor's findings, and the child processes that find out."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.models.torchvision_shim import CHILD_FOLDER
+
+State = Literal["ok", "warn", "fail"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """What was looked at, how it stands, what was seen, and what to do about it ("" where nothing is to be done)."""
+
+    name: str
+    state: State
+    found: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """How a child process ended: whether well, what it printed, and the end of what went wrong."""
+
+    well: bool
+    printed: str
+    problem: str
+
+
+def python(code: str, *arguments: str, timeout_s: float = 120, shim: bool = True) -> Tried:
+    """Run code in a child Python with this one's environment.
+
+    Args:
+        code: what to run.
+        arguments: its `sys.argv[1:]`.
+        timeout_s: then it is killed, which is a problem like any other.
+        shim: with the torchvision shim on its path, as the harness starts its own children.
+    """
+    environment = dict(os.environ)
+    if shim:
+        paths = (str(CHILD_FOLDER), environment.get("PYTHONPATH", ""))
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=timeout_s,
+            stdin=subprocess.DEVNULL,
+        )
+    except subprocess.TimeoutExpired:
+        return Tried(False, "", f"no answer within {timeout_s:g} s")
+    said = done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"]
+    return Tried(done.returncode == 0, done.stdout.strip(), "" if done.returncode == 0 else said[-1][:300])

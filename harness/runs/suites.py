@@ -1,0 +1,114 @@
+"""The suites that are asked: where their data is, which items, and where answers go."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import registry
+from harness.config import parse
+from harness.errors import BadInputError
+from harness.paths import cache_folder
+from harness.serving.base import Sampling
+from harness.types import Item
+from harness.worlds import find_world
+
+if TYPE_CHECKING:
+    from benchmarks.base import Benchmark
+
+
+def data_root(label: str) -> tuple[Path, str, str | None]:
+    """(data root, name for folders and tables, judge of the world) of a data label.
+
+    Raises:
+        BadInputError: no such folder or split.
+    """
+    name, _, split = label.partition("@")
+    if world := find_world(name):
+        split = split or "test"
+        if split not in ("validation", "test"):
+            raise BadInputError(f"'{label}': the split is validation or test, not '{split}'")
+        return world.benchmarks(split), f"{name.replace(':', '-')}-{split}", world.judge  # type: ignore[arg-type]
+    if label == "official":
+        return cache_folder() / "benchmarks", "official", None
+    if not Path(label).is_dir():
+        raise BadInputError(
+            f"there is no benchmark data '{label}'",
+            remedy="name a folder that holds the suites' folders (docs/ARCHITECTURE.md)",
+        )
+    return Path(label), Path(label).resolve().name, None
+
+
+SAMPLE_SEED = 0
+"""Of the images that `--limit` draws: the same for all, so that a larger sample holds the smaller one."""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A suite under way: its benchmark and the items that are asked."""
+
+    benchmark: Benchmark
+    items: list[Item]
+    whole: int
+    sampling: Sampling
+
+    @property
+    def name(self) -> str:
+        """The benchmark's name."""
+        return self.benchmark.name
+
+    @property
+    def sampled(self) -> bool:
+        """Whether only a part is asked."""
+        return len(self.items) < self.whole
+
+
+def suite_folder(run: Path, suite: str, data_name: str) -> Path:
+    """Where a run keeps a suite's answers and scores."""
+    return run / "evals" / f"{suite}@{data_name}"
+
+
+def open_suite(name: str, root: Path, settings: Mapping[str, Mapping[str, Any]], limit: int | None = None) -> Suite:
+    """A suite's benchmark with its settings, and its items or a seeded sample of about `limit` of them.
+
+    `settings` are by group: the suite's name, and "sampling".
+
+    Raises:
+        UnknownNameError: there is no such suite.
+        BadInputError: its settings or files are at fault.
+    """
+    kind = registry.load("benchmarks", name)
+    benchmark: Benchmark = kind(parse(kind.Settings, dict(settings.get(name, {})), f"suite {name}"))
+    drawn = {"max_new_tokens": benchmark.max_new_tokens, **settings.get("sampling", {})}
+    sampling = parse(Sampling, drawn, "sampling")
+    items = _interned(benchmark.items(root / name))
+    if limit is None or limit >= len(items):
+        return Suite(benchmark, items, len(items), sampling)
+    # Whole images are drawn, so that a sample keeps the clusters that intervals are made of.
+    groups = list(dict.fromkeys(item.group for item in items))
+    random.Random(SAMPLE_SEED).shuffle(groups)
+    chosen: set[str] = set()
+    size: dict[str, int] = defaultdict(int)
+    for item in items:
+        size[item.group] += 1
+    count = 0
+    for group in groups:
+        if count >= limit:
+            break
+        chosen.add(group)
+        count += size[group]
+    return Suite(benchmark, [item for item in items if item.group in chosen], len(items), sampling)
+
+
+def _interned(items: list[Item]) -> list[Item]:
+    """Items of one image share one reference to it, so that it is sent to the engine once."""
+    seen: dict[Any, Any] = {}
+    return [
+        dataclasses.replace(item, image=seen.setdefault(item.image.path or id(item.image), item.image))
+        for item in items
+    ]

@@ -1,0 +1,129 @@
+"""What is evaluated: checkpoints, with the run folders that their answers go to."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from harness.errors import BadInputError
+from harness.files import sha256_json, write_json
+from harness.models import ModelRef, fingerprint, inspect, load_processor, resolve, template_hash
+from harness.runs.folders import MANIFEST, Run, open_run
+from harness.runs.manifest import surroundings
+
+BASE, ENDPOINT = "base", "endpoint"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A checkpoint to evaluate and the run folder that its answers go to.
+
+    Attributes:
+        name: the run's name; the leaderboard's row.
+        folder: the run's folder.
+        base: folder or hub id of the full weights.
+        adapter: PEFT folder on top of them, or None.
+        model: label of the base model.
+        method: the aligner, "base", or "endpoint".
+        remote: `base` is the name of a model behind an endpoint; there are no weights here.
+    """
+
+    name: str
+    folder: Path
+    base: str
+    adapter: Path | None
+    model: str
+    method: str
+    remote: bool = False
+
+    @property
+    def served(self) -> str:
+        """Its name in the engine: a base's own, or its adapter's."""
+        return self.name if self.adapter else BASE
+
+    @cached_property
+    def template(self) -> str:
+        """Hash of all that turns a question into a prompt; an endpoint has its own."""
+        return "the endpoint's own" if self.remote else template_hash(load_processor(self.base))
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all weights that the answers depend on; of the model's name where the weights are an endpoint's (not of its URL)."""
+        if self.remote:
+            return sha256_json(["endpoint", self.base])
+        return sha256_json([fingerprint(self.base), fingerprint(self.adapter) if self.adapter else None])
+
+    def answered_by(self, model: str) -> str:
+        """The fingerprint of what answered: an endpoint's with the name that the answering model gave itself."""
+        return sha256_json([self.fingerprint, model]) if self.remote else self.fingerprint
+
+
+def target_of_run(run: Run) -> Target:
+    """The target of an aligned run; its checkpoint is looked at before anything starts.
+
+    Raises:
+        BadInputError: the checkpoint is broken, or its base's weights are not those it was trained on.
+    """
+    assert run.manifest is not None
+    config, recorded = run.manifest["config"], run.manifest["base"]
+    info = inspect(run.checkpoint)
+    if info.kind == "full":
+        return Target(run.name, run.path, str(run.checkpoint.resolve()), None, config["model"], config["method"])
+    if fingerprint(recorded["location"]) != recorded["fingerprint"]:
+        raise BadInputError(
+            "the adapter's base model has other weights than when it was trained",
+            where=recorded["location"],
+            remedy="put the old weights back, or align again",
+        )
+    return Target(run.name, run.path, recorded["location"], run.checkpoint.resolve(), config["model"], config["method"])
+
+
+def target_of_model(model: ModelRef, results: Path) -> Target:
+    """A base model as a target; its run folder is made."""
+    location = model.locate()
+    if Path(location).is_dir():
+        inspect(Path(location))
+    folder = results / f"base-{model.label.replace('/', '-').replace(':', '-')}"
+    manifest = {
+        "kind": BASE,
+        "name": folder.name,
+        "config": {"model": model.label, "method": BASE},
+        "base": {"label": model.label, "location": location, "fingerprint": fingerprint(location)},
+    }
+    if not (folder / MANIFEST).exists():
+        write_json(folder / MANIFEST, manifest | surroundings())
+    return Target(folder.name, folder, location, None, model.label, BASE)
+
+
+def target_of_endpoint(model: str, results: Path) -> Target:
+    """A model behind an endpoint, by the name that it has there; its run folder is made."""
+    folder = results / re.sub(r"[^\w.+-]+", "-", model)
+    manifest = {
+        "kind": ENDPOINT,
+        "name": folder.name,
+        "config": {"model": model, "method": ENDPOINT},
+        "base": {"label": model, "location": None, "fingerprint": None},
+    }
+    if (run := open_run(folder)).manifest is not None and run.kind != ENDPOINT:
+        raise BadInputError(
+            f"the folder of '{model}' holds another run", where=str(folder), remedy="take another --results"
+        )
+    if run.manifest is None:
+        write_json(folder / MANIFEST, manifest | surroundings())
+    return Target(folder.name, folder, model, None, model, ENDPOINT, remote=True)
+
+
+def target_of(run: Run, results: Path) -> Target:
+    """The target of any complete run."""
+    if run.aligned:
+        return target_of_run(run)
+    if run.kind == ENDPOINT:
+        return target_of_endpoint(run.base_label, results)
+    return target_of_model(resolve(run.base_label), results)
+
+
+def base_of(target: Target, results: Path) -> Target:
+    """The base that a target was aligned from."""
+    return target_of_model(resolve(target.model), results)

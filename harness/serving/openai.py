@@ -1,0 +1,266 @@
+"""Any OpenAI-compatible endpoint, or several of them as a pool: a hosted model, a `vllm serve`, a `harness serve`."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import difflib
+import importlib.metadata
+import io
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from harness.endpoint import Endpoints, NoReplyError, PromptRefusedError, Reply, is_asked_for, require_key
+from harness.errors import BadInputError, HarnessError
+from harness.progress import console
+from harness.serving.base import Backend, BackendSettings, Completion, Request
+from harness.types import FinishReason, ImageRef
+
+_MIME = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}
+_ORIENTATION = 0x0112
+_PROBES = 4
+"""Calls before an endpoint that says nothing is taken for absent."""
+_GIVEN_UP_IN_A_ROW = 8
+"""Requests without a reply, one after the other, after which the endpoint is taken for gone."""
+
+
+class OpenAISettings(BackendSettings):
+    """How an endpoint is asked. The key comes from the environment and is written nowhere."""
+
+    decisive: ClassVar[frozenset[str]] = frozenset({"detail", "extra"})
+    endpoints: tuple[str, ...] = Field(default=(), description="base URLs; none is the client's default")
+    concurrency: int = Field(default=32, ge=1, description="requests under way at once, over all endpoints")
+    timeout_s: float = Field(default=180, gt=0)
+    attempts: int = Field(default=8, ge=1, description="calls for one answer before it is given up")
+    accept: Literal["same", "any"] = Field(
+        default="same", description="whether an answer may come from a model with another name than was asked for"
+    )
+    tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    detail: Literal["auto", "low", "high"] | None = Field(
+        default=None, description="of images, where the vendor has it"
+    )
+    extra: dict[str, Any] = Field(default={}, description="what else goes into every request, e.g. reasoning_effort")
+
+
+class OpenAIBackend(Backend):
+    """Images travel as data URLs. `base` is the model's name at the endpoint; there are no adapters, the endpoint has models."""
+
+    name = "openai"
+    remote = True
+    Settings = OpenAISettings
+    settings: OpenAISettings
+
+    def __init__(
+        self, base: str | Path, adapters: Mapping[str, Path] | None = None, settings: BackendSettings | None = None
+    ) -> None:
+        super().__init__(base, adapters, settings)
+        self.model = str(base)
+        self._runner: asyncio.Runner | None = None
+        self._answered_by: set[str] = set()
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """It needs nothing but the core."""
+        return None
+
+    def start(self) -> None:
+        """Ask every endpoint one question about a small picture, so that what cannot work is said before a suite is begun.
+
+        Raises:
+            HarnessError: no key, an endpoint that cannot be reached, refuses the key, or does not know the model.
+            BadInputError: an endpoint that takes no images, or endpoints that serve different models.
+        """
+        if self.adapters:
+            raise BadInputError(
+                "an endpoint cannot be given adapters",
+                where=", ".join(self.adapters),
+                remedy="serve them there and name one with --model, or take --backend vllm",
+            )
+        require_key(f"endpoint, model {self.model}")
+        self._runner = asyncio.Runner()
+        settings = self.settings
+        self._pool = Endpoints(settings.endpoints, self.model, timeout_s=settings.timeout_s, attempts=settings.attempts)
+        if not settings.endpoints:
+            console.print("[dim]no --endpoint was named: the vendor's own is asked[/dim]")
+        self._runner.run(self._pool.__aenter__())
+        answered = [self._runner.run(self._probe(number)) for number in range(len(self._pool.urls))]
+        if len(set(answered)) > 1:
+            pairs = ", ".join(f"{url}: {model}" for url, model in zip(self._pool.urls, answered, strict=True))
+            raise BadInputError(
+                "the endpoints serve different models", where=pairs, remedy="name endpoints of one model only"
+            )
+
+    async def _probe(self, number: int) -> str:
+        """The name of the model that answers at an endpoint; what is wrong with it is found out by asking again without the image."""
+        url = self._pool.urls[number] or "the vendor's endpoint"
+        body = self._body("Describe this image.", _picture(), {"temperature": 0.0, self.settings.tokens_field: 16})
+        try:
+            return (await self._pool.ask(body, self._wrong, only=number, attempts=_PROBES)).model
+        except NoReplyError as error:
+            raise HarnessError(
+                f"the endpoint gives no answer: {error.problem}",
+                where=f"model {self.model} at {url}",
+                remedy="check the URL (it ends in /v1, mostly) and that the server runs",
+            ) from None
+        except PromptRefusedError as refused:
+            body["messages"] = [{"role": "user", "content": "Say yes."}]
+            try:
+                await self._pool.ask(body, self._wrong, only=number, attempts=_PROBES)
+            except PromptRefusedError:
+                raise BadInputError(
+                    f"the endpoint refuses the request: {refused.problem}",
+                    where=f"model {self.model} at {url}",
+                    remedy="its words say why; --set backend.tokens_field=max_completion_tokens where it wants that name, "
+                    "--set 'backend.extra={temperature: 1}' where it allows no other temperature",
+                ) from None
+            raise BadInputError(
+                f"the endpoint answers text but takes no images: {refused.problem}",
+                where=f"model {self.model} at {url}",
+                remedy="name a model that sees (--model), or serve one: harness serve RUN",
+            ) from None
+        except HarnessError as error:
+            if "NotFound" not in error.problem:
+                raise
+            known = await self._pool.models(number)
+            near = difflib.get_close_matches(self.model, known, n=3, cutoff=0.3) or known[:8]
+            raise BadInputError(
+                f"the endpoint knows no model '{self.model}'" + (f"; it has {', '.join(near)}" if near else ""),
+                where=url,
+                remedy="name one that it has: --model NAME",
+            ) from None
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        """See `Backend.generate`. As many as the concurrency allows are under way; the others, and their images, are not read yet."""
+        assert self._runner is not None
+        loop, waiting = self._runner.get_loop(), iter(requests)
+        running: set[asyncio.Task[Completion]] = set()
+        lost, in_a_row = 0, 0
+        stopped: HarnessError | None = None
+        while True:
+            if stopped is None:
+                for request in itertools.islice(waiting, self.settings.concurrency - len(running)):
+                    running.add(loop.create_task(self._answer(request)))
+            if not running:
+                break
+            done, running = loop.run_until_complete(asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED))
+            for task in done:
+                try:
+                    yield task.result()
+                    in_a_row = 0
+                except NoReplyError as error:
+                    lost, in_a_row = lost + 1, in_a_row + 1
+                    if in_a_row >= _GIVEN_UP_IN_A_ROW:
+                        stopped = stopped or self._unanswered(lost, error)
+                    last = error
+                except HarnessError as error:  # what is under way is waited for, since it is paid for
+                    stopped = stopped or error
+        if stopped or lost:
+            raise stopped or self._unanswered(lost, last)
+
+    def _unanswered(self, count: int, error: NoReplyError) -> HarnessError:
+        return HarnessError(
+            f"{count} requests got no answer; the last: {error.problem}",
+            where=f"model {self.model} at {', '.join(self.settings.endpoints) or 'the vendor'}",
+            remedy="what was answered is kept; the same command asks for the rest",
+        )
+
+    async def _answer(self, request: Request) -> Completion:
+        sampling = request.sampling
+        limits = {"temperature": sampling.temperature, self.settings.tokens_field: sampling.max_new_tokens}
+        if sampling.temperature:
+            limits |= {"top_p": sampling.top_p, "seed": sampling.seed}
+        body = self._body(request.prompt, request.image, limits)
+        try:
+            reply = await self._pool.ask(body, self._wrong, affinity=str(request.image.path or request.image.name))
+        except PromptRefusedError as error:
+            return Completion(request.id, request.target, "", "unknown", 0, 0, refused=error.problem)
+        self._answered_by.add(reply.model)
+        reason: FinishReason = reply.finish_reason if reply.finish_reason in ("stop", "length") else "unknown"  # type: ignore[assignment]
+        refused = "the endpoint's filter cut the answer" if reply.finish_reason == "content_filter" else None
+        return Completion(
+            request.id,
+            request.target,
+            (reply.text or "").strip(),
+            reason,
+            reply.prompt_tokens,
+            reply.completion_tokens,
+            model=reply.model,
+            refused=refused,
+        )
+
+    def _body(self, prompt: str, image: ImageRef, limits: Mapping[str, Any]) -> dict[str, Any]:
+        """One user turn, image first: what comes first can be kept in the server's prefix cache."""
+        picture: dict[str, Any] = {"url": data_url(image)}
+        if self.settings.detail:
+            picture["detail"] = self.settings.detail
+        content = [{"type": "image_url", "image_url": picture}, {"type": "text", "text": prompt}]
+        body = {"messages": [{"role": "user", "content": content}], **limits}
+        known = {"temperature", "top_p", "seed", "max_tokens", "max_completion_tokens", "reasoning_effort"}
+        named = {key: value for key, value in self.settings.extra.items() if key in known}
+        others = {key: value for key, value in self.settings.extra.items() if key not in known}
+        return body | named | ({"extra_body": others} if others else {})
+
+    def _wrong(self, reply: Reply) -> str | None:
+        """What is wrong with a reply. No words at all are an answer where the server says that it ended so."""
+        if reply.text is None or (not reply.text.strip() and reply.finish_reason == "unknown"):
+            return "empty or malformed reply"
+        if self.settings.accept == "same" and not is_asked_for(self.model, reply.model):
+            return f"the answer came from '{reply.model}', not from '{self.model}' (--set backend.accept=any allows it)"
+        return None
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._runner is not None:
+            try:
+                self._runner.run(self._pool.__aexit__())
+            finally:
+                self._runner.close()
+                self._runner = None
+
+    def provenance(self) -> dict[str, Any]:
+        """Endpoints, the model asked for and those that answered, and what the checkpoint's identity rests on. No key."""
+        return {
+            "backend": self.name,
+            "distribution": f"openai {importlib.metadata.version('openai')}",
+            "device": "endpoint",
+            "identity": "the model's name: an endpoint's weights cannot be hashed",
+            "model": self.model,
+            "answered_by": sorted(self._answered_by),
+            "settings": self.settings.model_dump(mode="json"),
+        }
+
+
+def data_url(image: ImageRef) -> str:
+    """An image as a data URL: its own bytes where every server reads them alike, else as PNG, upright.
+
+    Raises:
+        BadInputError: it does not decode.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    data = image.read()
+    mime = None
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            upright = opened.getexif().get(_ORIENTATION, 1) == 1
+            mime = _MIME.get(opened.format or "") if upright else None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+        mime = None  # `open` below says what is wrong with it
+    if mime is None:
+        stream = io.BytesIO()
+        image.open().save(stream, "PNG")
+        data, mime = stream.getvalue(), "image/png"
+    return f"data:{mime};base64,{base64.b64encode(data).decode()}"
+
+
+def _picture() -> ImageRef:
+    """A small grey picture, to ask about."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.new("RGB", (64, 64), "grey").save(stream, "PNG")
+    return ImageRef(data=stream.getvalue(), name="probe")

@@ -1,0 +1,173 @@
+"""A suite split over jobs and joined again, and asked several times: against a local endpoint, so that no engine is needed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.endpoint import KEY_VARIABLE
+from harness.errors import BadInputError, HarnessError
+from harness.runs.evaluate import EvalRequest, run_eval
+from harness.runs.responses import ResponseLog
+from harness.runs.shards import Shard
+from harness.runs.stored import run_merge
+from harness.runs.targets import target_of_endpoint
+from harness.serving.openai import OpenAIBackend
+from harness.types import ImageRef, Item
+from tests.harness.fake_vision import SECRET, VisionServer, harness, seeing, small_pope
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, SECRET)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return small_pope(tmp_path)
+
+
+def request(folder: Path, server: VisionServer, results: str = "results", **more: Any) -> EvalRequest:
+    model = server.model.partition("@")[0]
+    settings = {"backend": {"endpoints": [server.url]}, **more.pop("settings", {})}
+    return EvalRequest(
+        [target_of_endpoint(model, folder / results)], ["pope"], str(folder / "data"), OpenAIBackend, settings, **more
+    )
+
+
+def test_shards_are_whole_images_and_together_everything() -> None:
+    items = [Item(str(n), "", ImageRef(), f"image {n // 3}") for n in range(100)]
+    parts = [Shard(index, 4).pick(items) for index in range(1, 5)]
+    assert Counter(item.id for part in parts for item in part) == Counter(item.id for item in items)
+    groups = [{item.group for item in part} for part in parts]
+    assert sum(map(len, groups)) == len(set().union(*groups)) and {len(one) for one in groups} <= {8, 9}
+    for text in ("0/4", "5/4", "1", "a/b", "1/0", "-1/3"):
+        with pytest.raises(BadInputError, match="--shard takes i/n"):
+            Shard.parse(text)
+
+
+def test_merged_shards_score_as_one_run_does(folder: Path) -> None:
+    with seeing() as server:
+        [whole] = run_eval(request(folder, server, "whole"))
+        for index in (1, 2, 3):
+            [about] = run_eval(request(folder, server, shard=Shard(index, 3)))
+            assert (about["index"], about["count"], about["of"]) == (index, 3, 40)
+        asked = server.answered.total()
+        [merged] = run_merge(request(folder, server, generate=False))
+        assert server.answered.total() == asked
+    assert merged["metrics"] == whole["metrics"] and merged["n"] == merged["of"] == 40
+    assert merged["checkpoint"] == whole["checkpoint"] and len(merged["serving"]["shards"]) == 3
+    log = folder / "results" / "seer" / "evals" / "pope@data" / "responses.jsonl"
+    before = log.read_bytes()
+    with seeing() as server:
+        assert run_merge(request(folder, server, generate=False))[0]["metrics"] == whole["metrics"]
+    assert log.read_bytes() == before, "merging twice is not merging once"
+
+
+def test_gaps_and_overlaps_are_refused_by_name(folder: Path) -> None:
+    shards = folder / "results" / "seer" / "evals" / "pope@data" / "shards"
+    with seeing() as server:
+        joined = request(folder, server, generate=False)
+        with pytest.raises(BadInputError, match="no shards to merge") as none:
+            run_merge(joined)
+        assert none.value.remedy == f"harness eval --run seer --suite pope --data {folder / 'data'} --shard 1/N"
+        for index in (1, 3):
+            run_eval(request(folder, server, shard=Shard(index, 3)))
+        with pytest.raises(BadInputError, match=r"in no shard: shard 2/3: 12 items \(random/4, random/5") as gap:
+            run_merge(joined)
+        assert str(gap.value.remedy).endswith("--shard 2/3")
+        run_eval(request(folder, server, shard=Shard(2, 3)))
+        lines = (shards / "2-of-3" / "responses.jsonl").read_text().splitlines(keepends=True)
+        (shards / "2-of-3" / "responses.jsonl").write_text("".join(lines[:-2]))
+        with pytest.raises(BadInputError, match="shard 2/3: 2 items"):
+            run_merge(joined)
+        (shards / "2-of-3" / "responses.jsonl").write_text("".join(lines))
+        shutil.copytree(shards / "2-of-3", shards / "copy")
+        with pytest.raises(BadInputError, match=r"12 items are in several shards \(2-of-3, copy\): random/4"):
+            run_merge(joined)
+        shutil.rmtree(shards / "copy")
+        run_eval(request(folder, server, shard=Shard(1, 2)))
+        with pytest.raises(BadInputError, match="differ in count: 1-of-2: 2; 1-of-3, 2-of-3, 3-of-3: 3"):
+            run_merge(joined)
+        shutil.rmtree(shards / "1-of-2")
+        with ResponseLog(shards / "3-of-3"), pytest.raises(HarnessError, match="another process is writing"):
+            run_merge(joined)
+        assert run_merge(joined)[0]["n"] == 40
+
+
+def test_shards_of_another_checkpoint_or_sampling_are_refused(folder: Path) -> None:
+    shards = folder / "results" / "seer" / "evals" / "pope@data" / "shards"
+    with seeing() as server, seeing("seer@june") as other:
+        run_eval(request(folder, server, shard=Shard(1, 2)))
+        run_eval(request(folder, other, shard=Shard(2, 2)))
+        with pytest.raises(BadInputError, match=r"differ in checkpoint: 1-of-2: .*; 2-of-2: "):
+            run_merge(request(folder, server, generate=False))
+        shutil.rmtree(shards / "2-of-2")
+        run_eval(request(folder, server, shard=Shard(2, 2), settings={"sampling": {"temperature": 0.5}}))
+        with pytest.raises(BadInputError, match="differ in sampling"):
+            run_merge(request(folder, server, generate=False))
+        about = json.loads((shards / "1-of-2" / "shard.json").read_text())
+        shutil.rmtree(shards / "2-of-2")
+        (shards / "1-of-2" / "shard.json").write_text(json.dumps(about | {"checkpoint": "f" * 64}))
+        with pytest.raises(BadInputError, match=r"answered by another checkpoint \(ffffffffffff"):
+            run_merge(request(folder, server, generate=False))
+
+
+@pytest.mark.slow
+def test_shards_as_a_person_types_them(folder: Path) -> None:
+    with seeing() as server:
+        command = ["eval", "--endpoint", server.url, "--model", "seer", "--suite", "pope", "--data", "data"]
+        done = harness(folder, *command, "--shard", "1/2", "--limit", "20")
+        assert "shard 1 of 2, 12 items" in done.stdout and "harness merge seer --suite pope" in done.stdout
+        harness(folder, *command, "--shard", "2/2", "--limit", "20")
+        assert "nothing was scored" in harness(folder, "leaderboard", code=2).stderr
+        shown = harness(folder, "merge", "seer", "--suite", "pope", "--data", "data").stdout
+    assert "n = 20 of 40" in shown and "--limit 20" in shown
+    assert "i from 1 to n" in harness(folder, *command, "--shard", "3/2", code=2).stderr
+
+
+def test_repeats_tell_the_spread_and_the_first_is_the_score(folder: Path) -> None:
+    with seeing("moody") as server:
+        [alone] = run_eval(request(folder, server))
+        assert "repeats" not in alone
+        [record] = run_eval(request(folder, server, repeat=4))
+        assert server.answered.total() == 40 * 4 + 2, "an answer that is there was asked for again"  # and two probes
+    assert record["metrics"] == alone["metrics"]
+    evals = folder / "results" / "moody" / "evals" / "pope@data"
+    texts = []
+    for path in (evals, *(evals / "repeats" / str(number) for number in (2, 3, 4))):
+        rows = [json.loads(line) for line in (path / "responses.jsonl").read_text().splitlines()]
+        texts.append({row["item"]: row["text"] for row in rows})
+        assert len(rows) == len(texts[-1]) == 40
+    shares = [sum(text.startswith("Yes") for text in own.values()) / 40 for own in texts]
+    found = record["repeats"]["metrics"]["random.yes_ratio"]
+    mean = sum(shares) / 4
+    assert found["mean"] == pytest.approx(mean) and (found["min"], found["max"]) == (min(shares), max(shares))
+    assert found["sd"] == pytest.approx((sum((one - mean) ** 2 for one in shares) / 3) ** 0.5)
+    assert found["sd"] > 0 and record["metrics"]["random.yes_ratio"]["value"] == pytest.approx(shares[0])
+    differ = sum(len({own[name] for own in texts}) > 1 for name in texts[0])
+    assert record["repeats"]["differ"] == pytest.approx(differ / 40) and record["repeats"]["k"] == 4
+    assert json.loads((evals / "scores.json").read_text())["repeats"] == record["repeats"]
+
+
+def test_repeats_of_what_does_not_vary_have_no_spread(folder: Path) -> None:
+    with seeing() as server:
+        [record] = run_eval(request(folder, server, repeat=2, limit=12))
+        assert len(server.bodies) == 1 + 24
+    assert record["repeats"]["differ"] == 0 and record["repeats"]["items"] == 12
+    assert all(one["sd"] == 0 for one in record["repeats"]["metrics"].values())
+    with seeing() as server, pytest.raises(BadInputError, match="do not go together"):
+        run_eval(request(folder, server, repeat=2, shard=Shard(1, 2)))
+
+
+@pytest.mark.slow
+def test_the_spread_is_shown(folder: Path) -> None:
+    with seeing("moody") as server:
+        command = ["eval", "--endpoint", server.url, "--model", "moody", "--suite", "pope", "--data", "data"]
+        shown = harness(folder, *command, "--repeat", "3").stdout
+    assert "of 3 repeats" in shown and "±" in shown and "not the same text in all 3 repeats" in shown
