@@ -64,10 +64,10 @@ class Encoder:
         """Ids of image and prompt, image tokens expanded. How many there are depends on the image's size alone."""
         if image not in example.images:
             raise BadInputError(f"the example has no {image} image", where=example.id)
-        picture = example.images[image].open()
-        key = (example.prompt, picture.size)
+        picture = example.images[image]
+        key = (example.prompt, picture.size())
         if key not in self._prefixes:
-            encoded = self.processor(text=prompt_text(self.processor, example.prompt), images=picture)
+            encoded = self.processor(text=prompt_text(self.processor, example.prompt), images=picture.open())
             ids = encoded["input_ids"]
             self._prefixes[key] = [int(token) for token in (ids[0] if not isinstance(ids[0], int) else ids)]
         return self._prefixes[key]

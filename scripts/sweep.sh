@@ -6,14 +6,14 @@ cd "$(dirname "$0")/.."
 results=${RESULTS:-results/sweep}
 
 rows() {
-    for pair in 1:1e-4 2:3e-4 3:1e-4 5:3e-4 5:5e-4 5:1e-3; do
+    for pair in 1:1e-4 2:3e-4 3:1e-4 5:3e-4 5:5e-4 5:1e-3 10:3e-4 10:1e-3; do
         echo "dpo method.beta=${pair%:*} train.learning_rate=${pair#*:}"
     done
-    for row in 30:5:1e-4 100:5:5e-5 100:5:1e-4 100:5:3e-4 300:2:3e-4 300:5:1e-3; do
+    for row in 30:5:1e-4 100:5:5e-5 100:5:1e-4 100:5:3e-4 300:2:3e-4 300:5:1e-3 300:5:1e-4 100:1:1e-4; do
         IFS=: read -r beta gamma rate <<<"$row"
         echo "rlhfv method.beta=$beta method.gamma=$gamma train.learning_rate=$rate"
     done
-    for row in 0.5:3:1e-3 0.5:6:1e-3; do
+    for row in 0.5:3:1e-3 0.5:6:1e-3 0.5:12:1e-3 1:6:1e-3 0.25:6:1e-3 0.5:6:2e-3; do
         IFS=: read -r beta margin rate <<<"$row"
         echo "mfpo method.beta=$beta method.lambda_margin=$margin train.learning_rate=$rate"
     done

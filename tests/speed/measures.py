@@ -142,10 +142,18 @@ def _count_names(benchmark: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*asked, "n")))
 
 
+def training() -> Iterator[Figure]:
+    """DPO beside TRL's trainer, MFPO beside DPO."""
+    from tests.speed import training as sides
+
+    yield from sides.training()
+
+
 ALL: dict[str, Callable[[], Iterator[Figure]]] = {
     "help": help_,
     "scorers": scorers,
     "statistics": statistics_,
     "generator": generator_,
+    "training": training,
     "quickstart": quickstart,
 }
