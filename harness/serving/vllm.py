@@ -18,6 +18,7 @@ from pydantic import Field
 
 from harness.errors import HarnessError
 from harness.files import read_json
+from harness.memory import give_back
 from harness.models import torchvision_shim
 from harness.progress import console
 from harness.serving.base import Backend, BackendSettings, Completion, Request
@@ -75,6 +76,7 @@ class VllmBackend(Backend):
 
     def start(self) -> None:
         """Start the engine process and wait until the model is loaded and every adapter was seen to change the answers."""
+        give_back()  # to the engine what training left here
         ranks = [
             int(read_json(folder / "adapter_config.json", "adapter configuration")["r"])
             for folder in self.adapters.values()
