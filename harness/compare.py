@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -67,6 +68,7 @@ class Comparison:
 
     Attributes:
         n: common items; `left_out` says per run how many of its items are not among them.
+        values: run -> metric -> value on the common items; None where it is undefined.
     """
 
     suite: str
@@ -78,7 +80,7 @@ class Comparison:
     units: Mapping[str, str]
     better: Mapping[str, bool | None]
     headline: frozenset[str]
-    values: Mapping[str, Mapping[str, float]]
+    values: Mapping[str, Mapping[str, float | None]]
     pairings: tuple[Pairing, ...]
 
 
@@ -141,7 +143,10 @@ def _compare(key: tuple[str, str, str], shared: Sequence[Compared], common: set[
     order = [item for item in shared[0].rows if item in common]
     counts = {one.run: Counts.of(sample_scores(one.rows, order)) for one in shared}
     values = {
-        name: {metric: float(value) for metric, value in benchmark.aggregate(one.totals()).items()}
+        name: {
+            metric: float(value) if math.isfinite(value) else None
+            for metric, value in benchmark.aggregate(one.totals()).items()
+        }
         for name, one in counts.items()
     }
     first = shared[0]

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from harness.compare import Comparison, Pairing
 from harness.leaderboard import ARROW
+from harness.leaderboard.board import scale, written
 
 _LEVEL = 0.05
 
@@ -38,12 +39,12 @@ def _table(one: Comparison, pair: Pairing, every: bool) -> Table:
     shown = [name for name in pair.differences if every or name in one.headline]
     for name in shown:
         difference, p = pair.differences[name], pair.corrected[name]
-        factor, digits = (100, 1) if one.units[name] == "%" else (1, 2)
+        factor, digits = scale(one.units[name])
         low, high = (bound * factor for bound in difference.ci)
         table.add_row(
             escape(f"{one.titles[name]} {ARROW[one.better[name]]}".strip()),
-            f"{one.values[first][name] * factor:.{digits}f}",
-            f"{one.values[pair.other][name] * factor:.{digits}f}",
+            written(one.values[first][name], one.units[name]),
+            written(one.values[pair.other][name], one.units[name]),
             f"{difference.value * factor:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})",
             "< 0.001" if p < 0.001 else f"{p:.3f}",
             _verdict(difference.value, p, one.better[name]),
@@ -51,6 +52,12 @@ def _table(one: Comparison, pair: Pairing, every: bool) -> Table:
         )
     notes = ["p: paired bootstrap over images" + (", corrected by Holm" if len(one.pairings) > 1 else "")]
     notes.append("detectable: the smallest true difference that so many images would show with 80 % probability")
+    if not pair.differences:
+        notes.append("nothing can be tested: that takes two images")
+    elif undefined := [
+        one.titles[name] for name in one.titles if name in one.headline and name not in pair.differences
+    ]:
+        notes.append(f"undefined for one of the two: {', '.join(undefined)}")
     if pair.flips:
         lost, won, p_flip = pair.flips
         notes.append(

@@ -106,14 +106,17 @@ def _differences(pairs: Sequence[tuple[Part, Part]]) -> tuple[dict[str, Differen
     """Row minus base, the mean over the seeds; and on how many items. Seeds on the same pictures are resampled alike."""
     worlds = list(dict.fromkeys(part.world[1] for part, _ in pairs))
     values: dict[str, list[tuple[float, np.ndarray]]] = {}
-    count = 0
+    count = images = 0
     for part, base in pairs:
         one, other, items = _common(part, base)
         count += items
+        images += len(one.clusters)
         for name, gap in gaps(one, other, part.aggregate, seed=SEED + worlds.index(part.world[1])).items():
             values.setdefault(name, []).append(gap)
     found = {
-        name: difference(float(np.mean([value for value, _ in own])), np.mean([drawn for _, drawn in own], axis=0))
+        name: difference(
+            float(np.mean([value for value, _ in own])), np.mean([drawn for _, drawn in own], axis=0), images
+        )
         for name, own in values.items()
         if len(own) == len(pairs)
     }

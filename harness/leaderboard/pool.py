@@ -36,8 +36,12 @@ def _pooled(world: World, boards: Sequence[Board]) -> Board:
     rows = [_row(group, name) for group, name in zip(groups, _names(groups), strict=True)]
     model = world[0] or ", ".join(dict.fromkeys(board.model for board in boards))
     captions = "; ".join(dict.fromkeys(part for board in boards for part in board.caption.split("; ")))
-    seeds = ", ".join(f"{row.name} {len(row.runs)}" for row in rows)
-    caption = f"mean over seeds ({seeds}), the interval by bootstrap over each seed's images, ± standard deviation over seeds; "
+    seeds = ", ".join(f"{row.name} {len(row.runs)}" for row in rows if len(row.runs) > 1)
+    caption = (
+        f"mean over seeds ({seeds}), the interval by bootstrap over each seed's images, ± standard deviation over seeds; "
+        if seeds
+        else "no configuration has more than one seed; "
+    )
     notes = list(dict.fromkeys(note for board in boards for note in board.notes))
     pooled = Board(model, world[1], rows, columns, caption + captions, world, boards[0].embedded, notes)
     add_differences(pooled)

@@ -39,7 +39,7 @@ def explained(board: Board) -> list[str]:
             f"{BETTER} better, {WORSE} worse than the base (paired bootstrap over images, Holm-corrected over the column, p < {LEVEL:g})"
         )
     if FRONTIER in shown:
-        legend.append(f"{FRONTIER} none both says more (recall, length, Cover) and invents less (CHAIRs, CHAIR)")
+        legend.append(f"{FRONTIER} none here both says more (recall, length, Cover) and invents less (CHAIRs, CHAIR)")
     if any(row.published for row in board.rows):
         ranked = "ranked with the others" if board.rank_published else "in no rank"
         legend.append(f"published figures are {ranked}; extraction and judge are the source's")

@@ -61,6 +61,45 @@ def test_only_what_matches_is_compared(results: Path) -> None:
         compare([open_run(results / "inventive"), open_run(results / "short")])
 
 
+def test_odd_sets_have_defined_values_or_none(tmp_path: Path) -> None:
+    make_run(tmp_path, "one", ["A dog and a cat."], data="single")
+    make_run(tmp_path, "two", ["A dog."], data="single")
+    make_run(tmp_path, "right", ["A dog."] * 20)
+    make_run(tmp_path, "silent", ["Nothing to see here."] * 20)
+    [single], _ = compare([open_run(tmp_path / name) for name in ("one", "two")])
+    assert (
+        single.pairings[0].differences == {} and single.values["one"]["chair_s"] == 1.0 and single.pairings[0].changes
+    )
+    [pair], _ = compare([open_run(tmp_path / name) for name in ("right", "silent")])
+    assert pair.values["silent"]["chair_i"] is None and "chair_i" not in pair.pairings[0].differences
+    assert pair.pairings[0].differences["object_recall"].value == -1.0
+    for names, said in (
+        (("one", "two"), "nothing can be tested"),
+        (("right", "silent"), "undefined for one of the two: CHAIRi"),
+    ):
+        command = [sys.executable, "-m", "harness", "compare", *names, "--results", str(tmp_path)]
+        table = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert said in " ".join(table.split())
+        text = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True).stdout
+        assert "NaN" not in text and json.loads(text)
+
+
+def test_what_is_incomplete_is_said(results: Path) -> None:
+    path = results / "wordy" / "evals" / "halbench@pictures"
+    (path / "scores-spacy.json").write_text("{}")
+    (results / "honest" / "evals" / "pope@x").mkdir()
+    (results / "honest" / "evals" / "pope@x" / "scores.json").write_text("{")
+    found, reasons = compare([open_run(results / name) for name in ("inventive", "honest")])
+    assert len(found) == 1 and [
+        "honest: evals/pope@x/scores.json: the scores is not valid JSON" in one for one in reasons
+    ] == [True]
+    with pytest.raises(BadInputError, match="of another version: it has no data, "):
+        compare([open_run(results / name) for name in ("inventive", "wordy")])
+    (results / "honest" / "evals" / "halbench@pictures" / "items-spacy.jsonl").unlink()
+    with pytest.raises(BadInputError, match=r"items-spacy.jsonl is missing"):
+        compare([open_run(results / name) for name in ("inventive", "honest")])
+
+
 def test_the_command(results: Path) -> None:
     command = [sys.executable, "-m", "harness", "compare", "inventive", "honest", "--results", str(results)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env={"COLUMNS": "160", "PATH": ""})

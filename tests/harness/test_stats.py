@@ -109,6 +109,14 @@ def test_paired_difference_uses_the_pairing() -> None:
         paired(one, Counts.of(scores(first[:10])), rate)
 
 
+def test_a_few_images_prove_nothing() -> None:
+    one, other = np.ones(6), np.zeros(6)
+    assert paired(Counts.of(scores(one[:1])), Counts.of(scores(other[:1])), rate) == {}
+    # Three images that all point one way: by flipping signs, one of four outcomes is as extreme.
+    assert paired(Counts.of(scores(one[:3])), Counts.of(scores(other[:3])), rate)["rate"].p == 0.25
+    assert paired(Counts.of(scores(one)), Counts.of(scores(other)), rate)["rate"].p == 2 / 64
+
+
 def test_mcnemar_is_scipys_exact_binomial_test() -> None:
     rng = np.random.default_rng(5)
     for _ in range(20):

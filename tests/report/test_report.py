@@ -20,6 +20,7 @@ from harness.report import write_report
 from harness.runs.folders import Run, open_run
 from harness.runs.score import item_rows, score_suite, write_scores
 from harness.types import Response
+from tests.scored_runs import make_run as make_scored
 from tests.tiny import tiny_photograph
 
 EVIL = '<script>document.title="owned"</script><img src=x onerror="document.title=\'owned\'"> a dog & a "horse" ]]>'
@@ -194,6 +195,18 @@ def test_rejected_images_stand_beside_the_original(runs: list[Run], tmp_path: Pa
         [reason] = about["left_out"]
         assert said in reason and said in (tmp_path / "report.html").read_text().replace("&#x27;", "'")
     assert "id='rejected'" not in (tmp_path / "report.html").read_text()
+
+
+def test_odd_sets_are_shown(tmp_path: Path) -> None:
+    plain = tmp_path / "results"
+    make_scored(plain, "one", ["A dog and a cat."], data="single")
+    make_scored(plain, "silent", ["Nothing to see here."] * 20, method="base")
+    make_scored(plain, "wrong", ["A dog and a cat."] * 20)
+    about = write_report([open_run(plain / name) for name in ("one", "silent", "wrong")], tmp_path / "report.html")
+    assert about["samples"] == 21
+    text = re.sub(r"base64,[^\"']*", "", (tmp_path / "report.html").read_text())
+    assert not re.search(r"\b(nan|NaN|inf|Infinity)\b", text)
+    assert "undefined: on these items there is nothing to divide by" in text and "rule of three" in text
 
 
 @pytest.fixture(scope="module")
