@@ -20,13 +20,13 @@ def test_a_sheet_shows_original_mask_and_rejected_image(tmp_path: Path) -> None:
     # 60 x 40 pixels become 240 x 160: every pixel a square of 4.
     made(tmp_path / "set", read_preferences(str(preferences(tmp_path / "prefs.parquet", 5))).examples)
     assert preview(tmp_path / "set", tmp_path / "sheet.png", 3) == 3
-    three, all_ = (np.asarray(Image.open(tmp_path / "sheet.png")), 24)
-    assert preview(tmp_path / "set", tmp_path / "all.png", all_) == 5
+    three = np.asarray(Image.open(tmp_path / "sheet.png"))
+    assert preview(tmp_path / "set", tmp_path / "all.png", 24) == 5
     five = np.asarray(Image.open(tmp_path / "all.png"))
     assert five.shape[1] == three.shape[1] and five.shape[0] > three.shape[0]
-    # Four masks of 20 x 20 pixels: their outline is two sheet pixels wide.
+    # The outline is two sheet pixels wide: around four boxes of 80 x 80, and around the whole image where nothing was found.
     outline = (five == (255, 0, 200)).all(-1).sum()
-    assert outline == pytest.approx(4 * (4 * 80 * 2 - 4 * 2 * 2), abs=300)
+    assert outline == pytest.approx(4 * (80**2 - 76**2) + (240 * 160 - 236 * 156), abs=100)
 
 
 def test_a_page_holds_its_pictures_and_escapes_what_the_data_say(tmp_path: Path) -> None:
