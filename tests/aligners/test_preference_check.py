@@ -96,7 +96,8 @@ def test_lengths_are_those_that_the_trainer_encodes(folder: Path) -> None:
         min(longest),
         max(longest),
     )
-    assert lengths["all with both answers"]["max"] == max(one.length((CHOSEN, REJECTED)) for one in encoded)
+    both = [prompt + sum(map(len, one.responses.values())) for prompt, one in zip(prompts, encoded, strict=True)]
+    assert lengths["all with both answers"]["max"] == max(both)
     assert sum(bar["count"] for bar in report["tokens"]["histogram"]) == 2
 
     limit = max(prompts) + 1  # room for one token: the trainer refuses the second record, as the report says it will
