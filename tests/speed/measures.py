@@ -123,6 +123,17 @@ def statistics_() -> Iterator[Figure]:
     yield Figure("intervals and paired tests, 4 suites, 10 runs, 10,000 resamples", time.perf_counter() - start, "s", 3)
 
 
+def serving() -> Iterator[Figure]:
+    """What the harness costs above vLLM's engine, and what the order of requests is worth; `SPEED_SIZE=0.1` makes both smaller."""
+    from tests.speed import serving as measured
+
+    size = float(os.environ.get("SPEED_SIZE", "1"))
+    count, images = round(5000 * size), round(100 * size)
+    yield Figure(f"harness over vLLM's engine, {count:,} requests", 100 * measured.overhead(count), "% more time", 5)
+    ratio = measured.grouped_over_shuffled(images)
+    yield Figure(f"grouped over shuffled order, {images} images x 15, 576 image tokens", ratio, "x", 1.5, at_least=True)
+
+
 def _count_names(benchmark: Any) -> tuple[str, ...]:
     """The names of the counts that a benchmark's metrics are made of."""
     from collections import defaultdict
@@ -138,5 +149,6 @@ ALL: dict[str, Callable[[], Iterator[Figure]]] = {
     "help": help_,
     "scorers": scorers,
     "statistics": statistics_,
+    "serving": serving,
     "quickstart": quickstart,
 }
