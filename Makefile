@@ -1,5 +1,5 @@
 # `make quickstart` and `make test` each do their own set-up; it takes a second when it is already there.
-.PHONY: help setup quickstart experiment test lint speed clean
+.PHONY: help setup quickstart experiment test lint speed chaos clean
 
 PYTHON_IN_VENV := .venv/bin/python
 
@@ -7,6 +7,7 @@ help:
 	@echo "make quickstart   align a small vision-language model with three methods, score it on four benchmarks"
 	@echo "make test         ruff, mypy and all tests"
 	@echo "make speed        measure what the README says about time and memory"
+	@echo "make chaos        kill an evaluation of 2,000 items again and again: nothing may be lost (about half an hour)"
 	@echo "make experiment   the README's leaderboard: three seeds, test split (about 40 minutes on 2 cores)"
 	@echo "make setup        only the virtual environment"
 	@echo "make clean        remove the virtual environment and the tools' caches (results/ stays)"
@@ -29,6 +30,9 @@ test: lint
 
 speed: setup
 	@$(PYTHON_IN_VENV) -m tests.speed $(ARGS)
+
+chaos: setup
+	@$(PYTHON_IN_VENV) -m tests.chaos $(ARGS)
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

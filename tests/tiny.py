@@ -54,6 +54,68 @@ def tiny_llava(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def tiny_llava_576(folder: Path) -> Path:
+    """A small LLaVA-1.5 with the full-size one's 576 image tokens (336 pixels, patches of 14), exported to a folder."""
+    from harness.models import export_full, torchvision_shim
+    from harness.pocket import network
+
+    torchvision_shim.apply()
+    import torch
+    from transformers import (
+        CLIPImageProcessor,
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+    )
+
+    tokenizer = tiny_parts()[1].tokenizer
+    vision = CLIPVisionConfig(
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=336,
+        patch_size=14,
+        projection_dim=64,
+    )
+    language = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=256,
+        intermediate_size=704,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=2048,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    torch.manual_seed(0)
+    model = LlavaForConditionalGeneration(
+        LlavaConfig(
+            vision_config=vision,
+            text_config=language,
+            image_token_index=tokenizer.convert_tokens_to_ids(network.IMAGE),
+            vision_feature_layer=-2,
+            vision_feature_select_strategy="default",
+            image_seq_length=576,
+        )
+    ).eval()
+    images = CLIPImageProcessor(size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336})
+    processor = LlavaProcessor(
+        image_processor=images,
+        tokenizer=tokenizer,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        image_token=network.IMAGE,
+        num_additional_image_tokens=1,
+        chat_template=network.TEMPLATE,
+    )
+    export_full(model, processor, folder)
+    return folder
+
+
 def tiny_llava_next(seed: int = 0) -> tuple[Any, Any]:
     """A small LLaVA-1.6: images in tiles by grid pinpoints."""
     from harness.models import torchvision_shim

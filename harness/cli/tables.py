@@ -112,27 +112,59 @@ def print_plan(rows: Sequence[dict[str, Any]]) -> None:
     """What an evaluation would do."""
     judged = any(row["judge"] for row in rows)
     table = Table(title="This would be done; nothing was", title_justify="left", caption_justify="left")
-    for heading in (
+    headings = [
         "checkpoint",
         "suite",
         "items",
+        "images",
         "answered",
         "to generate",
-        *(("judge", "calls", "cost") if judged else ()),
-    ):
+        "prompt tokens",
+        "new tokens",
+        "time",
+    ]
+    for heading in headings + (["judge", "calls", "cost"] if judged else []):
         table.add_column(heading, justify="left" if heading in ("checkpoint", "suite", "judge") else "right")
     for row in rows:
-        cells = [row["target"], row["suite"], *(f"{row[key]:,}" for key in ("items", "answered", "to_generate"))]
+        part = "" if row["items"] == row["of"] else f" of {row['of']:,}"
+        cells = [row["target"], row["suite"], f"{row['items']:,}{part}"]
+        cells += [f"{row[key]:,}" for key in ("images", "answered", "to_generate")]
+        cells.append("?" if row["prompt_tokens"] is None else f"≈ {row['prompt_tokens']:,}")
+        known = row["new_tokens"] is not None
+        cells.append(f"≈ {row['new_tokens']:,}" if known else f"≤ {row['new_tokens_at_most']:,}")
+        cells.append("?" if row["seconds"] is None else f"≈ {_duration(row['seconds'])}")
         if row["judge"]:
             usd = row["judge_usd_at_most"]
             cells += [row["judge"], f"{row['judge_calls']:,}", "?" if usd is None else f"≤ ${usd:.2f}"]
         table.add_row(*map(escape, cells))
+    table.caption = "\n".join(_plan_notes(rows)) or None
+    Console().print(table)
+
+
+def _plan_notes(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What the question marks mean, and the sum of what judging costs."""
+    notes = []
+    if any(row["seconds"] is None for row in rows):
+        notes.append(
+            "time ?: this backend has answered nothing of this model on these data yet, so there is no rate to go by"
+        )
     known = [row["judge_usd_at_most"] for row in rows if row["judge"]]
     if any(usd is None for usd in known):
-        table.caption = "?: no price is listed for this model; name it with --judge-price IN,OUT"
+        notes.append("cost ?: no price is listed for this model; name it with --judge-price IN,OUT")
     elif known:
-        table.caption = f"judging: at most ${sum(known):.2f}"
-    Console().print(table)
+        notes.append(f"judging: at most ${sum(known):.2f}")
+    return notes
+
+
+def _duration(seconds: float) -> str:
+    """A time in the unit that suits it."""
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 100
+        else f"{seconds / 60:.0f} min"
+        if seconds < 6000
+        else f"{seconds / 3600:.1f} h"
+    )
 
 
 def print_calibration(found: dict[str, Any]) -> None:

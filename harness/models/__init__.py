@@ -5,9 +5,16 @@ Nothing here imports torch until a model is loaded.
 
 from harness.models.aliases import ModelRef, aliases, resolve
 from harness.models.chat import AnswerEncoder, PromptLengths
-from harness.models.checkpoints import CheckpointInfo, fingerprint, inspect
+from harness.models.checkpoints import CheckpointInfo, check_base, context_length, fingerprint, inspect
 from harness.models.export import export_adapter, export_full
-from harness.models.processors import load_model, load_processor, prompt_text, quiet_transformers, template_hash
+from harness.models.processors import (
+    load_model,
+    load_processor,
+    prompt_lengths,
+    prompt_text,
+    quiet_transformers,
+    template_hash,
+)
 
 __all__ = [
     "AnswerEncoder",
@@ -15,12 +22,15 @@ __all__ = [
     "ModelRef",
     "PromptLengths",
     "aliases",
+    "check_base",
+    "context_length",
     "export_adapter",
     "export_full",
     "fingerprint",
     "inspect",
     "load_model",
     "load_processor",
+    "prompt_lengths",
     "prompt_text",
     "quiet_transformers",
     "resolve",

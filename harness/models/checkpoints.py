@@ -57,6 +57,37 @@ def _file_hash(path: Path, size: int, modified: int) -> str:
     return sha256_file(path)
 
 
+def check_base(adapter: Path, base: str, recorded: str | None = None) -> None:
+    """Refuse an adapter whose base has other weights than when it was trained.
+
+    Args:
+        adapter: its folder; the manifest that `harness align` left there says which weights those were.
+        base: folder or hub id of the weights that it would be put on.
+        recorded: their fingerprint, where it is known from elsewhere.
+
+    Raises:
+        BadInputError: the fingerprints differ.
+    """
+    manifest = Path(adapter) / "manifest.json"
+    if recorded is None and manifest.exists():
+        recorded = read_json(manifest, "manifest")["base"]["fingerprint"]
+    if recorded is not None and (found := fingerprint(base)) != recorded:
+        raise BadInputError(
+            f"the adapter was trained on other base weights: they had the fingerprint {recorded[:12]}…, these have {found[:12]}…",
+            where=f"{adapter} on {base}",
+            remedy="put the old weights back, or align again",
+        )
+
+
+def context_length(location: str | Path) -> int | None:
+    """The greatest number of tokens that a model takes, as its configuration says; None where it says nothing."""
+    torchvision_shim.apply()
+    from transformers import AutoConfig
+
+    length = getattr(AutoConfig.from_pretrained(location).get_text_config(), "max_position_embeddings", None)
+    return int(length) if length else None
+
+
 def safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Tensor names and shapes from a safetensors header; checks that the file is as long as the header says.
 

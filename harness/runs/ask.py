@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.errors import BadInputError
 from harness.models import inspect, resolve
 from harness.runs.folders import open_run
-from harness.runs.targets import BASE
+from harness.runs.targets import BASE, target_of_run
 from harness.serving.base import Backend, Completion, Request, Sampling
 from harness.types import ImageRef
 
@@ -33,7 +33,8 @@ def find_asked(name: str, results: Path) -> Asked:
         if run.manifest is not None and run.aligned:
             if inspect(run.checkpoint).kind == "full":
                 return Asked(name, str(run.checkpoint.resolve()), None)
-            return Asked(name, str(run.manifest["base"]["location"]), run.checkpoint.resolve())
+            target = target_of_run(run)
+            return Asked(name, target.base, target.adapter)
         if run.manifest is not None:
             return Asked(name, str(run.manifest["base"]["location"]), None)
     return Asked(name, resolve(name).locate(), None)

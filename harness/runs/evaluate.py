@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
+import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -17,6 +17,7 @@ from harness.config import parse
 from harness.errors import BadInputError, HarnessError
 from harness.files import read_json, write_json
 from harness.judging.base import Judge
+from harness.models import context_length, load_processor, prompt_lengths
 from harness.progress import console, progress
 from harness.runs.jobs import Job, Key, pending, request_hashes
 from harness.runs.repeats import repeat_folder, spread
@@ -146,9 +147,7 @@ class _Evaluation:
     ) -> None:
         self.request, self.base, self.targets = request, base, targets
         self.data_name, self.judge, self.shard = data_name, judge, request.shard
-        self.suites = [
-            dataclasses.replace(suite, items=self.shard.pick(suite.items)) if self.shard else suite for suite in suites
-        ]
+        self.suites = [self.shard.of(suite) if self.shard else suite for suite in suites]
         self.folders: dict[Key, Path] = {}
         for target, suite, repeat in itertools.product(targets, suites, range(request.repeat)):
             folder = suite_folder(target.folder, suite.name, data_name)
@@ -166,9 +165,32 @@ class _Evaluation:
             self.hashes = request_hashes(self.targets, self.suites, self.request.backend_identity, self.request.repeat)
             jobs = pending(self.targets, self.suites, self.logs, self.hashes, self.request.repeat)
             if jobs and self.request.generate:
+                if not self.targets[0].remote:
+                    self._check_context(jobs)
                 self._generate(jobs)
             finish = self._finish_shard if self.shard else self._score
             return [finish(target, suite) for target in self.targets for suite in self.suites]
+
+    def _check_context(self, jobs: Sequence[Job]) -> None:
+        """The longest prompt, with its image, fits into the model's context.
+
+        Raises:
+            BadInputError: it does not; with the numbers.
+        """
+        given = getattr(self.request.backend_settings, "max_model_len", None)
+        context = min((length for length in (context_length(self.base), given) if length), default=None)
+        longest = max((job.request for job in jobs), key=lambda request: len(request.prompt))
+        processor = load_processor(self.base)
+        [text], image = prompt_lengths(processor, [longest.prompt], longest.image.open())
+        if context is not None and text + image >= context:
+            raise BadInputError(
+                f"the context is too short: {context} tokens, of which the image takes {image + 1} and the question {text - 1}, "
+                "and the answer wants some",
+                where=f"{self.base}, '{longest.prompt[:60]}'",
+                remedy="raise --set backend.max_model_len, or take a model with a longer context"
+                if given
+                else "take a model with a longer context, or smaller images",
+            )
 
     def _generate(self, jobs: Sequence[Job]) -> None:
         """Run the engine over the jobs and log every answer as it comes."""
@@ -180,10 +202,14 @@ class _Evaluation:
             # remote backend learns from the answers who gave them.
             self._write_serving(backend.provenance())
             console.print(f"[dim]answers come from {backend.name}[/dim]")
+            took, start = Counter[str](), time.perf_counter()
             try:
                 with progress("generating answers", len(jobs)) as advance:
                     for completion in backend.generate(job.request for job in jobs):
                         job = by_hash[completion.id]
+                        took["answers"] += 1
+                        took["prompt_tokens"] += completion.prompt_tokens
+                        took["completion_tokens"] += completion.completion_tokens
                         if completion.refused is not None:
                             self.refused[job.hash] = completion.refused
                         else:
@@ -192,7 +218,8 @@ class _Evaluation:
                                 log.add(item_id, job.hash, completion, backend.name, checkpoint)
                         advance()
             finally:
-                self._write_serving(backend.provenance())
+                seconds = {"seconds": round(time.perf_counter() - start, 3)}
+                self._write_serving(backend.provenance() | ({"took": {**took, **seconds}} if took else {}))
 
     def _write_serving(self, serving: Mapping[str, Any]) -> None:
         for folder in self.folders.values():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,19 @@ def request_hash(
     """
     identity = [item.prompt, image, sampling.model_dump(), checkpoint, template, backend]
     return sha256_json([*identity, repeat] if repeat else identity)
+
+
+def _complete(folder: Path) -> Iterator[dict[str, Any]]:
+    """The complete records of a log that may be in use."""
+    path = folder / "responses.jsonl"
+    data = path.read_bytes() if path.exists() else b""
+    for line in data[: data.rfind(b"\n") + 1].splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and {"item", "request", "text", "completion_tokens"} <= record.keys():
+            yield record
 
 
 class ResponseLog:
@@ -85,15 +99,12 @@ class ResponseLog:
     @staticmethod
     def peek(folder: Path) -> dict[tuple[str, str], str]:
         """(item, request hash) -> text of every complete record, read without a lock and without mending anything."""
-        path = folder / "responses.jsonl"
-        found: dict[tuple[str, str], str] = {}
-        for line in path.read_bytes().splitlines() if path.exists() else []:
-            try:
-                record = json.loads(line)
-                found[record["item"], record["request"]] = record["text"]
-            except (ValueError, KeyError, TypeError):
-                continue
-        return found
+        return {(row["item"], row["request"]): row["text"] for row in _complete(folder)}
+
+    @staticmethod
+    def peek_lengths(folder: Path) -> list[int]:
+        """Number of generated tokens of every complete record, read likewise."""
+        return [row["completion_tokens"] for row in _complete(folder)]
 
     def record(self, item_id: str, request: str) -> dict[str, Any] | None:
         """The whole record of an answer, if it is there."""

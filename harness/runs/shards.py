@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 from harness.errors import BadInputError
 from harness.files import read_json, write_json
 from harness.runs.responses import ResponseLog
+from harness.runs.suites import Suite
 from harness.runs.targets import Target
 from harness.types import Item
 
@@ -58,6 +60,10 @@ class Shard:
         for item in items:
             order.setdefault(item.group, len(order))
         return [item for item in items if order[item.group] % self.count == self.index - 1]
+
+    def of(self, suite: Suite) -> Suite:
+        """A suite's part."""
+        return dataclasses.replace(suite, items=self.pick(suite.items))
 
 
 def write_shard(folder: Path, about: Mapping[str, Any]) -> None:

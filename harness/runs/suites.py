@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import registry
 from harness.config import parse
+from harness.datasets.catalogue import catalogue
 from harness.errors import BadInputError
 from harness.paths import cache_folder
 from harness.serving.base import Sampling
@@ -44,6 +45,8 @@ def data_root(label: str) -> tuple[Path, str, str | None]:
     return Path(label), Path(label).resolve().name, None
 
 
+_NAMED = 10
+"""Images that an error names."""
 SAMPLE_SEED = 0
 """Of the images that `--limit` draws: the same for all, so that a larger sample holds the smaller one."""
 
@@ -87,9 +90,16 @@ def open_suite(name: str, root: Path, settings: Mapping[str, Mapping[str, Any]],
     drawn = {"max_new_tokens": benchmark.max_new_tokens, **settings.get("sampling", {})}
     sampling = parse(Sampling, drawn, "sampling")
     items = _interned(benchmark.items(root / name))
+    suite = _sampled(Suite(benchmark, items, len(items), sampling), limit)
+    _check_images(suite, root)
+    return suite
+
+
+def _sampled(suite: Suite, limit: int | None) -> Suite:
+    """A suite with about so many of its items; whole images are drawn, so that a sample keeps the clusters of the intervals."""
+    items = suite.items
     if limit is None or limit >= len(items):
-        return Suite(benchmark, items, len(items), sampling)
-    # Whole images are drawn, so that a sample keeps the clusters that intervals are made of.
+        return suite
     groups = list(dict.fromkeys(item.group for item in items))
     random.Random(SAMPLE_SEED).shuffle(groups)
     chosen: set[str] = set()
@@ -102,7 +112,27 @@ def open_suite(name: str, root: Path, settings: Mapping[str, Mapping[str, Any]],
             break
         chosen.add(group)
         count += size[group]
-    return Suite(benchmark, [item for item in items if item.group in chosen], len(items), sampling)
+    return dataclasses.replace(suite, items=[item for item in items if item.group in chosen])
+
+
+def _check_images(suite: Suite, root: Path) -> None:
+    """Every image that will be opened is there.
+
+    Raises:
+        BadInputError: some are not; which, and the command that gets them.
+    """
+    paths = list(dict.fromkeys(item.image.path for item in suite.items if item.image.path is not None))
+    missing = [path for path in paths if not path.is_file()]
+    if not missing:
+        return
+    place = "" if root == cache_folder() / "benchmarks" else f" --root {root}"
+    get = f"harness data get {suite.name}{place}, or harness data import FOLDER {suite.name}{place}"
+    names = ", ".join(path.name for path in missing[:_NAMED]) + (", …" if len(missing) > _NAMED else "")
+    raise BadInputError(
+        f"{len(missing)} of {len(paths)} images of {suite.name} are missing: {names}",
+        where=str(missing[0].parent),
+        remedy=get if suite.name in catalogue() else "put them there",
+    )
 
 
 def _interned(items: list[Item]) -> list[Item]:

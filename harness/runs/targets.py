@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.errors import BadInputError
 from harness.files import sha256_json, write_json
-from harness.models import ModelRef, fingerprint, inspect, load_processor, resolve, template_hash
+from harness.models import ModelRef, check_base, fingerprint, inspect, load_processor, resolve, template_hash
 from harness.runs.folders import MANIFEST, Run, open_run
 from harness.runs.manifest import surroundings
 
@@ -71,20 +71,19 @@ def target_of_run(run: Run) -> Target:
     info = inspect(run.checkpoint)
     if info.kind == "full":
         return Target(run.name, run.path, str(run.checkpoint.resolve()), None, config["model"], config["method"])
-    if fingerprint(recorded["location"]) != recorded["fingerprint"]:
-        raise BadInputError(
-            "the adapter's base model has other weights than when it was trained",
-            where=recorded["location"],
-            remedy="put the old weights back, or align again",
-        )
+    check_base(run.checkpoint, recorded["location"], recorded["fingerprint"])
     return Target(run.name, run.path, recorded["location"], run.checkpoint.resolve(), config["model"], config["method"])
 
 
 def target_of_model(model: ModelRef, results: Path) -> Target:
     """A base model as a target; its run folder is made."""
     location = model.locate()
-    if Path(location).is_dir():
-        inspect(Path(location))
+    if Path(location).is_dir() and inspect(Path(location)).kind == "adapter":
+        raise BadInputError(
+            "this is an adapter, not a base model",
+            where=location,
+            remedy="name the run that made it: harness eval --run NAME; or merge it into its base's weights first",
+        )
     folder = results / f"base-{model.label.replace('/', '-').replace(':', '-')}"
     manifest = {
         "kind": BASE,

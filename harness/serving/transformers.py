@@ -54,6 +54,32 @@ class TransformersBackend(Backend):
             for name, folder in names:
                 self.model.load_adapter(str(folder), adapter_name=name)
             self.model.eval()
+            self._check_adapters()
+
+    def _check_adapters(self) -> None:
+        """An adapter that leaves a probe's log-probabilities as the base has them is not applied, or was not trained: an error.
+
+        Raises:
+            HarnessError: it changes nothing.
+        """
+        import torch
+        from PIL import Image
+
+        texts = [prompt_text(self.processor, "Describe this image.")]
+        picture = Image.effect_noise((64, 64), 80).convert("RGB")
+        inputs = self.processor(text=texts, images=[picture], return_tensors="pt").to(self.model.device)
+        found = {}
+        with torch.no_grad():
+            for target in ("base", *self.adapters):
+                with self._selected(target):
+                    found[target] = self.model(**inputs).logits
+        for name in self.adapters:
+            if torch.equal(found[name], found["base"]):
+                raise HarnessError(
+                    f"the adapter '{name}' changes nothing: it was not trained, or its weights' names are not this model's",
+                    where=str(self.adapters[name]),
+                    remedy="evaluate the base itself (--base), or align again",
+                )
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """See `Backend.generate`. Requests of one target and one sampling that follow each other are batched."""

@@ -38,6 +38,12 @@ def _say(answers: IO[str], value: dict[str, Any]) -> None:
     answers.flush()
 
 
+def _refusal(row: dict[str, Any], error: Exception) -> dict[str, Any]:
+    """The answer to a request that cannot be answered."""
+    empty = {"text": "", "finish_reason": "unknown", "prompt_tokens": 0, "completion_tokens": 0}
+    return {"id": row["id"], "target": row["target"], **empty, "refused": str(error).splitlines()[0][:300]}
+
+
 def _lines(stream: IO[str]) -> queue.Queue[dict[str, Any] | None]:
     """Read standard input in a thread, so that the engine can step while requests arrive."""
     arrived: queue.Queue[dict[str, Any] | None] = queue.Queue()
@@ -169,8 +175,11 @@ class Engine:
                     if len(pictures) > WINDOW_IMAGES:
                         pictures.pop(next(iter(pictures)))
                 elif "flush" not in row:
-                    self.add(row, pictures[row["image"]])
-                    busy = True
+                    try:
+                        self.add(row, pictures[row["image"]])
+                        busy = True
+                    except ValueError as error:  # vLLM's word for a request that does not fit, e.g. into the context
+                        _say(answers, _refusal(row, error))
             for output in self.finished():
                 target, name = json.loads(output.request_id)
                 answer = output.outputs[0]

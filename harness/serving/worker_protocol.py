@@ -50,4 +50,5 @@ def completion_from_json(value: dict[str, Any]) -> Completion:
         finish_reason=value["finish_reason"],
         prompt_tokens=value["prompt_tokens"],
         completion_tokens=value["completion_tokens"],
+        refused=value.get("refused"),
     )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime
 import json
+import os
 import subprocess
 import sys
 import time
@@ -92,3 +95,63 @@ def test_everything_that_decides_an_answer_is_in_its_hash(change: str) -> None:
         values[change] = Sampling(max_new_tokens=7) if change == "sampling" else "other"
     assert request_hash(item, **values) != before  # type: ignore[arg-type]
     assert request_hash(Item("2", item.prompt, item.image, "h"), **values) == request_hash(item, **values)  # type: ignore[arg-type]
+
+
+def test_a_record_is_complete(tmp_path: Path) -> None:
+    before = datetime.datetime.now(datetime.UTC)
+    with ResponseLog(tmp_path) as log:
+        log.add("1", "hash", dataclasses.replace(ANSWER, model="gpt-x"), "openai", "weights")
+    [row] = [json.loads(line) for line in (tmp_path / "responses.jsonl").read_text().splitlines()]
+    time_ = datetime.datetime.fromisoformat(row.pop("time"))
+    assert before - datetime.timedelta(seconds=1) <= time_ <= datetime.datetime.now(datetime.UTC)
+    assert row == {
+        "item": "1",
+        "request": "hash",
+        "text": "A dog.",
+        "finish_reason": "stop",
+        "prompt_tokens": 10,
+        "completion_tokens": 3,
+        "backend": "openai",
+        "checkpoint": "weights",
+        "model": "gpt-x",
+    }
+
+
+@pytest.mark.parametrize("text", ["half a \ud83d", "two\nlines\r\nand \u2028 a third", "\x00", '"}', ""])
+def test_any_text_is_kept_as_it_is(text: str, tmp_path: Path) -> None:
+    with ResponseLog(tmp_path) as log:
+        log.add("1", "a", dataclasses.replace(ANSWER, text=text), "b", "c")
+        log.add("2", "b", ANSWER, "b", "c")
+    with ResponseLog(tmp_path) as log:
+        one, two = log.get("1", "a"), log.get("2", "b")
+        assert one is not None and two is not None and (one.text, two.text) == (text, "A dog.")
+
+
+def test_answers_are_synced_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    path = tmp_path / "responses.jsonl"
+    real = os.fsync
+
+    def fsync(handle: int) -> None:
+        real(handle)
+        synced.append(path.read_bytes().count(b"\n"))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with ResponseLog(tmp_path) as log:
+        for number in range(200):
+            log.add(str(number), "h", ANSWER, "b", "c")
+    assert synced == [64, 128, 192, 200]
+
+
+@pytest.mark.parametrize("keep", [1, 20, -1])
+def test_a_line_torn_anywhere_is_redone(keep: int, tmp_path: Path) -> None:
+    with ResponseLog(tmp_path) as log:
+        log.add("1", "a", ANSWER, "b", "c")
+        log.add("2", "b", dataclasses.replace(ANSWER, text="ü" * 50), "b", "c")
+    path = tmp_path / "responses.jsonl"
+    first, second = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(first + second[:keep])
+    assert ("2", "b") not in ResponseLog.peek(tmp_path) or keep == -1
+    with ResponseLog(tmp_path) as log:
+        assert log.get("1", "a") is not None and log.get("2", "b") is None
+    assert path.read_bytes() == first

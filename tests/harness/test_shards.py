@@ -171,3 +171,43 @@ def test_the_spread_is_shown(folder: Path) -> None:
         command = ["eval", "--endpoint", server.url, "--model", "moody", "--suite", "pope", "--data", "data"]
         shown = harness(folder, *command, "--repeat", "3").stdout
     assert "of 3 repeats" in shown and "±" in shown and "not the same text in all 3 repeats" in shown
+
+
+def test_a_plan_has_items_images_tokens_and_time(folder: Path) -> None:
+    from harness.runs.plan import plan_eval
+
+    with seeing() as server:
+        [before] = plan_eval(request(folder, server, limit=12))
+        assert (before["items"], before["of"], before["images"], before["to_generate"]) == (12, 40, 3, 12)
+        assert before["seconds"] is None and before["new_tokens"] is None and before["new_tokens_at_most"] == 12 * 64
+        assert not server.answered, "a plan asked the endpoint"
+        [record] = run_eval(request(folder, server, limit=12))
+        assert record["sample"] == {"limit": 12, "seed": 0} and (record["n"], record["of"]) == (12, 40)
+        [after] = plan_eval(request(folder, server))
+        [twice] = plan_eval(request(folder, server, repeat=2))
+        [part] = plan_eval(request(folder, server, shard=Shard(1, 4)))
+    took = record["serving"]["took"]
+    assert took["answers"] == 12 and took["completion_tokens"] == 12 * 7
+    assert (after["answered"], after["to_generate"], after["new_tokens"]) == (12, 28, 28 * 7)
+    assert after["seconds"] == pytest.approx(28 * took["seconds"] / 12)
+    assert twice["to_generate"] == 28 + 40 and (part["items"], part["images"], part["answered"]) == (12, 3, 0)
+
+
+@pytest.mark.parametrize("limit", [0, -5])
+def test_a_limit_is_a_number_of_items(folder: Path, limit: int) -> None:
+    with seeing() as server, pytest.raises(BadInputError, match="--limit must be at least 1"):
+        run_eval(request(folder, server, limit=limit))
+
+
+def test_a_sample_is_whole_images_and_a_larger_one_holds_it(folder: Path) -> None:
+    from harness.runs.suites import open_suite
+
+    small, large, whole = (open_suite("pope", folder / "data", {}, limit) for limit in (10, 20, None))
+    assert [len(one.items) for one in (small, large, whole)] == [12, 20, 40]
+    assert small.sampled and large.sampled and not whole.sampled and small.whole == 40
+    assert {item.id for item in small.items} < {item.id for item in large.items}
+    for suite in (small, large):
+        sizes = Counter(item.group for item in suite.items)
+        assert set(sizes.values()) == {4}
+    again = open_suite("pope", folder / "data", {}, 10)
+    assert [item.id for item in again.items] == [item.id for item in small.items]

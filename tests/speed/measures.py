@@ -131,6 +131,17 @@ def generator_() -> Iterator[Figure]:
         yield Figure(what, rate, unit, bound, at_least=True)
 
 
+def serving() -> Iterator[Figure]:
+    """What the harness costs above vLLM's engine, and what the order of requests is worth; `SPEED_SIZE=0.1` makes both smaller."""
+    from tests.speed import serving as measured
+
+    size = float(os.environ.get("SPEED_SIZE", "1"))
+    count, images = round(5000 * size), round(100 * size)
+    yield Figure(f"harness over vLLM's engine, {count:,} requests", 100 * measured.overhead(count), "% more time", 5)
+    ratio = measured.grouped_over_shuffled(images)
+    yield Figure(f"grouped over shuffled order, {images} images x 15, 576 image tokens", ratio, "x", 1.5, at_least=True)
+
+
 def _count_names(benchmark: Any) -> tuple[str, ...]:
     """The names of the counts that a benchmark's metrics are made of."""
     from collections import defaultdict
@@ -155,5 +166,6 @@ ALL: dict[str, Callable[[], Iterator[Figure]]] = {
     "statistics": statistics_,
     "generator": generator_,
     "training": training,
+    "serving": serving,
     "quickstart": quickstart,
 }

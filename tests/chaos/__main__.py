@@ -1,0 +1,49 @@
+"""`make chaos`: 20 kills of the harness and 20 of the engine in an evaluation of 2,000 items each; nothing may be lost."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.chaos.kills import Outcome, Victim, killed, make, undisturbed
+
+
+def main() -> int:
+    """Run the kills and say what came of them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--items", type=int, default=2000)
+    parser.add_argument("--kills", type=int, default=20)
+    arguments = parser.parse_args()
+    if importlib.util.find_spec("vllm") is None:
+        print("the engine can only be killed where vLLM is installed: make setup", file=sys.stderr)
+        return 2
+    rounds: tuple[tuple[str, Victim], ...] = (("transformers", "harness"), ("vllm", "harness"), ("vllm", "engine"))
+    wrong = 0
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        make(folder, arguments.items)
+        calm = {backend: undisturbed(folder, backend) for backend in ("transformers", "vllm")}
+        for seed, (backend, victim) in enumerate(rounds):
+            start, outcome = time.monotonic(), None
+            for step in killed(folder, backend, victim, arguments.items, arguments.kills, seed):
+                if isinstance(step, Outcome):
+                    outcome = step
+                else:
+                    print(f"\r{backend}, the {victim} killed: {step} of {arguments.kills}", end="", flush=True)
+            assert outcome is not None
+            same = outcome.metrics == calm[backend].metrics and outcome.texts == calm[backend].texts
+            once = len(outcome.times) == arguments.items and set(outcome.times.values()) == {1}
+            wrong += not (same and once)
+            print(
+                f": {len(outcome.times)} items, {'each once' if once else 'NOT EACH ONCE'}; answers and scores "
+                f"{'as undisturbed' if same else 'DIFFER'}; {time.monotonic() - start:.0f} s"
+            )
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""An evaluation that is killed again and again: the harness itself, or its engine, each with SIGKILL at random points."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tests.tiny import tiny_llava, tiny_photograph
+
+Victim = Literal["harness", "engine"]
+_QUESTIONS_AN_IMAGE = 6
+_PATIENCE_S = 900
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is left after the kills.
+
+    Attributes:
+        kills: how many there were.
+        answered: answers on disk at each kill.
+        times: item -> how often it is in the log.
+        texts: item -> answer.
+        metrics: metric -> value.
+        errors: what the harness said when its engine was killed.
+    """
+
+    kills: int
+    answered: list[int]
+    times: Counter[str]
+    texts: dict[str, str]
+    metrics: dict[str, Any]
+    errors: list[str]
+
+
+def make(folder: Path, items: int) -> None:
+    """An untrained model, and a POPE of so many questions, six an image."""
+    tiny_llava(folder / "base")
+    images = folder / "data" / "pope" / "images"
+    images.mkdir(parents=True)
+    rows = []
+    for number in range(items):
+        name = f"{number // _QUESTIONS_AN_IMAGE}.png"
+        if number % _QUESTIONS_AN_IMAGE == 0:
+            tiny_photograph(images / name, number)
+        label = ("yes", "no")[number % 2]
+        rows.append({"question_id": number, "image": name, "text": f"Is there a dog, {number}?", "label": label})
+    path = folder / "data" / "pope" / "coco_pope_random.json"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def undisturbed(folder: Path, backend: str) -> Outcome:
+    """The evaluation without a kill."""
+    results = folder / f"calm-{backend}"
+    done = subprocess.run(_command(backend, results), cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return _outcome(folder, results, [], [])
+
+
+def killed(
+    folder: Path, backend: str, victim: Victim, items: int, kills: int, seed: int = 0
+) -> Iterator[int | Outcome]:
+    """The evaluation with kills, each at a random point of its own part of the work; yields the number of each, then the outcome."""
+    rng = random.Random(seed)
+    results = folder / f"killed-{backend}-{victim}"
+    answered, errors = [], []
+    for number in range(kills):
+        low, high = items * number // (kills + 1), items * (number + 1) // (kills + 1)
+        process = subprocess.Popen(
+            _command(backend, results), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        _wait_for(process, results, rng.randint(low, high), rng.uniform(0, 0.3))
+        children = _children(process.pid)
+        hit = process.pid if victim == "harness" else children[0]
+        os.kill(hit, signal.SIGKILL)
+        said = process.communicate(timeout=_PATIENCE_S)[1]
+        for child in children:  # an engine whose harness is gone ends by itself
+            _wait_gone(child)
+        if victim == "engine":
+            assert process.returncode == 1 and "Traceback" not in said, said
+            errors.append(said)
+        answered.append(_count(results))
+        yield number + 1
+    done = subprocess.run([*_command(backend, results), "--resume"], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    yield _outcome(folder, results, answered, errors)
+
+
+def _command(backend: str, results: Path) -> list[str]:
+    options = ["--backend", backend, "--set", "sampling.max_new_tokens=8", "--results", str(results), "--json"]
+    return [sys.executable, "-m", "harness", "eval", "--model", "./base", "--data", "data", "--suite", "pope", *options]
+
+
+def _log(results: Path) -> Path:
+    return results / "base-base" / "evals" / "pope@data" / "responses.jsonl"
+
+
+def _count(results: Path) -> int:
+    return _log(results).read_bytes().count(b"\n") if _log(results).exists() else 0
+
+
+def _wait_for(process: subprocess.Popen[str], results: Path, answers: int, then_s: float) -> None:
+    """Until so many answers are on the disk (or, at none, the engine runs), and a moment longer."""
+    deadline = time.monotonic() + _PATIENCE_S
+    serving = _log(results).with_name("serving.json")
+    while _count(results) < answers or not serving.exists():
+        assert process.poll() is None, f"it was over before it could be killed: {process.communicate()[1]}"
+        assert time.monotonic() < deadline, "it came to nothing"
+        time.sleep(0.005)
+    time.sleep(then_s)
+    assert process.poll() is None, "it was over before it could be killed"
+
+
+def _children(pid: int) -> list[int]:
+    """Processes that a process started (Linux)."""
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _wait_gone(pid: int) -> None:
+    deadline = time.monotonic() + 120
+    while Path(f"/proc/{pid}").exists() and _state(pid) != "Z":
+        assert time.monotonic() < deadline, f"process {pid} outlives the harness that started it"
+        time.sleep(0.05)
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"
+
+
+def _outcome(folder: Path, results: Path, answered: list[int], errors: list[str]) -> Outcome:
+    rows = [json.loads(line) for line in _log(results).read_text().splitlines()]
+    scores = json.loads(_log(results).with_name("scores.json").read_text())
+    return Outcome(
+        len(answered),
+        answered,
+        Counter(row["item"] for row in rows),
+        {row["item"]: row["text"] for row in rows},
+        {name: metric["value"] for name, metric in scores["metrics"].items()},
+        errors,
+    )
