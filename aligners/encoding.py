@@ -9,7 +9,7 @@ from typing import Any
 
 from aligners.base import Branch
 from harness.errors import BadInputError
-from harness.models import prompt_text
+from harness.models import AnswerEncoder, prompt_text
 from harness.types import ImageRef, PreferenceExample, Span
 
 
@@ -30,6 +30,7 @@ class Encoder:
 
     def __init__(self, processor: Any, branches: Sequence[Branch], max_length: int, corrections: bool) -> None:
         self.processor, self.branches, self.max_length, self.corrections = processor, branches, max_length, corrections
+        self._answers = AnswerEncoder(processor)
         self._prefixes: dict[tuple[str, tuple[int, int]], list[int]] = {}
 
     def encode(self, example: PreferenceExample) -> EncodedExample:
@@ -39,7 +40,6 @@ class Encoder:
             BadInputError: image and prompt alone exceed the length limit, a named image or response is missing, or a
                 response is empty once encoded.
         """
-        tokenizer = self.processor.tokenizer
         prefixes = {name: self._prefix(example, name) for name in dict.fromkeys(b.image for b in self.branches)}
         room = self.max_length - max(map(len, prefixes.values()))
         if room < 2:
@@ -49,14 +49,15 @@ class Encoder:
                 remedy="raise it: --set train.max_length=N",
             )
         responses: dict[str, list[int]] = {}
+        offsets: dict[str, list[tuple[int, int]]] = {}
         truncated = 0
         for name in dict.fromkeys(branch.response for branch in self.branches):
-            ids = tokenizer(example.responses[name], add_special_tokens=False)["input_ids"]
+            ids, offsets[name] = self._answers.encode(example.responses[name])
             if not ids:
                 raise BadInputError(f"the {name} response is empty", where=example.id)
             truncated += len(ids) + 1 > room
-            responses[name] = [*ids, tokenizer.eos_token_id][:room]
-        corrected = self._corrected(example, responses) if self.corrections else {}
+            responses[name] = [*ids, self.processor.tokenizer.eos_token_id][:room]
+        corrected = self._corrected(example, responses, offsets) if self.corrections else {}
         images = {name: example.images[name] for name in prefixes}
         return EncodedExample(example.id, prefixes, images, responses, corrected, truncated)
 
@@ -72,21 +73,22 @@ class Encoder:
             self._prefixes[key] = [int(token) for token in (ids[0] if not isinstance(ids[0], int) else ids)]
         return self._prefixes[key]
 
-    def _corrected(self, example: PreferenceExample, responses: Mapping[str, list[int]]) -> dict[str, list[bool]]:
-        if example.corrections is not None:
-            return {name: self._from_spans(example, name, ids) for name, ids in responses.items()}
-        return dict(
-            zip(("chosen", "rejected"), changed_tokens(responses["chosen"], responses["rejected"]), strict=True)
-        )
-
-    def _from_spans(self, example: PreferenceExample, name: str, ids: list[int]) -> list[bool]:
-        assert example.corrections is not None
-        spans: tuple[Span, ...] = example.corrections.get(name, ())
-        offsets = self.processor.tokenizer(
-            example.responses[name], add_special_tokens=False, return_offsets_mapping=True
-        )["offset_mapping"]
-        marks = [any(start < end and a < end and b > start for a, b in spans) for start, end in offsets]
-        return (marks + [False] * len(ids))[: len(ids)]
+    def _corrected(
+        self,
+        example: PreferenceExample,
+        responses: Mapping[str, list[int]],
+        offsets: Mapping[str, list[tuple[int, int]]],
+    ) -> dict[str, list[bool]]:
+        if example.corrections is None:
+            return dict(
+                zip(("chosen", "rejected"), changed_tokens(responses["chosen"], responses["rejected"]), strict=True)
+            )
+        found: dict[str, list[bool]] = {}
+        for name, ids in responses.items():
+            spans: tuple[Span, ...] = example.corrections.get(name, ())
+            marks = [any(start < end and a < end and b > start for a, b in spans) for start, end in offsets[name]]
+            found[name] = (marks + [False] * len(ids))[: len(ids)]
+        return found
 
 
 def changed_tokens(one: Sequence[int], other: Sequence[int]) -> tuple[list[bool], list[bool]]:
