@@ -13,7 +13,7 @@ rows() {
         IFS=: read -r beta gamma rate <<<"$row"
         echo "rlhfv method.beta=$beta method.gamma=$gamma train.learning_rate=$rate"
     done
-    for row in 0.5:3:1e-3 0.5:6:1e-3 0.5:12:1e-3 1:6:1e-3 0.25:6:1e-3 0.5:6:2e-3; do
+    for row in 0.5:3:1e-3 0.5:6:1e-3 0.5:12:1e-3 1:6:1e-3 0.25:6:1e-3 0.5:6:2e-3 0.25:6:2e-3 0.1:6:1e-3; do
         IFS=: read -r beta margin rate <<<"$row"
         echo "mfpo method.beta=$beta method.lambda_margin=$margin train.learning_rate=$rate"
     done

@@ -10,7 +10,6 @@ from harness.models.export import export_adapter, export_full
 from harness.models.processors import (
     load_model,
     load_processor,
-    prompt_lengths,
     prompt_text,
     quiet_transformers,
     template_hash,
@@ -30,7 +29,6 @@ __all__ = [
     "inspect",
     "load_model",
     "load_processor",
-    "prompt_lengths",
     "prompt_text",
     "quiet_transformers",
     "resolve",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from harness.files import sha256_json
 from harness.models import torchvision_shim
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    pass
 
 
 def quiet_transformers() -> None:
@@ -92,18 +91,6 @@ def prompt_text(processor: Any, prompt: str) -> str:
     turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}
     text: str = processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=False)
     return text
-
-
-def prompt_lengths(processor: Any, prompts: Sequence[str], image: Image) -> tuple[list[int], int]:
-    """Tokens of prompts, and how many more one image makes of its placeholder.
-
-    Returns:
-        (tokens of each prompt in the template, the image's placeholder counted as it stands there; tokens that this image adds).
-    """
-    texts = [prompt_text(processor, prompt) for prompt in prompts]
-    lengths = [len(ids) for ids in processor.tokenizer(texts, add_special_tokens=False)["input_ids"]]
-    whole = processor(text=texts[0], images=image, return_tensors="pt")["input_ids"].shape[1]
-    return lengths, int(whole) - lengths[0]
 
 
 def template_hash(processor: Any) -> str:

@@ -17,7 +17,7 @@ from harness.config import parse
 from harness.errors import BadInputError, HarnessError
 from harness.files import read_json, write_json
 from harness.judging.base import Judge
-from harness.models import context_length, load_processor, prompt_lengths
+from harness.models import PromptLengths, context_length, load_processor
 from harness.progress import console, progress
 from harness.runs.jobs import Job, Key, pending, request_hashes
 from harness.runs.repeats import repeat_folder, spread
@@ -180,11 +180,11 @@ class _Evaluation:
         given = getattr(self.request.backend_settings, "max_model_len", None)
         context = min((length for length in (context_length(self.base), given) if length), default=None)
         longest = max((job.request for job in jobs), key=lambda request: len(request.prompt))
-        processor = load_processor(self.base)
-        [text], image = prompt_lengths(processor, [longest.prompt], longest.image.open())
-        if context is not None and text + image >= context:
+        lengths, size = PromptLengths(load_processor(self.base)), longest.image.size()
+        whole, image = lengths.length(longest.prompt, size), lengths.image_tokens(size) + 1
+        if context is not None and whole >= context:
             raise BadInputError(
-                f"the context is too short: {context} tokens, of which the image takes {image + 1} and the question {text - 1}, "
+                f"the context is too short: {context} tokens, of which the image takes {image} and the question {whole - image}, "
                 "and the answer wants some",
                 where=f"{self.base}, '{longest.prompt[:60]}'",
                 remedy="raise --set backend.max_model_len, or take a model with a longer context"

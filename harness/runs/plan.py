@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.files import read_json
 from harness.judging.base import Judge
-from harness.models import load_processor, prompt_lengths
+from harness.models import PromptLengths, load_processor
 from harness.runs.evaluate import EvalRequest, prepare
 from harness.runs.jobs import request_hashes
 from harness.runs.responses import ResponseLog
@@ -89,12 +89,15 @@ def _row(
 
 
 def _prompt_tokens(target: Target, items: Sequence[Item]) -> int:
-    """Tokens of all prompts: the first one's image is expanded, the others' are taken to have as many tokens."""
+    """Tokens of all prompts, with each image expanded as its size asks for."""
     if not items:
         return 0
-    processor = load_processor(target.base)
-    lengths, image = prompt_lengths(processor, [item.prompt for item in items], items[0].image.open())
-    return sum(lengths) + len(items) * image
+    lengths = PromptLengths(load_processor(target.base))
+    sizes: dict[int, tuple[int, int]] = {}
+    for item in items:
+        if id(item.image) not in sizes:
+            sizes[id(item.image)] = item.image.size()
+    return sum(lengths.length(item.prompt, sizes[id(item.image)]) for item in items)
 
 
 def _mean_new_tokens(target: Target, suite: Suite, data_name: str) -> float | None:

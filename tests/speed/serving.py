@@ -134,14 +134,15 @@ def _direct(folder: Path, count: int) -> dict[str, float]:
 
 def _order(folder: Path, images: int) -> dict[str, float]:
     """AMBER's shape in both orders, with a cache that holds a part of the images as it does at full size."""
-    from harness.models import load_processor, prompt_lengths, prompt_text
+    from harness.models import PromptLengths, load_processor, prompt_text
 
     processor = load_processor(folder / "base")
     pictures = [ImageRef(path=folder / f"{number}.png").open() for number in range(images)]
     questions = [f"Is there a dog in the image, number {number}?" for number in range(QUESTIONS_AMBER)]
-    [length], image = prompt_lengths(processor, questions[:1], pictures[0])
-    assert image == 575, f"the image adds {image} tokens"
-    blocks = max(2, round(images * _CACHED_SHARE)) * -(-(length + image + _NEW_TOKENS) // _BLOCK)
+    lengths = PromptLengths(processor)
+    assert lengths.image_tokens(pictures[0].size) == 575, "the image takes other than 576 tokens"
+    length = lengths.length(questions[0], pictures[0].size)
+    blocks = max(2, round(images * _CACHED_SHARE)) * -(-(length + _NEW_TOKENS) // _BLOCK)
     engine = _engine(
         folder / "base", max_num_seqs=4, max_model_len=1024, num_gpu_blocks_override=max(blocks, 32), block_size=_BLOCK
     )
