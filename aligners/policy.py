@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from aligners.layout import Batch, Block
 from harness.config import LoraSettings, Savings
+from harness.errors import BadInputError
 from harness.progress import console, progress
 from harness.types import ImageRef
 
@@ -22,6 +23,8 @@ CHUNK = 1024
 """Response tokens whose logits are held at a time."""
 FEATURE_BUDGET = 4 * 2**30
 """Bytes of tower features kept in memory; above it they are computed in every step."""
+_TRAINED = frozenset({"llava", "llava_next"})
+"""Families whose rows, positions and towers the trainer knows."""
 _KEEPS_FEATURES = frozenset({"llava"})
 """Families whose tower gives one block of features an image, whatever its size."""
 
@@ -53,6 +56,24 @@ class Policy:
         # The training loop calls the model through whatever it is wrapped in (DDP, FSDP), so that gradients are synchronised.
         self.model.forward = self.token_logps
         self._features: dict[int, Tensor] = {}
+
+    @staticmethod
+    def check_family(location: str) -> None:
+        """Say before the weights are loaded that a family cannot be trained.
+
+        Raises:
+            BadInputError: it is none of `_TRAINED`. Qwen-VL, for one, has positions in three dimensions, and branches would have to
+                restart them.
+        """
+        from transformers import AutoConfig
+
+        family = AutoConfig.from_pretrained(location).model_type
+        if family not in _TRAINED:
+            raise BadInputError(
+                f"models of the family '{family}' can be evaluated, but not aligned yet",
+                where=location,
+                remedy=f"families that can: {', '.join(sorted(_TRAINED))} (harness list models)",
+            )
 
     @staticmethod
     def _tunable(model: Any, tuning: str, lora: LoraSettings) -> Any:

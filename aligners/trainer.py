@@ -81,6 +81,7 @@ class _Run(StageContext):
         self.branches = list(aligner.branches)
         torch.manual_seed(job.train.seed)
         self.processor = load_processor(job.model)
+        Policy.check_family(job.model)
         gpu = torch.cuda.is_available()
         self.bfloat16 = job.train.precision == "bfloat16" or (job.train.precision == "auto" and gpu)
         # Full weights stay in float32 and are cast in the step; frozen ones are held in the type they are computed in.
