@@ -21,7 +21,6 @@ from harness.serving.base import Backend, BackendSettings, Completion, Request
 from harness.types import FinishReason, ImageRef
 
 _MIME = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}
-_ORIENTATION = 0x0112
 _PROBES = 4
 """Calls before an endpoint that says nothing is taken for absent."""
 _GIVEN_UP_IN_A_ROW = 8
@@ -235,21 +234,17 @@ class OpenAIBackend(Backend):
 
 
 def data_url(image: ImageRef) -> str:
-    """An image as a data URL: its own bytes where every server reads them alike, else as PNG, upright.
+    """An image as a data URL: its own bytes where every server reads them as we do, else the decoded image as PNG.
 
     Raises:
         BadInputError: it does not decode.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
-    data = image.read()
-    mime = None
-    try:
+    data, mime = image.read(), None
+    if not image.facts().treated:
         with Image.open(io.BytesIO(data)) as opened:
-            upright = opened.getexif().get(_ORIENTATION, 1) == 1
-            mime = _MIME.get(opened.format or "") if upright else None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
-        mime = None  # `open` below says what is wrong with it
+            mime = _MIME.get(opened.format or "")
     if mime is None:
         stream = io.BytesIO()
         image.open().save(stream, "PNG")
