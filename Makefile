@@ -26,7 +26,7 @@ lint: setup
 	@.venv/bin/mypy
 
 test: lint
-	@$(PYTHON_IN_VENV) -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 $(PYTHON_IN_VENV) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 speed: setup
 	@$(PYTHON_IN_VENV) -m tests.speed $(ARGS)
