@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from filelock import FileLock
 
+from harness.children import in_child
 from harness.files import atomic_folder, read_json, sha256_bytes, sha256_json, write_json
 from harness.paths import cache_folder
 from harness.progress import console
@@ -36,11 +37,9 @@ class PocketWorld(World):
         """The base model's folder; about six minutes on two cores the first time."""
 
         def make(folder: Path) -> None:
-            from harness.models import export_full
-            from harness.pocket.training import Recipe, train_base
-
-            base = train_base(self.seed, Recipe())
-            export_full(base.model, base.processor, folder / "content")
+            in_child(
+                _train_model, self.seed, folder / "content"
+            )  # it takes 3 GB, which alignment and engine want afterwards
 
         return self._part("model", make)
 
@@ -86,6 +85,14 @@ class PocketWorld(World):
                     write_json(temporary / "made.json", {"part": part, "seed": self.seed, "key": _key(part)})
             read_json(folder / "made.json", "world's manifest")
         return folder / "content"
+
+
+def _train_model(seed: int, folder: Path) -> None:
+    from harness.models import export_full
+    from harness.pocket.training import Recipe, train_base
+
+    base = train_base(seed, Recipe())
+    export_full(base.model, base.processor, folder)
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""`make chaos`: 20 kills of the harness and 20 of the engine in an evaluation of 2,000 items each; nothing may be lost."""
+"""`make chaos`: an evaluation of 2,000 items and a training run, killed again and again; nothing may be lost."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.chaos import training
 from tests.chaos.kills import Outcome, Victim, killed, make, undisturbed
 
 
@@ -42,6 +43,12 @@ def main() -> int:
                 f": {len(outcome.times)} items, {'each once' if once else 'NOT EACH ONCE'}; answers and scores "
                 f"{'as undisturbed' if same else 'DIFFER'}; {time.monotonic() - start:.0f} s"
             )
+        training.make(folder)
+        equal, hits = training.same_weights(folder, arguments.kills // 2)
+        wrong += not equal
+        print(
+            f"training killed {hits} times: the final weights {'equal the undisturbed to the bit' if equal else 'DIFFER'}"
+        )
     return 1 if wrong else 0
 
 

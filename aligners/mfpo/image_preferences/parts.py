@@ -11,8 +11,6 @@ import multiprocessing
 import os
 import pickle
 import signal
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import Any
 from aligners.mfpo.image_preferences.make import Maker
 from aligners.mfpo.image_preferences.settings import ImagePreferenceSettings
 from aligners.mfpo.image_preferences.table import as_table, given_row, made_schema, own_columns, whole_schema
+from harness.children import end_with_parent
 from harness.errors import BadInputError, HarnessError
 from harness.files import atomic_path
 from harness.types import PreferenceExample
@@ -140,7 +139,7 @@ def _begin(recipe: Recipe, workers: int, begun: Any) -> None:
     global _writer
     _writer = PartWriter(recipe)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which lets parts under way end
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    end_with_parent()
     if recipe.settings.regions == "dataset":  # no model, so torch need not be imported
         return
     import torch
@@ -150,13 +149,6 @@ def _begin(recipe: Recipe, workers: int, begun: Any) -> None:
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // workers))
     if torch.cuda.is_available():
         torch.cuda.set_device(number % torch.cuda.device_count())
-
-
-def _end_with(parent: int) -> None:
-    """A worker whose parent was killed ends, too: somebody may have begun to go on with the set."""
-    while os.getppid() == parent:
-        time.sleep(0.2)
-    os._exit(1)
 
 
 def _write(part: Part) -> int:

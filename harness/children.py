@@ -1,0 +1,41 @@
+"""Work in a process of its own, so that its memory goes back to the system and not to glibc's lists."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def in_child(function: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
+    """Call a function in a new process and wait for it.
+
+    Args:
+        function: importable by its name, like its arguments and its result picklable.
+        arguments: for it.
+        named: for it.
+
+    Raises:
+        Exception: what the function raised.
+    """
+    context: Any = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, context, initializer=end_with_parent) as pool:
+        return pool.submit(function, *arguments, **named).result()
+
+
+def end_with_parent() -> None:
+    """From now on this process ends when the one that started it was killed: somebody may have begun the work again."""
+    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
