@@ -21,14 +21,18 @@ class OnError(StrEnum):
 @app.command()
 def align(
     method: Annotated[
-        str, typer.Option("--method", help="dpo, rlhfv, mfpo or a plugin's; see `harness list methods`.")
+        str,
+        typer.Option(
+            "--method", help="mfpo, dpo, rlhfv, mdpo, symmpo, chip or a plugin's; see `harness list methods`."
+        ),
     ],
     model: Annotated[str, typer.Option("--model", help="Alias, hub id or folder; see `harness list models`.")],
     data: Annotated[
         str | None,
         typer.Option(
             "--data",
-            help="Preference data: rlaif-v, rlhf-v, a .parquet or .jsonl file, a folder. Default: what suits the model.",
+            help="Preference data: rlaif-v, rlhf-v, a Parquet, JSON-lines or JSON file, a folder; FORMAT:FILE where the form is not "
+            "told by the columns. Default: what suits the model.",
         ),
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the run. Default: METHOD-MODEL-TIME.")] = None,
