@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import itertools
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -158,7 +159,17 @@ class VllmBackend(Backend):
         self._log.flush()
         lines = Path(self._log.name).read_text(encoding="utf-8", errors="replace").splitlines()
         telling = [line for line in lines if "Error" in line or "error:" in line][-3:] or lines[-3:]
-        code = self._process.poll()
+        try:
+            code: int | None = self._process.wait(timeout=5)  # its pipe closes a moment before it is gone
+        except subprocess.TimeoutExpired:
+            code = None
+        if code is not None and code < 0:  # from outside: its log does not know
+            return HarnessError(
+                f"vLLM: the engine's process was ended by signal {-code} ({signal.Signals(-code).name})",
+                where=self._log.name,
+                remedy="what was answered is kept: the same command goes on from there"
+                + ("; if the machine ran out of memory, give the engine less" if code == -signal.SIGKILL else ""),
+            )
         return HarnessError(
             f"vLLM: {problem}"
             + (f" with code {code}" if code is not None else "")

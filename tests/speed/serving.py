@@ -23,23 +23,47 @@ from tests.tiny import tiny_llava, tiny_llava_576, tiny_photograph
 QUESTIONS_POPE, QUESTIONS_AMBER = 6, 15
 _CACHED_SHARE = 0.2
 """Of the images, how many the key-value cache holds at once: a 7 B model on 80 GB holds about 190 of AMBER's 1,004."""
+_NOISE = 0.05
+"""What the engine alone may be slower than through the harness before the comparison is taken for void."""
+_TURNS = 3
+_LEAST_BLOCKS = 32
+"""For four requests at once."""
 _BLOCK = 128
 _NEW_TOKENS = 8
 
 
-def overhead(count: int) -> float:
-    """Seconds of the harness, from its first request to the last answer on disk, over seconds of the engine alone, minus 1."""
+def overhead(count: int, turns: int = 3) -> float:
+    """Seconds of the harness, from its first request to the last answer on disk, over seconds of the engine alone, minus 1.
+
+    The two take turns and the best of each counts, since other work on the machine only ever adds time.
+
+    Raises:
+        RuntimeError: the engine was faster through the harness than alone, which cannot be: nothing was measured.
+    """
+    alone, through = [], []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         tiny_llava(folder / "base")
         _write_pope(folder, count)
-        alone = _child("direct", folder, count)["seconds"]
-        command = [sys.executable, "-m", "harness", "eval", "--model", "./base", "--data", "data", "--suite", "pope"]
-        options = ["--backend", "vllm", "--set", f"sampling.max_new_tokens={_NEW_TOKENS}", "--json"]
-        done = subprocess.run([*command, *options], cwd=folder, check=True, stdout=subprocess.PIPE, text=True)
-        [record] = json.loads(done.stdout)
-        assert record["serving"]["took"]["answers"] == count
-        return float(record["serving"]["took"]["seconds"]) / alone - 1
+        for turn in range(turns):
+            alone.append(_child("direct", folder, count)["seconds"])
+            through.append(_through_harness(folder, count, f"results-{turn}"))
+    ratio = min(through) / min(alone)
+    if ratio < 1 - _NOISE:
+        raise RuntimeError(
+            f"not a measurement: the engine alone took {alone} s, through the harness {through} s; the machine is busy, or the "
+            "two do not do the same work"
+        )
+    return ratio - 1
+
+
+def _through_harness(folder: Path, count: int, results: str) -> float:
+    command = [sys.executable, "-m", "harness", "eval", "--model", "./base", "--data", "data", "--suite", "pope"]
+    options = ["--backend", "vllm", "--set", f"sampling.max_new_tokens={_NEW_TOKENS}", "--results", results, "--json"]
+    done = subprocess.run([*command, *options], cwd=folder, check=True, stdout=subprocess.PIPE, text=True)
+    [record] = json.loads(done.stdout)
+    assert record["serving"]["took"]["answers"] == count
+    return float(record["serving"]["took"]["seconds"])
 
 
 def grouped_over_shuffled(images: int) -> float:
@@ -142,18 +166,20 @@ def _order(folder: Path, images: int) -> dict[str, float]:
     lengths = PromptLengths(processor)
     assert lengths.image_tokens(pictures[0].size) == 575, "the image takes other than 576 tokens"
     length = lengths.length(questions[0], pictures[0].size)
-    blocks = max(2, round(images * _CACHED_SHARE)) * -(-(length + _NEW_TOKENS) // _BLOCK)
+    blocks = round(images * _CACHED_SHARE) * -(-(length + _NEW_TOKENS) // _BLOCK)
+    assert blocks >= _LEAST_BLOCKS, f"with {images} images the cache would hold more than its share: take 35 or more"
     engine = _engine(
-        folder / "base", max_num_seqs=4, max_model_len=1024, num_gpu_blocks_override=max(blocks, 32), block_size=_BLOCK
+        folder / "base", max_num_seqs=4, max_model_len=1024, num_gpu_blocks_override=blocks, block_size=_BLOCK
     )
     prompts = [(prompt_text(processor, question), picture) for picture in pictures for question in questions]
     shuffled = random.Random(0).sample(prompts, len(prompts))
     _answer(engine, prompts[:4])
-    found = {}
-    for name, order in (("grouped", prompts), ("shuffled", shuffled)):
-        engine.reset_prefix_cache()
-        found[name] = _answer(engine, order)
-    return found
+    taken: dict[str, list[float]] = {"grouped": [], "shuffled": []}
+    for _ in range(_TURNS):  # in turns, and the best of each: other work on the machine only ever adds time
+        for name, order in (("grouped", prompts), ("shuffled", shuffled)):
+            assert engine.reset_prefix_cache(), "the prefix cache was in use"
+            taken[name].append(_answer(engine, order))
+    return {name: min(seconds) for name, seconds in taken.items()}
 
 
 if __name__ == "__main__":
