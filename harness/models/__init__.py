@@ -7,7 +7,14 @@ from harness.models.aliases import ModelRef, aliases, resolve
 from harness.models.chat import AnswerEncoder, PromptLengths
 from harness.models.checkpoints import CheckpointInfo, fingerprint, inspect
 from harness.models.export import export_adapter, export_full
-from harness.models.processors import load_model, load_processor, prompt_text, quiet_transformers, template_hash
+from harness.models.processors import (
+    load_model,
+    load_processor,
+    prompt_inputs,
+    prompt_text,
+    quiet_transformers,
+    template_hash,
+)
 
 __all__ = [
     "AnswerEncoder",
@@ -21,6 +28,7 @@ __all__ = [
     "inspect",
     "load_model",
     "load_processor",
+    "prompt_inputs",
     "prompt_text",
     "quiet_transformers",
     "resolve",
