@@ -9,7 +9,7 @@ from typing import Any
 
 from aligners.base import Branch
 from harness.errors import BadInputError
-from harness.models import AnswerEncoder, prompt_text
+from harness.models import AnswerEncoder, prompt_inputs
 from harness.types import ImageRef, PreferenceExample, Span
 
 
@@ -68,9 +68,8 @@ class Encoder:
         picture = example.images[image]
         key = (example.prompt, picture.size())
         if key not in self._prefixes:
-            encoded = self.processor(text=prompt_text(self.processor, example.prompt), images=picture.open())
-            ids = encoded["input_ids"]
-            self._prefixes[key] = [int(token) for token in (ids[0] if not isinstance(ids[0], int) else ids)]
+            inputs = prompt_inputs(self.processor, example.prompt, picture.open())
+            self._prefixes[key] = inputs["input_ids"][0].tolist()
         return self._prefixes[key]
 
     def _corrected(

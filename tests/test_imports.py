@@ -109,6 +109,8 @@ def test_help_lists_the_commands() -> None:
         "calibrate",
         "data",
         "serve",
+        "export",
+        "verify",
         "ask",
         "leaderboard",
         "compare",

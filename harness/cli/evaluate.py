@@ -92,6 +92,13 @@ def evaluate(
         bool, typer.Option("--resume", help="Go on where it was stopped, which it does anyway: answers are kept.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Generate again what was answered before.")] = False,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="First, once a checkpoint: `harness verify` in short; stops where it is not served as trained.",
+        ),
+    ] = False,
     dry_run: DryRun = False,
     results: Results = Path("results"),
     as_json: Json = False,
@@ -128,6 +135,7 @@ def evaluate(
         overwrite=overwrite,
         shard=Shard.parse(shard) if shard else None,
         repeat=repeat,
+        verify=verify,
     )
     _carry_out(request, dry_run, as_json)
 

@@ -96,6 +96,38 @@ def print_shards(rows: Sequence[dict[str, Any]]) -> None:
         console.print(f"when all are there: harness merge {name} --suite {suites}", markup=False, highlight=False)
 
 
+def print_verified(found: dict[str, Any]) -> None:
+    """Every probe on both sides, what differs with what to look at, and the verdict in a line."""
+    serving, console = found["serving"], Console()
+    title = f"{found['checkpoint']}: {serving['distribution']} and transformers, {serving['dtype']}"
+    table = Table(title=escape(title), title_justify="left")
+    for heading in ("probe", "picture", "prompt tokens", "ids same", "greedy tokens", "tokens same", "largest Δ log p"):
+        table.add_column(heading, justify="left" if heading == "picture" else "right")
+    for row in found["probes"]:
+        near = f" + {row['near_ties']} near ties" if row["near_ties"] else ""
+        table.add_row(
+            row["probe"],
+            "x".join(map(str, row["size"])),
+            str(row["prompt_tokens"]),
+            "yes" if row["same_ids"] else "[red]no[/red]",
+            str(row["tokens"]),
+            "–" if row["same_tokens"] is None else f"{row['same_tokens']}{near}",
+            "–" if row["largest"] is None else f"{row['largest']:.1e}",
+        )
+    console.print(table)
+    changes = found["adapter_changes"]
+    effect = "" if changes is None else f"; the adapter changes log-probabilities by up to {changes:.2g}"
+    if found["same"]:
+        largest = f"{found['largest']:.1e} at most, tolerance {found['tolerance']:g}"
+        lines = [f"[green]the same[/green]: served as it was trained (log-probabilities differ by {largest}{effect})"]
+    else:
+        lines = [f"[red]not the same[/red]: {len(found['findings'])} findings{effect}"]
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False)
+    for line in (*found["findings"], *found["notes"]):
+        console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
+
+
 def _judged(judge: dict[str, Any]) -> str:
     """Who judged, and what it took."""
     text = f"judge: {judge.get('model') or judge['judge']}"

@@ -10,6 +10,7 @@ from harness.models.export import export_adapter, export_full
 from harness.models.processors import (
     load_model,
     load_processor,
+    prompt_inputs,
     prompt_text,
     quiet_transformers,
     template_hash,
@@ -29,6 +30,7 @@ __all__ = [
     "inspect",
     "load_model",
     "load_processor",
+    "prompt_inputs",
     "prompt_text",
     "quiet_transformers",
     "resolve",

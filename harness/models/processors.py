@@ -93,6 +93,11 @@ def prompt_text(processor: Any, prompt: str) -> str:
     return text
 
 
+def prompt_inputs(processor: Any, prompt: str, image: Any) -> dict[str, Any]:
+    """What the model takes of a question about an upright RGB image: [1, length] `input_ids`, image tokens expanded, pixel values, ..."""
+    return dict(processor(text=prompt_text(processor, prompt), images=image, return_tensors="pt"))
+
+
 def template_hash(processor: Any) -> str:
     """SHA-256 over all that turns a prompt and an image into token ids: template, tokenizer, image processor settings."""
     return sha256_json(

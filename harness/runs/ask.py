@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.errors import BadInputError
 from harness.models import inspect, resolve
-from harness.runs.folders import open_run
+from harness.runs.folders import is_checkpoint, open_run
 from harness.runs.targets import BASE, target_of_run
 from harness.serving.base import Backend, Completion, Request, Sampling
 from harness.types import ImageRef
@@ -23,12 +23,15 @@ class Asked:
 
 
 def find_asked(name: str, results: Path) -> Asked:
-    """A checkpoint by a run's name or folder, a checkpoint folder, a model alias, a world's label or a hub id.
+    """A checkpoint by a run's name or folder, a folder of full weights or of an adapter, a model alias, a world's label or a hub id.
 
     Raises:
         BadInputError: nothing has this name, or the run is not complete.
     """
     for folder in (results / name, Path(name)):
+        if is_checkpoint(folder):
+            info, folder = inspect(folder), folder.resolve()
+            return Asked(name, info.base, folder) if info.base else Asked(name, str(folder), None)
         run = open_run(folder)
         if run.manifest is not None and run.aligned:
             if inspect(run.checkpoint).kind == "full":

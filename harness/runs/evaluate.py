@@ -26,6 +26,7 @@ from harness.runs.score import item_rows, make_judge, score_suite, write_scores
 from harness.runs.shards import Shard, write_shard
 from harness.runs.suites import SAMPLE_SEED, Suite, data_root, open_suite, suite_folder
 from harness.runs.targets import Target
+from harness.runs.verify import ensure_verified
 from harness.serving.base import Backend, BackendSettings
 from harness.types import Response
 
@@ -50,6 +51,8 @@ class EvalRequest:
     """Answer only this part, and score nothing."""
     repeat: int = 1
     """Ask everything so often; the first answers are the score, the others tell its spread."""
+    verify: bool = False
+    """Make sure first that what is served is what was trained (`harness.runs.verify.ensure_verified`)."""
 
     @property
     def judge_settings(self) -> Mapping[str, Any]:
@@ -167,6 +170,8 @@ class _Evaluation:
             if jobs and self.request.generate:
                 if not self.targets[0].remote:
                     self._check_context(jobs)
+                if self.request.verify:
+                    ensure_verified(self.targets, self.request.backend, self.request.backend_settings)
                 self._generate(jobs)
             finish = self._finish_shard if self.shard else self._score
             return [finish(target, suite) for target in self.targets for suite in self.suites]

@@ -53,6 +53,14 @@ def open_run(path: Path) -> Run:
     return Run(path, read_json(manifest, "manifest") if manifest.exists() else None)
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether a folder is itself a checkpoint; a run's has one below it, and a `config.json` of its own."""
+    configuration = path / "config.json"
+    return (path / "adapter_config.json").exists() or (
+        configuration.exists() and "model_type" in read_json(configuration, "configuration")
+    )
+
+
 def list_runs(results: Path) -> list[Run]:
     """All complete runs under a folder, oldest first."""
     runs = [open_run(path.parent) for path in results.glob(f"*/{MANIFEST}")] if results.is_dir() else []

@@ -34,6 +34,23 @@ class Request:
     prompt: str
     image: ImageRef
     sampling: Sampling
+    details: bool = False
+    """Whether the answer is to bring its tokens, of a backend that `gives_details`."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenDetails:
+    """A question and its answer as the model saw them.
+
+    Attributes:
+        prompt_ids: token ids of the prompt in the chat template, image tokens expanded.
+        token_ids: of the answer, the end token included where there is one.
+        logprobs: natural logarithm of each answer token's probability given all before it, at temperature 1.
+    """
+
+    prompt_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +69,7 @@ class Completion:
     completion_tokens: int
     model: str = ""
     refused: str | None = None
+    details: TokenDetails | None = None
 
 
 class BackendSettings(BaseModel):
@@ -80,6 +98,8 @@ class Backend(ABC):
     Settings: ClassVar[type[BackendSettings]] = BackendSettings
     remote: ClassVar[bool] = False
     """Whether it asks a model that runs elsewhere, by its name, and not weights that lie here."""
+    gives_details: ClassVar[bool] = False
+    """Whether it knows the tokens that it asks and answers with (`Request.details`); `provenance` then has the `dtype` computed in."""
 
     def __init__(
         self, base: str | Path, adapters: Mapping[str, Path] | None = None, settings: BackendSettings | None = None

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from harness.errors import HarnessError
 from harness.models import load_model, load_processor, prompt_text
-from harness.serving.base import Backend, BackendSettings, Completion, Request
+from harness.serving.base import Backend, BackendSettings, Completion, Request, TokenDetails
 
 
 class TransformersSettings(BackendSettings):
@@ -25,6 +25,7 @@ class TransformersBackend(Backend):
 
     name = "transformers"
     Settings = TransformersSettings
+    gives_details = True
     settings: TransformersSettings
 
     def __init__(
@@ -48,11 +49,13 @@ class TransformersBackend(Backend):
         if self.adapters:
             from peft import PeftModel
 
-            names = iter(self.adapters.items())
-            name, folder = next(names)
-            self.model = PeftModel.from_pretrained(self.model, str(folder), adapter_name=name)
-            for name, folder in names:
-                self.model.load_adapter(str(folder), adapter_name=name)
+            # PEFT's names are those of torch modules, which have no dots.
+            self._names = {name: f"adapter{number}" for number, name in enumerate(self.adapters)}
+            folders = iter(self.adapters.items())
+            name, folder = next(folders)
+            self.model = PeftModel.from_pretrained(self.model, str(folder), adapter_name=self._names[name])
+            for name, folder in folders:
+                self.model.load_adapter(str(folder), adapter_name=self._names[name])
             self.model.eval()
             self._check_adapters()
 
@@ -99,21 +102,40 @@ class TransformersBackend(Backend):
             options |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
             torch.manual_seed(sampling.seed)
         with torch.no_grad(), self._selected(target):
-            output = self.model.generate(**inputs, **options)
+            made = self.model.generate(
+                **inputs,
+                **options,
+                return_dict_in_generate=True,
+                output_logits=any(request.details for request in block),
+            )
+        output = made.sequences
         length = inputs["input_ids"].shape[1]
         tokenizer = self.processor.tokenizer
         ends = self.model.generation_config.eos_token_id
         ends = set(ends if isinstance(ends, list) else [ends if ends is not None else tokenizer.eos_token_id])
-        for request, row, mask in zip(block, output[:, length:].tolist(), inputs["attention_mask"], strict=True):
+        for place, (request, row, mask) in enumerate(
+            zip(block, output[:, length:].tolist(), inputs["attention_mask"], strict=True)
+        ):
             stop = next((position for position, token in enumerate(row) if token in ends), None)
             tokens = row[:stop] if stop is not None else row
+            said = row[: len(tokens) + (stop is not None)]
             yield Completion(
                 request.id,
                 target,
                 tokenizer.decode(tokens, skip_special_tokens=True).strip(),
                 "length" if stop is None else "stop",
                 int(mask.sum()),
-                len(tokens) + (stop is not None),
+                len(said),
+                details=TokenDetails(
+                    tuple(inputs["input_ids"][place][mask.bool()].tolist()),
+                    tuple(said),
+                    tuple(
+                        float(step[place].float().log_softmax(-1)[token])
+                        for step, token in zip(made.logits, said, strict=False)  # other rows of the batch go on
+                    ),
+                )
+                if request.details
+                else None,
             )
 
     def _selected(self, target: str) -> Any:
@@ -126,7 +148,7 @@ class TransformersBackend(Backend):
             return self.model.disable_adapter()
         if target not in self.adapters:
             raise HarnessError(f"no checkpoint is served under the name '{target}'")
-        self.model.set_adapter(target)
+        self.model.set_adapter(self._names[target])
         return contextlib.nullcontext()
 
     def close(self) -> None:
@@ -142,6 +164,7 @@ class TransformersBackend(Backend):
             "note": "fallback: vLLM was not used",
             "distribution": f"transformers {transformers.__version__}",
             "device": str(self.model.device) if self.model is not None else None,
+            "dtype": str(self.model.dtype).removeprefix("torch.") if self.model is not None else None,
             "settings": self.settings.model_dump(),
         }
 

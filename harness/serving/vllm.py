@@ -58,6 +58,7 @@ class VllmBackend(Backend):
 
     name = "vllm"
     Settings = VllmSettings
+    gives_details = True
     settings: VllmSettings
 
     def __init__(

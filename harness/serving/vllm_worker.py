@@ -44,6 +44,17 @@ def _refusal(row: dict[str, Any], error: Exception) -> dict[str, Any]:
     return {"id": row["id"], "target": row["target"], **empty, "refused": str(error).splitlines()[0][:300]}
 
 
+def _details(output: Any) -> dict[str, list[Any]]:
+    """The tokens of a request and its answer, and the answer's log-probabilities."""
+    answer = output.outputs[0]
+    steps = zip(answer.token_ids, answer.logprobs, strict=True)
+    return {
+        "prompt_ids": list(output.prompt_token_ids),
+        "token_ids": list(answer.token_ids),
+        "logprobs": [float(step[token].logprob) for token, step in steps],
+    }
+
+
 def _lines(stream: IO[str]) -> queue.Queue[dict[str, Any] | None]:
     """Read standard input in a thread, so that the engine can step while requests arrive."""
     arrived: queue.Queue[dict[str, Any] | None] = queue.Queue()
@@ -102,7 +113,8 @@ class Engine:
             rank = next(size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= order["max_lora_rank"])
             options |= {"enable_lora": True, "max_lora_rank": rank, "max_loras": len(self.adapters)}
         self.engine = LLMEngine.from_engine_args(EngineArgs(**options))
-        self.info = {"device": "gpu" if gpu else "cpu", "dtype": dtype, "adapters": sorted(self.adapters)}
+        computed_in = str(self.engine.model_config.dtype).removeprefix("torch.")
+        self.info = {"device": "gpu" if gpu else "cpu", "dtype": computed_in, "adapters": sorted(self.adapters)}
 
     def add(self, row: dict[str, Any], picture: Any, logprobs: int | None = None) -> None:
         """Queue one request; its id names the target too, since ids repeat between targets."""
@@ -176,7 +188,7 @@ class Engine:
                         pictures.pop(next(iter(pictures)))
                 elif "flush" not in row:
                     try:
-                        self.add(row, pictures[row["image"]])
+                        self.add(row, pictures[row["image"]], logprobs=1 if row["details"] else None)
                         busy = True
                     except ValueError as error:  # vLLM's word for a request that does not fit, e.g. into the context
                         _say(answers, _refusal(row, error))
@@ -193,6 +205,7 @@ class Engine:
                         "finish_reason": reason,
                         "prompt_tokens": len(output.prompt_token_ids),
                         "completion_tokens": len(answer.token_ids),
+                        **({"details": _details(output)} if answer.logprobs else {}),
                     },
                 )
 

@@ -9,7 +9,7 @@ import base64
 from pathlib import Path
 from typing import Any
 
-from harness.serving.base import Completion, Request
+from harness.serving.base import Completion, Request, TokenDetails
 from harness.types import ImageRef
 
 WINDOW_IMAGES = 512
@@ -24,6 +24,7 @@ def request_to_json(request: Request, image_key: str) -> dict[str, Any]:
         "prompt": request.prompt,
         "image": image_key,
         "sampling": request.sampling.model_dump(),
+        "details": request.details,
     }
 
 
@@ -43,6 +44,7 @@ def image_from_json(value: dict[str, str]) -> ImageRef:
 
 def completion_from_json(value: dict[str, Any]) -> Completion:
     """An answer."""
+    details = value.get("details")
     return Completion(
         id=value["id"],
         target=value["target"],
@@ -51,4 +53,5 @@ def completion_from_json(value: dict[str, Any]) -> Completion:
         prompt_tokens=value["prompt_tokens"],
         completion_tokens=value["completion_tokens"],
         refused=value.get("refused"),
+        details=TokenDetails(**{name: tuple(found) for name, found in details.items()}) if details else None,
     )

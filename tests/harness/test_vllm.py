@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,11 +14,16 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.errors import HarnessError
-from harness.serving.base import Request, Sampling
+from harness.runs.ask import Asked
+from harness.runs.parity import TOLERANCE, compare
+from harness.runs.probes import draw_probes
+from harness.runs.verify import TrainedSide, served_side
+from harness.serving.base import Request, Sampling, TokenDetails
 from harness.types import ImageRef
 from tests.tiny import tiny_llava, tiny_photograph
 
@@ -95,6 +101,7 @@ def test_one_engine_serves_base_and_adapters_as_transformers_does(folder: Path, 
     with VllmBackend(folder / "base", adapters) as backend:
         found = {one.id: one for one in backend.generate(requests(folder, ["base", "one", "two"]))}
         provenance = backend.provenance()
+        probed = served_side(backend, checkpoints(folder), draw_probes(9))
     assert {name: one.text for name, one in found.items()} == expected
     by_target = {
         target: [text for name, text in expected.items() if name.startswith(f"{target}/")]
@@ -103,6 +110,63 @@ def test_one_engine_serves_base_and_adapters_as_transformers_does(folder: Path, 
     assert by_target["one"] != by_target["base"] != by_target["two"] != by_target["one"]
     assert provenance["distribution"].startswith("vllm")
     assert all(one.finish_reason in ("stop", "length") and one.prompt_tokens > 36 for one in found.values())
+    assert provenance["dtype"] == "float32"
+    assert_verified(folder, probed)
+
+
+def checkpoints(folder: Path) -> list[Asked]:
+    """Base and adapters, as `harness verify` takes them."""
+    adapters = {name: folder / "results" / name / "checkpoint" for name in ("one", "two")}
+    return [
+        Asked("base", str(folder / "base"), None),
+        *(Asked(n, str(folder / "base"), a) for n, a in adapters.items()),
+    ]
+
+
+def assert_verified(folder: Path, probed: dict[str, dict[str, TokenDetails]]) -> None:
+    """What vLLM said to the probes is what transformers says, and is told from what other weights, prompts and images would give."""
+    drawn = draw_probes(9)
+
+    def against(one: Asked, answers: dict[str, TokenDetails]) -> tuple[dict[str, Any], list[str]]:
+        trained = TrainedSide([one], "float32")
+        expected = [trained.values(one, probe, answers[probe.id]) for probe in drawn]
+        served = [answers[probe.id] for probe in drawn]
+        return compare(drawn, expected, served, TOLERANCE["float32"]), trained.differences(one)
+
+    base, one, two = checkpoints(folder)
+    for checkpoint in (base, one, two):
+        record, differences = against(checkpoint, probed[checkpoint.name])
+        assert record["findings"] == record["notes"] == differences == [] and record["largest"] < 1e-4
+        assert all(row["same_ids"] and row["same_tokens"] == row["tokens"] > 0 for row in record["probes"])
+    assert record["adapter_changes"] > 0.1
+
+    found = " ".join(against(one, probed["two"])[0]["findings"])  # other weights than those that are served
+    assert "nats; look at the weights that are served" in found
+    assert "the adapter is not applied" in against(one, probed["base"])[0]["findings"][-1]
+
+    changed = broken(folder, one, "image", "processor_config.json", '"height": 72', '"height": 96')
+    record, differences = against(changed, probed["one"])
+    assert (
+        len(record["findings"]) == 9
+        and "48 image tokens in training and 36 where it is served" in record["findings"][0]
+    )
+    assert "crop_size" in differences[0]
+
+    changed = broken(folder, one, "template", "chat_template.jinja", "USER:", "Human:")
+    record, differences = against(changed, probed["one"])
+    assert len(record["findings"]) == 9 and "look at the chat template and the tokenizer" in record["findings"][0]
+    assert "the chat template differ between" in differences[0]
+
+
+def broken(folder: Path, one: Asked, name: str, file: str, old: str, new: str) -> Asked:
+    """A copy of an adapter whose processor is another one."""
+    assert one.adapter is not None
+    copy = folder / f"broken-{name}"
+    shutil.copytree(one.adapter, copy)
+    text = (copy / file).read_text()
+    assert old in text
+    (copy / file).write_text(text.replace(old, new))
+    return Asked(name, one.base, copy)
 
 
 @needs_vllm
