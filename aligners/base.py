@@ -170,6 +170,12 @@ class Aligner(ABC):
     def loss(self, policy: Logps, reference: Logps) -> Loss:
         """The loss per example, from log-probabilities of the policy (with gradient) and the reference (without)."""
 
+    def plan(self, job: AlignJob) -> dict[str, Any]:
+        """What `align` would do and take: steps, tokens, memory, disk, time. JSON-able; trains and writes nothing."""
+        from aligners.plan import plan
+
+        return plan(self, job)
+
     def align(self, job: AlignJob) -> AlignResult:
         """Train: read the data, prepare it, run the stages, export the checkpoint."""
         from aligners.trainer import align

@@ -42,6 +42,11 @@ def accumulation(settings: TrainSettings, processes: int = 1) -> tuple[int, int]
     return micro, share // micro
 
 
+def steps_of(examples: int, settings: TrainSettings) -> int:
+    """Optimizer steps of a stage with so many examples."""
+    return max(1, math.ceil(math.ceil(examples / settings.batch_size) * settings.epochs))
+
+
 class MicroBatches:
     """The micro-batches of one process over all of a stage's steps, in order: `(examples, weights)` at every index.
 
@@ -100,7 +105,7 @@ def run_stage(
     """
     settings = run.train_settings
     micro, passes = accumulation(settings, run.process.num_processes)
-    steps = max(1, math.ceil(math.ceil(len(examples) / settings.batch_size) * settings.epochs))
+    steps = steps_of(len(examples), settings)
     batches = MicroBatches(run, examples, steps, micro, passes, (run.process.process_index, run.process.num_processes))
     started = time.perf_counter()
     with progress(f"{run.aligner.name}: {name}", steps) as advance, _stop_on_interrupt() as asked_to_stop:

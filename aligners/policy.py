@@ -124,6 +124,15 @@ class Policy:
         self._kept = wanted
         return f"{len(wanted)} images"
 
+    @property
+    def feature_bytes(self) -> int:
+        """Bytes of one image's kept features; 0 where none are kept."""
+        return next(iter(self._features.values())).nbytes if self._features else 0
+
+    def forget_features(self) -> None:
+        """Encode images in every step from now on."""
+        self._features = {}
+
     def prepare(self, batch: Batch) -> Batch:
         """Add what the processor makes of the images whose features are not kept. Runs on the CPU, perhaps in a loader's process."""
         return replace(

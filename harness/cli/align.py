@@ -48,12 +48,15 @@ def align(
     ] = OnError.fail,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Do an existing run again.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be trained, and what it would take; train nothing.")
+    ] = False,
     results: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
     """Align a model with a preference method; leaves a checkpoint in a run folder."""
     from harness.config import merged, overrides, read_recipe
-    from harness.runs.align import AlignRequest, is_first_process, run_align
+    from harness.runs.align import AlignRequest, is_first_process, plan_align, run_align
 
     named: dict[str, Any] = {}
     if seed is not None:
@@ -62,7 +65,17 @@ def align(
         named["tuning"] = "full" if full else "lora"
     layers = merged(read_recipe(recipe) if recipe else {}, overrides(settings or []), {"train": named})
     _only(layers, ("train", "method"))
-    run = run_align(AlignRequest(method, model, results, data, name, layers, limit, on_error.value, resume, overwrite))
+    request = AlignRequest(method, model, results, data, name, layers, limit, on_error.value, resume, overwrite)
+    if dry_run:
+        found = plan_align(request)
+        if as_json:
+            emit(found)
+        else:
+            from harness.cli.align_plan import print_align_plan
+
+            print_align_plan(found)
+        return
+    run = run_align(request)
     if not is_first_process():
         return
     if as_json:

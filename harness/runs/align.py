@@ -40,11 +40,58 @@ class AlignRequest:
     overwrite: bool = False
 
 
+@dataclass(frozen=True)
+class _Resolved:
+    """An alignment with its names and settings looked up."""
+
+    aligner: Aligner
+    train: TrainSettings
+    model: ModelRef
+    folder: Path
+    config: dict[str, Any]
+
+    def job(self, request: AlignRequest) -> AlignJob:
+        """The aligner's part of it; a world's preference data is made where it is not there."""
+        return AlignJob(
+            self.config["location"],
+            _data(self.config["data"], request.method),
+            self.folder,
+            self.train,
+            cache_folder(),
+            request.limit,
+            request.on_error,
+            request.resume,
+        )
+
+
 def run_align(request: AlignRequest) -> Run:
     """Resolve everything, train, and write the manifest last.
 
     Raises:
         BadInputError: a name, a setting, the data or the run folder is at fault; said before anything is trained.
+    """
+    found = _resolve(request)
+    folder, config = found.folder, found.config
+    if first := is_first_process():
+        prepare_folder(folder, resume=request.resume, overwrite=request.overwrite)
+        _same_as_before(folder, config)
+        write_json(folder / "config.json", config)
+    else:
+        console.quiet = True
+    started = time.perf_counter()
+    job = found.job(request)
+    give_back()  # making a world's model and pairs leaves much behind
+    result = found.aligner.align(job)
+    if first:
+        _finish(folder, config, found.model, result, started)
+    return open_run(folder)
+
+
+def _resolve(request: AlignRequest) -> _Resolved:
+    """Everything that the names and settings mean.
+
+    Raises:
+        BadInputError: one of them is at fault.
     """
     if request.limit is not None and request.limit < 1:
         raise BadInputError(f"--limit must be at least 1, not {request.limit}")
@@ -57,9 +104,7 @@ def run_align(request: AlignRequest) -> Run:
     train = parse(TrainSettings, layers.get("train", {}), "train")
     aligner = kind(parse(kind.Settings, layers.get("method", {}), f"method {request.method}"))
     now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
-    folder = request.results / (
-        request.name or f"{request.method}-{model.label.replace(':', '-').rpartition('/')[2]}-{now}"
-    )
+    name = request.name or f"{request.method}-{model.label.replace(':', '-').rpartition('/')[2]}-{now}"
     location = model.locate()
     if Path(location).is_dir() and inspect(Path(location)).kind == "adapter":
         raise BadInputError(
@@ -77,28 +122,24 @@ def run_align(request: AlignRequest) -> Run:
         "on_error": request.on_error,
         "settings": {"train": train.model_dump(), "method": aligner.settings.model_dump(mode="json")},
     }
-    if first := is_first_process():
-        prepare_folder(folder, resume=request.resume, overwrite=request.overwrite)
-        _same_as_before(folder, config)
-        write_json(folder / "config.json", config)
-    else:
-        console.quiet = True
-    started = time.perf_counter()
-    job = AlignJob(
-        location,
-        _data(data_label, request.method),
-        folder,
-        train,
-        cache_folder(),
-        request.limit,
-        request.on_error,
-        request.resume,
-    )
-    give_back()  # making a world's model and pairs leaves much behind
-    result = aligner.align(job)
-    if first:
-        _finish(folder, config, model, result, started)
-    return open_run(folder)
+    return _Resolved(aligner, train, model, request.results / name, config)
+
+
+def plan_align(request: AlignRequest) -> dict[str, Any]:
+    """What `run_align` would do and take; nothing is trained, and no run folder is made. A world's model and pairs are made, though.
+
+    Raises:
+        BadInputError: as `run_align`, but for the run folder.
+    """
+    found = _resolve(request)
+    job = found.job(request)
+    give_back()
+    return {
+        "method": request.method,
+        "model": found.model.label,
+        "data": found.config["data"],
+        **found.aligner.plan(job),
+    }
 
 
 def is_first_process() -> bool:

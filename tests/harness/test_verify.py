@@ -181,7 +181,7 @@ def test_eval_verifies_once_a_checkpoint_and_stops_before_the_first_item(
     [log] = folder.glob("evals/*/responses.jsonl")
     answered = len(log.read_text().splitlines())
     swap(folder / "checkpoint" / "chat_template.jinja", "USER:", "Human:")
-    command[command.index("4")] = "8"
+    command[command.index("4")] = "60"  # new items, so an engine would start
     assert run(app, command) == 1
     assert "is not served as it was trained" in capsys.readouterr().err
     assert len(log.read_text().splitlines()) == answered

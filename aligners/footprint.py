@@ -1,0 +1,162 @@
+"""The memory that training takes, counted from the architecture before anything is loaded.
+
+Source: Korthikanti et al., Reducing Activation Recomputation in Large Transformer Models, MLSys 2023: what a transformer layer keeps for
+its backward pass. Their count is of a GPT layer in 16 bits with dropout; here it is of a gated layer with rotary positions and without
+dropout (LLaMA, Qwen2), in the type that is computed in, as transformers and PEFT compute it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aligners.layout import group_by_length
+from aligners.policy import CHUNK, LORA_TARGETS
+from harness.config import TrainSettings
+from harness.models import quiet_transformers
+
+_FLOAT32 = 4
+_MOMENTS = 2 * _FLOAT32
+"""AdamW's two moments of a trained weight."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a model's memory depends on.
+
+    Attributes:
+        weights: numbers in the model; trained: those that are trained (the adapters' where adapters are).
+        layers, width, inner, heads, key_width, vocabulary: of the language model; key_width is that of all keys of a token.
+    """
+
+    weights: int
+    trained: int
+    layers: int
+    width: int
+    inner: int
+    heads: int
+    key_width: int
+    vocabulary: int
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes at the peak of a training step.
+
+    Attributes:
+        weights: the model, adapters and copies included.
+        gradients: of what is trained.
+        optimizer: AdamW's moments of it.
+        activations: what the backward pass needs, and what it makes, of one micro-batch.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+
+def architecture(location: str, train: TrainSettings) -> Architecture:
+    """Build the model without memory and count.
+
+    Raises:
+        OSError: there is no such model.
+    """
+    quiet_transformers()
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    config = AutoConfig.from_pretrained(location, trust_remote_code=False)
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config)
+    weights = sum(one.numel() for one in model.parameters())
+    if train.tuning == "full":
+        trained = sum(one.numel() for name, one in model.named_parameters() if "vision_tower" not in name)
+    else:
+        linear = [one for name, one in model.named_modules() if re.fullmatch(LORA_TARGETS, name)]
+        trained = sum(train.lora.rank * (one.in_features + one.out_features) for one in linear)
+    text = config.get_text_config()
+    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return Architecture(
+        weights,
+        trained,
+        text.num_hidden_layers,
+        text.hidden_size,
+        text.intermediate_size,
+        text.num_attention_heads,
+        head * (getattr(text, "num_key_value_heads", None) or text.num_attention_heads),
+        text.vocab_size,
+    )
+
+
+def footprint(
+    model: Architecture,
+    train: TrainSettings,
+    *,
+    bfloat16: bool,
+    eager: bool,
+    copy: bool,
+    rows: Sequence[int],
+    responses: int,
+) -> Footprint:
+    """The peak of a step whose micro-batch has these rows.
+
+    Args:
+        model: counted by `architecture`.
+        train: tuning, checkpointing, savings.
+        bfloat16: computed in bfloat16.
+        eager: attention that writes its weights out (on CPUs), and not a fused kernel.
+        copy: a copy of the first model is kept (full tuning of a method that needs the reference's distribution).
+        rows: tokens of each row of the micro-batch.
+        responses: response tokens of the micro-batch, over all branches.
+    """
+    full = train.tuning == "full"
+    size = 2 if bfloat16 else _FLOAT32
+    weights = model.weights * (_FLOAT32 if full else size)
+    if full:
+        # Autocast keeps the weights in bfloat16, too, for as long as the graph lives.
+        weights += model.weights * (_FLOAT32 * copy + 2 * bfloat16)
+    else:
+        weights += model.trained * (_FLOAT32 + 2 * bfloat16)
+    blocks = [(len(block), max(rows[number] for number in block)) for block in group_by_length(rows)]
+    activations = _activations(model, train, size, eager, blocks, responses)
+    return Footprint(weights, model.trained * _FLOAT32, model.trained * _MOMENTS, activations)
+
+
+def _activations(
+    model: Architecture, train: TrainSettings, size: int, eager: bool, blocks: Sequence[tuple[int, int]], responses: int
+) -> int:
+    """Bytes of a micro-batch's activations; `blocks` are (rows, padded length)."""
+    tokens = sum(rows * length for rows, length in blocks)
+    pairs = sum(rows * length**2 for rows, length in blocks)
+    width, inner, keys = model.width, model.inner, model.key_width
+    # Of every token: the residual stream and its norm, twice; queries, keys and values as attention takes them; its output; and the gate,
+    # its activation, the other half and their product.
+    numbers = 6 * width + 2 * (width if eager else keys) + 4 * inner
+    if train.tuning == "full":
+        numbers += 2 * width  # what a trained norm's weight is multiplied with
+    else:
+        numbers += 7 * train.lora.rank
+        if size == 2:
+            numbers += (
+                6 * width + inner
+            )  # PEFT casts the inputs to the adapters' type, and autocast casts them back, one by one
+    # Eager attention keeps the softmax in float32, and in the type that the values are in; a fused one a number a head and token.
+    attention = (
+        pairs * model.heads * (_FLOAT32 + (size if size != _FLOAT32 else 0)) if eager else tokens * model.heads * 4
+    )
+    layer = tokens * numbers * size + attention
+    inputs = model.layers * tokens * width * size
+    kept = inputs + layer if train.gradient_checkpointing else model.layers * layer
+    backward = tokens * (2 * width + 3 * inner) * size + (2 * pairs * model.heads * _FLOAT32 if eager else 0)
+    masks = pairs * (1 + size)
+    chunk = min(CHUNK, responses) if train.savings.chunked_logits else responses
+    head = 4 * chunk * model.vocabulary * _FLOAT32 + 2 * tokens * width * size
+    # The head's gradients are gone before the last layer's begin.
+    return kept + masks + max(backward, head)

@@ -1,0 +1,67 @@
+"""What `harness align --dry-run` prints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+
+def print_align_plan(found: dict[str, Any]) -> None:
+    """The plan as a table of two columns, what is estimated below it."""
+    tokens, step, memory, disk = found["tokens"], found["step"], found["memory"], found["disk"]
+    title = f"{found['method']} on {found['model']}: this would be trained; nothing was"
+    table = Table(title=escape(title), title_justify="left", show_header=False)
+    table.add_column(style="bold")
+    table.add_column()
+    dropped = f", {found['examples']['dropped']:,} dropped" if found["examples"]["dropped"] else ""
+    table.add_row("examples", f"{found['examples']['count']:,}{dropped} ({escape(str(found['data']))})")
+    cut = f"; {tokens['responses_cut']:,} responses are cut" if tokens["responses_cut"] else ""
+    table.add_row(
+        "tokens",
+        f"{tokens['epoch']:,} an epoch ({tokens['epoch_with_padding']:,} with padding), {tokens['mean_example']:,} an example, "
+        f"longest row {tokens['longest_row']:,}{cut}",
+    )
+    for one in found["stages"]:
+        table.add_row(escape(f"stage {one['name']}"), f"{one['examples']:,} examples, {one['steps']:,} steps")
+    table.add_row("a step", f"{step['batch_size']} examples: {step['passes']} passes of {step['micro_batch_size']}")
+    parts = ("weights", "gradients", "optimizer", "activations", "program")
+    detail = ", ".join(f"{name} {written_bytes(memory[name])}" for name in parts if memory[name])
+    fits = "" if memory["fits"] else " [red](does not fit)[/red]"
+    table.add_row(
+        "peak memory",
+        f"{written_bytes(memory['predicted_peak'])} of {written_bytes(memory['available'])} {memory['where']}{fits}: {detail}",
+    )
+    table.add_row("largest micro-batch", f"{memory['largest_micro_batch'] or 'none'} fits")
+    kinds = ("checkpoint", "while_training", "reference_cache", "rejected_images")
+    room = ", ".join(f"{name.replace('_', ' ')} {written_bytes(disk[name])}" for name in kinds if disk[name])
+    table.add_row("disk", f"{room}; {written_bytes(disk['free'])} free")
+    if clock := found["time"]:
+        kinds = ("training", "reference", "images_once", "difficulty")
+        detail = ", ".join(f"{name.replace('_', ' ')} {written_seconds(clock[name])}" for name in kinds if clock[name])
+        table.add_row("time", f"about {written_seconds(clock['seconds'])} on this machine: {detail}")
+    console = Console()
+    console.print(table)
+    for line in (
+        *([f"measured: {clock['measured']}"] if clock else []),
+        *(f"estimated: {one}" for one in found["estimated"]),
+    ):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def written_bytes(count: float) -> str:
+    """Bytes as people read them."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"
+
+
+def written_seconds(seconds: float) -> str:
+    """Seconds, minutes or hours."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
