@@ -67,9 +67,14 @@ def _card(run: Run, row: Mapping[str, Any]) -> str:
     words = ", ".join(map(str, row.get("keywords") or ())) or (
         "given by the data" if row.get("made") == "given" else "none: the whole image"
     )
-    how = " ".join(str(row[key]) for key in ("corruption", "step", "strength") if row.get(key) is not None)
+    how = [str(row["corruption"])] if row.get("corruption") else []
+    if row.get("step") is not None:
+        how.append(f"t = {row['step']}")
+    elif isinstance(row.get("strength"), float):
+        how.append(f"strength {row['strength']:.2g}")
+    manner = f" ({escape(', '.join(how))})" if how else ""
     return (
         f"<article class='pair'><div>{pictures}</div><p class='meta'>corrupted: {escape(words)}"
-        f"{f' ({escape(how)})' if how else ''}</p><p>{escape(row['prompt'])}</p><p class='meta'>chosen: {escape(row['chosen'])}</p>"
+        f"{manner}</p><p>{escape(row['prompt'])}</p><p class='meta'>chosen: {escape(row['chosen'])}</p>"
         f"<p class='meta'>{escape(row['id'])}</p></article>"
     )
