@@ -28,7 +28,8 @@ SHAPES = {576: 16, 2880: 4}
 
 
 TEMPLATE = (
-    "{% for message in messages %}{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for message in messages %}{% if message['role'] == 'assistant' %} {% endif %}"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
     "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image> {% else %}{{ part['text'] }}{% endif %}{% endfor %}"
     "{% endif %}{% endfor %}{% if add_generation_prompt %} {% endif %}"
 )
@@ -154,6 +155,9 @@ def ours(method: str, image_tokens: int, count: int, folder: Path) -> dict[str, 
 
 def trl(image_tokens: int, count: int, folder: Path) -> dict[str, float]:
     """Seconds of an epoch of TRL's trainer: its epochs are alike."""
+    from harness.models import torchvision_shim
+
+    torchvision_shim.apply()  # before anything imports transformers
     from datasets import Dataset, Image
     from peft import LoraConfig
     from trl import DPOConfig, DPOTrainer
