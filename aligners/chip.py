@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from pydantic import Field
 
 from aligners import losses
-from aligners.base import (
-    CHOSEN,
-    IMAGE_REJECTED,
-    REJECTED,
-    Aligner,
-    AlignerSettings,
-    BranchLogps,
-    Logps,
-    Loss,
-    PrepareContext,
+from aligners.base import BranchLogps, Logps, Loss
+from aligners.mfpo.image_preferences import (
+    ImagePreferenceAligner,
+    ImagePreferenceAlignerSettings,
+    ImagePreferenceSettings,
 )
-from aligners.mfpo.image_preferences import ImagePreferenceSettings, generate
-from harness.types import PreferenceExample
 
 
-class CHiPSettings(AlignerSettings):
+class CHiPSettings(ImagePreferenceAlignerSettings):
     """CHiP's settings."""
 
     beta: float = Field(0.5, gt=0)
@@ -31,20 +22,13 @@ class CHiPSettings(AlignerSettings):
     images: ImagePreferenceSettings = ImagePreferenceSettings(corruption="whole-noise")
 
 
-class CHiP(Aligner):
+class CHiP(ImagePreferenceAligner):
     """Pays for a live pass of the reference, whose whole distribution the token level needs."""
 
     name, summary, source = "chip", "cross-modal hierarchical DPO", "Fu et al. (CHiP), ICLR 2025"
-    branches = (CHOSEN, REJECTED, IMAGE_REJECTED)
     needs = frozenset({"corrections", "reference_distribution"})
     Settings = CHiPSettings
     settings: CHiPSettings
-
-    def prepare(self, examples: Sequence[PreferenceExample], context: PrepareContext) -> Sequence[PreferenceExample]:
-        """A rejected image for every example that brings none: diffusion noise everywhere."""
-        made, notes = generate(examples, self.settings.images, context)
-        context.notes["image_preferences"] = notes
-        return made
 
     def loss(self, policy: Logps, reference: Logps) -> Loss:
         """See `losses.chip`."""

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from pydantic import Field
 
 from aligners import losses
-from aligners.base import (
-    CHOSEN,
-    IMAGE_REJECTED,
-    REJECTED,
-    Aligner,
-    AlignerSettings,
-    Logps,
-    Loss,
-    PrepareContext,
+from aligners.base import Logps, Loss
+from aligners.mfpo.image_preferences import (
+    ImagePreferenceAligner,
+    ImagePreferenceAlignerSettings,
+    ImagePreferenceSettings,
 )
-from aligners.mfpo.image_preferences import ImagePreferenceSettings, generate
-from harness.types import PreferenceExample
 
 
-class MDPOSettings(AlignerSettings):
+class MDPOSettings(ImagePreferenceAlignerSettings):
     """mDPO's settings; defaults are the paper's."""
 
     delta: float = Field(0.0, description="reward that the preferred pair should keep")
@@ -30,20 +24,13 @@ class MDPOSettings(AlignerSettings):
     images: ImagePreferenceSettings = ImagePreferenceSettings(corruption="crop")
 
 
-class MDPO(Aligner):
+class MDPO(ImagePreferenceAligner):
     """MFPO's three terms with equal weights, on random crops instead of key regions and in one stage."""
 
     name, summary, source = "mdpo", "DPO + conditional (image) preference + anchor", "Wang et al. (mDPO), EMNLP 2024"
-    branches = (CHOSEN, REJECTED, IMAGE_REJECTED)
     Settings = MDPOSettings
     settings: MDPOSettings
     train_defaults: ClassVar[Mapping[str, Any]] = {"learning_rate": 1e-5, "epochs": 3}
-
-    def prepare(self, examples: Sequence[PreferenceExample], context: PrepareContext) -> Sequence[PreferenceExample]:
-        """A rejected image for every example that brings none: a random crop that keeps up to a fifth."""
-        made, notes = generate(examples, self.settings.images, context)
-        context.notes["image_preferences"] = notes
-        return made
 
     def loss(self, policy: Logps, reference: Logps) -> Loss:
         """See `losses.image_preference`, with weights of 1."""

@@ -116,6 +116,17 @@ def tiny_llava_576(folder: Path) -> Path:
     return folder
 
 
+def tiny_pairs(folder: Path, count: int) -> Path:
+    """So many pairs of the drawn world, with pictures and boxes, rejected responses sampled from `tiny_parts`: a Parquet file."""
+    from harness.pocket.preferences import make_pairs, write_preferences
+    from harness.pocket.training import Base
+
+    folder.mkdir(parents=True, exist_ok=True)
+    model, processor = tiny_parts()
+    write_preferences(make_pairs(Base(model.eval(), processor), 0, count), folder)
+    return folder / "rlaif-v.parquet"
+
+
 def tiny_llava_next(seed: int = 0) -> tuple[Any, Any]:
     """A small LLaVA-1.6: images in tiles by grid pinpoints."""
     from harness.models import torchvision_shim

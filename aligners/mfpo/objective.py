@@ -7,35 +7,23 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from aligners import losses
-from aligners.base import (
-    CHOSEN,
-    IMAGE_REJECTED,
-    REJECTED,
-    Aligner,
-    AlignerSettings,
-    Logps,
-    Loss,
-    PrepareContext,
-    Stage,
-    StageContext,
-)
-from aligners.mfpo.image_preferences import ImagePreferenceSettings, generate
+from aligners.base import Logps, Loss, Stage, StageContext
+from aligners.mfpo.image_preferences import ImagePreferenceAligner, ImagePreferenceAlignerSettings
 from aligners.mfpo.stages import StageSettings, split_by_difficulty
 from harness.types import PreferenceExample
 
 
-class MFPOSettings(AlignerSettings):
+class MFPOSettings(ImagePreferenceAlignerSettings):
     """MFPO's settings: weights of the terms, the image preferences, the stages."""
 
     lambda_image: float = Field(1.0, ge=0, description="weight of the image term")
     lambda_margin: float = Field(1.0, ge=0, description="weight of the margin term")
     delta: float = Field(0.0, description="reward that the preferred pair should keep")
     label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="of the text term, as in DPO")
-    images: ImagePreferenceSettings = ImagePreferenceSettings()
     stages: StageSettings = StageSettings()
 
 
-class MFPO(Aligner):
+class MFPO(ImagePreferenceAligner):
     """Text and image preferences count alike; easy examples come first."""
 
     name, summary, source = (
@@ -43,15 +31,8 @@ class MFPO(Aligner):
         "modality-fair preference optimisation",
         "Jiang et al., IJCAI 2025 (arXiv 2410.15334)",
     )
-    branches = (CHOSEN, REJECTED, IMAGE_REJECTED)
     Settings = MFPOSettings
     settings: MFPOSettings
-
-    def prepare(self, examples: Sequence[PreferenceExample], context: PrepareContext) -> Sequence[PreferenceExample]:
-        """Part 1: a rejected image for every example that brings none."""
-        made, notes = generate(examples, self.settings.images, context)
-        context.notes["image_preferences"] = notes
-        return made
 
     def stages(self, examples: Sequence[PreferenceExample], context: StageContext) -> list[Stage]:
         """Part 3: easy to hard, by the starting model's predictive entropy."""

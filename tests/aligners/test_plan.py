@@ -20,7 +20,7 @@ from aligners.trainer import _Run
 from harness.cli import app
 from harness.cli.errors import run
 from harness.config import TrainSettings
-from tests.tiny import tiny_llava, tiny_parts
+from tests.tiny import tiny_llava, tiny_pairs
 
 SETTINGS = {"batch_size": 8, "micro_batch_size": 4, "max_length": 256, "lora": {"rank": 4, "alpha": 8}}
 
@@ -33,13 +33,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty-five pairs with pictures and boxes: the last batch of an epoch is a short one."""
-    from harness.pocket.preferences import make_pairs, write_preferences
-    from harness.pocket.training import Base
-
-    folder = tmp_path_factory.mktemp("pairs")
-    model, processor = tiny_parts()
-    write_preferences(make_pairs(Base(model.eval(), processor), 0, 45), folder)
-    return folder / "rlaif-v.parquet"
+    return tiny_pairs(tmp_path_factory.mktemp("pairs"), 45)
 
 
 def job(base: Path, pairs: Path, output: Path, **settings: Any) -> AlignJob:

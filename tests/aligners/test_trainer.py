@@ -23,7 +23,7 @@ from aligners.mfpo import MFPO
 from aligners.symmpo import SymMPO
 from harness.config import TrainSettings
 from harness.errors import BadInputError, HarnessError
-from tests.tiny import tiny_llava, tiny_parts
+from tests.tiny import tiny_llava, tiny_pairs
 
 SETTINGS = {
     "learning_rate": 2e-3,
@@ -42,13 +42,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty-five pairs with pictures and boxes: the last batch of an epoch is a short one."""
-    from harness.pocket.preferences import make_pairs, write_preferences
-    from harness.pocket.training import Base
-
-    folder = tmp_path_factory.mktemp("pairs")
-    model, processor = tiny_parts()
-    write_preferences(make_pairs(Base(model.eval(), processor), 0, 45), folder)
-    return folder / "rlaif-v.parquet"
+    return tiny_pairs(tmp_path_factory.mktemp("pairs"), 45)
 
 
 def trained(aligner: Any, base: Path, data: Path, output: Path, **settings: Any) -> dict[str, torch.Tensor]:

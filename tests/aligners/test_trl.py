@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from accelerate import PartialState
 
-from aligners.base import AlignJob
+from aligners.base import AlignJob, Stage
 from aligners.dpo import DPO, DPOSettings
-from aligners.loop import run_stage
+from aligners.loop import MicroBatches
 from aligners.trainer import _Run
 from harness.config import TrainSettings
 from harness.models import prompt_text
@@ -44,34 +46,18 @@ def pairs() -> list[PreferenceExample]:
     return made
 
 
-def ours(
-    base: Path, examples: list[PreferenceExample], output: Path, monkeypatch: pytest.MonkeyPatch
-) -> dict[str, Any]:
-    from accelerate import PartialState
-
+def ours(base: Path, examples: list[PreferenceExample], output: Path) -> tuple[dict[str, list[float]], list[int]]:
+    """Loss and rewards of every step, and the order in which the examples were taken."""
     train = TrainSettings(
         learning_rate=RATE, batch_size=BATCH, micro_batch_size=MICRO, tuning="full", max_length=512, precision="float32"
     )
-    monkeypatch.setattr(np.random, "default_rng", lambda seed: _InOrder())  # TRL is given the same order
-    run = _Run(
-        DPO(DPOSettings(beta=BETA)), AlignJob(str(base), "", output, train, output / "cache"), examples, PartialState()
-    )
-    from aligners.base import Stage
-
-    stage = Stage("all", examples)
-    encoded = [run.encoded[one.id] for one in examples]
-    run_stage(run, "all", encoded, run._reference(stage, "start"), output / "stages", output / "log.jsonl")
-    import json
-
-    rows = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
-    return {name: [row[name] for row in rows] for name in ("loss", "reward_chosen", "reward_rejected")}
-
-
-class _InOrder:
-    """A generator whose permutations change nothing."""
-
-    def permutation(self, count: int) -> np.ndarray:
-        return np.arange(count)
+    job = AlignJob(str(base), "", output, train, output / "cache")
+    run = _Run(DPO(DPOSettings(beta=BETA)), job, examples, PartialState())
+    run.train([Stage("all", examples)])
+    rows = [json.loads(line) for line in (output / "train_log.jsonl").read_text().splitlines()]
+    batches = MicroBatches(run, [run.encoded[one.id] for one in examples], STEPS, MICRO, BATCH // MICRO, (0, 1))
+    order = [int(one.id) for index in range(len(batches)) for one in batches.chosen(index)[0]]
+    return {name: [row[name] for row in rows] for name in ("loss", "reward_chosen", "reward_rejected")}, order
 
 
 def trls(base: Path, examples: list[PreferenceExample], output: Path) -> dict[str, list[float]]:
@@ -139,11 +125,13 @@ def trls(base: Path, examples: list[PreferenceExample], output: Path) -> dict[st
 
 
 @pytest.mark.slow
-def test_losses_and_rewards_are_trls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_losses_and_rewards_are_trls(tmp_path: Path) -> None:
     base = tiny_llava(tmp_path / "base")
     examples = pairs()
-    expected = trls(base, examples, tmp_path / "trl")
-    found = ours(base, examples, tmp_path / "ours", monkeypatch)
+    (tmp_path / "ours").mkdir()
+    found, order = ours(base, examples, tmp_path / "ours")
+    assert sorted(order) == list(range(STEPS * BATCH))
+    expected = trls(base, [examples[number] for number in order], tmp_path / "trl")
     assert len(found["loss"]) == len(expected["loss"]) == STEPS
     assert abs(found["loss"][-1] - found["loss"][0]) > 0.05, "nothing was learned, so nothing was compared"
     for name, values in expected.items():

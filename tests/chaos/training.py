@@ -10,19 +10,15 @@ import sys
 import time
 from pathlib import Path
 
-from tests.tiny import tiny_llava, tiny_parts
+from tests.tiny import tiny_llava, tiny_pairs
 
 _SETTINGS = ("learning_rate=2e-3", "epochs=12", "batch_size=8", "micro_batch_size=4", "save_steps=3", "max_length=256")
 
 
 def make(folder: Path, pairs: int = 60) -> None:
     """An untrained model, and pairs of its own samples."""
-    from harness.pocket.preferences import make_pairs, write_preferences
-    from harness.pocket.training import Base
-
     tiny_llava(folder / "model")
-    model, processor = tiny_parts()
-    write_preferences(make_pairs(Base(model.eval(), processor), 0, pairs), folder / "pairs")
+    tiny_pairs(folder / "pairs", pairs)
 
 
 def same_weights(folder: Path, kills: int, seed: int = 0) -> tuple[bool, int]:

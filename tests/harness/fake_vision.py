@@ -5,10 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import random
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -158,16 +155,3 @@ def small_pope(folder: Path, images: int = 10, forbidden: int | None = None) -> 
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (folder / "data" / "pope" / "coco_pope_random.json").write_text(lines)
     return folder
-
-
-def harness(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """A `harness` command in a folder, which must end with this code."""
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "200"},
-    )
-    assert done.returncode == code, done.stderr
-    return done

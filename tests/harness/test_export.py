@@ -16,22 +16,17 @@ from harness.models import inspect, load_model, load_processor, prompt_text
 from harness.runs.align import AlignRequest, run_align
 from harness.runs.export import export_run
 from harness.runs.folders import Run, open_run
-from tests.tiny import tiny_llava, tiny_parts, tiny_photograph
+from tests.tiny import tiny_llava, tiny_pairs, tiny_photograph
 
 
 @pytest.fixture(scope="module")
 def aligned(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    from harness.pocket.preferences import make_pairs, write_preferences
-    from harness.pocket.training import Base
-
     folder = tmp_path_factory.mktemp("aligned")
     base = tiny_llava(folder / "base")
-    model, processor = tiny_parts()
-    write_preferences(make_pairs(Base(model.eval(), processor), 0, 16), folder)
     settings = {
         "train": {"learning_rate": 0.02, "epochs": 4, "batch_size": 8, "micro_batch_size": 8, "max_length": 256}
     }
-    data = str(folder / "rlaif-v.parquet")
+    data = str(tiny_pairs(folder, 16))
     return run_align(AlignRequest("dpo", str(base), folder / "results", data=data, name="one", settings=settings))
 
 

@@ -15,7 +15,8 @@ from harness.errors import BadInputError, HarnessError
 from harness.serving.base import Completion, Request, Sampling
 from harness.serving.openai import OpenAIBackend, OpenAISettings, data_url
 from harness.types import ImageRef
-from tests.harness.fake_vision import SECRET, TROUBLES, VisionServer, expected, harness, seeing, small_pope
+from tests.commands import harness
+from tests.harness.fake_vision import SECRET, TROUBLES, VisionServer, expected, seeing, small_pope
 from tests.tiny import tiny_photograph
 
 

@@ -19,7 +19,8 @@ from harness.runs.stored import run_merge
 from harness.runs.targets import target_of_endpoint
 from harness.serving.openai import OpenAIBackend
 from harness.types import ImageRef, Item
-from tests.harness.fake_vision import SECRET, VisionServer, harness, seeing, small_pope
+from tests.commands import harness
+from tests.harness.fake_vision import SECRET, VisionServer, seeing, small_pope
 
 
 @pytest.fixture(autouse=True)

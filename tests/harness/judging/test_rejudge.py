@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import pytest
 
 from harness.endpoint import KEY_VARIABLE
 from harness.pocket.formats import write_benchmarks
+from tests import commands
 from tests.harness.judging.fake_endpoint import SECRET, FakeServer, serving
 from tests.tiny import tiny_llava
 
@@ -37,15 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def harness(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        env={**os.environ, KEY_VARIABLE: SECRET},
-    )
-    assert done.returncode == code, done.stderr
-    return done
+    return commands.harness(folder, *arguments, code=code, **{KEY_VARIABLE: SECRET})
 
 
 def judge(server: FakeServer, *more: str) -> list[str]:
