@@ -10,6 +10,7 @@ from typing import Any
 from aligners.base import Branch
 from harness.errors import BadInputError
 from harness.models import AnswerEncoder, prompt_inputs
+from harness.progress import progress
 from harness.types import ImageRef, PreferenceExample, Span
 
 
@@ -88,6 +89,27 @@ class Encoder:
             marks = [any(start < end and a < end and b > start for a, b in spans) for start, end in offsets[name]]
             found[name] = (marks + [False] * len(ids))[: len(ids)]
         return found
+
+
+def encode_all(
+    processor: Any,
+    examples: Sequence[PreferenceExample],
+    branches: Sequence[Branch],
+    max_length: int,
+    corrections: bool,
+) -> dict[str, EncodedExample]:
+    """All examples, by id.
+
+    Raises:
+        BadInputError: as `Encoder.encode`.
+    """
+    encoder = Encoder(processor, branches, max_length, corrections)
+    encoded: dict[str, EncodedExample] = {}
+    with progress("encoding examples", len(examples)) as advance:
+        for example in examples:
+            encoded[example.id] = encoder.encode(example)
+            advance()
+    return encoded
 
 
 def changed_tokens(one: Sequence[int], other: Sequence[int]) -> tuple[list[bool], list[bool]]:

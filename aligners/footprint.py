@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aligners.layout import group_by_length
-from aligners.policy import CHUNK, LORA_TARGETS
+from aligners.policy import CHUNK, LORA_TARGETS, trained_in_full
 from harness.config import TrainSettings
 from harness.models import quiet_transformers
 
@@ -77,7 +77,7 @@ def architecture(location: str, train: TrainSettings) -> Architecture:
         model = AutoModelForImageTextToText.from_config(config)
     weights = sum(one.numel() for one in model.parameters())
     if train.tuning == "full":
-        trained = sum(one.numel() for name, one in model.named_parameters() if "vision_tower" not in name)
+        trained = sum(one.numel() for name, one in model.named_parameters() if trained_in_full(name))
     else:
         linear = [one for name, one in model.named_modules() if re.fullmatch(LORA_TARGETS, name)]
         trained = sum(train.lora.rank * (one.in_features + one.out_features) for one in linear)

@@ -47,6 +47,11 @@ def steps_of(examples: int, settings: TrainSettings) -> int:
     return max(1, math.ceil(math.ceil(examples / settings.batch_size) * settings.epochs))
 
 
+def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """The order in which an epoch takes its examples: a permutation of their places, [count]."""
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
 class MicroBatches:
     """The micro-batches of one process over all of a stage's steps, in order: `(examples, weights)` at every index.
 
@@ -72,8 +77,7 @@ class MicroBatches:
         step, number = divmod(index, self.passes)
         epoch, step = divmod(step, math.ceil(len(self.examples) / batch))
         if epoch not in self._epochs:
-            seed = self.run.train_settings.seed
-            self._epochs = {epoch: np.random.default_rng([seed, epoch]).permutation(len(self.examples))}
+            self._epochs = {epoch: epoch_order(self.run.train_settings.seed, epoch, len(self.examples))}
         start = step * batch + (number * processes + process) * self.micro
         places = self._epochs[epoch][start : min(start + self.micro, (step + 1) * batch)]
         if len(places):

@@ -18,15 +18,14 @@ import numpy as np
 
 from aligners.base import Aligner, AlignJob, PrepareContext, Stage, StageContext
 from aligners.data import read_preferences
-from aligners.encoding import EncodedExample, Encoder
+from aligners.encoding import EncodedExample, encode_all
 from aligners.footprint import Architecture, Footprint, architecture, footprint
 from aligners.layout import by_branch, group_by_length, row_lengths
-from aligners.loop import accumulation, steps_of
+from aligners.loop import accumulation, epoch_order, steps_of
 from aligners.policy import FEATURE_BUDGET, token_logp
 from harness.config import TrainSettings
 from harness.errors import BadInputError
 from harness.models import load_processor
-from harness.progress import progress
 from harness.types import ImageRef, PreferenceExample
 
 _SAMPLED_IMAGES = 8
@@ -46,7 +45,9 @@ def plan(aligner: Aligner, job: AlignJob) -> dict[str, Any]:
     examples, made = _with_images(aligner, job, data.examples, estimated)
     if not examples:
         raise BadInputError("no preference example is left to train on", where=job.data)
-    encoded = _encode(aligner, job, examples)
+    encoded = encode_all(
+        load_processor(job.model), examples, aligner.branches, job.train.max_length, "corrections" in aligner.needs
+    )
     asked = _Order()
     stages = aligner.stages(examples, asked)
     tokens = _Tokens(aligner, job.train, encoded, stages)
@@ -110,16 +111,6 @@ def _with_images(
     return aligner.prepare(examples, PrepareContext(job.cache, job.train.seed)), made
 
 
-def _encode(aligner: Aligner, job: AlignJob, examples: Sequence[PreferenceExample]) -> dict[str, EncodedExample]:
-    encoder = Encoder(load_processor(job.model), aligner.branches, job.train.max_length, "corrections" in aligner.needs)
-    encoded = {}
-    with progress("encoding examples", len(examples)) as advance:
-        for example in examples:
-            encoded[example.id] = encoder.encode(example)
-            advance()
-    return encoded
-
-
 @dataclass
 class _Tokens:
     """Lengths of everything that goes through the model."""
@@ -139,7 +130,7 @@ class _Tokens:
         micro, _ = accumulation(self.train)
         self.passes = []
         for stage in self.stages:
-            order = np.random.default_rng([self.train.seed, 0]).permutation(len(stage.examples))
+            order = epoch_order(self.train.seed, 0, len(stage.examples))
             for start in range(0, len(order), micro):
                 names = [stage.examples[place].id for place in order[start : start + micro]]
                 self.passes.append((names, padded([length for name in names for length in self.rows[name]])))
@@ -181,7 +172,7 @@ def _memory(aligner: Aligner, job: AlignJob, tokens: _Tokens) -> tuple[dict[str,
     own = psutil.Process().memory_info().rss
     available = torch.cuda.mem_get_info()[1] if gpu else psutil.virtual_memory().available + own
     program = 0 if gpu else own
-    bfloat16 = job.train.precision == "bfloat16" or (job.train.precision == "auto" and gpu)
+    bfloat16 = job.train.in_bfloat16(gpu)
     copy = "reference_distribution" in aligner.needs
     longest = sorted(tokens.rows, key=lambda name: -sum(tokens.rows[name]))
 

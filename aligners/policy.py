@@ -80,7 +80,7 @@ class Policy:
         model.requires_grad_(False)
         if tuning == "full":
             for name, value in model.named_parameters():
-                value.requires_grad_("vision_tower" not in name)
+                value.requires_grad_(trained_in_full(name))
             return model
         from peft import LoraConfig, get_peft_model
 
@@ -267,6 +267,11 @@ class Policy:
         skip = 1 if config.vision_feature_select_strategy == "default" else 0
         chosen = [states[layer][:, skip:] for layer in ([layers] if isinstance(layers, int) else layers)]
         return torch.cat(chosen, -1)
+
+
+def trained_in_full(name: str) -> bool:
+    """Whether full tuning trains the weight of this name: all but the vision tower's."""
+    return "vision_tower" not in name
 
 
 def token_logp(logits: Tensor, tokens: Tensor) -> Tensor:

@@ -157,17 +157,17 @@ def fill(
         done: told how many examples are dealt with.
 
     Returns:
-        How many examples were computed here.
+        How many examples were not there, whichever process computed them.
     """
-    computed = missing = 0
+    missing = missing_blocks = 0
     for block in blocks:
         if not all(key in store for example in block for key in keys[example.id].values()):
-            if missing % share[1] == share[0]:
+            if missing_blocks % share[1] == share[0]:
                 for example, values in zip(block, compute(block), strict=True):
                     for pair, value in values.items():
                         store.put(keys[example.id][pair], value)
-                computed += len(block)
-            missing += 1
+            missing += len(block)
+            missing_blocks += 1
         done(len(block))
     store.flush()
-    return computed
+    return missing

@@ -13,7 +13,7 @@ import numpy as np
 
 from aligners.base import CHOSEN, Aligner, AlignJob, AlignResult, Branch, PrepareContext, Stage, StageContext
 from aligners.data import read_preferences
-from aligners.encoding import EncodedExample, Encoder
+from aligners.encoding import EncodedExample, encode_all
 from aligners.layout import Batch, by_branch, collate, row_lengths
 from aligners.loop import run_stage
 from aligners.policy import Policy, entropy_of, token_logp
@@ -83,7 +83,7 @@ class _Run(StageContext):
         self.processor = load_processor(job.model)
         Policy.check_family(job.model)
         gpu = torch.cuda.is_available()
-        self.bfloat16 = job.train.precision == "bfloat16" or (job.train.precision == "auto" and gpu)
+        self.bfloat16 = job.train.in_bfloat16(gpu)
         # Full weights stay in float32 and are cast in the step; frozen ones are held in the type they are computed in.
         dtype = "bfloat16" if self.bfloat16 and job.train.tuning == "lora" else "float32"
         model = load_model(job.model, dtype)
@@ -109,14 +109,13 @@ class _Run(StageContext):
         self.content = ContentKeys()
 
     def _encode(self, examples: Sequence[PreferenceExample]) -> dict[str, EncodedExample]:
-        encoder = Encoder(
-            self.processor, self.branches, self.train_settings.max_length, "corrections" in self.aligner.needs
+        encoded = encode_all(
+            self.processor,
+            examples,
+            self.branches,
+            self.train_settings.max_length,
+            "corrections" in self.aligner.needs,
         )
-        encoded: dict[str, EncodedExample] = {}
-        with progress("encoding examples", len(examples)) as advance:
-            for example in examples:
-                encoded[example.id] = encoder.encode(example)
-                advance()
         self.truncated = sum(one.truncated for one in encoded.values())
         if self.truncated:
             console.print(

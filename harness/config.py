@@ -63,6 +63,10 @@ class TrainSettings(StrictModel):
     report_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field((), description="where else the log goes")
     savings: Savings = Savings()
 
+    def in_bfloat16(self, gpu: bool) -> bool:
+        """Whether a step is computed in bfloat16; "auto" does so on GPUs."""
+        return self.precision == "bfloat16" or (self.precision == "auto" and gpu)
+
 
 def parse(model: type[M], values: dict[str, Any], what: str) -> M:
     """Validate settings; an unknown key or a bad value is a `BadInputError` that names it."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from harness.files import read_json
 from harness.judging.base import Judge
 from harness.models import PromptLengths, load_processor
 from harness.runs.evaluate import EvalRequest, prepare
+from harness.runs.folders import open_run
 from harness.runs.jobs import request_hashes
 from harness.runs.responses import ResponseLog
 from harness.runs.suites import Suite, suite_folder
@@ -118,12 +118,6 @@ def _seconds(request: EvalRequest, target: Target, data_name: str, asked: int) -
     for path in [path for run in runs for path in sorted(run.glob(f"evals/*@{data_name}/serving.json"))]:
         record = read_json(path, "serving record")
         took = record.get("took")
-        if took and record["backend"] == request.backend.name and _model_of(path.parents[2]) == target.model:
+        if took and record["backend"] == request.backend.name and open_run(path.parents[2]).base_label == target.model:
             return float(asked * took["seconds"] / took["answers"])
     return None
-
-
-def _model_of(run: Path) -> str | None:
-    """The label of a run's base model."""
-    manifest = run / "manifest.json"
-    return str(read_json(manifest, "manifest")["base"]["label"]) if manifest.exists() else None

@@ -94,6 +94,26 @@ def test_dpo_by_length() -> None:
     slopes_agree(aligner, policy, reference)
 
 
+@pytest.mark.parametrize("kind", [MFPO, MDPO])
+def test_smoothing_flips_the_text_term_only(kind: type[Aligner]) -> None:
+    policy, reference = both(("chosen", "rejected", "image_rejected"))
+    plain, smooth = (
+        kind(kind.Settings.model_validate({"beta": 0.3, "label_smoothing": share})).loss(policy, reference).per_example
+        for share in (0.0, 0.25)
+    )
+    for row in range(5):  # -log sigma(-x) = x - log sigma(x): a quarter of the text term's margin is added
+        r = ratios(policy, reference, row)
+        assert float(smooth[row] - plain[row]) == pytest.approx(0.25 * 0.3 * (r["chosen"] - r["rejected"]), abs=1e-6)
+
+
+def test_smoothing_of_rlhfv_is_the_mixture_of_both_orders() -> None:
+    policy, reference = both(("chosen", "rejected"))
+    swapped = [{"chosen": one["rejected"], "rejected": one["chosen"]} for one in (policy, reference)]
+    plain, flipped = RLHFV().loss(policy, reference).per_example, RLHFV().loss(*swapped).per_example
+    smooth = RLHFV(RLHFVSettings(label_smoothing=0.2)).loss(policy, reference).per_example
+    torch.testing.assert_close(smooth, 0.8 * plain + 0.2 * flipped, **TOLERANCE)
+
+
 def test_rlhfv() -> None:
     gamma, beta = 5.0, 0.5
     policy, reference = both(("chosen", "rejected"))

@@ -195,3 +195,23 @@ def test_a_part_is_made_once_and_its_key_ignores_comments(tmp_path: Path, monkey
     two.write_text("x = (\n    1\n)\n")
     three.write_text("x = 2\n")
     assert _code_hash(one) == _code_hash(two) != _code_hash(three)
+
+
+def test_texts_side_by_side_give_the_loss_and_gradient_of_texts_apart() -> None:
+    import torch
+
+    from harness.pocket import training
+    from tests.tiny import tiny_parts
+
+    model, processor = tiny_parts()
+    base = training.Base(model, processor)
+    scenes, rng = make_scenes(0, "train", 6), generator("side by side", 0)
+    pairs = [training._training_pair(scene, "questions", rng) for scene in scenes for _ in range(3)]
+    features = base.features(training.pictures_of(scenes))
+    weight = model.model.language_model.layers[1].self_attn.q_proj.weight
+    together = training._language_loss(base, pairs, features)
+    apart = training._language_loss(base, pairs, features.repeat_interleave(3, 0))
+    torch.testing.assert_close(together, apart, atol=1e-5, rtol=1e-5)
+    gradients = [torch.autograd.grad(loss, weight)[0] for loss in (together, apart)]
+    torch.testing.assert_close(gradients[0], gradients[1], atol=1e-6, rtol=1e-3)
+    assert gradients[0].abs().max() > 1e-5
