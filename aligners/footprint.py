@@ -100,7 +100,7 @@ def footprint(
     train: TrainSettings,
     *,
     bfloat16: bool,
-    eager: bool,
+    cpu: bool,
     copy: bool,
     rows: Sequence[int],
     responses: int,
@@ -111,7 +111,7 @@ def footprint(
         model: counted by `architecture`.
         train: tuning, checkpointing, savings.
         bfloat16: computed in bfloat16.
-        eager: attention that writes its weights out (on CPUs), and not a fused kernel.
+        cpu: computed on a CPU, where the attention of short rows writes its weights out.
         copy: a copy of the first model is kept (full tuning of a method that needs the reference's distribution).
         rows: tokens of each row of the micro-batch.
         responses: response tokens of the micro-batch, over all branches.
@@ -125,38 +125,43 @@ def footprint(
     else:
         weights += model.trained * (_FLOAT32 + 2 * bfloat16)
     blocks = [(len(block), max(rows[number] for number in block)) for block in group_by_length(rows)]
-    activations = _activations(model, train, size, eager, blocks, responses)
+    activations = _activations(model, train, size, cpu, blocks, responses)
     return Footprint(weights, model.trained * _FLOAT32, model.trained * _MOMENTS, activations)
 
 
 def _activations(
-    model: Architecture, train: TrainSettings, size: int, eager: bool, blocks: Sequence[tuple[int, int]], responses: int
+    model: Architecture, train: TrainSettings, size: int, cpu: bool, blocks: Sequence[tuple[int, int]], responses: int
 ) -> int:
     """Bytes of a micro-batch's activations; `blocks` are (rows, padded length)."""
+    from aligners.attention import SHORT
+
+    written = [(rows, length) for rows, length in blocks if cpu and length <= SHORT]
+    fused = [(rows, length) for rows, length in blocks if not (cpu and length <= SHORT)]
     tokens = sum(rows * length for rows, length in blocks)
-    pairs = sum(rows * length**2 for rows, length in blocks)
+    fused_tokens = sum(rows * length for rows, length in fused)
+    pairs = sum(rows * length**2 for rows, length in written)
     width, inner, keys = model.width, model.inner, model.key_width
     # Of every token: the residual stream and its norm, twice; queries, keys and values as attention takes them; its output; and the gate,
     # its activation, the other half and their product.
-    numbers = 6 * width + 2 * (width if eager else keys) + 4 * inner
+    numbers = tokens * (6 * width + 4 * inner) + 2 * ((tokens - fused_tokens) * width + fused_tokens * keys)
     if train.tuning == "full":
-        numbers += 2 * width  # what a trained norm's weight is multiplied with
+        numbers += tokens * 2 * width  # what a trained norm's weight is multiplied with
     else:
-        numbers += 7 * train.lora.rank
+        numbers += tokens * 7 * train.lora.rank
         if size == 2:
-            numbers += (
-                6 * width + inner
-            )  # PEFT casts the inputs to the adapters' type, and autocast casts them back, one by one
-    # Eager attention keeps the softmax in float32, and in the type that the values are in; a fused one a number a head and token.
-    attention = (
-        pairs * model.heads * (_FLOAT32 + (size if size != _FLOAT32 else 0)) if eager else tokens * model.heads * 4
-    )
-    layer = tokens * numbers * size + attention
+            # PEFT casts the inputs to the adapters' type, and autocast casts them back, one by one.
+            numbers += tokens * (6 * width + inner)
+    # Written out, the softmax is kept in float32, and in the type that the values are in; a fused one is a number a head and token.
+    attention = pairs * model.heads * (_FLOAT32 + (size if size != _FLOAT32 else 0)) + fused_tokens * model.heads * 4
+    layer = numbers * size + attention
     inputs = model.layers * tokens * width * size
     kept = inputs + layer if train.gradient_checkpointing else model.layers * layer
-    backward = tokens * (2 * width + 3 * inner) * size + (2 * pairs * model.heads * _FLOAT32 if eager else 0)
-    masks = pairs * (1 + size)
+    backward = tokens * (2 * width + 3 * inner) * size + 2 * pairs * model.heads * _FLOAT32
+    # Long rows have masks as tall as their responses.
+    masks = (pairs + responses * max((length for _, length in fused), default=0)) * (1 + size)
     chunk = min(CHUNK, responses) if train.savings.chunked_logits else responses
-    head = 4 * chunk * model.vocabulary * _FLOAT32 + 2 * tokens * width * size
+    # A head that is not trained makes its gradient in the logits' place (`frozen_head`).
+    copies = 2 if train.savings.chunked_logits and train.tuning != "full" else 4
+    head = copies * chunk * model.vocabulary * _FLOAT32 + 2 * tokens * width * size
     # The head's gradients are gone before the last layer's begin.
     return kept + masks + max(backward, head)

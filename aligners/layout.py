@@ -34,7 +34,8 @@ class Block:
     Attributes:
         input_ids: [rows, length].
         position_ids: [rows, length].
-        allowed: [rows, 1, length, length] bool, True where a position may look.
+        allowed: [rows, 1, masked, length] bool, True where the last `masked` positions may look; those before them, which are
+            in the prefix of every row, look back only (`attention`).
         images: one a row.
         image_inputs: what the processor makes of the images; empty where their features are kept.
     """
@@ -216,19 +217,20 @@ def collate(
 def _block(rows: Sequence[_Row], pad: int) -> Block:
     import torch
 
-    length = max(len(row.tokens) for row in rows)
+    length, causal = max(len(row.tokens) for row in rows), min(row.prefix for row in rows)
     input_ids = torch.full((len(rows), length), pad)
     position_ids = torch.zeros((len(rows), length), dtype=torch.long)
-    allowed = torch.eye(length, dtype=torch.bool).repeat(len(rows), 1, 1)
+    allowed = torch.eye(length, dtype=torch.bool)[causal:].repeat(len(rows), 1, 1)
     for number, row in enumerate(rows):
         input_ids[number, : len(row.tokens)] = torch.tensor(row.tokens)
         position_ids[number, : len(row.tokens)] = torch.tensor(row.positions)
         sees = allowed[number]
-        sees[: row.prefix, : row.prefix] = torch.ones(row.prefix, row.prefix, dtype=torch.bool).tril()
+        sees[: row.prefix - causal, : row.prefix] = torch.ones(row.prefix, row.prefix, dtype=torch.bool).tril()[causal:]
         for before, start, end in row.parts:
-            sees[start:end, : row.prefix] = True
-            sees[start:end, before] = True
-            sees[start:end, start:end] = torch.ones(end - start, end - start, dtype=torch.bool).tril()
+            part = sees[start - causal : end - causal]
+            part[:, : row.prefix] = True
+            part[:, before] = True
+            part[:, start:end] = torch.ones(end - start, end - start, dtype=torch.bool).tril()
     return Block(input_ids, position_ids, allowed[:, None], [row.image for row in rows])
 
 

@@ -180,7 +180,7 @@ def _memory(aligner: Aligner, job: AlignJob, tokens: _Tokens) -> tuple[dict[str,
         names = longest[:micro]
         rows = [length for name in names for length in tokens.rows[name]]
         responses = sum(tokens.responses(name) for name in names)
-        return footprint(model, job.train, bfloat16=bfloat16, eager=not gpu, copy=copy, rows=rows, responses=responses)
+        return footprint(model, job.train, bfloat16=bfloat16, cpu=not gpu, copy=copy, rows=rows, responses=responses)
 
     micro, passes = accumulation(job.train)
     found = peak(micro)

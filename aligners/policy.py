@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,9 @@ class Policy:
         with_distribution: bool = False,
     ) -> None:
         """Wrap a model; `with_distribution` adds the divergence from the model as it is now to `token_logps`."""
+        from aligners import attention
+
+        attention.use(model)
         self.plain, self.processor, self.savings, self.bfloat16 = model, processor, savings, bfloat16
         self._frozen = (
             copy.deepcopy(model).requires_grad_(False).eval() if with_distribution and tuning == "full" else None
@@ -54,7 +58,8 @@ class Policy:
         self._with_distribution = with_distribution
         self.model = self._tunable(model, tuning, lora)
         # The training loop calls the model through whatever it is wrapped in (DDP, FSDP), so that gradients are synchronised.
-        self.model.forward = self.token_logps
+        # Not the bound method itself: in mixed precision accelerate takes that apart and binds it to the model.
+        self.model.forward = functools.partial(self.token_logps)
         self._features: dict[int, Tensor] = {}
 
     @staticmethod
@@ -163,8 +168,8 @@ class Policy:
         Args:
             batch: a prepared batch on the model's device.
             value: function of logits [n, vocabulary] float32 and target tokens [n], and of the first model's logits where
-                `expected` is given. With `savings.chunked_logits` it sees CHUNK tokens at a time and is computed again in the
-                backward pass, so that logits are never held.
+                `expected` is given. With `savings.chunked_logits` it sees CHUNK tokens at a time, and no logits are held for
+                the backward pass: they are computed again there, or their gradient is made at once (`frozen_head`).
             expected: the first model's hidden states at the same tokens, [tokens, width].
         """
         import torch
@@ -182,12 +187,14 @@ class Policy:
 
         if not self.savings.chunked_logits:
             return values(targets, *states)
-        return torch.cat(
-            [
-                checkpoint(values, *chunk, use_reentrant=False) if torch.is_grad_enabled() else values(*chunk)
-                for chunk in zip(targets.split(CHUNK), *(one.split(CHUNK) for one in states), strict=True)
-            ]
-        )
+        chunks = zip(targets.split(CHUNK), *(one.split(CHUNK) for one in states), strict=True)
+        if not torch.is_grad_enabled():
+            return torch.cat([values(*chunk) for chunk in chunks])
+        if value is token_logp and not any(one.requires_grad for one in head.parameters()) and head.bias is None:
+            from aligners.frozen_head import FrozenHead
+
+            return torch.cat([FrozenHead.apply(states, tokens, head.weight) for tokens, states in chunks])
+        return torch.cat([checkpoint(values, *chunk, use_reentrant=False) for chunk in chunks])
 
     @contextlib.contextmanager
     def _first_model(self) -> Iterator[Any]:
@@ -214,11 +221,13 @@ class Policy:
 
     def _hidden(self, block: Block, plain: Any) -> Tensor:
         """Last hidden states [rows, length, width] of this model or its copy."""
-        inner = plain.model
-        mask = self._additive(block.allowed)
-        if self._kept_for(block):
-            import torch
+        import torch
 
+        from aligners.attention import additive_mask
+
+        inner = plain.model
+        mask = additive_mask(block.allowed, torch.bfloat16 if self.bfloat16 else self.plain.dtype)
+        if self._kept_for(block):
             kept = torch.stack([self._features[id(image)] for image in block.images]).to(self.device)
             embedded = inner.get_input_embeddings()(block.input_ids)
             images = inner.multi_modal_projector(kept.to(embedded.dtype)).to(embedded.dtype)
@@ -239,15 +248,6 @@ class Policy:
                 },
             )
         return output.last_hidden_state
-
-    def _additive(self, allowed: Tensor) -> Tensor:
-        """0 where a position may look and the type's lowest value elsewhere: understood by every attention kernel."""
-        import torch
-
-        dtype = torch.bfloat16 if self.bfloat16 else self.plain.dtype
-        return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(
-            ~allowed, torch.finfo(dtype).min
-        )
 
     def _pixels(self, images: Sequence[ImageRef]) -> Tensor:
         pictures = [image.open() for image in images]

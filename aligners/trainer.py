@@ -87,9 +87,6 @@ class _Run(StageContext):
         # Full weights stay in float32 and are cast in the step; frozen ones are held in the type they are computed in.
         dtype = "bfloat16" if self.bfloat16 and job.train.tuning == "lora" else "float32"
         model = load_model(job.model, dtype)
-        if not gpu:
-            # Eager attention with a mask is faster than the fused kernel on CPUs at short lengths.
-            model.set_attn_implementation({"text_config": "eager"})
         self.policy = Policy(
             model,
             self.processor,

@@ -1,0 +1,90 @@
+"""Attention over rows that begin with a prefix: causal in the prefix, masked behind it.
+
+A row is `[prefix | response 1 | response 2 ...]` (`layout`). What the prefix sees needs no mask, so the fused causal kernel takes it, which
+computes half of the products; only the responses' few queries need one, and it is as tall as they are. With 636 prefix and 240 response
+tokens that is 54 % of the products of one square mask, with LLaVA-1.6's 2,940 and 240 it is 50 %, and no square is ever in memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+from transformers.models.llama.modeling_llama import eager_attention_forward
+
+NAME = "prefix"
+"""What the implementation is called among transformers' own."""
+SHORT = 256
+"""Tokens up to which writing the weights out is faster on a CPU than the fused kernel."""
+
+
+def use(model: Any) -> None:
+    """Let a model's language part take the masks of `additive_mask`. Square masks, and none, mean what they always do."""
+    model.set_attn_implementation({"text_config": NAME})
+
+
+def additive_mask(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """What is added to the products: 0 where a position may look, and the type's lowest value elsewhere.
+
+    Args:
+        allowed: [rows, 1, masked, length] bool; the first `length - masked` positions look back only.
+        dtype: that the attention is computed in.
+
+    Returns:
+        The same shape, or for short rows on a CPU a square, [rows, 1, length, length].
+    """
+    rows, _, masked, length = allowed.shape
+    if _written_out(allowed.device, length) and masked < length:
+        before = torch.ones(length - masked, length, dtype=torch.bool).tril()
+        allowed = torch.cat([before.expand(rows, 1, -1, -1), allowed], 2)
+    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(~allowed, torch.finfo(dtype).min)
+
+
+def prefix_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **rest: Any,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Attention of a row's last positions under a mask, and of those before them causally.
+
+    Args:
+        module: the layer's attention.
+        query: [rows, heads, length, size].
+        key: [rows, key heads, length, size].
+        value: as `key`.
+        attention_mask: [rows, 1, masked, length], added to the products; the first `length - masked` positions are causal.
+            None makes all of them so.
+        scaling: of the products; the root of the head's size unless given.
+        dropout: of the weights.
+        rest: what transformers adds; only `is_causal` is taken.
+
+    Returns:
+        [rows, length, heads, size]; and the weights, where they were written out.
+    """
+    if attention_mask is None:
+        return sdpa_attention_forward(module, query, key, value, None, dropout, scaling, rest.get("is_causal"))
+    prefix = query.shape[2] - attention_mask.shape[2]
+    if not prefix and _written_out(query.device, query.shape[2]):
+        scaling = query.shape[3] ** -0.5 if scaling is None else scaling
+        return eager_attention_forward(module, query, key, value, attention_mask, scaling, dropout)
+    parts = [sdpa_attention_forward(module, query[:, :, prefix:], key, value, attention_mask, dropout, scaling)[0]]
+    if prefix:
+        seen = (query[:, :, :prefix], key[:, :, :prefix], value[:, :, :prefix])
+        parts.insert(0, sdpa_attention_forward(module, *seen, None, dropout, scaling, is_causal=True)[0])
+    return torch.cat(parts, 1), None
+
+
+def _written_out(device: torch.device, length: int) -> bool:
+    return device.type == "cpu" and length <= SHORT
+
+
+AttentionInterface.register(NAME, prefix_attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)

@@ -1,0 +1,34 @@
+"""Log-probabilities under an output layer that is not trained, with their gradient made in the forward pass.
+
+The gradient of log p(token | state) with respect to the state is W[token] - Σ_v p(v) W[v], and a loss only scales it. So it is computed
+while the probabilities are at hand, [tokens, width] is kept of it, and neither logits nor a second pass over the vocabulary is needed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+class FrozenHead(torch.autograd.Function):
+    """`FrozenHead.apply(states [n, width], tokens [n], weight [vocabulary, width])`: log-probabilities [n] float32."""
+
+    @staticmethod
+    def forward(ctx: Any, states: torch.Tensor, tokens: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities of the tokens, the gradient of each kept beside them."""
+        logits = torch.nn.functional.linear(states, weight).float()
+        logs = logits.sub_(logits.logsumexp(-1, keepdim=True))
+        found = logs.gather(-1, tokens[:, None])[:, 0]
+        if ctx.needs_input_grad[0]:
+            falling = logs.exp_()
+            falling[torch.arange(len(tokens), device=tokens.device), tokens] -= 1
+            ctx.save_for_backward(falling.to(weight.dtype) @ weight)
+            ctx.dtype = states.dtype
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:  # type: ignore[override]
+        """Scale what was kept."""
+        (falling,) = ctx.saved_tensors
+        return (-gradient[:, None] * falling).to(ctx.dtype), None, None
