@@ -36,7 +36,7 @@ class VllmSettings(BackendSettings):
 
     decisive: ClassVar[frozenset[str]] = frozenset({"dtype", "quantization", "max_model_len"})
     max_model_len: int | None = None
-    max_num_seqs: int = Field(128, ge=1)
+    max_num_seqs: int = Field(256, ge=1)
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
     tensor_parallel_size: int = Field(1, ge=1)
     quantization: str | None = None
