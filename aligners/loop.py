@@ -17,13 +17,17 @@ import numpy as np
 from aligners.base import Logps, Loss
 from aligners.encoding import EncodedExample
 from aligners.layout import by_branch
+from aligners.peak import out_of_memory
 from aligners.reference import Reference
 from harness.config import TrainSettings
 from harness.errors import BadInputError, HarnessError
+from harness.files import write_jsonl
 from harness.progress import Advance, progress
 
 if TYPE_CHECKING:
     from aligners.trainer import _Run
+
+TRAINER_STATE = "trainer_state.json"
 
 
 def accumulation(settings: TrainSettings, processes: int = 1) -> tuple[int, int]:
@@ -104,8 +108,8 @@ def run_stage(
         A JSON-able summary: steps, examples, seconds, first and last logged values.
 
     Raises:
-        HarnessError: the loss was not finite (the examples are named and the last intermediate checkpoint is kept), or the run
-            was interrupted by Ctrl-C (the present step's checkpoint is kept).
+        HarnessError: a loss or a gradient was not finite (the examples are named and the last intermediate checkpoint is kept), the
+            memory did not suffice, or the run was interrupted by Ctrl-C (the present step's checkpoint is kept).
     """
     settings = run.train_settings
     micro, passes = accumulation(settings, run.process.num_processes)
@@ -115,11 +119,12 @@ def run_stage(
     with progress(f"{run.aligner.name}: {name}", steps) as advance, _stop_on_interrupt() as asked_to_stop:
         recorder = _Recorder(log, name, advance, run.process)
         trainer = _build(run, batches, reference, folder, recorder, asked_to_stop)
-        checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-        if checkpoints:
-            advance(int(checkpoints[-1].name.rpartition("-")[2]))
-        with _out_of_memory(micro, settings):
-            trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
+        newest = _newest(folder)
+        done = _step(newest) if newest else 0
+        recorder.go_on_from(done)
+        advance(done)
+        with out_of_memory(run, examples, micro):
+            trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     if asked_to_stop.is_set() and trainer.state.global_step < steps:
         raise HarnessError(
             f"interrupted at step {trainer.state.global_step} of {steps} of stage {name}; what was learned is kept",
@@ -137,24 +142,32 @@ def run_stage(
     }
 
 
-@contextlib.contextmanager
-def _out_of_memory(micro: int, settings: TrainSettings) -> Iterator[None]:
-    """Say which setting to lower when the memory does not suffice; what was saved is kept."""
-    import torch
+def _newest(folder: Path) -> Path | None:
+    """A stage's newest intermediate checkpoint; one that was being written when the run was killed is none."""
+    return max(filter(_is_whole, folder.glob("checkpoint-*")), key=_step, default=None)
 
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether the file is there, to its end, that transformers writes last."""
     try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        if micro > 1:
-            remedy = f"--set train.micro_batch_size={micro // 2} changes nothing else"
-        elif not settings.gradient_checkpointing:
-            remedy = "--set train.gradient_checkpointing=true takes about a third more time"
-        else:
-            remedy = "lower train.max_length, train adapters (--lora), or use several GPUs: accelerate launch"
-        raise HarnessError(
-            f"out of memory with {micro} examples a forward pass: {str(error).splitlines()[0] if str(error) else ''}",
-            remedy=f"{remedy}; go on with --resume",
-        ) from error
+        return bool(json.loads((checkpoint / TRAINER_STATE).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return False
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _not_finite(what: str, step: int, ids: Sequence[str], folder: Path) -> HarnessError:
+    """What to say when a loss or a gradient is no number. Nothing is saved from there on."""
+    kept = _newest(folder) or max(folder.parent.glob("*/checkpoint"), default=None)
+    return HarnessError(
+        f"the {what} is not finite at step {step} of stage {folder.name}",
+        where=f"examples {', '.join(ids)}",
+        remedy="lower train.learning_rate, or look at these examples; "
+        + (f"the last good checkpoint is kept: {kept}" if kept else "there was no checkpoint yet (train.save_steps)"),
+    )
 
 
 @contextlib.contextmanager
@@ -184,12 +197,24 @@ class _Recorder:
         self.log, self.stage, self.advance, self.process = log, stage, advance, process
         self.first: dict[str, Any] = {}
         self.last: dict[str, Any] = {}
+        self.ids: list[str] = []
+        """Of the examples of the step under way."""
         self._sums: dict[str, float] = {}
         self._count = self._tokens = 0
         self._clock = time.perf_counter()
 
-    def add(self, metrics: dict[str, Any], weights: Any, tokens: int) -> None:
-        """A pass: its metrics ([batch] each), its examples' weights ([batch]), and the positions that it computed."""
+    def go_on_from(self, step: int) -> None:
+        """Drop the stage's rows behind a step: after a kill it is gone on with from there, and they come again."""
+        if not self.log.exists():
+            return
+        rows = [row for row in _whole_rows(self.log) if row["stage"] != self.stage or row["step"] <= step]
+        self.first = next((row for row in rows if row["stage"] == self.stage), {})
+        if self.process.is_main_process:
+            write_jsonl(self.log, rows)
+
+    def add(self, metrics: dict[str, Any], weights: Any, tokens: int, ids: Sequence[str]) -> None:
+        """A pass: its metrics ([batch] each), its examples' weights ([batch]) and ids, and the positions that it computed."""
+        self.ids += ids
         self._count += int(weights.sum())
         self._tokens += tokens
         for name, value in metrics.items():
@@ -219,7 +244,15 @@ class _Recorder:
                 stream.write(json.dumps(row) + "\n")
         self.advance(1, note=f"loss {means['loss']:.3f}, margin {means.get('margin', 0):.2f}")
         self._sums, self._count, self._tokens, self._clock = {}, 0, 0, now
+        self.ids = []
         return row
+
+
+def _whole_rows(log: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a log whose last line may be cut off by a kill."""
+    for line in log.read_text(encoding="utf-8").splitlines(keepends=True):
+        if line.endswith("\n"):
+            yield json.loads(line)
 
 
 def reward_metrics(policy: Logps, reference: Logps, beta: float) -> dict[str, Any]:
@@ -272,22 +305,24 @@ def _build(
                 bad = [
                     name for name, value in zip(batch.ids, loss.per_example, strict=True) if not torch.isfinite(value)
                 ]
-                raise HarnessError(
-                    f"the loss is not finite at step {self.state.global_step}",
-                    where=f"examples {', '.join(bad[:5])}",
-                    remedy="lower train.learning_rate, or look at these examples",
-                )
+                raise _not_finite("loss", self.state.global_step, bad, folder)
             metrics = {
                 "loss": loss.per_example.detach(),
                 **loss.metrics,
                 **reward_metrics(logps, baseline, aligner.settings.beta),
             }
             weights = torch.tensor(inputs["weights"], device=policy.device)
-            recorder.add(metrics, weights, batch.tokens)
+            recorder.add(metrics, weights, batch.tokens, batch.ids)
             return (loss.per_example * weights).sum() / batches.micro
 
     class Report(TrainerCallback):
-        """Tells the recorder that a step is done, and stops where that was asked for."""
+        """Tells the recorder that a step is done, and stops where that was asked for or has to be."""
+
+        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            """Called before the weights are changed: a gradient that is no number would spoil them, and then every checkpoint."""
+            gradients = [one.grad for one in kwargs["model"].parameters() if one.grad is not None]
+            if not torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
+                raise _not_finite("gradient", state.global_step, recorder.ids, folder)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             """Called after every optimizer step."""
