@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aligners.base import Logps, Loss
+from aligners.base import Loss
 from aligners.encoding import EncodedExample
 from aligners.layout import by_branch
 from aligners.peak import out_of_memory
 from aligners.reference import Reference
+from aligners.train_log import Recorder, reward_metrics
 from harness.config import TrainSettings
 from harness.errors import BadInputError, HarnessError
-from harness.files import write_jsonl
-from harness.progress import Advance, progress
+from harness.progress import progress
 
 if TYPE_CHECKING:
     from aligners.trainer import _Run
@@ -117,7 +117,7 @@ def run_stage(
     batches = MicroBatches(run, examples, steps, micro, passes, (run.process.process_index, run.process.num_processes))
     started = time.perf_counter()
     with progress(f"{run.aligner.name}: {name}", steps) as advance, _stop_on_interrupt() as asked_to_stop:
-        recorder = _Recorder(log, name, advance, run.process)
+        recorder = Recorder(log, name, advance, run.process)
         trainer = _build(run, batches, reference, folder, recorder, asked_to_stop)
         newest = _newest(folder)
         done = _step(newest) if newest else 0
@@ -190,89 +190,12 @@ def _stop_on_interrupt() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-class _Recorder:
-    """Collects the metrics of a step's passes over all processes; writes one row a step and shows loss and margin behind the bar."""
-
-    def __init__(self, log: Path, stage: str, advance: Advance, process: Any) -> None:
-        self.log, self.stage, self.advance, self.process = log, stage, advance, process
-        self.first: dict[str, Any] = {}
-        self.last: dict[str, Any] = {}
-        self.ids: list[str] = []
-        """Of the examples of the step under way."""
-        self._sums: dict[str, float] = {}
-        self._count = self._tokens = 0
-        self._clock = time.perf_counter()
-
-    def go_on_from(self, step: int) -> None:
-        """Drop the stage's rows behind a step: after a kill it is gone on with from there, and they come again."""
-        if not self.log.exists():
-            return
-        rows = [row for row in _whole_rows(self.log) if row["stage"] != self.stage or row["step"] <= step]
-        self.first = next((row for row in rows if row["stage"] == self.stage), {})
-        if self.process.is_main_process:
-            write_jsonl(self.log, rows)
-
-    def add(self, metrics: dict[str, Any], weights: Any, tokens: int, ids: Sequence[str]) -> None:
-        """A pass: its metrics ([batch] each), its examples' weights ([batch]) and ids, and the positions that it computed."""
-        self.ids += ids
-        self._count += int(weights.sum())
-        self._tokens += tokens
-        for name, value in metrics.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float((value * weights).sum())
-
-    def step(self, number: int, rate: float) -> dict[str, Any]:
-        """A step is done: write its row, and return it."""
-        from accelerate.utils import gather_object
-
-        now = time.perf_counter()
-        parts = gather_object([(self._sums, self._count, self._tokens)])
-        count = sum(part[1] for part in parts)
-        names = dict.fromkeys(name for part in parts for name in part[0])
-        means = {name: round(sum(part[0].get(name, 0.0) for part in parts) / count, 6) for name in names}
-        row = {
-            "stage": self.stage,
-            "step": number,
-            **means,
-            "learning_rate": rate,
-            "examples_per_second": round(count / (now - self._clock), 1),
-            "tokens_per_second": round(sum(part[2] for part in parts) / (now - self._clock)),
-        }
-        self.first = self.first or row
-        self.last = row
-        if self.process.is_main_process:
-            with self.log.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(row) + "\n")
-        self.advance(1, note=f"loss {means['loss']:.3f}, margin {means.get('margin', 0):.2f}")
-        self._sums, self._count, self._tokens, self._clock = {}, 0, 0, now
-        self.ids = []
-        return row
-
-
-def _whole_rows(log: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a log whose last line may be cut off by a kill."""
-    for line in log.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n"):
-            yield json.loads(line)
-
-
-def reward_metrics(policy: Logps, reference: Logps, beta: float) -> dict[str, Any]:
-    """Rewards of all branches, and margin and accuracy of chosen against every other branch; each [batch], detached."""
-    rewards = {name: (beta * (one.sums - reference[name].sums)).detach() for name, one in policy.items()}
-    metrics = {f"reward_{name}": value for name, value in rewards.items()}
-    for name, value in rewards.items():
-        if name != "chosen":
-            suffix = "" if name == "rejected" else f"_{name}"
-            metrics[f"margin{suffix}"] = rewards["chosen"] - value
-            metrics[f"accuracy{suffix}"] = (rewards["chosen"] > value).float()
-    return metrics
-
-
 def _build(
     run: _Run,
     batches: MicroBatches,
     reference: Reference,
     folder: Path,
-    recorder: _Recorder,
+    recorder: Recorder,
     asked_to_stop: threading.Event,
 ) -> Any:
     import torch
