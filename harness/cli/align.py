@@ -89,7 +89,7 @@ def align(
     else:
         typer.echo(f"checkpoint: {run.checkpoint}")
         if stages := list_runs(run.path / STAGES):
-            typer.echo(f"of stages: {', '.join(str(stage.path) for stage in stages)}")
+            typer.echo(f"of its stages: {run.path / STAGES}: {', '.join(stage.path.name for stage in stages)}")
         typer.echo(f"next: harness eval --run {run.name} --suite halbench,amber")
 
 

@@ -199,6 +199,7 @@ def test_every_stage_leaves_a_checkpoint_that_is_a_run(road: Road, capsys: pytes
         assert stage.name == f"calm-{folder.name}" and stage.aligned and stage.manifest is not None
         assert stage.manifest["summary"]["stages"] == whole["summary"]["stages"][:number]
         assert stage.manifest["config"] == {**whole["config"], "stage": folder.name}
+        assert f"After its stage `{folder.name}`" in (folder / "checkpoint" / "README.md").read_text()
     assert len({adapter(folder) for folder in folders}) == 3 and adapter(folders[-1]) == adapter(road.run("calm"))
     # A learning rate that falls to nothing in each stage: every one has a schedule of its own.
     rates = {name: [row["learning_rate"] for row in road.log("calm") if row["stage"] == name] for name in STAGES}
