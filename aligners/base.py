@@ -7,7 +7,7 @@ data and in which stages it trains. Everything else is the trainer's.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -119,7 +119,10 @@ class AlignJob:
         cache: the user's cache folder.
         limit: use a seeded sample of this many examples only.
         on_error: what to do with a bad record.
+        allow_download: fetch images that are given by URL.
         resume: go on from the newest intermediate checkpoint in `output`.
+        stage_done: told of every stage whose checkpoint is kept, as soon as it is there: the stage's folder, with the checkpoint in
+            it, and the summary so far (as in `AlignResult`).
     """
 
     model: str
@@ -130,14 +133,20 @@ class AlignJob:
     limit: int | None = None
     on_error: Literal["fail", "skip"] = "fail"
     resume: bool = False
+    allow_download: bool = False
+    stage_done: Callable[[Path, dict[str, Any]], None] = lambda folder, summary: None
 
 
 @dataclass(frozen=True, slots=True)
 class AlignResult:
-    """What an alignment left: the checkpoint folder and a JSON-able summary for the manifest."""
+    """What an alignment left: the checkpoint folder and a JSON-able summary for the manifest.
+
+    `scratch` are files that only resuming needed: they go once the manifest is written, and the folders that are then empty.
+    """
 
     checkpoint: Path
     summary: dict[str, Any]
+    scratch: Sequence[Path] = ()
 
 
 class Aligner(ABC):

@@ -13,6 +13,8 @@ from harness.models import AnswerEncoder, prompt_inputs
 from harness.progress import progress
 from harness.types import ImageRef, PreferenceExample, Span
 
+_REMEDY = "mend the record; all of them: harness data check FILE --model MODEL"
+
 
 @dataclass(frozen=True)
 class EncodedExample:
@@ -32,15 +34,19 @@ class Encoder:
     def __init__(self, processor: Any, branches: Sequence[Branch], max_length: int, corrections: bool) -> None:
         self.processor, self.branches, self.max_length, self.corrections = processor, branches, max_length, corrections
         self._answers = AnswerEncoder(processor)
+        tokenizer = processor.tokenizer
+        self._special = frozenset(tokenizer.all_special_ids)
+        self._control = {str(getattr(processor, "image_token", "")), *tokenizer.all_special_tokens} - {""}
         self._prefixes: dict[tuple[str, tuple[int, int]], list[int]] = {}
 
     def encode(self, example: PreferenceExample) -> EncodedExample:
         """Encode the images and responses that the branches name.
 
         Raises:
-            BadInputError: image and prompt alone exceed the length limit, a named image or response is missing, or a
-                response is empty once encoded.
+            BadInputError: image and prompt alone exceed the length limit, a named image or response is missing, a text holds the
+                model's own control tokens, or a response is empty once encoded.
         """
+        self._refuse_control(example)
         prefixes = {name: self._prefix(example, name) for name in dict.fromkeys(b.image for b in self.branches)}
         room = self.max_length - max(map(len, prefixes.values()))
         if room < 2:
@@ -54,13 +60,27 @@ class Encoder:
         truncated = 0
         for name in dict.fromkeys(branch.response for branch in self.branches):
             ids, offsets[name] = self._answers.encode(example.responses[name])
-            if not ids:
-                raise BadInputError(f"the {name} response is empty", where=example.id)
+            if not set(ids) - self._special:
+                raise BadInputError(
+                    f"the {name} response is empty once encoded: {example.responses[name][:60]!r}",
+                    where=example.id,
+                    remedy=_REMEDY,
+                )
             truncated += len(ids) + 1 > room
             responses[name] = [*ids, self.processor.tokenizer.eos_token_id][:room]
         corrected = self._corrected(example, responses, offsets) if self.corrections else {}
         images = {name: example.images[name] for name in prefixes}
         return EncodedExample(example.id, prefixes, images, responses, corrected, truncated)
+
+    def _refuse_control(self, example: PreferenceExample) -> None:
+        """A tokenizer takes control tokens in a text for its own: an answer would end, or an image begin, in the middle of it."""
+        for name, text in {"prompt": example.prompt, **example.responses}.items():
+            if found := next((token for token in self._control if token in text), None):
+                raise BadInputError(
+                    f"'{name}' holds '{found}', which this model's tokenizer takes for a control token",
+                    where=example.id,
+                    remedy=_REMEDY,
+                )
 
     def _prefix(self, example: PreferenceExample, image: str) -> list[int]:
         """Ids of image and prompt, image tokens expanded. How many there are depends on the image's size alone."""

@@ -14,16 +14,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aligners.base import Logps, Loss
+from aligners.base import Loss
 from aligners.encoding import EncodedExample
 from aligners.layout import by_branch
+from aligners.peak import out_of_memory
 from aligners.reference import Reference
+from aligners.train_log import Recorder, reward_metrics
 from harness.config import TrainSettings
 from harness.errors import BadInputError, HarnessError
-from harness.progress import Advance, progress
+from harness.progress import progress
 
 if TYPE_CHECKING:
     from aligners.trainer import _Run
+
+TRAINER_STATE = "trainer_state.json"
 
 
 def accumulation(settings: TrainSettings, processes: int = 1) -> tuple[int, int]:
@@ -104,8 +108,8 @@ def run_stage(
         A JSON-able summary: steps, examples, seconds, first and last logged values.
 
     Raises:
-        HarnessError: the loss was not finite (the examples are named and the last intermediate checkpoint is kept), or the run
-            was interrupted by Ctrl-C (the present step's checkpoint is kept).
+        HarnessError: a loss or a gradient was not finite (the examples are named and the last intermediate checkpoint is kept), the
+            memory did not suffice, or the run was interrupted by Ctrl-C (the present step's checkpoint is kept).
     """
     settings = run.train_settings
     micro, passes = accumulation(settings, run.process.num_processes)
@@ -113,13 +117,14 @@ def run_stage(
     batches = MicroBatches(run, examples, steps, micro, passes, (run.process.process_index, run.process.num_processes))
     started = time.perf_counter()
     with progress(f"{run.aligner.name}: {name}", steps) as advance, _stop_on_interrupt() as asked_to_stop:
-        recorder = _Recorder(log, name, advance, run.process)
+        recorder = Recorder(log, name, advance, run.process)
         trainer = _build(run, batches, reference, folder, recorder, asked_to_stop)
-        checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-        if checkpoints:
-            advance(int(checkpoints[-1].name.rpartition("-")[2]))
-        with _out_of_memory(micro, settings):
-            trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
+        newest = _newest(folder)
+        done = _step(newest) if newest else 0
+        recorder.go_on_from(done)
+        advance(done)
+        with out_of_memory(run, examples, micro):
+            trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     if asked_to_stop.is_set() and trainer.state.global_step < steps:
         raise HarnessError(
             f"interrupted at step {trainer.state.global_step} of {steps} of stage {name}; what was learned is kept",
@@ -137,24 +142,32 @@ def run_stage(
     }
 
 
-@contextlib.contextmanager
-def _out_of_memory(micro: int, settings: TrainSettings) -> Iterator[None]:
-    """Say which setting to lower when the memory does not suffice; what was saved is kept."""
-    import torch
+def _newest(folder: Path) -> Path | None:
+    """A stage's newest intermediate checkpoint; one that was being written when the run was killed is none."""
+    return max(filter(_is_whole, folder.glob("checkpoint-*")), key=_step, default=None)
 
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether the file is there, to its end, that transformers writes last."""
     try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        if micro > 1:
-            remedy = f"--set train.micro_batch_size={micro // 2} changes nothing else"
-        elif not settings.gradient_checkpointing:
-            remedy = "--set train.gradient_checkpointing=true takes about a third more time"
-        else:
-            remedy = "lower train.max_length, train adapters (--lora), or use several GPUs: accelerate launch"
-        raise HarnessError(
-            f"out of memory with {micro} examples a forward pass: {str(error).splitlines()[0] if str(error) else ''}",
-            remedy=f"{remedy}; go on with --resume",
-        ) from error
+        return bool(json.loads((checkpoint / TRAINER_STATE).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return False
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _not_finite(what: str, step: int, ids: Sequence[str], folder: Path) -> HarnessError:
+    """What to say when a loss or a gradient is no number. Nothing is saved from there on."""
+    kept = _newest(folder) or max(folder.parent.glob("*/checkpoint"), default=None)
+    return HarnessError(
+        f"the {what} is not finite at step {step} of stage {folder.name}",
+        where=f"examples {', '.join(ids)}",
+        remedy="lower train.learning_rate, or look at these examples; "
+        + (f"the last good checkpoint is kept: {kept}" if kept else "there was no checkpoint yet (train.save_steps)"),
+    )
 
 
 @contextlib.contextmanager
@@ -177,69 +190,12 @@ def _stop_on_interrupt() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-class _Recorder:
-    """Collects the metrics of a step's passes over all processes; writes one row a step and shows loss and margin behind the bar."""
-
-    def __init__(self, log: Path, stage: str, advance: Advance, process: Any) -> None:
-        self.log, self.stage, self.advance, self.process = log, stage, advance, process
-        self.first: dict[str, Any] = {}
-        self.last: dict[str, Any] = {}
-        self._sums: dict[str, float] = {}
-        self._count = self._tokens = 0
-        self._clock = time.perf_counter()
-
-    def add(self, metrics: dict[str, Any], weights: Any, tokens: int) -> None:
-        """A pass: its metrics ([batch] each), its examples' weights ([batch]), and the positions that it computed."""
-        self._count += int(weights.sum())
-        self._tokens += tokens
-        for name, value in metrics.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float((value * weights).sum())
-
-    def step(self, number: int, rate: float) -> dict[str, Any]:
-        """A step is done: write its row, and return it."""
-        from accelerate.utils import gather_object
-
-        now = time.perf_counter()
-        parts = gather_object([(self._sums, self._count, self._tokens)])
-        count = sum(part[1] for part in parts)
-        names = dict.fromkeys(name for part in parts for name in part[0])
-        means = {name: round(sum(part[0].get(name, 0.0) for part in parts) / count, 6) for name in names}
-        row = {
-            "stage": self.stage,
-            "step": number,
-            **means,
-            "learning_rate": rate,
-            "examples_per_second": round(count / (now - self._clock), 1),
-            "tokens_per_second": round(sum(part[2] for part in parts) / (now - self._clock)),
-        }
-        self.first = self.first or row
-        self.last = row
-        if self.process.is_main_process:
-            with self.log.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(row) + "\n")
-        self.advance(1, note=f"loss {means['loss']:.3f}, margin {means.get('margin', 0):.2f}")
-        self._sums, self._count, self._tokens, self._clock = {}, 0, 0, now
-        return row
-
-
-def reward_metrics(policy: Logps, reference: Logps, beta: float) -> dict[str, Any]:
-    """Rewards of all branches, and margin and accuracy of chosen against every other branch; each [batch], detached."""
-    rewards = {name: (beta * (one.sums - reference[name].sums)).detach() for name, one in policy.items()}
-    metrics = {f"reward_{name}": value for name, value in rewards.items()}
-    for name, value in rewards.items():
-        if name != "chosen":
-            suffix = "" if name == "rejected" else f"_{name}"
-            metrics[f"margin{suffix}"] = rewards["chosen"] - value
-            metrics[f"accuracy{suffix}"] = (rewards["chosen"] > value).float()
-    return metrics
-
-
 def _build(
     run: _Run,
     batches: MicroBatches,
     reference: Reference,
     folder: Path,
-    recorder: _Recorder,
+    recorder: Recorder,
     asked_to_stop: threading.Event,
 ) -> Any:
     import torch
@@ -272,22 +228,24 @@ def _build(
                 bad = [
                     name for name, value in zip(batch.ids, loss.per_example, strict=True) if not torch.isfinite(value)
                 ]
-                raise HarnessError(
-                    f"the loss is not finite at step {self.state.global_step}",
-                    where=f"examples {', '.join(bad[:5])}",
-                    remedy="lower train.learning_rate, or look at these examples",
-                )
+                raise _not_finite("loss", self.state.global_step, bad, folder)
             metrics = {
                 "loss": loss.per_example.detach(),
                 **loss.metrics,
                 **reward_metrics(logps, baseline, aligner.settings.beta),
             }
             weights = torch.tensor(inputs["weights"], device=policy.device)
-            recorder.add(metrics, weights, batch.tokens)
+            recorder.add(metrics, weights, batch.tokens, batch.ids)
             return (loss.per_example * weights).sum() / batches.micro
 
     class Report(TrainerCallback):
-        """Tells the recorder that a step is done, and stops where that was asked for."""
+        """Tells the recorder that a step is done, and stops where that was asked for or has to be."""
+
+        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            """Called before the weights are changed: a gradient that is no number would spoil them, and then every checkpoint."""
+            gradients = [one.grad for one in kwargs["model"].parameters() if one.grad is not None]
+            if not torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
+                raise _not_finite("gradient", state.global_step, recorder.ids, folder)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             """Called after every optimizer step."""

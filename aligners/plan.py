@@ -19,9 +19,10 @@ import numpy as np
 from aligners.base import Aligner, AlignJob, PrepareContext, Stage, StageContext
 from aligners.data import read_preferences
 from aligners.encoding import EncodedExample, encode_all
-from aligners.footprint import Architecture, Footprint, architecture, footprint
+from aligners.footprint import Architecture, Footprint, architecture
 from aligners.layout import by_branch, group_by_length, row_lengths
 from aligners.loop import accumulation, epoch_order, steps_of
+from aligners.peak import Peak, memory_there
 from aligners.policy import FEATURE_BUDGET, token_logp
 from harness.config import TrainSettings
 from harness.errors import BadInputError
@@ -40,7 +41,14 @@ def plan(aligner: Aligner, job: AlignJob) -> dict[str, Any]:
     from accelerate import PartialState
 
     process = PartialState()
-    data = read_preferences(job.data, on_error=job.on_error, limit=job.limit, seed=job.train.seed, cache=job.cache)
+    data = read_preferences(
+        job.data,
+        on_error=job.on_error,
+        limit=job.limit,
+        seed=job.train.seed,
+        cache=job.cache,
+        allow_download=job.allow_download,
+    )
     estimated: list[str] = []
     examples, made = _with_images(aligner, job, data.examples, estimated)
     if not examples:
@@ -169,18 +177,13 @@ def _memory(aligner: Aligner, job: AlignJob, tokens: _Tokens) -> tuple[dict[str,
 
     gpu = torch.cuda.is_available()
     model = architecture(job.model, job.train)
-    own = psutil.Process().memory_info().rss
-    available = torch.cuda.mem_get_info()[1] if gpu else psutil.virtual_memory().available + own
-    program = 0 if gpu else own
-    bfloat16 = job.train.in_bfloat16(gpu)
-    copy = "reference_distribution" in aligner.needs
-    longest = sorted(tokens.rows, key=lambda name: -sum(tokens.rows[name]))
+    program = 0 if gpu else psutil.Process().memory_info().rss
+    available = memory_there(gpu)
+    responses = {name: tokens.responses(name) for name in tokens.encoded}
+    predicted = Peak(model, tokens.rows, responses, "reference_distribution" in aligner.needs, gpu)
 
     def peak(micro: int) -> Footprint:
-        names = longest[:micro]
-        rows = [length for name in names for length in tokens.rows[name]]
-        responses = sum(tokens.responses(name) for name in names)
-        return footprint(model, job.train, bfloat16=bfloat16, cpu=not gpu, copy=copy, rows=rows, responses=responses)
+        return predicted.of(job.train, micro)
 
     micro, passes = accumulation(job.train)
     found = peak(micro)
@@ -204,15 +207,16 @@ def _disk(
     """Bytes on disk: at the end, and at most on the way."""
     trained = model.trained * 4
     final = trained if job.train.tuning == "lora" else model.weights * 4
+    kept = stages * final if stages > 1 and job.train.keeps_stages else 0
     keys = 40  # a value's content key and length
     values = sum(4 * tokens.responses(name) + keys * len(aligner.branches) for name in tokens.encoded)
     there = job.output.absolute()
     while not there.exists() and there != there.parent:
         there = there.parent
     return {
-        "checkpoint": final,
+        "checkpoint": final + kept,
         # The newest two with AdamW's moments, while one takes the other's place, and what earlier stages trained.
-        "while_training": 2 * 3 * trained + (stages - 1) * trained,
+        "while_training": 2 * 3 * trained + (stages - 1) * trained + kept,
         "reference_cache": values if job.train.savings.reference_cache else 0,
         "rejected_images": _rejected_bytes(made),
         "free": shutil.disk_usage(there).free,

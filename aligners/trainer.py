@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -16,13 +17,17 @@ from aligners.data import read_preferences
 from aligners.encoding import EncodedExample, encode_all
 from aligners.layout import Batch, by_branch, collate, row_lengths
 from aligners.loop import run_stage
+from aligners.peak import out_of_memory
 from aligners.policy import Policy, entropy_of, token_logp
 from aligners.reference import ContentKeys, Keys, Reference, ValueStore, fill
 from harness.errors import BadInputError, HarnessError
-from harness.files import sha256_json, write_jsonl
+from harness.files import remove_left_overs, sha256_json, write_jsonl
 from harness.models import export_adapter, export_full, fingerprint, load_model, load_processor, template_hash
 from harness.progress import console, progress
 from harness.types import PreferenceExample
+
+_FINISHED = "finished.safetensors"
+"""In a stage's folder: what it trained, with its summary in the header. Written last, after the stage's own checkpoint."""
 
 
 def align(aligner: Aligner, job: AlignJob) -> AlignResult:
@@ -37,7 +42,14 @@ def align(aligner: Aligner, job: AlignJob) -> AlignResult:
     started = time.perf_counter()
     process = PartialState()
     with process.main_process_first():  # the others find what it made in the cache
-        data = read_preferences(job.data, on_error=job.on_error, limit=job.limit, seed=job.train.seed, cache=job.cache)
+        data = read_preferences(
+            job.data,
+            on_error=job.on_error,
+            limit=job.limit,
+            seed=job.train.seed,
+            cache=job.cache,
+            allow_download=job.allow_download,
+        )
         context = PrepareContext(job.cache, job.train.seed, output=job.output if process.is_main_process else None)
         examples = aligner.prepare(data.examples, context)
     if data.dropped and process.is_main_process:
@@ -48,26 +60,25 @@ def align(aligner: Aligner, job: AlignJob) -> AlignResult:
     if not examples:
         raise BadInputError("no preference example is left to train on", where=job.data)
     run = _Run(aligner, job, examples, process)
+    run.about = {
+        "data": {
+            "label": data.label,
+            "fingerprint": data.fingerprint,
+            "examples": len(examples),
+            "dropped": len(data.dropped),
+        },
+        "prepared": context.notes,
+    }
     stages = aligner.stages(examples, run)
     summary = run.train(stages)
     checkpoint = job.output / "checkpoint"
     if process.is_main_process:
         run.export(checkpoint)
-        shutil.rmtree(job.output / "stages", ignore_errors=True)
     process.wait_for_everyone()
     return AlignResult(
         checkpoint,
-        {
-            "data": {
-                "label": data.label,
-                "fingerprint": data.fingerprint,
-                "examples": len(examples),
-                "dropped": len(data.dropped),
-            },
-            "prepared": context.notes,
-            **summary,
-            "seconds": round(time.perf_counter() - started, 1),
-        },
+        {**summary, "seconds": round(time.perf_counter() - started, 1)},
+        scratch=[folder / _FINISHED for folder in run.folders(stages)],
     )
 
 
@@ -78,6 +89,8 @@ class _Run(StageContext):
         import torch
 
         self.aligner, self.job, self.train_settings, self.process = aligner, job, job.train, process
+        self.about: dict[str, Any] = {}
+        """What the summary says of the data, and how they were prepared."""
         self.branches = list(aligner.branches)
         torch.manual_seed(job.train.seed)
         self.processor = load_processor(job.model)
@@ -183,7 +196,7 @@ class _Run(StageContext):
         ordered = sorted(examples, key=lambda one: max(row_lengths(one, branches)))
         blocks = [ordered[start : start + size] for start in range(0, len(ordered), size)]
         share = (self.process.process_index, self.process.num_processes) if keep else (0, 1)
-        with progress(title, len(ordered)) as advance:
+        with progress(title, len(ordered)) as advance, out_of_memory(self, ordered, size):
             computed = fill(store, blocks, keys, compute, share=share, done=advance)
         self.process.wait_for_everyone()
         store.load(wanted)
@@ -240,26 +253,43 @@ class _Run(StageContext):
             if stage.reference == "initial":
                 initial[stage.name] = self._reference(stage, "start")
         trained = "start"
-        for number, stage in enumerate(stages):
-            folder = self.job.output / "stages" / f"{number}-{stage.name}"
-            if _load_finished(self.policy.model, folder):
+        for folder, stage in zip(self.folders(stages), stages, strict=True):
+            row = _load_finished(self.policy.model, folder)
+            if row is not None:
                 console.print(f"[dim]stage {stage.name}: finished before[/dim]")
             else:
                 reference = initial.get(stage.name) or self._reference(stage, trained)
                 examples = [self.encoded[example.id] for example in stage.examples]
-                rows.append(run_stage(self, stage.name, examples, reference, folder, log))
+                row = run_stage(self, stage.name, examples, reference, folder, log)
                 if self.process.is_main_process:
-                    _save_finished(self.policy.model, folder)
+                    if len(stages) > 1 and self.train_settings.keeps_stages:
+                        self.export(folder / "checkpoint")
+                        self.job.stage_done(folder, self._summary([*rows, row]))
+                    _save_finished(self.policy.model, folder, row)
+            rows.append(row)
             trained = sha256_json(
                 [
                     trained,
                     stage.name,
+                    stage.reference,
+                    # What was trained on decides what the next stage starts from, as much as the settings do.
+                    self.about["data"]["fingerprint"],
+                    [example.id for example in stage.examples],
                     self.train_settings.model_dump(),
                     self.aligner.settings.model_dump(),
                     self.aligner.name,
                 ]
             )
+        return self._summary(rows)
+
+    def folders(self, stages: Sequence[Stage]) -> list[Path]:
+        """Where each stage leaves what it makes."""
+        return [self.job.output / "stages" / f"{number}-{one.name}" for number, one in enumerate(stages, 1)]
+
+    def _summary(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """What stands in a manifest; `rows` are the summaries of the stages so far."""
         return {
+            **self.about,
             "stages": rows,
             "truncated_responses": self.truncated,
             "feature_cache": self.features,
@@ -268,6 +298,7 @@ class _Run(StageContext):
 
     def export(self, folder: Path) -> None:
         """Write the checkpoint."""
+        remove_left_overs(folder)
         if self.train_settings.tuning == "lora":
             export_adapter(self.policy.model, self.processor, folder, self.job.model)
         else:
@@ -278,28 +309,30 @@ def _trainable(model: Any) -> dict[str, Any]:
     return {name: value for name, value in model.named_parameters() if value.requires_grad}
 
 
-def _save_finished(model: Any, folder: Path) -> None:
+def _save_finished(model: Any, folder: Path, summary: dict[str, Any]) -> None:
     """Keep what a stage trained; the name appears only when the file is complete."""
     from safetensors.torch import save_file
 
     from harness.files import atomic_path
 
-    with atomic_path(folder / "finished.safetensors") as temporary:
-        save_file({name: value.detach().contiguous().clone() for name, value in _trainable(model).items()}, temporary)
+    remove_left_overs(folder / _FINISHED)
+    weights = {name: value.detach().contiguous().clone() for name, value in _trainable(model).items()}
+    with atomic_path(folder / _FINISHED) as temporary:
+        save_file(weights, temporary, metadata={"summary": json.dumps(summary)})
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
 
 
-def _load_finished(model: Any, folder: Path) -> bool:
-    """Load what a finished stage trained; False if it was not finished."""
-    path = folder / "finished.safetensors"
+def _load_finished(model: Any, folder: Path) -> dict[str, Any] | None:
+    """Load what a finished stage trained, and give back its summary; None if it was not finished."""
+    path = folder / _FINISHED
     if not path.exists():
-        return False
+        return None
     import torch
-    from safetensors.torch import load_file
+    from safetensors import safe_open
 
-    stored = load_file(path)
-    with torch.no_grad():
+    with torch.no_grad(), safe_open(path, framework="pt") as stored:
         for name, value in _trainable(model).items():
-            value.copy_(stored[name])
-    return True
+            value.copy_(stored.get_tensor(name))
+        summary: dict[str, Any] = json.loads(stored.metadata()["summary"])
+    return summary

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -59,9 +59,22 @@ class TrainSettings(StrictModel):
     lora: LoraSettings = LoraSettings()
     seed: int = 0
     save_steps: int = Field(200, ge=1)
+    keep_stages: bool | None = Field(
+        None, description="keep a checkpoint of every stage; by default of adapters, and not of full weights"
+    )
     workers: int = Field(0, ge=0, description="processes that open and prepare images while the model computes")
     report_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field((), description="where else the log goes")
     savings: Savings = Savings()
+
+    COST_ONLY: ClassVar[frozenset[str]] = frozenset(
+        {"micro_batch_size", "gradient_checkpointing", "save_steps", "keep_stages", "workers", "report_to"}
+    )
+    """Settings that change what a training takes and leaves, not what it computes: a run may be resumed with others."""
+
+    @property
+    def keeps_stages(self) -> bool:
+        """Whether the checkpoint of every stage is kept."""
+        return self.tuning != "full" if self.keep_stages is None else self.keep_stages
 
     def in_bfloat16(self, gpu: bool) -> bool:
         """Whether a step is computed in bfloat16; "auto" does so on GPUs."""

@@ -100,6 +100,15 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         raise
 
 
+def remove_left_overs(target: Path) -> None:
+    """Remove what killed writers of a file or folder left beside it; only for the one writer that there is now."""
+    for path in target.parent.glob(f".{target.name}.*"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write indented JSON atomically."""
     with atomic_path(path) as temporary:

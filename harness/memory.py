@@ -1,4 +1,4 @@
-"""Giving memory back to the system between the long steps of one process."""
+"""Memory: given back to the system between the long steps of one process, and amounts of it in words."""
 
 from __future__ import annotations
 
@@ -18,3 +18,12 @@ def give_back() -> None:
     except (AttributeError, OSError):
         return
     trim(0)
+
+
+def written_bytes(count: float) -> str:
+    """Bytes as people read them."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"

@@ -132,7 +132,7 @@ class Pictures:
         if not path or not self.allow_download:
             raise BadRecordError(
                 f"the image is a URL, and none is fetched unless you say so: {shown(url)} "
-                "(harness data check FILE --allow-download fetches images once)"
+                "(--allow-download fetches images once, of harness align and of harness data check)"
             )
         from harness.datasets.download import fetch
 

@@ -46,6 +46,9 @@ def align(
     on_error: Annotated[
         OnError, typer.Option("--on-error", help="A bad record stops, or is left out and listed.")
     ] = OnError.fail,
+    allow_download: Annotated[
+        bool, typer.Option("--allow-download", help="Fetch images that the data give by URL, once.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Do an existing run again.")] = False,
     dry_run: Annotated[
@@ -57,6 +60,7 @@ def align(
     """Align a model with a preference method; leaves a checkpoint in a run folder."""
     from harness.config import merged, overrides, read_recipe
     from harness.runs.align import AlignRequest, is_first_process, plan_align, run_align
+    from harness.runs.folders import STAGES, list_runs
 
     named: dict[str, Any] = {}
     if seed is not None:
@@ -65,7 +69,9 @@ def align(
         named["tuning"] = "full" if full else "lora"
     layers = merged(read_recipe(recipe) if recipe else {}, overrides(settings or []), {"train": named})
     _only(layers, ("train", "method"))
-    request = AlignRequest(method, model, results, data, name, layers, limit, on_error.value, resume, overwrite)
+    request = AlignRequest(
+        method, model, results, data, name, layers, limit, on_error.value, resume, overwrite, allow_download
+    )
     if dry_run:
         found = plan_align(request)
         if as_json:
@@ -82,6 +88,8 @@ def align(
         emit(run.manifest)
     else:
         typer.echo(f"checkpoint: {run.checkpoint}")
+        if stages := list_runs(run.path / STAGES):
+            typer.echo(f"of its stages: {run.path / STAGES}: {', '.join(stage.path.name for stage in stages)}")
         typer.echo(f"next: harness eval --run {run.name} --suite halbench,amber")
 
 

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from harness.memory import written_bytes
+
 
 def print_align_plan(found: dict[str, Any]) -> None:
     """The plan as a table of two columns, what is estimated below it."""
@@ -49,15 +51,6 @@ def print_align_plan(found: dict[str, Any]) -> None:
         *(f"estimated: {one}" for one in found["estimated"]),
     ):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def written_bytes(count: float) -> str:
-    """Bytes as people read them."""
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}"
-        count /= 1024
-    return f"{count:.1f} GiB"
 
 
 def written_seconds(seconds: float) -> str:

@@ -35,6 +35,7 @@ def model_card(manifest: Mapping[str, Any], method: Mapping[str, str], scores: S
         f"{manifest['harness']}.",
         "",
         f"- Method: `{config['method']}`, {method['summary']} ({method['source']})",
+        *([f"- After its stage `{config['stage']}`"] if "stage" in config else []),
         f"- Preference data: `{config['data']}`, {data['examples']:,} pairs, fingerprint `{data['fingerprint'][:16]}`",
         f"- Weights: base model `{manifest['base']['fingerprint'][:16]}`, this checkpoint `{manifest['checkpoint']['fingerprint'][:16]}`",
         f"- Made {manifest['finished'][:10]} in {manifest['wall_seconds']:,.0f} s on "

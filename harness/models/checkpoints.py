@@ -174,8 +174,11 @@ def _compare_with_architecture(folder: Path, shapes: dict[str, tuple[int, ...]])
 
 
 def _tail(name: str) -> str:
-    """The part of a tensor's name that every naming scheme shares: from the layer number on, or the last two parts."""
-    parts = name.split(".")
+    """The part of a tensor's name that every naming scheme shares: from the layer number on, or the last two parts.
+
+    LLaVA-1.6's `image_newline` belongs to no layer: it stands alone on the hub, and behind "model." in transformers.
+    """
+    parts = name.removeprefix("model.").split(".")
     numbers = [position for position, part in enumerate(parts) if part.isdigit()]
     return ".".join(parts[numbers[0] :] if numbers else parts[-2:])
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime
 import os
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from aligners.base import Aligner, AlignJob, AlignResult
+from aligners.base import Aligner, AlignJob
 from harness import registry
 from harness.config import TrainSettings, merged, parse
 from harness.errors import BadInputError
@@ -38,6 +39,7 @@ class AlignRequest:
     on_error: Literal["fail", "skip"] = "fail"
     resume: bool = False
     overwrite: bool = False
+    allow_download: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class _Resolved:
             request.limit,
             request.on_error,
             request.resume,
+            request.allow_download,
         )
 
 
@@ -78,12 +81,21 @@ def run_align(request: AlignRequest) -> Run:
         write_json(folder / "config.json", config)
     else:
         console.quiet = True
+    if request.resume and (run := open_run(folder)).manifest is not None:
+        console.print(f"[dim]the run is complete: {folder}[/dim]")
+        return run
     started = time.perf_counter()
-    job = found.job(request)
+
+    def stage_done(stage: Path, summary: dict[str, Any]) -> None:
+        """A stage's folder is a run of its own from then on: it can be evaluated while the next one is trained."""
+        _write_manifest(stage, {**config, "stage": stage.name}, found.model, summary, started)
+
+    job = replace(found.job(request), stage_done=stage_done)
     give_back()  # making a world's model and pairs leaves much behind
     result = found.aligner.align(job)
     if first:
-        _finish(folder, config, found.model, result, started)
+        _write_manifest(folder, config, found.model, result.summary, started)
+        _remove(result.scratch)
     return open_run(folder)
 
 
@@ -154,15 +166,25 @@ def _data(label: str, method: str) -> str:
 
 
 def _same_as_before(folder: Path, config: dict[str, Any]) -> None:
-    """A run that is resumed must be the same run."""
+    """A run that is resumed must be the same run; what its training takes may be another (`TrainSettings.COST_ONLY`)."""
     before = folder / "config.json"
-    if before.exists() and (old := read_json(before, "configuration")) != read_back(config):
-        changed = [key for key in config if old.get(key) != read_back(config)[key]]
+    if not before.exists():
+        return
+    old, new = (_computed(one) for one in (read_json(before, "configuration"), read_back(config)))
+    if old != new:
+        changed = [key for key in config if old.get(key) != new[key]]
         raise BadInputError(
             f"the run was begun with other settings ({', '.join(changed)})",
             where=str(before),
             remedy="resume it with the same ones, or start again with --overwrite",
         )
+
+
+def _computed(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without the settings that do not change what is computed."""
+    settings = dict(config.get("settings", {}))
+    train = {key: value for key, value in settings.get("train", {}).items() if key not in TrainSettings.COST_ONLY}
+    return {**config, "settings": {**settings, "train": train}}
 
 
 def read_back(value: dict[str, Any]) -> dict[str, Any]:
@@ -173,18 +195,31 @@ def read_back(value: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _finish(folder: Path, config: dict[str, Any], model: ModelRef, result: AlignResult, started: float) -> None:
-    info = inspect(result.checkpoint)
+def _write_manifest(
+    folder: Path, config: dict[str, Any], model: ModelRef, summary: dict[str, Any], started: float
+) -> None:
+    """Say of the checkpoint in a run's or a stage's folder where it comes from: card, and manifest last."""
+    run = open_run(folder)
+    info = inspect(run.checkpoint)
     manifest = {
         "kind": "align",
-        "name": folder.name,
+        "name": run.name,
         "config": config,
         "base": {"label": model.label, "location": config["location"], "fingerprint": fingerprint(config["location"])},
         "checkpoint": {"kind": info.kind, "fingerprint": info.fingerprint},
-        "summary": result.summary,
+        "summary": summary,
         "wall_seconds": round(time.perf_counter() - started, 1),
         **surroundings(),
     }
-    (result.checkpoint / "README.md").write_text(card_of(open_run(folder), manifest), encoding="utf-8")
-    write_json(result.checkpoint / MANIFEST, manifest)
+    (run.checkpoint / "README.md").write_text(card_of(run, manifest), encoding="utf-8")
+    write_json(run.checkpoint / MANIFEST, manifest)
     write_json(folder / MANIFEST, manifest)
+
+
+def _remove(scratch: Sequence[Path]) -> None:
+    """Remove files, and the folders that are empty then."""
+    for path in scratch:
+        path.unlink(missing_ok=True)
+    for folder in dict.fromkeys([path.parent for path in scratch] + [path.parent.parent for path in scratch]):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()

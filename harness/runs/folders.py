@@ -12,6 +12,8 @@ from harness.errors import BadInputError
 from harness.files import read_json
 
 MANIFEST = "manifest.json"
+STAGES = "stages"
+"""In a run's folder: one folder a stage, each a run of its own once it has a manifest."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,9 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The folder's name."""
-        return self.path.name
+        """The folder's name; that of a stage, whose folder is a run in a run's, has the run's name before it."""
+        parents = self.path.absolute().parents
+        return f"{parents[1].name}-{self.path.name}" if parents[0].name == STAGES else self.path.name
 
     @property
     def kind(self) -> str:

@@ -23,10 +23,12 @@ from PIL import Image
 
 from aligners.base import PrepareContext
 from aligners.data import read_preferences
+from aligners.data.cells import CellImage
 from aligners.mfpo.image_preferences import ImagePreferenceSettings, generate
 from aligners.mfpo.image_preferences.image_set import Shard, set_files, set_rows, write_set
 from aligners.mfpo.image_preferences.parts import Recipe, Write, write_here, write_in_processes, write_through_ray
 from harness.errors import BadInputError
+from harness.files import sha256_bytes
 from harness.types import PreferenceExample
 
 SETTINGS = ImagePreferenceSettings(regions="dataset", step=900)
@@ -185,6 +187,10 @@ def test_an_alignment_has_the_same_images_and_leaves_samples(tmp_path: Path) -> 
     assert {one.id: one.images["rejected"].read() for one in result} == {
         name: row["rejected_image"]["bytes"] for name, row in rows.items()
     }
+    for one in result:  # they stay in the set's files: 83,000 of them would be 16 GB
+        image = one.images["rejected"]
+        assert image.data is None and isinstance(image.source, CellImage)
+        assert image.fingerprint() == sha256_bytes(image.read())
     samples = [json.loads(line) for line in (tmp_path / "run" / notes["samples"]).read_text().splitlines()]
     assert len({sample["id"] for sample in samples}) == 24
     for sample in samples:

@@ -16,10 +16,12 @@ from aligners.footprint import architecture, footprint
 from aligners.layout import row_lengths
 from aligners.loop import MicroBatches, accumulation, steps_of
 from aligners.mfpo import MFPO
+from aligners.peak import Peak
 from aligners.trainer import _Run
 from harness.cli import app
 from harness.cli.errors import run
 from harness.config import TrainSettings
+from harness.memory import written_bytes
 from tests.tiny import tiny_llava, tiny_pairs
 
 SETTINGS = {"batch_size": 8, "micro_batch_size": 4, "max_length": 256, "lora": {"rank": 4, "alpha": 8}}
@@ -133,6 +135,19 @@ def test_checkpointing_and_smaller_micro_batches_take_less(base: Path) -> None:
 
     assert peak(8) > 1.9 * peak(4)
     assert peak(8) > 1.3 * peak(8, gradient_checkpointing=True)
+
+
+def test_what_to_lower_is_the_first_that_fits(base: Path) -> None:
+    train = TrainSettings.model_validate({**SETTINGS, "micro_batch_size": 8})
+    rows = {str(number): [90, 80] for number in range(8)}
+    peak = Peak(architecture(str(base), train), rows, dict.fromkeys(rows, 40), copy=False, gpu=False)
+    two, one = (peak.of(train, micro).total for micro in (2, 1))
+    assert "--set train.micro_batch_size=2 changes nothing else" in peak.remedy(train, 8, two)
+    assert f"takes {written_bytes(two)} by prediction" in peak.remedy(train, 8, two)
+    assert "--set train.micro_batch_size=4" in peak.remedy(train, 8, 2**40), "it should have fitted: one step down"
+    both = peak.remedy(train, 8, one - 1)
+    assert "train.micro_batch_size=1 --set train.gradient_checkpointing=true takes about a third more time" in both
+    assert "train.max_length (the longest row has 90 tokens)" in peak.remedy(train, 8, 1)
 
 
 def test_what_does_not_fit_is_said_and_not_tried(

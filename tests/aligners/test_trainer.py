@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from aligners.base import AlignJob, Logps, Loss
+from aligners.base import AlignJob, Logps, Loss, Stage, StageContext
 from aligners.chip import CHiP
 from aligners.dpo import DPO
 from aligners.loop import accumulation
@@ -23,6 +24,7 @@ from aligners.mfpo import MFPO
 from aligners.symmpo import SymMPO
 from harness.config import TrainSettings
 from harness.errors import BadInputError, HarnessError
+from harness.types import PreferenceExample
 from tests.tiny import tiny_llava, tiny_pairs
 
 SETTINGS = {
@@ -118,6 +120,32 @@ def test_reference_values_are_shared_by_methods_and_sweeps(base: Path, pairs: Pa
     assert run("off", DPO(), savings={"reference_cache": False}) == ["computed"]
 
 
+class InTwo(DPO):
+    """DPO on the first few pairs, and then on the last ones."""
+
+    def __init__(self, first: int) -> None:
+        super().__init__()
+        self.first = first
+
+    def stages(self, examples: Sequence[PreferenceExample], context: StageContext) -> list[Stage]:
+        return [Stage("first", examples[: self.first]), Stage("last", examples[30:])]
+
+
+@pytest.mark.slow
+def test_a_later_stages_reference_belongs_to_what_was_trained_on_before_it(
+    base: Path, pairs: Path, tmp_path: Path
+) -> None:
+    def run(name: str, first: int) -> list[str]:
+        (tmp_path / name).mkdir()
+        train = TrainSettings.model_validate(SETTINGS)
+        result = InTwo(first).align(AlignJob(str(base), str(pairs), tmp_path / name, train, tmp_path / "cache"))
+        return [stage["reference"] for stage in result.summary["stages"]]
+
+    assert run("one", 20) == ["computed", "computed"]
+    assert run("again", 20) == ["from disk", "from disk"]
+    assert run("fewer", 12) == ["from disk", "computed"], "the first model's values are shared, no other's"
+
+
 @pytest.mark.slow
 def test_two_processes_train_as_one(base: Path, pairs: Path, tmp_path: Path) -> None:
     def command(name: str, processes: int) -> list[str]:
@@ -209,17 +237,51 @@ class Broken(DPO):
 def test_a_loss_that_is_not_finite_stops_and_names_the_example(base: Path, pairs: Path, tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="not finite at step 0") as caught:
         trained(Broken(), base, pairs, tmp_path)
-    assert "examples" in str(caught.value.where)
+    assert "examples" in str(caught.value.where) and "no checkpoint yet" in str(caught.value.remedy)
     assert not (tmp_path / "checkpoint").exists()
+
+
+class Steep(DPO):
+    """From its third step on, the loss is finite and its gradient is not."""
+
+    steps = 0
+
+    def loss(self, policy: Logps, reference: Logps) -> Loss:
+        found = super().loss(policy, reference)
+        self.steps += 1
+        if self.steps <= 2:
+            return found
+        nothing = found.per_example - found.per_example.detach()
+        return Loss(found.per_example + (nothing**2).sqrt(), found.metrics)
+
+
+def test_a_gradient_that_is_not_finite_spoils_no_checkpoint(base: Path, pairs: Path, tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match="gradient is not finite at step 2") as caught:
+        trained(Steep(), base, pairs, tmp_path, save_steps=1)
+    good = tmp_path / "stages" / "1-all" / "checkpoint-2"
+    assert str(good) in str(caught.value.remedy)
+    weights = load_file(good / "adapter_model.safetensors")
+    assert all(value.isfinite().all() for value in weights.values()) and any(value.any() for value in weights.values())
+    named = str(caught.value.where).removeprefix("examples ").split(", ")
+    assert len(set(named)) == 8 and set(named) <= {str(number) for number in range(45)}
 
 
 class Hungry(DPO):
     """A method that takes more memory than there is."""
 
     def loss(self, policy: Logps, reference: Logps) -> Loss:
+        torch.empty(2**48)
+        raise AssertionError("a petabyte was there")
+
+
+class HungryOnGpu(DPO):
+    """The same, as a GPU says it."""
+
+    def loss(self, policy: Logps, reference: Logps) -> Loss:
         raise torch.OutOfMemoryError("Tried to allocate 3.00 GiB")
 
 
+@pytest.mark.parametrize(("method", "said"), [(Hungry, "tried to allocate"), (HungryOnGpu, "3.00 GiB")])
 @pytest.mark.parametrize(
     ("settings", "remedy"),
     [
@@ -229,11 +291,22 @@ class Hungry(DPO):
     ],
 )
 def test_too_little_memory_says_what_to_lower(
-    settings: dict[str, Any], remedy: str, base: Path, pairs: Path, tmp_path: Path
+    method: type[DPO], said: str, settings: dict[str, Any], remedy: str, base: Path, pairs: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(HarnessError, match=r"3\.00 GiB") as caught:
-        trained(Hungry(), base, pairs, tmp_path, **settings)
-    assert remedy in str(caught.value.remedy)
+    with pytest.raises(HarnessError, match="out of memory with") as caught:
+        trained(method(), base, pairs, tmp_path, **settings)
+    assert said in caught.value.problem
+    assert remedy in str(caught.value.remedy) and "by prediction" in str(caught.value.remedy)
+
+
+def test_other_errors_of_torch_are_not_taken_for_too_little_memory(base: Path, pairs: Path, tmp_path: Path) -> None:
+    class Wrong(DPO):
+        def loss(self, policy: Logps, reference: Logps) -> Loss:
+            torch.ones(2) @ torch.ones(3)
+            raise AssertionError("these do not multiply")
+
+    with pytest.raises(RuntimeError, match=r"size mismatch|inconsistent tensor size"):
+        trained(Wrong(), base, pairs, tmp_path)
 
 
 @pytest.mark.slow

@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from aligners.base import PrepareContext
-from aligners.mfpo.image_preferences.image_set import CONFIG, set_files, set_rows, write_set
+from aligners.data.cells import Cell, CellImage, RowGroups
+from aligners.data.tables import open_table
+from aligners.mfpo.image_preferences.image_set import CONFIG, set_files, write_set
 from aligners.mfpo.image_preferences.parts import Recipe
 from aligners.mfpo.image_preferences.regions import choose_source
 from aligners.mfpo.image_preferences.samples import write_samples
 from aligners.mfpo.image_preferences.settings import ImagePreferenceSettings
 from aligners.mfpo.image_preferences.table import FORMAT
-from harness.files import atomic_path, sha256_json
+from harness.files import sha256_bytes, sha256_json
 from harness.progress import console
 from harness.types import ImageRef, PreferenceExample
-
-_IN_MEMORY = 2**30
-"""Encoded images beyond this many bytes are handed on as files rather than in memory."""
 
 
 def generate(
@@ -46,7 +45,7 @@ def generate(
             console.print(f"[dim]rejected images: {chosen.described()}; regions from {chosen.regions}[/dim]")
         manifest = write_set(folder, wanted, recipe, identity)
         counts |= {name: manifest["counts"][name] for name in ("regions", "whole-image", "dropped")}
-        result = _with_images(examples, folder, context.cache)
+        result = _with_images(examples, folder)
     said(counts)
     notes = {
         **counts,
@@ -85,15 +84,15 @@ def _contents(examples: Sequence[PreferenceExample], regions: str) -> str:
     )
 
 
-def _with_images(examples: Sequence[PreferenceExample], folder: Path, cache: Path) -> list[PreferenceExample]:
-    """The examples with the images that the set has for them; those that it has none for are left out."""
-    made: dict[str, ImageRef] = {}
-    held = 0
-    for row in set_rows(set_files(folder), ["id", "rejected_image"]):
-        data = row["rejected_image"]["bytes"]
-        held += len(data)
-        image = ImageRef(data=data, name=f"{row['id']}, rejected")
-        made[row["id"]] = image if held <= _IN_MEMORY else _as_file(image, cache)
+def _with_images(examples: Sequence[PreferenceExample], folder: Path) -> list[PreferenceExample]:
+    """The examples with the images that the set has for them, left in its files; those that it has none for are left out."""
+    groups = RowGroups()
+    tables = [open_table(file, groups, None) for file in set_files(folder)]
+    made = {
+        row["id"]: _image(row["id"], row["rejected_image"])
+        for table in tables
+        for _, row in table.records(table.numbers())
+    }
     result = []
     for example in examples:
         if "rejected" in example.images:
@@ -103,10 +102,7 @@ def _with_images(examples: Sequence[PreferenceExample], folder: Path, cache: Pat
     return result
 
 
-def _as_file(image: ImageRef, cache: Path) -> ImageRef:
-    """The same image in a file of the cache, named by its content."""
-    path = cache / "images" / image.fingerprint()
-    if not path.exists():
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(image.read())
-    return ImageRef(path=path, name=image.name)
+def _image(name: str, cell: Cell) -> ImageRef:
+    """The image in a cell. It is read once here, row group by row group, so that nobody reads it again for its digest."""
+    source = CellImage(cell, None)
+    return ImageRef(source=source, name=f"{name}, rejected", digest=sha256_bytes(source.read()))

@@ -24,8 +24,10 @@ from harness.errors import BadInputError, HarnessError
 from harness.files import atomic_path
 from harness.types import PreferenceExample
 
-_ROW_GROUP = 64
-"""Rows that are written, and later read, at once."""
+_BLOCK = 64
+"""Rows that are made and written at once."""
+_ROW_GROUP = 16
+"""Rows that are later read at once: whoever wants one image reads so many."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,9 @@ class PartWriter:
 
         schema = whole_schema() if self.recipe.whole else made_schema()
         with atomic_path(part.path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
-            for start in range(0, len(part.examples), _ROW_GROUP):
-                block = part.examples[start : start + _ROW_GROUP]
-                writer.write_table(as_table(list(self._rows(block)), schema))
+            for start in range(0, len(part.examples), _BLOCK):
+                block = part.examples[start : start + _BLOCK]
+                writer.write_table(as_table(list(self._rows(block)), schema), row_group_size=_ROW_GROUP)
                 if advance:
                     advance(len(block))
         return len(part.examples)
