@@ -49,6 +49,11 @@ class ContentKeys:
             for branch in branches
         }
 
+    def print_of(self, example: EncodedExample, branches: Iterable[Branch]) -> str:
+        """One hash of all of an example's branches, and of what a correction changed."""
+        keys = self.of(example, branches)
+        return sha256_json([[*pair, key.hex()] for pair, key in keys.items()] + [dict(example.corrected)])
+
     def _image(self, example: EncodedExample, name: str) -> str:
         image = example.images[name]
         # The examples keep their images alive, so an id stands for one image.

@@ -57,7 +57,7 @@ class Recorder:
             "step": number,
             **means,
             "learning_rate": rate,
-            "examples_per_second": round(count / (now - self._clock), 1),
+            "examples_per_second": round(count / (now - self._clock), 3),
             "tokens_per_second": round(sum(part[2] for part in parts) / (now - self._clock)),
         }
         self.first = self.first or row

@@ -273,8 +273,7 @@ class _Run(StageContext):
                     stage.name,
                     stage.reference,
                     # What was trained on decides what the next stage starts from, as much as the settings do.
-                    self.about["data"]["fingerprint"],
-                    [example.id for example in stage.examples],
+                    [self.content.print_of(self.encoded[example.id], self.branches) for example in stage.examples],
                     self.train_settings.model_dump(),
                     self.aligner.settings.model_dump(),
                     self.aligner.name,
