@@ -3,7 +3,7 @@
 Nothing here imports torch until a model is loaded.
 """
 
-from harness.models.aliases import ModelRef, aliases, resolve
+from harness.models.aliases import ModelRef, aliases, is_hub_id, resolve
 from harness.models.chat import AnswerEncoder, PromptLengths
 from harness.models.checkpoints import CheckpointInfo, check_base, context_length, fingerprint, inspect
 from harness.models.export import export_adapter, export_full
@@ -28,6 +28,7 @@ __all__ = [
     "export_full",
     "fingerprint",
     "inspect",
+    "is_hub_id",
     "load_model",
     "load_processor",
     "prompt_inputs",
