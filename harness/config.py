@@ -55,13 +55,20 @@ class TrainSettings(StrictModel):
     max_length: int = Field(4096, ge=16, description="tokens of prompt, image and response together")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     gradient_checkpointing: bool = False
-    tuning: Literal["lora", "full"] = "lora"
+    tuning: Literal["lora", "qlora", "full"] = Field(
+        "lora", description="adapters, adapters on a base held in 4 bits, or all weights but the vision tower's"
+    )
     lora: LoraSettings = LoraSettings()
     seed: int = 0
     save_steps: int = Field(200, ge=1)
     workers: int = Field(0, ge=0, description="processes that open and prepare images while the model computes")
     report_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field((), description="where else the log goes")
     savings: Savings = Savings()
+
+    @property
+    def adapters(self) -> bool:
+        """Whether adapters are trained, and the model under them is frozen."""
+        return self.tuning != "full"
 
     def in_bfloat16(self, gpu: bool) -> bool:
         """Whether a step is computed in bfloat16; "auto" does so on GPUs."""

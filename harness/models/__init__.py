@@ -7,6 +7,7 @@ from harness.models.aliases import ModelRef, aliases, is_hub_id, resolve
 from harness.models.chat import AnswerEncoder, PromptLengths
 from harness.models.checkpoints import CheckpointInfo, check_base, context_length, fingerprint, inspect
 from harness.models.export import export_adapter, export_full
+from harness.models.four_bits import linear_layers
 from harness.models.processors import (
     load_model,
     load_processor,
@@ -29,6 +30,7 @@ __all__ = [
     "fingerprint",
     "inspect",
     "is_hub_id",
+    "linear_layers",
     "load_model",
     "load_processor",
     "prompt_inputs",
