@@ -14,11 +14,15 @@ from dataclasses import dataclass
 from aligners.layout import group_by_length
 from aligners.policy import CHUNK, LORA_TARGETS, trained_in_full
 from harness.config import TrainSettings
-from harness.models import quiet_transformers
+from harness.models import linear_layers, quiet_transformers
 
 _FLOAT32 = 4
 _MOMENTS = 2 * _FLOAT32
 """AdamW's two moments of a trained weight."""
+_NF4 = 1 / 2 + 1 / 64 + _FLOAT32 / (64 * 256)
+"""A number in 4 bits with double quantisation: 64 of them share a byte, and 256 such bytes a float32.
+
+Source: Dettmers et al., QLoRA, NeurIPS 2023, section 3: 0.127 bits a number beside the 4."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +30,15 @@ class Architecture:
     """What a model's memory depends on.
 
     Attributes:
-        weights: numbers in the model; trained: those that are trained (the adapters' where adapters are).
+        weights: numbers in the model; trained: those that are trained (the adapters' where adapters are); in_4_bits: those held so.
+        largest: numbers of the largest matrix that is held in 4 bits, which is written out when it is used.
         layers, width, inner, heads, key_width, vocabulary: of the language model; key_width is that of all keys of a token.
     """
 
     weights: int
     trained: int
+    in_4_bits: int
+    largest: int
     layers: int
     width: int
     inner: int
@@ -81,11 +88,14 @@ def architecture(location: str, train: TrainSettings) -> Architecture:
     else:
         linear = [one for name, one in model.named_modules() if re.fullmatch(LORA_TARGETS, name)]
         trained = sum(train.lora.rank * (one.in_features + one.out_features) for one in linear)
+    held = [one.weight.numel() for one in linear_layers(model)[0].values()] if train.tuning == "qlora" else []
     text = config.get_text_config()
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     return Architecture(
         weights,
         trained,
+        sum(held),
+        max(held, default=0),
         text.num_hidden_layers,
         text.hidden_size,
         text.intermediate_size,
@@ -118,7 +128,7 @@ def footprint(
     """
     full = train.tuning == "full"
     size = 2 if bfloat16 else _FLOAT32
-    weights = model.weights * (_FLOAT32 if full else size)
+    weights = (model.weights - model.in_4_bits) * (_FLOAT32 if full else size) + round(model.in_4_bits * _NF4)
     if full:
         # Autocast keeps the weights in bfloat16, too, for as long as the graph lives.
         weights += model.weights * (_FLOAT32 * copy + 2 * bfloat16)
@@ -126,6 +136,7 @@ def footprint(
         weights += model.trained * (_FLOAT32 + 2 * bfloat16)
     blocks = [(len(block), max(rows[number] for number in block)) for block in group_by_length(rows)]
     activations = _activations(model, train, size, cpu, blocks, responses)
+    activations += model.largest * size
     return Footprint(weights, model.trained * _FLOAT32, model.trained * _MOMENTS, activations)
 
 

@@ -185,9 +185,13 @@ def group_by_length(lengths: Sequence[int]) -> list[list[int]]:
 
 
 def collate(
-    examples: Sequence[EncodedExample], branches: Sequence[Branch], pad: int, shared_prefix: bool = True
+    examples: Sequence[EncodedExample],
+    branches: Sequence[Branch],
+    pad: int,
+    shared_prefix: bool = True,
+    one_block: bool = False,
 ) -> Batch:
-    """Lay out a batch; every example has all branches."""
+    """Lay out a batch; every example has all branches. `one_block` pads all rows to one length."""
     rows: list[_Row] = []
     places: dict[str, list[tuple[int, list[int]]]] = {branch.name: [] for branch in branches}
     for example in examples:
@@ -197,7 +201,8 @@ def collate(
         rows += made
     blocks, starts = [], [0] * len(rows)
     total = 0
-    for numbers in group_by_length([len(row.tokens) for row in rows]):
+    groups = [list(range(len(rows)))] if one_block else group_by_length([len(row.tokens) for row in rows])
+    for numbers in groups:
         block = _block([rows[number] for number in numbers], pad)
         for index, number in enumerate(numbers):
             starts[number] = total + index * block.input_ids.shape[1]

@@ -18,6 +18,7 @@ from aligners.base import Loss
 from aligners.encoding import EncodedExample
 from aligners.layout import by_branch
 from aligners.peak import out_of_memory
+from aligners.processes import expect_shared_out
 from aligners.reference import Reference
 from aligners.train_log import Recorder, reward_metrics
 from harness.config import TrainSettings
@@ -279,6 +280,14 @@ def _build(
     )
     # Several GPUs without `accelerate launch`: one is used; torch's DataParallel would tear the batches apart.
     arguments._n_gpu = min(arguments.n_gpu, 1)
+    expect_shared_out(policy.model)
     trainer = PreferenceTrainer(model=policy.model, args=arguments, train_dataset=batches, callbacks=[Report()])
+    if (
+        run.sharded and not trainer.is_fsdp_enabled
+    ):  # accelerate would go on without a word, each process with all weights
+        raise BadInputError(
+            "weights are shared out among GPUs only, and there are none",
+            remedy="configs/accelerate/ddp.yaml, or one process",
+        )
     trainer.remove_callback(PrinterCallback)
     return trainer

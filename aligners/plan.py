@@ -24,6 +24,7 @@ from aligners.layout import by_branch, group_by_length, row_lengths
 from aligners.loop import accumulation, epoch_order, steps_of
 from aligners.peak import Peak, memory_there
 from aligners.policy import FEATURE_BUDGET, token_logp
+from aligners.processes import this_process
 from harness.config import TrainSettings
 from harness.errors import BadInputError
 from harness.models import load_processor
@@ -38,9 +39,7 @@ def plan(aligner: Aligner, job: AlignJob) -> dict[str, Any]:
     Raises:
         BadInputError: the data or a setting is at fault, as `align` would say.
     """
-    from accelerate import PartialState
-
-    process = PartialState()
+    process = this_process()
     data = read_preferences(
         job.data,
         on_error=job.on_error,
@@ -206,7 +205,7 @@ def _disk(
 ) -> dict[str, int]:
     """Bytes on disk: at the end, and at most on the way."""
     trained = model.trained * 4
-    final = trained if job.train.tuning == "lora" else model.weights * 4
+    final = trained if job.train.adapters else model.weights * 4
     kept = stages * final if stages > 1 and job.train.keeps_stages else 0
     keys = 40  # a value's content key and length
     values = sum(4 * tokens.responses(name) + keys * len(aligner.branches) for name in tokens.encoded)

@@ -59,7 +59,7 @@ class Policy:
         self.model = self._tunable(model, tuning, lora)
         # The training loop calls the model through whatever it is wrapped in (DDP, FSDP), so that gradients are synchronised.
         # Not the bound method itself: in mixed precision accelerate takes that apart and binds it to the model.
-        self.model.forward = functools.partial(self.token_logps)
+        self.model.forward = functools.partial(self.forward)
         self._features: dict[int, Tensor] = {}
 
     @staticmethod
@@ -147,6 +147,10 @@ class Policy:
                 for block in batch.blocks
             ],
         )
+
+    def forward(self, batch: Batch, value: Callable[[Tensor, Tensor], Tensor] | None = None) -> Tensor:
+        """What the wrapped model computes: `token_logps`, or `response_values` of another value."""
+        return self.token_logps(batch) if value is None else self.response_values(batch, value)
 
     def token_logps(self, batch: Batch) -> Tensor:
         """Log-probabilities of all response tokens, branch after branch, as `layout.by_branch` takes them, with gradient where that is on.

@@ -149,6 +149,7 @@ def fill(
     compute: Callable[[Sequence[EncodedExample]], list[dict[tuple[str, str], np.ndarray]]],
     *,
     share: tuple[int, int] = (0, 1),
+    in_step: bool = False,
     done: Callable[[int], None] = lambda count: None,
 ) -> int:
     """Compute the blocks that the store does not have, whole: what a value is computed beside does not depend on where a kill came.
@@ -159,6 +160,7 @@ def fill(
         keys: of every example by its id.
         compute: gives for a block, in order, the values of each example's branches.
         share: (i, n): compute only every n-th missing block, from the i-th; n processes share the work.
+        in_step: every process must compute equally often: one that has no block left does its part of the last round with another's.
         done: told how many examples are dealt with.
 
     Returns:
@@ -174,5 +176,7 @@ def fill(
             missing += len(block)
             missing_blocks += 1
         done(len(block))
+    if in_step and missing_blocks and share[0] >= (missing_blocks % share[1] or share[1]):
+        compute(blocks[-1])
     store.flush()
     return missing

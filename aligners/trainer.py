@@ -19,6 +19,7 @@ from aligners.layout import Batch, by_branch, collate, row_lengths
 from aligners.loop import run_stage
 from aligners.peak import out_of_memory
 from aligners.policy import Policy, entropy_of, token_logp
+from aligners.processes import is_sharded, shares_out, this_process, whole
 from aligners.reference import ContentKeys, Keys, Reference, ValueStore, fill
 from harness.errors import BadInputError, HarnessError
 from harness.files import remove_left_overs, sha256_json, write_jsonl
@@ -37,10 +38,8 @@ def align(aligner: Aligner, job: AlignJob) -> AlignResult:
         BadInputError: the data or a setting is at fault.
         HarnessError: the loss was not finite, or the model cannot be had.
     """
-    from accelerate import PartialState
-
     started = time.perf_counter()
-    process = PartialState()
+    process = this_process()
     with process.main_process_first():  # the others find what it made in the cache
         data = read_preferences(
             job.data,
@@ -72,8 +71,7 @@ def align(aligner: Aligner, job: AlignJob) -> AlignResult:
     stages = aligner.stages(examples, run)
     summary = run.train(stages)
     checkpoint = job.output / "checkpoint"
-    if process.is_main_process:
-        run.export(checkpoint)
+    run.export(checkpoint)
     process.wait_for_everyone()
     return AlignResult(
         checkpoint,
@@ -92,20 +90,30 @@ class _Run(StageContext):
         self.about: dict[str, Any] = {}
         """What the summary says of the data, and how they were prepared."""
         self.branches = list(aligner.branches)
+        self.sharded = is_sharded()
+        if self.sharded and job.train.tuning == "qlora":
+            raise BadInputError(
+                "weights in 4 bits cannot be shared out among processes",
+                remedy="--lora, or configs/accelerate/ddp.yaml",
+            )
         torch.manual_seed(job.train.seed)
         self.processor = load_processor(job.model)
         Policy.check_family(job.model)
         gpu = torch.cuda.is_available()
         self.bfloat16 = job.train.in_bfloat16(gpu)
-        # Full weights stay in float32 and are cast in the step; frozen ones are held in the type they are computed in.
-        dtype = "bfloat16" if self.bfloat16 and job.train.tuning == "lora" else "float32"
-        model = load_model(job.model, dtype)
+        # Full weights stay in float32 and are cast in the step; frozen ones are held in the type they are computed in, or in 4 bits.
+        dtype = "bfloat16" if self.bfloat16 and job.train.adapters else "float32"
+        self.base_held = {"qlora": f"4 bits (NF4, double quantisation), computed in {dtype}"}.get(
+            job.train.tuning, dtype
+        )
+        model = load_model(job.model, dtype, four_bits=job.train.tuning == "qlora")
         self.policy = Policy(
             model,
             self.processor,
             job.train.tuning,
             job.train.lora,
-            job.train.savings,
+            # Chunks of logits call the head as often as a process has tokens, and not as often as the others do.
+            job.train.savings.model_copy(update={"chunked_logits": False}) if self.sharded else job.train.savings,
             self.bfloat16,
             with_distribution="reference_distribution" in aligner.needs,
         )
@@ -136,9 +144,8 @@ class _Run(StageContext):
     def batch(self, examples: Sequence[EncodedExample], branches: Sequence[Branch] | None = None) -> Batch:
         """A prepared batch, not yet on the model's device."""
         pad = self.processor.tokenizer.pad_token_id or 0
-        return self.policy.prepare(
-            collate(examples, branches or self.branches, pad, self.train_settings.savings.shared_prefix)
-        )
+        shared = self.train_settings.savings.shared_prefix
+        return self.policy.prepare(collate(examples, branches or self.branches, pad, shared, one_block=self.sharded))
 
     def entropy(self, examples: Sequence[PreferenceExample]) -> list[float]:
         """See `StageContext.entropy`."""
@@ -182,12 +189,15 @@ class _Run(StageContext):
             "trained": trained,
             "template": template_hash(self.processor),
             "bfloat16": self.bfloat16,
+            # Rounded weights have other values.
+            **({"base_held": self.base_held} if self.train_settings.tuning == "qlora" else {}),
         }
         keep = self.train_settings.savings.reference_cache
         store = ValueStore(self.job.cache, key, keep)
         keys = {example.id: self.content.of(example, branches) for example in examples}
         wanted = [key for one in keys.values() for key in one.values()]
         store.load(wanted)
+        self.process.wait_for_everyone()  # all must have seen the same before one adds to it
         if all(key in store for key in wanted):
             return store, keys, 0
         self.policy.model.eval()
@@ -197,9 +207,15 @@ class _Run(StageContext):
         blocks = [ordered[start : start + size] for start in range(0, len(ordered), size)]
         share = (self.process.process_index, self.process.num_processes) if keep else (0, 1)
         with progress(title, len(ordered)) as advance, out_of_memory(self, ordered, size):
-            computed = fill(store, blocks, keys, compute, share=share, done=advance)
+            computed = fill(store, blocks, keys, compute, share=share, in_step=self.sharded, done=advance)
         self.process.wait_for_everyone()
         store.load(wanted)
+        if any(key not in store for key in wanted):
+            raise HarnessError(
+                f"{title}: what other processes computed is not here",
+                where=str(store.folder),
+                remedy="let HARNESS_CACHE be a folder that all machines see, or --set train.savings.reference_cache=false",
+            )
         return store, keys, computed
 
     def _values(
@@ -216,7 +232,8 @@ class _Run(StageContext):
         # A new adapter changes nothing, so it need not be computed.
         plain = self.policy.without_adapter() if trained == "start" else contextlib.nullcontext()
         with torch.no_grad(), self.autocast(), plain:
-            found = by_branch(self.policy.response_values(batch, value), batch.layouts)
+            # Through whatever the model is wrapped in, as in training: it may hold a share of the weights only.
+            found = by_branch(self.policy.model(batch, value), batch.layouts)
         return [
             {
                 (branch.image, branch.response): found[branch.name]
@@ -261,11 +278,12 @@ class _Run(StageContext):
                 reference = initial.get(stage.name) or self._reference(stage, trained)
                 examples = [self.encoded[example.id] for example in stage.examples]
                 row = run_stage(self, stage.name, examples, reference, folder, log)
-                if self.process.is_main_process:
-                    if len(stages) > 1 and self.train_settings.keeps_stages:
-                        self.export(folder / "checkpoint")
+                first = self.process.is_main_process
+                if len(stages) > 1 and self.train_settings.keeps_stages:
+                    self.export(folder / "checkpoint")
+                    if first:
                         self.job.stage_done(folder, self._summary([*rows, row]))
-                    _save_finished(self.policy.model, folder, row)
+                _save_finished(self.policy.model, folder, first, row)
             rows.append(row)
             trained = sha256_json(
                 [
@@ -293,31 +311,48 @@ class _Run(StageContext):
             "truncated_responses": self.truncated,
             "feature_cache": self.features,
             "bfloat16": self.bfloat16,
+            "base_held": self.base_held,
+            "processes": self.process.num_processes,
+            "weights_shared_out": shares_out(self.policy.model),
         }
 
     def export(self, folder: Path) -> None:
-        """Write the checkpoint."""
+        """Write the checkpoint; the first process does, with the others' shares of the weights."""
+        adapters, first = self.train_settings.adapters, self.process.is_main_process
+        state = None
+        if self.sharded:
+            state = whole(_trainable(self.policy.model) if adapters else _stored(self.policy.plain), first)
+        if not first:
+            return
         remove_left_overs(folder)
-        if self.train_settings.tuning == "lora":
-            export_adapter(self.policy.model, self.processor, folder, self.job.model)
+        if adapters:
+            export_adapter(self.policy.model, self.processor, folder, self.job.model, state)
         else:
-            export_full(self.policy.plain, self.processor, folder)
+            export_full(self.policy.plain, self.processor, folder, state)
+
+
+def _stored(model: Any) -> dict[str, Any]:
+    """What a checkpoint holds of a model: weights that are tied to others, as a head may be to the embeddings, once."""
+    tied = dict(model.named_parameters(remove_duplicate=False)).keys() - dict(model.named_parameters()).keys()
+    return {name: value for name, value in model.state_dict().items() if name not in tied}
 
 
 def _trainable(model: Any) -> dict[str, Any]:
     return {name: value for name, value in model.named_parameters() if value.requires_grad}
 
 
-def _save_finished(model: Any, folder: Path, summary: dict[str, Any]) -> None:
-    """Keep what a stage trained; the name appears only when the file is complete."""
+def _save_finished(model: Any, folder: Path, first: bool, summary: dict[str, Any]) -> None:
+    """Keep what a stage trained; the name appears only when the file is complete. Every process calls it, the first one writes."""
     from safetensors.torch import save_file
 
     from harness.files import atomic_path
 
+    values = whole(_trainable(model), first)
+    if not first:
+        return
     remove_left_overs(folder / _FINISHED)
-    weights = {name: value.detach().contiguous().clone() for name, value in _trainable(model).items()}
     with atomic_path(folder / _FINISHED) as temporary:
-        save_file(weights, temporary, metadata={"summary": json.dumps(summary)})
+        save_file(values, temporary, metadata={"summary": json.dumps(summary)})
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
 

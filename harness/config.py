@@ -55,7 +55,9 @@ class TrainSettings(StrictModel):
     max_length: int = Field(4096, ge=16, description="tokens of prompt, image and response together")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     gradient_checkpointing: bool = False
-    tuning: Literal["lora", "full"] = "lora"
+    tuning: Literal["lora", "qlora", "full"] = Field(
+        "lora", description="adapters, adapters on a base held in 4 bits, or all weights but the vision tower's"
+    )
     lora: LoraSettings = LoraSettings()
     seed: int = 0
     save_steps: int = Field(200, ge=1)
@@ -72,9 +74,14 @@ class TrainSettings(StrictModel):
     """Settings that change what a training takes and leaves, not what it computes: a run may be resumed with others."""
 
     @property
+    def adapters(self) -> bool:
+        """Whether adapters are trained, and the model under them is frozen."""
+        return self.tuning != "full"
+
+    @property
     def keeps_stages(self) -> bool:
         """Whether the checkpoint of every stage is kept."""
-        return self.tuning != "full" if self.keep_stages is None else self.keep_stages
+        return self.adapters if self.keep_stages is None else self.keep_stages
 
     def in_bfloat16(self, gpu: bool) -> bool:
         """Whether a step is computed in bfloat16; "auto" does so on GPUs."""

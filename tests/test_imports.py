@@ -110,6 +110,7 @@ def test_help_lists_the_commands() -> None:
         "data",
         "serve",
         "export",
+        "push",
         "verify",
         "ask",
         "leaderboard",

@@ -42,6 +42,9 @@ def align(
     full: Annotated[
         bool | None, typer.Option("--full/--lora", help="Train all weights but the vision tower, or low-rank adapters.")
     ] = None,
+    qlora: Annotated[
+        bool, typer.Option("--qlora", help="Low-rank adapters on a base held in 4 bits; see docs/TRAINING.md.")
+    ] = False,
     limit: Annotated[int | None, typer.Option("--limit", help="Use a seeded sample of this many pairs.")] = None,
     on_error: Annotated[
         OnError, typer.Option("--on-error", help="A bad record stops, or is left out and listed.")
@@ -65,8 +68,8 @@ def align(
     named: dict[str, Any] = {}
     if seed is not None:
         named["seed"] = seed
-    if full is not None:
-        named["tuning"] = "full" if full else "lora"
+    if (tuning := _tuning(full, qlora)) is not None:
+        named["tuning"] = tuning
     layers = merged(read_recipe(recipe) if recipe else {}, overrides(settings or []), {"train": named})
     _only(layers, ("train", "method"))
     request = AlignRequest(
@@ -91,6 +94,20 @@ def align(
         if stages := list_runs(run.path / STAGES):
             typer.echo(f"of its stages: {run.path / STAGES}: {', '.join(stage.path.name for stage in stages)}")
         typer.echo(f"next: harness eval --run {run.name} --suite halbench,amber")
+
+
+def _tuning(full: bool | None, qlora: bool) -> str | None:
+    """What is trained, by the flags; None where none was given."""
+    from harness.errors import BadInputError
+
+    if qlora and full is not None:
+        raise BadInputError(
+            f"--qlora and {'--full' if full else '--lora'} exclude each other",
+            remedy="name one of --lora, --qlora, --full",
+        )
+    if qlora:
+        return "qlora"
+    return None if full is None else "full" if full else "lora"
 
 
 def _only(settings: dict[str, Any], known: tuple[str, ...]) -> None:

@@ -1,11 +1,12 @@
-"""`harness export` and `verify`: checkpoints for others, and whether they are served as they were trained."""
+"""`harness export`, `push` and `verify`: checkpoints for others, and whether they are served as they were trained."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from harness.cli.options import Json, Results, app, emit
 
@@ -31,6 +32,61 @@ def export(
     else:
         typer.echo(f"{manifest['checkpoint']['kind']} checkpoint: {output}")
         typer.echo(f"next: harness serve {output}")
+
+
+@app.command()
+def push(
+    checkpoint: Annotated[str, typer.Argument(help="An aligned run's name or folder, or a checkpoint's folder.")],
+    repository: Annotated[str, typer.Argument(help="NAMESPACE/NAME on the hub.")],
+    private: Annotated[
+        bool, typer.Option("--private/--public", help="Of a repository that is made; one that is there stays as it is.")
+    ] = True,
+    revision: Annotated[str, typer.Option("--revision", help="Branch; made where it is not there.")] = "main",
+    message: Annotated[str | None, typer.Option("--message", "-m", help="Of the commit.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the files and their sizes; ask nothing of the hub.")
+    ] = False,
+    results: Results = Path("results"),
+    as_json: Json = False,
+) -> None:
+    """Upload a checkpoint to the hub, with model card and manifest; the token is HF_TOKEN's, or that of `hf auth login`."""
+    from harness.runs.push import PushRequest
+    from harness.runs.push import push as upload
+
+    request = PushRequest(checkpoint, repository, results, private, revision, message)
+    found = upload(request, dry_run=dry_run)
+    if as_json:
+        emit(found)
+    else:
+        _print_push(found)
+
+
+def _print_push(found: dict[str, Any]) -> None:
+    """The files as a table, what a reader would miss, and where it is."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from harness.cli.align_plan import written_bytes
+
+    done, console = found["commit"] is not None, Console()
+    seen = "private" if found["private"] else "public"
+    table = Table(
+        title=f"{found['kind']} checkpoint {'on' if done else 'for'} {found['repository']}", title_justify="left"
+    )
+    table.add_column("file")
+    table.add_column("size", justify="right")
+    for one in found["files"]:
+        table.add_row(escape(one["name"]), written_bytes(one["bytes"]))
+    table.add_section()
+    table.add_row(f"{len(found['files'])} files", written_bytes(found["bytes"]))
+    console.print(table)
+    for note in found["notes"]:
+        console.print(f"[yellow]{escape(note)}[/yellow]", soft_wrap=True, highlight=False)
+    if done:
+        said = f"{found['url']} ({seen}), branch {found['revision']}, commit {found['commit']}"
+    else:
+        said = f"would go to {found['url']} ({seen} if it is made), branch {found['revision']}"
+    console.print(said, soft_wrap=True, highlight=False, markup=False)
 
 
 @app.command()

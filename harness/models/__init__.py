@@ -3,10 +3,11 @@
 Nothing here imports torch until a model is loaded.
 """
 
-from harness.models.aliases import ModelRef, aliases, resolve
+from harness.models.aliases import ModelRef, aliases, is_hub_id, resolve
 from harness.models.chat import AnswerEncoder, PromptLengths
 from harness.models.checkpoints import CheckpointInfo, check_base, context_length, fingerprint, inspect
 from harness.models.export import export_adapter, export_full
+from harness.models.four_bits import linear_layers
 from harness.models.processors import (
     load_model,
     load_processor,
@@ -28,6 +29,8 @@ __all__ = [
     "export_full",
     "fingerprint",
     "inspect",
+    "is_hub_id",
+    "linear_layers",
     "load_model",
     "load_processor",
     "prompt_inputs",

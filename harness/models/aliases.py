@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +59,11 @@ def aliases() -> dict[str, ModelRef]:
     for name in registry.entries("worlds"):
         found[name] = ModelRef(name, None, name, name, find_world(name), "embedded world, trained on this machine")
     return dict(sorted(found.items()))
+
+
+def is_hub_id(location: str) -> bool:
+    """Whether a location of weights is a name on the hub, which others can load, and not a folder here (be it still there or not)."""
+    return re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", location) is not None and not Path(location).is_dir()
 
 
 def resolve(name: str) -> ModelRef:

@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from harness.models.aliases import is_hub_id
+
 
 def model_card(manifest: Mapping[str, Any], method: Mapping[str, str], scores: Sequence[Mapping[str, Any]]) -> str:
     """Markdown with the hub's metadata on top.
@@ -17,8 +19,10 @@ def model_card(manifest: Mapping[str, Any], method: Mapping[str, str], scores: S
         scores: score records of the run (`runs.score`); none is said as such.
     """
     config, kind = manifest["config"], manifest["checkpoint"]["kind"]
+    base = manifest["base"]["location"]
     metadata = {
-        "base_model": config["model"],
+        # Only a name on the hub: it refuses a card that names a folder as the base.
+        **({"base_model": base} if is_hub_id(base) else {}),
         "library_name": "peft" if kind == "adapter" else "transformers",
         "pipeline_tag": "image-text-to-text",
         "tags": ["vision-language", "preference-optimization", config["method"]],

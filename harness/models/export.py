@@ -21,16 +21,25 @@ def hub_name(name: str) -> str:
     return _TOWER.sub(r"\1vision_model.", name)
 
 
-def export_full(model: Any, processor: Any, folder: Path) -> None:
-    """Save full weights with the hub's names, and the processor. The folder appears only when it is complete."""
+def export_full(model: Any, processor: Any, folder: Path, state: dict[str, Any] | None = None) -> None:
+    """Save full weights with the hub's names, and the processor. The folder appears only when it is complete.
+
+    Args:
+        model: the transformers model.
+        processor: saved beside it.
+        folder: target.
+        state: its whole tensors by name, where the model itself holds a share of them only.
+    """
     quiet_transformers()
     with atomic_folder(Path(folder)) as temporary:
-        model.save_pretrained(temporary)
+        model.save_pretrained(temporary, state_dict=state)
         _rename_tensors(temporary)
         processor.save_pretrained(temporary)
 
 
-def export_adapter(peft_model: Any, processor: Any, folder: Path, base: str) -> None:
+def export_adapter(
+    peft_model: Any, processor: Any, folder: Path, base: str, state: dict[str, Any] | None = None
+) -> None:
     """Save a PEFT adapter, and the processor, so that the folder can be served together with its base.
 
     Args:
@@ -38,9 +47,10 @@ def export_adapter(peft_model: Any, processor: Any, folder: Path, base: str) -> 
         processor: saved beside it, so that the folder says how it was trained.
         folder: target; appears only when it is complete.
         base: folder or hub id of the base model, recorded in the adapter.
+        state: the adapter's whole tensors by name, where the model itself holds a share of them only.
     """
     with atomic_folder(Path(folder)) as temporary:
-        peft_model.save_pretrained(temporary)
+        peft_model.save_pretrained(temporary, state_dict=state)
         path = temporary / "adapter_config.json"
         config = json.loads(path.read_text(encoding="utf-8"))
         config["base_model_name_or_path"] = base

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import BadInputError, HarnessError
 from harness.files import sha256_json
 from harness.models import torchvision_shim
+from harness.models.four_bits import four_bit_config, keep_trainable
 
 if TYPE_CHECKING:
     pass
@@ -16,10 +18,12 @@ if TYPE_CHECKING:
 def quiet_transformers() -> None:
     """Import transformers the way the whole harness does: shim applied, its own bars and notices off (ours are shown instead)."""
     torchvision_shim.apply()
-    from transformers.utils import logging
+    from transformers.utils import logging as messages
 
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    messages.disable_progress_bar()
+    messages.set_verbosity_error()
+    # PEFT imports bitsandbytes wherever it is installed, and that warns of a kernel for serving in 4 bits, which nothing here does.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def load_processor(location: str | Path) -> Any:
@@ -50,26 +54,31 @@ def load_processor(location: str | Path) -> Any:
     return processor
 
 
-def load_model(location: str | Path, dtype: str = "auto", device: str | None = None) -> Any:
+def load_model(location: str | Path, dtype: str = "auto", device: str | None = None, *, four_bits: bool = False) -> Any:
     """The model in evaluation mode, through transformers' Auto class for image-and-text models.
 
     Args:
         location: folder or hub id of full weights.
         dtype: "auto" (as stored), "float32", "bfloat16", "float16".
         device: e.g. "cuda"; None is a GPU where there is one, else the CPU.
+        four_bits: hold the language model's linear layers in 4 bits (`four_bit_config`), and compute in `dtype`.
 
     Raises:
         BadInputError: it is not such a checkpoint.
-        HarnessError: it is on a hub that cannot be reached.
+        HarnessError: it is on a hub that cannot be reached, or what holds it in 4 bits is not installed.
     """
     quiet_transformers()
     import torch
     from transformers import AutoModelForImageTextToText
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    # A quantised model is put where it stays while it is loaded.
+    quantised = (
+        {"quantization_config": four_bit_config(location, dtype), "device_map": {"": device}} if four_bits else {}
+    )
     try:
         model = AutoModelForImageTextToText.from_pretrained(
-            location, dtype=dtype if dtype == "auto" else getattr(torch, dtype), trust_remote_code=False
+            location, dtype=dtype if dtype == "auto" else getattr(torch, dtype), trust_remote_code=False, **quantised
         )
     except OSError as error:
         if Path(location).is_dir():
@@ -83,6 +92,9 @@ def load_model(location: str | Path, dtype: str = "auto", device: str | None = N
         ) from error
     except ValueError as error:
         raise BadInputError(f"the checkpoint cannot be loaded: {_first_line(error)}", where=str(location)) from error
+    if four_bits:
+        keep_trainable(model)
+        return model.eval()
     return model.to(device).eval()
 
 

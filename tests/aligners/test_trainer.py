@@ -146,32 +146,6 @@ def test_a_later_stages_reference_belongs_to_what_was_trained_on_before_it(
     assert run("fewer", 12) == ["from disk", "computed"], "the first model's values are shared, no other's"
 
 
-@pytest.mark.slow
-def test_two_processes_train_as_one(base: Path, pairs: Path, tmp_path: Path) -> None:
-    def command(name: str, processes: int) -> list[str]:
-        launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes),
-                  "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]  # fmt: skip
-        settings = ["learning_rate=2e-3", "epochs=2", "batch_size=8", "micro_batch_size=2", "max_length=256"]
-        sets = [part for one in settings for part in ("--set", f"train.{one}")]
-        return [*launch, "-m", "harness", "align", "--method", "mfpo", "--model", str(base), "--data", str(pairs),
-                "--name", name, *sets]  # fmt: skip
-
-    for name, processes in (("one", 1), ("two", 2)):
-        environment = {**os.environ, "HARNESS_CACHE": str(tmp_path / name), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command(name, processes), cwd=tmp_path, capture_output=True, text=True, env=environment)
-        assert done.returncode == 0, done.stderr[-2000:]
-    curves = [rows(tmp_path / "results" / name) for name in ("one", "two")]
-    assert [row["step"] for row in curves[0]] == [row["step"] for row in curves[1]]
-    for one, two in zip(*curves, strict=True):
-        assert two["loss"] == pytest.approx(one["loss"], abs=2e-4), one["step"]
-        assert two["margin"] == pytest.approx(one["margin"], abs=2e-3)
-    ends = [
-        load_file(tmp_path / "results" / name / "checkpoint" / "adapter_model.safetensors") for name in ("one", "two")
-    ]
-    for name, value in ends[0].items():
-        torch.testing.assert_close(value, ends[1][name], rtol=1e-2, atol=1e-4)
-
-
 def test_a_batch_that_cannot_be_split_is_refused() -> None:
     with pytest.raises(BadInputError, match="cannot be split over 3 processes") as caught:
         accumulation(TrainSettings(batch_size=32), 3)

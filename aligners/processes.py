@@ -1,0 +1,72 @@
+"""Several processes (`accelerate launch`): which one this is, and what all must do together where they share the weights out (FSDP 2)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import BadInputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CONFIGURATION = "accelerate launch --config_file configs/accelerate/fsdp.yaml (docs/TRAINING.md)"
+
+
+def this_process() -> Any:
+    """Accelerate's account of this process among all; without a GPU they are joined by gloo, which must be said at the first call.
+
+    Raises:
+        BadInputError: DeepSpeed was asked for, whose way of holding weights the export does not know.
+    """
+    import torch
+    from accelerate import PartialState
+
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+        raise BadInputError(
+            "training with DeepSpeed is not supported", remedy=f"share the weights out with FSDP: {CONFIGURATION}"
+        )
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
+def is_sharded() -> bool:
+    """Whether `accelerate launch` was told to share the weights out.
+
+    Every process must then call the model equally often: each call gathers weights from all of them, and waits for them.
+    """
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
+def shares_out(model: Any) -> bool:
+    """Whether this process holds a share of the model's weights only."""
+    from torch.distributed.fsdp import FSDPModule
+
+    return isinstance(model, FSDPModule)
+
+
+def expect_shared_out(model: Any) -> None:
+    """Before a later stage: a model that is shared out already has nothing left to wrap.
+
+    Accelerate would look for its layers by their class, whose name has changed with the first stage, and stop.
+    """
+    if shares_out(model):
+        os.environ["FSDP_AUTO_WRAP_POLICY"] = "NO_WRAP"
+
+
+def whole(values: Mapping[str, Any], first: bool) -> dict[str, Tensor]:
+    """Whole tensors on the CPU, gathered one by one; every process must call it.
+
+    Args:
+        values: tensors, shared out or not.
+        first: whether this process is the one that keeps them; the others get none.
+    """
+    from torch.distributed.tensor import DTensor
+
+    found: dict[str, Tensor] = {}
+    for name, value in values.items():
+        value = value.detach()
+        gathered = value.full_tensor() if isinstance(value, DTensor) else value
+        if first:
+            found[name] = gathered.to("cpu", copy=True).contiguous()
+    return found

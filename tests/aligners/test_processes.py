@@ -1,0 +1,214 @@
+"""Several processes train as one, by the configurations that are shipped: on one machine, on two, and with the weights shared out.
+
+On CPUs, over gloo: `accelerate launch` starts the processes of `MULTI_GPU` and `FSDP` whether there are GPUs or not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from aligners.reference import ValueStore, fill
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "accelerate"
+SHARDED = Path(__file__).with_name("sharded_on_cpu.py")
+SETTINGS = ("learning_rate=2e-3", "epochs=2", "batch_size=8", "micro_batch_size=2", "max_length=256", "lora.rank=4")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.tiny import tiny_llava
+
+    return tiny_llava(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty-five pairs with pictures and boxes: the last batch of an epoch is a short one."""
+    from tests.tiny import tiny_pairs
+
+    return tiny_pairs(tmp_path_factory.mktemp("pairs"), 45)
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+class Trained:
+    """Alignments of one base on the same pairs, by name."""
+
+    def __init__(self, base: Path, pairs: Path, folder: Path) -> None:
+        self.base, self.pairs, self.folder = base, pairs, folder
+
+    def align(self, name: str, launches: list[list[str]], method: str = "mfpo", *more: str, **settings: Any) -> None:
+        """Run every launcher's command at once; the last parts of the command are the alignment's."""
+        sets = [f"train.{one}" for one in (*SETTINGS, *(f"{key}={value}" for key, value in settings.items()))]
+        command = ["align", "--method", method, "--model", str(self.base), "--data", str(self.pairs), "--name", name,
+                   *(part for one in sets for part in ("--set", one)), *more]  # fmt: skip
+        environment = {**os.environ, "HARNESS_CACHE": str(self.folder / f"cache-{name}"), "OMP_NUM_THREADS": "1"}
+        running = [
+            subprocess.Popen(
+                [*launch, *command],
+                cwd=self.folder,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for launch in launches
+        ]
+        said = [one.communicate(timeout=500)[0] for one in running]
+        assert all(one.returncode == 0 for one in running), "\n".join(said)[-4000:]
+
+    def like_one_process(self, name: str) -> None:
+        """The run is the one of one process, in three stages."""
+        if not (self.folder / "results" / "alone").exists():
+            self.align("alone", ALONE)
+            assert self.processes("alone") == (1, False)
+        self.same("alone", name)
+
+    def log(self, name: str) -> list[dict[str, Any]]:
+        lines = (self.folder / "results" / name / "train_log.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+    def weights(self, name: str, file: str = "adapter_model.safetensors") -> dict[str, torch.Tensor]:
+        return load_file(self.folder / "results" / name / "checkpoint" / file)
+
+    def same(self, one: str, other: str, file: str = "adapter_model.safetensors") -> None:
+        """The two took the same steps to the same weights, but for rounding."""
+        assert len(self.log(one)) == len(self.log(other)) > 5
+        for left, right in zip(self.log(one), self.log(other), strict=True):
+            assert (right["stage"], right["step"]) == (left["stage"], left["step"])
+            assert right["loss"] == pytest.approx(left["loss"], abs=3e-4), left["step"]
+            assert right["margin"] == pytest.approx(left["margin"], abs=3e-3)
+        left, right = self.weights(one, file), self.weights(other, file)
+        assert left.keys() == right.keys()
+        for name, value in left.items():
+            torch.testing.assert_close(
+                right[name], value, rtol=1e-2, atol=2e-4, msg=lambda text, name=name: f"{name}: {text}"
+            )
+
+    def processes(self, name: str) -> tuple[int, bool]:
+        """How many processes there were, and whether each held a share of the weights only, as the manifest says."""
+        summary = json.loads((self.folder / "results" / name / "manifest.json").read_text())["summary"]
+        return summary["processes"], summary["weights_shared_out"]
+
+
+ALONE = [[sys.executable, "-m", "harness"]]
+
+
+def launch(config: str, *options: str, program: tuple[str, ...] = ("-m", "harness")) -> list[str]:
+    configuration = ["--config_file", str(CONFIGS / config), "--num_processes", "2"]
+    return [sys.executable, "-m", "accelerate.commands.launch", *configuration, *options, *program]
+
+
+def sharded() -> list[str]:
+    return launch("fsdp.yaml", "--main_process_port", str(free_port()), program=(str(SHARDED),))
+
+
+@pytest.fixture(scope="module")
+def trained(base: Path, pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return Trained(base, pairs, tmp_path_factory.mktemp("trained"))
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(trained: Trained) -> None:
+    trained.align("ddp", [launch("ddp.yaml", "--main_process_port", str(free_port()))])
+    assert trained.processes("ddp") == (2, False)
+    trained.like_one_process("ddp")
+
+
+@pytest.mark.slow
+def test_two_machines_train_as_one(trained: Trained) -> None:
+    port = str(free_port())
+    address = ("--main_process_ip", "127.0.0.1", "--main_process_port", port)
+    machines = [launch("multi-node.yaml", "--machine_rank", str(rank), *address) for rank in range(2)]
+    trained.align("machines", machines)
+    assert trained.processes("machines") == (2, False)
+    trained.like_one_process("machines")
+
+
+@pytest.mark.slow
+def test_processes_that_share_the_weights_out_train_as_one(trained: Trained) -> None:
+    """Three stages, each with the one before it as its reference: values are taken of weights that are shared out."""
+    trained.align("shared", [sharded()])
+    assert trained.processes("shared") == (2, True)
+    trained.like_one_process("shared")
+
+
+@pytest.mark.slow
+def test_all_weights_that_are_shared_out_train_as_one(trained: Trained) -> None:
+    settings = {"tuning": "full", "learning_rate": 1e-4, "epochs": 1}
+    trained.align("alone-full", ALONE, "dpo", **settings)
+    trained.align("shared-full", [sharded()], "dpo", **settings)
+    assert trained.processes("shared-full") == (2, True)
+    trained.same("alone-full", "shared-full", "model.safetensors")
+
+
+@pytest.mark.slow
+def test_what_accelerate_would_not_do_is_not_done_silently(trained: Trained) -> None:
+    command = [
+        "align",
+        "--method",
+        "dpo",
+        "--model",
+        str(trained.base),
+        "--data",
+        str(trained.pairs),
+        "--name",
+        "refused",
+    ]
+    environment = {**os.environ, "HARNESS_CACHE": str(trained.folder / "cache"), "OMP_NUM_THREADS": "1"}
+
+    def said(**more: str) -> str:
+        done = subprocess.run(
+            [*ALONE[0], *command, "--overwrite"],
+            cwd=trained.folder,
+            env=environment | more,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 2
+        return done.stderr
+
+    assert "shared out among GPUs only" in said(ACCELERATE_USE_FSDP="true")
+    assert "DeepSpeed is not supported" in said(ACCELERATE_USE_DEEPSPEED="true")
+
+
+class Blocks:
+    """Examples and keys as `fill` takes them, and how often a process computed."""
+
+    def __init__(self, count: int) -> None:
+        from types import SimpleNamespace
+
+        self.blocks = [[SimpleNamespace(id=str(number))] for number in range(count)]
+        self.keys = {str(number): {("original", "chosen"): f"{number:032}".encode()} for number in range(count)}
+        self.calls: list[str] = []
+
+    def compute(self, block: Any) -> Any:
+        self.calls.append(block[0].id)
+        return [{("original", "chosen"): np.full(3, float(block[0].id), np.float32)}]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
+def test_processes_in_step_compute_equally_often(count: int, tmp_path: Path) -> None:
+    calls, stored = [], {}
+    for rank in range(3):
+        one, store = Blocks(count), ValueStore(tmp_path, {"count": count}, keep=False)
+        fill(store, one.blocks, one.keys, one.compute, share=(rank, 3), in_step=True)
+        calls.append(len(one.calls))
+        stored |= {key: store[key] for keys in one.keys.values() for key in keys.values() if key in store}
+    assert calls == [-(-count // 3)] * 3
+    assert len(stored) == count and all(value[0] == int(key) for key, value in stored.items())
