@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.errors import BadInputError, HarnessError
 from harness.files import sha256_json
 from harness.models import torchvision_shim
 from harness.models.four_bits import four_bit_config, keep_trainable
-
-if TYPE_CHECKING:
-    pass
 
 
 def quiet_transformers() -> None:
