@@ -14,6 +14,7 @@ import numpy as np
 from aligners.base import CHOSEN, Aligner, AlignJob, AlignResult, Branch, PrepareContext, Stage, StageContext
 from aligners.data import read_preferences
 from aligners.encoding import EncodedExample, encode_all
+from aligners.families import check_family
 from aligners.layout import Batch, by_branch, collate, row_lengths
 from aligners.loop import run_stage
 from aligners.policy import Policy, entropy_of, token_logp
@@ -81,7 +82,7 @@ class _Run(StageContext):
         self.branches = list(aligner.branches)
         torch.manual_seed(job.train.seed)
         self.processor = load_processor(job.model)
-        Policy.check_family(job.model)
+        check_family(job.model)
         gpu = torch.cuda.is_available()
         self.bfloat16 = job.train.in_bfloat16(gpu)
         # Full weights stay in float32 and are cast in the step; frozen ones are held in the type they are computed in.

@@ -296,12 +296,16 @@ def print_line(line: Line) -> None:
 
 def listing() -> list[dict[str, Any]]:
     """Everything that has a name: kind, name, what it is, where it comes from."""
+    from aligners.families import FAMILIES
     from harness.models import aliases
 
-    rows = [
-        {"kind": "models", "name": ref.label, "about": ref.source, "from": "vlm-align-harness"}
-        for ref in aliases().values()
-    ]
+    rows: list[dict[str, Any]] = []
+    for ref in aliases().values():
+        aligned = ref.world is not None or ref.family in FAMILIES
+        about = f"{ref.source}; family {ref.family}" if ref.family else ref.source
+        about += "; align, eval" if aligned else "; eval"
+        names = {"name": ref.label, "about": about, "from": "vlm-align-harness"}
+        rows.append({"kind": "models", **names, "family": ref.family, "aligned": aligned})
     for group, kind in (
         ("aligners", "methods"),
         ("benchmarks", "benchmarks"),
