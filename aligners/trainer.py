@@ -102,7 +102,8 @@ class _Run(StageContext):
         )
         if job.train.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-            model.enable_input_require_grads()
+            # Only re-entrant checkpoints need inputs with gradients; in the frozen tower those would cost a pass back through it.
+            model.disable_input_require_grads()
         self.encoded = self._encode(examples)
         self.features = self.policy.keep_features(
             image for one in self.encoded.values() for image in one.images.values()
