@@ -116,8 +116,8 @@ class Policy:
         )
 
     def _with_images(self, block: Block) -> Block:
-        # One list an image: Idefics3 would take a list of images for those of one row.
-        pictures = [[image.open()] for image in block.images]
+        # Idefics3's takes the list for one row's images, and its model puts all rows' tiles behind each other: so none is padding.
+        pictures = [image.open() for image in block.images]
         block = replace(block, image_inputs=dict(self.processor.image_processor(images=pictures, return_tensors="pt")))
         return replace(block, position_ids=self.family.positions(self.plain.model, block))
 
