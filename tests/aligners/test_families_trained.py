@@ -182,10 +182,13 @@ def test_another_family_is_refused_by_name(tmp_path: Path) -> None:
     assert "qwen2_5_vl" in str(caught.value.remedy) and caught.value.where == str(tmp_path)
 
 
-def test_every_alias_can_be_aligned() -> None:
+def test_every_alias_can_be_aligned_and_the_list_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     families = {name: ref.family for name, ref in aliases().items() if ref.world is None}
     assert set(families.values()) <= set(ALIGNED)
     assert families["smolvlm-256m"] == "idefics3" and families["qwen2.5-vl-7b"] == "qwen2_5_vl"
+    assert run(app, ["list", "models", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["qwen2.5-vl-7b"]["about"].startswith("qwen2_5_vl: align, eval") and rows["pocket"]["aligned"]
 
 
 @pytest.mark.slow
