@@ -43,8 +43,8 @@ class Encoder:
         """Encode the images and responses that the branches name.
 
         Raises:
-            BadInputError: image and prompt alone exceed the length limit, a named image or response is missing, a text holds the
-                model's own control tokens, or a response is empty once encoded.
+            BadInputError: image and prompt alone exceed the length limit, a named image or response is missing, an image is of a
+                shape that the processor refuses, a text holds the model's own control tokens, or a response is empty once encoded.
         """
         self._refuse_control(example)
         prefixes = {name: self._prefix(example, name) for name in dict.fromkeys(b.image for b in self.branches)}
@@ -89,7 +89,14 @@ class Encoder:
         picture = example.images[image]
         key = (example.prompt, picture.size())
         if key not in self._prefixes:
-            inputs = prompt_inputs(self.processor, example.prompt, picture.open())
+            try:
+                inputs = prompt_inputs(self.processor, example.prompt, picture.open())
+            except ValueError as error:  # Qwen's refuses an image that is 200 times as long as it is wide
+                raise BadInputError(
+                    f"the model's processor does not take the {image} image, {picture.size()[0]}x{picture.size()[1]} pixels: {error}",
+                    where=example.id,
+                    remedy="leave the example out, or crop its image",
+                ) from error
             self._prefixes[key] = inputs["input_ids"][0].tolist()
         return self._prefixes[key]
 

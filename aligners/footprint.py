@@ -11,8 +11,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from aligners.families import family_of
 from aligners.layout import group_by_length
-from aligners.policy import CHUNK, LORA_TARGETS, trained_in_full
+from aligners.policy import CHUNK
 from harness.config import TrainSettings
 from harness.models import linear_layers, quiet_transformers
 
@@ -74,19 +75,21 @@ def architecture(location: str, train: TrainSettings) -> Architecture:
 
     Raises:
         OSError: there is no such model.
+        BadInputError: it cannot be aligned.
     """
     quiet_transformers()
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     config = AutoConfig.from_pretrained(location, trust_remote_code=False)
+    family = family_of(config.model_type, location)
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
     weights = sum(one.numel() for one in model.parameters())
     if train.tuning == "full":
-        trained = sum(one.numel() for name, one in model.named_parameters() if trained_in_full(name))
+        trained = sum(one.numel() for name, one in model.named_parameters() if family.trained_in_full(name))
     else:
-        linear = [one for name, one in model.named_modules() if re.fullmatch(LORA_TARGETS, name)]
+        linear = [one for name, one in model.named_modules() if re.fullmatch(family.lora_targets, name)]
         trained = sum(train.lora.rank * (one.in_features + one.out_features) for one in linear)
     held = [one.weight.numel() for one in linear_layers(model)[0].values()] if train.tuning == "qlora" else []
     text = config.get_text_config()

@@ -33,10 +33,11 @@ class Block:
 
     Attributes:
         input_ids: [rows, length].
-        position_ids: [rows, length].
+        position_ids: [rows, length], counted over the row's tokens; [3, rows, length] where a family places image tokens on a grid.
         allowed: [rows, 1, masked, length] bool, True where the last `masked` positions may look; those before them, which are
             in the prefix of every row, look back only (`attention`).
         images: one a row.
+        prefixes: tokens of image and prompt, one number a row.
         image_inputs: what the processor makes of the images; empty where their features are kept.
     """
 
@@ -44,6 +45,7 @@ class Block:
     position_ids: Tensor
     allowed: Tensor
     images: list[ImageRef] = field(repr=False)
+    prefixes: list[int]
     image_inputs: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
 
@@ -236,7 +238,7 @@ def _block(rows: Sequence[_Row], pad: int) -> Block:
             part[:, : row.prefix] = True
             part[:, before] = True
             part[:, start:end] = torch.ones(end - start, end - start, dtype=torch.bool).tril()
-    return Block(input_ids, position_ids, allowed[:, None], [row.image for row in rows])
+    return Block(input_ids, position_ids, allowed[:, None], [row.image for row in rows], [row.prefix for row in rows])
 
 
 def _layout(

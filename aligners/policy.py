@@ -9,25 +9,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from aligners.families import family_of
 from aligners.layout import Batch, Block
 from harness.config import LoraSettings, Savings
-from harness.errors import BadInputError
 from harness.progress import console, progress
 from harness.types import ImageRef
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-"""Full paths, so that no adapter lands in the vision tower, where serving would ignore it."""
 CHUNK = 1024
 """Response tokens whose logits are held at a time."""
 FEATURE_BUDGET = 4 * 2**30
 """Bytes of tower features kept in memory; above it they are computed in every step."""
-_TRAINED = frozenset({"llava", "llava_next"})
-"""Families whose rows, positions and towers the trainer knows."""
-_KEEPS_FEATURES = frozenset({"llava"})
-"""Families whose tower gives one block of features an image, whatever its size."""
 
 
 class Policy:
@@ -35,6 +29,7 @@ class Policy:
 
     Attributes:
         model: the transformers model, wrapped by PEFT when it is tuned by LoRA.
+        family: what is particular to models of its kind.
     """
 
     def __init__(
@@ -52,6 +47,7 @@ class Policy:
 
         attention.use(model)
         self.plain, self.processor, self.savings, self.bfloat16 = model, processor, savings, bfloat16
+        self.family = family_of(model.config.model_type)
         self._frozen = (
             copy.deepcopy(model).requires_grad_(False).eval() if with_distribution and tuning == "full" else None
         )
@@ -62,30 +58,11 @@ class Policy:
         self.model.forward = functools.partial(self.forward)
         self._features: dict[int, Tensor] = {}
 
-    @staticmethod
-    def check_family(location: str) -> None:
-        """Say before the weights are loaded that a family cannot be trained.
-
-        Raises:
-            BadInputError: it is none of `_TRAINED`. Qwen-VL, for one, has positions in three dimensions, and branches would have to
-                restart them.
-        """
-        from transformers import AutoConfig
-
-        family = AutoConfig.from_pretrained(location).model_type
-        if family not in _TRAINED:
-            raise BadInputError(
-                f"models of the family '{family}' can be evaluated, but not aligned yet",
-                where=location,
-                remedy=f"families that can: {', '.join(sorted(_TRAINED))} (harness list models)",
-            )
-
-    @staticmethod
-    def _tunable(model: Any, tuning: str, lora: LoraSettings) -> Any:
+    def _tunable(self, model: Any, tuning: str, lora: LoraSettings) -> Any:
         model.requires_grad_(False)
         if tuning == "full":
             for name, value in model.named_parameters():
-                value.requires_grad_(trained_in_full(name))
+                value.requires_grad_(self.family.trained_in_full(name))
             return model
         from peft import LoraConfig, get_peft_model
 
@@ -93,7 +70,7 @@ class Policy:
             r=lora.rank,
             lora_alpha=lora.alpha,
             lora_dropout=lora.dropout,
-            target_modules=LORA_TARGETS,
+            target_modules=self.family.lora_targets,
             task_type="CAUSAL_LM",
         )
         return get_peft_model(model, config)
@@ -108,11 +85,10 @@ class Policy:
         import torch
 
         wanted = list({id(image): image for image in images}.values())
-        family = self.plain.config.model_type
         if not self.savings.feature_cache:
             return "off"
-        if family not in _KEEPS_FEATURES:
-            notice = f"not for {family}: images are encoded in every step"
+        if not self.family.keeps_features:
+            notice = f"not for {self.plain.config.model_type}: images are encoded in every step"
             console.print(f"[dim]feature cache: {notice}[/dim]")
             return notice
         with progress("encoding images once", len(wanted)) as advance, torch.no_grad():
@@ -141,12 +117,14 @@ class Policy:
     def prepare(self, batch: Batch) -> Batch:
         """Add what the processor makes of the images whose features are not kept. Runs on the CPU, perhaps in a loader's process."""
         return replace(
-            batch,
-            blocks=[
-                block if self._kept_for(block) else replace(block, image_inputs=self._image_inputs(block.images))
-                for block in batch.blocks
-            ],
+            batch, blocks=[block if self._kept_for(block) else self._with_images(block) for block in batch.blocks]
         )
+
+    def _with_images(self, block: Block) -> Block:
+        # Idefics3's takes the list for one row's images, and its model puts all rows' tiles behind each other: so none is padding.
+        pictures = [image.open() for image in block.images]
+        block = replace(block, image_inputs=dict(self.processor.image_processor(images=pictures, return_tensors="pt")))
+        return replace(block, position_ids=self.family.positions(self.plain.model, block))
 
     def forward(self, batch: Batch, value: Callable[[Tensor, Tensor], Tensor] | None = None) -> Tensor:
         """What the wrapped model computes: `token_logps`, or `response_values` of another value."""
@@ -258,9 +236,6 @@ class Policy:
         values = self.processor.image_processor(images=pictures, return_tensors="pt")["pixel_values"]
         return values.to(self.device, self.plain.dtype)
 
-    def _image_inputs(self, images: Sequence[ImageRef]) -> dict[str, Tensor]:
-        return dict(self.processor.image_processor(images=[image.open() for image in images], return_tensors="pt"))
-
     def _tower(self, pixel_values: Tensor) -> Tensor:
         """The features that the projector takes, [n, tokens, width], as the model's own forward selects them."""
         import torch
@@ -271,11 +246,6 @@ class Policy:
         skip = 1 if config.vision_feature_select_strategy == "default" else 0
         chosen = [states[layer][:, skip:] for layer in ([layers] if isinstance(layers, int) else layers)]
         return torch.cat(chosen, -1)
-
-
-def trained_in_full(name: str) -> bool:
-    """Whether full tuning trains the weight of this name: all but the vision tower's."""
-    return "vision_tower" not in name
 
 
 def token_logp(logits: Tensor, tokens: Tensor) -> Tensor:

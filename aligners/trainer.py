@@ -15,6 +15,7 @@ import numpy as np
 from aligners.base import CHOSEN, Aligner, AlignJob, AlignResult, Branch, PrepareContext, Stage, StageContext
 from aligners.data import read_preferences
 from aligners.encoding import EncodedExample, encode_all
+from aligners.families import check_family
 from aligners.layout import Batch, by_branch, collate, row_lengths
 from aligners.loop import run_stage
 from aligners.peak import out_of_memory
@@ -23,6 +24,7 @@ from aligners.processes import is_sharded, shares_out, this_process, whole
 from aligners.reference import ContentKeys, Keys, Reference, ValueStore, fill
 from harness.errors import BadInputError, HarnessError
 from harness.files import remove_left_overs, sha256_json, write_jsonl
+from harness.memory import return_large_blocks
 from harness.models import export_adapter, export_full, fingerprint, load_model, load_processor, template_hash
 from harness.progress import console, progress
 from harness.types import PreferenceExample
@@ -98,8 +100,10 @@ class _Run(StageContext):
             )
         torch.manual_seed(job.train.seed)
         self.processor = load_processor(job.model)
-        Policy.check_family(job.model)
+        check_family(job.model)
         gpu = torch.cuda.is_available()
+        if not gpu:
+            return_large_blocks()
         self.bfloat16 = job.train.in_bfloat16(gpu)
         # Full weights stay in float32 and are cast in the step; frozen ones are held in the type they are computed in, or in 4 bits.
         dtype = "bfloat16" if self.bfloat16 and job.train.adapters else "float32"
@@ -119,7 +123,8 @@ class _Run(StageContext):
         )
         if job.train.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-            model.enable_input_require_grads()
+            # Only re-entrant checkpoints need inputs with gradients; in the frozen tower those would cost a pass back through it.
+            model.disable_input_require_grads()
         self.encoded = self._encode(examples)
         self.features = self.policy.keep_features(
             image for one in self.encoded.values() for image in one.images.values()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
+
+_M_MMAP_THRESHOLD = -3
+"""glibc's name for it, from malloc.h."""
 
 
 def give_back() -> None:
@@ -18,6 +22,16 @@ def give_back() -> None:
     except (AttributeError, OSError):
         return
     trim(0)
+
+
+def return_large_blocks() -> None:
+    """Let glibc return every freed block of 20 MB or more to the system at once.
+
+    It raises that size by itself with every block that is freed, up to 32 MB, keeps what is smaller, and cannot fit the next in: a
+    training step at 3,200 tokens a row then held 6.7 GB where 4.1 GB were in use. Lower bounds cost time, for fresh pages.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 20_000_000)
 
 
 def written_bytes(count: float) -> str:

@@ -48,29 +48,36 @@ def _byte_tokenizer(special: list[str], eos: str) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=eos, pad_token=special[0])
 
 
-def tiny_qwen(seed: int = 0) -> tuple[Any, Any]:
+_SIZES = {"hidden_size": 32, "intermediate_size": 48, "out_hidden_size": 64}
+_QWEN_TOWERS: dict[str, dict[str, Any]] = {
+    "Qwen2VL": {"embed_dim": 32, "hidden_size": 64, "mlp_ratio": 2, "patch_size": 14},
+    "Qwen2_5_VL": {**_SIZES, "fullatt_block_indexes": [1], "window_size": 56, "patch_size": 14},
+    "Qwen3VL": {**_SIZES, "num_position_embeddings": 16, "deepstack_visual_indexes": [0], "patch_size": 16},
+}
+
+
+def tiny_qwen(seed: int = 0, kind: str = "Qwen2_5_VL") -> tuple[Any, Any]:
     """Qwen2.5-VL: any size of image, merged patches, positions in three dimensions."""
     torchvision_shim.apply()
     import torch
-    from transformers import (
-        Qwen2_5_VLConfig,
-        Qwen2_5_VLForConditionalGeneration,
-        Qwen2_5_VLProcessor,
-        Qwen2VLImageProcessor,
-        Qwen2VLVideoProcessor,
-    )
+    import transformers
 
+    def the(name: str, kind: str = kind) -> Any:
+        return getattr(transformers, f"{kind}{name}")
+
+    third, patch = kind == "Qwen3VL", _QWEN_TOWERS[kind]["patch_size"]
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"]
     tokenizer = _byte_tokenizer([*special, "<|image_pad|>", "<|video_pad|>"], "<|im_end|>")
     ids = tokenizer.convert_tokens_to_ids
-    size = {"shortest_edge": 28 * 28, "longest_edge": 28 * 28 * 16}
-    processor = Qwen2_5_VLProcessor(
-        image_processor=Qwen2VLImageProcessor(size=size, patch_size=14, merge_size=2),
+    size = {"shortest_edge": 4 * patch**2, "longest_edge": 16 * 4 * patch**2}
+    processor = the("Processor")(
+        image_processor=the("ImageProcessor", "Qwen2VL")(size=size, patch_size=patch, merge_size=2),
         tokenizer=tokenizer,
-        video_processor=Qwen2VLVideoProcessor(size=size),
+        video_processor=the("VideoProcessor", "Qwen3VL" if third else "Qwen2VL")(size=size),
         chat_template=QWEN,
     )
     torch.manual_seed(seed)
+    sections = {"mrope_section": [6, 5, 5], "mrope_interleaved": True} if third else {"mrope_section": [4, 6, 6]}
     text = {
         "vocab_size": len(tokenizer),
         "hidden_size": 64,
@@ -78,22 +85,32 @@ def tiny_qwen(seed: int = 0) -> tuple[Any, Any]:
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
         "num_key_value_heads": 1,
+        **({"head_dim": 32} if third else {}),
         "max_position_embeddings": 1024,
-        "rope_parameters": {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 1e6},
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, **sections},
         "bos_token_id": ids("<|endoftext|>"),
         "eos_token_id": ids("<|im_end|>"),
         "pad_token_id": ids("<|endoftext|>"),
     }
-    vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "out_hidden_size": 64}
-    config = Qwen2_5_VLConfig(
+    config = the("Config")(
         text_config=text,
-        vision_config=vision | {"fullatt_block_indexes": [1], "window_size": 56, "patch_size": 14},
+        vision_config={"depth": 2, "num_heads": 2, **_QWEN_TOWERS[kind]},
         image_token_id=ids("<|image_pad|>"),
         video_token_id=ids("<|video_pad|>"),
         vision_start_token_id=ids("<|vision_start|>"),
         vision_end_token_id=ids("<|vision_end|>"),
     )
-    return Qwen2_5_VLForConditionalGeneration(config).eval(), processor
+    return the("ForConditionalGeneration")(config).eval(), processor
+
+
+def tiny_qwen2(seed: int = 0) -> tuple[Any, Any]:
+    """Qwen2-VL: the first with such positions; its tower has no windows."""
+    return tiny_qwen(seed, "Qwen2VL")
+
+
+def tiny_qwen3(seed: int = 0) -> tuple[Any, Any]:
+    """Qwen3-VL: the tower's layers speak to the language model's first layers, too; dimensions of positions are interleaved."""
+    return tiny_qwen(seed, "Qwen3VL")
 
 
 def tiny_idefics3(seed: int = 0, kind: str = "Idefics3") -> tuple[Any, Any]:
@@ -164,7 +181,9 @@ def tiny_smolvlm(seed: int = 0) -> tuple[Any, Any]:
 FAMILIES: dict[str, Callable[[], tuple[Any, Any]]] = {
     "llava-1.5": tiny_parts,
     "llava-v1.6": tiny_llava_next,
+    "qwen2-vl": tiny_qwen2,
     "qwen2.5-vl": tiny_qwen,
+    "qwen3-vl": tiny_qwen3,
     "smolvlm": tiny_idefics3,
     "smolvlm2": tiny_smolvlm,
 }

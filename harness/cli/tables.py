@@ -296,12 +296,16 @@ def print_line(line: Line) -> None:
 
 def listing() -> list[dict[str, Any]]:
     """Everything that has a name: kind, name, what it is, where it comes from."""
+    from aligners.families import FAMILIES
     from harness.models import aliases
 
-    rows = [
-        {"kind": "models", "name": ref.label, "about": ref.source, "from": "vlm-align-harness"}
-        for ref in aliases().values()
-    ]
+    rows: list[dict[str, Any]] = []
+    for ref in aliases().values():
+        aligned = ref.world is not None or ref.family in FAMILIES
+        can = "align, eval" if aligned else "eval"
+        about = f"{ref.family}: {can}; {ref.source}" if ref.family else f"{can}; {ref.source}"
+        names = {"name": ref.label, "about": about, "from": "vlm-align-harness"}
+        rows.append({"kind": "models", **names, "family": ref.family, "aligned": aligned})
     for group, kind in (
         ("aligners", "methods"),
         ("benchmarks", "benchmarks"),
@@ -340,7 +344,7 @@ def print_listing(rows: Sequence[dict[str, Any]]) -> None:
     for kind in dict.fromkeys(row["kind"] for row in rows):
         table = Table(title=kind, title_justify="left")
         for heading in ("name", "what it is", "from"):
-            table.add_column(heading)
+            table.add_column(heading, overflow="fold")
         for row in rows:
             if row["kind"] == kind:
                 table.add_row(row["name"], row["about"], row["from"])

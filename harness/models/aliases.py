@@ -11,18 +11,25 @@ from harness.errors import BadInputError, UnknownNameError
 from harness.worlds import World, find_world
 
 _HUB = {
-    "llava-1.5-7b": "llava-hf/llava-1.5-7b-hf",
-    "llava-1.5-13b": "llava-hf/llava-1.5-13b-hf",
-    "llava-v1.6-7b": "llava-hf/llava-v1.6-vicuna-7b-hf",
-    "llava-v1.6-13b": "llava-hf/llava-v1.6-vicuna-13b-hf",
-    "llava-v1.6-mistral-7b": "llava-hf/llava-v1.6-mistral-7b-hf",
-    "qwen2.5-vl-3b": "Qwen/Qwen2.5-VL-3B-Instruct",
-    "qwen2.5-vl-7b": "Qwen/Qwen2.5-VL-7B-Instruct",
-    "smolvlm-256m": "HuggingFaceTB/SmolVLM-256M-Instruct",
-    "smolvlm-500m": "HuggingFaceTB/SmolVLM-500M-Instruct",
-    "smolvlm-2b": "HuggingFaceTB/SmolVLM-Instruct",
-    "smolvlm2-2.2b": "HuggingFaceTB/SmolVLM2-2.2B-Instruct",
+    "llava-1.5-7b": ("llava-hf/llava-1.5-7b-hf", "llava"),
+    "llava-1.5-13b": ("llava-hf/llava-1.5-13b-hf", "llava"),
+    "llava-v1.6-7b": ("llava-hf/llava-v1.6-vicuna-7b-hf", "llava_next"),
+    "llava-v1.6-13b": ("llava-hf/llava-v1.6-vicuna-13b-hf", "llava_next"),
+    "llava-v1.6-mistral-7b": ("llava-hf/llava-v1.6-mistral-7b-hf", "llava_next"),
+    "qwen2-vl-2b": ("Qwen/Qwen2-VL-2B-Instruct", "qwen2_vl"),
+    "qwen2-vl-7b": ("Qwen/Qwen2-VL-7B-Instruct", "qwen2_vl"),
+    "qwen2.5-vl-3b": ("Qwen/Qwen2.5-VL-3B-Instruct", "qwen2_5_vl"),
+    "qwen2.5-vl-7b": ("Qwen/Qwen2.5-VL-7B-Instruct", "qwen2_5_vl"),
+    "qwen3-vl-4b": ("Qwen/Qwen3-VL-4B-Instruct", "qwen3_vl"),
+    "qwen3-vl-8b": ("Qwen/Qwen3-VL-8B-Instruct", "qwen3_vl"),
+    "smolvlm-256m": ("HuggingFaceTB/SmolVLM-256M-Instruct", "idefics3"),
+    "smolvlm-500m": ("HuggingFaceTB/SmolVLM-500M-Instruct", "idefics3"),
+    "smolvlm-2b": ("HuggingFaceTB/SmolVLM-Instruct", "idefics3"),
+    "smolvlm2-2.2b": ("HuggingFaceTB/SmolVLM2-2.2B-Instruct", "smolvlm"),
 }
+"""Alias -> the hub's name, and the `model_type` of the configuration there."""
+
+_WORLD = "embedded world, trained on this machine"
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,7 @@ class ModelRef:
         default_data: benchmark data that `eval` takes when none is named.
         world: the embedded world that the model belongs to.
         source: where the name comes from, for `harness list`.
+        family: the `model_type` of its configuration; None for a folder or a hub id, whose configuration says it.
     """
 
     label: str
@@ -44,6 +52,7 @@ class ModelRef:
     default_data: str
     world: World | None
     source: str
+    family: str | None = None
 
     def locate(self) -> str:
         """Folder or hub id of the weights; a world's model is trained on first use."""
@@ -55,9 +64,12 @@ class ModelRef:
 
 def aliases() -> dict[str, ModelRef]:
     """Every name that can be used without a slash, sorted."""
-    found = {name: ModelRef(name, hub, "rlaif-v", "official", None, f"hub: {hub}") for name, hub in _HUB.items()}
+    found = {
+        name: ModelRef(name, hub, "rlaif-v", "official", None, f"hub: {hub}", family)
+        for name, (hub, family) in _HUB.items()
+    }
     for name in registry.entries("worlds"):
-        found[name] = ModelRef(name, None, name, name, find_world(name), "embedded world, trained on this machine")
+        found[name] = ModelRef(name, None, name, name, find_world(name), _WORLD)
     return dict(sorted(found.items()))
 
 
@@ -76,7 +88,7 @@ def resolve(name: str) -> ModelRef:
     if name in _HUB:
         return aliases()[name]
     if world := find_world(name):
-        return ModelRef(name, None, name, name, world, "embedded world, trained on this machine")
+        return ModelRef(name, None, name, name, world, _WORLD)
     path = Path(name)
     if path.is_dir():
         return ModelRef(path.resolve().name, str(path.resolve()), "rlaif-v", "official", None, "folder")

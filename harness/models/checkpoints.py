@@ -155,11 +155,7 @@ def _compare_with_architecture(folder: Path, shapes: dict[str, tuple[int, ...]])
     # names and their shapes.
     expected = [(_tail(name), tuple(tensor.shape)) for name, tensor in model.state_dict().items()]
     stored = {(_tail(name), shape) for name, shape in shapes.items()}
-    tied = (
-        {_tail(name) for name in (getattr(model, "_tied_weights_keys", None) or {})}
-        if config.get_text_config().tie_word_embeddings
-        else set()
-    )
+    tied = {_tail(name) for name in model.all_tied_weights_keys}  # where the configuration, or a part of it, ties them
     wrong = [(name, shape) for name, shape in expected if (name, shape) not in stored and name not in tied]
     if wrong:
         name, shape = wrong[0]

@@ -6,10 +6,14 @@ Source: Dettmers et al., QLoRA: Efficient Finetuning of Quantized LLMs, NeurIPS 
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
+
+_LANGUAGE = re.compile(r"\b(language_model|text_model)\.")
+"""What the families call their language model (Idefics3 the latter; no vision tower in them is called so)."""
 
 
 def linear_layers(model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -20,7 +24,7 @@ def linear_layers(model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     outside: dict[str, Any] = {}
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear):
-            (inside if "language_model." in name else outside)[name] = module
+            (inside if _LANGUAGE.search(name) else outside)[name] = module
     return inside, outside
 
 

@@ -1,10 +1,13 @@
-"""The shared prefix, the kept features and the chunked logits change neither loss nor gradient; nor does the batch's layout."""
+"""The shared prefix, the kept features and the chunked logits change neither loss nor gradient; nor does the batch's layout.
+
+For every family of models, on images of several sizes: tiles and grids differ from row to row.
+"""
 
 from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,10 +23,13 @@ from aligners.mfpo import MFPO
 from aligners.policy import Policy
 from harness.config import LoraSettings, Savings
 from harness.errors import BadInputError
+from harness.models import prompt_inputs
 from harness.types import ImageRef, PreferenceExample
-from tests.tiny import tiny_llava_next, tiny_parts
+from tests.tiny import tiny_parts
+from tests.tiny_families import FAMILIES
 
 BRANCHES = [CHOSEN, REJECTED, IMAGE_REJECTED]
+Parts = tuple[Any, Any, list[EncodedExample], list[PreferenceExample]]
 OFF = Savings(shared_prefix=False, reference_cache=False, feature_cache=False, chunked_logits=False)
 
 
@@ -37,7 +43,8 @@ def picture(seed: int, size: tuple[int, int]) -> ImageRef:
     return ImageRef(data=stream.getvalue(), name=f"picture {seed}")
 
 
-def examples(size: tuple[int, int] = (72, 72)) -> list[PreferenceExample]:
+def examples(sizes: Sequence[tuple[int, int]] = ((72, 72),) * 3) -> list[PreferenceExample]:
+    """Three examples; an example's two images are of one size."""
     said = [
         ("There is a red dog on the left.", "There is a red dog and a cat."),
         ("We see a cup.", "We see a cup in the middle. There is also a fork."),
@@ -50,7 +57,7 @@ def examples(size: tuple[int, int] = (72, 72)) -> list[PreferenceExample]:
             {"original": picture(n, size), "rejected": picture(50 + n, size)},
             {"chosen": chosen, "rejected": rejected},
         )
-        for n, (chosen, rejected) in enumerate(said)
+        for n, ((chosen, rejected), size) in enumerate(zip(said, sizes, strict=True))
     ]
 
 
@@ -62,24 +69,18 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="module", params=["llava", "llava_next"])
-def parts(request: pytest.FixtureRequest) -> tuple[Any, Any, list[EncodedExample]]:
-    if request.param == "llava":
-        model, processor = tiny_parts()
-        rows = examples()
-    else:
-        model, processor = tiny_llava_next()
-        rows = examples((40, 24))
+@pytest.fixture(scope="module", params=FAMILIES)
+def parts(request: pytest.FixtureRequest) -> Parts:
+    model, processor = FAMILIES[request.param]()
+    rows = examples(((40, 24), (60, 90), (48, 48)))
     model.set_attn_implementation({"text_config": "eager"})
     encoder = Encoder(processor, BRANCHES, 512, corrections=True)
-    return model, processor, [encoder.encode(row) for row in rows]
+    return model, processor, [encoder.encode(row) for row in rows], rows
 
 
-def loss_and_gradient(
-    parts: tuple[Any, Any, list[EncodedExample]], rows: list[EncodedExample], savings: Savings
-) -> tuple[torch.Tensor, torch.Tensor]:
+def loss_and_gradient(parts: Parts, rows: list[EncodedExample], savings: Savings) -> tuple[torch.Tensor, torch.Tensor]:
     """Per-example MFPO loss against a constant reference, and the gradient of its sum at one projection of every layer."""
-    model, processor, _ = parts
+    model, processor = parts[:2]
     policy = Policy(model, processor, "full", LoraSettings(), savings, bfloat16=False)
     policy.keep_features(image for one in rows for image in one.images.values())
     batch = policy.prepare(collate(rows, BRANCHES, processor.tokenizer.pad_token_id, savings.shared_prefix))
@@ -92,14 +93,14 @@ def loss_and_gradient(
     weights = [
         value
         for name, value in model.named_parameters()
-        if name.endswith("self_attn.q_proj.weight") and "language_model" in name
+        if name.endswith("self_attn.q_proj.weight") and policy.family.language in name
     ]
     gradient = torch.cat([one.flatten() for one in torch.autograd.grad(loss.sum(), weights)])
     return loss.detach(), gradient
 
 
 @pytest.mark.parametrize("switched_on", ["shared_prefix", "feature_cache", "chunked_logits", "all"])
-def test_each_saving_is_exact(parts: tuple[Any, Any, list[EncodedExample]], switched_on: str) -> None:
+def test_each_saving_is_exact(parts: Parts, switched_on: str) -> None:
     plain = loss_and_gradient(parts, parts[2], OFF)
     savings = Savings() if switched_on == "all" else OFF.model_copy(update={switched_on: True})
     saved = loss_and_gradient(parts, parts[2], savings)
@@ -108,25 +109,30 @@ def test_each_saving_is_exact(parts: tuple[Any, Any, list[EncodedExample]], swit
     assert plain[1].abs().max() > 1e-5  # there is a gradient to compare
 
 
-def test_the_sums_are_those_of_the_models_own_forward(parts: tuple[Any, Any, list[EncodedExample]]) -> None:
-    model, processor, rows = parts
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_the_sums_are_those_of_the_models_own_forward(parts: Parts, attention: str) -> None:
+    model, processor, rows, raw = parts
+    model.set_attn_implementation({"text_config": attention})
     policy = Policy(model, processor, "full", LoraSettings(), Savings(), bfloat16=False)
     batch = policy.prepare(collate(rows, BRANCHES, processor.tokenizer.pad_token_id))
     logps = by_branch(policy.token_logps(batch), batch.layouts)
     for number, row in enumerate(rows):
         for branch in BRANCHES:
-            prefix, response = row.prefixes[branch.image], row.responses[branch.response]
-            inputs = processor.image_processor(images=[row.images[branch.image].open()], return_tensors="pt")
-            with torch.no_grad():
-                logits = (
-                    type(model)
-                    .forward(model, input_ids=torch.tensor([prefix + response]), **inputs)
-                    .logits[0]
-                    .double()
-                    .log_softmax(-1)
-                )
-            expected = sum(float(logits[len(prefix) - 1 + k, token]) for k, token in enumerate(response))
+            response = row.responses[branch.response]
+            inputs = answered(prompt_inputs(processor, raw[number].prompt, row.images[branch.image].open()), response)
+            with torch.no_grad():  # the trainer has put its own forward pass in this one's place
+                logits = type(model).forward(model, **inputs).logits[0].double().log_softmax(-1)
+            length = inputs["input_ids"].shape[1] - len(response)
+            expected = sum(float(logits[length - 1 + k, token]) for k, token in enumerate(response))
             assert float(logps[branch.name].sums[number]) == pytest.approx(expected, abs=2e-4)
+
+
+def answered(inputs: dict[str, Any], response: list[int]) -> dict[str, Any]:
+    """What the processor made of image and prompt, with a response behind it: ids, mask, types of tokens; positions are the model's."""
+    tails = {"input_ids": response, "attention_mask": [1] * len(response), "mm_token_type_ids": [0] * len(response)}
+    return inputs | {
+        name: torch.cat([inputs[name], torch.tensor([tail])], 1) for name, tail in tails.items() if name in inputs
+    }
 
 
 def row(name: str, prefix: int, **responses: list[int]) -> EncodedExample:
@@ -198,7 +204,7 @@ def test_rows_of_two_lengths_go_through_the_model_apart() -> None:
     assert [tuple(block.input_ids.shape) for block in batch.blocks] == [(3, 611), (3, 812)]
 
 
-def test_order_and_padding_do_not_matter(parts: tuple[Any, Any, list[EncodedExample]]) -> None:
+def test_order_and_padding_do_not_matter(parts: Parts) -> None:
     rows = parts[2]
     together = loss_and_gradient(parts, rows, Savings())
     backwards = loss_and_gradient(parts, rows[::-1], Savings())

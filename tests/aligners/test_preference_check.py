@@ -80,7 +80,7 @@ def test_longer_chosen_answers_are_noted(folder: Path) -> None:
 def test_lengths_are_those_that_the_trainer_encodes(folder: Path) -> None:
     from aligners.base import CHOSEN, REJECTED
     from aligners.data import read_preferences
-    from aligners.trainer import Encoder
+    from aligners.encoding import Encoder
 
     processor = tiny_parts()[1]
     rows = [row("0.png"), row("1.png", prompt="Describe this image. " * 3, chosen="a red cat " * 9)]

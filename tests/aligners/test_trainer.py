@@ -306,12 +306,3 @@ def test_no_examples_is_an_error(base: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(BadInputError):
         trained(DPO(), base, tmp_path / "empty.jsonl", tmp_path / "run")
-
-
-def test_a_family_that_cannot_be_trained_is_refused_by_name(pairs: Path, tmp_path: Path) -> None:
-    from harness.models import export_full
-    from tests.tiny_families import tiny_qwen
-
-    export_full(*tiny_qwen(), tmp_path / "qwen")
-    with pytest.raises(BadInputError, match="'qwen2_5_vl' can be evaluated, but not aligned yet"):
-        trained(DPO(), tmp_path / "qwen", pairs, tmp_path / "run")

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from aligners.base import CHOSEN, REJECTED
-from aligners.trainer import Encoder
+from aligners.encoding import Encoder
 from harness.errors import BadInputError
 from harness.models import (
     AnswerEncoder,

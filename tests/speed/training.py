@@ -162,7 +162,7 @@ def trl(image_tokens: int, count: int, folder: Path) -> dict[str, float]:
     from peft import LoraConfig
     from trl import DPOConfig, DPOTrainer
 
-    from aligners.policy import LORA_TARGETS
+    from aligners.families import FAMILIES
     from harness.models import prompt_text
 
     model, processor = build(image_tokens)
@@ -188,7 +188,7 @@ def trl(image_tokens: int, count: int, folder: Path) -> dict[str, float]:
         report_to="none",
         disable_tqdm=True,
     )
-    lora = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=LORA_TARGETS, task_type="CAUSAL_LM")
+    lora = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=FAMILIES["llava"].lora_targets, task_type="CAUSAL_LM")
     before = peak()
     trainer = DPOTrainer(model, args=settings, train_dataset=data, processing_class=processor, peft_config=lora)
     start = time.perf_counter()

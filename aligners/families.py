@@ -1,0 +1,117 @@
+"""What the trainer must know of a family of models: which parts are trained, and which positions its rows have.
+
+Rows, masks and losses know nothing of families. A family is one line in `FAMILIES`, if transformers' model of it has the parts that all of
+these have: an inner model (`model.model`) that takes token ids, a 4-D mask, positions, and what the image processor makes of the images.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aligners.layout import Block
+from harness.errors import BadInputError
+from harness.models import quiet_transformers
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_LINEAR = "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj"
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family that can be aligned.
+
+    Attributes:
+        language: the language model's name in the inner model.
+        tower: the vision tower's, as a regular expression of the weights that stay as they are. What projects its features into the
+            language model is none of it, also where it is stored inside (Qwen's mergers).
+        keeps_features: the tower gives one block of features an image, whatever its size, so that they can be kept.
+        grid_positions: image tokens have positions in three dimensions (time, height, width), which the model's `get_rope_index` finds.
+    """
+
+    language: str
+    tower: str
+    keeps_features: bool = False
+    grid_positions: bool = False
+
+    @property
+    def lora_targets(self) -> str:
+        """The modules that get adapters: full paths, so that none lands in the vision tower, where serving would ignore it."""
+        return rf".*{self.language}.*\.({_LINEAR})"
+
+    def trained_in_full(self, name: str) -> bool:
+        """Whether full tuning trains the weight of this name: all but the vision tower's."""
+        return re.search(rf"(^|\.){self.tower}", name) is None
+
+    def positions(self, inner: Any, block: Block) -> Tensor:
+        """The positions that the inner model takes for a block's rows.
+
+        Args:
+            inner: the model's inner model; only its configuration is looked at.
+            block: with `image_inputs`, on the CPU.
+
+        Returns:
+            [rows, length] as the layout made them, or where the family has a grid [3, rows, length]: in the prefix as the model itself
+            finds them; a response counts on from the greatest of these, in all dimensions, and restarts with its branch.
+        """
+        if not self.grid_positions:
+            return block.position_ids
+        import torch
+
+        prefixes = torch.tensor(block.prefixes)[:, None]
+        inside = torch.arange(block.input_ids.shape[1]) < prefixes
+        found, shift = inner.get_rope_index(
+            input_ids=block.input_ids,
+            mm_token_type_ids=(block.input_ids == inner.config.image_token_id).int(),
+            image_grid_thw=block.image_inputs["image_grid_thw"],
+            attention_mask=inside.long(),
+        )
+        # The shift is by how much the greatest position of a prefix falls behind its length.
+        return torch.where(inside, found, block.position_ids + shift)
+
+
+_LLAVA = Family("language_model", r"vision_tower\.", keeps_features=True)
+_QWEN = Family("language_model", r"visual\.(?!merger\.|deepstack_merger_list\.)", grid_positions=True)
+_IDEFICS = Family("text_model", r"vision_model\.")
+
+FAMILIES: Mapping[str, Family] = {
+    "idefics3": _IDEFICS,
+    "llava": _LLAVA,
+    "llava_next": Family("language_model", r"vision_tower\."),
+    "qwen2_5_vl": _QWEN,
+    "qwen2_vl": _QWEN,
+    "qwen3_vl": _QWEN,
+    "smolvlm": _IDEFICS,
+}
+"""By the `model_type` of their configuration."""
+
+
+def family_of(model_type: str, where: str | None = None) -> Family:
+    """The family of a model type.
+
+    Raises:
+        BadInputError: it cannot be aligned.
+    """
+    if model_type not in FAMILIES:
+        raise BadInputError(
+            f"models of the family '{model_type}' can be evaluated, but not aligned",
+            where=where,
+            remedy=f"families that can: {', '.join(FAMILIES)} (harness list models)",
+        )
+    return FAMILIES[model_type]
+
+
+def check_family(location: str) -> None:
+    """Say before the weights are loaded that a family cannot be trained.
+
+    Raises:
+        BadInputError: it is none of `FAMILIES`.
+    """
+    quiet_transformers()
+    from transformers import AutoConfig
+
+    family_of(AutoConfig.from_pretrained(location).model_type, location)
