@@ -255,7 +255,7 @@ def _targets(
     from harness.models import resolve
     from harness.progress import console
     from harness.runs.folders import find_run, latest_aligned
-    from harness.runs.targets import base_of, target_of, target_of_endpoint, target_of_model
+    from harness.runs.targets import base_model, base_of, target_of, target_of_endpoint, target_of_model
 
     if remote and not run:
         if not model:
@@ -273,10 +273,8 @@ def _targets(
             raise BadInputError("a model behind an endpoint has no base model here", remedy="leave --base out")
         return targets, "official"
     if base:
-        targets = list(
-            {target.name: target for target in [base_of(one, results) for one in targets] + targets}.values()
-        )
-    return targets, resolve(targets[0].model).default_data
+        targets = list({target.name: target for target in [base_of(one, results) for one in runs] + targets}.values())
+    return targets, base_model(runs[0]).default_data
 
 
 def _carry_out(request: EvalRequest, dry_run: bool, as_json: bool) -> None:

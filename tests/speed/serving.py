@@ -26,8 +26,9 @@ _CACHED_SHARE = 0.2
 _NOISE = 0.05
 """What the engine alone may be slower than through the harness before the comparison is taken for void."""
 _TURNS = 3
+LEAST_IMAGES = 35
 _LEAST_BLOCKS = 32
-"""For four requests at once."""
+"""For four requests at once; `LEAST_IMAGES` have them."""
 _BLOCK = 128
 _NEW_TOKENS = 8
 
@@ -167,7 +168,9 @@ def _order(folder: Path, images: int) -> dict[str, float]:
     assert lengths.image_tokens(pictures[0].size) == 575, "the image takes other than 576 tokens"
     length = lengths.length(questions[0], pictures[0].size)
     blocks = round(images * _CACHED_SHARE) * -(-(length + _NEW_TOKENS) // _BLOCK)
-    assert blocks >= _LEAST_BLOCKS, f"with {images} images the cache would hold more than its share: take 35 or more"
+    assert blocks >= _LEAST_BLOCKS, (
+        f"with {images} images the cache would hold more than its share: take {LEAST_IMAGES}"
+    )
     engine = _engine(
         folder / "base", max_num_seqs=4, max_model_len=1024, num_gpu_blocks_override=blocks, block_size=_BLOCK
     )
