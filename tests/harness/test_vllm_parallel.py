@@ -17,6 +17,7 @@ pytestmark = [
     pytest.mark.skipif(len(os.sched_getaffinity(0)) < ENGINES, reason="an engine wants a core of its own"),
     pytest.mark.slow,
     pytest.mark.vllm,
+    pytest.mark.timeout(1800),  # four starts of an engine: more than the usual time on a busy machine
 ]
 
 
