@@ -257,6 +257,10 @@ def _targets(
     from harness.runs.folders import find_run, latest_aligned
     from harness.runs.targets import base_model, base_of, target_of, target_of_endpoint, target_of_model
 
+    if run and model:
+        raise BadInputError(
+            "--run and --model do not go together", remedy="a run's base model is evaluated with it by --base"
+        )
     if remote and not run:
         if not model:
             raise BadInputError("the endpoint's model is not named", remedy="--model NAME, as the endpoint calls it")

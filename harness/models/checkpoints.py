@@ -160,6 +160,7 @@ def _compare_with_architecture(folder: Path, shapes: dict[str, tuple[int, ...]])
         raise BadInputError(
             f"config.json does not describe an image-and-text model: {str(error).splitlines()[0][:200]}",
             where=str(folder / "config.json"),
+            remedy="name a model that sees: harness list models",
         ) from error
     # Prefixes differ between versions of transformers and the hub, so tensors are compared by the last parts of their
     # names and their shapes.

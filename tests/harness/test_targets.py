@@ -50,6 +50,11 @@ def test_an_adapter_of_a_relative_base_is_evaluated_from_elsewhere(there: Path, 
     harness(elsewhere, *EVAL, "--run", run, *data)
 
 
+def test_a_run_and_a_model_are_two_things(tmp_path: Path) -> None:
+    done = harness(small_pope(tmp_path), *EVAL, "--run", "mine", "--model", "./base", "--data", "data", code=2)
+    assert "do not go together" in done.stderr and "--base" in done.stderr
+
+
 def test_names_keep_their_meaning_and_folders_their_place() -> None:
     assert recorded("pocket:3", "/gone").location is None, "a world makes its model again"
     assert recorded("pocket:3", "/gone").default_data == "pocket:3"
