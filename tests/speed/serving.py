@@ -146,8 +146,10 @@ def _answer(engine: Any, prompts: list[tuple[str, Any]]) -> float:
 def _direct(folder: Path, count: int) -> dict[str, float]:
     """The engine alone on the prompts and pictures that the harness will have; reading the pictures is part of it."""
     from harness.models import load_processor, prompt_text
+    from harness.serving.vllm import VllmSettings
 
-    engine, processor = _engine(folder / "base", max_num_seqs=128), load_processor(folder / "base")
+    engine = _engine(folder / "base", max_num_seqs=VllmSettings().max_num_seqs)
+    processor = load_processor(folder / "base")
     start, pictures, prompts = time.perf_counter(), {}, []
     for request in _requests(folder / "data" / "pope" / "images", count):
         path = request.image.path
