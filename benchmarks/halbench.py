@@ -6,6 +6,7 @@ import base64
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -20,7 +21,7 @@ from benchmarks.objects import EXTRACTORS, Extractor, Mention, Vocabulary, make_
 from benchmarks.objects.llm_parser import FEWEST_WORDS, PROMPT, LlmExtractor, read_objects
 from benchmarks.objects.nltk_parser import missing_data
 from harness.errors import BadInputError, HarnessError, UnknownNameError
-from harness.files import read_jsonl
+from harness.files import placed_rows, read_jsonl, row_at
 from harness.judging.base import Judge, JudgeRequest
 from harness.judging.panel import ask
 from harness.judging.templates import fill, read_template
@@ -131,14 +132,12 @@ class ObjectHalBench(Benchmark):
         truth = coco_truth(data / "annotations")
         items = []
         with self.reading(questions):
-            rows = list(read_jsonl(questions, "questions"))
-        for number, row in enumerate(rows):
-            image_id = str(row.get("image_id"))
-            if image_id not in truth:
-                raise BadInputError(f"image {image_id} has no annotations", where=f"{questions}:{number + 1}")
-            items.append(
-                Item(f"{image_id}#{number}", str(row["question"]), _image(row, data), image_id, truth[image_id])
-            )
+            for number, (place, row) in enumerate(placed_rows(questions, "questions")):
+                image_id = str(row.get("image_id"))
+                if image_id not in truth:
+                    raise BadInputError(f"image {image_id} has no annotations", where=f"{questions}:{number + 1}")
+                image = _image(row, place, data)
+                items.append(Item(f"{image_id}#{number}", str(row["question"]), image, image_id, truth[image_id]))
         return items
 
     def read_offline(self, files: Mapping[str, Path]) -> tuple[list[Item], dict[str, Response]]:
@@ -367,14 +366,36 @@ def _moved(mention: Mention, places: Sequence[int]) -> Mention:
     return mention._replace(span=(places[start], places[end - 1] + 1))
 
 
-def _image(row: Mapping[str, Any], data: Path) -> ImageRef:
+def _image(row: Mapping[str, Any], place: int, data: Path) -> ImageRef:
     value = str(row.get("image", ""))
     path = data / "images" / value
     if len(value) < 200 and path.is_file():
         return ImageRef(path=path, name=value)
     try:
-        return ImageRef(data=base64.b64decode(value, validate=True), name=str(row.get("image_id")))
+        base64.b64decode(value, validate=True)
     except ValueError:
         raise BadInputError(
             f"the image '{value[:60]}' is neither a file in images/ nor base64", where=str(data / QUESTIONS)
         ) from None
+    return ImageRef(source=_LineImage(data / QUESTIONS, place), name=str(row.get("image_id")))
+
+
+@dataclass(frozen=True, slots=True)
+class _LineImage:
+    """An image as base64 in its question's line, which stays there until it is needed (`harness.types.ImageSource`)."""
+
+    questions: Path
+    place: int
+
+    def read(self) -> bytes:
+        """The encoded bytes.
+
+        Raises:
+            BadInputError: the file has changed since its questions were read.
+        """
+        try:
+            return base64.b64decode(row_at(self.questions, self.place)["image"], validate=True)
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise BadInputError(
+                f"the image cannot be read again, as if its file had changed: {error}", where=str(self.questions)
+            ) from None

@@ -99,6 +99,8 @@ def parse(model: type[M], values: dict[str, Any], what: str) -> M:
             raise BadInputError(
                 f"unknown setting '{key}' of {what}", remedy=f"known: {', '.join(model.model_fields)}"
             ) from None
+        if not first["loc"]:  # what a model says about several of its values
+            raise BadInputError(f"the settings of {what} do not go together: {first['ctx']['error']}") from None
         raise BadInputError(f"bad value {first.get('input')!r} for '{key}' of {what}: {first['msg']}") from None
 
 

@@ -139,20 +139,40 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
 
 def read_jsonl(path: Path, what: str = "file") -> Iterator[dict[str, Any]]:
     """Yield the records of a JSON-lines file; a broken line is a `BadInputError` with its number."""
+    for _, row in placed_rows(path, what):
+        yield row
+
+
+def placed_rows(path: Path, what: str = "file") -> Iterator[tuple[int, dict[str, Any]]]:
+    """The same with the byte at which each record's line begins, where `row_at` finds it again."""
     try:
-        stream = path.open(encoding="utf-8")
+        stream = path.open("rb")
     except FileNotFoundError:
         raise BadInputError(f"the {what} does not exist", where=str(path)) from None
     with stream:
+        place = 0
         for number, line in enumerate(stream, 1):
+            begin, place = place, place + len(line)
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
+            except ValueError as error:
                 raise BadInputError(
                     f"line {number} of the {what} is not valid JSON: {error}", where=f"{path}:{number}"
                 ) from None
             if not isinstance(row, dict):
                 raise BadInputError(f"line {number} of the {what} is not a JSON object", where=f"{path}:{number}")
-            yield row
+            yield begin, row
+
+
+def row_at(path: Path, place: int) -> Any:
+    """The record of a JSON-lines file that begins at a byte.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: no record begins there (any more).
+    """
+    with path.open("rb") as stream:
+        stream.seek(place)
+        return json.loads(stream.readline())

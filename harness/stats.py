@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,10 @@ from harness.types import SampleScore
 
 RESAMPLES = 10_000
 SEED = 20_261
-_BLOCK = 1000
+_BLOCK = 1_000_000
+"""Weights that are drawn and multiplied at once; as numbers of 8 bytes they take 8 MB."""
+_KEPT = 16_000_000
+"""Weights of one suite that are kept in memory at most, a byte each: 10,000 resamples of 1,600 images."""
 Aggregate = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 
 
@@ -55,23 +58,36 @@ class Counts:
         return dict(zip(self.names, self.matrix.sum(0), strict=True))
 
 
+def _drawn(size: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each of `size` clusters is in each resample, in blocks [rows, size] of bytes: no cluster is drawn 256 times."""
+    rng, most = np.random.default_rng(seed), max(1, _BLOCK // size)
+    for start in range(0, resamples, most):
+        rows = min(most, resamples - start)
+        drawn = rng.integers(0, size, (rows, size)) + np.arange(rows)[:, None] * size
+        yield np.bincount(drawn.ravel(), minlength=rows * size).reshape(rows, size).astype(np.uint8)
+
+
 @functools.lru_cache(maxsize=8)
 def resampling_weights(size: int, resamples: int, seed: int) -> np.ndarray:
     """How often each of `size` clusters is in each resample, [resamples, size]. Kept: all runs of a suite are resampled alike."""
-    rng = np.random.default_rng(seed)
-    weights = np.empty((resamples, size))
-    for start in range(0, resamples, _BLOCK):
-        rows = min(_BLOCK, resamples - start)
-        drawn = rng.integers(0, size, (rows, size)) + np.arange(rows)[:, None] * size
-        weights[start : start + rows] = np.bincount(drawn.ravel(), minlength=rows * size).reshape(rows, size)
+    weights, filled = np.empty((resamples, size), np.uint8), 0
+    for block in _drawn(size, resamples, seed):
+        weights[filled : filled + len(block)] = block
+        filled += len(block)
     weights.setflags(write=False)
     return weights
 
 
 def resampled(counts: Counts, resamples: int = RESAMPLES, seed: int = SEED) -> dict[str, np.ndarray]:
     """Totals of bootstrap resamples of the clusters, each of shape [resamples]."""
-    weights = resampling_weights(len(counts.clusters), resamples, seed)
-    return dict(zip(counts.names, (weights @ counts.matrix).T, strict=True))
+    size = len(counts.clusters)
+    if size * resamples <= _KEPT:
+        weights = resampling_weights(size, resamples, seed)
+        blocks: Iterable[np.ndarray] = np.array_split(weights, -(-weights.size // _BLOCK))
+    else:  # drawn again for every run: slower, but memory does not grow with the images
+        blocks = _drawn(size, resamples, seed)
+    totals = np.concatenate([block.astype(float) @ counts.matrix for block in blocks])
+    return dict(zip(counts.names, totals.T, strict=True))
 
 
 def intervals(

@@ -17,6 +17,24 @@ def tiny_photograph(path: Path, seed: int, size: tuple[int, int] = (72, 72)) -> 
     return path
 
 
+def large_pope(folder: Path, items: int, side: int) -> Path:
+    """A POPE below `data` with an image of its own for every question. One file has all their names: on the disk they are one."""
+    import json
+    import os
+
+    images = folder / "data" / "pope" / "images"
+    images.mkdir(parents=True)
+    first = tiny_photograph(images / "0.png", 0, (side, side))
+    rows = []
+    for number in range(items):
+        if number:
+            os.link(first, images / f"{number}.png")
+        text, label = f"Is there a dog in the image, {number}?", ("yes", "no")[number % 2]
+        rows.append(json.dumps({"question_id": number, "image": f"{number}.png", "text": text, "label": label}) + "\n")
+    (folder / "data" / "pope" / "coco_pope_random.json").write_text("".join(rows))
+    return folder
+
+
 def decompression_bomb(path: Path, side: int = 20_000) -> Path:
     """A PNG of some kilobytes that says it has `side` squared pixels."""
     import struct

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInputError
+from harness.files import row_at
 
 MOST_BYTES = 64 << 20
 """Row groups kept in memory, together; the one that is being read always is."""
@@ -56,9 +56,7 @@ class LineCell(Cell):
 
     def value(self) -> Any:
         """See `Cell`."""
-        with self.file.open("rb") as stream:
-            stream.seek(self.offset)
-            return json.loads(stream.readline())[self.column]
+        return row_at(self.file, self.offset)[self.column]
 
 
 @dataclass(frozen=True, slots=True)

@@ -255,8 +255,12 @@ def _targets(
     from harness.models import resolve
     from harness.progress import console
     from harness.runs.folders import find_run, latest_aligned
-    from harness.runs.targets import base_of, target_of, target_of_endpoint, target_of_model
+    from harness.runs.targets import base_model, base_of, target_of, target_of_endpoint, target_of_model
 
+    if run and model:
+        raise BadInputError(
+            "--run and --model do not go together", remedy="a run's base model is evaluated with it by --base"
+        )
     if remote and not run:
         if not model:
             raise BadInputError("the endpoint's model is not named", remedy="--model NAME, as the endpoint calls it")
@@ -273,10 +277,8 @@ def _targets(
             raise BadInputError("a model behind an endpoint has no base model here", remedy="leave --base out")
         return targets, "official"
     if base:
-        targets = list(
-            {target.name: target for target in [base_of(one, results) for one in targets] + targets}.values()
-        )
-    return targets, resolve(targets[0].model).default_data
+        targets = list({target.name: target for target in [base_of(one, results) for one in runs] + targets}.values())
+    return targets, base_model(runs[0]).default_data
 
 
 def _carry_out(request: EvalRequest, dry_run: bool, as_json: bool) -> None:

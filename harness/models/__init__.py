@@ -3,7 +3,7 @@
 Nothing here imports torch until a model is loaded.
 """
 
-from harness.models.aliases import ModelRef, aliases, is_hub_id, resolve
+from harness.models.aliases import ModelRef, aliases, is_hub_id, recorded, resolve
 from harness.models.chat import AnswerEncoder, PromptLengths
 from harness.models.checkpoints import CheckpointInfo, check_base, context_length, fingerprint, inspect
 from harness.models.export import export_adapter, export_full
@@ -36,6 +36,7 @@ __all__ = [
     "prompt_inputs",
     "prompt_text",
     "quiet_transformers",
+    "recorded",
     "resolve",
     "template_hash",
 ]

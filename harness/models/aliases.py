@@ -99,3 +99,15 @@ def resolve(name: str) -> ModelRef:
     if name.count("/") == 1:
         return ModelRef(name, name, "rlaif-v", "official", None, "hub")
     raise UnknownNameError("model", name, list(_HUB) + list(registry.entries("worlds")))
+
+
+def recorded(label: str, location: str) -> ModelRef:
+    """The model that a run's manifest names, wherever one stands: `resolve` would look for a folder's name below the working directory.
+
+    Args:
+        label: the name that the user gave, of a folder its last part.
+        location: folder or hub id of its weights then.
+    """
+    if world := find_world(label):  # made again where the cache does not have it
+        return ModelRef(label, None, label, label, world, "embedded world, trained on this machine")
+    return ModelRef(label, location, "rlaif-v", "official", None, "manifest")

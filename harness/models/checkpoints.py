@@ -43,9 +43,19 @@ def inspect(folder: Path) -> CheckpointInfo:
 
 
 def fingerprint(location: str | Path) -> str:
-    """SHA-256 over the weight files (names and contents). For a hub id that is not a folder, over its name."""
+    """SHA-256 over the weight files (names and contents). For a hub id that is not a folder, over its name.
+
+    Raises:
+        BadInputError: it is a path, and no folder is there.
+    """
     folder = Path(location)
     if not folder.is_dir():
+        if folder.is_absolute() or str(location).startswith("."):
+            raise BadInputError(
+                "the model's folder is not there (any more)",
+                where=str(location),
+                remedy="put it back, or a link to where it is now",
+            )
         return sha256_bytes(f"hub:{location}".encode())
     files = sorted(path for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern))
     return sha256_json({path.name: _file_hash(path, path.stat().st_size, path.stat().st_mtime_ns) for path in files})
@@ -150,6 +160,7 @@ def _compare_with_architecture(folder: Path, shapes: dict[str, tuple[int, ...]])
         raise BadInputError(
             f"config.json does not describe an image-and-text model: {str(error).splitlines()[0][:200]}",
             where=str(folder / "config.json"),
+            remedy="name a model that sees: harness list models",
         ) from error
     # Prefixes differ between versions of transformers and the hub, so tensors are compared by the last parts of their
     # names and their shapes.

@@ -36,9 +36,11 @@ def load_processor(location: str | Path) -> Any:
         processor = AutoProcessor.from_pretrained(location, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise BadInputError(
-            f"no processor could be loaded: {_first_line(error)}",
+            f"no processor could be loaded: {_first_line(error).partition('. If you were')[0]}",
             where=str(location),
-            remedy="copy the base model's processor files into the folder",
+            remedy="copy the base model's processor files into the folder"
+            if Path(location).is_dir()
+            else "the model hub must be reachable, or the model in its cache (then HF_HUB_OFFLINE=1); or name a folder",
         ) from error
     if not hasattr(processor, "image_processor"):
         raise BadInputError("this is a text-only model: its processor takes no images", where=str(location))

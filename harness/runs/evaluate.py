@@ -223,8 +223,11 @@ class _Evaluation:
                                 log.add(item_id, job.hash, completion, backend.name, checkpoint)
                         advance()
             finally:
-                seconds = {"seconds": round(time.perf_counter() - start, 3)}
-                self._write_serving(backend.provenance() | ({"took": {**took, **seconds}} if took else {}))
+                seconds = time.perf_counter() - start
+                spent = {"took": {**took, "seconds": round(seconds, 3)}} if took else {}
+                self._write_serving(backend.provenance() | spent)
+            rates = [f"{took[what] / seconds:,.0f} {what.replace('_', ' ')}" for what in took]
+            console.print(f"[dim]{took['answers']:,} answers in {seconds:.0f} s: {', '.join(rates)} a second[/dim]")
 
     def _write_serving(self, serving: Mapping[str, Any]) -> None:
         for folder in self.folders.values():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.errors import BadInputError
 from harness.files import sha256_json, write_json
-from harness.models import ModelRef, check_base, fingerprint, inspect, load_processor, resolve, template_hash
+from harness.models import ModelRef, check_base, fingerprint, inspect, load_processor, recorded, template_hash
 from harness.runs.folders import MANIFEST, Run, open_run
 from harness.runs.manifest import surroundings
 
@@ -67,12 +67,12 @@ def target_of_run(run: Run) -> Target:
         BadInputError: the checkpoint is broken, or its base's weights are not those it was trained on.
     """
     assert run.manifest is not None
-    config, recorded = run.manifest["config"], run.manifest["base"]
+    config, base = run.manifest["config"], run.manifest["base"]
     info = inspect(run.checkpoint)
     if info.kind == "full":
         return Target(run.name, run.path, str(run.checkpoint.resolve()), None, config["model"], config["method"])
-    check_base(run.checkpoint, recorded["location"], recorded["fingerprint"])
-    return Target(run.name, run.path, recorded["location"], run.checkpoint.resolve(), config["model"], config["method"])
+    check_base(run.checkpoint, base["location"], base["fingerprint"])
+    return Target(run.name, run.path, base["location"], run.checkpoint.resolve(), config["model"], config["method"])
 
 
 def target_of_model(model: ModelRef, results: Path) -> Target:
@@ -91,7 +91,8 @@ def target_of_model(model: ModelRef, results: Path) -> Target:
         "config": {"model": model.label, "method": BASE},
         "base": {"label": model.label, "location": location, "fingerprint": fingerprint(location)},
     }
-    if not (folder / MANIFEST).exists():
+    before = open_run(folder).manifest
+    if before is None or before["base"] != manifest["base"]:  # it may have moved: later commands look where it is now
         write_json(folder / MANIFEST, manifest | surroundings())
     return Target(folder.name, folder, location, None, model.label, BASE)
 
@@ -120,9 +121,15 @@ def target_of(run: Run, results: Path) -> Target:
         return target_of_run(run)
     if run.kind == ENDPOINT:
         return target_of_endpoint(run.base_label, results)
-    return target_of_model(resolve(run.base_label), results)
+    return base_of(run, results)
 
 
-def base_of(target: Target, results: Path) -> Target:
-    """The base that a target was aligned from."""
-    return target_of_model(resolve(target.model), results)
+def base_model(run: Run) -> ModelRef:
+    """The base model of a complete run, which is not an endpoint's."""
+    assert run.manifest is not None
+    return recorded(run.base_label, str(run.manifest["base"]["location"]))
+
+
+def base_of(run: Run, results: Path) -> Target:
+    """The base of a complete run as a target of its own."""
+    return target_of_model(base_model(run), results)

@@ -68,12 +68,27 @@ def _lines(stream: IO[str]) -> queue.Queue[dict[str, Any] | None]:
     return arrived
 
 
+def _bind(cores: list[list[int]]) -> None:
+    """Keep to the cores of this engine's workers; several engines would otherwise each start a thread on every core.
+
+    The first line is for a worker in this process, the last for workers that vLLM starts: it binds those itself.
+    """
+    import torch
+
+    own = [core for worker in cores for core in worker]
+    os.sched_setaffinity(0, own)
+    torch.set_num_threads(min(torch.get_num_threads(), len(own)))
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "|".join(",".join(map(str, worker)) for worker in cores))
+
+
 class Engine:
     """vLLM's engine with the base and its adapters."""
 
     def __init__(self, order: dict[str, Any]) -> None:
         import torch
 
+        if order["cores"]:
+            _bind(order["cores"])
         gpu = torch.cuda.is_available()
         if not gpu:
             os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(order["kv_cache_gb"])
@@ -102,10 +117,11 @@ class Engine:
             "disable_log_stats": True,
             "enforce_eager": not gpu,
             "tensor_parallel_size": order["tensor_parallel_size"],
+            "pipeline_parallel_size": order["pipeline_parallel_size"],
         }
         if gpu:
             options["gpu_memory_utilization"] = order["gpu_memory_utilization"]
-        for name in ("max_model_len", "quantization"):
+        for name in ("max_model_len", "quantization", "distributed_executor_backend"):
             if order[name] is not None:
                 options[name] = order[name]
         if self.adapters:
@@ -186,7 +202,7 @@ class Engine:
                     pictures[row["image_key"]] = image_from_json(row["image"]).open()
                     if len(pictures) > WINDOW_IMAGES:
                         pictures.pop(next(iter(pictures)))
-                elif "flush" not in row:
+                else:
                     try:
                         self.add(row, pictures[row["image"]], logprobs=1 if row["details"] else None)
                         busy = True

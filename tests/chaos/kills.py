@@ -18,7 +18,7 @@ from typing import Any, Literal
 from tests.tiny import tiny_llava, tiny_photograph
 
 Victim = Literal["harness", "engine"]
-_QUESTIONS_AN_IMAGE = 6
+QUESTIONS_AN_IMAGE = 6
 _PATIENCE_S = 900
 
 
@@ -33,6 +33,7 @@ class Outcome:
         texts: item -> answer.
         metrics: metric -> value.
         errors: what the harness said when its engine was killed.
+        serving: the record of what answered, of the last evaluation.
     """
 
     kills: int
@@ -41,6 +42,7 @@ class Outcome:
     texts: dict[str, str]
     metrics: dict[str, Any]
     errors: list[str]
+    serving: dict[str, Any]
 
 
 def make(folder: Path, items: int) -> None:
@@ -50,8 +52,8 @@ def make(folder: Path, items: int) -> None:
     images.mkdir(parents=True)
     rows = []
     for number in range(items):
-        name = f"{number // _QUESTIONS_AN_IMAGE}.png"
-        if number % _QUESTIONS_AN_IMAGE == 0:
+        name = f"{number // QUESTIONS_AN_IMAGE}.png"
+        if number % QUESTIONS_AN_IMAGE == 0:
             tiny_photograph(images / name, number)
         label = ("yes", "no")[number % 2]
         rows.append({"question_id": number, "image": name, "text": f"Is there a dog, {number}?", "label": label})
@@ -59,29 +61,28 @@ def make(folder: Path, items: int) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def undisturbed(folder: Path, backend: str) -> Outcome:
+def undisturbed(folder: Path, backend: str, engines: int = 1) -> Outcome:
     """The evaluation without a kill."""
-    results = folder / f"calm-{backend}"
-    done = subprocess.run(_command(backend, results), cwd=folder, capture_output=True, text=True)
+    results = folder / f"calm-{backend}-{engines}"
+    done = subprocess.run(_command(backend, results, engines), cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return _outcome(folder, results, [], [])
 
 
 def killed(
-    folder: Path, backend: str, victim: Victim, items: int, kills: int, seed: int = 0
+    folder: Path, backend: str, victim: Victim, items: int, kills: int, seed: int = 0, engines: int = 1
 ) -> Iterator[int | Outcome]:
     """The evaluation with kills, each at a random point of its own part of the work; yields the number of each, then the outcome."""
     rng = random.Random(seed)
-    results = folder / f"killed-{backend}-{victim}"
+    results = folder / f"killed-{backend}-{engines}-{victim}"
+    command = _command(backend, results, engines)
     answered, errors = [], []
     for number in range(kills):
         low, high = items * number // (kills + 1), items * (number + 1) // (kills + 1)
-        process = subprocess.Popen(
-            _command(backend, results), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
+        process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         _wait_for(process, results, rng.randint(low, high), rng.uniform(0, 0.3))
         children = _children(process.pid)
-        hit = process.pid if victim == "harness" else children[0]
+        hit = process.pid if victim == "harness" else rng.choice(children)
         os.kill(hit, signal.SIGKILL)
         said = process.communicate(timeout=_PATIENCE_S)[1]
         for child in children:  # an engine whose harness is gone ends by itself
@@ -91,14 +92,16 @@ def killed(
             errors.append(said)
         answered.append(_count(results))
         yield number + 1
-    done = subprocess.run([*_command(backend, results), "--resume"], cwd=folder, capture_output=True, text=True)
+    done = subprocess.run([*command, "--resume"], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     yield _outcome(folder, results, answered, errors)
 
 
-def _command(backend: str, results: Path) -> list[str]:
+def _command(backend: str, results: Path, engines: int) -> list[str]:
     options = ["--backend", backend, "--set", "sampling.max_new_tokens=8", "--results", str(results), "--json"]
-    return [sys.executable, "-m", "harness", "eval", "--model", "./base", "--data", "data", "--suite", "pope", *options]
+    several = ["--set", f"backend.data_parallel_size={engines}"] if engines > 1 else []
+    command = [sys.executable, "-m", "harness", "eval", "--model", "./base", "--data", "data", "--suite", "pope"]
+    return [*command, *options, *several]
 
 
 def _log(results: Path) -> Path:
@@ -150,4 +153,5 @@ def _outcome(folder: Path, results: Path, answered: list[int], errors: list[str]
         {row["item"]: row["text"] for row in rows},
         {name: metric["value"] for name, metric in scores["metrics"].items()},
         errors,
+        json.loads(_log(results).with_name("serving.json").read_text()),
     )

@@ -7,7 +7,7 @@ import hashlib
 import json
 import random
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -37,7 +37,7 @@ class VisionServer(ThreadingHTTPServer):
         self.rng, self.lock = random.Random(0), threading.Lock()
         self.answered: Counter[tuple[str, str]] = Counter()
         self.troubles: Counter[str] = Counter()
-        self.bodies: list[dict[str, Any]] = []
+        self.bodies: deque[dict[str, Any]] = deque(maxlen=8)  # the last ones; each has an image in it
 
     @property
     def url(self) -> str:

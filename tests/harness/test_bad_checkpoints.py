@@ -83,7 +83,16 @@ def test_a_checkpoint_without_processor_or_template(base: Path, data: Path, tmp_
             path.unlink()
     with pytest.raises(BadInputError, match="no processor could be loaded") as caught:
         evaluate(base, data, tmp_path)
-    assert "processor files" in str(caught.value.remedy)
+    assert "processor files" in str(caught.value.remedy) and str(caught.value).count(str(base)) <= 2
+
+
+def test_a_hub_that_is_not_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(BadInputError, match="no processor could be loaded") as caught:
+        load_processor("somebody/model-that-nobody-has")
+    assert "HF_HUB_OFFLINE" in str(caught.value.remedy) and "copy" not in str(caught.value.remedy)
 
 
 def test_a_text_only_model(tmp_path: Path, data: Path) -> None:

@@ -159,7 +159,7 @@ def test_repeats_tell_the_spread_and_the_first_is_the_score(folder: Path) -> Non
 def test_repeats_of_what_does_not_vary_have_no_spread(folder: Path) -> None:
     with seeing() as server:
         [record] = run_eval(request(folder, server, repeat=2, limit=12))
-        assert len(server.bodies) == 1 + 24
+        assert server.answered.total() == 1 + 24
     assert record["repeats"]["differ"] == 0 and record["repeats"]["items"] == 12
     assert all(one["sd"] == 0 for one in record["repeats"]["metrics"].values())
     with seeing() as server, pytest.raises(BadInputError, match="do not go together"):

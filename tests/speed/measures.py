@@ -135,11 +135,25 @@ def serving() -> Iterator[Figure]:
     """What the harness costs above vLLM's engine, and what the order of requests is worth; `SPEED_SIZE=0.1` makes both smaller."""
     from tests.speed import serving as measured
 
-    size = float(os.environ.get("SPEED_SIZE", "1"))
-    count, images = round(5000 * size), round(100 * size)
+    size = _size()
+    count, images = round(5000 * size), max(measured.LEAST_IMAGES, round(100 * size))
     yield Figure(f"harness over vLLM's engine, {count:,} requests", 100 * measured.overhead(count), "% more time", 5)
     ratio = measured.grouped_over_shuffled(images)
     yield Figure(f"grouped over shuffled order, {images} images x 15, 576 image tokens", ratio, "x", 1.5, at_least=True)
+
+
+def memory_() -> Iterator[Figure]:
+    """What an item more costs the harness's own process, images apart; `SPEED_SIZE=0.1` takes fewer."""
+    from tests.speed import memory as measured
+
+    few = round(1000 * _size())
+    found = measured.growth(few, 4 * few)
+    what = f"memory an item, {4 * few:,} items over {few:,}, images of {found.image / 1e6:.1f} MB"
+    yield Figure(what, found.item / 1000, "kB", 10)
+
+
+def _size() -> float:
+    return float(os.environ.get("SPEED_SIZE", "1"))
 
 
 def _count_names(benchmark: Any) -> tuple[str, ...]:
@@ -167,5 +181,6 @@ ALL: dict[str, Callable[[], Iterator[Figure]]] = {
     "generator": generator_,
     "training": training,
     "serving": serving,
+    "memory": memory_,
     "quickstart": quickstart,
 }

@@ -26,8 +26,9 @@ _CACHED_SHARE = 0.2
 _NOISE = 0.05
 """What the engine alone may be slower than through the harness before the comparison is taken for void."""
 _TURNS = 3
+LEAST_IMAGES = 35
 _LEAST_BLOCKS = 32
-"""For four requests at once."""
+"""For four requests at once; `LEAST_IMAGES` have them."""
 _BLOCK = 128
 _NEW_TOKENS = 8
 
@@ -145,8 +146,10 @@ def _answer(engine: Any, prompts: list[tuple[str, Any]]) -> float:
 def _direct(folder: Path, count: int) -> dict[str, float]:
     """The engine alone on the prompts and pictures that the harness will have; reading the pictures is part of it."""
     from harness.models import load_processor, prompt_text
+    from harness.serving.vllm import VllmSettings
 
-    engine, processor = _engine(folder / "base", max_num_seqs=128), load_processor(folder / "base")
+    engine = _engine(folder / "base", max_num_seqs=VllmSettings().max_num_seqs)
+    processor = load_processor(folder / "base")
     start, pictures, prompts = time.perf_counter(), {}, []
     for request in _requests(folder / "data" / "pope" / "images", count):
         path = request.image.path
@@ -167,7 +170,9 @@ def _order(folder: Path, images: int) -> dict[str, float]:
     assert lengths.image_tokens(pictures[0].size) == 575, "the image takes other than 576 tokens"
     length = lengths.length(questions[0], pictures[0].size)
     blocks = round(images * _CACHED_SHARE) * -(-(length + _NEW_TOKENS) // _BLOCK)
-    assert blocks >= _LEAST_BLOCKS, f"with {images} images the cache would hold more than its share: take 35 or more"
+    assert blocks >= _LEAST_BLOCKS, (
+        f"with {images} images the cache would hold more than its share: take {LEAST_IMAGES}"
+    )
     engine = _engine(
         folder / "base", max_num_seqs=4, max_model_len=1024, num_gpu_blocks_override=blocks, block_size=_BLOCK
     )

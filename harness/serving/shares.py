@@ -1,0 +1,85 @@
+"""What each of several engines on one machine gets: GPUs of its own, or cores of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from harness.errors import BadInputError
+
+_GPUS = "CUDA_VISIBLE_DEVICES"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one engine may use; empty means whatever the process may.
+
+    Attributes:
+        gpus: as `CUDA_VISIBLE_DEVICES` names them.
+        cores: on a CPU, the numbers of the cores of each of its workers.
+    """
+
+    gpus: tuple[str, ...] = ()
+    cores: tuple[tuple[int, ...], ...] = ()
+
+    def environment(self, environment: dict[str, str]) -> dict[str, str]:
+        """The environment of its process. (Cores are bound from inside, see `harness.serving.vllm_worker`.)"""
+        return environment | ({_GPUS: ",".join(self.gpus)} if self.gpus else {})
+
+
+def shares(engines: int, workers: int) -> list[Share]:
+    """Equal shares of this machine for so many engines of so many workers each; a single engine has everything.
+
+    Raises:
+        BadInputError: there are fewer GPUs, or without a GPU fewer cores, than workers.
+    """
+    if engines == 1:
+        return [Share()]
+    import torch
+
+    if torch.cuda.is_available():
+        named = os.environ.get(_GPUS)
+        gpus = named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
+        return gpu_shares(gpus, engines, workers)
+    if not hasattr(os, "sched_getaffinity"):  # no process can be bound here: the system deals its cores itself
+        return [Share()] * engines
+    return core_shares(sorted(os.sched_getaffinity(0)), engines, workers)
+
+
+def gpu_shares(gpus: Sequence[str], engines: int, workers: int) -> list[Share]:
+    """A GPU a worker; what is over stays idle.
+
+    Raises:
+        BadInputError: there are too few.
+    """
+    _check(len(gpus), engines, workers, "GPUs")
+    return [Share(gpus=tuple(part)) for part in _parts(gpus, engines, workers)]
+
+
+def core_shares(cores: Sequence[int], engines: int, workers: int) -> list[Share]:
+    """As many cores for each worker as go into the machine's; neighbours go together.
+
+    Raises:
+        BadInputError: there is not even one for each.
+    """
+    _check(len(cores), engines, workers, "cores")
+    own = len(cores) // (engines * workers)
+    return [
+        Share(cores=tuple(map(tuple, _parts(part, workers, own)))) for part in _parts(cores, engines, workers * own)
+    ]
+
+
+def _parts(values: Sequence[T], count: int, size: int) -> list[Sequence[T]]:
+    return [values[number * size : (number + 1) * size] for number in range(count)]
+
+
+def _check(found: int, engines: int, workers: int, what: str) -> None:
+    if found < engines * workers:
+        raise BadInputError(
+            f"{engines} engines of {workers} workers each want {engines * workers} {what}, {found} are here",
+            where="backend.data_parallel_size, times tensor_parallel_size and pipeline_parallel_size",
+            remedy="ask for fewer; several machines take a part of the suite each: --shard I/N, then harness merge",
+        )

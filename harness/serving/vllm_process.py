@@ -1,0 +1,166 @@
+"""One of vLLM's engines in a process of its own, as the harness sees it: what it was asked, what it said, how it ended."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.errors import HarnessError
+from harness.serving.base import Request
+from harness.serving.shares import Share
+from harness.serving.worker_protocol import WINDOW_IMAGES, image_to_json, request_to_json
+from harness.types import ImageRef
+
+_END_PATIENCE_S = 20
+
+
+class EngineProcess:
+    """A running engine.
+
+    Args:
+        order: what to load and how, see `harness.serving.vllm_worker`.
+        share: what it may use of this machine.
+        environment: of the process.
+        said: gets (this engine, line) for every line that it says, and (this engine, None) when it says no more. Several engines
+            may share one queue.
+
+    Attributes:
+        open: number of requests that it has not answered yet.
+        answers: number of those that it has.
+    """
+
+    def __init__(
+        self,
+        order: Mapping[str, Any],
+        share: Share,
+        environment: dict[str, str],
+        said: queue.SimpleQueue[tuple[EngineProcess, str | None]],
+    ) -> None:
+        self.share = share
+        self.open = self.answers = 0
+        self._keys = itertools.count()
+        self._images: dict[int, tuple[str, ImageRef]] = {}  # the reference is kept, so that its id stays its own
+        self._log = tempfile.NamedTemporaryFile("w+", prefix="vllm-", suffix=".log", delete=False)  # noqa: SIM115 (lives as long as the engine)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "harness.serving.vllm_worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            encoding="utf-8",
+            env=share.environment(environment),
+        )
+        self._send({**order, "cores": share.cores})
+        threading.Thread(target=self._listen, args=(said,), daemon=True).start()
+
+    def _listen(self, said: queue.SimpleQueue[tuple[EngineProcess, str | None]]) -> None:
+        assert self._process.stdout
+        for line in self._process.stdout:
+            said.put((self, line))
+        said.put((self, None))
+
+    def read(self, line: str | None) -> dict[str, Any]:
+        """What a line says.
+
+        Raises:
+            HarnessError: the engine ended, or says that it failed.
+        """
+        if line is None:
+            raise self.failure("the engine's process ended")
+        value: dict[str, Any] = json.loads(line)
+        if "error" in value:
+            raise self.failure(str(value["error"]))
+        return value
+
+    def has(self, image: ImageRef) -> bool:
+        """Whether it was sent this image and still has it."""
+        return id(image) in self._images
+
+    def ask(self, request: Request) -> None:
+        """Give it a request; the image is sent with the first of those that are about it.
+
+        Raises:
+            HarnessError: it ended.
+        """
+        image = request.image
+        if not self.has(image):
+            if len(self._images) >= WINDOW_IMAGES:
+                self._images.pop(next(iter(self._images)))
+            self._images[id(image)] = (str(next(self._keys)), image)
+            self._send({"image_key": self._images[id(image)][0], "image": image_to_json(image)})
+        self._send(request_to_json(request, self._images[id(image)][0]))
+        self.open += 1
+
+    def answered(self) -> None:
+        """Count an answer."""
+        self.open -= 1
+        self.answers += 1
+
+    @property
+    def part(self) -> dict[str, Any]:
+        """What it had of the machine and of the work. JSON-able."""
+        return {
+            **({"gpus": self.share.gpus} if self.share.gpus else {}),
+            **({"cores": self.share.cores} if self.share.cores else {}),
+            "answers": self.answers,
+        }
+
+    def _send(self, value: Mapping[str, Any]) -> None:
+        assert self._process.stdin
+        try:
+            self._process.stdin.write(json.dumps(value) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise self.failure("the engine's process ended") from None
+
+    def failure(self, problem: str) -> HarnessError:
+        """The error, with the end of the engine's own log."""
+        self._log.flush()
+        lines = Path(self._log.name).read_text(encoding="utf-8", errors="replace").splitlines()
+        telling = [line for line in lines if "Error" in line or "error:" in line][-3:] or lines[-3:]
+        try:
+            code: int | None = self._process.wait(timeout=5)  # its pipe closes a moment before it is gone
+        except subprocess.TimeoutExpired:
+            code = None
+        if code is not None and code < 0:  # from outside: its log does not know
+            return HarnessError(
+                f"vLLM: the engine's process was ended by signal {-code} ({signal.Signals(-code).name})",
+                where=self._log.name,
+                remedy="what was answered is kept: the same command goes on from there"
+                + ("; if the machine ran out of memory, give the engine less" if code == -signal.SIGKILL else ""),
+            )
+        return HarnessError(
+            f"vLLM: {problem}"
+            + (f" with code {code}" if code is not None else "")
+            + (": " + " | ".join(line[-300:] for line in telling) if telling else ""),
+            where=self._log.name,
+            remedy="see that log, or take the other backend: --backend transformers",
+        )
+
+    def end_input(self) -> None:
+        """Tell it that nothing more comes, after which it ends."""
+        assert self._process.stdin
+        try:
+            self._process.stdin.close()
+        except BrokenPipeError:  # it ended already
+            return
+
+    def wait(self) -> None:
+        """Wait until it ended, or end it; its log is removed if it ended well."""
+        try:
+            code = self._process.wait(timeout=_END_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        self._log.close()
+        if code == 0:
+            Path(self._log.name).unlink(missing_ok=True)
