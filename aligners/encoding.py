@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from aligners.base import Branch
 from harness.errors import BadInputError
@@ -124,19 +124,26 @@ def encode_all(
     branches: Sequence[Branch],
     max_length: int,
     corrections: bool,
-) -> dict[str, EncodedExample]:
-    """All examples, by id.
+    on_error: Literal["fail", "skip"] = "fail",
+) -> tuple[dict[str, EncodedExample], dict[str, str]]:
+    """All examples, by id; and those that the model's processor cannot take, with the reason, where they are to be skipped.
 
     Raises:
-        BadInputError: as `Encoder.encode`.
+        BadInputError: as `Encoder.encode`, unless skipped.
     """
     encoder = Encoder(processor, branches, max_length, corrections)
     encoded: dict[str, EncodedExample] = {}
+    refused: dict[str, str] = {}
     with progress("encoding examples", len(examples)) as advance:
         for example in examples:
-            encoded[example.id] = encoder.encode(example)
+            try:
+                encoded[example.id] = encoder.encode(example)
+            except BadInputError as error:
+                if on_error == "fail":
+                    raise
+                refused[example.id] = error.problem
             advance()
-    return encoded
+    return encoded, refused
 
 
 def changed_tokens(one: Sequence[int], other: Sequence[int]) -> tuple[list[bool], list[bool]]:

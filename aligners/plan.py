@@ -50,11 +50,13 @@ def plan(aligner: Aligner, job: AlignJob) -> dict[str, Any]:
     )
     estimated: list[str] = []
     examples, made = _with_images(aligner, job, data.examples, estimated)
+    processor, corrections = load_processor(job.model), "corrections" in aligner.needs
+    encoded, refused = encode_all(
+        processor, examples, aligner.branches, job.train.max_length, corrections, job.on_error
+    )
+    examples = [one for one in examples if one.id in encoded]
     if not examples:
         raise BadInputError("no preference example is left to train on", where=job.data)
-    encoded = encode_all(
-        load_processor(job.model), examples, aligner.branches, job.train.max_length, "corrections" in aligner.needs
-    )
     asked = _Order()
     stages = aligner.stages(examples, asked)
     tokens = _Tokens(aligner, job.train, encoded, stages)
@@ -62,7 +64,7 @@ def plan(aligner: Aligner, job: AlignJob) -> dict[str, Any]:
     micro, passes = accumulation(job.train)
     model = memory.pop("architecture")
     found: dict[str, Any] = {
-        "examples": {"count": len(examples), "dropped": len(data.dropped)},
+        "examples": {"count": len(examples), "dropped": len(data.dropped) + len(refused)},
         "tokens": tokens.summary(),
         "stages": [
             {"name": one.name, "examples": len(one.examples), "steps": steps_of(len(one.examples), job.train)}

@@ -7,13 +7,14 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from aligners.base import CHOSEN, Aligner, AlignJob, AlignResult, Branch, PrepareContext, Stage, StageContext
-from aligners.data import read_preferences
+from aligners.data import Dropped, read_preferences
 from aligners.encoding import EncodedExample, encode_all
 from aligners.families import check_family
 from aligners.layout import Batch, by_branch, collate, row_lengths
@@ -53,20 +54,20 @@ def align(aligner: Aligner, job: AlignJob) -> AlignResult:
         )
         context = PrepareContext(job.cache, job.train.seed, output=job.output if process.is_main_process else None)
         examples = aligner.prepare(data.examples, context)
-    if data.dropped and process.is_main_process:
-        write_jsonl(
-            job.output / "dropped.jsonl", ({"where": d.where, "id": d.id, "reason": d.reason} for d in data.dropped)
-        )
-        console.print(f"[yellow]{len(data.dropped)} records were skipped: {job.output / 'dropped.jsonl'}[/yellow]")
+    run = _Run(aligner, job, examples, process)
+    dropped = [*data.dropped, *(Dropped(data.label, name, reason) for name, reason in run.refused.items())]
+    if dropped and process.is_main_process:
+        write_jsonl(job.output / "dropped.jsonl", (asdict(one) for one in dropped))
+        console.print(f"[yellow]{len(dropped)} records were skipped: {job.output / 'dropped.jsonl'}[/yellow]")
+    examples = [one for one in examples if one.id in run.encoded]
     if not examples:
         raise BadInputError("no preference example is left to train on", where=job.data)
-    run = _Run(aligner, job, examples, process)
     run.about = {
         "data": {
             "label": data.label,
             "fingerprint": data.fingerprint,
             "examples": len(examples),
-            "dropped": len(data.dropped),
+            "dropped": len(dropped),
         },
         "prepared": context.notes,
     }
@@ -132,12 +133,13 @@ class _Run(StageContext):
         self.content = ContentKeys()
 
     def _encode(self, examples: Sequence[PreferenceExample]) -> dict[str, EncodedExample]:
-        encoded = encode_all(
+        encoded, self.refused = encode_all(
             self.processor,
             examples,
             self.branches,
             self.train_settings.max_length,
             "corrections" in self.aligner.needs,
+            self.job.on_error,
         )
         self.truncated = sum(one.truncated for one in encoded.values())
         if self.truncated:

@@ -159,3 +159,22 @@ def test_a_run_that_needed_less_memory_goes_on_with_it_and_with_nothing_else(
     lower = ["--set", "train.micro_batch_size=1", "--set", "train.gradient_checkpointing=true"]
     assert align(base, data, tmp_path, "--resume", *lower) == 0
     assert read_json(tmp_path / "results/one/config.json")["settings"]["train"]["micro_batch_size"] == 1
+
+
+def test_what_only_the_models_own_processor_refuses_can_be_skipped_like_any_bad_record(
+    base: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {**GOOD, "id": "good"},
+        {**GOOD, "id": "long", "prompt": "word " * 400},
+        {**GOOD, "id": "ends", "chosen": "</s>"},
+    ]
+    data = jsonl(folder / "data.jsonl", rows)
+    assert align(base, data, tmp_path / "strict") == 2
+    assert "tokens of 256" in " ".join(capsys.readouterr().err.split())
+    assert align(base, data, tmp_path, "--on-error", "skip") == 0
+    kept = [json.loads(line) for line in (tmp_path / "results" / "one" / "dropped.jsonl").read_text().splitlines()]
+    assert [one["id"] for one in kept] == ["long", "ends"]
+    assert all(one["reason"] for one in kept)
+    summary = read_json(tmp_path / "results" / "one" / "manifest.json", "manifest")["summary"]["data"]
+    assert (summary["examples"], summary["dropped"]) == (1, 2)
