@@ -10,10 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
-from transformers.models.llama.modeling_llama import eager_attention_forward
+
+from harness.models import quiet_transformers
 
 NAME = "prefix"
 """What the implementation is called among transformers' own."""
@@ -23,6 +21,12 @@ SHORT = 256
 
 def use(model: Any) -> None:
     """Let a model's language part take the masks of `additive_mask`. Square masks, and none, mean what they always do."""
+    quiet_transformers()
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(NAME, prefix_attention)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
     model.set_attn_implementation({"text_config": NAME})
 
 
@@ -69,6 +73,9 @@ def prefix_attention(
     Returns:
         [rows, length, heads, size]; and the weights, where they were written out.
     """
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.models.llama.modeling_llama import eager_attention_forward
+
     if attention_mask is None:
         return sdpa_attention_forward(module, query, key, value, None, dropout, scaling, rest.get("is_causal"))
     prefix = query.shape[2] - attention_mask.shape[2]
@@ -84,7 +91,3 @@ def prefix_attention(
 
 def _written_out(device: torch.device, length: int) -> bool:
     return device.type == "cpu" and length <= SHORT
-
-
-AttentionInterface.register(NAME, prefix_attention)
-AttentionMaskInterface.register(NAME, sdpa_mask)

@@ -95,8 +95,8 @@ class Pictures:
             digest = sha256_bytes(data)
             self._look(ImageRef(data=data, name=name, digest=digest))
             found = ImageRef(path=path, name=name, digest=digest)
-            with self._lock:
-                self._seen[path] = found
+            with self._lock:  # whoever was first: one file is one image, whose features are computed once
+                found = self._seen.setdefault(path, found)
         return found
 
     def _look(self, image: ImageRef) -> ImageRef:

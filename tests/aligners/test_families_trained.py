@@ -137,8 +137,11 @@ def test_positions_restart_behind_the_images_and_count_on_from_the_greatest(fami
                 assert following == prefix - height * width + max(height, width)
             else:
                 assert following == prefix
+            causal = row.shape[1] - block.allowed.shape[2]
             starts = [
-                place for place in range(prefix, row.shape[1]) if block.allowed[number, 0, place].sum() == prefix + 1
+                place
+                for place in range(prefix, row.shape[1])
+                if block.allowed[number, 0, place - causal].sum() == prefix + 1
             ]
             assert starts and all(row[:, place].tolist() == [following] * len(row) for place in starts)
             assert row[:, starts[0] + 1].tolist() == [following + 1] * len(row)

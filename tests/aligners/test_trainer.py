@@ -81,6 +81,26 @@ def test_training_lowers_the_loss_and_raises_the_margin(base: Path, pairs: Path,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tuning", ["lora", "full"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_training_in_bfloat16_follows_float32(
+    tuning: str, checkpointing: bool, base: Path, pairs: Path, tmp_path: Path
+) -> None:
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        settings = {"tuning": tuning, "precision": precision, "gradient_checkpointing": checkpointing, "epochs": 2}
+        (tmp_path / precision).mkdir()
+        train = TrainSettings.model_validate({**SETTINGS, "learning_rate": 1e-3, **settings})
+        result = DPO().align(AlignJob(str(base), str(pairs), tmp_path / precision, train, tmp_path / "cache"))
+        assert result.summary["bfloat16"] == (precision == "bfloat16")
+        losses[precision] = [row["loss"] for row in rows(tmp_path / precision)]
+    fallen = losses["float32"][0] - losses["float32"][-1]
+    assert fallen > 0.02
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], abs=fallen / 3)
+    assert losses["bfloat16"] != losses["float32"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tuning", ["lora", "full"])
 def test_a_method_that_needs_the_references_distribution_gets_it(
     tuning: str, base: Path, pairs: Path, tmp_path: Path
 ) -> None:
