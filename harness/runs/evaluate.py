@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import time
@@ -201,6 +202,8 @@ class _Evaluation:
         """Run the engine over the jobs and log every answer as it comes."""
         adapters = {target.name: target.adapter for target in self.targets if target.adapter}
         by_name = {target.served: target for target in self.targets}
+        # Once a target, and not once an answer: it looks at every weight file.
+        answered_by = functools.cache(lambda name, model: by_name[name].answered_by(model))
         by_hash = {job.hash: job for job in jobs}
         with self.request.backend(self.base, adapters, self.request.backend_settings) as backend:
             # Before the first answer, so that answers that a kill leaves behind have it; and after the last, since a
@@ -218,7 +221,7 @@ class _Evaluation:
                         if completion.refused is not None:
                             self.refused[job.hash] = completion.refused
                         else:
-                            checkpoint = by_name[completion.target].answered_by(completion.model)
+                            checkpoint = answered_by(completion.target, completion.model)
                             for log, item_id in job.answers:
                                 log.add(item_id, job.hash, completion, backend.name, checkpoint)
                         advance()

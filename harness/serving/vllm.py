@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import itertools
 import queue
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,6 +27,8 @@ from harness.types import ImageRef
 START_TIMEOUT_S = 900
 _AHEAD = 512
 """Requests that each engine is sent ahead of their answers: enough to keep it full, few enough to keep memory flat."""
+_AT_ONCE = 64
+"""So many of them are made up for together: every message wakes the engine's process."""
 
 
 class VllmSettings(BackendSettings):
@@ -140,14 +143,14 @@ class VllmBackend(Backend):
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """See `Backend.generate`. Every engine is kept busy with a window of requests; those of an image go to one engine."""
-        waiting, ended = iter(requests), False
+        waiting, ahead = iter(requests), _AHEAD * len(self._engines)
         while True:
-            while not ended and sum(engine.open for engine in self._engines) < _AHEAD * len(self._engines):
-                request = next(waiting, None)
-                if request is None:
-                    ended = True
-                else:
+            missing = ahead - sum(engine.open for engine in self._engines)
+            if missing >= _AT_ONCE:
+                for request in itertools.islice(waiting, missing):
                     self._home(request.image).ask(request)
+                for engine in self._engines:
+                    engine.flush()
             if not any(engine.open for engine in self._engines):
                 return
             engine, line = self._said.get()

@@ -60,6 +60,7 @@ class EngineProcess:
             env=share.environment(environment),
         )
         self._send({**order, "cores": share.cores})
+        self.flush()
         threading.Thread(target=self._listen, args=(said,), daemon=True).start()
 
     def _listen(self, said: queue.SimpleQueue[tuple[EngineProcess, str | None]]) -> None:
@@ -86,7 +87,7 @@ class EngineProcess:
         return id(image) in self._images
 
     def ask(self, request: Request) -> None:
-        """Give it a request; the image is sent with the first of those that are about it.
+        """Give it a request, with the next `flush` at the latest; the image is sent with the first of those that are about it.
 
         Raises:
             HarnessError: it ended.
@@ -118,6 +119,17 @@ class EngineProcess:
         assert self._process.stdin
         try:
             self._process.stdin.write(json.dumps(value) + "\n")
+        except BrokenPipeError:
+            raise self.failure("the engine's process ended") from None
+
+    def flush(self) -> None:
+        """Send what it was asked.
+
+        Raises:
+            HarnessError: it ended.
+        """
+        assert self._process.stdin
+        try:
             self._process.stdin.flush()
         except BrokenPipeError:
             raise self.failure("the engine's process ended") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import queue
@@ -19,7 +20,7 @@ PROBES = ("Describe this image.", "What is in the image?", "Is there a person in
 def main() -> int:
     """Read the order, start the engine, answer requests until the input ends."""
     # What vLLM prints must not get between the answers: standard output is kept for them, all else goes to the log.
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     order = json.loads(sys.stdin.readline())
     try:
@@ -27,15 +28,16 @@ def main() -> int:
         engine.check_adapters()
     except Exception as error:
         _say(answers, {"error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:600]})
+        answers.flush()
         raise
     _say(answers, engine.info)
+    answers.flush()
     engine.run(_lines(sys.stdin), answers)
     return 0
 
 
 def _say(answers: IO[str], value: dict[str, Any]) -> None:
     answers.write(json.dumps(value, ensure_ascii=False) + "\n")
-    answers.flush()
 
 
 def _refusal(row: dict[str, Any], error: Exception) -> dict[str, Any]:
@@ -79,6 +81,21 @@ def _bind(cores: list[list[int]]) -> None:
     os.sched_setaffinity(0, own)
     torch.set_num_threads(min(torch.get_num_threads(), len(own)))
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "|".join(",".join(map(str, worker)) for worker in cores))
+
+
+@functools.cache
+def _parameters(temperature: float, top_p: float, max_new_tokens: int, seed: int, logprobs: int | None) -> Any:
+    """vLLM's own sampling parameters: one object for all requests that ask for the same."""
+    from vllm import SamplingParams
+
+    return SamplingParams(
+        temperature=temperature,
+        top_p=top_p,
+        max_tokens=max_new_tokens,
+        seed=seed if temperature else None,
+        logprobs=logprobs,
+        detokenize=False,  # `Engine.text` does it, once an answer
+    )
 
 
 class Engine:
@@ -134,18 +151,9 @@ class Engine:
 
     def add(self, row: dict[str, Any], picture: Any, logprobs: int | None = None) -> None:
         """Queue one request; its id names the target too, since ids repeat between targets."""
-        from vllm import SamplingParams
-
         from harness.models import prompt_text
 
-        sampling = row["sampling"]
-        parameters = SamplingParams(
-            temperature=sampling["temperature"],
-            top_p=sampling["top_p"],
-            max_tokens=sampling["max_new_tokens"],
-            seed=sampling["seed"] if sampling["temperature"] else None,
-            logprobs=logprobs,
-        )
+        parameters = _parameters(**row["sampling"], logprobs=logprobs)
         prompt = {"prompt": prompt_text(self.processor, row["prompt"]), "multi_modal_data": {"image": picture}}
         self.engine.add_request(
             json.dumps([row["target"], row["id"]]), prompt, parameters, lora_request=self.adapters.get(row["target"])
@@ -208,6 +216,7 @@ class Engine:
                         busy = True
                     except ValueError as error:  # vLLM's word for a request that does not fit, e.g. into the context
                         _say(answers, _refusal(row, error))
+                        answers.flush()
             for output in self.finished():
                 target, name = json.loads(output.request_id)
                 answer = output.outputs[0]
@@ -224,6 +233,7 @@ class Engine:
                         **({"details": _details(output)} if answer.logprobs else {}),
                     },
                 )
+            answers.flush()  # once a step: every flush wakes the harness, which then takes a core from the engine
 
 
 if __name__ == "__main__":
