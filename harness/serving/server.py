@@ -12,7 +12,9 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from harness.errors import BadInputError, HarnessError
 from harness.files import read_json
@@ -67,7 +69,7 @@ def command(checkpoint: Path, host: str, port: int) -> tuple[list[str], str]:
 
 
 def serve(checkpoint: Path, host: str = "127.0.0.1", port: int = 8000) -> None:
-    """Start the server, say how to ask it, and stop it cleanly on Ctrl-C.
+    """Start the server, say how to ask it, and stop it cleanly on Ctrl-C and on SIGTERM, which is what process managers send.
 
     Raises:
         BadInputError: not a checkpoint, or a host other than loopback without an API key in the environment.
@@ -88,16 +90,32 @@ def serve(checkpoint: Path, host: str = "127.0.0.1", port: int = 8000) -> None:
     if key:
         environment["VLLM_API_KEY"] = key  # not on the command line, where other users could read it
     console.print(f"[dim]{shlex.join(line)}[/dim]")
-    process = subprocess.Popen(line, env=environment, start_new_session=True)
+    with _interrupted_by(signal.SIGINT, signal.SIGTERM):
+        process = subprocess.Popen(line, env=environment, start_new_session=True)
+        try:
+            with console.status("starting the server"):
+                _wait(process, f"http://{host}:{port}/health")
+            console.print(_howto(name, host, port, bool(key)), markup=False, highlight=False)
+            process.wait()
+        except KeyboardInterrupt:
+            console.print("stopping the server")
+        finally:
+            _stop(process)
+
+
+@contextlib.contextmanager
+def _interrupted_by(*signals: signal.Signals) -> Iterator[None]:
+    """Inside, each of the signals is a `KeyboardInterrupt`, also SIGINT in a job that a shell started in the background."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = {one: signal.signal(one, interrupt) for one in signals}
     try:
-        with console.status("starting the server"):
-            _wait(process, f"http://{host}:{port}/health")
-        console.print(_howto(name, host, port, bool(key)), markup=False, highlight=False)
-        process.wait()
-    except KeyboardInterrupt:
-        console.print("stopping the server")
+        yield
     finally:
-        _stop(process)
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def _howto(name: str, host: str, port: int, key: bool) -> str:
