@@ -194,10 +194,16 @@ def test_every_alias_can_be_aligned_and_the_list_says_so(capsys: pytest.CaptureF
     assert rows["qwen2.5-vl-7b"]["about"].startswith("qwen2_5_vl: align, eval") and rows["pocket"]["aligned"]
 
 
+SERVED = ("llava-v1.6", "qwen2.5-vl", "smolvlm2")
+"""Served in every run of the tests: a start of the engine each, and one of each kind of positions and tiles."""
+
+
 @pytest.mark.slow
 @pytest.mark.vllm
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", [name if name in SERVED else pytest.param(name, marks=pytest.mark.exhaustive) for name in FAMILIES]
+)
 def test_vllm_serves_the_adapter_as_it_was_trained(
     family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -131,6 +131,7 @@ def test_two_processes_train_as_one(trained: Trained) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_machines_train_as_one(trained: Trained) -> None:
     port = str(free_port())
     address = ("--main_process_ip", "127.0.0.1", "--main_process_port", port)

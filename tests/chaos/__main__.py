@@ -18,6 +18,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--items", type=int, default=2000)
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--only", choices=("transformers-harness", "vllm-harness", "vllm-engine", "training"))
     arguments = parser.parse_args()
     if importlib.util.find_spec("vllm") is None:
         print("the engine can only be killed where vLLM is installed: make setup", file=sys.stderr)
@@ -27,8 +28,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         make(folder, arguments.items)
-        calm = {backend: undisturbed(folder, backend) for backend in ("transformers", "vllm")}
         for seed, (backend, victim) in enumerate(rounds):
+            if arguments.only not in (None, f"{backend}-{victim}"):
+                continue
             start, outcome = time.monotonic(), None
             for step in killed(folder, backend, victim, arguments.items, arguments.kills, seed):
                 if isinstance(step, Outcome):
@@ -36,13 +38,16 @@ def main() -> int:
                 else:
                     print(f"\r{backend}, the {victim} killed: {step} of {arguments.kills}", end="", flush=True)
             assert outcome is not None
-            same = outcome.metrics == calm[backend].metrics and outcome.texts == calm[backend].texts
+            calm = undisturbed(folder, backend)
+            same = outcome.metrics == calm.metrics and outcome.texts == calm.texts
             once = len(outcome.times) == arguments.items and set(outcome.times.values()) == {1}
             wrong += not (same and once)
             print(
                 f": {len(outcome.times)} items, {'each once' if once else 'NOT EACH ONCE'}; answers and scores "
                 f"{'as undisturbed' if same else 'DIFFER'}; {time.monotonic() - start:.0f} s"
             )
+        if arguments.only not in (None, "training"):
+            return 1 if wrong else 0
         training.make(folder)
         equal, hits = training.same_weights(folder, arguments.kills // 2)
         wrong += not equal

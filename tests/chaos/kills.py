@@ -80,7 +80,9 @@ def killed(
     for number in range(kills):
         low, high = items * number // (kills + 1), items * (number + 1) // (kills + 1)
         process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        _wait_for(process, results, rng.randint(low, high), rng.uniform(0, 0.3))
+        _wait_for(process, results, rng.randint(low, high), victim)
+        time.sleep(rng.uniform(0, 0.3))
+        assert process.poll() is None, "it was over before it could be killed"
         children = _children(process.pid)
         hit = process.pid if victim == "harness" else rng.choice(children)
         os.kill(hit, signal.SIGKILL)
@@ -112,16 +114,15 @@ def _count(results: Path) -> int:
     return _log(results).read_bytes().count(b"\n") if _log(results).exists() else 0
 
 
-def _wait_for(process: subprocess.Popen[str], results: Path, answers: int, then_s: float) -> None:
-    """Until so many answers are on the disk (or, at none, the engine runs), and a moment longer."""
+def _wait_for(process: subprocess.Popen[str], results: Path, answers: int, victim: Victim) -> None:
+    """Until so many answers are on the disk (or, at none, the engine runs), and there is a victim."""
     deadline = time.monotonic() + _PATIENCE_S
     serving = _log(results).with_name("serving.json")
-    while _count(results) < answers or not serving.exists():
+    # Answers come in bursts: the last kill may have left as many as this one waits for.
+    while _count(results) < answers or not serving.exists() or (victim == "engine" and not _children(process.pid)):
         assert process.poll() is None, f"it was over before it could be killed: {process.communicate()[1]}"
         assert time.monotonic() < deadline, "it came to nothing"
         time.sleep(0.005)
-    time.sleep(then_s)
-    assert process.poll() is None, "it was over before it could be killed"
 
 
 def _children(pid: int) -> list[int]:
