@@ -61,6 +61,10 @@ def make(folder: Path, items: int) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+_KILLED_SHARE = 0.85
+"""Of the work, the part in which kills come."""
+
+
 def undisturbed(folder: Path, backend: str, engines: int = 1) -> Outcome:
     """The evaluation without a kill."""
     results = folder / f"calm-{backend}-{engines}"
@@ -78,10 +82,11 @@ def killed(
     command = _command(backend, results, engines)
     answered, errors = [], []
     for number in range(kills):
-        low, high = items * number // (kills + 1), items * (number + 1) // (kills + 1)
+        # An engine has up to a burst of answers under way, after which nothing would be left to be killed in.
+        low, high = (round(items * _KILLED_SHARE * point / kills) for point in (number, number + 1))
         process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         _wait_for(process, results, rng.randint(low, high), victim)
-        time.sleep(rng.uniform(0, 0.3))
+        time.sleep(rng.uniform(0, 0.1))
         assert process.poll() is None, "it was over before it could be killed"
         children = _children(process.pid)
         hit = process.pid if victim == "harness" else rng.choice(children)
