@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from aligners.base import Branch
+from aligners.base import Aligner, AlignJob, Branch
 from harness.errors import BadInputError
 from harness.models import AnswerEncoder, prompt_inputs
 from harness.progress import progress
@@ -119,19 +119,14 @@ class Encoder:
 
 
 def encode_all(
-    processor: Any,
-    examples: Sequence[PreferenceExample],
-    branches: Sequence[Branch],
-    max_length: int,
-    corrections: bool,
-    on_error: Literal["fail", "skip"] = "fail",
+    processor: Any, examples: Sequence[PreferenceExample], aligner: Aligner, job: AlignJob
 ) -> tuple[dict[str, EncodedExample], dict[str, str]]:
-    """All examples, by id; and those that the model's processor cannot take, with the reason, where they are to be skipped.
+    """All examples, by id, as the method needs them; and those that the model's processor cannot take, with the reason.
 
     Raises:
-        BadInputError: as `Encoder.encode`, unless skipped.
+        BadInputError: as `Encoder.encode`, unless the job says that bad records are skipped.
     """
-    encoder = Encoder(processor, branches, max_length, corrections)
+    encoder = Encoder(processor, aligner.branches, job.train.max_length, "corrections" in aligner.needs)
     encoded: dict[str, EncodedExample] = {}
     refused: dict[str, str] = {}
     with progress("encoding examples", len(examples)) as advance:
@@ -139,7 +134,7 @@ def encode_all(
             try:
                 encoded[example.id] = encoder.encode(example)
             except BadInputError as error:
-                if on_error == "fail":
+                if job.on_error == "fail":
                     raise
                 refused[example.id] = error.problem
             advance()

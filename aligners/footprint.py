@@ -125,7 +125,7 @@ def footprint(
         train: tuning, checkpointing, savings.
         bfloat16: computed in bfloat16.
         cpu: computed on a CPU, where the attention of short rows writes its weights out.
-        copy: a copy of the first model is kept (full tuning of a method that needs the reference's distribution).
+        copy: the method needs the reference's distribution: where all weights are trained, a copy of the first model is kept.
         rows: tokens of each row of the micro-batch.
         responses: response tokens of the micro-batch, over all branches.
     """
@@ -138,13 +138,18 @@ def footprint(
     else:
         weights += model.trained * (_FLOAT32 + 2 * bfloat16)
     blocks = [(len(block), max(rows[number] for number in block)) for block in group_by_length(rows)]
-    activations = _activations(model, train, size, cpu, blocks, responses)
-    activations += model.largest * size
+    activations = _activations(model, train, size, cpu, copy, blocks, responses) + model.largest * size
     return Footprint(weights, model.trained * _FLOAT32, model.trained * _MOMENTS, activations)
 
 
 def _activations(
-    model: Architecture, train: TrainSettings, size: int, cpu: bool, blocks: Sequence[tuple[int, int]], responses: int
+    model: Architecture,
+    train: TrainSettings,
+    size: int,
+    cpu: bool,
+    copy: bool,
+    blocks: Sequence[tuple[int, int]],
+    responses: int,
 ) -> int:
     """Bytes of a micro-batch's activations; `blocks` are (rows, padded length)."""
     from aligners.attention import SHORT
@@ -174,8 +179,8 @@ def _activations(
     # Long rows have masks as tall as their responses.
     masks = (pairs + responses * max((length for _, length in fused), default=0)) * (1 + size)
     chunk = min(CHUNK, responses) if train.savings.chunked_logits else responses
-    # A head that is not trained makes its gradient in the logits' place (`frozen_head`).
-    copies = 2 if train.savings.chunked_logits and train.tuning != "full" else 4
+    # A head that is not trained makes its gradient in the logits' place (`frozen_head`), but where the first model's are there, too.
+    copies = 2 if train.savings.chunked_logits and train.adapters and not copy else 4
     head = copies * chunk * model.vocabulary * _FLOAT32 + 2 * tokens * width * size
     # The head's gradients are gone before the last layer's begin.
     return kept + masks + max(backward, head)

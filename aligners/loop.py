@@ -282,9 +282,8 @@ def _build(
     arguments._n_gpu = min(arguments.n_gpu, 1)
     expect_shared_out(policy.model)
     trainer = PreferenceTrainer(model=policy.model, args=arguments, train_dataset=batches, callbacks=[Report()])
-    if (
-        run.sharded and not trainer.is_fsdp_enabled
-    ):  # accelerate would go on without a word, each process with all weights
+    if run.sharded and not trainer.is_fsdp_enabled:
+        # Accelerate would go on without a word, each process with all weights.
         raise BadInputError(
             "weights are shared out among GPUs only, and there are none",
             remedy="configs/accelerate/ddp.yaml, or one process",

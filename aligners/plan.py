@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from aligners.base import Aligner, AlignJob, PrepareContext, Stage, StageContext
-from aligners.data import read_preferences
+from aligners.data import preferences_of
 from aligners.encoding import EncodedExample, encode_all
 from aligners.footprint import Architecture, Footprint, architecture
 from aligners.layout import by_branch, group_by_length, row_lengths
@@ -40,20 +40,10 @@ def plan(aligner: Aligner, job: AlignJob) -> dict[str, Any]:
         BadInputError: the data or a setting is at fault, as `align` would say.
     """
     process = this_process()
-    data = read_preferences(
-        job.data,
-        on_error=job.on_error,
-        limit=job.limit,
-        seed=job.train.seed,
-        cache=job.cache,
-        allow_download=job.allow_download,
-    )
+    data = preferences_of(job)
     estimated: list[str] = []
     examples, made = _with_images(aligner, job, data.examples, estimated)
-    processor, corrections = load_processor(job.model), "corrections" in aligner.needs
-    encoded, refused = encode_all(
-        processor, examples, aligner.branches, job.train.max_length, corrections, job.on_error
-    )
+    encoded, refused = encode_all(load_processor(job.model), examples, aligner, job)
     examples = [one for one in examples if one.id in encoded]
     if not examples:
         raise BadInputError("no preference example is left to train on", where=job.data)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from aligners.base import CHOSEN, Aligner, AlignJob, AlignResult, Branch, PrepareContext, Stage, StageContext
-from aligners.data import Dropped, read_preferences
+from aligners.data import Dropped, preferences_of
 from aligners.encoding import EncodedExample, encode_all
 from aligners.families import check_family
 from aligners.layout import Batch, by_branch, collate, row_lengths
@@ -44,14 +44,7 @@ def align(aligner: Aligner, job: AlignJob) -> AlignResult:
     started = time.perf_counter()
     process = this_process()
     with process.main_process_first():  # the others find what it made in the cache
-        data = read_preferences(
-            job.data,
-            on_error=job.on_error,
-            limit=job.limit,
-            seed=job.train.seed,
-            cache=job.cache,
-            allow_download=job.allow_download,
-        )
+        data = preferences_of(job)
         context = PrepareContext(job.cache, job.train.seed, output=job.output if process.is_main_process else None)
         examples = aligner.prepare(data.examples, context)
     run = _Run(aligner, job, examples, process)
@@ -133,14 +126,7 @@ class _Run(StageContext):
         self.content = ContentKeys()
 
     def _encode(self, examples: Sequence[PreferenceExample]) -> dict[str, EncodedExample]:
-        encoded, self.refused = encode_all(
-            self.processor,
-            examples,
-            self.branches,
-            self.train_settings.max_length,
-            "corrections" in self.aligner.needs,
-            self.job.on_error,
-        )
+        encoded, self.refused = encode_all(self.processor, examples, self.aligner, self.job)
         self.truncated = sum(one.truncated for one in encoded.values())
         if self.truncated:
             console.print(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from aligners.data.cells import RowGroups
 from aligners.data.formats import BadRecordError, Format, Record, detect, find_format
@@ -23,6 +23,9 @@ from harness.files import sha256_json
 from harness.images import TREATMENTS, ImageFacts
 from harness.progress import console, progress
 from harness.types import ImageRef, PreferenceExample
+
+if TYPE_CHECKING:
+    from aligners.base import AlignJob
 
 _BLOCK = 64
 """Records that are looked at together."""
@@ -71,6 +74,18 @@ class PreferenceSet:
         """How many images decoding changes, by what it does (`harness.images.TREATMENTS`)."""
         counts = Counter(name for facts in self.facts.values() for name in facts.treated)
         return {name: counts[name] for name in TREATMENTS if counts[name]}
+
+
+def preferences_of(job: AlignJob) -> PreferenceSet:
+    """The data of an alignment, as its settings have it read."""
+    return read_preferences(
+        job.data,
+        on_error=job.on_error,
+        limit=job.limit,
+        seed=job.train.seed,
+        cache=job.cache,
+        allow_download=job.allow_download,
+    )
 
 
 def read_preferences(

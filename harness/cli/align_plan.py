@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from harness.cli.tables import written_seconds
 from harness.memory import written_bytes
 
 
@@ -51,10 +52,3 @@ def print_align_plan(found: dict[str, Any]) -> None:
         *(f"estimated: {one}" for one in found["estimated"]),
     ):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def written_seconds(seconds: float) -> str:
-    """Seconds, minutes or hours."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

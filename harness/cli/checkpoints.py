@@ -66,7 +66,7 @@ def _print_push(found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from harness.cli.align_plan import written_bytes
+    from harness.memory import written_bytes
 
     done, console = found["commit"] is not None, Console()
     seen = "private" if found["private"] else "public"

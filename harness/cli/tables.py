@@ -164,7 +164,7 @@ def print_plan(rows: Sequence[dict[str, Any]]) -> None:
         cells.append("?" if row["prompt_tokens"] is None else f"≈ {row['prompt_tokens']:,}")
         known = row["new_tokens"] is not None
         cells.append(f"≈ {row['new_tokens']:,}" if known else f"≤ {row['new_tokens_at_most']:,}")
-        cells.append("?" if row["seconds"] is None else f"≈ {_duration(row['seconds'])}")
+        cells.append("?" if row["seconds"] is None else f"≈ {written_seconds(row['seconds'])}")
         if row["judge"]:
             usd = row["judge_usd_at_most"]
             cells += [row["judge"], f"{row['judge_calls']:,}", "?" if usd is None else f"≤ ${usd:.2f}"]
@@ -188,15 +188,11 @@ def _plan_notes(rows: Sequence[dict[str, Any]]) -> list[str]:
     return notes
 
 
-def _duration(seconds: float) -> str:
-    """A time in the unit that suits it."""
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 100
-        else f"{seconds / 60:.0f} min"
-        if seconds < 6000
-        else f"{seconds / 3600:.1f} h"
-    )
+def written_seconds(seconds: float) -> str:
+    """A time in the unit that suits it: seconds, minutes or hours."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def print_calibration(found: dict[str, Any]) -> None:

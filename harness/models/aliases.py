@@ -108,6 +108,6 @@ def recorded(label: str, location: str) -> ModelRef:
         label: the name that the user gave, of a folder its last part.
         location: folder or hub id of its weights then.
     """
-    if world := find_world(label):  # made again where the cache does not have it
-        return ModelRef(label, None, label, label, world, "embedded world, trained on this machine")
+    if find_world(label):  # made again where the cache does not have it
+        return resolve(label)
     return ModelRef(label, location, "rlaif-v", "official", None, "manifest")

@@ -37,9 +37,8 @@ class PocketWorld(World):
         """The base model's folder; about six minutes on two cores the first time."""
 
         def make(folder: Path) -> None:
-            in_child(
-                _train_model, self.seed, folder / "content"
-            )  # it takes 3 GB, which alignment and engine want afterwards
+            # It takes 3 GB, which alignment and engine want afterwards.
+            in_child(_train_model, self.seed, folder / "content")
 
         return self._part("model", make)
 

@@ -24,14 +24,9 @@ from harness.files import read_json
 from harness.types import ImageRef, PreferenceExample
 from tests.aligners.test_preference_data import GOOD, jsonl, png, rlaif
 from tests.aligners.test_preference_images import server as server
-from tests.tiny import decompression_bomb, tiny_llava, tiny_parts
+from tests.tiny import decompression_bomb, tiny_parts
 
 QUICK = ["train.epochs=1", "train.batch_size=4", "train.max_length=256", "train.lora.rank=2"]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llava(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture

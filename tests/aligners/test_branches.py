@@ -154,17 +154,8 @@ def test_an_opening_that_two_responses_share_is_there_once() -> None:
     assert block.position_ids.tolist() == [[0, 1, 2, 3, 4, 5, 6, 7, 8, 7, 8, 9]]
     assert batch.layouts["rejected"].predictor.tolist() == [[4, 5, 6, 9, 10]]
     sees = block.allowed[0, 0]
-    assert sees[10 - 5].nonzero().flatten().tolist() == [
-        0,
-        1,
-        2,
-        3,
-        4,
-        5,
-        6,
-        9,
-        10,
-    ]  # its own past, and not "52 9"; the prefix has no mask
+    # Its own past, and not "52 9"; the five positions of the prefix are not in the mask.
+    assert sees[10 - 5].nonzero().flatten().tolist() == [0, 1, 2, 3, 4, 5, 6, 9, 10]
     assert row_lengths(one, [CHOSEN, REJECTED]) == [12]
     assert row_lengths(one, [CHOSEN, REJECTED], shared=False) == [9, 10]
 

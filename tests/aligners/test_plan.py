@@ -22,20 +22,8 @@ from harness.cli import app
 from harness.cli.errors import run
 from harness.config import TrainSettings
 from harness.memory import written_bytes
-from tests.tiny import tiny_llava, tiny_pairs
 
 SETTINGS = {"batch_size": 8, "micro_batch_size": 4, "max_length": 256, "lora": {"rank": 4, "alpha": 8}}
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llava(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forty-five pairs with pictures and boxes: the last batch of an epoch is a short one."""
-    return tiny_pairs(tmp_path_factory.mktemp("pairs"), 45)
 
 
 def job(base: Path, pairs: Path, output: Path, **settings: Any) -> AlignJob:

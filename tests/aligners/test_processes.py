@@ -25,21 +25,6 @@ SHARDED = Path(__file__).with_name("sharded_on_cpu.py")
 SETTINGS = ("learning_rate=2e-3", "epochs=2", "batch_size=8", "micro_batch_size=2", "max_length=256", "lora.rank=4")
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tests.tiny import tiny_llava
-
-    return tiny_llava(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forty-five pairs with pictures and boxes: the last batch of an epoch is a short one."""
-    from tests.tiny import tiny_pairs
-
-    return tiny_pairs(tmp_path_factory.mktemp("pairs"), 45)
-
-
 def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))

@@ -18,27 +18,9 @@ from harness.cli.errors import run
 from harness.config import TrainSettings
 from harness.errors import HarnessError
 from harness.models import inspect, linear_layers, load_model
-from tests.tiny import tiny_llava, tiny_pairs
+from tests.aligners.test_trainer import SETTINGS
 
 bitsandbytes = pytest.importorskip("bitsandbytes", reason="a base in 4 bits needs the extra qlora")
-
-SETTINGS = {
-    "learning_rate": 2e-3,
-    "batch_size": 8,
-    "micro_batch_size": 8,
-    "max_length": 256,
-    "lora": {"rank": 4, "alpha": 8},
-}
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llava(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_pairs(tmp_path_factory.mktemp("pairs"), 24)
 
 
 def job(base: Path, pairs: Path, output: Path, **settings: Any) -> AlignJob:

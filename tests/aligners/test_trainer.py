@@ -25,7 +25,6 @@ from aligners.symmpo import SymMPO
 from harness.config import TrainSettings
 from harness.errors import BadInputError, HarnessError
 from harness.types import PreferenceExample
-from tests.tiny import tiny_llava, tiny_pairs
 
 SETTINGS = {
     "learning_rate": 2e-3,
@@ -34,17 +33,6 @@ SETTINGS = {
     "max_length": 256,
     "lora": {"rank": 4, "alpha": 8},
 }
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llava(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forty-five pairs with pictures and boxes: the last batch of an epoch is a short one."""
-    return tiny_pairs(tmp_path_factory.mktemp("pairs"), 45)
 
 
 def trained(aligner: Any, base: Path, data: Path, output: Path, **settings: Any) -> dict[str, torch.Tensor]:

@@ -36,10 +36,11 @@ _NEW_TOKENS = 8
 def overhead(count: int, turns: int = 3) -> float:
     """Seconds of the harness, from its first request to the last answer on disk, over seconds of the engine alone, minus 1.
 
-    The two take turns and the best of each counts, since other work on the machine only ever adds time.
+    Both end with texts: the engine alone as vLLM makes them by default, token by token, the harness once an answer. The two take turns
+    and the best of each counts, since other work on the machine only ever adds time.
 
     Raises:
-        RuntimeError: the engine was faster through the harness than alone, which cannot be: nothing was measured.
+        RuntimeError: the engine was much faster through the harness than alone, which cannot be: nothing was measured.
     """
     alone, through = [], []
     with tempfile.TemporaryDirectory() as temporary:
