@@ -15,8 +15,6 @@ from harness.models import quiet_transformers
 
 NAME = "prefix"
 """What the implementation is called among transformers' own."""
-SHORT = 256
-"""Tokens up to which writing the weights out is faster on a CPU than the fused kernel."""
 
 
 def use(model: Any) -> None:
@@ -38,12 +36,8 @@ def additive_mask(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         dtype: that the attention is computed in.
 
     Returns:
-        The same shape, or for short rows on a CPU a square, [rows, 1, length, length].
+        The same shape.
     """
-    rows, _, masked, length = allowed.shape
-    if _written_out(allowed.device, length) and masked < length:
-        before = torch.ones(length - masked, length, dtype=torch.bool).tril()
-        allowed = torch.cat([before.expand(rows, 1, -1, -1), allowed], 2)
     return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(~allowed, torch.finfo(dtype).min)
 
 
@@ -56,7 +50,7 @@ def prefix_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     **rest: Any,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
+) -> tuple[torch.Tensor, None]:
     """Attention of a row's last positions under a mask, and of those before them causally.
 
     Args:
@@ -71,23 +65,15 @@ def prefix_attention(
         rest: what transformers adds; only `is_causal` is taken.
 
     Returns:
-        [rows, length, heads, size]; and the weights, where they were written out.
+        [rows, length, heads, size]; and None for the weights, which are never in memory.
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
-    from transformers.models.llama.modeling_llama import eager_attention_forward
 
     if attention_mask is None:
         return sdpa_attention_forward(module, query, key, value, None, dropout, scaling, rest.get("is_causal"))
     prefix = query.shape[2] - attention_mask.shape[2]
-    if not prefix and _written_out(query.device, query.shape[2]):
-        scaling = query.shape[3] ** -0.5 if scaling is None else scaling
-        return eager_attention_forward(module, query, key, value, attention_mask, scaling, dropout)
     parts = [sdpa_attention_forward(module, query[:, :, prefix:], key, value, attention_mask, dropout, scaling)[0]]
     if prefix:
         seen = (query[:, :, :prefix], key[:, :, :prefix], value[:, :, :prefix])
         parts.insert(0, sdpa_attention_forward(module, *seen, None, dropout, scaling, is_causal=True)[0])
     return torch.cat(parts, 1), None
-
-
-def _written_out(device: torch.device, length: int) -> bool:
-    return device.type == "cpu" and length <= SHORT

@@ -113,7 +113,6 @@ def footprint(
     train: TrainSettings,
     *,
     bfloat16: bool,
-    cpu: bool,
     copy: bool,
     rows: Sequence[int],
     responses: int,
@@ -124,7 +123,6 @@ def footprint(
         model: counted by `architecture`.
         train: tuning, checkpointing, savings.
         bfloat16: computed in bfloat16.
-        cpu: computed on a CPU, where the attention of short rows writes its weights out.
         copy: the method needs the reference's distribution: where all weights are trained, a copy of the first model is kept.
         rows: tokens of each row of the micro-batch.
         responses: response tokens of the micro-batch, over all branches.
@@ -138,7 +136,7 @@ def footprint(
     else:
         weights += model.trained * (_FLOAT32 + 2 * bfloat16)
     blocks = [(len(block), max(rows[number] for number in block)) for block in group_by_length(rows)]
-    activations = _activations(model, train, size, cpu, copy, blocks, responses) + model.largest * size
+    activations = _activations(model, train, size, copy, blocks, responses) + model.largest * size
     return Footprint(weights, model.trained * _FLOAT32, model.trained * _MOMENTS, activations)
 
 
@@ -146,23 +144,16 @@ def _activations(
     model: Architecture,
     train: TrainSettings,
     size: int,
-    cpu: bool,
     copy: bool,
     blocks: Sequence[tuple[int, int]],
     responses: int,
 ) -> int:
     """Bytes of a micro-batch's activations; `blocks` are (rows, padded length)."""
-    from aligners.attention import SHORT
-
-    written = [(rows, length) for rows, length in blocks if cpu and length <= SHORT]
-    fused = [(rows, length) for rows, length in blocks if not (cpu and length <= SHORT)]
     tokens = sum(rows * length for rows, length in blocks)
-    fused_tokens = sum(rows * length for rows, length in fused)
-    pairs = sum(rows * length**2 for rows, length in written)
     width, inner, keys = model.width, model.inner, model.key_width
     # Of every token: the residual stream and its norm, twice; queries, keys and values as attention takes them; its output; and the gate,
     # its activation, the other half and their product.
-    numbers = tokens * (6 * width + 4 * inner) + 2 * ((tokens - fused_tokens) * width + fused_tokens * keys)
+    numbers = tokens * (6 * width + 4 * inner + 2 * keys)
     if train.tuning == "full":
         numbers += tokens * 2 * width  # what a trained norm's weight is multiplied with
     else:
@@ -170,14 +161,13 @@ def _activations(
         if size == 2:
             # PEFT casts the inputs to the adapters' type, and autocast casts them back, one by one.
             numbers += tokens * (6 * width + inner)
-    # Written out, the softmax is kept in float32, and in the type that the values are in; a fused one is a number a head and token.
-    attention = pairs * model.heads * (_FLOAT32 + (size if size != _FLOAT32 else 0)) + fused_tokens * model.heads * 4
-    layer = numbers * size + attention
+    # Of attention's weights the fused kernel keeps a number a head and token.
+    layer = numbers * size + tokens * model.heads * _FLOAT32
     inputs = model.layers * tokens * width * size
     kept = inputs + layer if train.gradient_checkpointing else model.layers * layer
-    backward = tokens * (2 * width + 3 * inner) * size + 2 * pairs * model.heads * _FLOAT32
-    # Long rows have masks as tall as their responses.
-    masks = (pairs + responses * max((length for _, length in fused), default=0)) * (1 + size)
+    backward = tokens * (2 * width + 3 * inner) * size
+    # Masks are as tall as the responses.
+    masks = responses * max(length for _, length in blocks) * (1 + size)
     chunk = min(CHUNK, responses) if train.savings.chunked_logits else responses
     # A head that is not trained makes its gradient in the logits' place (`frozen_head`), but where the first model's are there, too.
     copies = 2 if train.savings.chunked_logits and train.adapters and not copy else 4

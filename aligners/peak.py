@@ -46,7 +46,6 @@ class Peak:
             self.model,
             train,
             bfloat16=train.in_bfloat16(self.gpu),
-            cpu=not self.gpu,
             copy=self.copy,
             rows=[length for name in names for length in self.rows[name]],
             responses=sum(self.responses[name] for name in names),

@@ -106,7 +106,7 @@ def test_what_is_counted_is_what_the_model_has_and_keeps(base: Path, pairs: Path
     total.backward()
     rows = [length for example in examples for length in row_lengths(example, DPO.branches)]
     responses = sum(len(ids) for example in examples for ids in example.responses.values())
-    found = footprint(counted, one.train, bfloat16=False, cpu=True, copy=False, rows=rows, responses=responses)
+    found = footprint(counted, one.train, bfloat16=False, copy=False, rows=rows, responses=responses)
     # What the backward pass makes on the way is not in what the forward pass kept.
     assert saved / 1.2 < found.activations < saved * 1.8
     assert found.gradients == sum(value.grad.nbytes for value in trained if value.grad is not None)
@@ -117,9 +117,7 @@ def test_checkpointing_and_smaller_micro_batches_take_less(base: Path) -> None:
     def peak(rows: int, **settings: Any) -> int:
         train = TrainSettings.model_validate({**SETTINGS, **settings})
         counted = architecture(str(base), train)
-        return footprint(
-            counted, train, bfloat16=False, cpu=True, copy=False, rows=[90] * rows, responses=40 * rows
-        ).activations
+        return footprint(counted, train, bfloat16=False, copy=False, rows=[90] * rows, responses=40 * rows).activations
 
     assert peak(8) > 1.9 * peak(4)
     assert peak(8) > 1.3 * peak(8, gradient_checkpointing=True)

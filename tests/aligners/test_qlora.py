@@ -86,7 +86,7 @@ def test_what_is_counted_is_what_is_held(base: Path, pairs: Path, tmp_path: Path
             held += module.weight.nbytes + state.absmax.nbytes + state.state2.absmax.nbytes
     counted = architecture(str(base), one.train)
     assert counted.in_4_bits == sum(layer.weight.numel() for layer in linear_layers(load_model(base))[0].values())
-    given = {"bfloat16": False, "cpu": True, "copy": False, "rows": [64], "responses": 16}
+    given = {"bfloat16": False, "copy": False, "rows": [64], "responses": 16}
     rounded = footprint(counted, one.train, **given)
     unrounded = one.train.model_copy(update={"tuning": "lora"})
     whole = footprint(architecture(str(base), unrounded), unrounded, **given)
