@@ -189,7 +189,7 @@ def _train_tower(
     tower, projector = model.model.vision_tower, model.model.multi_modal_projector
     embeddings = model.model.language_model.embed_tokens.weight
     optimizer = torch.optim.AdamW(
-        [*tower.parameters(), *projector.parameters(), embeddings], weight_decay=0.01, betas=(0.9, 0.98)
+        [*tower.parameters(), *projector.parameters(), embeddings], weight_decay=0.01, betas=(0.9, 0.98), fused=True
     )
     rng = generator("tower", seed)
     with (
@@ -198,8 +198,9 @@ def _train_tower(
     ):
         for step in range(recipe.tower_steps):
             chosen = rng.integers(0, len(scenes), recipe.tower_batch)
-            features = tower(network.pixels(pictures[chosen])).last_hidden_state[:, 1:]
-            directions = normalize(projector(features).flatten(0, 1), dim=-1)
+            with torch.autocast("cpu", torch.bfloat16):
+                features = tower(network.pixels(pictures[chosen])).last_hidden_state[:, 1:]
+            directions = normalize(projector(features.float()).flatten(0, 1), dim=-1)
             loss = torch.zeros(())
             for group, (tokens, weight) in enumerate(zip(words, _WEIGHTS, strict=True)):
                 cosines = directions @ normalize(embeddings[tokens], dim=-1).T
@@ -226,7 +227,7 @@ def _train_language(base: Base, scenes: list[Scene], features: Any, seed: int, r
     trained = {name: value for name, value in base.model.named_parameters() if "vision_tower" not in name}
     matrices = {name: value for name, value in trained.items() if ".layers." in name and value.ndim == 2}
     rest = [value for name, value in trained.items() if name not in matrices]
-    adam = torch.optim.AdamW(rest, weight_decay=0.01, betas=(0.9, 0.98))
+    adam = torch.optim.AdamW(rest, weight_decay=0.01, betas=(0.9, 0.98), fused=True)
     muon = torch.optim.Muon(matrices.values(), weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
     rng = generator("language", seed)
     shown = {"captions": 0.0, "questions": 0.0}
@@ -327,21 +328,19 @@ def _language_loss(base: Base, pairs: list[tuple[str, str]], features: Any) -> A
 
     ids, labels = encode_pairs(base, pairs)
     texts, length = len(pairs) // len(features), ids.shape[1]
-    hidden = _hidden(base, features, ids.reshape(len(features), -1), *_side_by_side(texts, length))
-    predicting = hidden[:, network.IMAGE_TOKENS :].reshape(len(pairs), length, -1)[:, :-1]
+    hidden = _text_states(base, features, ids.reshape(len(features), -1), *_side_by_side(texts, length))
+    predicting = hidden.reshape(len(pairs), length, -1)[:, :-1]
     answer = labels[:, 1:] != -100
     return cross_entropy(base.model.lm_head(predicting[answer]).float(), labels[:, 1:][answer])
 
 
-def _hidden(base: Base, features: Any, ids: Any, mask: Any = None, positions: Any = None) -> Any:
-    """Last hidden states of rows of a picture and text. The image comes first, so nothing need be scattered into place."""
+def _text_states(base: Base, features: Any, ids: Any, mask: Any, positions: Any) -> Any:
+    """Last hidden states of the text of rows of a picture and text. The image comes first, so nothing need be scattered into place."""
     import torch
 
     inner = base.model.model
     embedded = torch.cat([inner.multi_modal_projector(features), inner.language_model.embed_tokens(ids)], 1)
-    return inner.language_model(
-        inputs_embeds=embedded, attention_mask=mask, position_ids=positions, use_cache=False
-    ).last_hidden_state
+    return network.text_states(inner.language_model, embedded, mask, positions)
 
 
 def yes_no_accuracy(base: Base, seed: int, count: int = 200) -> float:
@@ -362,8 +361,8 @@ def yes_no_accuracy(base: Base, seed: int, count: int = 200) -> float:
     first = {word: tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in ("Yes", "No")}
     ids, labels = encode_pairs(base, [(text.exists(name), "Yes") for _, name, _ in rows])
     starts = (labels != -100).int().argmax(1)
-    with torch.no_grad():
-        hidden = _hidden(base, features[[row[0] for row in rows]], ids)
-        logits = base.model.lm_head(hidden[torch.arange(len(rows)), network.IMAGE_TOKENS - 1 + starts])
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        hidden = _text_states(base, features[[row[0] for row in rows]], ids, *_side_by_side(1, ids.shape[1]))
+        logits = base.model.lm_head(hidden[torch.arange(len(rows)), starts - 1])
     says_yes = (logits[:, first["Yes"]] > logits[:, first["No"]]).tolist()
     return float(np.mean([said == there for said, (_, _, there) in zip(says_yes, rows, strict=True)]))
