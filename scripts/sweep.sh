@@ -6,16 +6,18 @@ cd "$(dirname "$0")/.."
 results=${RESULTS:-results/sweep}
 
 rows() {
-    for pair in 1:1e-4 2:3e-4 3:1e-4 5:3e-4 5:5e-4 5:1e-3 10:3e-4 10:1e-3; do
+    for pair in 1:1e-4 2:3e-4 3:1e-4 5:3e-4 5:5e-4 5:1e-3 10:3e-4 10:1e-3 3:3e-4 5:2e-4 10:5e-4 20:1e-3; do
         echo "dpo method.beta=${pair%:*} train.learning_rate=${pair#*:}"
     done
-    for row in 30:5:1e-4 100:5:5e-5 100:5:1e-4 100:5:3e-4 300:2:3e-4 300:5:1e-3 300:5:1e-4 100:1:1e-4; do
+    for row in 30:5:1e-4 100:5:5e-5 100:5:1e-4 100:5:3e-4 300:2:3e-4 300:5:1e-3 300:5:1e-4 100:1:1e-4 \
+        300:1:1e-4 300:2:1e-4 1000:5:1e-4 1000:2:3e-4; do
         IFS=: read -r beta gamma rate <<<"$row"
         echo "rlhfv method.beta=$beta method.gamma=$gamma train.learning_rate=$rate"
     done
-    for row in 0.5:3:1e-3 0.5:6:1e-3 0.5:12:1e-3 1:6:1e-3 0.25:6:1e-3 0.5:6:2e-3 0.25:6:2e-3 0.1:6:1e-3; do
-        IFS=: read -r beta margin rate <<<"$row"
-        echo "mfpo method.beta=$beta method.lambda_margin=$margin train.learning_rate=$rate"
+    for row in 0.5:3:0:1e-3 0.5:6:0:1e-3 0.5:12:0:1e-3 1:6:0:1e-3 0.25:6:0:1e-3 0.5:6:0:2e-3 0.25:6:0:2e-3 0.1:6:0:1e-3 \
+        0.1:12:0:1e-3 0.05:6:0:1e-3 0.1:6:2:1e-3 0.1:12:2:1e-3; do
+        IFS=: read -r beta margin delta rate <<<"$row"
+        echo "mfpo method.beta=$beta method.lambda_margin=$margin method.delta=$delta train.learning_rate=$rate"
     done
 }
 

@@ -150,16 +150,20 @@ def text_states(model: Any, embedded: Any, mask: Any, positions: Any) -> Any:
     Args:
         model: the language model.
         embedded: [rows, IMAGE_TOKENS + length, width], the picture first.
-        mask: [1, 1, IMAGE_TOKENS + length, IMAGE_TOKENS + length], added to attention's products.
-        positions: [1, IMAGE_TOKENS + length].
+        mask: where a position may look, bool [rows, 1, IMAGE_TOKENS + length, IMAGE_TOKENS + length].
+        positions: [rows, IMAGE_TOKENS + length].
 
     Returns:
         [rows, length, width].
     """
+    import torch
     from transformers import DynamicCache
     from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-    rotary = model.rotary_emb(embedded, position_ids=positions)
+    # In float32 these would carry queries, keys and products there with them, and autocast back.
+    kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else embedded.dtype
+    rotary = tuple(one.to(kind) for one in model.rotary_emb(embedded, position_ids=positions))
+    mask = torch.zeros(mask.shape, dtype=kind).masked_fill(~mask, torch.finfo(kind).min)
     for layer in model.layers[:-1]:
         embedded = layer(embedded, attention_mask=mask, position_embeddings=rotary)
     picture, words = embedded.split([IMAGE_TOKENS, embedded.shape[1] - IMAGE_TOKENS], 1)

@@ -21,8 +21,7 @@ from typing import Any
 import numpy as np
 
 from harness.files import atomic_path
-from harness.models import prompt_text
-from harness.pocket import network, text
+from harness.pocket import text
 from harness.pocket.draw import draw, png
 from harness.pocket.scenes import CLASSES, Scene, generator, make_scenes
 from harness.pocket.training import Base
@@ -52,26 +51,27 @@ def sample_captions(base: Base, features: Any, prompt: str, temperature: float, 
 
     tokenizer = base.processor.tokenizer
     draws = torch.Generator().manual_seed(int(generator(*seed).integers(2**62)))
-    prompt_ids = tokenizer(prompt_text(base.processor, prompt).removeprefix(network.IMAGE), add_special_tokens=False)[
-        "input_ids"
-    ]
     inner, count = base.model.model, len(features)
     with torch.no_grad():
-        ids = torch.tensor(prompt_ids).expand(count, -1)
+        ids = torch.tensor(base.prompt_ids(prompt)).expand(count, -1)
         embedded = torch.cat([inner.multi_modal_projector(features), inner.language_model.embed_tokens(ids)], 1)
         state = inner.language_model(inputs_embeds=embedded, use_cache=True)
         tokens = torch.full((count, _LONGEST), tokenizer.eos_token_id)
-        ended = torch.zeros(count, dtype=torch.bool)
+        going = torch.arange(count)
         for position in range(_LONGEST):
             logits = base.model.lm_head(state.last_hidden_state[:, -1]).float()
             chosen = logits.argmax(-1)
             if temperature:
                 chosen = torch.multinomial((logits / temperature).softmax(-1), 1, generator=draws)[:, 0]
-            tokens[:, position] = torch.where(ended, tokenizer.eos_token_id, chosen)
-            ended |= chosen == tokenizer.eos_token_id
-            if ended.all():
+            tokens[going, position] = chosen
+            unended = chosen != tokenizer.eos_token_id
+            if not unended.any():
                 break
-            step = inner.language_model.embed_tokens(chosen[:, None])
+            # The cache is copied at every step, so those that have ended are taken out of it.
+            if not unended.all():
+                state.past_key_values.batch_select_indices(unended.nonzero()[:, 0])
+            going = going[unended]
+            step = inner.language_model.embed_tokens(chosen[unended, None])
             state = inner.language_model(inputs_embeds=step, past_key_values=state.past_key_values, use_cache=True)
     return tokenizer.batch_decode(tokens, skip_special_tokens=True)
 

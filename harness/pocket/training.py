@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -72,6 +72,14 @@ class Base:
 
     model: Any
     processor: Any
+    _prompts: dict[str, list[int]] = field(default_factory=dict)
+
+    def prompt_ids(self, prompt: str) -> list[int]:
+        """Token ids of a prompt in the chat template, without the image's. A template takes a while, and prompts come again."""
+        if prompt not in self._prompts:
+            words = prompt_text(self.processor, prompt).removeprefix(network.IMAGE)
+            self._prompts[prompt] = self.processor.tokenizer(words, add_special_tokens=False)["input_ids"]
+        return self._prompts[prompt]
 
     def features(self, pictures: np.ndarray) -> Any:
         """Tower features [n, IMAGE_TOKENS, 96] of uint8 pictures [n, SIDE, SIDE, 3]."""
@@ -277,43 +285,48 @@ def _training_pair(scene: Scene, kind: str, rng: np.random.Generator) -> tuple[s
     return question.prompt, question.answer
 
 
-def encode_pairs(base: Base, pairs: list[tuple[str, str]]) -> tuple[Any, Any]:
-    """Token ids after the image and labels, both [n, longest], right-padded; labels are -100 but at the answer."""
+class Rows(NamedTuple):
+    """Texts behind pictures, a row a picture: its texts stand one behind the other, and each sees the picture and its own past only."""
+
+    ids: Any
+    """Token ids after the image, [pictures, longest], right-padded."""
+    labels: Any
+    """The same, -100 but at the answers."""
+    mask: Any
+    """Where a position may look, bool [pictures, 1, IMAGE_TOKENS + longest, IMAGE_TOKENS + longest]."""
+    positions: Any
+    """[pictures, IMAGE_TOKENS + longest]; every text's go on where the picture's end, as if it were alone."""
+
+
+def encode_rows(base: Base, pairs: list[tuple[str, str]], texts: int) -> Rows:
+    """Rows of prompts and answers, `texts` of them for every picture, picture by picture."""
     import torch
+    from torch.nn.utils.rnn import pad_sequence
 
     tokenizer = base.processor.tokenizer
-    image = network.IMAGE
-    prompts = tokenizer(
-        [prompt_text(base.processor, prompt).removeprefix(image) for prompt, _ in pairs], add_special_tokens=False
-    )["input_ids"]
     answers = tokenizer([answer for _, answer in pairs], add_special_tokens=False)["input_ids"]
-    length = max(len(prompt) + len(answer) + 1 for prompt, answer in zip(prompts, answers, strict=True))
-    ids = torch.full((len(pairs), length), tokenizer.pad_token_id)
-    labels = torch.full((len(pairs), length), -100)
-    for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-        tokens = torch.tensor([*prompt, *answer, tokenizer.eos_token_id])
-        ids[row, : len(tokens)] = tokens
-        labels[row, len(prompt) : len(tokens)] = tokens[len(prompt) :]
-    return ids, labels
-
-
-def _side_by_side(texts: int, length: int) -> tuple[Any, Any]:
-    """Attention mask and positions of a row of one picture and `texts` texts of `length` tokens.
-
-    Every text sees the picture and its own past, and its positions go on where the picture's end, as if it were alone.
-
-    Returns:
-        The mask [1, 1, row, row] float32, 0 where a position may look and the lowest value elsewhere; positions [1, row].
-    """
-    import torch
-
-    owner = torch.cat([torch.zeros(network.IMAGE_TOKENS), torch.arange(1, texts + 1).repeat_interleave(length)])
-    sees = (owner[:, None] == owner[None, :]) | (owner[None, :] == 0)
-    mask = torch.zeros(sees.shape).masked_fill(~sees.tril(), torch.finfo(torch.float32).min)
-    positions = torch.cat(
-        [torch.arange(network.IMAGE_TOKENS), network.IMAGE_TOKENS + torch.arange(length).repeat(texts)]
+    columns: list[tuple[list[int], list[int], list[int], list[int]]] = []
+    for number, ((prompt, _), answer) in enumerate(zip(pairs, answers, strict=True)):
+        if number % texts == 0:
+            columns.append(([], [], [], []))
+        before, said = base.prompt_ids(prompt), [*answer, tokenizer.eos_token_id]
+        length = len(before) + len(said)
+        for column, values in zip(
+            columns[-1],
+            ([*before, *said], [-100] * len(before) + said, [number + 1] * length, range(length)),
+            strict=True,
+        ):
+            column.extend(values)
+    filling = (tokenizer.pad_token_id, -100, -1, 0)
+    ids, labels, owners, places = (
+        pad_sequence([torch.tensor(column) for column in rows], batch_first=True, padding_value=value)
+        for rows, value in zip(zip(*columns, strict=True), filling, strict=True)
     )
-    return mask[None, None], positions[None]
+    picture = torch.zeros(len(ids), network.IMAGE_TOKENS, dtype=torch.long)
+    owner = torch.cat([picture, owners], 1)
+    sees = (owner[:, :, None] == owner[:, None, :]) | (owner[:, None, :] == 0)
+    positions = torch.cat([picture + torch.arange(network.IMAGE_TOKENS), network.IMAGE_TOKENS + places], 1)
+    return Rows(ids, labels, sees.tril()[:, None], positions)
 
 
 def _language_loss(base: Base, pairs: list[tuple[str, str]], features: Any) -> Any:
@@ -326,21 +339,19 @@ def _language_loss(base: Base, pairs: list[tuple[str, str]], features: Any) -> A
     """
     from torch.nn.functional import cross_entropy
 
-    ids, labels = encode_pairs(base, pairs)
-    texts, length = len(pairs) // len(features), ids.shape[1]
-    hidden = _text_states(base, features, ids.reshape(len(features), -1), *_side_by_side(texts, length))
-    predicting = hidden.reshape(len(pairs), length, -1)[:, :-1]
-    answer = labels[:, 1:] != -100
-    return cross_entropy(base.model.lm_head(predicting[answer]).float(), labels[:, 1:][answer])
+    rows = encode_rows(base, pairs, len(pairs) // len(features))
+    answer = rows.labels[:, 1:] != -100
+    predicting = _text_states(base, features, rows)[:, :-1][answer]
+    return cross_entropy(base.model.lm_head(predicting).float(), rows.labels[:, 1:][answer])
 
 
-def _text_states(base: Base, features: Any, ids: Any, mask: Any, positions: Any) -> Any:
-    """Last hidden states of the text of rows of a picture and text. The image comes first, so nothing need be scattered into place."""
+def _text_states(base: Base, features: Any, rows: Rows) -> Any:
+    """Last hidden states of the text, [pictures, longest, width]. The image comes first, so nothing need be scattered into place."""
     import torch
 
     inner = base.model.model
-    embedded = torch.cat([inner.multi_modal_projector(features), inner.language_model.embed_tokens(ids)], 1)
-    return network.text_states(inner.language_model, embedded, mask, positions)
+    embedded = torch.cat([inner.multi_modal_projector(features), inner.language_model.embed_tokens(rows.ids)], 1)
+    return network.text_states(inner.language_model, embedded, rows.mask, rows.positions)
 
 
 def yes_no_accuracy(base: Base, seed: int, count: int = 200) -> float:
@@ -359,10 +370,10 @@ def yes_no_accuracy(base: Base, seed: int, count: int = 200) -> float:
     features = base.features(np.stack([np.asarray(draw(scene)) for scene in scenes]))
     tokenizer = base.processor.tokenizer
     first = {word: tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in ("Yes", "No")}
-    ids, labels = encode_pairs(base, [(text.exists(name), "Yes") for _, name, _ in rows])
-    starts = (labels != -100).int().argmax(1)
+    texts = encode_rows(base, [(text.exists(name), "Yes") for _, name, _ in rows], 1)
+    starts = (texts.labels != -100).int().argmax(1)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        hidden = _text_states(base, features[[row[0] for row in rows]], ids, *_side_by_side(1, ids.shape[1]))
+        hidden = _text_states(base, features[[row[0] for row in rows]], texts)
         logits = base.model.lm_head(hidden[torch.arange(len(rows)), starts - 1])
     says_yes = (logits[:, first["Yes"]] > logits[:, first["No"]]).tolist()
     return float(np.mean([said == there for said, (_, _, there) in zip(says_yes, rows, strict=True)]))

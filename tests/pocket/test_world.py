@@ -225,12 +225,14 @@ def test_the_last_layer_gives_the_text_what_the_whole_model_gives_it() -> None:
     scenes, rng = make_scenes(0, "train", 4), generator("last layer", 0)
     tokenizer = network.build_tokenizer(training._corpus(scenes, 0))
     base = training.Base(network.build_model(tokenizer, 0), network.build_processor(tokenizer))
-    ids, _ = training.encode_pairs(base, [training._training_pair(scene, "captions", rng) for scene in scenes])
+    rows = training.encode_rows(base, [training._training_pair(scene, "captions", rng) for scene in scenes], 1)
     inner = base.model.model
     pictures = inner.multi_modal_projector(base.features(training.pictures_of(scenes)))
-    embedded = torch.cat([pictures, inner.language_model.embed_tokens(ids)], 1)
+    embedded = torch.cat([pictures, inner.language_model.embed_tokens(rows.ids)], 1)
     whole = inner.language_model(inputs_embeds=embedded, use_cache=False).last_hidden_state[:, network.IMAGE_TOKENS :]
-    part = network.text_states(inner.language_model, embedded, *training._side_by_side(1, ids.shape[1]))
+    part = network.text_states(inner.language_model, embedded, rows.mask, rows.positions)
+    words = rows.ids != tokenizer.pad_token_id
+    part, whole = part[words], whole[words]
     torch.testing.assert_close(part, whole, atol=1e-5, rtol=1e-4)
     weights = [layer.self_attn.k_proj.weight for layer in inner.language_model.layers]
     for one, other in zip(*(torch.autograd.grad(x.square().mean(), weights) for x in (part, whole)), strict=True):
