@@ -19,7 +19,7 @@ quickstart: setup
 	@.venv/bin/harness quickstart $(ARGS)
 
 experiment: setup
-	@.venv/bin/harness quickstart --seeds 3,4,5 --results results/experiment $(ARGS)
+	@.venv/bin/harness quickstart --seeds 6,7,8 --results results/experiment $(ARGS)
 
 lint: setup
 	@.venv/bin/ruff check .

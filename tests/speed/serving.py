@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -33,11 +34,12 @@ _BLOCK = 128
 _NEW_TOKENS = 8
 
 
-def overhead(count: int, turns: int = 3) -> float:
+def overhead(count: int, turns: int = 7) -> float:
     """Seconds of the harness, from its first request to the last answer on disk, over seconds of the engine alone, minus 1.
 
-    Both end with texts: the engine alone as vLLM makes them by default, token by token, the harness once an answer. The two take turns
-    and the best of each counts, since other work on the machine only ever adds time.
+    Both end with texts: the engine alone as vLLM makes them by default, token by token, the harness once an answer. A turn is one of each,
+    in changing order, and the median of the turns' ratios counts: a machine's speed drifts by more than is measured here, and neighbours
+    in time have the same one.
 
     Raises:
         RuntimeError: the engine was much faster through the harness than alone, which cannot be: nothing was measured.
@@ -48,9 +50,13 @@ def overhead(count: int, turns: int = 3) -> float:
         tiny_llava(folder / "base")
         _write_pope(folder, count)
         for turn in range(turns):
-            alone.append(_child("direct", folder, count)["seconds"])
-            through.append(_through_harness(folder, count, f"results-{turn}"))
-    ratio = min(through) / min(alone)
+            for ours in (False, True) if turn % 2 else (True, False):
+                if ours:
+                    through.append(_through_harness(folder, count, f"results-{turn}"))
+                else:
+                    alone.append(_child("direct", folder, count)["seconds"])
+            print(f"  turn {turn + 1}: harness {through[-1]:.1f} s, engine alone {alone[-1]:.1f} s", file=sys.stderr)
+    ratio = statistics.median(ours / theirs for ours, theirs in zip(through, alone, strict=True))
     if ratio < 1 - _NOISE:
         raise RuntimeError(
             f"not a measurement: the engine alone took {alone} s, through the harness {through} s; the machine is busy, or the "
