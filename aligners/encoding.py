@@ -67,7 +67,7 @@ class Encoder:
                     remedy=_REMEDY,
                 )
             truncated += len(ids) + 1 > room
-            responses[name] = [*ids, self.processor.tokenizer.eos_token_id][:room]
+            responses[name] = [*ids, self._answers.end][:room]
         corrected = self._corrected(example, responses, offsets) if self.corrections else {}
         images = {name: example.images[name] for name in prefixes}
         return EncodedExample(example.id, prefixes, images, responses, corrected, truncated)

@@ -15,10 +15,10 @@ _PROBE, _ANSWER = "probe", "harness-probe"
 
 
 class AnswerEncoder:
-    """Encodes answers behind a prompt, as the model is to say them; the end token is not added."""
+    """Encodes answers behind a prompt, as the model is to say them; the end token (`end`) is not added."""
 
     def __init__(self, processor: Any) -> None:
-        """Find what the template writes between prompt and answer.
+        """Find what the template writes between prompt and answer, and behind the answer.
 
         Raises:
             BadInputError: it writes a conversation that does not begin with its own prompt, or changes the answer.
@@ -36,8 +36,10 @@ class AnswerEncoder:
                 where=type(processor).__name__,
                 remedy="use the checkpoint's own chat_template.jinja",
             )
-        self.separator = whole[len(before) : whole.index(_ANSWER, len(before))]
+        self.separator, after = whole[len(before) :].split(_ANSWER, 1)
         """What stands between prompt and answer: nothing, or a blank."""
+        self.end = self._first_special(after)
+        """Id of the token that ends a turn: the template's, and the tokenizer's where the template writes none."""
         self._before = before + self.separator
         self._length = len(self._ids(before))
 
@@ -47,6 +49,12 @@ class AnswerEncoder:
         shift = len(self._before)
         spans = [(max(0, start - shift), max(0, end - shift)) for start, end in offsets[self._length :]]
         return ids[self._length :], spans
+
+    def _first_special(self, text: str) -> int:
+        added = self._tokenizer.added_tokens_decoder
+        ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        special = (token for token in ids if token in added and added[token].special)
+        return int(next(special, self._tokenizer.eos_token_id))
 
     def _ids(self, text: str) -> list[int]:
         return self._without_end(self._tokenizer(text, return_offsets_mapping=True))[0]

@@ -82,9 +82,25 @@ def test_an_answer_is_encoded_as_it_stands_behind_its_prompt(family: str, tmp_pa
     whole = by_template(processor, path, ANSWER)
     prompt = by_template(processor, path)
     assert whole[: len(prompt) + len(ids)] == prompt + ids
-    assert processor.tokenizer.eos_token_id in whole[len(prompt) + len(ids) :]
+    assert AnswerEncoder(processor).end == whole[len(prompt) + len(ids)] == processor.tokenizer.eos_token_id
     assert [ANSWER[start:end].strip() for start, end in spans if start < end] == ANSWER.split()
     assert AnswerEncoder(processor).separator == (" " if family.startswith("smolvlm") else "")
+
+
+def test_a_turn_ends_as_the_template_ends_it_not_as_the_tokenizer_ends_a_text(tmp_path: Path) -> None:
+    import copy
+
+    processor, path = copy.deepcopy(processor_of("qwen2.5-vl")), picture(tmp_path, SIZES[0])
+    end = processor.tokenizer.eos_token_id
+    processor.tokenizer.eos_token = processor.tokenizer.pad_token
+    assert processor.tokenizer.eos_token_id != end
+    example = PreferenceExample(
+        "1", QUESTION, {"original": ImageRef(path=path)}, {"chosen": ANSWER, "rejected": "a dog"}
+    )
+    encoded = Encoder(processor, (CHOSEN, REJECTED), 1024, corrections=False).encode(example)
+    assert [ids[-1] for ids in encoded.responses.values()] == [end, end]
+    processor.chat_template = processor.chat_template.replace("<|im_end|>", "")
+    assert AnswerEncoder(processor).end == processor.tokenizer.eos_token_id, "the template writes none"
 
 
 def test_a_template_that_writes_answers_in_another_way_is_refused() -> None:
