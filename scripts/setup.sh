@@ -29,7 +29,7 @@ fi
 pip install --upgrade pip
 
 if [ "$HARNESS_BUILD" = cpu ]; then
-    say "Installing the CPU set (about 3.7 GB on disk, some minutes)"
+    say "Installing the CPU set (about 3.8 GB on disk, some minutes)"
     # Where the CPU build of torch comes from differs: a configured index or folder has it, or only PyTorch's own
     # index, which uv knows by the name of the backend.
     torch=$(sed -n 's/^torch==\([0-9.]*\).*/\1/p' constraints-cpu.txt)
