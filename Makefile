@@ -26,7 +26,7 @@ lint: setup
 	@.venv/bin/mypy
 
 test: lint
-	@OMP_NUM_THREADS=1 $(PYTHON_IN_VENV) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+	@OMP_NUM_THREADS=1 $(PYTHON_IN_VENV) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 speed: setup
 	@$(PYTHON_IN_VENV) -m tests.speed $(ARGS)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 CONFORMANCE = Path(__file__).resolve().parents[1].parent / "shared" / "conformance"
 """The official scorers' recorded outputs, where they are there: a folder `shared/conformance` beside the checkout."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with many slow tests come first: a worker takes a whole file, and the others should not wait for the last one."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(autouse=True)
