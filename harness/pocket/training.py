@@ -72,7 +72,7 @@ class Base:
 
     model: Any
     processor: Any
-    _prompts: dict[str, list[int]] = field(default_factory=dict)
+    _prompts: dict[str, list[int]] = field(default_factory=dict, init=False, repr=False)
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """Token ids of a prompt in the chat template, without the image's. A template takes a while, and prompts come again."""

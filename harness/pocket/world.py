@@ -34,7 +34,7 @@ class PocketWorld(World):
     judge = "pocket-truth"
 
     def model(self) -> Path:
-        """The base model's folder; about six minutes on two cores the first time."""
+        """The base model's folder; six to seven minutes on two cores the first time."""
 
         def make(folder: Path) -> None:
             # It takes 3 GB, which alignment and engine want afterwards.
