@@ -51,6 +51,9 @@ class TrainSettings(StrictModel):
     warmup_ratio: float = Field(0.1, ge=0, le=1)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     weight_decay: float = Field(0.0, ge=0)
+    adam_epsilon: float = Field(
+        1e-8, gt=0, description="AdamW's: a gradient much smaller than it moves a weight by its size, not by its sign"
+    )
     max_grad_norm: float = Field(1.0, gt=0)
     max_length: int = Field(4096, ge=16, description="tokens of prompt, image and response together")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

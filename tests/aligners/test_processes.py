@@ -22,7 +22,9 @@ from aligners.reference import ValueStore, fill
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "accelerate"
 SHARDED = Path(__file__).with_name("sharded_on_cpu.py")
-SETTINGS = ("learning_rate=2e-3", "epochs=2", "batch_size=8", "micro_batch_size=2", "max_length=256", "lora.rank=4")
+SETTINGS = ("learning_rate=3e-3", "adam_epsilon=1e-2", "max_grad_norm=1000", "epochs=2", "batch_size=8", "micro_batch_size=2",
+            "max_length=256", "lora.rank=4")  # fmt: skip
+"""Adam's usual epsilon hides a gradient's size, and makes a whole step of one that is nothing but rounding; clipping hides it as well."""
 
 
 def free_port() -> int:
@@ -72,20 +74,19 @@ class Trained:
         return load_file(self.folder / "results" / name / "checkpoint" / file)
 
     def same(self, one: str, other: str, file: str = "adapter_model.safetensors") -> None:
-        """The two took the same steps to the same weights, but for rounding.
-
-        Adam's first steps of a stage move a weight by the sign of its gradient, so where that is nothing but rounding single weights
-        end a step apart. All of a matrix's together do not.
-        """
-        assert len(self.log(one)) == len(self.log(other)) > 5
+        """The two took the same steps to the same weights, but for rounding."""
+        losses = [line["loss"] for line in self.log(one)]
+        assert len(losses) == len(self.log(other)) > 5 and max(losses) - min(losses) > 0.1, "nothing was learnt"
         for left, right in zip(self.log(one), self.log(other), strict=True):
             assert (right["stage"], right["step"]) == (left["stage"], left["step"])
-            assert right["loss"] == pytest.approx(left["loss"], abs=1.5e-3), left["step"]
-            assert right["margin"] == pytest.approx(left["margin"], abs=3e-3)
+            assert right["loss"] == pytest.approx(left["loss"], abs=1e-5), left["step"]
+            assert right["margin"] == pytest.approx(left["margin"], abs=1e-4)
         left, right = self.weights(one, file), self.weights(other, file)
         assert left.keys() == right.keys()
         for name, value in left.items():
-            assert (right[name] - value).norm() <= 0.03 * value.norm(), name
+            torch.testing.assert_close(
+                right[name], value, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
+            )
 
     def processes(self, name: str) -> tuple[int, bool]:
         """How many processes there were, and whether each held a share of the weights only, as the manifest says."""
@@ -138,7 +139,7 @@ def test_processes_that_share_the_weights_out_train_as_one(trained: Trained) -> 
 
 @pytest.mark.slow
 def test_all_weights_that_are_shared_out_train_as_one(trained: Trained) -> None:
-    settings = {"tuning": "full", "learning_rate": 1e-4, "epochs": 1}
+    settings = {"tuning": "full", "learning_rate": 3e-3, "epochs": 1}
     trained.align("alone-full", ALONE, "dpo", **settings)
     trained.align("shared-full", [sharded()], "dpo", **settings)
     assert trained.processes("shared-full") == (2, True)
