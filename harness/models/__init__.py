@@ -15,6 +15,7 @@ from harness.models.processors import (
     prompt_text,
     quiet_transformers,
     template_hash,
+    template_hash_of,
 )
 
 __all__ = [
@@ -39,4 +40,5 @@ __all__ = [
     "recorded",
     "resolve",
     "template_hash",
+    "template_hash_of",
 ]

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from harness.errors import BadInputError
 from harness.files import read_json, sha256_bytes, sha256_file, sha256_json
 from harness.models import torchvision_shim
+from harness.models.known import known
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,11 @@ def inspect(folder: Path) -> CheckpointInfo:
             "this is not a checkpoint: it has neither config.json nor adapter_config.json", where=str(folder)
         )
     shapes = _weight_shapes(folder)
-    architecture = _compare_with_architecture(folder, shapes)
+    compared = {
+        "config": sha256_file(folder / "config.json"),
+        "shapes": {name: list(one) for name, one in shapes.items()},
+    }
+    architecture = known("architecture", compared, lambda: _compare_with_architecture(folder, shapes))
     return CheckpointInfo("full", architecture, None, fingerprint(folder))
 
 

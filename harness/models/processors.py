@@ -10,6 +10,7 @@ from harness.errors import BadInputError, HarnessError
 from harness.files import sha256_json
 from harness.models import torchvision_shim
 from harness.models.four_bits import four_bit_config, keep_trainable
+from harness.models.known import known, settings_hashes
 
 
 def quiet_transformers() -> None:
@@ -119,6 +120,17 @@ def template_hash(processor: Any) -> str:
             "image": processor.image_processor.to_dict(),
         }
     )
+
+
+def template_hash_of(location: str | Path) -> str:
+    """`template_hash` of a checkpoint's processor; of a folder whose files it was taken of before, without loading it.
+
+    Raises:
+        BadInputError: it has no processor, or one that does not do.
+    """
+    if not (folder := Path(location)).is_dir():
+        return template_hash(load_processor(location))
+    return known("template", settings_hashes(folder), lambda: template_hash(load_processor(folder)))
 
 
 def _first_line(error: Exception) -> str:

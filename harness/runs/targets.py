@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.errors import BadInputError
 from harness.files import sha256_json, write_json
-from harness.models import ModelRef, check_base, fingerprint, inspect, load_processor, recorded, template_hash
+from harness.models import ModelRef, check_base, fingerprint, inspect, recorded, template_hash_of
 from harness.runs.folders import MANIFEST, Run, open_run
 from harness.runs.manifest import surroundings
 
@@ -46,7 +46,7 @@ class Target:
     @cached_property
     def template(self) -> str:
         """Hash of all that turns a question into a prompt; an endpoint has its own."""
-        return "the endpoint's own" if self.remote else template_hash(load_processor(self.base))
+        return "the endpoint's own" if self.remote else template_hash_of(self.base)
 
     @property
     def fingerprint(self) -> str:

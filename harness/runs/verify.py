@@ -16,7 +16,7 @@ from typing import Any
 from harness.errors import BadInputError, HarnessError
 from harness.files import read_json, write_json
 from harness.memory import give_back
-from harness.models import fingerprint, load_model, load_processor, prompt_inputs, template_hash
+from harness.models import fingerprint, load_model, load_processor, prompt_inputs, template_hash_of
 from harness.progress import console, progress
 from harness.runs.ask import Asked
 from harness.runs.folders import MANIFEST
@@ -101,9 +101,7 @@ def ensure_verified(targets: Sequence[Target], backend: type[Backend], settings:
 
 def _stamp(target: Target, backend: type[Backend], settings: BackendSettings) -> dict[str, Any]:
     """All that a verification depends on."""
-    own = (
-        template_hash(load_processor(target.adapter)) if target.adapter and _brings_processor(target.adapter) else None
-    )
+    own = template_hash_of(target.adapter) if target.adapter and _brings_processor(target.adapter) else None
     return {
         "weights": target.fingerprint,
         "templates": [target.template, own],

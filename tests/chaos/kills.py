@@ -74,7 +74,14 @@ def undisturbed(folder: Path, backend: str, engines: int = 1) -> Outcome:
 
 
 def killed(
-    folder: Path, backend: str, victim: Victim, items: int, kills: int, seed: int = 0, engines: int = 1
+    folder: Path,
+    backend: str,
+    victim: Victim,
+    items: int,
+    kills: int,
+    seed: int = 0,
+    engines: int = 1,
+    engines_at_last: int | None = None,
 ) -> Iterator[int | Outcome]:
     """The evaluation with kills, each at a random point of its own part of the work; yields the number of each, then the outcome."""
     rng = random.Random(seed)
@@ -99,6 +106,7 @@ def killed(
             errors.append(said)
         answered.append(_count(results))
         yield number + 1
+    command = _command(backend, results, engines_at_last or engines)
     done = subprocess.run([*command, "--resume"], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     yield _outcome(folder, results, answered, errors)

@@ -18,7 +18,8 @@ import pytest
 from harness.pocket.formats import write_benchmarks
 from tests.tiny import tiny_llava
 
-BACKEND = ["--backend", "transformers"]
+BACKEND = ["--backend", "transformers", "--set", "sampling.max_new_tokens=24"]
+"""An untrained model does not know when to stop."""
 
 
 @pytest.fixture(scope="module")

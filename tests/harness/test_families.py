@@ -139,7 +139,7 @@ def test_aliases_are_names_on_the_hub_and_code_from_there_is_not_run(tmp_path: P
 
 
 _VLLM = """
-import json, os, sys
+import json, multiprocessing, os, sys
 from harness.models import torchvision_shim
 torchvision_shim.apply()
 import torch
@@ -149,30 +149,56 @@ os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 from PIL import Image
 from vllm import LLM, SamplingParams
 from harness.models import load_processor, prompt_text
-if __name__ == "__main__":
-    folder, question, *paths = sys.argv[1:]
+
+def see(folder, question, paths):
     text = prompt_text(load_processor(folder), question)
     engine = LLM(folder, dtype="float32", enforce_eager=True, limit_mm_per_prompt={"image": 1}, max_model_len=512)
     asked = [{"prompt": text, "multi_modal_data": {"image": Image.open(path)}} for path in paths]
     found = engine.generate(asked, SamplingParams(max_tokens=1, temperature=0))
-    print("IDS", json.dumps([list(one.prompt_token_ids) for one in found]))
+    print("IDS", json.dumps([list(one.prompt_token_ids) for one in found]), flush=True)
+
+if __name__ == "__main__":
+    question, paths, folders = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3:]
+    for folder in folders:
+        print("FAMILY", os.path.basename(folder), flush=True)
+        # vLLM takes longer to be imported than to answer: once for all, and a copy of the process for each.
+        one = multiprocessing.get_context("fork").Process(target=see, args=(folder, question, paths))
+        one.start()
+        one.join()
 """
+
+
+@pytest.fixture(scope="module")
+def seen_by_vllm(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], dict[str, str], str]:
+    """The pictures, what vLLM printed for every family, and what it printed to stderr."""
+    folder = tmp_path_factory.mktemp("families")
+    for family, make in FAMILIES.items():
+        export_full(*make(), folder / family)
+    paths = [picture(folder, size) for size in SIZES]
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            _VLLM,
+            QUESTION,
+            json.dumps([*map(str, paths)]),
+            *(str(folder / one) for one in FAMILIES),
+        ],
+        capture_output=True,
+        text=True,
+        env=torchvision_shim.child_environment(),
+    )
+    _, *printed = done.stdout.split("FAMILY ")
+    return paths, {one.partition("\n")[0]: one.partition("\n")[2] for one in printed}, done.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.vllm
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 @pytest.mark.parametrize("family", FAMILIES)
-def test_vllm_sees_the_same_prompt(family: str, tmp_path: Path) -> None:
-    model, processor = FAMILIES[family]()
-    export_full(model, processor, tmp_path / "model")
-    paths = [picture(tmp_path, size) for size in SIZES]
-    done = subprocess.run(
-        [sys.executable, "-c", _VLLM, str(tmp_path / "model"), QUESTION, *map(str, paths)],
-        capture_output=True,
-        text=True,
-        env=torchvision_shim.child_environment(),
-    )
-    found = next((line[4:] for line in done.stdout.splitlines() if line.startswith("IDS ")), None)
-    assert found is not None, done.stderr[-3000:]
+def test_vllm_sees_the_same_prompt(family: str, seen_by_vllm: tuple[list[Path], dict[str, str], str]) -> None:
+    paths, printed, errors = seen_by_vllm
+    found = next((line[4:] for line in printed.get(family, "").splitlines() if line.startswith("IDS ")), None)
+    assert found is not None, errors[-3000:]
+    processor = processor_of(family)
     assert json.loads(found) == [by_template(processor, path) for path in paths]

@@ -1,4 +1,4 @@
-"""Several engines on one machine, for real: they answer as one does, each image at one of them, and a kill of one loses nothing."""
+"""Several engines on one machine, for real: each image at one of them, a kill loses nothing, one alone answers the rest as both do."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ pytestmark = [
     pytest.mark.skipif(len(os.sched_getaffinity(0)) < ENGINES, reason="an engine wants a core of its own"),
     pytest.mark.slow,
     pytest.mark.vllm,
-    pytest.mark.timeout(1800),  # four starts of an engine: more than the usual time on a busy machine
+    pytest.mark.timeout(1800),  # five starts of an engine: more than the usual time on a busy machine
 ]
 
 
-def test_two_engines_answer_as_one_and_survive_the_kill_of_one(tmp_path: Path) -> None:
+def test_two_engines_survive_the_kill_of_one_and_answer_as_one_does(tmp_path: Path) -> None:
     make(tmp_path, ITEMS)
-    one, both = undisturbed(tmp_path, "vllm"), undisturbed(tmp_path, "vllm", ENGINES)
-    assert len(one.times) == ITEMS and set(both.times.values()) == {1}
-    assert both.texts == one.texts and both.metrics == one.metrics
-    assert "engines" not in one.serving
+    both = undisturbed(tmp_path, "vllm", ENGINES)
+    assert len(both.times) == ITEMS and set(both.times.values()) == {1}
     engines = both.serving["engines"]
     assert len({str(engine["cores"]) for engine in engines}) == ENGINES == len(engines)
     answers = [engine["answers"] for engine in engines]
     assert sum(answers) == ITEMS and min(answers) > ITEMS / 5, "one of them idled"
     assert not any(count % QUESTIONS_AN_IMAGE for count in answers), "an image went to both: their caches are of no use"
 
-    *_, outcome = killed(tmp_path, "vllm", "engine", ITEMS, 1, engines=ENGINES)
-    assert isinstance(outcome, Outcome) and len(outcome.errors) == 1 and outcome.answered[0] < ITEMS
+    *_, outcome = killed(tmp_path, "vllm", "engine", ITEMS, 1, engines=ENGINES, engines_at_last=1)
+    assert isinstance(outcome, Outcome) and len(outcome.errors) == 1
     assert "the same command goes on from there" in " ".join(outcome.errors[0].split())
-    assert outcome.times == one.times and outcome.texts == one.texts and outcome.metrics == one.metrics
+    assert "engines" not in outcome.serving and outcome.answered[0] < ITEMS * 0.9, (
+        "one alone had nothing left to answer"
+    )
+    assert outcome.times == both.times and outcome.texts == both.texts and outcome.metrics == both.metrics

@@ -1,0 +1,38 @@
+"""What was found out about a checkpoint's files, kept by their contents: to ask transformers again takes seconds of imports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from harness.files import read_json, sha256_file, sha256_json, write_json
+from harness.paths import cache_folder
+
+_RULES = {"architecture": 1, "template": 1}
+"""To be counted up when the same files are to give another answer, or none, from now on."""
+
+_SETTINGS = (".json", ".jinja", ".txt", ".model", ".tiktoken")
+"""The files of a checkpoint that are no weights."""
+
+
+def known(what: str, found_in: dict[str, Any], find_out: Callable[[], str]) -> str:
+    """The answer to a question about files, from the user's cache if it was found out before.
+
+    Args:
+        what: the question.
+        found_in: everything in the files that decides the answer; the version of transformers and our own rule are added.
+        find_out: finds the answer. What it raises is not kept.
+    """
+    key = sha256_json({what: _RULES[what], "transformers": metadata.version("transformers"), **found_in})
+    path = cache_folder() / "checkpoints" / f"{what}-{key}.json"
+    if not path.exists():
+        write_json(path, {"answer": find_out()})
+    return str(read_json(path, "kept answer")["answer"])
+
+
+def settings_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file in a checkpoint's folder that is no weights, by its path in it."""
+    files = sorted(path for path in folder.rglob("*") if path.suffix in _SETTINGS and path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
