@@ -18,7 +18,7 @@ from aligners.base import Loss
 from aligners.encoding import EncodedExample
 from aligners.layout import by_branch
 from aligners.peak import out_of_memory
-from aligners.processes import expect_shared_out
+from aligners.processes import CONFIGURATION, expect_shared_out, is_deepspeed, quiet_deepspeed
 from aligners.reference import Reference
 from aligners.train_log import Recorder, reward_metrics
 from harness.config import TrainSettings
@@ -126,6 +126,8 @@ def run_stage(
         advance(done)
         with out_of_memory(run, examples, micro):
             trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+        if trainer.is_deepspeed_enabled:
+            trainer.deepspeed.destroy()  # or the next stage's gradients would go to it as well
     if asked_to_stop.is_set() and trainer.state.global_step < steps:
         raise HarnessError(
             f"interrupted at step {trainer.state.global_step} of {steps} of stage {name}; what was learned is kept",
@@ -204,6 +206,8 @@ def _build(
     from transformers.trainer_callback import PrinterCallback
 
     settings, aligner, policy = run.train_settings, run.aligner, run.policy
+    if is_deepspeed():
+        quiet_deepspeed()
 
     class PreferenceTrainer(Trainer):
         """Trainer whose inputs are laid-out batches and whose loss is the method's."""
@@ -244,12 +248,16 @@ def _build(
 
         def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             """Called before the weights are changed: a gradient that is no number would spoil them, and then every checkpoint."""
+            if trainer.is_deepspeed_enabled:  # it has taken its step, and kept no gradients
+                return
             gradients = [one.grad for one in kwargs["model"].parameters() if one.grad is not None]
             if not torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
                 raise _not_finite("gradient", state.global_step, recorder.ids, folder)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             """Called after every optimizer step."""
+            if trainer.is_deepspeed_enabled and not math.isfinite(trainer.deepspeed.get_global_grad_norm()):
+                raise _not_finite("gradient", state.global_step, recorder.ids, folder)
             row = recorder.step(state.global_step, kwargs["optimizer"].param_groups[0]["lr"])
             if settings.report_to:
                 trainer.log({name: value for name, value in row.items() if isinstance(value, int | float)})
@@ -288,6 +296,11 @@ def _build(
         raise BadInputError(
             "weights are shared out among GPUs only, and there are none",
             remedy="configs/accelerate/ddp.yaml, or one process",
+        )
+    if trainer.is_deepspeed_enabled and trainer.accelerator.state.deepspeed_plugin.zero_stage == 3:
+        raise BadInputError(
+            "DeepSpeed's stage 3, which shares the weights out, is not supported",
+            remedy=f"share them out with FSDP: {CONFIGURATION}",
         )
     trainer.remove_callback(PrinterCallback)
     return trainer

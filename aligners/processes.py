@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 import os
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import BadInputError
+from harness.errors import BadInputError, HarnessError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,16 +21,32 @@ def this_process() -> Any:
     """Accelerate's account of this process among all; without a GPU they are joined by gloo, which must be said at the first call.
 
     Raises:
-        BadInputError: DeepSpeed was asked for, whose way of holding weights the export does not know.
+        HarnessError: DeepSpeed was asked for, and is not installed.
+        BadInputError: it was asked for in a process that no launcher started.
     """
     import torch
     from accelerate import PartialState
 
-    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+    if is_deepspeed() and importlib.util.find_spec("deepspeed") is None:
+        raise HarnessError("DeepSpeed is not installed", remedy="pip install 'vlm-align-harness[deepspeed]'")
+    if is_deepspeed() and "RANK" not in os.environ:
         raise BadInputError(
-            "training with DeepSpeed is not supported", remedy=f"share the weights out with FSDP: {CONFIGURATION}"
+            "DeepSpeed's processes are started by accelerate",
+            remedy="accelerate launch --config_file configs/accelerate/zero2.yaml (docs/TRAINING.md)",
         )
     return PartialState(cpu=not torch.cuda.is_available())
+
+
+def is_deepspeed() -> bool:
+    """Whether `accelerate launch` was told to share gradients and moments out by DeepSpeed."""
+    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+
+
+def quiet_deepspeed() -> None:
+    """Without what is said in every run and asks nobody for anything: who counts a step's passes, what torch calls a collective."""
+    for name in ("accelerate.accelerator", "DeepSpeed"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
 
 
 def is_sharded() -> bool:

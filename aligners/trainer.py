@@ -21,7 +21,7 @@ from aligners.layout import Batch, by_branch, collate, row_lengths
 from aligners.loop import run_stage
 from aligners.peak import out_of_memory
 from aligners.policy import Policy, entropy_of, token_logp
-from aligners.processes import is_sharded, shares_out, this_process, whole
+from aligners.processes import is_deepspeed, is_sharded, shares_out, this_process, whole
 from aligners.reference import ContentKeys, Keys, Reference, ValueStore, fill
 from harness.errors import BadInputError, HarnessError
 from harness.files import remove_left_overs, sha256_json, write_jsonl
@@ -87,9 +87,9 @@ class _Run(StageContext):
         """What the summary says of the data, and how they were prepared."""
         self.branches = list(aligner.branches)
         self.sharded = is_sharded()
-        if self.sharded and job.train.tuning == "qlora":
+        if (self.sharded or is_deepspeed()) and job.train.tuning == "qlora":
             raise BadInputError(
-                "weights in 4 bits cannot be shared out among processes",
+                "a model in 4 bits cannot be trained by FSDP or DeepSpeed here",
                 remedy="--lora, or configs/accelerate/ddp.yaml",
             )
         torch.manual_seed(job.train.seed)
@@ -307,6 +307,7 @@ class _Run(StageContext):
             "base_held": self.base_held,
             "processes": self.process.num_processes,
             "weights_shared_out": shares_out(self.policy.model),
+            "deepspeed": is_deepspeed(),
         }
 
     def export(self, folder: Path) -> None:

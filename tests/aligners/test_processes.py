@@ -1,19 +1,24 @@
-"""Several processes train as one, by the configurations that are shipped: on one machine, on two, and with the weights shared out.
+"""Several processes train as one, by the configurations that are shipped: on one machine, on two, with weights or gradients shared out.
 
 On CPUs, over gloo: `accelerate launch` starts the processes of `MULTI_GPU` and `FSDP` whether there are GPUs or not.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -22,6 +27,7 @@ from aligners.reference import ValueStore, fill
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "accelerate"
 SHARDED = Path(__file__).with_name("sharded_on_cpu.py")
+DEEPSPEED = Path(__file__).with_name("deepspeed_on_cpu.py")
 SETTINGS = ("learning_rate=3e-3", "adam_epsilon=1e-2", "max_grad_norm=1000", "epochs=2", "batch_size=8", "micro_batch_size=2",
             "max_length=256", "lora.rank=4")  # fmt: skip
 """Adam's usual epsilon hides a gradient's size, and makes a whole step of one that is nothing but rounding; clipping hides it as well."""
@@ -39,23 +45,38 @@ class Trained:
     def __init__(self, base: Path, pairs: Path, folder: Path) -> None:
         self.base, self.pairs, self.folder = base, pairs, folder
 
-    def align(self, name: str, launches: list[list[str]], method: str = "mfpo", *more: str, **settings: Any) -> None:
-        """Run every launcher's command at once; the last parts of the command are the alignment's."""
+    def start(self, name: str, launch: list[str], method: str, *more: str, **settings: Any) -> subprocess.Popen[str]:
+        """Start an alignment by a launcher; the last parts of the command are the alignment's."""
         sets = [f"train.{one}" for one in (*SETTINGS, *(f"{key}={value}" for key, value in settings.items()))]
         command = ["align", "--method", method, "--model", str(self.base), "--data", str(self.pairs), "--name", name,
                    *(part for one in sets for part in ("--set", one)), *more]  # fmt: skip
-        environment = {**os.environ, "HARNESS_CACHE": str(self.folder / f"cache-{name}"), "OMP_NUM_THREADS": "1"}
-        running = [
-            subprocess.Popen(
-                [*launch, *command],
-                cwd=self.folder,
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            for launch in launches
-        ]
+        return subprocess.Popen(
+            [*launch, *command],
+            cwd=self.folder,
+            env={**os.environ, "HARNESS_CACHE": str(self.folder / f"cache-{name}"), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def kill(self, name: str, launch: list[str], now: Callable[[], bool], **settings: Any) -> None:
+        """Start an alignment and kill all its processes as soon as something is so."""
+        running = self.start(name, launch, "mfpo", **settings)
+        deadline = time.monotonic() + 300
+        while not now():
+            assert running.poll() is None and time.monotonic() < deadline, "it could not be killed in time"
+            time.sleep(0.02)
+        os.killpg(running.pid, signal.SIGKILL)
+        for child in psutil.process_iter():  # the launcher gives its processes sessions of their own
+            with contextlib.suppress(psutil.Error):
+                if str(self.folder / f"cache-{name}") == child.environ().get("HARNESS_CACHE"):
+                    child.kill()
+        running.communicate()
+
+    def align(self, name: str, launches: list[list[str]], method: str = "mfpo", *more: str, **settings: Any) -> None:
+        """Run every launcher's command at once, to the end."""
+        running = [self.start(name, launch, method, *more, **settings) for launch in launches]
         said = [one.communicate(timeout=500)[0] for one in running]
         assert all(one.returncode == 0 for one in running), "\n".join(said)[-4000:]
 
@@ -90,8 +111,12 @@ class Trained:
 
     def processes(self, name: str) -> tuple[int, bool]:
         """How many processes there were, and whether each held a share of the weights only, as the manifest says."""
-        summary = json.loads((self.folder / "results" / name / "manifest.json").read_text())["summary"]
+        summary = self.summary(name)
         return summary["processes"], summary["weights_shared_out"]
+
+    def summary(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.folder / "results" / name / "manifest.json").read_text())["summary"]
+        return found
 
 
 ALONE = [[sys.executable, "-m", "harness"]]
@@ -104,6 +129,10 @@ def launch(config: str, *options: str, program: tuple[str, ...] = ("-m", "harnes
 
 def sharded() -> list[str]:
     return launch("fsdp.yaml", "--main_process_port", str(free_port()), program=(str(SHARDED),))
+
+
+def deepspeed() -> list[str]:
+    return launch("zero2.yaml", "--main_process_port", str(free_port()), program=(str(DEEPSPEED),))
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +176,35 @@ def test_all_weights_that_are_shared_out_train_as_one(trained: Trained) -> None:
 
 
 @pytest.mark.slow
+def test_processes_that_share_gradients_out_by_deepspeed_train_as_one(trained: Trained) -> None:
+    """Three stages, each with an engine of its own."""
+    trained.align("deepspeed", [deepspeed()])
+    summary = trained.summary("deepspeed")
+    assert (summary["processes"], summary["deepspeed"], summary["weights_shared_out"]) == (2, True, False)
+    trained.like_one_process("deepspeed")
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+def test_what_deepspeed_left_at_a_kill_goes_on_as_if_nothing_had_been(trained: Trained) -> None:
+    stages = trained.folder / "results" / "deepspeed-killed" / "stages"
+    trained.kill(
+        "deepspeed-killed", deepspeed(), lambda: any(stages.glob("2-*/checkpoint-*/trainer_state.json")), save_steps=2
+    )
+    trained.align("deepspeed-killed", [deepspeed()], "mfpo", "--resume", save_steps=2)
+    trained.like_one_process("deepspeed-killed")
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+def test_all_weights_by_deepspeed_train_as_one(trained: Trained) -> None:
+    settings = {"tuning": "full", "epochs": 1}
+    trained.align("alone-full-2", ALONE, "dpo", **settings)
+    trained.align("deepspeed-full", [deepspeed()], "dpo", **settings)
+    trained.same("alone-full-2", "deepspeed-full", "model.safetensors")
+
+
+@pytest.mark.slow
 def test_what_accelerate_would_not_do_is_not_done_silently(trained: Trained) -> None:
     command = [
         "align",
@@ -173,7 +231,7 @@ def test_what_accelerate_would_not_do_is_not_done_silently(trained: Trained) -> 
         return done.stderr
 
     assert "shared out among GPUs only" in said(ACCELERATE_USE_FSDP="true")
-    assert "DeepSpeed is not supported" in said(ACCELERATE_USE_DEEPSPEED="true")
+    assert "started by accelerate" in said(ACCELERATE_USE_DEEPSPEED="true")
 
 
 class Blocks:
