@@ -31,7 +31,7 @@ def test_two_engines_survive_the_kill_of_one_and_answer_as_one_does(tmp_path: Pa
     assert sum(answers) == ITEMS and min(answers) > ITEMS / 5, "one of them idled"
     assert not any(count % QUESTIONS_AN_IMAGE for count in answers), "an image went to both: their caches are of no use"
 
-    *_, outcome = killed(tmp_path, "vllm", "engine", ITEMS, 1, engines=ENGINES, engines_at_last=1)
+    *_, outcome = killed(tmp_path, "vllm", "engine", ITEMS, 1, seed=1, engines=ENGINES, engines_at_last=1)
     assert isinstance(outcome, Outcome) and len(outcome.errors) == 1
     assert "the same command goes on from there" in " ".join(outcome.errors[0].split())
     assert "engines" not in outcome.serving and outcome.answered[0] < ITEMS * 0.9, (
