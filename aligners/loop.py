@@ -18,7 +18,7 @@ from aligners.base import Loss
 from aligners.encoding import EncodedExample
 from aligners.layout import by_branch
 from aligners.peak import out_of_memory
-from aligners.processes import CONFIGURATION, expect_shared_out, is_deepspeed, quiet_deepspeed
+from aligners.processes import CONFIGURATION, expect_shared_out
 from aligners.reference import Reference
 from aligners.train_log import Recorder, reward_metrics
 from harness.config import TrainSettings
@@ -206,8 +206,6 @@ def _build(
     from transformers.trainer_callback import PrinterCallback
 
     settings, aligner, policy = run.train_settings, run.aligner, run.policy
-    if is_deepspeed():
-        quiet_deepspeed()
 
     class PreferenceTrainer(Trainer):
         """Trainer whose inputs are laid-out batches and whose loss is the method's."""
@@ -297,10 +295,10 @@ def _build(
             "weights are shared out among GPUs only, and there are none",
             remedy="configs/accelerate/ddp.yaml, or one process",
         )
-    if trainer.is_deepspeed_enabled and trainer.accelerator.state.deepspeed_plugin.zero_stage == 3:
+    if trainer.is_deepspeed_enabled and (stage := trainer.accelerator.state.deepspeed_plugin.zero_stage) not in (1, 2):
         raise BadInputError(
-            "DeepSpeed's stage 3, which shares the weights out, is not supported",
-            remedy=f"share them out with FSDP: {CONFIGURATION}",
+            f"DeepSpeed's ZeRO is supported at stages 1 and 2, and not at {stage}",
+            remedy=f"FSDP shares the weights out as stage 3 does: {CONFIGURATION}",
         )
     trainer.remove_callback(PrinterCallback)
     return trainer

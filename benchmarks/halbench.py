@@ -303,8 +303,11 @@ class ObjectHalBench(Benchmark):
         return result
 
     def official(self, totals: Totals) -> dict[str, str]:
-        """What RLHF-V's scripts print: percentages and the length with one decimal, recall (from the summary) with two."""
-        if self.settings.extractor not in ("nltk", "llm"):
+        """What RLHF-V's scripts print: percentages and the length with one decimal, recall (from the summary) with two.
+
+        Nothing where the extractor or the vocabulary is not theirs.
+        """
+        if self.settings.extractor not in ("nltk", "llm") or self._synonyms is None:
             return {}
         values = self.aggregate(totals)
         scales = {

@@ -39,10 +39,7 @@ def inspect(folder: Path) -> CheckpointInfo:
             "this is not a checkpoint: it has neither config.json nor adapter_config.json", where=str(folder)
         )
     shapes = _weight_shapes(folder)
-    compared = {
-        "config": sha256_file(folder / "config.json"),
-        "shapes": {name: list(one) for name, one in shapes.items()},
-    }
+    compared = {"config": sha256_file(folder / "config.json"), "shapes": shapes}
     architecture = known("architecture", compared, lambda: _compare_with_architecture(folder, shapes))
     return CheckpointInfo("full", architecture, None, fingerprint(folder))
 

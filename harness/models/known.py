@@ -13,6 +13,9 @@ from harness.paths import cache_folder
 _RULES = {"architecture": 1, "template": 1}
 """To be counted up when the same files are to give another answer, or none, from now on."""
 
+_ANSWERED_BY = ("transformers", "tokenizers", "torchvision")
+"""What reads the files: another version may read them in another way, and without torchvision images are prepared by other code."""
+
 _SETTINGS = (".json", ".jinja", ".txt", ".model", ".tiktoken")
 """The files of a checkpoint that are no weights."""
 
@@ -22,10 +25,10 @@ def known(what: str, found_in: dict[str, Any], find_out: Callable[[], str]) -> s
 
     Args:
         what: the question.
-        found_in: everything in the files that decides the answer; the version of transformers and our own rule are added.
+        found_in: everything in the files that decides the answer; the versions of what reads them and of our own rule are added.
         find_out: finds the answer. What it raises is not kept.
     """
-    key = sha256_json({what: _RULES[what], "transformers": metadata.version("transformers"), **found_in})
+    key = sha256_json({what: _RULES[what], **{name: _version(name) for name in _ANSWERED_BY}, **found_in})
     path = cache_folder() / "checkpoints" / f"{what}-{key}.json"
     if not path.exists():
         write_json(path, {"answer": find_out()})
@@ -33,6 +36,15 @@ def known(what: str, found_in: dict[str, Any], find_out: Callable[[], str]) -> s
 
 
 def settings_hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file in a checkpoint's folder that is no weights, by its path in it."""
-    files = sorted(path for path in folder.rglob("*") if path.suffix in _SETTINGS and path.is_file())
+    """SHA-256 of every file in a checkpoint's folder, or in a folder of it, that is no weights, by its path in it."""
+    files = sorted(
+        path for path in (*folder.glob("*"), *folder.glob("*/*")) if path.suffix in _SETTINGS and path.is_file()
+    )
     return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,6 +1,6 @@
 """Several processes train as one, by the configurations that are shipped: on one machine, on two, with weights or gradients shared out.
 
-On CPUs, over gloo: `accelerate launch` starts the processes of `MULTI_GPU` and `FSDP` whether there are GPUs or not.
+On CPUs, over gloo: `accelerate launch` starts the processes of `MULTI_GPU`, `FSDP` and `DEEPSPEED` whether there are GPUs or not.
 """
 
 from __future__ import annotations
@@ -80,12 +80,15 @@ class Trained:
         said = [one.communicate(timeout=500)[0] for one in running]
         assert all(one.returncode == 0 for one in running), "\n".join(said)[-4000:]
 
-    def like_one_process(self, name: str) -> None:
-        """The run is the one of one process, in three stages."""
-        if not (self.folder / "results" / "alone").exists():
-            self.align("alone", ALONE)
-            assert self.processes("alone") == (1, False)
-        self.same("alone", name)
+    def like_one_process(
+        self, name: str, method: str = "mfpo", file: str = "adapter_model.safetensors", **settings: Any
+    ) -> None:
+        """The run is the one of one process, which is made once for all that are compared with it."""
+        alone = f"alone-{method}"
+        if not (self.folder / "results" / alone).exists():
+            self.align(alone, ALONE, method, **settings)
+            assert self.processes(alone) == (1, False)
+        self.same(alone, name, file)
 
     def log(self, name: str) -> list[dict[str, Any]]:
         lines = (self.folder / "results" / name / "train_log.jsonl").read_text().splitlines()
@@ -131,8 +134,9 @@ def sharded() -> list[str]:
     return launch("fsdp.yaml", "--main_process_port", str(free_port()), program=(str(SHARDED),))
 
 
-def deepspeed() -> list[str]:
-    return launch("zero2.yaml", "--main_process_port", str(free_port()), program=(str(DEEPSPEED),))
+def deepspeed(stage: int = 2) -> list[str]:
+    options = ("--main_process_port", str(free_port()), "--zero_stage", str(stage))
+    return launch("zero2.yaml", *options, program=(str(DEEPSPEED),))
 
 
 @pytest.fixture(scope="module")
@@ -166,13 +170,14 @@ def test_processes_that_share_the_weights_out_train_as_one(trained: Trained) -> 
     trained.like_one_process("shared")
 
 
+ALL_WEIGHTS = {"tuning": "full", "epochs": 1}
+
+
 @pytest.mark.slow
 def test_all_weights_that_are_shared_out_train_as_one(trained: Trained) -> None:
-    settings = {"tuning": "full", "learning_rate": 3e-3, "epochs": 1}
-    trained.align("alone-full", ALONE, "dpo", **settings)
-    trained.align("shared-full", [sharded()], "dpo", **settings)
+    trained.align("shared-full", [sharded()], "dpo", **ALL_WEIGHTS)
     assert trained.processes("shared-full") == (2, True)
-    trained.same("alone-full", "shared-full", "model.safetensors")
+    trained.like_one_process("shared-full", "dpo", "model.safetensors", **ALL_WEIGHTS)
 
 
 @pytest.mark.slow
@@ -197,11 +202,10 @@ def test_what_deepspeed_left_at_a_kill_goes_on_as_if_nothing_had_been(trained: T
 
 @pytest.mark.slow
 @pytest.mark.exhaustive
-def test_all_weights_by_deepspeed_train_as_one(trained: Trained) -> None:
-    settings = {"tuning": "full", "epochs": 1}
-    trained.align("alone-full-2", ALONE, "dpo", **settings)
-    trained.align("deepspeed-full", [deepspeed()], "dpo", **settings)
-    trained.same("alone-full-2", "deepspeed-full", "model.safetensors")
+@pytest.mark.parametrize("stage", [1, 2])
+def test_all_weights_by_deepspeed_train_as_one(stage: int, trained: Trained) -> None:
+    trained.align(f"deepspeed-full-{stage}", [deepspeed(stage)], "dpo", **ALL_WEIGHTS)
+    trained.like_one_process(f"deepspeed-full-{stage}", "dpo", "model.safetensors", **ALL_WEIGHTS)
 
 
 @pytest.mark.slow

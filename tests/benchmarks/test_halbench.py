@@ -53,11 +53,18 @@ def test_halbench_by_hand(chair_files: dict[str, Path]) -> None:
     assert official == {}, "only the official parser has official digits"
 
 
-def test_halbench_official_digits(chair_files: dict[str, Path], nltk_ready: None) -> None:
+def test_halbench_official_digits(chair_files: dict[str, Path], nltk_ready: None, tmp_path: Path) -> None:
     # "men" is no person to the official parser, so image 3 has no ground truth and "man" is wrong there:
     # mentions dog, dog, couch, frisbee, man, horse; wrong frisbee, man, horse; found dog, couch of dog, couch, cat.
-    values, official = offline(ObjectHalBench(HalBenchSettings(extractor="nltk")), chair_files)
+    settings = HalBenchSettings(extractor="nltk")
+    values, official = offline(ObjectHalBench(settings), chair_files)
     assert values["chair_i"] == 3 / 6 and values["object_recall"] == 2 / 3
+    assert official == {}, "with our own table of synonyms they are not what the official script prints"
+
+    table = tmp_path / "synonyms.txt"
+    table.write_text("person, man\ndog, puppy\ncat\nhorse\ncouch, sofa\nfrisbee\n")
+    with_table, official = offline(ObjectHalBench(settings), chair_files | {"synonyms": table})
+    assert with_table == values
     assert official == {
         "chair_s": "50.0",
         "chair_s_refine": "100.0",

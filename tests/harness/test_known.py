@@ -58,7 +58,7 @@ def test_another_file_is_another_question(tmp_path: Path) -> None:
             inspect(folder)
 
 
-def test_a_checkpoint_without_a_processor_is_refused_every_time(base: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_without_a_processor_is_refused_every_time(tmp_path: Path) -> None:
     folder = tiny_llava(tmp_path / "model")
     template_hash_of(folder)
     for file in ("processor_config.json", "tokenizer.json", "tokenizer_config.json"):
