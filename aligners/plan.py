@@ -27,7 +27,7 @@ from aligners.policy import FEATURE_BUDGET, token_logp
 from aligners.processes import this_process
 from harness.config import TrainSettings
 from harness.errors import BadInputError
-from harness.models import load_processor
+from harness.models import devices, load_processor
 from harness.types import ImageRef, PreferenceExample
 
 _SAMPLED_IMAGES = 8
@@ -164,9 +164,8 @@ def padded(rows: Sequence[int]) -> int:
 def _memory(aligner: Aligner, job: AlignJob, tokens: _Tokens) -> tuple[dict[str, Any], int]:
     """The predicted peak of the longest micro-batch, in bytes, and the largest micro-batch whose peak fits (0: none)."""
     import psutil
-    import torch
 
-    gpu = torch.cuda.is_available()
+    gpu = devices.has_accelerator()
     model = architecture(job.model, job.train)
     program = 0 if gpu else psutil.Process().memory_info().rss
     available = memory_there(gpu)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import BadInputError, HarnessError
+from harness.models import devices
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,12 +25,11 @@ def this_process() -> Any:
         HarnessError: DeepSpeed was asked for, and is not installed.
         BadInputError: it was asked for in a process that no launcher started.
     """
-    import torch
     from accelerate import PartialState
 
     if is_deepspeed():
         _check_deepspeed()
-    return PartialState(cpu=not torch.cuda.is_available())
+    return PartialState(cpu=not devices.has_accelerator())
 
 
 def is_deepspeed() -> bool:

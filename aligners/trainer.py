@@ -26,7 +26,7 @@ from aligners.reference import ContentKeys, Keys, Reference, ValueStore, fill
 from harness.errors import BadInputError, HarnessError
 from harness.files import remove_left_overs, sha256_json, write_jsonl
 from harness.memory import return_large_blocks
-from harness.models import export_adapter, export_full, fingerprint, load_model, load_processor, template_hash
+from harness.models import devices, export_adapter, export_full, fingerprint, load_model, load_processor, template_hash
 from harness.progress import console, progress
 from harness.types import PreferenceExample
 
@@ -95,7 +95,7 @@ class _Run(StageContext):
         torch.manual_seed(job.train.seed)
         self.processor = load_processor(job.model)
         check_family(job.model)
-        gpu = torch.cuda.is_available()
+        gpu = devices.has_accelerator()
         if not gpu:
             return_large_blocks()
         self.bfloat16 = job.train.in_bfloat16(gpu)

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.errors import BadInputError, HarnessError
 from harness.files import sha256_json
-from harness.models import torchvision_shim
+from harness.models import devices, torchvision_shim
 from harness.models.four_bits import four_bit_config, keep_trainable
 from harness.models.known import known, settings_hashes
 
@@ -71,7 +71,7 @@ def load_model(location: str | Path, dtype: str = "auto", device: str | None = N
     import torch
     from transformers import AutoModelForImageTextToText
 
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or devices.usual()
     # A quantised model is put where it stays while it is loaded.
     quantised = (
         {"quantization_config": four_bit_config(location, dtype), "device_map": {"": device}} if four_bits else {}

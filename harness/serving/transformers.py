@@ -94,9 +94,9 @@ class TransformersBackend(Backend):
         import torch
 
         texts = [prompt_text(self.processor, request.prompt) for request in block]
-        inputs = self.processor(
-            text=texts, images=[request.image.open() for request in block], padding=True, return_tensors="pt"
-        ).to(self.model.device)
+        # One list of images a text: SmolVLM's takes a plain list for the images of one text.
+        pictures = [[request.image.open()] for request in block]
+        inputs = self.processor(text=texts, images=pictures, padding=True, return_tensors="pt").to(self.model.device)
         options: dict[str, Any] = {"max_new_tokens": sampling.max_new_tokens, "do_sample": sampling.temperature > 0}
         if sampling.temperature > 0:
             options |= {"temperature": sampling.temperature, "top_p": sampling.top_p}

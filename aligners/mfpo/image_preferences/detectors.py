@@ -14,6 +14,7 @@ import numpy as np
 
 from aligners.mfpo.image_preferences.regions import Asked, Box, Located, box_mask
 from harness.errors import HarnessError
+from harness.models import devices
 
 if TYPE_CHECKING:
     from aligners.mfpo.image_preferences.settings import ImagePreferenceSettings
@@ -107,9 +108,11 @@ class _Pretrained:
 
         self.name = name or self.usual
         self.threshold = self.box_threshold if settings.box_threshold is None else settings.box_threshold
-        gpu = torch.cuda.is_available()
-        low = settings.precision == "bfloat16" or (settings.precision == "auto" and gpu and self.bfloat16_on_gpu)
-        self.device, self.dtype = torch.device("cuda" if gpu else "cpu"), torch.bfloat16 if low else torch.float32
+        device = devices.usual()
+        low = settings.precision == "bfloat16" or (
+            settings.precision == "auto" and device != "cpu" and self.bfloat16_on_gpu
+        )
+        self.device, self.dtype = torch.device(device), torch.bfloat16 if low else torch.float32
         try:
             self.processor = getattr(transformers, processor).from_pretrained(self.name)
             loaded = getattr(transformers, model).from_pretrained(self.name, dtype=self.dtype)
@@ -231,7 +234,8 @@ class Sam(_Pretrained):
         asked = [[list(box) for box in [*some, *[some[-1]] * (most - len(some))]] for some in boxes]
         inputs = self.processor(list(pictures), input_boxes=asked, return_tensors="pt")
         moved = self.on_device(inputs)
-        moved["input_boxes"] = moved["input_boxes"].to(self.dtype)
+        # Not bfloat16, which knows coordinates of this size to four pixels; the model rounds them once they are between -1 and 1.
+        moved["input_boxes"] = moved["input_boxes"].float()
         sizes = {name: moved.pop(name) for name in ("original_sizes", "reshaped_input_sizes")}
         with torch.no_grad():
             outputs = self.model(**moved, multimask_output=False)

@@ -1,0 +1,97 @@
+"""Training, answers and detectors on a GPU give what they give on the CPU. The GPU is pretended: see `pretended`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.gpu.pretended import NAME
+from tests.gpu.tasks import EXHAUSTIVE, METHODS, TASKS, align, make
+from tests.tiny_families import FAMILIES
+
+ROOT = Path(__file__).parents[2]
+CONTROL = "two sides"
+
+pytestmark = pytest.mark.slow
+
+
+def tasks(of: Callable[[str], bool]) -> list[Any]:
+    """The tasks' names, marked."""
+    marks = {True: [pytest.mark.exhaustive], False: []}
+    return [pytest.param(name, marks=marks[name in EXHAUSTIVE]) for name in TASKS if name != CONTROL and of(name)]
+
+
+def in_bfloat16(task: str) -> bool:
+    return task == "align in full" or task.startswith("train ")
+
+
+@pytest.fixture(scope="module")
+def asked(request: pytest.FixtureRequest) -> list[str]:
+    """The tasks that this session is about."""
+    here = [one for one in request.session.items if one.path == Path(__file__)]
+    return [CONTROL, *(one.callspec.params["task"] for one in here if hasattr(one, "callspec"))]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, asked: list[str]) -> Path:
+    """What the tasks read; with an adapter of every family that is to answer, from two steps on the CPU."""
+    made = tmp_path_factory.mktemp("gpu")
+    words = {word for task in asked for word in task.split()}
+    make(made, {"llava-1.5", *words} & FAMILIES.keys())
+    for family in FAMILIES:
+        if f"answer {family}" in asked:
+            align("dpo", family, made, made / "trained" / family)
+    return made
+
+
+@pytest.fixture(scope="module")
+def on_gpu(folder: Path, asked: list[str]) -> dict[str, Any]:
+    """What the tasks found on the pretended GPU."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.gpu", str(folder), str(folder / "gpu"), *asked],
+        cwd=ROOT,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    lines = [json.loads(line[5:]) for line in done.stdout.splitlines() if line.startswith("TASK ")]
+    assert done.returncode == 0, done.stderr[-3000:]
+    return {one["task"]: one for one in lines}
+
+
+def found(task: str, on_gpu: dict[str, Any]) -> Any:
+    assert "error" not in on_gpu[task], on_gpu[task]["error"]
+    return on_gpu[task]["found"]
+
+
+@pytest.mark.parametrize("task", tasks(lambda name: not in_bfloat16(name)))
+def test_it_is_the_same_as_on_the_cpu(task: str, on_gpu: dict[str, Any], folder: Path) -> None:
+    here = TASKS[task](folder, folder / "cpu" / task)
+    assert len(set(here)) > 1
+    assert found(task, on_gpu) == pytest.approx(here, rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("task", tasks(in_bfloat16))
+def test_in_bfloat16_it_is_like_on_the_cpu(task: str, on_gpu: dict[str, Any], folder: Path) -> None:
+    here = TASKS[task](folder, folder / "cpu" / task)
+    assert here[0] - here[-1] > 3e-3, "nothing was learned"
+    assert found(task, on_gpu) == pytest.approx(here, abs=(here[0] - here[-1]) / 20)
+
+
+def test_what_is_left_on_the_cpu_is_found(on_gpu: dict[str, Any], folder: Path) -> None:
+    assert TASKS[CONTROL](folder, folder / "cpu" / CONTROL) == ""
+    said = found(CONTROL, on_gpu)
+    assert "Expected all tensors to be on the same device" in said and NAME in said
+
+
+def test_every_method_is_there() -> None:
+    from harness import registry
+
+    assert set(METHODS) == {name for name, one in registry.entries("aligners").items() if one.builtin}
