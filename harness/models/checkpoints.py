@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import struct
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any, Literal
 from harness.errors import BadInputError
 from harness.files import read_json, sha256_bytes, sha256_file, sha256_json
 from harness.models import torchvision_shim
-from harness.models.known import known
+from harness.models.known import file_hash, known
 
 
 @dataclass(frozen=True)
@@ -60,13 +59,7 @@ def fingerprint(location: str | Path) -> str:
             )
         return sha256_bytes(f"hub:{location}".encode())
     files = sorted(path for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern))
-    return sha256_json({path.name: _file_hash(path, path.stat().st_size, path.stat().st_mtime_ns) for path in files})
-
-
-@functools.lru_cache(maxsize=256)
-def _file_hash(path: Path, size: int, modified: int) -> str:
-    """Size and time are part of the key, so that a changed file is hashed again."""
-    return sha256_file(path)
+    return sha256_json({path.name: file_hash(path) for path in files})
 
 
 def check_base(adapter: Path, base: str, recorded: str | None = None) -> None:

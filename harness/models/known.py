@@ -1,7 +1,14 @@
-"""What was found out about a checkpoint's files, kept by their contents: to ask transformers again takes seconds of imports."""
+"""What was found out about a checkpoint's files, kept by their contents: to ask transformers again takes seconds of imports.
+
+And the contents' hashes, kept by what the file system says of a file: to read 14 GB again takes a quarter of a minute and more.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import os
+import time
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -10,11 +17,18 @@ from typing import Any
 from harness.files import read_json, sha256_file, sha256_json, write_json
 from harness.paths import cache_folder
 
-_RULES = {"architecture": 1, "template": 1}
+_RULES = {"architecture": 1, "template": 1, "hash": 1}
 """To be counted up when the same files are to give another answer, or none, from now on."""
 
 _ANSWERED_BY = ("transformers", "tokenizers", "torchvision")
 """What reads the files: another version may read them in another way, and without torchvision images are prepared by other code."""
+
+LARGE = 64 * 2**20
+"""Bytes from which on a file's hash is kept; smaller ones are read every time, which takes less than a tenth of a second."""
+
+SETTLED = 10.0
+"""Seconds that a file must have been as it is before its hash is kept: file systems tell times only to the tick of their clock, so one
+that is written twice within it looks the same."""
 
 _SETTINGS = (".json", ".jinja", ".txt", ".model", ".tiktoken")
 """The files of a checkpoint that are no weights."""
@@ -30,9 +44,26 @@ def known(what: str, found_in: dict[str, Any], find_out: Callable[[], str]) -> s
     """
     key = sha256_json({what: _RULES[what], **{name: _version(name) for name in _ANSWERED_BY}, **found_in})
     path = cache_folder() / "checkpoints" / f"{what}-{key}.json"
-    if not path.exists():
-        write_json(path, {"answer": find_out()})
-    return str(read_json(path, "kept answer")["answer"])
+    if path.exists():
+        return str(read_json(path, "kept answer")["answer"])
+    answer = find_out()
+    with contextlib.suppress(OSError):  # a cache that cannot be written costs the same time again, and nothing else
+        write_json(path, {"answer": answer})
+    return answer
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file; of a large one that is still the same by name, size, times and inode, as it was found before."""
+    there = path.stat()
+    return _file_hash(path.resolve(), (there.st_size, there.st_mtime_ns, there.st_ctime_ns, there.st_ino, there.st_dev))
+
+
+@functools.lru_cache(maxsize=256)
+def _file_hash(path: Path, state: tuple[int, ...]) -> str:
+    size, *times = state[:3]
+    if size < LARGE or time.time() - max(times) / 1e9 < SETTLED:
+        return sha256_file(path)
+    return known("hash", {"path": os.fspath(path), "state": state}, lambda: sha256_file(path))
 
 
 def settings_hashes(folder: Path) -> dict[str, str]:
