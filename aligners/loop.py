@@ -18,7 +18,7 @@ from aligners.base import Loss
 from aligners.encoding import EncodedExample
 from aligners.layout import by_branch
 from aligners.peak import out_of_memory
-from aligners.processes import CONFIGURATION, expect_shared_out
+from aligners.processes import CONFIGURATION, say_what_is_gathered_together
 from aligners.reference import Reference
 from aligners.train_log import Recorder, reward_metrics
 from harness.config import TrainSettings
@@ -287,7 +287,7 @@ def _build(
     )
     # Several GPUs without `accelerate launch`: one is used; torch's DataParallel would tear the batches apart.
     arguments._n_gpu = min(arguments.n_gpu, 1)
-    expect_shared_out(policy.model)
+    say_what_is_gathered_together(policy.model, policy.layers[0])
     trainer = PreferenceTrainer(model=policy.model, args=arguments, train_dataset=batches, callbacks=[Report()])
     if run.sharded and not trainer.is_fsdp_enabled:
         # Accelerate would go on without a word, each process with all weights.

@@ -80,6 +80,11 @@ class Policy:
         """Where the model is."""
         return next(self.plain.parameters()).device
 
+    @property
+    def layers(self) -> Any:
+        """The language model's layers."""
+        return self.plain.model.get_submodule(self.family.language).layers
+
     def keep_features(self, images: Iterable[ImageRef]) -> str:
         """Compute the tower's features once an image, if the family and the memory allow it; says what was done."""
         import torch

@@ -65,13 +65,17 @@ def shares_out(model: Any) -> bool:
     return isinstance(model, FSDPModule)
 
 
-def expect_shared_out(model: Any) -> None:
-    """Before a later stage: a model that is shared out already has nothing left to wrap.
+def say_what_is_gathered_together(model: Any, layer: Any) -> None:
+    """Tell accelerate before a stage which modules' weights are gathered together where weights are shared out.
 
-    Accelerate would look for its layers by their class, whose name has changed with the first stage, and stop.
+    Args:
+        model: the model as it is trained.
+        layer: one of the language model's layers, which accelerate finds by the name of their class.
     """
-    if shares_out(model):
+    if shares_out(model):  # in an earlier stage: nothing is left to do, and the class has another name by now
         os.environ["FSDP_AUTO_WRAP_POLICY"] = "NO_WRAP"
+    else:
+        os.environ["FSDP_TRANSFORMER_CLS_TO_WRAP"] = type(layer).__name__
 
 
 def whole(values: Mapping[str, Any], first: bool) -> dict[str, Tensor]:
