@@ -174,6 +174,13 @@ def training() -> Iterator[Figure]:
     yield from sides.training()
 
 
+def gpu() -> Iterator[Figure]:
+    """The same at 7 B, where there is a GPU."""
+    from tests.speed import training as sides
+
+    yield from sides.on_gpu()
+
+
 ALL: dict[str, Callable[[], Iterator[Figure]]] = {
     "help": help_,
     "scorers": scorers,
@@ -183,4 +190,5 @@ ALL: dict[str, Callable[[], Iterator[Figure]]] = {
     "serving": serving,
     "memory": memory_,
     "quickstart": quickstart,
+    "gpu": gpu,
 }

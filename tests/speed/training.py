@@ -1,7 +1,8 @@
-"""How fast DPO and MFPO train beside TRL's `DPOTrainer`, at the proportions of LLaVA-1.5 and 1.6, with a small language model.
+"""How fast DPO and MFPO train beside TRL's `DPOTrainer`, at the proportions of LLaVA-1.5 and 1.6.
 
-Each side runs in a process of its own (`python -m tests.speed.training SIDE IMAGE_TOKENS PAIRS`), which prints its figures as JSON: both
-train the same LoRA on the same pairs in float32, two epochs, the model in memory before the clock starts.
+With a small language model in float32 on CPUs, and with one of LLaVA's 7 B in bfloat16 on a GPU; random weights. Each side runs in a
+process of its own (`python -m tests.speed.training SIDE IMAGE_TOKENS PAIRS [small|7b]`), which prints its figures as JSON: both train the
+same LoRA on the same pairs, two epochs, the model in memory before the clock starts.
 """
 
 from __future__ import annotations
@@ -14,17 +15,53 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tests.speed.measures import ROOT, Figure
 
 WORDS, PROMPT, RESPONSE = 32_000, 60, 120
-LAYERS, WIDTH = 6, 512
-BATCH, EPOCHS, RANK = 4, 2, 16
-SHAPES = {576: 16, 2880: 4}
-"""Image tokens of LLaVA-1.5 and LLaVA-1.6, and the pairs to measure on."""
+EPOCHS, RANK = 2, 16
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model's size, and what it is measured on.
+
+    Attributes:
+        language: the language model's configuration.
+        tower: the vision tower's.
+        precision: that both sides train in; frozen weights are held in it.
+        batch: pairs a step, in one pass.
+        pairs: by image tokens (LLaVA-1.5's and LLaVA-1.6's), the pairs to measure on.
+    """
+
+    language: Mapping[str, int]
+    tower: Mapping[str, int]
+    precision: str
+    batch: Mapping[int, int]
+    pairs: Mapping[int, int]
+
+
+SIZES = {
+    "small": Size(
+        {"hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 6, "num_attention_heads": 8},
+        {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 2},
+        "float32",
+        {576: 4, 2880: 4},
+        {576: 16, 2880: 4},
+    ),
+    "7b": Size(
+        {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},
+        {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16},
+        "bfloat16",
+        {576: 8, 2880: 2},
+        {576: 64, 2880: 16},
+    ),
+}
 
 
 TEMPLATE = (
@@ -35,9 +72,9 @@ TEMPLATE = (
 )
 
 
-def build(image_tokens: int) -> tuple[Any, Any]:
+def build(image_tokens: int, size: Size) -> tuple[Any, Any]:
     """A LLaVA-1.5 or LLaVA-1.6 (four tiles and the whole picture) with random weights, and its processor."""
-    from harness.models import torchvision_shim
+    from harness.models import devices, torchvision_shim
 
     torchvision_shim.apply()
     import torch
@@ -54,16 +91,11 @@ def build(image_tokens: int) -> tuple[Any, Any]:
         unk_token="<unk>",
         extra_special_tokens={"image_token": "<image>"},
     )
-    vision = transformers.CLIPVisionConfig(
-        hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=2, image_size=336, patch_size=14
-    )
+    vision = transformers.CLIPVisionConfig(**size.tower, image_size=336, patch_size=14)
     language = transformers.LlamaConfig(
+        **size.language,
+        num_key_value_heads=size.language["num_attention_heads"],
         vocab_size=WORDS,
-        hidden_size=WIDTH,
-        intermediate_size=1376,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=8,
-        num_key_value_heads=8,
         max_position_embeddings=8192,
         pad_token_id=0,
         eos_token_id=1,
@@ -73,18 +105,22 @@ def build(image_tokens: int) -> tuple[Any, Any]:
               "num_additional_image_tokens": 1, "chat_template": TEMPLATE}  # fmt: skip
     torch.manual_seed(0)
     side = {"height": 336, "width": 336}
+
+    def model_of(kind: Any, config: Any) -> Any:
+        # Where they are trained, so that 7 B random numbers take a second and not minutes.
+        with torch.device(devices.usual()):
+            return kind._from_config(config, dtype=getattr(torch, size.precision))
+
     if image_tokens == 576:
-        model = transformers.LlavaForConditionalGeneration(
-            transformers.LlavaConfig(vision_config=vision, text_config=language, image_token_index=3)
-        )
+        config = transformers.LlavaConfig(vision_config=vision, text_config=language, image_token_index=3)
+        model = model_of(transformers.LlavaForConditionalGeneration, config)
         images = transformers.CLIPImageProcessor(size={"shortest_edge": 336}, crop_size=side)
         return model, transformers.LlavaProcessor(image_processor=images, tokenizer=tokenizer, **common)
     grid = [[672, 672]]
-    model = transformers.LlavaNextForConditionalGeneration(
-        transformers.LlavaNextConfig(
-            vision_config=vision, text_config=language, image_token_index=3, image_grid_pinpoints=grid
-        )
+    config = transformers.LlavaNextConfig(
+        vision_config=vision, text_config=language, image_token_index=3, image_grid_pinpoints=grid
     )
+    model = model_of(transformers.LlavaNextForConditionalGeneration, config)
     tiles = transformers.LlavaNextImageProcessor(size={"shortest_edge": 336}, crop_size=side, image_grid_pinpoints=grid)
     return model, transformers.LlavaNextProcessor(image_processor=tiles, tokenizer=tokenizer, **common)
 
@@ -118,8 +154,8 @@ def examples(image_tokens: int, count: int) -> list[Any]:
     ]
 
 
-def ours(method: str, image_tokens: int, count: int, folder: Path) -> dict[str, float]:
-    """Seconds of the first epoch with the reference pass, and of the second."""
+def ours(method: str, image_tokens: int, count: int, size: Size, folder: Path) -> dict[str, float]:
+    """Seconds of the first epoch with the reference pass, and of the second; tokens of the second, padding included."""
     from accelerate import PartialState
 
     from aligners.base import AlignJob, Stage
@@ -129,31 +165,41 @@ def ours(method: str, image_tokens: int, count: int, folder: Path) -> dict[str, 
     from harness.config import LoraSettings, TrainSettings
     from harness.models import export_full
 
-    model, processor = build(image_tokens)
+    model, processor = build(image_tokens, size)
     export_full(model, processor, folder / "base")
+    weights = sum(value.nbytes for value in model.parameters())
     del model
+    batch = size.batch[image_tokens]
     train = TrainSettings(
-        batch_size=BATCH,
-        micro_batch_size=BATCH,
+        batch_size=batch,
+        micro_batch_size=batch,
         epochs=EPOCHS,
         lora=LoraSettings(rank=RANK, alpha=RANK),
-        precision="float32",
+        precision=size.precision,
     )
     data = examples(image_tokens, count)
     aligner = {"dpo": DPO, "mfpo": MFPO}[method]()
     job = AlignJob(str(folder / "base"), "", folder, train, folder / "cache")
-    before = peak()
+    before = max(forget_peak(), weights)
     start = time.perf_counter()
     run = _Run(aligner, job, data, PartialState())
     built = time.perf_counter()
     run.train([Stage("all", data)])
     end = time.perf_counter()
     rows = [json.loads(line) for line in (folder / "train_log.jsonl").read_text().splitlines()]
-    second = sum(BATCH / row["examples_per_second"] for row in rows[len(rows) // 2 :])
-    return {"first": end - start - second, "second": second, "build": built - start, "memory": peak() - before}
+    later = rows[len(rows) // 2 :]
+    second = sum(batch / row["examples_per_second"] for row in later)
+    tokens = sum(batch * row["tokens_per_second"] / row["examples_per_second"] for row in later)
+    return {
+        "first": end - start - second,
+        "second": second,
+        "build": built - start,
+        "memory": peak() - before,
+        "tokens": tokens,
+    }
 
 
-def trl(image_tokens: int, count: int, folder: Path) -> dict[str, float]:
+def trl(image_tokens: int, count: int, size: Size, folder: Path) -> dict[str, float]:
     """Seconds of an epoch of TRL's trainer: its epochs are alike."""
     from harness.models import torchvision_shim
 
@@ -163,9 +209,10 @@ def trl(image_tokens: int, count: int, folder: Path) -> dict[str, float]:
     from trl import DPOConfig, DPOTrainer
 
     from aligners.families import FAMILIES
-    from harness.models import prompt_text
+    from harness.models import devices, prompt_text
 
-    model, processor = build(image_tokens)
+    model, processor = build(image_tokens, size)
+    batch = size.batch[image_tokens]
     data = Dataset.from_list(
         [
             {
@@ -178,18 +225,18 @@ def trl(image_tokens: int, count: int, folder: Path) -> dict[str, float]:
     ).cast_column("images", [Image()])
     settings = DPOConfig(
         output_dir=str(folder),
-        per_device_train_batch_size=BATCH,
-        max_steps=count // BATCH,
+        per_device_train_batch_size=batch,
+        max_steps=count // batch,
         max_length=None,
-        bf16=False,
-        use_cpu=True,
+        bf16=size.precision == "bfloat16",
+        use_cpu=not devices.has_accelerator(),
         gradient_checkpointing=False,
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
     )
     lora = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=FAMILIES["llava"].lora_targets, task_type="CAUSAL_LM")
-    before = peak()
+    before = forget_peak()
     trainer = DPOTrainer(model, args=settings, train_dataset=data, processing_class=processor, peft_config=lora)
     start = time.perf_counter()
     trainer.train()
@@ -197,13 +244,58 @@ def trl(image_tokens: int, count: int, folder: Path) -> dict[str, float]:
 
 
 def peak() -> float:
-    """The process's largest resident memory so far, in bytes."""
+    """The most memory that there has been, in bytes: the GPU's, or the process's."""
+    import torch
+
+    if torch.cuda.is_available():
+        return float(torch.cuda.max_memory_allocated())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def measured(side: str, image_tokens: int, count: int) -> dict[str, float]:
+def forget_peak() -> float:
+    """What memory is counted from: on a GPU what is held now; a process's largest cannot be taken back."""
+    import gc
+
+    import torch
+
+    if torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.reset_peak_memory_stats()
+    return peak()
+
+
+def product_rate() -> float:
+    """Operations a second in one large product of bfloat16 matrices on this GPU: the most that a model can have of it."""
+    import torch
+
+    left, right = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    for turns in (3, 20):  # the first are for its clock
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        for _ in range(turns):
+            left @ right
+        torch.cuda.synchronize()
+    return turns * 2 * 8192**3 / (time.perf_counter() - start)
+
+
+def operations(tokens: float, pairs: int, responses: int, size: Size) -> float:
+    """What a frozen language model with adapters needs for so many tokens: a product forwards and one backwards a weight.
+
+    Attention's own products, the adapters' and the tower's are left out, so the utilisation that follows is a lower bound.
+
+    Args:
+        tokens: of all rows.
+        pairs: examples.
+        responses: responses of an example whose tokens meet the vocabulary.
+        size: the model's.
+    """
+    width, inner, layers = (size.language[name] for name in ("hidden_size", "intermediate_size", "num_hidden_layers"))
+    return 4 * (tokens * layers * (4 * width**2 + 3 * width * inner) + pairs * responses * RESPONSE * width * WORDS)
+
+
+def measured(side: str, image_tokens: int, count: int, size: str = "small") -> dict[str, float]:
     """The figures of one side, from a process of its own."""
-    command = [sys.executable, "-m", "tests.speed.training", side, str(image_tokens), str(count)]
+    command = [sys.executable, "-m", "tests.speed.training", side, str(image_tokens), str(count), size]
     done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return result
@@ -211,7 +303,7 @@ def measured(side: str, image_tokens: int, count: int) -> dict[str, float]:
 
 def training() -> Iterator[Figure]:
     """DPO against TRL, MFPO against DPO, at two shapes."""
-    for image_tokens, count in SHAPES.items():
+    for image_tokens, count in SIZES["small"].pairs.items():
         theirs, dpo, mfpo = (measured(side, image_tokens, count) for side in ("trl", "dpo", "mfpo"))
         shape = f"{image_tokens:,} image tokens"
         yield Figure(f"DPO, {shape}: first epoch, times as fast as TRL", theirs["first"] / dpo["first"], "x", 4, True)
@@ -221,9 +313,34 @@ def training() -> Iterator[Figure]:
         yield Figure(f"DPO, {shape}: seconds a pair", dpo["second"] / count, "s", 60)
 
 
+def on_gpu() -> Iterator[Figure]:
+    """The same at 7 B on a GPU, with the share of its products' speed that is used, tokens a second and peak memory."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise SystemExit("make speed ARGS=gpu: there is no GPU here")
+    size, most = SIZES["7b"], product_rate()
+    for image_tokens, count in size.pairs.items():
+        theirs, dpo, mfpo = (measured(side, image_tokens, count, "7b") for side in ("trl", "dpo", "mfpo"))
+        shape = f"7 B, {image_tokens:,} image tokens"
+        yield Figure(f"DPO, {shape}: first epoch, times as fast as TRL", theirs["first"] / dpo["first"], "x", 1.6, True)
+        yield Figure(
+            f"DPO, {shape}: second epoch, times as fast as TRL", theirs["first"] / dpo["second"], "x", 2.2, True
+        )
+        yield Figure(f"DPO, {shape}: memory above the weights, of TRL's", dpo["memory"] / theirs["memory"], "x", 0.5)
+        for name, one, responses in (("DPO", dpo, 2), ("MFPO", mfpo, 3)):
+            used = operations(one["tokens"], count, responses, size) / one["second"] / most
+            yield Figure(f"{name}, {shape}: tokens a second", one["tokens"] / one["second"], "tokens/s", 0, True)
+            yield Figure(f"{name}, {shape}: of the GPU's {most / 1e12:.0f} TFLOP/s", 100 * used, "%", 0, True)
+            yield Figure(f"{name}, {shape}: memory above the weights", one["memory"] / 2**30, "GiB", 140)
+        yield Figure(f"MFPO step, {shape}, against a DPO step", mfpo["second"] / dpo["second"], "x", 1.7)
+
+
 if __name__ == "__main__":
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     side, tokens, number = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    chosen = SIZES[sys.argv[4] if len(sys.argv) > 4 else "small"]
     with tempfile.TemporaryDirectory() as name:
-        found = trl(tokens, number, Path(name)) if side == "trl" else ours(side, tokens, number, Path(name))
+        run = trl if side == "trl" else partial(ours, side)
+        found = run(tokens, number, chosen, Path(name))
     print(json.dumps(found))
