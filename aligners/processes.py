@@ -66,7 +66,7 @@ def shares_out(model: Any) -> bool:
 
 
 def say_what_is_gathered_together(model: Any, layer: Any) -> None:
-    """Tell accelerate before a stage which modules' weights are gathered together where weights are shared out.
+    """Tell accelerate before a stage which modules' weights are gathered together, where weights are shared out and the user named none.
 
     Args:
         model: the model as it is trained.
@@ -74,8 +74,8 @@ def say_what_is_gathered_together(model: Any, layer: Any) -> None:
     """
     if shares_out(model):  # in an earlier stage: nothing is left to do, and the class has another name by now
         os.environ["FSDP_AUTO_WRAP_POLICY"] = "NO_WRAP"
-    else:
-        os.environ["FSDP_TRANSFORMER_CLS_TO_WRAP"] = type(layer).__name__
+    elif is_sharded():
+        os.environ.setdefault("FSDP_TRANSFORMER_CLS_TO_WRAP", type(layer).__name__)
 
 
 def whole(values: Mapping[str, Any], first: bool) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from harness.errors import BadInputError, HarnessError
 from harness.files import read_json
-from harness.models import check_base, inspect, load_processor, torchvision_shim
+from harness.models import check_base, devices, inspect, load_processor, torchvision_shim
 from harness.progress import console
 from harness.serving.vllm import VllmBackend
 
@@ -54,7 +54,7 @@ def command(checkpoint: Path, host: str, port: int) -> tuple[list[str], str]:
         "--served-model-name",
         name if info.kind == "full" else "base",
     ]
-    if not _has_gpu():
+    if not devices.has_accelerator():
         line += ["--dtype", "float32", "--enforce-eager"]
     if info.kind == "adapter":
         rank = int(read_json(checkpoint / "adapter_config.json", "adapter configuration")["r"])
@@ -85,7 +85,7 @@ def serve(checkpoint: Path, host: str = "127.0.0.1", port: int = 8000) -> None:
         )
     line, name = command(checkpoint, host, port)
     environment = torchvision_shim.child_environment()
-    if not _has_gpu():
+    if not devices.has_accelerator():
         environment.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     if key:
         environment["VLLM_API_KEY"] = key  # not on the command line, where other users could read it
@@ -180,9 +180,3 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=patience)
             return
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return bool(torch.cuda.is_available())

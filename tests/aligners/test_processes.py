@@ -102,7 +102,7 @@ class Trained:
     def same(self, one: str, other: str, file: str = "adapter_model.safetensors") -> None:
         """The two took the same steps to the same weights, but for rounding."""
         losses = [line["loss"] for line in self.log(one)]
-        assert len(losses) == len(self.log(other)) > 5 and max(losses) - min(losses) > 0.05, "nothing was learnt"
+        assert len(losses) == len(self.log(other)) > 5 and max(losses) - min(losses) > 0.1, "nothing was learnt"
         for left, right in zip(self.log(one), self.log(other), strict=True):
             assert (right["stage"], right["step"]) == (left["stage"], left["step"])
             assert right["loss"] == pytest.approx(left["loss"], abs=1e-5), left["step"]
@@ -174,14 +174,14 @@ def test_processes_that_share_the_weights_out_train_as_one(trained: Trained) -> 
 
 @pytest.mark.slow
 @pytest.mark.exhaustive
-def test_what_was_shared_out_at_a_kill_goes_on_as_if_nothing_had_been(trained: Trained) -> None:
-    stages = trained.folder / "results" / "shared-killed" / "stages"
-    trained.kill(
-        "shared-killed", sharded(), lambda: any(stages.glob("2-*/checkpoint-*/trainer_state.json")), save_steps=2
-    )
-    trained.align("shared-killed", [sharded()], "mfpo", "--resume", save_steps=2)
-    assert trained.processes("shared-killed") == (2, True)
-    trained.like_one_process("shared-killed")
+@pytest.mark.parametrize("shared_out", ["weights", "gradients"])
+def test_what_was_left_at_a_kill_goes_on_as_if_nothing_had_been(shared_out: str, trained: Trained) -> None:
+    launcher, name = {"weights": sharded, "gradients": deepspeed}[shared_out], f"killed-{shared_out}"
+    stages = trained.folder / "results" / name / "stages"
+    trained.kill(name, launcher(), lambda: any(stages.glob("2-*/checkpoint-*/trainer_state.json")), save_steps=2)
+    trained.align(name, [launcher()], "mfpo", "--resume", save_steps=2)
+    assert trained.processes(name) == (2, shared_out == "weights")
+    trained.like_one_process(name)
 
 
 @pytest.mark.slow
@@ -207,9 +207,10 @@ def test_every_familys_layers_are_shared_out(family: str, pairs: Path, tmp_path:
     """Their classes have other names, and their images are encoded in every step."""
     export_full(*FAMILIES[family](), tmp_path / "base")
     trained = Trained(tmp_path / "base", pairs, tmp_path)
-    trained.align("shared", [sharded()], "dpo", max_length=512)
+    settings = {"max_length": 512, "epochs": 4}
+    trained.align("shared", [sharded()], "dpo", **settings)
     assert trained.processes("shared") == (2, True)
-    trained.like_one_process("shared", "dpo", max_length=512)
+    trained.like_one_process("shared", "dpo", **settings)
 
 
 ALL_WEIGHTS = {"tuning": "full", "epochs": 1}
@@ -229,17 +230,6 @@ def test_processes_that_share_gradients_out_by_deepspeed_train_as_one(trained: T
     summary = trained.summary("deepspeed")
     assert (summary["processes"], summary["deepspeed"], summary["weights_shared_out"]) == (2, True, False)
     trained.like_one_process("deepspeed")
-
-
-@pytest.mark.slow
-@pytest.mark.exhaustive
-def test_what_deepspeed_left_at_a_kill_goes_on_as_if_nothing_had_been(trained: Trained) -> None:
-    stages = trained.folder / "results" / "deepspeed-killed" / "stages"
-    trained.kill(
-        "deepspeed-killed", deepspeed(), lambda: any(stages.glob("2-*/checkpoint-*/trainer_state.json")), save_steps=2
-    )
-    trained.align("deepspeed-killed", [deepspeed()], "mfpo", "--resume", save_steps=2)
-    trained.like_one_process("deepspeed-killed")
 
 
 @pytest.mark.slow

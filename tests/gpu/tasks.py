@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from tests.tiny import tiny_pairs, tiny_photograph
@@ -76,10 +77,8 @@ def resumed(folder: Path, out: Path) -> list[float]:
                 raise RuntimeError("torn off")
             return super().loss(policy, reference)
 
-    try:
+    with pytest.raises(RuntimeError, match="torn off"):
         align(TornOff, "llava-1.5", folder, out, precision="float32")
-    except RuntimeError as error:
-        assert str(error) == "torn off"
     return align("dpo", "llava-1.5", folder, out, resume=True, precision="float32")
 
 

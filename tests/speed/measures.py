@@ -19,18 +19,18 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured figure; `bound` is the largest (or, with `at_least`, the smallest) acceptable value."""
+    """One measured figure; `bound` is the largest (or, with `at_least`, the smallest) acceptable value, None where it is only reported."""
 
     what: str
     value: float
     unit: str
-    bound: float
+    bound: float | None = None
     at_least: bool = False
 
     @property
     def reached(self) -> bool:
         """Whether the figure keeps its bound."""
-        return self.value >= self.bound if self.at_least else self.value <= self.bound
+        return self.bound is None or (self.value >= self.bound if self.at_least else self.value <= self.bound)
 
     @property
     def shown(self) -> str:
@@ -40,7 +40,7 @@ class Figure:
     @property
     def bound_shown(self) -> str:
         """The bound with its direction."""
-        return f"{'≥' if self.at_least else '≤'} {self.bound:g} {self.unit}"
+        return "" if self.bound is None else f"{'≥' if self.at_least else '≤'} {self.bound:g} {self.unit}"
 
 
 def cores() -> int:

@@ -108,11 +108,9 @@ class _Pretrained:
 
         self.name = name or self.usual
         self.threshold = self.box_threshold if settings.box_threshold is None else settings.box_threshold
-        device = devices.usual()
-        low = settings.precision == "bfloat16" or (
-            settings.precision == "auto" and device != "cpu" and self.bfloat16_on_gpu
-        )
-        self.device, self.dtype = torch.device(device), torch.bfloat16 if low else torch.float32
+        gpu = devices.has_accelerator()
+        low = settings.precision == "bfloat16" or (settings.precision == "auto" and gpu and self.bfloat16_on_gpu)
+        self.device, self.dtype = torch.device(devices.usual()), torch.bfloat16 if low else torch.float32
         try:
             self.processor = getattr(transformers, processor).from_pretrained(self.name)
             loaded = getattr(transformers, model).from_pretrained(self.name, dtype=self.dtype)
