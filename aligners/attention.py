@@ -55,7 +55,7 @@ def prefix_attention(
 
     Args:
         module: the layer's attention.
-        query: [rows, heads, length, size].
+        query: [rows, heads, length, size]; or only the masked ones' of a longer row.
         key: [rows, key heads, length, size].
         value: as `key`.
         attention_mask: [rows, 1, masked, length], added to the products; the first `length - masked` positions are causal.
@@ -71,9 +71,12 @@ def prefix_attention(
 
     if attention_mask is None:
         return sdpa_attention_forward(module, query, key, value, None, dropout, scaling, rest.get("is_causal"))
-    prefix = query.shape[2] - attention_mask.shape[2]
-    parts = [sdpa_attention_forward(module, query[:, :, prefix:], key, value, attention_mask, dropout, scaling)[0]]
-    if prefix:
-        seen = (query[:, :, :prefix], key[:, :, :prefix], value[:, :, :prefix])
-        parts.insert(0, sdpa_attention_forward(module, *seen, None, dropout, scaling, is_causal=True)[0])
-    return torch.cat(parts, 1), None
+    masked = attention_mask.shape[2]
+    prefix = query.shape[2] - masked
+    early, late = query.split([prefix, masked], 2)
+    behind, _ = sdpa_attention_forward(module, late, key, value, attention_mask, dropout, scaling)
+    if not prefix:
+        return behind, None
+    seen = (early, key[:, :, :prefix], value[:, :, :prefix])
+    before, _ = sdpa_attention_forward(module, *seen, None, dropout, scaling, is_causal=True)
+    return torch.cat([before, behind], 1), None

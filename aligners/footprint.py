@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aligners.families import family_of
+from aligners.layers import why_not
 from aligners.layout import group_by_length
 from aligners.policy import CHUNK
 from harness.config import TrainSettings
@@ -34,6 +35,7 @@ class Architecture:
         weights: numbers in the model; trained: those that are trained (the adapters' where adapters are); in_4_bits: those held so.
         largest: numbers of the largest matrix that is held in 4 bits, which is written out when it is used.
         layers, width, inner, heads, key_width, vocabulary: of the language model; key_width is that of all keys of a token.
+        lean: its layers are computed by `layers`, where that is not switched off.
     """
 
     weights: int
@@ -46,6 +48,7 @@ class Architecture:
     heads: int
     key_width: int
     vocabulary: int
+    lean: bool
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,7 @@ def architecture(location: str, train: TrainSettings) -> Architecture:
         text.num_attention_heads,
         head * (getattr(text, "num_key_value_heads", None) or text.num_attention_heads),
         text.vocab_size,
+        why_not(model.model.get_submodule(family.language).layers) is None,
     )
 
 
@@ -150,21 +154,15 @@ def _activations(
 ) -> int:
     """Bytes of a micro-batch's activations; `blocks` are (rows, padded length)."""
     tokens = sum(rows * length for rows, length in blocks)
-    width, inner, keys = model.width, model.inner, model.key_width
-    # Of every token: the residual stream and its norm, twice; queries, keys and values as attention takes them; its output; and the gate,
-    # its activation, the other half and their product.
-    numbers = tokens * (6 * width + 4 * inner + 2 * keys)
-    if train.tuning == "full":
-        numbers += tokens * 2 * width  # what a trained norm's weight is multiplied with
-    else:
-        numbers += tokens * 7 * train.lora.rank
-        if size == 2:
-            # PEFT casts the inputs to the adapters' type, and autocast casts them back, one by one.
-            numbers += tokens * (6 * width + inner)
-    # Of attention's weights the fused kernel keeps a number a head and token.
-    layer = numbers * size + tokens * model.heads * _FLOAT32
+    layer = _layer(model, train, size, tokens)
+    last = layer
+    if model.lean and train.savings.lean_layers:
+        # Of the prefix only the residual stream, its norm, keys and values.
+        behind = min(tokens, responses + sum(rows for rows, _ in blocks))
+        last = _layer(model, train, size, behind) + 2 * (tokens - behind) * (model.width + model.key_width) * size
+    width, inner = model.width, model.inner
     inputs = model.layers * tokens * width * size
-    kept = inputs + layer if train.gradient_checkpointing else model.layers * layer
+    kept = inputs + layer if train.gradient_checkpointing else (model.layers - 1) * layer + last
     backward = tokens * (2 * width + 3 * inner) * size
     # Masks are as tall as the responses.
     masks = responses * max(length for _, length in blocks) * (1 + size)
@@ -174,3 +172,22 @@ def _activations(
     head = copies * chunk * model.vocabulary * _FLOAT32 + 2 * tokens * width * size
     # The head's gradients are gone before the last layer's begin.
     return kept + masks + max(backward, head)
+
+
+def _layer(model: Architecture, train: TrainSettings, size: int, tokens: int) -> int:
+    """Bytes that a layer keeps for its backward pass."""
+    width, inner, keys = model.width, model.inner, model.key_width
+    lean = model.lean and train.savings.lean_layers and train.tuning != "qlora"
+    # Of every token: the residual stream and its norm, twice; queries, keys and values as attention takes them; its output; and the gate
+    # and the other half, with their product where the next one keeps it, and the gate's activation where that is written out.
+    halves = 4 - lean - (lean and train.adapters)
+    numbers = tokens * (6 * width + halves * inner + 2 * keys)
+    if train.tuning == "full":
+        numbers += tokens * 2 * width * (not lean)  # what a trained norm's weight is multiplied with
+    else:
+        numbers += tokens * 7 * train.lora.rank
+        if size == 2 and not lean:
+            # PEFT casts the inputs to the adapters' type, and autocast casts them back, one by one.
+            numbers += tokens * (6 * width + inner)
+    # Of attention's weights the fused kernel keeps a number a head and token.
+    return numbers * size + tokens * model.heads * _FLOAT32

@@ -224,7 +224,9 @@ def collate(
 def _block(rows: Sequence[_Row], pad: int) -> Block:
     import torch
 
-    length, causal = max(len(row.tokens) for row in rows), min(row.prefix for row in rows)
+    length = max(len(row.tokens) for row in rows)
+    # A prefix's last position predicts the first token of every response, so it is one of those that are read.
+    causal = min(row.prefix for row in rows) - 1
     input_ids = torch.full((len(rows), length), pad)
     position_ids = torch.zeros((len(rows), length), dtype=torch.long)
     allowed = torch.eye(length, dtype=torch.bool)[causal:].repeat(len(rows), 1, 1)

@@ -43,7 +43,7 @@ class Policy:
         with_distribution: bool = False,
     ) -> None:
         """Wrap a model; `with_distribution` adds the divergence from the model as it is now to `token_logps`."""
-        from aligners import attention
+        from aligners import attention, layers
 
         attention.use(model)
         self.plain, self.processor, self.savings, self.bfloat16 = model, processor, savings, bfloat16
@@ -52,6 +52,9 @@ class Policy:
             copy.deepcopy(model).requires_grad_(False).eval() if with_distribution and tuning == "full" else None
         )
         self._with_distribution = with_distribution
+        self.lean = layers.use(self.layers, savings.lean_layers)
+        if self.lean not in ("on", "off"):
+            console.print(f"[dim]lean layers: {self.lean}[/dim]")
         self.model = self._tunable(model, tuning, lora)
         # The training loop calls the model through whatever it is wrapped in (DDP, FSDP), so that gradients are synchronised.
         # Not the bound method itself: in mixed precision accelerate takes that apart and binds it to the model.

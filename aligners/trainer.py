@@ -25,7 +25,7 @@ from aligners.processes import is_deepspeed, is_sharded, shares_out, this_proces
 from aligners.reference import ContentKeys, Keys, Reference, ValueStore, fill
 from harness.errors import BadInputError, HarnessError
 from harness.files import remove_left_overs, sha256_json, write_jsonl
-from harness.memory import return_large_blocks
+from harness.memory import reuse_large_blocks
 from harness.models import devices, export_adapter, export_full, fingerprint, load_model, load_processor, template_hash
 from harness.progress import console, progress
 from harness.types import PreferenceExample
@@ -97,7 +97,7 @@ class _Run(StageContext):
         check_family(job.model)
         gpu = devices.has_accelerator()
         if not gpu:
-            return_large_blocks()
+            reuse_large_blocks()
         self.bfloat16 = job.train.in_bfloat16(gpu)
         # Full weights stay in float32 and are cast in the step; frozen ones are held in the type they are computed in, or in 4 bits.
         dtype = "bfloat16" if self.bfloat16 and job.train.adapters else "float32"

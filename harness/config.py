@@ -33,12 +33,13 @@ class LoraSettings(StrictModel):
 
 
 class Savings(StrictModel):
-    """The trainer's four savings. Each can be switched off; loss and gradient agree with it on and off (tested)."""
+    """The trainer's five savings. Each can be switched off; loss and gradient agree with it on and off (tested)."""
 
     shared_prefix: bool = True
     reference_cache: bool = True
     feature_cache: bool = True
     chunked_logits: bool = True
+    lean_layers: bool = True
 
 
 class TrainSettings(StrictModel):

@@ -30,7 +30,7 @@ from tests.tiny_families import FAMILIES
 
 BRANCHES = [CHOSEN, REJECTED, IMAGE_REJECTED]
 Parts = tuple[Any, Any, list[EncodedExample], list[PreferenceExample]]
-OFF = Savings(shared_prefix=False, reference_cache=False, feature_cache=False, chunked_logits=False)
+OFF = Savings(shared_prefix=False, reference_cache=False, feature_cache=False, chunked_logits=False, lean_layers=False)
 
 
 def picture(seed: int, size: tuple[int, int]) -> ImageRef:
@@ -99,7 +99,7 @@ def loss_and_gradient(parts: Parts, rows: list[EncodedExample], savings: Savings
     return loss.detach(), gradient
 
 
-@pytest.mark.parametrize("switched_on", ["shared_prefix", "feature_cache", "chunked_logits", "all"])
+@pytest.mark.parametrize("switched_on", ["shared_prefix", "feature_cache", "chunked_logits", "lean_layers", "all"])
 def test_each_saving_is_exact(parts: Parts, switched_on: str) -> None:
     plain = loss_and_gradient(parts, parts[2], OFF)
     savings = Savings() if switched_on == "all" else OFF.model_copy(update={switched_on: True})
@@ -154,8 +154,8 @@ def test_an_opening_that_two_responses_share_is_there_once() -> None:
     assert block.position_ids.tolist() == [[0, 1, 2, 3, 4, 5, 6, 7, 8, 7, 8, 9]]
     assert batch.layouts["rejected"].predictor.tolist() == [[4, 5, 6, 9, 10]]
     sees = block.allowed[0, 0]
-    # Its own past, and not "52 9"; the five positions of the prefix are not in the mask.
-    assert sees[10 - 5].nonzero().flatten().tolist() == [0, 1, 2, 3, 4, 5, 6, 9, 10]
+    # Its own past, and not "52 9"; the prefix's positions but the last are not in the mask.
+    assert sees[10 - 4].nonzero().flatten().tolist() == [0, 1, 2, 3, 4, 5, 6, 9, 10]
     assert row_lengths(one, [CHOSEN, REJECTED]) == [12]
     assert row_lengths(one, [CHOSEN, REJECTED], shared=False) == [9, 10]
 
