@@ -69,7 +69,9 @@ def _forward(
     position_embeddings: tuple[Tensor, Tensor] | None = None,
     **rest: Any,
 ) -> Tensor:
-    """A layer of rows that begin with a prefix. Without a mask, or where keys are kept, the layer's own forward.
+    """A layer of rows that begin with a prefix.
+
+    Without a mask, where keys are kept, or where a part has hooks (which gather its weights, say), it is the layer's own forward.
 
     Args:
         layer: the module.
@@ -89,6 +91,7 @@ def _forward(
         or attention_mask is None
         or position_embeddings is None
         or attention.config._attn_implementation != NAME
+        or not _bare(attention, mlp)
     ):
         own: Tensor = type(layer).forward(
             layer,
@@ -125,7 +128,15 @@ def _plus(fresh: Tensor, stream: Tensor) -> Tensor:
     return fresh.add_(stream) if fresh.dtype == stream.dtype else stream + fresh
 
 
+def _bare(*modules: Any) -> bool:
+    """Whether nothing hangs on calling these modules."""
+    return not any(one._forward_pre_hooks or one._forward_hooks for one in modules)
+
+
 def _norm(module: Any, inputs: Tensor) -> Tensor:
+    if not _bare(module):
+        called: Tensor = module(inputs)
+        return called
     normed: Tensor = Norm.apply(inputs, module.weight, module.variance_epsilon)
     return normed
 
@@ -158,9 +169,11 @@ def _adapter(module: Any, inputs: Tensor) -> Adapter | None:
         return None
     name = module.active_adapters[0]
     base = module.base_layer
-    dropout = module.lora_dropout[name] if name in module.lora_A else None
+    if name not in module.lora_A:
+        return None
+    dropout, down, up = (part[name] for part in (module.lora_dropout, module.lora_A, module.lora_B))
     if (
-        dropout is None
+        not _bare(module, base, down, up)
         or (module.training and not isinstance(dropout, torch.nn.Identity))
         or name in module.lora_variant
         or type(base) is not torch.nn.Linear
@@ -172,4 +185,4 @@ def _adapter(module: Any, inputs: Tensor) -> Adapter | None:
         )
     ):
         return None
-    return Adapter(module.lora_A[name].weight, module.lora_B[name].weight, module.scaling[name])
+    return Adapter(down.weight, up.weight, module.scaling[name])

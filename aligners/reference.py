@@ -19,7 +19,7 @@ from aligners.encoding import EncodedExample
 from aligners.layout import Batch
 from harness.files import atomic_path, sha256_bytes, sha256_json
 
-FORMAT = 2
+FORMAT = 3
 """Raised when what is stored, or how it is computed, changes."""
 PART = 2_000_000
 """Values after which a part is written: a kill loses at most so many."""

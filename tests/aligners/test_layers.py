@@ -206,6 +206,18 @@ def test_the_last_layer_is_computed_for_the_responses_only(monkeypatch: pytest.M
     assert tokens["0.self_attn.q_proj"] == batch.tokens
 
 
+@pytest.mark.parametrize("part", ["self_attn", "self_attn.q_proj", "self_attn.q_proj.base_layer", "input_layernorm"])
+def test_a_part_with_a_hook_is_called(part: str) -> None:
+    """FSDP gathers the weights of a part in such a hook, where a user has it wrap parts."""
+    compared, called = Compared("llava-1.5", "lora"), []
+    wanted = compared.policies[True].token_logps(compared.batch(True))
+    module = compared.policies[True].layers[0].get_submodule(part)
+    module.register_forward_pre_hook(lambda *_: called.append(part))
+    found = compared.policies[True].token_logps(compared.batch(True))
+    assert set(called) == {part}
+    torch.testing.assert_close(found, wanted, atol=2e-5, rtol=1e-3)
+
+
 def test_layers_that_are_not_known_keep_their_own_forward() -> None:
     class Other(torch.nn.Module):
         pass
