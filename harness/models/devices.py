@@ -13,3 +13,10 @@ def usual() -> str:
 def has_accelerator() -> bool:
     """Whether that is anything but the CPU."""
     return usual() != "cpu"
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this CPU has instructions that torch multiplies matrices of bfloat16 with; without, float32 is a hundred times as fast."""
+    import torch
+
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

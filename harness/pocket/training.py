@@ -171,6 +171,8 @@ def _step(loss: Any, optimizers: Iterable[tuple[Any, float]]) -> None:
     """Backward, clip, and a step of every optimizer with its rate."""
     import torch
 
+    from harness.pocket import arithmetic
+
     optimizers = list(optimizers)
     for optimizer, _ in optimizers:
         optimizer.zero_grad()
@@ -179,7 +181,8 @@ def _step(loss: Any, optimizers: Iterable[tuple[Any, float]]) -> None:
         for group in optimizer.param_groups:
             torch.nn.utils.clip_grad_norm_(group["params"], 1.0)
             group["lr"] = rate
-        optimizer.step()
+        with arithmetic.of_optimizers():
+            optimizer.step()
 
 
 def _train_tower(
@@ -188,6 +191,8 @@ def _train_tower(
     """Stage 0: every patch's projected feature must point where the words for its class, its colour and its place point."""
     import torch
     from torch.nn.functional import cross_entropy, normalize
+
+    from harness.pocket import arithmetic
 
     def last_tokens(words: Iterable[str]) -> list[int]:
         return [tokenizer(f" {word}", add_special_tokens=False)["input_ids"][-1] for word in words]
@@ -206,7 +211,7 @@ def _train_tower(
     ):
         for step in range(recipe.tower_steps):
             chosen = rng.integers(0, len(scenes), recipe.tower_batch)
-            with torch.autocast("cpu", torch.bfloat16):
+            with arithmetic.of_models():
                 features = tower(network.pixels(pictures[chosen])).last_hidden_state[:, 1:]
             directions = normalize(projector(features.float()).flatten(0, 1), dim=-1)
             loss = torch.zeros(())
@@ -228,6 +233,8 @@ def _train_language(base: Base, scenes: list[Scene], features: Any, seed: int, r
     """
     import torch
 
+    from harness.pocket import arithmetic
+
     attention = base.model.model.language_model.layers[0].self_attn
     with torch.no_grad():
         attention.q_proj.weight.mul_(recipe.matching_scale)
@@ -248,7 +255,7 @@ def _train_language(base: Base, scenes: list[Scene], features: Any, seed: int, r
         )
         chosen = rng.integers(0, len(scenes), batch // each)
         pairs = [_training_pair(scenes[index], kind, rng) for index in chosen for _ in range(each)]
-        with torch.autocast("cpu", torch.bfloat16):
+        with arithmetic.of_models():
             loss = _language_loss(base, pairs, features[chosen])
         _step(loss, [(adam, recipe.rate * rate), (muon, recipe.muon_rate * rate)])
         name = "captions" if kind == "captions" else "questions"
@@ -361,6 +368,8 @@ def yes_no_accuracy(base: Base, seed: int, count: int = 200) -> float:
     """
     import torch
 
+    from harness.pocket import arithmetic
+
     scenes = make_scenes(seed, "validation", count)
     rng = generator("skill", seed)
     rows: list[tuple[int, str, bool]] = []
@@ -372,7 +381,7 @@ def yes_no_accuracy(base: Base, seed: int, count: int = 200) -> float:
     first = {word: tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in ("Yes", "No")}
     texts = encode_rows(base, [(text.exists(name), "Yes") for _, name, _ in rows], 1)
     starts = (texts.labels != -100).int().argmax(1)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with torch.no_grad(), arithmetic.of_models():
         hidden = _text_states(base, features[[row[0] for row in rows]], texts)
         logits = base.model.lm_head(hidden[torch.arange(len(rows)), starts - 1])
     says_yes = (logits[:, first["Yes"]] > logits[:, first["No"]]).tolist()

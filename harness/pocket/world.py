@@ -18,8 +18,8 @@ from harness.progress import console
 from harness.worlds import Split, World
 
 _SHAPING = {
-    "model": ("scenes.py", "draw.py", "text.py", "network.py", "training.py"),
-    "preferences": ("scenes.py", "draw.py", "text.py", "network.py", "training.py", "preferences.py"),
+    "model": ("scenes.py", "draw.py", "text.py", "network.py", "training.py", "arithmetic.py"),
+    "preferences": ("scenes.py", "draw.py", "text.py", "network.py", "training.py", "arithmetic.py", "preferences.py"),
     "benchmarks": ("scenes.py", "draw.py", "text.py", "formats.py"),
 }
 """The sources that decide each part's bytes: a change of what any of them does makes the part anew."""
@@ -96,12 +96,15 @@ def _train_model(seed: int, folder: Path) -> None:
 
 @functools.cache
 def _key(part: str) -> str:
-    """Hash of the sources that shape a part, and for what is computed by torch, of its version."""
+    """Hash of the sources that shape a part, and for what is computed by torch, of its version and of the arithmetic."""
     shaping: dict[str, str] = {name: _code_hash(Path(__file__).with_name(name)) for name in _SHAPING[part]}
     if part != "benchmarks":
         import torch
 
+        from harness.models import devices
+
         shaping["torch"] = torch.__version__
+        shaping["arithmetic"] = "bfloat16" if devices.multiplies_bfloat16() else "float32"
     return sha256_json(shaping)
 
 

@@ -237,3 +237,38 @@ def test_the_last_layer_gives_the_text_what_the_whole_model_gives_it() -> None:
     weights = [layer.self_attn.k_proj.weight for layer in inner.language_model.layers]
     for one, other in zip(*(torch.autograd.grad(x.square().mean(), weights) for x in (part, whole)), strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-3)
+
+
+@pytest.mark.parametrize("has_instructions", [True, False])
+def test_bfloat16_is_multiplied_only_where_the_machine_can(
+    has_instructions: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from harness.models import devices
+    from harness.pocket import arithmetic
+    from harness.pocket.world import _key
+
+    monkeypatch.setattr(devices, "multiplies_bfloat16", lambda: has_instructions)
+    kind = torch.bfloat16 if has_instructions else torch.float32
+    with arithmetic.of_models():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == kind
+    weight = torch.nn.Parameter(torch.zeros(6, 4))
+    weight.grad = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    optimizer = torch.optim.Muon([weight], lr=1.0, weight_decay=0.0, momentum=0.0, nesterov=False)
+    with arithmetic.of_optimizers():
+        optimizer.step()
+    assert weight.dtype == torch.float32
+    turned = weight.grad.double().T / weight.grad.double().norm()  # Jordan et al., 2024: five steps of the quintic
+    for _ in range(5):
+        gram = turned @ turned.T
+        turned = 3.4445 * turned + (-4.775 * gram + 2.0315 * gram @ gram) @ turned
+    wanted = -turned.T * (6 / 4) ** 0.5
+    difference = float((weight.detach().double() - wanted).abs().max())
+    assert difference < 1e-5 if not has_instructions else 1e-4 < difference < 0.1
+    _key.cache_clear()
+    here = _key("model")
+    monkeypatch.setattr(devices, "multiplies_bfloat16", lambda: not has_instructions)
+    _key.cache_clear()
+    assert _key("model") != here
+    _key.cache_clear()
