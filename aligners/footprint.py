@@ -177,16 +177,17 @@ def _activations(
 def _layer(model: Architecture, train: TrainSettings, size: int, tokens: int) -> int:
     """Bytes that a layer keeps for its backward pass."""
     width, inner, keys = model.width, model.inner, model.key_width
-    lean = model.lean and train.savings.lean_layers and train.tuning != "qlora"
+    lean = model.lean and train.savings.lean_layers
+    adapted = lean and train.tuning == "lora" and not train.lora.dropout  # all others' adapters are PEFT's own
     # Of every token: the residual stream and its norm, twice; queries, keys and values as attention takes them; its output; and the gate
     # and the other half, with their product where the next one keeps it, and the gate's activation where that is written out.
-    halves = 4 - lean - (lean and train.adapters)
+    halves = 4 - lean - adapted
     numbers = tokens * (6 * width + halves * inner + 2 * keys)
     if train.tuning == "full":
         numbers += tokens * 2 * width * (not lean)  # what a trained norm's weight is multiplied with
     else:
         numbers += tokens * 7 * train.lora.rank
-        if size == 2 and not lean:
+        if size == 2 and not adapted:
             # PEFT casts the inputs to the adapters' type, and autocast casts them back, one by one.
             numbers += tokens * (6 * width + inner)
     # Of attention's weights the fused kernel keeps a number a head and token.

@@ -1,7 +1,7 @@
 """In which numbers the base model is trained: bfloat16 where the CPU multiplies them, float32 elsewhere.
 
-Without instructions for it torch multiplies bfloat16 a hundred times as slowly as float32, and a first quickstart takes hours. The two give
-different models, so the world's cache keeps them apart.
+Without instructions for it torch multiplies bfloat16 a hundred times as slowly as float32, and a first quickstart had no base
+model after twelve minutes. The two give different models, so the world's cache keeps them apart.
 """
 
 from __future__ import annotations
