@@ -27,7 +27,8 @@ def corrupt(
         Path, typer.Option("--output", "-o", help="Folder of the new set; an interrupted one is gone on with.")
     ],
     corruption: Annotated[
-        str | None, typer.Option("--corruption", help="noise (default), blur, black, shuffle, crop, whole-noise.")
+        str | None,
+        typer.Option("--corruption", help="noise (default), blur, black, shuffle, crop, whole-noise, random-regions."),
     ] = None,
     regions: Annotated[
         str | None,
@@ -38,7 +39,11 @@ def corrupt(
         ),
     ] = None,
     step: Annotated[
-        int | None, typer.Option("--step", help="Diffusion step t of the noise, 1 to 1000. Default: 500.")
+        int | None,
+        typer.Option(
+            "--step",
+            help="Diffusion step t of the noise, 0 to 999. Default: 500 (its schedule: --set schedule=vcd|ddpm).",
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -119,9 +124,20 @@ def _print(manifest: dict[str, Any], output: Path) -> None:
     rows = sum(file["rows"] for file in manifest["files"])
     number, shards = manifest["shard"]
     what = "set" if shards == 1 else f"shard {number} of {shards}"
+    made = {
+        "regions": "corrupted in regions",
+        "random-regions": "in random regions",
+        "whole-image": "as a whole",
+        "given": "given",
+        "dropped": "left out",
+    }
     typer.echo(
-        f"{what}: {rows:,} examples in {len(manifest['files'])} files, {size / 1e6:,.1f} MB: {counts['regions']:,} corrupted "
-        f"in regions, {counts['whole-image']:,} as a whole, {counts['given']:,} given, {counts['dropped']:,} left out"
+        f"{what}: {rows:,} examples in {len(manifest['files'])} files, {size / 1e6:,.1f} MB: "
+        + ", ".join(
+            f"{counts.get(name, 0):,} {words}"
+            for name, words in made.items()
+            if counts.get(name) or name != "random-regions"
+        )
     )
     if frequent := list(manifest["frequent_keywords"].items())[:8]:
         typer.echo("keywords: " + ", ".join(f"{keyword} {count:,}" for keyword, count in frequent))

@@ -32,7 +32,7 @@ def rejected_images(runs: Sequence[Run]) -> tuple[str, list[str]]:
         except BadInputError as error:
             left_out.append(f"{run.name}: rejected images: {error.problem} ({error.where})")
             continue
-        whole = sum(notes.get(kind, 0) for kind in ("regions", "whole-image", "given"))
+        whole = sum(notes.get(kind, 0) for kind in ("regions", "random-regions", "whole-image", "given"))
         words = f"{run.name}: {len(cards)} of {whole:,} training examples, drawn by their ids."
         parts.append(f"<h3>{escape(words)}</h3><div class='pairs'>{''.join(cards)}</div>")
     if not parts:
@@ -64,12 +64,11 @@ def _card(run: Run, row: Mapping[str, Any]) -> str:
         f"alt='{kind} image of {escape(row['id'], quote=True)}'>"
         for kind in ("original", "rejected")
     )
-    words = ", ".join(map(str, row.get("keywords") or ())) or (
-        "given by the data" if row.get("made") == "given" else "none: the whole image"
-    )
+    kinds = {"given": "given by the data", "random-regions": "random regions"}
+    words = ", ".join(map(str, row.get("keywords") or ())) or kinds.get(str(row.get("made")), "none: the whole image")
     how = [str(row["corruption"])] if row.get("corruption") else []
     if row.get("step") is not None:
-        how.append(f"t = {row['step']}")
+        how.append(f"t = {row['step']}, schedule {row.get('schedule') or 'ddpm'}")
     elif isinstance(row.get("strength"), float):
         how.append(f"strength {row['strength']:.2g}")
     manner = f" ({escape(', '.join(how))})" if how else ""

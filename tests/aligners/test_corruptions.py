@@ -7,11 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aligners.mfpo.image_preferences.corruptions import CORRUPTIONS, blur, crop, random_numbers, shuffle
+from aligners.mfpo.image_preferences.corruptions import CORRUPTIONS, blur, crop, random_mask, random_numbers, shuffle
 from aligners.mfpo.image_preferences.make import encoded, encoded_mask
+from aligners.mfpo.image_preferences.schedules import Diffusion
 from harness.types import ImageRef
 
-LOCAL = sorted(name for name, one in CORRUPTIONS.items() if not one.whole)
+LOCAL = sorted(name for name, corruption in CORRUPTIONS.items() if corruption.where != "everywhere")
+
+
+def amount(name: str, share: float = 1.0) -> float | Diffusion:
+    """A share of a corruption's usual strength; of noise, that many of DDPM's steps."""
+    usual = CORRUPTIONS[name].strength
+    return Diffusion(max(1, round(500 * share)), "ddpm", "unit") if usual is None else usual * share
 
 
 def picture(height: int = 90, width: int = 120) -> np.ndarray:
@@ -45,7 +52,9 @@ def blob(height: int, width: int, seed: int) -> np.ndarray:
 def test_outside_of_the_mask_nothing_changes(name: str, seed: int, height: int, width: int, strength: float) -> None:
     image, mask = picture(height, width), blob(height, width, seed)
     before = image.copy()
-    result = CORRUPTIONS[name].apply(image, mask, random_numbers(str(seed)), strength)
+    usual = CORRUPTIONS[name].strength
+    how = amount(name, strength) if usual is None else strength
+    result = CORRUPTIONS[name].apply(image, mask, random_numbers(str(seed)), how)
     assert np.array_equal(result[~mask], image[~mask])
     assert result.dtype == np.uint8 and result.shape == image.shape
     assert np.array_equal(image, before), "the original was written to"
@@ -58,14 +67,14 @@ def test_outside_of_the_mask_nothing_changes(name: str, seed: int, height: int, 
 def test_each_changes_what_it_should_and_depends_on_its_seed_only(name: str) -> None:
     image, mask, one = picture(), np.zeros((90, 120), bool), CORRUPTIONS[name]
     mask[20:70, 30:100] = True
-    result = one.apply(image, mask, random_numbers("a"), one.strength)
+    result = one.apply(image, mask, random_numbers("a"), amount(name))
     changed = (result != image).any(-1)
     assert changed[mask].mean() > 0.9
-    assert changed[~mask].mean() > 0.9 if one.whole else not changed[~mask].any()
-    assert np.array_equal(result, one.apply(image, mask, random_numbers("a"), one.strength))
-    same = np.array_equal(result, one.apply(image, mask, random_numbers("b"), one.strength))
+    assert changed[~mask].mean() > 0.9 if one.where == "everywhere" else not changed[~mask].any()
+    assert np.array_equal(result, one.apply(image, mask, random_numbers("a"), amount(name)))
+    same = np.array_equal(result, one.apply(image, mask, random_numbers("b"), amount(name)))
     assert same == (name in ("blur", "black"))
-    weaker = one.apply(image, mask, random_numbers("a"), one.strength / 10)
+    weaker = one.apply(image, mask, random_numbers("a"), amount(name, 0.1))
     if name != "crop":
         difference = [np.abs(values[mask].astype(float) - image[mask]).mean() for values in (weaker, result)]
         assert difference[0] < difference[1]
@@ -108,3 +117,20 @@ def test_a_crop_keeps_at_most_a_fifth_and_no_other_colours() -> None:
     assert max(shares) < 0.21 and min(shares) < 0.03
     assert 0.08 < np.mean(shares) < 0.13  # uniform between 0.01 and 0.2
     assert crop(image[:, :3], np.ones((300, 3), bool), random_numbers("a"), 0.8).shape == (300, 3, 3)
+
+
+@settings(deadline=None, max_examples=50)
+@given(height=st.integers(1, 200), width=st.integers(1, 200), share=st.floats(0.001, 1), seed=st.integers(0, 99))
+def test_random_regions_cover_the_share_to_the_pixel(height: int, width: int, share: float, seed: int) -> None:
+    mask = random_mask(height, width, share, random_numbers(str(seed)))
+    assert mask.shape == (height, width) and mask.sum() == max(1, round(share * height * width))
+    assert np.array_equal(mask, random_mask(height, width, share, random_numbers(str(seed))))
+
+
+def test_random_regions_are_patches_and_differ_by_seed() -> None:
+    first, second = (random_mask(160, 240, 0.2, random_numbers(seed)) for seed in "ab")
+    assert not np.array_equal(first, second)
+    # All but the last patch are whole: a cell of the grid is full or empty.
+    cells = first.reshape(8, 20, 12, 20).mean((1, 3))
+    assert ((cells == 0) | (cells == 1)).sum() >= 95
+    assert 18 <= (cells == 1).sum() <= 20

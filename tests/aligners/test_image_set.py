@@ -94,7 +94,9 @@ def test_a_set_records_how_its_images_were_made_and_is_data_itself(tmp_path: Pat
         "segmenter": None,
         "corruption": "noise",
         "step": 900,
-        "strength": pytest.approx(0.9),
+        "schedule": "vcd",
+        "scale": "clip",
+        "strength": None,
         "seed": "0:0",
     }
     mask = np.asarray(Image.open(io.BytesIO(rows[0]["mask"])))
@@ -111,7 +113,7 @@ def test_a_set_records_how_its_images_were_made_and_is_data_itself(tmp_path: Pat
     changed = (np.asarray(after[0].images["rejected"].open()) != np.asarray(after[0].images["original"].open())).any(-1)
     assert not changed[~mask].any() and changed[mask].mean() > 0.9
     manifest = json.loads((tmp_path / "set/manifest.json").read_text())
-    assert manifest["counts"] == {"regions": 5, "whole-image": 1, "given": 0, "dropped": 0}
+    assert manifest["counts"] == {"regions": 5, "random-regions": 0, "whole-image": 1, "given": 0, "dropped": 0}
     assert [file["rows"] for file in manifest["files"]] == [4, 2]
     # Aligning on it makes nothing anew.
     _, notes = generate(after, SETTINGS, PrepareContext(tmp_path / "cache", 0))
@@ -127,7 +129,7 @@ def test_shards_order_part_size_and_processes_change_no_byte(write: Write, tmp_p
         made(tmp_path / "shards", examples, shard=Shard(number, 3), part_size=2, write=write)
     assert list(set_rows(set_files(tmp_path / "shards"))) == plain
     manifest = json.loads((tmp_path / "shards/manifest.json").read_text())
-    assert manifest["counts"] == {"regions": 9, "whole-image": 2, "given": 0, "dropped": 0}
+    assert manifest["counts"] == {"regions": 9, "random-regions": 0, "whole-image": 2, "given": 0, "dropped": 0}
     assert sum(file["rows"] for file in manifest["files"]) == 11
     backwards = made(tmp_path / "backwards", examples[::-1], part_size=3)
     assert backwards[::-1] == plain
@@ -151,7 +153,7 @@ def test_ray_data_writes_the_same_files(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_set_survives_kill_9(workers: int, tmp_path: Path) -> None:
-    source = preferences(tmp_path / "prefs.parquet", 90, (400, 300))
+    source = preferences(tmp_path / "prefs.parquet", 180, (400, 300))
     command = [sys.executable, "-m", "harness", "data", "corrupt", str(source), "--part-size", "6"]
     folder, rng = tmp_path / "killed", random.Random(workers)
     kept: dict[str, int] = {}
@@ -162,7 +164,7 @@ def test_a_set_survives_kill_9(workers: int, tmp_path: Path) -> None:
         ) as one:
             while len(list(folder.glob("part-*"))) <= before and one.poll() is None:
                 time.sleep(0.01)
-            time.sleep(rng.random() / 4)
+            time.sleep(rng.random() / 8)
             assert one.poll() is None, "it ended before it was killed"
             one.send_signal(signal.SIGKILL)
         time.sleep(0.5 * (workers > 1))  # workers see that their parent is gone
@@ -171,7 +173,7 @@ def test_a_set_survives_kill_9(workers: int, tmp_path: Path) -> None:
         kept = there
         with pytest.raises(BadInputError, match=r"holds no \.parquet"):  # a set in the making is not read as data
             read_preferences(str(folder))
-    assert 2 <= len(kept) < 15
+    assert 2 <= len(kept) < 30
     subprocess.run([*command, "-o", str(folder)], check=True, capture_output=True)
     subprocess.run([*command, "-o", str(tmp_path / "plain")], check=True, capture_output=True)
     assert {path.name for path in folder.iterdir()} == {path.name for path in (tmp_path / "plain").iterdir()}

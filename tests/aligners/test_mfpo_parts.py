@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,9 @@ from PIL import Image
 
 from aligners.base import PrepareContext
 from aligners.mfpo.image_preferences import ImagePreferenceSettings, generate
-from aligners.mfpo.image_preferences.corruptions import alpha_bar, noise, random_numbers
+from aligners.mfpo.image_preferences.corruptions import noise, random_numbers
 from aligners.mfpo.image_preferences.keywords import cluster, keywords, multipartite_rank, pipeline
+from aligners.mfpo.image_preferences.schedules import Diffusion, alpha_bar
 from aligners.mfpo.stages import StageSettings, split_by_difficulty
 from harness.types import ImageRef, PreferenceExample, Region
 
@@ -69,22 +72,69 @@ def test_keywords_are_things_and_not_colours_or_the_image() -> None:
     assert not {"image", "red", "left", "show"} & {lemma for keyword in found for lemma in keyword.lemmas}
 
 
-def test_noise_is_inside_the_mask_only_and_has_the_schedules_statistics() -> None:
-    image = np.full((200, 200, 3), 153, np.uint8)  # 0.2 on the scale of [-1, 1]
-    mask = np.zeros((200, 200), bool)
-    mask[50:150, 50:150] = True
-    step = 40
-    noisy = noise(image, mask, random_numbers("seed"), step / 1000)
+@pytest.mark.parametrize("step", [0, 250, 500, 999])
+def test_both_schedules_are_their_closed_forms(step: int) -> None:
+    ddpm, vcd = Fraction(1), Fraction(1)
+    for s in range(1, step + 1):
+        ddpm *= 1 - (Fraction(1, 10_000) + Fraction(199, 10_000) * Fraction(s - 1, 999))
+        ddpm = ddpm.limit_denominator(10**30)
+    for s in range(step + 1):
+        beta = (5e-3 - 1e-5) / (1 + math.exp(6 - 12 * s / 999)) + 1e-5
+        vcd = (vcd * (1 - Fraction(beta))).limit_denominator(10**30)
+    assert alpha_bar(step, "ddpm") == pytest.approx(float(ddpm), rel=1e-12)
+    assert alpha_bar(step, "vcd") == pytest.approx(float(vcd), rel=1e-12)
+
+
+def test_half_of_the_steps_leave_what_the_papers_say() -> None:
+    assert alpha_bar(500, "vcd") == pytest.approx(0.745, abs=5e-4)
+    assert alpha_bar(500, "ddpm") == pytest.approx(0.08, abs=2e-3)
+
+
+@pytest.mark.parametrize(("schedule", "step"), [("vcd", 1000), ("vcd", -1), ("ddpm", 1001)])
+def test_a_schedule_has_no_other_steps(schedule: str, step: int) -> None:
+    with pytest.raises(ValueError, match=f"the schedule '{schedule}' has steps 0 to"):
+        alpha_bar(step, schedule)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("scale", "mean", "deviation"),
+    [
+        ("unit", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        ("clip", (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    ],
+)
+def test_noise_is_inside_the_mask_only_and_has_the_schedules_statistics(
+    scale: str, mean: tuple[float, ...], deviation: tuple[float, ...]
+) -> None:
+    image = np.full((400, 400, 3), 128, np.uint8)
+    mask = np.zeros((400, 400), bool)
+    mask[50:350, 50:350] = True
+    diffusion = Diffusion(40, "ddpm", scale)  # type: ignore[arg-type]
+    noisy = noise(image, mask, random_numbers("seed"), diffusion)
     assert np.array_equal(noisy[~mask], image[~mask])
-    kept = 1.0
-    for s in range(step):
-        kept *= 1 - (1e-4 + (0.02 - 1e-4) * s / 999)
-    assert alpha_bar(step) == pytest.approx(kept, rel=1e-12)
-    inside = noisy[mask].astype(float) / 127.5 - 1
-    assert inside.mean() == pytest.approx(np.sqrt(kept) * 0.2, abs=0.01)
-    assert inside.std() == pytest.approx(np.sqrt(1 - kept), rel=0.03)
-    assert np.array_equal(noisy, noise(image, mask, random_numbers("seed"), step / 1000))
-    assert not np.array_equal(noisy, noise(image, mask, random_numbers("other seed"), step / 1000))
+    # On the normalised scale, where the noise is added.
+    before = (128 / 255 - np.array(mean)) / deviation
+    inside = (noisy[mask] / 255.0 - np.array(mean)) / deviation
+    assert inside.mean(0) == pytest.approx(np.sqrt(diffusion.kept) * before, abs=0.005)
+    assert inside.std(0) == pytest.approx(np.sqrt(1 - diffusion.kept), rel=0.02)
+    assert np.array_equal(noisy, noise(image, mask, random_numbers("seed"), diffusion))
+    assert not np.array_equal(noisy, noise(image, mask, random_numbers("other seed"), diffusion))
+
+
+def test_random_regions_and_whole_noise_ask_no_detector(tmp_path: Path) -> None:
+    rows = [example(name, "A red dog.", ()) for name in ("a", "bb")]
+    for corruption, made in (
+        ("random-regions", "random-regions"),
+        ("whole-noise", "whole-image"),
+        ("crop", "whole-image"),
+    ):
+        settings = ImagePreferenceSettings(corruption=corruption, regions="grounding-dino+sam", detector="/nowhere")
+        _, notes = generate(rows, settings, PrepareContext(tmp_path, 0))
+        assert (notes[made], notes["source"]) == (2, None)
+        kept = pq.read_table(next(Path(notes["kept_in"]).glob("*.parquet"))).to_pylist()
+        assert {row["region_source"] for row in kept} == {None}
+        if corruption == "random-regions":
+            assert [np.asarray(Image.open(io.BytesIO(row["mask"]))).sum() for row in kept] == [480, 480]
 
 
 def test_generator_keeps_what_is_outside_the_named_boxes(tmp_path: Path) -> None:

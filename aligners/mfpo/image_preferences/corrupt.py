@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from aligners.data import read_preferences
-from aligners.mfpo.image_preferences.generate import said
+from aligners.mfpo.image_preferences.generate import said, sources
 from aligners.mfpo.image_preferences.image_set import PART_SIZE, Shard, remove_set, write_set
 from aligners.mfpo.image_preferences.parts import Recipe, Write, write_here
 from aligners.mfpo.image_preferences.regions import choose_source
@@ -61,7 +61,7 @@ def corrupt(request: CorruptRequest) -> dict[str, Any]:
         )
     wanted = data.examples if request.replace else [one for one in data.examples if "rejected" not in one.images]
     settings = request.settings.model_copy(update={"regions": choose_source(request.settings.regions, wanted)})
-    console.print(f"[dim]rejected images: {settings.described()}; regions from {settings.regions}[/dim]")
+    console.print(f"[dim]rejected images: {settings.described()}{sources(settings)}[/dim]")
     if request.overwrite:
         remove_set(request.output)
     manifest = write_set(
@@ -78,5 +78,5 @@ def corrupt(request: CorruptRequest) -> dict[str, Any]:
             request.output / "dropped.jsonl", ({"where": d.where, "id": d.id, "reason": d.reason} for d in data.dropped)
         )
         console.print(f"[yellow]{len(data.dropped)} records were skipped: {request.output / 'dropped.jsonl'}[/yellow]")
-    said(manifest["counts"])
+    said(manifest["counts"], settings)
     return manifest

@@ -1,7 +1,7 @@
 """What makes an image a rejected one: diffusion noise in the masks, and what it is compared with in ablations.
 
-Every corruption is a pure function of (image, mask, generator, strength). Outside of the mask the image stays untouched, bit for
-bit; only those marked `whole` look at no mask and change everything.
+Every corruption is a pure function of (image, mask, generator, amount). Outside of the mask the image stays untouched, bit for bit; only
+those that work `everywhere` look at no mask.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 
-STEPS = 1000
-"""Steps of the diffusion schedule; strength 1 is the last of them."""
+from aligners.mfpo.image_preferences.schedules import Diffusion
 
-Corrupt = Callable[[np.ndarray, np.ndarray, np.random.Generator, float], np.ndarray]
-"""(uint8 [height, width, 3], bool [height, width], generator, strength in (0, 1]) -> uint8 [height, width, 3], a copy."""
+Corrupt = Callable[[np.ndarray, np.ndarray, np.random.Generator, Any], np.ndarray]
+"""(uint8 [height, width, 3], bool [height, width], generator, amount) -> uint8 [height, width, 3], a copy. The amount is a strength in
+(0, 1], or the `Diffusion` of those that add noise."""
 
 
 def random_numbers(seed: str) -> np.random.Generator:
@@ -25,38 +26,42 @@ def random_numbers(seed: str) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(int.from_bytes(hashlib.sha256(seed.encode()).digest()[:16], "little")))
 
 
-def alpha_bar(step: int) -> float:
-    """Product of (1 - beta_s) over s = 1..step, for the linear schedule from 1e-4 to 0.02 over 1000 steps.
+def noise(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, diffusion: Diffusion) -> np.ndarray:
+    """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps inside the mask.
 
-    Source: Ho et al., NeurIPS 2020, section 4.
+    Source: Jiang et al., IJCAI 2025 (MFPO), section 3.1; the schedule and its scale: `schedules`.
     """
-    return float(np.prod(1 - np.linspace(1e-4, 0.02, STEPS)[:step]))
-
-
-def noise(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
-    """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps inside the mask, on the scale of [-1, 1]; t = 1000 strength.
-
-    Source: Jiang et al., IJCAI 2025 (MFPO), with the closed form of Ho et al., NeurIPS 2020, eq. 4.
-    """
-    kept = alpha_bar(max(1, round(strength * STEPS)))
-    inside = image[mask].astype(np.float32)
-    eps = rng.standard_normal(inside.shape, dtype=np.float32)
-    # On the scale of the pixels: (sqrt(kept) (x / 127.5 - 1) + sqrt(1 - kept) eps + 1) * 127.5.
-    inside *= np.float32(math.sqrt(kept))
-    inside += np.float32(127.5 * (1 - math.sqrt(kept)))
-    eps *= np.float32(127.5 * math.sqrt(1 - kept))
-    inside += eps
     result = image.copy()
-    result[mask] = np.clip(np.rint(inside, out=inside), 0, 255, out=inside).astype(np.uint8)
+    result[mask] = diffusion.add(image[mask], rng)
     return result
 
 
-def whole_noise(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
+def whole_noise(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, diffusion: Diffusion) -> np.ndarray:
     """The same noise everywhere.
 
-    Source: Leng et al., CVPR 2024 (VCD), eq. 2; Zhou et al., 2024 (POVID, arXiv 2402.11411), section 3.
+    Source: Leng et al., CVPR 2024 (VCD), eq. 2; Zhou et al., 2024 (POVID, arXiv 2402.11411), section 3; MFPO's Table 8.
     """
-    return noise(image, np.ones_like(mask), rng, strength)
+    return noise(image, np.ones_like(mask), rng, diffusion)
+
+
+def random_mask(height: int, width: int, share: float, rng: np.random.Generator) -> np.ndarray:
+    """A bool mask [height, width] of random square patches that cover `share` of the image, to the pixel.
+
+    Patches lie on a grid, an eighth of the shorter side wide; the last of them is cut to what is still missing.
+
+    Source: MFPO's Table 8 compares with noise "in random 20 % of regions". How they were drawn is not said: the grid is ours.
+    """
+    wanted, side = max(1, round(share * height * width)), max(1, min(height, width) // 8)
+    rows, columns = -(-height // side), -(-width // side)
+    order = rng.permutation(rows * columns)
+    number = np.arange(height)[:, None] // side * columns + np.arange(width)[None, :] // side
+    rank = np.empty(rows * columns, np.int64)
+    rank[order] = np.arange(rows * columns)
+    # Pixels by their patch's turn, and inside a patch row by row: the first of them are the mask.
+    turn = np.argsort(rank[number].ravel(), kind="stable")
+    mask = np.zeros(height * width, bool)
+    mask[turn[:wanted]] = True
+    return mask.reshape(height, width)
 
 
 def blur(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
@@ -144,24 +149,24 @@ def crop(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, strength
 
 @dataclass(frozen=True)
 class Corruption:
-    """A registered corruption: the function, its usual strength, and what is said about it."""
+    """A registered corruption: the function, its usual strength, where it works, and what is said about it."""
 
     apply: Corrupt
-    strength: float
+    strength: float | None
+    """None: its amount is a `Diffusion`."""
     summary: str
-    whole: bool = False
-    """It changes the whole image, whatever the mask."""
-    stepped: bool = False
-    """Its strength is set as the diffusion step t = 1000 strength."""
+    where: Literal["keywords", "random", "everywhere"] = "keywords"
+    """In the regions of the keywords, in random ones, or in the whole image. Only the first needs somebody who finds regions."""
 
 
 CORRUPTIONS: dict[str, Corruption] = {
-    "noise": Corruption(noise, 0.5, "diffusion noise in the masks", stepped=True),
+    "noise": Corruption(noise, None, "diffusion noise in the masks"),
     "blur": Corruption(blur, 0.5, "Gaussian blur in the masks"),
     "black": Corruption(black, 1.0, "blackness in the masks"),
     "shuffle": Corruption(shuffle, 1.0, "patches shuffled within the masks"),
-    "crop": Corruption(crop, 0.8, "a random crop of up to a fifth", whole=True),
-    "whole-noise": Corruption(whole_noise, 0.5, "diffusion noise everywhere", whole=True, stepped=True),
+    "crop": Corruption(crop, 0.8, "a random crop of up to a fifth", "everywhere"),
+    "whole-noise": Corruption(whole_noise, None, "diffusion noise everywhere", "everywhere"),
+    "random-regions": Corruption(noise, None, "diffusion noise in random patches", "random"),
 }
 """The name in the settings -> the corruption."""
 

@@ -15,7 +15,7 @@ from aligners.mfpo.image_preferences.parts import Recipe
 from aligners.mfpo.image_preferences.regions import choose_source
 from aligners.mfpo.image_preferences.samples import write_samples
 from aligners.mfpo.image_preferences.settings import ImagePreferenceSettings
-from aligners.mfpo.image_preferences.table import FORMAT
+from aligners.mfpo.image_preferences.table import FORMAT, MADE
 from harness.files import sha256_bytes, sha256_json
 from harness.progress import console
 from harness.types import ImageRef, PreferenceExample
@@ -34,7 +34,7 @@ def generate(
     """
     wanted = [example for example in examples if "rejected" not in example.images]
     chosen = settings.model_copy(update={"regions": choose_source(settings.regions, wanted)})
-    counts = {"regions": 0, "whole-image": 0, "dropped": 0, "given": len(examples) - len(wanted)}
+    counts = dict.fromkeys(MADE, 0) | {"dropped": 0, "given": len(examples) - len(wanted)}
     result, folder = list(examples), None
     if wanted:
         recipe = Recipe(chosen, context.seed, whole=False)
@@ -42,17 +42,15 @@ def generate(
         key = sha256_json([FORMAT, identity, chosen.determining(), context.seed])
         folder = context.cache / "image_preferences" / key[:32]
         if not (folder / CONFIG).exists():
-            console.print(f"[dim]rejected images: {chosen.described()}; regions from {chosen.regions}[/dim]")
+            console.print(f"[dim]rejected images: {chosen.described()}{sources(chosen)}[/dim]")
         manifest = write_set(folder, wanted, recipe, identity)
-        counts |= {name: manifest["counts"][name] for name in ("regions", "whole-image", "dropped")}
+        counts |= {name: manifest["counts"][name] for name in (*MADE, "dropped") if name != "given"}
         result = _with_images(examples, folder)
-    said(counts)
+    said(counts, settings)
     notes = {
         **counts,
-        "source": chosen.regions,
-        "corruption": settings.corruption,
-        "step": settings.t,
-        "strength": settings.amount,
+        "source": chosen.regions if chosen.how.where == "keywords" else None,
+        **settings.recorded(),
         "kept_in": str(folder) if folder else None,
     }
     if context.output is not None:
@@ -60,9 +58,15 @@ def generate(
     return result, notes
 
 
-def said(counts: dict[str, int]) -> None:
+def sources(settings: ImagePreferenceSettings) -> str:
+    """In words, who finds the regions, where the corruption has some."""
+    return f"; regions from {settings.regions}" if settings.how.where == "keywords" else ""
+
+
+def said(counts: dict[str, int], settings: ImagePreferenceSettings) -> None:
     """Say how often no keyword was found in an image, and what was done then."""
-    if nothing := counts["whole-image"] + counts["dropped"]:
+    nothing = counts["whole-image"] + counts["dropped"]
+    if nothing and settings.how.where == "keywords":
         console.print(
             f"[yellow]no keyword was found in the image of {nothing:,} of {sum(counts.values()):,} examples: in "
             f"{counts['whole-image']:,} the whole image was corrupted, {counts['dropped']:,} were left out[/yellow]"

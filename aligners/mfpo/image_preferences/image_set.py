@@ -20,7 +20,7 @@ from typing import Any
 import filelock
 
 from aligners.mfpo.image_preferences.parts import Part, Recipe, Write, write_here
-from aligners.mfpo.image_preferences.table import FORMAT
+from aligners.mfpo.image_preferences.table import FORMAT, MADE
 from harness.errors import BadInputError
 from harness.files import read_json, write_json
 from harness.progress import progress
@@ -180,7 +180,7 @@ def _counted(parts: Sequence[tuple[Path, Sequence[PreferenceExample]]]) -> dict[
         dropped += [one.id for one in examples if one.id not in there]
         files.append({"name": path.name, "rows": len(rows), "bytes": path.stat().st_size})
     return {
-        "counts": {name: made[name] for name in ("regions", "whole-image", "given")} | {"dropped": len(dropped)},
+        "counts": {name: made[name] for name in MADE} | {"dropped": len(dropped)},
         "dropped": dropped,
         "models": models,
         "frequent_keywords": dict(found.most_common(20)),

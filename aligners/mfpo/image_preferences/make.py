@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from aligners.mfpo.image_preferences.corruptions import random_numbers
+from aligners.mfpo.image_preferences.corruptions import random_mask, random_numbers
 from aligners.mfpo.image_preferences.keywords import keywords, pipeline
 from aligners.mfpo.image_preferences.regions import REGION_SOURCES, Asked, Located
 from aligners.mfpo.image_preferences.settings import ImagePreferenceSettings
@@ -30,49 +30,54 @@ class Maker:
 
     def __init__(self, settings: ImagePreferenceSettings, seed: int) -> None:
         self.settings, self.seed = settings, seed
-        self.nlp = pipeline(settings.pipeline)
-        self.source = REGION_SOURCES[settings.regions](settings)
+        self._needs_regions = settings.how.where == "keywords"
+        self.nlp = pipeline(settings.pipeline) if self._needs_regions else None
+        # A corruption of random regions or of the whole image asks no detector, so none is loaded.
+        self.source = REGION_SOURCES[settings.regions](settings) if self._needs_regions else None
 
     def rows(self, examples: Sequence[PreferenceExample]) -> Iterator[dict[str, Any]]:
         """One row (`table.MADE`) an example, in order; none for one that has no region where those are dropped."""
         for start in range(0, len(examples), BLOCK):
             block = examples[start : start + BLOCK]
-            asked = [
-                Asked(
-                    example.images["original"].open(),
-                    keywords(example.responses["chosen"], self.settings.top_k, self.nlp),
-                    example.regions,
-                )
-                for example in block
-            ]
-            for example, one, located in zip(block, asked, self.source.locate(asked), strict=True):
-                # A box that lies outside of the image, or is thinner than half a pixel, is nothing to corrupt.
-                located = [hit for hit in located if hit.mask.any()]
-                if located or self.settings.on_nothing != "drop":
-                    yield self._row(example.id, np.asarray(one.picture), located)
+            pictures = [example.images["original"].open() for example in block]
+            for example, picture, located in zip(block, pictures, self._located(block, pictures), strict=True):
+                if located or not self._needs_regions or self.settings.on_nothing != "drop":
+                    yield self._row(example.id, np.asarray(picture), located)
+
+    def _located(self, block: Sequence[PreferenceExample], pictures: Sequence[Any]) -> list[list[Located]]:
+        """Of every picture the keywords that are in it; none where the corruption looks at no keywords."""
+        if self.source is None:
+            return [[] for _ in block]
+        asked = [
+            Asked(picture, keywords(example.responses["chosen"], self.settings.top_k, self.nlp), example.regions)
+            for example, picture in zip(block, pictures, strict=True)
+        ]
+        # A box that lies outside of the image, or is thinner than half a pixel, is nothing to corrupt.
+        return [[hit for hit in hits if hit.mask.any()] for hits in self.source.locate(asked)]
 
     def _row(self, name: str, original: np.ndarray, located: Sequence[Located]) -> dict[str, Any]:
         settings, seed = self.settings, f"{self.seed}:{name}"
+        made = {"keywords": "regions" if located else "whole-image", "random": "random-regions"}
         mask = np.zeros(original.shape[:2], bool)
         for hit in located:
             mask |= hit.mask
-        if not located:
+        if settings.how.where == "random":
+            mask = random_mask(original.shape[0], original.shape[1], settings.share, random_numbers(f"{seed}:regions"))
+        elif not located:
             mask[:] = True
         image = settings.how.apply(original, mask, random_numbers(seed), settings.amount)
         return {
             "id": name,
             "rejected_image": {"bytes": encoded(image), "path": None},
-            "made": "regions" if located else "whole-image",
+            "made": made.get(settings.how.where, "whole-image"),
             "keywords": [hit.keyword for hit in located],
             "boxes": [list(hit.box) for hit in located],
             "scores": [hit.score for hit in located],
             "mask": encoded_mask(mask),
-            "region_source": settings.regions,
-            "detector": self.source.models.get("detector"),
-            "segmenter": self.source.models.get("segmenter"),
-            "corruption": settings.corruption,
-            "step": settings.t,
-            "strength": settings.amount,
+            "region_source": settings.regions if self.source else None,
+            "detector": self.source.models.get("detector") if self.source else None,
+            "segmenter": self.source.models.get("segmenter") if self.source else None,
+            **settings.recorded(),
             "seed": seed,
         }
 

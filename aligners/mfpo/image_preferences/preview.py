@@ -86,13 +86,18 @@ def _sample(row: dict[str, Any]) -> Sample:
     for keyword, score in zip(row.get("keywords") or [], scores, strict=False):
         best[keyword] = max(filter(None, (best.get(keyword), score)), default=None)
     found = ", ".join(keyword + (f" {score:.2f}" if score is not None else "") for keyword, score in best.items())
-    whole = {"whole-image": "nothing found: the whole image", "given": "came with the data"}
+    whole = {
+        "whole-image": "the whole image",
+        "random-regions": "random regions",
+        "given": "came with the data",
+    }
     how = " · ".join(
         str(part)
         for part in (
             row.get("corruption"),
-            f"t = {row['step']}"
-            if row.get("step")
+            # Sets of before the schedule was a setting were made by DDPM's.
+            f"t = {row['step']} ({row.get('schedule') or 'ddpm'})"
+            if row.get("step") is not None
             else f"strength {row['strength']:g}"
             if row.get("strength")
             else None,

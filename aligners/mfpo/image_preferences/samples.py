@@ -12,14 +12,27 @@ from harness.types import ImageRef, PreferenceExample
 
 SAMPLES = 24
 ROWS, FOLDER = "image_preferences.jsonl", "image_preferences"
-_COLUMNS = ("id", "made", "keywords", "boxes", "scores", "mask", "corruption", "step", "strength", "seed")
+_COLUMNS = (
+    "id",
+    "made",
+    "keywords",
+    "boxes",
+    "scores",
+    "mask",
+    "corruption",
+    "step",
+    "schedule",
+    "scale",
+    "strength",
+    "seed",
+)
 
 
 def write_samples(examples: Sequence[PreferenceExample], made_in: Path | None, output: Path) -> str | None:
     """Write `image_preferences.jsonl` and the images it names, relative to `output`.
 
     A row: id, prompt, chosen, original and rejected (files), and, where the image was made and not given, mask (file), keywords, boxes,
-    scores, corruption, step, strength, seed. Which examples these are depends on their ids only.
+    scores, corruption, step, schedule, scale, strength, seed. Which examples these are depends on their ids only.
 
     Args:
         examples: with their rejected images.

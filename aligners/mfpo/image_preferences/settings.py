@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from aligners.mfpo.image_preferences.corruptions import CORRUPTIONS, STEPS, Corruption
+from aligners.mfpo.image_preferences.corruptions import CORRUPTIONS, Corruption
+from aligners.mfpo.image_preferences.schedules import STEPS, Diffusion, Scale, Schedule
 from harness.config import StrictModel
 from harness.errors import UnknownNameError
 
@@ -23,7 +24,14 @@ class ImagePreferenceSettings(StrictModel):
         "set's boxes if every example has them, else grounding-dino+sam",
     )
     corruption: str = Field("noise", description=", ".join(CORRUPTIONS))
-    step: int = Field(500, ge=1, le=STEPS, description="diffusion step t, for noise and whole-noise")
+    step: int = Field(500, ge=0, le=STEPS, description="diffusion step t, for the corruptions that add noise")
+    schedule: Schedule = Field(
+        "vcd", description="of the noise: vcd (half of the steps leave 0.75 of the variance) or ddpm (0.08)"
+    )
+    scale: Scale = Field(
+        "clip", description="the noise is added to pixels normalised as CLIP's input is (clip), or in [-1, 1] (unit)"
+    )
+    share: float = Field(0.2, gt=0, le=1, description="of the image that random-regions covers")
     strength: float | None = Field(
         None, gt=0, le=1, description="of the other corruptions; None: each one's usual strength"
     )
@@ -63,9 +71,11 @@ class ImagePreferenceSettings(StrictModel):
         return name
 
     @model_validator(mode="after")
-    def _one_strength(self) -> ImagePreferenceSettings:
-        if self.strength is not None and self.how.stepped:
+    def _one_amount(self) -> ImagePreferenceSettings:
+        if self.strength is not None and self.how.strength is None:
             raise ValueError(f"the corruption '{self.corruption}' takes its strength from 'step'")
+        if self.how.strength is None:
+            Diffusion(self.step, self.schedule, self.scale)  # says which steps the schedule has
         return self
 
     @property
@@ -74,21 +84,39 @@ class ImagePreferenceSettings(StrictModel):
         return CORRUPTIONS[self.corruption]
 
     @property
-    def amount(self) -> float:
-        """The strength that the corruption is called with."""
-        if self.how.stepped:
-            return self.step / STEPS
-        return self.how.strength if self.strength is None else self.strength
+    def diffusion(self) -> Diffusion | None:
+        """The noise, where the corruption adds some."""
+        return Diffusion(self.step, self.schedule, self.scale) if self.how.strength is None else None
 
     @property
-    def t(self) -> int | None:
-        """The diffusion step, where there is one."""
-        return self.step if self.how.stepped else None
+    def amount(self) -> float | Diffusion:
+        """What the corruption is called with: its noise, or its strength."""
+        return self.diffusion or (self.how.strength if self.strength is None else self.strength)  # type: ignore[return-value]
+
+    def recorded(self) -> dict[str, Any]:
+        """How an image was corrupted, as it is kept beside it; what does not apply is None."""
+        diffusion = self.diffusion
+        return {
+            "corruption": self.corruption,
+            "step": diffusion.step if diffusion else None,
+            "schedule": diffusion.schedule if diffusion else None,
+            "scale": diffusion.scale if diffusion else None,
+            "strength": None if diffusion else self.amount,
+        }
 
     def described(self) -> str:
         """The corruption in words."""
-        return f"{self.how.summary}, " + (f"t = {self.step}" if self.how.stepped else f"strength {self.amount:g}")
+        if (diffusion := self.diffusion) is None:
+            return f"{self.how.summary}, strength {self.amount:g}"
+        share = f" ({100 * self.share:g} % of the image)" if self.how.where == "random" else ""
+        return f"{self.how.summary}{share}, t = {diffusion.step} of {diffusion.schedule}'s schedule, scale {diffusion.scale}"
 
     def determining(self) -> dict[str, Any]:
-        """The settings that the images depend on (not the batch size), with `regions` as they are."""
-        return self.model_dump(exclude=_SPEED_ONLY)
+        """The settings that the images depend on (not the batch size, nor what the corruption does not look at), with `regions` as
+        they are."""
+        unused = set(_SPEED_ONLY)
+        if self.how.where != "random":
+            unused.add("share")
+        if self.how.strength is not None:
+            unused |= {"step", "schedule", "scale"}
+        return self.model_dump(exclude=unused)

@@ -10,8 +10,10 @@ from harness.types import PreferenceExample
 if TYPE_CHECKING:
     import pyarrow
 
-FORMAT = 3
-"""Raised when the columns or the images change."""
+FORMAT = 4
+"""Raised when the columns or the images change. 3: noise by DDPM's schedule on the scale of [-1, 1], which the columns did not say."""
+MADE = ("regions", "random-regions", "whole-image", "given")
+"""How a rejected image came about: in the keywords' regions, in random ones, of the whole image, or it came with the data."""
 
 
 def made_schema() -> pyarrow.Schema:
@@ -33,6 +35,8 @@ def made_schema() -> pyarrow.Schema:
             ("segmenter", pa.string()),
             ("corruption", pa.string()),
             ("step", pa.int32()),
+            ("schedule", pa.string()),
+            ("scale", pa.string()),
             ("strength", pa.float32()),
             ("seed", pa.string()),
         ]
