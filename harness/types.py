@@ -135,13 +135,18 @@ FinishReason = Literal["stop", "length", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What a checkpoint said to one item."""
+    """What a checkpoint said to one item.
+
+    `refusal` is set where the model declined to answer (an endpoint's `refusal` field, or its content filter): its words. Then `text`
+    is no answer, and the item is unscored with these words; an empty text without a refusal is an answer that says nothing.
+    """
 
     item_id: str
     text: str
     finish_reason: FinishReason = "unknown"
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    refusal: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -216,8 +216,8 @@ class _Evaluation:
                     for completion in backend.generate(job.request for job in jobs):
                         job = by_hash[completion.id]
                         took["answers"] += 1
-                        took["prompt_tokens"] += completion.prompt_tokens
-                        took["completion_tokens"] += completion.completion_tokens
+                        took["prompt_tokens"] += completion.prompt_tokens or 0
+                        took["completion_tokens"] += completion.completion_tokens or 0
                         if completion.refused is not None:
                             self.refused[job.hash] = completion.refused
                         else:

@@ -103,8 +103,8 @@ class ResponseLog:
 
     @staticmethod
     def peek_lengths(folder: Path) -> list[int]:
-        """Number of generated tokens of every complete record, read likewise."""
-        return [row["completion_tokens"] for row in _complete(folder)]
+        """Number of generated tokens of every complete record that says it, read likewise."""
+        return [row["completion_tokens"] for row in _complete(folder) if row["completion_tokens"] is not None]
 
     def record(self, item_id: str, request: str) -> dict[str, Any] | None:
         """The whole record of an answer, if it is there."""
@@ -116,7 +116,12 @@ class ResponseLog:
         if record is None:
             return None
         return Response(
-            item_id, record["text"], record["finish_reason"], record["prompt_tokens"], record["completion_tokens"]
+            item_id,
+            record["text"],
+            record["finish_reason"],
+            record["prompt_tokens"],
+            record["completion_tokens"],
+            record.get("refusal"),
         )
 
     def add(self, item_id: str, request: str, completion: Completion, backend: str, checkpoint: str) -> None:
@@ -131,6 +136,7 @@ class ResponseLog:
             "backend": backend,
             "checkpoint": checkpoint,
             **({"model": completion.model} if completion.model else {}),
+            **({"refusal": completion.refusal} if completion.refusal is not None else {}),
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
         }
         self.put(record)

@@ -75,7 +75,7 @@ def score_suite(
     Raises:
         HarnessError: more items than allowed have no verdict.
     """
-    scores = benchmark.score(items, responses, judge)
+    scores = _score_answered(benchmark, items, responses, judge)
     unscored = [score for score in scores if score.unscored is not None]
     if len(unscored) > max_unscored * len(scores):
         first = unscored[0]
@@ -121,6 +121,23 @@ def score_suite(
         "counts": {name: float(total) for name, total in totals.items()},
     }
     return record, scores
+
+
+def _score_answered(
+    benchmark: Benchmark, items: Sequence[Item], responses: Mapping[str, Response], judge: Judge | None
+) -> list[SampleScore]:
+    """The scores, in the order of the items. What the model declined to answer is unscored with its words and not shown to the
+    benchmark: to any scorer it would be an empty answer, which invents nothing."""
+    answered = [item for item in items if responses[item.id].refusal is None]
+    scores = iter(benchmark.score(answered, responses, judge) if answered else ())
+    return [
+        next(scores)
+        if (words := responses[item.id].refusal) is None
+        else SampleScore(
+            item.id, item.group, {}, unscored=f"the model refused to answer: {words.strip() or 'no words'}"
+        )
+        for item in items
+    ]
 
 
 def make_judge(name: str, settings: Mapping[str, Any]) -> Judge:

@@ -57,18 +57,21 @@ class TokenDetails:
 class Completion:
     """The answer to the request with this id.
 
-    `model` is the name of the model that answered, where the backend is told one. `refused` is the reason where this one request
-    cannot be answered (too long, against a vendor's rules): then there is no answer, and the request counts as unscored.
+    `model` is the name of the model that answered, where the backend is told one. Token counts are None where nobody counted them.
+    `refused` is the reason where this one request cannot be answered (too long, against a vendor's rules): then there is no answer, and
+    the request counts as unscored and is asked again by the next command. `refusal` is the model's own answer where it declined (see
+    `Response.refusal`): it is paid for and logged like any other answer, and the item is unscored, too.
     """
 
     id: str
     target: str
     text: str
     finish_reason: FinishReason
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: int | None
+    completion_tokens: int | None
     model: str = ""
     refused: str | None = None
+    refusal: str | None = None
     details: TokenDetails | None = None
 
 
