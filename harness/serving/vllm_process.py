@@ -51,7 +51,12 @@ class EngineProcess:
         self._images: dict[int, tuple[str, ImageRef]] = {}  # the reference is kept, so that its id stays its own
         self._log = tempfile.NamedTemporaryFile("w+", prefix="vllm-", suffix=".log", delete=False)  # noqa: SIM115 (lives as long as the engine)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "harness.serving.vllm_worker"],
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "harness.serving.vllm_worker",
+            ],  # -P: the folder it starts in has packages of its own
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
