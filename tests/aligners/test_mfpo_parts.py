@@ -15,6 +15,7 @@ from PIL import Image
 from aligners.base import PrepareContext
 from aligners.mfpo.image_preferences import ImagePreferenceSettings, generate
 from aligners.mfpo.image_preferences.corruptions import noise, random_numbers
+from aligners.mfpo.image_preferences.keyword_graph import GraphConstants, graph_rank, graph_weights
 from aligners.mfpo.image_preferences.keywords import cluster, keywords, multipartite_rank, pipeline
 from aligners.mfpo.image_preferences.schedules import Diffusion, alpha_bar
 from aligners.mfpo.stages import StageSettings, split_by_difficulty
@@ -70,6 +71,58 @@ def test_keywords_are_things_and_not_colours_or_the_image() -> None:
     )
     assert {"dog", "table"} <= {lemma for keyword in found for lemma in keyword.lemmas}
     assert not {"image", "red", "left", "show"} & {lemma for keyword in found for lemma in keyword.lemmas}
+
+
+GRAPH_TEXT = "A dog and a fire hydrant. The dog sits near a bench; the bench is green, and a man walks by."
+
+
+def test_the_graphs_weights_and_ranks_against_the_printed_formulas_in_float64() -> None:
+    places, vectors = [[0, 7], [3], [11, 13], [20]], np.random.default_rng(0).normal(size=(4, 5))
+    vectors[3] = 0  # a word without a vector is like no other
+    constants = GraphConstants(phi=1.3, gamma=0.7, lambda_=0.05, alpha=0.9)
+    omega = np.zeros((4, 4))
+    for i in range(4):
+        for j in range(4):
+            if i != j:
+                theta = sum(1 / (1 + abs(a - b) ** 1.3) for a in places[i] for b in places[j])
+                norm = np.linalg.norm(vectors[i]) * np.linalg.norm(vectors[j])
+                sigma = 0.7 * max(0.0, float(vectors[i] @ vectors[j]) / norm) if norm else 0.0
+                omega[i, j] = (theta + sigma) * math.exp(-0.05 * places[i][0])
+    found = graph_weights(places, vectors, constants)
+    np.testing.assert_allclose(found, omega, rtol=1e-12)
+    step = omega / omega.sum(1)[None, :]  # omega_ij over the sum of omega_jm over m
+    exact = np.linalg.solve(np.eye(4) - 0.9 * step, np.full(4, 0.1))
+    np.testing.assert_allclose(graph_rank(found, 0.9), exact, rtol=1e-9)
+
+
+def test_two_words_of_the_graph_by_hand() -> None:
+    # theta = 1 / (1 + 3); the first word stands at 0, the second at 3. With M_01 = w_01 / w_10 = 1 / e and M_10 = e, where
+    # e = exp(-3 lambda): r_0 = (1 - a) + a r_1 / e and r_1 = (1 - a) + a r_0 e.
+    e, a = math.exp(-0.3), 0.85
+    omega = graph_weights([[0], [3]], None, GraphConstants(lambda_=0.1))
+    assert omega == pytest.approx(np.array([[0, 0.25], [0.25 * e, 0]]))
+    first = (1 - a) * (1 + a / e) / (1 - a * a)
+    assert graph_rank(omega) == pytest.approx([first, (1 - a) + a * first * e])
+    assert graph_rank(graph_weights([[4]], None)) == pytest.approx([0.15])  # a word alone
+
+
+def test_the_graphs_keywords_are_things_and_neighbours_are_one() -> None:
+    found = keywords(GRAPH_TEXT, 5, pipeline("blank"), "graph")
+    assert found[0].phrase == "dog"
+    assert "fire hydrant" in [keyword.phrase for keyword in found]
+    assert not {"fire", "hydrant", "green"} & {keyword.phrase for keyword in found}
+    assert [keyword.weight for keyword in found] == sorted((keyword.weight for keyword in found), reverse=True)
+    assert keywords("It is.", 5, pipeline("blank"), "graph") == []
+
+
+def test_a_manifest_says_how_keywords_were_ranked_and_that_there_were_no_vectors(tmp_path: Path) -> None:
+    rows = [example("a", "A red dog.", (Region("dog", (10, 5, 30, 25)),))]
+    _, notes = generate(rows, ImagePreferenceSettings(), PrepareContext(tmp_path, 0))
+    assert notes["keywords"]["ranking"] == "graph" and notes["keywords"]["constants"]["gamma"] == 0
+    assert "no word vectors" in notes["keywords"]["vectors"]
+    _, other = generate(rows, ImagePreferenceSettings(keywords="multipartite"), PrepareContext(tmp_path, 0))
+    assert other["keywords"] == {"ranking": "multipartite", "pipeline": "blank"}
+    assert other["kept_in"] != notes["kept_in"]
 
 
 @pytest.mark.parametrize("step", [0, 250, 500, 999])
@@ -206,3 +259,14 @@ def test_stages_are_cut_by_entropy_easy_first() -> None:
     assert [len(stage.examples) for stage in uneven] == [3, 3]
     with pytest.raises(ValueError, match="rising borders"):
         StageSettings(count=3, borders=(0.9, 0.1))
+
+
+def test_most_keywords_name_what_is_to_be_seen_and_the_graph_is_no_worse_than_multipartite_rank() -> None:
+    from tests.keywords.__main__ import measure
+
+    share = {
+        ranking: right / count
+        for ranking in ("graph", "multipartite")
+        for right, count, _ in [measure("blank", ranking)]
+    }
+    assert share["graph"] > 0.6 and share["graph"] >= share["multipartite"]

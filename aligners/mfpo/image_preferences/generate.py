@@ -35,7 +35,7 @@ def generate(
     wanted = [example for example in examples if "rejected" not in example.images]
     chosen = settings.model_copy(update={"regions": choose_source(settings.regions, wanted)})
     counts = dict.fromkeys(MADE, 0) | {"dropped": 0, "given": len(examples) - len(wanted)}
-    result, folder = list(examples), None
+    result, folder, ranked = list(examples), None, None
     if wanted:
         recipe = Recipe(chosen, context.seed, whole=False)
         identity = {"contents": _contents(wanted, chosen.regions)}
@@ -45,12 +45,14 @@ def generate(
             console.print(f"[dim]rejected images: {chosen.described()}{sources(chosen)}[/dim]")
         manifest = write_set(folder, wanted, recipe, identity)
         counts |= {name: manifest["counts"][name] for name in (*MADE, "dropped") if name != "given"}
+        ranked = manifest["keywords"]
         result = _with_images(examples, folder)
     said(counts, settings)
     notes = {
         **counts,
         "source": chosen.regions if chosen.how.where == "keywords" else None,
         **settings.recorded(),
+        "keywords": ranked,
         "kept_in": str(folder) if folder else None,
     }
     if context.output is not None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import filelock
 
+from aligners.mfpo.image_preferences.keywords import keyword_notes
 from aligners.mfpo.image_preferences.parts import Part, Recipe, Write, write_here
 from aligners.mfpo.image_preferences.table import FORMAT, MADE
 from harness.errors import BadInputError
@@ -150,6 +151,7 @@ def _write_shard(
     manifest = config | {
         "shard": [shard.number, shard.count],
         **_counted([(_final(part.path), part.examples) for part in parts]),
+        "keywords": keyword_notes(recipe.settings),
         "versions": _versions(),
         "seconds": round(time.perf_counter() - started, 1),
     }

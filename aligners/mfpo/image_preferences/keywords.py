@@ -1,7 +1,7 @@
-"""Keywords of a response: its noun phrases, ranked by MultipartiteRank.
+"""Keywords of a response: the words of its graph (`keyword_graph`, MFPO's own way), or its noun phrases ranked by MultipartiteRank.
 
-Candidates that share a stem form a topic; candidates of different topics are linked in both directions with the sum of the
-reciprocal distances between their positions; the first candidate of a topic is boosted; PageRank ranks them.
+MultipartiteRank: candidates that share a stem form a topic; candidates of different topics are linked in both directions with the
+sum of the reciprocal distances between their positions; the first candidate of a topic is boosted; PageRank ranks them.
 
 Source: Boudin, NAACL 2018, eq. 1 and 2.
 Differences: topics are candidates whose lemma sets overlap by at least half (the paper clusters stems at a similarity of 0.25
@@ -11,12 +11,21 @@ by average linkage); texts here are a few sentences, where this gives the same t
 from __future__ import annotations
 
 import functools
+import itertools
 import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+
+from aligners.mfpo.image_preferences.keyword_graph import GraphConstants, graph_rank, graph_weights
+
+if TYPE_CHECKING:
+    from aligners.mfpo.image_preferences.settings import ImagePreferenceSettings
+
+Ranking = Literal["graph", "multipartite"]
 
 _DAMPING = 0.85
 _NOT_NOUNS_LISTED = """
@@ -74,15 +83,95 @@ def pipeline(name: str) -> Any:
         ) from None
 
 
-def keywords(text: str, top_k: int, nlp: Any) -> list[Keyword]:
-    """The `top_k` phrases that a text is about, best first.
+def keywords(text: str, top_k: int, nlp: Any, ranking: Ranking = "graph") -> list[Keyword]:
+    """The `top_k` things that a text is about, best first.
 
     Args:
         text: the preferred response.
         top_k: how many at the most.
-        nlp: a pipeline from `pipeline`; with a parser its noun chunks are the candidates, else runs of content words.
+        nlp: a pipeline from `pipeline`; see the two rankings for what they take of it.
+        ranking: by MFPO's graph of words, or by MultipartiteRank of noun phrases.
     """
     doc = nlp(text)
+    return _by_graph(doc, top_k, has_vectors(nlp)) if ranking == "graph" else _by_multipartite_rank(doc, top_k)
+
+
+def has_vectors(nlp: Any) -> bool:
+    """Whether a pipeline has word vectors, which the graph's sigma is made of; without them gamma is 0."""
+    return bool(len(nlp.vocab.vectors))
+
+
+def keyword_notes(settings: ImagePreferenceSettings) -> dict[str, Any] | None:
+    """How keywords were ranked, for a manifest; None where the corruption looks at none."""
+    if settings.how.where != "keywords":
+        return None
+    notes: dict[str, Any] = {"ranking": settings.keywords, "pipeline": settings.pipeline}
+    if settings.keywords == "graph":
+        constants = asdict(GraphConstants())
+        if not has_vectors(pipeline(settings.pipeline)):
+            constants["gamma"] = 0.0
+            notes["vectors"] = "none: the pipeline has no word vectors, so that sigma is 0"
+        notes["constants"] = {name.rstrip("_"): value for name, value in constants.items()}
+    return notes
+
+
+def _by_graph(doc: Any, top_k: int, with_vectors: bool) -> list[Keyword]:
+    """Words by `keyword_graph`, where those that stand side by side in the text are one keyword.
+
+    Nodes are lemmas: of nouns where the pipeline tags, else of the words that `_is_content` lets through.
+    """
+    tagged = doc.has_annotation("TAG")
+    tokens = [token for token in doc if _is_content(token) and (not tagged or token.pos_ in ("NOUN", "PROPN"))]
+    places: dict[str, list[int]] = {}
+    vectors: dict[str, np.ndarray] = {}
+    for token in tokens:
+        places.setdefault(token.lemma_.lower(), []).append(token.i)
+        if with_vectors:
+            vectors.setdefault(token.lemma_.lower(), token.vector)
+    if not places:
+        return []
+    lemmas = list(places)
+    omega = graph_weights(
+        list(places.values()), np.stack([vectors[lemma] for lemma in lemmas]) if with_vectors else None
+    )
+    rank = dict(zip(lemmas, graph_rank(omega), strict=True))
+    chosen = set(sorted(lemmas, key=lambda lemma: (-rank[lemma], places[lemma][0]))[:top_k])
+    made: dict[tuple[str, ...], Keyword] = {}
+    for run in _neighbours([token for token in tokens if token.lemma_.lower() in chosen], sure=tagged):
+        words = tuple(token.lemma_.lower() for token in run)
+        # A word that was taken into a longer keyword is not named again alone.
+        if not any(set(words) <= set(other) for other in made):
+            phrase = " ".join(token.lower_ for token in run)
+            made[words] = Keyword(phrase, words, float(max(rank[word] for word in words)))
+    return sorted(made.values(), key=lambda keyword: -keyword.weight)[:top_k]
+
+
+def _neighbours(tokens: Sequence[Any], sure: bool) -> list[list[Any]]:
+    """Tokens in runs that stand side by side in the text, longest runs first, else in order.
+
+    Args:
+        tokens: the words that were chosen, in the text's order.
+        sure: they are known to be nouns. Else a neighbour may be a verb ("dog sits"), and only words that never stand apart are joined.
+    """
+    alone = Counter(token.lemma_ for token in tokens)
+    pairs = Counter((left.lemma_, right.lemma_) for left, right in itertools.pairwise(tokens) if left.i + 1 == right.i)
+
+    def belong_together(left: Any, right: Any) -> bool:
+        count = pairs[left.lemma_, right.lemma_]
+        beside = left.i + 1 == right.i and left.lemma_ != right.lemma_
+        return beside and (sure or count == alone[left.lemma_] == alone[right.lemma_])
+
+    runs: list[list[Any]] = []
+    for token in tokens:
+        if runs and belong_together(runs[-1][-1], token):
+            runs[-1].append(token)
+        else:
+            runs.append([token])
+    return sorted(runs, key=lambda run: (-len(run), run[0].i))
+
+
+def _by_multipartite_rank(doc: Any, top_k: int) -> list[Keyword]:
+    """Noun phrases, one a topic: noun chunks where the pipeline parses, else runs of content words."""
     candidates = _chunks(doc) if doc.has_annotation("DEP") else _runs(doc)
     if not candidates:
         return []
@@ -94,6 +183,16 @@ def keywords(text: str, top_k: int, nlp: Any) -> list[Keyword]:
             best[topic] = index
     chosen = sorted(best.values(), key=lambda index: (-weights[index], candidates[index].position))[:top_k]
     return [Keyword(candidates[index].phrase, candidates[index].lemmas, float(weights[index])) for index in chosen]
+
+
+def _is_content(token: Any) -> bool:
+    """Whether a word may name a thing: no stop word, and not in `_NOT_NOUNS`."""
+    return bool(
+        token.is_alpha
+        and not token.is_stop
+        and token.lower_ not in _NOT_NOUNS
+        and token.lemma_.lower() not in _NOT_NOUNS
+    )
 
 
 def _chunks(doc: Any) -> list[Candidate]:
@@ -116,13 +215,7 @@ def _runs(doc: Any) -> list[Candidate]:
     found: list[Candidate] = []
     run: list[Any] = []
     for token in [*doc, None]:
-        if (
-            token is not None
-            and token.is_alpha
-            and not token.is_stop
-            and token.lower_ not in _NOT_NOUNS
-            and token.lemma_.lower() not in _NOT_NOUNS
-        ):
+        if token is not None and _is_content(token):
             run.append(token)
             continue
         if run:

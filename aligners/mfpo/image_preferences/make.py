@@ -49,7 +49,11 @@ class Maker:
         if self.source is None:
             return [[] for _ in block]
         asked = [
-            Asked(picture, keywords(example.responses["chosen"], self.settings.top_k, self.nlp), example.regions)
+            Asked(
+                picture,
+                keywords(example.responses["chosen"], self.settings.top_k, self.nlp, self.settings.keywords),
+                example.regions,
+            )
             for example, picture in zip(block, pictures, strict=True)
         ]
         # A box that lies outside of the image, or is thinner than half a pixel, is nothing to corrupt.

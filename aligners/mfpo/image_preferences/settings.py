@@ -7,16 +7,33 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from aligners.mfpo.image_preferences.corruptions import CORRUPTIONS, Corruption
+from aligners.mfpo.image_preferences.keywords import Ranking
 from aligners.mfpo.image_preferences.schedules import STEPS, Diffusion, Scale, Schedule
 from harness.config import StrictModel
 from harness.errors import UnknownNameError
 
 _SPEED_ONLY = {"batch_size"}
+_OF_KEYWORDS = {
+    "keywords",
+    "top_k",
+    "regions",
+    "on_nothing",
+    "pipeline",
+    "detector",
+    "segmenter",
+    "box_threshold",
+    "text_threshold",
+    "precision",
+}
+"""Settings that nobody looks at where the corruption has no keywords."""
 
 
 class ImagePreferenceSettings(StrictModel):
     """How the rejected images are made."""
 
+    keywords: Ranking = Field(
+        "graph", description="graph (MFPO's graph of words) or multipartite (MultipartiteRank of noun phrases)"
+    )
     top_k: int = Field(5, ge=1, le=32, description="keywords an example")
     regions: str = Field(
         "auto",
@@ -39,7 +56,10 @@ class ImagePreferenceSettings(StrictModel):
         "whole-image",
         description="what to do when no keyword is found: corrupt the whole image, or leave the example out",
     )
-    pipeline: str = Field("blank", description="spaCy pipeline for noun phrases; 'blank' needs no download")
+    pipeline: str = Field(
+        "blank",
+        description="spaCy pipeline (a package or a folder) for keywords; 'blank' needs no download, and has no tagger and no vectors",
+    )
     detector: str | None = Field(None, description="folder or hub id of the detector; None: the usual one of `regions`")
     segmenter: str | None = Field(None, description="folder or hub id of the segmenter; None: facebook/sam-vit-base")
     box_threshold: float | None = Field(
@@ -115,6 +135,8 @@ class ImagePreferenceSettings(StrictModel):
         """The settings that the images depend on (not the batch size, nor what the corruption does not look at), with `regions` as
         they are."""
         unused = set(_SPEED_ONLY)
+        if self.how.where != "keywords":
+            unused |= _OF_KEYWORDS
         if self.how.where != "random":
             unused.add("share")
         if self.how.strength is not None:
