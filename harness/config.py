@@ -6,22 +6,26 @@ the backend. What is here is common to all methods.
 
 from __future__ import annotations
 
-import contextlib
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harness.errors import BadInputError
+from harness.errors import BadInputError, shown
+from harness.typed import kind_of
+from harness.yaml_values import parse_yaml, read_yaml
 
 M = TypeVar("M", bound=BaseModel)
+_KEY = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+_LONGEST_KEY = 200
 
 
 class StrictModel(BaseModel):
     """A settings model: frozen, and unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class LoraSettings(StrictModel):
@@ -92,74 +96,110 @@ class TrainSettings(StrictModel):
         return self.precision == "bfloat16" or (self.precision == "auto" and gpu)
 
 
-def parse(model: type[M], values: dict[str, Any], what: str) -> M:
+def parse(model: type[M], values: Any, what: str) -> M:
     """Validate settings; an unknown key or a bad value is a `BadInputError` that names it."""
+    if not isinstance(values, dict):
+        raise BadInputError(
+            f"'{what}' is a group of settings, not the value {shown(values)}",
+            remedy=f"set one of them: {', '.join(model.model_fields)}",
+        )
     try:
         return model.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or what
+        loc = first["loc"]
+        key = ".".join(str(part)[:60] for part in loc) or what
         if first["type"] == "extra_forbidden":
             raise BadInputError(
-                f"unknown setting '{key}' of {what}", remedy=f"known: {', '.join(model.model_fields)}"
+                f"unknown setting '{shown(key)[1:-1]}' of {what}", remedy=f"known: {', '.join(_known(model, loc[:-1]))}"
             ) from None
-        if not first["loc"]:  # what a model says about several of its values
-            raise BadInputError(f"the settings of {what} do not go together: {first['ctx']['error']}") from None
-        raise BadInputError(f"bad value {first.get('input')!r} for '{key}' of {what}: {first['msg']}") from None
+        reason = str(first.get("ctx", {}).get("error", first["msg"]))
+        if not loc:  # what a model says about several of its values
+            raise BadInputError(f"the settings of {what} do not go together: {reason}") from None
+        raise BadInputError(f"bad value {shown(first.get('input'))} for '{key}' of {what}: {first['msg']}") from None
+
+
+def _known(model: type[BaseModel], groups: Sequence[Any]) -> list[str]:
+    """The settings of a model, or of a group in it."""
+    for group in groups:
+        field = model.model_fields.get(str(group))
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            break
+        model = inner
+    return list(model.model_fields)
 
 
 def overrides(pairs: list[str]) -> dict[str, Any]:
-    """Turn `["a.b=1", "c=x"]` (from `--set`) into nested settings; values are read as YAML scalars.
+    """Turn `["a.b=1", "c=x"]` (from `--set`) into nested settings; values are read as YAML (`harness.yaml_values`).
 
     Raises:
-        BadInputError: a pair without "=", or one key that is both a value and a group.
+        BadInputError: a pair without "=", a key that cannot be a setting's name, a value that cannot be read, or one key that
+            is both a value and a group.
     """
     nested: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
-        if not equals or not key:
-            raise BadInputError(f"--set takes KEY=VALUE, not '{pair}'")
+        if not equals:
+            raise BadInputError(f"--set takes KEY=VALUE, not {shown(pair)}")
+        if len(key) > _LONGEST_KEY or not _KEY.fullmatch(key):
+            raise BadInputError(
+                f"--set takes KEY=VALUE, and {shown(key)} is no setting's name",
+                remedy="a name is of letters, digits, _ and -, in its groups: train.lora.rank=32",
+            )
         node = nested
         *parents, leaf = key.split(".")
         for parent in parents:
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
-                raise BadInputError(f"--set {pair}: '{parent}' already has a value")
-        value = yaml.safe_load(text)
-        if isinstance(value, str):  # YAML 1.1 takes 1e-5 for text
-            with contextlib.suppress(ValueError):
-                value = float(value)
-        node[leaf] = value
+                raise BadInputError(f"--set {shown(pair)[1:-1]}: '{parent}' already has a value")
+        value = parse_yaml(text, f"the value of --set {key}", None)
+        if isinstance(node.get(leaf), dict) != isinstance(value, dict) and leaf in node:
+            raise BadInputError(f"--set {shown(pair)[1:-1]}: '{leaf}' is named as a group and as a value")
+        node[leaf] = merged(node.get(leaf, {}), value) if isinstance(value, dict) else value
     return nested
 
 
 def merged(*layers: dict[str, Any]) -> dict[str, Any]:
-    """Deep merge of settings; later layers win."""
+    """Deep merge of settings; later layers win.
+
+    Raises:
+        BadInputError: a later layer has a group of settings where an earlier one has a value, which would be lost.
+    """
     result: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.items():
-            if isinstance(value, dict) and isinstance(result.get(key), dict):
-                result[key] = merged(result[key], value)
+            before = result.get(key)
+            if isinstance(value, dict) and isinstance(before, dict):
+                result[key] = merged(before, value)
+            elif isinstance(value, dict) and before is not None:
+                raise BadInputError(f"'{key}' is a group of settings, not {kind_of(before)}: {shown(before)}")
             else:
                 result[key] = value
     return result
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """Read a YAML recipe: a mapping with the keys `train` and `method`.
+    """Read a YAML recipe: a mapping with the keys `train` and `method`, each a group of settings.
 
     Raises:
-        BadInputError: missing, not YAML, not a mapping, or other keys than these two.
+        BadInputError: missing, not readable as YAML, not such a mapping, or other keys than these two.
     """
-    try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except FileNotFoundError:
-        raise BadInputError("the recipe does not exist", where=str(path)) from None
-    except yaml.YAMLError as error:
-        raise BadInputError(f"the recipe is not YAML: {error}", where=str(path)) from None
-    if not isinstance(recipe, dict) or (unknown := set(recipe) - {"train", "method"}):
+    recipe = read_yaml(path, "recipe")
+    if recipe is None:
+        return {}
+    if not isinstance(recipe, dict):
         raise BadInputError(
-            f"a recipe has the keys 'train' and 'method', not {sorted(unknown) if isinstance(recipe, dict) else type(recipe).__name__}",
+            f"a recipe is a mapping with the keys 'train' and 'method', not {kind_of(recipe)}: {shown(recipe)}",
             where=str(path),
         )
-    return recipe
+    if unknown := sorted(set(recipe) - {"train", "method"}):
+        raise BadInputError(
+            f"a recipe has the keys 'train' and 'method', not {', '.join(map(shown, unknown[:5]))}", where=str(path)
+        )
+    if wrong := [key for key, value in recipe.items() if not isinstance(value, dict) and value is not None]:
+        raise BadInputError(
+            f"'{wrong[0]}' is a group of settings, not {kind_of(recipe[wrong[0]])}: {shown(recipe[wrong[0]])}",
+            where=str(path),
+        )
+    return {key: value for key, value in recipe.items() if value is not None}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
+from typing import Any
 
 
 class HarnessError(Exception):
@@ -37,3 +39,19 @@ class UnknownNameError(BadInputError):
         hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known) or 'none'}"
         super().__init__(f"unknown {kind} '{name}': {hint}", remedy="see `harness list`")
         self.name, self.near = name, near
+
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 1000
+_REPR.maxlevel = 4
+_REPR.maxdict = _REPR.maxlist = _REPR.maxtuple = _REPR.maxset = 8
+
+
+def shown(value: Any, most: int = 80) -> str:
+    """A value that was seen, for a message: as Python writes it (so without control characters), and only its beginning."""
+    try:
+        text = _REPR.repr(value)
+    except ValueError:  # a whole number with more digits than Python writes
+        text = f"a {type(value).__name__} of thousands of digits"
+    # Halves of characters and characters that no terminal shows are escaped by repr; the rest is as it is.
+    return text if len(text) <= most else f"{text[: most - 4]}...{text[-1]}"

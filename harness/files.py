@@ -1,4 +1,4 @@
-"""Files on the road: hashing, atomic writes, JSON lines.
+"""Files on the road: hashing, atomic writes, JSON lines. (Reading what others wrote: `harness.reading`.)
 
 Whatever a later step may take for complete is written to a temporary name and renamed.
 """
@@ -15,7 +15,24 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.errors import BadInputError
+from harness.reading import placed_rows, read_json, read_jsonl, row_at
+
+__all__ = [
+    "atomic_folder",
+    "atomic_path",
+    "dump_row",
+    "placed_rows",
+    "read_json",
+    "read_jsonl",
+    "remove_left_overs",
+    "row_at",
+    "sha256_bytes",
+    "sha256_file",
+    "sha256_folder",
+    "sha256_json",
+    "write_json",
+    "write_jsonl",
+]
 
 _CHUNK = 1 << 20
 
@@ -115,64 +132,8 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
 
 
-def read_json(path: Path, what: str = "file") -> Any:
-    """Read a JSON file; a missing or broken one is a `BadInputError` that names it.
-
-    Args:
-        path: the file.
-        what: what the file is to the user ("annotations", "manifest"), for the message.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInputError(f"the {what} does not exist", where=str(path)) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BadInputError(f"the {what} is not valid JSON: {error}", where=str(path)) from None
-
-
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
     """Write JSON lines atomically."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
         for row in rows:
             stream.write(dump_row(row) + "\n")
-
-
-def read_jsonl(path: Path, what: str = "file") -> Iterator[dict[str, Any]]:
-    """Yield the records of a JSON-lines file; a broken line is a `BadInputError` with its number."""
-    for _, row in placed_rows(path, what):
-        yield row
-
-
-def placed_rows(path: Path, what: str = "file") -> Iterator[tuple[int, dict[str, Any]]]:
-    """The same with the byte at which each record's line begins, where `row_at` finds it again."""
-    try:
-        stream = path.open("rb")
-    except FileNotFoundError:
-        raise BadInputError(f"the {what} does not exist", where=str(path)) from None
-    with stream:
-        place = 0
-        for number, line in enumerate(stream, 1):
-            begin, place = place, place + len(line)
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise BadInputError(
-                    f"line {number} of the {what} is not valid JSON: {error}", where=f"{path}:{number}"
-                ) from None
-            if not isinstance(row, dict):
-                raise BadInputError(f"line {number} of the {what} is not a JSON object", where=f"{path}:{number}")
-            yield begin, row
-
-
-def row_at(path: Path, place: int) -> Any:
-    """The record of a JSON-lines file that begins at a byte.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: no record begins there (any more).
-    """
-    with path.open("rb") as stream:
-        stream.seek(place)
-        return json.loads(stream.readline())

@@ -8,18 +8,21 @@ colours are nobody's content; vLLM does the same), and of an animation the first
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.errors import BadInputError
+from harness.errors import BadInputError, HarnessError, shown
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_PIXELS = 178_956_970
 """Larger images are refused as decompression bombs (Pillow's own bound)."""
+MAX_BYTES = 1 << 30
+"""Larger files are not read: pictures of `MAX_PIXELS` have fewer bytes."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 """What is read. Pillow knows more, among them formats that start other programs (EPS)."""
 TREATMENTS = {
@@ -29,6 +32,17 @@ TREATMENTS = {
     "transparent": "transparent, laid on white",
     "animated": "of several frames, of which the first is used",
 }
+_OTHERS = {
+    b"%PDF": "a PDF document",
+    b"%!PS": "PostScript",
+    b"ftypheic": "HEIC",
+    b"ftypmif1": "HEIF",
+    b"ftypavif": "AVIF",
+    b"ftypisom": "a film (MP4)",
+    b"version https://git-lfs": "a Git LFS pointer in the place of the file (git lfs pull fetches it)",
+    b"PK\x03\x04": "a ZIP archive",
+}
+"""First bytes of files that people take for pictures."""
 _ORIENTATION = 0x0112
 _QUARTER_TURNS = (5, 6, 7, 8)
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")
@@ -105,21 +119,59 @@ def _opened(data: bytes, where: str) -> Iterator[Image]:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's on large or odd files: what is wrong ends as an error here
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        with image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError(f"{image.width}x{image.height}")
+            getattr(
+                image, "n_frames", 1
+            )  # finds the frames, so that a file whose later ones are broken is refused everywhere
             yield image
+    except HarnessError:
+        raise
     except UnidentifiedImageError:
         raise BadInputError(
-            f"the image does not decode: it is none of {', '.join(FORMATS)}, or broken at its beginning, {data[:8]!r}",
+            f"the image does not decode: it is {_kind(data)}",
             where=where,
+            remedy=f"save it as {' or '.join(FORMATS[:3])}",
         ) from None
     except Image.DecompressionBombError:
         raise BadInputError(
-            f"the image has more than {MAX_PIXELS} pixels, as a decompression bomb has", where=where
+            f"the image has more than {MAX_PIXELS} pixels, as a decompression bomb has",
+            where=where,
+            remedy="make it smaller",
         ) from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise BadInputError(f"the image does not decode: {error}", where=where) from None
+    except MemoryError:
+        raise BadInputError(
+            "the image does not decode: it asks for more memory than there is, as broken headers do",
+            where=where,
+            remedy="save it again, or leave it out",
+        ) from None
+    # Decoders meet broken files with whatever their code comes to: TypeError, IndexError, struct.error, zlib.error, ...
+    except Exception as error:  # noqa: BLE001
+        reason = str(error) or type(error).__name__
+        raise BadInputError(
+            f"the image does not decode: {shown(reason, 200)[1:-1]}",
+            where=where,
+            remedy="save it again, or leave it out",
+        ) from None
+
+
+def _kind(data: bytes) -> str:
+    """What a file that is no readable picture seems to be, by its first bytes."""
+    start = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n")
+    if not start:
+        return "empty"
+    if start.startswith(b"<?xml") or start[:4].lower() == b"<svg":
+        return "a drawing (SVG, XML), not a picture of pixels" if b"<svg" in data[:4096].lower() else "XML"
+    if start[:9].lower() in (b"<!doctype", b"<html") or start[:5].lower() == b"<html":
+        return "a web page (HTML), as a failed download leaves it"
+    for mark, name in _OTHERS.items():
+        if start.startswith(mark) or data[4:12] == mark:
+            return f"{name}, which is not read"
+    return f"none of {', '.join(FORMATS)}, or broken at its beginning, {data[:8]!r}"
 
 
 def _upright_size(image: Image) -> tuple[int, int]:

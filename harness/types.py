@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from harness import images
-from harness.errors import BadInputError
 from harness.files import sha256_bytes
+from harness.reading import read_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -51,10 +51,7 @@ class ImageRef:
         if self.source is not None:
             return self.source.read()
         assert self.path is not None
-        try:
-            return self.path.read_bytes()
-        except OSError as error:
-            raise BadInputError(f"the image cannot be read: {error.strerror}", where=str(self.path)) from None
+        return read_bytes(self.path, "image", images.MAX_BYTES)
 
     def open(self) -> Image:
         """Decode to an upright RGB image (`harness.images`).

@@ -11,6 +11,9 @@ from rich.text import Text
 
 from harness.errors import HarnessError
 
+_PROBLEM, _WHERE, _REMEDY = 900, 300, 700
+"""Characters of a message's parts: 2,000 at most with what stands between them."""
+
 
 def run(app: Any, arguments: list[str]) -> int:
     """Run a Typer app and turn what it raises into an exit code."""
@@ -21,7 +24,7 @@ def run(app: Any, arguments: list[str]) -> int:
         return result if isinstance(result, int) else 0
     except HarnessError as error:
         if debug:
-            traceback.print_exc()
+            _trace()
         _show(console, error.problem, error.where, error.remedy)
         return error.exit_code
     except KeyboardInterrupt:
@@ -36,12 +39,12 @@ def run(app: Any, arguments: list[str]) -> int:
         if type(error).__name__ == "Abort":
             return 130
         if debug:
-            traceback.print_exc()
+            _trace()
         else:
             frame = traceback.extract_tb(sys.exc_info()[2])[-1]
             _show(
                 console,
-                f"this is a defect of the harness: {type(error).__name__}: {str(error)[:500]}",
+                f"this is a defect of the harness: {type(error).__name__}: {error}",
                 f"{frame.filename}:{frame.lineno}",
                 "the same command with --debug shows the traceback",
             )
@@ -58,9 +61,35 @@ def _usage(error: Exception) -> tuple[str, str | None, str | None] | None:
 
 def _show(console: Console, problem: str, where: str | None, remedy: str | None) -> None:
     text = Text("error: ", style="bold red")
-    text.append(problem, style="red")
+    text.append(_cut(problem, _PROBLEM), style="red")
     if where:
-        text.append(f"\n  where: {where}", style="red")
+        text.append(f"\n  where: {_cut(where, _WHERE)}", style="red")
     if remedy:
-        text.append(f"\n  remedy: {remedy}", style="red")
+        text.append(f"\n  remedy: {_cut(remedy, _REMEDY)}", style="red")
     console.print(text, soft_wrap=True)
+
+
+def _cut(text: str, most: int) -> str:
+    """A text as one line that a terminal shows as it is. Of a long one the beginning and the end, which has a path's last part."""
+    text = printable(" ".join(text.split()) if text.strip() else text)
+    if len(text) <= most:
+        return text
+    left_out = f" [... {len(text) - most:,} characters more; --debug shows them ...] "
+    end = (most - len(left_out)) // 3
+    return f"{text[: most - len(left_out) - end]}{left_out}{text[-end:]}"
+
+
+def printable(text: str, keep: str = "") -> str:
+    """A text with everything escaped that would move a cursor, colour a terminal, ring its bell or turn its direction of writing.
+
+    Values of data, names and files stand in messages; what they hold is shown and does nothing.
+
+    Args:
+        text: any text, halves of characters too.
+        keep: characters that are left as they are.
+    """
+    return "".join(one if one.isprintable() or one in keep else repr(one)[1:-1] for one in text)
+
+
+def _trace() -> None:
+    sys.stderr.write(printable(traceback.format_exc(), keep="\n"))

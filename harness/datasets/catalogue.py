@@ -11,14 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from harness.datasets.download import fetch
 from harness.datasets.unpack import unpack
 from harness.errors import BadInputError, UnknownNameError
 from harness.files import read_json, sha256_file, write_json
 from harness.paths import cache_folder
 from harness.progress import console, progress
+from harness.yaml_values import read_yaml
 
 _SOURCES = Path(__file__).with_name("sources.yaml")
 _RECORD = ".harness-data.json"
@@ -69,7 +68,7 @@ class DataSet:
 @functools.cache
 def catalogue() -> dict[str, DataSet]:
     """All known data sets, by name."""
-    content = yaml.safe_load(_SOURCES.read_text(encoding="utf-8"))
+    content = read_yaml(_SOURCES, "list of data sets")
     lists = ("needs", "files", "archives", "manual")
     found = {}
     for name, entry in content.items():

@@ -7,9 +7,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
 from harness.errors import BadInputError
+from harness.yaml_values import read_yaml
 
 _TABLE = Path(__file__).with_name("prices.yaml")
 _DATED = re.compile(r"-(\d{4}(-\d{2}-\d{2})?|preview|latest)$")
@@ -30,7 +29,7 @@ class Price(NamedTuple):
 
 @functools.cache
 def _table() -> dict[str, Price]:
-    content = yaml.safe_load(_TABLE.read_text(encoding="utf-8"))
+    content = read_yaml(_TABLE, "list of prices")
     return {name: Price(float(one), float(other)) for name, (one, other) in content["models"].items()}
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock
 
 from harness.children import in_child
@@ -16,6 +15,7 @@ from harness.files import atomic_folder, read_json, sha256_bytes, sha256_json, w
 from harness.paths import cache_folder
 from harness.progress import console
 from harness.worlds import Split, World
+from harness.yaml_values import read_yaml
 
 _SHAPING = {
     "model": ("scenes.py", "draw.py", "text.py", "network.py", "training.py", "arithmetic.py"),
@@ -71,7 +71,7 @@ class PocketWorld(World):
     def recipe(self, method: str) -> dict[str, Any]:
         """Settings chosen on the validation split (README, "How the pocket settings were chosen")."""
         path = Path(__file__).with_name("recipes") / f"{method}.yaml"
-        return yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return dict(read_yaml(path, "recipe")) if path.exists() else {}
 
     def _part(self, part: str, make: Callable[[Path], None], detail: str = "") -> Path:
         """The content folder of a part, made if it is not there; a second process waits for the first."""

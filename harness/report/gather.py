@@ -230,4 +230,4 @@ def together(suite: Suite, run: str) -> Counter[tuple[str, str]]:
 def training(run: Run) -> list[dict[str, Any]]:
     """The rows of a run's training log."""
     path = Path(run.path) / "train_log.jsonl"
-    return list(read_jsonl(path, "training log")) if path.exists() else []
+    return list(read_jsonl(path, "training log", finite=False)) if path.exists() else []

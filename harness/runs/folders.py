@@ -53,14 +53,14 @@ class Run:
 def open_run(path: Path) -> Run:
     """The run in a folder."""
     manifest = path / MANIFEST
-    return Run(path, read_json(manifest, "manifest") if manifest.exists() else None)
+    return Run(path, read_json(manifest, "manifest", finite=False) if manifest.exists() else None)
 
 
 def is_checkpoint(path: Path) -> bool:
     """Whether a folder is itself a checkpoint; a run's has one below it, and a `config.json` of its own."""
     configuration = path / "config.json"
     return (path / "adapter_config.json").exists() or (
-        configuration.exists() and "model_type" in read_json(configuration, "configuration")
+        configuration.exists() and "model_type" in read_json(configuration, "configuration", finite=False)
     )
 
 

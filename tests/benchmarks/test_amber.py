@@ -170,7 +170,7 @@ def test_amber_broken_list_of_responses(amber_files: dict[str, Path]) -> None:
     amber_files["responses"].write_text('[{"id": 1, "response": "A dog."},', encoding="utf-8")
     with pytest.raises(BadInputError, match="responses is not valid JSON") as error:
         amber().read_offline(amber_files)
-    assert error.value.where == str(amber_files["responses"])
+    assert error.value.where == f"{amber_files['responses']}:1"
 
 
 def test_amber_unknown_similarity(amber_files: dict[str, Path], tmp_path: Path) -> None:
