@@ -58,8 +58,8 @@ class Benchmark(ABC):
         try:
             yield path
         except BadInputError as error:
-            remedy = error.remedy or compare(path)
-            raise BadInputError(error.problem, where=error.where, remedy=remedy) from None
+            remedies = [one for one in (compare(path), error.remedy) if one]
+            raise BadInputError(error.problem, where=error.where, remedy="; ".join(remedies) or None) from None
 
     @property
     @abstractmethod
