@@ -89,8 +89,22 @@ class StageContext(ABC):
     """What `Aligner.stages` may ask of the trainer about the starting model."""
 
     @abstractmethod
-    def entropy(self, examples: Sequence[PreferenceExample]) -> list[float]:
-        """Mean predictive entropy in nats over the chosen response's tokens, given the original image (METHODS, part 3)."""
+    def difficulty(
+        self,
+        examples: Sequence[PreferenceExample],
+        measure: Literal["token", "predictive"] = "token",
+        answer: Literal["chosen", "own"] = "chosen",
+        max_new_tokens: int = 256,
+    ) -> list[float]:
+        """How hard each example is for the starting model, given the original image; higher is harder. See `aligners.difficulty`.
+
+        Args:
+            examples: of this alignment.
+            measure: `token`, the sum over the answer's tokens of -p log p with the token's own probability p, in nats; or `predictive`,
+                the mean entropy of the whole distribution, in nats a token.
+            answer: the chosen response, or the model's own, greedy one.
+            max_new_tokens: of its own answer.
+        """
 
 
 @dataclass(frozen=True, slots=True)

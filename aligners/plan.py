@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -82,7 +82,13 @@ class _Order(StageContext):
 
     examples = 0
 
-    def entropy(self, examples: Sequence[PreferenceExample]) -> list[float]:
+    def difficulty(
+        self,
+        examples: Sequence[PreferenceExample],
+        measure: Literal["token", "predictive"] = "token",
+        answer: Literal["chosen", "own"] = "chosen",
+        max_new_tokens: int = 256,
+    ) -> list[float]:
         """No difficulty is known; how many were asked for is."""
         self.examples += len(examples)
         return [0.0] * len(examples)

@@ -15,12 +15,13 @@ import numpy as np
 
 from aligners.base import CHOSEN, Aligner, AlignJob, AlignResult, Branch, PrepareContext, Stage, StageContext
 from aligners.data import Dropped, preferences_of
+from aligners.difficulty import Answer, Measure, difficulty_of
 from aligners.encoding import EncodedExample, encode_all
 from aligners.families import check_family
 from aligners.layout import Batch, by_branch, collate, row_lengths
 from aligners.loop import run_stage
 from aligners.peak import out_of_memory
-from aligners.policy import Policy, entropy_of, token_logp
+from aligners.policy import Policy, token_logp
 from aligners.processes import is_deepspeed, is_sharded, shares_out, this_process, whole
 from aligners.reference import ContentKeys, Keys, Reference, ValueStore, fill
 from harness.errors import BadInputError, HarnessError
@@ -140,18 +141,27 @@ class _Run(StageContext):
         shared = self.train_settings.savings.shared_prefix
         return self.policy.prepare(collate(examples, branches or self.branches, pad, shared, one_block=self.sharded))
 
-    def entropy(self, examples: Sequence[PreferenceExample]) -> list[float]:
-        """See `StageContext.entropy`."""
-
-        def mean_entropy(block: Sequence[EncodedExample]) -> list[dict[tuple[str, str], np.ndarray]]:
-            found = self._values(block, [CHOSEN], entropy_of)
-            return [{pair: value.mean(keepdims=True) for pair, value in one.items()} for one in found]
-
+    def difficulty(
+        self,
+        examples: Sequence[PreferenceExample],
+        measure: Measure = "token",
+        answer: Answer = "chosen",
+        max_new_tokens: int = 256,
+    ) -> list[float]:
+        """See `StageContext.difficulty`."""
+        prompts = {example.id: example.prompt for example in examples}
         encoded = [self.encoded[example.id] for example in examples]
         store, keys, _ = self._stored(
-            "entropy", "start", encoded, [CHOSEN], mean_entropy, "measuring the examples' difficulty"
+            f"difficulty: {measure}" + (f", own answers of {max_new_tokens} tokens" if answer == "own" else ""),
+            "start",
+            encoded,
+            [CHOSEN],
+            lambda block: difficulty_of(
+                self, block, [prompts[example.id] for example in block], measure, answer, max_new_tokens
+            ),
+            "measuring the examples' difficulty",
         )
-        return [float(store[next(iter(keys[one.id].values()))][0]) for one in encoded]
+        return [float(store[next(iter(keys[example.id].values()))][0]) for example in encoded]
 
     def _reference(self, stage: Stage, trained: str) -> Reference:
         """The reference's values for a stage, from disk where they were computed before."""

@@ -35,8 +35,10 @@ class MFPO(ImagePreferenceAligner):
     settings: MFPOSettings
 
     def stages(self, examples: Sequence[PreferenceExample], context: StageContext) -> list[Stage]:
-        """Part 3: easy to hard, by the starting model's predictive entropy."""
-        return split_by_difficulty(examples, context.entropy(examples), self.settings.stages)
+        """Section 3.3: easy to hard, by the entropy that the starting model has on an answer."""
+        stages = self.settings.stages
+        difficulty = context.difficulty(examples, stages.measure, stages.answer, stages.max_new_tokens)
+        return split_by_difficulty(examples, difficulty, stages)
 
     def loss(self, policy: Logps, reference: Logps) -> Loss:
         """Part 2: see `losses.image_preference`."""

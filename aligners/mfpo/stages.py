@@ -1,4 +1,9 @@
-"""MFPO's part 3: examples sorted by predictive entropy and trained on in stages, easy first."""
+"""MFPO's training in stages: examples sorted by their difficulty, easy first.
+
+Source: Jiang et al., IJCAI 2025, section 3.3: easy, medium and hard, one after the other, by the entropy of the tokens.
+Ours, since the paper does not say: thirds of equal size, one epoch each (its figures show three epochs in which the levels follow each
+other), and that a stage's reference is the model that it starts from.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +26,15 @@ class StageSettings(StrictModel):
     borders: tuple[float, ...] = Field(
         (), description="shares of the sorted examples at which stages end; () for equal parts"
     )
+    measure: Literal["token", "predictive"] = Field(
+        "token",
+        description="token: the paper's sum of -p log p over the tokens; predictive: mean entropy of the distribution",
+    )
+    answer: Literal["chosen", "own"] = Field(
+        "chosen",
+        description="the answer that is measured: the chosen response, or the starting model's own, greedy one",
+    )
+    max_new_tokens: int = Field(256, ge=1, description="length of the model's own answer")
     reference: Literal["previous", "initial"] = Field(
         "previous", description="the model that the stage starts from, or the first one"
     )
@@ -39,13 +53,13 @@ class StageSettings(StrictModel):
 
 
 def split_by_difficulty(
-    examples: Sequence[PreferenceExample], entropy: Sequence[float], settings: StageSettings
+    examples: Sequence[PreferenceExample], difficulty: Sequence[float], settings: StageSettings
 ) -> list[Stage]:
-    """Sort by entropy (nats a token; low is easy) and cut. Stages without examples are left out.
+    """Sort by difficulty (low is easy) and cut. Stages without examples are left out.
 
     Ties keep their order, so that the split is deterministic.
     """
-    order = sorted(range(len(examples)), key=lambda index: entropy[index])
+    order = sorted(range(len(examples)), key=lambda index: difficulty[index])
     borders = settings.borders or tuple(part / settings.count for part in range(1, settings.count))
     cuts = [0, *(round(border * len(order)) for border in borders), len(order)]
     names = _NAMES.get(settings.count) or tuple(f"part{number + 1}" for number in range(settings.count))
