@@ -178,6 +178,9 @@ class Aligner(ABC):
     train_defaults: ClassVar[Mapping[str, Any]] = {}
     """The paper's training settings, where they differ from `TrainSettings`'."""
 
+    default_data: ClassVar[str | None] = None
+    """Preference data that the paper trains on, taken where none is named; None: the model's usual ones."""
+
     def __init__(self, settings: AlignerSettings | None = None) -> None:
         self.settings = settings or self.Settings()
 

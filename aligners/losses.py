@@ -84,8 +84,8 @@ def image_preference(
         delta: reward that the preferred pair should keep.
         label_smoothing: see `logistic`; of the text term, whose labels people or models gave.
 
-    Source: with weights of 1 mDPO (Wang et al., EMNLP 2024, eq. 3 to 5); with any MFPO (Jiang et al., IJCAI 2025, arXiv 2410.15334).
-    Differences: MFPO's full text was not at hand; its parts are its abstract's, the margin term's form is our reading.
+    Source: MFPO (Jiang et al., IJCAI 2025, arXiv 2410.15334v2), eq. 5 to 7, whose Tables 5 and 6 find delta = 0 (the paper's eta) and
+        weights of 1 best; with these mDPO (Wang et al., EMNLP 2024, eq. 3 to 5).
     """
     terms = {
         "loss_text": logistic(beta * (chosen - rejected), label_smoothing),

@@ -31,6 +31,7 @@ class MFPO(ImagePreferenceAligner):
         "modality-fair preference optimisation",
         "Jiang et al., IJCAI 2025 (arXiv 2410.15334)",
     )
+    default_data = "rlhf-v"
     Settings = MFPOSettings
     settings: MFPOSettings
 

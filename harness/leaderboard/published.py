@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -86,7 +86,9 @@ def add_published(boards: Sequence[Board], figures: Sequence[Published], *, rank
             if column is None:
                 continue
             key = (figure.model, figure.method, figure.source)
-            row = rows.setdefault(key, _row(figure))
+            if key not in rows:
+                rows[key] = _row(figure, taken={row.name for row in rows.values()})
+            row = rows[key]
             notes = tuple(note for note in (figure.note,) if note)
             row.cells[column] = Cell(figure.value, None, 0, 0, notes=notes)
             row.notes = (
@@ -100,9 +102,13 @@ def add_published(boards: Sequence[Board], figures: Sequence[Published], *, rank
     return found
 
 
-def _row(figure: Published) -> Row:
-    name = f"{figure.model} {figure.method}".strip()
-    return Row(f"{name} (published)", figure.method, figure.model, published=figure.source)
+def _row(figure: Published, taken: Container[str]) -> Row:
+    """A row for a model's figures from one source; the source is in its name where two of them report the same model."""
+    label = f"{figure.model} {figure.method}".strip()
+    name = f"{label} (published)"
+    if name in taken:
+        name = f"{label} (published by {figure.source})"
+    return Row(name, figure.method, figure.model, published=figure.source)
 
 
 def _columns(board: Board, figures: Sequence[Published]) -> dict[tuple[str, str], Column]:

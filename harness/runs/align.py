@@ -122,9 +122,11 @@ def _resolve(request: AlignRequest) -> _Resolved:
         raise BadInputError(
             "alignment starts from full weights, not from an adapter", where=location, remedy="name its base model"
         )
-    data_label = request.data or model.default_preferences
+    # An embedded world has its own pairs, whatever a method was published with.
+    usual = None if model.world else kind.default_data
+    data_label = request.data or usual or model.default_preferences
     if request.data is None:
-        console.print(f"preference data: {data_label} (the default for {model.label})")
+        console.print(f"preference data: {data_label} (the default for {request.method if usual else model.label})")
     config = {
         "method": request.method,
         "model": model.label,

@@ -270,3 +270,12 @@ def test_most_keywords_name_what_is_to_be_seen_and_the_graph_is_no_worse_than_mu
         for right, count, _ in [measure("blank", ranking)]
     }
     assert share["graph"] > 0.6 and share["graph"] >= share["multipartite"]
+
+
+def test_mfpo_takes_the_papers_data_and_an_embedded_world_its_own(tmp_path: Path) -> None:
+    from harness.runs.align import AlignRequest, _resolve
+    from tests.tiny import tiny_llava
+
+    model = str(tiny_llava(tmp_path / "model"))
+    for method, data in (("mfpo", "rlhf-v"), ("dpo", "rlaif-v")):
+        assert _resolve(AlignRequest(method, model, tmp_path)).config["data"] == data
