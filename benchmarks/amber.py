@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.base import Benchmark, BenchmarkSettings, Totals, harmonic, needed, ratio, response_text
 from benchmarks.nouns import Noun, NounFinder, Similarity, make_noun_finder, make_similarity
-from benchmarks.yesno import strict
+from benchmarks.yesno import PARSER, tolerant
 from harness.errors import BadInputError
 from harness.files import read_json, read_jsonl
 from harness.judging.base import Judge
@@ -241,7 +241,7 @@ class AMBER(Benchmark):
     def _answer(self, item: Item, text: str) -> SampleScore:
         annotation = item.reference["annotation"]
         label = annotation["truth"]
-        read = strict(text)
+        read = tolerant(text)
         official = {"Yes": "yes", "No": "no"}.get(text)
         counts = _ZEROS.copy()
         sections = ("discriminative", *_PARTS.get(annotation["type"], ("relation",)))
@@ -311,8 +311,12 @@ class AMBER(Benchmark):
         return {name: str(value) for name, value in shown.items()}
 
     def provenance(self) -> dict[str, Any]:
-        """How nouns were found and words compared."""
-        return {"nouns": self._nouns.provenance(), "similarity": self._similar.provenance()}
+        """How nouns were found, words compared, and answers read."""
+        return {
+            "nouns": self._nouns.provenance(),
+            "similarity": self._similar.provenance(),
+            "tolerant_parser": PARSER,
+        }
 
 
 class _Wanted:

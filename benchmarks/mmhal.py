@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import combinations
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.base import Benchmark, BenchmarkSettings, Totals, needed, ratio
+from benchmarks.ratings import parse_official, parse_strict, read_rating
 from harness.errors import BadInputError, HarnessError
 from harness.files import read_json, read_jsonl, sha256_bytes, sha256_file
 from harness.judging.agreement import HALLUCINATED_BELOW
@@ -21,7 +21,6 @@ from harness.judging.templates import fill, read_template
 from harness.types import ImageRef, Item, MetricSpec, Response, SampleScore
 
 TYPES = ("attribute", "adversarial", "comparison", "counting", "relation", "environment", "holistic", "other")
-_RATING = re.compile(r"rating\W{0,6}\s*([0-6])(?![\d.])")
 _PROMPT = """You grade the answer of an assistant that looks at an image. You cannot see the image; what is known of it is given.
 
 Known contents of the image: {image_content}
@@ -58,18 +57,6 @@ class MMHalSettings(BenchmarkSettings):
     this order); None is the official script where it lies beside the questions, else our own wording."""
     template_sha256: str | None = None
     """What the template must be; None is the official one for a script, and anything for a text file."""
-
-
-def parse_official(reply: str) -> int:
-    """The official reading: the one digit d for which "rating: d" occurs in the lower-cased reply, else 0."""
-    found = [digit for digit in range(7) if f"rating: {digit}" in reply.lower()]
-    return found[0] if len(found) == 1 else 0
-
-
-def parse_strict(reply: str) -> int | None:
-    """A rating that can be read without doubt: all ratings of the reply agree; None where there is none."""
-    found = {int(digit) for digit in _RATING.findall(reply.lower().replace("*", ""))}
-    return found.pop() if len(found) == 1 else None
 
 
 class ReviewsJudge(Judge):
@@ -144,7 +131,7 @@ class MMHalBench(Benchmark):
         return judge.label + {"official": "", "own wording": ", own prompt"}.get(kind, f", prompt {digest[:8]}")
 
     def read_reply(self, text: str) -> int | None:
-        """A reply's rating, see `parse_strict`."""
+        """A reply's rating, see `benchmarks.ratings`."""
         return parse_strict(text)
 
     def items(self, data: Path) -> list[Item]:
@@ -221,7 +208,7 @@ class MMHalBench(Benchmark):
         if judge is None:
             raise HarnessError("MMHal-Bench needs a judge", remedy="name one: --judge openai")
         requests = self.judge_requests(items, responses)
-        votes = ask(judge, requests, parse_strict)
+        votes = ask(judge, requests, read_rating)
         return [self._one(request, votes[request.item.id]) for request in requests]
 
     @staticmethod

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from benchmarks.base import Benchmark, Totals, harmonic, needed, ratio, response_text
-from benchmarks.yesno import pope_official, strict
+from benchmarks.yesno import pope_official, tolerant
 from harness.errors import BadInputError
 from harness.files import read_json, read_jsonl
 from harness.judging.base import Judge
@@ -131,7 +131,7 @@ class POPE(Benchmark):
     @staticmethod
     def _one(item: Item, answer: str) -> SampleScore:
         split, label = item.reference["split"], item.reference["label"]
-        official, read = pope_official(answer), strict(answer)
+        official, read = pope_official(answer), tolerant(answer, item.prompt)
         counts = _ZEROS.copy()
         for parser, said in (("", official), ("[strict]", read)):
             # An answer that cannot be read is wrong: it adds to the false ones, but is neither yes nor no.

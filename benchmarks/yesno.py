@@ -2,9 +2,58 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
-_WORD = re.compile(r"[a-z']+")
+from harness.judging.replies import spoken
+
+PARSER = 2
+"""Version of `tolerant`, kept with the scores: what it reads decides `[strict]` and `[tolerant]` figures."""
+_CACHED = 200
+"""Answers of at most so many characters are read once: a suite's answers are mostly the same few."""
+_MARKUP = re.compile(r"<\|[^|<>]{0,40}\|>|</?[a-z][^<>]{0,80}>|\\(?:boxed|text|textbf|mathbf|mathrm)\b", re.IGNORECASE)
+_SURROUNDS = str.maketrans(dict.fromkeys('*_`~"“”„«»{}[]()$#>', " ") | {"’": "'", "‘": "'"})
+_QUOTED = re.compile(r"(?<![a-z])'|'(?![a-z])")
+_OPTION = re.compile(r"^\W*[a-dA-D][).]\s")
+_WORDS = re.compile(r"[\w'/]*\w[\w'/]*")
+_CLAUSE = re.compile(r"[.,;:!?\n\r|=]+|\s[-–—]+\s|—")
+_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.IGNORECASE | re.DOTALL)
+_BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
+_AFFIRMED = frozenset({"yes", "yeah", "yep", "yup"})
+_DENIED = frozenset({"no", "nope", "nah"})
+_IDIOMS = re.compile(
+    r"doubts?|questions?|problems?|worries|idea|clue|comment|matter|answer|images?|pictures?|photos?|info|information|context|way|"
+    r"need|reason|telling|mistake|mistaking|denying|visual"
+)
+"""What follows a "no" that denies nothing that was asked: "no doubt", "no idea", "no image was given"."""
+_AFTER_NO = re.compile(
+    r"there|it|i|the|this|that|these|those|they|s?he|we|you|not|sorry|wait|actually|none|as|because|since|to|for"
+)
+"""Words before which "no" at the beginning of a clause is an answer, and no determiner ("no other objects")."""
+_LEAD_INS = re.compile(
+    r"sorry|well|so|okay|ok|hmm|sure|certainly|therefore|thus|hence|then|looking|based|in|from|after|judging|according|given|upon|as|"
+    r"unfortunately"
+)
+"""First words of clauses that only lead to what is said: "In the image, ...", "Sorry, ..."."""
+_LABELS = ("answer", "a", "assistant", "response", "conclusion")
+_ANSWER_IS = re.compile(
+    r"\banswer(?: to (?:the|this|that|your) question)?(?: is| would be| must be| should be|'s)\s+(?:a )?(\w+)(?: (\w+))?"
+    r"|\bi(?: would|'d)? (?:say|think|believe|answer)(?: that)?\s+(yes|no)\b(?: (\w+))?"
+)
+_NEGATIONS = (
+    re.compile(r"there(?:'s| is| are| was| were)(?: \w+ly)? no (\w+)"),
+    re.compile(r"there (?:isn't|aren't|wasn't|weren't|(?:is|are|was|were) not) (\w+)"),
+    re.compile(r"i (?:can |could )?(?:see|find|spot|notice|detect|observe) no (\w+)"),
+    re.compile(
+        r"i (?:do not|don't|did not|didn't|cannot|can't|can not|could not|couldn't) (?:see|find|spot|notice|detect|observe) "
+        r"(?:any|a|an) (\w+)"
+    ),
+    re.compile(
+        r"(?:the|this) (?:image|picture|photo|scene) (?:does not|doesn't) "
+        r"(?:show|contain|include|have|feature|depict) (?:any|a|an) (\w+)"
+    ),
+)
+_VAGUE = re.compile(r"enough|sufficient|only|just|much|many|always|necessarily|really|quite|clear|clearly|evidence")
 
 
 def pope_official(answer: str) -> str:
@@ -17,7 +66,91 @@ def pope_official(answer: str) -> str:
     return "no" if {"No", "no", "not"} & set(first.split(" ")) else "yes"
 
 
-def strict(answer: str) -> str | None:
-    """ "yes" or "no" if the answer begins with that word in any case; None if it cannot be read."""
-    word = _WORD.search(answer.lower())
-    return word.group() if word and word.group() in ("yes", "no") else None
+def tolerant(answer: str, question: str = "") -> str | None:
+    """ "yes" or "no" where a person would read that beyond doubt; None where not, as for answers that contradict themselves.
+
+    Read are, in any case and within quotation marks and markup: an answer that begins with the word; one that stands alone between
+    marks ("Based on the image, no."); "Answer: No", "the answer is no"; `<answer>` and `\\boxed{}`, which then are the whole answer;
+    and a first statement that denies, as "There is no dog". What a model thinks before it answers is none of its answer.
+
+    Args:
+        answer: what was said.
+        question: what was asked. To "Is there a dog?" the words "There is a dog" are a yes; of another dog they would not be.
+    """
+    return _known(answer, question) if len(answer) <= _CACHED else _read(answer, question)
+
+
+def _read(answer: str, question: str) -> str | None:
+    said = spoken(answer)
+    for marked in (_TAGGED.findall(said), _BOXED.findall(said)):
+        if marked:
+            said = "\n".join(marked)
+            break
+    text = _OPTION.sub("", _MARKUP.sub(" ", said)).lower().translate(_SURROUNDS)
+    clauses = [words for part in _CLAUSE.split(_QUOTED.sub(" ", text)) if (words := _WORDS.findall(part))]
+    before = [_LABELS, *clauses]  # a word behind "Answer:" begins the answer, as the first word of all does
+    votes = {vote for words, last in zip(clauses, before, strict=False) if (vote := _vote(words, last[-1] in _LABELS))}
+    votes |= {vote for words in clauses if (vote := _named(" ".join(words)))}
+    if statement := _statement(clauses):
+        votes |= {vote for vote in (_denial(statement), _restated(statement, question)) if vote}
+    return votes.pop() if len(votes) == 1 and "both" not in votes else None
+
+
+_known = functools.lru_cache(maxsize=1 << 13)(_read)
+
+
+def _vote(words: list[str], first: bool) -> str | None:
+    """What a clause says by the word that it begins with: "yes", "no", "both", or None."""
+    word, following = words[0], words[1] if len(words) > 1 else ""
+    if word in _AFFIRMED:
+        return "both" if following.strip("/") in ("or", "and", "no") or following.startswith("/") else "yes"
+    if word in ("yes/no", "no/yes"):
+        return "both"
+    if word not in _DENIED:
+        return None
+    if following in ("or", "and") and words[2:3] == ["yes"]:
+        return "both"
+    if _IDIOMS.fullmatch(following):
+        return None
+    return "no" if first or not following or _AFTER_NO.fullmatch(following) else None
+
+
+def _named(clause: str) -> str | None:
+    """ "The answer is no" and the like, anywhere in a clause."""
+    for found in _ANSWER_IS.finditer(clause):
+        word, following = found.group(1) or found.group(3), found.group(2) or found.group(4) or ""
+        if word in _AFFIRMED | _DENIED and following in ("or", "and"):
+            return "both"
+        if word in _AFFIRMED:
+            return "yes"
+        if word in _DENIED and (not following or _AFTER_NO.fullmatch(following)):
+            return "no"
+    return None
+
+
+def _statement(clauses: list[list[str]]) -> str:
+    """The first clause that states something: behind "Yes", "Sorry", "In the image"."""
+    for words in clauses:
+        if words[0] in _AFFIRMED | _DENIED and len(words) > 1 and _AFTER_NO.fullmatch(words[1]):
+            return " ".join(words[1:])
+        if not _LEAD_INS.fullmatch(words[0]) and not (len(words) == 1 and words[0] in _AFFIRMED | _DENIED):
+            return " ".join(words)
+        if len(words) > 2 and "there" in words[1:]:  # "In the image there is no dog"
+            return " ".join(words[words.index("there", 1) :])
+    return ""
+
+
+def _denial(statement: str) -> str | None:
+    for pattern in _NEGATIONS:
+        if found := pattern.match(statement):
+            return None if _IDIOMS.fullmatch(found.group(1)) or _VAGUE.fullmatch(found.group(1)) else "no"
+    return None
+
+
+def _restated(statement: str, question: str) -> str | None:
+    """Whether a statement is the question "Is there a dog in the image?" as a statement, its place apart."""
+    asked = re.match(r"(is|are) there (.+?)(?: (?:in|on|visible|present)\b.*)?[?. ]*$", question.strip().lower())
+    if not asked:
+        return None
+    verb, thing = asked.groups()
+    return "yes" if re.match(rf"there(?: {verb}|'s) {re.escape(thing)}(?!\w)", statement) else None

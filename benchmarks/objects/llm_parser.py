@@ -18,6 +18,7 @@ from benchmarks.objects.doubles import double_words, found_doubles
 from benchmarks.objects.extract import Mention, readable
 from benchmarks.objects.vocabulary import Vocabulary
 from harness.errors import BadInputError
+from harness.judging.replies import spoken
 
 PROMPT = """List the physical objects that this description of an image says are in the image.
 
@@ -39,11 +40,12 @@ _NOUNS = ("NN", "NNS", "NNP", "NNPS")
 
 def read_objects(reply: str) -> list[str] | None:
     """The phrases of a judge's reply: a JSON list of strings, or a list with bullets; None where it is neither."""
+    reply = spoken(reply)
     start, end = reply.find("["), reply.rfind("]")
     if 0 <= start < end:
         try:
             listed = json.loads(reply[start : end + 1])
-        except ValueError:
+        except (ValueError, RecursionError):  # thousands of brackets, one in the other, are no list of phrases
             listed = None
         if isinstance(listed, list) and all(isinstance(one, str) for one in listed):
             return [one.strip() for one in listed if one.strip()]

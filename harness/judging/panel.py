@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from harness.judging.base import Judge, JudgeRequest, check_votes
+from harness.judging.replies import UnreadableError
 
 T = TypeVar("T")
 
@@ -35,7 +36,7 @@ def ask(judge: Judge, requests: Sequence[JudgeRequest], read: Callable[[str], T 
     Args:
         judge: says how many votes (`votes`) and askings (`asks`).
         requests: one an item.
-        read: the verdict in a reply, None where it has none that is beyond doubt.
+        read: the verdict in a reply; None, or an `UnreadableError` with the reason, where it has none that is beyond doubt.
 
     Returns:
         Item id -> its votes, in order, each with a value or a reason.
@@ -60,12 +61,22 @@ def ask(judge: Judge, requests: Sequence[JudgeRequest], read: Callable[[str], T 
                 if reply.text is None:  # the judge has its own patience; what it gave up on is not asked again
                     found[reply.item_id] = Vote(None, None, first, f"the judge gave no reply: {reply.error}")
                     del open_[reply.item_id]
-                elif (value := read(reply.text)) is not None:
+                    continue
+                value, why = _read(read, reply.text)
+                if value is None:
+                    reason = f"the judge's reply cannot be read{why}: {reply.text[-80:]!r}"
+                    found[reply.item_id] = Vote(None, reply.text, first, reason)
+                else:
                     found[reply.item_id] = Vote(value, reply.text, first)
                     del open_[reply.item_id]
-                else:
-                    reason = f"the judge's reply cannot be read: {reply.text[-80:]!r}"
-                    found[reply.item_id] = Vote(None, reply.text, first, reason)
         for name, own in votes.items():
             own.append(found.get(name) or Vote(None, None, None, "the judge gave no reply: none came"))
     return votes
+
+
+def _read(read: Callable[[str], T | None], text: str) -> tuple[T | None, str]:
+    """The verdict, or None and why there is none, as the end of a sentence."""
+    try:
+        return read(text), ""
+    except UnreadableError as error:
+        return None, f" ({error})"

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.mmhal import OFFICIAL_TEMPLATE, TYPES, MMHalBench, MMHalSettings, parse_official, parse_strict
+from benchmarks.mmhal import OFFICIAL_TEMPLATE, TYPES, MMHalBench, MMHalSettings
+from benchmarks.ratings import parse_official, parse_strict, read_rating
 from harness.errors import BadInputError, HarnessError
 from harness.judging.base import Judge, JudgeReply, JudgeRequest
+from harness.judging.replies import UnreadableError
 from harness.runs.score import check_coverage
 from harness.stats import Counts
 from harness.types import Response
@@ -35,11 +37,75 @@ from tests.benchmarks.scoring import jsonl
         ("Rating: 3.5", 3, None),
         ("", 0, None),
         ("I cannot say.", 0, None),
+        ("The answer is right.\nRating: 4.", 4, 4),
+        ("Overall I agree. Rating: 5. It is informative.", 5, 5),
+        ("Rating: 4.0", 4, 4),
+        ("Rating (0-6): 5", 0, 5),
+        ("Rating [0–6]: 2", 0, 2),
+        ("Rating scale (0 to 6): 4. Rating: 4", 4, 4),
+        ("Rating on the scale of 0 to 6: see below.\nRating: 3", 3, 3),
+        ("On a rating scale from 0 to 6, I give a clear verdict.\nRating: 3", 3, 3),
+        ("Rating 0-6: 5", 0, 5),
+        ("Rating (out of 6): 5", 0, 5),
+        ("Rating: 4/6", 4, 4),
+        ("Rating: 4 out of 6.", 4, 4),
+        ("**Rating:** 5", 0, 5),
+        ("### Rating\n\n**5**", 0, 5),
+        ("Rating: [[4]]", 0, 4),
+        ("Rating: \\boxed{4}", 0, 4),
+        ("Rating: (4) somewhat informative", 0, 4),
+        ("Rating: 4 - somewhat informative", 4, 4),
+        ("Rating: 4\n\n3 dogs are named, and there are 3.", 4, 4),
+        ("Rating - 4", 0, 4),
+        ("My rating is 4.", 0, 4),
+        ("A rating of 2 would be harsh. Rating: 4", 4, 4),
+        ("<think>Perhaps Rating: 2? No.</think>Rating: 4", 0, 4),
+        ("<think>Rating: 2", 2, None),
+        ("Rating: -1", 0, None),
+        ("Rating: −4", 0, None),
+        ("Rating -4", 0, None),
+        ("Rating: 4/10", 4, None),
+        ("Rating: 4 out of 10", 4, None),
+        ("Rating: 4 or 5", 4, None),
+        ("Rating: 4 and 5", 4, None),
+        ("Rating: 4-5", 4, None),
+        ("Rating: 4 – 5", 4, None),
+        ("Rating: 4 to 5", 4, None),
+        ("Rating: 3,5", 3, None),
+        ("Rating: 4½", 4, None),
+        ("Rating: 4+", 4, None),
+        ("Rating: 40 %", 4, None),
+        ("Rating: 4%", 4, None),
+        ("Rating: ~4", 0, None),
+        ("Rating: 4th", 4, None),
+        ("Overrating: 4", 4, None),
+        ("Rating: " + "9" * 5000, 0, None),
     ],
 )
 def test_ratings(reply: str, official: int, read: int | None) -> None:
     assert parse_official(reply) == official
     assert parse_strict(reply) == read
+
+
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        ("Rating: 4/10", "another scale"),
+        ("Rating: 4 or 5", "'4 or 5' is no single"),
+        ("Rating: -1", "'-1' is no single"),
+        ("Rating: 7", "above 6"),
+        ("Rating: 3.5", "no whole number"),
+        ("Rating: 4. Rating: 5", "differ: 4, 5"),
+        ("I cannot say.", "no rating"),
+    ],
+)
+def test_why_a_rating_cannot_be_read_is_said(tmp_path: Path, reply: str, why: str) -> None:
+    with pytest.raises(UnreadableError, match=why):
+        read_rating(reply)
+    path = jsonl(tmp_path / "r.jsonl", [{"index": 0, "review": reply}])
+    items, responses = (benchmark := MMHalBench()).read_offline({"reviews": path})
+    [score] = benchmark.score(items, responses, benchmark.offline_judge)
+    assert score.unscored and why in score.unscored and not score.counts
 
 
 def test_mmhal_by_hand(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.pope import POPE, POPEAOKVQA, POPEGQA
-from benchmarks.yesno import pope_official, strict
+from benchmarks.yesno import pope_official, tolerant
 from harness.errors import BadInputError
 from harness.stats import Counts
 from harness.types import Response
@@ -34,7 +34,7 @@ from tests.benchmarks.scoring import jsonl, offline
         ("", "yes", None),
         ("Yes, no other objects", "no", "yes"),
         ("It is not there", "no", None),
-        ("Sorry. There is no dog", "yes", None),
+        ("Sorry. There is no dog", "yes", "no"),
         ("Mr. Smith says no", "yes", None),
         ("No,there", "yes", "no"),
         ("No, there is no dog.", "no", "no"),
@@ -43,7 +43,7 @@ from tests.benchmarks.scoring import jsonl, offline
 )
 def test_yes_and_no(answer: str, official: str, read: str | None) -> None:
     assert pope_official(answer) == official
-    assert strict(answer) == read
+    assert tolerant(answer) == read
 
 
 def pope_rows(labels: Sequence[str]) -> list[dict[str, Any]]:

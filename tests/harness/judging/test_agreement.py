@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.mmhal import parse_strict
+from benchmarks.ratings import parse_strict
 from harness.errors import BadInputError, HarnessError
 from harness.files import write_jsonl
 from harness.judging.agreement import agreement, kappa, self_agreement
