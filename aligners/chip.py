@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 from pydantic import Field
 
 from aligners import losses
@@ -14,11 +17,16 @@ from aligners.mfpo.image_preferences import (
 
 
 class CHiPSettings(ImagePreferenceAlignerSettings):
-    """CHiP's settings."""
+    """CHiP's settings; defaults are those of its public code."""
 
-    beta: float = Field(0.5, gt=0)
-    gamma: float = Field(5.0, gt=0, description="weight of a corrected token")
-    beta_token: float = Field(0.1, ge=0, description="weight of the token-level divergence")
+    beta: float = Field(0.1, gt=0)
+    gamma: float = Field(4.0, gt=0, description="weight of a corrected token; the public scripts have 2 or 4")
+    normalise: losses.Normalise = Field(
+        "sum", description="a response's likelihood: sum over its tokens, or weighted mean"
+    )
+    beta_token: float = Field(
+        0.1, ge=0, description="weight of the token-level divergence, which beta multiplies as well"
+    )
     images: ImagePreferenceSettings = ImagePreferenceSettings(corruption="whole-noise")
 
 
@@ -29,6 +37,7 @@ class CHiP(ImagePreferenceAligner):
     needs = frozenset({"corrections", "reference_distribution"})
     Settings = CHiPSettings
     settings: CHiPSettings
+    train_defaults: ClassVar[Mapping[str, Any]] = {"learning_rate": 5e-7, "epochs": 3, "tuning": "full"}
 
     def loss(self, policy: Logps, reference: Logps) -> Loss:
         """See `losses.chip`."""
@@ -45,5 +54,7 @@ class CHiP(ImagePreferenceAligner):
 
     def _ratio(self, policy: BranchLogps, reference: BranchLogps) -> losses.Tensor:
         assert policy.corrected is not None
-        layout = (policy.mask, policy.corrected, self.settings.gamma)
-        return losses.corrected_mean(policy.tokens, *layout) - losses.corrected_mean(reference.tokens, *layout)
+        layout = (policy.mask, policy.corrected, self.settings.gamma, self.settings.normalise)
+        return losses.corrected_likelihood(policy.tokens, *layout) - losses.corrected_likelihood(
+            reference.tokens, *layout
+        )

@@ -271,6 +271,7 @@ def _build(
         lr_scheduler_type=settings.schedule,
         warmup_steps=round(settings.warmup_ratio * batches.steps),
         weight_decay=settings.weight_decay,
+        adam_beta2=settings.adam_beta2,
         adam_epsilon=settings.adam_epsilon,
         max_grad_norm=settings.max_grad_norm,
         save_strategy="steps",

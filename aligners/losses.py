@@ -6,10 +6,12 @@ a reward is beta times a log-ratio. Every function returns the loss per example,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Normalise = Literal["mean", "sum"]
 
 
 def logistic(margin: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -46,19 +48,24 @@ def dpo(
     return logistic(beta * (chosen - rejected) + extra, label_smoothing)
 
 
-def corrected_mean(tokens: Tensor, mask: Tensor, corrected: Tensor, gamma: float) -> Tensor:
-    """RLHF-V's log-likelihood of a response: (1/N) [sum over unchanged + gamma sum over corrected], N = unchanged + gamma corrected.
+def corrected_likelihood(
+    tokens: Tensor, mask: Tensor, corrected: Tensor, gamma: float, normalise: Normalise = "mean"
+) -> Tensor:
+    """RLHF-V's log-likelihood of a response: sum over unchanged tokens + gamma times the sum over corrected ones, [batch].
 
     Args:
         tokens: log-probabilities per token, [batch, length], 0 where `mask` is False.
         mask: response tokens, [batch, length] bool.
         corrected: tokens that the correction changed, [batch, length] bool.
-        gamma: weight of a corrected token; 1 gives the mean over tokens.
+        gamma: weight of a corrected token; 1 gives the plain sum or mean.
+        normalise: `mean` divides by N = unchanged + gamma corrected, as the paper prints it; `sum` does not, as the public trainers do
+            that descend from its code (RLAIF-V's and CHiP's, whose `dpo_use_average` is off by default).
 
     Source: Yu et al., CVPR 2024, eq. 5.
     """
     weights = mask.to(tokens.dtype) * (1 + (gamma - 1) * corrected.to(tokens.dtype))
-    return (tokens * weights).sum(-1) / weights.sum(-1).clamp(min=1)
+    total = (tokens * weights).sum(-1)
+    return total if normalise == "sum" else total / weights.sum(-1).clamp(min=1)
 
 
 def image_preference(
@@ -149,25 +156,25 @@ def chip(
     beta: float,
     beta_token: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """-log sigma(text + image - token): response, segment and token level and the image in one sigmoid.
+    """-log sigma(text + image + token): response, segment and token level and the image in one sigmoid.
 
     text = beta (chosen - rejected), image = beta (chosen - image_rejected),
-    token = beta_token (KL of y_l - KL of y_w without gradient).
+    token = beta beta_token (KL of y_w without gradient - KL of y_l).
 
     Args:
-        chosen: log-ratio of the preferred response's weighted mean (`corrected_mean`) given the original image, [batch].
+        chosen: log-ratio of the preferred response's likelihood (`corrected_likelihood`) given the original image, [batch].
         rejected: the same of the other response, [batch].
         image_rejected: the same of the preferred response given the rejected image, [batch].
         divergence_chosen: sum over the preferred response's tokens of KL(reference || policy), in nats, [batch].
         divergence_rejected: the same of the other response, [batch].
-        beta: strength of the pull towards the reference.
-        beta_token: weight of the token level.
+        beta: strength of the pull towards the reference; of the whole logit, the token level included, as in the public code.
+        beta_token: weight of the token level beside the others.
 
-    Source: Fu et al. (CHiP), ICLR 2025; the token level is that of Zeng et al. (TDPO), ICML 2024, eq. 18.
+    Source: Fu et al. (CHiP), ICLR 2025, and its public code; the token level is that of Zeng et al. (TDPO), ICML 2024, eq. 18.
     """
     parts = {
         "logit_text": beta * (chosen - rejected),
         "logit_image": beta * (chosen - image_rejected),
-        "logit_token": -beta_token * (divergence_rejected - divergence_chosen.detach()),
+        "logit_token": beta * beta_token * (divergence_chosen.detach() - divergence_rejected),
     }
     return logistic(parts["logit_text"] + parts["logit_image"] + parts["logit_token"]), parts

@@ -25,12 +25,21 @@ class MDPOSettings(ImagePreferenceAlignerSettings):
 
 
 class MDPO(ImagePreferenceAligner):
-    """MFPO's three terms with equal weights, on random crops instead of key regions and in one stage."""
+    """MFPO's three terms with equal weights, on random crops instead of key regions and in one stage.
+
+    Differences: an example has one crop, kept with its set; the public code draws a new one every epoch.
+    """
 
     name, summary, source = "mdpo", "DPO + conditional (image) preference + anchor", "Wang et al. (mDPO), EMNLP 2024"
     Settings = MDPOSettings
     settings: MDPOSettings
-    train_defaults: ClassVar[Mapping[str, Any]] = {"learning_rate": 1e-5, "epochs": 3}
+    train_defaults: ClassVar[Mapping[str, Any]] = {
+        "learning_rate": 1e-5,
+        "epochs": 3,
+        "weight_decay": 0.05,
+        "adam_beta2": 0.98,
+        "lora": {"rank": 64, "alpha": 128, "dropout": 0.05},
+    }
 
     def loss(self, policy: Logps, reference: Logps) -> Loss:
         """See `losses.image_preference`, with weights of 1."""

@@ -16,11 +16,15 @@ class RLHFVSettings(AlignerSettings):
 
     beta: float = Field(0.5, gt=0)
     gamma: float = Field(5.0, gt=0, description="weight of a corrected token")
+    normalise: losses.Normalise = Field(
+        "mean",
+        description="a response's likelihood: weighted mean (the paper's) or sum over its tokens (later public trainers')",
+    )
     label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="as in DPO")
 
 
 class RLHFV(Aligner):
-    """DPO on the weighted mean of token log-probabilities."""
+    """DPO on the weighted mean, or sum, of token log-probabilities."""
 
     name, summary, source = "rlhfv", "dense DPO: corrected segments weigh more", "Yu et al. (RLHF-V), CVPR 2024"
     needs = frozenset({"corrections"})
@@ -29,7 +33,7 @@ class RLHFV(Aligner):
     train_defaults: ClassVar[Mapping[str, Any]] = {"learning_rate": 5e-7, "epochs": 7, "tuning": "full"}
 
     def loss(self, policy: Logps, reference: Logps) -> Loss:
-        """`losses.dpo` of the responses' weighted means (`losses.corrected_mean`)."""
+        """`losses.dpo` of the responses' weighted likelihoods (`losses.corrected_likelihood`)."""
 
         def ratio(name: str) -> losses.Tensor:
             return self._likelihood(policy[name], policy[name]) - self._likelihood(reference[name], policy[name])
@@ -39,4 +43,7 @@ class RLHFV(Aligner):
 
     def _likelihood(self, logps: BranchLogps, layout: BranchLogps) -> losses.Tensor:
         assert layout.corrected is not None
-        return losses.corrected_mean(logps.tokens, layout.mask, layout.corrected, self.settings.gamma)
+        settings = self.settings
+        return losses.corrected_likelihood(
+            logps.tokens, layout.mask, layout.corrected, settings.gamma, settings.normalise
+        )

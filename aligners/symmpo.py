@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -19,9 +20,9 @@ SIDE = 16
 
 
 class SymMPOSettings(AlignerSettings):
-    """SymMPO's settings; defaults are the paper's."""
+    """SymMPO's settings; defaults are those of its public code."""
 
-    lambda_pair: float = Field(1.0, ge=0, description="weight of the two image-pair terms")
+    lambda_pair: float = Field(0.5, ge=0, description="weight of the two image-pair terms")
     lambda_consistency: float = Field(1e-4, ge=0, description="weight of the squared difference of the two gaps")
 
 
@@ -46,6 +47,7 @@ class SymMPO(Aligner):
     )
     Settings = SymMPOSettings
     settings: SymMPOSettings
+    train_defaults: ClassVar[Mapping[str, Any]] = {"learning_rate": 5e-6, "tuning": "full"}
 
     def prepare(self, examples: Sequence[PreferenceExample], context: PrepareContext) -> Sequence[PreferenceExample]:
         """Give every example a second image and its preferred response."""

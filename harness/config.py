@@ -56,6 +56,7 @@ class TrainSettings(StrictModel):
     warmup_ratio: float = Field(0.1, ge=0, le=1)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     weight_decay: float = Field(0.0, ge=0)
+    adam_beta2: float = Field(0.999, gt=0, lt=1, description="AdamW's decay of squared gradients")
     adam_epsilon: float = Field(
         1e-8, gt=0, description="AdamW's: a gradient much smaller than it moves a weight by its size, not by its sign"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from aligners.mdpo import MDPO, MDPOSettings
 from aligners.mfpo import MFPO, MFPOSettings
 from aligners.rlhfv import RLHFV, RLHFVSettings
 from aligners.symmpo import SymMPO, SymMPOSettings
+from harness.config import TrainSettings, merged
 
 TOLERANCE = {"atol": 1e-6, "rtol": 1e-6}
 
@@ -114,10 +116,11 @@ def test_smoothing_of_rlhfv_is_the_mixture_of_both_orders() -> None:
     torch.testing.assert_close(smooth, 0.8 * plain + 0.2 * flipped, **TOLERANCE)
 
 
-def test_rlhfv() -> None:
+@pytest.mark.parametrize("normalise", ["mean", "sum"])
+def test_rlhfv(normalise: Any) -> None:
     gamma, beta = 5.0, 0.5
     policy, reference = both(("chosen", "rejected"))
-    loss = RLHFV(RLHFVSettings(beta=beta, gamma=gamma)).loss(policy, reference).per_example
+    loss = RLHFV(RLHFVSettings(beta=beta, gamma=gamma, normalise=normalise)).loss(policy, reference).per_example
 
     def likelihood(tokens: torch.Tensor, one: BranchLogps, row: int) -> float:
         above = below = 0.0
@@ -125,7 +128,7 @@ def test_rlhfv() -> None:
             if one.mask[row, k]:
                 weight = gamma if one.corrected is not None and one.corrected[row, k] else 1.0
                 above, below = above + weight * float(tokens[row, k]), below + weight
-        return above / below
+        return above / below if normalise == "mean" else above
 
     for row in range(5):
         r = {
@@ -217,7 +220,8 @@ def test_symmpo() -> None:
     slopes_agree(aligner, policy, reference)
 
 
-def test_chip() -> None:
+@pytest.mark.parametrize("normalise", ["mean", "sum"])
+def test_chip(normalise: Any) -> None:
     beta, gamma, token = 0.4, 3.0, 0.7
     policy, reference = both(("chosen", "rejected", "image_rejected"))
     divergence = {name: torch.rand(5, 7, dtype=torch.float64) * one.mask for name, one in policy.items()}
@@ -225,7 +229,7 @@ def test_chip() -> None:
         name: BranchLogps(one.sums, one.tokens, one.mask, one.corrected, divergence[name].requires_grad_())
         for name, one in policy.items()
     }
-    aligner = CHiP(CHiPSettings(beta=beta, gamma=gamma, beta_token=token))
+    aligner = CHiP(CHiPSettings(beta=beta, gamma=gamma, beta_token=token, normalise=normalise))
     loss = aligner.loss(policy, reference).per_example
 
     def weighted(name: str, row: int) -> float:
@@ -235,12 +239,13 @@ def test_chip() -> None:
                 weight = gamma if one.corrected is not None and one.corrected[row, k] else 1.0
                 above += weight * float(one.tokens[row, k] - reference[name].tokens[row, k])
                 below += weight
-        return above / below
+        return above / below if normalise == "mean" else above
 
     for row in range(5):
         a = {name: weighted(name, row) for name in policy}
         kl = {name: float(value[row].sum()) for name, value in divergence.items()}
-        logit = beta * (2 * a["chosen"] - a["rejected"] - a["image_rejected"]) - token * (kl["rejected"] - kl["chosen"])
+        text_and_image = 2 * a["chosen"] - a["rejected"] - a["image_rejected"]
+        logit = beta * (text_and_image + token * (kl["chosen"] - kl["rejected"]))
         assert float(loss[row]) == pytest.approx(sigmoid_loss(logit), abs=1e-6)
     slopes_agree(aligner, policy, reference)
     chosen, rejected = torch.autograd.grad(
@@ -254,10 +259,28 @@ def test_chip() -> None:
 
 @pytest.mark.parametrize(
     ("aligner", "expected"),
-    [(DPO(), 1), (RLHFV(), 1), (MFPO(), 3), (MDPO(), 3), (SymMPO(), 5)],
+    [(DPO(), 1), (RLHFV(), 1), (MFPO(), 3), (MDPO(), 3), (SymMPO(), 4)],
     ids=lambda value: getattr(value, "name", str(value)),
 )
 def test_at_the_start_every_reward_is_zero(aligner: DPO, expected: int) -> None:
     policy, _ = both(tuple(one.name for one in aligner.branches))
     loss = aligner.loss(policy, policy).per_example
     torch.testing.assert_close(loss, torch.full_like(loss, expected * math.log(2)), **TOLERANCE)
+
+
+def test_defaults_are_those_of_the_public_code_or_of_the_paper() -> None:
+    """docs/methods.md lists the sources; a default that is changed is changed there, too."""
+    chip, rlhfv, symmpo = CHiPSettings(), RLHFVSettings(), SymMPOSettings()
+    assert (chip.beta, chip.beta_token, chip.normalise) == (0.1, 0.1, "sum")
+    assert (chip.images.corruption, chip.images.step, chip.images.schedule, chip.images.scale) == (
+        "whole-noise",
+        500,
+        "vcd",
+        "clip",
+    )
+    assert dict(CHiP.train_defaults) == {"learning_rate": 5e-7, "epochs": 3, "tuning": "full"}
+    assert (rlhfv.beta, rlhfv.gamma, rlhfv.normalise) == (0.5, 5.0, "mean")
+    assert (symmpo.lambda_pair, symmpo.beta, symmpo.lambda_consistency) == (0.5, 0.1, 1e-4)
+    mdpo = merged({"train": dict(MDPO.train_defaults)})["train"]
+    train = TrainSettings.model_validate(mdpo)
+    assert (train.weight_decay, train.adam_beta2, train.lora.dropout) == (0.05, 0.98, 0.05)

@@ -107,7 +107,7 @@ def test_a_method_that_needs_the_references_distribution_gets_it(
 
 @pytest.mark.slow
 def test_five_branches_over_two_images(base: Path, pairs: Path, tmp_path: Path) -> None:
-    aligner = SymMPO(SymMPO.Settings(beta=0.5))
+    aligner = SymMPO(SymMPO.Settings(beta=0.5, lambda_pair=1.0))
     trained(aligner, base, pairs, tmp_path, epochs=4)
     log = rows(tmp_path)
     assert log[0]["loss"] == pytest.approx(5 * 0.6931, abs=2e-3)
@@ -314,3 +314,12 @@ def test_no_examples_is_an_error(base: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(BadInputError):
         trained(DPO(), base, tmp_path / "empty.jsonl", tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_adams_second_beta_reaches_the_optimizer(base: Path, pairs: Path, tmp_path: Path) -> None:
+    usual = trained(DPO(), base, pairs, tmp_path / "usual")
+    same = trained(DPO(), base, pairs, tmp_path / "same", adam_beta2=0.999)
+    other = trained(DPO(), base, pairs, tmp_path / "other", adam_beta2=0.5)
+    assert all(torch.equal(value, same[name]) for name, value in usual.items())
+    assert any(not torch.equal(value, other[name]) for name, value in usual.items())
