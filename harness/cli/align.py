@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from harness.cli.options import Json, Results, Settings, app, emit
+from harness.terminal import say
 
 
 class OnError(StrEnum):
@@ -90,10 +91,10 @@ def align(
     if as_json:
         emit(run.manifest)
     else:
-        typer.echo(f"checkpoint: {run.checkpoint}")
+        say(f"checkpoint: {run.checkpoint}")
         if stages := list_runs(run.path / STAGES):
-            typer.echo(f"of its stages: {run.path / STAGES}: {', '.join(stage.path.name for stage in stages)}")
-        typer.echo(f"next: harness eval --run {run.name} --suite halbench,amber")
+            say(f"of its stages: {run.path / STAGES}: {', '.join(stage.path.name for stage in stages)}")
+        say(f"next: harness eval --run {run.name} --suite halbench,amber")
 
 
 def _tuning(full: bool | None, qlora: bool) -> str | None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from harness.cli.tables import written_seconds
 from harness.memory import written_bytes
+from harness.terminal import Console
 
 
 def print_align_plan(found: dict[str, Any]) -> None:

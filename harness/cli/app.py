@@ -10,6 +10,7 @@ import typer
 
 from harness.cli import align, checkpoints, corrupt, data, doctor, evaluate, results, score
 from harness.cli.options import Json, Results, app, emit
+from harness.terminal import say
 
 __all__ = ["align", "app", "checkpoints", "corrupt", "data", "doctor", "evaluate", "results", "score"]
 
@@ -104,7 +105,7 @@ def quickstart(
 
     page = results / "report.html"
     written = write_report(list_runs(results), page)
-    typer.echo(f"report: {page.resolve()} ({written['bytes'] / 2**20:.1f} MB)")
+    say(f"report: {page.resolve()} ({written['bytes'] / 2**20:.1f} MB)")
 
 
 def _numbers(text: str) -> list[int]:

@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from harness.cli.options import Json, Results, app, emit
+from harness.terminal import Console, say
 
 
 @app.command()
@@ -30,8 +31,8 @@ def export(
     if as_json:
         emit(manifest)
     else:
-        typer.echo(f"{manifest['checkpoint']['kind']} checkpoint: {output}")
-        typer.echo(f"next: harness serve {output}")
+        say(f"{manifest['checkpoint']['kind']} checkpoint: {output}")
+        say(f"next: harness serve {output}")
 
 
 @app.command()
@@ -63,7 +64,6 @@ def push(
 
 def _print_push(found: dict[str, Any]) -> None:
     """The files as a table, what a reader would miss, and where it is."""
-    from rich.console import Console
     from rich.table import Table
 
     from harness.memory import written_bytes

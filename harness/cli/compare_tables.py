@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -12,6 +11,7 @@ from rich.text import Text
 from harness.compare import Comparison, Pairing
 from harness.leaderboard import ARROW
 from harness.leaderboard.board import scale, written
+from harness.terminal import Console
 
 _LEVEL = 0.05
 

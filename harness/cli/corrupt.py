@@ -10,6 +10,7 @@ import typer
 from harness.cli.align import OnError
 from harness.cli.data import data_app
 from harness.cli.options import Json, emit
+from harness.terminal import say
 
 if TYPE_CHECKING:
     from aligners.mfpo.image_preferences.parts import Write
@@ -131,7 +132,7 @@ def _print(manifest: dict[str, Any], output: Path) -> None:
         "given": "given",
         "dropped": "left out",
     }
-    typer.echo(
+    say(
         f"{what}: {rows:,} examples in {len(manifest['files'])} files, {size / 1e6:,.1f} MB: "
         + ", ".join(
             f"{counts.get(name, 0):,} {words}"
@@ -140,13 +141,13 @@ def _print(manifest: dict[str, Any], output: Path) -> None:
         )
     )
     if frequent := list(manifest["frequent_keywords"].items())[:8]:
-        typer.echo("keywords: " + ", ".join(f"{keyword} {count:,}" for keyword, count in frequent))
+        say("keywords: " + ", ".join(f"{keyword} {count:,}" for keyword, count in frequent))
     if shards > 1 and not (output / "manifest.json").exists():
         there = sum((output / path.name).exists() for path in output.glob(f"shard-*-of-{shards}.json"))
-        typer.echo(f"{there} of {shards} shards are done")
+        say(f"{there} of {shards} shards are done")
     else:
-        typer.echo(f"look: harness data preview {output} -o sheet.png")
-        typer.echo(f"next: harness align --method mfpo --data {output} --model MODEL")
+        say(f"look: harness data preview {output} -o sheet.png")
+        say(f"next: harness align --method mfpo --data {output} --model MODEL")
 
 
 @data_app.command()
@@ -164,4 +165,4 @@ def preview(
     from aligners.mfpo.image_preferences.preview import preview as run
 
     shown = run(data, output, count, seed)
-    typer.echo(f"{output}: {shown} examples")
+    say(f"{output}: {shown} examples")

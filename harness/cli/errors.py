@@ -6,10 +6,10 @@ import sys
 import traceback
 from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 
 from harness.errors import HarnessError
+from harness.terminal import Console
 
 _PROBLEM, _WHERE, _REMEDY = 900, 300, 700
 """Characters of a message's parts: 2,000 at most with what stands between them."""

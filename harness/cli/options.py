@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from harness.terminal import json_text, say
 
 app = typer.Typer(
     name="harness",
@@ -29,7 +30,7 @@ Settings = Annotated[
 
 def emit(value: Any) -> None:
     """JSON to standard output."""
-    typer.echo(json.dumps(value, indent=1, ensure_ascii=False, default=str))
+    say(json_text(value, indent=1))
 
 
 JudgeName = Annotated[

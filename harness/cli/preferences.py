@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from harness.datasets.catalogue import Found, catalogue
+from harness.terminal import Console
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _SHOWN = 8

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.options import Json, Results, app, emit
+from harness.terminal import say
 
 if TYPE_CHECKING:
     from harness.runs.folders import Run
@@ -84,20 +85,20 @@ def leaderboard(
     if sort:
         found = boards.sort(found, sort)
     for reason in left_out:
-        typer.echo(f"note: {reason}", err=True)
+        say(f"note: {reason}", err=True)
     if html:
         from harness.report import write_leaderboard
 
         write_leaderboard(found, html, left_out, deltas=delta)
-        typer.echo(f"leaderboard: {html.resolve()}", err=True)
+        say(f"leaderboard: {html.resolve()}", err=True)
     if as_json:
         emit(boards.as_json(found, left_out))
     elif markdown:
-        typer.echo(boards.as_markdown(found, delta), nl=False)
+        say(boards.as_markdown(found, delta), nl=False)
     elif latex:
-        typer.echo(boards.as_latex(found, delta), nl=False)
+        say(boards.as_latex(found, delta), nl=False)
     elif as_csv:
-        typer.echo(boards.as_csv(found), nl=False)
+        say(boards.as_csv(found), nl=False)
     elif not html:
         from harness.cli.tables import print_boards
 
@@ -148,10 +149,8 @@ def report(
         emit(found | {"report": str(output.resolve())})
         return
     for reason in found["left_out"]:
-        typer.echo(f"left out: {reason}", err=True)
-    typer.echo(
-        f"report: {output.resolve()} ({found['samples']} of {found['of']} samples, {found['bytes'] / 2**20:.1f} MB)"
-    )
+        say(f"left out: {reason}", err=True)
+    say(f"report: {output.resolve()} ({found['samples']} of {found['of']} samples, {found['bytes'] / 2**20:.1f} MB)")
 
 
 def _chosen(names: list[str] | None, results: Path) -> tuple[list[Run], list[str]]:
@@ -185,10 +184,10 @@ def plot(
     chosen, left_out = _chosen(runs, results)
     rows, unusable = write_plots(chosen, output, _split(format_.lower()), width.value)
     for reason in [*left_out, *unusable]:
-        typer.echo(f"left out: {reason}", err=True)
+        say(f"left out: {reason}", err=True)
     if as_json:
         emit({"plots": rows, "left_out": [*left_out, *unusable]})
         return
     for row in rows:
-        typer.echo(f"{row['name']}: {row['caption']}")
-    typer.echo(f"plots: {len(rows)} in {output.resolve()} ({format_})")
+        say(f"{row['name']}: {row['caption']}")
+    say(f"plots: {len(rows)} in {output.resolve()} ({format_})")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -14,6 +13,7 @@ from harness import registry
 from harness.errors import HarnessError
 from harness.leaderboard import ARROW, Board, tables
 from harness.leaderboard.board import written, written_interval
+from harness.terminal import Console
 
 if TYPE_CHECKING:
     from harness.doctor import Line

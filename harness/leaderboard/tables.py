@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from harness.leaderboard.board import Board, Cell, Column, Row, written, written_delta, written_interval
 from harness.leaderboard.marks import BEST, BETTER, FRONTIER, LEVEL, WORSE, best, frontier, marks
+from harness.terminal import one_line
 
 _LETTERS = "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ"
 
@@ -86,7 +87,7 @@ def as_markdown(boards: Sequence[Board], deltas: bool = False) -> str:
     for board in boards:
         signs = footnotes(board)
         headings = ["checkpoint", "method", *(column.heading for column in board.columns)]
-        lines = [f"**{board.model}** on {board.data}", "", _line(headings), "|" + "---|" * len(headings)]
+        lines = [one_line(f"**{board.model}** on {board.data}"), "", _line(headings), "|" + "---|" * len(headings)]
         for row in board.rows:
             cells = []
             for column in board.columns:
@@ -94,12 +95,12 @@ def as_markdown(boards: Sequence[Board], deltas: bool = False) -> str:
                 texts = [value + found + own, interval, delta_of(row, column) if deltas else ""]
                 cells.append(" ".join(text for text in texts if text))
             lines.append(_line([name_of(row, signs), row.method, *cells]))
-        parts.append("\n".join([*lines, "", "  \n".join(explained(board))]))
+        parts.append("\n".join([*lines, "", "  \n".join(map(one_line, explained(board)))]))
     return "\n\n".join(parts) + "\n"
 
 
 def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(one_line(cell).replace("|", "\\|") for cell in cells) + " |"
 
 
 _LATEX = str.maketrans(
@@ -112,16 +113,20 @@ _LATEX = str.maketrans(
 )
 
 
+def _latex(text: str) -> str:
+    return one_line(text).translate(_LATEX)
+
+
 def as_latex(boards: Sequence[Board], deltas: bool = False) -> str:
     """Boards as LaTeX tables for the package booktabs: best values bold, intervals in small print below."""
     parts = []
     for board in boards:
         signs = footnotes(board)
-        head = " & ".join(["checkpoint", *(column.heading.translate(_LATEX) for column in board.columns)])
+        head = " & ".join(["checkpoint", *(_latex(column.heading) for column in board.columns)])
         lines = [r"\begin{table}", r"\centering\small", rf"\begin{{tabular}}{{l{'r' * len(board.columns)}}}"]
         lines += [r"\toprule", rf"{head} \\", r"\midrule"]
         for row in board.rows:
-            values, *below = [name_of(row, signs).translate(_LATEX)], [""], [""]
+            values, *below = [_latex(name_of(row, signs))], [""], [""]
             for column in board.columns:
                 value, found, own, interval = value_of(board, row, column, signs)
                 text = rf"\textbf{{{value.translate(_LATEX)}}}" if BEST in found else value.translate(_LATEX)
@@ -131,7 +136,7 @@ def as_latex(boards: Sequence[Board], deltas: bool = False) -> str:
             lines.append(" & ".join(values) + r" \\")
             lines += [" & ".join(line) + r" \\" for line in below if any(line)]
         words = f"{board.title}. " + ". ".join(explained(board)).replace(f"{BEST} best", "bold: best")
-        lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{words.translate(_LATEX)}.}}", r"\end{table}"]
+        lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{_latex(words)}.}}", r"\end{table}"]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
@@ -200,7 +205,12 @@ def as_csv(boards: Sequence[Board]) -> str:
                     gap = cell.delta and cell.delta.difference
                     test = [gap.value, *gap.ci, gap.p, cell.delta.p] if gap and cell.delta else [""] * len(tests)
                     line = [*own, column.suite, column.variant, column.metric, *values, *test]
-                    writer.writerow(["" if value is None else value for value in line])
+                    writer.writerow(
+                        [
+                            "" if value is None else one_line(value) if isinstance(value, str) else value
+                            for value in line
+                        ]
+                    )
     return stream.getvalue()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -19,6 +18,7 @@ from harness.report.figures import Figure, figures
 from harness.report.gather import Suite, gather, samples
 from harness.report.rejected import rejected_images
 from harness.runs.folders import Run
+from harness.terminal import json_text, plain
 
 _FOLDER = Path(__file__).parent
 SAMPLES = 2000
@@ -53,7 +53,7 @@ def write_report(
     reasons += missing
     page = _page(boards, suites, runs, shown_samples, pictures, whole, reasons, rejected)
     with atomic_path(output) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(plain(page), encoding="utf-8")
     return {"samples": len(shown_samples), "of": whole, "bytes": output.stat().st_size, "left_out": reasons}
 
 
@@ -68,7 +68,7 @@ def write_leaderboard(
     tables = "".join(board_html(board, deltas) for board in boards)
     page = f"{head}<body>\n<header><h1>Leaderboard</h1></header>\n<main>{tables}{_notes(left_out)}</main>\n</body>\n</html>\n"
     with atomic_path(output) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(plain(page), encoding="utf-8")
 
 
 def _head(title: str, style: str, policy: str) -> str:
@@ -139,7 +139,7 @@ def _digest(text: str) -> str:
 
 def _embedded(value: Any) -> str:
     """JSON that cannot end its script element, whatever it holds."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace").decode("utf-8")
+    text = json_text(value, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 

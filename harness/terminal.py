@@ -1,0 +1,98 @@
+"""What goes to a terminal: nothing that is printed can command it, whatever data, answers, names and files hold.
+
+Everything that is printed passes through `Console`, `say` or `plain`. Control characters are left out (an escape sequence is then the
+visible rest of it, `[31m`), and so are the marks that turn the direction of writing round, by which a text can look like another one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import rich.console
+from rich.errors import MarkupError
+from rich.segment import Segment
+from rich.text import Text
+
+_COMMANDS = (
+    *(set(range(0x20)) - {0x09, 0x0A}),  # C0 without tabulator and line feed; ESC is one of them
+    *range(0x7F, 0xA0),  # DEL and C1, which begins sequences of its own
+    *(0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)),  # direction of writing
+    *(0x2028, 0x2029),  # line ends that only some programs take for such
+    *range(0xE0000, 0xE0080),  # tags: letters that nobody sees
+)
+_LEFT_OUT: dict[int, str | None] = dict.fromkeys(_COMMANDS)
+_HALVES: dict[int, str | None] = dict.fromkeys(range(0xD800, 0xE000), "\N{REPLACEMENT CHARACTER}")
+_TABLE = _LEFT_OUT | _HALVES
+_ODD = re.compile("[" + "".join(f"\\U{code:08x}" for code in (*_COMMANDS, *_HALVES)) + "]")
+_TAG = re.compile(r"(\\*)(\[([a-z#/@][^[]*?)\])")  # what rich takes for one
+_STYLES = frozenset(("bold", "dim", "green", "red", "yellow"))
+
+
+def plain(text: str) -> str:
+    """A text without anything that a terminal would obey; line feeds and tabulators stay, halves of characters are replaced."""
+    return text.translate(_TABLE) if _ODD.search(text) else text
+
+
+def one_line(text: str) -> str:
+    """The same on one line, for a name in a sentence or a cell of a table."""
+    return " ".join(plain(text).split())
+
+
+def json_text(value: Any, **options: Any) -> str:
+    """JSON in readable characters, with escapes for those that a terminal would obey: it says the same when it is read."""
+    text = json.dumps(value, ensure_ascii=False, default=str, **options)
+    return _ODD.sub(lambda odd: json.dumps(odd[0])[1:-1], text)
+
+
+def say(text: str, *, err: bool = False, nl: bool = True) -> None:
+    """Print a text as it is, but for what a terminal would obey.
+
+    Args:
+        text: any number of lines.
+        err: to standard error, where everything goes that is not the result itself.
+        nl: end the line.
+    """
+    stream = sys.stderr if err else sys.stdout
+    stream.write(plain(text) + ("\n" if nl else ""))
+    stream.flush()
+
+
+class Console(rich.console.Console):
+    """A rich console for text that others wrote: filtered, and with no more markup than the five styles that this program uses.
+
+    Brackets that mean anything else stand as they are, so that a name like `[/]` or `[link=...]` is a name.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"emoji": False} | options)
+
+    def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]
+        """As rich does it, where the markup is one of ours; else the text as it is."""
+        wanted = options.get("markup")
+        if wanted is False or (wanted is None and not self._markup):
+            return super().render_str(text, **options)
+        try:
+            return super().render_str(_TAG.sub(_ours, text), **options)
+        except MarkupError:  # a style that ends and did not begin
+            return super().render_str(text, **options | {"markup": False})
+
+    def render(self, *arguments: Any, **options: Any) -> Iterable[Segment]:
+        """Every piece of text that is shown comes by here, cells of tables included; rich counts what is left out as no width."""
+        for segment in super().render(*arguments, **options):
+            if segment.control or not _ODD.search(segment.text):
+                yield segment
+            else:
+                yield Segment(plain(segment.text), segment.style)
+
+
+def _ours(tag: re.Match[str]) -> str:
+    """A piece of markup as it is, where it is one of ours or escaped; else escaped."""
+    backslashes, whole, name = tag.groups()
+    words = set(name.removeprefix("/").split())
+    if len(backslashes) % 2 or (words and words <= _STYLES):
+        return tag[0]
+    return f"{backslashes * 2}\\{whole}"
