@@ -20,12 +20,12 @@ Advance = Callable[..., None]
 def progress(title: str, total: int | None) -> Iterator[Advance]:
     """Show one bar for a piece of work of `total` units; yields the function that advances it."""
     columns = (
-        TextColumn("[bold]{task.description}"),
+        TextColumn("{task.description}", style="bold", markup=False),
         BarColumn(bar_width=28),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("[dim]{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", style="dim", markup=False),
     )
     with Progress(*columns, console=console, transient=False) as bar:
         task = bar.add_task(title, total=total, note="")

@@ -1,7 +1,8 @@
 """What goes to a terminal: nothing that is printed can command it, whatever data, answers, names and files hold.
 
-Everything that is printed passes through `Console`, `say` or `plain`. Control characters are left out (an escape sequence is then the
-visible rest of it, `[31m`), and so are the marks that turn the direction of writing round, by which a text can look like another one.
+Everything that is printed passes through `Console`, `say` or `printable`. Control characters are left out (an escape sequence is then
+the visible rest of it, `[31m`), and so are the marks that turn the direction of writing round, by which a text can look like another
+one. Errors, whose purpose is to show what was wrong, write them as escapes.
 """
 
 from __future__ import annotations
@@ -35,6 +36,18 @@ _STYLES = frozenset(("bold", "dim", "green", "red", "yellow"))
 def plain(text: str) -> str:
     """A text without anything that a terminal would obey; line feeds and tabulators stay, halves of characters are replaced."""
     return text.translate(_TABLE) if _ODD.search(text) else text
+
+
+def printable(text: str, keep: str = "") -> str:
+    """A text with everything escaped that would move a cursor, colour a terminal, ring its bell or turn its direction of writing.
+
+    Values of data, names and files stand in messages; what they hold is shown and does nothing.
+
+    Args:
+        text: any text, halves of characters too.
+        keep: characters that are left as they are.
+    """
+    return "".join(one if one.isprintable() or one in keep else repr(one)[1:-1] for one in text)
 
 
 def one_line(text: str) -> str:

@@ -11,9 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FOUNDATION = {
-    "errors", "files", "reading", "typed", "yaml_values", "images", "memory", "children", "paths", "progress", "config", "types",
-    "registry", "worlds", "endpoint",
-    "__init__",
+    "errors", "files", "reading", "terminal", "typed", "yaml_values", "images", "memory", "children", "paths", "progress", "config",
+    "types", "registry", "worlds", "endpoint", "__init__",
 }  # fmt: skip
 HEAVY = ("torch", "vllm", "transformers", "spacy", "pandas", "matplotlib")
 

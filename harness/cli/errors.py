@@ -9,7 +9,7 @@ from typing import Any
 from rich.text import Text
 
 from harness.errors import HarnessError
-from harness.terminal import Console
+from harness.terminal import Console, printable
 
 _PROBLEM, _WHERE, _REMEDY = 900, 300, 700
 """Characters of a message's parts: 2,000 at most with what stands between them."""
@@ -77,18 +77,6 @@ def _cut(text: str, most: int) -> str:
     left_out = f" [... {len(text) - most:,} characters more; --debug shows them ...] "
     end = (most - len(left_out)) // 3
     return f"{text[: most - len(left_out) - end]}{left_out}{text[-end:]}"
-
-
-def printable(text: str, keep: str = "") -> str:
-    """A text with everything escaped that would move a cursor, colour a terminal, ring its bell or turn its direction of writing.
-
-    Values of data, names and files stand in messages; what they hold is shown and does nothing.
-
-    Args:
-        text: any text, halves of characters too.
-        keep: characters that are left as they are.
-    """
-    return "".join(one if one.isprintable() or one in keep else repr(one)[1:-1] for one in text)
 
 
 def _trace() -> None:
