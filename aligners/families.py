@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aligners.layout import Block
+from aligners.masks import carries_state, check_layers
+from harness.config import Savings
 from harness.errors import BadInputError
 from harness.models import quiet_transformers
 
@@ -29,19 +31,32 @@ class Family:
         language: the language model's name in the inner model.
         tower: the vision tower's, as a regular expression of the weights that stay as they are. What projects its features into the
             language model is none of it, also where it is stored inside (Qwen's mergers).
-        keeps_features: the tower gives one block of features an image, whatever its size, so that they can be kept.
+        keeping_towers: `model_type`s of towers that give every image features of one shape, whatever its size, so that they can be kept.
+        whole_images: an image's tokens see each other in both directions.
         grid_positions: image tokens have positions in three dimensions (time, height, width), which the model's `get_rope_index` finds.
     """
 
     language: str
     tower: str
-    keeps_features: bool = False
+    keeping_towers: frozenset[str] = frozenset()
     grid_positions: bool = False
+    whole_images: bool = False
 
     @property
     def lora_targets(self) -> str:
         """The modules that get adapters: full paths, so that none lands in the vision tower, where serving would ignore it."""
         return rf".*{self.language}.*\.({_LINEAR})"
+
+    def not_possible(self, config: Any) -> dict[str, str]:
+        """The trainer's savings that a model of this family cannot have, each with the reason."""
+        reasons = {}
+        tower = getattr(getattr(config, "vision_config", None), "model_type", None)
+        if tower not in self.keeping_towers:
+            what = f"the tower '{tower}'" if self.keeping_towers else config.model_type
+            reasons["feature_cache"] = f"not for {what}: images are encoded in every step"
+        if carries_state(config):
+            reasons["shared_prefix"] = "not under linear attention: every response has a row of its own"
+        return reasons
 
     def trained_in_full(self, name: str) -> bool:
         """Whether full tuning trains the weight of this name: all but the vision tower's."""
@@ -74,16 +89,22 @@ class Family:
         return torch.where(inside, found, block.position_ids + shift)
 
 
-_LLAVA = Family("language_model", r"vision_tower\.", keeps_features=True)
+_LLAVA = Family(
+    "language_model", r"vision_tower\.", keeping_towers=frozenset({"clip_vision_model", "siglip_vision_model"})
+)
 _QWEN = Family("language_model", r"visual\.(?!merger\.|deepstack_merger_list\.)", grid_positions=True)
 _IDEFICS = Family("text_model", r"vision_model\.")
+_TOWER = Family("language_model", r"vision_tower\.")
 
 FAMILIES: Mapping[str, Family] = {
+    "aya_vision": _TOWER,
+    "gemma3": Family("language_model", r"vision_tower\.", whole_images=True),
     "idefics3": _IDEFICS,
     "llava": _LLAVA,
-    "llava_next": Family("language_model", r"vision_tower\."),
+    "llava_next": _TOWER,
     "qwen2_5_vl": _QWEN,
     "qwen2_vl": _QWEN,
+    "qwen3_5": _QWEN,
     "qwen3_vl": _QWEN,
     "smolvlm": _IDEFICS,
 }
@@ -105,13 +126,21 @@ def family_of(model_type: str, where: str | None = None) -> Family:
     return FAMILIES[model_type]
 
 
-def check_family(location: str) -> None:
-    """Say before the weights are loaded that a family cannot be trained.
+def check_family(location: str) -> Any:
+    """Say before the weights are loaded that a family cannot be trained; gives back the model's configuration.
 
     Raises:
-        BadInputError: it is none of `FAMILIES`.
+        BadInputError: it is none of `FAMILIES`, or its language model has layers of a kind that the trainer does not know.
     """
     quiet_transformers()
     from transformers import AutoConfig
 
-    family_of(AutoConfig.from_pretrained(location).model_type, location)
+    config = AutoConfig.from_pretrained(location)
+    family_of(config.model_type, location)
+    check_layers(config, location)
+    return config
+
+
+def possible_savings(config: Any, wanted: Savings) -> Savings:
+    """The wanted savings without those that a model cannot have."""
+    return wanted.model_copy(update=dict.fromkeys(family_of(config.model_type).not_possible(config), False))

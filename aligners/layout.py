@@ -34,6 +34,8 @@ class Block:
     Attributes:
         input_ids: [rows, length].
         position_ids: [rows, length], counted over the row's tokens; [3, rows, length] where a family places image tokens on a grid.
+        order: [rows, length], a token's place in its own sequence of image, prompt and response, whatever the family's positions are;
+            windows of attention are counted in it.
         allowed: [rows, 1, masked, length] bool, True where the last `masked` positions may look; those before them, which are
             in the prefix of every row, look back only (`attention`).
         images: one a row.
@@ -43,6 +45,7 @@ class Block:
 
     input_ids: Tensor
     position_ids: Tensor
+    order: Tensor
     allowed: Tensor
     images: list[ImageRef] = field(repr=False)
     prefixes: list[int]
@@ -82,6 +85,7 @@ class Batch:
                 one,
                 input_ids=one.input_ids.to(device),
                 position_ids=one.position_ids.to(device),
+                order=one.order.to(device),
                 allowed=one.allowed.to(device),
                 image_inputs={name: value.to(device) for name, value in one.image_inputs.items()},
             )
@@ -240,7 +244,8 @@ def _block(rows: Sequence[_Row], pad: int) -> Block:
             part[:, : row.prefix] = True
             part[:, before] = True
             part[:, start:end] = torch.ones(end - start, end - start, dtype=torch.bool).tril()
-    return Block(input_ids, position_ids, allowed[:, None], [row.image for row in rows], [row.prefix for row in rows])
+    images, prefixes = [row.image for row in rows], [row.prefix for row in rows]
+    return Block(input_ids, position_ids, position_ids, allowed[:, None], images, prefixes)
 
 
 def _layout(

@@ -117,7 +117,7 @@ def _remedy(run: _Run, examples: Sequence[EncodedExample], micro: int) -> str:
     gpu = run.policy.device.type == "cuda"
     peak = Peak(
         architecture(run.job.model, train),
-        {one.id: row_lengths(one, run.branches, train.savings.shared_prefix) for one in examples},
+        {one.id: row_lengths(one, run.branches, run.policy.savings.shared_prefix) for one in examples},
         {one.id: sum(len(one.responses[branch.response]) for branch in run.branches) for one in examples},
         copy="reference_distribution" in run.aligner.needs,
         gpu=gpu,

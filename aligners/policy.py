@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from aligners.families import family_of
+from aligners.families import family_of, possible_savings
 from aligners.layout import Batch, Block
+from aligners.masks import layer_masks
 from harness.config import LoraSettings, Savings
 from harness.progress import console, progress
 from harness.types import ImageRef
@@ -30,6 +31,7 @@ class Policy:
     Attributes:
         model: the transformers model, wrapped by PEFT when it is tuned by LoRA.
         family: what is particular to models of its kind.
+        savings: those that were asked for and that the model can have.
     """
 
     def __init__(
@@ -46,8 +48,13 @@ class Policy:
         from aligners import attention, layers
 
         attention.use(model)
-        self.plain, self.processor, self.savings, self.bfloat16 = model, processor, savings, bfloat16
+        self.plain, self.processor, self.bfloat16 = model, processor, bfloat16
         self.family = family_of(model.config.model_type)
+        self.savings = possible_savings(model.config, savings)
+        self._not_possible = self.family.not_possible(model.config)
+        if savings.shared_prefix and (reason := self._not_possible.get("shared_prefix")):
+            console.print(f"[dim]shared prefix: {reason}[/dim]")
+        self._wants_features = savings.feature_cache
         self._frozen = (
             copy.deepcopy(model).requires_grad_(False).eval() if with_distribution and tuning == "full" else None
         )
@@ -93,10 +100,9 @@ class Policy:
         import torch
 
         wanted = list({id(image): image for image in images}.values())
-        if not self.savings.feature_cache:
+        if not self._wants_features:
             return "off"
-        if not self.family.keeps_features:
-            notice = f"not for {self.plain.config.model_type}: images are encoded in every step"
+        if notice := self._not_possible.get("feature_cache"):
             console.print(f"[dim]feature cache: {notice}[/dim]")
             return notice
         with progress("encoding images once", len(wanted)) as advance, torch.no_grad():
@@ -131,7 +137,10 @@ class Policy:
     def _with_images(self, block: Block) -> Block:
         # Idefics3's takes the list for one row's images, and its model puts all rows' tiles behind each other: so none is padding.
         pictures = [image.open() for image in block.images]
-        block = replace(block, image_inputs=dict(self.processor.image_processor(images=pictures, return_tensors="pt")))
+        inputs = dict(self.processor.image_processor(images=pictures, return_tensors="pt"))
+        for name in getattr(self.processor, "unused_input_names", ()):  # for the prompt's ids only
+            inputs.pop(name, None)
+        block = replace(block, image_inputs=inputs)
         return replace(block, position_ids=self.family.positions(self.plain.model, block))
 
     def forward(self, batch: Batch, value: Callable[[Tensor, Tensor], Tensor] | None = None) -> Tensor:
@@ -213,10 +222,9 @@ class Policy:
         """Last hidden states [rows, length, width] of this model or its copy."""
         import torch
 
-        from aligners.attention import additive_mask
-
         inner = plain.model
-        mask = additive_mask(block.allowed, torch.bfloat16 if self.bfloat16 else self.plain.dtype)
+        computed_in = torch.bfloat16 if self.bfloat16 else self.plain.dtype
+        mask = layer_masks(block, self.plain.config, computed_in, whole_images=self.family.whole_images)
         if self._kept_for(block):
             kept = torch.stack([self._features[id(image)] for image in block.images]).to(self.device)
             embedded = inner.get_input_embeddings()(block.input_ids)

@@ -138,7 +138,7 @@ class _Run(StageContext):
     def batch(self, examples: Sequence[EncodedExample], branches: Sequence[Branch] | None = None) -> Batch:
         """A prepared batch, not yet on the model's device."""
         pad = self.processor.tokenizer.pad_token_id or 0
-        shared = self.train_settings.savings.shared_prefix
+        shared = self.policy.savings.shared_prefix
         return self.policy.prepare(collate(examples, branches or self.branches, pad, shared, one_block=self.sharded))
 
     def difficulty(

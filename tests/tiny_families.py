@@ -32,8 +32,8 @@ _CORPUS = [
 ]
 
 
-def _byte_tokenizer(special: list[str], eos: str) -> Any:
-    """A byte-level tokenizer with the family's special tokens."""
+def _byte_tokenizer(special: list[str], eos: str, **more: Any) -> Any:
+    """A byte-level tokenizer with the family's special tokens; `more` is for its class."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -45,7 +45,7 @@ def _byte_tokenizer(special: list[str], eos: str) -> Any:
         vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator(_CORPUS, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=eos, pad_token=special[0])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=eos, pad_token=special[0], **more)
 
 
 _SIZES = {"hidden_size": 32, "intermediate_size": 48, "out_hidden_size": 64}

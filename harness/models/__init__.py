@@ -9,13 +9,16 @@ from harness.models.checkpoints import CheckpointInfo, check_base, context_lengt
 from harness.models.export import export_adapter, export_full
 from harness.models.four_bits import linear_layers
 from harness.models.processors import (
+    batch_inputs,
     load_model,
     load_processor,
+    own_prompt_ids,
     prompt_inputs,
     prompt_text,
     quiet_transformers,
     template_hash,
     template_hash_of,
+    text_options,
 )
 
 __all__ = [
@@ -24,6 +27,7 @@ __all__ = [
     "ModelRef",
     "PromptLengths",
     "aliases",
+    "batch_inputs",
     "check_base",
     "context_length",
     "export_adapter",
@@ -34,6 +38,7 @@ __all__ = [
     "linear_layers",
     "load_model",
     "load_processor",
+    "own_prompt_ids",
     "prompt_inputs",
     "prompt_text",
     "quiet_transformers",
@@ -41,4 +46,5 @@ __all__ = [
     "resolve",
     "template_hash",
     "template_hash_of",
+    "text_options",
 ]

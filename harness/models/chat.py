@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.errors import BadInputError
-from harness.models.processors import prompt_text
+from harness.models.processors import prompt_inputs, prompt_text, text_options
 
 _PROBE, _ANSWER = "probe", "harness-probe"
 
@@ -23,7 +23,7 @@ class AnswerEncoder:
         Raises:
             BadInputError: it writes a conversation that does not begin with its own prompt, or changes the answer.
         """
-        self._tokenizer = processor.tokenizer
+        self._tokenizer, self._options = processor.tokenizer, text_options(processor)
         before = prompt_text(processor, _PROBE)
         turns = [
             {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": _PROBE}]},
@@ -45,7 +45,7 @@ class AnswerEncoder:
 
     def encode(self, answer: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Token ids of an answer, and the characters of it that each stands for ([start, end); a blank before it is nobody's)."""
-        ids, offsets = self._without_end(self._tokenizer(self._before + answer, return_offsets_mapping=True))
+        ids, offsets = self._without_end(self._tokenizer(self._before + answer, return_offsets_mapping=True, **self._options))
         shift = len(self._before)
         spans = [(max(0, start - shift), max(0, end - shift)) for start, end in offsets[self._length :]]
         return ids[self._length :], spans
@@ -57,7 +57,7 @@ class AnswerEncoder:
         return int(next(special, self._tokenizer.eos_token_id))
 
     def _ids(self, text: str) -> list[int]:
-        return self._without_end(self._tokenizer(text, return_offsets_mapping=True))[0]
+        return self._without_end(self._tokenizer(text, return_offsets_mapping=True, **self._options))[0]
 
     def _without_end(self, found: Any) -> tuple[list[int], list[tuple[int, int]]]:
         """Ids and offsets without the end token that some tokenizers put behind every text."""
@@ -70,7 +70,7 @@ class PromptLengths:
     """How many tokens a prompt takes with its image expanded: that depends on the image's size alone, not on its content."""
 
     def __init__(self, processor: Any) -> None:
-        self._processor = processor
+        self._processor, self._options = processor, text_options(processor)
         self._bare = len(self._ids(_PROBE))
         self._expanded: dict[tuple[int, int], int] = {}
 
@@ -84,10 +84,8 @@ class PromptLengths:
             from PIL import Image
 
             blank = Image.new("RGB", size)
-            found = self._processor(text=prompt_text(self._processor, _PROBE), images=blank)["input_ids"]
-            ids = found if isinstance(found[0], int) else found[0]
-            self._expanded[size] = len(ids) - self._bare
+            self._expanded[size] = prompt_inputs(self._processor, _PROBE, blank)["input_ids"].shape[1] - self._bare
         return self._expanded[size]
 
     def _ids(self, prompt: str) -> list[int]:
-        return list(self._processor.tokenizer(prompt_text(self._processor, prompt))["input_ids"])
+        return list(self._processor.tokenizer(prompt_text(self._processor, prompt), **self._options)["input_ids"])

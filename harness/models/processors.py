@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +106,43 @@ def prompt_text(processor: Any, prompt: str) -> str:
     return text
 
 
+def text_options(processor: Any) -> dict[str, Any]:
+    """How a text in the chat template becomes ids, for a tokenizer, a processor and vLLM alike; whoever encodes such a text passes it.
+
+    Some templates write the tokenizer's first token themselves (Gemma 3, Mistral 3, Llama 4, Pixtral); the tokenizer would write it a
+    second time. It is the rule of transformers' `apply_chat_template(tokenize=True)`, which is what the checkpoints were trained with.
+    """
+    first = processor.tokenizer.bos_token
+    written = first is not None and prompt_text(processor, "probe").startswith(first)
+    return {"add_special_tokens": False} if written else {}
+
+
 def prompt_inputs(processor: Any, prompt: str, image: Any) -> dict[str, Any]:
     """What the model takes of a question about an upright RGB image: [1, length] `input_ids`, image tokens expanded, pixel values, ..."""
-    return dict(processor(text=prompt_text(processor, prompt), images=image, return_tensors="pt"))
+    return batch_inputs(processor, [prompt], [image])
+
+
+def batch_inputs(processor: Any, prompts: Sequence[str], images: Sequence[Any], **options: Any) -> dict[str, Any]:
+    """`prompt_inputs` of several questions with an image each, [prompts, length]; `options` (padding) are for the processor."""
+    # One list of images a text: SmolVLM's takes a plain list for the images of one text.
+    return dict(
+        processor(
+            text=[prompt_text(processor, prompt) for prompt in prompts],
+            images=[[image] for image in images],
+            return_tensors="pt",
+            **text_options(processor),
+            **options,
+        )
+    )
+
+
+def own_prompt_ids(processor: Any, prompt: str, image: Any) -> list[int]:
+    """The prompt's ids by the processor's own `apply_chat_template`, which nothing of ours is part of: what all others are held to."""
+    content = [{"type": "image", "image": image}, {"type": "text", "text": prompt}]
+    turns = [{"role": "user", "content": content}]
+    found = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=True)
+    ids = found["input_ids"]
+    return [int(token) for token in (ids if isinstance(ids[0], int) else ids[0])]
 
 
 def template_hash(processor: Any) -> str:
@@ -118,6 +153,7 @@ def template_hash(processor: Any) -> str:
             "probe": prompt_text(processor, "probe"),
             "vocabulary": sorted(processor.tokenizer.get_vocab().items()),
             "image": processor.image_processor.to_dict(),
+            **({"options": options} if (options := text_options(processor)) else {}),
         }
     )
 

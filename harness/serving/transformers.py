@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from harness.errors import HarnessError
-from harness.models import load_model, load_processor, prompt_text
+from harness.models import batch_inputs, load_model, load_processor, prompt_inputs
 from harness.serving.base import Backend, BackendSettings, Completion, Request, TokenDetails
 
 
@@ -68,9 +68,8 @@ class TransformersBackend(Backend):
         import torch
         from PIL import Image
 
-        texts = [prompt_text(self.processor, "Describe this image.")]
         picture = Image.effect_noise((64, 64), 80).convert("RGB")
-        inputs = self.processor(text=texts, images=[picture], return_tensors="pt").to(self.model.device)
+        inputs = self._on_device(prompt_inputs(self.processor, "Describe this image.", picture))
         found = {}
         with torch.no_grad():
             for target in ("base", *self.adapters):
@@ -93,10 +92,8 @@ class TransformersBackend(Backend):
     def _batch(self, target: str, sampling: Any, block: list[Request]) -> Iterator[Completion]:
         import torch
 
-        texts = [prompt_text(self.processor, request.prompt) for request in block]
-        # One list of images a text: SmolVLM's takes a plain list for the images of one text.
-        pictures = [[request.image.open()] for request in block]
-        inputs = self.processor(text=texts, images=pictures, padding=True, return_tensors="pt").to(self.model.device)
+        prompts, pictures = [request.prompt for request in block], [request.image.open() for request in block]
+        inputs = self._on_device(batch_inputs(self.processor, prompts, pictures, padding=True))
         options: dict[str, Any] = {"max_new_tokens": sampling.max_new_tokens, "do_sample": sampling.temperature > 0}
         if sampling.temperature > 0:
             options |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
@@ -137,6 +134,9 @@ class TransformersBackend(Backend):
                 if request.details
                 else None,
             )
+
+    def _on_device(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        return {name: value.to(self.model.device) for name, value in inputs.items()}
 
     def _selected(self, target: str) -> Any:
         """The context in which the target's adapter, or none, is active."""

@@ -114,13 +114,14 @@ class Engine:
         from vllm import EngineArgs, LLMEngine
         from vllm.lora.request import LoRARequest
 
-        from harness.models import load_processor
+        from harness.models import load_processor, text_options
         from harness.serving import cpu_lora
 
         if not gpu and order["adapters"]:
             cpu_lora.apply()
 
         self.processor = load_processor(order["base"])
+        self.text_options = text_options(self.processor)
         self.adapters = {
             name: LoRARequest(name, number + 1, folder)
             for number, (name, folder) in enumerate(order["adapters"].items())
@@ -156,7 +157,11 @@ class Engine:
         parameters = _parameters(**row["sampling"], logprobs=logprobs)
         prompt = {"prompt": prompt_text(self.processor, row["prompt"]), "multi_modal_data": {"image": picture}}
         self.engine.add_request(
-            json.dumps([row["target"], row["id"]]), prompt, parameters, lora_request=self.adapters.get(row["target"])
+            json.dumps([row["target"], row["id"]]),
+            prompt,
+            parameters,
+            lora_request=self.adapters.get(row["target"]),
+            tokenization_kwargs=self.text_options,
         )
 
     def finished(self) -> Iterator[Any]:
