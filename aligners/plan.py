@@ -19,6 +19,7 @@ import numpy as np
 from aligners.base import Aligner, AlignJob, PrepareContext, Stage, StageContext
 from aligners.data import preferences_of
 from aligners.encoding import EncodedExample, encode_all
+from aligners.families import check_family, possible_savings
 from aligners.footprint import Architecture, Footprint, architecture
 from aligners.layout import by_branch, group_by_length, row_lengths
 from aligners.loop import accumulation, epoch_order, steps_of
@@ -40,6 +41,8 @@ def plan(aligner: Aligner, job: AlignJob) -> dict[str, Any]:
         BadInputError: the data or a setting is at fault, as `align` would say.
     """
     process = this_process()
+    config = check_family(job.model)
+    savings = possible_savings(config, job.train.savings)
     data = preferences_of(job)
     estimated: list[str] = []
     examples, made = _with_images(aligner, job, data.examples, estimated)
@@ -49,7 +52,7 @@ def plan(aligner: Aligner, job: AlignJob) -> dict[str, Any]:
         raise BadInputError("no preference example is left to train on", where=job.data)
     asked = _Order()
     stages = aligner.stages(examples, asked)
-    tokens = _Tokens(aligner, job.train, encoded, stages)
+    tokens = _Tokens(aligner, job.train.model_copy(update={"savings": savings}), encoded, stages)
     memory, largest = _memory(aligner, job, tokens)
     micro, passes = accumulation(job.train)
     model = memory.pop("architecture")

@@ -146,6 +146,7 @@ def tiny_gemma3() -> tuple[Any, Any]:
     special += ["<start_of_image>", "<end_of_image>", "<image_soft_token>"]
     names = dict(zip(("boi_token", "eoi_token", "image_token"), special[5:], strict=True))
     tokenizer = _says_bos(_byte_tokenizer(special, "<eos>", extra_special_tokens=names), "<bos>")
+    tokenizer.add_tokens(["\n" * count for count in range(1, 5)])  # Gemma's vocabulary has them, and vLLM relies on it
     ids = tokenizer.convert_tokens_to_ids
     edge, patch, side = 48, 8, 3
     processor = transformers.Gemma3Processor(
@@ -202,7 +203,9 @@ def tiny_aya() -> tuple[Any, Any]:
             sliding_window=WINDOW,
             layer_types=["sliding_attention", "full_attention"],
         ),
-        vision_config=transformers.SiglipVisionConfig(**TOWER, image_size=edge, patch_size=patch),
+        vision_config=transformers.SiglipVisionConfig(
+            **TOWER, image_size=edge, patch_size=patch, vision_use_head=False
+        ),
         vision_feature_select_strategy="full",
         vision_feature_layer=-1,
         downsample_factor=2,
@@ -238,8 +241,8 @@ def tiny_qwen3_5() -> tuple[Any, Any]:
             "head_dim": 32,
             "layer_types": ["linear_attention", "full_attention"],
             "linear_conv_kernel_dim": 4,
-            "linear_key_head_dim": 16,
-            "linear_value_head_dim": 16,
+            "linear_key_head_dim": 128,
+            "linear_value_head_dim": 128,
             "linear_num_key_heads": 2,
             "linear_num_value_heads": 2,
             "rope_parameters": {

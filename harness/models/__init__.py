@@ -18,6 +18,7 @@ from harness.models.processors import (
     quiet_transformers,
     template_hash,
     template_hash_of,
+    template_with_first_token,
     text_options,
 )
 
@@ -46,5 +47,6 @@ __all__ = [
     "resolve",
     "template_hash",
     "template_hash_of",
+    "template_with_first_token",
     "text_options",
 ]

@@ -45,7 +45,9 @@ class AnswerEncoder:
 
     def encode(self, answer: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Token ids of an answer, and the characters of it that each stands for ([start, end); a blank before it is nobody's)."""
-        ids, offsets = self._without_end(self._tokenizer(self._before + answer, return_offsets_mapping=True, **self._options))
+        ids, offsets = self._without_end(
+            self._tokenizer(self._before + answer, return_offsets_mapping=True, **self._options)
+        )
         shift = len(self._before)
         spans = [(max(0, start - shift), max(0, end - shift)) for start, end in offsets[self._length :]]
         return ids[self._length :], spans

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -143,6 +144,21 @@ def own_prompt_ids(processor: Any, prompt: str, image: Any) -> list[int]:
     found = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=True)
     ids = found["input_ids"]
     return [int(token) for token in (ids if isinstance(ids[0], int) else ids[0])]
+
+
+def template_with_first_token(processor: Any) -> str | None:
+    """A chat template that writes what the tokenizer puts before a text; None where the processor's own needs nothing added.
+
+    OpenAI-compatible servers let the template alone write special tokens, so one that leaves the first to the tokenizer, as LLaVA-1.5's
+    does, would be served without it.
+    """
+    text = prompt_text(processor, "probe")
+    whole = processor.tokenizer(text, **text_options(processor))["input_ids"]
+    bare = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+    added = processor.tokenizer.convert_ids_to_tokens(whole[: len(whole) - len(bare)])
+    if not added or whole[len(added) :] != bare:  # a token behind the text is none of the prompt's beginning
+        return None
+    return f"{{{{ {json.dumps(''.join(added))} }}}}{processor.chat_template}"
 
 
 def template_hash(processor: Any) -> str:

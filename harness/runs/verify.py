@@ -1,10 +1,10 @@
 """`harness verify`: what is served is what was trained, token by token.
 
-The trained side is a checkpoint as the trainer sees it: the processor that lies beside its weights, `prompt_inputs`, and
-transformers' own forward pass. The served side is a backend as `eval` starts it, whose prompts and processors are the engine's. On
-probe images of many sizes the two must agree in the prompt's token ids after image expansion, in the greedy tokens, and in the
-log-probability of every one of them. The trained side is given the served tokens (teacher forcing): so every token can be
-compared, also behind one that differs.
+The trained side is a checkpoint as the trainer sees it: the processor that lies beside its weights, `prompt_inputs`, which must give
+the ids of the processor's own `apply_chat_template`, and transformers' own forward pass. The served side is a backend as `eval` starts
+it, whose prompts and processors are the engine's. On probe images of many sizes the two must agree in the prompt's token ids after image
+expansion, in the greedy tokens, and in the log-probability of every one of them. The trained side is given the served tokens (teacher
+forcing): so every token can be compared, also behind one that differs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from harness.errors import BadInputError, HarnessError
 from harness.files import read_json, write_json
 from harness.memory import give_back
-from harness.models import fingerprint, load_model, load_processor, prompt_inputs, template_hash_of
+from harness.models import fingerprint, load_model, load_processor, own_prompt_ids, prompt_inputs, template_hash_of
 from harness.progress import console, progress
 from harness.runs.ask import Asked
 from harness.runs.folders import MANIFEST
@@ -156,8 +156,16 @@ class TrainedSide:
 
     def values(self, one: Asked, probe: Probe, served: TokenDetails) -> Expected:
         """What is expected of the served tokens; only the prompt where that is another one than the served."""
-        inputs = prompt_inputs(self.processors[one.name], probe.prompt, probe.image.open())
-        prompt_ids, tokens = tuple(inputs["input_ids"][0].tolist()), served.token_ids
+        processor, picture = self.processors[one.name], probe.image.open()
+        inputs, tokens = prompt_inputs(processor, probe.prompt, picture), served.token_ids
+        prompt_ids = tuple(own_prompt_ids(processor, probe.prompt, picture))
+        if (ours := tuple(inputs["input_ids"][0].tolist())) != prompt_ids:
+            raise HarnessError(
+                f"the prompt's ids in training are not those of the processor's own chat template: {len(ours)} tokens that begin with "
+                f"{list(ours[:4])}, {len(prompt_ids)} that begin with {list(prompt_ids[:4])}",
+                where=f"{_processor_folder(one)}, probe {probe.id}",
+                remedy="do not train on it: this is a defect of the harness, or of the checkpoint's processor",
+            )
         image_token = getattr(self.processors[one.name], "image_token_id", None)
         if prompt_ids != served.prompt_ids:  # an image of another size may not even fit the model
             return Expected(prompt_ids, image_token)

