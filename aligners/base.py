@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from aligners.data.options import DataOptions
 from harness.config import TrainSettings
 from harness.types import PreferenceExample
 
@@ -134,6 +135,7 @@ class AlignJob:
         limit: use a seeded sample of this many examples only.
         on_error: what to do with a bad record.
         allow_download: fetch images that are given by URL.
+        data_options: columns under other names, a folder of images besides the data's.
         resume: go on from the newest intermediate checkpoint in `output`.
         stage_done: told of every stage whose checkpoint is kept, as soon as it is there: the stage's folder, with the checkpoint in
             it, and the summary so far (as in `AlignResult`).
@@ -148,6 +150,7 @@ class AlignJob:
     on_error: Literal["fail", "skip"] = "fail"
     resume: bool = False
     allow_download: bool = False
+    data_options: DataOptions = field(default_factory=DataOptions)
     stage_done: Callable[[Path, dict[str, Any]], None] = lambda folder, summary: None
 
 

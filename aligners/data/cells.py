@@ -11,16 +11,38 @@ import binascii
 import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.errors import BadInputError
+from harness.errors import BadInputError, HarnessError, shown
 from harness.files import row_at
 
+_REMEDY = "get or write the file again"
 MOST_BYTES = 64 << 20
 """Row groups kept in memory, together; the one that is being read always is."""
+
+
+@contextmanager
+def arrow_errors(what: str, where: str) -> Iterator[None]:
+    """Turn what Arrow, or the reading of a line, raises on broken data into a `BadInputError`.
+
+    Arrow's own errors are of many kinds (OSError of a page's header, ValueError of a text that is no UTF-8, OverflowError of a
+    date, NotImplementedError of an odd type); what they have in common is the file.
+    """
+    try:
+        yield
+    except HarnessError:
+        raise
+    except MemoryError:
+        raise BadInputError(
+            f"{what}: it asks for more memory than there is, as damaged files do", where=where, remedy=_REMEDY
+        ) from None
+    except Exception as error:  # noqa: BLE001
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BadInputError(f"{what}: {shown(reason, 200)[1:-1]}", where=where, remedy=_REMEDY) from None
 
 
 class Cell(ABC):
@@ -29,6 +51,15 @@ class Cell(ABC):
     @abstractmethod
     def value(self) -> Any:
         """The value: bytes, text, {bytes, path}, or a list of these."""
+
+    def checked(self) -> Any:
+        """The same.
+
+        Raises:
+            BadInputError: it cannot be read.
+        """
+        with arrow_errors("the value cannot be read", str(getattr(self, "file", ""))):
+            return self.value()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +103,10 @@ class CellImage:
         Raises:
             BadInputError: the file has changed since it was checked.
         """
-        try:
+        where = str(getattr(self.cell, "file", ""))
+        with arrow_errors("the image cannot be read again, as if its file had changed", where):
             value = self.cell.value()
             return encoded(value if self.item is None else value[self.item])
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            where = getattr(self.cell, "file", None)
-            raise BadInputError(
-                f"the image cannot be read again, as if its file had changed: {error}", where=str(where)
-            ) from None
 
 
 def encoded(value: Any) -> bytes:
@@ -136,8 +163,36 @@ class RowGroups:
             return array
 
     def _open(self, file: Path) -> Any:
-        import pyarrow.parquet as pq
-
         if file not in self._files:
-            self._files[file] = pq.ParquetFile(file)
+            self._files[file] = open_groups(file)
         return self._files[file]
+
+
+def open_groups(file: Path) -> Any:
+    """A Parquet file; or a file of Arrow record batches behind the same two methods that are used of it."""
+    import pyarrow.parquet as pq
+
+    return ArrowBatches(file) if file.suffix == ".arrow" else pq.ParquetFile(file)
+
+
+class ArrowBatches:
+    """Record batches, as `datasets` writes them (`save_to_disk`), each a row group. They are mapped into memory, not read."""
+
+    def __init__(self, file: Path) -> None:
+        import pyarrow as pa
+
+        mapped = pa.memory_map(str(file))
+        try:
+            self.batches = list(pa.ipc.open_stream(mapped))
+        except pa.ArrowInvalid:  # not a stream: a file with a footer
+            mapped.seek(0)
+            opened = pa.ipc.open_file(mapped)
+            self.batches = [opened.get_batch(number) for number in range(opened.num_record_batches)]
+        for batch in self.batches:
+            batch.validate(full=True)  # a place of a damaged file may point anywhere in memory
+
+    def read_row_group(self, group: int, columns: Sequence[str], use_threads: bool = False) -> Any:
+        """A batch's columns as a table."""
+        import pyarrow as pa
+
+        return pa.Table.from_batches([self.batches[group].select(columns)])

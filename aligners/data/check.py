@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from aligners.data.options import DataOptions
 from aligners.data.read import PreferenceSet, read_preferences
 from harness.models import AnswerEncoder, PromptLengths
 from harness.overlap import EvaluationSet, overlaps
@@ -38,6 +39,7 @@ class CheckRequest:
         allow_download: as in `read_preferences`.
         limit: check a sample of so many records.
         evaluation: the suites whose images must not be among these.
+        options: as in `read_preferences`.
     """
 
     source: str
@@ -49,6 +51,7 @@ class CheckRequest:
     allow_download: bool = False
     limit: int | None = None
     evaluation: Sequence[EvaluationSet] = ()
+    options: DataOptions = field(default_factory=DataOptions)
 
 
 def check_preferences(request: CheckRequest) -> Report:
@@ -67,6 +70,7 @@ def check_preferences(request: CheckRequest) -> Report:
         cache=request.cache,
         format_name=request.format_name,
         allow_download=request.allow_download,
+        options=request.options,
     )
     bad = [{"where": one.where, "id": one.id, "reason": one.reason} for one in data.dropped]
     report: Report = {
@@ -76,6 +80,7 @@ def check_preferences(request: CheckRequest) -> Report:
         "records": len(data.examples) + len(bad),
         "usable": len(data.examples),
         "bad": bad,
+        "unread_columns": dict(data.unread),
         "sources": dict(Counter(one.source for one in data.examples if one.source).most_common()),
         "images": _images(data),
         "duplicates": _duplicates(data.examples),

@@ -13,6 +13,7 @@ from aligners.data.formats.base import BadRecordError, shown, single
 from harness.errors import BadInputError, HarnessError
 from harness.files import sha256_bytes
 from harness.images import ImageFacts
+from harness.typed import kind_of
 from harness.types import ImageRef
 
 _LONGEST_PATH = 4096
@@ -24,15 +25,20 @@ MOST_BYTES = 64 << 20
 class Pictures:
     """Finds and looks at images; a file that many records name is looked at once. Safe to use from several threads."""
 
-    def __init__(self, root: Path, cache: Path | None = None, allow_download: bool = False) -> None:
+    def __init__(
+        self, root: Path, cache: Path | None = None, allow_download: bool = False, image_root: Path | None = None
+    ) -> None:
         """Begin.
 
         Args:
-            root: the data folder; image paths must stay in it.
+            root: the data folder; image paths must stay in it, or in `image_root`.
             cache: where fetched images are kept, by URL.
             allow_download: fetch an image that is given by URL and not in the cache; else it is refused.
+            image_root: another folder that image paths may be relative to, or lie in.
         """
         self.root, self.cache, self.allow_download = root, cache, allow_download
+        self._roots = [root, *([image_root] if image_root else [])]
+        self._resolved = [one.resolve() for one in self._roots]
         self._seen: dict[Path, ImageRef] = {}
         self._facts: dict[str, ImageFacts] = {}
         self._lock = threading.Lock()
@@ -52,16 +58,16 @@ class Pictures:
         cell = value if isinstance(value, Cell) else None
         item: int | None = None
         if cell:
-            value = cell.value()
+            value = cell.checked()
         if isinstance(value, list):
             value, item = single(value), 0
         if isinstance(value, Mapping):
-            name = str(value.get("path") or name)
+            name = shown(value.get("path") or name)
             value = value["bytes"] if value.get("bytes") else value.get("path")
         if value is None or value in ("", b""):
             raise BadRecordError("there is no image")
         if not isinstance(value, (str, bytes)):
-            raise BadRecordError(f"the image is {type(value).__name__}, not a path, bytes or base64")
+            raise BadRecordError(f"the image is {kind_of(value)}, not a path, bytes or base64")
         if isinstance(value, bytes) or value.startswith("data:"):
             return self._inside(value, cell, item, name)
         if "://" in value[:20]:
@@ -91,7 +97,10 @@ class Pictures:
         with self._lock:
             found = self._seen.get(path)
         if found is None:
-            data = ImageRef(path=path, name=name).read()
+            try:
+                data = ImageRef(path=path, name=name).read()
+            except BadInputError as error:
+                raise BadRecordError(error.problem) from None
             digest = sha256_bytes(data)
             self._look(ImageRef(data=data, name=name, digest=digest))
             found = ImageRef(path=path, name=name, digest=digest)
@@ -111,16 +120,28 @@ class Pictures:
     def _path(self, value: str, folder: Path) -> Path | None:
         """The file, or None where the text is base64."""
         if len(value) <= _LONGEST_PATH and "\0" not in value:
-            for base in dict.fromkeys((folder, self.root)):
-                path = (base / value).resolve()
-                if path.is_relative_to(self.root.resolve()) and _is_file(path):
+            for base in dict.fromkeys((folder, *self._roots)):
+                path = _resolved(base / value)
+                if path and self._inside_roots(path) and path.is_file():
                     return path
         if len(value) > 256 and "." not in value:
             return None
-        path = (folder / value[:_LONGEST_PATH].replace("\0", "")).resolve()
-        if not path.is_relative_to(self.root.resolve()):
-            raise BadRecordError(f"the image path leaves the data folder: {shown(value)}")
+        path = _resolved(folder / value[:_LONGEST_PATH].replace("\0", ""))
+        if path is None:
+            raise BadRecordError(
+                f"the image path is none that can be followed (too long, or a loop of links): {shown(value)}"
+            )
+        if not self._inside_roots(path):
+            raise BadRecordError(
+                f"the image path leaves the data folder: {shown(value)} "
+                f"(name the folder that images may be read from: --image-root {path.parent})"
+            )
+        if path.exists() and not path.is_file():
+            raise BadRecordError(f"the image is no file but a folder, a pipe or a device: {shown(value)}")
         raise BadRecordError(f"the image file does not exist: {shown(value)}")
+
+    def _inside_roots(self, path: Path) -> bool:
+        return any(path.is_relative_to(root) for root in self._resolved)
 
     def _fetched(self, url: str) -> Path:
         """The file of a URL: from the cache, or fetched where that is allowed."""
@@ -147,8 +168,11 @@ class Pictures:
         return path
 
 
-def _is_file(path: Path) -> bool:
+def _resolved(path: Path) -> Path | None:
+    """The place that a path leads to; None where it cannot be followed."""
     try:
-        return path.is_file()
-    except OSError:  # a text that is too long for a name
-        return False
+        found = path.resolve()
+        found.exists()
+    except (OSError, RuntimeError, ValueError):  # a text that is too long for a name; a loop of links; half a character
+        return None
+    return found

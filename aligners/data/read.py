@@ -12,13 +12,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from aligners.data.cells import RowGroups
+from rich.text import Text
+
+from aligners.data.cells import Cell, RowGroups
 from aligners.data.formats import BadRecordError, Format, Record, detect, find_format
+from aligners.data.formats.base import MADE, MADE_BY_US, says_something
+from aligners.data.options import DataOptions
 from aligners.data.pictures import Pictures
-from aligners.data.records import example_from
+from aligners.data.records import check_meaning, example_from, name_of
 from aligners.data.sources import KNOWN, Files, find_files
-from aligners.data.tables import BROKEN, Table, open_table
-from harness.errors import BadInputError
+from aligners.data.tables import BROKEN, IMAGE_COLUMNS, Table, open_table
+from harness.errors import BadInputError, shown
 from harness.files import sha256_json
 from harness.images import TREATMENTS, ImageFacts
 from harness.progress import console, progress
@@ -26,6 +30,8 @@ from harness.types import ImageRef, PreferenceExample
 
 if TYPE_CHECKING:
     from aligners.base import AlignJob
+
+_UNREAD_LINES = 12
 
 _BLOCK = 64
 """Records that are looked at together."""
@@ -54,6 +60,7 @@ class PreferenceSet:
         formats: names of the formats that the files have.
         facts: digest of an image -> its size and what decoding does to it.
         rows: example id -> file and row it was read from.
+        unread: column that nothing reads -> in how many records it says something.
     """
 
     examples: list[PreferenceExample]
@@ -63,6 +70,7 @@ class PreferenceSet:
     formats: tuple[str, ...] = ()
     facts: Mapping[str, ImageFacts] = field(default_factory=dict, repr=False)
     rows: Mapping[str, str] = field(default_factory=dict, repr=False)
+    unread: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def images(self) -> dict[str, ImageRef]:
@@ -85,6 +93,7 @@ def preferences_of(job: AlignJob) -> PreferenceSet:
         seed=job.train.seed,
         cache=job.cache,
         allow_download=job.allow_download,
+        options=job.data_options,
     )
 
 
@@ -97,8 +106,9 @@ def read_preferences(
     cache: Path | None = None,
     format_name: str | None = None,
     allow_download: bool = False,
+    options: DataOptions | None = None,
 ) -> PreferenceSet:
-    """Read and check a preference data set.
+    """Read and check a preference data set. Columns that nothing reads are said.
 
     Args:
         source: a `.parquet`, `.jsonl` or `.json` file, a folder of them, or a name in `KNOWN`; `FORMAT:FILE` names its format too.
@@ -108,6 +118,7 @@ def read_preferences(
         cache: where copies of badly grouped Parquet files and fetched images are kept; None: neither is made.
         format_name: the format; by default it is told by the columns.
         allow_download: fetch images that are given by URL.
+        options: columns under other names, a folder of images besides the data's.
 
     Raises:
         BadInputError: no such data, no known format, a broken file, or (unless skipped) a bad record, named by file and row.
@@ -115,26 +126,54 @@ def read_preferences(
     place, named = _named(source, format_name)
     found = find_files(place)
     groups = RowGroups()
-    tables = [open_table(file, groups, cache) for file in found.files]
+    options = options or DataOptions()
+    images = [column for name, column in options.columns.items() if name in IMAGE_COLUMNS]
+    tables = [open_table(file, groups, cache, images) for file in found.files]
     wanted = _sampled(tables, limit, seed)
-    reader = _Reader(found, Pictures(found.root, cache, allow_download), on_error)
+    reader = _Reader(found, Pictures(found.root, cache, allow_download, options.image_root), on_error, options)
     total = sum(map(len, wanted))
     with progress(f"reading {place if place in KNOWN else Path(place).name}", total) as advance:
         for table, rows in zip(tables, wanted, strict=True):
             if rows:
                 reader.read(table, rows, named, advance)
     if not reader.examples:
-        first = "; ".join(f"{Path(one.where).name}: {one.reason}" for one in reader.dropped[:3])
+        reasons: dict[str, str] = {}
+        for one in reader.dropped:
+            reasons.setdefault(one.reason, f"{Path(one.where).name}: {one.reason}")
+        first = "; ".join(list(reasons.values())[:3])
         raise BadInputError(
-            f"no usable preference record among {total}{f'; the first: {first}' if first else ''}", where=source
+            f"no usable preference record among {total}{f'; the first: {first}' if first else ''}",
+            where=source,
+            remedy="mend the records, or name the file that is meant",
         )
     examples = list(reader.examples.values())
     found_set = PreferenceSet(
-        examples, reader.dropped, _fingerprint(examples), source, tuple(reader.formats), reader.facts(), reader.rows
+        examples,
+        reader.dropped,
+        _fingerprint(examples),
+        source,
+        tuple(reader.formats),
+        reader.facts(),
+        reader.rows,
+        dict(reader.unread),
     )
     for name, count in found_set.treated.items():
         console.print(f"[dim]{count} images are {TREATMENTS[name]}[/dim]")
+    for line in unread_lines(found_set.unread, total):
+        console.print(Text(line, style="yellow"), soft_wrap=True)
     return found_set
+
+
+def unread_lines(unread: Mapping[str, int], total: int) -> list[str]:
+    """A line for every column that nothing reads, the most frequent first."""
+    ranked = sorted(unread.items(), key=lambda pair: -pair[1])
+    lines = [f"the column {shown(name)} is not read ({count:,} of {total:,} records have it)" for name, count in ranked]
+    more = len(lines) - _UNREAD_LINES
+    return (
+        lines
+        if more <= 0
+        else [*lines[:_UNREAD_LINES], f"{more:,} more columns are not read: harness data check --json lists them"]
+    )
 
 
 def _named(source: str, format_name: str | None) -> tuple[str, Format | None]:
@@ -163,8 +202,11 @@ def _sampled(tables: list[Table], limit: int | None, seed: int) -> list[Collecti
 class _Reader:
     """What was read so far."""
 
-    def __init__(self, found: Files, pictures: Pictures, on_error: Literal["fail", "skip"]) -> None:
-        self._found, self._pictures, self._on_error = found, pictures, on_error
+    def __init__(
+        self, found: Files, pictures: Pictures, on_error: Literal["fail", "skip"], options: DataOptions
+    ) -> None:
+        self._found, self._pictures, self._on_error, self._options = found, pictures, on_error, options
+        self.unread: Counter[str] = Counter()
         self.examples: dict[str, PreferenceExample] = {}
         self.dropped: list[Dropped] = []
         self.rows: dict[str, str] = {}
@@ -172,10 +214,15 @@ class _Reader:
 
     def read(self, table: Table, rows: Collection[int], named: Format | None, advance: Callable[..., None]) -> None:
         """The wanted rows of a table: images are looked at by several threads, everything else is done in order."""
-        records = table.records(rows)
-        first = list(itertools.islice(records, _SAMPLE))
+        read = table.records(rows)
+        first = list(itertools.islice(read, _SAMPLE))
         whole = [record for _, record in first if BROKEN not in record]
-        kind = detect(table.file, whole, named) if whole else find_format("plain")
+        if whole:
+            self._options.check(dict.fromkeys(name for record in whole for name in record), str(table.file))
+        records = ((row, self._options.renamed(record)) for row, record in itertools.chain(first, read))
+        kind = find_format("plain")
+        if whole:
+            kind = detect(table.file, map(self._options.renamed, whole), named, self._options)
         self.formats.setdefault(kind.name)
 
         def checked(pair: tuple[int, Record]) -> PreferenceExample | BadRecordError:
@@ -183,22 +230,42 @@ class _Reader:
                 return self._example(table.file, *pair, kind)
             except BadRecordError as error:
                 return error
+            except BadInputError as error:  # a cell or a picture of this record that cannot be read
+                return BadRecordError(error.problem)
 
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            for block in _blocks(itertools.chain(first, records)):
+            for block in _blocks(records):
                 for (row, record), result in zip(block, pool.map(checked, block), strict=True):
                     self._take(table.file, row, record, result)
+                    self._note(record, kind)
                     advance()
 
     def _example(self, file: Path, row: int, record: Record, kind: Format) -> PreferenceExample:
         if BROKEN in record:
             raise BadRecordError(str(record[BROKEN]))
+        check_meaning(record, kind.reads)
         said = kind.said(record)
-        name = next((str(one) for one in (said.id, said.number) if one is not None), self._fallback(file, row))
+        name = name_of(record) or self._fallback(file, row)
         images = {"original": self._pictures.find(said.image, file.parent, f"image of {name}")}
-        if said.rejected_image is not None:
-            images["rejected"] = self._pictures.find(said.rejected_image, file.parent, f"rejected image of {name}")
+        other, others = record.get("rejected_image"), record.get("rejected_images")
+        if says_something(other) and says_something(others):
+            raise BadRecordError("the record has both 'rejected_image' and 'rejected_images'")
+        if (value := other if says_something(other) else others) is not None and says_something(value):
+            found = self._pictures.find(value, file.parent, f"rejected image of {name}")
+            if found.fingerprint() != images["original"].fingerprint():  # the same one says that there is no other
+                images["rejected"] = found
         return example_from(said, images, record, name)
+
+    def _note(self, record: Record, kind: Format) -> None:
+        """Count the columns of a record that say something and are not read."""
+        if BROKEN in record:
+            return
+        known = kind.reads | (MADE if record.keys() >= MADE_BY_US else set())
+        self.unread.update(
+            name
+            for name, value in record.items()
+            if name not in known and (isinstance(value, Cell) or says_something(value))
+        )
 
     def _fallback(self, file: Path, row: int) -> str:
         return f"{file.relative_to(self._found.root).with_suffix('')}-{row}"
@@ -220,7 +287,7 @@ class _Reader:
                 where=where,
                 remedy="mend the record, or leave bad ones out: --on-error skip; all of them: harness data check FILE",
             ) from None
-        self.dropped.append(Dropped(where, str(record.get("id", record.get("idx", row))), str(result)))
+        self.dropped.append(Dropped(where, shown(record.get("id", record.get("idx", row))).strip("'"), str(result)))
 
     def facts(self) -> dict[str, ImageFacts]:
         """What was seen of the images that are used."""

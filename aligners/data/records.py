@@ -14,9 +14,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from aligners.data.formats import BadRecordError, Said
-from aligners.data.formats.base import shown
+from aligners.data.formats.base import COMMON, UNSAID, says_something, shown
+from harness.typed import is_finite, kind_of
 from harness.types import ImageRef, PreferenceExample, Region, Span
 
+_LONGEST_NAME = 500
+"""Characters of an id or a source's name."""
 _STANDS_FOR_IT = "<image>"
 PLACEHOLDERS = (
     _STANDS_FOR_IT,
@@ -50,8 +53,52 @@ def example_from(said: Said, images: Mapping[str, ImageRef], record: Mapping[str
         responses={"chosen": chosen, "rejected": rejected},
         corrections=_corrections(record, chosen, rejected),
         regions=_regions(record),
-        source=said.source,
+        source=_label(said.source, "the source"),
     )
+
+
+def name_of(record: Mapping[str, Any]) -> str | None:
+    """The example's id: the record's `id`, or its number `idx`; None where it has neither.
+
+    Raises:
+        BadRecordError: one is neither a text nor a whole number.
+    """
+    for key in ("id", "idx"):
+        value = record.get(key)
+        if value is None or value != value:  # NaN is how tables write a missing number
+            continue
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, (str, int)) or not says_something(value):
+            raise BadRecordError(f"'{key}' is {kind_of(value)} and no name: {shown(value)}")
+        return _label(str(value), f"'{key}'")
+    return None
+
+
+def _label(value: Any, what: str) -> str:
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else shown(value)
+    if len(text) > _LONGEST_NAME:
+        raise BadRecordError(f"{what} has {len(text):,} characters; a name has up to {_LONGEST_NAME}")
+    return _whole(text, what)
+
+
+def check_meaning(record: Mapping[str, Any], reads: frozenset[str]) -> None:
+    """See that nothing changes what the preference means which its format does not read.
+
+    Args:
+        record: all its columns.
+        reads: the columns that are read.
+
+    Raises:
+        BadRecordError: something does.
+    """
+    for column, what in UNSAID.items():
+        if column not in reads and column not in COMMON and says_something(value := record.get(column)):
+            raise BadRecordError(
+                f"the record has {what}, which no example has a place for: '{column}' is {shown(value)}"
+            )
 
 
 def checked_texts(said: Said) -> tuple[str, str, str]:
@@ -98,14 +145,18 @@ def _text(value: Any, name: str) -> str:
     if value is None:
         raise BadRecordError(f"there is no '{name}'")
     if not isinstance(value, str):
-        raise BadRecordError(f"'{name}' is {type(value).__name__}, not text: {shown(value)}")
+        raise BadRecordError(f"'{name}' is {kind_of(value)}, not text: {shown(value)}")
     if not _says_anything(value):
         raise BadRecordError(f"'{name}' is empty")
+    return _whole(value, f"'{name}'")
+
+
+def _whole(text: str, what: str) -> str:
     try:
-        value.encode("utf-8")
+        text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise BadRecordError(f"'{name}' holds half of a character (position {error.start})") from None
-    return value
+        raise BadRecordError(f"{what} holds half of a character (position {error.start})") from None
+    return text
 
 
 def _says_anything(text: str) -> bool:
@@ -123,27 +174,43 @@ def _corrections(record: Mapping[str, Any], chosen: str, rejected: str) -> dict[
 
 
 def _spans(value: Any, said: str, name: str) -> tuple[Span, ...]:
-    try:
-        spans = tuple((int(start), int(end)) for start, end in (value if value is not None else ()))
-    except (TypeError, ValueError):
-        raise BadRecordError(f"'{name}_spans' is not a list of [start, end]") from None
+    if value is None:
+        return ()
+    pairs: Any = value if isinstance(value, (list, tuple)) else [None]
+    if any(not isinstance(one, (list, tuple)) or len(one) != 2 or not all(map(_is_place, one)) for one in pairs):
+        raise BadRecordError(f"'{name}_spans' is not a list of [start, end] in whole numbers: {shown(value)}")
+    spans = tuple((int(start), int(end)) for start, end in pairs)
     for start, end in spans:
         if not 0 <= start < end <= len(said):
             raise BadRecordError(
-                f"'{name}_spans' has [{start}, {end}], outside of the {len(said)} characters of '{name}'"
+                f"'{name}_spans' has [{shown(start)}, {shown(end)}], outside of the {len(said)} characters of '{name}'"
             )
     return spans
+
+
+def _is_place(value: Any) -> bool:
+    """Whether a value is a whole number. (Tables write one beside empty cells as 3.0.)"""
+    return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and value.is_integer())
 
 
 def _regions(record: Mapping[str, Any]) -> tuple[Region, ...]:
     objects = record.get("objects")
     if objects is None:
         return ()
-    try:
-        found = tuple(Region(str(one["label"]), tuple(float(edge) for edge in one["box"])) for one in objects)  # type: ignore[arg-type]
-    except (TypeError, ValueError, KeyError):
-        raise BadRecordError("'objects' is not a list of {label, box: [left, top, right, bottom]}") from None
-    for region in found:
-        if len(region.box) != 4 or not (region.box[0] < region.box[2] and region.box[1] < region.box[3]):
-            raise BadRecordError(f"the box of '{region.label}' is not [left, top, right, bottom]: {list(region.box)}")
-    return found
+    form = "'objects' is not a list of {label, box: [left, top, right, bottom]}"
+    if not isinstance(objects, (list, tuple)):
+        raise BadRecordError(f"{form}: {shown(objects)}")
+    found = []
+    for one in objects:
+        label, box = (one.get("label"), one.get("box")) if isinstance(one, Mapping) else (None, None)
+        if not isinstance(label, str) or not isinstance(box, (list, tuple)):
+            raise BadRecordError(f"{form}: {shown(one)}")
+        _whole(label, "a label in 'objects'")
+        numbers = len(box) == 4 and all(
+            isinstance(edge, (int, float)) and not isinstance(edge, bool) and is_finite(edge) for edge in box
+        )
+        if not numbers or not (box[0] < box[2] and box[1] < box[3]):
+            raise BadRecordError(f"the box of '{shown(label)}' is not [left, top, right, bottom]: {shown(box)}")
+        left, top, right, bottom = map(float, box)
+        found.append(Region(label, (left, top, right, bottom)))
+    return tuple(found)

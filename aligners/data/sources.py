@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import BadInputError, HarnessError
+from harness.errors import BadInputError, HarnessError, shown
 from harness.progress import console
+from harness.reading import open_binary, read_json
+from harness.typed import Fields
 
 KNOWN = {
     "rlaif-v": ("openbmb/RLAIF-V-Dataset", "about 83,000 pairs, some 12 GB"),
     "rlhf-v": ("openbmb/RLHF-V-Dataset", "about 5,700 pairs, some 300 MB"),
 }
 """Names of public data sets on the hub, and what is said before they are downloaded."""
-SUFFIXES = (".parquet", ".jsonl", ".json")
+SUFFIXES = (".parquet", ".jsonl", ".json", ".arrow")
 _SPLIT = re.compile(r"(?:^|[-_./])(train|training|test|validation|valid|val|dev|eval)(?:[-_./]|$)")
 _TRAIN = ("train", "training")
 
@@ -41,31 +44,45 @@ def find_files(source: str) -> Files:
     if source in KNOWN:
         return find_files(_download(source))
     path = Path(source)
-    if path.is_dir():
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except OSError:  # a text that is too long for a name
+        is_folder = is_file = False
+    if is_folder:
         return Files(path, _of_folder(path))
-    if not path.is_file():
+    if not is_file:
         raise BadInputError(
             "there is no such preference data",
             where=source,
             remedy=f"name a {_or(SUFFIXES)} file, a folder of them, or one of: {', '.join(KNOWN)}",
         )
     if path.suffix not in SUFFIXES:
-        raise BadInputError(f"preference data is {_or(SUFFIXES)}, not '{path.suffix}'", where=source)
+        raise BadInputError(f"preference data is {_or(SUFFIXES)}, not {shown(path.suffix)}", where=source)
     return Files(path.parent, [path])
 
 
 def _of_folder(folder: Path) -> list[Path]:
     for suffix in SUFFIXES:
-        found = sorted(path for path in folder.rglob(f"*{suffix}") if suffix != ".json" or _is_array(path))
+        found = sorted(path for path in folder.rglob(f"*{suffix}") if path.is_file() and _holds_records(path))
         if found:
             return _training_part(folder, found)
     raise BadInputError(f"the folder holds no {_or(SUFFIXES)} files", where=str(folder))
 
 
-def _is_array(path: Path) -> bool:
-    """Whether a JSON file may hold records: folders of data have manifests and descriptions beside them, which are objects."""
-    with path.open("rb") as stream:
-        return stream.read(64).lstrip().startswith(b"[")
+def _holds_records(path: Path) -> bool:
+    """Whether a file may hold records: folders of data have manifests and descriptions beside them, which are objects.
+
+    In a folder of `datasets` (`save_to_disk`) the files that its state names hold them; others are what it computed once.
+    """
+    state = path.with_name("state.json")
+    if path.suffix == ".arrow" and state.is_file():
+        fields = Fields(read_json(state, "state of the data set"), str(state), "state of the data set")
+        named = {one.text("filename") for one in fields.records("_data_files", [])}
+        return not named or path.name in named
+    if path.suffix == ".json":
+        with open_binary(path, "data") as stream:
+            return stream.read(256).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
+    return True
 
 
 def _training_part(folder: Path, files: list[Path]) -> list[Path]:

@@ -1,19 +1,21 @@
-"""Files of records: Parquet, JSON lines, JSON arrays. Texts are read into memory, images are left where they are (`cells`)."""
+"""Files of records: Parquet, Arrow, JSON lines, JSON arrays. Texts are read into memory, images are left where they are (`cells`)."""
 
 from __future__ import annotations
 
-import json
+import codecs
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from aligners.data.cells import LineCell, ParquetCell, RowGroups
-from harness.errors import BadInputError
+from aligners.data.cells import ArrowBatches, LineCell, ParquetCell, RowGroups, arrow_errors
+from harness.errors import BadInputError, shown
 from harness.files import atomic_path, sha256_json
 from harness.progress import console, progress
+from harness.reading import decode, open_binary, parse_line, read_json
+from harness.typed import kind_of
 
-IMAGE_COLUMNS = ("image", "images", "rejected_image")
+IMAGE_COLUMNS = ("image", "images", "rejected_image", "rejected_images")
 BROKEN = "\0broken"
 """The one key of a record that could not be read; its value says why."""
 _LONG = 4096
@@ -40,39 +42,58 @@ class Table(ABC):
         """The wanted rows, in order; large values as cells; a broken one as `{BROKEN: reason}`."""
 
 
-def open_table(file: Path, groups: RowGroups, cache: Path | None) -> Table:
-    """The file's reader, by its suffix."""
+def open_table(file: Path, groups: RowGroups, cache: Path | None, images: Collection[str] = ()) -> Table:
+    """The file's reader, by its suffix; of JSON by how it begins.
+
+    Args:
+        file: the file.
+        groups: what keeps row groups in memory.
+        cache: where copies of badly grouped Parquet files are kept.
+        images: columns that may hold images besides `IMAGE_COLUMNS`.
+
+    Raises:
+        BadInputError: it is not what its suffix says, or no file.
+    """
+    columns = frozenset({*IMAGE_COLUMNS, *images})
+    with open_binary(file, "data") as stream:
+        begin = stream.read(256)
     if file.suffix == ".parquet":
-        return ParquetTable(file, groups, cache)
-    return ArrayTable(file) if file.suffix == ".json" else LineTable(file)
+        return ParquetTable(file, groups, cache, columns)
+    if file.suffix == ".arrow":
+        return ArrowTable(file, groups, columns)
+    decode(begin[: begin.rfind(b"\n") + 1], "data", str(file))  # another encoding is one mistake, not one of every line
+    array = begin.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
+    return ArrayTable(file) if array or file.suffix == ".json" else LineTable(file, columns)
 
 
 class LineTable(Table):
     """JSON lines. A long text in an image column (base64) stays in the file."""
 
+    def __init__(self, file: Path, images: Collection[str]) -> None:
+        super().__init__(file)
+        self._image_columns = images
+
     def numbers(self) -> Collection[int]:
         """See `Table`."""
-        with self.file.open("rb") as stream:
+        with open_binary(self.file, "data") as stream:
             return [number for number, line in enumerate(stream, 1) if line.strip()]
 
     def records(self, wanted: Collection[int]) -> Iterator[tuple[int, Record]]:
         """See `Table`."""
         keep = set(wanted)
         offset = 0
-        with self.file.open("rb") as stream:
+        with open_binary(self.file, "data") as stream:
             for number, line in enumerate(stream, 1):
                 if number in keep and line.strip():
-                    yield number, self._record(line, offset)
+                    yield number, self._record(line, number, offset)
                 offset += len(line)
 
-    def _record(self, line: bytes, offset: int) -> Record:
+    def _record(self, line: bytes, number: int, offset: int) -> Record:
         try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            return {BROKEN: f"the line is not valid JSON: {error}"}
-        if not isinstance(record, dict):
-            return {BROKEN: "the line is not a JSON object"}
-        for column in IMAGE_COLUMNS:
+            record = parse_line(line, number, "data", self.file)
+        except BadInputError as error:
+            return {BROKEN: error.problem}
+        for column in self._image_columns:
             if _is_long(record.get(column)):
                 record[column] = LineCell(self.file, offset, column)
         return record
@@ -92,15 +113,17 @@ class ArrayTable(Table):
     def __init__(self, file: Path) -> None:
         super().__init__(file)
         try:
-            self._rows = json.loads(file.read_bytes())
-        except (ValueError, RecursionError) as error:
+            self._rows = read_json(file, "file")
+        except BadInputError as error:
             raise BadInputError(
-                f"the file is not valid JSON: {error}",
-                where=str(file),
-                remedy="a file with one JSON object a line is named .jsonl",
+                error.problem, where=error.where, remedy="mend it; a file with one JSON object a line is named .jsonl"
             ) from None
         if not isinstance(self._rows, list):
-            raise BadInputError("the file is not a JSON array of records", where=str(file))
+            raise BadInputError(
+                f"the file is {kind_of(self._rows)}, not a JSON array of records",
+                where=str(file),
+                remedy="put the records into one list: [{...}, {...}]",
+            )
 
     def numbers(self) -> Collection[int]:
         """See `Table`."""
@@ -113,16 +136,66 @@ class ArrayTable(Table):
             yield number, dict(row) if isinstance(row, dict) else {BROKEN: "the record is not a JSON object"}
 
 
+def _kept(schema: Any, file: Path, images: Collection[str]) -> tuple[list[str], list[str]]:
+    """Columns that stay in the file, and columns that are read.
+
+    Raises:
+        BadInputError: two columns have one name.
+    """
+    names = schema.names
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise BadInputError(
+            f"two columns are called {shown(twice[0])}", where=str(file), remedy="give each column a name of its own"
+        )
+    left = [field.name for field in schema if field.name in images or _has_bytes(field.type)]
+    return left, [name for name in names if name not in left]
+
+
+class ArrowTable(Table):
+    """Record batches of Arrow, as `datasets` saves them. Columns that hold bytes, and those named as images, stay in the file."""
+
+    def __init__(self, file: Path, groups: RowGroups, images: Collection[str]) -> None:
+        super().__init__(file)
+        self._groups = groups
+        with arrow_errors("this is not a complete Arrow file", str(file)):
+            self._batches = ArrowBatches(file).batches
+        schema = self._batches[0].schema if self._batches else None
+        self._left, self._read = _kept(schema, file, images) if schema else ([], [])
+
+    def numbers(self) -> Collection[int]:
+        """See `Table`."""
+        return range(1, sum(batch.num_rows for batch in self._batches) + 1)
+
+    def records(self, wanted: Collection[int]) -> Iterator[tuple[int, Record]]:
+        """See `Table`."""
+        keep = set(wanted)
+        number = 0
+        for group, batch in enumerate(self._batches):
+            with arrow_errors("a value of the file cannot be read", str(self.file)):
+                rows = batch.select(self._read).to_pylist() if self._read else [{} for _ in range(batch.num_rows)]
+            for row, record in enumerate(rows):
+                number += 1
+                if number in keep:
+                    cells = {name: ParquetCell(self._groups, self.file, group, row, name) for name in self._left}
+                    yield number, record | cells
+
+
 class ParquetTable(Table):
     """Parquet. Columns that hold bytes, and those named as images, stay in the file."""
 
-    def __init__(self, file: Path, groups: RowGroups, cache: Path | None) -> None:
+    def __init__(self, file: Path, groups: RowGroups, cache: Path | None, images: Collection[str]) -> None:
         super().__init__(file)
         self._groups, self._cache = groups, cache
         self._parquet = _open_parquet(file)
-        schema = self._parquet.schema_arrow
-        self._left = [field.name for field in schema if field.name in IMAGE_COLUMNS or _has_bytes(field.type)]
-        self._read = [field.name for field in schema if field.name not in self._left]
+        with arrow_errors("this is not a complete Parquet file", str(file)):
+            self._left, self._read = _kept(self._parquet.schema_arrow, file, images)
+            rows = [self._parquet.metadata.row_group(group).num_rows for group in _groups_of(self._parquet)]
+        if sum(rows) != self._parquet.metadata.num_rows:
+            raise BadInputError(
+                f"this is not a complete Parquet file: it counts {self._parquet.metadata.num_rows} rows, its groups {sum(rows)}",
+                where=str(file),
+                remedy="get or write the file again",
+            )
 
     def numbers(self) -> Collection[int]:
         """See `Table`."""
@@ -132,7 +205,13 @@ class ParquetTable(Table):
         """See `Table`."""
         keep = set(wanted)
         images = self._images()
-        for number, record, (group, row) in zip(self.numbers(), self._texts(), _places(images), strict=True):
+        rows = zip(self.numbers(), self._texts(), _places(images), strict=True)
+        while True:
+            with arrow_errors("a value of the file cannot be read", str(self.file)):
+                found = next(rows, None)
+            if found is None:
+                return
+            number, record, (group, row) = found
             if number in keep:
                 cells = {column: ParquetCell(self._groups, images, group, row, column) for column in self._left}
                 yield number, record | cells
@@ -183,15 +262,10 @@ class ParquetTable(Table):
 
 
 def _open_parquet(file: Path) -> Any:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
+    with arrow_errors("this is not a complete Parquet file", str(file)):
         return pq.ParquetFile(file)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise BadInputError(
-            f"this is not a complete Parquet file: {str(error).splitlines()[0][:200]}", where=str(file)
-        ) from None
 
 
 def _has_bytes(kind: Any) -> bool:

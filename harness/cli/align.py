@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli.options import Json, Results, Settings, app, emit
+from harness.cli.options import Columns, ImageRoot, Json, Results, Settings, app, emit
 from harness.terminal import say
 
 
@@ -53,6 +53,8 @@ def align(
     allow_download: Annotated[
         bool, typer.Option("--allow-download", help="Fetch images that the data give by URL, once.")
     ] = False,
+    columns: Columns = None,
+    image_root: ImageRoot = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Do an existing run again.")] = False,
     dry_run: Annotated[
@@ -62,6 +64,7 @@ def align(
     as_json: Json = False,
 ) -> None:
     """Align a model with a preference method; leaves a checkpoint in a run folder."""
+    from aligners.data.options import DataOptions
     from harness.config import merged, overrides, read_recipe
     from harness.runs.align import AlignRequest, is_first_process, plan_align, run_align
     from harness.runs.folders import STAGES, list_runs
@@ -74,7 +77,18 @@ def align(
     layers = merged(read_recipe(recipe) if recipe else {}, overrides(settings or []), {"train": named})
     _only(layers, ("train", "method"))
     request = AlignRequest(
-        method, model, results, data, name, layers, limit, on_error.value, resume, overwrite, allow_download
+        method,
+        model,
+        results,
+        data,
+        name,
+        layers,
+        limit,
+        on_error.value,
+        resume,
+        overwrite,
+        allow_download,
+        DataOptions.parse(columns, image_root),
     )
     if dry_run:
         found = plan_align(request)

@@ -9,7 +9,7 @@ import typer
 
 from harness.cli.align import OnError
 from harness.cli.data import data_app
-from harness.cli.options import Json, emit
+from harness.cli.options import Columns, ImageRoot, Json, emit
 from harness.terminal import say
 
 if TYPE_CHECKING:
@@ -72,10 +72,13 @@ def corrupt(
     on_error: Annotated[
         OnError, typer.Option("--on-error", help="A bad record stops, or is left out and listed.")
     ] = OnError.fail,
+    columns: Columns = None,
+    image_root: ImageRoot = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin an existing set again.")] = False,
     as_json: Json = False,
 ) -> None:
     """Make a rejected image for every preference: the parts that the preferred answer is about, corrupted."""
+    from aligners.data.options import DataOptions
     from aligners.mfpo.image_preferences.corrupt import CorruptRequest
     from aligners.mfpo.image_preferences.corrupt import corrupt as run
     from aligners.mfpo.image_preferences.image_set import Shard
@@ -97,6 +100,7 @@ def corrupt(
         replace,
         overwrite,
         _write(workers, ray),
+        DataOptions.parse(columns, image_root),
     )
     try:
         manifest = run(request)

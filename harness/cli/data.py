@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.align import OnError
-from harness.cli.options import Json, app, emit
+from harness.cli.options import Columns, ImageRoot, Json, app, emit
 
 if TYPE_CHECKING:
     from harness.datasets.catalogue import DataSet, Found
@@ -72,7 +72,7 @@ def check(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Names (see `harness data list`), or preference data: a .parquet, .jsonl, .json file, a folder."
+            help="Names (see `harness data list`), or preference data: a .parquet, .jsonl, .json, .arrow file, a folder."
         ),
     ] = None,
     root: Root = None,
@@ -84,8 +84,12 @@ def check(
     ] = None,
     format_name: Annotated[
         str | None,
-        typer.Option("--format", help="rlaif-v, rlhf-v, sharegpt, trl, plain. Default: told by the columns."),
+        typer.Option(
+            "--format", help="rlaif-v, rlhf-v, sharegpt, swift, alpaca, trl, plain. Default: told by the columns."
+        ),
     ] = None,
+    columns: Columns = None,
+    image_root: ImageRoot = None,
     on_error: Annotated[
         OnError, typer.Option("--on-error", help="As in align: with skip, bad records are no error.")
     ] = OnError.fail,
@@ -98,6 +102,7 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Verify a data set's files, say how to get what is missing (exits with 1); report on preference data (2: align would stop)."""
+    from aligners.data.options import DataOptions
     from harness.cli import preferences
     from harness.datasets.catalogue import catalogue, with_needs
     from harness.datasets.catalogue import check as look
@@ -109,7 +114,8 @@ def check(
     if not pairs:
         _show(found, as_json, fail=bool(names))
         return
-    asked = preferences.Asked(model, max_length, format_name, on_error.value, allow_download, limit, root)
+    options = DataOptions.parse(columns, image_root)
+    asked = preferences.Asked(model, max_length, format_name, on_error.value, allow_download, limit, root, options)
     reports = [preferences.report(name, asked) for name in pairs]
     if as_json:
         emit({"files": _rows(found), "preferences": reports})

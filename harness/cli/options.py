@@ -27,6 +27,23 @@ Settings = Annotated[
     ),
 ]
 
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        "--columns",
+        metavar="NAME=COLUMN,...",
+        help="Preference data's columns where they have other names than its format's, e.g. prompt=query,image=picture.",
+    ),
+]
+ImageRoot = Annotated[
+    Path | None,
+    typer.Option(
+        "--image-root",
+        metavar="DIR",
+        help="A folder that image paths are relative to, or lie in, besides the preference data's own.",
+    ),
+]
+
 
 def emit(value: Any) -> None:
     """JSON to standard output."""

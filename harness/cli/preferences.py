@@ -10,6 +10,7 @@ from typing import Any, Literal
 from rich.markup import escape
 from rich.table import Table
 
+from aligners.data.options import DataOptions
 from harness.datasets.catalogue import Found, catalogue
 from harness.terminal import Console
 
@@ -28,6 +29,7 @@ class Asked:
     allow_download: bool
     limit: int | None
     root: Path | None
+    options: DataOptions
 
 
 def divided(names: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -46,7 +48,7 @@ def divided(names: Sequence[str]) -> tuple[list[str], list[str]]:
         path = Path(name)
         known = name in catalogue()
         if not known and (
-            path.exists()
+            _exists(path)
             or path.suffix in SUFFIXES
             or len(path.parts) > 1
             or name.partition(":")[0] in FORMATS
@@ -56,6 +58,13 @@ def divided(names: Sequence[str]) -> tuple[list[str], list[str]]:
         else:
             sets.append(find(name).name)
     return sets, pairs
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a text that is too long for a name
+        return False
 
 
 def is_ready(name: str, states: Sequence[Found]) -> bool:
@@ -85,6 +94,7 @@ def report(name: str, asked: Asked) -> dict[str, Any]:
             format_name=asked.format_name,
             allow_download=asked.allow_download,
             limit=asked.limit,
+            options=asked.options,
             evaluation=evaluation_sets(asked.root or cache_folder() / "benchmarks"),
         )
     ) | {"model": asked.model}

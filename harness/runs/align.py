@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from aligners.base import Aligner, AlignJob
+from aligners.base import Aligner, AlignJob, DataOptions
 from harness import registry
 from harness.config import TrainSettings, merged, parse
 from harness.errors import BadInputError
@@ -40,6 +40,7 @@ class AlignRequest:
     resume: bool = False
     overwrite: bool = False
     allow_download: bool = False
+    data_options: DataOptions = field(default_factory=DataOptions)
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class _Resolved:
             request.on_error,
             request.resume,
             request.allow_download,
+            request.data_options,
         )
 
 
@@ -134,6 +136,7 @@ def _resolve(request: AlignRequest) -> _Resolved:
         "data": data_label,
         "limit": request.limit,
         "on_error": request.on_error,
+        **request.data_options.described(),
         "settings": {"train": train.model_dump(), "method": aligner.settings.model_dump(mode="json")},
     }
     return _Resolved(aligner, train, model, request.results / name, config)

@@ -210,7 +210,7 @@ def test_the_command(folder: Path) -> None:
     done = check("bad.jsonl", cwd=folder)
     assert done.returncode == 2
     assert "bad.jsonl:2: the image path leaves the data folder: ../0.png" in done.stdout
-    assert "bad.jsonl:3: 'chosen' is int, not text: 4" in done.stdout
+    assert "bad.jsonl:3: 'chosen' is a whole number, not text: 4" in done.stdout
     assert "align would stop: 2 of 3 records cannot be used" in done.stdout
     assert check("bad.jsonl", "--on-error", "skip", cwd=folder).returncode == 0
     both = json.loads(check("bad.jsonl", "pope", "--json", cwd=folder).stdout)

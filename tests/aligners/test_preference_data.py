@@ -116,7 +116,7 @@ BAD = {
     "an invisible response": (GOOD | {"rejected": "\u200b\u2060 \n"}, "'rejected' is empty"),
     "half a character": (GOOD | {"chosen": "a\ud83d"}, r"half of a character \(position 1\)"),
     "no prompt": ({"image": "x.png", "chosen": "a", "rejected": "b"}, "there is no 'prompt'"),
-    "image of a wrong type": (GOOD | {"image": 7}, "the image is int, not a path"),
+    "image of a wrong type": (GOOD | {"image": 7}, "the image is a whole number, not a path"),
     "two images": (GOOD | {"image": ["x.png", "x.png"]}, "the record has 2 images"),
     "another scheme": (GOOD | {"image": "file:///etc/passwd"}, "URL of a kind that is not fetched"),
     "absolute path": (GOOD | {"image": "/etc/passwd"}, "leaves the data folder: /etc/passwd"),

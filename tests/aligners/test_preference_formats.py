@@ -65,6 +65,37 @@ PARQUET: dict[str, tuple[str, dict[str, Any]]] = {
             "images": [IMAGE],
         },
     ),
+    "swift, messages": (
+        "swift",
+        {
+            "messages": [
+                {"role": "system", "content": ""},
+                {"role": "user", "content": f"<image>{QUESTION}"},
+                {"role": "assistant", "content": CHOSEN},
+            ],
+            "rejected_response": REJECTED,
+            "images": [IMAGE],
+        },
+    ),
+    "swift, two conversations": (
+        "swift",
+        {"messages": [USER, GOOD], "rejected_messages": [USER, BAD], "images": [IMAGE]},
+    ),
+    "swift, query and response": (
+        "swift",
+        {"query": QUESTION, "response": CHOSEN, "rejected_response": REJECTED, "images": [IMAGE], "history": []},
+    ),
+    "alpaca": (
+        "alpaca",
+        {
+            "instruction": QUESTION,
+            "input": "",
+            "chosen": CHOSEN,
+            "rejected": REJECTED,
+            "images": [IMAGE],
+            "system": " ",
+        },
+    ),
     "plain": ("plain", {"image": IMAGE, "prompt": QUESTION, "chosen": CHOSEN, "rejected": REJECTED}),
     "plain, bytes": ("plain", {"image": png(1), "prompt": QUESTION, "chosen": CHOSEN, "rejected": REJECTED}),
 }
@@ -157,7 +188,7 @@ UNFIT: dict[str, tuple[dict[str, Any], str]] = {
     "trl, a video": ({"prompt": [{"role": "user", "content": [{"type": "video"}]}]}, "neither an image nor a text"),
     "trl, two images": ({"images": ["1.png", "1.png"]}, "the record has 2 images"),
     "trl, no image": ({"images": []}, "the record has 0 images"),
-    "trl, nothing in common": ({"prompt": None}, "no first message in common"),
+    "trl, no prompt where others have one": ({"prompt": None}, "there is no 'prompt'"),
 }
 
 
@@ -178,9 +209,9 @@ def test_what_an_example_cannot_hold_is_refused_by_name(name: str, tmp_path: Pat
         ({"conversations": [said("human", "a"), said("gpt", "b"), said("human", "c")]}, "human, gpt, human"),
         ({"chosen": said("human", "a")}, "'chosen' is said by 'human', not by 'gpt'"),
         ({"system": "Be kind."}, "has a system prompt: Be kind."),
-        ({"conversations": "hello"}, "'conversations' is str, not a list"),
+        ({"conversations": "hello"}, "'conversations' is a text, not a list"),
         ({"images": ["1.png", "2.png"]}, "the record has 2 images"),
-        ({"rejected": None}, "'rejected' is NoneType, not a message"),
+        ({"rejected": None}, "'rejected' is null, not a message"),
     ],
 )
 def test_what_sharegpt_cannot_hold(changes: dict[str, Any], reason: str, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aligners.data.formats.base import Format, Record, Said, is_text
+from aligners.data.formats.base import Format, Record, Said, image_of, is_text
 
 
 class Plain(Format):
@@ -10,6 +10,7 @@ class Plain(Format):
 
     name, title = "plain", "plain records"
     needs = "image, prompt, chosen, rejected"
+    own = frozenset({"prompt", "chosen", "rejected", "source"})
 
     def recognises(self, sample: Record) -> bool:
         """See `Format`."""
@@ -21,9 +22,6 @@ class Plain(Format):
             record.get("prompt"),
             record.get("chosen"),
             record.get("rejected"),
-            image=record.get("image"),
-            rejected_image=record.get("rejected_image"),
-            id=record.get("id"),
-            number=record.get("idx"),
-            source=str(record.get("source") or ""),
+            image=image_of(record),
+            source=record.get("source"),
         )

@@ -8,13 +8,15 @@ rejected (or text: a JSON object of these three), origin_dataset, origin_split, 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from aligners.data.formats.base import BadRecordError, Format, Record, Said, is_text
+from aligners.data.formats.base import PROVENANCE, BadRecordError, Format, Record, Said, is_text
+from harness.errors import BadInputError
+from harness.reading import parse_json
 
 _TEXTS = ("question", "chosen", "rejected")
+_OWN = frozenset({*_TEXTS, "text"}) | PROVENANCE - {"source"}
 
 
 class RlaifV(Format):
@@ -22,6 +24,7 @@ class RlaifV(Format):
 
     name, title = "rlaif-v", "RLAIF-V-Dataset as published"
     needs = "image, question, chosen, rejected"
+    own = _OWN
 
     def recognises(self, sample: Record) -> bool:
         """See `Format`."""
@@ -38,6 +41,7 @@ class RlhfV(Format):
 
     name, title = "rlhf-v", "RLHF-V-Dataset as published"
     needs = "image, text (JSON: question, chosen, rejected)"
+    own = _OWN - set(_TEXTS)
 
     def recognises(self, sample: Record) -> bool:
         """See `Format`."""
@@ -54,10 +58,11 @@ class RlhfV(Format):
 
 
 def _texts(record: Record) -> Mapping[str, Any]:
+    value = record.get("text")
     try:
-        texts = json.loads(record["text"])
-    except (TypeError, ValueError, LookupError):
-        raise BadRecordError("the field 'text' is not JSON") from None
+        texts = parse_json(value, "field 'text'", "") if isinstance(value, str) else None
+    except BadInputError as error:
+        raise BadRecordError(error.problem) from None
     if not isinstance(texts, dict):
         raise BadRecordError("the field 'text' is not a JSON object")
     return texts
@@ -69,8 +74,5 @@ def _said(record: Record, texts: Mapping[str, Any]) -> Said:
         texts.get("chosen"),
         texts.get("rejected"),
         image=record.get("image"),
-        rejected_image=record.get("rejected_image"),
-        id=record.get("id"),
-        number=record.get("idx"),
-        source=str(record.get("origin_dataset") or record.get("ds_name") or ""),
+        source=record.get("origin_dataset") or record.get("ds_name"),
     )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from aligners.data import read_preferences
+from aligners.data import DataOptions, read_preferences
 from aligners.mfpo.image_preferences.generate import said, sources
 from aligners.mfpo.image_preferences.image_set import PART_SIZE, Shard, remove_set, write_set
 from aligners.mfpo.image_preferences.parts import Recipe, Write, write_here
@@ -34,6 +34,7 @@ class CorruptRequest:
     replace: bool = False
     overwrite: bool = False
     write: Write = write_here
+    options: DataOptions = field(default_factory=DataOptions)
 
 
 def corrupt(request: CorruptRequest) -> dict[str, Any]:
@@ -52,7 +53,12 @@ def corrupt(request: CorruptRequest) -> dict[str, Any]:
     world = find_world(request.data)
     source = str(world.preferences("mfpo")) if world else request.data
     data = read_preferences(
-        source, on_error=request.on_error, limit=request.limit, seed=request.seed, cache=cache_folder()
+        source,
+        on_error=request.on_error,
+        limit=request.limit,
+        seed=request.seed,
+        cache=cache_folder(),
+        options=request.options,
     )
     given = [one for one in data.examples if "rejected" in one.images]
     if given and not request.replace:
