@@ -61,7 +61,7 @@ def bad(folder: Path) -> dict[str, tuple[Path | str, str]]:
         "url": (GOOD | {"image": "https://example.org/x.png"}, "--allow-download"),
         "bomb": (GOOD | {"image": "bomb.png"}, "decompression bomb"),
         "stray token": (GOOD | {"prompt": "what <image> is it"}, "stray '<image>'"),
-        "wrong type in a row": (GOOD | {"chosen": 4}, "'chosen' is int, not text: 4"),
+        "wrong type in a row": (GOOD | {"chosen": 4}, "'chosen' is a whole number, not text: 4"),
         "nothing but an end": (GOOD | {"chosen": "</s>"}, "'chosen' holds '</s>'"),
     }
     found: dict[str, tuple[Path | str, str]] = {
