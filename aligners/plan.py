@@ -108,7 +108,7 @@ def _with_images(
             one
             if "rejected" in one.images
             else dataclasses.replace(
-                one, images={**one.images, "rejected": dataclasses.replace(one.images["original"])}
+                one, images={**one.images, "rejected": _stand_in(one.images["original"])}
             )
             for one in examples
         ]
@@ -117,6 +117,11 @@ def _with_images(
             f"{len(made):,} rejected images were not made: taken to be of their originals' size, and none to be left out"
         )
     return aligner.prepare(examples, PrepareContext(job.cache, job.train.seed)), made
+
+
+def _stand_in(original: ImageRef) -> ImageRef:
+    """An image of the same size that counts as another one."""
+    return dataclasses.replace(original, digest=f"in place of what is made of {original.fingerprint()}")
 
 
 @dataclass
@@ -149,9 +154,9 @@ class _Tokens:
         return sum(len(one.responses[branch.response]) for branch in self.aligner.branches)
 
     @property
-    def images(self) -> dict[int, ImageRef]:
-        """Distinct images, by identity as the trainer has them."""
-        return {id(image): image for one in self.encoded.values() for image in one.images.values()}
+    def images(self) -> dict[str, ImageRef]:
+        """Distinct images, by content as the trainer has them."""
+        return {image.fingerprint(): image for one in self.encoded.values() for image in one.images.values()}
 
     def summary(self) -> dict[str, Any]:
         """Tokens as the trainer lays them out."""
@@ -269,7 +274,7 @@ def _time(
     images = 0.0
     if kept:
         start = time.perf_counter()
-        few = {id(image): image for one in run.encoded.values() for image in one.images.values()}
+        few = {image.fingerprint(): image for one in run.encoded.values() for image in one.images.values()}
         run.policy.keep_features(few.values())
         images = (time.perf_counter() - start) / len(few) * len(tokens.images)
     summary = tokens.summary()

@@ -28,38 +28,26 @@ Keys = dict[tuple[str, str], bytes]
 """Branch (image, response) of an example -> content key of its value."""
 
 
-class ContentKeys:
-    """Content keys of examples' branches: hashes of prefix ids, image bytes and response ids."""
+def content_keys(example: EncodedExample, branches: Iterable[Branch]) -> Keys:
+    """The content keys of one example's branches: hashes of prefix ids, image bytes and response ids."""
+    return {
+        (branch.image, branch.response): hashlib.sha256(
+            sha256_json(
+                [
+                    example.images[branch.image].fingerprint(),
+                    example.prefixes[branch.image],
+                    example.responses[branch.response],
+                ]
+            ).encode()
+        ).digest()
+        for branch in branches
+    }
 
-    def __init__(self) -> None:
-        self._prints: dict[int, str] = {}
 
-    def of(self, example: EncodedExample, branches: Iterable[Branch]) -> Keys:
-        """The keys of one example's branches."""
-        return {
-            (branch.image, branch.response): hashlib.sha256(
-                sha256_json(
-                    [
-                        self._image(example, branch.image),
-                        example.prefixes[branch.image],
-                        example.responses[branch.response],
-                    ]
-                ).encode()
-            ).digest()
-            for branch in branches
-        }
-
-    def print_of(self, example: EncodedExample, branches: Iterable[Branch]) -> str:
-        """One hash of all of an example's branches, and of what a correction changed."""
-        keys = self.of(example, branches)
-        return sha256_json([[*pair, key.hex()] for pair, key in keys.items()] + [dict(example.corrected)])
-
-    def _image(self, example: EncodedExample, name: str) -> str:
-        image = example.images[name]
-        # The examples keep their images alive, so an id stands for one image.
-        if id(image) not in self._prints:
-            self._prints[id(image)] = image.fingerprint()
-        return self._prints[id(image)]
+def content_print(example: EncodedExample, branches: Iterable[Branch]) -> str:
+    """One hash of all of an example's branches, and of what a correction changed."""
+    keys = content_keys(example, branches)
+    return sha256_json([[*pair, key.hex()] for pair, key in keys.items()] + [dict(example.corrected)])
 
 
 class ValueStore:

@@ -135,13 +135,14 @@ def _is_here(image: ImageRef) -> bool:
 def _looks(images: Mapping[str, ImageRef], title: str) -> dict[str, np.ndarray]:
     """Hashes of images; what does not open has none, and is somebody else's to report."""
     found: dict[str, np.ndarray] = {}
-    by_ref: dict[int, Any] = {}
+    by_content: dict[str, Any] = {}
     with progress(title, len(images)) as advance:
         for name, image in images.items():
-            if id(image) not in by_ref:
-                by_ref[id(image)] = _try(lambda image=image: look(image.open()))  # type: ignore[misc]
-            if by_ref[id(image)] is not None:
-                found[name] = by_ref[id(image)]
+            content = _try(image.fingerprint)
+            if content is not None and content not in by_content:
+                by_content[content] = _try(lambda image=image: look(image.open()))  # type: ignore[misc]
+            if by_content.get(content) is not None:
+                found[name] = by_content[content]
             advance()
     return found
 

@@ -31,14 +31,15 @@ class ImageRef:
     """An image that is opened when it is needed: a file, encoded bytes (PNG, JPEG) in memory, or a place in a larger file.
 
     Exactly one of `path`, `data` and `source` is set. `name` is what errors call it. `digest` is the SHA-256 of the bytes
-    where it is known already, so that nobody reads them again to ask for it.
+    where it is known already, so that nobody reads them again to ask for it. Whoever looks an image up does so by
+    `fingerprint`: a copy of the reference, in a process of its own even, is the same image, which `id` does not know.
     """
 
     path: Path | None = None
     data: bytes | None = field(default=None, repr=False)
     name: str = ""
     source: ImageSource | None = field(default=None, repr=False)
-    digest: str = field(default="", repr=False)
+    digest: str = field(default="", repr=False, compare=False)
 
     def read(self) -> bytes:
         """The encoded bytes.
@@ -78,8 +79,14 @@ class ImageRef:
         return images.look(self.read(), self._where)
 
     def fingerprint(self) -> str:
-        """SHA-256 of the encoded bytes."""
-        return self.digest or sha256_bytes(self.read())
+        """SHA-256 of the encoded bytes: what the image is. Read once; the reference and its copies remember it.
+
+        Raises:
+            BadInputError: as `read`.
+        """
+        if not self.digest:
+            object.__setattr__(self, "digest", sha256_bytes(self.read()))  # says nothing new: it follows from the bytes
+        return self.digest
 
     @property
     def _where(self) -> str:

@@ -29,14 +29,12 @@ def request_hashes(
     targets: Sequence[Target], suites: Sequence[Suite], backend: str, repeats: int = 1
 ) -> dict[tuple[str, str, int, str], str]:
     """Request hash of every (target, suite, repeat, item)."""
-    images: dict[int, str] = {}
     result = {}
     for target in targets:
         checkpoint, template = target.fingerprint, target.template
         for suite in suites:
             for item in suite.items:
-                image = images.get(id(item.image)) or item.image.fingerprint()
-                images[id(item.image)] = image
+                image = item.image.fingerprint()
                 for repeat in range(repeats):
                     result[target.name, suite.name, repeat, item.id] = request_hash(
                         item, image, suite.sampling, checkpoint, template, backend, repeat
@@ -59,7 +57,7 @@ def pending(
     jobs: dict[str, Job] = {}
     places: dict[str, tuple[str, int, int]] = {}
     for repeat in range(repeats):
-        images = list({id(item.image): None for suite in suites for item in suite.items})
+        images = list({item.image.fingerprint(): None for suite in suites for item in suite.items})
         if repeat:
             random.Random(repeat).shuffle(images)
         order = {image: place for place, image in enumerate(images)}
@@ -73,6 +71,6 @@ def pending(
                 if digest not in jobs:
                     request = Request(digest, target.served, item.prompt, item.image, sampling)
                     jobs[digest] = Job(request, digest, [])
-                    places[digest] = (target.served, repeat, order[id(item.image)])
+                    places[digest] = (target.served, repeat, order[item.image.fingerprint()])
                 jobs[digest].answers.append((logs[key], item.id))
     return sorted(jobs.values(), key=lambda job: places[job.hash])

@@ -93,11 +93,11 @@ def _prompt_tokens(target: Target, items: Sequence[Item]) -> int:
     if not items:
         return 0
     lengths = PromptLengths(load_processor(target.base))
-    sizes: dict[int, tuple[int, int]] = {}
+    sizes: dict[str, tuple[int, int]] = {}
     for item in items:
-        if id(item.image) not in sizes:
-            sizes[id(item.image)] = item.image.size()
-    return sum(lengths.length(item.prompt, sizes[id(item.image)]) for item in items)
+        if item.image.fingerprint() not in sizes:
+            sizes[item.image.fingerprint()] = item.image.size()
+    return sum(lengths.length(item.prompt, sizes[item.image.fingerprint()]) for item in items)
 
 
 def _mean_new_tokens(target: Target, suite: Suite, data_name: str) -> float | None:

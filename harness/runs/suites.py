@@ -136,9 +136,9 @@ def _check_images(suite: Suite, root: Path) -> None:
 
 
 def _interned(items: list[Item]) -> list[Item]:
-    """Items of one image share one reference to it, so that it is sent to the engine once."""
-    seen: dict[Any, Any] = {}
+    """Items of one file share one reference to it, so that it is read once to know what it is."""
+    seen: dict[Path, ImageRef] = {}
     return [
-        dataclasses.replace(item, image=seen.setdefault(item.image.path or id(item.image), item.image))
+        item if (path := item.image.path) is None else dataclasses.replace(item, image=seen.setdefault(path, item.image))
         for item in items
     ]

@@ -48,7 +48,7 @@ class EngineProcess:
         self.share = share
         self.open = self.answers = 0
         self._keys = itertools.count()
-        self._images: dict[int, tuple[str, ImageRef]] = {}  # the reference is kept, so that its id stays its own
+        self._images: dict[str, str] = {}  # what an image is -> what the engine calls it
         self._log = tempfile.NamedTemporaryFile("w+", prefix="vllm-", suffix=".log", delete=False)  # noqa: SIM115 (lives as long as the engine)
         self._process = subprocess.Popen(
             [
@@ -89,7 +89,7 @@ class EngineProcess:
 
     def has(self, image: ImageRef) -> bool:
         """Whether it was sent this image and still has it."""
-        return id(image) in self._images
+        return image.fingerprint() in self._images
 
     def ask(self, request: Request) -> None:
         """Give it a request, with the next `flush` at the latest; the image is sent with the first of those that are about it.
@@ -101,9 +101,9 @@ class EngineProcess:
         if not self.has(image):
             if len(self._images) >= WINDOW_IMAGES:
                 self._images.pop(next(iter(self._images)))
-            self._images[id(image)] = (str(next(self._keys)), image)
-            self._send({"image_key": self._images[id(image)][0], "image": image_to_json(image)})
-        self._send(request_to_json(request, self._images[id(image)][0]))
+            self._images[image.fingerprint()] = key = str(next(self._keys))
+            self._send({"image_key": key, "image": image_to_json(image)})
+        self._send(request_to_json(request, self._images[image.fingerprint()]))
         self.open += 1
 
     def answered(self) -> None:

@@ -63,7 +63,7 @@ def test_steps_and_tokens_are_those_of_the_training(base: Path, pairs: Path, tmp
     assert found["tokens"]["longest_row"] == max(max(row_lengths(example, DPO.branches)) for example in encoded)
     assert found["time"]["seconds"] > 0 and found["time"]["training"] > found["time"]["reference"] > 0
     assert found["time"]["features_kept"] == trainer.policy.feature_bytes * len(
-        {id(image) for example in encoded for image in example.images.values()}
+        {image.fingerprint() for example in encoded for image in example.images.values()}
     )
     assert found["estimated"] == []
 
