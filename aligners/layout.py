@@ -38,9 +38,10 @@ class Block:
             windows of attention are counted in it.
         allowed: [rows, 1, masked, length] bool, True where the last `masked` positions may look; those before them, which are
             in the prefix of every row, look back only (`attention`).
-        images: one a row.
+        images: one a row, until the block is prepared.
         prefixes: tokens of image and prompt, one number a row.
-        image_inputs: what the processor makes of the images; empty where their features are kept.
+        image_inputs: in a prepared block, what the processor makes of the images; empty where their features are kept.
+        features: in a prepared block, the images' fingerprints, one a row, where their features are kept.
     """
 
     input_ids: Tensor
@@ -50,6 +51,7 @@ class Block:
     images: list[ImageRef] = field(repr=False)
     prefixes: list[int]
     image_inputs: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    features: Sequence[str] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aligners.base import Loss
+from aligners.batches import checked, loader, loaders_end
 from aligners.encoding import EncodedExample
 from aligners.layout import by_branch
 from aligners.peak import out_of_memory
@@ -68,7 +69,8 @@ class MicroBatches:
     def __init__(
         self, run: _Run, examples: Sequence[EncodedExample], steps: int, micro: int, passes: int, place: tuple[int, int]
     ) -> None:
-        self.run, self.examples, self.steps = run, examples, steps
+        self.examples, self.steps = examples, steps
+        self.branches, self.seed, self.preparer = run.branches, run.train_settings.seed, run.preparer()
         self.micro, self.passes, self.place = micro, passes, place
         self._epochs: dict[int, np.ndarray] = {}
 
@@ -82,7 +84,7 @@ class MicroBatches:
         step, number = divmod(index, self.passes)
         epoch, step = divmod(step, math.ceil(len(self.examples) / batch))
         if epoch not in self._epochs:
-            self._epochs = {epoch: epoch_order(self.run.train_settings.seed, epoch, len(self.examples))}
+            self._epochs = {epoch: epoch_order(self.seed, epoch, len(self.examples))}
         start = step * batch + (number * processes + process) * self.micro
         places = self._epochs[epoch][start : min(start + self.micro, (step + 1) * batch)]
         if len(places):
@@ -92,7 +94,7 @@ class MicroBatches:
     def __getitem__(self, index: int) -> dict[str, Any]:
         """A pass's prepared batch, and the weights of its examples."""
         examples, weights = self.chosen(index)
-        return {"batch": self.run.batch(examples), "weights": weights}
+        return {"batch": self.preparer.batch(examples, self.branches), "weights": weights}
 
 
 def run_stage(
@@ -124,7 +126,7 @@ def run_stage(
         done = _step(newest) if newest else 0
         recorder.go_on_from(done)
         advance(done)
-        with out_of_memory(run, examples, micro):
+        with out_of_memory(run, examples, micro), loaders_end():
             trainer.train(resume_from_checkpoint=str(newest) if newest else None)
         if trainer.is_deepspeed_enabled:
             trainer.deepspeed.destroy()  # or the next stage's gradients would go to it as well
@@ -212,18 +214,13 @@ def _build(
 
         def get_train_dataloader(self) -> Any:
             """The micro-batches as they are: they know their process, their order and their epochs."""
-            return torch.utils.data.DataLoader(
-                batches,  # type: ignore[arg-type]
-                batch_size=1,
-                collate_fn=lambda rows: rows[0],
-                num_workers=settings.workers,
-            )
+            return loader(batches, settings.workers)
 
         def compute_loss(
             self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
             """Sum over the pass's examples divided by the micro-batch: a short last pass weighs its examples like the others."""
-            batch = inputs["batch"].to(policy.device)
+            batch = checked(inputs)["batch"].to(policy.device)
             logps = by_branch(model(batch), batch.layouts)
             baseline = reference.logps(batch, run.branches)
             loss: Loss = aligner.loss(logps, baseline)

@@ -107,9 +107,7 @@ def _with_images(
         examples = [
             one
             if "rejected" in one.images
-            else dataclasses.replace(
-                one, images={**one.images, "rejected": _stand_in(one.images["original"])}
-            )
+            else dataclasses.replace(one, images={**one.images, "rejected": _stand_in(one.images["original"])})
             for one in examples
         ]
     if made:

@@ -6,13 +6,14 @@ import contextlib
 import copy
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from aligners.batches import Preparer
 from aligners.families import family_of, possible_savings
 from aligners.layout import Batch, Block
 from aligners.masks import layer_masks
 from harness.config import LoraSettings, Savings
+from harness.errors import HarnessError
 from harness.progress import console, progress
 from harness.types import ImageRef
 
@@ -66,7 +67,7 @@ class Policy:
         # The training loop calls the model through whatever it is wrapped in (DDP, FSDP), so that gradients are synchronised.
         # Not the bound method itself: in mixed precision accelerate takes that apart and binds it to the model.
         self.model.forward = functools.partial(self.forward)
-        self._features: dict[int, Tensor] = {}
+        self._features: dict[str, Tensor] = {}
 
     def _tunable(self, model: Any, tuning: str, lora: LoraSettings) -> Any:
         model.requires_grad_(False)
@@ -99,7 +100,7 @@ class Policy:
         """Compute the tower's features once an image, if the family and the memory allow it; says what was done."""
         import torch
 
-        wanted = list({id(image): image for image in images}.values())
+        wanted = list({image.fingerprint(): image for image in images}.values())
         if not self._wants_features:
             return "off"
         if notice := self._not_possible.get("feature_cache"):
@@ -113,10 +114,10 @@ class Policy:
                     notice = f"{features[0].nbytes * len(wanted) / 2**30:.1f} GB of features: images are encoded in every step"
                     console.print(f"[dim]feature cache: {notice}[/dim]")
                     return notice
-                # The references keep their images alive, so an id stands for one image as long as the cache lives.
-                self._features.update({id(image): row for image, row in zip(block, features.cpu(), strict=True)})
+                self._features.update(
+                    {image.fingerprint(): row for image, row in zip(block, features.cpu(), strict=True)}
+                )
                 advance(len(block))
-        self._kept = wanted
         return f"{len(wanted)} images"
 
     @property
@@ -128,20 +129,20 @@ class Policy:
         """Encode images in every step from now on."""
         self._features = {}
 
-    def prepare(self, batch: Batch) -> Batch:
-        """Add what the processor makes of the images whose features are not kept. Runs on the CPU, perhaps in a loader's process."""
-        return replace(
-            batch, blocks=[block if self._kept_for(block) else self._with_images(block) for block in batch.blocks]
+    def preparer(self, one_block: bool = False) -> Preparer:
+        """What makes batches of examples for this model, in whatever process."""
+        return Preparer(
+            self.processor,
+            self.family,
+            self.plain.model,
+            self._features.keys(),
+            shared_prefix=self.savings.shared_prefix,
+            one_block=one_block,
         )
 
-    def _with_images(self, block: Block) -> Block:
-        # Idefics3's takes the list for one row's images, and its model puts all rows' tiles behind each other: so none is padding.
-        pictures = [image.open() for image in block.images]
-        inputs = dict(self.processor.image_processor(images=pictures, return_tensors="pt"))
-        for name in getattr(self.processor, "unused_input_names", ()):  # for the prompt's ids only
-            inputs.pop(name, None)
-        block = replace(block, image_inputs=inputs)
-        return replace(block, position_ids=self.family.positions(self.plain.model, block))
+    def prepare(self, batch: Batch) -> Batch:
+        """Add what the processor makes of the images whose features are not kept. Runs on the CPU."""
+        return self.preparer().prepare(batch)
 
     def forward(self, batch: Batch, value: Callable[[Tensor, Tensor], Tensor] | None = None) -> Tensor:
         """What the wrapped model computes: `token_logps`, or `response_values` of another value."""
@@ -215,18 +216,30 @@ class Policy:
         hidden = torch.cat([self._hidden(block, plain).flatten(0, 1) for block in batch.blocks])
         return hidden[torch.cat([one.predictor[one.mask] for one in batch.layouts.values()])]
 
-    def _kept_for(self, block: Block) -> bool:
-        return all(id(image) in self._features for image in block.images)
-
     def _hidden(self, block: Block, plain: Any) -> Tensor:
-        """Last hidden states [rows, length, width] of this model or its copy."""
+        """Last hidden states [rows, length, width] of this model or its copy.
+
+        Raises:
+            HarnessError: the block has no pictures: the model would compute without them, and nobody would know.
+        """
         import torch
 
         inner = plain.model
         computed_in = torch.bfloat16 if self.bfloat16 else self.plain.dtype
         mask = layer_masks(block, self.plain.config, computed_in, whole_images=self.family.whole_images)
-        if self._kept_for(block):
-            kept = torch.stack([self._features[id(image)] for image in block.images]).to(self.device)
+        if missing := [one for one in block.features if one not in self._features]:
+            raise HarnessError(
+                f"a batch counts on kept features of {len(missing)} images that are not kept",
+                where=missing[0],
+                remedy="--set train.savings.feature_cache=false, and tell us: this is a mistake of the trainer",
+            )
+        if not block.features and not block.image_inputs:
+            raise HarnessError(
+                "a batch has come to the model without its pictures",
+                remedy="--set train.workers=0, and tell us: this is a mistake of the trainer",
+            )
+        if block.features:
+            kept = torch.stack([self._features[one] for one in block.features]).to(self.device)
             embedded = inner.get_input_embeddings()(block.input_ids)
             images = inner.multi_modal_projector(kept.to(embedded.dtype)).to(embedded.dtype)
             places = (block.input_ids == self.plain.config.image_token_id)[..., None]

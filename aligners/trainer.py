@@ -14,16 +14,17 @@ from typing import Any
 import numpy as np
 
 from aligners.base import CHOSEN, Aligner, AlignJob, AlignResult, Branch, PrepareContext, Stage, StageContext
+from aligners.batches import Preparer
 from aligners.data import Dropped, preferences_of
 from aligners.difficulty import Answer, Measure, difficulty_of
 from aligners.encoding import EncodedExample, encode_all
 from aligners.families import check_family
-from aligners.layout import Batch, by_branch, collate, row_lengths
+from aligners.layout import Batch, by_branch, row_lengths
 from aligners.loop import run_stage
 from aligners.peak import out_of_memory
 from aligners.policy import Policy, token_logp
 from aligners.processes import is_deepspeed, is_sharded, shares_out, this_process, whole
-from aligners.reference import ContentKeys, Keys, Reference, ValueStore, fill
+from aligners.reference import Keys, Reference, ValueStore, content_keys, content_print, fill
 from harness.errors import BadInputError, HarnessError
 from harness.files import remove_left_overs, sha256_json, write_jsonl
 from harness.memory import reuse_large_blocks
@@ -124,7 +125,6 @@ class _Run(StageContext):
         self.features = self.policy.keep_features(
             image for one in self.encoded.values() for image in one.images.values()
         )
-        self.content = ContentKeys()
 
     def _encode(self, examples: Sequence[PreferenceExample]) -> dict[str, EncodedExample]:
         encoded, self.refused = encode_all(self.processor, examples, self.aligner, self.job)
@@ -137,9 +137,11 @@ class _Run(StageContext):
 
     def batch(self, examples: Sequence[EncodedExample], branches: Sequence[Branch] | None = None) -> Batch:
         """A prepared batch, not yet on the model's device."""
-        pad = self.processor.tokenizer.pad_token_id or 0
-        shared = self.policy.savings.shared_prefix
-        return self.policy.prepare(collate(examples, branches or self.branches, pad, shared, one_block=self.sharded))
+        return self.preparer().batch(examples, branches or self.branches)
+
+    def preparer(self) -> Preparer:
+        """What makes its batches, in whatever process."""
+        return self.policy.preparer(one_block=self.sharded)
 
     def difficulty(
         self,
@@ -197,7 +199,7 @@ class _Run(StageContext):
         }
         keep = self.train_settings.savings.reference_cache
         store = ValueStore(self.job.cache, key, keep)
-        keys = {example.id: self.content.of(example, branches) for example in examples}
+        keys = {example.id: content_keys(example, branches) for example in examples}
         wanted = [key for one in keys.values() for key in one.values()]
         store.load(wanted)
         self.process.wait_for_everyone()  # all must have seen the same before one adds to it
@@ -294,7 +296,7 @@ class _Run(StageContext):
                     stage.name,
                     stage.reference,
                     # What was trained on decides what the next stage starts from, as much as the settings do.
-                    [self.content.print_of(self.encoded[example.id], self.branches) for example in stage.examples],
+                    [content_print(self.encoded[example.id], self.branches) for example in stage.examples],
                     self.train_settings.model_dump(),
                     self.aligner.settings.model_dump(),
                     self.aligner.name,

@@ -16,7 +16,7 @@ from harness.datasets.catalogue import catalogue
 from harness.errors import BadInputError
 from harness.paths import cache_folder
 from harness.serving.base import Sampling
-from harness.types import Item
+from harness.types import ImageRef, Item
 from harness.worlds import find_world
 
 if TYPE_CHECKING:
@@ -139,6 +139,8 @@ def _interned(items: list[Item]) -> list[Item]:
     """Items of one file share one reference to it, so that it is read once to know what it is."""
     seen: dict[Path, ImageRef] = {}
     return [
-        item if (path := item.image.path) is None else dataclasses.replace(item, image=seen.setdefault(path, item.image))
+        item
+        if (path := item.image.path) is None
+        else dataclasses.replace(item, image=seen.setdefault(path, item.image))
         for item in items
     ]
