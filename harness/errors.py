@@ -7,6 +7,8 @@ import reprlib
 from collections.abc import Iterable
 from typing import Any
 
+from harness.redaction import redact
+
 
 class HarnessError(Exception):
     """Anything that goes wrong for a reason the user can act on.
@@ -20,6 +22,8 @@ class HarnessError(Exception):
     exit_code = 1
 
     def __init__(self, problem: str, *, where: str | None = None, remedy: str | None = None) -> None:
+        # Messages repeat what endpoints, hubs and options said; no secret is in any of them.
+        problem, where, remedy = redact(problem), where and redact(where), remedy and redact(remedy)
         self.problem, self.where, self.remedy = problem, where, remedy
         super().__init__(" ".join(part for part in (problem, f"[{where}]" if where else "", remedy or "") if part))
 

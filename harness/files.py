@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.reading import placed_rows, read_json, read_jsonl, row_at
+from harness.redaction import blank, clean_json, redact
 
 __all__ = [
     "atomic_folder",
@@ -57,9 +58,10 @@ def sha256_json(value: Any) -> str:
 
 
 def dump_row(row: Any) -> str:
-    """A value as one line of JSON: readable text, but escapes where it holds halves of characters, which no file can."""
+    """A value as one line of JSON, without secrets: readable text, but escapes where it holds halves of characters, which no file can."""
     line = json.dumps(row, ensure_ascii=False, default=str)
-    return line if _encodes(line) else json.dumps(row, default=str)
+    line = line if _encodes(line) else json.dumps(row, default=str)
+    return line if blank(line) == line else json.dumps(clean_json(json.loads(line), blank))
 
 
 def _encodes(text: str) -> bool:
@@ -127,9 +129,12 @@ def remove_left_overs(target: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON atomically."""
+    """Write indented JSON atomically, without secrets."""
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+        text = json.dumps(value, indent=1, ensure_ascii=False, default=str)
+        if redact(text) != text:
+            text = json.dumps(clean_json(json.loads(text), redact), indent=1, ensure_ascii=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:

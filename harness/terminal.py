@@ -2,7 +2,7 @@
 
 Everything that is printed passes through `Console`, `say` or `printable`. Control characters are left out (an escape sequence is then
 the visible rest of it, `[31m`), and so are the marks that turn the direction of writing round, by which a text can look like another
-one. Errors, whose purpose is to show what was wrong, write them as escapes.
+one. Errors, whose purpose is to show what was wrong, write them as escapes. Secrets (`harness.redaction`) are blanked.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import rich.console
 from rich.errors import MarkupError
 from rich.segment import Segment
 from rich.text import Text
+
+from harness.redaction import blank, redact
 
 _COMMANDS = (
     *(set(range(0x20)) - {0x09, 0x0A}),  # C0 without tabulator and line feed; ESC is one of them
@@ -35,6 +37,7 @@ _STYLES = frozenset(("bold", "dim", "green", "red", "yellow"))
 
 def plain(text: str) -> str:
     """A text without anything that a terminal would obey; line feeds and tabulators stay, halves of characters are replaced."""
+    text = blank(text)
     return text.translate(_TABLE) if _ODD.search(text) else text
 
 
@@ -47,7 +50,7 @@ def printable(text: str, keep: str = "") -> str:
         text: any text, halves of characters too.
         keep: characters that are left as they are.
     """
-    return "".join(one if one.isprintable() or one in keep else repr(one)[1:-1] for one in text)
+    return "".join(one if one.isprintable() or one in keep else repr(one)[1:-1] for one in redact(text))
 
 
 def one_line(text: str) -> str:
@@ -85,7 +88,7 @@ class Console(rich.console.Console):
 
     def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]
         """As rich does it, where the markup is one of ours; else the text as it is."""
-        wanted = options.get("markup")
+        text, wanted = blank(text), options.get("markup")
         if wanted is False or (wanted is None and not self._markup):
             return super().render_str(text, **options)
         try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 from harness.judging.base import BudgetError
@@ -11,16 +12,22 @@ from harness.judging.prices import Price
 
 
 class Ledger:
-    """Tokens and dollars of one command; a request is only let through if its worst case fits into the budget."""
+    """Tokens and dollars of one command; a call is only let through if its worst case fits into the budget.
+
+    The worst case is an estimate (prompts are not tokenised here): it grows with what calls turn out to cost. What the budget can be
+    passed by is therefore at most what is under way when a call first costs more than its estimate: one call a worker.
+    """
 
     def __init__(self, price: Price | None, budget: float | None = None) -> None:
         self.price, self.budget = price, budget
-        self.calls = self.kept = self.prompt_tokens = self.completion_tokens = 0
-        self._reserved = 0.0
+        self.calls = self.kept = self.prompt_tokens = self.completion_tokens = self.unknown = 0
+        self._unknown_usd = 0.0
+        self._reserved, self._under_way, self._scale = 0.0, 0, 1.0
+        self._waiting: list[asyncio.Future[None]] = []
 
     @property
     def usd(self) -> float | None:
-        """Dollars spent; None where no price is known."""
+        """Dollars spent, as far as the endpoint told; None where no price is known."""
         return self.price.of(self.prompt_tokens, self.completion_tokens) if self.price else None
 
     @property
@@ -28,27 +35,82 @@ class Ledger:
         """For the progress bar."""
         return f"${self.usd:.3f}" if self.usd is not None else f"{self.prompt_tokens + self.completion_tokens:,} tokens"
 
-    @contextlib.contextmanager
-    def reserve(self, prompt_tokens: int, completion_tokens: int) -> Iterator[None]:
-        """Hold back a request's worst case while it is under way.
+    @contextlib.asynccontextmanager
+    async def call(self, prompt_tokens: int, completion_tokens: int) -> AsyncIterator[None]:
+        """Hold back a call's worst case while it is under way. One that does not fit waits for others to come back, which mostly cost less.
+
+        Args:
+            prompt_tokens: about so many are sent.
+            completion_tokens: at most so many come back.
 
         Raises:
-            BudgetError: it does not fit into what is left.
+            BudgetError: nothing is under way any more, and it does not fit into what is left.
         """
-        worst = self.price.of(prompt_tokens, completion_tokens) if self.price else 0.0
-        if self.budget is not None and (self.usd or 0.0) + self._reserved + worst > self.budget:
-            raise BudgetError(f"the budget of ${self.budget:g} is reached: ${self.usd or 0:.4f} are spent")
-        self._reserved += worst
+        while (worst := self._worst(prompt_tokens, completion_tokens)) > self._left():
+            if not self._under_way:
+                raise BudgetError(self._reached(worst))
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            await turn
+        self._reserved, self._under_way = self._reserved + worst, self._under_way + 1
         try:
             yield
         finally:
-            self._reserved -= worst
+            self._under_way -= 1
+            self._reserved = self._reserved - worst if self._under_way else 0.0
+            self._wake()
 
-    def paid(self, prompt_tokens: int, completion_tokens: int) -> None:
-        """Book a call, whatever its reply was good for."""
+    def _wake(self) -> None:
+        """Let all that wait look again."""
+        waiting, self._waiting = self._waiting, []
+        for turn in waiting:
+            if not turn.done():
+                turn.set_result(None)
+
+    def _worst(self, prompt_tokens: int, completion_tokens: int) -> float:
+        return self._scale * self.price.of(prompt_tokens, completion_tokens) if self.price else 0.0
+
+    def _left(self) -> float:
+        """Dollars that are neither spent nor held back."""
+        if self.budget is None:
+            return float("inf")
+        return self.budget - (self.usd or 0.0) - self._unknown_usd - self._reserved
+
+    def _reached(self, worst: float) -> str:
+        spent = self.usd or 0.0
+        text = f"the budget of ${self.budget:g} is reached: ${spent:.4f} are spent"
+        if self.unknown:
+            text += (
+                f", at most ${self._unknown_usd:.4f} more by {self.unknown} calls whose cost the endpoint did not tell"
+            )
+        if self.budget is not None and spent > self.budget:
+            return (
+                f"{text}; ${spent - self.budget:.4f} too much, by what was under way when calls cost more than expected"
+            )
+        return f"{text}, and the next call may cost ${worst:.4f}"
+
+    def paid(self, prompt_tokens: int | None, completion_tokens: int | None, expected: tuple[int, int]) -> None:
+        """Book a call, whatever its reply was good for.
+
+        Args:
+            prompt_tokens: as the endpoint counts; None where that is not known.
+            completion_tokens: likewise.
+            expected: what was held back for it; unknown parts are booked as that.
+        """
         self.calls += 1
-        self.prompt_tokens += prompt_tokens
-        self.completion_tokens += completion_tokens
+        known = prompt_tokens or 0, completion_tokens or 0
+        self.prompt_tokens += known[0]
+        self.completion_tokens += known[1]
+        unknown = expected[0] if prompt_tokens is None else 0, expected[1] if completion_tokens is None else 0
+        if any(unknown):
+            self.unknown += 1
+            self._unknown_usd += self._worst(*unknown)
+        elif self.price and (worst := self.price.of(*expected)) > 0:
+            self._scale = max(self._scale, self.price.of(*known) / worst)
+
+    def perhaps_paid(self, expected: tuple[int, int]) -> None:
+        """Book a call of which no reply came: the endpoint may have made one, and it is paid for."""
+        self.paid(None, None, expected)
 
     def summary(self) -> dict[str, Any]:
         """For the record."""
@@ -59,4 +121,6 @@ class Ledger:
             "completion_tokens": self.completion_tokens,
             "usd": None if self.usd is None else round(self.usd, 6),
             "usd_per_million_tokens": list(self.price) if self.price else None,
+            **({"calls_of_unknown_cost": self.unknown} if self.unknown else {}),
+            **({"usd_at_most_of_unknown_cost": round(self._unknown_usd, 6)} if self.unknown and self.price else {}),
         }

@@ -3,35 +3,56 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from harness.endpoint import Endpoints, NoReplyError, PromptRefusedError, Reply, is_asked_for, require_key
+from harness.endpoint import Endpoints, Wrong, effective_url, require_key
+from harness.endpoint_refusals import NoReplyError, Options, PromptRefusedError
+from harness.endpoint_reply import Reason, Reply
 from harness.errors import HarnessError
-from harness.files import sha256_json, write_json
+from harness.files import write_json
 from harness.judging.base import BudgetError, Estimate, Judge, JudgeReply, JudgeRequest, JudgeSettings
 from harness.judging.ledger import Ledger
+from harness.judging.parameters import Parameters
 from harness.judging.prices import Price, price_of, tokens_of
+from harness.model_names import UNNAMED, difference
 from harness.paths import cache_folder
-from harness.progress import progress
+from harness.progress import console, progress
+from harness.redaction import EndpointUrl, without_credentials
+
+_IN_A_ROW = 8
+"""Requests without a reply, one after the other, after which the endpoint is taken for gone, or for refusing everything."""
 
 
 class OpenAIJudgeSettings(JudgeSettings):
     """Which model judges, and how it is asked. The key comes from the environment and is written nowhere."""
 
     model: str = "gpt-4o"
-    base_url: str | None = Field(
-        default=None, description="an OpenAI-compatible endpoint; None is the client's default"
+    base_url: EndpointUrl | None = Field(
+        default=None,
+        repr=False,
+        description="an OpenAI-compatible endpoint; None is OPENAI_BASE_URL, else the vendor's",
     )
-    temperature: float = Field(default=0.0, ge=0)
-    retry_temperature: float = Field(
+    temperature: float | None = Field(
+        default=0.0, ge=0, description="None sends none; left out once the endpoint refuses it, if it is not named"
+    )
+    retry_temperature: float | None = Field(
         default=0.7, ge=0, description="when a reply that cannot be read is asked for again"
     )
-    max_tokens: int = Field(default=512, ge=1)
+    max_tokens: int = Field(
+        default=512, ge=1, description="of a reply, reasoning included; if not named, 4096 for models that reason"
+    )
+    token_parameter: Literal["auto", "max_tokens", "max_completion_tokens"] = Field(
+        default="auto", description="what the model calls that limit; auto: max_tokens until the endpoint refuses it"
+    )
+    reasoning_effort: str | None = Field(
+        default=None, pattern="^[a-z]+$", description="minimal, low, medium, high, ... where the model has it"
+    )
     concurrency: int = Field(default=8, ge=1)
     timeout_s: float = Field(default=60, gt=0)
     attempts: int = Field(default=6, ge=1, description="calls for one reply before it is given up")
@@ -58,7 +79,12 @@ class OpenAIJudge(Judge):
         super().__init__(settings)
         self.votes, self.asks = self.settings.votes, self.settings.asks
         self._cache = (cache or cache_folder()) / "judge"
+        url = effective_url(self.settings.base_url)
+        self._url = without_credentials(url) if url else None
+        self._parameters = Parameters(self.settings, self._url, self._cache)
         self._answered_by: set[str] = set()
+        self._said: set[str] = set()
+        self._sent: list[dict[str, Any]] = []
         price = Price(*self.settings.price) if self.settings.price else price_of(self.settings.model)
         self.ledger = Ledger(price, self.settings.max_cost)
         if self.settings.max_cost is not None and price is None:
@@ -69,61 +95,86 @@ class OpenAIJudge(Judge):
 
     @property
     def label(self) -> str:
-        """The model."""
-        return self.settings.model
+        """The model; with the one that answered, where that is another (`accept: any`)."""
+        others = sorted(name for name in self._answered_by if difference(self.settings.model, name) is None)
+        return self.settings.model + (f" (answered by {', '.join(others)})" if others else "")
 
     def judge(self, requests: Sequence[JudgeRequest]) -> Iterator[JudgeReply]:
         """Yield replies; kept ones first."""
         asked: list[JudgeRequest] = []
         for request in requests:
             if (kept := self._kept(request)) is not None:
-                self._answered_by.add(kept["model"])
                 self.ledger.kept += 1
-                yield JudgeReply(request.item.id, kept["reply"])
+                self._note(kept["model"], self._parameters.sent(self._is_again(request)))
+                yield _given(request, kept)
             else:
                 asked.append(request)
         if asked:
             yield from self._ask_all(asked)
 
-    def _path(self, request: JudgeRequest) -> Path:
-        settings = self.settings
-        identity = [settings.model, settings.base_url, self._temperature(request), settings.max_tokens, request.prompt]
-        key = sha256_json([*identity, request.sample])
+    def _path(self, request: JudgeRequest, sent: dict[str, Any] | None = None) -> Path:
+        sent = self._parameters.sent(self._is_again(request)) if sent is None else sent
+        key = self._parameters.key(sent, request.prompt, request.sample)
         return self._cache / key[:2] / f"{key}.json"
 
-    def _temperature(self, request: JudgeRequest) -> float:
-        again = request.sample % self.asks > 0
-        return max(self.settings.temperature, self.settings.retry_temperature) if again else self.settings.temperature
+    def _is_again(self, request: JudgeRequest) -> bool:
+        return request.sample % self.asks > 0
 
     def _kept(self, request: JudgeRequest) -> dict[str, Any] | None:
-        """A kept reply; an empty or broken file is none."""
+        """A kept reply to just this request, of a model that may answer; an empty or broken file is none."""
         try:
             kept = json.loads(self._path(request).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return kept if isinstance(kept, dict) and kept.get("reply") and "model" in kept else None
+        if not isinstance(kept, dict) or not isinstance(kept.get("model"), str):
+            return None
+        words = [kept.get("reply"), kept.get("declined")]
+        if not any(isinstance(one, str) and one for one in words) or not self._accepts(kept["model"]):
+            return None
+        return kept
+
+    def _accepts(self, model: str) -> bool:
+        return self.settings.accept == "any" or difference(self.settings.model, model) is not None
+
+    def _note(self, model: str, sent: dict[str, Any]) -> None:
+        """Remember who answered and to what; say once where it is not quite who was asked."""
+        self._answered_by.add(model)
+        if sent not in self._sent:
+            self._sent.append(sent)
+        wanted = self.settings.model
+        if model == UNNAMED:
+            said: str | None = f"the endpoint does not say which model answers; '{wanted}' was asked for"
+        elif (said := difference(wanted, model)) is None:
+            said = f"the judge is '{model}', not '{wanted}' (judge.accept=any)"
+        if said and said not in self._said:
+            self._said.add(said)
+            console.print(f"[yellow]{said}[/yellow]", soft_wrap=True)
 
     def _ask_all(self, asked: Sequence[JudgeRequest]) -> list[JudgeReply]:
         """All replies; what is under way when one fails for good is waited for, since it is paid for.
 
         Raises:
             BudgetError: the budget was reached.
-            HarnessError: the endpoint refuses the key or the model.
+            HarnessError: the endpoint refuses the key or the model, or gives no replies.
         """
         require_key(f"judge openai, model {self.settings.model}")
         replies, stopped = asyncio.run(self._run(asked))
+        if isinstance(stopped, BudgetError):
+            problem = f"{stopped.problem}; {len(replies)} of {len(asked)} replies came and are kept"
+            raise BudgetError(problem, remedy="the same command with a larger --max-cost goes on from there")
         if stopped:
             raise stopped
         return replies
 
-    async def _run(self, asked: Sequence[JudgeRequest]) -> tuple[list[JudgeReply], HarnessError | None]:
+    async def _run(self, asked: Sequence[JudgeRequest]) -> tuple[list[JudgeReply], Exception | None]:
         settings = self.settings
         gate = asyncio.Semaphore(settings.concurrency)
-        stopped: list[HarnessError] = []
+        stopped: list[Exception] = []
+        in_a_row = 0
         endpoint = Endpoints(
             [settings.base_url],
             settings.model,
-            who="judge",
+            options=Options("judge", "--judge-url", "--judge-model", "judge"),
             timeout_s=settings.timeout_s,
             attempts=settings.attempts,
         )
@@ -131,48 +182,83 @@ class OpenAIJudge(Judge):
             with progress(f"judging with {settings.model}", len(asked)) as advance:
 
                 async def one(request: JudgeRequest) -> JudgeReply | None:
+                    nonlocal in_a_row
                     async with gate:
                         if stopped:
                             return None
                         try:
-                            with self.ledger.reserve(tokens_of(request.prompt), settings.max_tokens):
-                                reply = await self._ask(endpoint, request)
-                        except HarnessError as error:
+                            reply = await self._ask(endpoint, request, stopped)
+                        except (NoReplyError, PromptRefusedError) as error:
+                            reply = JudgeReply(request.item.id, None, error.problem)
+                            in_a_row += _may_be_of_all(error)
+                            if in_a_row >= _IN_A_ROW:
+                                stopped.append(self._gone(in_a_row, error))
+                        except Exception as error:  # noqa: BLE001 (whatever it is, what is under way is waited for)
                             stopped.append(error)
                             return None
+                        else:
+                            in_a_row = 0
                     advance(note=self.ledger.note)
                     return reply
 
                 replies = [reply for reply in await asyncio.gather(*map(one, asked)) if reply]
-        if stopped and isinstance(stopped[0], BudgetError):
-            problem = f"{stopped[0].problem}; {len(replies)} of {len(asked)} replies came and are kept"
-            return replies, BudgetError(problem, remedy="the same command with a larger --max-cost goes on from there")
-        return replies, stopped[0] if stopped else None
+        return [reply for reply in replies if reply.text is not None] if stopped else replies, next(iter(stopped), None)
 
-    async def _ask(self, endpoint: Endpoints, request: JudgeRequest) -> JudgeReply:
-        """One reply, kept; or why there is none."""
-        body = {
-            "temperature": self._temperature(request),
-            "max_tokens": self.settings.max_tokens,
-            "messages": [{"role": "user", "content": request.prompt.encode("utf-8", "replace").decode()}],
-        }
-        try:
-            reply = await endpoint.ask(body, self._wrong)
-        except PromptRefusedError as error:
-            return JudgeReply(request.item.id, None, f"the judge refused the prompt: {error.problem}")
-        except NoReplyError as error:
-            return JudgeReply(request.item.id, None, error.problem)
-        self._answered_by.add(reply.model)
-        write_json(self._path(request), {"model": reply.model, "reply": reply.text, "usage": reply.usage})
-        return JudgeReply(request.item.id, reply.text)
+    def _gone(self, count: int, error: HarnessError) -> HarnessError:
+        return HarnessError(
+            f"{count} requests in a row got no reply from the judge; the last: {error.problem}",
+            where=f"model {self.settings.model}" + (f" at {self._url}" if self._url else ""),
+            remedy=error.remedy
+            or "what was judged is kept; check the endpoint, and the same command asks for the rest",
+        )
 
-    def _wrong(self, reply: Reply) -> str | None:
-        """What is wrong with a reply; it is booked, whatever it is good for."""
-        self.ledger.paid(reply.prompt_tokens, reply.completion_tokens)
-        if not (reply.text or "").strip():
-            return "empty or malformed reply"
-        if self.settings.accept == "same" and not is_asked_for(self.settings.model, reply.model):
-            return f"the reply came from '{reply.model}', not from '{self.settings.model}'"
+    async def _ask(self, endpoint: Endpoints, request: JudgeRequest, stopped: Sequence[Exception]) -> JudgeReply:
+        """One reply, kept."""
+        parameters, again = self._parameters, self._is_again(request)
+        message = {"role": "user", "content": request.prompt.encode("utf-8", "replace").decode()}
+        sent: dict[str, Any] = {}
+
+        def body() -> dict[str, Any]:
+            nonlocal sent  # another request's refusal may change what is sent while this one is under way
+            sent = parameters.sent(again)
+            return sent | {"messages": [message]}
+
+        def expected() -> tuple[int, int]:
+            return tokens_of(request.prompt), parameters.most_tokens
+
+        @contextlib.asynccontextmanager
+        async def permit() -> AsyncIterator[None]:
+            async with self.ledger.call(*expected()):
+                if stopped:
+                    raise stopped[0]
+                yield
+
+        def check(reply: Reply) -> Wrong | None:
+            self.ledger.paid(reply.prompt_tokens, reply.completion_tokens, expected())
+            return self._wrong(reply)
+
+        reply = await endpoint.ask(
+            body,
+            check,
+            permit=permit,
+            failed=lambda: self.ledger.perhaps_paid(expected()),
+            adapt=parameters.adapt,
+        )
+        self._note(reply.model, sent)
+        declined = _declined(reply, parameters.most_tokens)
+        kept: dict[str, Any] = {"model": reply.model, "reply": None if declined else reply.text, "usage": reply.usage}
+        kept |= {"parameters": sent} | ({"declined": declined} if declined else {})
+        write_json(self._path(request, sent), kept)
+        return _given(request, kept)
+
+    def _wrong(self, reply: Reply) -> Wrong | None:
+        """What is wrong with a reply that is no good."""
+        if reply.text is None:
+            return Wrong(f"the judge sent {reply.problem}")
+        if not self._accepts(reply.model):
+            return Wrong(f"the reply came from '{reply.model}', not from '{self.settings.model}'", model=True)
+        if reply.says_nothing and reply.refusal is None and reply.finish_reason not in ("length", "content_filter"):
+            return Wrong("the judge sent an empty reply")
         return None
 
     def estimate(self, requests: Sequence[JudgeRequest]) -> Estimate:
@@ -183,23 +269,48 @@ class OpenAIJudge(Judge):
             for vote in range(self.votes)
         ]
         new = [one for one in numbered if self._kept(one) is None]
-        prompt, completion = sum(tokens_of(one.prompt) for one in new), len(new) * self.settings.max_tokens
+        prompt, completion = sum(tokens_of(one.prompt) for one in new), len(new) * self._parameters.most_tokens
         price = self.ledger.price
         usd = price.of(prompt, completion) if price else None
         return Estimate(len(new), len(numbered) - len(new), prompt, completion, usd)
 
     def provenance(self) -> dict[str, Any]:
-        """Model asked for, models that answered, endpoint, sampling, votes, and what it took. No key."""
+        """Model asked for, models that answered, endpoint, what was sent, votes, and what it took. No key, no credentials."""
         settings = self.settings
         return {
             "judge": self.name,
             "model": settings.model,
             "answered_by": sorted(self._answered_by),
-            "base_url": settings.base_url,
-            "temperature": settings.temperature,
+            "base_url": self._url,
+            "temperature": self._parameters.sent().get("temperature"),
             "retry_temperature": settings.retry_temperature,
-            "max_tokens": settings.max_tokens,
+            "max_tokens": self._parameters.most_tokens,
+            "parameters": self._sent,
             "votes": settings.votes,
             "asks": settings.asks,
             "took": self.ledger.summary(),
         }
+
+
+def _declined(reply: Reply, most_tokens: int) -> str | None:
+    """Why a reply, which is paid for and would be the same again, is no verdict; None where it is one."""
+    if reply.refusal:
+        return f"the judge declined: {reply.refusal}"
+    if reply.finish_reason == "content_filter":
+        return "the vendor's content filter cut the judge's reply"
+    if reply.says_nothing:
+        more = f"--set judge.max_tokens={4 * most_tokens}"
+        return f"the judge's reply was cut off after {most_tokens} tokens, before a word (reasoning counts): {more}"
+    return None
+
+
+def _given(request: JudgeRequest, kept: Mapping[str, Any]) -> JudgeReply:
+    """A reply as it is kept."""
+    if kept.get("declined"):
+        return JudgeReply(request.item.id, None, kept["declined"])
+    return JudgeReply(request.item.id, kept["reply"])
+
+
+def _may_be_of_all(error: HarnessError) -> bool:
+    """Whether the next request may well have the same error: nothing answers, or everything is refused for a reason nobody knows."""
+    return not isinstance(error, PromptRefusedError) or error.refused.reason is Reason.UNKNOWN

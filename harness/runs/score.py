@@ -133,9 +133,7 @@ def _score_answered(
     return [
         next(scores)
         if (words := responses[item.id].refusal) is None
-        else SampleScore(
-            item.id, item.group, {}, unscored=f"the model refused to answer: {words.strip() or 'no words'}"
-        )
+        else SampleScore(item.id, item.group, {}, unscored=f"the model gave no answer: {words.strip() or 'no words'}")
         for item in items
     ]
 

@@ -14,9 +14,13 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from harness.endpoint import Endpoints, NoReplyError, PromptRefusedError, Reply, is_asked_for, require_key
+from harness.endpoint import Endpoints, Wrong, require_key
+from harness.endpoint_refusals import EndpointRefusedError, NoReplyError, PromptRefusedError
+from harness.endpoint_reply import Reason, Refused, Reply
 from harness.errors import BadInputError, HarnessError
+from harness.model_names import UNNAMED, difference
 from harness.progress import console
+from harness.redaction import EndpointUrl
 from harness.serving.base import Backend, BackendSettings, Completion, Request
 from harness.types import FinishReason, ImageRef
 
@@ -31,14 +35,19 @@ class OpenAISettings(BackendSettings):
     """How an endpoint is asked. The key comes from the environment and is written nowhere."""
 
     decisive: ClassVar[frozenset[str]] = frozenset({"detail", "extra"})
-    endpoints: tuple[str, ...] = Field(default=(), description="base URLs; none is the client's default")
+    endpoints: tuple[EndpointUrl, ...] = Field(
+        default=(), repr=False, description="base URLs; none is OPENAI_BASE_URL, else the vendor's"
+    )
     concurrency: int = Field(default=32, ge=1, description="requests under way at once, over all endpoints")
     timeout_s: float = Field(default=180, gt=0)
     attempts: int = Field(default=8, ge=1, description="calls for one answer before it is given up")
     accept: Literal["same", "any"] = Field(
         default="same", description="whether an answer may come from a model with another name than was asked for"
     )
-    tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    token_parameter: Literal["auto", "max_tokens", "max_completion_tokens"] = Field(
+        default="auto",
+        description="what the model calls an answer's limit; auto: max_tokens until the endpoint refuses it",
+    )
     detail: Literal["auto", "low", "high"] | None = Field(
         default=None, description="of images, where the vendor has it"
     )
@@ -60,6 +69,8 @@ class OpenAIBackend(Backend):
         self.model = str(base)
         self._runner: asyncio.Runner | None = None
         self._answered_by: set[str] = set()
+        named = self.settings.token_parameter
+        self._token_parameter: str = "max_tokens" if named == "auto" else named
 
     @classmethod
     def missing(cls) -> str | None:
@@ -94,37 +105,50 @@ class OpenAIBackend(Backend):
             )
 
     async def _probe(self, number: int) -> str:
-        """The name of the model that answers at an endpoint; what is wrong with it is found out by asking again without the image."""
+        """The name of the model that answers at an endpoint; what is wrong with it is found out by asking again without the image.
+
+        Raises:
+            HarnessError: no answer comes, or everything is refused.
+            BadInputError: the endpoint knows no such model, or takes no images.
+        """
         url = self._pool.urls[number] or "the vendor's endpoint"
-        body = self._body("Describe this image.", _picture(), {"temperature": 0.0, self.settings.tokens_field: 16})
+        where = f"model {self.model} at {url}"
         try:
-            return (await self._pool.ask(body, self._wrong, only=number, attempts=_PROBES)).model
+            reply = await self._ask("Describe this image.", _picture(), {"temperature": 0.0}, 16, only=number)
+            return self._note(reply.model)
         except NoReplyError as error:
             raise HarnessError(
                 f"the endpoint gives no answer: {error.problem}",
-                where=f"model {self.model} at {url}",
+                where=where,
                 remedy="check the URL (it ends in /v1, mostly) and that the server runs",
             ) from None
         except PromptRefusedError as refused:
-            body["messages"] = [{"role": "user", "content": "Say yes."}]
             try:
-                await self._pool.ask(body, self._wrong, only=number, attempts=_PROBES)
+                await self._ask("Say yes.", None, {"temperature": 0.0}, 16, only=number)
             except PromptRefusedError:
                 raise BadInputError(
                     f"the endpoint refuses the request: {refused.problem}",
-                    where=f"model {self.model} at {url}",
-                    remedy="its words say why; --set backend.tokens_field=max_completion_tokens where it wants that name, "
-                    "--set 'backend.extra={temperature: 1}' where it allows no other temperature",
+                    where=where,
+                    remedy="its words say why; --set 'backend.extra={NAME: VALUE}' sends what else it wants",
                 ) from None
             raise BadInputError(
                 f"the endpoint answers text but takes no images: {refused.problem}",
-                where=f"model {self.model} at {url}",
+                where=where,
                 remedy="name a model that sees (--model), or serve one: harness serve RUN",
             ) from None
-        except HarnessError as error:
-            if "NotFound" not in error.problem:
+        except EndpointRefusedError as error:
+            if error.refused.reason is Reason.PARAMETER and error.refused.parameter == "temperature":
+                raise BadInputError(
+                    f"the model does not take the temperature of the sampling: {error.refused}",
+                    where=where,
+                    remedy="--set 'backend.extra={temperature: 1}' sends the one that it allows, and null none; "
+                    "its answers are then not greedy, and the record says so",
+                ) from None
+            if error.refused.reason not in (Reason.MODEL, Reason.ADDRESS):
                 raise
             known = await self._pool.models(number)
+            if error.refused.reason is Reason.ADDRESS and (not known or self.model in known):
+                raise
             near = difflib.get_close_matches(self.model, known, n=3, cutoff=0.3) or known[:8]
             raise BadInputError(
                 f"the endpoint knows no model '{self.model}'" + (f"; it has {', '.join(near)}" if near else ""),
@@ -138,7 +162,8 @@ class OpenAIBackend(Backend):
         loop, waiting = self._runner.get_loop(), iter(requests)
         running: set[asyncio.Task[Completion]] = set()
         lost, in_a_row = 0, 0
-        stopped: HarnessError | None = None
+        stopped: Exception | None = None
+        last: NoReplyError | None = None
         while True:
             if stopped is None:
                 for request in itertools.islice(waiting, self.settings.concurrency - len(running)):
@@ -148,38 +173,37 @@ class OpenAIBackend(Backend):
             done, running = loop.run_until_complete(asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED))
             for task in done:
                 try:
-                    yield task.result()
-                    in_a_row = 0
+                    answer = task.result()
                 except NoReplyError as error:
-                    lost, in_a_row = lost + 1, in_a_row + 1
+                    lost, in_a_row, last = lost + 1, in_a_row + 1, error
                     if in_a_row >= _GIVEN_UP_IN_A_ROW:
                         stopped = stopped or self._unanswered(lost, error)
-                    last = error
-                except HarnessError as error:  # what is under way is waited for, since it is paid for
+                except Exception as error:  # noqa: BLE001 (whatever it is, what is under way is waited for, since it is paid for)
                     stopped = stopped or error
-        if stopped or lost:
-            raise stopped or self._unanswered(lost, last)
+                else:
+                    in_a_row = 0
+                    yield answer
+        if stopped or last:
+            raise stopped or self._unanswered(lost, last)  # type: ignore[misc, arg-type]
 
     def _unanswered(self, count: int, error: NoReplyError) -> HarnessError:
         return HarnessError(
             f"{count} requests got no answer; the last: {error.problem}",
-            where=f"model {self.model} at {', '.join(self.settings.endpoints) or 'the vendor'}",
+            where=f"model {self.model} at {', '.join(url or 'the vendor' for url in self._pool.urls)}",
             remedy="what was answered is kept; the same command asks for the rest",
         )
 
     async def _answer(self, request: Request) -> Completion:
-        sampling = request.sampling
-        limits = {"temperature": sampling.temperature, self.settings.tokens_field: sampling.max_new_tokens}
+        sampling, most = request.sampling, request.sampling.max_new_tokens
+        limits: dict[str, Any] = {"temperature": sampling.temperature}
         if sampling.temperature:
             limits |= {"top_p": sampling.top_p, "seed": sampling.seed}
-        body = self._body(request.prompt, request.image, limits)
+        home = str(request.image.path or request.image.name)
         try:
-            reply = await self._pool.ask(body, self._wrong, affinity=str(request.image.path or request.image.name))
+            reply = await self._ask(request.prompt, request.image, limits, most, affinity=home)
         except PromptRefusedError as error:
-            return Completion(request.id, request.target, "", "unknown", 0, 0, refused=error.problem)
-        self._answered_by.add(reply.model)
+            return Completion(request.id, request.target, "", "unknown", None, None, refused=error.problem)
         reason: FinishReason = reply.finish_reason if reply.finish_reason in ("stop", "length") else "unknown"  # type: ignore[assignment]
-        refused = "the endpoint's filter cut the answer" if reply.finish_reason == "content_filter" else None
         return Completion(
             request.id,
             request.target,
@@ -187,29 +211,77 @@ class OpenAIBackend(Backend):
             reason,
             reply.prompt_tokens,
             reply.completion_tokens,
-            model=reply.model,
-            refused=refused,
+            model=self._note(reply.model),
+            refusal=_refusal(reply, most),
         )
 
-    def _body(self, prompt: str, image: ImageRef, limits: Mapping[str, Any]) -> dict[str, Any]:
+    async def _ask(
+        self,
+        prompt: str,
+        image: ImageRef | None,
+        limits: Mapping[str, Any],
+        most_tokens: int,
+        *,
+        only: int | None = None,
+        affinity: str = "",
+    ) -> Reply:
+        message = self._message(prompt, image)
+        known = {"temperature", "top_p", "seed", "max_tokens", "max_completion_tokens", "reasoning_effort"}
+        extra = self.settings.extra
+        named = {key: value for key, value in extra.items() if key in known}
+        others = {key: value for key, value in extra.items() if key not in known}
+
+        def body() -> dict[str, Any]:
+            whole = {**limits, self._token_parameter: most_tokens} | named
+            sent = {key: value for key, value in whole.items() if value is not None}  # `temperature: null` sends none
+            return sent | {"messages": [message]} | ({"extra_body": others} if others else {})
+
+        attempts = _PROBES if only is not None else None
+        return await self._pool.ask(
+            body, self._wrong, only=only, affinity=affinity, attempts=attempts, adapt=self._adapt
+        )
+
+    def _adapt(self, refused: Refused) -> None:
+        """Send an answer's limit under its other name, where the settings leave the name open."""
+        if self.settings.token_parameter == "auto" and refused.parameter == self._token_parameter == "max_tokens":
+            self._token_parameter = "max_completion_tokens"
+            console.print("[dim]the endpoint refuses max_tokens: max_completion_tokens is sent instead[/dim]")
+
+    def _message(self, prompt: str, image: ImageRef | None) -> dict[str, Any]:
         """One user turn, image first: what comes first can be kept in the server's prefix cache."""
+        prompt = prompt.encode("utf-8", "replace").decode()
+        if image is None:
+            return {"role": "user", "content": prompt}
         picture: dict[str, Any] = {"url": data_url(image)}
         if self.settings.detail:
             picture["detail"] = self.settings.detail
-        content = [{"type": "image_url", "image_url": picture}, {"type": "text", "text": prompt}]
-        body = {"messages": [{"role": "user", "content": content}], **limits}
-        known = {"temperature", "top_p", "seed", "max_tokens", "max_completion_tokens", "reasoning_effort"}
-        named = {key: value for key, value in self.settings.extra.items() if key in known}
-        others = {key: value for key, value in self.settings.extra.items() if key not in known}
-        return body | named | ({"extra_body": others} if others else {})
+        return {
+            "role": "user",
+            "content": [{"type": "image_url", "image_url": picture}, {"type": "text", "text": prompt}],
+        }
 
-    def _wrong(self, reply: Reply) -> str | None:
+    def _wrong(self, reply: Reply) -> Wrong | None:
         """What is wrong with a reply. No words at all are an answer where the server says that it ended so."""
-        if reply.text is None or (not reply.text.strip() and reply.finish_reason == "unknown"):
-            return "empty or malformed reply"
-        if self.settings.accept == "same" and not is_asked_for(self.model, reply.model):
-            return f"the answer came from '{reply.model}', not from '{self.model}' (--set backend.accept=any allows it)"
+        if reply.text is None:
+            return Wrong(f"the endpoint sent {reply.problem}")
+        if reply.says_nothing and reply.refusal is None and reply.finish_reason == "unknown":
+            return Wrong("the endpoint sent an empty reply")
+        if self.settings.accept == "same" and difference(self.model, reply.model) is None:
+            return Wrong(f"the answer came from '{reply.model}', not from '{self.model}'", model=True)
         return None
+
+    def _note(self, model: str) -> str:
+        """Remember who answered; say once where that is not quite who was asked."""
+        if model not in self._answered_by:
+            self._answered_by.add(model)
+            said = difference(self.model, model)
+            if model == UNNAMED:
+                said = f"the endpoint does not say which model answers; '{self.model}' was asked for"
+            if said is None:
+                said = f"the answers come from '{model}', not from '{self.model}' (backend.accept=any)"
+            if said:
+                console.print(f"[yellow]{said}[/yellow]", soft_wrap=True)
+        return model
 
     def close(self) -> None:
         """Close the connections."""
@@ -229,8 +301,21 @@ class OpenAIBackend(Backend):
             "identity": "the model's name: an endpoint's weights cannot be hashed",
             "model": self.model,
             "answered_by": sorted(self._answered_by),
+            "token_parameter": self._token_parameter,
             "settings": self.settings.model_dump(mode="json"),
         }
+
+
+def _refusal(reply: Reply, most_tokens: int) -> str | None:
+    """Why a reply is no answer, though it is paid for and would be the same again; None where it is one."""
+    if reply.refusal:
+        return reply.refusal
+    if reply.finish_reason == "content_filter":
+        return "the endpoint's content filter cut the answer"
+    if reply.says_nothing and reply.finish_reason == "length":
+        more = f"--set sampling.max_new_tokens={4 * most_tokens}"
+        return f"cut off after {most_tokens} tokens, before a word (reasoning counts): {more}"
+    return None
 
 
 def data_url(image: ImageRef) -> str:

@@ -126,7 +126,7 @@ def test_what_cannot_work_is_said_before_a_suite_is_begun(
         with pytest.raises(BadInputError, match=r"serve different models.*seer-2024"):
             ask(requests, seer, dated)
         monkeypatch.setenv(KEY_VARIABLE, "sk-another")
-        with pytest.raises(HarnessError, match="refused: AuthenticationError 401") as refused:
+        with pytest.raises(HarnessError, match=r"refused: the key is not accepted \(401\)") as refused:
             ask(requests, seer)
         assert "sk-another" not in str(refused.value) and KEY_VARIABLE in str(refused.value.remedy)
         monkeypatch.delenv(KEY_VARIABLE)
@@ -136,7 +136,7 @@ def test_what_cannot_work_is_said_before_a_suite_is_begun(
         url = seer.url
     monkeypatch.setenv(KEY_VARIABLE, SECRET)
     with (
-        pytest.raises(HarnessError, match="gives no answer: APIConnectionError, after"),
+        pytest.raises(HarnessError, match=r"gives no answer: no connection \(ConnectError\), after"),
         OpenAIBackend("seer", settings=OpenAISettings(endpoints=(url,))),
     ):
         pass
@@ -152,7 +152,9 @@ def test_a_refused_question_is_one_item_and_an_endpoint_that_dies_is_all(picture
         chosen = OpenAISettings(endpoints=(server.url,), concurrency=3, attempts=2, timeout_s=5)
         with OpenAIBackend("seer", settings=chosen) as backend:
             server.dead = True
-            with pytest.raises(HarnessError, match=r"requests got no answer.*APIConnectionError") as caught:
+            with pytest.raises(
+                HarnessError, match=r"requests got no answer.*(connection was cut|no connection)"
+            ) as caught:
                 list(backend.generate(questions(pictures, 20)))
     assert "the same command asks for the rest" in str(caught.value.remedy)
 
@@ -207,13 +209,13 @@ def test_an_endpoints_model_becomes_a_row_of_the_leaderboard(folder: Path) -> No
 @pytest.mark.slow
 def test_two_models_behind_one_name_are_not_one_score(folder: Path) -> None:
     command = ["eval", "--model", "seer", "--suite", "pope", "--data", "data", "--max-unscored", "0.1", "--json"]
-    with seeing("seer@may") as server:
+    with seeing("seer@2024-05-13") as server:
         harness(folder, *command, "--endpoint", server.url, "--limit", "12")
-    with seeing("seer@june") as server:
+    with seeing("seer@2024-06-20") as server:
         done = harness(folder, *command, "--endpoint", server.url, code=1)
-        assert "seer-june (" in done.stderr and "seer-may (" in done.stderr and "--overwrite" in done.stderr
+        assert "seer-2024-06-20 (" in done.stderr and "seer-2024-05-13 (" in done.stderr and "--overwrite" in done.stderr
         [record] = json.loads(harness(folder, *command, "--endpoint", server.url, "--overwrite").stdout)
-    assert record["serving"]["answered_by"] == ["seer-june"]
+    assert record["serving"]["answered_by"] == ["seer-2024-06-20"]
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,9 @@ def test_a_refused_prompt_is_one_item_and_an_empty_account_is_all(
 ) -> None:
     judge = make(server, tmp_path, monkeypatch)
     replies = {reply.item_id: reply for reply in judge.judge(requests("400:1", "good:1"))}
-    assert replies["good:1"].text and replies["400:1"].text is None and "refused" in str(replies["400:1"].error)
+    assert (
+        replies["good:1"].text and replies["400:1"].text is None and "against the rules" in str(replies["400:1"].error)
+    )
     assert server.asked["400:1"] == 1, "a refused prompt was asked again"
     with pytest.raises(HarnessError, match="quota"):
         list(judge.judge(requests("quota:1")))
@@ -128,12 +130,16 @@ def test_what_was_paid_for_is_kept_when_the_endpoint_refuses(
 def test_another_models_reply_is_no_verdict(
     server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (reply,) = make(server, tmp_path, monkeypatch, attempts=2).judge(requests("wrong:1"))
-    assert reply.text is None and "another-model" in str(reply.error)
+    with pytest.raises(HarnessError, match=r"came from 'another-model', not from 'judge'") as caught:
+        list(make(server, tmp_path, monkeypatch, attempts=2).judge(requests("wrong:1")))
+    assert "--judge-model" in str(caught.value.remedy) and "judge.accept=any" in str(caught.value.remedy)
     judge = make(server, tmp_path, monkeypatch, attempts=1, accept="any")
     server.asked.clear()
     (reply,) = judge.judge(requests("wrong:2"))
     assert reply.text and judge.provenance()["answered_by"] == ["another-model"]
+    assert judge.label == "judge (answered by another-model)", "another judge stands under the name that was asked for"
+    with pytest.raises(HarnessError, match="came from 'another-model'"):
+        list(make(server, tmp_path, monkeypatch, attempts=1).judge(requests("wrong:2")))
 
 
 def read(text: str) -> int | None:

@@ -1,0 +1,113 @@
+"""What is sent to a judge model beside the prompt. Models differ in what they take; what an endpoint refused is not sent again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.endpoint_reply import Reason, Refused
+from harness.files import sha256_json, write_json
+from harness.progress import console
+
+if TYPE_CHECKING:
+    from harness.judging.openai import OpenAIJudgeSettings
+
+REASONING_TOKENS = 4096
+"""Where no limit is named and the model wants `max_completion_tokens`: its reasoning counts, and comes before the first word."""
+
+
+class Parameters:
+    """The parameters of one judge model at one endpoint.
+
+    What the settings name is sent as it is named. What they leave open (`token_parameter: auto`, a temperature that nobody named) is
+    adapted once the endpoint refuses it with that reason; this is said, kept in the cache for later commands (so that a reply is found
+    again under what was really sent), and part of every reply's key.
+
+    Args:
+        settings: the judge's.
+        url: the endpoint, without credentials.
+        folder: where judges' replies are kept.
+    """
+
+    def __init__(self, settings: OpenAIJudgeSettings, url: str | None, folder: Path) -> None:
+        self._settings = settings
+        self._memory = folder / "parameters" / f"{sha256_json([settings.model, url])}.json"
+        self._about = {"model": settings.model, "endpoint": url}
+        self._token_parameter = settings.token_parameter
+        if self._token_parameter == "auto":
+            self._token_parameter = "max_tokens"
+        self._temperature_refused = False
+        self._refused: set[str] = set()
+        self._recall()
+
+    def _recall(self) -> None:
+        """What an earlier command learned, where the settings leave it open."""
+        try:
+            known = json.loads(self._memory.read_text(encoding="utf-8"))
+            tokens, temperature = known["token_parameter"], known["temperature_refused"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return
+        if self._settings.token_parameter == "auto" and tokens in ("max_tokens", "max_completion_tokens"):
+            self._token_parameter = tokens
+        if self._temperature_is_open:
+            self._temperature_refused = temperature is True
+
+    @property
+    def _temperature_is_open(self) -> bool:
+        return "temperature" not in self._settings.model_fields_set
+
+    @property
+    def most_tokens(self) -> int:
+        """Tokens that a reply may have."""
+        settings = self._settings
+        adapted = settings.token_parameter == "auto" and self._token_parameter == "max_completion_tokens"
+        return max(settings.max_tokens, REASONING_TOKENS) if adapted and self._limit_is_open else settings.max_tokens
+
+    @property
+    def _limit_is_open(self) -> bool:
+        return "max_tokens" not in self._settings.model_fields_set
+
+    def sent(self, again: bool = False) -> dict[str, Any]:
+        """The parameters of a request.
+
+        Args:
+            again: the same was asked before, and the reply could not be read: asked as before, it would be the same reply.
+        """
+        settings, temperature = self._settings, self._settings.temperature
+        if again and temperature is not None and settings.retry_temperature is not None:
+            temperature = max(temperature, settings.retry_temperature)
+        found: dict[str, Any] = {} if temperature is None or self._temperature_refused else {"temperature": temperature}
+        found[self._token_parameter] = self.most_tokens
+        if settings.reasoning_effort is not None:
+            found["reasoning_effort"] = settings.reasoning_effort
+        return found
+
+    def key(self, sent: Mapping[str, Any], prompt: str, sample: int) -> str:
+        """Of a reply in the cache: everything that was sent for it, and where to. Requests of the first kind keep the key that they
+        always had."""
+        model, url = self._settings.model, self._about["endpoint"]
+        if sent.keys() == {"temperature", "max_tokens"}:
+            return sha256_json([model, url, sent["temperature"], sent["max_tokens"], prompt, sample])
+        return sha256_json([model, url, sent, prompt, sample])
+
+    def adapt(self, refused: Refused) -> None:
+        """Leave out or rename the parameter that was refused, where the settings leave it open."""
+        if refused.reason is not Reason.PARAMETER or refused.parameter in self._refused:
+            return
+        self._refused.add(refused.parameter)
+        other = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}.get(refused.parameter)
+        if other and self._settings.token_parameter == "auto" and other not in self._refused:
+            self._token_parameter = other  # type: ignore[assignment]
+            said = f"{other} is sent instead of {refused.parameter}"
+            if self.most_tokens != self._settings.max_tokens:
+                said += f", and {self.most_tokens} of them, since reasoning counts (--set judge.max_tokens=N)"
+        elif refused.parameter == "temperature" and self._temperature_is_open:
+            self._temperature_refused = True
+            said = "no temperature is sent, so the vendor's own holds"
+        else:
+            return
+        console.print(f"[dim]the judge refuses {refused.parameter} ({refused}): {said}[/dim]", soft_wrap=True)
+        learned = {"token_parameter": self._token_parameter, "temperature_refused": self._temperature_refused}
+        write_json(self._memory, self._about | learned)
