@@ -213,7 +213,9 @@ def test_two_models_behind_one_name_are_not_one_score(folder: Path) -> None:
         harness(folder, *command, "--endpoint", server.url, "--limit", "12")
     with seeing("seer@2024-06-20") as server:
         done = harness(folder, *command, "--endpoint", server.url, code=1)
-        assert "seer-2024-06-20 (" in done.stderr and "seer-2024-05-13 (" in done.stderr and "--overwrite" in done.stderr
+        assert (
+            "seer-2024-06-20 (" in done.stderr and "seer-2024-05-13 (" in done.stderr and "--overwrite" in done.stderr
+        )
         [record] = json.loads(harness(folder, *command, "--endpoint", server.url, "--overwrite").stdout)
     assert record["serving"]["answered_by"] == ["seer-2024-06-20"]
 
