@@ -9,23 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.base import Benchmark, BenchmarkSettings, Totals, harmonic, needed, ratio, response_text
+from benchmarks.amber_files import GENERATIVE, PARTS, read_annotations, read_associations
+from benchmarks.answers import AnswerRow, PackedResponses, whole
+from benchmarks.base import Benchmark, BenchmarkSettings, Totals, harmonic, needed, ratio
 from benchmarks.nouns import Noun, NounFinder, Similarity, make_noun_finder, make_similarity
 from benchmarks.yesno import PARSER, tolerant
 from harness.errors import BadInputError
-from harness.files import read_json, read_jsonl
+from harness.inside import Folder
 from harness.judging.base import Judge
+from harness.reading import read_list, read_records
+from harness.typed import Fields
 from harness.types import Evidence, ImageRef, Item, MetricSpec, Response, SampleScore
 
-_PARTS = {
-    "discriminative-hallucination": ("existence",),
-    "discriminative-attribute-state": ("attribute", "state"),
-    "discriminative-attribute-number": ("attribute", "number"),
-    "discriminative-attribute-action": ("attribute", "action"),
-    "discriminative-relation": ("relation",),
-    "relation": ("relation",),
-}
-"""Question type -> the sections that it counts in, besides the discriminative whole."""
+_ANSWER = ("response", "answer", "text", "prediction")
+"""The official key of an answer, and those of other tools."""
 SECTIONS = ("discriminative", "existence", "attribute", "state", "number", "action", "relation")
 _RATES = ("accuracy", "precision", "recall", "f1")
 _CELLS = ("correct", "count", "correct_no", "truth_no", "answered_no")
@@ -109,65 +106,63 @@ class AMBER(Benchmark):
                 where=str(files / "annotations.json"),
                 remedy="harness data get amber, or harness data check amber for what is where",
             )
-        with self.reading(files / "query" / "query_all.json") as path:
-            queries = read_json(path, "queries")
         annotations, reference = self._references(
             files / "annotations.json", files / "relation.json", files / "safe_words.txt"
         )
-        try:
-            return [
-                Item(
-                    str(row["id"]),
-                    row["query"],
-                    ImageRef(path=data / "image" / row["image"]),
-                    row["image"],
-                    {"annotation": annotations[row["id"] - 1], **reference},
-                )
-                for row in queries
-            ]
-        except (KeyError, IndexError, TypeError) as error:
-            raise BadInputError(
-                f"a query is {{id, image, query}} with an annotation at place id - 1: {error!r}",
-                where=str(files / "query"),
-            ) from None
+        items, images = [], Folder(data / "image")
+        with self.reading(files / "query" / "query_all.json") as path:
+            for where, row in read_records(path, "queries"):
+                fields = Fields(row, where, "query")
+                place = whole(row, "id", where, "query")
+                if not 1 <= place <= len(annotations):
+                    raise BadInputError(
+                        f"the query {place} has no annotation: there are {len(annotations)}", where=where
+                    )
+                picture = fields.text("image", empty=False)
+                image = ImageRef(path=images.path(picture, where))
+                own = {"annotation": annotations[place - 1], **reference}
+                items.append(Item(str(place), fields.text("query"), image, picture, own))
+        return items
 
     def _references(self, annotations: Path, relations: Path, safe_words: Path) -> tuple[list[Any], dict[str, Any]]:
         """The annotations, and what all items share."""
         with self.reading(annotations):
-            rows = _annotations(annotations)
+            rows, odd = read_annotations(annotations)
+        if odd:
+            self.notes.append(
+                f"{odd} truths in {annotations.name} are not written yes or no and were read so; the official script takes them for no"
+            )
         with self.reading(relations):
-            associations = _associations(relations)
+            associations = read_associations(relations)
         with self.reading(safe_words):
-            safe = frozenset(line.strip() for line in safe_words.read_text(encoding="utf-8").splitlines())
+            safe = frozenset(read_list(safe_words, "safe words"))
         return rows, associations | {"safe": safe}
 
-    def read_offline(self, files: Mapping[str, Path]) -> tuple[list[Item], dict[str, Response]]:
+    def read_offline(self, files: Mapping[str, Path]) -> tuple[list[Item], Mapping[str, Response]]:
         """`--annotations --relations --safe-words --responses`: responses {id, response} as a JSON list or JSON lines."""
         annotations, reference = self._references(
             *(needed(files, option, self.name) for option in ("annotations", "relations", "safe_words"))
         )
         path = needed(files, "responses", self.name)
-        array = path.read_bytes().lstrip().startswith(b"[")
-        rows: list[dict[str, Any]] = read_json(path, "responses") if array else list(read_jsonl(path, "responses"))
-        responses: dict[str, Response] = {}
-        asked: set[int] = set()
-        for number, row in enumerate(rows, 1):
-            try:
-                name, text_ = int(row["id"]), response_text(row, "response", f"{path}:{number}")
-            except (KeyError, TypeError, ValueError):
-                raise BadInputError("a response is {id, response}", where=f"{path}:{number}") from None
-            if not 1 <= name <= len(annotations):
-                raise BadInputError(f"id {name} has no annotation", where=f"{path}:{number}")
-            if name in asked:
-                raise BadInputError(f"id {name} is answered twice", where=f"{path}:{number}")
-            asked.add(name)
-            responses[str(name)] = Response(str(name), text_)
-        # What is asked of a file is what its kinds of questions are: a generative file is no partial discriminative one.
-        kinds = {annotations[name - 1]["type"] == "generative" for name in asked}
+        responses = PackedResponses()
+        generative, others = set(), set()
+        for where, record in read_records(path, "responses"):
+            row = AnswerRow(record, where, _ANSWER)
+            others.add(row.key)
+            place = whole(row.doc, "id", where)
+            if not 1 <= place <= len(annotations):
+                raise BadInputError(f"id {place} has no annotation: there are {len(annotations)}", where=where)
+            if str(place) in responses:
+                raise BadInputError(f"id {place} is answered twice", where=where)
+            # What is asked of a file is what its kinds of questions are: a generative file is no partial discriminative one.
+            generative.add(annotations[place - 1]["type"] == GENERATIVE)
+            responses.add(row.response(str(place)))
+        if others := others - {"response"}:
+            self.notes.append(f"answers were read from {' and '.join(sorted(others))}")
         items = [
             Item(str(place), "", ImageRef(name=str(place)), str(place), {"annotation": row, **reference})
             for place, row in enumerate(annotations, 1)
-            if (row["type"] == "generative") in kinds
+            if (row["type"] == GENERATIVE) in generative
         ]
         return items, responses
 
@@ -175,7 +170,7 @@ class AMBER(Benchmark):
         self, items: Sequence[Item], responses: Mapping[str, Response], judge: Judge | None = None
     ) -> list[SampleScore]:
         """Counts of each answer."""
-        generative = [item for item in items if item.reference["annotation"]["type"] == "generative"]
+        generative = [item for item in items if item.reference["annotation"]["type"] == GENERATIVE]
         nouns: dict[str, list[Noun]] = {}
         if generative:
             vocabulary = generative[0].reference["vocabulary"]
@@ -244,7 +239,7 @@ class AMBER(Benchmark):
         read = tolerant(text)
         official = {"Yes": "yes", "No": "no"}.get(text)
         counts = _ZEROS.copy()
-        sections = ("discriminative", *_PARTS.get(annotation["type"], ("relation",)))
+        sections = ("discriminative", *PARTS[annotation["type"]])
         for parser, said in (("", official), ("[tolerant]", read)):
             for section in sections:
                 counts[f"{section}{parser}.count"] = 1.0
@@ -254,6 +249,8 @@ class AMBER(Benchmark):
                 counts[f"{section}{parser}.answered_no"] = float(said == "no")
                 counts[f"{section}{parser}.correct_no"] = float(said == label == "no")
         counts["differ"] = float(official != read)
+        if "official_truth" in annotation:
+            counts |= _as_official(sections, label, official)
         return SampleScore(item.id, item.group, counts, details={"said": official, "read": read, "label": label})
 
     def aggregate(self, totals: Totals) -> dict[str, np.ndarray]:
@@ -293,17 +290,22 @@ class AMBER(Benchmark):
             else {}
         )
         if totals["discriminative.count"]:
+            totals = dict(totals)
             for section in SECTIONS:
+                for cell in ("correct", "truth_no", "correct_no", "recalled_no"):  # by truths as the script takes them
+                    change = totals.get(f"{section}.official.{cell}", np.array(0.0))
+                    before = totals[f"{section}.{'correct_no' if cell == 'recalled_no' else cell}"]
+                    totals[f"{section}.taken.{cell}"] = before + change
                 precision, recall = (
-                    percent(f"{section}.correct_no", f"{section}.answered_no"),
-                    percent(f"{section}.correct_no", f"{section}.truth_no"),
+                    percent(f"{section}.taken.correct_no", f"{section}.answered_no"),
+                    percent(f"{section}.taken.recalled_no", f"{section}.taken.truth_no"),
                 )
                 epsilon = 0.001 if section == "existence" else 0.0001
                 f1 = round(
                     2 * (precision / 100) * (recall / 100) / ((precision / 100) + (recall / 100) + epsilon) * 100, 1
                 )
                 shown |= {
-                    f"{section}.accuracy": percent(f"{section}.correct", f"{section}.count"),
+                    f"{section}.accuracy": percent(f"{section}.taken.correct", f"{section}.count"),
                     f"{section}.precision": precision,
                     f"{section}.recall": recall,
                     f"{section}.f1": f1,
@@ -345,16 +347,15 @@ class _Wanted:
         return True
 
 
-def _annotations(path: Path) -> list[dict[str, Any]]:
-    rows = read_json(path, "annotations")
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and {"type", "truth"} <= row.keys() for row in rows):
-        raise BadInputError("AMBER's annotations are a list of {id, type, truth, ...}", where=str(path))
-    return rows
+def _as_official(sections: Sequence[str], label: str, said: str | None) -> dict[str, float]:
+    """How the official script's counts differ where a truth is written neither yes nor no.
 
-
-def _associations(path: Path) -> dict[str, Any]:
-    associations = read_json(path, "relations")
-    if not isinstance(associations, dict) or not all(isinstance(words, list) for words in associations.values()):
-        raise BadInputError("AMBER's relations are an object: word -> list of words", where=str(path))
-    vocabulary = frozenset(associations) | {word for words in associations.values() for word in words}
-    return {"associations": associations, "vocabulary": vocabulary}
+    It takes such a truth for a "no" that is to be found, counts "No" as right, and as wrong for the precision.
+    """
+    changes = {
+        "correct": (said == "no") - (said == label),
+        "truth_no": 1 - (label == "no"),
+        "recalled_no": (said == "no") - (said == label == "no"),
+        "correct_no": -(said == label == "no"),
+    }
+    return {f"{section}.official.{cell}": float(change) for section in sections for cell, change in changes.items()}

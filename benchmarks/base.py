@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -50,6 +49,8 @@ class Benchmark(ABC):
         self.settings = settings or self.Settings()
         self.files: dict[str, Path] = {}
         """The files that decided what was asked and what is right, by name; filled by `reading`."""
+        self.notes: list[str] = []
+        """What was read in another way than it is written, in sentences; stands below the scores."""
 
     @contextmanager
     def reading(self, path: Path) -> Iterator[Path]:
@@ -104,11 +105,12 @@ class Benchmark(ABC):
     offline_judge: Judge | None = None
     """A judge that `read_offline` found in the files (stored reviews)."""
 
-    def read_offline(self, files: Mapping[str, Path]) -> tuple[list[Item], dict[str, Response]]:
+    def read_offline(self, files: Mapping[str, Path]) -> tuple[list[Item], Mapping[str, Response]]:
         """Items and responses from files, for `harness score`: responses that came from anywhere.
 
         Args:
-            files: option name (annotations, responses, questions, relations, safe_words, reviews) -> file or folder.
+            files: option name (annotations, responses, questions, relations, safe_words, reviews) -> file or folder. What is never
+                looked up in it is refused by the command, as it would decide nothing.
 
         Raises:
             BadInputError: an option that the suite needs is not given, or a file is broken.
@@ -135,20 +137,6 @@ class Benchmark(ABC):
         return {}
 
 
-def response_text(row: Mapping[str, Any], key: str, where: str) -> str:
-    """A response's text: as it is; nothing for null; for a number or a list, its JSON.
-
-    Raises:
-        BadInputError: the row has no such key.
-    """
-    if key not in row:
-        raise BadInputError(f"the response has no '{key}'", where=where)
-    value = row[key]
-    if isinstance(value, str):
-        return value
-    return "" if value is None else json.dumps(value, ensure_ascii=False)
-
-
 def needed(files: Mapping[str, Path], option: str, suite: str) -> Path:
     """The file given for an option.
 
@@ -159,7 +147,13 @@ def needed(files: Mapping[str, Path], option: str, suite: str) -> Path:
         raise BadInputError(
             f"the suite '{suite}' needs --{option.replace('_', '-')}", remedy="see `harness score --help`"
         )
-    if not files[option].exists():
+    try:
+        there = files[option].exists()
+    except (OSError, ValueError) as error:  # a name that no file can have
+        raise BadInputError(
+            f"the file given by --{option.replace('_', '-')} cannot be looked at: {error}", where=str(files[option])
+        ) from None
+    if not there:
         raise BadInputError(f"the file given by --{option.replace('_', '-')} does not exist", where=str(files[option]))
     return files[option]
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from benchmarks.answers import ImageNames, identity
 from benchmarks.coco import coco_truth
 from benchmarks.halbench import SYNONYMS, HalBenchSettings, ObjectHalBench
 from harness.errors import BadInputError
-from harness.files import read_jsonl
+from harness.inside import Folder
+from harness.reading import read_records
+from harness.typed import Fields
 from harness.types import ImageRef, Item
 
 _NUMBER = re.compile(r"(\d+)$")
@@ -41,24 +44,27 @@ class CHAIR(ObjectHalBench):
         truth = coco_truth(own if own.is_dir() else data.parent / "halbench" / "annotations")
         if self.settings.synonyms is None and (official := data / SYNONYMS).exists():
             self._synonyms = official
-        questions = data / "questions.jsonl"
+        questions, images = data / "questions.jsonl", Folder(data / "images")
+        rows: list[tuple[str, Path, str, str]] = []
         if questions.exists():
-            rows = [
-                (str(row.get("image_id")), data / "images" / str(row.get("image")), str(row.get("question")))
-                for row in read_jsonl(questions, "questions")
-            ]
+            with self.reading(questions):
+                for where, record in read_records(questions, "questions"):
+                    row = Fields(record, where, "question")
+                    image = images.path(row.text("image", empty=False), where)
+                    image_id = identity(record, "image_id", where, "question")
+                    rows.append((image_id, image, row.text("question", empty=False), where))
         else:
-            images = data / "images"
-            files = sorted(path for path in images.glob("*") if path.suffix.lower() in _SUFFIXES)
-            rows = [(self._id(path), path, self.settings.prompt) for path in files]
+            found = sorted(path for path in images.root.glob("*") if path.suffix.lower() in _SUFFIXES)
+            rows = [
+                (self._id(path), images.path(path.name, str(path)), self.settings.prompt, str(path)) for path in found
+            ]
         if not rows:
             raise BadInputError(
-                "there are no images to describe", where=str(data / "images"), remedy="put COCO images there"
+                "there are no images to describe", where=str(images.root), remedy="put COCO images there"
             )
-        items = []
-        for number, (image_id, path, question) in enumerate(rows):
-            if image_id not in truth:
-                raise BadInputError(f"image {image_id} has no annotations", where=str(path))
+        items, names = [], ImageNames(truth)
+        for number, (name, path, question, where) in enumerate(rows):
+            image_id = self._annotated(names, name, where)
             items.append(Item(f"{image_id}#{number}", question, ImageRef(path=path), image_id, truth[image_id]))
         return items
 

@@ -7,9 +7,12 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.answers import identity
 from harness.errors import BadInputError
-from harness.files import read_json, read_jsonl, sha256_json, write_json
+from harness.files import sha256_json, write_json
 from harness.paths import cache_folder
+from harness.reading import read_json, read_records
+from harness.typed import Fields
 
 Truth = dict[str, dict[str, list[str]]]
 """Image id -> {"instances": category names, each once; "captions": texts}."""
@@ -45,42 +48,46 @@ def coco_truth(folder: Path) -> Truth:
     truth: Any = defaultdict(lambda: {"instances": {}, "captions": []})
     for kind, paths in files.items():
         for path in paths:
-            content = read_json(path, f"COCO {kind}")
             try:
-                names = {row["id"]: row["name"] for row in content.get("categories", [])}
-                for row in content["annotations"]:
-                    own = truth[str(row["image_id"])]
-                    if kind == "instances":
-                        own["instances"][names[row["category_id"]]] = None
-                    else:
-                        own["captions"].append(row["caption"])
-            except (KeyError, TypeError, AttributeError) as error:
+                _add(truth, kind, Fields(read_json(path, f"COCO {kind}"), str(path), f"COCO {kind}"))
+            except BadInputError as error:
                 raise BadInputError(
-                    f"this is not a COCO {kind} file: {error!r} is missing",
-                    where=str(path),
-                    remedy="harness data check coco-annotations compares it with the official one",
+                    error.problem,
+                    where=error.where,
+                    remedy=error.remedy or "harness data check coco-annotations compares it with the official one",
                 ) from None
     result = {name: {"instances": list(own["instances"]), "captions": own["captions"]} for name, own in truth.items()}
     write_json(index, result)
     return result
 
 
+def _add(truth: Any, kind: str, content: Fields) -> None:
+    """Add what one of COCO's files says of its images."""
+    names = {}
+    if kind == "instances":
+        names = {row.integer("id"): row.text("name", empty=False) for row in content.records("categories")}
+    for row in content.records("annotations"):
+        own = truth[str(row.integer("image_id"))]
+        if kind == "captions":
+            own["captions"].append(row.text("caption"))
+            continue
+        category = row.integer("category_id")
+        if category not in names:
+            row.refuse("category_id", f"the id of one of the {len(names)} categories")
+        own["instances"][names[category]] = None
+
+
 def truth_rows(path: Path) -> Truth:
-    """The same from JSON lines {image_id, instances: [category], captions: [text]}.
+    """The same from JSON lines (or a JSON array) {image_id, instances: [category], captions: [text]}.
 
     Raises:
         BadInputError: a row is of another form, or an image has two different ones.
     """
     truth: Truth = {}
-    for number, row in enumerate(read_jsonl(path, "annotations"), 1):
-        try:
-            name = str(row["image_id"])
-            instances, captions = list(row["instances"]), list(row["captions"])
-        except (KeyError, TypeError):
-            raise BadInputError(
-                "an annotation is {image_id, instances: [category], captions: [text]}", where=f"{path}:{number}"
-            ) from None
-        own = {"instances": instances, "captions": captions}
+    for where, row in read_records(path, "annotations"):
+        fields = Fields(row, where, "annotation")
+        name = identity(row, "image_id", where, "annotation")
+        own = {"instances": fields.texts("instances"), "captions": fields.texts("captions")}
         if truth.setdefault(name, own) != own:
-            raise BadInputError(f"image {name} is annotated twice, and not in the same way", where=f"{path}:{number}")
+            raise BadInputError(f"image {name} is annotated twice, and not in the same way", where=where)
     return truth

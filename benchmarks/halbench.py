@@ -15,24 +15,31 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from benchmarks.base import Benchmark, BenchmarkSettings, Totals, harmonic, needed, ratio, response_text
+from benchmarks.answers import AnswerRow, ImageNames, PackedResponses, identity
+from benchmarks.base import Benchmark, BenchmarkSettings, Totals, harmonic, needed, ratio
 from benchmarks.coco import coco_truth, truth_rows
 from benchmarks.objects import EXTRACTORS, Extractor, Mention, Vocabulary, make_extractor, read_vocabulary
 from benchmarks.objects.llm_parser import FEWEST_WORDS, PROMPT, LlmExtractor, read_objects
 from benchmarks.objects.nltk_parser import missing_data
-from harness.errors import BadInputError, HarnessError, UnknownNameError
-from harness.files import placed_rows, read_jsonl, row_at
+from harness.errors import BadInputError, HarnessError, UnknownNameError, shown
+from harness.inside import Folder
 from harness.judging.base import Judge, JudgeRequest
 from harness.judging.panel import ask
 from harness.judging.templates import fill, read_template
+from harness.reading import placed_rows, read_records, row_at
+from harness.typed import Fields
 from harness.types import Evidence, ImageRef, Item, MetricSpec, Response, SampleScore
 
+_LONGEST_NAME = 200
+"""A longer text in the place of an image is base64."""
 _SPEAKER = "Assistant:"
 _WORD = re.compile(r"\S+")
 QUESTIONS = "obj_halbench_300_with_image.jsonl"
 SYNONYMS = "synonyms_refine.txt"
 SCRIPT = "eval_gpt_obj_halbench.py"
 """The official script; its prompt for the LLM mode is read, never run."""
+_ANSWER = ("text", "caption", "answer", "response", "prediction")
+"""Ours, that of COCO's results, RLHF-V's, and those of other tools."""
 
 
 class HalBenchSettings(BenchmarkSettings):
@@ -130,41 +137,52 @@ class ObjectHalBench(Benchmark):
         if self.settings.template is None and (script := data / SCRIPT).exists():
             self._template_file = script
         truth = coco_truth(data / "annotations")
-        items = []
+        items, names, images = [], ImageNames(truth), Folder(data / "images")
         with self.reading(questions):
             for number, (place, row) in enumerate(placed_rows(questions, "questions")):
-                image_id = str(row.get("image_id"))
-                if image_id not in truth:
-                    raise BadInputError(f"image {image_id} has no annotations", where=f"{questions}:{number + 1}")
-                image = _image(row, place, data)
-                items.append(Item(f"{image_id}#{number}", str(row["question"]), image, image_id, truth[image_id]))
+                where = f"{questions}:{number + 1}"
+                image_id = self._annotated(names, identity(row, "image_id", where, "question"), where)
+                image = _image(Fields(row, where, "question"), place, questions, images)
+                prompt = Fields(row, where, "question").text("question", empty=False)
+                items.append(Item(f"{image_id}#{number}", prompt, image, image_id, truth[image_id]))
         return items
 
-    def read_offline(self, files: Mapping[str, Path]) -> tuple[list[Item], dict[str, Response]]:
+    @staticmethod
+    def _annotated(names: ImageNames, name: str, where: str) -> str:
+        """The annotated image that a name means."""
+        if (found := names.find(name)) is None:
+            raise BadInputError(f"image {shown(name)} is not in the annotations", where=where)
+        return found
+
+    def read_offline(self, files: Mapping[str, Path]) -> tuple[list[Item], Mapping[str, Response]]:
         """`--annotations`: a COCO folder or JSON lines {image_id, instances, captions}; `--responses`: {image_id, text}.
 
-        For the extractor llm a response may bring `objs`, the words of its objects; then no judge is asked about it.
+        COCO's results, a JSON array of {image_id, caption}, are read as well. For the extractor llm a response may bring `objs`, the
+        words of its objects; then no judge is asked about it.
         """
         annotations = needed(files, "annotations", self.name)
         truth = coco_truth(annotations) if annotations.is_dir() else truth_rows(annotations)
         if self.settings.synonyms is None and "synonyms" in files:
             self._synonyms = needed(files, "synonyms", self.name)
-        path = needed(files, "responses", self.name)
         items: list[Item] = []
-        responses: dict[str, Response] = {}
+        responses = PackedResponses()
         seen: dict[str, int] = defaultdict(int)
-        for number, row in enumerate(read_jsonl(path, "responses"), 1):
-            image_id = str(row.get("image_id"))
-            if image_id not in truth:
-                raise BadInputError(f"image {image_id} is not in the annotations", where=f"{path}:{number}")
-            text = response_text(row, "text", f"{path}:{number}")
+        names, keys = ImageNames(truth), set()
+        images: dict[str, ImageRef] = {}
+        for where, record in read_records(needed(files, "responses", self.name), "responses"):
+            row = AnswerRow(record, where, _ANSWER)
+            keys.add(row.key)
+            image_id = self._annotated(names, identity(row.doc, "image_id", where), where)
+            image = images.setdefault(image_id, ImageRef(name=image_id))
             name = f"{image_id}#{seen[image_id]}"
             seen[image_id] += 1
-            reference = dict(truth[image_id])
-            if self.needs_judge and "objs" in row:
-                reference["objs"] = _words_given(row["objs"], f"{path}:{number}")
-            items.append(Item(name, "", ImageRef(name=image_id), image_id, reference))
-            responses[name] = Response(name, text)
+            reference: Mapping[str, Any] = truth[image_id]
+            if self.needs_judge and "objs" in record:
+                reference = {**reference, "objs": Fields(record, where, "response").texts("objs")}
+            items.append(Item(name, "", image, image.name, reference))
+            responses.add(row.response(name))
+        if others := sorted(keys - {"text"}):
+            self.notes.append(f"answers were read from {' and '.join(others)}")
         if not annotations.is_dir():  # a COCO folder has a hundred thousand images that nobody was asked about
             items += [
                 Item(f"{name}#0", "", ImageRef(name=name), name, truth[name]) for name in truth if name not in seen
@@ -343,12 +361,6 @@ def _cleaned(text: str) -> tuple[str, Sequence[int]]:
     return text, places[start : start + len(text)]
 
 
-def _words_given(value: Any, where: str) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise BadInputError("'objs' is a list of words", where=where)
-    return value
-
-
 def end_of_words(text: str, words: int) -> int:
     """Where the first so many words of a text end, in characters."""
     ends = [found.end() for found in islice(_WORD.finditer(text), words)]
@@ -369,18 +381,18 @@ def _moved(mention: Mention, places: Sequence[int]) -> Mention:
     return mention._replace(span=(places[start], places[end - 1] + 1))
 
 
-def _image(row: Mapping[str, Any], place: int, data: Path) -> ImageRef:
-    value = str(row.get("image", ""))
-    path = data / "images" / value
-    if len(value) < 200 and path.is_file():
-        return ImageRef(path=path, name=value)
+def _image(row: Fields, place: int, questions: Path, images: Folder) -> ImageRef:
+    """A question's image: a file in `images/`, or base64 in its line."""
+    value = row.text("image", empty=False)
+    if len(value) < _LONGEST_NAME and (images.root / value).is_file():
+        return ImageRef(path=images.path(value, row.where), name=value)
     try:
         base64.b64decode(value, validate=True)
     except ValueError:
         raise BadInputError(
-            f"the image '{value[:60]}' is neither a file in images/ nor base64", where=str(data / QUESTIONS)
+            f"the image {shown(value)} is neither a file in images/ nor base64", where=row.where
         ) from None
-    return ImageRef(source=_LineImage(data / QUESTIONS, place), name=str(row.get("image_id")))
+    return ImageRef(source=_LineImage(questions, place), name=str(row.value["image_id"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,7 +410,7 @@ class _LineImage:
         """
         try:
             return base64.b64decode(row_at(self.questions, self.place)["image"], validate=True)
-        except (OSError, ValueError, LookupError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise BadInputError(
                 f"the image cannot be read again, as if its file had changed: {error}", where=str(self.questions)
             ) from None

@@ -10,16 +10,21 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.answers import whole
 from benchmarks.base import Benchmark, BenchmarkSettings, Totals, needed, ratio
 from benchmarks.ratings import parse_official, parse_strict, read_rating
 from harness.errors import BadInputError, HarnessError
-from harness.files import read_json, read_jsonl, sha256_bytes, sha256_file
+from harness.files import sha256_bytes, sha256_file
+from harness.inside import Folder
 from harness.judging.agreement import HALLUCINATED_BELOW
 from harness.judging.base import Judge, JudgeReply, JudgeRequest
 from harness.judging.panel import Vote, ask
 from harness.judging.templates import fill, read_template
+from harness.reading import read_records
+from harness.typed import Fields
 from harness.types import ImageRef, Item, MetricSpec, Response, SampleScore
 
+QUESTIONS = 96
 TYPES = ("attribute", "adversarial", "comparison", "counting", "relation", "environment", "holistic", "other")
 _PROMPT = """You grade the answer of an assistant that looks at an image. You cannot see the image; what is known of it is given.
 
@@ -145,34 +150,43 @@ class MMHalBench(Benchmark):
             )
         if self.settings.template is None:
             self._template_file = next((data / name for name in _SCRIPTS if (data / name).exists()), None)
-        items = []
+        items, images = [], Folder(data / "images")
         with self.reading(path):
-            rows = read_json(path, "questions")
-        for number, row in enumerate(rows):
-            try:
-                image = str(row["image_src"]).rpartition("/")[2]
-                reference = {key: row[key] for key in ("question", "gt_answer", "image_content")} | {
-                    "question_type": TYPES[number % 8]
+            for number, (where, row) in enumerate(read_records(path, "questions")):
+                fields = Fields(row, where, "question")
+                image = fields.text("image_src", empty=False).rpartition("/")[2]
+                content = row.get("image_content")
+                reference = {
+                    "question": fields.text("question"),
+                    "gt_answer": fields.text("gt_answer"),
+                    "image_content": content if isinstance(content, str) else fields.texts("image_content"),
+                    "question_type": TYPES[number % 8],
                 }
                 items.append(
-                    Item(str(number), row["question"], ImageRef(path=data / "images" / image), image, reference)
+                    Item(str(number), row["question"], ImageRef(path=images.path(image, where)), image, reference)
                 )
-            except KeyError as error:
-                raise BadInputError(f"the row has no {error}", where=f"{path}, row {number}") from None
         return items
 
-    def read_offline(self, files: Mapping[str, Path]) -> tuple[list[Item], dict[str, Response]]:
+    def read_offline(self, files: Mapping[str, Path]) -> tuple[list[Item], Mapping[str, Response]]:
         """`--reviews`: {index, review}; types follow from the index modulo 8. An index left out below the highest is missing."""
         path = needed(files, "reviews", self.name)
         reviews: dict[str, str] = {}
-        for number, row in enumerate(read_jsonl(path, "reviews"), 1):
-            if not isinstance(row.get("index"), int) or not isinstance(row.get("review"), str):
-                raise BadInputError("a review is {index, review}", where=f"{path}:{number}")
-            if row["index"] < 0:
-                raise BadInputError(f"index {row['index']} is below 0", where=f"{path}:{number}")
-            if str(row["index"]) in reviews:
-                raise BadInputError(f"index {row['index']} is reviewed twice", where=f"{path}:{number}")
-            reviews[str(row["index"])] = row["review"]
+        highest, last = -1, ""
+        for where, row in read_records(path, "reviews"):
+            place = whole(row, "index", where, "review")
+            if place < 0:
+                raise BadInputError(f"index {place} is below 0", where=where)
+            if str(place) in reviews:
+                raise BadInputError(f"index {place} is reviewed twice", where=where)
+            reviews[str(place)] = Fields(row, where, "review").text("review")
+            if place > highest:
+                highest, last = place, where
+        if highest >= max(QUESTIONS, 2 * len(reviews)):
+            raise BadInputError(
+                f"index {highest} is none of the {QUESTIONS} questions of {self.title}, which begin at 0",
+                where=last,
+                remedy="number the reviews by the place of their question",
+            )
         self.offline_judge = ReviewsJudge(path, reviews)
         items = [
             Item(
@@ -182,7 +196,7 @@ class MMHalBench(Benchmark):
                 name,
                 {"question_type": TYPES[int(name) % 8], "question": "", "gt_answer": "", "image_content": ""},
             )
-            for name in map(str, range(max(map(int, reviews), default=-1) + 1))
+            for name in map(str, range(highest + 1))
         ]
         return items, {name: Response(name, "") for name in reviews}
 

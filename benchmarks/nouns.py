@@ -168,10 +168,11 @@ class Table(Exact):
     def __init__(self, path: Path) -> None:
         content = read_json(path, "similarity table")
         rows: Any = content.get("pairs") if isinstance(content, dict) else content
-        try:
-            self._pairs = {frozenset((str(one), str(other))) for one, other in rows}
-        except (TypeError, ValueError):
-            raise BadInputError("a similarity table is a list of [word, word]", where=str(path)) from None
+        if not isinstance(rows, list) or not all(
+            isinstance(pair, list) and len(pair) == 2 and all(isinstance(word, str) for word in pair) for pair in rows
+        ):
+            raise BadInputError("a similarity table is a list of [word, word]", where=str(path))
+        self._pairs = {frozenset(pair) for pair in rows}
         self._source = {"similarity": f"table {path.name}", "sha256": sha256_file(path)}
 
     def __call__(self, one: str, other: str) -> bool:

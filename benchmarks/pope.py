@@ -8,26 +8,27 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from benchmarks.base import Benchmark, Totals, harmonic, needed, ratio, response_text
-from benchmarks.yesno import pope_official, tolerant
-from harness.errors import BadInputError
-from harness.files import read_json, read_jsonl
+from benchmarks.answers import AnswerRow, PackedResponses, identity
+from benchmarks.base import Benchmark, Totals, harmonic, needed, ratio
+from benchmarks.yesno import PARSER, pope_official, tolerant, yes_or_no
+from harness.errors import BadInputError, shown
+from harness.inside import Folder
 from harness.judging.base import Judge
+from harness.reading import read_records
+from harness.typed import Fields
 from harness.types import ImageRef, Item, MetricSpec, Response, SampleScore
 
 SPLITS = ("random", "popular", "adversarial")
 _RATES = ("accuracy", "precision", "recall", "f1", "yes_ratio")
 _TITLES = {"accuracy": "accuracy", "precision": "precision", "recall": "recall", "f1": "F1", "yes_ratio": "yes-ratio"}
+_CELLS = ("tp", "fp", "tn", "fn", "n", "yes")
+_ANSWER = ("answer", "text", "response", "prediction")
+"""The official key, and that of LLaVA's `model_vqa` and of other tools."""
 _HEADLINE = frozenset({"random.accuracy", "adversarial.accuracy", "f1", "yes_ratio"})
 
 
 _ZEROS = {
-    **{
-        f"{split}{parser}.{cell}": 0.0
-        for split in SPLITS
-        for parser in ("", "[strict]")
-        for cell in ("tp", "fp", "tn", "fn", "n", "yes")
-    },
+    **{f"{split}{parser}.{cell}": 0.0 for split in SPLITS for parser in ("", "[strict]") for cell in _CELLS},
     "unreadable": 0.0,
 }
 
@@ -81,45 +82,81 @@ class POPE(Benchmark):
             )
         return items
 
-    def read_offline(self, files: Mapping[str, Path]) -> tuple[list[Item], dict[str, Response]]:
-        """`--questions`: one split's file; `--responses`: {question_id, answer}."""
+    def read_offline(self, files: Mapping[str, Path]) -> tuple[list[Item], Mapping[str, Response]]:
+        """`--questions`: one split's file; `--responses`: {question_id, answer}, or the official answers {question, answer} in order."""
         questions = needed(files, "questions", self.name)
         split = next((name for name in SPLITS if name in questions.name), SPLITS[0])
-        items = self._read(questions, split, Path())
+        items = self._read(questions, split, None)
         path = needed(files, "responses", self.name)
-        responses: dict[str, Response] = {}
-        for number, row in enumerate(read_jsonl(path, "responses"), 1):
-            name = f"{split}/{row.get('question_id')}"
+        rows = [AnswerRow(row, where, _ANSWER) for where, row in read_records(path, "responses")]
+        if rows and not any("question_id" in row.doc for row in rows):
+            return items, self._in_order(items, rows, path)
+        responses, kinds = PackedResponses(), set()
+        for row in rows:
+            if row.key == "text" and "label" in row.row:
+                raise BadInputError(
+                    "this is a question, not a response: its text has a label",
+                    where=row.where,
+                    remedy="name --responses",
+                )
+            if row.doc.get("category") in SPLITS and row.doc["category"] != split:
+                kinds.add(row.doc["category"])
+                continue
+            name = f"{split}/{identity(row.doc, 'question_id', row.where)}"
             if name in responses:
-                raise BadInputError(f"question {row.get('question_id')} is answered twice", where=f"{path}:{number}")
-            responses[name] = Response(name, response_text(row, "answer", f"{path}:{number}"))
+                raise BadInputError(f"question {name.partition('/')[2]} is answered twice", where=row.where)
+            responses.add(row.response(name))
+        if kinds:
+            self.notes.append(f"answers to the splits {', '.join(sorted(kinds))} were left out")
+        if others := sorted({row.key for row in rows} - {"answer"}):
+            self.notes.append(f"answers were read from {' and '.join(map(shown, others))}")
         return items, responses
 
-    def _read(self, path: Path, split: str, images: Path) -> list[Item]:
-        with self.reading(path):
-            return self._questions(path, split, images)
-
-    @staticmethod
-    def _questions(path: Path, split: str, images: Path) -> list[Item]:
-        rows: list[dict[str, Any]]
-        array = path.read_text(encoding="utf-8").lstrip().startswith("[")  # SEEM's files are one array
-        rows = read_json(path, "questions") if array else list(read_jsonl(path, "questions"))
-        items = []
-        for number, row in enumerate(rows, 1):
-            if not {"question_id", "image", "text", "label"} <= row.keys():
-                raise BadInputError("a question is {question_id, image, text, label}", where=f"{path}:{number}")
-            reference = {"split": split, "label": "no" if row["label"] == "no" else "yes"}
-            items.append(
-                Item(
-                    f"{split}/{row['question_id']}",
-                    row["text"],
-                    ImageRef(path=images / row["image"]),
-                    row["image"],
-                    reference,
-                )
+    def _in_order(self, items: Sequence[Item], rows: Sequence[AnswerRow], path: Path) -> PackedResponses:
+        """The answers of a file without ids, which belong to the questions by their place."""
+        if len(rows) != len(items):
+            raise BadInputError(
+                f"the responses have no question_id, so they belong to the questions in order, and {len(rows)} are not "
+                f"{len(items)}",
+                where=str(path),
+                remedy="answer all questions in order, or give every row its question_id",
             )
-        if len({item.id for item in items}) < len(items):
-            raise BadInputError("a question_id occurs twice", where=str(path))
+        responses = PackedResponses()
+        for item, row in zip(items, rows, strict=True):
+            if (asked := row.row.get("question")) is not None and asked != item.prompt:
+                raise BadInputError(
+                    f"the responses have no question_id, and here the question is {shown(asked)}, not {shown(item.prompt)}",
+                    where=row.where,
+                    remedy="put the answers in the order of the questions, or give every row its question_id",
+                )
+            responses.add(row.response(item.id))
+        self.notes.append("the responses have no question_id: they were taken in the order of the questions")
+        return responses
+
+    def _read(self, path: Path, split: str, images: Path | None) -> list[Item]:
+        with self.reading(path):
+            return self._questions(path, split, Folder(images) if images else None)
+
+    def _questions(self, path: Path, split: str, images: Folder | None) -> list[Item]:
+        """The questions of a split's file; SEEM's files are one array. Without `images`, none will be opened."""
+        items, ids, odd = [], set(), 0
+        for where, row in read_records(path, "questions"):
+            fields = Fields(row, where, "question")
+            name, picture = identity(row, "question_id", where, "question"), fields.text("image", empty=False)
+            if name in ids:
+                raise BadInputError(f"the question_id {name} occurs twice", where=where)
+            ids.add(name)
+            label = yes_or_no(fields, "label")
+            reference = {"split": split, "label": label}
+            if row["label"] != label:
+                odd += 1
+                reference["official_label"] = "yes"  # the official script takes all but "no" for yes
+            image = ImageRef(path=images.path(picture, where)) if images else ImageRef(name=picture)
+            items.append(Item(f"{split}/{name}", fields.text("text"), image, picture, reference))
+        if odd:
+            self.notes.append(
+                f"{odd} labels in {path.name} are not written yes or no and were read so; the official script takes them for yes"
+            )
         return items
 
     def score(
@@ -134,12 +171,13 @@ class POPE(Benchmark):
         official, read = pope_official(answer), tolerant(answer, item.prompt)
         counts = _ZEROS.copy()
         for parser, said in (("", official), ("[strict]", read)):
-            # An answer that cannot be read is wrong: it adds to the false ones, but is neither yes nor no.
-            cell = ("t" if said == label else "f") + ("p" if (label == "yes") == (said == label) else "n")
-            counts[f"{split}{parser}.{cell}"] = 1.0
+            counts[f"{split}{parser}.{_cell(said, label)}"] = 1.0
             counts[f"{split}{parser}.n"] = 1.0
             counts[f"{split}{parser}.yes"] = float(said == "yes")
         counts["unreadable"] = float(read is None)
+        if (taken := item.reference.get("official_label", label)) != label:
+            for cell, change in ((_cell(official, label), -1.0), (_cell(official, taken), 1.0)):
+                counts[f"{split}.official.{cell}"] = counts.get(f"{split}.official.{cell}", 0.0) + change
         return SampleScore(
             item.id, item.group, counts, details={"said": official, "read": read, "label": label, "split": split}
         )
@@ -149,9 +187,7 @@ class POPE(Benchmark):
         result: dict[str, np.ndarray] = {}
         for parser in ("", "[strict]"):
             for split in SPLITS:
-                tp, fp, tn, fn, count, yes = (
-                    totals[f"{split}{parser}.{cell}"] for cell in ("tp", "fp", "tn", "fn", "n", "yes")
-                )
+                tp, fp, tn, fn, count, yes = (totals[f"{split}{parser}.{cell}"] for cell in _CELLS)
                 precision, recall = ratio(tp, tp + fp), ratio(tp, tp + fn)
                 values = (ratio(tp + tn, count), precision, recall, harmonic(precision, recall), ratio(yes, count))
                 result |= {f"{split}.{rate}{parser}": value for rate, value in zip(_RATES, values, strict=True)}
@@ -167,11 +203,24 @@ class POPE(Benchmark):
         splits = [split for split in SPLITS if totals[f"{split}.n"] > 0]
         if len(splits) != 1:
             return {}
-        values = {rate: float(value) for rate, value in self.aggregate(totals).items() if rate in _RATES}
+        changed = dict(totals)
+        for cell in _CELLS:  # by labels as the script takes them
+            name = f"{splits[0]}.{cell}"
+            changed[name] = totals[name] + totals.get(f"{splits[0]}.official.{cell}", np.array(0.0))
+        values = {rate: float(value) for rate, value in self.aggregate(changed).items() if rate in _RATES}
         # It divides by zero, and prints no rate at all, where no answer or no label is yes, or none of both agree.
         if not np.isfinite(list(values.values())).all() or values["f1"] == 0:
             return {}
         return {rate: str(value) for rate, value in values.items()}
+
+    def provenance(self) -> dict[str, Any]:
+        """The version of our own parser."""
+        return {"strict_parser": PARSER}
+
+
+def _cell(said: str | None, label: str) -> str:
+    """The cell of an answer. One that cannot be read is wrong: it adds to the false ones, but is neither yes nor no."""
+    return ("t" if said == label else "f") + ("p" if (label == "yes") == (said == label) else "n")
 
 
 class POPEAOKVQA(POPE):

@@ -6,6 +6,7 @@ import functools
 import re
 
 from harness.judging.replies import spoken
+from harness.typed import Fields
 
 PARSER = 2
 """Version of `tolerant`, kept with the scores: what it reads decides `[strict]` and `[tolerant]` figures."""
@@ -154,3 +155,16 @@ def _restated(statement: str, question: str) -> str | None:
         return None
     verb, thing = asked.groups()
     return "yes" if re.match(rf"there(?: {verb}|'s) {re.escape(thing)}(?!\w)", statement) else None
+
+
+def yes_or_no(fields: Fields, key: str) -> str:
+    """The label that a file gives: yes or no in any case, with blanks about it.
+
+    Raises:
+        BadInputError: it is neither: null, a number and any other word say nothing.
+    """
+    value = fields.value.get(key)
+    label = value.strip().lower() if isinstance(value, str) else ""
+    if label not in ("yes", "no"):
+        fields.refuse(key, "one of yes, no")
+    return label

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import BadInputError
+from harness.errors import BadInputError, shown
 from harness.files import sha256_bytes
+from harness.reading import decode, read_bytes
 
 OWN = Path(__file__).with_name("coco.txt")
+_LONGEST = 100
+"""Characters of a word or phrase; tokenizers take minutes for what is much longer."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +35,11 @@ def read_vocabulary(path: Path | None = None) -> Vocabulary:
     """Read a vocabulary: one class a line, "class, synonym, synonym"; None is our own COCO-80 table.
 
     Raises:
-        BadInputError: no such file, not text, or a line without a class.
+        BadInputError: no such file, not text, a line without a class, a word that is none, or no words at all.
     """
     file = OWN if path is None else Path(path)
-    try:
-        data = file.read_bytes()
-        lines = data.decode("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInputError(f"the vocabulary cannot be read: {error}", where=str(file)) from None
+    data = read_bytes(file, "vocabulary")
+    lines = decode(data, "vocabulary", str(file)).splitlines()
     words: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -47,5 +47,9 @@ def read_vocabulary(path: Path | None = None) -> Vocabulary:
         entries = [entry.strip() for entry in line.split(",")]
         if not entries[0]:
             raise BadInputError("the line does not begin with a class", where=f"{file}:{number}")
+        if long := next((entry for entry in entries if len(entry) > _LONGEST), None):
+            raise BadInputError(f"no word has {len(long)} characters: {shown(long)}", where=f"{file}:{number}")
         words |= dict.fromkeys((entry for entry in entries if entry), entries[0])
+    if not words:
+        raise BadInputError("the vocabulary has no words", where=str(file))
     return Vocabulary(words, "own table" if path is None else file.name, sha256_bytes(data))

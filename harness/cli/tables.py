@@ -56,6 +56,7 @@ def print_record(record: dict[str, Any]) -> None:
     notes = [_judged(record["judge"])] if record["judge"] else []
     if record["unscored"]:
         notes.append(f"{record['unscored']} items had no verdict")
+    notes += record.get("notes", [])
     if repeats and repeats["differ"] is not None:
         notes.append(
             f"{100 * repeats['differ']:.1f} % of the answers are not the same text in all {repeats['k']} repeats"
@@ -64,7 +65,7 @@ def print_record(record: dict[str, Any]) -> None:
         notes.append(f"a sample of the suite: --limit {record['sample']['limit']}")
     if undefined := [name for name, metric in record["metrics"].items() if metric["value"] is None]:
         notes.append(f"{len(undefined)} metrics are undefined on these items")
-    table.caption = "; ".join(notes) or None
+    table.caption = escape("; ".join(notes)) or None
     Console().print(table)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.errors import BadInputError
 from harness.files import sha256_bytes
+from harness.reading import read_text
 
 
 def read_template(path: Path, variable: str = "template") -> tuple[str, str]:
@@ -17,10 +18,7 @@ def read_template(path: Path, variable: str = "template") -> tuple[str, str]:
     Raises:
         BadInputError: no such file, not text, or no such string in it.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInputError(f"the judge's template cannot be read: {error}", where=str(path)) from None
+    text = read_text(path, "judge's template")
     if path.suffix == ".py":
         text = _assigned(text, variable, path)
     return text, sha256_bytes(text.encode("utf-8"))
@@ -29,7 +27,7 @@ def read_template(path: Path, variable: str = "template") -> tuple[str, str]:
 def _assigned(source: str, variable: str, path: Path) -> str:
     try:
         tree = ast.parse(source)
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise BadInputError(f"this is not a Python file: {error}", where=str(path)) from None
     for node in tree.body:
         if isinstance(node, ast.Assign) and [getattr(one, "id", None) for one in node.targets] == [variable]:

@@ -112,6 +112,7 @@ def score_suite(
         "n": len(scores) - len(unscored),
         "of": of or len(scores),
         "unscored": len(unscored),
+        "notes": list(benchmark.notes),
         "judge": judge.provenance() if judge else None,
         "settings": benchmark.settings.model_dump(mode="json"),
         "provenance": benchmark.provenance(),

@@ -157,7 +157,9 @@ def test_amber_score_by_hand(amber_files: dict[str, Path]) -> None:
         ([{"id": 0, "response": "Yes"}], "no annotation"),
         ([{"id": 3, "response": "Yes"}] * 2, "twice"),
         ([{"id": 3}], "no 'response'"),
-        ([{"response": "Yes"}], "a response is"),
+        ([{"response": "Yes"}], "no .id."),
+        ([{"id": 1.9, "response": "Yes"}], "not a text or a whole number"),
+        ([{"id": True, "response": "Yes"}], "not a text or a whole number"),
     ],
 )
 def test_amber_bad_responses(amber_files: dict[str, Path], rows: list[dict[str, Any]], problem: str) -> None:

@@ -155,7 +155,7 @@ def test_halbench_data_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "problem"),
     [
-        ([{"image_id": 9, "text": "A dog."}], "9 is not in the annotations"),
+        ([{"image_id": 9, "text": "A dog."}], "'9' is not in the annotations"),
         ([{"image_id": 1}], "no 'text'"),
     ],
 )

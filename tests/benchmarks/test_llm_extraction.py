@@ -127,7 +127,7 @@ def test_what_it_needs(tmp_path: Path) -> None:
         "annotations": jsonl(tmp_path / "gt.jsonl", [{"image_id": 1, "instances": [], "captions": []}]),
         "responses": jsonl(tmp_path / "r.jsonl", [{"image_id": 1, "text": "", "objs": "dog"}]),
     }
-    with pytest.raises(BadInputError, match="list of words"):
+    with pytest.raises(BadInputError, match="not a list"):
         ObjectHalBench(HalBenchSettings(extractor="llm")).read_offline(files)
 
 

@@ -235,7 +235,7 @@ def test_a_vocabulary_of_ones_own(tmp_path: Path) -> None:
     path.write_text(", nothing\n", encoding="utf-8")
     with pytest.raises(BadInputError, match="class"):
         read_vocabulary(path)
-    with pytest.raises(BadInputError, match="cannot be read"):
+    with pytest.raises(BadInputError, match="does not exist"):
         read_vocabulary(tmp_path / "absent.txt")
 
 

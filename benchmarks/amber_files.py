@@ -1,0 +1,59 @@
+"""AMBER's files: annotations and associations, read strictly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks.answers import whole
+from benchmarks.yesno import yes_or_no
+from harness.errors import BadInputError
+from harness.reading import read_json, read_records
+from harness.typed import Fields
+
+GENERATIVE = "generative"
+PARTS = {
+    "discriminative-hallucination": ("existence",),
+    "discriminative-attribute-state": ("attribute", "state"),
+    "discriminative-attribute-number": ("attribute", "number"),
+    "discriminative-attribute-action": ("attribute", "action"),
+    "discriminative-relation": ("relation",),
+    "relation": ("relation",),
+}
+"""Question type -> the sections that it counts in, besides the discriminative whole."""
+
+
+def read_annotations(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The annotations by place, which is their id less one, and how many truths are not written as the official ones.
+
+    Raises:
+        BadInputError: one is of another form, of an unknown type, or not at its place.
+    """
+    rows: list[dict[str, Any]] = []
+    odd = 0
+    for place, (where, row) in enumerate(read_records(path, "annotations"), 1):
+        fields = Fields(row, where, "annotation")
+        if row.get("id") is not None and whole(row, "id", where, "annotation") != place:
+            raise BadInputError(
+                f"the annotation at place {place} has the id {row['id']}, and annotations are taken by their place",
+                where=where,
+                remedy="give all annotations, in the order of their ids",
+            )
+        kind = fields.choice("type", (GENERATIVE, *PARTS))
+        if kind == GENERATIVE:
+            rows.append({"type": kind, "truth": fields.texts("truth"), "hallu": fields.texts("hallu")})
+            continue
+        label = yes_or_no(fields, "truth")
+        rows.append({"type": kind, "truth": label})
+        if row["truth"] != label:
+            odd += 1
+            rows[-1]["official_truth"] = "no"
+    return rows, odd
+
+
+def read_associations(path: Path) -> dict[str, Any]:
+    """The associations of every word, and the vocabulary: all words that stand in them."""
+    fields = Fields(read_json(path, "relations"), str(path), "relations")
+    associations = {word: fields.texts(word) for word in fields.value}
+    vocabulary = frozenset(associations) | {word for words in associations.values() for word in words}
+    return {"associations": associations, "vocabulary": vocabulary}
