@@ -6,9 +6,10 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from benchmarks.objects.english import CHARACTERS, chains, singulars
 from benchmarks.objects.extract import readable
 from benchmarks.objects.nltk_parser import missing_data, noun_lemma, require_data
-from benchmarks.objects.spacy_parser import blank_english
+from benchmarks.objects.spacy_parser import RULES, blank_english
 from benchmarks.objects.tokens import tokenize
 from harness.errors import BadInputError, UnknownNameError
 from harness.files import read_json, sha256_file
@@ -96,24 +97,43 @@ class SpacyNouns:
         """See `NounFinder.nouns`."""
         nlp = blank_english()
         table = nlp.get_pipe("lemmatizer").lookups.get_table("lemma_lookup")
-        docs = nlp.tokenizer.pipe([readable(text) for text in texts], batch_size=256)
+        texts = [readable(text.translate(CHARACTERS)) for text in texts]
         lemmas: dict[str, str] = {}
 
         def lemma(word: str) -> str:
             if word not in lemmas:
-                lemmas[word] = word if word in vocabulary else table.get(word, word).lower()
+                forms = (word, table.get(word, word).lower(), *singulars(word))
+                lemmas[word] = next((form for form in forms if form in vocabulary), forms[1])
             return lemmas[word]
 
-        return [
-            [Noun(lemma(token.lower_), (token.idx, token.idx + len(token))) for token in doc if token.is_alpha]
-            for doc in docs
-        ]
+        def one(doc: Any, chained: Sequence[Sequence[int]]) -> list[Noun]:
+            inner = {part for parts in chained for part in parts}
+            nouns = [
+                Noun(lemma(token.lower_), (token.idx, token.idx + len(token)))
+                for token in doc
+                if token.is_alpha and token.i not in inner
+            ]
+            for parts in chained:  # as one word, like the official tokens: "bear-shaped" is no bear
+                words = [doc[part].lower_ for part in parts]
+                first, last = doc[parts[0]], doc[parts[-1]]
+                whole = next(
+                    (form for mark in ("-", "") if (form := lemma(mark.join(words))) in vocabulary), "-".join(words)
+                )
+                nouns.append(Noun(whole, (first.idx, last.idx + len(last))))
+            return sorted(nouns, key=_place) if chained else nouns
+
+        docs = nlp.tokenizer.pipe(texts, batch_size=256)
+        return [one(doc, chains(doc) if "-" in text else ()) for doc, text in zip(docs, texts, strict=True)]
 
     def provenance(self) -> dict[str, Any]:
         """spaCy's version."""
         import spacy
 
-        return {"nouns": "spacy lookup lemmas, no tagger", "spacy": spacy.__version__}
+        return {"nouns": "spacy lookup lemmas, no tagger", "rules": RULES, "spacy": spacy.__version__}
+
+
+def _place(noun: Noun) -> int:
+    return noun.span[0] if noun.span else -1
 
 
 def make_noun_finder(name: str) -> NounFinder:

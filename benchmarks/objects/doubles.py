@@ -33,7 +33,7 @@ _PAIRS = (
     "home plate",
     "train track",
 )
-_ANIMALS = ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "animal", "cub")
+ANIMALS = ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "animal", "cub")
 _OTHERS = {
     "passenger jet": "jet",
     "passenger train": "train",
@@ -47,7 +47,7 @@ def double_words(vocabulary: Vocabulary) -> dict[str, str]:
     """Pair of words -> the word that it is, with the vocabulary's own pairs."""
     doubles = {pair: pair for pair in _PAIRS}
     doubles |= {word: word for word in vocabulary.words if len(word.split()) == 2}
-    for animal in _ANIMALS:
+    for animal in ANIMALS:
         doubles[f"baby {animal}"] = doubles[f"adult {animal}"] = animal
     return doubles | _OTHERS
 

@@ -1,0 +1,61 @@
+"""English word forms that a table of lemmas and a tokenizer that divides at hyphens leave out; for our own extraction only."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+CHARACTERS = str.maketrans(
+    dict.fromkeys(";|&+@\u200b\u200c\u200d\u2060\ufeff", " ") | dict.fromkeys("\u2010\u2011\u00ad\u2013_", "-")
+)
+"""What stands between words without being one of them, and other hyphens; every character keeps its place."""
+NUMBERS = re.compile(
+    r"\d+|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|single|double|triple|twin|multi|several|half"
+)
+_DOTTED = re.compile(r"(?:[a-z]\.)+[a-z]?")
+
+
+def plurals(word: str) -> set[str]:
+    """The regular plurals of a noun, those of its irregular likes included: "calf" gives "calves" and "calfs"."""
+    found = {f"{word}s"}
+    if word.endswith(("s", "x", "z", "ch", "sh")):
+        found = {f"{word}es"}
+    elif word.endswith("o"):
+        found.add(f"{word}es")
+    elif re.search(r"[^aeiou]y$", word):
+        found = {f"{word[:-1]}ies"}
+    elif word.endswith(("f", "fe")):
+        found.add(f"{word.removesuffix('e')[:-1]}ves")
+    return found
+
+
+def singulars(word: str) -> list[str]:
+    """Words that a word could be the regular plural of."""
+    stems = [word[: -len(end)] + new for end, new in _ENDINGS if word.endswith(end)]
+    return [stem for stem in stems if len(stem) > 1 and word in plurals(stem)]
+
+
+_ENDINGS = (("s", ""), ("es", ""), ("ies", "y"), ("ves", "f"), ("ves", "fe"))
+
+
+def plain(word: str) -> str:
+    """A word without the full stops of an abbreviation ("t.v." is "tv") and without hyphens about it ("-dog" of a list)."""
+    if "-" in word:
+        return word.strip("-") or word
+    return word.replace(".", "") if "." in word and _DOTTED.fullmatch(word) else word
+
+
+def chains(doc: Any) -> list[list[int]]:
+    """Places of the words of every hyphenated word in a spaCy document: "a bear-shaped toy" has [[1, 3]]."""
+    found: list[list[int]] = []
+    for hyphen in (token for token in doc if token.text == "-"):
+        before, after = hyphen.i - 1, hyphen.i + 1
+        if before < 0 or after >= len(doc) or doc[before].whitespace_ or hyphen.whitespace_:
+            continue
+        if not (doc[before].text[-1:].isalnum() and doc[after].text[:1].isalnum()):
+            continue
+        if found and found[-1][-1] == before:
+            found[-1].append(after)
+        else:
+            found.append([before, after])
+    return found
