@@ -123,11 +123,14 @@ class SpacyExtractor:
         The parts of a hyphenated word that names no object become empty, so that they match nothing.
         """
         begins = {parts[0]: parts for parts in chained}
-        new: tuple[list[str], list[str], list[tuple[int, int]]] = ([], [], [])
+        new_lemmas: list[str] = []
+        new_words: list[str] = []
+        places: list[tuple[int, int]] = []
 
         def add(lemma: str, word: str, first: int, last: int) -> None:
-            for sequence, value in zip(new, (lemma, word, (first, last)), strict=True):
-                sequence.append(value)  # type: ignore[arg-type]
+            new_lemmas.append(lemma)
+            new_words.append(word)
+            places.append((first, last))
 
         place = 0
         while place < len(words):
@@ -144,13 +147,13 @@ class SpacyExtractor:
             for part in parts:  # what is "controlled" is no control
                 word = words[part]
                 add(word if word.endswith(("ed", "ing")) else lemmas[part], word, part, part)
-            end = len(new[0])
+            end = len(new_lemmas)
             begins_at = range(max(0, end - self._longest), end)
             measure = NUMBERS.fullmatch(words[parts[0]]) and words[parts[-1]] not in _MEASURED
-            if measure or not any(self._phrase(new[0], new[1], begin, end) for begin in begins_at):
+            if measure or not any(self._phrase(new_lemmas, new_words, begin, end) for begin in begins_at):
                 for position in range(end - len(parts), end):
-                    new[0][position] = new[1][position] = ""
-        return new
+                    new_lemmas[position] = new_words[position] = ""
+        return new_lemmas, new_words, places
 
     def _forms(self, doc: Any) -> tuple[list[str], list[str]]:
         """Lemmas and lower-case words. A lemma from a table depends on the word alone, so each word is looked up once.
