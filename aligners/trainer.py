@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -29,7 +28,9 @@ from harness.errors import BadInputError, HarnessError
 from harness.files import remove_left_overs, sha256_json, write_jsonl
 from harness.memory import reuse_large_blocks
 from harness.models import devices, export_adapter, export_full, fingerprint, load_model, load_processor, template_hash
+from harness.names import check_name
 from harness.progress import console, progress
+from harness.removal import remove
 from harness.types import PreferenceExample
 
 _FINISHED = "finished.safetensors"
@@ -268,8 +269,8 @@ class _Run(StageContext):
         initial: dict[str, Reference] = {}
         log = self.job.output / "train_log.jsonl"
         if not self.job.resume and self.process.is_main_process:
-            log.unlink(missing_ok=True)
-            shutil.rmtree(self.job.output / "stages", ignore_errors=True)
+            remove(log, within=self.job.output)
+            remove(self.job.output / "stages", within=self.job.output)
         self.process.wait_for_everyone()
         for stage in stages:  # the first model's values must be taken before anything is trained
             if stage.reference == "initial":
@@ -306,7 +307,10 @@ class _Run(StageContext):
 
     def folders(self, stages: Sequence[Stage]) -> list[Path]:
         """Where each stage leaves what it makes."""
-        return [self.job.output / "stages" / f"{number}-{one.name}" for number, one in enumerate(stages, 1)]
+        return [
+            self.job.output / "stages" / f"{number}-{check_name(one.name, 'a stage')}"
+            for number, one in enumerate(stages, 1)
+        ]
 
     def _summary(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """What stands in a manifest; `rows` are the summaries of the stages so far."""
@@ -360,7 +364,7 @@ def _save_finished(model: Any, folder: Path, first: bool, summary: dict[str, Any
     with atomic_path(folder / _FINISHED) as temporary:
         save_file(values, temporary, metadata={"summary": json.dumps(summary)})
     for checkpoint in folder.glob("checkpoint-*"):
-        shutil.rmtree(checkpoint)
+        remove(checkpoint, within=folder)
 
 
 def _load_finished(model: Any, folder: Path) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from harness.files import sha256_json, write_json
 from harness.paths import cache_folder
 from harness.reading import read_json, read_records
 from harness.typed import Fields
+from harness.removal import discard
 
 Truth = dict[str, dict[str, list[str]]]
 """Image id -> {"instances": category names, each once; "captions": texts}."""
@@ -44,7 +45,7 @@ def coco_truth(folder: Path) -> Truth:
             kept: Truth = json.loads(index.read_text(encoding="utf-8"))
             return kept
         except ValueError:
-            index.unlink()
+            discard(index, within=index.parent)
     truth: Any = defaultdict(lambda: {"instances": {}, "captions": []})
     for kind, paths in files.items():
         for path in paths:

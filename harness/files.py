@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 from harness.reading import placed_rows, read_json, read_jsonl, row_at
 from harness.redaction import blank, clean_json, redact
+from harness.removal import discard, move, remove, swap
 
 __all__ = [
     "atomic_folder",
@@ -92,9 +92,9 @@ def atomic_path(target: Path) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
-        temporary.replace(target)
+        move(temporary, target, within=target.parent)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        discard(temporary, within=target.parent)
         raise
 
 
@@ -111,21 +111,16 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o777 & ~umask)
-        if target.exists():
-            shutil.rmtree(target)
-        temporary.replace(target)
+        swap(temporary, target, within=target.parent)
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        discard(temporary, within=target.parent)
         raise
 
 
 def remove_left_overs(target: Path) -> None:
     """Remove what killed writers of a file or folder left beside it; only for the one writer that there is now."""
     for path in target.parent.glob(f".{target.name}.*"):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        remove(path, within=target.parent)
 
 
 def write_json(path: Path, value: Any) -> None:

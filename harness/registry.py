@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from harness.errors import BadInputError, HarnessError, UnknownNameError
+from harness.names import check_name
 
 Kind = Literal["aligners", "benchmarks", "backends", "judges", "worlds"]
 KINDS: tuple[Kind, ...] = ("aligners", "benchmarks", "backends", "judges", "worlds")
@@ -73,6 +74,14 @@ def load(kind: Kind, name: str) -> Any:
     if name not in known:
         raise UnknownNameError(_WORD[kind], name, known)
     entry = known[name]
+    try:
+        check_name(name, f"a {_WORD[kind]}'s name")  # it becomes part of paths
+    except BadInputError as error:
+        raise HarnessError(
+            error.problem,
+            where=f"{entry.distribution} {entry.version}, which registers it",
+            remedy="its author can mend it; until then: uninstall it",
+        ) from None
     module, _, attribute = entry.target.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)

@@ -17,6 +17,7 @@ from harness.errors import BadInputError, UnknownNameError
 from harness.files import read_json, sha256_file, write_json
 from harness.paths import cache_folder
 from harness.progress import console, progress
+from harness.removal import move, remove
 from harness.yaml_values import read_yaml
 
 _SOURCES = Path(__file__).with_name("sources.yaml")
@@ -192,7 +193,7 @@ def get(data: DataSet, root: Path | None = None) -> list[Found]:
             if not packed.exists():
                 fetch(str(archive["url"]), packed, archive.get("sha256"))
             unpack(packed, folder, [(str(one), str(other)) for one, other in archive["unpack"]], archive["most_bytes"])
-            packed.unlink()
+            remove(packed, within=folder)
     return check(data, root)
 
 
@@ -290,7 +291,7 @@ def _place(source: Path, target: Path) -> None:
     if target.exists() and target.resolve() == source.resolve():
         return
     temporary = target.with_name(f".{target.name}.new")
-    temporary.unlink(missing_ok=True)
+    remove(temporary, within=target.parent)
     linked = False
     if source.suffix.lower() in _IMAGES:  # many, and only read; other files are not linked, since NLTK refuses such
         with suppress(OSError):
@@ -298,7 +299,7 @@ def _place(source: Path, target: Path) -> None:
             linked = True
     if not linked:
         shutil.copyfile(source, temporary)
-    temporary.replace(target)
+    move(temporary, target, within=target.parent)
 
 
 def _record(folder: Path) -> dict[str, str]:

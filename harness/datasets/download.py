@@ -14,6 +14,7 @@ from urllib.parse import urljoin, urlsplit
 from harness.errors import HarnessError
 from harness.files import sha256_file, write_json
 from harness.progress import progress
+from harness.removal import move, remove
 
 OFFLINE = "HARNESS_OFFLINE"
 """Set to anything, no socket is opened."""
@@ -73,13 +74,13 @@ def fetch(
             continue
         digest = sha256_file(part)
         if sha256 is None or digest == sha256:
-            part.replace(target)
-            _about(part).unlink(missing_ok=True)
+            move(part, target, within=target.parent)
+            remove(_about(part), within=part.parent)
             return digest
         problem = f"it has the SHA-256 {digest}, not {sha256}"
         kept = target.with_name(f"{target.name}.mismatch")
-        part.replace(kept)
-        _about(part).unlink(missing_ok=True)
+        move(part, kept, within=target.parent)
+        remove(_about(part), within=part.parent)
         if not resumed:  # a resumed file may be two halves of two files: then it is fetched once more as a whole
             raise HarnessError(
                 f"the file is another than expected: {problem}",
@@ -115,7 +116,7 @@ def _receive(url: str, part: Path, timeout_s: float, most_bytes: int | None, bar
         except (OSError, ValueError):
             known = {}
         if known.get("url") != url or not known.get("validator"):
-            part.unlink()  # nobody can say whether the rest would be of the same file
+            remove(part, within=part.parent)  # nobody can say whether the rest would be of the same file
             have, known = 0, {}
     headers = {"Accept-Encoding": "identity", "User-Agent": "vlm-align-harness"}
     if have:
@@ -152,7 +153,7 @@ def _write(url: str, answer: Any, part: Path, have: int, most_bytes: int | None,
     """Append an answer's bytes to the half file, or begin it anew."""
     status = answer.status_code
     if status == 416:  # there is nothing behind what we have, or what we have is longer than the file
-        part.unlink(missing_ok=True)
+        remove(part, within=part.parent)
         raise _PassingError("the half file did not fit the server's")
     if status in (408, 425, 429) or status >= 500:
         raise _PassingError(f"the server answers {status}")
@@ -176,7 +177,7 @@ def _write(url: str, answer: Any, part: Path, have: int, most_bytes: int | None,
             stream.write(block)
             have += len(block)
             if most_bytes is not None and have > most_bytes:
-                part.unlink()
+                remove(part, within=part.parent)
                 raise HarnessError(f"the file has more than {most_bytes} bytes", where=url)
             advance(len(block))
         stream.flush()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import stat
 import tarfile
 import tempfile
@@ -15,6 +14,7 @@ from typing import IO, Any
 
 from harness.errors import HarnessError
 from harness.progress import progress
+from harness.removal import discard, move
 
 _BLOCK = 1 << 20
 
@@ -66,7 +66,7 @@ def unpack(archive: Path, into: Path, wanted: Sequence[tuple[str, str]], most_by
         for place, file in made.items():
             target_path = into / place
             target_path.parent.mkdir(parents=True, exist_ok=True)
-            file.replace(target_path)
+            move(file, target_path, within=into)
             result.append(target_path)
         return result
     except (
@@ -82,7 +82,7 @@ def unpack(archive: Path, into: Path, wanted: Sequence[tuple[str, str]], most_by
             f"the archive cannot be unpacked: {error}", where=str(archive), remedy="remove it and get it again"
         ) from None
     finally:
-        shutil.rmtree(stage, ignore_errors=True)
+        discard(stage, within=into)
 
 
 def _too_much(most: int) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.files import atomic_folder
 from harness.models.processors import quiet_transformers
+from harness.removal import remove
 
 _TOWER = re.compile(
     r"^((?:model\.)?vision_tower\.)(?!vision_model\.)(?=embeddings\.|encoder\.|pre_layrnorm\.|post_layernorm\.|head\.)"
@@ -55,7 +56,7 @@ def export_adapter(
         config = json.loads(path.read_text(encoding="utf-8"))
         config["base_model_name_or_path"] = base
         path.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-        (temporary / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+        remove(temporary / "README.md", within=temporary)  # PEFT's empty model card
         processor.save_pretrained(temporary)
 
 

@@ -17,11 +17,15 @@ from harness.errors import BadInputError
 from harness.files import read_json, write_json
 from harness.memory import give_back
 from harness.models import ModelRef, fingerprint, inspect, resolve
+from harness.names import check_name, name_from
 from harness.paths import cache_folder
 from harness.progress import console
+from harness.removal import remove
+from harness.runs.claim import check_folder, claimed
 from harness.runs.export import card_of
-from harness.runs.folders import MANIFEST, Run, open_run, prepare_folder
+from harness.runs.folders import MANIFEST, Run, open_run
 from harness.runs.manifest import surroundings
+from harness.runs.state import CONFIG
 from harness.worlds import find_world
 
 
@@ -76,13 +80,21 @@ def run_align(request: AlignRequest) -> Run:
         BadInputError: a name, a setting, the data or the run folder is at fault; said before anything is trained.
     """
     found = _resolve(request)
-    folder, config = found.folder, found.config
-    if first := is_first_process():
-        prepare_folder(folder, resume=request.resume, overwrite=request.overwrite)
-        _same_as_before(folder, config)
-        write_json(folder / "config.json", config)
-    else:
+    if not is_first_process():
         console.quiet = True
+        return _train(request, found)
+    with claimed(found.folder, resume=request.resume, overwrite=request.overwrite) as claim:
+        if request.resume and not claim.state.reusable:
+            _same_as_before(found.folder, found.config)
+        if not request.resume or claim.state.condition != "complete":
+            claim.begin()
+            write_json(found.folder / CONFIG, found.config)
+        return _train(request, found)
+
+
+def _train(request: AlignRequest, found: _Resolved) -> Run:
+    """What every process does, the first one with the run's folder in its hands."""
+    folder, config, first = found.folder, found.config, is_first_process()
     if request.resume and (run := open_run(folder)).manifest is not None:
         console.print(f"[dim]the run is complete: {folder}[/dim]")
         return run
@@ -97,12 +109,16 @@ def run_align(request: AlignRequest) -> Run:
     result = found.aligner.align(job)
     if first:
         _write_manifest(folder, config, found.model, result.summary, started)
-        _remove(result.scratch)
+        _remove(result.scratch, folder)
     return open_run(folder)
 
 
-def _resolve(request: AlignRequest) -> _Resolved:
+def _resolve(request: AlignRequest, *, writes: bool = True) -> _Resolved:
     """Everything that the names and settings mean.
+
+    Args:
+        request: what the user asked for.
+        writes: whether a run will be written; its folder is looked at then.
 
     Raises:
         BadInputError: one of them is at fault.
@@ -111,6 +127,12 @@ def _resolve(request: AlignRequest) -> _Resolved:
         raise BadInputError(f"--limit must be at least 1, not {request.limit}")
     if request.name is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise BadInputError("several processes need one run's name", remedy="give it: --name NAME")
+    if request.name is not None:
+        check_name(request.name, "the run's name (--name)")
+    if request.resume and request.overwrite:
+        raise BadInputError(
+            "--resume goes on with the run that is there, --overwrite replaces it", remedy="give one of them"
+        )
     kind: type[Aligner] = registry.load("aligners", request.method)
     model = resolve(request.model)
     recipe = model.world.recipe(request.method) if model.world else {}
@@ -118,7 +140,10 @@ def _resolve(request: AlignRequest) -> _Resolved:
     train = parse(TrainSettings, layers.get("train", {}), "train")
     aligner = kind(parse(kind.Settings, layers.get("method", {}), f"method {request.method}"))
     now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
-    name = request.name or f"{request.method}-{model.label.replace(':', '-').rpartition('/')[2]}-{now}"
+    name = request.name or f"{request.method}-{name_from(model.label.rpartition('/')[2])}-{now}"
+    folder = request.results / name
+    if writes and is_first_process():
+        check_folder(folder, resume=request.resume, overwrite=request.overwrite)
     location = model.locate()
     if Path(location).is_dir() and inspect(Path(location)).kind == "adapter":
         raise BadInputError(
@@ -139,7 +164,7 @@ def _resolve(request: AlignRequest) -> _Resolved:
         **request.data_options.described(),
         "settings": {"train": train.model_dump(), "method": aligner.settings.model_dump(mode="json")},
     }
-    return _Resolved(aligner, train, model, request.results / name, config)
+    return _Resolved(aligner, train, model, folder, config)
 
 
 def plan_align(request: AlignRequest) -> dict[str, Any]:
@@ -148,7 +173,7 @@ def plan_align(request: AlignRequest) -> dict[str, Any]:
     Raises:
         BadInputError: as `run_align`, but for the run folder.
     """
-    found = _resolve(request)
+    found = _resolve(request, writes=False)
     job = found.job(request)
     give_back()
     return {
@@ -221,10 +246,10 @@ def _write_manifest(
     write_json(folder / MANIFEST, manifest)
 
 
-def _remove(scratch: Sequence[Path]) -> None:
-    """Remove files, and the folders that are empty then."""
+def _remove(scratch: Sequence[Path], run: Path) -> None:
+    """Remove files of a run, and the folders that are empty then."""
     for path in scratch:
-        path.unlink(missing_ok=True)
+        remove(path, within=run)
     for folder in dict.fromkeys([path.parent for path in scratch] + [path.parent.parent for path in scratch]):
         if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+            remove(folder, within=run)

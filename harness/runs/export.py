@@ -13,6 +13,7 @@ from harness.files import atomic_folder, read_json, write_json
 from harness.models import export_full, fingerprint, inspect, load_model, load_processor
 from harness.models.card import model_card
 from harness.progress import console
+from harness.removal import move, remove
 from harness.runs.folders import MANIFEST, Run
 
 
@@ -77,5 +78,5 @@ def _merge(run: Run, base: str, folder: Path) -> None:
     model = PeftModel.from_pretrained(load_model(base, device="cpu"), run.checkpoint)
     export_full(model.merge_and_unload(safe_merge=True), load_processor(run.checkpoint), folder / "merged")
     for path in (folder / "merged").iterdir():
-        path.rename(folder / path.name)
-    (folder / "merged").rmdir()
+        move(path, folder / path.name, within=folder)
+    remove(folder / "merged", within=folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import Any
 
 from harness.errors import BadInputError
 from harness.files import read_json
+from harness.runs.state import MANIFEST, state_of
 
-MANIFEST = "manifest.json"
 STAGES = "stages"
 """In a run's folder: one folder a stage, each a run of its own once it has a manifest."""
 
@@ -66,7 +65,9 @@ def is_checkpoint(path: Path) -> bool:
 
 def list_runs(results: Path) -> list[Run]:
     """All complete runs under a folder, oldest first."""
-    runs = [open_run(path.parent) for path in results.glob(f"*/{MANIFEST}")] if results.is_dir() else []
+    there = results.glob(f"*/{MANIFEST}") if results.is_dir() else ()
+    # Hidden folders are what is put aside, and what a killed process left half written.
+    runs = [open_run(path.parent) for path in there if not path.parent.name.startswith(".")]
     return sorted(runs, key=lambda run: (str((run.manifest or {}).get("finished", "")), run.name))
 
 
@@ -88,18 +89,28 @@ def survey(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
             found.append(open_run(folder))
             continue
         complete = list_runs(folder)
-        begun = sorted(
-            path for path in folder.iterdir() if not (path / MANIFEST).exists() and _begun(path) and path.is_dir()
-        )
+        begun = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and _interrupted(path))
         if _begun(folder):
             begun = [folder]
         elif not complete and not begun:
             raise BadInputError(
-                "nothing was scored: no run is here", where=str(folder), remedy="harness align, then harness eval"
+                "nothing was scored: no complete run is here",
+                where=str(folder),
+                remedy="harness align, then harness eval; `harness runs` lists what was begun",
             )
         found += complete
         reasons += [f"{path.name}: not complete: {MANIFEST}, which is written last, is not there" for path in begun]
     return list({run.path.resolve(): run for run in found}.values()), reasons
+
+
+def _interrupted(folder: Path) -> bool:
+    """Whether a folder is a run that was begun and has something in it; one that made no step is only `harness runs`' concern."""
+    return (
+        folder.is_dir()
+        and not (folder / MANIFEST).exists()
+        and _begun(folder)
+        and not state_of(folder, held=False).reusable
+    )
 
 
 def _begun(folder: Path) -> bool:
@@ -143,21 +154,3 @@ def find_run(name: str, results: Path) -> Run:
     raise BadInputError(
         f"there is no run '{name}'" + (f"; did you mean {' or '.join(near)}?" if near else ""), where=str(results)
     )
-
-
-def prepare_folder(path: Path, *, resume: bool, overwrite: bool) -> None:
-    """Make the folder of a new run, or check that an existing one may be used.
-
-    Raises:
-        BadInputError: it exists, and neither `resume` nor `overwrite` was said.
-    """
-    if path.exists() and any(path.iterdir()):
-        if overwrite:
-            shutil.rmtree(path)
-        elif not resume:
-            raise BadInputError(
-                "the run exists already",
-                where=str(path),
-                remedy="go on with it (--resume), do it again (--overwrite), or take another --name",
-            )
-    path.mkdir(parents=True, exist_ok=True)

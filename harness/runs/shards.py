@@ -40,9 +40,11 @@ class Shard:
         Raises:
             BadInputError: it is none.
         """
-        found = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+        found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text.strip())
         if not found or not 1 <= int(found[1]) <= int(found[2]):
-            raise BadInputError(f"--shard takes i/n with i from 1 to n, e.g. 2/4, not '{text}'")
+            raise BadInputError(
+                f"--shard takes i/n with i from 1 to n, and n of at most six digits, e.g. 2/4, not '{text[:80]}'"
+            )
         return cls(int(found[1]), int(found[2]))
 
     @property

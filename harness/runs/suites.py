@@ -14,6 +14,7 @@ from harness import registry
 from harness.config import parse
 from harness.datasets.catalogue import catalogue
 from harness.errors import BadInputError
+from harness.names import LONGEST, check_name, name_from
 from harness.paths import cache_folder
 from harness.serving.base import Sampling
 from harness.types import ImageRef, Item
@@ -42,7 +43,8 @@ def data_root(label: str) -> tuple[Path, str, str | None]:
             f"there is no benchmark data '{label}'",
             remedy="name a folder that holds the suites' folders (docs/ARCHITECTURE.md)",
         )
-    return Path(label), Path(label).resolve().name, None
+    name = Path(label).resolve().name
+    return Path(label), name if 0 < len(name) <= LONGEST else name_from(name), None
 
 
 _NAMED = 10
@@ -86,6 +88,7 @@ def open_suite(name: str, root: Path, settings: Mapping[str, Mapping[str, Any]],
         BadInputError: its settings or files are at fault.
     """
     kind = registry.load("benchmarks", name)
+    check_name(kind.name, "a suite")
     benchmark: Benchmark = kind(parse(kind.Settings, dict(settings.get(name, {})), f"suite {name}"))
     drawn = {"max_new_tokens": benchmark.max_new_tokens, **settings.get("sampling", {})}
     sampling = parse(Sampling, drawn, "sampling")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from harness.errors import BadInputError
 from harness.files import sha256_json, write_json
 from harness.models import ModelRef, check_base, fingerprint, inspect, recorded, template_hash_of
+from harness.names import name_from
 from harness.runs.folders import MANIFEST, Run, open_run
 from harness.runs.manifest import surroundings
 
@@ -84,7 +84,7 @@ def target_of_model(model: ModelRef, results: Path) -> Target:
             where=location,
             remedy="name the run that made it: harness eval --run NAME; or merge it into its base's weights first",
         )
-    folder = results / f"base-{model.label.replace('/', '-').replace(':', '-')}"
+    folder = results / f"base-{name_from(model.label)}"
     manifest = {
         "kind": BASE,
         "name": folder.name,
@@ -99,16 +99,18 @@ def target_of_model(model: ModelRef, results: Path) -> Target:
 
 def target_of_endpoint(model: str, results: Path) -> Target:
     """A model behind an endpoint, by the name that it has there; its run folder is made."""
-    folder = results / re.sub(r"[^\w.+-]+", "-", model)
+    folder = results / name_from(model)
     manifest = {
         "kind": ENDPOINT,
         "name": folder.name,
         "config": {"model": model, "method": ENDPOINT},
         "base": {"label": model, "location": None, "fingerprint": None},
     }
-    if (run := open_run(folder)).manifest is not None and run.kind != ENDPOINT:
+    if (run := open_run(folder)).manifest is not None and (run.kind != ENDPOINT or run.base_label != model):
         raise BadInputError(
-            f"the folder of '{model}' holds another run", where=str(folder), remedy="take another --results"
+            f"the folder of '{model}' holds another run, of '{run.base_label}'",
+            where=str(folder),
+            remedy="take another --results",
         )
     if run.manifest is None:
         write_json(folder / MANIFEST, manifest | surroundings())

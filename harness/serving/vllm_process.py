@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
+from harness.removal import remove
 from harness.serving.base import Request
 from harness.serving.shares import Share
 from harness.serving.worker_protocol import WINDOW_IMAGES, image_to_json, request_to_json
@@ -180,4 +181,5 @@ class EngineProcess:
             code = self._process.wait()
         self._log.close()
         if code == 0:
-            Path(self._log.name).unlink(missing_ok=True)
+            log = Path(self._log.name)
+            remove(log, within=log.parent)

@@ -10,6 +10,7 @@ A part under way ends in `.unfinished`: nothing reads it as data before its whol
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ from aligners.mfpo.image_preferences.table import FORMAT, MADE
 from harness.errors import BadInputError
 from harness.files import read_json, write_json
 from harness.progress import progress
+from harness.removal import move, remove
 from harness.types import PreferenceExample
 
 MANIFEST, CONFIG = "manifest.json", "config.json"
@@ -48,8 +50,11 @@ class Shard:
             BadInputError: it is not of that form, or i is not one of 1 to n.
         """
         number, _, count = text.partition("/")
-        if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
-            raise BadInputError(f"--shard takes i/n with i from 1 to n, e.g. 2/4, not '{text}'")
+        given = re.fullmatch(r"[0-9]{1,6}/[0-9]{1,6}", text) is not None
+        if not (given and 1 <= int(number) <= int(count)):
+            raise BadInputError(
+                f"--shard takes i/n with i from 1 to n, and n of at most six digits, e.g. 2/4, not '{text[:80]}'"
+            )
         return cls(int(number), int(count))
 
     @property
@@ -135,7 +140,7 @@ def _write_shard(
     started = time.perf_counter()
     stem = f"{shard.name}-part" if shard.name else "part"
     for left_over in folder.glob(f".{stem}-*{_UNFINISHED}.*"):  # of a writer that was killed; we hold the lock
-        left_over.unlink()
+        remove(left_over, within=folder)
     parts = [
         Part(folder / f"{stem}-{number:05d}.parquet{_UNFINISHED}", examples[start : start + part_size])
         for number, start in enumerate(range(0, len(examples), part_size))
@@ -147,7 +152,7 @@ def _write_shard(
             write(recipe, missing, advance)
     for part in parts:
         if part.path.exists():
-            part.path.replace(_final(part.path))
+            move(part.path, _final(part.path), within=folder)
     manifest = config | {
         "shard": [shard.number, shard.count],
         **_counted([(_final(part.path), part.examples) for part in parts]),
@@ -249,7 +254,7 @@ def remove_set(folder: Path) -> None:
     if (folder / CONFIG).exists():
         for pattern in (MANIFEST, "shard-*.json", "*part-*.parquet", f"*part-*.parquet{_UNFINISHED}", CONFIG):
             for path in folder.glob(pattern):
-                path.unlink()
+                remove(path, within=folder)
     elif any(not path.name.endswith(".lock") for path in folder.iterdir()):
         raise BadInputError("the folder holds no set of rejected images", where=str(folder))
 

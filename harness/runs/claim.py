@@ -1,0 +1,163 @@
+"""A run's folder is taken by one process at a time, and nothing in it is lost: what is replaced is put aside first."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.errors import BadInputError, HarnessError
+from harness.files import write_json
+from harness.locks import BusyError, busy, writing
+from harness.progress import console
+from harness.removal import discard, move, put_aside, remove
+from harness.runs.state import BEFORE_THE_FIRST_STEP, FAILED, State, lock_of, state_of
+
+
+def check_folder(folder: Path, *, resume: bool, overwrite: bool, held: bool | None = None) -> State:
+    """Whether a run may be written to a folder; nothing is made or changed.
+
+    Args:
+        folder: of the run.
+        resume: an interrupted run is gone on with.
+        overwrite: a run that is there is replaced.
+        held: as of `state_of`.
+
+    Raises:
+        BusyError: another process writes this run.
+        BadInputError: the folder is no run of ours, or it is one, and neither `resume` nor `overwrite` was said.
+    """
+    for above in (folder, *folder.parents):
+        if above.exists():
+            if above.is_dir():
+                break
+            raise BadInputError(
+                f"'{above}' is a file, where a folder for the run is wanted",
+                where=str(folder),
+                remedy="move the file away, or name another folder with --results",
+            )
+        if above.is_symlink():
+            raise BadInputError(
+                f"'{above}' is a link that leads nowhere", where=str(folder), remedy="remove or mend the link"
+            )
+    state = state_of(folder, held=held)
+    if state.condition == "running":
+        raise busy(lock_of(folder), "this run", folder)
+    if state.condition == "foreign":
+        raise BadInputError(
+            "the folder is there, and is no run of this program: it is neither used nor replaced",
+            where=str(folder),
+            remedy="take another --name, or another --results",
+        )
+    if state.reusable or resume:
+        return state
+    if not overwrite:
+        went = " and is complete" if state.condition == "complete" else f", interrupted after {state.steps} steps"
+        raise BadInputError(
+            f"the run exists already{went}",
+            where=str(folder),
+            remedy="go on with it (--resume), do it again (--overwrite), or take another --name",
+        )
+    return state
+
+
+@contextlib.contextmanager
+def claimed(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[Claim]:
+    """Take a run's folder for the block; another process that wants it is refused for so long.
+
+    What was left by an attempt that made no step is removed. With `overwrite` a run that is there is put aside. If the block fails
+    before its first step, the folder is as it was before; the reason is kept in `failed.json` where nothing else was there.
+
+    Raises:
+        BusyError: another process writes this run.
+        BadInputError: as `check_folder`.
+    """
+    check_folder(folder, resume=resume, overwrite=overwrite)
+    with writing(lock_of(folder), "this run", folder):
+        state = _while_locked(folder, resume=resume, overwrite=overwrite)
+        claim = Claim(folder, state, overwrite=overwrite)
+        try:
+            yield claim
+        except BaseException as error:
+            claim.failed(error)
+            raise
+        claim.done()
+
+
+def _while_locked(folder: Path, *, resume: bool, overwrite: bool) -> State:
+    """The same check, now that nobody else can change the answer.
+
+    Raises:
+        BadInputError: as `check_folder`.
+        BusyError: answers in the folder, which would be put aside, are being written.
+    """
+    state = check_folder(folder, resume=resume, overwrite=overwrite, held=False)
+    if overwrite and not state.reusable:
+        for lock in sorted(folder.glob("**/.responses.lock")):
+            with writing(lock, "answers of this run", lock.parent):
+                pass
+    return state
+
+
+class Claim:
+    """A run's folder under way. Nothing is written before `begin`."""
+
+    def __init__(self, folder: Path, state: State, *, overwrite: bool) -> None:
+        self.folder, self.state, self._overwrite = folder, state, overwrite
+        self._begun = False
+        self.aside: Path | None = None
+        """Where the run is that stood here before."""
+
+    def begin(self) -> None:
+        """Make the folder ready: what is replaced is put aside, what came to nothing is removed."""
+        results = self.folder.parent
+        results.mkdir(parents=True, exist_ok=True)
+        if self.state.condition == "failed":
+            for name in BEFORE_THE_FIRST_STEP:
+                remove(self.folder / name, within=self.folder)
+        elif self._overwrite and self.state.condition != "nothing":
+            self.aside = put_aside(self.folder, within=results)
+        self.folder.mkdir(exist_ok=True)
+        remove(self.folder / FAILED, within=self.folder)
+        self._begun = True
+
+    def done(self) -> None:
+        """The run is complete; where the one before it is, is said."""
+        if self.aside is not None:
+            name = self.folder.name
+            console.print(
+                f"the run that was here before is kept in {self.aside}: `harness runs --restore {name}` brings it back, "
+                "`harness runs --prune` removes it",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+    def failed(self, error: BaseException) -> None:
+        """Put back what was replaced, if the new run made no step; else keep the reason. Never hides the error itself."""
+        if not self._begun:
+            return
+        with contextlib.suppress(OSError, HarnessError):
+            if self.aside is not None and state_of(self.folder, held=False).reusable:
+                discard(self.folder, within=self.folder.parent)
+                move(self.aside, self.folder, within=self.folder.parent)
+                console.print(f"[yellow]the run that was here before is back: {self.folder}[/yellow]", soft_wrap=True)
+                return
+            if not (self.folder / "manifest.json").exists():
+                write_json(self.folder / FAILED, _about(error))
+
+
+def _about(error: BaseException) -> dict[str, str]:
+    """An error as `failed.json` keeps it."""
+    if isinstance(error, HarnessError):
+        reason = f"{error.problem} [{error.where}]" if error.where else error.problem
+    elif isinstance(error, KeyboardInterrupt):
+        reason = "stopped by Ctrl-C"
+    else:
+        reason = f"{type(error).__name__}: {error}"
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {"reason": reason[:2000], "when": now, "command": " ".join(["harness", *sys.argv[1:]])[:2000]}
+
+
+__all__ = ["BusyError", "Claim", "check_folder", "claimed"]
