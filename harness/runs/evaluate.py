@@ -161,11 +161,13 @@ class _Evaluation:
         """Request hash -> why it cannot be answered."""
 
     def run(self) -> list[dict[str, Any]]:
+        for target in self.targets:
+            target.begin()
         with ExitStack() as stack:
-            if self.request.overwrite:
-                for folder in self.folders.values():
-                    (folder / "responses.jsonl").unlink(missing_ok=True)
-            self.logs = {key: stack.enter_context(ResponseLog(folder)) for key, folder in self.folders.items()}
+            self.logs = {
+                key: stack.enter_context(ResponseLog(folder, afresh=self.request.overwrite))
+                for key, folder in self.folders.items()
+            }
             self.hashes = request_hashes(self.targets, self.suites, self.request.backend_identity, self.request.repeat)
             jobs = pending(self.targets, self.suites, self.logs, self.hashes, self.request.repeat)
             if jobs and self.request.generate:

@@ -6,14 +6,16 @@ import datetime
 import json
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from harness.errors import BadInputError, HarnessError
 from harness.files import dump_row, sha256_json
+from harness.locks import writing
+from harness.runs.answers import bring_answers_back, put_answers_aside
 from harness.serving.base import Completion, Sampling
+from harness.terminal import say
 from harness.types import Item, Response
 
 _SYNC_EVERY = 64
@@ -51,30 +53,54 @@ def _complete(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 class ResponseLog:
-    """One suite's answers of one checkpoint. Use as a context: the log is locked against a second process while it is open."""
+    """One suite's answers of one checkpoint. Use as a context: the log is locked against a second process while it is open.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: the suite's folder in a run; made when the log is opened.
+        afresh: begin an empty log. Answers that are there are put aside with their scores; they come back if not one new answer is
+            added before an error ends the block.
+    """
+
+    def __init__(self, folder: Path, *, afresh: bool = False) -> None:
         self.path = folder / "responses.jsonl"
-        self._lock = FileLock(folder / ".responses.lock")
+        self._afresh = afresh
+        self._aside: Path | None = None
+        self._held = ExitStack()
+        self._added = False
         self._records: dict[tuple[str, str], dict[str, Any]] = {}
         self._unsynced = 0
 
     def __enter__(self) -> ResponseLog:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise HarnessError(
-                "another process is writing these responses", where=str(self.path), remedy="wait for it, or stop it"
-            ) from None
-        self._read()
-        self._stream = self.path.open("a", encoding="utf-8")
+        folder = self.path.parent
+        with ExitStack() as opening:
+            opening.enter_context(writing(folder / ".responses.lock", "these responses", self.path))
+            if self._afresh:
+                self._aside = put_answers_aside(folder)
+            self._read()
+            self._stream = opening.enter_context(self.path.open("a", encoding="utf-8"))
+            self._held = opening.pop_all()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._sync()
-        self._stream.close()
-        self._lock.release()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._held:
+            try:
+                self._sync()
+            finally:
+                if self._aside is not None:
+                    self._end_afresh(failed=kind is not None)
+
+    def _end_afresh(self, *, failed: bool) -> None:
+        """Bring back what was put aside where nothing came in its place; else say where it is."""
+        assert self._aside is not None
+        if failed and not self._added:
+            with suppress(OSError, HarnessError):  # the error that ended the block is what is shown
+                bring_answers_back(self._aside)
+                return
+        say(
+            f"the answers that were here before are kept in {self._aside}: `harness runs --restore {self._aside}` "
+            "brings them back, `harness runs --prune` removes them",
+            err=True,
+        )
 
     def _read(self) -> None:
         """Take the complete records; a torn last line, left by a kill, is cut off and its item asked again."""
@@ -144,6 +170,7 @@ class ResponseLog:
     def put(self, record: dict[str, Any]) -> None:
         """Append a complete record."""
         self._records[record["item"], record["request"]] = record
+        self._added = True
         self._stream.write(dump_row(record) + "\n")
         self._unsynced += 1
         if self._unsynced >= _SYNC_EVERY:

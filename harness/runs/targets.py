@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from harness.errors import BadInputError
 from harness.files import sha256_json, write_json
@@ -28,6 +30,7 @@ class Target:
         model: label of the base model.
         method: the aligner, "base", or "endpoint".
         remote: `base` is the name of a model behind an endpoint; there are no weights here.
+        manifest: of a run that is only a model's answers: what is written when the first of them is asked for (`begin`).
     """
 
     name: str
@@ -37,6 +40,16 @@ class Target:
     model: str
     method: str
     remote: bool = False
+    manifest: Mapping[str, Any] | None = field(default=None, compare=False)
+
+    def begin(self) -> None:
+        """Make the run's folder, of a model that was not aligned here; an aligned run has its own."""
+        if self.manifest is None:
+            return
+        before = open_run(self.folder).manifest
+        # The weights may have moved: later commands look where they are now.
+        if before is None or before["base"] != self.manifest["base"]:
+            write_json(self.folder / MANIFEST, {**self.manifest, **surroundings()})
 
     @property
     def served(self) -> str:
@@ -76,7 +89,7 @@ def target_of_run(run: Run) -> Target:
 
 
 def target_of_model(model: ModelRef, results: Path) -> Target:
-    """A base model as a target; its run folder is made."""
+    """A base model as a target; its run folder is made with the first question (`Target.begin`)."""
     location = model.locate()
     if Path(location).is_dir() and inspect(Path(location)).kind == "adapter":
         raise BadInputError(
@@ -91,14 +104,11 @@ def target_of_model(model: ModelRef, results: Path) -> Target:
         "config": {"model": model.label, "method": BASE},
         "base": {"label": model.label, "location": location, "fingerprint": fingerprint(location)},
     }
-    before = open_run(folder).manifest
-    if before is None or before["base"] != manifest["base"]:  # it may have moved: later commands look where it is now
-        write_json(folder / MANIFEST, manifest | surroundings())
-    return Target(folder.name, folder, location, None, model.label, BASE)
+    return Target(folder.name, folder, location, None, model.label, BASE, manifest=manifest)
 
 
 def target_of_endpoint(model: str, results: Path) -> Target:
-    """A model behind an endpoint, by the name that it has there; its run folder is made."""
+    """A model behind an endpoint, by the name that it has there; its run folder is made with the first question."""
     folder = results / name_from(model)
     manifest = {
         "kind": ENDPOINT,
@@ -112,9 +122,7 @@ def target_of_endpoint(model: str, results: Path) -> Target:
             where=str(folder),
             remedy="take another --results",
         )
-    if run.manifest is None:
-        write_json(folder / MANIFEST, manifest | surroundings())
-    return Target(folder.name, folder, model, None, model, ENDPOINT, remote=True)
+    return Target(folder.name, folder, model, None, model, ENDPOINT, remote=True, manifest=manifest)
 
 
 def target_of(run: Run, results: Path) -> Target:
