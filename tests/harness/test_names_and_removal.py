@@ -31,6 +31,7 @@ CALLERS = {
     "harness/runs/answers.py": "puts answers and their scores aside that are to be generated again",
     "harness/runs/align.py": "what stages kept for --resume, of a run that is complete",
     "harness/runs/claim.py": "what an attempt left that made no step; puts aside what is replaced",
+    "harness/runs/housekeeping.py": "what `harness runs --prune` was asked to remove; changes places for --restore",
     "harness/runs/export.py": "a folder inside the export",
     "harness/serving/vllm_process.py": "the engine's log",
 }

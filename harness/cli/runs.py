@@ -1,0 +1,109 @@
+"""`harness runs`: what lies in the folder of runs, and what to do with what is left over."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli.options import Json, Results, app, emit
+from harness.terminal import say
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.runs.housekeeping import Entry
+
+
+@app.command()
+def runs(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="With --prune: only these, and of them also what was interrupted after some steps."),
+    ] = None,
+    prune: Annotated[
+        bool,
+        typer.Option(
+            "--prune",
+            help="Remove what came to nothing, and what was put aside and has a complete run in its place. Never a complete run.",
+        ),
+    ] = False,
+    restore: Annotated[
+        str | None,
+        typer.Option(
+            "--restore", metavar="NAME", help="Bring back the run that --overwrite replaced; the two change places."
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before removing.")] = False,
+    results: Results = Path("results"),
+    as_json: Json = False,
+) -> None:
+    """List the runs: complete, running, interrupted, failed (and why), put aside by --overwrite."""
+    from harness.errors import BadInputError
+    from harness.runs import housekeeping
+
+    if prune and restore:
+        raise BadInputError("--prune and --restore do not go together", remedy="give one of them")
+    if names and not prune:
+        raise BadInputError("names are for --prune", remedy=f"harness runs {' '.join(names)} --prune")
+    if restore is not None:
+        folder = housekeeping.restore(results, restore)
+        emit({"restored": str(folder)}) if as_json else say(f"back in its place: {folder}")
+        return
+    entries = housekeeping.survey_all(results)
+    if not prune:
+        emit([one.row() for one in entries]) if as_json else _print(entries, results)
+        return
+    chosen = housekeeping.named(entries, names or [])
+    rows = [one.row() for one in chosen]
+    if chosen and not yes:
+        if not as_json:
+            _print(chosen, results, "these would be removed")
+        if as_json or not sys.stdin.isatty():
+            raise BadInputError("nobody can be asked whether to remove this", remedy="the same with --yes")
+        if not typer.confirm("Remove them?"):
+            raise typer.Exit(1)
+    freed = housekeeping.prune(results, chosen)
+    if as_json:
+        emit({"removed": rows, "bytes": freed})
+        return
+    from harness.memory import written_bytes
+
+    if yes and chosen:
+        _print(chosen, results, "removed")
+    say(f"{len(chosen)} removed, {written_bytes(freed)}" if chosen else "there is nothing to remove")
+
+
+def _print(entries: Sequence[Entry], results: Path, title: str = "") -> None:
+    """A table, and what can be done."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from harness.memory import written_bytes
+    from harness.terminal import Console, plain
+
+    if not entries:
+        say(f"no runs are in {results}")
+        return
+    table = Table(title=f"{results}: {title}" if title else str(results), title_justify="left")
+    for heading, justify in (("run", "left"), ("state", "left"), ("finished", "left"), ("size", "right"), ("", "left")):
+        table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    colours = {"failed": "red", "interrupted": "yellow", "put aside": "dim", "left over": "dim", "running": "green"}
+    for one in entries:
+        name = one.path.name if one.condition == "put aside" and "/" not in one.name else one.name
+        cells = (name, one.condition, one.finished[:16].replace("T", " "), written_bytes(one.bytes), one.note[:200])
+        style = colours.get(one.condition, "")
+        table.add_row(*(Text(plain(cell), style=style if number == 1 else "") for number, cell in enumerate(cells)))
+    console = Console()
+    console.print(table)
+    if title:
+        return
+    if any(one.condition == "interrupted" for one in entries):
+        say("interrupted: the same command with --resume goes on")
+    if any(one.condition == "put aside" for one in entries):
+        say("put aside: `harness runs --restore NAME` brings it back")
+    if spare := [one for one in entries if one.removable]:
+        size = written_bytes(sum(one.bytes for one in spare))
+        say(f"`harness runs --prune` removes {len(spare)} that nobody needs, {size}")

@@ -1,0 +1,241 @@
+"""What lies in a folder of runs: complete ones, what was begun, what was put aside. It is removed only when somebody says so."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from harness.errors import BadInputError
+from harness.locks import is_held, writing
+from harness.removal import REPLACED, aside_name, move, put_aside, remove
+from harness.runs.answers import bring_answers_back
+from harness.runs.state import LOCKS, MANIFEST, is_run, lock_of, read_object, state_of
+
+Condition = Literal["complete", "running", "interrupted", "failed", "put aside", "left over"]
+_ANSWERS = ("*/evals/*", "*/evals/*/shards/*", "*/evals/*/repeats/*", "*/stages/*/evals/*")
+"""Folders of answers below a folder of runs."""
+_TEMPORARY = re.compile(r"\..+\.([a-z0-9_]{8}|[0-9a-f]{8}\.removed)")
+"""Names that a writer gives to what is not complete yet, and to what is being removed."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run, or something that is left of one.
+
+    Attributes:
+        name: the run's; of answers that were put aside, with the suite behind it.
+        path: the folder.
+        condition: as in `harness.runs.state`, and "put aside" or "left over" (temporary folders of writers that were killed).
+        note: why it failed, how far it came, what stands in its place.
+        removable: whether `prune` removes it when no run is named.
+        finished: when it was completed; "" while it is not.
+        bytes: on the disk.
+    """
+
+    name: str
+    path: Path
+    condition: Condition
+    note: str
+    removable: bool
+    finished: str = ""
+
+    @property
+    def bytes(self) -> int:
+        """What it takes on the disk."""
+        return size_of(self.path)
+
+    def row(self) -> dict[str, Any]:
+        """As `--json` has it."""
+        return {
+            "name": self.name,
+            "state": self.condition,
+            "note": self.note,
+            "finished": self.finished or None,
+            "bytes": self.bytes,
+            "removable": self.removable,
+            "path": str(self.path),
+        }
+
+
+def survey_all(results: Path) -> list[Entry]:
+    """Everything in a folder of runs, by name; what was put aside stands behind what is in its place.
+
+    Raises:
+        BadInputError: there is no such folder.
+    """
+    if not results.is_dir():
+        raise BadInputError(
+            f"there is no folder '{results}'" if not results.exists() else f"'{results}' is no folder",
+            remedy="name the folder of the runs: --results DIR",
+        )
+    entries = [*_runs(results), *_aside(results), *_answers_aside(results), *_left_over(results)]
+    order = {"complete": 0, "running": 0, "interrupted": 0, "failed": 0, "put aside": 1, "left over": 2}
+    return sorted(entries, key=lambda one: (one.name, order[one.condition], one.path.name))
+
+
+def prune(results: Path, entries: Sequence[Entry]) -> int:
+    """Remove entries, and say how many bytes that freed. A run that somebody writes is left, and so is every complete one.
+
+    Raises:
+        BusyError: a process writes one of them; what came before it is removed.
+        BadInputError: one of them is a complete run.
+    """
+    freed = 0
+    for entry in entries:
+        if entry.condition in ("complete", "running"):
+            raise BadInputError(f"'{entry.name}' is {entry.condition}: it is not removed", where=str(entry.path))
+        with ExitStack() as stack:
+            if entry.condition in ("interrupted", "failed"):
+                stack.enter_context(writing(lock_of(entry.path), "this run", entry.path))
+            freed += entry.bytes
+            remove(entry.path, within=results)
+        if entry.condition == "put aside" and not any(entry.path.parent.iterdir()):
+            remove(entry.path.parent, within=results)
+    for lock in (results / LOCKS).glob("*.lock") if entries else ():
+        if not (results / lock.stem).exists() and not is_held(lock):
+            remove(lock, within=results)
+    return freed
+
+
+def named(entries: Sequence[Entry], names: Sequence[str]) -> list[Entry]:
+    """What may be removed: of all that is removable, or of these names whatever is not complete.
+
+    Raises:
+        BadInputError: a name stands for nothing here, or for nothing but a complete run.
+    """
+    if not names:
+        return [one for one in entries if one.removable]
+    chosen: list[Entry] = []
+    for name in names:
+        meant = [one for one in entries if name in (one.name, str(one.path), one.path.name)]
+        if not meant:
+            raise BadInputError(
+                f"there is nothing of the name '{name}' here", remedy="`harness runs` lists what there is"
+            )
+        rest = [one for one in meant if one.condition not in ("complete", "running")]
+        if not rest:
+            raise BadInputError(
+                f"'{name}' is {meant[0].condition}: it is not removed",
+                where=str(meant[0].path),
+                remedy="remove the folder yourself, if you mean it",
+            )
+        chosen += rest
+    return list(dict.fromkeys(chosen))
+
+
+def restore(results: Path, name: str) -> Path:
+    """Bring back what was put aside, the latest of that name; what stands in its place is put aside in its turn.
+
+    Args:
+        results: the folder of runs.
+        name: a run's name, or the folder in which something was put aside (as `harness runs` shows it).
+
+    Returns:
+        The folder where it is now.
+
+    Raises:
+        BadInputError: nothing of the name was put aside, or what is in its place is no run.
+        BusyError: a process writes to it.
+    """
+    kept = [one for one in survey_all(results) if one.condition == "put aside"]
+    meant = [one for one in kept if name in (one.name, str(one.path), one.path.name)]
+    meant = meant or [one for one in kept if one.path.resolve() == Path(name).resolve()]
+    if not meant:
+        known = ", ".join(dict.fromkeys(one.name for one in kept))
+        raise BadInputError(
+            f"nothing of the name '{name}' was put aside",
+            where=str(results / REPLACED),
+            remedy=f"there is: {known}" if known else "`harness runs` lists what there is",
+        )
+    path = max(one.path for one in meant)
+    if path.parent.parent.resolve() != results.resolve():  # answers
+        folder = path.parent.parent
+        with writing(folder / ".responses.lock", "these responses", folder):
+            bring_answers_back(path)
+        return folder
+    target = results / aside_name(path)
+    with writing(lock_of(target), "this run", target):
+        state = state_of(target, held=False)
+        if state.condition == "foreign":
+            raise BadInputError(
+                "what is in its place is no run of this program", where=str(target), remedy="move it away"
+            )
+        if state.condition == "nothing":
+            remove(target, within=results)
+        else:
+            put_aside(target, within=results)
+        move(path, target, within=results)
+    return target
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder; links count as themselves."""
+    total = 0
+    pending = [path]
+    while pending:
+        at = pending.pop()
+        try:
+            if at.is_dir() and not at.is_symlink():
+                pending.extend(Path(one.path) for one in os.scandir(at))
+            else:
+                total += at.lstat().st_size
+        except OSError:  # removed meanwhile, or not ours to read
+            continue
+    return total
+
+
+def _runs(results: Path) -> Iterator[Entry]:
+    for path in sorted(results.iterdir()):
+        if path.name.startswith(".") or not path.is_dir() or not is_run(path):
+            continue
+        state = state_of(path)
+        manifest = read_object(path / MANIFEST) or {}
+        note, finished = state.reason, str(manifest.get("finished", ""))
+        if state.condition == "complete":
+            config = manifest.get("config")
+            config = config if isinstance(config, dict) else {}
+            note = " on ".join(str(config[key]) for key in ("method", "model") if key in config)
+        elif state.steps:
+            note = f"{state.steps} steps" + (f"; {state.reason}" if state.reason else "")
+        condition = cast("Condition", state.condition)  # an empty folder, or one that is no run, was left out above
+        yield Entry(path.name, path, condition, note, condition == "failed", finished)
+
+
+def _aside(results: Path) -> Iterator[Entry]:
+    """Whole runs that were replaced."""
+    for path in sorted((results / REPLACED).glob("*.*")):
+        name = aside_name(path)
+        inside, instead = state_of(path, held=False), state_of(results / name)
+        spare = instead.condition == "complete" or inside.condition == "failed"
+        note = f"{inside.condition}; in its place: {'nothing' if instead.condition == 'nothing' else f'a run, {instead.condition}'}"
+        yield Entry(name, path, "put aside", note, spare)
+
+
+def _answers_aside(results: Path) -> Iterator[Entry]:
+    """Answers that were generated again."""
+    for pattern in _ANSWERS:
+        for path in sorted(results.glob(f"{pattern}/{REPLACED}/*")):
+            folder = path.parent.parent
+            if any(part == REPLACED for part in folder.relative_to(results).parts):
+                continue  # of a run that was put aside as a whole
+            scored = next(folder.glob("scores*.json"), None) or (folder / "shard.json").exists()
+            note = f"answers; in their place: {'newer ones, complete' if scored else 'nothing complete'}"
+            yield Entry(folder.relative_to(results).as_posix(), path, "put aside", note, bool(scored))
+
+
+def _left_over(results: Path) -> Iterator[Entry]:
+    """Temporary folders of writers that were killed: an export, or a run that was being removed."""
+    for path in sorted(results.iterdir()):
+        if _TEMPORARY.fullmatch(path.name) and path.name not in (LOCKS, REPLACED):
+            half = path.name.endswith(".removed")
+            note = (
+                "was being removed"
+                if half
+                else "not complete: of a process that was killed, or one that is writing now"
+            )
+            yield Entry(path.name, path, "left over", note, half)
