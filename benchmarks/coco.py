@@ -12,8 +12,8 @@ from harness.errors import BadInputError
 from harness.files import sha256_json, write_json
 from harness.paths import cache_folder
 from harness.reading import read_json, read_records
-from harness.typed import Fields
 from harness.removal import discard
+from harness.typed import Fields
 
 Truth = dict[str, dict[str, list[str]]]
 """Image id -> {"instances": category names, each once; "captions": texts}."""
