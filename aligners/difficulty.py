@@ -18,7 +18,7 @@ from aligners.base import CHOSEN
 from aligners.encoding import EncodedExample
 from aligners.policy import Policy, entropy_of
 from harness.errors import BadInputError
-from harness.models import prompt_text
+from harness.models import batch_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,12 +93,11 @@ def own_answers(
     tokenizer = processor.tokenizer
     side, tokenizer.padding_side = tokenizer.padding_side, "left"
     try:
-        inputs = processor(
-            text=[prompt_text(processor, prompt) for prompt in prompts],
-            images=[[example.images["original"].open()] for example in examples],
-            padding=True,
-            return_tensors="pt",
-        ).to(plain.device)
+        pictures = [example.images["original"].open() for example in examples]
+        inputs = {
+            name: value.to(plain.device)
+            for name, value in batch_inputs(processor, prompts, pictures, padding=True).items()
+        }
     finally:
         tokenizer.padding_side = side
     with torch.no_grad(), run.policy.without_adapter(), _own_forward(plain):

@@ -20,8 +20,6 @@ from harness.models import quiet_transformers
 if TYPE_CHECKING:
     from torch import Tensor
 
-_LINEAR = "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj"
-
 
 @dataclass(frozen=True)
 class Family:
@@ -41,11 +39,6 @@ class Family:
     keeping_towers: frozenset[str] = frozenset()
     grid_positions: bool = False
     whole_images: bool = False
-
-    @property
-    def lora_targets(self) -> str:
-        """The modules that get adapters: full paths, so that none lands in the vision tower, where serving would ignore it."""
-        return rf".*{self.language}.*\.({_LINEAR})"
 
     def not_possible(self, config: Any) -> dict[str, str]:
         """The trainer's savings that a model of this family cannot have, each with the reason."""

@@ -7,10 +7,10 @@ dropout (LLaMA, Qwen2), in the type that is computed in, as transformers and PEF
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from aligners.adapters import adapted_modules
 from aligners.families import family_of
 from aligners.layers import why_not
 from aligners.layout import group_by_length
@@ -92,7 +92,7 @@ def architecture(location: str, train: TrainSettings) -> Architecture:
     if train.tuning == "full":
         trained = sum(one.numel() for name, one in model.named_parameters() if family.trained_in_full(name))
     else:
-        linear = [one for name, one in model.named_modules() if re.fullmatch(family.lora_targets, name)]
+        linear = [model.get_submodule(path) for path in adapted_modules(model, train.lora).paths]
         trained = sum(train.lora.rank * (one.in_features + one.out_features) for one in linear)
     held = [one.weight.numel() for one in linear_layers(model)[0].values()] if train.tuning == "qlora" else []
     text = config.get_text_config()

@@ -16,10 +16,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from aligners.adapters import check_model
 from aligners.base import Aligner, AlignJob, PrepareContext, Stage, StageContext
 from aligners.data import preferences_of
 from aligners.encoding import EncodedExample, encode_all
-from aligners.families import check_family, possible_savings
+from aligners.families import possible_savings
 from aligners.footprint import Architecture, Footprint, architecture
 from aligners.layout import by_branch, group_by_length, row_lengths
 from aligners.loop import accumulation, epoch_order, steps_of
@@ -41,7 +42,7 @@ def plan(aligner: Aligner, job: AlignJob) -> dict[str, Any]:
         BadInputError: the data or a setting is at fault, as `align` would say.
     """
     process = this_process()
-    config = check_family(job.model)
+    config = check_model(job.model, job.train)
     savings = possible_savings(config, job.train.savings)
     data = preferences_of(job)
     estimated: list[str] = []

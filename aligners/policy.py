@@ -8,6 +8,7 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from aligners.adapters import Adapted, adapted_modules
 from aligners.batches import Preparer
 from aligners.families import family_of, possible_savings
 from aligners.layout import Batch, Block
@@ -32,6 +33,7 @@ class Policy:
     Attributes:
         model: the transformers model, wrapped by PEFT when it is tuned by LoRA.
         family: what is particular to models of its kind.
+        adapted: the modules with adapters; None where all weights are trained.
         savings: those that were asked for and that the model can have.
     """
 
@@ -63,6 +65,7 @@ class Policy:
         self.lean = layers.use(self.layers, savings.lean_layers)
         if self.lean not in ("on", "off"):
             console.print(f"[dim]lean layers: {self.lean}[/dim]")
+        self.adapted: Adapted | None = None
         self.model = self._tunable(model, tuning, lora)
         # The training loop calls the model through whatever it is wrapped in (DDP, FSDP), so that gradients are synchronised.
         # Not the bound method itself: in mixed precision accelerate takes that apart and binds it to the model.
@@ -77,11 +80,14 @@ class Policy:
             return model
         from peft import LoraConfig, get_peft_model
 
+        self.adapted = adapted_modules(model, lora)
+        if said := self.adapted.said():
+            console.print(f"[dim]{said}[/dim]")
         config = LoraConfig(
             r=lora.rank,
             lora_alpha=lora.alpha,
             lora_dropout=lora.dropout,
-            target_modules=self.family.lora_targets,
+            target_modules=self.adapted.pattern,
             task_type="CAUSAL_LM",
         )
         return get_peft_model(model, config)

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from aligners.adapters import check_model
 from aligners.base import CHOSEN, Aligner, AlignJob, AlignResult, Branch, PrepareContext, Stage, StageContext
 from aligners.batches import Preparer
 from aligners.data import Dropped, preferences_of
 from aligners.difficulty import Answer, Measure, difficulty_of
 from aligners.encoding import EncodedExample, encode_all
-from aligners.families import check_family
 from aligners.layout import Batch, by_branch, row_lengths
 from aligners.loop import run_stage
 from aligners.peak import out_of_memory
@@ -45,6 +45,7 @@ def align(aligner: Aligner, job: AlignJob) -> AlignResult:
         HarnessError: the loss was not finite, or the model cannot be had.
     """
     started = time.perf_counter()
+    check_model(job.model, job.train)
     process = this_process()
     with process.main_process_first():  # the others find what it made in the cache
         data = preferences_of(job)
@@ -97,7 +98,6 @@ class _Run(StageContext):
             )
         torch.manual_seed(job.train.seed)
         self.processor = load_processor(job.model)
-        check_family(job.model)
         gpu = devices.has_accelerator()
         if not gpu:
             reuse_large_blocks()
@@ -321,6 +321,7 @@ class _Run(StageContext):
             "feature_cache": self.features,
             "bfloat16": self.bfloat16,
             "base_held": self.base_held,
+            "adapters": self.policy.adapted.summary() if self.policy.adapted else None,
             "processes": self.process.num_processes,
             "weights_shared_out": shares_out(self.policy.model),
             "deepspeed": is_deepspeed(),

@@ -34,6 +34,11 @@ class LoraSettings(StrictModel):
     rank: int = Field(64, ge=1)
     alpha: int = Field(128, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
+    targets: str | tuple[str, ...] | None = Field(
+        None,
+        description="modules with adapters: endings of names ([q_proj, v_proj]), or a regular expression of whole paths in the language "
+        "model (layers.[0-9]+.mlp.*); by default all its linear layers",
+    )
 
 
 class Savings(StrictModel):

@@ -21,6 +21,7 @@ from harness.models.processors import (
     template_with_first_token,
     text_options,
 )
+from harness.models.ranks import rank_of, served_rank, served_ranks
 
 __all__ = [
     "AnswerEncoder",
@@ -43,8 +44,11 @@ __all__ = [
     "prompt_inputs",
     "prompt_text",
     "quiet_transformers",
+    "rank_of",
     "recorded",
     "resolve",
+    "served_rank",
+    "served_ranks",
     "template_hash",
     "template_hash_of",
     "template_with_first_token",

@@ -12,6 +12,7 @@ from harness.errors import BadInputError
 from harness.files import read_json, sha256_bytes, sha256_file, sha256_json
 from harness.models import torchvision_shim
 from harness.models.known import file_hash, known
+from harness.models.ranks import rank_in
 
 
 @dataclass(frozen=True)
@@ -193,12 +194,14 @@ def _inspect_adapter(folder: Path) -> CheckpointInfo:
     shapes = safetensors_shapes(weights)
     if not any(".lora_" in name for name in shapes):
         raise BadInputError("the adapter holds no LoRA weights", where=str(weights))
-    ranks = {shape[0] for name, shape in shapes.items() if ".lora_A." in name}
-    if ranks != {config.get("r")}:
-        raise BadInputError(
-            f"the adapter's weights have rank {sorted(ranks)}, its configuration says {config.get('r')}",
-            where=str(folder),
-        )
+    pattern = config.get("rank_pattern") or {}
+    for name, shape in shapes.items():
+        said = rank_in(pattern, name.rpartition(".lora_A.")[0], config.get("r"))
+        if ".lora_A." in name and shape[0] != said:
+            raise BadInputError(
+                f"the adapter's weights have rank {shape[0]} in {name}, its configuration says {said}",
+                where=str(folder),
+            )
     base = config.get("base_model_name_or_path")
     if not base:
         raise BadInputError("the adapter does not name its base model", where=str(folder / "adapter_config.json"))

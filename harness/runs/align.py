@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import time
@@ -9,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
+
+from pydantic import ValidationError
 
 from aligners.base import Aligner, AlignJob, DataOptions
 from harness import registry
@@ -213,7 +216,11 @@ def _same_as_before(folder: Path, config: dict[str, Any]) -> None:
 def _computed(config: dict[str, Any]) -> dict[str, Any]:
     """A configuration without the settings that do not change what is computed."""
     settings = dict(config.get("settings", {}))
-    train = {key: value for key, value in settings.get("train", {}).items() if key not in TrainSettings.COST_ONLY}
+    train = dict(settings.get("train", {}))
+    # A setting that the version did not have which began the run has its default, which is what that version did.
+    with contextlib.suppress(ValidationError):
+        train = TrainSettings.model_validate(train).model_dump(mode="json")
+    train = {key: value for key, value in train.items() if key not in TrainSettings.COST_ONLY}
     return {**config, "settings": {**settings, "train": train}}
 
 

@@ -17,8 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInputError, HarnessError
-from harness.files import atomic_path, read_json, sha256_bytes
-from harness.models import check_base, devices, inspect, load_processor, template_with_first_token, torchvision_shim
+from harness.files import atomic_path, sha256_bytes
+from harness.models import (
+    check_base,
+    devices,
+    inspect,
+    load_processor,
+    rank_of,
+    served_rank,
+    template_with_first_token,
+    torchvision_shim,
+)
 from harness.paths import cache_folder
 from harness.progress import console
 from harness.serving.vllm import VllmBackend
@@ -63,11 +72,10 @@ def command(checkpoint: Path, host: str, port: int) -> tuple[list[str], str]:
     if not devices.has_accelerator():
         line += ["--dtype", "float32", "--enforce-eager"]
     if info.kind == "adapter":
-        rank = int(read_json(checkpoint / "adapter_config.json", "adapter configuration")["r"])
         line += [
             "--enable-lora",
             "--max-lora-rank",
-            str(next(size for size in (8, 16, 32, 64, 128, 256, 512) if size >= rank)),
+            str(served_rank([rank_of(checkpoint)], str(checkpoint))),
             "--lora-modules",
             f"{name}={checkpoint.resolve()}",
         ]

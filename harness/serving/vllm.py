@@ -14,9 +14,8 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from harness.errors import HarnessError
-from harness.files import read_json
 from harness.memory import give_back
-from harness.models import torchvision_shim
+from harness.models import rank_of, served_rank, torchvision_shim
 from harness.progress import console
 from harness.serving.base import Backend, BackendSettings, Completion, Request
 from harness.serving.shares import shares
@@ -104,14 +103,11 @@ class VllmBackend(Backend):
         give_back()  # to the engine what training left here
         settings = self.settings
         own = shares(settings.data_parallel_size, settings.tensor_parallel_size * settings.pipeline_parallel_size)
-        ranks = [
-            int(read_json(folder / "adapter_config.json", "adapter configuration")["r"])
-            for folder in self.adapters.values()
-        ]
+        rank = served_rank(map(rank_of, self.adapters.values()), str(self.base)) if self.adapters else 0
         order = {
             "base": str(self.base),
             "adapters": {name: str(Path(folder).resolve()) for name, folder in self.adapters.items()},
-            "max_lora_rank": max(ranks, default=0),
+            "max_lora_rank": rank,
             **settings.model_dump(),
         }
         engines = f" in {len(own)} engines" if len(own) > 1 else ""

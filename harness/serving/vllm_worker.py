@@ -143,9 +143,11 @@ class Engine:
             if order[name] is not None:
                 options[name] = order[name]
         if self.adapters:
-            # vLLM takes ranks from a fixed list.
-            rank = next(size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= order["max_lora_rank"])
-            options |= {"enable_lora": True, "max_lora_rank": rank, "max_loras": len(self.adapters)}
+            options |= {
+                "enable_lora": True,
+                "max_lora_rank": order["max_lora_rank"],
+                "max_loras": len(self.adapters),
+            }
         self.engine = LLMEngine.from_engine_args(EngineArgs(**options))
         computed_in = str(self.engine.model_config.dtype).removeprefix("torch.")
         self.info = {"device": "gpu" if gpu else "cpu", "dtype": computed_in, "adapters": sorted(self.adapters)}

@@ -96,7 +96,7 @@ def test_an_adapter_whose_rank_disagrees(folder: Path, tmp_path: Path) -> None:
     )
     config = {"r": 8, "peft_type": "LORA", "base_model_name_or_path": str(folder)}
     (adapter / "adapter_config.json").write_text(json.dumps(config))
-    with pytest.raises(BadInputError, match=r"rank \[4\], its configuration says 8"):
+    with pytest.raises(BadInputError, match=r"rank 4 in x\.lora_A\.weight, its configuration says 8"):
         inspect(adapter)
     (adapter / "adapter_config.json").write_text(json.dumps(config | {"r": 4}))
     assert inspect(adapter).kind == "adapter"

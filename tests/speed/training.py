@@ -224,7 +224,8 @@ def trl(image_tokens: int, count: int, size: Size, folder: Path) -> dict[str, fl
     from peft import LoraConfig
     from trl import DPOConfig, DPOTrainer
 
-    from aligners.families import FAMILIES
+    from aligners.adapters import adapted_modules
+    from harness.config import LoraSettings
     from harness.models import devices, prompt_text
 
     model, processor = build(image_tokens, size)
@@ -251,7 +252,9 @@ def trl(image_tokens: int, count: int, size: Size, folder: Path) -> dict[str, fl
         report_to="none",
         disable_tqdm=True,
     )
-    lora = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=FAMILIES["llava"].lora_targets, task_type="CAUSAL_LM")
+    lora = LoraConfig(
+        r=RANK, lora_alpha=RANK, target_modules=adapted_modules(model, LoraSettings()).pattern, task_type="CAUSAL_LM"
+    )
     before = forget_peak()
     trainer = DPOTrainer(model, args=settings, train_dataset=data, processing_class=processor, peft_config=lora)
     start = time.perf_counter()
