@@ -1,4 +1,4 @@
-"""`make chaos`: an evaluation of 2,000 items and a training run, killed again and again; nothing may be lost."""
+"""`make chaos`: an evaluation of 2,000 items and a training run, killed again and again, and endpoints that fail; nothing may be lost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.chaos import training
+from tests.chaos import endpoints, training
+from tests.chaos.faults import FAULTS
 from tests.chaos.kills import Outcome, Victim, killed, make, undisturbed
 
 
@@ -18,9 +19,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--items", type=int, default=2000)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--only", choices=("transformers-harness", "vllm-harness", "vllm-engine", "training"))
+    parser.add_argument(
+        "--only", choices=("transformers-harness", "vllm-harness", "vllm-engine", "training", "endpoints")
+    )
     arguments = parser.parse_args()
-    if importlib.util.find_spec("vllm") is None:
+    if importlib.util.find_spec("vllm") is None and arguments.only != "endpoints":
         print("the engine can only be killed where vLLM is installed: make setup", file=sys.stderr)
         return 2
     rounds: tuple[tuple[str, Victim], ...] = (("transformers", "harness"), ("vllm", "harness"), ("vllm", "engine"))
@@ -46,6 +49,8 @@ def main() -> int:
                 f": {len(outcome.times)} items, {'each once' if once else 'NOT EACH ONCE'}; answers and scores "
                 f"{'as undisturbed' if same else 'DIFFER'}; {time.monotonic() - start:.0f} s"
             )
+        if arguments.only in (None, "endpoints"):
+            wrong += _endpoints()
         if arguments.only not in (None, "training"):
             return 1 if wrong else 0
         training.make(folder)
@@ -55,6 +60,19 @@ def main() -> int:
             f"training killed {hits} times: the final weights {'equal the undisturbed to the bit' if equal else 'DIFFER'}"
         )
     return 1 if wrong else 0
+
+
+def _endpoints() -> int:
+    """Judge and backend through every kind of fault of an endpoint; how many of them they did not come through."""
+    bad = 0
+    for name, found in endpoints.run_all():
+        bad += bool(found)
+        for one in found:
+            print(f"an endpoint with the fault '{name}': {one}")
+    print(
+        f"{len(FAULTS)} kinds of fault of an endpoint: {'NOT ' * bool(bad)}all answers kept, none paid twice, budgets held, no key shown"
+    )
+    return bad
 
 
 if __name__ == "__main__":
