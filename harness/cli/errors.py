@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from typing import Any
@@ -13,6 +14,20 @@ from harness.terminal import Console, printable
 
 _PROBLEM, _WHERE, _REMEDY = 900, 300, 700
 """Characters of a message's parts: 2,000 at most with what stands between them."""
+_REFUSALS = {
+    errno.ENOSPC: "free space on the disk, or choose another place (--results, HARNESS_CACHE); what was finished is kept",
+    errno.EDQUOT: "free space in your quota, or choose another place (--results, HARNESS_CACHE); what was finished is kept",
+    errno.EROFS: "choose a place that can be written (--results, HARNESS_CACHE)",
+    errno.EACCES: "change the permissions of the file or folder, or choose another place (--results, HARNESS_CACHE)",
+    errno.EPERM: "change the permissions of the file or folder, or choose another place (--results, HARNESS_CACHE)",
+    errno.ENAMETOOLONG: "use a shorter name",
+    errno.ELOOP: "a link leads to itself: remove it",
+    errno.ENOTDIR: "a file stands where a folder is needed: choose another place",
+    errno.EISDIR: "a folder stands where a file is needed: choose another place",
+    errno.EMFILE: "allow more open files: ulimit -n 65536",
+    errno.EIO: "the disk reports errors: check it",
+}
+"""What to do where the operating system refuses something; everything else that it reports is looked at as a defect."""
 
 
 def run(app: Any, arguments: list[str]) -> int:
@@ -40,7 +55,10 @@ def run(app: Any, arguments: list[str]) -> int:
             return 130
         if debug:
             _trace()
-        else:
+        if refusal := _refusal(error):
+            _show(console, *refusal)
+            return 2
+        if not debug:
             frame = traceback.extract_tb(sys.exc_info()[2])[-1]
             _show(
                 console,
@@ -49,6 +67,20 @@ def run(app: Any, arguments: list[str]) -> int:
                 "the same command with --debug shows the traceback",
             )
         return 1
+
+
+def _refusal(error: BaseException | None) -> tuple[str, str | None, str | None] | None:
+    """Problem, place and remedy where the machine refuses what was asked of it: a full disk, a place that may not be written."""
+    while error is not None and not (isinstance(error, OSError) and error.errno in _REFUSALS):
+        error = error.__cause__
+    if not isinstance(error, OSError) or error.errno not in _REFUSALS:
+        return None
+    places = [str(one) for one in (error.filename, error.filename2) if one is not None]
+    return (
+        f"{error.strerror or errno.errorcode[error.errno]}".lower(),
+        ", ".join(places) or None,
+        _REFUSALS[error.errno],
+    )
 
 
 def _usage(error: Exception) -> tuple[str, str | None, str | None] | None:
