@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInputError, HarnessError, shown
-from harness.files import row_at
+from harness.reading import open_binary, row_at
 
 _REMEDY = "get or write the file again"
 MOST_BYTES = 64 << 20
@@ -168,11 +168,40 @@ class RowGroups:
         return self._files[file]
 
 
-def open_groups(file: Path) -> Any:
-    """A Parquet file; or a file of Arrow record batches behind the same two methods that are used of it."""
+def open_parquet(file: Path, **options: Any) -> Any:
+    """A Parquet file, opened (`pyarrow.parquet.ParquetFile`).
+
+    Raises:
+        BadInputError: it is none, or is damaged.
+    """
     import pyarrow.parquet as pq
 
-    return ArrowBatches(file) if file.suffix == ".arrow" else pq.ParquetFile(file)
+    open_binary(file, "data").close()
+    with arrow_errors("this is not a complete Parquet file", str(file)):
+        return pq.ParquetFile(file, **options)
+
+
+def parquet_rows(file: Path, batch_size: int = 1024, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of a Parquet file, so many at a time in memory.
+
+    Raises:
+        BadInputError: it is none, or is damaged.
+    """
+    blocks = open_parquet(file).iter_batches(
+        batch_size=batch_size, columns=None if columns is None else list(columns), use_threads=False
+    )
+    while True:
+        with arrow_errors("a value of the file cannot be read", str(file)):
+            block = next(blocks, None)
+            rows = None if block is None else block.to_pylist()
+        if rows is None:
+            return
+        yield from rows
+
+
+def open_groups(file: Path) -> Any:
+    """A Parquet file; or a file of Arrow record batches behind the one method that is used of it."""
+    return ArrowBatches(file) if file.suffix == ".arrow" else open_parquet(file)
 
 
 class ArrowBatches:

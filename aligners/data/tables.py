@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from aligners.data.cells import ArrowBatches, LineCell, ParquetCell, RowGroups, arrow_errors
+from aligners.data.cells import ArrowBatches, LineCell, ParquetCell, RowGroups, arrow_errors, open_parquet, parquet_rows
 from harness.errors import BadInputError, shown
 from harness.files import atomic_path, sha256_json
 from harness.progress import console, progress
@@ -186,7 +186,7 @@ class ParquetTable(Table):
     def __init__(self, file: Path, groups: RowGroups, cache: Path | None, images: Collection[str]) -> None:
         super().__init__(file)
         self._groups, self._cache = groups, cache
-        self._parquet = _open_parquet(file)
+        self._parquet = open_parquet(file)
         with arrow_errors("this is not a complete Parquet file", str(file)):
             self._left, self._read = _kept(self._parquet.schema_arrow, file, images)
             rows = [self._parquet.metadata.row_group(group).num_rows for group in _groups_of(self._parquet)]
@@ -205,23 +205,23 @@ class ParquetTable(Table):
         """See `Table`."""
         keep = set(wanted)
         images = self._images()
-        rows = zip(self.numbers(), self._texts(), _places(images), strict=True)
-        while True:
-            with arrow_errors("a value of the file cannot be read", str(self.file)):
-                found = next(rows, None)
-            if found is None:
-                return
-            number, record, (group, row) = found
+        number = 0
+        for number, record, (group, row) in zip(self.numbers(), self._texts(), _places(images), strict=False):
             if number in keep:
                 cells = {column: ParquetCell(self._groups, images, group, row, column) for column in self._left}
                 yield number, record | cells
+        if number != (counted := self._parquet.metadata.num_rows):
+            raise BadInputError(
+                f"the file counts {counted} rows and holds {number}",
+                where=str(self.file),
+                remedy="get or write the file again",
+            )
 
     def _texts(self) -> Iterator[Record]:
         if not self._read:
             yield from ({} for _ in self.numbers())
             return
-        for block in self._parquet.iter_batches(batch_size=1024, columns=self._read, use_threads=False):
-            yield from block.to_pylist()
+        yield from parquet_rows(self.file, columns=self._read)
 
     def _images(self) -> Path:
         """The file that images are opened from: this one, or a copy of its images in small row groups."""
@@ -249,7 +249,7 @@ class ParquetTable(Table):
         rows = self._parquet.metadata.num_rows
         size = sum(sum(_sizes(self._parquet, group, self._left)) for group in _groups_of(self._parquet))
         step = max(1, rows * _PIECE_BYTES // max(size, 1))
-        source = pq.ParquetFile(self.file, pre_buffer=False, buffer_size=1 << 20)
+        source = open_parquet(self.file, pre_buffer=False, buffer_size=1 << 20)
         schema = pa.schema([self._parquet.schema_arrow.field(name) for name in self._left])
         with (
             atomic_path(target) as temporary,
@@ -259,13 +259,6 @@ class ParquetTable(Table):
             for block in source.iter_batches(batch_size=step, columns=self._left, use_threads=False):
                 writer.write_batch(block, row_group_size=step)
                 advance(block.num_rows)
-
-
-def _open_parquet(file: Path) -> Any:
-    import pyarrow.parquet as pq
-
-    with arrow_errors("this is not a complete Parquet file", str(file)):
-        return pq.ParquetFile(file)
 
 
 def _has_bytes(kind: Any) -> bool:
@@ -291,7 +284,7 @@ def _sizes(parquet: Any, group: int, columns: Collection[str]) -> Iterator[int]:
 
 def _places(file: Path) -> Iterator[tuple[int, int]]:
     """(row group, row in it) of every row."""
-    metadata = _open_parquet(file).metadata
+    metadata = open_parquet(file).metadata
     for group in range(metadata.num_row_groups):
         for row in range(metadata.row_group(group).num_rows):
             yield group, row

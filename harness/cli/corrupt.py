@@ -164,9 +164,11 @@ def preview(
     ),
     count: Annotated[int, typer.Option("--number", "-n", min=1, help="Examples on it.")] = 24,
     seed: Annotated[int, typer.Option("--seed", help="Which ones.")] = 0,
+    columns: Columns = None,
 ) -> None:
     """A contact sheet: originals, what is corrupted in them, and the rejected images."""
+    from aligners.data.options import DataOptions
     from aligners.mfpo.image_preferences.preview import preview as run
 
-    shown = run(data, output, count, seed)
+    shown = run(data, output, count, seed, DataOptions.parse(columns, None))
     say(f"{output}: {shown} examples")

@@ -20,6 +20,7 @@ from typing import Any
 
 import filelock
 
+from aligners.data.cells import parquet_rows
 from aligners.mfpo.image_preferences.keywords import keyword_notes
 from aligners.mfpo.image_preferences.parts import Part, Recipe, Write, write_here
 from aligners.mfpo.image_preferences.table import FORMAT, MADE
@@ -282,8 +283,5 @@ def set_files(folder: Path) -> list[Path]:
 
 def set_rows(files: Sequence[Path], columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
     """The rows of a set, a few at a time."""
-    import pyarrow.parquet as pq
-
     for file in files:
-        for block in pq.ParquetFile(file).iter_batches(batch_size=16, columns=list(columns) if columns else None):
-            yield from block.to_pylist()
+        yield from parquet_rows(file, 16, columns)

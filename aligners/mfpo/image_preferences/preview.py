@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from aligners.data.cells import encoded, open_parquet
+from aligners.data.options import DataOptions
 from aligners.mfpo.image_preferences.image_set import set_files, set_rows
-from harness.errors import BadInputError
+from harness.errors import BadInputError, shown
 from harness.files import atomic_path
 from harness.types import ImageRef
 
@@ -37,8 +39,10 @@ class Sample:
     said: str
 
 
-def preview(source: Path, output: Path, count: int, seed: int = 0) -> int:
+def preview(source: Path, output: Path, count: int, seed: int = 0, options: DataOptions | None = None) -> int:
     """Write a sheet of `count` examples, drawn by the seed, in their order; gives back how many there are on it.
+
+    `options` says which columns of a set that somebody else made are the image and the rejected one.
 
     Raises:
         BadInputError: there is no such set, or no such kind of sheet.
@@ -46,35 +50,51 @@ def preview(source: Path, output: Path, count: int, seed: int = 0) -> int:
     writers: dict[str, Callable[[Sequence[Sample], str, Path], None]] = {".png": _write_png, ".html": _write_html}
     if output.suffix not in writers:
         raise BadInputError(f"a sheet is a .png or an .html file, not '{output.suffix}'", where=str(output))
+    options = options or DataOptions()
     files = set_files(source)
-    total = _count(files)
+    total = _count(files, options)
     chosen = set(random.Random(seed).sample(range(total), min(count, total)))
-    samples = [_sample(row) for number, row in enumerate(set_rows(files)) if number in chosen]
+    samples = [
+        _checked(options.renamed(row), f"row {number + 1} of {source}")
+        for number, row in enumerate(set_rows(files))
+        if number in chosen
+    ]
     title = f"{source.name}: {len(samples)} of {total:,} examples"
     with atomic_path(output) as temporary:
         writers[output.suffix](samples, title, temporary)
     return len(samples)
 
 
-def _count(files: Sequence[Path]) -> int:
-    import pyarrow.parquet as pq
-
+def _count(files: Sequence[Path], options: DataOptions) -> int:
     total = 0
     for file in files:
-        about = pq.ParquetFile(file)
-        if missing := {"image", "rejected_image"} - set(about.schema_arrow.names):
+        about = open_parquet(file)
+        names = dict.fromkeys(about.schema_arrow.names)
+        options.check(names, str(file))
+        if missing := {"image", "rejected_image"} - set(options.renamed(names)):
             raise BadInputError(
                 f"there is no column '{sorted(missing)[0]}'",
                 where=str(file),
-                remedy="a sheet is of a set that `harness data corrupt` made",
+                remedy="a sheet is of a set that `harness data corrupt` made, or say which column it is: --columns rejected_image=NAME",
             )
         total += about.metadata.num_rows
     return total
 
 
+def _checked(row: dict[str, Any], where: str) -> Sample:
+    try:
+        return _sample(row)
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        raise BadInputError(
+            f"the row is not one of a set of rejected images: {shown(str(error), 200)[1:-1]}",
+            where=where,
+            remedy="make the set again: harness data corrupt PREFS -o DIR",
+        ) from None
+
+
 def _sample(row: dict[str, Any]) -> Sample:
     original, rejected = (
-        ImageRef(data=row[name]["bytes"], name=f"{row.get('id')}, {name}").open()
+        ImageRef(data=encoded(row[name]), name=f"{row.get('id')}, {name}").open()
         for name in ("image", "rejected_image")
     )
     marked = _small(original)
