@@ -8,7 +8,6 @@ colours are nobody's content; vLLM does the same), and of an animation the first
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -119,10 +118,7 @@ def _opened(data: bytes, where: str) -> Iterator[Image]:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's on large or odd files: what is wrong ends as an error here
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-        with image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError(f"{image.width}x{image.height}")
             getattr(

@@ -13,6 +13,7 @@ from aligners.data.formats.base import BadRecordError, shown, single
 from harness.errors import BadInputError, HarnessError
 from harness.files import sha256_bytes
 from harness.images import ImageFacts
+from harness.inside import resolved
 from harness.typed import kind_of
 from harness.types import ImageRef
 
@@ -170,9 +171,10 @@ class Pictures:
 
 def _resolved(path: Path) -> Path | None:
     """The place that a path leads to; None where it cannot be followed."""
+    found = resolved(path)
     try:
-        found = path.resolve()
-        found.exists()
-    except (OSError, RuntimeError, ValueError):  # a text that is too long for a name; a loop of links; half a character
+        if found is not None:
+            found.exists()
+    except (OSError, ValueError):  # a text that is too long for a name
         return None
     return found
