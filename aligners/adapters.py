@@ -15,6 +15,7 @@ from aligners.families import check_family, family_of
 from harness.config import LoraSettings, TrainSettings
 from harness.errors import BadInputError
 from harness.models import served_ranks
+from harness.models.pretrained import empty_model
 
 _ENDING = re.compile(r"[\w.]+")
 """What names a module by its ending; anything else is a regular expression."""
@@ -72,11 +73,7 @@ def check_model(location: str, train: TrainSettings) -> Any:
             remedy=f"--set train.lora.rank={most}, or train all weights (--full)",
         )
     if train.adapters and train.lora.targets is not None:
-        import torch
-        from transformers import AutoModelForImageTextToText
-
-        with torch.device("meta"):
-            adapted_modules(AutoModelForImageTextToText.from_config(config), train.lora)
+        adapted_modules(empty_model(location, config), train.lora)
     return config
 
 

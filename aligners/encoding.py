@@ -9,11 +9,16 @@ from typing import Any
 
 from aligners.base import Aligner, AlignJob, Branch
 from harness.errors import BadInputError
-from harness.models import AnswerEncoder, prompt_inputs
+from harness.models import AnswerEncoder, prompt_inputs, refuse_control
 from harness.progress import progress
 from harness.types import ImageRef, PreferenceExample, Span
 
 _REMEDY = "mend the record; all of them: harness data check FILE --model MODEL"
+
+
+def texts_of(example: PreferenceExample) -> dict[str, str]:
+    """An example's texts, by what a message calls them."""
+    return {"the prompt": example.prompt, **{f"the {name} answer": text for name, text in example.responses.items()}}
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,6 @@ class Encoder:
         self._answers = AnswerEncoder(processor)
         tokenizer = processor.tokenizer
         self._special = frozenset(tokenizer.all_special_ids)
-        self._control = {str(getattr(processor, "image_token", "")), *tokenizer.all_special_tokens} - {""}
         self._prefixes: dict[tuple[str, tuple[int, int]], list[int]] = {}
 
     def encode(self, example: PreferenceExample) -> EncodedExample:
@@ -46,7 +50,8 @@ class Encoder:
             BadInputError: image and prompt alone exceed the length limit, a named image or response is missing, an image is of a
                 shape that the processor refuses, a text holds the model's own control tokens, or a response is empty once encoded.
         """
-        self._refuse_control(example)
+        # A tokenizer takes control tokens in a text for its own: an answer would end, or an image begin, in the middle of it.
+        refuse_control(texts_of(example), self.processor, f"record {example.id}")
         prefixes = {name: self._prefix(example, name) for name in dict.fromkeys(b.image for b in self.branches)}
         room = self.max_length - max(map(len, prefixes.values()))
         if room < 2:
@@ -71,16 +76,6 @@ class Encoder:
         corrected = self._corrected(example, responses, offsets) if self.corrections else {}
         images = {name: example.images[name] for name in prefixes}
         return EncodedExample(example.id, prefixes, images, responses, corrected, truncated)
-
-    def _refuse_control(self, example: PreferenceExample) -> None:
-        """A tokenizer takes control tokens in a text for its own: an answer would end, or an image begin, in the middle of it."""
-        for name, text in {"prompt": example.prompt, **example.responses}.items():
-            if found := next((token for token in self._control if token in text), None):
-                raise BadInputError(
-                    f"'{name}' holds '{found}', which this model's tokenizer takes for a control token",
-                    where=example.id,
-                    remedy=_REMEDY,
-                )
 
     def _prefix(self, example: PreferenceExample, image: str) -> list[int]:
         """Ids of image and prompt, image tokens expanded. How many there are depends on the image's size alone."""

@@ -15,7 +15,7 @@ from aligners.layout import Block
 from aligners.masks import carries_state, check_layers
 from harness.config import Savings
 from harness.errors import BadInputError
-from harness.models import quiet_transformers
+from harness.models.pretrained import configuration
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -125,10 +125,7 @@ def check_family(location: str) -> Any:
     Raises:
         BadInputError: it is none of `FAMILIES`, or its language model has layers of a kind that the trainer does not know.
     """
-    quiet_transformers()
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(location)
+    config = configuration(location)
     family_of(config.model_type, location)
     check_layers(config, location)
     return config

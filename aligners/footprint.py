@@ -16,7 +16,8 @@ from aligners.layers import why_not
 from aligners.layout import group_by_length
 from aligners.policy import CHUNK
 from harness.config import TrainSettings
-from harness.models import linear_layers, quiet_transformers
+from harness.models import linear_layers
+from harness.models.pretrained import configuration, empty_model
 
 _FLOAT32 = 4
 _MOMENTS = 2 * _FLOAT32
@@ -80,14 +81,9 @@ def architecture(location: str, train: TrainSettings) -> Architecture:
         OSError: there is no such model.
         BadInputError: it cannot be aligned.
     """
-    quiet_transformers()
-    import torch
-    from transformers import AutoConfig, AutoModelForImageTextToText
-
-    config = AutoConfig.from_pretrained(location, trust_remote_code=False)
+    config = configuration(location)
     family = family_of(config.model_type, location)
-    with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(config)
+    model = empty_model(location, config)
     weights = sum(one.numel() for one in model.parameters())
     if train.tuning == "full":
         trained = sum(one.numel() for name, one in model.named_parameters() if family.trained_in_full(name))

@@ -6,5 +6,8 @@ Importing this package is cheap: it pulls in neither torch nor vllm (a test hold
 __version__ = "0.1.0"
 
 from harness.frames import Frames, load_runs
+from harness.models import torchvision_shim
+
+torchvision_shim.install()
 
 __all__ = ["Frames", "load_runs"]

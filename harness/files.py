@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -119,8 +120,11 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 def remove_left_overs(target: Path) -> None:
     """Remove what killed writers of a file or folder left beside it; only for the one writer that there is now."""
-    for path in target.parent.glob(f".{target.name}.*"):
-        remove(path, within=target.parent)
+    # The names that `tempfile` gives: a hidden file of the user's own may begin in the same way.
+    ours = re.compile(re.escape(f".{target.name}.") + r"[a-z0-9_]{8}")
+    for path in target.parent.iterdir() if target.parent.is_dir() else ():
+        if ours.fullmatch(path.name):
+            remove(path, within=target.parent)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -74,10 +74,6 @@ def tiny_llava(folder: Path, seed: int = 0) -> Path:
 
 def tiny_llava_576(folder: Path) -> Path:
     """A small LLaVA-1.5 with the full-size one's 576 image tokens (336 pixels, patches of 14), exported to a folder."""
-    from harness.models import export_full, torchvision_shim
-    from harness.pocket import network
-
-    torchvision_shim.apply()
     import torch
     from transformers import (
         CLIPImageProcessor,
@@ -87,6 +83,9 @@ def tiny_llava_576(folder: Path) -> Path:
         LlavaForConditionalGeneration,
         LlavaProcessor,
     )
+
+    from harness.models import export_full
+    from harness.pocket import network
 
     tokenizer = tiny_parts()[1].tokenizer
     vision = CLIPVisionConfig(
@@ -147,10 +146,6 @@ def tiny_pairs(folder: Path, count: int) -> Path:
 
 def tiny_llava_next(seed: int = 0) -> tuple[Any, Any]:
     """A small LLaVA-1.6: images in tiles by grid pinpoints."""
-    from harness.models import torchvision_shim
-    from harness.pocket import network
-
-    torchvision_shim.apply()
     import torch
     from transformers import (
         CLIPVisionConfig,
@@ -160,6 +155,8 @@ def tiny_llava_next(seed: int = 0) -> tuple[Any, Any]:
         LlavaNextImageProcessor,
         LlavaNextProcessor,
     )
+
+    from harness.pocket import network
 
     _, processor = tiny_parts(seed)
     tokenizer = processor.tokenizer

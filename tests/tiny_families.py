@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from harness.models import torchvision_shim
 from tests.tiny import tiny_llava_next, tiny_parts
 
 QWEN = (
@@ -58,7 +57,6 @@ _QWEN_TOWERS: dict[str, dict[str, Any]] = {
 
 def tiny_qwen(seed: int = 0, kind: str = "Qwen2_5_VL") -> tuple[Any, Any]:
     """Qwen2.5-VL: any size of image, merged patches, positions in three dimensions."""
-    torchvision_shim.apply()
     import torch
     import transformers
 
@@ -115,7 +113,6 @@ def tiny_qwen3(seed: int = 0) -> tuple[Any, Any]:
 
 def tiny_idefics3(seed: int = 0, kind: str = "Idefics3") -> tuple[Any, Any]:
     """Idefics3, as SmolVLM's first models are: tiles with names between them, and the whole image behind them."""
-    torchvision_shim.apply()
     import torch
     import transformers
 

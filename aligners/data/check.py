@@ -12,7 +12,7 @@ import numpy as np
 
 from aligners.data.options import DataOptions
 from aligners.data.read import PreferenceSet, read_preferences
-from harness.models import AnswerEncoder, PromptLengths
+from harness.models import AnswerEncoder, PromptLengths, control_in
 from harness.overlap import EvaluationSet, overlaps
 from harness.progress import progress
 from harness.types import PreferenceExample
@@ -87,11 +87,27 @@ def check_preferences(request: CheckRequest) -> Report:
         "words": _balance(
             [(len(one.responses["chosen"].split()), len(one.responses["rejected"].split())) for one in data.examples]
         ),
+        "control_tokens": _control_tokens(data, request.processor),
         "tokens": _tokens(data, request) if request.processor else None,
         "overlap": _overlap(data, request.evaluation),
     }
     report["fatal"], report["warnings"] = _verdict(report, request)
     return report
+
+
+def _control_tokens(data: PreferenceSet, processor: Any) -> list[Report]:
+    """Records whose texts hold control tokens, which `align` refuses: the model's own where it is known, and the common ones."""
+    found = []
+    for example in data.examples:
+        texts = {
+            "the prompt": example.prompt,
+            **{f"the {name} answer": text for name, text in example.responses.items()},
+        }
+        for name, text in texts.items():
+            if token := control_in(text, processor):
+                found.append({"where": data.rows[example.id], "id": example.id, "text": name, "token": token})
+                break
+    return found
 
 
 def _images(data: PreferenceSet) -> Report:
@@ -148,8 +164,7 @@ def _tokens(data: PreferenceSet, request: CheckRequest) -> Report:
     """Lengths in the model's tokens, its image expanded as its processor does; an answer counts its end token."""
     prompts, answers = PromptLengths(request.processor), AnswerEncoder(request.processor)
     tokenizer = request.processor.tokenizer
-    own = {str(getattr(request.processor, "image_token", "")), *tokenizer.all_special_tokens} - {""}
-    rows, images, silent, special = [], [], [], []
+    rows, images, silent = [], [], []
     with progress("counting tokens", len(data.examples)) as advance:
         for example in data.examples:
             facts = [data.facts[image.fingerprint()] for image in example.images.values()]
@@ -158,8 +173,6 @@ def _tokens(data: PreferenceSet, request: CheckRequest) -> Report:
             ids = {name: answers.encode(text)[0] for name, text in example.responses.items()}
             if any(not set(found) - set(tokenizer.all_special_ids) for found in ids.values()):
                 silent.append(example.id)
-            if any(token in text for token in own for text in (example.prompt, *example.responses.values())):
-                special.append(example.id)
             rows.append((prompt, len(ids["chosen"]) + 1, len(ids["rejected"]) + 1))
             advance()
     prompt, chosen, rejected = np.array(rows).T
@@ -185,7 +198,6 @@ def _tokens(data: PreferenceSet, request: CheckRequest) -> Report:
         "cut_answers": int((cut & ~over).sum()),
         "cut_answer_records": _listed(data, cut & ~over, longest),
         "empty_answer_ids": silent,
-        "special_token_ids": special,
     }
 
 
@@ -240,6 +252,14 @@ def _verdict(report: Mapping[str, Any], request: CheckRequest) -> tuple[list[str
         (fatal if request.on_error == "fail" else warnings).append(
             f"{said}; --on-error skip leaves them out" if request.on_error == "fail" else f"{said} and are left out"
         )
+    if control := report["control_tokens"]:
+        first = control[0]
+        said = f"{len(control)} records hold control tokens; first {first['where']}: {first['text']} holds '{first['token']}'"
+        (fatal if request.on_error == "fail" else warnings).append(
+            f"{said}; take them out of the texts, or --on-error skip leaves the records out"
+            if request.on_error == "fail"
+            else f"{said}; they are left out"
+        )
     if tokens := report["tokens"]:
         if tokens["over_long"]:
             fatal.append(
@@ -248,10 +268,6 @@ def _verdict(report: Mapping[str, Any], request: CheckRequest) -> tuple[list[str
             )
         if tokens["empty_answer_ids"]:
             fatal.append(f"{len(tokens['empty_answer_ids'])} records have an answer that is empty once encoded")
-        if tokens["special_token_ids"]:
-            fatal.append(
-                f"{len(tokens['special_token_ids'])} records have the model's own control tokens in their texts"
-            )
         if tokens["cut_answers"]:
             warnings.append(f"answers of {tokens['cut_answers']} records are cut at {request.max_length} tokens")
     duplicates, ratio = report["duplicates"], (report["tokens"] or {}).get("balance", report["words"])["ratio"]

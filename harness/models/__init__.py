@@ -5,9 +5,18 @@ Nothing here imports torch until a model is loaded.
 
 from harness.models.aliases import ModelRef, aliases, is_hub_id, recorded, resolve
 from harness.models.chat import AnswerEncoder, PromptLengths
-from harness.models.checkpoints import CheckpointInfo, check_base, context_length, fingerprint, inspect
+from harness.models.checkpoints import (
+    CheckpointInfo,
+    check_base,
+    check_covers,
+    context_length,
+    fingerprint,
+    inspect,
+)
+from harness.models.control import control_in, refuse_control
 from harness.models.export import export_adapter, export_full
 from harness.models.four_bits import linear_layers
+from harness.models.pretrained import quiet_transformers, with_adapters
 from harness.models.processors import (
     batch_inputs,
     load_model,
@@ -15,13 +24,13 @@ from harness.models.processors import (
     own_prompt_ids,
     prompt_inputs,
     prompt_text,
-    quiet_transformers,
     template_hash,
     template_hash_of,
     template_with_first_token,
     text_options,
 )
 from harness.models.ranks import rank_of, served_rank, served_ranks
+from harness.models.servable import servable
 
 __all__ = [
     "AnswerEncoder",
@@ -31,7 +40,9 @@ __all__ = [
     "aliases",
     "batch_inputs",
     "check_base",
+    "check_covers",
     "context_length",
+    "control_in",
     "export_adapter",
     "export_full",
     "fingerprint",
@@ -46,11 +57,14 @@ __all__ = [
     "quiet_transformers",
     "rank_of",
     "recorded",
+    "refuse_control",
     "resolve",
+    "servable",
     "served_rank",
     "served_ranks",
     "template_hash",
     "template_hash_of",
     "template_with_first_token",
     "text_options",
+    "with_adapters",
 ]

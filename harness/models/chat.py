@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.errors import BadInputError
-from harness.models.processors import prompt_inputs, prompt_text, text_options
+from harness.models.processors import prompt_inputs, prompt_text, template_text, text_options
 
 _PROBE, _ANSWER = "probe", "harness-probe"
 
@@ -90,4 +90,4 @@ class PromptLengths:
         return self._expanded[size]
 
     def _ids(self, prompt: str) -> list[int]:
-        return list(self._processor.tokenizer(prompt_text(self._processor, prompt), **self._options)["input_ids"])
+        return list(self._processor.tokenizer(template_text(self._processor, prompt), **self._options)["input_ids"])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.files import atomic_folder
-from harness.models.processors import quiet_transformers
+from harness.models.pretrained import quiet_transformers
 from harness.removal import remove
 
 _TOWER = re.compile(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
+from harness.models import pretrained
 
 _LANGUAGE = re.compile(r"\b(language_model|text_model)\.")
 """What the families call their language model (Idefics3 the latter; no vision tower in them is called so)."""
@@ -35,15 +36,14 @@ def four_bit_config(location: str | Path, dtype: str) -> Any:
         HarnessError: bitsandbytes is not installed.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForImageTextToText, BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig
 
     if importlib.util.find_spec("bitsandbytes") is None:
         raise HarnessError(
             "a base in 4 bits needs bitsandbytes, which is not installed",
             remedy="pip install 'vlm-align-harness[qlora]', or train with --lora",
         )
-    with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(location, trust_remote_code=False))
+    model = pretrained.empty_model(location)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

@@ -17,10 +17,10 @@ from typing import Any
 from harness.files import read_json, sha256_file, sha256_json, write_json
 from harness.paths import cache_folder
 
-_RULES = {"architecture": 1, "template": 2, "hash": 1}
+_RULES = {"architecture": 2, "adapter": 1, "complete": 1, "template": 2, "hash": 1}
 """To be counted up when the same files are to give another answer, or none, from now on."""
 
-_ANSWERED_BY = ("transformers", "tokenizers", "torchvision")
+_ANSWERED_BY = ("transformers", "tokenizers", "torchvision", "peft")
 """What reads the files: another version may read them in another way, and without torchvision images are prepared by other code."""
 
 LARGE = 64 * 2**20

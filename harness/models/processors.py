@@ -3,61 +3,49 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.errors import BadInputError, HarnessError
+from harness.errors import BadInputError, shown
 from harness.files import sha256_json
-from harness.models import devices, torchvision_shim
+from harness.models import devices, pretrained
+from harness.models.completion import complete
+from harness.models.control import refuse_control
 from harness.models.four_bits import four_bit_config, keep_trainable
 from harness.models.known import known, settings_hashes
-
-
-def quiet_transformers() -> None:
-    """Import transformers the way the whole harness does: shim applied, its own bars and notices off (ours are shown instead)."""
-    torchvision_shim.apply()
-    from transformers.utils import logging as messages
-
-    messages.disable_progress_bar()
-    messages.set_verbosity_error()
-    # PEFT imports bitsandbytes wherever it is installed, and that warns of a kernel for serving in 4 bits, which nothing here does.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+from harness.models.servable import loadable
 
 
 def load_processor(location: str | Path) -> Any:
-    """The checkpoint's own processor (tokenizer, image processor, chat template).
+    """The checkpoint's own processor (tokenizer, image processor, chat template), with what older ones lack from the files beside it.
 
     Raises:
-        BadInputError: there is none, or it has no chat template.
+        BadInputError: there is none, it has no chat template, or what it lacks stands nowhere.
     """
-    quiet_transformers()
-    from transformers import AutoProcessor
-
-    try:
-        processor = AutoProcessor.from_pretrained(location, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise BadInputError(
-            f"no processor could be loaded: {_first_line(error).partition('. If you were')[0]}",
-            where=str(location),
-            remedy="copy the base model's processor files into the folder"
-            if Path(location).is_dir()
-            else "the model hub must be reachable, or the model in its cache (then HF_HUB_OFFLINE=1); or name a folder",
-        ) from error
+    processor = pretrained.processor(location)
     if not hasattr(processor, "image_processor"):
-        raise BadInputError("this is a text-only model: its processor takes no images", where=str(location))
-    if not getattr(processor, "chat_template", None):
         raise BadInputError(
-            "the processor has no chat template",
+            "this is a text-only model: its processor takes no images",
             where=str(location),
-            remedy="add chat_template.jinja from the base model",
+            remedy="name a model that sees: harness list models",
         )
+    if processor.tokenizer.eos_token_id is None:
+        raise BadInputError(
+            "the tokenizer names no token that ends an answer",
+            where=f"eos_token of tokenizer_config.json in {location}",
+            remedy="take the base model's tokenizer files",
+        )
+    complete(processor, location)
+    with pretrained.reading(
+        location, "the chat template cannot be used", remedy="take the base model's chat_template.jinja"
+    ):
+        prompt_text(processor, "probe")
     return processor
 
 
 def load_model(location: str | Path, dtype: str = "auto", device: str | None = None, *, four_bits: bool = False) -> Any:
-    """The model in evaluation mode, through transformers' Auto class for image-and-text models.
+    """The model in evaluation mode, through transformers' Auto class for image-and-text models; every weight is from its files.
 
     Args:
         location: folder or hub id of full weights.
@@ -66,42 +54,50 @@ def load_model(location: str | Path, dtype: str = "auto", device: str | None = N
         four_bits: hold the language model's linear layers in 4 bits (`four_bit_config`), and compute in `dtype`.
 
     Raises:
-        BadInputError: it is not such a checkpoint.
+        BadInputError: it is not such a checkpoint, or its files leave a weight out.
         HarnessError: it is on a hub that cannot be reached, or what holds it in 4 bits is not installed.
     """
-    quiet_transformers()
+    pretrained.quiet_transformers()
     import torch
-    from transformers import AutoModelForImageTextToText
 
     device = device or devices.usual()
-    # A quantised model is put where it stays while it is loaded.
-    quantised = (
-        {"quantization_config": four_bit_config(location, dtype), "device_map": {"": device}} if four_bits else {}
-    )
-    try:
-        model = AutoModelForImageTextToText.from_pretrained(
-            location, dtype=dtype if dtype == "auto" else getattr(torch, dtype), trust_remote_code=False, **quantised
-        )
-    except OSError as error:
-        if Path(location).is_dir():
-            raise BadInputError(
-                f"the checkpoint cannot be loaded: {_first_line(error)}", where=str(location)
-            ) from error
-        raise HarnessError(
-            f"the model could not be had: {_first_line(error)}",
-            where=str(location),
-            remedy="check the name and the network, or give a folder that holds it",
-        ) from error
-    except ValueError as error:
-        raise BadInputError(f"the checkpoint cannot be loaded: {_first_line(error)}", where=str(location)) from error
+    options: dict[str, Any] = {"dtype": dtype if dtype == "auto" else getattr(torch, dtype)}
+    if Path(location).is_dir():
+        location = loadable(location)
+    if four_bits:  # a quantised model is put where it stays while it is loaded
+        options |= {"quantization_config": four_bit_config(location, dtype), "device_map": {"": device}}
+    model = pretrained.weights("AutoModelForImageTextToText", location, **options)
+    _check_ends(model, location)
     if four_bits:
         keep_trainable(model)
         return model.eval()
     return model.to(device).eval()
 
 
+def _check_ends(model: Any, location: str | Path) -> None:
+    ends = model.generation_config.eos_token_id
+    if not all(
+        isinstance(one, int) for one in (ends if isinstance(ends, list) else [ends] if ends is not None else [])
+    ):
+        raise BadInputError(
+            f"the tokens that end an answer are no token ids: {shown(ends)}",
+            where=f"eos_token_id of generation_config.json in {location}",
+            remedy="take the base model's file, or leave it out",
+        )
+
+
 def prompt_text(processor: Any, prompt: str) -> str:
-    """One user turn with one image and this prompt, in the family's own chat template, ready for the answer."""
+    """One user turn with one image and this prompt, in the family's own chat template, ready for the answer.
+
+    Raises:
+        BadInputError: the prompt holds a control token (`harness.models.control`).
+    """
+    refuse_control({"the question": prompt}, processor)
+    return template_text(processor, prompt)
+
+
+def template_text(processor: Any, prompt: str) -> str:
+    """`prompt_text` of a prompt that is only counted: a control token in it is taken as the tokenizer takes it."""
     turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}
     text: str = processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=False)
     return text
@@ -183,7 +179,3 @@ def template_hash_of(location: str | Path) -> str:
     if not (folder := Path(location)).is_dir():
         return template_hash(load_processor(location))
     return known("template", settings_hashes(folder), lambda: template_hash(load_processor(folder)))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

@@ -2,23 +2,60 @@
 
 torchvision's wheels on the common index are linked against CUDA. With a CPU build of torch their compiled operators do not
 load, and `import torchvision` stops with "operator torchvision::nms does not exist"; with it stop transformers' image
-processors and vLLM's LLaVA. Only the pure-torch transforms are needed here, so it is enough to declare the two operators that
+processors, PEFT and vLLM's LLaVA. Only the pure-torch transforms are needed here, so it is enough to declare the two operators that
 the import registers kernels for. Nothing is declared where torchvision imports by itself.
+
+It is applied in one place: `install` hooks it to the import of torchvision itself, so that nobody can import anything too early.
+`harness/__init__.py` installs the hook in this process; `child_site` installs it in child processes that import no harness, such as
+vLLM's. This file imports the standard library only, since it is run at the start of each of them.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib.abc
+import importlib.machinery
 import importlib.util
 import logging
 import os
 import re
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 CHILD_FOLDER = Path(__file__).with_name("child_site")
-"""Put on a child process's PYTHONPATH, its sitecustomize applies the shim there before anything else is imported."""
+"""Put on a child process's PYTHONPATH, its sitecustomize installs the hook there before anything else is imported."""
 
 _SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+
+
+class _BeforeTorchvision(importlib.abc.MetaPathFinder):
+    """Finds torchvision where Python finds it, and applies the shim when it is about to be run (not when it is only looked for)."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """None for every other module."""
+        if fullname != "torchvision":
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            run = spec.loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                apply()
+                run(module)
+
+            # The loader stays what it is, since resources are read through it.
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def install() -> None:
+    """Hook the shim to the import of torchvision. Imports nothing; a second call does nothing."""
+    if not any(type(finder).__name__ == _BeforeTorchvision.__name__ for finder in sys.meta_path):
+        sys.meta_path.insert(0, _BeforeTorchvision())
 
 
 def needed() -> bool:
@@ -34,12 +71,11 @@ def needed() -> bool:
 
 @functools.cache
 def apply() -> bool:
-    """Declare the operators if that is needed; returns whether it was. Call it before transformers or vllm are imported."""
-    import torch
-
+    """Declare the operators if that is needed; returns whether it was."""
     if not needed():
         return False
-    # The operators may be there already: a child process applies the shim at start.
+    import torch
+
     for name in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, name):
             torch.library.define(f"torchvision::{name}", _SIGNATURE)
@@ -50,8 +86,8 @@ def apply() -> bool:
 
 
 def child_environment(environment: dict[str, str] | None = None) -> dict[str, str]:
-    """An environment for a child process in which the shim is applied at start, where it is needed."""
+    """An environment for a child process, and its children, in which the hook is installed at start."""
     child = dict(os.environ if environment is None else environment)
-    if needed():
-        child["PYTHONPATH"] = os.pathsep.join(part for part in (str(CHILD_FOLDER), child.get("PYTHONPATH", "")) if part)
+    folders = [part for part in child.get("PYTHONPATH", "").split(os.pathsep) if part and part != str(CHILD_FOLDER)]
+    child["PYTHONPATH"] = os.pathsep.join([str(CHILD_FOLDER), *folders])
     return child

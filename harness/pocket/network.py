@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from harness.models import torchvision_shim
 from harness.pocket.scenes import SIDE
 
 PATCH = 12
@@ -29,7 +28,6 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 
 def build_tokenizer(corpus: Iterable[str]) -> Any:
     """A byte-level BPE tokenizer trained on the world's own text."""
-    torchvision_shim.apply()
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -57,7 +55,6 @@ def build_tokenizer(corpus: Iterable[str]) -> Any:
 
 def build_processor(tokenizer: Any) -> Any:
     """LLaVA's own processor around this tokenizer, for pictures of SIDE pixels."""
-    torchvision_shim.apply()
     from transformers import CLIPImageProcessor, LlavaProcessor
 
     images = CLIPImageProcessor(
@@ -83,7 +80,6 @@ def build_model(tokenizer: Any, seed: int) -> Any:
     As in LLaVA-1.5 the features are those of the tower's last layer but one. Word embeddings are tied, and the tower is trained on
     them as labels (`harness.pocket.training`): what a patch shows, what is asked and what is said are then one set of directions.
     """
-    torchvision_shim.apply()
     import torch
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 

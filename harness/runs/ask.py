@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import BadInputError
-from harness.models import inspect, resolve
+from harness.models import check_base, inspect, refuse_control, resolve
 from harness.runs.folders import is_checkpoint, open_run
 from harness.runs.targets import BASE, target_of_run
 from harness.serving.base import Backend, Completion, Request, Sampling
@@ -31,7 +31,10 @@ def find_asked(name: str, results: Path) -> Asked:
     for folder in (results / name, Path(name)):
         if is_checkpoint(folder):
             info, folder = inspect(folder), folder.resolve()
-            return Asked(name, info.base, folder) if info.base else Asked(name, str(folder), None)
+            if info.base is None:
+                return Asked(name, str(folder), None)
+            check_base(folder, info.base)
+            return Asked(name, info.base, folder)
         run = open_run(folder)
         if run.manifest is not None and run.aligned:
             if inspect(run.checkpoint).kind == "full":
@@ -49,8 +52,9 @@ def ask(
     """Every checkpoint's greedy answer, by its name. Checkpoints of one base share an engine.
 
     Raises:
-        BadInputError: the image does not open.
+        BadInputError: the image does not open, or the question holds a control token.
     """
+    refuse_control({"the question": question})
     if not image.is_file():
         raise BadInputError("there is no such image", where=str(image))
     picture = ImageRef(path=image)
@@ -71,4 +75,7 @@ def ask(
         ]
         with backend(base, adapters) as engine:
             answers |= {completion.id: completion for completion in engine.generate(requests)}
+    for completion in answers.values():
+        if completion.refused is not None:
+            raise BadInputError(completion.refused, where=completion.id, remedy="ask in other words")
     return answers

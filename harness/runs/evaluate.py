@@ -18,7 +18,7 @@ from harness.config import parse
 from harness.errors import BadInputError, HarnessError
 from harness.files import read_json, write_json
 from harness.judging.base import Judge
-from harness.models import PromptLengths, context_length, load_processor
+from harness.models import PromptLengths, context_length, load_processor, refuse_control
 from harness.progress import console, progress
 from harness.runs.jobs import Job, Key, pending, request_hashes
 from harness.runs.repeats import repeat_folder, spread
@@ -171,13 +171,25 @@ class _Evaluation:
             self.hashes = request_hashes(self.targets, self.suites, self.request.backend_identity, self.request.repeat)
             jobs = pending(self.targets, self.suites, self.logs, self.hashes, self.request.repeat)
             if jobs and self.request.generate:
-                if not self.targets[0].remote:
+                remote = self.targets[0].remote
+                self._check_questions(None if remote else load_processor(self.base))
+                if not remote:
                     self._check_context(jobs)
                 if self.request.verify:
                     ensure_verified(self.targets, self.request.backend, self.request.backend_settings)
                 self._generate(jobs)
             finish = self._finish_shard if self.shard else self._score
             return [finish(target, suite) for target in self.targets for suite in self.suites]
+
+    def _check_questions(self, processor: Any) -> None:
+        """No question holds a control token; of an endpoint's model only the common ones are known.
+
+        Raises:
+            BadInputError: one does; with the suite and the item.
+        """
+        for suite in self.suites:
+            for item in suite.items:
+                refuse_control({"the question": item.prompt}, processor, f"{suite.name}, item {item.id}")
 
     def _check_context(self, jobs: Sequence[Job]) -> None:
         """The longest prompt, with its image, fits into the model's context.

@@ -9,8 +9,8 @@ from typing import Any
 from aligners.base import Aligner
 from harness import registry
 from harness.errors import BadInputError
-from harness.files import atomic_folder, read_json, write_json
-from harness.models import export_full, fingerprint, inspect, load_model, load_processor
+from harness.files import atomic_folder, read_json, remove_left_overs, write_json
+from harness.models import check_base, export_full, inspect, load_model, load_processor, with_adapters
 from harness.models.card import model_card
 from harness.progress import console
 from harness.removal import move, remove
@@ -39,6 +39,7 @@ def export_run(run: Run, output: Path, *, merge: bool = True, overwrite: bool = 
             "the target exists already", where=str(output), remedy="another --output, or replace it with --overwrite"
         )
     info = inspect(run.checkpoint)
+    remove_left_overs(output)  # of an export that was killed: as many gigabytes as the model has
     with atomic_folder(output) as temporary:
         if info.kind == "adapter" and merge:
             _merge(run, str(info.base), temporary)
@@ -64,18 +65,10 @@ def card_of(run: Run, manifest: dict[str, Any]) -> str:
 
 def _merge(run: Run, base: str, folder: Path) -> None:
     """The base's weights, in the type they are stored in, plus the adapter's."""
-    from peft import PeftModel
-
     assert run.manifest is not None
-    expected = run.manifest["base"]["fingerprint"]
-    if fingerprint(base) != expected:
-        raise BadInputError(
-            "the base model is not the one that the adapter was trained on",
-            where=base,
-            remedy="put the same weights there, or align again",
-        )
+    check_base(run.checkpoint, base, run.manifest["base"]["fingerprint"])
     console.print(f"[dim]merging the adapter into {run.base_label}[/dim]")
-    model = PeftModel.from_pretrained(load_model(base, device="cpu"), run.checkpoint)
+    model = with_adapters(load_model(base, device="cpu"), {"merged": run.checkpoint})
     export_full(model.merge_and_unload(safe_merge=True), load_processor(run.checkpoint), folder / "merged")
     for path in (folder / "merged").iterdir():
         move(path, folder / path.name, within=folder)

@@ -58,9 +58,10 @@ def open_run(path: Path) -> Run:
 def is_checkpoint(path: Path) -> bool:
     """Whether a folder is itself a checkpoint; a run's has one below it, and a `config.json` of its own."""
     configuration = path / "config.json"
-    return (path / "adapter_config.json").exists() or (
-        configuration.exists() and "model_type" in read_json(configuration, "configuration", finite=False)
-    )
+    if (path / "adapter_config.json").exists() or not configuration.exists():
+        return (path / "adapter_config.json").exists()
+    found = read_json(configuration, "configuration", finite=False)
+    return isinstance(found, dict) and "model_type" in found
 
 
 def list_runs(results: Path) -> list[Run]:

@@ -84,8 +84,10 @@ def target_of_run(run: Run) -> Target:
     info = inspect(run.checkpoint)
     if info.kind == "full":
         return Target(run.name, run.path, str(run.checkpoint.resolve()), None, config["model"], config["method"])
-    check_base(run.checkpoint, base["location"], base["fingerprint"])
-    return Target(run.name, run.path, base["location"], run.checkpoint.resolve(), config["model"], config["method"])
+    # The adapter's own file says where its base is, so that it can be written there where that has moved.
+    location = str(info.base)
+    check_base(run.checkpoint, location, base["fingerprint"])
+    return Target(run.name, run.path, location, run.checkpoint.resolve(), config["model"], config["method"])
 
 
 def target_of_model(model: ModelRef, results: Path) -> Target:

@@ -16,7 +16,15 @@ from typing import Any
 from harness.errors import BadInputError, HarnessError
 from harness.files import read_json, write_json
 from harness.memory import give_back
-from harness.models import fingerprint, load_model, load_processor, own_prompt_ids, prompt_inputs, template_hash_of
+from harness.models import (
+    fingerprint,
+    load_model,
+    load_processor,
+    own_prompt_ids,
+    prompt_inputs,
+    template_hash_of,
+    with_adapters,
+)
 from harness.progress import console, progress
 from harness.runs.ask import Asked
 from harness.runs.folders import MANIFEST
@@ -142,16 +150,11 @@ class TrainedSide:
         self.served = load_processor(asked[0].base)
         adapters = [one for one in asked if one.adapter is not None]
         if adapters:
-            from peft import PeftModel
-
             # PEFT's names are those of torch modules, which have no dots.
             self.adapters = {one.name: f"adapter{number}" for number, one in enumerate(adapters)}
-            self.model = PeftModel.from_pretrained(
-                self.model, str(adapters[0].adapter), adapter_name=self.adapters[adapters[0].name]
+            self.model = with_adapters(
+                self.model, {self.adapters[one.name]: one.adapter for one in adapters if one.adapter is not None}
             )
-            for one in adapters[1:]:
-                self.model.load_adapter(str(one.adapter), adapter_name=self.adapters[one.name])
-            self.model.eval()
         self.wrapped = bool(adapters)
 
     def values(self, one: Asked, probe: Probe, served: TokenDetails) -> Expected:

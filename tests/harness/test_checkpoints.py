@@ -65,7 +65,9 @@ def test_weights_of_another_model(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     config["text_config"]["intermediate_size"] = 100
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(BadInputError, match=r"tensors do not match config.json.*expected \[100, 128\]"):
+    with pytest.raises(
+        BadInputError, match=r"tensors do not match config.json.*expected \[128, 100\], found \[128, 352\]"
+    ):
         inspect(folder)
 
 

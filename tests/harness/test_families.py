@@ -147,8 +147,7 @@ def test_aliases_are_names_on_the_hub_and_code_from_there_is_not_run(tmp_path: P
 
 _VLLM = """
 import json, multiprocessing, os, sys
-from harness.models import torchvision_shim
-torchvision_shim.apply()
+import harness
 import torch
 if not torch.cuda.is_available():
     os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"

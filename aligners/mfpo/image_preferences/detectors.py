@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 import numpy as np
 
 from aligners.mfpo.image_preferences.regions import Asked, Box, Located, box_mask
-from harness.errors import HarnessError
 from harness.models import devices
 
 if TYPE_CHECKING:
@@ -100,25 +99,20 @@ class _Pretrained:
     bfloat16_on_gpu: ClassVar[bool] = True
 
     def __init__(self, settings: ImagePreferenceSettings, name: str | None, model: str, processor: str) -> None:
-        from harness.models import quiet_transformers
+        from harness.models import pretrained
 
-        quiet_transformers()
+        pretrained.quiet_transformers()
         import torch
-        import transformers
 
         self.name = name or self.usual
         self.threshold = self.box_threshold if settings.box_threshold is None else settings.box_threshold
         gpu = devices.has_accelerator()
         low = settings.precision == "bfloat16" or (settings.precision == "auto" and gpu and self.bfloat16_on_gpu)
         self.device, self.dtype = torch.device(devices.usual()), torch.bfloat16 if low else torch.float32
-        try:
-            self.processor = getattr(transformers, processor).from_pretrained(self.name)
-            loaded = getattr(transformers, model).from_pretrained(self.name, dtype=self.dtype)
-        except (OSError, ValueError) as error:
-            raise HarnessError(
-                f"the model '{self.name}' cannot be loaded: {str(error).splitlines()[0][:200]}",
-                remedy="name a folder that holds it (detector, segmenter), or use the data set's boxes: regions=dataset",
-            ) from error
+        remedy = "name a folder that holds it (detector, segmenter), or use the data set's boxes: regions=dataset"
+        said = {"problem": f"the model '{self.name}' cannot be loaded", "remedy": remedy}
+        self.processor = pretrained.processor(self.name, processor, **said)
+        loaded = pretrained.weights(model, self.name, strict=False, dtype=self.dtype, **said)
         self.model = loaded.to(self.device).eval()
 
     def on_device(self, inputs: Any) -> dict[str, Any]:

@@ -1,23 +1,15 @@
-"""Runs at the start of a child Python process that was given this folder: applies the torchvision shim when torch is imported.
+"""Runs at the start of a child Python process that was given this folder: hooks the torchvision shim to the import of torchvision.
 
-torch itself is not imported here, since many child processes never need it: the shim is hooked to torchvision's import.
+The shim's file is run by its path: importing it by its name would import the harness, which many child processes never need.
 """
 
-import importlib.abc
-import importlib.machinery
-import sys
+import importlib.util
+from pathlib import Path
 
-
-class _ShimBeforeTorchvision(importlib.abc.MetaPathFinder):
-    """Declares the operators the first time that torchvision is looked for, then steps aside."""
-
-    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
-        """Never finds anything itself."""
-        if fullname == "torchvision":
-            sys.meta_path.remove(self)
-            from harness.models import torchvision_shim
-
-            torchvision_shim.apply()
-
-
-sys.meta_path.insert(0, _ShimBeforeTorchvision())
+_spec = importlib.util.spec_from_file_location(
+    "_harness_torchvision_shim", Path(__file__).resolve().parents[1] / "torchvision_shim.py"
+)
+assert _spec is not None and _spec.loader is not None
+_shim = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_shim)
+_shim.install()

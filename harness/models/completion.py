@@ -1,0 +1,105 @@
+"""What processors of older checkpoints lack, taken from the files beside them, and said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from harness.errors import BadInputError
+from harness.models import pretrained
+from harness.models.weights import read_object
+from harness.progress import console
+
+_FILES = ("processor_config.json", "preprocessor_config.json")
+_CLASS_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0, "siglip": 0}
+"""Tokens that a vision tower puts before its patches' (CLIP's class token), by its `model_type`."""
+
+
+def complete(processor: Any, location: str | Path) -> None:
+    """Give a processor what transformers asks of it and its files do not have, in place.
+
+    LLaVA's, saved before transformers 4.45, lack `patch_size`, `vision_feature_select_strategy` and `num_additional_image_tokens`, whose
+    values are the configuration's. Fine-tuning scripts leave the chat template with the tokenizer.
+
+    Raises:
+        BadInputError: it stands nowhere; with the file, and the keys to add.
+    """
+    added = missing_settings(processor, location)
+    for name, value in added.items():
+        setattr(processor, name, value)
+    taken = [f"{name} ({value}) from config.json" for name, value in added.items()]
+    if not getattr(processor, "chat_template", None):
+        template = getattr(getattr(processor, "tokenizer", None), "chat_template", None)
+        if not template:
+            raise BadInputError(
+                "the processor has no chat template",
+                where=str(location),
+                remedy="add chat_template.jinja from the base model",
+            )
+        processor.chat_template = template
+        taken.append("the chat template from the tokenizer")
+    if taken:
+        console.print(
+            f"[dim]{location}: the processor's files lack it, taken: {', '.join(taken)}[/dim]", highlight=False
+        )
+
+
+def missing_settings(processor: Any, location: str | Path) -> dict[str, Any]:
+    """What a LLaVA processor needs and its files do not say, with the values of the configuration.
+
+    Raises:
+        BadInputError: the configuration does not say it either.
+    """
+    if not hasattr(processor, "patch_size") or not hasattr(processor, "vision_feature_select_strategy"):
+        return {}  # processors of other families count their image tokens by themselves
+    said = _said(location)
+    wanted = {
+        "patch_size": processor.patch_size is None,
+        "vision_feature_select_strategy": processor.vision_feature_select_strategy is None,
+        # Without it transformers counts 0, which is wrong beside a tower with a class token.
+        "num_additional_image_tokens": hasattr(processor, "num_additional_image_tokens")
+        and "num_additional_image_tokens" not in said,
+    }
+    if not any(wanted.values()):
+        return {}
+    config = pretrained.configuration(_configured_by(location))
+    vision = getattr(config, "vision_config", None)
+    known = {
+        "patch_size": getattr(vision, "patch_size", None),
+        "vision_feature_select_strategy": getattr(config, "vision_feature_select_strategy", None),
+        "num_additional_image_tokens": _CLASS_TOKENS.get(str(getattr(vision, "model_type", None))),
+    }
+    if lacking := [name for name, absent in wanted.items() if absent and known[name] is None]:
+        raise BadInputError(
+            f"the processor does not say {', '.join(lacking)}, and config.json does not either",
+            where=str(Path(location) / _FILES[0]) if Path(location).is_dir() else f"{_FILES[0]} of {location}",
+            remedy=f"add {' and '.join(lacking)} there, with the values that the model was trained with",
+        )
+    return {name: known[name] for name, absent in wanted.items() if absent}
+
+
+def _said(location: str | Path) -> dict[str, Any]:
+    """What the processor's files say; they are here or in the hub's cache, since it was loaded."""
+    from transformers.utils import cached_file
+
+    found: dict[str, Any] = {}
+    for name in reversed(_FILES):
+        path = cached_file(
+            str(location),
+            name,
+            local_files_only=True,
+            _raise_exceptions_for_gated_repo=False,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        if path is not None:
+            found |= read_object(Path(path), "processor's configuration")
+    return found
+
+
+def _configured_by(location: str | Path) -> str | Path:
+    """Where the model's configuration is: of an adapter's folder, at its base."""
+    folder = Path(location)
+    if folder.is_dir() and not (folder / "config.json").is_file() and (folder / "adapter_config.json").is_file():
+        return str(read_object(folder / "adapter_config.json", "adapter configuration").get("base_model_name_or_path"))
+    return location

@@ -1,0 +1,331 @@
+"""The one place where files of a model are read by transformers: no code of theirs is run, and what was loaded is looked at.
+
+Every `from_pretrained` and `from_config` of the project stands here (a test holds that). Each is told `trust_remote_code=False`: without
+it transformers asks at the terminal whether to run a model folder's own Python, and takes a piped "y" for consent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.errors import BadInputError, HarnessError
+from harness.progress import console
+
+_NO_CODE = {"trust_remote_code": False}
+_HUB = "the model hub must be reachable, or the model in its cache (then HF_HUB_OFFLINE=1); or name a folder"
+
+
+def quiet_transformers() -> None:
+    """Import transformers the way the whole harness does: its own bars and notices off (ours are shown instead)."""
+    from transformers.utils import logging as messages
+
+    messages.disable_progress_bar()
+    messages.set_verbosity_error()
+    # PEFT imports bitsandbytes wherever it is installed, and that warns of a kernel for serving in 4 bits, which nothing here does.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
+def configuration(location: str | Path) -> Any:
+    """A model's configuration.
+
+    Raises:
+        BadInputError: there is none, it is malformed, or it belongs to Python code that the folder brings.
+        HarnessError: it is on a hub that cannot be reached.
+    """
+    quiet_transformers()
+    from transformers import AutoConfig
+
+    with reading(location, "the model's configuration cannot be read", in_folder=_config_file(location)):
+        return AutoConfig.from_pretrained(location, **_NO_CODE)
+
+
+def empty_model(location: str | Path, config: Any = None) -> Any:
+    """The image-and-text model that a configuration describes, on the meta device: names and shapes, no memory.
+
+    Raises:
+        BadInputError: it describes none.
+    """
+    config = configuration(location) if config is None else config
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    with (
+        reading(
+            location,
+            "config.json does not describe an image-and-text model",
+            in_folder=_config_file(location),
+            remedy="name a model that sees: harness list models",
+        ),
+        torch.device("meta"),
+    ):
+        return AutoModelForImageTextToText.from_config(config, **_NO_CODE)
+
+
+def processor(
+    location: str | Path,
+    kind: str = "AutoProcessor",
+    *,
+    problem: str = "no processor could be loaded",
+    remedy: str | None = None,
+) -> Any:
+    """A processor as its files have it; `load_processor` gives one that is complete.
+
+    Args:
+        location: folder or hub id.
+        kind: transformers' class.
+        problem: what to say where there is none.
+        remedy: what to do about it.
+
+    Raises:
+        BadInputError: there is none, or it is malformed.
+    """
+    quiet_transformers()
+    import transformers
+
+    remedy = remedy or ("copy the base model's processor files into the folder" if Path(location).is_dir() else _HUB)
+    with reading(location, problem, remedy=remedy, on_hub=BadInputError):
+        return getattr(transformers, kind).from_pretrained(location, **_NO_CODE)
+
+
+def weights(
+    kind: str,
+    location: str | Path,
+    *,
+    strict: bool = True,
+    problem: str = "the checkpoint cannot be loaded",
+    remedy: str | None = None,
+    **options: Any,
+) -> Any:
+    """A model with its weights, every one of which was in its files.
+
+    Args:
+        kind: transformers' class, e.g. "AutoModelForImageTextToText".
+        location: folder or hub id.
+        strict: see `refuse_unloaded`.
+        problem: what to say where it cannot be loaded.
+        remedy: what to do about it.
+        options: further ones of `from_pretrained`.
+
+    Raises:
+        BadInputError: its files are malformed, or leave a weight out, so that it would be made up at random.
+        HarnessError: it is on a hub that cannot be reached.
+    """
+    quiet_transformers()
+    import transformers
+
+    with reading(location, problem, remedy=remedy):
+        model, report = getattr(transformers, kind).from_pretrained(
+            location, output_loading_info=True, **_NO_CODE, **options
+        )
+    refuse_unloaded(report, location, strict=strict)
+    return model
+
+
+def report_on(config: Any, location: str | Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]]:
+    """What transformers would report if it loaded tensors of these names and shapes, told without loading any.
+
+    Returns:
+        The name of the model's class, and transformers' report: `missing_keys`, `unexpected_keys` (names), `mismatched_keys` (triples of
+        a name, the shape found and the shape expected). What may rightly be absent, such as a head that is tied to the embeddings, is
+        not in it.
+    """
+    import torch
+
+    model = empty_model(location, config)  # says first what is wrong with the configuration
+    stored = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    with reading(location, "the checkpoint cannot be loaded"):
+        _, report = type(model).from_pretrained(
+            None,
+            config=config,
+            state_dict=stored,
+            output_loading_info=True,
+            device_map="meta",
+            ignore_mismatched_sizes=True,
+            **_NO_CODE,
+        )
+    return type(model).__name__, report
+
+
+def refuse_unloaded(report: Mapping[str, Collection[Any]], location: str | Path, *, strict: bool = True) -> None:
+    """Look at transformers' report of what it loaded.
+
+    Args:
+        report: as `report_on` gives it.
+        location: for the message.
+        strict: tensors that belong nowhere are an error as well: they are another model's, or of layers that the configuration leaves
+            out. Else they are named in a line.
+
+    Raises:
+        BadInputError: a weight was not loaded; with the first of them, and the first tensor that is none of the model's.
+    """
+    missing, strange = sorted(report["missing_keys"]), sorted(report["unexpected_keys"])
+    mismatched = sorted((str(name), list(found), list(wanted)) for name, found, wanted in report["mismatched_keys"])
+    if mismatched:
+        name, found, wanted = mismatched[0]
+        problem = f"{len(mismatched) + len(missing)} tensors do not match config.json, first '{name}': expected {wanted}, found {found}"
+    elif missing:
+        problem = (
+            f"{len(missing)} of the model's weights are not in the checkpoint and would be random, first '{missing[0]}'"
+        )
+    elif strange and strict:
+        problem = f"{len(strange)} tensors of the checkpoint have no place in the model that config.json describes"
+    else:
+        if strange:
+            console.print(
+                f"[dim]{len(strange)} tensors in {location} are not used, first '{strange[0]}'[/dim]", highlight=False
+            )
+        return
+    if strange:
+        problem += f"; the first tensor that is none of the model's is '{strange[0]}'"
+    raise BadInputError(
+        problem,
+        where=str(location),
+        remedy="the weights and config.json come from different models, or were saved in part: copy or export them again",
+    )
+
+
+def with_adapters(model: Any, adapters: Mapping[str, str | Path]) -> Any:
+    """The model with PEFT adapters on it, each completely loaded; the first one is active.
+
+    Args:
+        model: full weights.
+        adapters: PEFT's name (no dots, since it names torch modules) -> folder. At least one.
+
+    Raises:
+        BadInputError: an adapter is malformed, or leaves out or brings too much of what its configuration says.
+    """
+    quiet_transformers()
+    from peft import PeftModel
+
+    wrapped: Any = None
+    for name, folder in adapters.items():
+        with reading(folder, "the adapter cannot be loaded"):
+            if wrapped is None:
+                wrapped = PeftModel(model, adapter_configuration(folder), adapter_name=name)
+            report = wrapped.load_adapter(str(folder), adapter_name=name)
+        refuse_partial_adapter(report, name, folder)
+    return wrapped.eval()
+
+
+def adapter_configuration(folder: str | Path) -> Any:
+    """PEFT's configuration of an adapter, frozen.
+
+    Raises:
+        BadInputError: it is malformed.
+    """
+    quiet_transformers()
+    from peft import PeftConfig
+
+    with reading(folder, "the adapter's configuration cannot be read", in_folder=Path(folder) / "adapter_config.json"):
+        config = PeftConfig.from_pretrained(str(folder))
+        config.inference_mode = True
+        return config
+
+
+def report_on_adapter(base: str | Path, folder: str | Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse an adapter whose tensors, by names and shapes, are not what its configuration puts on its base; nothing is loaded.
+
+    Raises:
+        BadInputError: a layer is left out, or there is none for a tensor; the message names the first.
+    """
+    model = empty_model(base)
+    import torch
+    from peft import PeftModel
+    from peft.utils import set_peft_model_state_dict
+
+    stored = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    with reading(folder, f"the adapter does not fit its base model {base}"):
+        wrapped = PeftModel(model, adapter_configuration(folder), adapter_name="checked", low_cpu_mem_usage=True)
+        report = set_peft_model_state_dict(wrapped, stored, adapter_name="checked")
+    refuse_partial_adapter(report, "checked", folder)
+
+
+def refuse_partial_adapter(report: Any, name: str, folder: str | Path) -> None:
+    """Look at PEFT's report of an adapter's loading; weights of the base are always missing in it.
+
+    Raises:
+        BadInputError: a module that its configuration names has no weights, or weights have no module.
+    """
+    # PEFT puts the adapter's name into the names of its tensors.
+    missing = sorted(key for key in report.missing_keys if f".{name}." in key or key.endswith(f".{name}"))
+    if missing:
+        raise BadInputError(
+            f"{len(missing)} tensors that the adapter's configuration names are not in its weights, first "
+            f"'{missing[0].replace(f'.{name}', '')}': it was saved or copied in part, or belongs to another model",
+            where=str(folder),
+            remedy="copy the adapter again, or align again",
+        )
+    if report.unexpected_keys:
+        strange = sorted(report.unexpected_keys)
+        raise BadInputError(
+            f"{len(strange)} tensors of the adapter have no place on its base model, first "
+            f"'{strange[0].replace(f'.{name}', '')}': it belongs to another model, or its configuration was changed",
+            where=str(folder),
+            remedy="put it on the model that it was trained on, or align again",
+        )
+
+
+@contextlib.contextmanager
+def reading(
+    location: str | Path,
+    problem: str,
+    *,
+    in_folder: Path | None = None,
+    remedy: str | None = None,
+    on_hub: type[HarnessError] = HarnessError,
+) -> Iterator[None]:
+    """What goes wrong inside while a model's files are read is said of these files: transformers raises almost any error about them.
+
+    Args:
+        location: folder or hub id.
+        problem: what failed, to the user.
+        in_folder: the file to name where `location` is a folder.
+        remedy: what to do; else what suits a folder or the hub.
+        on_hub: the kind of error where a hub id could not be had.
+    """
+    try:
+        yield
+    except (HarnessError, MemoryError):
+        raise
+    except Exception as error:
+        if _out_of_memory(error):
+            raise
+        folder, said = Path(location).is_dir(), first_line(error)
+        where = str(in_folder or location) if folder else str(location)
+        if "custom code" in str(error) or "trust_remote_code" in str(error):
+            raise BadInputError(
+                f"{problem}: it needs Python code that its own folder brings, and such code is never run here",
+                where=where,
+                remedy="name a model that transformers knows by itself: harness list models",
+            ) from error
+        if isinstance(error, ImportError):
+            raise HarnessError(f"{problem}: {said}", where=where, remedy=remedy or "install the package") from error
+        if isinstance(error, OSError) and not folder:
+            raise on_hub(f"{problem}: {said}", where=where, remedy=remedy or _HUB) from error
+        detail = said if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {said}"
+        raise BadInputError(
+            f"{problem}: {detail}", where=where, remedy=remedy or "copy the folder again from where it is whole"
+        ) from error
+
+
+def _out_of_memory(error: Exception) -> bool:
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _config_file(location: str | Path) -> Path | None:
+    return Path(location) / "config.json" if Path(location).is_dir() else None
+
+
+def first_line(error: Exception) -> str:
+    """What an error says first, short enough for a message; libraries write paragraphs, and begin some with a mere heading."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    heading = lines[0].endswith(":") and len(lines) > 1
+    return (f"{lines[0]} {lines[1]}" if heading else lines[0])[:300].partition(". If you were")[0]

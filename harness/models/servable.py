@@ -1,0 +1,101 @@
+"""Copies of checkpoints' folders that are not as transformers or vLLM read them, with that put right.
+
+Where the tensors' names carry those of a training wrapper (`weights.unwrapped`), both get a copy in the cache under the bare names. vLLM
+reads the processor by itself, too: where it lacks what its configuration says (`completion`), the copy has it. All other files are links.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+from pathlib import Path
+from typing import Any
+
+from harness.errors import BadInputError
+from harness.files import atomic_folder, read_json, sha256_json, write_json
+from harness.memory import written_bytes
+from harness.models import pretrained
+from harness.models.checkpoints import fingerprint
+from harness.models.completion import complete, missing_settings
+from harness.models.known import known, settings_hashes
+from harness.models.weights import INDEX, fit, unwrapped, weight_files
+from harness.paths import cache_folder
+from harness.progress import console
+
+
+def loadable(folder: str | Path) -> str:
+    """The folder of full weights that transformers is to load for this one; mostly itself.
+
+    Raises:
+        BadInputError: it is no checkpoint.
+    """
+    return _copied(Path(folder), wrapped=fit(Path(folder)).wrapped, incomplete=False)
+
+
+def servable(location: str | Path) -> str:
+    """The folder, or hub id, of full weights that vLLM is to serve for this one; mostly itself.
+
+    Raises:
+        BadInputError: it is no checkpoint, or on a hub and not as vLLM needs it.
+    """
+    folder = Path(location)
+    if not folder.is_dir():
+        if missing_settings(pretrained.processor(location), location):
+            raise BadInputError(
+                "the processor lacks what config.json says, and vLLM reads the hub's files as they are",
+                where=str(location),
+                remedy=f"hf download {location} --local-dir DIR, and name DIR: there it is put right",
+            )
+        return str(location)
+    complete_ = known("complete", settings_hashes(folder), lambda: _is_complete(folder))
+    return _copied(folder, wrapped=fit(folder).wrapped, incomplete=complete_ == "no")
+
+
+def _is_complete(folder: Path) -> str:
+    return "no" if missing_settings(pretrained.processor(folder), folder) else "yes"
+
+
+def _copied(folder: Path, *, wrapped: bool, incomplete: bool) -> str:
+    """The folder, or where something is to be put right its copy, which is kept; that is said."""
+    if not wrapped and not incomplete:
+        return str(folder)
+    state = sha256_json([fingerprint(folder), settings_hashes(folder), wrapped, incomplete])
+    copy = cache_folder() / "checkpoints" / f"served-{state}"
+    if not copy.is_dir():
+        _write(folder, copy, wrapped=wrapped, incomplete=incomplete)
+    if wrapped:
+        size = sum((folder / name).stat().st_size for name in weight_files(folder))
+        said = "the names of a training wrapper (torch.compile, DDP or FSDP) are taken off its tensors' names"
+        console.print(f"[dim]{folder}: {said}, in a copy of {written_bytes(size)}: {copy}[/dim]", highlight=False)
+    return str(copy)
+
+
+def _write(folder: Path, copy: Path, *, wrapped: bool, incomplete: bool) -> None:
+    """Make the copy; it appears only when it is complete."""
+    with atomic_folder(copy) as temporary:
+        if incomplete:
+            processor = pretrained.processor(folder)
+            complete(processor, folder)
+            processor.save_pretrained(temporary)
+        if wrapped:
+            for name in weight_files(folder):
+                _rename(folder / name, temporary / name)
+            if (folder / INDEX).is_file():
+                index = read_json(folder / INDEX, "weight index")
+                index["weight_map"] = {unwrapped(name): file for name, file in index["weight_map"].items()}
+                write_json(temporary / INDEX, index)
+        for path in folder.iterdir():
+            if not (temporary / path.name).exists():
+                (temporary / path.name).symlink_to(path.resolve())
+
+
+def _rename(source: Path, target: Path) -> None:
+    """Copy a safetensors file under the tensors' bare names; the numbers are not touched."""
+    with source.open("rb") as stream, target.open("wb") as copy:
+        length = struct.unpack("<Q", stream.read(8))[0]
+        header: dict[str, Any] = json.loads(stream.read(length))
+        text = json.dumps({unwrapped(name): entry for name, entry in header.items()}).encode()
+        text += b" " * (-len(text) % 8)  # the format's own alignment
+        copy.write(struct.pack("<Q", len(text)) + text)
+        shutil.copyfileobj(stream, copy, 16 * 2**20)
