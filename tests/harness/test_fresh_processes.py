@@ -138,12 +138,12 @@ def test_the_next_export_removes_what_a_killed_one_left(folder: Path, tmp_path: 
     """Killed while the weights are written; other hidden folders are nobody's left-overs."""
     shutil.copytree(folder, tmp_path / "here", symlinks=True)
     here = tmp_path / "here"
-    (here / ".exp.settings.d").mkdir()
+    (here / ".exp.mine").mkdir()
     killed = "import os, signal; import harness.models.export as e; e._rename_tensors = lambda folder: os.kill(os.getpid(), signal.SIGKILL)"
     code = f"{killed}; import sys; from harness.cli import main; sys.argv = ['harness', 'export', 'one', '-o', 'exp']; main()"
     done = subprocess.run([sys.executable, "-c", code], cwd=here, env=os.environ | OFFLINE, capture_output=True)
     assert done.returncode == -9
-    left = [path for path in here.glob(".exp.*") if path.name != ".exp.settings.d"]
+    left = [path for path in here.glob(".exp.*") if path.name != ".exp.mine"]
     assert len(left) == 1 and list(left[0].rglob("*.safetensors"))
     harness(here, "export", "one", "-o", "exp", **OFFLINE)
-    assert [path.name for path in here.glob(".exp.*")] == [".exp.settings.d"]
+    assert [path.name for path in here.glob(".exp.*")] == [".exp.mine"]
