@@ -112,7 +112,7 @@ def verify(
 
     engine = choose_backend(backend)
     settings = parse(engine.Settings, {"dtype": dtype}, f"backend {engine.name}")
-    [found] = compare([find_asked(checkpoint, results)], engine, probes=probes, settings=settings)
+    [found] = compare([find_asked(checkpoint, results, other_base=True)], engine, probes=probes, settings=settings)
     if as_json:
         emit(found)
     else:

@@ -75,12 +75,7 @@ def check_base(adapter: Path, base: str, recorded: str | None = None) -> None:
         BadInputError: one of these, with what is missing.
     """
     adapter = Path(adapter)
-    if is_gone(base):
-        raise BadInputError(
-            f"the adapter's base model is not at {base} (any more)",
-            where=f"base_model_name_or_path in {adapter / 'adapter_config.json'}",
-            remedy="write its new folder, or its name on the hub, there in place of the old one; or put the folder back",
-        )
+    _refuse_gone(adapter, base)
     if recorded is None:
         recorded = _recorded_base(adapter)
     if recorded is not None and (found := fingerprint(base)) != recorded:
@@ -90,6 +85,15 @@ def check_base(adapter: Path, base: str, recorded: str | None = None) -> None:
             remedy="put the old weights back, or align again",
         )
     check_covers(adapter, base, download=False)
+
+
+def _refuse_gone(adapter: Path, base: str | Path) -> None:
+    if is_gone(base):
+        raise BadInputError(
+            f"the adapter's base model is not at {base} (any more)",
+            where=f"base_model_name_or_path in {adapter / 'adapter_config.json'}",
+            remedy="write its new folder, or its name on the hub, there in place of the old one; or put the folder back",
+        )
 
 
 def _recorded_base(adapter: Path) -> str | None:
@@ -116,6 +120,7 @@ def check_covers(adapter: Path, base: str | Path, *, download: bool = True) -> N
     Raises:
         BadInputError: the adapter was saved or copied in part, or belongs to another model; the first tensor is named.
     """
+    _refuse_gone(adapter, base)
     folder = Path(base)
     if not folder.is_dir():
         from huggingface_hub import try_to_load_from_cache

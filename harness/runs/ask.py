@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import BadInputError
-from harness.models import check_base, inspect, refuse_control, resolve
+from harness.models import check_base, check_covers, inspect, refuse_control, resolve
 from harness.runs.folders import is_checkpoint, open_run
 from harness.runs.targets import BASE, target_of_run
 from harness.serving.base import Backend, Completion, Request, Sampling
@@ -22,8 +22,13 @@ class Asked:
     adapter: Path | None
 
 
-def find_asked(name: str, results: Path) -> Asked:
+def find_asked(name: str, results: Path, *, other_base: bool = False) -> Asked:
     """A checkpoint by a run's name or folder, a folder of full weights or of an adapter, a model alias, a world's label or a hub id.
+
+    Args:
+        name: one of these.
+        results: where runs are looked for by their names.
+        other_base: let an adapter's folder through whose base has other weights than it was trained on, for who reports that itself.
 
     Raises:
         BadInputError: nothing has this name, or the run is not complete.
@@ -33,7 +38,10 @@ def find_asked(name: str, results: Path) -> Asked:
             info, folder = inspect(folder), folder.resolve()
             if info.base is None:
                 return Asked(name, str(folder), None)
-            check_base(folder, info.base)
+            if other_base:
+                check_covers(folder, info.base, download=False)
+            else:
+                check_base(folder, info.base)
             return Asked(name, info.base, folder)
         run = open_run(folder)
         if run.manifest is not None and run.aligned:

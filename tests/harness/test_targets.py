@@ -45,7 +45,7 @@ def test_an_adapter_of_a_relative_base_is_evaluated_from_elsewhere(there: Path, 
 
     shutil.move(there / "base", tmp_path / "moved")
     gone = harness(elsewhere, *EVAL, "--run", run, *data, code=2).stderr
-    assert "the model's folder is not there" in gone and str(there / "base") in gone and "Traceback" not in gone
+    assert "the adapter's base model is not at" in gone and str(there / "base") in gone and "Traceback" not in gone
     (there / "base").symlink_to(tmp_path / "moved")
     harness(elsewhere, *EVAL, "--run", run, *data)
 
