@@ -9,6 +9,7 @@ from pydantic import Field
 
 from aligners import losses
 from aligners.base import BranchLogps, Logps, Loss
+from aligners.corrections import CorrectedTokens
 from aligners.mfpo.image_preferences import (
     ImagePreferenceAligner,
     ImagePreferenceAlignerSettings,
@@ -27,6 +28,7 @@ class CHiPSettings(ImagePreferenceAlignerSettings):
     beta_token: float = Field(
         0.1, ge=0, description="weight of the token-level divergence, which beta multiplies as well"
     )
+    corrected: CorrectedTokens = CorrectedTokens()
     images: ImagePreferenceSettings = ImagePreferenceSettings(corruption="whole-noise")
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from aligners.base import Aligner, AlignJob, Branch
+from aligners.corrections import CorrectedTokens, changed_tokens
 from harness.errors import BadInputError
 from harness.models import AnswerEncoder, prompt_inputs, refuse_control
 from harness.progress import progress
@@ -36,7 +36,9 @@ class EncodedExample:
 class Encoder:
     """Turns examples into token ids with the model's own processor and chat template."""
 
-    def __init__(self, processor: Any, branches: Sequence[Branch], max_length: int, corrections: bool) -> None:
+    def __init__(
+        self, processor: Any, branches: Sequence[Branch], max_length: int, corrections: CorrectedTokens | None
+    ) -> None:
         self.processor, self.branches, self.max_length, self.corrections = processor, branches, max_length, corrections
         self._answers = AnswerEncoder(processor)
         tokenizer = processor.tokenizer
@@ -73,7 +75,7 @@ class Encoder:
                 )
             truncated += len(ids) + 1 > room
             responses[name] = [*ids, self._answers.end][:room]
-        corrected = self._corrected(example, responses, offsets) if self.corrections else {}
+        corrected = self._corrected(example, responses, offsets) if self.corrections is not None else {}
         images = {name: example.images[name] for name in prefixes}
         return EncodedExample(example.id, prefixes, images, responses, corrected, truncated)
 
@@ -101,9 +103,14 @@ class Encoder:
         responses: Mapping[str, list[int]],
         offsets: Mapping[str, list[tuple[int, int]]],
     ) -> dict[str, list[bool]]:
+        how = self.corrections or CorrectedTokens()
         if example.corrections is None:
             return dict(
-                zip(("chosen", "rejected"), changed_tokens(responses["chosen"], responses["rejected"]), strict=True)
+                zip(
+                    ("chosen", "rejected"),
+                    changed_tokens(responses["chosen"], responses["rejected"], how),
+                    strict=True,
+                )
             )
         found: dict[str, list[bool]] = {}
         for name, ids in responses.items():
@@ -121,7 +128,7 @@ def encode_all(
     Raises:
         BadInputError: as `Encoder.encode`, unless the job says that bad records are skipped.
     """
-    encoder = Encoder(processor, aligner.branches, job.train.max_length, "corrections" in aligner.needs)
+    encoder = Encoder(processor, aligner.branches, job.train.max_length, corrections_of(aligner))
     encoded: dict[str, EncodedExample] = {}
     refused: dict[str, str] = {}
     with progress("encoding examples", len(examples)) as advance:
@@ -136,10 +143,9 @@ def encode_all(
     return encoded, refused
 
 
-def changed_tokens(one: Sequence[int], other: Sequence[int]) -> tuple[list[bool], list[bool]]:
-    """Which tokens of each sequence are outside difflib's matching blocks (RLHF-V's corrected segments)."""
-    changed = ([True] * len(one), [True] * len(other))
-    for block in difflib.SequenceMatcher(None, one, other, autojunk=False).get_matching_blocks():
-        for step in range(block.size):
-            changed[0][block.a + step] = changed[1][block.b + step] = False
-    return changed
+def corrections_of(aligner: Aligner) -> CorrectedTokens | None:
+    """How a method finds corrected tokens: as its settings say (`corrected`), else as RLHF-V's public code; None where it needs none."""
+    if "corrections" not in aligner.needs:
+        return None
+    how = getattr(aligner.settings, "corrected", None)
+    return how if isinstance(how, CorrectedTokens) else CorrectedTokens()

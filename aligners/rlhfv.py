@@ -9,6 +9,7 @@ from pydantic import Field
 
 from aligners import losses
 from aligners.base import Aligner, AlignerSettings, BranchLogps, Logps, Loss
+from aligners.corrections import CorrectedTokens
 
 
 class RLHFVSettings(AlignerSettings):
@@ -21,6 +22,7 @@ class RLHFVSettings(AlignerSettings):
         description="a response's likelihood: weighted mean (the paper's) or sum over its tokens (later public trainers')",
     )
     label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="as in DPO")
+    corrected: CorrectedTokens = CorrectedTokens()
 
 
 class RLHFV(Aligner):

@@ -135,7 +135,7 @@ def test_an_answer_of_which_the_tokenizer_keeps_nothing_is_named() -> None:
 
     processor = tiny_parts()[1]
     processor.tokenizer.backend_tokenizer.normalizer = normalizers.Replace(Regex(r"[^\x00-\x7f]"), "")
-    encoder = Encoder(processor, (CHOSEN, REJECTED), 256, corrections=False)
+    encoder = Encoder(processor, (CHOSEN, REJECTED), 256, corrections=None)
     example = PreferenceExample("seven", "p", {"original": ImageRef(data=png())}, {"chosen": "猫", "rejected": "a dog"})
     with pytest.raises(BadInputError, match="the chosen response is empty once encoded") as caught:
         encoder.encode(example)

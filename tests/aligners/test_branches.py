@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligners.base import CHOSEN, IMAGE_REJECTED, REJECTED
-from aligners.encoding import EncodedExample, Encoder, changed_tokens
+from aligners.corrections import CorrectedTokens
+from aligners.encoding import EncodedExample, Encoder
 from aligners.layout import BLOCK_COST, by_branch, collate, group_by_length, row_lengths
 from aligners.mfpo import MFPO
 from aligners.policy import Policy
@@ -74,7 +75,7 @@ def parts(request: pytest.FixtureRequest) -> Parts:
     model, processor = FAMILIES[request.param]()
     rows = examples(((40, 24), (60, 90), (48, 48)))
     model.set_attn_implementation({"text_config": "eager"})
-    encoder = Encoder(processor, BRANCHES, 512, corrections=True)
+    encoder = Encoder(processor, BRANCHES, 512, corrections=CorrectedTokens())
     return model, processor, [encoder.encode(row) for row in rows], rows
 
 
@@ -209,20 +210,14 @@ def test_order_and_padding_do_not_matter(parts: Parts) -> None:
 def test_responses_are_cut_from_the_right_and_images_never() -> None:
     _, processor = tiny_parts()
     row = examples()[1]
-    whole = Encoder(processor, BRANCHES, 512, corrections=False).encode(row)
+    whole = Encoder(processor, BRANCHES, 512, corrections=None).encode(row)
     prefix = len(whole.prefixes["original"])
-    short = Encoder(processor, BRANCHES, prefix + 4, corrections=False).encode(row)
+    short = Encoder(processor, BRANCHES, prefix + 4, corrections=None).encode(row)
     assert short.responses["rejected"] == whole.responses["rejected"][:4]
     assert short.prefixes == whole.prefixes
     assert short.truncated == 2
     with pytest.raises(BadInputError, match="image and prompt alone"):
-        Encoder(processor, BRANCHES, prefix, corrections=False).encode(row)
-
-
-def test_changed_tokens_are_those_outside_the_matching_blocks() -> None:
-    one, other = changed_tokens([1, 2, 3, 4, 9], [1, 2, 7, 7, 4, 9])
-    assert one == [False, False, True, False, False]
-    assert other == [False, False, True, True, False, False]
+        Encoder(processor, BRANCHES, prefix, corrections=None).encode(row)
 
 
 def test_known_spans_mark_tokens() -> None:
@@ -236,7 +231,7 @@ def test_known_spans_mark_tokens() -> None:
         {"chosen": text, "rejected": "We see a cup."},
         {"chosen": ((start, start + 3),), "rejected": ()},
     )
-    encoded = Encoder(processor, [CHOSEN, REJECTED], 512, corrections=True).encode(row)
+    encoded = Encoder(processor, [CHOSEN, REJECTED], 512, corrections=CorrectedTokens()).encode(row)
     marked = [
         token for token, mark in zip(encoded.responses["chosen"], encoded.corrected["chosen"], strict=True) if mark
     ]

@@ -132,7 +132,7 @@ def test_full_tuning_trains_all_but_the_tower(family: str, tmp_path: Path) -> No
 def test_positions_restart_behind_the_images_and_count_on_from_the_greatest(family: str, tmp_path: Path) -> None:
     model, processor = FAMILIES[family]()
     policy = Policy(model, processor, "lora", LoraSettings(), Savings(), bfloat16=False)
-    encoder = Encoder(processor, [CHOSEN, REJECTED], 512, corrections=False)
+    encoder = Encoder(processor, [CHOSEN, REJECTED], 512, corrections=None)
     batch = policy.prepare(collate([encoder.encode(row) for row in examples(tmp_path)], [CHOSEN, REJECTED], 0))
     for block in batch.blocks:
         positions = block.position_ids if block.position_ids.ndim == 3 else block.position_ids[None]
@@ -184,7 +184,7 @@ def test_an_image_that_the_processor_refuses_is_named(tmp_path: Path) -> None:
     picture = ImageRef(path=tiny_photograph(tmp_path / "thin.png", 0, (600, 2)))
     row = PreferenceExample("the thin one", "What is it?", {"original": picture}, {"chosen": "a", "rejected": "b"})
     with pytest.raises(BadInputError, match="600x2 pixels: absolute aspect ratio") as caught:
-        Encoder(FAMILIES["qwen2.5-vl"]()[1], [CHOSEN, REJECTED], 512, corrections=False).encode(row)
+        Encoder(FAMILIES["qwen2.5-vl"]()[1], [CHOSEN, REJECTED], 512, corrections=None).encode(row)
     assert caught.value.where == "the thin one"
 
 

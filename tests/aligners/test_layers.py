@@ -105,7 +105,7 @@ class Compared:
                 if ".lora_" in name:  # B starts at zero, and then A has no gradient
                     value.data = torch.randn(value.shape, generator=generator) / 8
             self.policies[lean] = policy
-        encoder = Encoder(processor, BRANCHES, 512, corrections=False)
+        encoder = Encoder(processor, BRANCHES, 512, corrections=None)
         self.rows = [encoder.encode(one) for one in examples(((40, 24), (60, 90), (48, 48)))]
         self.pad = processor.tokenizer.pad_token_id
 

@@ -67,7 +67,7 @@ class Trained:
             if ".lora_" in name:
                 value.data = torch.randn(value.shape, generator=generator) / 8
         self.raw: list[PreferenceExample] = examples(SIZES)
-        encoder = Encoder(self.processor, BRANCHES, 512, corrections=False)
+        encoder = Encoder(self.processor, BRANCHES, 512, corrections=None)
         self.rows: list[EncodedExample] = [encoder.encode(one) for one in self.raw]
         self.policy.keep_features(image for one in self.rows for image in one.images.values())
 

@@ -85,7 +85,7 @@ def test_lengths_are_those_that_the_trainer_encodes(folder: Path) -> None:
     processor = tiny_parts()[1]
     rows = [row("0.png"), row("1.png", prompt="Describe this image. " * 3, chosen="a red cat " * 9)]
     path = jsonl(folder / "d.jsonl", rows)
-    encoder = Encoder(processor, (CHOSEN, REJECTED), 4096, corrections=False)
+    encoder = Encoder(processor, (CHOSEN, REJECTED), 4096, corrections=None)
     encoded = [encoder.encode(one) for one in read_preferences(path).examples]
     prompts = [len(one.prefixes["original"]) for one in encoded]
     longest = [prompt + max(map(len, one.responses.values())) for prompt, one in zip(prompts, encoded, strict=True)]

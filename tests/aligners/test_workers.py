@@ -129,7 +129,7 @@ def policy_of(family: str, folder: Path, savings: Savings) -> tuple[Policy, Any]
     picture = ImageRef(path=tiny_photograph(folder / "one.png", 0, (40, 24)))
     texts = {"chosen": "a red cat", "rejected": "a blue dog"}
     row = PreferenceExample("one", "What is it?", {"original": picture}, texts)
-    return policy, Encoder(processor, BRANCHES, 512, corrections=False).encode(row)
+    return policy, Encoder(processor, BRANCHES, 512, corrections=None).encode(row)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -67,7 +67,7 @@ def test_image_and_prompt_are_encoded_as_the_chat_template_does(
     example = PreferenceExample(
         "1", QUESTION, {"original": ImageRef(path=path)}, {"chosen": ANSWER, "rejected": "a dog"}
     )
-    encoded = Encoder(processor, (CHOSEN, REJECTED), 1024, corrections=False).encode(example)
+    encoded = Encoder(processor, (CHOSEN, REJECTED), 1024, corrections=None).encode(example)
     assert encoded.prefixes["original"] == by_template(processor, path)
 
 
@@ -104,7 +104,7 @@ def test_a_turn_ends_as_the_template_ends_it_not_as_the_tokenizer_ends_a_text(tm
     example = PreferenceExample(
         "1", QUESTION, {"original": ImageRef(path=path)}, {"chosen": ANSWER, "rejected": "a dog"}
     )
-    encoded = Encoder(processor, (CHOSEN, REJECTED), 1024, corrections=False).encode(example)
+    encoded = Encoder(processor, (CHOSEN, REJECTED), 1024, corrections=None).encode(example)
     assert [ids[-1] for ids in encoded.responses.values()] == [end, end]
     processor.chat_template = processor.chat_template.replace("<|im_end|>", "")
     assert AnswerEncoder(processor).end == processor.tokenizer.eos_token_id, "the template writes none"
