@@ -32,6 +32,8 @@ from harness.types import Evidence, ImageRef, Item, MetricSpec, Response, Sample
 
 _LONGEST_NAME = 200
 """A longer text in the place of an image is base64."""
+_TRUTHS = 10_000
+"""Images whose classes are kept, about."""
 _SPEAKER = "Assistant:"
 _WORD = re.compile(r"\S+")
 QUESTIONS = "obj_halbench_300_with_image.jsonl"
@@ -105,6 +107,7 @@ class ObjectHalBench(Benchmark):
             raise UnknownNameError("extractor", self.settings.extractor, EXTRACTORS)
         self._synonyms = self.settings.synonyms
         self._template_file = self.settings.template
+        self._truths: dict[str, tuple[Mapping[str, Any], frozenset[str]]] = {}
         self.needs_judge = self.settings.extractor == "llm"
 
     @cached_property
@@ -252,17 +255,26 @@ class ObjectHalBench(Benchmark):
         return result
 
     def _ground_truth(self, items: Sequence[Item]) -> dict[str, frozenset[str]]:
-        references = {item.group: item.reference for item in items}
-        captions = [(group, caption) for group, reference in references.items() for caption in reference["captions"]]
-        found: dict[str, set[str]] = {group: set() for group in references}
+        """The classes of every image. They are kept for the next part of a large file, which may be of the same images."""
+        kept = self._truths
+        if len(kept) > _TRUTHS:
+            kept.clear()
+        new = {
+            item.group: item.reference
+            for item in items
+            if item.group not in kept or kept[item.group][0] is not item.reference
+        }
+        captions = [(group, caption) for group, reference in new.items() for caption in reference["captions"]]
+        found: dict[str, set[str]] = {group: set() for group in new}
         for (group, _), mentions in zip(
             captions, self._extractor.mentions([caption for _, caption in captions]), strict=True
         ):
             found[group] |= {mention.label for mention in mentions}
-        for group, reference in references.items():
+        for group, reference in new.items():
             # An instance category is a class, or a word for one where the vocabulary is not COCO's.
             found[group] |= {self._vocabulary.words.get(name, name) for name in reference["instances"]}
-        return {group: frozenset(names) for group, names in found.items()}
+            kept[group] = (reference, frozenset(found[group]))
+        return {item.group: kept[item.group][1] for item in items}
 
     def _one(
         self, item: Item, text: str, found: Sequence[Mention], truth: frozenset[str], places: Sequence[int]

@@ -53,6 +53,22 @@ class Counts:
         matrix[:, -1] = np.bincount(rows, minlength=len(row))
         return cls((*names, "n"), tuple(row), matrix)
 
+    @classmethod
+    def joined(cls, parts: Sequence[Counts]) -> Counts:
+        """The sum of several: names and clusters in the order in which they first come."""
+        if len(parts) == 1:
+            return parts[0]
+        names = (*dict.fromkeys(name for part in parts for name in part.names if name != "n"), "n")
+        place = {name: number for number, name in enumerate(names)}
+        row = {
+            group: number for number, group in enumerate(dict.fromkeys(one for part in parts for one in part.clusters))
+        }
+        matrix = np.zeros((len(row), len(names)))
+        for part in parts:
+            rows, columns = [row[group] for group in part.clusters], [place[name] for name in part.names]
+            matrix[np.ix_(rows, columns)] += part.matrix
+        return cls(names, tuple(row), matrix)
+
     def totals(self) -> dict[str, np.ndarray]:
         """Sums over all clusters, each of shape []."""
         return dict(zip(self.names, self.matrix.sum(0), strict=True))

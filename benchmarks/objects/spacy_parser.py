@@ -163,9 +163,9 @@ class SpacyExtractor:
         if self._table is None:
             return [_lemma(token) for token in doc], [token.lower_ for token in doc]
         keys = doc.to_array("ORTH").tolist()
-        known = self._known
-        if not known.keys() >= set(keys):
-            known |= {token.orth: self._form(plain(token.lower_)) for token in doc}
+        known, strings = self._known, self.nlp.vocab.strings
+        for key in set(keys) - known.keys():
+            known[key] = self._form(plain(strings[key].lower()))
         return [known[key][0] for key in keys], [known[key][1] for key in keys]
 
     def _form(self, word: str) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,9 @@ from harness.cli.options import (
     emit,
     judge_settings,
 )
+
+if TYPE_CHECKING:
+    from harness.judging.base import Judge
 
 
 @app.command()
@@ -68,8 +71,8 @@ def score(
     """Score responses that came from anywhere."""
     from harness import registry
     from harness.config import parse
-    from harness.files import write_jsonl
-    from harness.runs.score import check_coverage, item_rows, make_judge, score_suite
+    from harness.runs.offline import Offered, refuse_unused, score_offline
+    from harness.runs.score import make_judge
 
     kind = registry.load("benchmarks", suite)
     options = {
@@ -78,9 +81,9 @@ def score(
         "synonyms": synonyms,
         "matched_words": matched_words,
     }
-    benchmark = kind(
-        parse(kind.Settings, {name: value for name, value in options.items() if value is not None}, f"suite {suite}")
-    )
+    given = {name: value for name, value in options.items() if value is not None}
+    refuse_unused(suite, set(given) - set(kind.Settings.model_fields))
+    benchmark = kind(parse(kind.Settings, given, f"suite {suite}"))
     files = {
         "responses": responses,
         "annotations": annotations,
@@ -89,15 +92,26 @@ def score(
         "safe_words": safe_words,
         "reviews": reviews,
     }
-    items, answers = benchmark.read_offline({name: path for name, path in files.items() if path is not None})
-    there = check_coverage(items, answers, allow_partial)
-    asked = benchmark.offline_judge
-    if asked is None and benchmark.judge_requests(there, answers):
-        named = judge_settings(judge_model, judge_url, None, judge_price, max_cost)
-        asked = make_judge(judge or "openai", named)
-    record, scores = score_suite(benchmark, there, answers, judge=asked, max_unscored=max_unscored, of=len(items))
-    if items_file:
-        write_jsonl(items_file, item_rows(there, answers, scores))
+    offered = Offered({name: path for name, path in files.items() if path is not None})
+    items, answers = benchmark.read_offline(offered)
+    refuse_unused(suite, offered.unused)
+    named = judge_settings(judge_model, judge_url, None, judge_price, max_cost)
+
+    def judge_of() -> Judge:
+        return make_judge(judge or "openai", named)
+
+    asked = {"judge": judge, "judge_model": judge_model, "judge_url": judge_url, "judge_price": judge_price}
+    wanted = {name for name, value in (asked | {"max_cost": max_cost}).items() if value is not None}
+    record = score_offline(
+        benchmark,
+        items,
+        answers,
+        judge_of=judge_of,
+        judge_options=wanted,
+        allow_partial=allow_partial,
+        max_unscored=max_unscored,
+        items_file=items_file,
+    )
     if as_json:
         emit(record)
         return

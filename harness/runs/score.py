@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from benchmarks.base import Benchmark
 
 _NAMED = 20  # missing items that an error names
+_PARTS = 64
+"""Parts of a tally that are kept apart before they are added up."""
 
 
 def check_coverage(items: Sequence[Item], responses: Mapping[str, Response], allow_partial: bool) -> list[Item]:
@@ -75,24 +77,77 @@ def score_suite(
     Raises:
         HarnessError: more items than allowed have no verdict.
     """
-    scores = _score_answered(benchmark, items, responses, judge)
-    unscored = [score for score in scores if score.unscored is not None]
-    if len(unscored) > max_unscored * len(scores):
-        first = unscored[0]
-        raise HarnessError(
-            f"{len(unscored)} of {len(scores)} items could not be scored; first: {first.unscored}",
-            where=f"{benchmark.name}, item {first.item_id}",
-            remedy=f"mend the cause, or allow it: --max-unscored {math.ceil(100 * len(unscored) / len(scores)) / 100}",
-        )
-    counts = Counts.of(scores)
-    if not counts.clusters:
-        raise HarnessError("no item could be scored", where=benchmark.name)
-    totals = counts.totals()
-    values, bounds, official = (
-        benchmark.aggregate(totals),
-        intervals(counts, benchmark.aggregate),
-        benchmark.official(totals) | benchmark.official_of(scores),
-    )
+    scores = score_answered(benchmark, items, responses, judge)
+    tally = Tally(benchmark, judge)
+    tally.add(scores)
+    return tally.record(max_unscored, of, about), scores
+
+
+class Tally:
+    """Scores that come in parts, as sums an image: what a record needs of them, without keeping them."""
+
+    def __init__(self, benchmark: Benchmark, judge: Judge | None = None) -> None:
+        self.benchmark, self.judge = benchmark, judge
+        self._parts: list[Counts] = []
+        self._items = self._unscored = 0
+        self._first: SampleScore | None = None
+        self._official: list[SampleScore] = []
+        # The scores themselves are kept for a suite alone whose official figures counts do not tell.
+        self._keeps = type(benchmark).official_of.__qualname__ != "Benchmark.official_of"
+
+    def add(self, scores: Sequence[SampleScore]) -> None:
+        """Count some."""
+        unscored = [score for score in scores if score.unscored is not None]
+        self._first = self._first or next(iter(unscored), None)
+        self._items += len(scores)
+        self._unscored += len(unscored)
+        self._parts.append(Counts.of(scores))
+        if len(self._parts) > _PARTS:
+            self._parts = [Counts.joined(self._parts)]
+        if self._keeps:
+            self._official += scores
+
+    def record(
+        self, max_unscored: float, of: int | None = None, about: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Aggregate, and put an interval on every metric.
+
+        Raises:
+            HarnessError: more items than allowed have no verdict.
+        """
+        benchmark, first = self.benchmark, self._first
+        if first is not None and self._unscored > max_unscored * self._items:
+            raise HarnessError(
+                f"{self._unscored} of {self._items} items could not be scored; first: {first.unscored}",
+                where=f"{benchmark.name}, item {first.item_id}",
+                remedy=f"mend the cause, or allow it: --max-unscored {math.ceil(100 * self._unscored / self._items) / 100}",
+            )
+        counts = Counts.joined(self._parts)
+        if not counts.clusters:
+            raise HarnessError("no item could be scored", where=benchmark.name)
+        totals = counts.totals()
+        official = benchmark.official(totals) | benchmark.official_of(self._official)
+        return {
+            "suite": benchmark.name,
+            "title": benchmark.title,
+            "variant": benchmark.variant_with(self.judge),
+            "n": self._items - self._unscored,
+            "of": of or self._items,
+            "unscored": self._unscored,
+            "notes": list(benchmark.notes),
+            "judge": self.judge.provenance() if self.judge else None,
+            "settings": benchmark.settings.model_dump(mode="json"),
+            "provenance": benchmark.provenance(),
+            "files": {name: describe(path) for name, path in benchmark.files.items()},
+            **(about or {}),
+            "metrics": _metrics(benchmark, counts, official),
+            "counts": {name: float(total) for name, total in totals.items()},
+        }
+
+
+def _metrics(benchmark: Benchmark, counts: Counts, official: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Every metric with its interval and, where the official script prints it, its digits."""
+    values, bounds = benchmark.aggregate(counts.totals()), intervals(counts, benchmark.aggregate)
     metrics = {}
     for spec in benchmark.metrics:
         value = float(values[spec.id])
@@ -105,26 +160,10 @@ def score_suite(
             "unit": spec.unit,
             "headline": spec.headline,
         }
-    record = {
-        "suite": benchmark.name,
-        "title": benchmark.title,
-        "variant": benchmark.variant_with(judge),
-        "n": len(scores) - len(unscored),
-        "of": of or len(scores),
-        "unscored": len(unscored),
-        "notes": list(benchmark.notes),
-        "judge": judge.provenance() if judge else None,
-        "settings": benchmark.settings.model_dump(mode="json"),
-        "provenance": benchmark.provenance(),
-        "files": {name: describe(path) for name, path in benchmark.files.items()},
-        **(about or {}),
-        "metrics": metrics,
-        "counts": {name: float(total) for name, total in totals.items()},
-    }
-    return record, scores
+    return metrics
 
 
-def _score_answered(
+def score_answered(
     benchmark: Benchmark, items: Sequence[Item], responses: Mapping[str, Response], judge: Judge | None
 ) -> list[SampleScore]:
     """The scores, in the order of the items. What the model declined to answer is unscored with its words and not shown to the
