@@ -118,7 +118,12 @@ def evaluate(
     serving = _endpoints(endpoint, engine)
     targets, default_data = _targets(run, model, base, results, engine.remote)
     asked = judge_settings(judge_model, judge_url, judge_votes, judge_price, max_cost)
-    layers = _layers(settings, extractor, asked, serving)
+    layers = _layers(settings, suites, extractor, asked, serving)
+    if shard and (extractor or judge or asked):
+        raise BadInputError(
+            "a shard is answered and not scored: an extractor and a judge decide nothing here",
+            remedy=f"give them to the scoring: harness merge RUN --suite {suite}",
+        )
     if resume and overwrite:
         raise BadInputError(
             "--resume keeps the answers that are there, --overwrite does not", remedy="give one of them"
@@ -171,7 +176,7 @@ def rejudge(
     targets, default_data = _targets(run, None, base, results)
     engine, given = recorded_backend(targets, suites, data or default_data)
     asked = judge_settings(judge_model, judge_url, judge_votes, judge_price, max_cost)
-    layers = _layers(settings, extractor, asked, given)
+    layers = _layers(settings, suites, extractor, asked, given)
     request = EvalRequest(targets, suites, data or default_data, engine, layers, judge, max_unscored, generate=False)
     _carry_out(request, dry_run, as_json)
 
@@ -202,7 +207,7 @@ def merge(
     [target], default_data = _targets(run, None, False, results)
     engine, given = shard_backend(target, suites, data or default_data)
     asked = judge_settings(judge_model, judge_url, judge_votes, judge_price, max_cost)
-    layers = _layers(settings, extractor, asked, given)
+    layers = _layers(settings, suites, extractor, asked, given)
     request = EvalRequest([target], suites, data or default_data, engine, layers, judge, max_unscored, generate=False)
     found = run_merge(request)
     if as_json:
@@ -214,12 +219,30 @@ def merge(
 
 
 def _layers(
-    settings: list[str] | None, extractor: str | None, judge: dict[str, Any], backend: dict[str, Any]
+    settings: list[str] | None,
+    suites: list[str],
+    extractor: str | None,
+    judge: dict[str, Any],
+    backend: dict[str, Any],
 ) -> dict[str, Any]:
-    """Settings by their group: `--set` first, options of their own above."""
-    from harness.config import merged, overrides
+    """Settings by their group: `--set` first, options of their own above.
 
-    own = {"halbench": {"extractor": extractor}} if extractor else {}
+    Raises:
+        BadInputError: an extractor for suites that extract nothing.
+    """
+    from harness import registry
+    from harness.config import merged, overrides
+    from harness.errors import BadInputError
+
+    own = {}
+    if extractor:
+        taking = [name for name in suites if "extractor" in registry.load("benchmarks", name).Settings.model_fields]
+        if not taking:
+            raise BadInputError(
+                f"the suites {', '.join(suites)} make no use of --extractor",
+                remedy="leave it out; AMBER's nouns are chosen by --set amber.nouns=nltk|spacy",
+            )
+        own = {name: {"extractor": extractor} for name in taking}
     return merged(overrides(settings or []), own, {"judge": judge, "backend": backend})
 
 
@@ -260,6 +283,10 @@ def _targets(
     if run and model:
         raise BadInputError(
             "--run and --model do not go together", remedy="a run's base model is evaluated with it by --base"
+        )
+    if model and base:
+        raise BadInputError(
+            "--base is the base model of runs, and --model names a model alone", remedy="leave --base out"
         )
     if remote and not run:
         if not model:

@@ -66,10 +66,14 @@ JudgePrice = Annotated[
 MaxCost = Annotated[
     float | None, typer.Option("--max-cost", min=0, help="Stop judging before it costs more US dollars.")
 ]
-MaxUnscored = Annotated[float, typer.Option("--max-unscored", help="Share of items that may have no verdict.")]
+MaxUnscored = Annotated[
+    float, typer.Option("--max-unscored", min=0, max=1, help="Share of items that may have no verdict.")
+]
 Extractor = Annotated[
     str | None,
-    typer.Option("--extractor", help="Object HalBench: nltk (official), llm (official, a judge), spacy[:PIPELINE]."),
+    typer.Option(
+        "--extractor", help="Object HalBench, CHAIR: nltk (official), llm (official, a judge), spacy[:PIPELINE]."
+    ),
 ]
 
 

@@ -113,9 +113,20 @@ def prepare(request: EvalRequest) -> tuple[list[Suite], str, Judge | None]:
         )
     _ = request.backend_settings
     _check_backend(request)
+    others = {*registry.entries("benchmarks")} - {*request.suites}
+    if idle := sorted(name for name, group in request.settings.items() if name in others and group):
+        raise BadInputError(
+            f"settings of '{idle[0]}' decide nothing where the suites are {', '.join(request.suites)}",
+            remedy=f"leave them out, or add '{idle[0]}' to --suite",
+        )
     root, data_name, world_judge = data_root(request.data)
     suites = [open_suite(name, root, request.settings, request.limit) for name in request.suites]
     if not any(suite.benchmark.needs_judge for suite in suites):
+        if request.judge or request.judge_settings:
+            raise BadInputError(
+                f"no judge is asked about {', '.join(request.suites)}",
+                remedy="leave the options and settings of a judge out",
+            )
         return suites, data_name, None
     # A judge model that is named is meant, even in a world that has a judge of its own.
     default = "openai" if request.judge_settings else world_judge or "openai"

@@ -199,3 +199,44 @@ def test_memory_grows_less_than_the_file_does(tmp_path: Path) -> None:
         sizes.append(jsonl(tmp_path / f"{count}.jsonl", lines).stat().st_size)
         peaks.append(peak_bytes([*command, f"{count}.jsonl"], tmp_path, OMP_NUM_THREADS="1"))
     assert peaks[1] - peaks[0] <= 1.5 * (sizes[1] - sizes[0])
+
+
+REMOTE = ["--endpoint", "http://127.0.0.1:9/v1", "--model", "m"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--suite", "pope", "--extractor", "spacy"], "no use of --extractor"),
+        (["--suite", "pope,amber", "--extractor", "nltk"], "no use of --extractor"),
+        (["--suite", "pope", "--judge", "openai"], "no judge is asked"),
+        (["--suite", "pope", "--judge-model", "gpt-4o"], "no judge is asked"),
+        (["--suite", "pope", "--max-cost", "1"], "no judge is asked"),
+        (["--suite", "pope", "--set", "judge.model=x"], "no judge is asked"),
+        (["--suite", "pope", "--set", "halbench.matched_words=3"], "settings of 'halbench' decide nothing"),
+        (["--suite", "pope", "--base"], "--base"),
+        (["--suite", "pope", "--shard", "1/2", "--judge", "openai"], "harness merge"),
+        (["--suite", "halbench", "--shard", "1/2", "--extractor", "spacy"], "harness merge"),
+        (["--suite", "pope", "--max-unscored", "-1"], "--max-unscored"),
+    ],
+)
+def test_eval_drops_no_option_either(
+    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / "pope" / "images").mkdir(parents=True)
+    (tmp_path / "data" / "pope" / "images" / "a.jpg").write_bytes(b"x")
+    jsonl(
+        tmp_path / "data" / "pope" / "coco_pope_random.json",
+        [{"question_id": 1, "image": "a.jpg", "text": "?", "label": "yes"}],
+    )
+    code, _, error = run_harness(["eval", *REMOTE, "--data", "data", *arguments])
+    assert code == 2 and said in error, error
+
+
+def test_an_extractor_is_taken_by_every_suite_that_has_one() -> None:
+    from harness.cli.evaluate import _layers
+
+    layers = _layers(["chair.prompt=Say."], ["chair", "halbench", "pope"], "nltk", {}, {})
+    assert layers["chair"] == {"prompt": "Say.", "extractor": "nltk"} and layers["halbench"] == {"extractor": "nltk"}
+    assert "pope" not in layers
