@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import BadInputError
+from harness.errors import BadInputError, HarnessError
 from harness.files import atomic_path, dump_row
 from harness.judging.base import Judge
 from harness.runs.score import Tally, check_coverage, item_rows, score_answered
@@ -96,7 +96,8 @@ def score_offline(
             tally.add(scores)
             if items_file:
                 write(item_rows(part, responses, scores))
-        record = tally.record(max_unscored, of=len(items))
+        asked = judge is not None and judge is not benchmark.offline_judge
+        record = tally.record(max_unscored, of=len(items), fault=HarnessError if asked else BadInputError)
     return record
 
 

@@ -108,23 +108,27 @@ class Tally:
             self._official += scores
 
     def record(
-        self, max_unscored: float, of: int | None = None, about: Mapping[str, Any] | None = None
+        self,
+        max_unscored: float,
+        of: int | None = None,
+        about: Mapping[str, Any] | None = None,
+        fault: type[HarnessError] = HarnessError,
     ) -> dict[str, Any]:
-        """Aggregate, and put an interval on every metric.
+        """Aggregate, and put an interval on every metric. `fault`: a `BadInputError` where all verdicts stand in the user's files.
 
         Raises:
             HarnessError: more items than allowed have no verdict.
         """
         benchmark, first = self.benchmark, self._first
         if first is not None and self._unscored > max_unscored * self._items:
-            raise HarnessError(
+            raise fault(
                 f"{self._unscored} of {self._items} items could not be scored; first: {first.unscored}",
                 where=f"{benchmark.name}, item {first.item_id}",
                 remedy=f"mend the cause, or allow it: --max-unscored {math.ceil(100 * self._unscored / self._items) / 100}",
             )
         counts = Counts.joined(self._parts)
         if not counts.clusters:
-            raise HarnessError("no item could be scored", where=benchmark.name)
+            raise fault(f"no item could be scored{f': {first.unscored}' if first else ''}", where=benchmark.name)
         totals = counts.totals()
         official = benchmark.official(totals) | benchmark.official_of(self._official)
         return {

@@ -169,7 +169,7 @@ def test_nothing_is_written_where_scoring_fails(tmp_path: Path, monkeypatch: pyt
     jsonl(tmp_path / "rev.jsonl", [{"index": 0, "review": "no idea"}])
     before = sorted(tmp_path.iterdir())
     code, _, said = run_harness(["score", "--suite", "mmhal", "--reviews", "rev.jsonl", "--items", "i.jsonl"])
-    assert code == 1 and "has no rating" in said and sorted(tmp_path.iterdir()) == before
+    assert code == 2 and "has no rating" in said and sorted(tmp_path.iterdir()) == before
     for place in (".", "gt.jsonl/x"):
         code, _, said = run_harness(
             ["score", "--suite", "pope", "--questions", "q_random.json", "--responses", "pa.jsonl", "--items", place]
