@@ -44,7 +44,7 @@ def plan(aligner: Aligner, job: AlignJob) -> dict[str, Any]:
     process = this_process()
     config = check_model(job.model, job.train)
     savings = possible_savings(config, job.train.savings)
-    data = preferences_of(job)
+    data = preferences_of(job, aligner)
     estimated: list[str] = []
     examples, made = _with_images(aligner, job, data.examples, estimated)
     encoded, refused = encode_all(load_processor(job.model), examples, aligner, job)

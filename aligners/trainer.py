@@ -48,7 +48,7 @@ def align(aligner: Aligner, job: AlignJob) -> AlignResult:
     check_model(job.model, job.train)
     process = this_process()
     with process.main_process_first():  # the others find what it made in the cache
-        data = preferences_of(job)
+        data = preferences_of(job, aligner)
         context = PrepareContext(job.cache, job.train.seed, output=job.output if process.is_main_process else None)
         examples = aligner.prepare(data.examples, context)
     run = _Run(aligner, job, examples, process)
@@ -65,6 +65,7 @@ def align(aligner: Aligner, job: AlignJob) -> AlignResult:
             "fingerprint": data.fingerprint,
             "examples": len(examples),
             "dropped": len(dropped),
+            "unread_columns": dict(data.unread),
         },
         "prepared": context.notes,
     }

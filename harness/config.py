@@ -119,6 +119,12 @@ def parse(model: type[M], values: Any, what: str) -> M:
             raise BadInputError(
                 f"unknown setting '{shown(key)[1:-1]}' of {what}", remedy=f"known: {', '.join(_known(model, loc[:-1]))}"
             ) from None
+        if first["type"] in ("model_type", "dict_type") and loc:
+            group = ", ".join(_known(model, loc))
+            raise BadInputError(
+                f"'{key}' of {what} is a group of settings, not the value {shown(first.get('input'))}",
+                remedy=f"set one of them: {group}",
+            ) from None
         reason = str(first.get("ctx", {}).get("error", first["msg"]))
         if not loc:  # what a model says about several of its values
             raise BadInputError(f"the settings of {what} do not go together: {reason}") from None

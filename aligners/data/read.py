@@ -29,7 +29,7 @@ from harness.progress import console, progress
 from harness.types import ImageRef, PreferenceExample
 
 if TYPE_CHECKING:
-    from aligners.base import AlignJob
+    from aligners.base import Aligner, AlignJob
 
 _UNREAD_LINES = 12
 
@@ -84,9 +84,9 @@ class PreferenceSet:
         return {name: counts[name] for name in TREATMENTS if counts[name]}
 
 
-def preferences_of(job: AlignJob) -> PreferenceSet:
-    """The data of an alignment, as its settings have it read."""
-    return read_preferences(
+def preferences_of(job: AlignJob, aligner: Aligner) -> PreferenceSet:
+    """The data of an alignment, as its settings have it read. What the method leaves unused is said."""
+    data = read_preferences(
         job.data,
         on_error=job.on_error,
         limit=job.limit,
@@ -95,6 +95,11 @@ def preferences_of(job: AlignJob) -> PreferenceSet:
         allow_download=job.allow_download,
         options=job.data_options,
     )
+    given = sum("rejected" in example.images for example in data.examples)
+    if given and all(branch.image != "rejected" for branch in aligner.branches):
+        line = f"{given:,} examples bring a rejected image, which {aligner.name} does not use: both answers are to the first image"
+        console.print(Text(line, style="yellow"), soft_wrap=True)
+    return data
 
 
 def read_preferences(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+import io
+import math
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import harness
 from harness import registry
-from harness.errors import BadInputError
+from harness.errors import BadInputError, shown
 from harness.leaderboard.board import Board, Cell, Column, Row, column_of_spec
+from harness.reading import read_text
 
 _COLUMNS = ("model", "method", "suite", "metric", "value", "unit", "source", "place", "note")
 
@@ -49,17 +52,25 @@ def read_published(path: Path) -> list[Published]:
     Raises:
         BadInputError: a column is missing, a value is no number, or a figure has no source.
     """
-    with path.open(encoding="utf-8", newline="") as stream:
+    with io.StringIO(read_text(path, "table of published figures"), newline="") as stream:
         reader = csv.DictReader(stream)
         if missing := [name for name in _COLUMNS if name not in (reader.fieldnames or ())]:
             raise BadInputError(f"published figures need the columns {', '.join(missing)}", where=str(path))
         found = []
-        for number, row in enumerate(reader, 2):
+        try:
+            rows = list(reader)
+        except csv.Error as error:
+            raise BadInputError(
+                f"line {reader.line_num} is not CSV: {error}", where=str(path), remedy="mend it"
+            ) from None
+        for number, row in enumerate(rows, 2):
             where = f"{path}:{number}"
             try:
                 value = float(row["value"])
+                if not math.isfinite(value):
+                    raise ValueError(row["value"])
             except (TypeError, ValueError):
-                raise BadInputError(f"the value is no number: {row['value']!r}", where=where) from None
+                raise BadInputError(f"the value is no number: {shown(row['value'])}", where=where) from None
             if not row["source"]:
                 raise BadInputError("the figure has no source", where=where)
             value = value / 100 if row["unit"] == "%" else value

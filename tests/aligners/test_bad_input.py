@@ -173,3 +173,33 @@ def test_what_only_the_models_own_processor_refuses_can_be_skipped_like_any_bad_
     assert all(one["reason"] for one in kept)
     summary = read_json(tmp_path / "results" / "one" / "manifest.json", "manifest")["summary"]["data"]
     assert (summary["examples"], summary["dropped"]) == (1, 2)
+
+
+def test_columns_and_images_elsewhere_are_named_used_recorded_and_kept_by_resume(
+    base: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "y.png").write_bytes(png())
+    row = {
+        "images": ["y.png"],
+        "query": "What is it?",
+        "chosen": "a red cat",
+        "rejected": "a red dog",
+        "topic": "animals",
+    }
+    path = folder / "d.jsonl"
+    path.write_text("".join(json.dumps(row | {"rejected_images": ["x.png"]}) + "\n" for _ in range(2)))
+    (folder / "x.png").write_bytes(png(5))
+    assert align(base, path, tmp_path) == 2
+    assert "--columns prompt=query" in capsys.readouterr().err
+    options = ["--columns", "prompt=query", "--image-root", str(tmp_path / "pictures")]
+    assert align(base, path, tmp_path, "--overwrite", *options) == 0
+    said = capsys.readouterr().err
+    assert "the column 'topic' is not read (2 of 2 records have it)" in said
+    assert "2 examples bring a rejected image, which dpo does not use" in said
+    config = read_json(tmp_path / "results/one/config.json")
+    assert config["columns"] == {"prompt": "query"} and config["image_root"] == str(tmp_path / "pictures")
+    assert read_json(tmp_path / "results/one/manifest.json")["summary"]["data"]["unread_columns"] == {"topic": 2}
+    assert align(base, path, tmp_path, "--resume", *options) == 0
+    assert align(base, path, tmp_path, "--resume", "--columns", "prompt=topic", *options[2:]) == 2
+    assert "other settings (columns)" in capsys.readouterr().err

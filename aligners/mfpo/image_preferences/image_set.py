@@ -171,15 +171,13 @@ def _final(path: Path) -> Path:
 
 def _counted(parts: Sequence[tuple[Path, Sequence[PreferenceExample]]]) -> dict[str, Any]:
     """What the parts hold: counts by how the image was made, which examples were dropped, models, keywords, files."""
-    import pyarrow.parquet as pq
-
     made: Counter[str] = Counter()
     found: Counter[str] = Counter()
     models: dict[str, str] = {}
     dropped: list[str] = []
     files = []
     for path, examples in parts:
-        rows = pq.read_table(path, columns=["id", "made", "keywords", "detector", "segmenter"]).to_pylist()
+        rows = list(parquet_rows(path, columns=["id", "made", "keywords", "detector", "segmenter"]))
         made.update(row["made"] for row in rows)
         for row in rows:
             found.update(set(row["keywords"] or ()))
