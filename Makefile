@@ -19,7 +19,7 @@ quickstart: setup
 	@.venv/bin/harness quickstart $(ARGS)
 
 experiment: setup
-	@.venv/bin/harness quickstart --seeds 6,7,8 --results results/experiment $(ARGS)
+	@.venv/bin/harness experiment experiments/pocket.yaml $(ARGS)
 
 lint: setup
 	@.venv/bin/ruff check .

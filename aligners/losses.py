@@ -78,8 +78,9 @@ def image_preference(
     lambda_margin: float,
     delta: float,
     label_smoothing: float = 0.0,
+    lambda_text: float = 1.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """L_text + lambda_image L_image + lambda_margin L_margin, and the three terms.
+    """lambda_text L_text + lambda_image L_image + lambda_margin L_margin, and the three terms.
 
     Args:
         chosen: log-ratio of the preferred response given the original image, [batch].
@@ -90,6 +91,7 @@ def image_preference(
         lambda_margin: weight of the margin term -log sigma(r(m_w, y_w) - delta).
         delta: reward that the preferred pair should keep.
         label_smoothing: see `logistic`; of the text term, whose labels people or models gave.
+        lambda_text: weight of the text term -log sigma(r(m_w, y_w) - r(m_w, y_l)).
 
     Source: MFPO (Jiang et al., IJCAI 2025, arXiv 2410.15334v2), eq. 5 to 7, whose Tables 5 and 6 find delta = 0 (the paper's eta) and
         weights of 1 best; with these mDPO (Wang et al., EMNLP 2024, eq. 3 to 5).
@@ -99,7 +101,8 @@ def image_preference(
         "loss_image": logistic(beta * (chosen - image_rejected)),
         "loss_margin": logistic(beta * chosen - delta),
     }
-    return terms["loss_text"] + lambda_image * terms["loss_image"] + lambda_margin * terms["loss_margin"], terms
+    weights = {"loss_text": lambda_text, "loss_image": lambda_image, "loss_margin": lambda_margin}
+    return sum(weights[name] * term for name, term in terms.items()), terms  # type: ignore[return-value]
 
 
 def symmpo(

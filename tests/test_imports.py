@@ -40,6 +40,7 @@ ALLOWED = {
     "harness.compare": {"harness.runs", "harness.stats"},
     "harness.report": {"harness.leaderboard", "harness.runs", "harness.stats"},
     "harness.leaderboard": {"harness.matched", "harness.runs", "harness.stats"},
+    "harness.experiments": {"harness.leaderboard", "harness.models", "harness.report", "harness.runs", "harness.stats"},
     "harness.pocket": {"harness.models", "harness.judging"},
     "harness.quickstart": {"harness.runs", "harness.leaderboard", "harness.models", "harness.serving"},
     "harness.overlap": set(),

@@ -16,6 +16,7 @@ from harness.types import PreferenceExample
 class MFPOSettings(ImagePreferenceAlignerSettings):
     """MFPO's settings: weights of the terms, the image preferences, the stages."""
 
+    lambda_text: float = Field(1.0, ge=0, description="weight of the text term")
     lambda_image: float = Field(1.0, ge=0, description="weight of the image term")
     lambda_margin: float = Field(1.0, ge=0, description="weight of the margin term")
     delta: float = Field(0.0, description="reward that the preferred pair should keep")
@@ -48,6 +49,7 @@ class MFPO(ImagePreferenceAligner):
         loss, terms = losses.image_preference(
             **ratio,
             beta=settings.beta,
+            lambda_text=settings.lambda_text,
             lambda_image=settings.lambda_image,
             lambda_margin=settings.lambda_margin,
             delta=settings.delta,

@@ -8,11 +8,23 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import align, checkpoints, corrupt, data, doctor, evaluate, results, runs, score
+from harness.cli import align, checkpoints, corrupt, data, doctor, evaluate, experiment, results, runs, score
 from harness.cli.options import Json, Results, app, emit
 from harness.terminal import say
 
-__all__ = ["align", "app", "checkpoints", "corrupt", "data", "doctor", "evaluate", "results", "runs", "score"]
+__all__ = [
+    "align",
+    "app",
+    "checkpoints",
+    "corrupt",
+    "data",
+    "doctor",
+    "evaluate",
+    "experiment",
+    "results",
+    "runs",
+    "score",
+]
 
 
 class Kind(StrEnum):

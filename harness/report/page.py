@@ -61,12 +61,27 @@ def write_leaderboard(
     boards: Sequence[Board], output: Path, left_out: Sequence[str] = (), *, deltas: bool = False
 ) -> None:
     """Write boards as one HTML file that needs nothing from elsewhere; there is no script in it."""
+    write_document("Leaderboard", boards, [_notes(left_out)], output, deltas=deltas)
+
+
+def write_document(
+    title: str, boards: Sequence[Board], sections: Sequence[str], output: Path, *, deltas: bool = False
+) -> None:
+    """Write boards with further sections below them as one HTML file without a script.
+
+    Args:
+        title: of the page, as text.
+        boards: drawn first.
+        sections: HTML, whose texts are escaped already.
+        output: the file; written when it is whole.
+        deltas: whether differences to the base are written out.
+    """
     style = (_FOLDER / "page.css").read_text(encoding="utf-8")
     head = _head(
-        "Leaderboard", style, f"default-src 'none'; base-uri 'none'; form-action 'none'; style-src '{_digest(style)}'"
+        escape(title), style, f"default-src 'none'; base-uri 'none'; form-action 'none'; style-src '{_digest(style)}'"
     )
     tables = "".join(board_html(board, deltas) for board in boards)
-    page = f"{head}<body>\n<header><h1>Leaderboard</h1></header>\n<main>{tables}{_notes(left_out)}</main>\n</body>\n</html>\n"
+    page = f"{head}<body>\n<header><h1>{escape(title)}</h1></header>\n<main>{tables}{''.join(sections)}</main>\n</body>\n</html>\n"
     with atomic_path(output) as temporary:
         temporary.write_text(plain(page), encoding="utf-8")
 

@@ -145,15 +145,14 @@ def test_rlhfv(normalise: Any) -> None:
 
 
 def test_mfpo() -> None:
-    beta, image, margin, delta = 0.2, 0.7, 1.5, 0.4
+    beta, text, image, margin, delta = 0.2, 1.3, 0.7, 1.5, 0.4
     policy, reference = both(("chosen", "rejected", "image_rejected"))
-    result = MFPO(MFPOSettings(beta=beta, lambda_image=image, lambda_margin=margin, delta=delta)).loss(
-        policy, reference
-    )
+    settings = MFPOSettings(beta=beta, lambda_text=text, lambda_image=image, lambda_margin=margin, delta=delta)
+    result = MFPO(settings).loss(policy, reference)
     for row in range(5):
         r = {name: beta * value for name, value in ratios(policy, reference, row).items()}
         expected = (
-            sigmoid_loss(r["chosen"] - r["rejected"])
+            text * sigmoid_loss(r["chosen"] - r["rejected"])
             + image * sigmoid_loss(r["chosen"] - r["image_rejected"])
             + margin * sigmoid_loss(r["chosen"] - delta)
         )
@@ -162,7 +161,7 @@ def test_mfpo() -> None:
     for row in range(5):
         r = {name: beta * value for name, value in ratios(policy, reference, row).items()}
         slopes = [
-            beta / (1 + math.exp(r["chosen"] - r["rejected"])),
+            text * beta / (1 + math.exp(r["chosen"] - r["rejected"])),
             image * beta / (1 + math.exp(r["chosen"] - r["image_rejected"])),
             margin * beta / (1 + math.exp(r["chosen"] - delta)),
         ]

@@ -1,0 +1,151 @@
+"""`harness experiment`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.cli.options import Json, app, emit
+
+if TYPE_CHECKING:
+    from harness.experiments.execute import Workers
+    from harness.experiments.graph import Plan
+    from harness.experiments.spec import Experiment
+    from harness.experiments.state import Folder
+
+
+@app.command()
+def experiment(
+    file: Annotated[Path, typer.Argument(help="The experiment: a YAML file, see docs/experiments.md.")],
+    model: Annotated[str | None, typer.Option("--model", help="Instead of the file's model.")] = None,
+    data: Annotated[str | None, typer.Option("--data", help="Instead of the file's preference data.")] = None,
+    seeds: Annotated[str | None, typer.Option("--seeds", help="Instead of the file's seeds, with commas.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; do nothing.")] = False,
+    status: Annotated[bool, typer.Option("--status", help="Say what is done, failed and left; do nothing.")] = False,
+    print_commands: Annotated[
+        bool, typer.Option("--print", help="Print the commands that are left, for another scheduler; do nothing.")
+    ] = False,
+    processes: Annotated[
+        int | None,
+        typer.Option("--processes", min=1, help="Run so many steps at a time, each in a process of its own."),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option("--ray", metavar="ADDRESS", help="Run steps on a Ray cluster: auto, ray://HOST:PORT, local."),
+    ] = None,
+    gpus: Annotated[float, typer.Option("--gpus", min=0, help="With --ray: GPUs that a step takes.")] = 0,
+    yes: Annotated[bool, typer.Option("--yes", help="More than 1,000 runs are meant.")] = False,
+    results: Annotated[
+        Path, typer.Option("--results", help="Folder of all experiments; what two of them share is made once.")
+    ] = Path("results/experiments"),
+    as_json: Json = False,
+) -> None:
+    """From one file to a leaderboard: align every arm with every seed, evaluate, and say which claims are seen."""
+    from harness.errors import HarnessError
+    from harness.experiments.claims import read_claims
+    from harness.experiments.execute import run_steps
+    from harness.experiments.graph import plan
+    from harness.experiments.page import write_page
+    from harness.experiments.spec import read_experiment
+    from harness.experiments.state import Folder
+
+    overrides = {"model": model, "data": data, "seeds": _numbers(seeds)}
+    found = read_experiment(file, {name: value for name, value in overrides.items() if value is not None})
+    read_claims(found)
+    steps = plan(found, results, many=yes)
+    folder = Folder(results / found.name, results)
+    if dry_run or status or print_commands:
+        _show(found, steps, folder, print_commands, as_json)
+        return
+    workers = _workers(processes, ray, gpus)
+    try:
+        with folder.locked():
+            failed = run_steps(steps, folder, workers)
+            findings = write_page(found, steps, folder, failed)
+    finally:
+        workers.close()
+    if as_json:
+        from harness.files import read_json
+
+        emit(read_json(folder.path / "experiment.json"))
+    else:
+        for finding in findings:
+            typer.echo(f"{finding.verdict}: {finding.claim.text}" + (f" ({finding.reason})" if finding.reason else ""))
+        typer.echo(f"page: {folder.path / 'index.md'}, {folder.path / 'index.html'}")
+    if failed:
+        first = next(iter(failed))
+        raise HarnessError(
+            f"{len(failed)} of {len(steps.steps)} steps failed, {first} among them",
+            where=str(folder.path),
+            remedy="mend what they say, and give the same command again; what is done is kept",
+        )
+
+
+def _numbers(text: str | None) -> list[int] | None:
+    from harness.errors import BadInputError
+
+    try:
+        return None if text is None else [int(part) for part in text.split(",")]
+    except ValueError:
+        raise BadInputError(f"--seeds takes whole numbers with commas, not '{text}'") from None
+
+
+def _workers(processes: int | None, ray: str | None, gpus: float) -> Workers:
+    from harness.errors import BadInputError
+    from harness.experiments.execute import Here, OnRay, Processes
+
+    if ray and processes:
+        raise BadInputError("--ray and --processes do not go together")
+    if ray:
+        return OnRay(ray, gpus)
+    return Processes(processes) if processes else Here(lambda command: app(command, standalone_mode=False))
+
+
+def _show(experiment: Experiment, plan: Plan, folder: Folder, commands: bool, as_json: bool) -> None:
+    """The steps with their state, or the commands of those that are left."""
+    import shlex
+
+    rows = folder.table(plan)
+    if commands:
+        for step, record in rows:
+            if record.state != "done":
+                typer.echo(shlex.join(["harness", *step.command]))
+        return
+    if as_json:
+        emit(_as_json(experiment, plan, folder, rows))
+        return
+    counts = {
+        state: sum(record.state == state for _, record in rows) for state in ("done", "waiting", "changed", "failed")
+    }
+    typer.echo(
+        f"{experiment.spec.title}: {len(experiment.arms)} arms x {len(plan.worlds)} seeds: {len(plan.runs)} runs, {len(rows)} steps; "
+        + ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+        + ("; running now" if folder.is_running else "")
+    )
+    for step, record in rows:
+        took = f", {record.seconds:,.0f} s" if record.seconds else ""
+        typer.echo(f"  {record.state:8}{step.name}: {step.about}{took}")
+        if record.error and record.state == "failed":
+            typer.echo(f"          {' '.join(record.error.split())[:300]}")
+
+
+def _as_json(experiment: Experiment, plan: Plan, folder: Folder, rows: Any) -> dict[str, Any]:
+    return {
+        "title": experiment.spec.title,
+        "running": folder.is_running,
+        "runs": len(plan.runs),
+        "steps": [
+            {
+                "name": step.name,
+                "kind": step.kind,
+                "state": record.state,
+                "needs": list(step.needs),
+                "command": ["harness", *step.command],
+                "seconds": record.seconds,
+                "error": record.error,
+            }
+            for step, record in rows
+        ],
+    }

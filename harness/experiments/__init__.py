@@ -1,0 +1,1 @@
+"""Experiments: one file from preference data to a leaderboard with claims. See docs/experiments.md."""

@@ -1,0 +1,205 @@
+"""Claims: what an experiment is to show, as a comparison of two arms, and whether the runs show it.
+
+chair_s(mfpo) < chair_s(dpo)
+halbench.recall(mfpo) > halbench.recall(mfpo, images.corruption=whole-noise)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from harness import registry
+from harness.errors import BadInputError
+from harness.experiments.graph import Plan
+from harness.experiments.spec import BASE, Experiment
+from harness.leaderboard.board import MATCHED, Board, Column, Part, Row
+from harness.stats import SEED, difference, gaps, holm
+from harness.yaml_values import parse_yaml
+
+Verdict = Literal["seen", "not seen", "reversed", "no data"]
+_SIDE = r"\s*([A-Za-z0-9_.\-\[\]+:]+)\(([^()]*)\)\s*"
+_CLAIM = re.compile(rf"{_SIDE}([<>]){_SIDE}")
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One comparison: `metric` of the arm `left` is less (or greater) than of the arm `right`."""
+
+    text: str
+    metric: str
+    left: str
+    right: str
+    less: bool
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the runs say of a claim.
+
+    Attributes:
+        verdict: `seen` where the difference has the claimed sign and p, corrected over all claims, is below `LEVEL`; `reversed`
+            where it has the other sign and is as sure; else `not seen`.
+        values: of both arms, means over the seeds.
+        value: left minus right, mean over the seeds.
+        ci: its 95 % interval, from resampling each seed's images.
+        p: two-sided, corrected (Holm) over the experiment's claims.
+        by_seed: the difference of each seed.
+        column: what was compared.
+        reason: why there is no data.
+    """
+
+    claim: Claim
+    verdict: Verdict
+    values: tuple[float, float] | None = None
+    value: float | None = None
+    ci: tuple[float, float] | None = None
+    p: float | None = None
+    by_seed: Sequence[float] = ()
+    column: Column | None = None
+    reason: str = ""
+
+
+def read_claims(experiment: Experiment) -> list[Claim]:
+    """The claims of a file.
+
+    Raises:
+        BadInputError: one has another form, names an arm that is not there, or a metric that no suite here computes; with the line.
+    """
+    claims = []
+    for number, text in enumerate(experiment.spec.claims):
+        where = experiment.where("claims", number)
+        match = _CLAIM.fullmatch(text)
+        if match is None:
+            raise BadInputError(
+                f"a claim compares a metric of two arms, not '{text}'",
+                where=where,
+                remedy="chair_s(mfpo) < chair_s(dpo)",
+            )
+        metric, left, sign, other, right = match.groups()
+        if metric != other:
+            raise BadInputError(f"both sides of a claim are one metric, not {metric} and {other}", where=where)
+        _check_metric(metric, experiment.spec.suites, where)
+        arms = [_arm(side, experiment, where) for side in (left, right)]
+        claims.append(Claim(text, metric, arms[0], arms[1], sign == "<"))
+    return claims
+
+
+def _check_metric(metric: str, suites: Sequence[str], where: str) -> None:
+    known: dict[str, list[str]] = {}
+    for suite in suites:
+        names = [spec.id for spec in registry.load("benchmarks", suite)().metrics]
+        names += [MATCHED] if "chair_s" in names else []
+        for name in names:
+            known.setdefault(name, []).append(suite)
+            known.setdefault(f"{suite}.{name}", []).append(suite)
+    if metric not in known:
+        plain = sorted(name for name in known if not any(name.startswith(f"{suite}.") for suite in suites))
+        raise BadInputError(
+            f"no suite of this experiment computes '{metric}'", where=where, remedy=f"they compute: {', '.join(plain)}"
+        )
+    if len(known[metric]) > 1:
+        raise BadInputError(
+            f"several suites compute '{metric}'", where=where, remedy=f"say which: {known[metric][0]}.{metric}"
+        )
+
+
+def _arm(side: str, experiment: Experiment, where: str) -> str:
+    """The label of the arm that a claim means: its name, with the settings in which it differs from others of that name."""
+    name, *assignments = (part.strip() for part in side.split(","))
+    if name == BASE and not assignments:
+        return BASE
+    wanted: dict[str, Any] = {}
+    for part in assignments:
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise BadInputError(f"'{part}' is no setting: KEY=VALUE", where=where)
+        wanted[key.strip().removeprefix("method.")] = parse_yaml(value, f"the value of {key}", where)
+    found = [
+        arm.label
+        for arm in experiment.arms
+        if arm.name == name and {key.removeprefix("method."): value for key, value in arm.assigned.items()} == wanted
+    ]
+    if not found:
+        raise BadInputError(
+            f"there is no arm '{side.strip()}'",
+            where=where,
+            remedy=f"arms: {'; '.join([BASE, *(arm.label for arm in experiment.arms)][:30])}",
+        )
+    return found[0]
+
+
+def find(claims: Sequence[Claim], plan: Plan, boards: Sequence[Board]) -> list[Finding]:
+    """What the runs say of the claims; boards are not pooled, so that images are paired within a seed."""
+    rows = {row.name: row for board in boards for row in board.rows if not row.published}
+    bases = {row.model: row for board in boards for row in board.rows if row.method == BASE}
+
+    def row_of(arm: str, seed: int) -> Row | None:
+        return bases.get(plan.worlds[seed]) if arm == BASE else rows.get(plan.labels[arm, seed])
+
+    measured = [_measure(claim, plan, row_of) for claim in claims]
+    corrected = holm({str(place): found.p for place, found in enumerate(measured) if found.p is not None})
+    return [_judged(found, corrected.get(str(place))) for place, found in enumerate(measured)]
+
+
+def _measure(claim: Claim, plan: Plan, row_of: Any) -> Finding:
+    values, drawn, sides, clusters, column = [], [], [], 0, None
+    for number, seed in enumerate(plan.worlds):
+        left, right = row_of(claim.left, seed), row_of(claim.right, seed)
+        if left is None or right is None:
+            return Finding(
+                claim, "no data", reason=f"seed {seed}: {claim.left if left is None else claim.right} was not scored"
+            )
+        column = _column(left, right, claim.metric)
+        if column is None:
+            return Finding(claim, "no data", reason=f"seed {seed}: no common figure of {claim.metric}")
+        one, other = (_part(row, column) for row in (left, right))
+        if one is None or other is None or set(one.counts.clusters) != set(other.counts.clusters):
+            return Finding(
+                claim, "no data", column=column, reason=f"seed {seed}: the arms were not scored on the same items"
+            )
+        # Seeds on the same pictures are resampled alike, other pictures independently.
+        same = len(set(plan.worlds.values())) == 1
+        value, gap = gaps(one.counts, other.counts, one.aggregate, seed=SEED + (0 if same else number))[column.metric]
+        values.append(value)
+        drawn.append(gap)
+        sides.append((left.cells[column].value, right.cells[column].value))
+        clusters = max(clusters, len(one.counts.clusters))
+    found = difference(float(np.mean(values)), np.mean(drawn, axis=0), clusters)
+    if found is None or column is None:
+        return Finding(claim, "no data", column=column, reason="the figure is undefined for one of the arms")
+    means = (float(np.mean([side[0] for side in sides])), float(np.mean([side[1] for side in sides])))
+    return Finding(claim, "not seen", means, found.value, found.ci, found.p, values, column)
+
+
+def _column(left: Row, right: Row, metric: str) -> Column | None:
+    """The figure that both rows have; of several extractions or parsers the first, which is the headline's."""
+    return next(
+        (
+            column
+            for column in left.cells
+            if column in right.cells
+            and metric in (column.metric, f"{column.suite}.{column.metric}")
+            and left.cells[column].value is not None
+            and right.cells[column].value is not None
+        ),
+        None,
+    )
+
+
+def _part(row: Row, column: Column) -> Part | None:
+    parts: Mapping[Any, Sequence[Part]] = row.parts
+    return parts[column.sheet][0] if parts.get(column.sheet) else None
+
+
+def _judged(found: Finding, p: float | None) -> Finding:
+    if p is None or found.value is None:
+        return found
+    as_claimed = (found.value < 0) == found.claim.less and found.value != 0
+    verdict: Verdict = "not seen" if p >= LEVEL else "seen" if as_claimed else "reversed"
+    return Finding(found.claim, verdict, found.values, found.value, found.ci, p, found.by_seed, found.column)

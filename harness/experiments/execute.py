@@ -1,0 +1,207 @@
+"""Running the steps that are not done: here, in several processes, or on a Ray cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.errors import BadInputError, HarnessError
+from harness.experiments.graph import RUNS, Plan, Step
+from harness.experiments.state import Folder
+from harness.progress import console
+from harness.runs.folders import open_run
+
+_TAIL = 1_500
+"""Characters of a failed command's last output that its record keeps."""
+
+
+class Workers(Protocol):
+    """Somebody who carries commands out; `capacity` says how many at a time."""
+
+    capacity: int
+
+    def submit(self, command: Sequence[str], log: Path) -> Future[str | None]:
+        """Begin a command, whose standard output goes to a file. The future gives None, or in words why it failed."""
+
+    def close(self) -> None:
+        """End whatever was started for the commands."""
+
+
+def run_steps(plan: Plan, folder: Folder, workers: Workers) -> dict[str, str]:
+    """Carry out what is not done, in order, as many at a time as the workers take. A failed step does not stop the
+    others, and what it should have made is left out by those that need it.
+
+    Returns:
+        Names of the steps that failed or could not begin, with the reason.
+    """
+    records = {step.name: record for step, record in folder.table(plan)}
+    waiting = [step for step in plan.steps if records[step.name].state != "done"]
+    done = {name for name, record in records.items() if record.state == "done"}
+    total, failed = len(waiting), dict[str, str]()
+    runs = {step.name: step.run for step in plan.steps}
+    under_way: dict[Future[str | None], tuple[Step, list[str], float]] = {}
+    changed = [step.name for step in waiting if records[step.name].state == "changed"]
+    console.print(f"[dim]{len(done)} steps are done, {total} are to be done ({len(changed)} of them again)[/dim]")
+    while waiting or under_way:
+        for step in list(waiting):
+            lost = [need for need in step.needs if need in failed]
+            if step.needs and len(lost) == len(step.needs):
+                failed[step.name] = f"it needs {', '.join(lost)}, which failed"
+                waiting.remove(step)
+            elif len(under_way) < workers.capacity and all(need in done or need in failed for need in step.needs):
+                waiting.remove(step)
+                number = total - len(waiting)
+                console.print(f"step {number} of {total}: {step.name}: {step.about}", markup=False)
+                command = _without(_with_resume(step, folder), {runs[need] for need in lost})
+                under_way[workers.submit(command, folder.log(step))] = (step, lost, time.perf_counter())
+        ready, _ = wait(under_way, return_when=FIRST_COMPLETED)
+        for future in ready:
+            step, lost, started = under_way.pop(future)
+            error, seconds = future.result(), time.perf_counter() - started
+            if lost and not error:
+                error = f"done without {', '.join(lost)}, which failed"
+            folder.keep(step, "failed" if error else "done", seconds, error)
+            if error:
+                failed[step.name] = error
+                console.print(f"step {step.name} failed: {error}", markup=False)
+            else:
+                done.add(step.name)
+    return failed
+
+
+def _without(command: list[str], runs: set[str]) -> list[str]:
+    """An evaluation's command without the runs that are not there."""
+    if not runs:
+        return command
+    place = command.index("--run") + 1
+    return [
+        *command[:place],
+        ",".join(run for run in command[place].split(",") if run not in runs),
+        *command[place + 1 :],
+    ]
+
+
+def _with_resume(step: Step, folder: Folder) -> list[str]:
+    """The step's command; a run that was begun before goes on."""
+    begun = step.kind == "align" and (folder.results / RUNS / step.run / "config.json").exists()
+    if begun and open_run(folder.results / RUNS / step.run).manifest is None:
+        return [*step.command, "--resume"]
+    return list(step.command)
+
+
+class Here:
+    """This process: a command after the other, without starting Python anew for each."""
+
+    capacity = 1
+
+    def __init__(self, call: Callable[[list[str]], Any]) -> None:
+        """`call` carries out arguments of `harness` and raises what goes wrong."""
+        self._call = call
+
+    def submit(self, command: Sequence[str], log: Path) -> Future[str | None]:
+        """See `Workers`. Progress and notes stay on standard error, where a person sees them."""
+        future: Future[str | None] = Future()
+        try:
+            with log.open("w", encoding="utf-8") as stream, contextlib.redirect_stdout(stream):
+                self._call(list(command))
+            future.set_result(None)
+        except HarnessError as error:
+            future.set_result(str(error))
+        except Exception as error:  # noqa: BLE001 (a defect in one step is its failure; the others go on)
+            future.set_result(f"{type(error).__name__}: {error}")
+        return future
+
+    def close(self) -> None:
+        """Nothing was started."""
+
+
+def in_process(command: Sequence[str], log: Path) -> str | None:
+    """Carry a command out in a process of its own, with all that it says in a file; None, or the file's end when it failed."""
+    with log.open("w", encoding="utf-8") as stream:
+        code = subprocess.run(
+            [sys.executable, "-m", "harness", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            check=False,
+        ).returncode
+    if code == 0:
+        return None
+    return f"exit code {code}: {log.read_text(encoding='utf-8', errors='replace').strip()[-_TAIL:]}"
+
+
+class Processes:
+    """Several processes of this machine at a time."""
+
+    def __init__(self, count: int) -> None:
+        self.capacity = count
+        self._pool = ThreadPoolExecutor(count)
+
+    def submit(self, command: Sequence[str], log: Path) -> Future[str | None]:
+        """See `Workers`."""
+        return self._pool.submit(in_process, command, log)
+
+    def close(self) -> None:
+        """Wait for what is under way."""
+        self._pool.shutdown()
+
+
+class OnRay:
+    """Tasks of a Ray cluster, or of local workers. The results must lie in a folder that all machines see."""
+
+    def __init__(self, address: str, gpus: float, cpus: float = 1.0) -> None:
+        """Connect to a cluster, or start workers here.
+
+        Args:
+            address: of the cluster (`auto`, `ray://HOST:10001`), or `local`.
+            gpus: that a step takes.
+            cpus: that a step takes.
+
+        Raises:
+            BadInputError: Ray is not installed, or the cluster is not there.
+        """
+        try:
+            import ray
+        except ImportError:
+            raise BadInputError(
+                "--ray needs Ray, which is not installed", remedy="pip install 'vlm-align-harness[ray]'"
+            ) from None
+        try:
+            ray.init(
+                address=None if address == "local" else address,
+                log_to_driver=False,
+                logging_level="ERROR",
+                **({"include_dashboard": False} if address == "local" else {}),
+            )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise BadInputError(
+                f"no Ray cluster answers: {str(error).splitlines()[0][:200]}",
+                where=f"--ray {address}",
+                remedy="start one (ray start --head), or --ray local",
+            ) from error
+        self._ray = ray
+        self._task = ray.remote(in_process).options(num_cpus=cpus, num_gpus=gpus)
+        resources = ray.cluster_resources()
+        by_cpu = int(resources.get("CPU", 1) // cpus)
+        self.capacity = max(1, min(by_cpu, int(resources.get("GPU", 0) // gpus)) if gpus else by_cpu)
+
+    def submit(self, command: Sequence[str], log: Path) -> Future[str | None]:
+        """See `Workers`. What Ray itself says of a lost worker is the step's failure."""
+        future: Future[str | None] = Future()
+
+        def ended(inner: Future[str | None]) -> None:
+            error = inner.exception()
+            future.set_result(f"Ray: {str(error).strip().splitlines()[-1]}" if error else inner.result())
+
+        self._task.remote(list(command), log.resolve()).future().add_done_callback(ended)
+        return future
+
+    def close(self) -> None:
+        """Leave the cluster."""
+        self._ray.shutdown()

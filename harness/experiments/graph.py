@@ -1,0 +1,186 @@
+"""From an experiment to its steps: commands that exist, what each waits for, and what each is known by."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import registry
+from harness.config import TrainSettings, merged, parse
+from harness.errors import BadInputError, HarnessError
+from harness.experiments.spec import MOST_RUNS, Arm, Experiment, dotted
+from harness.files import sha256_json
+from harness.models import resolve
+from harness.worlds import find_world
+
+ADAPTERS = 4
+"""Adapters that one engine serves at a time: each takes room of its own."""
+RUNS = "runs"
+"""Below the results: one folder for the runs of all experiments, so that what two of them share is made once."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command.
+
+    Attributes:
+        name: unique in the experiment, and the name of its record.
+        kind: align or eval.
+        command: arguments of `harness`.
+        needs: names of the steps that must be done before.
+        key: hash of what the step computes; a step whose key changed is done again.
+        about: in words, what it is for.
+        run: of an alignment its run's name.
+    """
+
+    name: str
+    kind: str
+    command: tuple[str, ...]
+    needs: tuple[str, ...]
+    key: str
+    about: str
+    run: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All steps in an order that respects what each needs, and which run belongs to which arm and seed."""
+
+    steps: Sequence[Step]
+    runs: Mapping[str, tuple[Arm, int]]
+    """Run name -> its arm and seed. Two arms that are the same run share it: then the first one is named."""
+    labels: Mapping[tuple[str, int], str]
+    """(arm's label, seed) -> run name."""
+    worlds: Mapping[int, str]
+    """Seed -> the label of the model that its runs start from."""
+
+
+def plan(experiment: Experiment, results: Path, *, many: bool = False) -> Plan:
+    """The steps of an experiment; names and settings are looked up, nothing is made.
+
+    Args:
+        experiment: as it was read.
+        results: folder of the runs of all experiments.
+        many: more runs than `MOST_RUNS` are meant.
+
+    Raises:
+        BadInputError: a method, suite or setting is not known, or there are too many runs; with the line.
+    """
+    spec = experiment.spec
+    count = len(experiment.arms) * len(spec.seeds)
+    if count > MOST_RUNS and not many:
+        raise BadInputError(
+            f"the experiment has {count:,} runs", where=str(experiment.path), remedy="if that is meant, add --yes"
+        )
+    if len(set(spec.seeds)) < len(spec.seeds):
+        raise BadInputError("a seed stands twice", where=experiment.where("seeds"))
+    _look_up(experiment)
+    steps: list[Step] = []
+    runs: dict[str, tuple[Arm, int]] = {}
+    labels: dict[tuple[str, int], str] = {}
+    worlds = {seed: _model_of(spec.model, seed) for seed in spec.seeds}
+    for seed, model in worlds.items():
+        here = []
+        for arm in experiment.arms:
+            step = _align(experiment, arm, seed, model, results)
+            labels[arm.label, seed] = step.run
+            if step.run not in runs:
+                runs[step.run] = (arm, seed)
+                here.append(step)
+        steps += here
+        for number, start in enumerate(range(0, len(here), ADAPTERS)):
+            steps.append(_evaluate(experiment, seed, model, here[start : start + ADAPTERS], number, results))
+    return Plan(steps, runs, labels, {seed: resolve(model).label for seed, model in worlds.items()})
+
+
+def _look_up(experiment: Experiment) -> None:
+    """Say at once what is not known."""
+    spec = experiment.spec
+    for number, suite in enumerate(spec.suites):
+        _at(experiment.where("suites", number), lambda suite=suite: registry.load("benchmarks", suite))
+    _at(experiment.where("model"), lambda: resolve(spec.model))
+    if spec.judge:
+        _at(experiment.where("judge"), lambda: registry.load("judges", spec.judge))
+    if spec.backend:
+        _at(experiment.where("backend"), lambda: registry.load("backends", spec.backend))
+
+
+def _at(where: str, look_up: Any) -> Any:
+    """What a look-up finds; its error says where in the file the name stands."""
+    try:
+        return look_up()
+    except HarnessError as error:
+        raise BadInputError(error.problem, where=where, remedy=error.remedy) from error
+
+
+def _model_of(model: str, seed: int) -> str:
+    """The model of a seed: an embedded world has one a seed, any other model is the same for all."""
+    world = find_world(model)
+    return model if world is None or seed == 0 else f"{world.name}:{seed}"
+
+
+def _align(experiment: Experiment, arm: Arm, seed: int, model: str, results: Path) -> Step:
+    """Train one arm with one seed. The run's name is a hash of what determines it, so experiments share runs."""
+    spec = experiment.spec
+    where = experiment.where("arms", arm.name)
+    kind = _at(experiment.where("arms", arm.name, "method"), lambda: registry.load("aligners", arm.method))
+    found = resolve(model)
+    recipe = found.world.recipe(arm.method) if found.world else {}
+    layers = merged({"train": dict(kind.train_defaults)}, recipe, dict(arm.settings), {"train": {"seed": seed}})
+    if unknown := sorted(set(layers) - {"train", "method"}):
+        raise BadInputError(f"settings are of the groups train and method, not '{unknown[0]}'", where=where)
+    train = _at(where, lambda: parse(TrainSettings, layers.get("train", {}), "train"))
+    method = _at(where, lambda: parse(kind.Settings, layers.get("method", {}), f"method {arm.method}"))
+    data = arm.data or (None if found.world else kind.default_data) or found.default_preferences
+    identity = {
+        "method": arm.method,
+        "model": model,
+        "data": data,
+        "limit": spec.limit,
+        "train": train.model_dump(mode="json", exclude=set(TrainSettings.COST_ONLY)),
+        "settings": method.model_dump(mode="json"),
+    }
+    key = sha256_json(identity)
+    run = f"{arm.method}-{_plain(found.label)}-{key[:10]}"
+    command = ["align", "--method", arm.method, "--model", model, "--data", data, "--name", run]
+    command += ["--results", str(results / RUNS)]
+    if spec.limit:
+        command += ["--limit", str(spec.limit)]
+    command += _sets(merged(dict(arm.settings), {"train": {"seed": seed}}))
+    return Step(f"align-{run}", "align", tuple(command), (), key, f"{arm.label}, seed {seed}", run)
+
+
+def _evaluate(
+    experiment: Experiment, seed: int, model: str, aligned: Sequence[Step], number: int, results: Path
+) -> Step:
+    """Serve the runs of a seed, with their base model first, and score all suites."""
+    spec = experiment.spec
+    world = find_world(model)
+    data = spec.benchmarks or (f"{model}@{spec.split}" if world else "official")
+    command = ["eval", "--suite", ",".join(spec.suites), "--run", ",".join(step.run for step in aligned)]
+    command += ["--data", data, "--results", str(results / RUNS)]
+    if number == 0:
+        command.append("--base")
+    for option, value in (("--limit", spec.questions), ("--backend", spec.backend), ("--judge", spec.judge)):
+        command += [option, str(value)] if value is not None else []
+    command += _sets(spec.evaluation)
+    key = sha256_json([command, [step.key for step in aligned]])
+    about = f"{len(aligned)} runs{' and the base' if number == 0 else ''} on {', '.join(spec.suites)}, seed {seed}"
+    return Step(f"eval-s{seed}-{number}", "eval", tuple(command), tuple(step.name for step in aligned), key, about)
+
+
+def _sets(settings: Mapping[str, Any]) -> list[str]:
+    """`--set` for every setting. JSON is YAML, so any value is written so that it is read back the same."""
+    return [
+        part
+        for key, value in dotted(settings).items()
+        for part in ("--set", f"{key}={json.dumps(value, ensure_ascii=False)}")
+    ]
+
+
+def _plain(label: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", label.rpartition("/")[2]).strip("-.") or "model"

@@ -1,0 +1,214 @@
+"""The page that an experiment ends with: claims, leaderboard with seeds pooled, arms and commands, as Markdown and as HTML."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from harness.errors import BadInputError
+from harness.experiments.claims import Finding, find, read_claims
+from harness.experiments.graph import RUNS, Plan
+from harness.experiments.spec import Arm, Experiment, dotted
+from harness.experiments.state import Folder
+from harness.files import atomic_path, write_json
+from harness.leaderboard import Board, as_markdown, collect, pool_seeds
+from harness.leaderboard.board import scale
+from harness.report import write_document
+from harness.runs.folders import open_run
+from harness.runs.manifest import surroundings
+from harness.terminal import plain
+
+PAGE, RESULT = "index", "experiment.json"
+
+
+def write_page(experiment: Experiment, plan: Plan, folder: Folder, failed: Mapping[str, str]) -> list[Finding]:
+    """Write `index.md`, `index.html` and `experiment.json` of what is there; gives back what became of the claims.
+
+    Raises:
+        BadInputError: nothing was scored.
+    """
+    claims = read_claims(experiment)
+    boards = _boards(plan, folder)
+    findings = find(claims, plan, boards)
+    pooled = [_named(board, plan) for board in (pool_seeds(boards) if len(plan.worlds) > 1 else boards)]
+    head = _head(experiment, plan)
+    markdown = "\n".join(
+        [
+            f"# {experiment.spec.title}",
+            "",
+            *([experiment.spec.about.strip(), ""] if experiment.spec.about.strip() else []),
+            *head,
+            "",
+            *(_claims_markdown(findings) if findings else []),
+            "## Leaderboard",
+            "",
+            as_markdown(pooled).strip(),
+            "",
+            *_arms_markdown(experiment.arms),
+            *_failed_markdown(failed),
+        ]
+    )
+    with atomic_path(folder.path / f"{PAGE}.md") as temporary:
+        temporary.write_text(plain(markdown) + "\n", encoding="utf-8")
+    sections = [
+        "".join(f"<p>{escape(line)}</p>" for line in [experiment.spec.about.strip(), *head] if line),
+        _claims_html(findings) if findings else "",
+        _arms_html(experiment.arms),
+        _failed_html(failed),
+    ]
+    write_document(experiment.spec.title, pooled, sections, folder.path / f"{PAGE}.html")
+    write_json(
+        folder.path / RESULT,
+        {
+            "title": experiment.spec.title,
+            "claims": [_as_json(finding) for finding in findings],
+            "arms": {arm.label: [plan.labels[arm.label, seed] for seed in plan.worlds] for arm in experiment.arms},
+            "seeds": list(plan.worlds),
+            "failed": dict(failed),
+            **surroundings(),
+        },
+    )
+    return findings
+
+
+def _boards(plan: Plan, folder: Folder) -> list[Board]:
+    """Boards of the experiment's own runs and their base models."""
+    runs = folder.results / RUNS
+    names = [name for name in plan.runs if (runs / name / "manifest.json").exists()]
+    bases = [path.parent.name for path in sorted(runs.glob("*/manifest.json")) if _is_base(path.parent, plan)]
+    if not names:
+        raise BadInputError(
+            "no run of this experiment is complete", where=str(runs), remedy="give the same command again"
+        )
+    return collect([open_run(runs / name) for name in [*bases, *names]])
+
+
+def _is_base(path: Path, plan: Plan) -> bool:
+    run = open_run(path)
+    return run.kind == "base" and run.base_label in plan.worlds.values()
+
+
+def _named(board: Board, plan: Plan) -> Board:
+    """Rows are called by their arms: a run's own name is a hash."""
+    for row in board.rows:
+        if arms := {plan.runs[run][0].label for run in row.runs if run in plan.runs}:
+            row.name = " = ".join(sorted(arms))
+    return board
+
+
+def _head(experiment: Experiment, plan: Plan) -> list[str]:
+    spec, here = experiment.spec, surroundings()
+    hardware = here["hardware"]
+    machine = ", ".join(hardware["gpus"]) or f"{hardware['cores']} CPU cores ({hardware['machine']})"
+    return [
+        f"Model {spec.model}; {len(experiment.arms)} arms; seeds {', '.join(map(str, plan.worlds))}; {spec.split} split. "
+        f"{here['finished'][:10]}, {machine}, harness {here['harness']}.",
+        f"Made by `harness experiment {experiment.path.name}`.",
+    ]
+
+
+def _points(finding: Finding) -> tuple[str, str, str]:
+    """Values of both arms, the difference with its interval, and p, in words."""
+    if finding.value is None or finding.column is None or finding.ci is None or finding.values is None:
+        return "", finding.reason, ""
+    factor, digits = scale(finding.column.unit)
+    left, right = (f"{value * factor:.{digits}f}" for value in finding.values)
+    difference, low, high = (f"{value * factor:+.{digits}f}" for value in (finding.value, *finding.ci))
+    p = "< 0.001" if (finding.p or 0) < 0.001 else f"{finding.p:.3f}"
+    return f"{left} against {right}", f"{difference} ({low} to {high})", p
+
+
+_CLAIMS = (
+    "A claim is seen where the difference has the claimed sign and p < 0.05 after Holm's correction over the claims of this page, reversed "
+    "where it has the other sign as surely. Interval and p by bootstrap over each seed's images; seeds are taken as they are."
+)
+
+
+def _claims_markdown(findings: Sequence[Finding]) -> list[str]:
+    lines = [
+        "## Claims",
+        "",
+        "| claim | verdict | values | difference (95 %) | p | seeds with the claimed sign |",
+        "|---|---|---|---|---|---|",
+    ]
+    for finding in findings:
+        values, difference, p = _points(finding)
+        text = finding.claim.text.replace("|", "\\|")
+        lines.append(f"| `{text}` | **{finding.verdict}** | {values} | {difference} | {p} | {_signs(finding)} |")
+    return [*lines, "", _CLAIMS, ""]
+
+
+def _signs(finding: Finding) -> str:
+    if not finding.by_seed:
+        return ""
+    agree = sum((value < 0) == finding.claim.less and value != 0 for value in finding.by_seed)
+    return f"{agree} of {len(finding.by_seed)}"
+
+
+def _claims_html(findings: Sequence[Finding]) -> str:
+    body = ""
+    for finding in findings:
+        cells = [finding.claim.text, finding.verdict, *_points(finding), _signs(finding)]
+        body += "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
+    names = ("claim", "verdict", "values", "difference (95 %)", "p", "seeds with the claimed sign")
+    heads = "".join(f"<th scope='col'>{escape(name)}</th>" for name in names)
+    return (
+        f"<h2>Claims</h2><div class='scroll' tabindex='0' role='region' aria-label='claims'><table><thead><tr>{heads}</tr></thead>"
+        f"<tbody>{body}</tbody></table></div><p class='small'>{escape(_CLAIMS)}</p>"
+    )
+
+
+def _searched(arms: Sequence[Arm]) -> Counter[str]:
+    """How many settings each method has in this experiment."""
+    return Counter(arm.method for arm in arms)
+
+
+def _arms_markdown(arms: Sequence[Arm]) -> list[str]:
+    counts = ", ".join(f"{method} {count}" for method, count in _searched(arms).items())
+    lines = ["## Arms", "", f"Settings by method: {counts}.", "", "| arm | method | settings |", "|---|---|---|"]
+    lines += [f"| {arm.label} | {arm.method} | {_settings(arm)} |" for arm in arms]
+    return [*lines, ""]
+
+
+def _settings(arm: Arm) -> str:
+    return ", ".join(f"{key}={json.dumps(value)}" for key, value in dotted(arm.settings).items()) or "defaults"
+
+
+def _arms_html(arms: Sequence[Arm]) -> str:
+    body = "".join(
+        f"<tr><th scope='row'>{escape(arm.label)}</th><td>{escape(arm.method)}</td><td>{escape(_settings(arm))}</td></tr>"
+        for arm in arms
+    )
+    counts = ", ".join(f"{method} {count}" for method, count in _searched(arms).items())
+    return (
+        f"<h2>Arms</h2><p>Settings by method: {escape(counts)}.</p><div class='scroll' tabindex='0' role='region' aria-label='arms'><table>"
+        f"<thead><tr><th>arm</th><th>method</th><th>settings</th></tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _failed_markdown(failed: Mapping[str, str]) -> list[str]:
+    lines = [f"- {name}: {' '.join(reason.split())}" for name, reason in failed.items()]
+    return ["## Steps that failed", "", *lines, ""] if failed else []
+
+
+def _failed_html(failed: Mapping[str, str]) -> str:
+    lines = "".join(f"<li>{escape(name)}: {escape(' '.join(reason.split()))}</li>" for name, reason in failed.items())
+    return f"<h2>Steps that failed</h2><ul>{lines}</ul>" if failed else ""
+
+
+def _as_json(finding: Finding) -> dict[str, Any]:
+    return {
+        "claim": finding.claim.text,
+        "verdict": finding.verdict,
+        "column": finding.column.key if finding.column else None,
+        "values": finding.values,
+        "difference": finding.value,
+        "ci": finding.ci,
+        "p_holm": finding.p,
+        "by_seed": list(finding.by_seed),
+        "reason": finding.reason or None,
+    }

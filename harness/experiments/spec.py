@@ -1,0 +1,246 @@
+"""The file of an experiment: what it may say, and how it becomes a list of arms."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from harness.config import StrictModel, merged
+from harness.errors import BadInputError, shown
+from harness.reading import read_text
+from harness.yaml_values import read_yaml
+
+MOST_RUNS = 1_000
+"""Runs that an experiment may have without being asked for twice."""
+BASE = "base"
+"""The name of the base model in claims."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+
+
+class ArmSpec(StrictModel):
+    """One arm of the comparison: a method with settings, or several that a grid spans."""
+
+    method: str | None = Field(None, description="an aligner's name; an arm that extends another has that one's")
+    extends: str | None = Field(None, description="another arm of this file, whose settings are taken first")
+    data: str | None = Field(None, description="preference data of this arm; else the experiment's")
+    settings: dict[str, Any] = Field({}, description="as of --set: train.learning_rate: 1e-5, or nested groups")
+    grid: dict[str, list[Any]] = Field({}, description="settings with several values: every combination is an arm")
+    pairs: dict[str, list[Any]] = Field(
+        {}, description="settings with several values: the first of all, the second of all, ..."
+    )
+
+
+class ExperimentSpec(StrictModel):
+    """An experiment. Defaults are those of the embedded world."""
+
+    title: str = Field(min_length=1)
+    about: str = Field("", description="what is asked, for the head of the page")
+    model: str = "pocket"
+    data: str | None = Field(None, description="preference data of all arms; else what each method takes by default")
+    limit: int | None = Field(None, ge=1, description="a seeded sample of so many pairs")
+    seeds: list[int] = Field([0], min_length=1, description="of the training, and of an embedded world")
+    suites: list[str] = Field(min_length=1)
+    split: Literal["validation", "test"] = Field("test", description="of an embedded world's benchmarks")
+    benchmarks: str | None = Field(None, description="benchmark data, as of eval --data; else what suits the model")
+    questions: int | None = Field(None, ge=1, description="a seeded sample of about so many items a suite")
+    backend: str | None = None
+    judge: str | None = None
+    settings: dict[str, Any] = Field({}, description="of the training of all arms; an arm's own come after")
+    evaluation: dict[str, Any] = Field({}, description="settings of eval: suites, sampling, backend, judge")
+    arms: dict[str, ArmSpec] = Field(min_length=1)
+    claims: list[str] = Field([], description="for example chair_s(mfpo) < chair_s(dpo)")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One configuration that is trained with every seed.
+
+    Attributes:
+        label: the arm's name in the file, with the settings in which a grid's arms differ.
+        name: the arm's name in the file alone.
+        assigned: the values that a grid or pairs gave it, by dotted key.
+    """
+
+    label: str
+    name: str
+    method: str
+    data: str | None
+    settings: Mapping[str, Any]
+    assigned: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A file that was read, with its arms and where its lines are."""
+
+    path: Path
+    spec: ExperimentSpec
+    arms: Sequence[Arm]
+    lines: Mapping[tuple[str | int, ...], int]
+
+    @property
+    def name(self) -> str:
+        """What its folder is called: the file's name."""
+        return self.path.stem
+
+    def where(self, *place: str | int) -> str:
+        """`FILE, line N` of a place in the file, or of the nearest one around it."""
+        return _where(self.path, self.lines, place)
+
+
+def read_experiment(path: Path, overrides: Mapping[str, Any] | None = None) -> Experiment:
+    """Read a file, with what the command line says instead.
+
+    Raises:
+        BadInputError: it cannot be read, says something unknown, or its arms contradict each other; with the line.
+    """
+    values = _with_extended(path, seen=())
+    lines = _lines(path)
+    if not isinstance(values, dict):
+        raise BadInputError("an experiment is a mapping with title, suites and arms", where=str(path))
+    try:
+        spec = ExperimentSpec.model_validate({**values, **(overrides or {})})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = tuple(first["loc"])
+        where = _where(path, lines, place)
+        what = ".".join(map(str, place))
+        if first["type"] == "extra_forbidden":
+            raise BadInputError(
+                f"an experiment has no '{what}'", where=where, remedy="docs/experiments.md has all keys"
+            ) from None
+        raise BadInputError(f"'{what}': {first['msg']}, not {shown(first.get('input'))}", where=where) from None
+    found = Experiment(path, spec, (), lines)
+    arms = [arm for name in spec.arms for arm in _arms(name, found)]
+    labels = [arm.label for arm in arms]
+    if repeated := next((label for label in labels if labels.count(label) > 1), None):
+        raise BadInputError(f"two arms are called '{repeated}'", where=str(path))
+    return Experiment(path, spec, arms, lines)
+
+
+def _where(path: Path, lines: Mapping[tuple[str | int, ...], int], place: tuple[str | int, ...]) -> str:
+    for length in range(len(place), 0, -1):
+        if place[:length] in lines:
+            return f"{path}, line {lines[place[:length]]}"
+    return str(path)
+
+
+def _with_extended(path: Path, seen: tuple[Path, ...]) -> Any:
+    """A file's values over those of the file that it extends."""
+    values = read_yaml(path, "experiment")
+    if not isinstance(values, dict) or "extends" not in values:
+        return values
+    values = dict(values)
+    other = values.pop("extends")
+    if not isinstance(other, str):
+        raise BadInputError("'extends' names one file", where=str(path))
+    following = (path.parent / other).resolve()
+    if following in seen or following == path.resolve():
+        raise BadInputError(f"'{other}' extends this file in turn", where=str(path))
+    return merged(_with_extended(following, (*seen, path.resolve())), values)
+
+
+def _lines(path: Path) -> dict[tuple[str | int, ...], int]:
+    """Where the values of a file begin: path of keys -> line from 1. The file was read before, so it is sound."""
+    found: dict[tuple[str | int, ...], int] = {}
+
+    def walk(node: yaml.Node, place: tuple[str | int, ...]) -> None:
+        found.setdefault(place, node.start_mark.line + 1)
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                inner = (*place, str(key.value))
+                found[inner] = key.start_mark.line + 1
+                walk(value, inner)
+        elif isinstance(node, yaml.SequenceNode):
+            for number, value in enumerate(node.value):
+                walk(value, (*place, number))
+
+    node = yaml.compose(read_text(path, "experiment"), Loader=yaml.SafeLoader)
+    if node is not None:
+        walk(node, ())
+    return found
+
+
+def _arms(name: str, experiment: Experiment) -> list[Arm]:
+    """The arms that one entry of the file stands for.
+
+    Raises:
+        BadInputError: it extends nothing that is there, has no method, or its pairs are of different lengths.
+    """
+    where = experiment.where("arms", name)
+    if not _NAME.fullmatch(name) or name == BASE:
+        raise BadInputError(
+            f"an arm's name is letters, digits and _ . + -, and not '{BASE}': {shown(name)}", where=where
+        )
+    chain = [experiment.spec.arms[name]]
+    names = [name]
+    while (other := chain[-1].extends) is not None:
+        if other not in experiment.spec.arms:
+            raise BadInputError(
+                f"there is no arm '{other}' to extend", where=experiment.where("arms", names[-1], "extends")
+            )
+        if other in names:
+            raise BadInputError(f"the arms {' and '.join(names)} extend each other", where=where)
+        names.append(other)
+        chain.append(experiment.spec.arms[other])
+    method = next((arm.method for arm in chain if arm.method), None)
+    if method is None:
+        raise BadInputError(
+            f"the arm '{name}' names no method", where=where, remedy="method: mfpo, or extends: ANOTHER_ARM"
+        )
+    data = next((arm.data for arm in chain if arm.data), experiment.spec.data)
+    settings = merged(grouped(experiment.spec.settings), *(grouped(arm.settings) for arm in reversed(chain)))
+    return [
+        Arm(_label(name, values), name, method, data, merged(settings, grouped(values)), values)
+        for values in _combinations(chain[0], experiment, name)
+    ]
+
+
+def _combinations(arm: ArmSpec, experiment: Experiment, name: str) -> list[dict[str, Any]]:
+    """Every assignment of the arm's grid and pairs; one empty one where it has neither."""
+    if both := sorted(set(arm.grid) & set(arm.pairs)):
+        raise BadInputError(
+            f"'{both[0]}' is in grid and in pairs", where=experiment.where("arms", name, "pairs", both[0])
+        )
+    if empty := next((key for key, values in [*arm.grid.items(), *arm.pairs.items()] if not values), None):
+        raise BadInputError(f"'{empty}' has no value", where=experiment.where("arms", name))
+    lengths = {len(values) for values in arm.pairs.values()}
+    if len(lengths) > 1:
+        raise BadInputError(
+            f"pairs go together one by one, but have {', '.join(map(str, sorted(lengths)))} values",
+            where=experiment.where("arms", name, "pairs"),
+        )
+    grid = [dict(zip(arm.grid, values, strict=True)) for values in itertools.product(*arm.grid.values())]
+    rows = [dict(zip(arm.pairs, values, strict=True)) for values in zip(*arm.pairs.values(), strict=True)] or [{}]
+    return [{**some, **more} for some in grid for more in rows]
+
+
+def grouped(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with dotted keys, or groups, as groups: {"train.lora.rank": 8} -> {"train": {"lora": {"rank": 8}}}."""
+    layers: list[dict[str, Any]] = []
+    for key, value in values.items():
+        inner: Any = grouped(value) if isinstance(value, dict) else value
+        for part in reversed(key.split(".")):
+            inner = {part: inner}
+        layers.append(inner)
+    return merged(*layers)
+
+
+def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The inverse of `grouped`: every setting by its dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
+
+
+def _label(name: str, values: Mapping[str, Any]) -> str:
+    """`mfpo, lambda_image=5`: the group `method` goes without saying, as in claims."""
+    return ", ".join([name, *(f"{key.removeprefix('method.')}={value}" for key, value in values.items())])

@@ -1,0 +1,123 @@
+"""What is done of an experiment: one small record a step, written when the step ends, and a lock while somebody works on it."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from harness.errors import BadInputError
+from harness.experiments.graph import RUNS, Plan, Step
+from harness.files import write_json
+from harness.reading import read_json
+from harness.runs.folders import open_run
+
+State = Literal["done", "failed", "changed", "waiting"]
+_LOCK = ".experiment.lock"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a step: `changed` is one that was done as something else, `failed` one whose command ended badly."""
+
+    state: State
+    seconds: float | None = None
+    error: str | None = None
+
+
+class Folder:
+    """An experiment's folder: `steps/NAME.json`, the page, and a lock."""
+
+    def __init__(self, path: Path, results: Path) -> None:
+        self.path, self.results = path, results
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Inside, nobody else works on this experiment. A killed process leaves no lock behind.
+
+        Raises:
+            BadInputError: somebody does.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / _LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise BadInputError(
+                "another process is running this experiment",
+                where=str(self.path),
+                remedy="wait for it, look with --status, or give the file another name",
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether somebody holds the lock."""
+        if not (self.path / _LOCK).exists():
+            return False
+        lock = FileLock(self.path / _LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        lock.release()
+        return False
+
+    def record(self, step: Step) -> Record:
+        """What is known of a step."""
+        # A run says more than any record: another experiment may have made it.
+        if step.kind == "align" and open_run(self.results / RUNS / step.run).manifest is not None:
+            return Record("done", self._kept(step).get("seconds"))
+        kept = self._kept(step)
+        if not kept:
+            return Record("waiting")
+        if kept.get("key") != step.key:
+            return Record("changed")
+        state: State = "done" if kept.get("state") == "done" and step.kind != "align" else "failed"
+        return Record(state, kept.get("seconds"), kept.get("error"))
+
+    def _kept(self, step: Step) -> Mapping[str, Any]:
+        path = self.path / "steps" / f"{step.name}.json"
+        kept = read_json(path, "record of a step") if path.exists() else {}
+        return kept if isinstance(kept, dict) else {}
+
+    def log(self, step: Step) -> Path:
+        """The file that a step's output goes to."""
+        path = self.path / "steps" / f"{step.name}.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def keep(self, step: Step, state: Literal["done", "failed"], seconds: float, error: str | None = None) -> None:
+        """Write down how a step ended."""
+        write_json(
+            self.path / "steps" / f"{step.name}.json",
+            {
+                "step": step.name,
+                "key": step.key,
+                "command": ["harness", *step.command],
+                "state": state,
+                "seconds": round(seconds, 1),
+                "error": error,
+                "process": os.getpid(),
+                "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            },
+        )
+
+    def table(self, plan: Plan) -> Sequence[tuple[Step, Record]]:
+        """Every step with what is known of it; a done evaluation of runs that are not done is to be done again."""
+        records: dict[str, Record] = {}
+        for step in plan.steps:
+            record = self.record(step)
+            if record.state == "done" and any(records[need].state != "done" for need in step.needs):
+                record = Record("changed")
+            records[step.name] = record
+        return [(step, records[step.name]) for step in plan.steps]
