@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.options import Json, app, emit
+from harness.terminal import say
 
 if TYPE_CHECKING:
     from harness.experiments.execute import Workers
@@ -72,8 +73,8 @@ def experiment(
         emit(read_json(folder.path / "experiment.json"))
     else:
         for finding in findings:
-            typer.echo(f"{finding.verdict}: {finding.claim.text}" + (f" ({finding.reason})" if finding.reason else ""))
-        typer.echo(f"page: {folder.path / 'index.md'}, {folder.path / 'index.html'}")
+            say(f"{finding.verdict}: {finding.claim.text}" + (f" ({finding.reason})" if finding.reason else ""))
+        say(f"page: {folder.path / 'index.md'}, {folder.path / 'index.html'}")
     if failed:
         first = next(iter(failed))
         raise HarnessError(
@@ -111,7 +112,7 @@ def _show(experiment: Experiment, plan: Plan, folder: Folder, commands: bool, as
     if commands:
         for step, record in rows:
             if record.state != "done":
-                typer.echo(shlex.join(["harness", *step.command]))
+                say(shlex.join(["harness", *step.command]))
         return
     if as_json:
         emit(_as_json(experiment, plan, folder, rows))
@@ -119,16 +120,16 @@ def _show(experiment: Experiment, plan: Plan, folder: Folder, commands: bool, as
     counts = {
         state: sum(record.state == state for _, record in rows) for state in ("done", "waiting", "changed", "failed")
     }
-    typer.echo(
+    say(
         f"{experiment.spec.title}: {len(experiment.arms)} arms x {len(plan.worlds)} seeds: {len(plan.runs)} runs, {len(rows)} steps; "
         + ", ".join(f"{count} {state}" for state, count in counts.items() if count)
         + ("; running now" if folder.is_running else "")
     )
     for step, record in rows:
         took = f", {record.seconds:,.0f} s" if record.seconds else ""
-        typer.echo(f"  {record.state:8}{step.name}: {step.about}{took}")
+        say(f"  {record.state:8}{step.name}: {step.about}{took}")
         if record.error and record.state == "failed":
-            typer.echo(f"          {' '.join(record.error.split())[:300]}")
+            say(f"          {' '.join(record.error.split())[:300]}")
 
 
 def _as_json(experiment: Experiment, plan: Plan, folder: Folder, rows: Any) -> dict[str, Any]:
