@@ -146,6 +146,8 @@ def read_preferences(
         for one in reader.dropped:
             reasons.setdefault(one.reason, f"{Path(one.where).name}: {one.reason}")
         first = "; ".join(list(reasons.values())[:3])
+        if not total:
+            raise BadInputError("there is no record in the data", where=source, remedy="name the file that is meant")
         raise BadInputError(
             f"no usable preference record among {total}{f'; the first: {first}' if first else ''}",
             where=source,

@@ -51,14 +51,28 @@ def find_files(source: str) -> Files:
     if is_folder:
         return Files(path, _of_folder(path))
     if not is_file:
+        if _is_something(path):
+            open_binary(path, "preference data").close()  # says what it is in the place of a file
         raise BadInputError(
             "there is no such preference data",
             where=source,
             remedy=f"name a {_or(SUFFIXES)} file, a folder of them, or one of: {', '.join(KNOWN)}",
         )
     if path.suffix not in SUFFIXES:
-        raise BadInputError(f"preference data is {_or(SUFFIXES)}, not {shown(path.suffix)}", where=source)
+        raise BadInputError(
+            f"preference data is {_or(SUFFIXES)}, not {shown(path.suffix)}",
+            where=source,
+            remedy="write it as one of these; JSON lines, say: one JSON object a line",
+        )
     return Files(path.parent, [path])
+
+
+def _is_something(path: Path) -> bool:
+    """Whether a name is taken, by a link that leads nowhere or a pipe, too."""
+    try:
+        return path.is_symlink() or path.exists()
+    except OSError:
+        return False
 
 
 def _of_folder(folder: Path) -> list[Path]:

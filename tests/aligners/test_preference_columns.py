@@ -244,6 +244,21 @@ def test_paths_of_images_that_lead_to_no_file(folder: Path, make: str) -> None:
     assert len(str(raised.value)) < 600
 
 
+def test_what_stands_in_the_place_of_a_file_is_said(folder: Path) -> None:
+    (folder / "loop.jsonl").symlink_to(folder / "loop.jsonl")
+    os.mkfifo(folder / "pipe.jsonl")
+    (folder / "empty.jsonl").write_text("\n")
+    for name, reason in (
+        ("loop.jsonl", "cannot be read"),
+        ("pipe.jsonl", "is a pipe, a socket or a device"),
+        ("empty.jsonl", "no record in the data"),
+        ("none.jsonl", "no such preference data"),
+        ("x" * 5000, "no such preference data"),
+    ):
+        with pytest.raises(BadInputError, match=reason):
+            read_preferences(str(folder / name))
+
+
 def test_one_json_array_named_as_lines_is_read(folder: Path) -> None:
     (folder / "d.jsonl").write_text("\ufeff" + json.dumps([TRL, TRL], indent=1))
     assert len(read_preferences(str(folder / "d.jsonl")).examples) == 2

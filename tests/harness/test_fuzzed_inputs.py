@@ -30,6 +30,7 @@ from PIL import Image
 from harness.cli.app import app
 from harness.cli.errors import run
 from harness.errors import BadInputError
+from harness.terminal import plain
 from harness.types import ImageRef
 
 _EXHAUSTIVE = 20
@@ -71,7 +72,7 @@ def command(arguments: list[str], folder: Path) -> int:
     said = err.getvalue()
     assert code in (0, 2), said
     assert "Traceback" not in said and "defect" not in said, said
-    assert all(one.isprintable() or one in "\n\t" for one in said + out.getvalue())
+    assert plain(out.getvalue()) == out.getvalue() and plain(said) == said, "nothing that a terminal obeys"
     if "error: " in said:
         assert code == 2 and len(said[said.index("error: ") :]) <= 2000
     assert sorted(folder.rglob("*")) == before, "a refused input leaves nothing behind"
