@@ -181,6 +181,8 @@ class Aligner(ABC):
     train_defaults: ClassVar[Mapping[str, Any]] = {}
     """The paper's training settings, where they differ from `TrainSettings`'."""
 
+    ours: ClassVar[str] = ""
+    """What is not the paper's, in a sentence for the model card; "" where everything is."""
     default_data: ClassVar[str | None] = None
     """Preference data that the paper trains on, taken where none is named; None: the model's usual ones."""
 

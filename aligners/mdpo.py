@@ -31,6 +31,7 @@ class MDPO(ImagePreferenceAligner):
     """
 
     name, summary, source = "mdpo", "DPO + conditional (image) preference + anchor", "Wang et al. (mDPO), EMNLP 2024"
+    ours = "an example keeps one crop; the public code draws a new one every epoch"
     Settings = MDPOSettings
     settings: MDPOSettings
     train_defaults: ClassVar[Mapping[str, Any]] = {

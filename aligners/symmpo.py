@@ -45,6 +45,7 @@ class SymMPO(Aligner):
         Branch("second", image="second", response="second"),
         Branch("cross_image", image="second"),
     )
+    ours = "the similar image is the nearest by thumbnail, where the data bring none; the paper finds it by CLIP"
     Settings = SymMPOSettings
     settings: SymMPOSettings
     train_defaults: ClassVar[Mapping[str, Any]] = {"learning_rate": 5e-6, "tuning": "full"}

@@ -33,6 +33,10 @@ class MFPO(ImagePreferenceAligner):
         "Jiang et al., IJCAI 2025 (arXiv 2410.15334)",
     )
     default_data = "rlhf-v"
+    ours = (
+        "the paper gives the method, not its constants: those of the keyword graph, the detector, the noise's schedule "
+        "(inferred) and scale, the sizes of the stages, beta, learning rate and LoRA are this tool's choices (docs/mfpo.md)"
+    )
     Settings = MFPOSettings
     settings: MFPOSettings
 

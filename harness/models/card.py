@@ -15,7 +15,7 @@ def model_card(manifest: Mapping[str, Any], method: Mapping[str, str], scores: S
 
     Args:
         manifest: of the run.
-        method: the aligner's `summary` and `source`.
+        method: the aligner's `summary`, `source` and `ours`.
         scores: score records of the run (`runs.score`); none is said as such.
     """
     config, kind = manifest["config"], manifest["checkpoint"]["kind"]
@@ -39,6 +39,7 @@ def model_card(manifest: Mapping[str, Any], method: Mapping[str, str], scores: S
         f"{manifest['harness']}.",
         "",
         f"- Method: `{config['method']}`, {method['summary']} ({method['source']})",
+        *([f"- Not the paper's: {method['ours']}"] if method.get("ours") else []),
         *([f"- After its stage `{config['stage']}`"] if "stage" in config else []),
         f"- Preference data: `{config['data']}`, {data['examples']:,} pairs, fingerprint `{data['fingerprint'][:16]}`",
         f"- Weights: base model `{manifest['base']['fingerprint'][:16]}`, this checkpoint `{manifest['checkpoint']['fingerprint'][:16]}`",

@@ -60,7 +60,8 @@ def card_of(run: Run, manifest: dict[str, Any]) -> str:
     """The run's model card, with all scores that lie beside it."""
     method: type[Aligner] = registry.load("aligners", manifest["config"]["method"])
     scores = [read_json(path, "scores") for path in sorted(run.path.glob("evals/*/scores*.json"))]
-    return model_card(manifest, {"summary": method.summary, "source": method.source}, scores)
+    about = {"summary": method.summary, "source": method.source, "ours": method.ours}
+    return model_card(manifest, about, scores)
 
 
 def _merge(run: Run, base: str, folder: Path) -> None:

@@ -279,3 +279,26 @@ def test_mfpo_takes_the_papers_data_and_an_embedded_world_its_own(tmp_path: Path
     model = str(tiny_llava(tmp_path / "model"))
     for method, data in (("mfpo", "rlhf-v"), ("dpo", "rlaif-v")):
         assert _resolve(AlignRequest(method, model, tmp_path)).config["data"] == data
+
+
+def test_the_model_card_tells_the_papers_from_ours() -> None:
+    from aligners.dpo import DPO
+    from aligners.mfpo import MFPO
+    from harness.models.card import model_card
+
+    manifest = {
+        "config": {"method": "m", "model": "m", "data": "d", "settings": {}},
+        "checkpoint": {"kind": "adapter", "fingerprint": "f"},
+        "base": {"location": "/somewhere", "fingerprint": "f"},
+        "summary": {"data": {"examples": 1, "fingerprint": "f"}},
+        "harness": "0",
+        "finished": "2026-11-25T",
+        "wall_seconds": 1.0,
+        "hardware": {"gpus": [], "cores": 2},
+    }
+    cards = [
+        model_card(manifest, {"summary": kind.summary, "source": kind.source, "ours": kind.ours}, [])
+        for kind in (MFPO, DPO)
+    ]
+    assert "- Not the paper's: " in cards[0] and "docs/mfpo.md" in cards[0]
+    assert "Not the paper's" not in cards[1]
