@@ -17,6 +17,16 @@ Advance = Callable[..., None]
 
 
 @contextlib.contextmanager
+def progress_of_many(title: str, total: int, few: int = 50) -> Iterator[Advance]:
+    """The same where there is so much to do that it may take seconds; of `few` or less there is no bar."""
+    if total <= few:
+        yield lambda n=1, note=None: None
+        return
+    with progress(title, total) as advance:
+        yield advance
+
+
+@contextlib.contextmanager
 def progress(title: str, total: int | None) -> Iterator[Advance]:
     """Show one bar for a piece of work of `total` units; yields the function that advances it."""
     columns = (

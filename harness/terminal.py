@@ -36,9 +36,11 @@ _STYLES = frozenset(("bold", "dim", "green", "red", "yellow"))
 
 
 def plain(text: str) -> str:
-    """A text without anything that a terminal would obey; line feeds and tabulators stay, halves of characters are replaced."""
+    """A text without anything that a terminal would obey; ends of lines and tabulators stay, halves of characters are replaced."""
     text = blank(text)
-    return text.translate(_TABLE) if _ODD.search(text) else text
+    if not _ODD.search(text):
+        return text
+    return "\r\n".join(part.translate(_TABLE) for part in text.split("\r\n"))  # CSV ends its lines so
 
 
 def printable(text: str, keep: str = "") -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache
 from typing import Any
 
+from harness.itemcounts import ItemCounts
+from harness.runs.sums import Sums
 from harness.stats import Aggregate, Counts, Difference
-from harness.types import MetricSpec, SampleScore
+from harness.types import MetricSpec
 
 ARROW = {True: "↑", False: "↓", None: ""}
 MATCHED = "chair_s_matched"
@@ -59,18 +61,18 @@ class Part:
 
     Attributes:
         rules: the suite's settings and files and how many items were asked; only what shares them is compared.
-        scores: the scored items by id.
+        items: the scored items' counts, or where they are.
     """
 
     world: World
     rules: str
     aggregate: Aggregate
-    scores: Mapping[str, SampleScore] = field(repr=False)
+    items: ItemCounts | Sums = field(repr=False)
 
-    @cached_property
+    @property
     def counts(self) -> Counts:
-        """Their counts by image."""
-        return Counts.of(list(self.scores.values()))
+        """Their counts by image, read again each time: of hundreds of runs not all are held."""
+        return self.items.load().counts
 
 
 @dataclass(frozen=True)
@@ -157,9 +159,13 @@ class Board:
 
 def column_of(suite: str, variant: str, metric: str, about: Mapping[str, Any]) -> Column:
     """The column of a metric in a score record."""
-    return Column(
-        suite, variant, metric, about["title"], about["higher_is_better"], about["unit"], bool(about["headline"])
-    )
+    return _column(suite, variant, metric, about["title"], about["higher_is_better"], about["unit"], about["headline"])
+
+
+@cache
+def _column(*about: Any) -> Column:
+    """One object a column, however many cells it has."""
+    return Column(*about)
 
 
 def column_of_spec(suite: str, spec: MetricSpec) -> Column:

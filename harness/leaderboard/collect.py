@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import functools
+import json
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from harness import registry
 from harness.config import parse
 from harness.errors import BadInputError, HarnessError
 from harness.files import sha256_json
+from harness.itemcounts import ItemCounts
 from harness.leaderboard.board import BASE, MATCHED, Board, Cell, Column, Part, Row, World, column_of
+from harness.leaderboard.kept import kept
 from harness.leaderboard.marks import add_differences
 from harness.matched import cut, rates
+from harness.progress import progress_of_many
 from harness.runs.folders import Run, list_runs
-from harness.runs.scored import Scored, read_rows, sample_scores, scored, suite_place
+from harness.runs.scored import Scored, scored, suite_place
+from harness.runs.sums import Sums, read_sums
 from harness.stats import Aggregate, intervals
-from harness.types import SampleScore
 from harness.worlds import find_world
 
 _CHAIR = ("chair_s", MATCHED)
@@ -70,10 +78,14 @@ def _board(model: str, data: str, found: Sequence[tuple[str, Run, Scored]]) -> B
     rows: dict[str, Row] = {}
     described: dict[tuple[str, str], dict[str, Scored]] = defaultdict(dict)
     notes: list[str] = []
-    for name, run, one in found:
+    with progress_of_many("scores", len(found)) as advance:
+        parts = []
+        for _, _, one in found:
+            parts.append(_part(one, notes))
+            advance()
+    for (name, run, one), part in zip(found, parts, strict=True):
         record = one.record
         row = rows.setdefault(name, Row(name, record["method"], record["model"], (name,), configuration(run)))
-        part = _part(one, notes)
         if part is not None:
             row.parts[record["suite"], record["variant"], False] = (part,)
         if record["metrics"].keys() >= _DESCRIBED:
@@ -103,27 +115,53 @@ def _rules(record: Mapping[str, Any]) -> str:
 
 
 def _part(one: Scored, notes: list[str]) -> Part | None:
+    """The items behind a run's scores of a suite; None, with a note, where they cannot be had or are others than were scored."""
     record = one.record
     if not one.items.exists():
         notes.append(f"{one.run}: {one.items.name} is missing, so there are no differences to the base for {one.label}")
         return None
     try:
-        kind = registry.load("benchmarks", record["suite"])
-        benchmark = kind(parse(kind.Settings, dict(record["settings"]), f"suite {record['suite']}"))
+        aggregate = _benchmark(record["suite"], json.dumps(record["settings"], sort_keys=True)).aggregate
+        sums = read_sums(one.items)
+        reason = _other_items(sums, record) or _unlike(aggregate, sums.totals)
     except HarnessError as error:
-        notes.append(f"{one.run}: {one.label}: no differences to the base: {error.problem}")
+        reason = error.problem
+    if reason:
+        notes.append(f"{one.run}: {one.label}: no differences to the base: {reason}")
         return None
-    rows = read_rows(one.items)
-    if len(rows) != record["n"]:
-        found = f"{one.items.name} has {len(rows)} scored items where the scores say {record['n']}"
-        notes.append(f"{one.run}: {found}, so there are no differences to the base for {one.label}")
-        return None
-    return _part_of(record, benchmark.aggregate, sample_scores(rows, list(rows)))
+    return _part_of(record, aggregate, sums)
 
 
-def _part_of(record: Mapping[str, Any], aggregate: Aggregate, scores: Sequence[SampleScore]) -> Part:
+@functools.lru_cache(maxsize=64)
+def _benchmark(suite: str, settings: str) -> Any:
+    """The suite's benchmark with these settings; one object for all runs."""
+    kind = registry.load("benchmarks", suite)
+    return kind(parse(kind.Settings, json.loads(settings), f"suite {suite}"))
+
+
+def _other_items(sums: Sums, record: Mapping[str, Any]) -> str:
+    """Why an item file is not the one that the scores were made from; "" where it is."""
+    if sums.size != record["n"]:
+        return f"{sums.path.name} has {sums.size} scored items where the scores say {record['n']}"
+    for name, total in (record.get("counts") or {}).items():
+        if not math.isclose(total, sums.totals.get(name, 0.0), rel_tol=1e-9, abs_tol=1e-9):
+            return f"{sums.path.name} is not what was scored: its {name} sums to {sums.totals.get(name, 0.0):g}, not to {total:g}"
+    return ""
+
+
+def _unlike(aggregate: Aggregate, totals: Mapping[str, float]) -> str:
+    """Why a suite cannot make metrics of counts, which may be another suite's or another version's; "" where it can."""
+    try:
+        aggregate({name: np.asarray(total) for name, total in totals.items()})
+    except Exception as error:  # noqa: BLE001 (a benchmark's own code, on counts that it may not know)
+        lacks = f"they have no '{error.args[0]}'" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
+        return f"the counts are not those of this suite: {lacks}"
+    return ""
+
+
+def _part_of(record: Mapping[str, Any], aggregate: Aggregate, items: ItemCounts | Sums) -> Part:
     rules = sha256_json([record["settings"], record.get("files")])
-    return Part((record["model"], record["data"]), rules, aggregate, {score.item_id: score for score in scores})
+    return Part((record["model"], record["data"]), rules, aggregate, items)
 
 
 def _cell(about: Mapping[str, Any], record: Mapping[str, Any], rules: str, part: Part | None) -> Cell:
@@ -136,7 +174,7 @@ def _cell(about: Mapping[str, Any], record: Mapping[str, Any], rules: str, part:
     elif ci is None:
         notes.append("no interval: a bootstrap over images needs more than one that counts")
     elif about["unit"] == "%" and ci[0] == ci[1] and value in (0.0, 1.0) and part is not None:
-        images = len(part.counts.clusters)
+        images = part.items.images
         notes.append(
             f"the same for all {images} images, which a bootstrap takes for certain; "
             f"up to {min(100.0, 300 / images):.1f} % of images may still be otherwise (rule of three)"
@@ -150,21 +188,26 @@ def _add_matched(
     """Put CHAIRs at matched length into the rows; the mean number of words, None where nothing can be matched."""
     if len(group) < 2 or not all((suite, variant, False) in rows[name].parts for name in group):
         return None
-    found = cut({name: read_rows(one.items) for name, one in group.items()})
+    sums = {name: rows[name].parts[suite, variant, False][0].items for name in group}
+    found = cut({name: one.described() for name, one in sums.items() if isinstance(one, Sums)})
     if found is None:
         reason = "the checkpoints answered different items, or too many mentions have no place"
         notes.append(f"{suite}: no CHAIRs at matched length: {reason}")
         return None
     column = Column(suite, variant, MATCHED, "CHAIRs matched", False, "%")
-    aggregate: Aggregate = rates
-    for name, scores in found.scores.items():
+    for name, counts in found.counts.items():
         record = group[name].record
-        part = _part_of(record, aggregate, scores)
-        value = float(rates(part.counts.totals())[MATCHED])
-        about = {"value": value, "ci": intervals(part.counts, aggregate)[MATCHED], "unit": "%"}
-        rows[name].cells[column] = _cell(about, {"n": len(scores), "of": len(scores)}, _rules(record), part)
+        part = _part_of(record, rates, counts)
+        ci = kept("intervals", [(part,)], [], functools.partial(_intervals, part))[MATCHED]
+        totals = {name: np.asarray(total) for name, total in counts.totals.items()}
+        about = {"value": float(rates(totals)[MATCHED]), "ci": ci, "unit": "%"}
+        rows[name].cells[column] = _cell(about, {"n": counts.size, "of": counts.size}, _rules(record), part)
         rows[name].parts[column.sheet] = (part,)
     return found.words
+
+
+def _intervals(part: Part) -> dict[str, tuple[float, float] | None]:
+    return intervals(part.counts, part.aggregate)
 
 
 def configuration(run: Run) -> dict[str, Any]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 
 from harness.leaderboard.board import BASE, Board, Column, Delta, Part, Row, Sheet, World
-from harness.stats import SEED, Counts, Difference, difference, gaps, holm
+from harness.leaderboard.kept import kept
+from harness.progress import Advance, progress_of_many
+from harness.stats import SEED, Aggregate, Counts, Difference, aligned, difference, holm, resampled
 
 BEST, BETTER, WORSE, FRONTIER = "*", "▲", "▼", "◆"
 LEVEL = 0.05
@@ -52,13 +56,38 @@ def frontier(board: Board, column: Column) -> set[str]:
 
 def marks(board: Board, row: Row, column: Column) -> str:
     """The marks of a cell: best of the column, better or worse than the base beyond chance, on the frontier."""
-    cell = row.cells.get(column)
-    if cell is None or cell.value is None:
-        return ""
-    text = BEST if row.name in best(board, column) else ""
-    if cell.delta and cell.delta.p < LEVEL and column.higher_is_better is not None:
-        text += BETTER if (cell.delta.difference.value > 0) == column.higher_is_better else WORSE
-    return text + (FRONTIER if row.name in frontier(board, column) else "")
+    return Marks(board).of(row, column)
+
+
+class Marks:
+    """The marks of a board's cells. What a whole column decides is found once, which matters where there are hundreds of rows."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self._best: dict[Column, set[str]] = {}
+        self._frontier: dict[Column, set[str]] = {}
+
+    def best(self, column: Column) -> set[str]:
+        """As `best`."""
+        if column not in self._best:
+            self._best[column] = best(self._board, column)
+        return self._best[column]
+
+    def frontier(self, column: Column) -> set[str]:
+        """As `frontier`."""
+        if column not in self._frontier:
+            self._frontier[column] = frontier(self._board, column)
+        return self._frontier[column]
+
+    def of(self, row: Row, column: Column) -> str:
+        """As `marks`."""
+        cell = row.cells.get(column)
+        if cell is None or cell.value is None:
+            return ""
+        text = BEST if row.name in self.best(column) else ""
+        if cell.delta and cell.delta.p < LEVEL and column.higher_is_better is not None:
+            text += BETTER if (cell.delta.difference.value > 0) == column.higher_is_better else WORSE
+        return text + (FRONTIER if row.name in self.frontier(column) else "")
 
 
 def add_differences(board: Board) -> None:
@@ -75,19 +104,30 @@ def add_differences(board: Board) -> None:
     if not bases:
         board.notes.append("the base was not scored, so nothing is compared with it")
         return
-    for sheet in dict.fromkeys(sheet for row in board.rows for sheet in row.parts):
-        found: dict[str, tuple[dict[str, Difference], int]] = {}
-        for row in board.rows:
-            if row.method == BASE or sheet not in row.parts:
-                continue
-            pairs = [(part, bases.get((part.world, sheet))) for part in row.parts[sheet]]
-            if reason := _reason(pairs):
-                note = f"{row.name}: {sheet[0]} is not compared with the base: {reason}"
-                if note not in board.notes:
-                    board.notes.append(note)
-                continue
-            found[row.name] = _differences([(part, base) for part, base in pairs if base is not None])
-        _put(board, sheet, found)
+    sheets = list(dict.fromkeys(sheet for row in board.rows for sheet in row.parts))
+    with progress_of_many("differences to the base", sum(len(row.parts) for row in board.rows)) as advance:
+        for sheet in sheets:
+            _put(board, sheet, _differences_of(board, sheet, bases, advance))
+
+
+def _differences_of(
+    board: Board, sheet: Sheet, bases: Mapping[tuple[World, Sheet], Part], advance: Advance
+) -> dict[str, tuple[dict[str, Difference], int]]:
+    """Row name -> every metric's difference to the base, and the number of items; where there is none, a note says why."""
+    found: dict[str, tuple[dict[str, Difference], int]] = {}
+    for row in board.rows:
+        if sheet in row.parts:
+            advance()
+        if row.method == BASE or sheet not in row.parts:
+            continue
+        pairs = [(part, bases.get((part.world, sheet))) for part in row.parts[sheet]]
+        if reason := _reason(pairs):
+            note = f"{row.name}: {sheet[0]} is not compared with the base: {reason}"
+            if note not in board.notes:
+                board.notes.append(note)
+            continue
+        found[row.name] = _differences([(part, base) for part, base in pairs if base is not None])
+    return found
 
 
 def _reason(pairs: Sequence[tuple[Part, Part | None]]) -> str:
@@ -97,7 +137,9 @@ def _reason(pairs: Sequence[tuple[Part, Part | None]]) -> str:
             return "the base was not scored"
         if part.rules != base.rules:
             return "it was scored with other settings or other benchmark files"
-        if not part.scores.keys() & base.scores.keys():
+        if part.items.items_digest != base.items.items_digest and not (
+            set(part.items.load().items) & set(base.items.load().items)
+        ):
             return "they have no item in common"
     return ""
 
@@ -105,13 +147,26 @@ def _reason(pairs: Sequence[tuple[Part, Part | None]]) -> str:
 def _differences(pairs: Sequence[tuple[Part, Part]]) -> tuple[dict[str, Difference], int]:
     """Row minus base, the mean over the seeds; and on how many items. Seeds on the same pictures are resampled alike."""
     worlds = list(dict.fromkeys(part.world[1] for part, _ in pairs))
+    places = [worlds.index(part.world[1]) for part, _ in pairs]
+    found = kept("differences", pairs, places, lambda: _computed(pairs, places))
+    if not all(_as_now(pair, found["values"][number]) for number, pair in enumerate(pairs)):
+        found = _computed(pairs, places)  # a part of the suite's code that the key does not know is another now
+    differences = {
+        name: Difference(one["value"], tuple(one["ci"]), one["p"], one["detectable"])
+        for name, one in found["differences"].items()
+    }
+    return differences, found["items"]
+
+
+def _computed(pairs: Sequence[tuple[Part, Part]], places: Sequence[int]) -> dict[str, Any]:
+    """JSON-able: every metric's difference, each pair's values for the first and the second, and the number of items."""
     values: dict[str, list[tuple[float, np.ndarray]]] = {}
     count = images = 0
-    for part, base in pairs:
+    for (part, base), place in zip(pairs, places, strict=True):
         one, other, items = _common(part, base)
         count += items
         images += len(one.clusters)
-        for name, gap in gaps(one, other, part.aggregate, seed=SEED + worlds.index(part.world[1])).items():
+        for name, gap in _gaps(one, other, part.aggregate, SEED + place).items():
             values.setdefault(name, []).append(gap)
     found = {
         name: difference(
@@ -120,16 +175,53 @@ def _differences(pairs: Sequence[tuple[Part, Part]]) -> tuple[dict[str, Differen
         for name, own in values.items()
         if len(own) == len(pairs)
     }
-    return {name: one for name, one in found.items() if one is not None}, count
+    differences = {name: asdict(one) for name, one in found.items() if one is not None}
+    return {"differences": differences, "values": [_values(pair) for pair in pairs], "items": count}
+
+
+def _values(pair: tuple[Part, Part]) -> list[dict[str, float | None]]:
+    """Every metric of both on all of their items, for a comparison with what the code makes of them later."""
+    found = []
+    for part in pair:
+        totals = {name: np.asarray(total) for name, total in part.items.totals.items()}
+        values = {name: float(value) for name, value in part.aggregate(totals).items()}
+        found.append({name: value if math.isfinite(value) else None for name, value in values.items()})
+    return found
+
+
+def _as_now(pair: tuple[Part, Part], before: Sequence[Mapping[str, float | None]]) -> bool:
+    return _values(pair) == list(before)
+
+
+def _gaps(one: Counts, other: Counts, aggregate: Aggregate, seed: int) -> dict[str, tuple[float, np.ndarray]]:
+    """As `stats.gaps`; the base's resampled values are held for the next row, which is compared with the same base."""
+    other = aligned(one, other)
+    first, second = aggregate(one.totals()), aggregate(other.totals())
+    drawn, base = aggregate(resampled(one, seed=seed)), _base(other, aggregate, seed)
+    return {name: (float(first[name] - second[name]), drawn[name] - base[name]) for name in first}
+
+
+_HELD = 6
+_bases: dict[Any, Mapping[str, np.ndarray]] = {}
+
+
+def _base(counts: Counts, aggregate: Aggregate, seed: int) -> Mapping[str, np.ndarray]:
+    key = (counts.names, counts.clusters, counts.matrix.tobytes(), aggregate, seed)
+    if key not in _bases:
+        while len(_bases) >= _HELD:
+            del _bases[next(iter(_bases))]
+        _bases[key] = aggregate(resampled(counts, seed=seed))
+    return _bases[key]
 
 
 def _common(part: Part, base: Part) -> tuple[Counts, Counts, int]:
     """Counts of both on their common items, and how many these are."""
-    items = [item for item in part.scores if item in base.scores]
-    if len(items) == len(part.scores) == len(base.scores):
-        return part.counts, base.counts, len(items)
-    one, other = (Counts.of([own.scores[item] for item in items]) for own in (part, base))
-    return one, other, len(items)
+    if part.items.items_digest == base.items.items_digest:
+        return part.counts, base.counts, part.items.size
+    own, others = part.items.load(), base.items.load()
+    known = set(others.items)
+    items = [item for item in own.items if item in known]
+    return own.of_items(items), others.of_items(items), len(items)
 
 
 def _put(board: Board, sheet: Sheet, found: Mapping[str, tuple[dict[str, Difference], int]]) -> None:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from harness.leaderboard.board import Board, Cell, Column, Row, written, written_delta, written_interval
-from harness.leaderboard.marks import BEST, BETTER, FRONTIER, LEVEL, WORSE, best, frontier, marks
+from harness.leaderboard.marks import BEST, BETTER, FRONTIER, LEVEL, WORSE, Marks
 from harness.terminal import one_line
 
 _LETTERS = "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ"
@@ -33,7 +33,8 @@ def _notes(row: Row, column: Column) -> tuple[str, ...]:
 
 def explained(board: Board) -> list[str]:
     """The lines below a table: what its marks mean, the caption, footnotes and notes."""
-    shown = {mark for row in board.rows for column in board.columns for mark in marks(board, row, column)}
+    marked = Marks(board)
+    shown = {mark for row in board.rows for column in board.columns for mark in marked.of(row, column)}
     legend = ["95 % intervals by bootstrap over images", f"{BEST} best of the column"]
     if shown & {BETTER, WORSE}:
         legend.append(
@@ -57,14 +58,14 @@ class Written(NamedTuple):
     interval: str
 
 
-def value_of(board: Board, row: Row, column: Column, signs: Mapping[str, str]) -> Written:
+def value_of(marked: Marks, row: Row, column: Column, signs: Mapping[str, str]) -> Written:
     """A cell in words; a dash where there is no value."""
     cell = row.cells.get(column)
     if cell is None:
         return Written("–", "", "", "")
     return Written(
         written(cell.value, column.unit),
-        marks(board, row, column),
+        marked.of(row, column),
         "".join(signs[text] for text in cell.notes),
         written_interval(cell.ci, column.unit, cell.spread),
     )
@@ -85,13 +86,13 @@ def as_markdown(boards: Sequence[Board], deltas: bool = False) -> str:
     """Boards as Markdown tables with captions."""
     parts = []
     for board in boards:
-        signs = footnotes(board)
+        signs, marked = footnotes(board), Marks(board)
         headings = ["checkpoint", "method", *(column.heading for column in board.columns)]
         lines = [one_line(f"**{board.model}** on {board.data}"), "", _line(headings), "|" + "---|" * len(headings)]
         for row in board.rows:
             cells = []
             for column in board.columns:
-                value, found, own, interval = value_of(board, row, column, signs)
+                value, found, own, interval = value_of(marked, row, column, signs)
                 texts = [value + found + own, interval, delta_of(row, column) if deltas else ""]
                 cells.append(" ".join(text for text in texts if text))
             lines.append(_line([name_of(row, signs), row.method, *cells]))
@@ -121,14 +122,14 @@ def as_latex(boards: Sequence[Board], deltas: bool = False) -> str:
     """Boards as LaTeX tables for the package booktabs: best values bold, intervals in small print below."""
     parts = []
     for board in boards:
-        signs = footnotes(board)
+        signs, marked = footnotes(board), Marks(board)
         head = " & ".join(["checkpoint", *(_latex(column.heading) for column in board.columns)])
         lines = [r"\begin{table}", r"\centering\small", rf"\begin{{tabular}}{{l{'r' * len(board.columns)}}}"]
         lines += [r"\toprule", rf"{head} \\", r"\midrule"]
         for row in board.rows:
             values, *below = [_latex(name_of(row, signs))], [""], [""]
             for column in board.columns:
-                value, found, own, interval = value_of(board, row, column, signs)
+                value, found, own, interval = value_of(marked, row, column, signs)
                 text = rf"\textbf{{{value.translate(_LATEX)}}}" if BEST in found else value.translate(_LATEX)
                 values.append(text + (found.replace(BEST, "") + own).translate(_LATEX))
                 for line, small in zip(below, (interval, delta_of(row, column) if deltas else ""), strict=True):
@@ -159,7 +160,7 @@ def as_json(boards: Sequence[Board], left_out: Sequence[str] = ()) -> list[dict[
                     "published": row.published or None,
                     "notes": list(row.notes),
                     "metrics": {
-                        column.key: _json_cell(board, row, column, row.cells[column])
+                        column.key: _json_cell(marked, row, column, row.cells[column])
                         for column in board.columns
                         if column in row.cells
                     },
@@ -168,10 +169,11 @@ def as_json(boards: Sequence[Board], left_out: Sequence[str] = ()) -> list[dict[
             ],
         }
         for board in boards
+        for marked in [Marks(board)]
     ]
 
 
-def _json_cell(board: Board, row: Row, column: Column, cell: Cell) -> dict[str, Any]:
+def _json_cell(marked: Marks, row: Row, column: Column, cell: Cell) -> dict[str, Any]:
     delta = cell.delta and asdict(cell.delta.difference) | {"p_holm": cell.delta.p, "items": cell.delta.n}
     return {
         "value": cell.value,
@@ -180,8 +182,8 @@ def _json_cell(board: Board, row: Row, column: Column, cell: Cell) -> dict[str, 
         "n": cell.n,
         "of": cell.of,
         "higher_is_better": column.higher_is_better,
-        "best": row.name in best(board, column),
-        "frontier": row.name in frontier(board, column),
+        "best": row.name in marked.best(column),
+        "frontier": row.name in marked.frontier(column),
         "difference_to_base": delta,
         "notes": list(cell.notes),
     }
@@ -220,7 +222,7 @@ def tables(board: Board, width: int, deltas: bool = False) -> list[Any]:
     from rich.table import Table
     from rich.text import Text
 
-    signs = footnotes(board)
+    signs, marked = footnotes(board), Marks(board)
 
     def build(columns: list[Column], title: str) -> Table:
         table = Table(title=escape(title), title_justify="left", caption_justify="left", expand=False)
@@ -232,7 +234,7 @@ def tables(board: Board, width: int, deltas: bool = False) -> list[Any]:
                 continue
             line: list[Any] = [Text(name_of(row, signs), style="italic" if row.published else "")]
             for column in columns:
-                value, found, own, interval = value_of(board, row, column, signs)
+                value, found, own, interval = value_of(marked, row, column, signs)
                 text = Text(value + found + own, style="bold green" if BEST in found else "")
                 for small in (interval, delta_of(row, column) if deltas else ""):
                     text = text.append(f"\n{small}", style="not bold dim") if small else text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from harness.leaderboard import Board, Cell, Column, Row
-from harness.leaderboard.marks import BEST, BETTER, FRONTIER, WORSE
+from harness.leaderboard.marks import BEST, BETTER, FRONTIER, WORSE, Marks
 from harness.leaderboard.tables import delta_of, explained, footnotes, name_of, value_of
 from harness.report.charts import interval_bar
 
@@ -19,7 +19,7 @@ _TITLES = {
 
 def board_html(board: Board, deltas: bool = False) -> str:
     """The tables of a board, and below them what their marks mean."""
-    signs = footnotes(board)
+    signs, marked = footnotes(board), Marks(board)
     parts = [f"<h3>{escape(board.title)}</h3>"]
     for suite in dict.fromkeys(column.suite for column in board.columns):
         columns = [column for column in board.columns if column.suite == suite]
@@ -29,7 +29,7 @@ def board_html(board: Board, deltas: bool = False) -> str:
         for row in board.rows:
             if not any(column in row.cells for column in columns):
                 continue
-            cells = "".join(_cell(board, row, column, bounds[column], signs, deltas) for column in columns)
+            cells = "".join(_cell(marked, row, column, bounds[column], signs, deltas) for column in columns)
             kind = " class='published'" if row.published else ""
             body += f"<tr{kind}><th scope='row'>{escape(name_of(row, signs))}</th>{cells}</tr>"
         parts.append(
@@ -48,10 +48,10 @@ def _bounds(board: Board, column: Column) -> tuple[float, float]:
 
 
 def _cell(
-    board: Board, row: Row, column: Column, bounds: tuple[float, float], signs: dict[str, str], deltas: bool
+    marked: Marks, row: Row, column: Column, bounds: tuple[float, float], signs: dict[str, str], deltas: bool
 ) -> str:
     cell: Cell | None = row.cells.get(column)
-    value, found, own, interval = value_of(board, row, column, signs)
+    value, found, own, interval = value_of(marked, row, column, signs)
     if cell is None or cell.value is None:
         return f"<td>{escape(value + own)}</td>"
     stars = "".join(

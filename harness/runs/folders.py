@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+
 from harness.errors import BadInputError
 from harness.files import read_json
+from harness.progress import console
+from harness.runs.records import read_manifest
 from harness.runs.state import MANIFEST, state_of
 
 STAGES = "stages"
@@ -50,9 +54,13 @@ class Run:
 
 
 def open_run(path: Path) -> Run:
-    """The run in a folder."""
+    """The run in a folder.
+
+    Raises:
+        BadInputError: its manifest cannot be read or used.
+    """
     manifest = path / MANIFEST
-    return Run(path, read_json(manifest, "manifest", finite=False) if manifest.exists() else None)
+    return Run(path, read_manifest(manifest) if manifest.exists() else None)
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -65,11 +73,24 @@ def is_checkpoint(path: Path) -> bool:
 
 
 def list_runs(results: Path) -> list[Run]:
-    """All complete runs under a folder, oldest first."""
-    there = results.glob(f"*/{MANIFEST}") if results.is_dir() else ()
-    # Hidden folders are what is put aside, and what a killed process left half written.
-    runs = [open_run(path.parent) for path in there if not path.parent.name.startswith(".")]
-    return sorted(runs, key=lambda run: (str((run.manifest or {}).get("finished", "")), run.name))
+    """All complete runs under a folder, oldest first. Of one that cannot be read it is said why, and the others are listed."""
+    runs, unreadable = read_runs(results)
+    for reason in unreadable:
+        console.print(f"[yellow]left out:[/yellow] {escape(reason)}", soft_wrap=True, highlight=False)
+    return runs
+
+
+def read_runs(results: Path) -> tuple[list[Run], list[str]]:
+    """The complete runs under a folder, oldest first, and in words which manifests cannot be read and why."""
+    runs, reasons = [], []
+    for path in sorted(results.glob(f"*/{MANIFEST}")) if results.is_dir() else []:
+        if path.parent.name.startswith("."):  # what is put aside, and what a killed process left half written
+            continue
+        try:
+            runs.append(open_run(path.parent))
+        except BadInputError as error:
+            reasons.append(f"{path.parent.name}: {error.problem}")
+    return sorted(runs, key=lambda run: (str((run.manifest or {}).get("finished", "")), run.name)), reasons
 
 
 def survey(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
@@ -87,13 +108,17 @@ def survey(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
                 remedy="harness align, then harness eval; or name a run, or a folder of runs",
             )
         if (folder / MANIFEST).exists():
-            found.append(open_run(folder))
+            try:
+                found.append(open_run(folder))
+            except BadInputError as error:
+                reasons.append(f"{folder.name}: {error.problem}")
             continue
-        complete = list_runs(folder)
+        complete, unreadable = read_runs(folder)
+        reasons += unreadable
         begun = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and _interrupted(path))
         if _begun(folder):
             begun = [folder]
-        elif not complete and not begun:
+        elif not complete and not begun and not unreadable:
             raise BadInputError(
                 "nothing was scored: no complete run is here",
                 where=str(folder),
@@ -151,7 +176,7 @@ def find_run(name: str, results: Path) -> Run:
                     f"the run '{name}' is not complete", where=str(path), remedy="finish it: harness align ... --resume"
                 )
             return run
-    near = get_close_matches(name, [run.name for run in list_runs(results)], n=3, cutoff=0.4)
+    near = get_close_matches(name, [run.name for run in read_runs(results)[0]], n=3, cutoff=0.4)
     raise BadInputError(
         f"there is no run '{name}'" + (f"; did you mean {' or '.join(near)}?" if near else ""), where=str(results)
     )

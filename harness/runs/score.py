@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import re
@@ -15,6 +16,7 @@ from harness.datasets.catalogue import describe
 from harness.errors import BadInputError, HarnessError
 from harness.files import write_json, write_jsonl
 from harness.judging.base import Judge, check_votes
+from harness.runs.sums import keep_sums
 from harness.stats import Counts, intervals
 from harness.types import Item, Response, SampleScore
 
@@ -218,6 +220,9 @@ def item_rows(
 def write_scores(folder: Path, record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Path:
     """Write items and then scores; a variant's files have its name, so that two parsers stand side by side."""
     suffix = "-" + re.sub(r"[^\w.+-]+", "-", record["variant"]) if record["variant"] else ""
-    write_jsonl(folder / f"items{suffix}.jsonl", rows)
+    items = folder / f"items{suffix}.jsonl"
+    write_jsonl(items, rows)
+    with contextlib.suppress(OSError, HarnessError):  # what is kept for leaderboards saves time, and nothing else
+        keep_sums(items)
     write_json(folder / f"scores{suffix}.json", record)
     return folder / f"scores{suffix}.json"

@@ -9,9 +9,10 @@ from typing import Any
 
 import harness
 from harness.errors import BadInputError
-from harness.files import read_json, read_jsonl
 from harness.judging.agreement import HALLUCINATED_BELOW
+from harness.reading import open_binary
 from harness.runs.folders import Run
+from harness.runs.records import item_row, read_scores
 from harness.types import SampleScore
 
 Row = Mapping[str, Any]
@@ -19,22 +20,6 @@ Row = Mapping[str, Any]
 
 SUITES = ("halbench", "chair", "amber", "pope", "pope-aokvqa", "pope-gqa", "mmhal")
 """The built-in suites in the order in which people are shown them; plugins' come after."""
-
-_KEYS = {
-    "suite",
-    "variant",
-    "data",
-    "model",
-    "method",
-    "settings",
-    "metrics",
-    "n",
-    "of",
-    "unscored",
-    "judge",
-    "sampling",
-    "serving",
-}
 
 
 def suite_place(suite: str) -> int:
@@ -48,8 +33,14 @@ def items_beside(scores: Path) -> Path:
 
 
 def read_rows(path: Path, *, unscored: bool = False) -> dict[str, dict[str, Any]]:
-    """The rows of an item file by item; those without a verdict only where asked for."""
-    return {row["item"]: row for row in read_jsonl(path, "items") if unscored or row.get("unscored") is None}
+    """The rows of an item file by item; those without a verdict only where asked for.
+
+    Raises:
+        BadInputError: the file cannot be read, or a line is no item's row.
+    """
+    with open_binary(path, "items") as stream:
+        rows = (item_row(line, number, path) for number, line in enumerate(stream, 1) if line.strip())
+        return {row["item"]: row for row in rows if unscored or row.get("unscored") is None}
 
 
 @dataclass(frozen=True)
@@ -83,15 +74,9 @@ def scored(run: Run) -> tuple[list[Scored], list[str]]:
     paths = sorted(run.path.glob("evals/*/scores*.json"))
     for path in paths:
         try:
-            record = read_json(path, "scores")
+            found.append(Scored(run.name, path, read_scores(path)))
         except BadInputError as error:
             reasons.append(f"{run.name}: {path.relative_to(run.path)}: {error.problem}")
-            continue
-        if missing := _KEYS - (record.keys() if isinstance(record, dict) else set()):
-            lacks = ", ".join(sorted(missing))
-            reasons.append(f"{run.name}: {path.relative_to(run.path)} is of another version: it has no {lacks}")
-            continue
-        found.append(Scored(run.name, path, record))
     if not paths:
         asked = sorted(path.parent.name for path in run.path.glob("evals/*/responses.jsonl"))
         what = f"answered but not scored: {', '.join(asked)}" if asked else "nothing was scored"

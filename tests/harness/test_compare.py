@@ -15,8 +15,7 @@ from harness.files import write_json, write_jsonl
 from harness.leaderboard import as_latex, collect
 from harness.matched import Matched, cut, rates
 from harness.runs.folders import open_run
-from harness.runs.scored import read_rows
-from harness.stats import Counts
+from harness.runs.sums import read_sums
 from tests.scored_runs import make_run
 
 
@@ -114,11 +113,11 @@ def test_matched_length(results: Path) -> None:
         name: results / name / "evals" / "halbench@pictures" / "items-spacy.jsonl"
         for name in ("honest", "inventive", "wordy")
     }
-    rows = {name: read_rows(path) for name, path in paths.items()}
+    rows = {name: read_sums(path).described() for name, path in paths.items()}
 
     def rate(found: Matched | None, name: str, metric: str = "chair_s_matched") -> float:
         assert found is not None
-        return float(rates(Counts.of(found.scores[name]).totals())[metric])
+        return float(rates(found.counts[name].counts.totals())[metric])
 
     # Cut to two words, nobody invents anything; the wordy run against the inventive one alone is cut to two or five.
     assert {rate(cut(rows), name) for name in rows} == {0.0}

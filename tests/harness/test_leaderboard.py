@@ -320,7 +320,10 @@ def test_what_cannot_be_used_is_said_with_its_reason(results: Path) -> None:
     text = "\n".join(reasons)
     assert "begun: not complete" in text
     assert "broken: evals/halbench@pictures/scores-spacy.json: the scores is not valid JSON" in text
-    assert "old: evals/halbench@pictures/scores-spacy.json is of another version: it has no serving" in text
+    assert (
+        "old: evals/halbench@pictures/scores-spacy.json: the scores cannot be used: of another version: it has no serving"
+        in text
+    )
     assert "idle: nothing was scored" in text
     assert f"good: made by version 0.0.1, this is {harness.__version__}" in text
     assert [row.name for row in board.rows] == ["start", "bad", "good", "same"]

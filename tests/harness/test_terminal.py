@@ -18,7 +18,9 @@ from harness.terminal import Console, json_text, one_line, plain, printable
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = "a\x1b]0;title\x07b\x1b[2Jc\x9b31md\u202ee\u2066f\x7fg\u2028h\r\ud800"
-COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\U000e0000-\U000e007f]")
+COMMANDS = re.compile(
+    "\r(?!\n)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\U000e0000-\U000e007f]"
+)
 
 
 def shown(*objects: object, **options: object) -> str:

@@ -152,6 +152,14 @@ def memory_() -> Iterator[Figure]:
     yield Figure(what, found.item / 1000, "kB", 10)
 
 
+def leaderboard() -> Iterator[Figure]:
+    """A leaderboard of 300 full runs, 15 GB of score files that are made first (some minutes); `SPEED_SIZE=0.1` takes fewer."""
+    from tests.speed import leaderboards
+
+    for what, value, unit, bound in leaderboards.measured(max(2, round(300 * _size()))):
+        yield Figure(what, value, unit, bound)
+
+
 def _size() -> float:
     return float(os.environ.get("SPEED_SIZE", "1"))
 
@@ -189,6 +197,7 @@ ALL: dict[str, Callable[[], Iterator[Figure]]] = {
     "training": training,
     "serving": serving,
     "memory": memory_,
+    "leaderboard": leaderboard,
     "quickstart": quickstart,
     "gpu": gpu,
 }

@@ -21,9 +21,9 @@ _PROSE = (
 )
 
 
-def descriptions(count: int, words: int = 90) -> list[str]:
+def descriptions(count: int, words: int = 90, seed: int = 0) -> list[str]:
     """Prose of so many words with an object in every eighth place, seeded."""
-    rng = random.Random(0)
+    rng = random.Random(seed)
     filler = _PROSE.split()
     objects = [word for word in read_vocabulary().words if " " not in word]
     texts = []
