@@ -4,22 +4,36 @@ Importing this package is cheap: it pulls in neither torch nor vllm (a test hold
 loaded when it is asked for.
 """
 
-from importlib import import_module
+import importlib.util
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-from harness.models import torchvision_shim
-
 if TYPE_CHECKING:
     from harness.frames import Frames, load_runs
-
-torchvision_shim.install()
 
 __all__ = ["Frames", "load_runs"]
 
 
+def _hook_torchvision() -> None:
+    """Install the torchvision shim before anything can import torchvision.
+
+    Its file is run by its path, as in child processes (`models/child_site`): by its name all of `harness.models` would be imported by
+    every command, `harness --help` included.
+    """
+    path = Path(__file__).with_name("models") / "torchvision_shim.py"
+    spec = importlib.util.spec_from_file_location("_harness_torchvision_shim", path)
+    assert spec is not None and spec.loader is not None
+    shim = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(shim)
+    shim.install()
+
+
+_hook_torchvision()
+
+
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        return getattr(import_module("harness.frames"), name)
+        return getattr(importlib.import_module("harness.frames"), name)
     raise AttributeError(f"module 'harness' has no attribute '{name}'")

@@ -331,7 +331,7 @@ def test_what_cannot_be_used_is_said_with_its_reason(results: Path) -> None:
     with pytest.raises(BadInputError, match="no folder"):
         survey([results / "nowhere"])
     (results.parent / "empty").mkdir()
-    with pytest.raises(BadInputError, match="no run is here"):
+    with pytest.raises(BadInputError, match="no complete run is here"):
         survey([results.parent / "empty"])
 
 
