@@ -137,6 +137,7 @@ class AlignJob:
         allow_download: fetch images that are given by URL.
         data_options: columns under other names, a folder of images besides the data's.
         resume: go on from the newest intermediate checkpoint in `output`.
+        canary: check before and at the first step that the trainer computes what the model does (`aligners.canary`).
         stage_done: told of every stage whose checkpoint is kept, as soon as it is there: the stage's folder, with the checkpoint in
             it, and the summary so far (as in `AlignResult`).
     """
@@ -152,6 +153,7 @@ class AlignJob:
     allow_download: bool = False
     data_options: DataOptions = field(default_factory=DataOptions)
     stage_done: Callable[[Path, dict[str, Any]], None] = lambda folder, summary: None
+    canary: bool = True
 
 
 @dataclass(frozen=True, slots=True)

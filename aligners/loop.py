@@ -16,6 +16,7 @@ import numpy as np
 
 from aligners.base import Loss
 from aligners.batches import checked, loader, loaders_end
+from aligners.canary import check_first_batch
 from aligners.encoding import EncodedExample
 from aligners.layout import by_branch
 from aligners.peak import out_of_memory
@@ -104,8 +105,19 @@ def run_stage(
     reference: Reference,
     folder: Path,
     log: Path,
+    *,
+    begins_equal: bool,
 ) -> dict[str, Any]:
     """Train on one stage's examples; goes on from the stage's newest intermediate checkpoint if there is one.
+
+    Args:
+        run: the alignment.
+        name: the stage's.
+        examples: the stage's.
+        reference: its values of the examples.
+        folder: for intermediate checkpoints.
+        log: of all stages.
+        begins_equal: before the first update policy and reference are one model, which the canary then looks at.
 
     Returns:
         A JSON-able summary: steps, examples, seconds, first and last logged values.
@@ -121,8 +133,9 @@ def run_stage(
     started = time.perf_counter()
     with progress(f"{run.aligner.name}: {name}", steps) as advance, _stop_on_interrupt() as asked_to_stop:
         recorder = Recorder(log, name, advance, run.process)
-        trainer = _build(run, batches, reference, folder, recorder, asked_to_stop)
         newest = _newest(folder)
+        canary: dict[str, Any] = {"wanted": run.job.canary and begins_equal and newest is None}
+        trainer = _build(run, batches, reference, folder, recorder, asked_to_stop, canary)
         done = _step(newest) if newest else 0
         recorder.go_on_from(done)
         advance(done)
@@ -142,6 +155,7 @@ def run_stage(
         "steps": steps,
         "seconds": round(time.perf_counter() - started, 1),
         "reference": "from disk" if not reference.computed else "computed",
+        "canary": canary.get("found"),
         "first": recorder.first,
         "last": recorder.last,
     }
@@ -202,7 +216,9 @@ def _build(
     folder: Path,
     recorder: Recorder,
     asked_to_stop: threading.Event,
+    canary: dict[str, Any],
 ) -> Any:
+    """The trainer of a stage. Where `canary` has it "wanted", the first batch is looked at, and what is seen goes into "found"."""
     import torch
     from transformers import Trainer, TrainerCallback, TrainingArguments
     from transformers.trainer_callback import PrinterCallback
@@ -229,6 +245,8 @@ def _build(
                     name for name, value in zip(batch.ids, loss.per_example, strict=True) if not torch.isfinite(value)
                 ]
                 raise _not_finite("loss", self.state.global_step, bad, folder)
+            if canary.pop("wanted", False):
+                canary["found"] = check_first_batch(run, batch, logps, baseline, loss)
             metrics = {
                 "loss": loss.per_example.detach(),
                 **loss.metrics,

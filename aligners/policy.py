@@ -146,6 +146,22 @@ class Policy:
             one_block=one_block,
         )
 
+    @contextlib.contextmanager
+    def with_savings(self, savings: Savings) -> Iterator[None]:
+        """Inside, the model is computed with these of the savings that it has."""
+        from aligners import layers
+
+        before, features = self.savings, self._features
+        self.savings = savings
+        if not savings.feature_cache:
+            self._features = {}
+        layers.use(self.layers, savings.lean_layers)
+        try:
+            yield
+        finally:
+            self.savings, self._features = before, features
+            layers.use(self.layers, before.lean_layers)
+
     def prepare(self, batch: Batch) -> Batch:
         """Add what the processor makes of the images whose features are not kept. Runs on the CPU."""
         return self.preparer().prepare(batch)

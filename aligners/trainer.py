@@ -15,6 +15,7 @@ import numpy as np
 from aligners.adapters import check_model
 from aligners.base import CHOSEN, Aligner, AlignJob, AlignResult, Branch, PrepareContext, Stage, StageContext
 from aligners.batches import Preparer
+from aligners.canary import check_trainer
 from aligners.data import Dropped, preferences_of
 from aligners.difficulty import Answer, Measure, difficulty_of
 from aligners.encoding import EncodedExample, encode_all
@@ -69,6 +70,7 @@ def align(aligner: Aligner, job: AlignJob) -> AlignResult:
         },
         "prepared": context.notes,
     }
+    run.canary = check_trainer(run, examples) if job.canary else None
     stages = aligner.stages(examples, run)
     summary = run.train(stages)
     checkpoint = job.output / "checkpoint"
@@ -90,6 +92,8 @@ class _Run(StageContext):
         self.aligner, self.job, self.train_settings, self.process = aligner, job, job.train, process
         self.about: dict[str, Any] = {}
         """What the summary says of the data, and how they were prepared."""
+        self.canary: dict[str, Any] | None = None
+        """What `check_trainer` found; None where nothing was checked."""
         self.branches = list(aligner.branches)
         self.sharded = is_sharded()
         if (self.sharded or is_deepspeed()) and job.train.tuning == "qlora":
@@ -284,7 +288,11 @@ class _Run(StageContext):
             else:
                 reference = initial.get(stage.name) or self._reference(stage, trained)
                 examples = [self.encoded[example.id] for example in stage.examples]
-                row = run_stage(self, stage.name, examples, reference, folder, log)
+                # Dropout in an adapter that was trained already makes policy and reference two models.
+                begins_equal = trained == "start" or (
+                    stage.reference == "previous" and not self.train_settings.lora.dropout
+                )
+                row = run_stage(self, stage.name, examples, reference, folder, log, begins_equal=begins_equal)
                 first = self.process.is_main_process
                 if len(stages) > 1 and self.train_settings.keeps_stages:
                     self.export(folder / "checkpoint")
@@ -320,6 +328,7 @@ class _Run(StageContext):
             "stages": rows,
             "truncated_responses": self.truncated,
             "feature_cache": self.features,
+            "canary": self.canary,
             "bfloat16": self.bfloat16,
             "base_held": self.base_held,
             "adapters": self.policy.adapted.summary() if self.policy.adapted else None,

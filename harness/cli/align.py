@@ -60,6 +60,13 @@ def align(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be trained, and what it would take; train nothing.")
     ] = False,
+    canary: Annotated[
+        bool,
+        typer.Option(
+            "--canary/--no-canary",
+            help="Before training, hold the trainer to the model's own forward pass on a few examples (a few seconds).",
+        ),
+    ] = True,
     results: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
@@ -89,6 +96,7 @@ def align(
         overwrite,
         allow_download,
         DataOptions.parse(columns, image_root),
+        canary,
     )
     if dry_run:
         found = plan_align(request)

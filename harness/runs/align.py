@@ -48,6 +48,7 @@ class AlignRequest:
     overwrite: bool = False
     allow_download: bool = False
     data_options: DataOptions = field(default_factory=DataOptions)
+    canary: bool = True
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class _Resolved:
             request.resume,
             request.allow_download,
             request.data_options,
+            canary=request.canary,
         )
 
 
