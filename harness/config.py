@@ -83,7 +83,7 @@ class TrainSettings(StrictModel):
     savings: Savings = Savings()
 
     COST_ONLY: ClassVar[frozenset[str]] = frozenset(
-        {"micro_batch_size", "gradient_checkpointing", "save_steps", "keep_stages", "workers", "report_to"}
+        {"micro_batch_size", "gradient_checkpointing", "save_steps", "keep_stages", "workers", "report_to", "savings"}
     )
     """Settings that change what a training takes and leaves, not what it computes: a run may be resumed with others."""
 
