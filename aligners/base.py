@@ -203,6 +203,12 @@ class Aligner(ABC):
     def loss(self, policy: Logps, reference: Logps) -> Loss:
         """The loss per example, from log-probabilities of the policy (with gradient) and the reference (without)."""
 
+    def preflight(self, job: AlignJob) -> list[Wanted]:
+        """Look at what `align` will need before anything is made or downloaded; gives back what it takes from the hub."""
+        from aligners.preflight import preflight
+
+        return preflight(job)
+
     def plan(self, job: AlignJob) -> dict[str, Any]:
         """What `align` would do and take: steps, tokens, memory, disk, time. JSON-able; trains and writes nothing."""
         from aligners.plan import plan

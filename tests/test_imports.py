@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOUNDATION = {
     "errors", "files", "reading", "terminal", "typed", "yaml_values", "images", "memory", "children", "paths", "progress", "config",
     "types", "registry", "worlds", "endpoint", "endpoint_reply", "endpoint_refusals", "model_names", "redaction", "inside", "__init__",
-    "names", "removal", "locks", "hub",
+    "names", "removal", "locks", "hub", "disk",
 }  # fmt: skip
 HEAVY = ("torch", "vllm", "transformers", "spacy", "pandas", "matplotlib")
 

@@ -6,9 +6,10 @@ import codecs
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from harness.errors import BadInputError, HarnessError, shown
+from harness import hub
+from harness.disk import need
+from harness.errors import BadInputError, shown
 from harness.progress import console
 from harness.reading import open_binary, read_json
 from harness.typed import Fields
@@ -119,22 +120,32 @@ def _or(words: tuple[str, ...]) -> str:
     return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
+def known_repository(place: str) -> str | None:
+    """The hub's name of a public data set that a source names; None where it names something else."""
+    return KNOWN[place][0] if place in KNOWN else None
+
+
+def place_of(source: str) -> str:
+    """Where a source (`PLACE` or `FORMAT:PLACE`) is: a known name, a file or a folder. Nothing is read or downloaded.
+
+    Raises:
+        BadInputError: there is nothing there that could hold preference data.
+    """
+    from aligners.data.formats import FORMATS
+
+    head, colon, rest = source.partition(":")
+    place = rest if colon and head in FORMATS and rest else source
+    if place not in KNOWN:
+        find_files(place)
+    return place
+
+
 def _download(name: str) -> str:
     """The folder of a public data set, from the hub's local cache or the hub."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
     repository, size = KNOWN[name]
-    options: dict[str, Any] = {"repo_id": repository, "repo_type": "dataset", "allow_patterns": ["*.parquet"]}
-    try:
-        return str(snapshot_download(**options, local_files_only=True))
-    except LocalEntryNotFoundError:
-        console.print(f"preference data {name}: downloading {repository} ({size}) from the hub")
-        try:
-            return str(snapshot_download(**options))
-        except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-            raise HarnessError(
-                f"the data set {repository} could not be downloaded: {str(error).splitlines()[0][:200]}",
-                where=name,
-                remedy="check the network, or give a folder that holds its Parquet files: --data DIR",
-            ) from error
+    found = hub.look(repository, "dataset", ["*.parquet"])
+    if found.folder is not None:
+        return str(found.folder)
+    need([(hub.cache_folder(), found.download or 0, repository)])
+    console.print(f"preference data {name}: downloading {repository} ({size}) from the hub")
+    return str(hub.download(repository, "dataset", ["*.parquet"]))

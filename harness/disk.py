@@ -1,0 +1,44 @@
+"""Whether the disks have room for what will be written, asked before it is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.errors import BadInputError
+from harness.memory import written_bytes
+
+
+def there(path: Path) -> Path:
+    """The path, or the nearest folder above it that is there."""
+    path = path.absolute()
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def need(rooms: Sequence[tuple[Path, int, str]]) -> None:
+    """Make sure that there is room for everything together, disk by disk.
+
+    Args:
+        rooms: (where it goes, bytes, what it is).
+
+    Raises:
+        BadInputError: a disk has less; with what each part of it takes.
+    """
+    disks: dict[int, list[tuple[Path, int, str]]] = defaultdict(list)
+    for path, size, what in rooms:
+        if size > 0:
+            disks[os.stat(there(path)).st_dev].append((there(path), size, what))
+    for parts in disks.values():
+        place, wanted = parts[0][0], sum(size for _, size, _ in parts)
+        if (free := shutil.disk_usage(place).free) < wanted:
+            detail = ", ".join(f"{what} {written_bytes(size)}" for _, size, what in parts)
+            raise BadInputError(
+                f"the disk is too small: {written_bytes(wanted)} are needed ({detail}), {written_bytes(free)} are free",
+                where=str(place),
+                remedy="make room, or name folders on another disk: --results; HF_HOME for the hub's files; HARNESS_CACHE",
+            )
