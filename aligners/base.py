@@ -21,6 +21,8 @@ from harness.types import PreferenceExample
 if TYPE_CHECKING:  # torch is imported only when something is trained
     from torch import Tensor
 
+    from harness.hub import Wanted
+
 
 @dataclass(frozen=True, slots=True)
 class Branch:

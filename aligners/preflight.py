@@ -31,7 +31,7 @@ def preflight(job: AlignJob) -> list[hub.Wanted]:
     """Look at everything that an alignment needs, the model before the data.
 
     Args:
-        job: what `align` gets; `model` may be "" where it is made on this machine first.
+        job: what `align` gets; `model` and `data` are "" where they are made on this machine first.
 
     Returns:
         The repositories that it takes from the hub, with what would be downloaded.
@@ -55,8 +55,7 @@ def preflight(job: AlignJob) -> list[hub.Wanted]:
             weights = found.download or 0
         if "model_type" in config:
             family_of(str(config["model_type"]), job.model)
-    place = place_of(job.data)
-    repository = known_repository(place)
+    repository = known_repository(place_of(job.data)) if job.data else None
     if repository is not None:
         wanted.append(hub.look(repository, "dataset", ["*.parquet"]))
     rooms = [(hub.cache_folder(), one.download or 0, f"the {one.name} of the hub") for one in wanted]
@@ -72,7 +71,7 @@ def check_packages(train: TrainSettings) -> None:
     Raises:
         HarnessError: one is not; with the command that installs it.
     """
-    asked = {name: f"train.report_to={name}" for name in train.report_to}
+    asked: dict[str, str] = {name: f"train.report_to={name}" for name in train.report_to}
     if train.tuning == "qlora":
         asked["bitsandbytes"] = "train.tuning=qlora"
     if is_deepspeed():
@@ -83,4 +82,3 @@ def check_packages(train: TrainSettings) -> None:
             there = there or importlib.util.find_spec("tensorboardX") is not None
         if not there:
             raise HarnessError(f"{name} is not installed", where=why, remedy=_PACKAGES[name])
-

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import defaultdict
 from collections.abc import Sequence
@@ -32,7 +31,7 @@ def need(rooms: Sequence[tuple[Path, int, str]]) -> None:
     disks: dict[int, list[tuple[Path, int, str]]] = defaultdict(list)
     for path, size, what in rooms:
         if size > 0:
-            disks[os.stat(there(path)).st_dev].append((there(path), size, what))
+            disks[there(path).stat().st_dev].append((there(path), size, what))
     for parts in disks.values():
         place, wanted = parts[0][0], sum(size for _, size, _ in parts)
         if (free := shutil.disk_usage(place).free) < wanted:

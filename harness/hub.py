@@ -112,7 +112,9 @@ def small_file(name: str, file: str) -> dict[str, Any]:
     try:
         value = json.loads(Path(hf_hub_download(name, file, etag_timeout=ANSWER_S)).read_text(encoding="utf-8"))
     except EntryNotFoundError:
-        raise BadInputError(f"the repository {name} has no {file}: it is no model for transformers", where=name) from None
+        raise BadInputError(
+            f"the repository {name} has no {file}: it is no model for transformers", where=name
+        ) from None
     except (HfHubHTTPError, _http_error()) as error:
         raise _unreachable(name, "model", error) from None
     except ValueError as error:
@@ -174,7 +176,7 @@ def _listing(name: str, kind: Kind) -> dict[str, int | None]:
         BadInputError: there is none of this name, or it is not shown to us.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
     try:
         about = HfApi().repo_info(name, repo_type=kind, timeout=ANSWER_S, files_metadata=True)
@@ -189,6 +191,14 @@ def _listing(name: str, kind: Kind) -> dict[str, int | None]:
             f"the hub has no {_word(kind)} '{name}', or does not show it to you",
             where=_endpoint(),
             remedy="look at the name; of a private one: set HF_TOKEN, or run `hf auth login`",
+        ) from None
+    except HfHubHTTPError as error:
+        if error.response.status_code not in (401, 403, 404):
+            raise
+        raise BadInputError(
+            f"the hub does not show the {_word(kind)} {name}: {_said(error)}",
+            where=_endpoint(),
+            remedy="look at the name, and at the token (HF_TOKEN, `hf auth whoami`); HF_ENDPOINT names another hub",
         ) from None
     except HFValidationError as error:
         raise BadInputError(f"'{name}' is no name of a repository: {_first_line(error)}", where=name) from None
@@ -280,6 +290,9 @@ def _unreachable(name: str, kind: Kind, error: Exception) -> HarnessError:
 
 
 def _said(error: Exception) -> str:
+    answer = getattr(error, "response", None)
+    if answer is not None:
+        return f"it answers {answer.status_code}"
     return f"no answer within {ANSWER_S:.0f} s" if "Timeout" in type(error).__name__ else _first_line(error)
 
 

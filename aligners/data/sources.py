@@ -21,6 +21,7 @@ KNOWN = {
 """Names of public data sets on the hub, and what is said before they are downloaded."""
 SUFFIXES = (".parquet", ".jsonl", ".json", ".arrow")
 _SPLIT = re.compile(r"(?:^|[-_./])(train|training|test|validation|valid|val|dev|eval)(?:[-_./]|$)")
+_LONGEST_PATH = 4096
 _TRAIN = ("train", "training")
 
 
@@ -77,10 +78,19 @@ def _is_something(path: Path) -> bool:
 
 
 def _of_folder(folder: Path) -> list[Path]:
+    return _training_part(folder, _record_files(folder))
+
+
+def _record_files(folder: Path) -> list[Path]:
+    """The files of a folder that may hold records, of the first kind that is there.
+
+    Raises:
+        BadInputError: there are none.
+    """
     for suffix in SUFFIXES:
         found = sorted(path for path in folder.rglob(f"*{suffix}") if path.is_file() and _holds_records(path))
         if found:
-            return _training_part(folder, found)
+            return found
     raise BadInputError(f"the folder holds no {_or(SUFFIXES)} files", where=str(folder))
 
 
@@ -135,7 +145,11 @@ def place_of(source: str) -> str:
 
     head, colon, rest = source.partition(":")
     place = rest if colon and head in FORMATS and rest else source
-    if place not in KNOWN:
+    if place in KNOWN:
+        return place
+    if len(place) < _LONGEST_PATH and Path(place).is_dir():
+        _record_files(Path(place))
+    else:
         find_files(place)
     return place
 

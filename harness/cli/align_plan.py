@@ -9,11 +9,25 @@ from rich.table import Table
 
 from harness.cli.tables import written_seconds
 from harness.memory import written_bytes
-from harness.terminal import Console
+from harness.terminal import Console, say
+
+
+def _print_download(found: dict[str, Any]) -> None:
+    """What would come from the hub; without it no more can be said."""
+    say(f"{found['method']} on {found['model']}: this would be downloaded; nothing was")
+    for one in found["download"]:
+        size = "of unknown size" if one["bytes"] is None else written_bytes(one["bytes"])
+        say(f"  {'data set' if one['kind'] == 'dataset' else one['kind']} {one['name']}: {size}")
+    say(f"{written_bytes(found['free'])} are free. Steps, tokens, memory and time can be told once they are here:")
+    for one in found["download"]:
+        say(f"  hf download {one['name']}{' --repo-type dataset' if one['kind'] == 'dataset' else ''}")
 
 
 def print_align_plan(found: dict[str, Any]) -> None:
     """The plan as a table of two columns, what is estimated below it."""
+    if found["download"]:
+        _print_download(found)
+        return
     tokens, step, memory, disk = found["tokens"], found["step"], found["memory"], found["disk"]
     title = f"{found['method']} on {found['model']}: this would be trained; nothing was"
     table = Table(title=escape(title), title_justify="left", show_header=False)

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from harness import hub
 from harness.datasets.download import fetch
 from harness.datasets.unpack import unpack
+from harness.disk import need
 from harness.errors import BadInputError, UnknownNameError
 from harness.files import read_json, sha256_file, write_json
 from harness.paths import cache_folder
@@ -95,8 +97,8 @@ def with_needs(names: Sequence[str]) -> list[DataSet]:
     found: dict[str, DataSet] = {}
     for name in names:
         found[name] = find(name)
-        for need in found[name].needs:
-            found.setdefault(need, find(need))
+        for needed in found[name].needs:
+            found.setdefault(needed, find(needed))
     return list(found.values())
 
 
@@ -176,9 +178,9 @@ def get(data: DataSet, root: Path | None = None) -> list[Found]:
     """
     console.print(f"[bold]{data.name}[/bold]: {data.title}; {data.size}; licence: {data.licence}")
     if data.hub:
-        from huggingface_hub import snapshot_download
-
-        snapshot_download(data.hub, repo_type="dataset")
+        found = hub.look(data.hub, "dataset")
+        need([(hub.cache_folder(), found.download or 0, data.hub)])
+        hub.download(data.hub, "dataset")
         return check(data, root)
     folder = data.root(root)
     folder.mkdir(parents=True, exist_ok=True)

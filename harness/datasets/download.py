@@ -22,8 +22,18 @@ _ATTEMPTS = 6
 _REDIRECTS = 6
 
 
+_CONNECT_S = 8.0
+"""Seconds that a connection may take to be made."""
+_CONNECTIONS = 2
+"""How often it is tried to make one before anything has come: without a network nothing is gained by waiting."""
+
+
 class _PassingError(Exception):
     """A failure that may pass when it is tried again."""
+
+
+class _NoConnectionError(_PassingError):
+    """The server was not reached at all."""
 
 
 def fetch(
@@ -63,13 +73,22 @@ def fetch(
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.part")
-    problem = ""
+    problem, reached = "", False
     for attempt in range(attempts):
         resumed = part.exists() and part.stat().st_size > 0
         try:
             _receive(url, part, timeout_s, most_bytes, bar)
         except _PassingError as error:
             problem = str(error)
+            reached = reached or not isinstance(error, _NoConnectionError)
+            if not reached and attempt + 1 >= _CONNECTIONS:
+                raise HarnessError(
+                    f"the server cannot be reached: {problem}",
+                    where=url,
+                    remedy="look at the network; the same command goes on where it stopped; or harness data import FOLDER",
+                ) from None
+            if attempt + 1 == attempts:
+                break
             time.sleep(pause_s * 2**attempt * random.uniform(0.5, 1.5))
             continue
         digest = sha256_file(part)
@@ -122,7 +141,9 @@ def _receive(url: str, part: Path, timeout_s: float, most_bytes: int | None, bar
     if have:
         headers |= {"Range": f"bytes={have}-", "If-Range": known["validator"]}
     try:
-        with httpx2.Client(timeout=httpx2.Timeout(timeout_s), follow_redirects=False) as client:
+        with httpx2.Client(
+            timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_S)), follow_redirects=False
+        ) as client:
             place = url
             for _ in range(_REDIRECTS):
                 with client.stream("GET", place, headers=headers) as answer:
@@ -132,6 +153,8 @@ def _receive(url: str, part: Path, timeout_s: float, most_bytes: int | None, bar
                     _write(url, answer, part, have, most_bytes, bar)
                     return
             raise HarnessError(f"more than {_REDIRECTS} redirects", where=url)
+    except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+        raise _NoConnectionError(f"{type(error).__name__} {error}".strip()) from None
     except httpx2.HTTPError as error:
         raise _PassingError(f"{type(error).__name__} {error}".strip()) from None
 

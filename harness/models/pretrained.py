@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from harness import hub
 from harness.errors import BadInputError, HarnessError
 from harness.progress import console
 
@@ -25,6 +26,8 @@ def quiet_transformers() -> None:
 
     messages.disable_progress_bar()
     messages.set_verbosity_error()
+    # Each of its five attempts at each file would be a line; what came of them is said by us.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     # PEFT imports bitsandbytes wherever it is installed, and that warns of a kernel for serving in 4 bits, which nothing here does.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
@@ -36,6 +39,7 @@ def configuration(location: str | Path) -> Any:
         BadInputError: there is none, it is malformed, or it belongs to Python code that the folder brings.
         HarnessError: it is on a hub that cannot be reached.
     """
+    hub.reach(location)
     quiet_transformers()
     from transformers import AutoConfig
 
@@ -83,6 +87,7 @@ def processor(
     Raises:
         BadInputError: there is none, or it is malformed.
     """
+    hub.reach(location)
     quiet_transformers()
     import transformers
 
@@ -114,6 +119,7 @@ def weights(
         BadInputError: its files are malformed, or leave a weight out, so that it would be made up at random.
         HarnessError: it is on a hub that cannot be reached.
     """
+    hub.reach(location)
     quiet_transformers()
     import transformers
 

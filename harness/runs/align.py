@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -14,10 +15,12 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from aligners.base import Aligner, AlignJob, DataOptions
-from harness import registry
+from harness import hub, registry
 from harness.config import TrainSettings, merged, parse
+from harness.disk import there
 from harness.errors import BadInputError
 from harness.files import read_json, write_json
+from harness.hub import Wanted
 from harness.memory import give_back
 from harness.models import ModelRef, fingerprint, inspect, resolve
 from harness.names import check_name, name_from
@@ -60,6 +63,8 @@ class _Resolved:
     model: ModelRef
     folder: Path
     config: dict[str, Any]
+    wanted: list[Wanted]
+    """What comes from the hub."""
 
     def job(self, request: AlignRequest) -> AlignJob:
         """The aligner's part of it; a world's preference data is made where it is not there."""
@@ -149,16 +154,23 @@ def _resolve(request: AlignRequest, *, writes: bool = True) -> _Resolved:
     folder = request.results / name
     if writes and is_first_process():
         check_folder(folder, resume=request.resume, overwrite=request.overwrite)
-    location = model.locate()
-    if Path(location).is_dir() and inspect(Path(location)).kind == "adapter":
-        raise BadInputError(
-            "alignment starts from full weights, not from an adapter", where=location, remedy="name its base model"
-        )
     # An embedded world has its own pairs, whatever a method was published with.
     usual = None if model.world else kind.default_data
     data_label = request.data or usual or model.default_preferences
     if request.data is None:
         console.print(f"preference data: {data_label} (the default for {request.method if usual else model.label})")
+    if model.location is not None:
+        _check_full(model.location)
+    # A world's model and pairs are made on this machine, once all else is known to be there.
+    given = "" if find_world(data_label) else data_label
+    asked = AlignJob(model.location or "", given, folder, train, cache_folder())
+    wanted = aligner.preflight(asked)
+    if not writes and any(one.folder is None for one in wanted):
+        location = str(model.location)
+    else:
+        location = model.locate()
+        if model.world:
+            _check_full(location)
     config = {
         "method": request.method,
         "model": model.label,
@@ -169,24 +181,38 @@ def _resolve(request: AlignRequest, *, writes: bool = True) -> _Resolved:
         **request.data_options.described(),
         "settings": {"train": train.model_dump(), "method": aligner.settings.model_dump(mode="json")},
     }
-    return _Resolved(aligner, train, model, folder, config)
+    return _Resolved(aligner, train, model, folder, config, wanted)
+
+
+def _check_full(location: str) -> None:
+    """A folder that alignment starts from has full weights.
+
+    Raises:
+        BadInputError: it is an adapter's, or no checkpoint.
+    """
+    if Path(location).is_dir() and inspect(Path(location)).kind == "adapter":
+        raise BadInputError(
+            "alignment starts from full weights, not from an adapter", where=location, remedy="name its base model"
+        )
 
 
 def plan_align(request: AlignRequest) -> dict[str, Any]:
     """What `run_align` would do and take; nothing is trained, and no run folder is made. A world's model and pairs are made, though.
 
+    Nothing is downloaded: where the model or the data are not here, only what would be is told.
+
     Raises:
         BadInputError: as `run_align`, but for the run folder.
     """
     found = _resolve(request, writes=False)
+    about = {"method": request.method, "model": found.model.label, "data": found.config["data"]}
+    missing = [one for one in found.wanted if one.folder is None]
+    download = [{"name": one.name, "kind": one.kind, "bytes": one.download} for one in missing]
+    if missing:
+        return {**about, "download": download, "free": shutil.disk_usage(there(hub.cache_folder())).free}
     job = found.job(request)
     give_back()
-    return {
-        "method": request.method,
-        "model": found.model.label,
-        "data": found.config["data"],
-        **found.aligner.plan(job),
-    }
+    return {**about, "download": [], **found.aligner.plan(job)}
 
 
 def is_first_process() -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import hub
 from harness.errors import BadInputError
 from harness.models import check_base, check_covers, inspect, refuse_control, resolve
 from harness.runs.folders import is_checkpoint, open_run
@@ -51,7 +52,9 @@ def find_asked(name: str, results: Path, *, other_base: bool = False) -> Asked:
             return Asked(name, target.base, target.adapter)
         if run.manifest is not None:
             return Asked(name, str(run.manifest["base"]["location"]), None)
-    return Asked(name, resolve(name).locate(), None)
+    location = resolve(name).locate()
+    hub.reach(location)
+    return Asked(name, location, None)
 
 
 def ask(

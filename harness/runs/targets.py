@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from harness import hub
 from harness.errors import BadInputError
 from harness.files import sha256_json, write_json
 from harness.models import ModelRef, check_base, fingerprint, inspect, recorded, template_hash_of
@@ -93,6 +94,7 @@ def target_of_run(run: Run) -> Target:
 def target_of_model(model: ModelRef, results: Path) -> Target:
     """A base model as a target; its run folder is made with the first question (`Target.begin`)."""
     location = model.locate()
+    hub.reach(location)
     if Path(location).is_dir() and inspect(Path(location)).kind == "adapter":
         raise BadInputError(
             "this is an adapter, not a base model",

@@ -14,6 +14,7 @@ from typing import Any
 
 TOKEN = "hf_this_token_may_write"
 READER = "hf_this_token_may_only_read"
+COMMIT = "0123456789" * 4
 
 
 class HubServer(ThreadingHTTPServer):
@@ -28,6 +29,10 @@ class HubServer(ThreadingHTTPServer):
         self.objects: dict[str, bytes] = {}
         self.messages: list[str] = []
         self.asked: list[str] = []
+        self.offered: dict[tuple[str, str], dict[str, tuple[int, bytes]]] = {}
+        """("models" or "datasets", repository) -> file -> (the size that is said of it, its bytes)."""
+        self.sent: list[str] = []
+        """Files that were asked for."""
 
     @property
     def url(self) -> str:
@@ -40,6 +45,8 @@ class HubHandler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.asked.append(f"GET {self.path}")
+        if self.offered():
+            return
         found = re.fullmatch(r"/api/models/([^/]+/[^/?]+).*", self.path)
         if found is None or self.refused():
             self.answer(404, {"error": "not here"}) if found is None else None
@@ -47,6 +54,38 @@ class HubHandler(BaseHTTPRequestHandler):
             self.answer(404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
         else:
             self.answer(200, {"id": found[1], "private": self.server.private[found[1]], "siblings": []})
+
+    def do_HEAD(self) -> None:
+        self.server.asked.append(f"HEAD {self.path}")
+        if not self.offered():
+            self.answer(404, {"error": "not here"})
+
+    def offered(self) -> bool:
+        """Answer what a download asks for, of a repository that anybody may read."""
+        path = self.path.partition("?")[0]
+        if found := re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)(/revision/.+)?", path):
+            files = self.server.offered.get((found[1], found[2]))
+            if files is None:
+                return False
+            siblings = [{"rfilename": name, "size": size} for name, (size, _) in files.items()]
+            self.answer(200, {"id": found[2], "sha": COMMIT, "private": False, "siblings": siblings})
+            return True
+        if found := re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
+            files = self.server.offered.get(("datasets" if found[1] else "models", found[2]), {})
+            if found[3] not in files:
+                return False
+            _, body = files[found[3]]
+            self.server.sent.append(found[3])
+            self.send_response(200)
+            etag = hashlib.sha1(body).hexdigest()
+            self.send_header("ETag", f'"{etag}"')
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+            return True
+        return False
 
     def do_PUT(self) -> None:
         self.server.asked.append(f"PUT {self.path}")
