@@ -120,8 +120,8 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 def remove_left_overs(target: Path) -> None:
     """Remove what killed writers of a file or folder left beside it; only for the one writer that there is now."""
-    # The names that `tempfile` gives: a hidden file of the user's own may begin in the same way.
-    ours = re.compile(re.escape(f".{target.name}.") + r"[a-z0-9_]{8}")
+    # The names that `tempfile` and `removal` give: a hidden file of the user's own may begin in the same way.
+    ours = re.compile(re.escape(f".{target.name}.") + r"[a-z0-9_]{8}(\.removed)?")
     for path in target.parent.iterdir() if target.parent.is_dir() else ():
         if ours.fullmatch(path.name):
             remove(path, within=target.parent)

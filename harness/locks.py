@@ -16,6 +16,7 @@ from filelock import FileLock, SoftFileLock, Timeout
 
 from harness.errors import BadInputError
 from harness.progress import console
+from harness.removal import discard
 
 _PATIENCE_S = 0.2
 """A process that only looks whether a lock is held has it for a moment."""
@@ -26,8 +27,8 @@ class BusyError(BadInputError):
 
 
 @contextlib.contextmanager
-def writing(lock: Path, what: str, where: Path) -> Iterator[None]:
-    """Hold a lock for the block. The lock's file stays when it is given back: whoever comes next would else hold another one.
+def writing(lock: Path, what: str, where: Path, *, keep: bool = True) -> Iterator[None]:
+    """Hold a lock for the block.
 
     The operating system holds it for the process, so it ends with the process however that ends, and it holds between machines on
     NFS. On a file system that knows no locks a file with the process's number stands for it.
@@ -36,6 +37,7 @@ def writing(lock: Path, what: str, where: Path) -> Iterator[None]:
         lock: the lock's file; its folder is made.
         what: what is written ("the run"), for the message.
         where: the place that is written to, for the message.
+        keep: leave the lock's file where it is; else it is removed at the end, as beside a user's own files.
 
     Raises:
         BusyError: another process holds it; which one, where that can be said.
@@ -55,6 +57,8 @@ def writing(lock: Path, what: str, where: Path) -> Iterator[None]:
             _say_who(lock)
         yield
     finally:
+        if not keep:  # while it is still held: who waits for it sees that the file is gone, and makes another one
+            discard(lock, within=lock.parent)
         held.release()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ from aligners.base import Aligner
 from harness import registry
 from harness.errors import BadInputError
 from harness.files import atomic_folder, read_json, remove_left_overs, write_json
-from harness.models import check_base, export_full, inspect, load_model, load_processor, with_adapters
+from harness.locks import writing
+from harness.models import CheckpointInfo, check_base, export_full, inspect, load_model, load_processor, with_adapters
 from harness.models.card import model_card
 from harness.progress import console
 from harness.removal import move, remove
 from harness.runs.folders import MANIFEST, Run
+from harness.runs.state import read_object
 
 
 def export_run(run: Run, output: Path, *, merge: bool = True, overwrite: bool = False) -> dict[str, Any]:
@@ -34,12 +37,39 @@ def export_run(run: Run, output: Path, *, merge: bool = True, overwrite: bool = 
     """
     if run.manifest is None or not run.aligned:
         raise BadInputError(f"the run '{run.name}' holds no aligned checkpoint", where=str(run.path))
-    if output.exists() and not overwrite:
+    output = Path(os.path.abspath(output))  # noqa: PTH100 (`.` has no name, and a link keeps its own)
+    _check_target(output, overwrite=overwrite)
+    info = inspect(run.checkpoint)
+    lock = output.with_name(f".{output.name}.lock")
+    with writing(lock, "this checkpoint", output, keep=False):
+        remove_left_overs(output)  # of an export that was killed: as many gigabytes as the model has
+        return _write(run, info, output, merge=merge)
+
+
+def _check_target(output: Path, *, overwrite: bool) -> None:
+    """Whether an export may be written to a folder.
+
+    Raises:
+        BadInputError: something is there, and `overwrite` was not said, or it is something else than an exported checkpoint.
+    """
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    manifest = read_object(output / MANIFEST)
+    if manifest is None or "exported_from" not in manifest:
+        raise BadInputError(
+            "something is there, and it is no exported checkpoint: it is not replaced, also not with --overwrite",
+            where=str(output),
+            remedy="name another --output",
+        )
+    if not overwrite:
         raise BadInputError(
             "the target exists already", where=str(output), remedy="another --output, or replace it with --overwrite"
         )
-    info = inspect(run.checkpoint)
-    remove_left_overs(output)  # of an export that was killed: as many gigabytes as the model has
+
+
+def _write(run: Run, info: CheckpointInfo, output: Path, *, merge: bool) -> dict[str, Any]:
+    """The folder, complete or not at all; an exported checkpoint that is there is replaced when the new one is complete."""
+    assert run.manifest is not None
     with atomic_folder(output) as temporary:
         if info.kind == "adapter" and merge:
             _merge(run, str(info.base), temporary)

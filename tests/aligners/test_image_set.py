@@ -281,3 +281,25 @@ def test_the_command_says_what_it_made_and_begins_again_when_told(tmp_path: Path
     assert json.loads(again.stdout)["settings"]["corruption"] == "black"
     half = harness("corrupt", str(source), "-o", str(tmp_path / "half"), "--shard", "1/2")
     assert "shard 1 of 2" in half.stdout and "1 of 2 shards are done" in half.stdout
+
+
+def test_a_set_that_is_begun_again_is_kept_until_the_new_one_is_complete(tmp_path: Path) -> None:
+    examples = read_preferences(str(preferences(tmp_path / "prefs.parquet", 3))).examples
+    folder = tmp_path / "set"
+    made(folder, examples)
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    other = Recipe(SETTINGS.model_copy(update={"step": 1}), 0, whole=True)
+    (folder / "mine.txt").write_text("mine")
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("the detector is not there")
+
+    with pytest.raises(RuntimeError):
+        write_set(folder, examples, other, {"data": "x"}, write=broken, overwrite=True)
+    after = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    assert after.pop("mine.txt") == b"mine" and after == before
+    with FileLock(folder / ".set.lock"), pytest.raises(BadInputError, match="another process"):
+        write_set(folder, examples, other, {"data": "x"}, overwrite=True)
+    assert {path.name for path in folder.iterdir()} == {*before, "mine.txt"}
+    write_set(folder, examples, other, {"data": "x"}, overwrite=True)
+    assert {path.name for path in folder.iterdir()} == {*before, "mine.txt"} and not (folder / ".replaced").exists()

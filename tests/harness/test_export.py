@@ -12,6 +12,7 @@ from harness.cli import app
 from harness.cli.errors import run
 from harness.errors import BadInputError
 from harness.files import read_json, write_json
+from harness.locks import writing
 from harness.models import inspect, load_model, load_processor, prompt_text
 from harness.runs.align import AlignRequest, run_align
 from harness.runs.export import export_run
@@ -78,7 +79,27 @@ def test_what_is_there_is_not_written_over(aligned: Run, tmp_path: Path, capsys:
     target.mkdir()
     (target / "precious").write_text("x")
     assert run(app, ["export", str(aligned.path), "-o", str(target)]) == 2
-    assert "--overwrite" in capsys.readouterr().err and (target / "precious").exists()
+    assert "no exported checkpoint" in capsys.readouterr().err and (target / "precious").exists()
+    for option in ([], ["--overwrite"]):
+        for place in (target, tmp_path, Path(), aligned.path, aligned.path / "checkpoint"):
+            assert run(app, ["export", str(aligned.path), "-o", str(place), *option]) == 2
+            assert "no exported checkpoint" in capsys.readouterr().err and (target / "precious").exists()
+    assert (aligned.path / "manifest.json").exists() and (aligned.path / "checkpoint").is_dir()
+
+
+def test_an_export_is_replaced_when_the_new_one_is_complete_and_by_one_process(
+    aligned: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "out"
+    export = ["export", str(aligned.path), "-o", str(target), "--adapter"]
+    assert run(app, export) == 0 and run(app, export) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    with writing(tmp_path / ".out.lock", "it", target):
+        assert run(app, [*export, "--overwrite"]) == 2
+        assert "another process is writing this checkpoint" in capsys.readouterr().err
+    (target / "extra").write_text("x")
+    assert run(app, [*export, "--overwrite"]) == 0 and not (target / "extra").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"], "nothing is left beside it"
 
 
 def test_another_base_is_refused(aligned: Run, tmp_path: Path) -> None:

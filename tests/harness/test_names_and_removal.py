@@ -33,6 +33,7 @@ CALLERS = {
     "harness/runs/claim.py": "what an attempt left that made no step; puts aside what is replaced",
     "harness/runs/housekeeping.py": "what `harness runs --prune` was asked to remove; changes places for --restore",
     "harness/runs/export.py": "a folder inside the export",
+    "harness/locks.py": "a lock's file that is not to stay",
     "harness/serving/vllm_process.py": "the engine's log",
 }
 """Who removes what. A new caller is looked at, and then named here."""

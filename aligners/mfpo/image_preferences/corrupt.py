@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from aligners.data import DataOptions, read_preferences
 from aligners.mfpo.image_preferences.generate import said, sources
-from aligners.mfpo.image_preferences.image_set import PART_SIZE, Shard, remove_set, write_set
+from aligners.mfpo.image_preferences.image_set import PART_SIZE, Shard, write_set
 from aligners.mfpo.image_preferences.parts import Recipe, Write, write_here
 from aligners.mfpo.image_preferences.regions import choose_source
 from aligners.mfpo.image_preferences.settings import ImagePreferenceSettings
@@ -68,8 +68,6 @@ def corrupt(request: CorruptRequest) -> dict[str, Any]:
     wanted = data.examples if request.replace else [one for one in data.examples if "rejected" not in one.images]
     settings = request.settings.model_copy(update={"regions": choose_source(request.settings.regions, wanted)})
     console.print(f"[dim]rejected images: {settings.described()}{sources(settings)}[/dim]")
-    if request.overwrite:
-        remove_set(request.output)
     manifest = write_set(
         request.output,
         data.examples,
@@ -78,6 +76,7 @@ def corrupt(request: CorruptRequest) -> dict[str, Any]:
         shard=request.shard,
         part_size=request.part_size,
         write=request.write,
+        overwrite=request.overwrite,
     )
     if data.dropped:
         write_jsonl(

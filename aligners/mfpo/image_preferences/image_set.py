@@ -14,11 +14,10 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import filelock
 
 from aligners.data.cells import parquet_rows
 from aligners.mfpo.image_preferences.keywords import keyword_notes
@@ -26,12 +25,13 @@ from aligners.mfpo.image_preferences.parts import Part, Recipe, Write, write_her
 from aligners.mfpo.image_preferences.table import FORMAT, MADE
 from harness.errors import BadInputError
 from harness.files import read_json, write_json
+from harness.locks import writing
 from harness.progress import progress
-from harness.removal import move, remove
+from harness.removal import REPLACED, move, remove
 from harness.types import PreferenceExample
 
 MANIFEST, CONFIG = "manifest.json", "config.json"
-_UNFINISHED = ".unfinished"
+_UNFINISHED, _ASIDE = ".unfinished", ".replaced"
 PART_SIZE = 256
 """Examples a part."""
 
@@ -83,6 +83,7 @@ def write_set(
     shard: Shard = Shard(),
     part_size: int = PART_SIZE,
     write: Write = write_here,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Write what is not there yet of a set, or of one shard of it, and its manifest last.
 
@@ -94,6 +95,7 @@ def write_set(
         shard: which stretch.
         part_size: examples a part; shards of one set may not differ in it.
         write: who writes the parts.
+        overwrite: begin a set that is there again.
 
     Returns:
         The manifest of the shard.
@@ -113,20 +115,18 @@ def write_set(
         "shards": shard.count,
         "part_size": part_size,
     }
-    _same_set(folder, config)
-    lock = filelock.FileLock(folder / f".{shard.name or 'set'}.lock")
-    try:
-        with lock.acquire(timeout=0):
-            if (folder / shard.manifest).exists():
-                return _joined(folder, shard)
-            write_json(folder / CONFIG, config)
-            return _write_shard(folder, shard.of(examples), recipe, config, shard, part_size, write)
-    except filelock.Timeout:
-        raise BadInputError(
-            "another process is writing this set" + (f"'s shard {shard.number}" if shard.name else ""),
-            where=str(folder),
-            remedy="wait for it, or write to another folder",
-        ) from None
+    what = "this set" + (f"'s shard {shard.number}" if shard.name else "")
+    with (
+        writing(folder / f".{shard.name or 'set'}.lock", what, folder),
+        replacing_set(folder) if overwrite else nullcontext(),
+    ):
+        _same_set(folder, config)
+        if (folder / shard.manifest).exists():
+            return _joined(folder, shard)
+        write_json(folder / CONFIG, config)
+        manifest = _write_shard(folder, shard.of(examples), recipe, config, shard, part_size, write)
+        remove(folder / REPLACED, within=folder)  # the set that was here before; this one is complete
+        return manifest
 
 
 def _write_shard(
@@ -234,7 +234,9 @@ def _same_set(folder: Path, config: dict[str, Any]) -> None:
                 where=str(before),
                 remedy="go on with the same ones, write to another folder, or begin again with --overwrite",
             )
-    elif strange := sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock")):
+    elif strange := sorted(
+        path.name for path in folder.iterdir() if not path.name.endswith(".lock") and path.name != REPLACED
+    ):
         raise BadInputError(
             f"the folder is not empty and holds no set of rejected images ({', '.join(strange[:3])})",
             where=str(folder),
@@ -242,20 +244,44 @@ def _same_set(folder: Path, config: dict[str, Any]) -> None:
         )
 
 
-def remove_set(folder: Path) -> None:
-    """Remove a set's files, and nothing else, so that it can be begun again; the configuration goes last.
+@contextmanager
+def replacing_set(folder: Path) -> Iterator[None]:
+    """Begin a set again: its files, and no others, are put aside for the block, and removed when the new set is complete.
+
+    If the block fails before a part is made, they come back. The caller holds the set's lock.
 
     Raises:
         BadInputError: there are files, but no set.
     """
-    if not folder.exists():
+    aside = folder / REPLACED
+    if not (folder / CONFIG).exists() and not aside.exists():
+        if any(not path.name.endswith(".lock") for path in folder.iterdir()):
+            raise BadInputError("the folder holds no set of rejected images", where=str(folder))
+        yield
         return
-    if (folder / CONFIG).exists():
-        for pattern in (MANIFEST, "shard-*.json", "*part-*.parquet", f"*part-*.parquet{_UNFINISHED}", CONFIG):
-            for path in folder.glob(pattern):
+    if aside.exists():  # of a writer that was killed: what it put aside is worth more than what it had begun
+        for path in list(_set_parts(folder)):
+            remove(path, within=folder)
+    else:
+        aside.mkdir()
+        for path in list(_set_parts(folder)):
+            move(path, aside / f"{path.name}{_ASIDE}", within=folder)  # whoever looks for Parquet files finds none here
+    try:
+        yield
+    except BaseException:
+        if not any(folder.glob("*part-*.parquet*")):
+            for path in list(_set_parts(folder)):
                 remove(path, within=folder)
-    elif any(not path.name.endswith(".lock") for path in folder.iterdir()):
-        raise BadInputError("the folder holds no set of rejected images", where=str(folder))
+            for path in list(aside.iterdir()):
+                move(path, folder / path.name.removesuffix(_ASIDE), within=folder)
+            remove(aside, within=folder)
+        raise
+
+
+def _set_parts(folder: Path) -> Iterator[Path]:
+    """The files of a set, the configuration last."""
+    for pattern in (MANIFEST, "shard-*.json", "*part-*.parquet", f"*part-*.parquet{_UNFINISHED}", CONFIG):
+        yield from sorted(folder.glob(pattern))
 
 
 def set_files(folder: Path) -> list[Path]:
