@@ -17,7 +17,7 @@ import numpy as np
 from aligners.base import Branch, BranchLogps, Logps
 from aligners.encoding import EncodedExample
 from aligners.layout import Batch
-from harness.files import atomic_path, sha256_bytes, sha256_json
+from harness.files import atomic_path, sha256_bytes, sha256_json, to_cache
 
 FORMAT = 3
 """Raised when what is stored, or how it is computed, changes."""
@@ -98,7 +98,7 @@ class ValueStore:
         if self._new and self.keep:
             values = [self._values[key] for key in self._new]
             path = self.folder / f"part-{sha256_bytes(b''.join(self._new))[:32]}.npz"
-            with atomic_path(path) as temporary, temporary.open("wb") as stream:
+            with to_cache(path), atomic_path(path) as temporary, temporary.open("wb") as stream:
                 np.savez(
                     stream,
                     keys=np.frombuffer(b"".join(self._new), np.uint8).reshape(len(self._new), -1),

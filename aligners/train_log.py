@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aligners.base import Logps
-from harness.files import write_jsonl
+from harness.files import naming, write_jsonl
 from harness.progress import Advance
 
 
@@ -63,7 +63,7 @@ class Recorder:
         self.first = self.first or row
         self.last = row
         if self.process.is_main_process:
-            with self.log.open("a", encoding="utf-8") as stream:
+            with naming(self.log), self.log.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(row) + "\n")
         self.advance(1, note=f"loss {means['loss']:.3f}, margin {means.get('margin', 0):.2f}")
         self._sums, self._count, self._tokens, self._clock = {}, 0, 0, now

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.answers import identity
 from harness.errors import BadInputError
-from harness.files import sha256_json, write_json
+from harness.files import sha256_json, to_cache, write_json
 from harness.paths import cache_folder
 from harness.reading import read_json, read_records
 from harness.removal import discard
@@ -58,7 +58,8 @@ def coco_truth(folder: Path) -> Truth:
                     remedy=error.remedy or "harness data check coco-annotations compares it with the official one",
                 ) from None
     result = {name: {"instances": list(own["instances"]), "captions": own["captions"]} for name, own in truth.items()}
-    write_json(index, result)
+    with to_cache(index):
+        write_json(index, result)
     return result
 
 

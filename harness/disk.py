@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections import defaultdict
 from collections.abc import Sequence
@@ -17,6 +19,20 @@ def there(path: Path) -> Path:
     while not path.exists() and path != path.parent:
         path = path.parent
     return path
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder with those above it, where it is not there.
+
+    Raises:
+        OSError: it cannot be made; a reason that fits, also where a file is in its place, or the file system makes no folders.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
+    except FileNotFoundError:
+        raise PermissionError(errno.EACCES, "no folder can be made here", str(path)) from None
 
 
 def need(rooms: Sequence[tuple[Path, int, str]]) -> None:

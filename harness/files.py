@@ -15,14 +15,17 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from harness.disk import make_folder
 from harness.reading import placed_rows, read_json, read_jsonl, row_at
 from harness.redaction import blank, clean_json, redact
 from harness.removal import discard, move, remove, swap
+from harness.terminal import say
 
 __all__ = [
     "atomic_folder",
     "atomic_path",
     "dump_row",
+    "naming",
     "placed_rows",
     "read_json",
     "read_jsonl",
@@ -32,6 +35,7 @@ __all__ = [
     "sha256_file",
     "sha256_folder",
     "sha256_json",
+    "to_cache",
     "write_json",
     "write_jsonl",
 ]
@@ -79,14 +83,46 @@ def sha256_folder(folder: Path, names: Iterable[str]) -> str:
 
 
 @contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an error of the operating system say which file it is about: one of writing, such as a full disk, does not by itself."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+_said: set[str] = set()
+
+
+@contextlib.contextmanager
+def to_cache(path: Path) -> Iterator[None]:
+    """A block that keeps something in the cache. A cache that cannot be written costs the same time again, and is said once."""
+    try:
+        with naming(path):
+            yield
+    except OSError as error:
+        if not _said:
+            _said.add("cache")
+            reason = (error.strerror or str(error)).lower()
+            say(
+                f"the cache cannot be written ({reason}): what it would keep is computed again each time. "
+                f"HARNESS_CACHE names another place; seen at {error.filename}",
+                err=True,
+            )
+
+
+@contextlib.contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside `target`; rename it into place only if the block succeeds."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
+        with naming(target):
+            yield temporary
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
         # mkstemp makes private files; what we publish has the user's ordinary permissions.
@@ -105,10 +141,11 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
     An existing `target` is replaced.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        yield temporary
+        with naming(target):
+            yield temporary
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o777 & ~umask)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, SoftFileLock, Timeout
 
+from harness.disk import make_folder
 from harness.errors import BadInputError
 from harness.progress import console
 from harness.removal import discard
@@ -42,7 +43,7 @@ def writing(lock: Path, what: str, where: Path, *, keep: bool = True) -> Iterato
     Raises:
         BusyError: another process holds it; which one, where that can be said.
     """
-    lock.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(lock.parent)
     held = FileLock(lock)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")

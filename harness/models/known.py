@@ -5,7 +5,6 @@ And the contents' hashes, kept by what the file system says of a file: to read 1
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import time
@@ -14,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness.files import read_json, sha256_file, sha256_json, write_json
+from harness.files import read_json, sha256_file, sha256_json, to_cache, write_json
 from harness.paths import cache_folder
 
 _RULES = {"architecture": 2, "adapter": 1, "complete": 1, "template": 2, "hash": 1}
@@ -47,7 +46,7 @@ def known(what: str, found_in: dict[str, Any], find_out: Callable[[], str]) -> s
     if path.exists():
         return str(read_json(path, "kept answer")["answer"])
     answer = find_out()
-    with contextlib.suppress(OSError):  # a cache that cannot be written costs the same time again, and nothing else
+    with to_cache(path):
         write_json(path, {"answer": answer})
     return answer
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
+import os
+import re
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.disk import make_folder, there
 from harness.errors import BadInputError, HarnessError
 from harness.files import write_json
 from harness.locks import BusyError, busy, writing
@@ -82,8 +87,27 @@ def claimed(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[Claim]:
             yield claim
         except BaseException as error:
             claim.failed(error)
+            if refused := refusal_in(error, folder):
+                raise refused from error
             raise
         claim.done()
+
+
+def refusal_in(error: BaseException, folder: Path) -> OSError | None:
+    """What the operating system refused, where a library that wrote weights wraps it into an error of its own.
+
+    safetensors says "(os error 28)" for a full disk, torch that its writer failed.
+    """
+    if isinstance(error, (OSError, HarnessError)):
+        return None
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    if number:
+        code = int(number[1])
+    elif "PytorchStreamWriter" in str(error) and shutil.disk_usage(there(folder)).free < 2**20:
+        code = errno.ENOSPC
+    else:
+        return None
+    return OSError(code, os.strerror(code), str(folder))
 
 
 def _while_locked(folder: Path, *, resume: bool, overwrite: bool) -> State:
@@ -113,7 +137,7 @@ class Claim:
     def begin(self) -> None:
         """Make the folder ready: what is replaced is put aside, what came to nothing is removed."""
         results = self.folder.parent
-        results.mkdir(parents=True, exist_ok=True)
+        make_folder(results)
         if self.state.condition == "failed":
             for name in BEFORE_THE_FIRST_STEP:
                 remove(self.folder / name, within=self.folder)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInputError, HarnessError
-from harness.files import dump_row, sha256_json
+from harness.files import dump_row, naming, sha256_json
 from harness.locks import writing
 from harness.runs.answers import bring_answers_back, put_answers_aside
 from harness.serving.base import Completion, Sampling
@@ -171,12 +171,14 @@ class ResponseLog:
         """Append a complete record."""
         self._records[record["item"], record["request"]] = record
         self._added = True
-        self._stream.write(dump_row(record) + "\n")
+        with naming(self.path):
+            self._stream.write(dump_row(record) + "\n")
         self._unsynced += 1
         if self._unsynced >= _SYNC_EVERY:
             self._sync()
 
     def _sync(self) -> None:
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
+        with naming(self.path):
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
         self._unsynced = 0

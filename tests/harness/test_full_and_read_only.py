@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -56,7 +55,9 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
     """Two megabytes, where this process may mount; else the test is skipped."""
     place = tmp_path / "disk"
     place.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)], capture_output=True, text=True)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)], capture_output=True, text=True
+    )
     if done.returncode:
         pytest.skip(f"this process may not mount a file system: {done.stderr.strip()}")
     try:
@@ -108,7 +109,11 @@ def test_a_read_only_place_is_said(made: Path, disk: Disk) -> None:
     disk.read_only(True)
     try:
         for command in (EVAL, ALIGN):
-            said(harness(made, *command, "--results", str(disk.path / "results"), code=2), "read-only file system", disk.path)
+            said(
+                harness(made, *command, "--results", str(disk.path / "results"), code=2),
+                "read-only file system",
+                disk.path,
+            )
         done = harness(made, "data", "corrupt", "pairs/rlaif-v.parquet", "-o", str(disk.path / "set"), code=2)
         said(done, "read-only file system", disk.path)
     finally:
@@ -139,7 +144,7 @@ def test_a_cache_that_cannot_be_written_costs_time_and_is_said_once(made: Path, 
         ("loop", "link"),
         ("gone", "link"),
         ("x" * 300, "name too long"),
-        ("/proc/results", "/proc"),
+        ("/proc/results", "no folder can be made here"),
         ("a-file", "is a file"),
         ("a-file/results", "is a file"),
         ("/dev/full", "is a file"),
@@ -153,10 +158,10 @@ def test_a_place_that_cannot_be_one_is_said(
     for name, target in (("loop", "loop"), ("gone", "nowhere")):
         if not (made / name).is_symlink():
             (made / name).symlink_to(target)
-    before = sorted(os.listdir(made))
+    before = sorted(path.name for path in made.iterdir())
     for command in ([*ALIGN, "--results", results], [*EVAL, "--results", results], ["runs", "--results", results]):
         assert run(app, command) == 2, command
         text = " ".join(capsys.readouterr().err.split())
         assert what in text or "there is no folder" in text or "is no folder" in text, text
         assert "defect" not in text and "error:" in text
-    assert sorted(os.listdir(made)) == before and (made / "a-file").read_text() == "mine"
+    assert sorted(path.name for path in made.iterdir()) == before and (made / "a-file").read_text() == "mine"

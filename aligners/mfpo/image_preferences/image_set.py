@@ -23,6 +23,7 @@ from aligners.data.cells import parquet_rows
 from aligners.mfpo.image_preferences.keywords import keyword_notes
 from aligners.mfpo.image_preferences.parts import Part, Recipe, Write, write_here
 from aligners.mfpo.image_preferences.table import FORMAT, MADE
+from harness.disk import make_folder
 from harness.errors import BadInputError
 from harness.files import read_json, write_json
 from harness.locks import writing
@@ -103,7 +104,7 @@ def write_set(
     Raises:
         BadInputError: the folder holds another set or other files, or another process is writing this shard.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     config = {
         "kind": "image_preferences",
         "format": FORMAT,
