@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 from collections import defaultdict
 from collections.abc import Sequence
@@ -21,17 +20,56 @@ def there(path: Path) -> Path:
     return path
 
 
+def check_place(folder: Path) -> None:
+    """Whether a folder is there or could be made, as far as that can be told without trying.
+
+    Raises:
+        BadInputError: a file is in its way, or a link that leads nowhere.
+        OSError: links lead in a circle, a name is too long, or a folder may not be looked into.
+    """
+    for above in (folder, *folder.parents):
+        if above.is_symlink() and not above.exists():
+            if _is_loop(above):
+                above.stat()  # raises
+            raise BadInputError(
+                f"'{above}' is a link that leads nowhere", where=str(folder), remedy="remove or mend the link"
+            )
+        try:
+            above.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        if above.is_dir():
+            return
+        raise BadInputError(
+            f"'{above}' is a file, where a folder is wanted",
+            where=str(folder),
+            remedy="move the file away, or name another folder (--results, -o, HARNESS_CACHE)",
+        )
+
+
+def _is_loop(link: Path) -> bool:
+    """Whether a link leads to itself."""
+    try:
+        link.stat()
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
+
+
 def make_folder(path: Path) -> None:
     """Make a folder with those above it, where it is not there.
 
     Raises:
-        OSError: it cannot be made; a reason that fits, also where a file is in its place, or the file system makes no folders.
+        BadInputError: as of `check_place`.
+        OSError: it cannot be made.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
+    except (FileExistsError, NotADirectoryError):
+        check_place(path)
+        raise
     except FileNotFoundError:
+        check_place(path)
         raise PermissionError(errno.EACCES, "no folder can be made here", str(path)) from None
 
 

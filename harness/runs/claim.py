@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.disk import make_folder, there
+from harness.disk import check_place, make_folder, there
 from harness.errors import BadInputError, HarnessError
 from harness.files import write_json
 from harness.locks import BusyError, busy, writing
@@ -34,19 +34,7 @@ def check_folder(folder: Path, *, resume: bool, overwrite: bool, held: bool | No
         BusyError: another process writes this run.
         BadInputError: the folder is no run of ours, or it is one, and neither `resume` nor `overwrite` was said.
     """
-    for above in (folder, *folder.parents):
-        if above.exists():
-            if above.is_dir():
-                break
-            raise BadInputError(
-                f"'{above}' is a file, where a folder for the run is wanted",
-                where=str(folder),
-                remedy="move the file away, or name another folder with --results",
-            )
-        if above.is_symlink():
-            raise BadInputError(
-                f"'{above}' is a link that leads nowhere", where=str(folder), remedy="remove or mend the link"
-            )
+    check_place(folder)
     state = state_of(folder, held=held)
     if state.condition == "running":
         raise busy(lock_of(folder), "this run", folder)
