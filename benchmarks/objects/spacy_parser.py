@@ -31,6 +31,8 @@ RULES = 2
 """Version of what the module says, kept with the scores."""
 _LONGEST = 10_000_000
 """Characters of a response that a pipeline takes; its own bound of a million is meant for memory."""
+_FORMS = 50_000
+"""Words whose forms are kept, about."""
 _COLOURS = frozenset({"orange"})
 _AGES = ("baby", "adult")
 _MEASURED = frozenset({"bed", "beds", "chair", "chairs"})
@@ -76,7 +78,10 @@ class SpacyExtractor:
     def mentions(self, texts: Sequence[str]) -> list[list[Mention]]:
         """See `Extractor.mentions`."""
         texts = [readable(text.translate(CHARACTERS)) for text in texts]
-        # The table needs tokens only: its lemmas are looked up once a word, in `_forms`.
+        if len(self._known) > _FORMS:
+            self._known.clear()
+        # The table needs tokens only: its lemmas are looked up once a word, in `_forms`. (spaCy's memory zones would forget rare words
+        # after every part, and take four times as long.)
         docs = (
             self.nlp.tokenizer.pipe(texts, batch_size=256)
             if self._table is not None

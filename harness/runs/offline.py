@@ -16,7 +16,7 @@ from harness.types import Item, Response
 if TYPE_CHECKING:
     from benchmarks.base import Benchmark
 
-_PART = 1024
+_PART = 256
 """Items that are scored at once: what is found in them is counted, written, and forgotten."""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -209,7 +208,10 @@ def item_rows(
             "prompt": by_id[score.item_id].prompt,
             "text": responses[score.item_id].text,
             "counts": dict(score.counts),
-            "evidence": [dataclasses.asdict(one) for one in score.evidence],
+            "evidence": [
+                {"text": one.text, "verdict": one.verdict, "label": one.label, "span": one.span}
+                for one in score.evidence
+            ],
             "details": dict(score.details),
             "unscored": score.unscored,
         }

@@ -160,6 +160,16 @@ def leaderboard() -> Iterator[Figure]:
         yield Figure(what, value, unit, bound)
 
 
+def score_() -> Iterator[Figure]:
+    """`harness score` of 100 MB of descriptions; `SPEED_SIZE=0.1` takes fewer."""
+    from tests.speed import memory as measured
+
+    megabytes = 100 * _size()
+    share, seconds = measured.score_file(megabytes)
+    yield Figure(f"harness score of {megabytes:.0f} MB, memory above start-up, of the file", share, "x", 1.5)
+    yield Figure(f"harness score of {megabytes:.0f} MB", seconds, "s")
+
+
 def _size() -> float:
     return float(os.environ.get("SPEED_SIZE", "1"))
 
@@ -192,6 +202,7 @@ def gpu() -> Iterator[Figure]:
 ALL: dict[str, Callable[[], Iterator[Figure]]] = {
     "help": help_,
     "scorers": scorers,
+    "score": score_,
     "statistics": statistics_,
     "generator": generator_,
     "training": training,

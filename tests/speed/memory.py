@@ -1,10 +1,12 @@
-"""Whether the harness's memory is flat in the number of items: vLLM answers, each item has a large image of its own."""
+"""Whether the harness's memory is flat in the number of items: answers of vLLM, large images; and a large file for `harness score`."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,3 +39,31 @@ def growth(few: int, many: int) -> Growth:
             image = (folder / "data" / "pope" / "images" / "0.png").stat().st_size
             shutil.rmtree(folder)
     return Growth((peaks[many] - peaks[few]) / (many - few), (written[many] - written[few]) / (many - few), image)
+
+
+def score_file(megabytes: float) -> tuple[float, float]:
+    """Memory of `harness score` above its start-up as a share of a file of descriptions, 150 words each; seconds it took.
+
+    Start-up is what a file of a few descriptions takes.
+    """
+    from tests.speed.scoring import descriptions
+
+    peaks, seconds, size = [], 0.0, 0
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        truth = [{"image_id": n, "instances": ["dog"], "captions": ["A dog and a cup."]} for n in range(500)]
+        (folder / "truth.jsonl").write_text("".join(json.dumps(row) + "\n" for row in truth))
+        texts = descriptions(2000, 150)
+        for wanted in (500_000, megabytes * 1e6):
+            size, number = 0, 0
+            with (folder / "said.jsonl").open("w") as stream:
+                while size < wanted:
+                    row = {"image_id": number % 500, "text": f"{texts[number % 2000]} Picture {number}."}
+                    size += stream.write(json.dumps(row) + "\n")
+                    number += 1
+            command = [sys.executable, "-m", "harness", "score", "--suite", "halbench", "--annotations", "truth.jsonl",
+                       "--responses", "said.jsonl"]  # fmt: skip
+            start = time.perf_counter()
+            peaks.append(peak_bytes(command, folder))
+            seconds = time.perf_counter() - start
+    return (peaks[1] - peaks[0]) / size, seconds
