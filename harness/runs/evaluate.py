@@ -182,10 +182,10 @@ class _Evaluation:
             self.hashes = request_hashes(self.targets, self.suites, self.request.backend_identity, self.request.repeat)
             jobs = pending(self.targets, self.suites, self.logs, self.hashes, self.request.repeat)
             if jobs and self.request.generate:
-                remote = self.targets[0].remote
-                self._check_questions(None if remote else load_processor(self.base))
-                if not remote:
-                    self._check_context(jobs)
+                processor = None if self.targets[0].remote else load_processor(self.base)
+                self._check_questions(processor)
+                if processor is not None:
+                    self._check_context(jobs, processor)
                 if self.request.verify:
                     ensure_verified(self.targets, self.request.backend, self.request.backend_settings)
                 self._generate(jobs)
@@ -202,7 +202,7 @@ class _Evaluation:
             for item in suite.items:
                 refuse_control({"the question": item.prompt}, processor, f"{suite.name}, item {item.id}")
 
-    def _check_context(self, jobs: Sequence[Job]) -> None:
+    def _check_context(self, jobs: Sequence[Job], processor: Any) -> None:
         """The longest prompt, with its image, fits into the model's context.
 
         Raises:
@@ -211,7 +211,7 @@ class _Evaluation:
         given = getattr(self.request.backend_settings, "max_model_len", None)
         context = min((length for length in (context_length(self.base), given) if length), default=None)
         longest = max((job.request for job in jobs), key=lambda request: len(request.prompt))
-        lengths, size = PromptLengths(load_processor(self.base)), longest.image.size()
+        lengths, size = PromptLengths(processor), longest.image.size()
         whole, image = lengths.length(longest.prompt, size), lengths.image_tokens(size) + 1
         if context is not None and whole >= context:
             raise BadInputError(

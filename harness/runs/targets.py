@@ -141,7 +141,12 @@ def target_of(run: Run, results: Path) -> Target:
 def base_model(run: Run) -> ModelRef:
     """The base model of a complete run, which is not an endpoint's."""
     assert run.manifest is not None
-    return recorded(run.base_label, str(run.manifest["base"]["location"]))
+    location = str(run.manifest["base"]["location"])
+    if (
+        run.checkpoint / "adapter_config.json"
+    ).is_file():  # where the adapter's own file says, as for the adapter itself
+        location = str(inspect(run.checkpoint).base)
+    return recorded(run.base_label, location)
 
 
 def base_of(run: Run, results: Path) -> Target:

@@ -184,3 +184,27 @@ def test_manifests_beside_adapters_that_are_none(base: Path, tmp_path: Path) -> 
         (folder / "manifest.json").write_text(json.dumps(manifest))
         with pytest.raises(HarnessError):
             find_asked(str(folder), tmp_path)
+
+
+@pytest.mark.slow
+def test_a_run_whose_base_has_moved_is_evaluated_once_its_adapter_says_where(tmp_path: Path) -> None:
+    from harness.runs.align import AlignRequest, run_align
+    from harness.runs.folders import open_run
+    from harness.runs.targets import base_of, target_of
+    from tests.tiny import tiny_pairs
+
+    settings = {"train": {"epochs": 1, "batch_size": 8, "micro_batch_size": 8, "max_length": 256}}
+    before = tiny_llava(tmp_path / "before")
+    data = str(tiny_pairs(tmp_path / "pairs", 8))
+    run = run_align(AlignRequest("dpo", str(before), tmp_path / "results", data=data, name="one", settings=settings))
+    before.rename(tmp_path / "after")
+    with pytest.raises(BadInputError, match="base model is not at"):
+        target_of(open_run(run.path), tmp_path / "results")
+    configure(run.checkpoint, base_model_name_or_path=str(tmp_path / "after"))
+    moved = open_run(run.path)
+    assert target_of(moved, tmp_path / "results").base == str(tmp_path / "after")
+    assert base_of(moved, tmp_path / "results").base == str(tmp_path / "after")
+    tiny_llava(tmp_path / "other", seed=5)
+    configure(run.checkpoint, base_model_name_or_path=str(tmp_path / "other"))
+    with pytest.raises(BadInputError, match="trained on other base weights"):
+        target_of(moved, tmp_path / "results")
