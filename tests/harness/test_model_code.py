@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -81,17 +82,36 @@ COMMANDS = {
 }  # fmt: skip
 VLLM = {
     "eval with vllm": ["eval", "--model", "{}", "--suite", "pope", "--data", "data", "--backend", "vllm", "--limit", "1"],
-    "serve": ["serve", "{}", "--port", "1"],
+    "serve": ["serve", "{}", "--port", "8399"],
 }  # fmt: skip
 
 
-def carried_out(place: Path, arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """The command with an endless "y" at its input, as `yes |` gives it."""
+def carried_out(place: Path, arguments: list[str], folder: Path) -> tuple[int | None, str]:
+    """The command with an endless "y" at its input, as `yes |` gives it: how it ended, and what it printed.
+
+    A server is ended, and its code None, as soon as it says that it serves.
+    """
     line = [sys.executable, "-m", "harness", *(part.format(f"./{folder.name}") for part in arguments)]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        line, cwd=place, input="y\n" * 1000, capture_output=True, text=True, env=environment, timeout=500
-    )
+    log, deadline = place / "printed.log", time.monotonic() + 500
+    with (
+        log.open("wb") as printed,
+        subprocess.Popen(["yes"], stdout=subprocess.PIPE) as yes,
+        subprocess.Popen(
+            line,
+            cwd=place,
+            stdin=yes.stdout,
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        ) as process,
+    ):
+        while process.poll() is None and b"Serving" not in log.read_bytes() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        code = process.poll()
+        process.terminate()
+        process.wait(timeout=60)
+        yes.kill()
+    return code, log.read_text(errors="replace")
 
 
 @pytest.mark.slow
@@ -102,12 +122,14 @@ def carried_out(place: Path, arguments: list[str], folder: Path) -> subprocess.C
 def test_code_of_a_model_folder_is_not_run(name: str, unknown: bool, place: Path) -> None:
     folder, ran = hostile(place, unknown=unknown)
     shutil.rmtree(place / "results", ignore_errors=True)
-    done = carried_out(place, {**COMMANDS, **VLLM}[name], folder)
-    assert not ran.exists(), f"{ran.read_text()} was run: {done.stdout[-500:]} {done.stderr[-500:]}"
-    assert "[y/N]" not in done.stdout + done.stderr
-    if unknown and name != "detectors":
-        assert done.returncode == 2 and done.stderr.count("error: ") == 1, done.stderr
-        assert "such code is never run here" in " ".join(done.stderr.split())
+    code, said = carried_out(place, {**COMMANDS, **VLLM}[name], folder)
+    assert not ran.exists(), f"{ran.read_text()} was run: {said[-1000:]}"
+    assert "[y/N]" not in said
+    if not unknown:  # transformers has classes of its own for this type, and takes them
+        assert code == 0 or (code is None and "Serving" in said) or name == "detectors", said[-2000:]
+    elif name != "detectors":
+        assert code == 2 and said.count("error: ") == 1, said[-2000:]
+        assert "such code is never run here" in " ".join(said.split())
 
 
 def test_from_config_does_not_run_it_either(place: Path) -> None:
