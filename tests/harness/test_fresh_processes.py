@@ -143,7 +143,7 @@ def test_the_next_export_removes_what_a_killed_one_left(folder: Path, tmp_path: 
     code = f"{killed}; import sys; from harness.cli import main; sys.argv = ['harness', 'export', 'one', '-o', 'exp']; main()"
     done = subprocess.run([sys.executable, "-c", code], cwd=here, env=os.environ | OFFLINE, capture_output=True)
     assert done.returncode == -9
-    left = [path for path in here.glob(".exp.*") if path.name != ".exp.mine"]
+    left = [path for path in here.glob(".exp.*") if path.is_dir() and path.name != ".exp.mine"]
     assert len(left) == 1 and list(left[0].rglob("*.safetensors"))
     harness(here, "export", "one", "-o", "exp", **OFFLINE)
     assert [path.name for path in here.glob(".exp.*")] == [".exp.mine"]
