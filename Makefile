@@ -7,7 +7,7 @@ help:
 	@echo "make quickstart   align a small vision-language model with three methods, score it on four benchmarks"
 	@echo "make test         ruff, mypy and all tests"
 	@echo "make speed        measure what the README says about time and memory"
-	@echo "make chaos        kill an evaluation of 2,000 items again and again: nothing may be lost (about half an hour)"
+	@echo "make chaos        kill an evaluation of 2,000 items, a training, exports and more again and again: nothing may be lost (about half an hour)"
 	@echo "make experiment   the README's leaderboard: three seeds, test split (about 40 minutes on 2 cores)"
 	@echo "make setup        only the virtual environment"
 	@echo "make clean        remove the virtual environment and the tools' caches (results/ stays)"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from tests.chaos import endpoints, training
+from tests.chaos import endpoints, folders, training
 from tests.chaos.faults import FAULTS
 from tests.chaos.kills import Outcome, Victim, killed, make, undisturbed
 
@@ -20,17 +21,18 @@ def main() -> int:
     parser.add_argument("--items", type=int, default=2000)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument(
-        "--only", choices=("transformers-harness", "vllm-harness", "vllm-engine", "training", "endpoints")
+        "--only", choices=("transformers-harness", "vllm-harness", "vllm-engine", "training", "endpoints", "folders")
     )
     arguments = parser.parse_args()
-    if importlib.util.find_spec("vllm") is None and arguments.only != "endpoints":
+    if importlib.util.find_spec("vllm") is None and arguments.only not in ("endpoints", "folders"):
         print("the engine can only be killed where vLLM is installed: make setup", file=sys.stderr)
         return 2
     rounds: tuple[tuple[str, Victim], ...] = (("transformers", "harness"), ("vllm", "harness"), ("vllm", "engine"))
     wrong = 0
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        make(folder, arguments.items)
+        if arguments.only not in ("endpoints", "folders"):
+            make(folder, arguments.items)
         for seed, (backend, victim) in enumerate(rounds):
             if arguments.only not in (None, f"{backend}-{victim}"):
                 continue
@@ -51,6 +53,8 @@ def main() -> int:
             )
         if arguments.only in (None, "endpoints"):
             wrong += _endpoints()
+        if arguments.only in (None, "folders"):
+            wrong += _folders(folder / "folders", arguments.kills)
         if arguments.only not in (None, "training"):
             return 1 if wrong else 0
         training.make(folder)
@@ -73,6 +77,24 @@ def _endpoints() -> int:
         f"{len(FAULTS)} kinds of fault of an endpoint: {'NOT ' * bool(bad)}all answers kept, none paid twice, budgets held, no key shown"
     )
     return bad
+
+
+def _folders(folder: Path, kills: int) -> int:
+    """`export`, `merge` and `report` killed, two writers, full and read-only places; how many of these went wrong."""
+    folder.mkdir()
+    folders.make(folder)
+    wrong = []
+    for name in folders.COMMANDS:
+        found = folders.killed(folder, name, kills)
+        wrong += found
+        print(f"{name} killed {kills} times: {'; '.join(found) or 'whole, as undisturbed, and nothing left over'}")
+    found = folders.two_writers(folder)
+    wrong += found
+    print(f"two writers: {'; '.join(found) or 'the second is refused'}")
+    places = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/harness/test_full_and_read_only.py"]
+    )
+    return len(wrong) + (places.returncode != 0)
 
 
 if __name__ == "__main__":

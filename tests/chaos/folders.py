@@ -1,0 +1,111 @@
+"""`export`, `merge` and `report` killed again and again, and two writers at once: whole results or none, and nothing beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.chaos.kills import make as make_questions
+from tests.tiny import tiny_pairs
+
+_ALIGN = ("--set", "train.lora.rank=2", "--set", "train.epochs=1", "--set", "train.max_length=256")
+_SHORT = ["--set", "sampling.max_new_tokens=4"]
+ALIGN = ["align", "--method", "dpo", "--model", "./base", "--data", "pairs/rlaif-v.parquet", *_ALIGN]
+EVAL = ["eval", "--model", "./base", "--data", "data", "--suite", "pope", "--backend", "transformers"]
+EVAL += _SHORT
+COMMANDS = {
+    "export": (["export", "one", "-o", "exported", "--overwrite"], "exported"),
+    "merge": (
+        ["merge", "base-base", "--suite", "pope", "--data", "data", *_SHORT],
+        "results/base-base/evals/pope@data/responses.jsonl",
+    ),
+    "report": (["report", "-o", "report.html"], "report.html"),
+}
+"""Command, and what it leaves."""
+
+
+def make(folder: Path, items: int = 24) -> None:
+    """A base, an aligned run, and a POPE that was answered in two shards."""
+    make_questions(folder, items)
+    tiny_pairs(folder / "pairs", 8)
+    done(folder, [*ALIGN, "--name", "one"])
+    for shard in ("1/2", "2/2"):
+        done(folder, [*EVAL, "--shard", shard])
+
+
+def killed(folder: Path, name: str, kills: int, seed: int = 0) -> list[str]:
+    """Kill a command at random moments of its time and let it end at last; gives back what is wrong with what it left."""
+    command, left = COMMANDS[name]
+    started = time.monotonic()
+    done(folder, command)
+    whole, first, rng = time.monotonic() - started, content(folder / left), random.Random(seed)
+    wrong = []
+    for _ in range(kills):
+        if name == "merge":  # what is merged is not merged again
+            for path in ("responses.jsonl", "serving.json", "scores.json", "items.jsonl"):
+                (folder / left).with_name(path).unlink(missing_ok=True)
+        process = start(folder, command)
+        time.sleep(rng.uniform(0.1, 1.0) * whole)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        # The log of answers is appended to; everything else appears as a whole.
+        if name != "merge" and (folder / left).exists() and content(folder / left) != first:
+            wrong.append(f"{name}: a kill left something half written")
+    done(folder, command)
+    if content(folder / left) != first:
+        wrong.append(f"{name}: another result after kills")
+    beside = [path.name for path in (folder / left).parent.iterdir() if path.name.startswith(".exported.")]
+    return wrong + [f"{name}: {one} was left over" for one in beside if not one.endswith(".lock")]
+
+
+def two_writers(folder: Path) -> list[str]:
+    """Start each of two commands twice at once: one does its work, the other is refused or finds it done."""
+    wrong = []
+    for command in ([*ALIGN, "--name", "two", "--resume"], [*EVAL, "--results", "both"]):
+        both = [start(folder, command), start(folder, command)]
+        ends = [(one.communicate()[1], one.returncode) for one in both]
+        refused = [said for said, code in ends if code]
+        if len(refused) == 2 or any(
+            "another process is writing" not in said or "Traceback" in said for said in refused
+        ):
+            wrong.append(f"{command[0]}: {refused}")
+    return wrong
+
+
+def content(path: Path) -> str:
+    """What stays the same: items and answers of a log, all weights in a folder, whether a report is whole."""
+    if path.suffix == ".html":
+        return "whole" if path.read_text(encoding="utf-8").rstrip().endswith("</html>") else "cut off"
+    if path.suffix == ".jsonl":
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return str(sorted((row["item"], row["text"]) for row in rows))
+    files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
+    return hashlib.sha256(b"".join(one.read_bytes() for one in files)).hexdigest()
+
+
+def start(folder: Path, command: list[str]) -> subprocess.Popen[str]:
+    """A command in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "harness", *command],
+        cwd=folder,
+        env={**os.environ, "HARNESS_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def done(folder: Path, command: list[str]) -> None:
+    """The same, which must end well."""
+    process = start(folder, command)
+    said = process.communicate()[1]
+    assert process.returncode == 0, said
