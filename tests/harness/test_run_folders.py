@@ -18,6 +18,7 @@ from harness.runs.claim import claimed
 from harness.runs.folders import list_runs, survey
 from harness.runs.state import lock_of, state_of
 from tests.commands import harness
+from tests.tiny import tiny_llava
 
 CONFIG = {"method": "dpo", "model": "m", "location": "/m", "data": "d", "settings": {}}
 
@@ -68,12 +69,15 @@ def test_a_name_that_leads_elsewhere_is_refused_and_nothing_is_touched(tmp_path:
 
 
 def test_a_typo_in_data_destroys_no_run(tmp_path: Path) -> None:
+    tiny_llava(tmp_path / "m")
     complete(tmp_path / "results" / "kept")
-    before = tree(tmp_path)
-    for data in ("absent.jsonl", "absent", "rlaif-w"):
-        align = ["align", "--method", "dpo", "--model", str(tmp_path / "m"), "--data", data, "--name", "kept"]
-        harness(tmp_path, *align, "--overwrite", code=2)
-        assert tree(tmp_path) == before
+    (tmp_path / "broken.jsonl").write_text('{"question": "without the rest"}\n')
+    before = tree(tmp_path / "results")
+    for data in ("absent.jsonl", "rlaif-w", "broken.jsonl"):
+        align = ["align", "--method", "dpo", "--model", "./m", "--data", data, "--name", "kept"]
+        done = harness(tmp_path, *align, "--overwrite", code=2)
+        assert "/m" not in done.stderr and tree(tmp_path / "results") == before, done.stderr
+    assert "is back" in done.stderr, "what is wrong inside the file is found after the run was put aside"
 
 
 @pytest.mark.parametrize("what", ["files", "checkpoint", "exported"])
