@@ -31,6 +31,7 @@ from tests.tiny import tiny_photograph
 from tests.tiny_families import FAMILIES
 from tests.tiny_variants import VARIANTS
 
+pytestmark = pytest.mark.slow
 EVERY: dict[str, Callable[[], tuple[Any, Any]]] = {**FAMILIES, **VARIANTS}
 SETTINGS = {
     "learning_rate": 1e-3,

@@ -22,6 +22,8 @@ from aligners.layout import collate
 from aligners.mfpo import MFPO
 from aligners.policy import Policy
 from aligners.rlhfv import RLHFV
+from harness.cli import app
+from harness.cli.errors import run
 from harness.config import LoraSettings, Savings, TrainSettings
 from harness.errors import BadInputError, HarnessError
 from harness.models import export_full
@@ -200,3 +202,23 @@ def test_a_worker_that_is_killed_is_said() -> None:
     with pytest.raises(HarnessError, match="prepares images ended") as caught, loaders_end():
         list(loader(Pieces(kill=True), 1))
     assert "train.workers=0" in str(caught.value.remedy)
+
+
+@pytest.mark.slow
+def test_the_readmes_command_for_workers_does_as_without_them(base: Path, pairs: Path, tmp_path: Path) -> None:
+    """As written, on a small model and small data."""
+    lines = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").splitlines()
+    (command,) = [
+        line.split() for line in lines if line.strip().startswith("harness align") and "train.workers=" in line
+    ]
+    assert command[:2] == ["harness", "align"]
+    options = command[2:]
+    options[options.index("--model") + 1], options[options.index("--data") + 1] = str(base), str(pairs)
+    small = ["train.max_length=512", "train.batch_size=8", "train.learning_rate=1e-3"]
+    more = ["--limit", "12", "--results", str(tmp_path), *(part for one in small for part in ("--set", one))]
+    found = []
+    for name, last in (("written", []), ("without", ["--set", "train.workers=0"])):
+        assert run(app, ["align", *options, *more, *last, "--name", name]) == 0
+        found.append(load_file(tmp_path / name / "checkpoint" / "adapter_model.safetensors"))
+    assert any(value.any() for name, value in found[0].items() if "lora_B" in name)
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
