@@ -1,8 +1,7 @@
 """The canary: at the start of every run, whether the trainer computes what the model itself does. A few seconds on a few examples.
 
-`check_trainer`: log-probabilities as they are trained on (ids, layout, masks, savings, a loader's process, precision, device) beside those
-of the plain forward pass (`plain_pass`); and which weights are trained. `check_first_batch`: before the first update policy and
-reference are one model, so every reward is 0 and every term of the loss is what its formula gives for that.
+Log-probabilities as they are trained on (ids, layout, masks, savings, a loader's process, precision, device) are held to those of the plain
+forward pass (`plain_pass`), and the trained weights to what the settings say; `first_batch` goes on from there.
 
 A canary that fails stops the run and says which saving, switched off, makes it pass.
 """
@@ -10,19 +9,16 @@ A canary that fails stops the run and says which saving, switched off, makes it 
 from __future__ import annotations
 
 import contextlib
-import copy
-import itertools
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from aligners.base import BranchLogps, Logps, Loss
-from aligners.batches import checked, loader
+from aligners.batches import checked, loader, loaders_end
 from aligners.layout import Batch, by_branch
+from aligners.peak import out_of_memory
 from aligners.plain_pass import PlainRow, as_transformers_does, plain_row
-from aligners.policy import token_logp
 from harness.config import Savings
 from harness.errors import HarnessError
 from harness.progress import console
@@ -43,11 +39,11 @@ which add up like chance does: over 32 layers to about 16 of them, of logits of 
 at most, a tenth of it on average, in bfloat16 (p = 8); between two programs that serve one 7-B model in bfloat16, 0.01 to 0.03 a token is
 what people see. A wrong mask, picture or token changes what is said by tenths of nats to whole ones.
 """
-_LEAVE = "--no-canary trains as it is"
+LEAVE = "--no-canary trains as it is"
 
 
 @dataclass(frozen=True)
-class _Way:
+class Way:
     """How the trainer computes: what can be switched off without changing what is computed."""
 
     savings: Savings
@@ -86,15 +82,20 @@ def check_trainer(run: _Run, examples: Sequence[PreferenceExample]) -> dict[str,
     with torch.random.fork_rng(devices=devices):
         plain = _plain(run, probes, encoded)
         _same_ids(run, encoded, plain)
-        way = _Way(policy.savings, run.train_settings.workers)
-        worst = _worst(run, encoded, plain, _trained(run, encoded, way))
+        way = Way(policy.savings, run.train_settings.workers)
+        worst = _worst(run, encoded, plain, trained_logps(run, encoded, way))
         if not worst.off <= 1:
-            mend = _mend(run, way, lambda other: _worst(run, encoded, plain, _trained(run, encoded, other)).off <= 1)
+
+            def passes(other: Way, afresh: bool = False) -> bool:
+                expected = _plain(run, probes, encoded) if afresh else plain
+                return _worst(run, encoded, expected, trained_logps(run, encoded, other)).off <= 1
+
+            remedy = mend(run, way, passes)
             raise HarnessError(
                 "canary: the trainer's log-probabilities are not those of the model's own forward pass: they differ by "
                 f"{worst.mean:.2g} nats a token in branch '{worst.branch}', where arithmetic explains {worst.allowed:.2g}",
                 where=f"example {worst.example}",
-                remedy=f"{mend}; {_LEAVE}",
+                remedy=f"{remedy}; {LEAVE}",
             )
     policy.model.eval()
     found = {
@@ -165,7 +166,7 @@ def _same_ids(run: _Run, encoded: Sequence[EncodedExample], plain: _Plain) -> No
                 f"{row.agree} on it has {names(ours[near])}, and the template writes {names(list(row.ids)[near])}",
                 where=f"example {example.id}, response '{response}'",
                 remedy="the checkpoint's tokenizer and chat template should be those that it was published with; if they are, this is a "
-                f"mistake of the trainer; {_LEAVE}",
+                f"mistake of the trainer; {LEAVE}",
             )
 
 
@@ -186,21 +187,23 @@ class _Probes:
         return {"batch": self.preparer.batch(self.parts[index], self.branches)}
 
 
-def _trained(run: _Run, encoded: Sequence[EncodedExample], way: _Way) -> list[dict[str, Tensor]]:
+def trained_logps(run: _Run, encoded: Sequence[EncodedExample], way: Way) -> list[dict[str, Tensor]]:
     """Log-probabilities as they are trained on: of every example the branches', [tokens] on the CPU."""
     policy, found = run.policy, []
     policy.model.train(way.dropout)
     if not way.checkpointing:
         policy.plain.gradient_checkpointing_disable()
     with policy.with_savings(way.savings):
-        for inputs in loader(_Probes(run, encoded), min(way.workers, 1)):
-            batch: Batch = checked(inputs)["batch"].to(policy.device)
-            with run.autocast():
-                branches = by_branch(policy.model(batch), batch.layouts)
-            found += [
-                {name: one.tokens[row][one.mask[row]].detach().float().cpu() for name, one in branches.items()}
-                for row in range(len(batch.ids))
-            ]
+        pieces = _Probes(run, encoded)
+        with out_of_memory(run, encoded, len(pieces.parts[0])), loaders_end():
+            for inputs in loader(pieces, min(way.workers, 1)):
+                batch: Batch = checked(inputs)["batch"].to(policy.device)
+                with run.autocast():
+                    branches = by_branch(policy.model(batch), batch.layouts)
+                found += [
+                    {name: one.tokens[row][one.mask[row]].detach().float().cpu() for name, one in branches.items()}
+                    for row in range(len(batch.ids))
+                ]
     return found
 
 
@@ -233,7 +236,7 @@ def _worst(
     return max(differences, key=lambda one: one.off)
 
 
-def _others(run: _Run, way: _Way) -> Iterator[tuple[str, _Way]]:
+def _others(run: _Run, way: Way) -> Iterator[tuple[str, Way]]:
     """Ways with less: what is switched off, in words, and the way without it. The model is left as the last of them needs it."""
     if way.workers:
         yield "--set train.workers=0", replace(way, workers=0)
@@ -249,15 +252,29 @@ def _others(run: _Run, way: _Way) -> Iterator[tuple[str, _Way]]:
     yield "without dropout, which the model's config.json asks for, it", replace(way, dropout=False)
 
 
-def _mend(run: _Run, way: _Way, passes: Any) -> str:
-    """Which saving makes the canary pass when it is switched off, in words for a remedy. The run stops behind it."""
+def mend(run: _Run, way: Way, passes: Any) -> str:
+    """Which saving makes the canary pass when it is switched off, in words for a remedy. The run stops behind it.
+
+    Args:
+        run: the alignment.
+        way: in which it fails.
+        passes: whether another way passes; with `afresh`, beside values that are computed again.
+    """
     if run.process.num_processes > 1:
         return "several processes cannot try what makes it pass; one process can"
     for words, other in _others(run, way):
         with contextlib.suppress(RuntimeError, HarnessError):  # a way that does not work at all is no remedy
             if passes(other):
                 return f"{words} makes it pass"
-    return "none of train.savings, train.workers and train.gradient_checkpointing makes it pass when it is switched off"
+    if run.bfloat16 and run.train_settings.tuning != "qlora":
+        with contextlib.suppress(RuntimeError, HarnessError):
+            run.policy.plain.float()
+            run.bfloat16 = run.policy.bfloat16 = False
+            # Kept features are of the other type.
+            bare = replace(way, savings=way.savings.model_copy(update={"feature_cache": False}))
+            if passes(bare, afresh=True):
+                return "--set train.precision=float32 makes it pass"
+    return "none of train.savings, train.workers, train.gradient_checkpointing and train.precision makes it pass"
 
 
 def check_trained_weights(run: _Run) -> dict[str, Any]:
@@ -288,7 +305,7 @@ def check_trained_weights(run: _Run) -> dict[str, Any]:
             raise HarnessError(
                 f"canary: {len(wrong)} weights of the vision tower are trained, {len(missing)} of the others are not",
                 where=(wrong + missing)[0],
-                remedy=_LEAVE,
+                remedy=LEAVE,
             )
         return {"trained": len(trained), "left_out": []}
     wrong = [name for name in trained if f".{family.language}." not in name or ".lora_" not in name]
@@ -303,107 +320,6 @@ def check_trained_weights(run: _Run) -> dict[str, Any]:
             f"canary: other modules have adapters than tuning by {settings.tuning} names: "
             + (f"{len(wrong)} weights outside of the language model" if wrong else f"none on {', '.join(left_out)}"),
             where=wrong[0] if wrong else run.job.model,
-            remedy=f"--set 'train.lora.targets=[...]' names the modules; {_LEAVE}",
+            remedy=f"--set 'train.lora.targets=[...]' names the modules; {LEAVE}",
         )
     return {"trained": len(adapted), "left_out": left_out}
-
-
-def check_first_batch(run: _Run, batch: Batch, policy: Logps, reference: Logps, loss: Loss) -> dict[str, Any]:
-    """Before the first update: rewards of 0, and the loss's terms as the method's own formula gives them for these.
-
-    Args:
-        run: the training, whose policy is still the reference.
-        batch: the first one.
-        policy: its log-probabilities.
-        reference: the reference's.
-        loss: what the method made of the two.
-
-    Returns:
-        `reward`, the largest one.
-
-    Raises:
-        HarnessError: policy and reference differ by more than arithmetic does, or a term by more than such a difference explains.
-    """
-    beta, rewards = run.aligner.settings.beta, 0.0
-    for name, one in policy.items():
-        for row, example in enumerate(batch.ids):
-            off = float((one.sums[row] - reference[name].sums[row]).detach().abs())
-            allowed = _allowed(run, one.mask)[row].item()
-            rewards = max(rewards, beta * off)
-            if not off <= allowed:
-                raise HarnessError(
-                    f"canary: before the first update policy and reference are one model, and the reward of branch '{name}' is "
-                    f"{beta * off:.3g} and not 0 (arithmetic explains {beta * allowed:.2g})",
-                    where=f"example {example}",
-                    remedy=f"{_mend_first(run, batch, reference)}; {_LEAVE}",
-                )
-    _terms_are_the_formulas(run, batch, policy, reference, loss)
-    return {"reward": rewards}
-
-
-def _allowed(run: _Run, mask: Tensor) -> Tensor:
-    """By how much arithmetic lets the sum over each response's tokens differ, [batch]: like chance, with the root of their number."""
-    return 2 * tolerance(run) * mask.sum(-1).clamp(min=1).sqrt()
-
-
-def _terms_are_the_formulas(run: _Run, batch: Batch, policy: Logps, reference: Logps, loss: Loss) -> None:
-    """Hold every term to the method's formula at rewards of 0; it may differ by what differences that are allowed change in it."""
-    import torch
-
-    aligner = copy.deepcopy(run.aligner)  # a method may count its calls
-
-    def terms(signs: Sequence[int]) -> dict[str, Tensor]:
-        shifted = {
-            name: _shifted(one, sign * _allowed(run, one.mask), policy[name].divergence is not None)
-            for sign, (name, one) in zip(signs, reference.items(), strict=True)
-        }
-        found = aligner.loss(shifted, reference)
-        return {"loss": found.per_example.detach(), **found.metrics}
-
-    expected = terms([0] * len(reference))
-    corners = [terms(signs) for signs in itertools.product((-1, 1), repeat=len(reference))]
-    for name, seen in {"loss": loss.per_example.detach(), **loss.metrics}.items():
-        reach = torch.stack([(corner[name] - expected[name]).abs() for corner in corners]).amax(0)
-        off = (seen - expected[name]).abs()
-        bad = ~(off <= 1e-5 * (1 + expected[name].abs()) + reach)
-        if bad.any():
-            row = int(bad.nonzero()[0])
-            raise HarnessError(
-                f"canary: before the first update '{name}' is {float(seen[row]):.6g}, and the formula of '{run.aligner.name}' gives "
-                f"{float(expected[name][row]):.6g} for rewards of 0 (arithmetic explains {float(reach[row]):.2g})",
-                where=f"example {batch.ids[row]}",
-                remedy=f"rewards are 0, so look at the method's loss; {_LEAVE}",
-            )
-
-
-def _shifted(one: BranchLogps, sums: Tensor, with_divergence: bool) -> BranchLogps:
-    """A branch whose sums are so much greater, in equal parts at every token."""
-    step = (sums / one.mask.sum(-1).clamp(min=1))[:, None] * one.mask
-    tokens = one.tokens + step
-    return BranchLogps(tokens.sum(-1), tokens, one.mask, one.corrected, step.clamp(min=0) if with_divergence else None)
-
-
-def _mend_first(run: _Run, batch: Batch, reference: Logps) -> str:
-    """`_mend` for the first batch; beside the ways of computing it tries values of the reference that are computed now."""
-    encoded = [run.encoded[name] for name in batch.ids]
-
-    def passes(way: _Way, expected: Logps = reference) -> bool:
-        trained = _trained(run, encoded, way)
-        return all(
-            float((values[name].sum() - one.sums[row].cpu()).abs()) <= float(_allowed(run, one.mask)[row])
-            for row, values in enumerate(trained)
-            for name, one in expected.items()
-        )
-
-    way = _Way(run.policy.savings, run.train_settings.workers)
-    if run.process.num_processes == 1 and run.train_settings.savings.reference_cache:
-        now = run._values(encoded, run.branches, token_logp, "now")
-        fresh = {
-            name: replace(
-                one, sums=one.sums.new_tensor([float(row[branch.image, branch.response].sum()) for row in now])
-            )
-            for branch, (name, one) in zip(run.branches, reference.items(), strict=True)
-        }
-        if passes(way, fresh):
-            return "--set train.savings.reference_cache=false makes it pass: values in the cache are another model's"
-    return _mend(run, way, passes)

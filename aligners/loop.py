@@ -16,8 +16,8 @@ import numpy as np
 
 from aligners.base import Loss
 from aligners.batches import checked, loader, loaders_end
-from aligners.canary import check_first_batch
 from aligners.encoding import EncodedExample
+from aligners.first_batch import check_first_batch
 from aligners.layout import by_branch
 from aligners.peak import out_of_memory
 from aligners.processes import CONFIGURATION, say_what_is_gathered_together

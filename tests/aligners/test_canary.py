@@ -16,6 +16,7 @@ import pytest
 from torch.utils.data import get_worker_info
 
 from aligners import batches, masks, policy
+from aligners import canary as canary_of
 from aligners.base import AlignJob, Logps, Loss
 from aligners.chip import CHiP
 from aligners.dpo import DPO
@@ -212,6 +213,14 @@ def stopped_at_the_first_batch(where: tuple[Path, Path], output: Path, aligner: 
         align(where, output, aligner)
     assert not (output / "train_log.jsonl").exists() and not (output / "checkpoint").exists()
     return caught.value
+
+
+def test_too_much_rounding_is_said_to_be_the_precisions(
+    base: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(canary_of.TOLERANCE, "bfloat16", 1e-7)
+    error = stopped((base, pairs), tmp_path / "run", precision="bfloat16")
+    assert str(error.remedy).startswith("--set train.precision=float32 makes it pass")
 
 
 class Odd(DPO):
