@@ -31,6 +31,7 @@ from harness.models import (
 )
 from harness.paths import cache_folder
 from harness.progress import console
+from harness.serving.unfused import single_products
 from harness.serving.vllm import VllmBackend
 
 START_TIMEOUT_S = 900
@@ -79,7 +80,7 @@ def command(checkpoint: Path, host: str, port: int) -> tuple[list[str], str]:
             "--max-lora-rank",
             str(served_rank([rank_of(checkpoint)], str(checkpoint))),
             "--lora-modules",
-            f"{name}={checkpoint.resolve()}",
+            f"{name}={single_products(checkpoint, base).resolve()}",
         ]
     return line, name
 

@@ -19,6 +19,7 @@ from harness.models import check_covers, rank_of, servable, served_rank, torchvi
 from harness.progress import console
 from harness.serving.base import Backend, BackendSettings, Completion, Request
 from harness.serving.shares import shares
+from harness.serving.unfused import single_products
 from harness.serving.vllm_process import EngineProcess
 from harness.serving.worker_protocol import completion_from_json
 from harness.types import ImageRef
@@ -109,7 +110,9 @@ class VllmBackend(Backend):
         rank = served_rank(map(rank_of, self.adapters.values()), str(self.base)) if self.adapters else 0
         order = {
             "base": base,
-            "adapters": {name: str(Path(folder).resolve()) for name, folder in self.adapters.items()},
+            "adapters": {
+                name: str(single_products(Path(folder), self.base).resolve()) for name, folder in self.adapters.items()
+            },
             "max_lora_rank": rank,
             **settings.model_dump(),
         }

@@ -1,0 +1,85 @@
+"""Adapters of fused products, under the names that vLLM's LLaVA takes: those of the products that were fused.
+
+Phi-3 computes queries, keys and values in one product (`qkv_proj`), and both halves of its gate (`gate_up_proj`). vLLM fuses these in every
+language model below its LLaVA classes and takes adapters of the single ones only. B of a fused product has the single products' rows one
+behind the other, and A is common to all: so the same adapter is written out, exactly, with the same A three times or twice.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from harness.files import atomic_folder, read_json
+from harness.models import fingerprint, pretrained
+from harness.paths import cache_folder
+
+_FAMILIES = {"llava", "llava_next"}
+"""Whose classes in vLLM 0.32 take the single products' names (`packed_modules_mapping`)."""
+_FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
+
+
+def single_products(adapter: Path, base: str | Path) -> Path:
+    """The adapter's folder, or a copy in the cache that vLLM takes in its place.
+
+    Args:
+        adapter: a PEFT adapter's folder.
+        base: folder or hub id of its base.
+    """
+    fused = "|".join(_FUSED)
+    from safetensors import safe_open
+
+    with safe_open(adapter / "adapter_model.safetensors", framework="pt") as stored:
+        if not any(re.search(rf"\.({fused})\.", name) for name in stored.keys()):  # noqa: SIM118 (not a dict)
+            return adapter
+    config = pretrained.configuration(base)
+    if config.model_type not in _FAMILIES:
+        return adapter
+    folder = cache_folder() / "adapters" / f"single-{fingerprint(adapter)[:32]}"
+    if not (folder / "adapter_config.json").exists():
+        _write(adapter, folder, config.get_text_config())
+    return folder
+
+
+def _write(adapter: Path, folder: Path, text: Any) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = {}
+    for name, value in load_file(adapter / "adapter_model.safetensors").items():
+        module, _, rest = name.rpartition(".lora_")
+        parent, _, kind = module.rpartition(".")
+        if kind not in _FUSED:
+            tensors[name] = value
+            continue
+        parts = value.split(_rows(kind, text)) if rest.startswith("B") else [value] * len(_FUSED[kind])
+        for single, part in zip(_FUSED[kind], parts, strict=True):
+            tensors[f"{parent}.{single}.lora_{rest}"] = part.clone()
+    config = read_json(adapter / "adapter_config.json", "adapter configuration")
+    kinds = sorted({name.rpartition(".lora_")[0].rpartition(".")[2] for name in tensors})
+    for pattern in ("rank_pattern", "alpha_pattern"):
+        config[pattern] = _single_keys(config.get(pattern) or {})
+    with atomic_folder(folder) as temporary:
+        save_file(tensors, temporary / "adapter_model.safetensors", metadata={"format": "pt"})
+        (temporary / "adapter_config.json").write_text(
+            json.dumps({**config, "target_modules": kinds}, indent=1) + "\n", encoding="utf-8"
+        )
+
+
+def _rows(kind: str, text: Any) -> list[int]:
+    """Rows of each single product in the fused one."""
+    if kind == "gate_up_proj":
+        return [text.intermediate_size] * 2
+    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return [text.num_attention_heads * size, *[text.num_key_value_heads * size] * 2]
+
+
+def _single_keys(pattern: dict[str, Any]) -> dict[str, Any]:
+    """A pattern by module's name, with the single products' names."""
+    found = {}
+    for key, value in pattern.items():
+        kind = next((one for one in _FUSED if key.endswith(one)), None)
+        for name in (key,) if kind is None else (key.removesuffix(kind) + single for single in _FUSED[kind]):
+            found[name] = value
+    return found
