@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,7 @@ from harness.cli.options import (
     JudgeVotes,
     MaxCost,
     MaxUnscored,
+    Settings,
     app,
     emit,
     judge_settings,
@@ -65,6 +66,7 @@ def score(
     allow_partial: Annotated[
         bool, typer.Option("--allow-partial", help="Score the items that have responses.")
     ] = False,
+    settings: Settings = None,
     max_unscored: MaxUnscored = 0.01,
     as_json: Json = False,
 ) -> None:
@@ -74,6 +76,7 @@ def score(
     from harness.runs.offline import Offered, refuse_unused, score_offline
     from harness.runs.score import make_judge
 
+    named = _judge_group(settings)
     kind = registry.load("benchmarks", suite)
     options = {
         "extractor": extractor,
@@ -95,13 +98,13 @@ def score(
     offered = Offered({name: path for name, path in files.items() if path is not None})
     items, answers = benchmark.read_offline(offered)
     refuse_unused(suite, offered.unused)
-    named = judge_settings(judge_model, judge_url, None, judge_price, max_cost)
+    named |= judge_settings(judge_model, judge_url, None, judge_price, max_cost)
 
     def judge_of() -> Judge:
         return make_judge(judge or "openai", named)
 
     asked = {"judge": judge, "judge_model": judge_model, "judge_url": judge_url, "judge_price": judge_price}
-    wanted = {name for name, value in (asked | {"max_cost": max_cost}).items() if value is not None}
+    wanted = {name for name, value in (asked | {"max_cost": max_cost, "set": settings}).items() if value is not None}
     record = score_offline(
         benchmark,
         items,
@@ -135,6 +138,7 @@ def calibrate(
     judge_votes: JudgeVotes = 2,
     judge_price: JudgePrice = None,
     max_cost: MaxCost = None,
+    settings: Settings = None,
     as_json: Json = False,
 ) -> None:
     """How far a judge agrees with a reference rater (another judge, or people), and with itself."""
@@ -143,7 +147,7 @@ def calibrate(
     from harness.runs.score import make_judge
 
     benchmark = registry.load("benchmarks", suite)()
-    named = judge_settings(judge_model, judge_url, judge_votes, judge_price, max_cost)
+    named = _judge_group(settings) | judge_settings(judge_model, judge_url, judge_votes, judge_price, max_cost)
     found = compare(make_judge(judge or "openai", named), reference, benchmark.read_reply)
     if as_json:
         emit(found)
@@ -151,3 +155,21 @@ def calibrate(
     from harness.cli.tables import print_calibration
 
     print_calibration(found)
+
+
+def _judge_group(settings: list[str] | None) -> dict[str, Any]:
+    """The judge's settings of `--set`.
+
+    Raises:
+        BadInputError: it names another group.
+    """
+    from harness.config import overrides
+    from harness.errors import BadInputError
+
+    groups = overrides(settings or [])
+    others, named = sorted(set(groups) - {"judge"}), groups.get("judge", {})
+    if others or not isinstance(named, dict):
+        raise BadInputError(
+            f"--set takes the judge's settings here, not '{(others or ['judge'])[0]}'", remedy="--set judge.KEY=VALUE"
+        )
+    return dict(named)

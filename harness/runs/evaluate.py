@@ -25,7 +25,7 @@ from harness.runs.repeats import repeat_folder, spread
 from harness.runs.responses import ResponseLog
 from harness.runs.score import item_rows, make_judge, score_suite, write_scores
 from harness.runs.shards import Shard, write_shard
-from harness.runs.suites import SAMPLE_SEED, Suite, data_root, open_suite, suite_folder
+from harness.runs.suites import SAMPLE_SEED, Suite, check_inside, data_root, open_suite, suite_folder
 from harness.runs.targets import Target
 from harness.runs.verify import ensure_verified
 from harness.serving.base import Backend, BackendSettings
@@ -121,6 +121,8 @@ def prepare(request: EvalRequest) -> tuple[list[Suite], str, Judge | None]:
         )
     root, data_name, world_judge = data_root(request.data)
     suites = [open_suite(name, root, request.settings, request.limit) for name in request.suites]
+    if request.backend.remote:
+        check_inside(suites, root)
     if not any(suite.benchmark.needs_judge for suite in suites):
         if request.judge or request.judge_settings:
             raise BadInputError(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import random
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -136,6 +137,27 @@ def _check_images(suite: Suite, root: Path) -> None:
         where=str(missing[0].parent),
         remedy=get if suite.name in catalogue() else "put them there",
     )
+
+
+def check_inside(suites: Sequence[Suite], root: Path) -> None:
+    """Only images of the data root may go to an endpoint: a path in a benchmark's file names what is sent to somebody else.
+
+    Benchmarks refuse such paths as they read them; this holds for every benchmark, those of plugins too. Links are followed: who made
+    a link inside the root meant its target.
+
+    Raises:
+        BadInputError: an image lies elsewhere.
+    """
+    top = os.path.normpath(root.absolute())
+    for suite in suites:
+        for item in suite.items:
+            path = item.image.path
+            if path is not None and not Path(os.path.normpath(path.absolute())).is_relative_to(top):
+                raise BadInputError(
+                    f"an image of {suite.name} lies outside of the benchmark data, and would be sent to the endpoint",
+                    where=f"item {item.id}: {path}",
+                    remedy=f"put it below {root}, where the benchmark's files name it",
+                )
 
 
 def _interned(items: list[Item]) -> list[Item]:

@@ -237,7 +237,7 @@ class _Handler(BaseHTTPRequestHandler):
             server.asked[prompt] += 1
             turn = server.asked[prompt]
             server.bodies.append({name: value for name, value in body.items() if name != "messages"})
-            server.headers.append(dict(self.headers.items()))
+            server.headers.append({name.lower(): value for name, value in self.headers.items()})
             server.paths.append(self.path)
             server.running += 1
             server.most_running = max(server.most_running, server.running)

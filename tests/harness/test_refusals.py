@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
-from harness.errors import HarnessError
+from harness.errors import BadInputError, HarnessError
 from harness.runs.responses import ResponseLog
 from harness.runs.score import item_rows, score_suite
-from harness.serving.base import Completion
+from harness.serving.base import Completion, Sampling
 from harness.types import ImageRef, Item, Response
+from tests.tiny import tiny_photograph
 
 WORDS = "I'm sorry, I can't help with that."
 
@@ -61,3 +63,38 @@ def test_the_log_keeps_refusals_and_reads_what_was_written_before_there_were_any
     assert first == Response("1", "A dog.", "stop", 10, 3)
     assert second is not None and second.refusal == WORDS and second.completion_tokens is None
     assert ResponseLog.peek_lengths(tmp_path) == [3]
+
+
+def test_an_endpoint_is_sent_no_image_from_outside_of_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plugin's benchmark takes the paths of its file as they are; what lies outside is refused before a request is made."""
+    from harness import registry
+    from harness.runs.evaluate import EvalRequest, prepare
+    from harness.runs.suites import Suite, check_inside
+    from harness.serving.openai import OpenAIBackend
+    from harness.serving.transformers import TransformersBackend
+    from tests.plugin.harness_ipo import ExactMatch
+
+    root = tmp_path / "data"
+    (root / "exact" / "images").mkdir(parents=True)
+    tiny_photograph(root / "exact" / "images" / "a.png", 0)
+    tiny_photograph(tmp_path / "private.png", 1)
+    rows = [{"id": n, "image": "images/a.png", "question": "What?", "answer": "A dog."} for n in range(3)]
+
+    def suite(image: str) -> Suite:
+        lines = [json.dumps(row) for row in (*rows, rows[0] | {"id": "last", "image": image})]
+        (root / "exact" / "questions.jsonl").write_text("\n".join(lines))
+        items = ExactMatch().items(root / "exact")
+        return Suite(ExactMatch(), items, len(items), Sampling())
+
+    check_inside([suite("images/b.png"), suite("../shared/b.png")], root)
+    for image in ("/etc/private.png", "images/../../../private.png", "../../private.png"):
+        with pytest.raises(BadInputError, match="outside of the benchmark data") as caught:
+            check_inside([suite(image)], root)
+        assert "item last" in str(caught.value.where) and "private.png" in str(caught.value.where)
+
+    # An evaluation asks before it serves; weights that lie here may be shown any picture.
+    monkeypatch.setattr(registry, "load", lambda kind, name: ExactMatch)
+    request = EvalRequest([], ["exact"], str(root), OpenAIBackend)
+    with pytest.raises(BadInputError, match="outside of the benchmark data"):
+        prepare(request)
+    assert prepare(dataclasses.replace(request, backend=TransformersBackend))[0]
