@@ -71,7 +71,16 @@ def evaluate(folder: Path, url: str, suite: str, *more: str) -> subprocess.Compl
     arguments = ["eval", "--endpoint", address, "--model", "judge", "--data", "data", "--suite", suite]
     arguments += ["--max-unscored", "1", "--set", "backend.attempts=1", "--debug", *more]
     if suite == "mmhal":
-        arguments += ["--judge", "openai", "--judge-url", address, "--judge-model", "judge", "--set", "judge.attempts=1"]
+        arguments += [
+            "--judge",
+            "openai",
+            "--judge-url",
+            address,
+            "--judge-model",
+            "judge",
+            "--set",
+            "judge.attempts=1",
+        ]
     own = {KEY_VARIABLE: KEY, "HARNESS_CACHE": str(folder / "cache"), "OPENAI_LOG": "debug", "COLUMNS": "100"}
     return subprocess.run(
         [sys.executable, "-m", "harness", *arguments],
