@@ -8,6 +8,7 @@ endpoint's URL (`user:password@`, `?api_key=...`). The doors: `HarnessError` (ev
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import logging
 import os
@@ -56,16 +57,24 @@ def _is_one(value: str) -> bool:
     return len(value) >= 16 or (len(value) >= 8 and not value.isdigit() and any(one.isdigit() for one in value))
 
 
-def _secrets() -> tuple[list[str], list[str]]:
-    """(those that no ordinary text holds by chance, those that one might hold: blanked in messages and records only)."""
-    values = [value for name in _VARIABLES if (value := os.environ.get(name, "").strip())]
-    long = dict.fromkeys(value for value in (*values, *_registered) if _is_one(value))
+def _secrets() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(the forms of those that no ordinary text holds by chance, those that one might hold: blanked in messages and records only)."""
+    return _sorted_out(tuple(map(os.environ.get, _VARIABLES)), tuple(_registered))
+
+
+@functools.lru_cache(maxsize=4)
+def _sorted_out(
+    variables: tuple[str | None, ...], registered: tuple[str, ...]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    values = [value.strip() for value in variables if value]
+    long = dict.fromkeys(value for value in (*values, *registered) if _is_one(value))
     short = [
         value
         for value in values
         if len(value) >= 6 and not value.isalpha() and not value.isdigit() and "/" not in value
     ]
-    return list(long), [one for one in (*short, *_registered) if one not in long]
+    forms = tuple(form for secret in long for form in _forms(secret))
+    return forms, tuple(one for one in (*short, *registered) if one not in long)
 
 
 def _forms(secret: str) -> Iterable[str]:
@@ -76,13 +85,11 @@ def _forms(secret: str) -> Iterable[str]:
 
 def blank(text: str) -> str:
     """A text without the secrets that are long enough not to stand in it by chance, nor their beginnings and ends."""
-    long, _ = _secrets()
-    for secret in long:
-        for form in _forms(secret):
-            if form[:_PART] in text:
-                text = _without_beginning(text, form)
-            if form[-_PART:] in text:
-                text = _without_beginning(text[::-1], form[::-1], HIDDEN[::-1])[::-1]
+    for form in _secrets()[0]:
+        if form[:_PART] in text:
+            text = _without_beginning(text, form)
+        if form[-_PART:] in text:
+            text = _without_beginning(text[::-1], form[::-1], HIDDEN[::-1])[::-1]
     return text
 
 
