@@ -103,7 +103,7 @@ def test_gaps_and_overlaps_are_refused_by_name(folder: Path) -> None:
 
 def test_shards_of_another_checkpoint_or_sampling_are_refused(folder: Path) -> None:
     shards = folder / "results" / "seer" / "evals" / "pope@data" / "shards"
-    with seeing() as server, seeing("seer@june") as other:
+    with seeing() as server, seeing("seer@2026-06-01") as other:
         run_eval(request(folder, server, shard=Shard(1, 2)))
         run_eval(request(folder, other, shard=Shard(2, 2)))
         with pytest.raises(BadInputError, match=r"differ in checkpoint: 1-of-2: .*; 2-of-2: "):
