@@ -9,9 +9,9 @@ from typing import Any
 
 from harness import registry
 from harness.config import parse
-from harness.errors import BadInputError
+from harness.errors import BadInputError, HarnessError
 from harness.runs.folders import Run
-from harness.runs.scored import Row, Scored, read_rows, right, sample_scores, scored
+from harness.runs.scored import Row, Scored, read_rows, right, sample_scores, scored, unlike
 from harness.stats import Counts, Difference, holm, mcnemar, paired
 
 
@@ -106,10 +106,13 @@ def compare(runs: Sequence[Run], suites: Sequence[str] | None = None) -> tuple[l
         for one in usable:
             if suites and one.record["suite"] not in suites:
                 continue
-            if one.items.exists():
-                found[run.name][one.key] = Compared(one, read_rows(one.items))
-            else:
+            if not one.items.exists():
                 reasons.append(f"{run.name}: {one.items.name} is missing, so {one.label} cannot be compared")
+                continue
+            try:
+                found[run.name][one.key] = Compared(one, read_rows(one.items))
+            except BadInputError as error:
+                reasons.append(f"{run.name}: {one.items.name}: {error.problem}, so {one.label} cannot be compared")
     keys = list(dict.fromkeys(key for one in found.values() for key in one))
     for key in keys:
         label = next(one[key].scored.label for one in found.values() if key in one)
@@ -127,7 +130,10 @@ def compare(runs: Sequence[Run], suites: Sequence[str] | None = None) -> tuple[l
         if not common:
             reasons.append(f"{label}: no item was scored for all")
             continue
-        comparisons.append(_compare(key, shared, common))
+        try:
+            comparisons.append(_compare(key, shared, common))
+        except HarnessError as error:
+            reasons.append(f"{label}: {error.problem}")
     if not comparisons:
         raise BadInputError(
             "there is nothing to compare: " + ("; ".join(reasons) or "nothing was scored"),
@@ -142,6 +148,11 @@ def _compare(key: tuple[str, str, str], shared: Sequence[Compared], common: set[
     benchmark = kind(parse(kind.Settings, dict(shared[0].scored.record["settings"]), f"suite {suite}"))
     order = [item for item in shared[0].rows if item in common]
     counts = {one.run: Counts.of(sample_scores(one.rows, order)) for one in shared}
+    for name, one in counts.items():
+        if reason := unlike(benchmark.aggregate, one.totals()):
+            raise BadInputError(f"{name}: {reason}")
+    if len({str(sorted((item, one.rows[item]["group"]) for item in common)) for one in shared}) > 1:
+        raise BadInputError("the same items are about other images")
     values = {
         name: {
             metric: float(value) if math.isfinite(value) else None

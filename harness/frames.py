@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import BadInputError
-from harness.runs.folders import Run, find_run, list_runs
+from harness.runs.folders import find_run, read_runs
 from harness.runs.scored import read_rows, scored
 
 if TYPE_CHECKING:
@@ -47,8 +47,11 @@ def load_runs(runs: Sequence[str | Path] | None = None, results: str | Path = "r
     import pandas as pd
 
     root = Path(results)
-    chosen: list[Run] = [find_run(str(name), root) for name in runs] if runs is not None else list_runs(root)
     left_out: list[str] = []
+    if runs is None:
+        chosen, left_out = read_runs(root)
+    else:
+        chosen = [find_run(str(name), root) for name in runs]
     metrics: list[dict[str, Any]] = []
     items: list[dict[str, Any]] = []
     evidence: list[dict[str, Any]] = []
@@ -64,7 +67,12 @@ def load_runs(runs: Sequence[str | Path] | None = None, results: str | Path = "r
                 low, high = metric["ci"] or (None, None)
                 own = {"metric": name, "value": metric["value"], "ci_low": low, "ci_high": high}
                 metrics.append(key | about | own | {"higher_is_better": metric["higher_is_better"], "judge": judge})
-            for row in read_rows(one.items, unscored=True).values() if one.items.exists() else ():
+            try:
+                rows = read_rows(one.items, unscored=True) if one.items.exists() else {}
+            except BadInputError as error:
+                rows = {}
+                left_out.append(f"{run.name}: {one.items.name}: {error.problem}, so {record['suite']} has no items")
+            for row in rows.values():
                 plain = {name: row[name] for name in ("item", "group", "prompt", "text", "unscored")}
                 items.append(key | plain | row["counts"])
                 for piece in row["evidence"]:

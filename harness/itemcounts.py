@@ -54,8 +54,13 @@ class ItemCounts:
 
     @cached_property
     def items_digest(self) -> str:
-        """SHA-256 of which items these are, in whatever order."""
-        return hashlib.sha256(json.dumps(sorted(self.items)).encode()).hexdigest()
+        """SHA-256 of which items these are, and of which images, in whatever order."""
+        return hashlib.sha256(json.dumps(sorted(self.images_of.items())).encode()).hexdigest()
+
+    @property
+    def images_of(self) -> dict[str, str]:
+        """Item -> the image that it is about."""
+        return {item: self.clusters[group] for item, group in zip(self.items, self.groups.tolist(), strict=True)}
 
     @property
     def size(self) -> int:

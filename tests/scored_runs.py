@@ -44,3 +44,14 @@ def make_run(
     manifest: dict[str, Any] = {"kind": "base", "name": name, "base": {"label": "m"}}
     write_json(folder / "manifest.json", manifest | ({"config": config} if config else {}))
     return folder
+
+
+def one_rate(value: float, low: float, high: float) -> dict[str, Any]:
+    """A score record with one rate of Object HalBench on 40 pictures."""
+    metric = {"value": value, "ci": [low, high], "title": "CHAIRs", "unit": "%", "headline": True}
+    metric |= {"higher_is_better": False, "official": None}
+    return {
+        "suite": "halbench", "variant": "", "data": "toy", "model": "m", "method": "dpo", "settings": {},
+        "n": 40, "of": 40, "unscored": 0, "judge": None, "metrics": {"chair_s": metric},
+        "sampling": {"max_new_tokens": 9}, "serving": {"backend": "none"},
+    }  # fmt: skip

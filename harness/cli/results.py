@@ -98,6 +98,10 @@ def leaderboard(
     elif latex:
         say(boards.as_latex(found, delta), nl=False)
     elif as_csv:
+        for note in dict.fromkeys(
+            note for board in found for note in board.notes
+        ):  # the only writing without a place for them
+            say(f"note: {note}", err=True)
         say(boards.as_csv(found), nl=False)
     elif not html:
         from harness.cli.tables import print_boards

@@ -23,7 +23,7 @@ from harness.leaderboard.marks import add_differences
 from harness.matched import cut, rates
 from harness.progress import progress_of_many
 from harness.runs.folders import Run, list_runs
-from harness.runs.scored import Scored, scored, suite_place
+from harness.runs.scored import Scored, scored, suite_place, unlike
 from harness.runs.sums import Sums, read_sums
 from harness.stats import Aggregate, intervals
 from harness.worlds import find_world
@@ -123,7 +123,9 @@ def _part(one: Scored, notes: list[str]) -> Part | None:
     try:
         aggregate = _benchmark(record["suite"], json.dumps(record["settings"], sort_keys=True)).aggregate
         sums = read_sums(one.items)
-        reason = _other_items(sums, record) or _unlike(aggregate, sums.totals)
+        reason = _other_items(sums, record) or unlike(aggregate, sums.totals)
+    except BadInputError as error:
+        reason = f"{one.items.name}: {error.problem}"
     except HarnessError as error:
         reason = error.problem
     if reason:
@@ -146,16 +148,6 @@ def _other_items(sums: Sums, record: Mapping[str, Any]) -> str:
     for name, total in (record.get("counts") or {}).items():
         if not math.isclose(total, sums.totals.get(name, 0.0), rel_tol=1e-9, abs_tol=1e-9):
             return f"{sums.path.name} is not what was scored: its {name} sums to {sums.totals.get(name, 0.0):g}, not to {total:g}"
-    return ""
-
-
-def _unlike(aggregate: Aggregate, totals: Mapping[str, float]) -> str:
-    """Why a suite cannot make metrics of counts, which may be another suite's or another version's; "" where it can."""
-    try:
-        aggregate({name: np.asarray(total) for name, total in totals.items()})
-    except Exception as error:  # noqa: BLE001 (a benchmark's own code, on counts that it may not know)
-        lacks = f"they have no '{error.args[0]}'" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
-        return f"the counts are not those of this suite: {lacks}"
     return ""
 
 

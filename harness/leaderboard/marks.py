@@ -137,10 +137,12 @@ def _reason(pairs: Sequence[tuple[Part, Part | None]]) -> str:
             return "the base was not scored"
         if part.rules != base.rules:
             return "it was scored with other settings or other benchmark files"
-        if part.items.items_digest != base.items.items_digest and not (
-            set(part.items.load().items) & set(base.items.load().items)
-        ):
-            return "they have no item in common"
+        if part.items.items_digest != base.items.items_digest:
+            own, others = part.items.load().images_of, base.items.load().images_of
+            if not own.keys() & others.keys():
+                return "they have no item in common"
+            if any(own[item] != others[item] for item in own.keys() & others.keys()):
+                return "the same items are about other images"
     return ""
 
 

@@ -228,7 +228,7 @@ def tables(board: Board, width: int, deltas: bool = False) -> list[Any]:
         table = Table(title=escape(title), title_justify="left", caption_justify="left", expand=False)
         table.add_column("checkpoint", no_wrap=not any(row.published for row in board.rows))
         for column in columns:
-            table.add_column(escape(column.heading), justify="right")
+            table.add_column(escape(column.heading), justify="right", overflow="fold")
         for row in board.rows:
             if not any(column in row.cells for column in columns):
                 continue

@@ -65,7 +65,14 @@ def gather(runs: Sequence[Run], *, look_up: bool = True) -> tuple[list[Suite], l
             if not one.items.exists():
                 left_out.append(f"{run.name}: {one.items.name} is missing, so {one.record['suite']} has no samples")
                 continue
-            suites.setdefault(one.key, Suite(*one.key)).rows[run.name] = read_rows(one.items, unscored=True)
+            try:
+                rows = read_rows(one.items, unscored=True)
+            except BadInputError as error:
+                left_out.append(
+                    f"{run.name}: {one.items.name}: {error.problem}, so {one.record['suite']} has no samples"
+                )
+                continue
+            suites.setdefault(one.key, Suite(*one.key)).rows[run.name] = rows
             sources[one.key] = one.record
     for key, suite in suites.items() if look_up else ():
         suite.note = _look_up(suite, sources[key])

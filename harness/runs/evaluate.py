@@ -16,10 +16,11 @@ from typing import Any
 from harness import registry
 from harness.config import parse
 from harness.errors import BadInputError, HarnessError
-from harness.files import read_json, write_json
+from harness.files import write_json
 from harness.judging.base import Judge
 from harness.models import PromptLengths, context_length, load_processor, refuse_control
 from harness.progress import console, progress
+from harness.runs.answer_records import read_serving
 from harness.runs.jobs import Job, Key, pending, request_hashes
 from harness.runs.repeats import repeat_folder, spread
 from harness.runs.responses import ResponseLog
@@ -322,7 +323,7 @@ class _Evaluation:
                 remedy="the data, the weights or the template changed: harness eval generates new ones",
             )
         model = self._one_model(target, suite, repeat)
-        serving = read_json(self.folders[key] / "serving.json", "serving record")
+        serving = read_serving(self.folders[key] / "serving.json")
         items = [item for item in suite.items if item.id in responses]
         data = self.request.data
         record, scores = score_suite(

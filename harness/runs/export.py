@@ -7,16 +7,19 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+
 from aligners.base import Aligner
 from harness import registry
 from harness.errors import BadInputError
-from harness.files import atomic_folder, read_json, remove_left_overs, write_json
+from harness.files import atomic_folder, remove_left_overs, write_json
 from harness.locks import writing
 from harness.models import CheckpointInfo, check_base, export_full, inspect, load_model, load_processor, with_adapters
 from harness.models.card import model_card
 from harness.progress import console
 from harness.removal import move, remove
 from harness.runs.folders import MANIFEST, Run
+from harness.runs.records import CardManifest, check, read_scores
 from harness.runs.state import read_object
 
 
@@ -87,9 +90,19 @@ def _write(run: Run, info: CheckpointInfo, output: Path, *, merge: bool) -> dict
 
 
 def card_of(run: Run, manifest: dict[str, Any]) -> str:
-    """The run's model card, with all scores that lie beside it."""
+    """The run's model card, with all scores that lie beside it and can be used; of the others it is said why not.
+
+    Raises:
+        BadInputError: the manifest lacks what a card needs.
+    """
+    check(CardManifest, manifest, "manifest", run.path / MANIFEST)
     method: type[Aligner] = registry.load("aligners", manifest["config"]["method"])
-    scores = [read_json(path, "scores") for path in sorted(run.path.glob("evals/*/scores*.json"))]
+    scores = []
+    for path in sorted(run.path.glob("evals/*/scores*.json")):
+        try:
+            scores.append(read_scores(path))
+        except BadInputError as error:
+            console.print(f"[yellow]not in the model card:[/yellow] {escape(path.name)}: {escape(error.problem)}")
     about = {"summary": method.summary, "source": method.source, "ours": method.ours}
     return model_card(manifest, about, scores)
 

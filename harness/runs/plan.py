@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.files import read_json
 from harness.judging.base import Judge
 from harness.models import PromptLengths, load_processor
+from harness.runs.answer_records import read_serving
 from harness.runs.evaluate import EvalRequest, prepare
 from harness.runs.folders import open_run
 from harness.runs.jobs import request_hashes
@@ -116,7 +116,7 @@ def _seconds(request: EvalRequest, target: Target, data_name: str, asked: int) -
         return 0.0
     runs = [target.folder, *(one for one in sorted(target.folder.parent.glob("*")) if one != target.folder)]
     for path in [path for run in runs for path in sorted(run.glob(f"evals/*@{data_name}/serving.json"))]:
-        record = read_json(path, "serving record")
+        record = read_serving(path)
         took = record.get("took")
         if took and record["backend"] == request.backend.name and open_run(path.parents[2]).base_label == target.model:
             return float(asked * took["seconds"] / took["answers"])

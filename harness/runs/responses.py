@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -13,7 +12,10 @@ from typing import Any
 from harness.errors import BadInputError, HarnessError
 from harness.files import dump_row, naming, sha256_json
 from harness.locks import writing
+from harness.reading import parse_line
+from harness.runs.answer_records import AnswerRecord
 from harness.runs.answers import bring_answers_back, put_answers_aside
+from harness.runs.records import check
 from harness.serving.base import Completion, Sampling
 from harness.terminal import say
 from harness.types import Item, Response
@@ -44,11 +46,9 @@ def _complete(folder: Path) -> Iterator[dict[str, Any]]:
     path = folder / "responses.jsonl"
     data = path.read_bytes() if path.exists() else b""
     for line in data[: data.rfind(b"\n") + 1].splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict) and {"item", "request", "text", "completion_tokens"} <= record.keys():
+        with suppress(BadInputError):
+            record = parse_line(line, 2, "response log", path)
+            check(AnswerRecord, record, "answer", path)
             yield record
 
 
@@ -113,14 +113,15 @@ class ResponseLog:
                 stream.truncate(end)
         for number, line in enumerate(data[:end].splitlines(), 1):
             try:
-                record = json.loads(line)
-                self._records[record["item"], record["request"]] = record
-            except (ValueError, KeyError, TypeError):
+                record = parse_line(line, number, "response log", self.path)
+                check(AnswerRecord, record, "answer", self.path)
+            except BadInputError as error:
                 raise BadInputError(
-                    "the response log is damaged",
+                    f"the response log is damaged: {error.problem}",
                     where=f"{self.path}:{number}",
                     remedy="remove the line, or generate again with --overwrite",
                 ) from None
+            self._records[record["item"], record["request"]] = record
 
     @staticmethod
     def peek(folder: Path) -> dict[tuple[str, str], str]:

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import harness
 from harness.errors import BadInputError
 from harness.judging.agreement import HALLUCINATED_BELOW
 from harness.reading import open_binary
 from harness.runs.folders import Run
 from harness.runs.records import item_row, read_scores
+from harness.stats import Aggregate
 from harness.types import SampleScore
 
 Row = Mapping[str, Any]
@@ -90,6 +93,16 @@ def scored(run: Run) -> tuple[list[Scored], list[str]]:
 def sample_scores(rows: Mapping[str, Row], items: Sequence[str]) -> list[SampleScore]:
     """The counts of these items, in this order."""
     return [SampleScore(item, rows[item]["group"], rows[item]["counts"]) for item in items]
+
+
+def unlike(aggregate: Aggregate, totals: Mapping[str, Any]) -> str:
+    """Why a suite cannot make metrics of counts, which may be another suite's or another version's; "" where it can."""
+    try:
+        aggregate({name: np.asarray(total) for name, total in totals.items()})
+    except Exception as error:  # noqa: BLE001 (a benchmark's own code, on counts that it may not know)
+        lacks = f"they have no '{error.args[0]}'" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
+        return f"the counts are not those of this suite: {lacks}"
+    return ""
 
 
 def right(row: Row) -> bool | None:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInputError
-from harness.files import read_json, write_json
+from harness.files import write_json
+from harness.runs.answer_records import read_serving, read_shard
 from harness.runs.responses import ResponseLog
 from harness.runs.suites import Suite
 from harness.runs.targets import Target
@@ -119,7 +120,7 @@ def merge(
             record = owners[item.id][0].log.record(item.id, hashes[item.id]) if owners[item.id] else None
             if record is not None and log.record(item.id, hashes[item.id]) is None:
                 log.put(record)
-        serving = {part.name: read_json(suite_folder / _FOLDER / part.name / "serving.json") for part in parts}
+        serving = {part.name: read_serving(suite_folder / _FOLDER / part.name / "serving.json") for part in parts}
         write_json(suite_folder / "serving.json", {**next(iter(serving.values())), "shards": serving})
     counts = {part.name: 0 for part in parts}
     for own in owners.values():
@@ -134,7 +135,7 @@ def shard_limit(suite_folder: Path, command: str) -> int | None:
         BadInputError: there are no shards.
     """
     folders = shard_folders(suite_folder, command)
-    limit: int | None = read_json(folders[0] / _RECORD, "shard's record").get("limit")
+    limit: int | None = read_shard(folders[0] / _RECORD).get("limit")
     return limit
 
 
@@ -154,7 +155,7 @@ def shard_folders(suite_folder: Path, command: str) -> list[Path]:
 
 def _parts(suite_folder: Path, command: str, stack: ExitStack) -> list[_Part]:
     return [
-        _Part(folder.name, read_json(folder / _RECORD, "shard's record"), stack.enter_context(ResponseLog(folder)))
+        _Part(folder.name, read_shard(folder / _RECORD), stack.enter_context(ResponseLog(folder)))
         for folder in shard_folders(suite_folder, command)
     ]
 

@@ -10,8 +10,8 @@ from typing import Any
 from harness import registry
 from harness.config import parse
 from harness.errors import BadInputError
-from harness.files import read_json
 from harness.progress import console
+from harness.runs.answer_records import read_serving
 from harness.runs.evaluate import EvalRequest, run_eval
 from harness.runs.jobs import request_hashes
 from harness.runs.shards import merge, shard_folders, shard_limit
@@ -51,7 +51,7 @@ def _backend_of(paths: Sequence[Path]) -> tuple[type[Backend], dict[str, Any]]:
     """
     found = {}
     for path in paths:
-        record = read_json(path, "serving record")
+        record = read_serving(path)
         backend: type[Backend] = registry.load("backends", record["backend"])
         given = dict(record.get("settings", {}))
         found[parse(backend.Settings, given, f"backend {backend.name}").identity(backend.name)] = (backend, given)

@@ -27,7 +27,7 @@ from harness.paths import cache_folder
 from harness.reading import open_binary
 from harness.runs.records import item_record
 
-_FORMAT = 1
+_FORMAT = 2
 _SETTLED_NS = 50_000_000
 """Within so many nanoseconds of its last change a file could change again with the same time, so what it holds is not kept."""
 _BROKEN = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
@@ -44,7 +44,7 @@ class Sums:
         size: scored items.
         images: that they are about.
         totals: of every count, and "n".
-        digest: of the counts by item, see `ItemCounts`; `items_digest`: of which items these are.
+        digest: of the counts by item, see `ItemCounts`; `items_digest`: of which items and images these are.
         kept: where the rest of it is kept; None where it could not be.
     """
 

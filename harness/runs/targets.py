@@ -15,6 +15,7 @@ from harness.models import ModelRef, check_base, fingerprint, inspect, recorded,
 from harness.names import name_from
 from harness.runs.folders import MANIFEST, Run, open_run
 from harness.runs.manifest import surroundings
+from harness.runs.records import AlignedManifest, check
 
 BASE, ENDPOINT = "base", "endpoint"
 
@@ -81,6 +82,7 @@ def target_of_run(run: Run) -> Target:
         BadInputError: the checkpoint is broken, or its base's weights are not those it was trained on.
     """
     assert run.manifest is not None
+    check(AlignedManifest, run.manifest, "manifest", run.path / MANIFEST)
     config, base = run.manifest["config"], run.manifest["base"]
     info = inspect(run.checkpoint)
     if info.kind == "full":

@@ -30,6 +30,8 @@ from harness.runs.ask import Asked
 from harness.runs.folders import MANIFEST
 from harness.runs.parity import Expected, compare, tolerance_of
 from harness.runs.probes import Probe, draw_probes
+from harness.runs.records import ManifestRecord, check
+from harness.runs.state import KINDS
 from harness.runs.targets import BASE, Target
 from harness.serving.base import Backend, BackendSettings, Request, Sampling, TokenDetails
 
@@ -243,9 +245,13 @@ def _brings_processor(adapter: Path) -> bool:
 def recorded_weights(one: Asked) -> list[str]:
     """In words, which weights are no longer those that the checkpoint's manifest names."""
     folder = one.adapter or Path(one.base)
-    manifest = read_json(folder / MANIFEST, "manifest") if (folder / MANIFEST).exists() else {}
+    manifest = read_json(folder / MANIFEST, "manifest", finite=False) if (folder / MANIFEST).exists() else {}
+    if not isinstance(manifest, dict) or manifest.get("kind") not in KINDS:
+        return []  # a model's folder may have a file of this name that is not ours
+    check(ManifestRecord, manifest, "manifest", folder / MANIFEST)
     found = []
-    if one.adapter and (base := manifest.get("base")) and fingerprint(one.base) != base["fingerprint"]:
+    base = manifest["base"].get("fingerprint")
+    if one.adapter and base and fingerprint(one.base) != base:
         found.append(
             f"the base's weights are not those that the adapter was trained on: put the old ones back in {one.base}"
         )

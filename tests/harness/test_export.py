@@ -17,6 +17,7 @@ from harness.models import inspect, load_model, load_processor, prompt_text
 from harness.runs.align import AlignRequest, run_align
 from harness.runs.export import export_run
 from harness.runs.folders import Run, open_run
+from tests.scored_runs import one_rate
 from tests.tiny import tiny_llava, tiny_pairs, tiny_photograph
 
 
@@ -67,9 +68,7 @@ def test_the_card_says_how_it_was_made(aligned: Run, tmp_path: Path) -> None:
 
 def test_the_card_shows_the_scores_that_there_are(aligned: Run, tmp_path: Path) -> None:
     shutil.copytree(aligned.path, tmp_path / "scored")
-    metric = {"value": 0.25, "ci": [0.2, 0.31], "title": "CHAIRs", "unit": "%", "headline": True}
-    record = {"suite": "halbench", "data": "toy", "n": 40, "metrics": {"chair_s": metric}}
-    write_json(tmp_path / "scored" / "evals" / "halbench@toy" / "scores.json", record)
+    write_json(tmp_path / "scored" / "evals" / "halbench@toy" / "scores.json", one_rate(0.25, 0.2, 0.31))
     export_run(open_run(tmp_path / "scored"), tmp_path / "out", merge=False)
     assert "| halbench (toy) | CHAIRs | 25.0 | 20.0 to 31.0 | 40 |" in (tmp_path / "out" / "README.md").read_text()
 

@@ -22,6 +22,7 @@ from harness.runs.export import export_run
 from harness.runs.folders import Run
 from harness.runs.push import PushRequest, push
 from tests.harness.hub_server import READER, TOKEN, HubServer, hub
+from tests.scored_runs import one_rate
 from tests.tiny import tiny_llava, tiny_pairs
 
 BASE = "llava-hf/llava-1.5-7b-hf"
@@ -47,9 +48,7 @@ def on_hub(aligned: Run, tmp_path: Path) -> Path:
     base = {"label": "llava-1.5-7b", "location": BASE, "fingerprint": fingerprint(BASE)}
     for path in (results / "one" / "manifest.json", checkpoint / "manifest.json"):
         write_json(path, {**read_json(path), "base": base})
-    metric = {"value": 0.25, "ci": [0.2, 0.31], "title": "CHAIRs", "unit": "%", "headline": True}
-    record = {"suite": "halbench", "data": "toy", "n": 40, "metrics": {"chair_s": metric}}
-    write_json(results / "one" / "evals" / "halbench@toy" / "scores.json", record)
+    write_json(results / "one" / "evals" / "halbench@toy" / "scores.json", one_rate(0.25, 0.2, 0.31))
     return results
 
 

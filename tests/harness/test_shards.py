@@ -15,7 +15,7 @@ from harness.errors import BadInputError, HarnessError
 from harness.runs.evaluate import EvalRequest, run_eval
 from harness.runs.responses import ResponseLog
 from harness.runs.shards import Shard
-from harness.runs.stored import run_merge
+from harness.runs.stored import run_merge, shard_backend
 from harness.runs.targets import target_of_endpoint
 from harness.serving.openai import OpenAIBackend
 from harness.types import ImageRef, Item
@@ -212,3 +212,30 @@ def test_a_sample_is_whole_images_and_a_larger_one_holds_it(folder: Path) -> Non
         assert set(sizes.values()) == {4}
     again = open_suite("pope", folder / "data", {}, 10)
     assert [item.id for item in again.items] == [item.id for item in small.items]
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        ("shard.json", {"refused": 1}, "refused is 1"),
+        ("shard.json", {"count": "2"}, "count is '2'"),
+        ("shard.json", {"index": 0}, "index is 0"),
+        ("serving.json", {"backend": []}, "backend is []"),
+        ("serving.json", {"settings": None}, "settings is None"),
+        ("responses.jsonl", {"request": [None]}, "request is [None]"),
+        ("responses.jsonl", {"text": 5}, "text"),
+    ],
+)
+def test_a_damaged_shard_is_named(file: str, change: dict[str, Any], said: str, folder: Path) -> None:
+    with seeing() as server:
+        for index in (1, 2):
+            run_eval(request(folder, server, shard=Shard(index, 2)))
+        path = folder / "results" / "seer" / "evals" / "pope@data" / "shards" / "2-of-2" / file
+        lines = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
+        lines[0] = json.dumps(json.loads(lines[0]) | change)
+        path.write_text("\n".join(lines) + "\n")
+        with pytest.raises(BadInputError) as caught:
+            run_merge(request(folder, server, generate=False))
+            # The serving record is only looked at by the command, which asks the shards for their backend.
+            shard_backend(target_of_endpoint("seer", folder / "results"), ["pope"], str(folder / "data"))
+    assert said in caught.value.problem and str(path) in (caught.value.where or "")
