@@ -182,7 +182,7 @@ def test_rejected_images_stand_beside_the_original(runs: list[Run], tmp_path: Pa
     assert not about["left_out"] and "aligned: 1 of 1,000 training examples" in section
     assert (
         section.count("<img src='data:image/webp;base64,") == 2
-        and "corrupted: dog, &lt;frisbee&gt; (diffusion, t = 500)" in section
+        and "corrupted: dog, &lt;frisbee&gt; (diffusion, t = 500, schedule ddpm)" in section
     )
     assert EVIL not in text and text.count("<script") == 2 and 'href="#rejected"' in text
     for wrong, said in (
