@@ -187,7 +187,7 @@ def test_rejected_images_stand_beside_the_original(runs: list[Run], tmp_path: Pa
     assert EVIL not in text and text.count("<script") == 2 and 'href="#rejected"' in text
     for wrong, said in (
         ({"rejected": "../../../etc/passwd"}, "outside of the run's folder"),
-        ({"original": "image_preferences/none.png"}, "cannot be read"),
+        ({"original": "image_preferences/none.png"}, "does not exist"),
         ({"chosen": None}, "a row has no chosen"),
     ):
         write_jsonl(aligned.path / "image_preferences.jsonl", [REJECTED | wrong])
