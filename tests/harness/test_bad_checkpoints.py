@@ -62,7 +62,7 @@ def run_of(base: Path, folder: Path) -> Path:
     manifest = {
         "kind": "align",
         "name": folder.name,
-        "config": {"model": str(base), "method": "dpo"},
+        "config": {"model": str(base), "method": "dpo", "data": "d", "settings": {}},
         "base": {"label": str(base), "location": str(base), "fingerprint": fingerprint(base)},
     }
     adapter(base, folder / "checkpoint", 0)

@@ -235,9 +235,9 @@ def _same_set(folder: Path, config: dict[str, Any]) -> None:
                 where=str(before),
                 remedy="go on with the same ones, write to another folder, or begin again with --overwrite",
             )
-    elif strange := sorted(
-        path.name for path in folder.iterdir() if not path.name.endswith(".lock") and path.name != REPLACED
-    ):
+    elif not (folder / REPLACED).exists() and (
+        strange := sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
+    ):  # beside a set that is begun again other files may lie, as they did before
         raise BadInputError(
             f"the folder is not empty and holds no set of rejected images ({', '.join(strange[:3])})",
             where=str(folder),
