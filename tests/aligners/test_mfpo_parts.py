@@ -19,6 +19,7 @@ from aligners.mfpo.image_preferences.keyword_graph import GraphConstants, graph_
 from aligners.mfpo.image_preferences.keywords import cluster, keywords, multipartite_rank, pipeline
 from aligners.mfpo.image_preferences.schedules import Diffusion, alpha_bar
 from aligners.mfpo.stages import StageSettings, split_by_difficulty
+from harness.errors import HarnessError
 from harness.types import ImageRef, PreferenceExample, Region
 
 
@@ -272,13 +273,21 @@ def test_most_keywords_name_what_is_to_be_seen_and_the_graph_is_no_worse_than_mu
     assert share["graph"] > 0.6 and share["graph"] >= share["multipartite"]
 
 
-def test_mfpo_takes_the_papers_data_and_an_embedded_world_its_own(tmp_path: Path) -> None:
-    from harness.runs.align import AlignRequest, _resolve
+def test_mfpo_takes_the_papers_data_and_an_embedded_world_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from harness.runs.align import AlignRequest, run_align
     from tests.tiny import tiny_llava
 
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     model = str(tiny_llava(tmp_path / "model"))
-    for method, data in (("mfpo", "rlhf-v"), ("dpo", "rlaif-v")):
-        assert _resolve(AlignRequest(method, model, tmp_path)).config["data"] == data
+    for method, said, hub in (
+        ("mfpo", "rlhf-v", "openbmb/RLHF-V-Dataset"),
+        ("dpo", "rlaif-v", "openbmb/RLAIF-V-Dataset"),
+    ):
+        with pytest.raises(HarnessError, match=hub):  # it is said before the hub is asked, which is not there
+            run_align(AlignRequest(method, model, tmp_path / "results"))
+        assert f"preference data: {said} (the default for" in capsys.readouterr().err
 
 
 def test_the_model_card_tells_the_papers_from_ours() -> None:

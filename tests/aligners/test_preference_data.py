@@ -191,7 +191,7 @@ def test_a_public_name_is_found_in_the_hubs_cache_without_a_network(
     monkeypatch.setattr(download, "constants", constants)
     assert len(read_preferences("rlaif-v").examples) == 1
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "empty"))
-    with pytest.raises(HarnessError, match="could not be downloaded"):
+    with pytest.raises(HarnessError, match="is not in the hub's cache, and HF_HUB_OFFLINE is set"):
         read_preferences("rlaif-v")
 
 
