@@ -167,6 +167,7 @@ def test_long_answers_take_no_time() -> None:
         "'" * 200_000,
         "a, " * 99_999,
     ):
-        start = time.perf_counter()
+        start = time.process_time()
         tolerant(text)
-        assert time.perf_counter() - start < 2, text[:20]
+        # A pattern that goes back over what it has read would take minutes; the bound is no measurement.
+        assert time.process_time() - start < 20, text[:20]
