@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.disk import make_folder
+from harness.errors import BadInputError
 from harness.reading import placed_rows, read_json, read_jsonl, row_at
 from harness.redaction import blank, clean_json, redact
 from harness.removal import discard, move, remove, swap
@@ -102,13 +103,14 @@ def to_cache(path: Path) -> Iterator[None]:
     try:
         with naming(path):
             yield
-    except OSError as error:
+    except (OSError, BadInputError) as error:  # the latter: something else lies where its folder would
         if not _said:
             _said.add("cache")
-            reason = (error.strerror or str(error)).lower()
+            reason = error.problem if isinstance(error, BadInputError) else (error.strerror or str(error)).lower()
+            seen = error.where if isinstance(error, BadInputError) else error.filename
             say(
                 f"the cache cannot be written ({reason}): what it would keep is computed again each time. "
-                f"HARNESS_CACHE names another place; seen at {error.filename}",
+                f"HARNESS_CACHE names another place; seen at {seen}",
                 err=True,
             )
 
