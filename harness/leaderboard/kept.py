@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 import harness
-from harness.errors import BadInputError, HarnessError
-from harness.files import sha256_bytes, sha256_json, write_json
+from harness.errors import BadInputError
+from harness.files import sha256_bytes, sha256_json, to_cache, write_json
 from harness.leaderboard.board import Part
 from harness.paths import cache_folder
 from harness.reading import read_json
@@ -39,7 +39,7 @@ def kept(what: str, parts: Sequence[tuple[Part, ...]], more: Sequence[Any], comp
         return read_json(path)
     except BadInputError:  # not kept, or what was kept is broken
         result = compute()
-    with contextlib.suppress(OSError, HarnessError):  # a cache that cannot be written costs time, and nothing else
+    with to_cache(path):
         write_json(path, result)
     return json.loads(json.dumps(result))
 

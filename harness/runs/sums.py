@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from harness.errors import BadInputError
-from harness.files import atomic_path, sha256_json
+from harness.files import atomic_path, sha256_json, to_cache
 from harness.itemcounts import ItemCounts, ItemTable, compact
 from harness.matched import Described, Places, PlacesTable
 from harness.paths import cache_folder
@@ -125,12 +125,10 @@ def _keep(path: Path, target: Path, found: Described, *, keep: bool) -> Sums:
     }
     kept: Path | None = None
     if keep:
-        try:
+        with to_cache(target):
             with atomic_path(target) as temporary, temporary.open("wb") as stream:
                 np.savez_compressed(stream, about=_text(about), **_arrays(found))  # type: ignore[arg-type]
             kept = target
-        except OSError:  # a cache that cannot be written costs time, and nothing else
-            kept = None
     return Sums(path, kept=kept, **about)
 
 
