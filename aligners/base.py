@@ -88,6 +88,12 @@ class Stage:
     """The reference is the model that this stage starts from, or the very first one."""
 
 
+Measure = Literal["token", "predictive"]
+"""Of an example's difficulty, see `aligners.difficulty`."""
+Answer = Literal["chosen", "own"]
+"""Whose answer a difficulty is measured on: the chosen response, or the starting model's own."""
+
+
 class StageContext(ABC):
     """What `Aligner.stages` may ask of the trainer about the starting model."""
 
@@ -95,8 +101,8 @@ class StageContext(ABC):
     def difficulty(
         self,
         examples: Sequence[PreferenceExample],
-        measure: Literal["token", "predictive"] = "token",
-        answer: Literal["chosen", "own"] = "chosen",
+        measure: Measure = "token",
+        answer: Answer = "chosen",
         max_new_tokens: int = 256,
     ) -> list[float]:
         """How hard each example is for the starting model, given the original image; higher is harder. See `aligners.difficulty`.

@@ -10,11 +10,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from aligners.base import CHOSEN
+from aligners.base import CHOSEN, Answer, Measure
 from aligners.encoding import EncodedExample
 from aligners.policy import Policy, entropy_of
 from harness.errors import BadInputError
@@ -23,8 +23,6 @@ from harness.models import batch_inputs
 if TYPE_CHECKING:
     from torch import Tensor
 
-Measure = Literal["token", "predictive"]
-Answer = Literal["chosen", "own"]
 Values = list[dict[tuple[str, str], np.ndarray]]
 
 

@@ -12,12 +12,12 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from aligners.adapters import check_model
-from aligners.base import Aligner, AlignJob, PrepareContext, Stage, StageContext
+from aligners.base import Aligner, AlignJob, Answer, Measure, PrepareContext, Stage, StageContext
 from aligners.data import preferences_of
 from aligners.encoding import EncodedExample, encode_all
 from aligners.families import possible_savings
@@ -89,8 +89,8 @@ class _Order(StageContext):
     def difficulty(
         self,
         examples: Sequence[PreferenceExample],
-        measure: Literal["token", "predictive"] = "token",
-        answer: Literal["chosen", "own"] = "chosen",
+        measure: Measure = "token",
+        answer: Answer = "chosen",
         max_new_tokens: int = 256,
     ) -> list[float]:
         """No difficulty is known; how many were asked for is."""

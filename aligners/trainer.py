@@ -13,11 +13,22 @@ from typing import Any
 import numpy as np
 
 from aligners.adapters import check_model
-from aligners.base import CHOSEN, Aligner, AlignJob, AlignResult, Branch, PrepareContext, Stage, StageContext
+from aligners.base import (
+    CHOSEN,
+    Aligner,
+    AlignJob,
+    AlignResult,
+    Answer,
+    Branch,
+    Measure,
+    PrepareContext,
+    Stage,
+    StageContext,
+)
 from aligners.batches import Preparer
 from aligners.canary import check_trainer
 from aligners.data import Dropped, preferences_of
-from aligners.difficulty import Answer, Measure, difficulty_of
+from aligners.difficulty import difficulty_of
 from aligners.encoding import EncodedExample, encode_all
 from aligners.layout import Batch, by_branch, row_lengths
 from aligners.loop import run_stage

@@ -1,11 +1,15 @@
-"""The command line as a person types it, in a process of its own."""
+"""The command line as a person types it, in a process of its own, or in this one for thousands of inputs."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 
 def harness(folder: Path, *arguments: str, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -19,3 +23,40 @@ def harness(folder: Path, *arguments: str, code: int = 0, **environment: str) ->
     )
     assert done.returncode == code, done.stderr
     return done
+
+
+@functools.cache
+def _commands() -> Any:
+    """The command line as Typer builds it, which takes longer than most commands that end in an error."""
+    import typer.main
+
+    from harness.cli import app
+
+    return typer.main.get_command(app)
+
+
+def run_here(arguments: list[str], folder: Path | None = None) -> tuple[int, str, str]:
+    """A command in this process, and in a folder where one is named: exit code, standard output, standard error."""
+    from harness.cli.errors import run
+
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.chdir(folder) if folder else contextlib.nullcontext(),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        code = run(_commands(), arguments)
+    return code, out.getvalue(), err.getvalue()
+
+
+def run_bounded(arguments: list[str], folder: Path) -> tuple[int, str, str]:
+    """`run_here` of any input whatever: it is read, or refused in one short paragraph that commands no terminal; never a defect."""
+    from harness.terminal import plain
+
+    code, out, said = run_here(arguments, folder)
+    assert code in (0, 2), said
+    assert "Traceback" not in said and "defect" not in said, said
+    assert plain(out) == out and plain(said) == said, "nothing that a terminal obeys"
+    if "error: " in said:
+        assert code == 2 and len(said[said.index("error: ") :]) <= 2000
+    return code, out, said

@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from aligners.base import Stage
+from aligners.base import Answer, Measure, Stage
 from harness.config import StrictModel
 from harness.types import PreferenceExample
 
@@ -26,11 +26,11 @@ class StageSettings(StrictModel):
     borders: tuple[float, ...] = Field(
         (), description="shares of the sorted examples at which stages end; () for equal parts"
     )
-    measure: Literal["token", "predictive"] = Field(
+    measure: Measure = Field(
         "token",
         description="token: the paper's sum of -p log p over the tokens; predictive: mean entropy of the distribution",
     )
-    answer: Literal["chosen", "own"] = Field(
+    answer: Answer = Field(
         "chosen",
         description="the answer that is measured: the chosen response, or the starting model's own, greedy one",
     )

@@ -121,11 +121,18 @@ class Here:
         """Nothing was started."""
 
 
-def in_process(command: Sequence[str], log: Path) -> str | None:
-    """Carry a command out in a process of its own, with all that it says in a file; None, or the file's end when it failed."""
+def run_command(command: Sequence[str], log: Path, folder: Path) -> str | None:
+    """Carry a command out in a process of its own, with all that it says in a file; None, or the file's end when it failed.
+
+    Args:
+        command: arguments of `harness`.
+        log: the file.
+        folder: the working directory, which relative paths in the command are meant from; on a cluster every machine must see it.
+    """
     with log.open("w", encoding="utf-8") as stream:
         code = subprocess.run(
             [sys.executable, "-m", "harness", *command],
+            cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
@@ -145,7 +152,7 @@ class Processes:
 
     def submit(self, command: Sequence[str], log: Path) -> Future[str | None]:
         """See `Workers`."""
-        return self._pool.submit(in_process, command, log)
+        return self._pool.submit(run_command, command, log, Path.cwd())
 
     def close(self) -> None:
         """Wait for what is under way."""
@@ -153,7 +160,7 @@ class Processes:
 
 
 class OnRay:
-    """Tasks of a Ray cluster, or of local workers. The results must lie in a folder that all machines see."""
+    """Tasks of a Ray cluster, or of local workers. The working directory and the results must be ones that all machines see."""
 
     def __init__(self, address: str, gpus: float, cpus: float = 1.0) -> None:
         """Connect to a cluster, or start workers here.
@@ -186,7 +193,7 @@ class OnRay:
                 remedy="start one (ray start --head), or --ray local",
             ) from error
         self._ray = ray
-        self._task = ray.remote(in_process).options(num_cpus=cpus, num_gpus=gpus)
+        self._task = ray.remote(run_command).options(num_cpus=cpus, num_gpus=gpus)
         resources = ray.cluster_resources()
         by_cpu = int(resources.get("CPU", 1) // cpus)
         self.capacity = max(1, min(by_cpu, int(resources.get("GPU", 0) // gpus)) if gpus else by_cpu)
@@ -199,7 +206,7 @@ class OnRay:
             error = inner.exception()
             future.set_result(f"Ray: {str(error).strip().splitlines()[-1]}" if error else inner.result())
 
-        self._task.remote(list(command), log.resolve()).future().add_done_callback(ended)
+        self._task.remote(list(command), log.resolve(), Path.cwd()).future().add_done_callback(ended)
         return future
 
     def close(self) -> None:

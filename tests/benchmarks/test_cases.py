@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import io
 import json
 import os
 import re
@@ -13,9 +10,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from tests.commands import run_here
 
 CASES = Path(__file__).resolve().parents[2].parent / "shared" / "cases"
 BAD = sorted(path.name for path in CASES.glob("bad-inputs/score-*")) or ["score (the folder of cases is not there)"]
@@ -79,7 +77,7 @@ def test_a_spoiled_file_ends_in_one_paragraph(
     monkeypatch.chdir(folder)
     before = sorted(path.name for path in folder.iterdir())
     start = time.process_time()
-    code, _, said = run_harness(case["args"])
+    code, _, said = run_here(case["args"])
     assert code == 2, said
     assert said.startswith("error: ") and "defect" not in said and "Traceback" not in said and len(said) <= 2000
     assert all(one.isprintable() or one == "\n" for one in said)
@@ -100,23 +98,3 @@ def _lay_out(folder: Path, case: dict[str, object]) -> None:
         (folder / name).write_text("[" * 100_000)
     if "hal.jsonl" in args and not (folder / "hal.jsonl").exists():
         (folder / "hal.jsonl").write_text(SOUND)
-
-
-def run_harness(arguments: list[str]) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of a command in this process."""
-    from harness.cli.errors import run
-
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = run(_command(), arguments)
-    return code, out.getvalue(), err.getvalue()
-
-
-@functools.cache
-def _command() -> Any:
-    """The command line as Typer builds it, which takes longer than most commands that end in an error."""
-    import typer
-
-    from harness.cli import app
-
-    return typer.main.get_command(app)

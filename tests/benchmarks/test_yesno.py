@@ -170,4 +170,4 @@ def test_long_answers_take_no_time() -> None:
         start = time.process_time()
         tolerant(text)
         # A pattern that goes back over what it has read would take minutes; the bound is no measurement.
-        assert time.process_time() - start < 20, text[:20]
+        assert time.process_time() - start < 2, text[:20]

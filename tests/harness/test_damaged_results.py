@@ -8,9 +8,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
-import io
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,19 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer.main
 from hypothesis import strategies as st
 
-from harness.cli.app import app
-from harness.cli.errors import run
-from harness.terminal import plain
+from tests.commands import run_bounded
 from tests.conftest import CONFORMANCE
 from tests.harness.test_fuzzed_inputs import VALUES, fuzzed, spoiled
 from tests.scored_suites import make_runs
 
 CASES = CONFORMANCE.parent / "cases" / "bad-inputs"
 NAMES = ("base-pocket", "dpo-pocket", "mfpo-pocket")
-_COMMANDS = typer.main.get_command(app)
 READERS = ("leaderboard", "compare", "report", "plot")
 
 
@@ -39,27 +33,9 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `results/`, as a quickstart leaves them."""
     folder = tmp_path_factory.mktemp("damaged")
     make_runs(folder / "results", NAMES, most=12, data="pocket-test", judge="pocket-truth")
-    code, out, err = command(["leaderboard", "--json"], folder)
+    code, out, err = run_bounded(["leaderboard", "--json"], folder)
     assert code == 0 and not err and len(json.loads(out)[0]["rows"]) == 3 and not json.loads(out)[0]["left_out"]
     return folder
-
-
-def command(arguments: list[str], folder: Path) -> tuple[int, str, str]:
-    """A command in this process and a folder: exit code, what it printed, what it said. It may not end as a defect."""
-    out, err, here = io.StringIO(), io.StringIO(), Path.cwd()
-    os.chdir(folder)
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = run(_COMMANDS, arguments)
-    finally:
-        os.chdir(here)
-    said = err.getvalue()
-    assert code in (0, 2), said
-    assert "Traceback" not in said and "defect" not in said, said
-    assert plain(out.getvalue()) == out.getvalue() and plain(said) == said, "nothing that a terminal obeys"
-    if "error: " in said:
-        assert code == 2 and len(said[said.index("error: ") :]) <= 2000
-    return code, out.getvalue(), said
 
 
 @contextlib.contextmanager
@@ -100,7 +76,7 @@ def test_the_damaged_part_is_named_and_the_rest_is_shown(folder: Path, case: dic
             path.write_text("[" * 100_000)
         else:
             shutil.copy(folder / path.name, path)
-        code, out, err = command(case["args"], sound)
+        code, out, err = run_bounded(case["args"], sound)
         run_name = Path(name).parts[1]
         assert code == 0
         if case["args"][0] == "leaderboard":
@@ -125,24 +101,24 @@ def test_one_damaged_manifest_leaves_the_other_runs(sound: Path) -> None:
     ):
         with restored(path):
             path.write_text(text)
-            code, out, err = command(["leaderboard", "--csv"], sound)
+            code, out, err = run_bounded(["leaderboard", "--csv"], sound)
             assert (
                 code == 0
                 and "mfpo-pocket" in out
                 and "dpo-pocket" not in out
                 and "note: dpo-pocket: the manifest" in err
             )
-            code, _, err = command(["report", "-o", "r.html"], sound)
+            code, _, err = run_bounded(["report", "-o", "r.html"], sound)
             assert code == 0 and "left out: dpo-pocket: the manifest" in err
-            assert command(["compare", "base-pocket", "mfpo-pocket", "--json"], sound)[0] == 0
-            code, _, err = command(["compare", "base-pocket", "dpo-pocket"], sound)
+            assert run_bounded(["compare", "base-pocket", "mfpo-pocket", "--json"], sound)[0] == 0
+            code, _, err = run_bounded(["compare", "base-pocket", "dpo-pocket"], sound)
             assert code == 2 and "manifest.json" in err
             for arguments in (
                 ["export", "dpo-pocket", "-o", "x"],
                 ["push", "dpo-pocket", "a/b"],
                 ["eval", "--suite", "pope", "--run", "dpo-pocket"],
             ):
-                assert command(arguments, sound)[0] == 2
+                assert run_bounded(arguments, sound)[0] == 2
             from harness import load_runs
 
             frames = load_runs(results=sound / "results")
@@ -195,7 +171,7 @@ def after_damage(data: Any, arguments: list[str]) -> None:
             path = sound / "results" / name / data.draw(st.sampled_from(FILES))
             stack.enter_context(restored(path))
             damage(path, data.draw(st.integers(0, 19)), data)
-        command(arguments, sound)
+        run_bounded(arguments, sound)
 
 
 @functools.cache

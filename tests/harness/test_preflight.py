@@ -72,7 +72,7 @@ def test_a_hub_that_never_answers_is_given_up(tmp_path: Path, silent: str, monke
     start = time.monotonic()
     with pytest.raises(HarnessError, match="no answer within 1 s"):
         client.look("nobody/nothing-here")
-    assert time.monotonic() - start < 60
+    assert time.monotonic() - start < 10
 
 
 @pytest.fixture

@@ -192,7 +192,7 @@ def test_a_lock_ends_with_its_process_and_looking_at_it_disturbs_nobody(tmp_path
         start = time.monotonic()
         with pytest.raises(BusyError, match=f"process {os.getpid()}"), writing(lock, "it", tmp_path):
             pytest.fail("two writers")
-        assert time.monotonic() - start < 60
+        assert time.monotonic() - start < 5
     assert not is_held(lock)
 
 

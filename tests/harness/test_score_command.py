@@ -15,7 +15,7 @@ from harness.runs.score import score_suite
 from harness.stats import Counts
 from harness.types import SampleScore
 from tests.benchmarks.scoring import jsonl
-from tests.benchmarks.test_cases import run_harness
+from tests.commands import run_here
 from tests.peak import peak_bytes
 
 KIND = "discriminative-attribute-state"
@@ -98,12 +98,12 @@ def test_no_option_is_dropped_in_silence(suite: str, tmp_path: Path, monkeypatch
     files(tmp_path)
     monkeypatch.chdir(tmp_path)
     needed = [part for pair in NEEDED[suite].items() for part in pair]
-    code, _, said = run_harness(["score", "--suite", suite, *needed])
+    code, _, said = run_here(["score", "--suite", suite, *needed])
     assert code == 0, said
     for option, value in OPTIONS.items():
         if option in NEEDED[suite]:
             continue
-        code, _, said = run_harness(["score", "--suite", suite, *needed, option, value])
+        code, _, said = run_here(["score", "--suite", suite, *needed, option, value])
         if option in USED.get(suite, set()):
             assert code == 0, said
         else:
@@ -116,7 +116,7 @@ def test_what_the_options_do_is_seen_in_the_scores(tmp_path: Path, monkeypatch: 
     base = ["score", "--suite", "chair", "--annotations", "gt.jsonl", "--responses", "chair.jsonl", "--json"]
 
     def record(*more: str) -> Any:
-        code, out, said = run_harness([*base, *more])
+        code, out, said = run_here([*base, *more])
         assert code == 0, said
         return json.loads(out)
 
@@ -124,7 +124,7 @@ def test_what_the_options_do_is_seen_in_the_scores(tmp_path: Path, monkeypatch: 
     assert plain["variant"] == "spacy" and plain["counts"]["mentions"] == 2
     assert record("--synonyms", "syn.txt")["counts"]["mentions"] == 1
     assert record("--matched-words", "2")["counts"]["matched_mentions"] == 1
-    code, _, said = run_harness([*base, "--extractor", "spacy:no_such_pipeline"])
+    code, _, said = run_here([*base, "--extractor", "spacy:no_such_pipeline"])
     assert code == 2 and "no_such_pipeline" in said
 
 
@@ -144,9 +144,7 @@ def test_a_file_in_parts_scores_as_a_file_at_once(tmp_path: Path, monkeypatch: p
     items, responses = (benchmark := ObjectHalBench(settings)).read_offline(paths)
     whole, _ = score_suite(benchmark, items, responses)
     command = ["score", "--suite", "halbench", "--matched-words", "5", "--json", "--items", str(tmp_path / "i.jsonl")]
-    code, out, said = run_harness(
-        [*command, *(part for name, path in paths.items() for part in (f"--{name}", str(path)))]
-    )
+    code, out, said = run_here([*command, *(part for name, path in paths.items() for part in (f"--{name}", str(path)))])
     assert code == 0, said
     parts = json.loads(out)
     assert parts["counts"] == whole["counts"] and parts["n"] == 2500
@@ -169,10 +167,10 @@ def test_nothing_is_written_where_scoring_fails(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     jsonl(tmp_path / "rev.jsonl", [{"index": 0, "review": "no idea"}])
     before = sorted(tmp_path.iterdir())
-    code, _, said = run_harness(["score", "--suite", "mmhal", "--reviews", "rev.jsonl", "--items", "i.jsonl"])
+    code, _, said = run_here(["score", "--suite", "mmhal", "--reviews", "rev.jsonl", "--items", "i.jsonl"])
     assert code == 2 and "has no rating" in said and sorted(tmp_path.iterdir()) == before
     for place in (".", "gt.jsonl/x"):
-        code, _, said = run_harness(
+        code, _, said = run_here(
             ["score", "--suite", "pope", "--questions", "q_random.json", "--responses", "pa.jsonl", "--items", place]
         )
         assert code == 2 and ("cannot be written" in said or "where a folder is wanted" in said), said
@@ -180,9 +178,9 @@ def test_nothing_is_written_where_scoring_fails(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.slow
 def test_memory_grows_less_than_the_file_does(tmp_path: Path) -> None:
-    """Ten megabytes more of responses take at most one and a half times so much more memory, and what a part under way takes.
+    """Thirty megabytes more of responses take at most one and a half times as much more memory.
 
-    At 60 MB the share is 1.1 (`make speed ARGS=score`); here the part, and spaCy's words, count for more.
+    With fewer, the part that is under way and spaCy's words would count for most of it.
     """
     jsonl(tmp_path / "gt.jsonl", [{"image_id": n, "instances": ["dog"], "captions": []} for n in range(50)])
     command = [
@@ -197,12 +195,12 @@ def test_memory_grows_less_than_the_file_does(tmp_path: Path) -> None:
         "--responses",
     ]
     peaks, sizes = [], []
-    for count in (3_000, 23_000):
+    for count in (3_000, 63_000):
         text = "The image shows a quiet place with a dog near a table and something else behind it. " * 6
         lines = [{"image_id": n % 50, "text": f"{text} {n}"} for n in range(count)]
         sizes.append(jsonl(tmp_path / f"{count}.jsonl", lines).stat().st_size)
         peaks.append(peak_bytes([*command, f"{count}.jsonl"], tmp_path, OMP_NUM_THREADS="1"))
-    assert peaks[1] - peaks[0] <= 1.5 * (sizes[1] - sizes[0]) + 8e6
+    assert peaks[1] - peaks[0] <= 1.5 * (sizes[1] - sizes[0])
 
 
 REMOTE = ["--endpoint", "http://127.0.0.1:9/v1", "--model", "m"]
@@ -234,7 +232,7 @@ def test_eval_drops_no_option_either(
         tmp_path / "data" / "pope" / "coco_pope_random.json",
         [{"question_id": 1, "image": "a.jpg", "text": "?", "label": "yes"}],
     )
-    code, _, error = run_harness(["eval", *REMOTE, "--data", "data", *arguments])
+    code, _, error = run_here(["eval", *REMOTE, "--data", "data", *arguments])
     assert code == 2 and said in error, error
 
 

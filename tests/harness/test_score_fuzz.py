@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.benchmarks.test_cases import run_harness
+from tests.commands import run_here
 
 GT = [{"image_id": n, "instances": ["dog", "car"], "captions": ["A dog and a car.", "A cup."]} for n in range(4)]
 SAID = [{"image_id": n, "text": "The image shows a dog, a cat and a teddy-bear."} for n in range(4)]
@@ -172,7 +172,7 @@ def _try(case: tuple[list[str], dict[str, bytes | None]], monkeypatch: pytest.Mo
             path.mkdir() if data is None else path.write_bytes(data)
         monkeypatch.chdir(folder)
         before, start = sorted(folder.rglob("*")), time.process_time()
-        code, out, said = run_harness(["score", *arguments])
+        code, out, said = run_here(["score", *arguments])
         took = time.process_time() - start
         assert code in (0, 2), said
         assert took < 5, f"{took} s of the processor, where two are wanted at the most"
