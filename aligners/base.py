@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from aligners.data.options import DataOptions
-from harness.config import TrainSettings
-from harness.types import PreferenceExample
+from aligners.preferences.options import DataOptions
+from harness.core.config import TrainSettings
+from harness.core.types import PreferenceExample
 
 if TYPE_CHECKING:  # torch is imported only when something is trained
     from torch import Tensor
 
-    from harness.hub import Wanted
+    from harness.remote.hub import Wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class Stage:
 
 
 Measure = Literal["token", "predictive"]
-"""Of an example's difficulty, see `aligners.difficulty`."""
+"""Of an example's difficulty, see `aligners.training.difficulty`."""
 Answer = Literal["chosen", "own"]
 """Whose answer a difficulty is measured on: the chosen response, or the starting model's own."""
 
@@ -105,7 +105,7 @@ class StageContext(ABC):
         answer: Answer = "chosen",
         max_new_tokens: int = 256,
     ) -> list[float]:
-        """How hard each example is for the starting model, given the original image; higher is harder. See `aligners.difficulty`.
+        """How hard each example is for the starting model, given the original image; higher is harder. See `aligners.training.difficulty`.
 
         Args:
             examples: of this alignment.
@@ -145,7 +145,7 @@ class AlignJob:
         allow_download: fetch images that are given by URL.
         data_options: columns under other names, a folder of images besides the data's.
         resume: go on from the newest intermediate checkpoint in `output`.
-        canary: check before and at the first step that the trainer computes what the model does (`aligners.canary`).
+        canary: check before and at the first step that the trainer computes what the model does (`aligners.training.checks.canary`).
         stage_done: told of every stage whose checkpoint is kept, as soon as it is there: the stage's folder, with the checkpoint in
             it, and the summary so far (as in `AlignResult`).
     """
@@ -213,18 +213,18 @@ class Aligner(ABC):
 
     def preflight(self, job: AlignJob) -> list[Wanted]:
         """Look at what `align` will need before anything is made or downloaded; gives back what it takes from the hub."""
-        from aligners.preflight import preflight
+        from aligners.training.planning.preflight import preflight
 
         return preflight(job)
 
     def plan(self, job: AlignJob) -> dict[str, Any]:
         """What `align` would do and take: steps, tokens, memory, disk, time. JSON-able; trains and writes nothing."""
-        from aligners.plan import plan
+        from aligners.training.planning.plan import plan
 
         return plan(self, job)
 
     def align(self, job: AlignJob) -> AlignResult:
         """Train: read the data, prepare it, run the stages, export the checkpoint."""
-        from aligners.trainer import align
+        from aligners.training.run import align
 
         return align(self, job)

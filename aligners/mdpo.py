@@ -9,7 +9,7 @@ from pydantic import Field
 
 from aligners import losses
 from aligners.base import Logps, Loss
-from aligners.mfpo.image_preferences import (
+from aligners.rejected_images import (
     ImagePreferenceAligner,
     ImagePreferenceAlignerSettings,
     ImagePreferenceSettings,

@@ -12,8 +12,8 @@ from pydantic import Field
 
 from aligners import losses
 from aligners.base import CHOSEN, REJECTED, Aligner, AlignerSettings, Branch, Logps, Loss, PrepareContext
-from harness.progress import console, progress
-from harness.types import PreferenceExample
+from harness.core.progress import console, progress
+from harness.core.types import PreferenceExample
 
 SIDE = 16
 """Pixels of the thumbnails that similarity is measured on."""

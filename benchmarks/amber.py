@@ -14,12 +14,12 @@ from benchmarks.answers import AnswerRow, PackedResponses, whole
 from benchmarks.base import Benchmark, BenchmarkSettings, Totals, harmonic, needed, ratio
 from benchmarks.nouns import Noun, NounFinder, Similarity, make_noun_finder, make_similarity
 from benchmarks.yesno import PARSER, tolerant
-from harness.errors import BadInputError
-from harness.inside import Folder
+from harness.core.errors import BadInputError
+from harness.core.inside import Folder
+from harness.core.reading import read_list, read_records
+from harness.core.typed import Fields
+from harness.core.types import Evidence, ImageRef, Item, MetricSpec, Response, SampleScore
 from harness.judging.base import Judge
-from harness.reading import read_list, read_records
-from harness.typed import Fields
-from harness.types import Evidence, ImageRef, Item, MetricSpec, Response, SampleScore
 
 _ANSWER = ("response", "answer", "text", "prediction")
 """The official key of an answer, and those of other tools."""

@@ -7,9 +7,9 @@ from typing import Any
 
 from benchmarks.answers import whole
 from benchmarks.yesno import yes_or_no
-from harness.errors import BadInputError
-from harness.reading import read_json, read_records
-from harness.typed import Fields
+from harness.core.errors import BadInputError
+from harness.core.reading import read_json, read_records
+from harness.core.typed import Fields
 
 GENERATIVE = "generative"
 PARTS = {

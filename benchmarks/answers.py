@@ -12,9 +12,9 @@ import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from harness.errors import BadInputError, shown
-from harness.typed import Fields
-from harness.types import Response
+from harness.core.errors import BadInputError, shown
+from harness.core.typed import Fields
+from harness.core.types import Response
 
 _MODELS = ("prediction", "response", "answer", "caption")
 """Keys that hold a model's answer in one tool's files and the reference in another's."""

@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from harness.core.errors import BadInputError
+from harness.core.types import Item, MetricSpec, Response, SampleScore
 from harness.datasets.catalogue import compare
-from harness.errors import BadInputError
 from harness.judging.base import Judge, JudgeRequest
-from harness.types import Item, MetricSpec, Response, SampleScore
 
 Totals = Mapping[str, np.ndarray]
 """Count name -> sums over items, float64, any common shape: [] for the point estimate, [R] for R resamples.

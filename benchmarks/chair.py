@@ -8,11 +8,11 @@ from pathlib import Path
 from benchmarks.answers import ImageNames, identity
 from benchmarks.coco import coco_truth
 from benchmarks.halbench import SYNONYMS, HalBenchSettings, ObjectHalBench
-from harness.errors import BadInputError
-from harness.inside import Folder
-from harness.reading import read_records
-from harness.typed import Fields
-from harness.types import ImageRef, Item
+from harness.core.errors import BadInputError
+from harness.core.inside import Folder
+from harness.core.reading import read_records
+from harness.core.typed import Fields
+from harness.core.types import ImageRef, Item
 
 _NUMBER = re.compile(r"(\d+)$")
 _SUFFIXES = frozenset((".jpg", ".jpeg", ".png"))

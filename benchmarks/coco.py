@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.answers import identity
-from harness.errors import BadInputError
-from harness.files import sha256_json, to_cache, write_json
-from harness.paths import cache_folder
-from harness.reading import read_json, read_records
-from harness.removal import discard
-from harness.typed import Fields
+from harness.core.errors import BadInputError
+from harness.core.files import sha256_json, to_cache, write_json
+from harness.core.paths import cache_folder
+from harness.core.reading import read_json, read_records
+from harness.core.removal import discard
+from harness.core.typed import Fields
 
 Truth = dict[str, dict[str, list[str]]]
 """Image id -> {"instances": category names, each once; "captions": texts}."""

@@ -21,14 +21,14 @@ from benchmarks.coco import coco_truth, truth_rows
 from benchmarks.objects import EXTRACTORS, Extractor, Mention, Vocabulary, make_extractor, read_vocabulary
 from benchmarks.objects.llm_parser import FEWEST_WORDS, PROMPT, LlmExtractor, read_objects
 from benchmarks.objects.nltk_parser import missing_data
-from harness.errors import BadInputError, HarnessError, UnknownNameError, shown
-from harness.inside import Folder
+from harness.core.errors import BadInputError, HarnessError, UnknownNameError, shown
+from harness.core.inside import Folder
+from harness.core.reading import placed_rows, read_records, row_at
+from harness.core.typed import Fields
+from harness.core.types import Evidence, ImageRef, Item, MetricSpec, Response, SampleScore
 from harness.judging.base import Judge, JudgeRequest
 from harness.judging.panel import ask
 from harness.judging.templates import fill, read_template
-from harness.reading import placed_rows, read_records, row_at
-from harness.typed import Fields
-from harness.types import Evidence, ImageRef, Item, MetricSpec, Response, SampleScore
 
 _LONGEST_NAME = 200
 """A longer text in the place of an image is base64."""
@@ -409,7 +409,7 @@ def _image(row: Fields, place: int, questions: Path, images: Folder) -> ImageRef
 
 @dataclass(frozen=True, slots=True)
 class _LineImage:
-    """An image as base64 in its question's line, which stays there until it is needed (`harness.types.ImageSource`)."""
+    """An image as base64 in its question's line, which stays there until it is needed (`harness.core.types.ImageSource`)."""
 
     questions: Path
     place: int

@@ -13,16 +13,16 @@ import numpy as np
 from benchmarks.answers import whole
 from benchmarks.base import Benchmark, BenchmarkSettings, Totals, needed, ratio
 from benchmarks.ratings import parse_official, parse_strict, read_rating
-from harness.errors import BadInputError, HarnessError
-from harness.files import sha256_bytes, sha256_file
-from harness.inside import Folder
+from harness.core.errors import BadInputError, HarnessError
+from harness.core.files import sha256_bytes, sha256_file
+from harness.core.inside import Folder
+from harness.core.reading import read_records
+from harness.core.typed import Fields
+from harness.core.types import ImageRef, Item, MetricSpec, Response, SampleScore
 from harness.judging.agreement import HALLUCINATED_BELOW
 from harness.judging.base import Judge, JudgeReply, JudgeRequest
 from harness.judging.panel import Vote, ask
 from harness.judging.templates import fill, read_template
-from harness.reading import read_records
-from harness.typed import Fields
-from harness.types import ImageRef, Item, MetricSpec, Response, SampleScore
 
 QUESTIONS = 96
 TYPES = ("attribute", "adversarial", "comparison", "counting", "relation", "environment", "holistic", "other")

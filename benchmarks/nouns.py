@@ -6,14 +6,14 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from benchmarks.objects.english import CHARACTERS, chains, singulars
 from benchmarks.objects.extract import readable
 from benchmarks.objects.nltk_parser import missing_data, noun_lemma, require_data
 from benchmarks.objects.spacy_parser import RULES, blank_english
-from benchmarks.objects.tokens import tokenize
-from harness.errors import BadInputError, UnknownNameError
-from harness.files import read_json, sha256_file
-from harness.types import Span
+from harness.core.errors import BadInputError, UnknownNameError
+from harness.core.files import read_json, sha256_file
+from harness.core.types import Span
+from harness.text.word_forms import CHARACTERS, chains, singulars
+from harness.text.word_tokens import tokenize
 
 OFFICIAL_PIPELINE = "en_core_web_lg"
 THRESHOLD = 0.8

@@ -11,12 +11,12 @@ import numpy as np
 from benchmarks.answers import AnswerRow, PackedResponses, identity
 from benchmarks.base import Benchmark, Totals, harmonic, needed, ratio
 from benchmarks.yesno import PARSER, pope_official, tolerant, yes_or_no
-from harness.errors import BadInputError, shown
-from harness.inside import Folder
+from harness.core.errors import BadInputError, shown
+from harness.core.inside import Folder
+from harness.core.reading import read_records
+from harness.core.typed import Fields
+from harness.core.types import ImageRef, Item, MetricSpec, Response, SampleScore
 from harness.judging.base import Judge
-from harness.reading import read_records
-from harness.typed import Fields
-from harness.types import ImageRef, Item, MetricSpec, Response, SampleScore
 
 SPLITS = ("random", "popular", "adversarial")
 _RATES = ("accuracy", "precision", "recall", "f1", "yes_ratio")

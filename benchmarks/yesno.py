@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import re
 
+from harness.core.typed import Fields
 from harness.judging.replies import spoken
-from harness.typed import Fields
 
 PARSER = 2
 """Version of `tolerant`, kept with the scores: what it reads decides `[strict]` and `[tolerant]` figures."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from harness.frames import Frames, load_runs
+    from harness.analysis.frames import Frames, load_runs
 
 __all__ = ["Frames", "load_runs"]
 
@@ -35,5 +35,5 @@ _hook_torchvision()
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        return getattr(importlib.import_module("harness.frames"), name)
+        return getattr(importlib.import_module("harness.analysis.frames"), name)
     raise AttributeError(f"module 'harness' has no attribute '{name}'")

@@ -51,7 +51,7 @@ def run_here(arguments: list[str], folder: Path | None = None) -> tuple[int, str
 
 def run_bounded(arguments: list[str], folder: Path) -> tuple[int, str, str]:
     """`run_here` of any input whatever: it is read, or refused in one short paragraph that commands no terminal; never a defect."""
-    from harness.terminal import plain
+    from harness.core.terminal import plain
 
     code, out, said = run_here(arguments, folder)
     assert code in (0, 2), said

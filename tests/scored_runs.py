@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from harness.files import write_json
-from harness.runs.score import item_rows, score_suite, write_scores
-from harness.types import ImageRef, Item, Response
+from harness.core.files import write_json
+from harness.core.types import ImageRef, Item, Response
+from harness.evaluation.score import item_rows, score_suite, write_scores
 
 
 def items(count: int = 40) -> list[Item]:

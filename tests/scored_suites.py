@@ -15,10 +15,10 @@ from benchmarks.halbench import HalBenchSettings, ObjectHalBench
 from benchmarks.mmhal import TYPES, MMHalBench
 from benchmarks.objects import read_vocabulary
 from benchmarks.pope import POPE, SPLITS
-from harness.files import write_json
+from harness.core.files import write_json
+from harness.core.types import ImageRef, Item, Response, SampleScore
+from harness.evaluation.score import item_rows, score_suite, write_scores
 from harness.judging.base import Judge, JudgeReply, JudgeRequest
-from harness.runs.score import item_rows, score_suite, write_scores
-from harness.types import ImageRef, Item, Response, SampleScore
 from tests.speed.scoring import descriptions
 
 VERSIONS = 4

@@ -23,31 +23,47 @@ ALLOWED = {
     "harness.models": set(),
     "harness.judging": set(),
     "harness.datasets": set(),
-    "harness.stats": set(),
+    "harness.core.stats": set(),
     "harness.serving": {"harness.models"},
-    "harness.doctor": {"harness.models", "harness.serving", "harness.datasets", "harness.pocket"},
+    "harness.doctor": {"harness.models", "harness.serving", "harness.datasets", "harness.worlds.pocket"},
     "harness.runs": {
-        "harness.matched",
-        "harness.itemcounts",
+        "harness.records.matched",
+        "harness.records.counts",
         "harness.models",
         "harness.serving",
         "harness.datasets",
         "harness.judging",
-        "harness.stats",
+        "harness.core.stats",
         "aligners.base",
         "benchmarks.base",
     },
-    "harness.itemcounts": {"harness.stats"},
-    "harness.matched": {"harness.itemcounts"},
-    "harness.frames": {"harness.runs"},
-    "harness.compare": {"harness.runs", "harness.stats"},
-    "harness.report": {"harness.leaderboard", "harness.runs", "harness.stats"},
-    "harness.leaderboard": {"harness.itemcounts", "harness.matched", "harness.runs", "harness.stats"},
-    "harness.experiments": {"harness.leaderboard", "harness.models", "harness.report", "harness.runs", "harness.stats"},
-    "harness.pocket": {"harness.models", "harness.judging"},
-    "harness.quickstart": {"harness.runs", "harness.leaderboard", "harness.models", "harness.serving"},
-    "harness.overlap": set(),
-    "aligners": {"harness.overlap", "harness.datasets", "harness.models", "harness.judging"},
+    "harness.records.counts": {"harness.core.stats"},
+    "harness.records.matched": {"harness.records.counts"},
+    "harness.analysis.frames": {"harness.runs"},
+    "harness.analysis.compare": {"harness.runs", "harness.core.stats"},
+    "harness.report": {"harness.analysis.leaderboard", "harness.runs", "harness.core.stats"},
+    "harness.analysis.leaderboard": {
+        "harness.records.counts",
+        "harness.records.matched",
+        "harness.runs",
+        "harness.core.stats",
+    },
+    "harness.experiments": {
+        "harness.analysis.leaderboard",
+        "harness.models",
+        "harness.report",
+        "harness.runs",
+        "harness.core.stats",
+    },
+    "harness.worlds.pocket": {"harness.models", "harness.judging"},
+    "harness.experiments.quickstart": {
+        "harness.runs",
+        "harness.analysis.leaderboard",
+        "harness.models",
+        "harness.serving",
+    },
+    "aligners.preferences.overlap": set(),
+    "aligners": {"aligners.preferences.overlap", "harness.datasets", "harness.models", "harness.judging"},
     "benchmarks": {"harness.datasets", "harness.models", "harness.judging"},
 }
 
@@ -83,7 +99,7 @@ def test_import_arrows(path: Path) -> None:
     if own in ("harness.cli", "harness.__main__"):
         return
     if path == ROOT / "harness" / "__init__.py":  # the names that notebooks import from it, and the shim's hook
-        frames = {"harness.frames", "harness.frames.Frames", "harness.frames.load_runs"}
+        frames = {"harness.analysis.frames", "harness.analysis.frames.Frames", "harness.analysis.frames.load_runs"}
         assert imports(path) <= frames | {"harness.models", "harness.models.torchvision_shim"}
         return
     for name in imports(path):

@@ -51,8 +51,9 @@ def decompression_bomb(path: Path, side: int = 20_000) -> Path:
 
 def tiny_parts(seed: int = 0) -> tuple[Any, Any]:
     """Model and processor of the pocket world's architecture, untrained."""
-    from harness.pocket import network, text
-    from harness.pocket.scenes import generator, make_scenes
+    from harness.core.worlds.pocket import network, text
+
+    from harness.worlds.pocket.scenes import generator, make_scenes
 
     rng = generator("tiny", seed)
     scenes = make_scenes(seed, "train", 60)
@@ -75,6 +76,7 @@ def tiny_llava(folder: Path, seed: int = 0) -> Path:
 def tiny_llava_576(folder: Path) -> Path:
     """A small LLaVA-1.5 with the full-size one's 576 image tokens (336 pixels, patches of 14), exported to a folder."""
     import torch
+    from harness.core.worlds.pocket import network
     from transformers import (
         CLIPImageProcessor,
         CLIPVisionConfig,
@@ -85,7 +87,6 @@ def tiny_llava_576(folder: Path) -> Path:
     )
 
     from harness.models import export_full
-    from harness.pocket import network
 
     tokenizer = tiny_parts()[1].tokenizer
     vision = CLIPVisionConfig(
@@ -135,8 +136,8 @@ def tiny_llava_576(folder: Path) -> Path:
 
 def tiny_pairs(folder: Path, count: int) -> Path:
     """So many pairs of the drawn world, with pictures and boxes, rejected responses sampled from `tiny_parts`: a Parquet file."""
-    from harness.pocket.preferences import make_pairs, write_preferences
-    from harness.pocket.training import Base
+    from harness.worlds.pocket.preferences import make_pairs, write_preferences
+    from harness.worlds.pocket.training import Base
 
     folder.mkdir(parents=True, exist_ok=True)
     model, processor = tiny_parts()
@@ -147,6 +148,7 @@ def tiny_pairs(folder: Path, count: int) -> Path:
 def tiny_llava_next(seed: int = 0) -> tuple[Any, Any]:
     """A small LLaVA-1.6: images in tiles by grid pinpoints."""
     import torch
+    from harness.core.worlds.pocket import network
     from transformers import (
         CLIPVisionConfig,
         LlamaConfig,
@@ -155,8 +157,6 @@ def tiny_llava_next(seed: int = 0) -> tuple[Any, Any]:
         LlavaNextImageProcessor,
         LlavaNextProcessor,
     )
-
-    from harness.pocket import network
 
     _, processor = tiny_parts(seed)
     tokenizer = processor.tokenizer

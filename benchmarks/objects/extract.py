@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from benchmarks.objects.vocabulary import Vocabulary
-from harness.errors import BadInputError, UnknownNameError
-from harness.types import Span
+from harness.core.errors import BadInputError, UnknownNameError
+from harness.core.types import Span
 
 
 class Mention(NamedTuple):

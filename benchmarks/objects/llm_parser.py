@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.objects.doubles import double_words, found_doubles
 from benchmarks.objects.extract import Mention, readable
 from benchmarks.objects.vocabulary import Vocabulary
-from harness.errors import BadInputError
+from harness.core.errors import BadInputError
 from harness.judging.replies import spoken
 
 PROMPT = """List the physical objects that this description of an image says are in the image.

@@ -13,11 +13,11 @@ from typing import Any
 
 from benchmarks.objects.doubles import double_words
 from benchmarks.objects.extract import Mention
-from benchmarks.objects.tokens import tokenize
 from benchmarks.objects.vocabulary import Vocabulary
-from benchmarks.objects.wordnet import noun_lemma
-from harness.errors import HarnessError
-from harness.paths import cache_folder
+from harness.core.errors import HarnessError
+from harness.core.paths import cache_folder
+from harness.text.word_tokens import tokenize
+from harness.text.wordnet import noun_lemma
 
 _WORDS = ("corpora/wordnet", "tokenizers/punkt_tab")
 _RESOURCES = {"words": _WORDS, "nouns": (*_WORDS, "taggers/averaged_perceptron_tagger_eng")}

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.objects.doubles import ANIMALS
-from benchmarks.objects.english import CHARACTERS, NUMBERS, chains, plain, plurals
 from benchmarks.objects.extract import Mention, readable
 from benchmarks.objects.vocabulary import Vocabulary
-from harness.types import Span
+from harness.core.types import Span
+from harness.text.word_forms import CHARACTERS, NUMBERS, chains, plain, plurals
 
 _HIDES = {
     "home plate": None,

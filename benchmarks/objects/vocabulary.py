@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import BadInputError, shown
-from harness.files import sha256_bytes
-from harness.reading import decode, read_bytes
+from harness.core.errors import BadInputError, shown
+from harness.core.files import sha256_bytes
+from harness.core.reading import decode, read_bytes
 
 OWN = Path(__file__).with_name("coco.txt")
 _LONGEST = 100

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from harness.cli.options import Columns, ImageRoot, Json, Results, Settings, app, emit
-from harness.terminal import say
+from harness.core.terminal import say
 
 
 class OnError(StrEnum):
@@ -71,9 +71,9 @@ def align(
     as_json: Json = False,
 ) -> None:
     """Align a model with a preference method; leaves a checkpoint in a run folder."""
-    from aligners.data.options import DataOptions
-    from harness.config import merged, overrides, read_recipe
-    from harness.runs.align import AlignRequest, is_first_process, plan_align, run_align
+    from aligners.preferences.options import DataOptions
+    from harness.alignment.align import AlignRequest, is_first_process, plan_align, run_align
+    from harness.core.config import merged, overrides, read_recipe
     from harness.runs.folders import STAGES, list_runs
 
     named: dict[str, Any] = {}
@@ -121,7 +121,7 @@ def align(
 
 def _tuning(full: bool | None, qlora: bool) -> str | None:
     """What is trained, by the flags; None where none was given."""
-    from harness.errors import BadInputError
+    from harness.core.errors import BadInputError
 
     if qlora and full is not None:
         raise BadInputError(
@@ -134,7 +134,7 @@ def _tuning(full: bool | None, qlora: bool) -> str | None:
 
 
 def _only(settings: dict[str, Any], known: tuple[str, ...]) -> None:
-    from harness.errors import BadInputError
+    from harness.core.errors import BadInputError
 
     if unknown := set(settings) - set(known):
         raise BadInputError(f"--set {sorted(unknown)[0]}...: settings begin with {' or '.join(known)}")

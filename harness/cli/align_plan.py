@@ -8,8 +8,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.cli.tables import written_seconds
-from harness.memory import written_bytes
-from harness.terminal import Console, say
+from harness.core.memory import written_bytes
+from harness.core.terminal import Console, say
 
 
 def _print_download(found: dict[str, Any]) -> None:

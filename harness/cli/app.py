@@ -10,7 +10,7 @@ import typer
 
 from harness.cli import align, checkpoints, corrupt, data, doctor, evaluate, experiment, results, runs, score
 from harness.cli.options import Json, Results, app, emit
-from harness.terminal import say
+from harness.core.terminal import say
 
 __all__ = [
     "align",
@@ -73,8 +73,8 @@ def ask(
     as_json: Json = False,
 ) -> None:
     """One answer in the terminal; with --compare two, with the objects marked that only one of them names."""
-    from harness.runs.ask import ask as run
-    from harness.runs.ask import find_asked
+    from harness.checkpoints.ask import ask as run
+    from harness.checkpoints.ask import find_asked
     from harness.serving.choose import choose_backend
 
     asked = [find_asked(name, results) for name in dict.fromkeys(name for name in (checkpoint, compare) if name)]
@@ -101,7 +101,7 @@ def quickstart(
     results: Results = Path("results/quickstart"),
 ) -> None:
     """The whole road once, with nothing downloaded: train a small model, align it, serve it, score it, compare."""
-    from harness.quickstart import run_quickstart
+    from harness.experiments.quickstart import run_quickstart
 
     numbers = _numbers(seeds)
     boards = run_quickstart([one.strip() for one in methods.split(",")], suites, numbers, split, backend, results)
@@ -109,7 +109,7 @@ def quickstart(
 
     print_boards(boards)
     if len(numbers) > 1:
-        from harness.leaderboard import pool_seeds
+        from harness.analysis.leaderboard import pool_seeds
 
         print_boards(pool_seeds(boards))
     from harness.report import write_report
@@ -121,7 +121,7 @@ def quickstart(
 
 
 def _numbers(text: str) -> list[int]:
-    from harness.errors import BadInputError
+    from harness.core.errors import BadInputError
 
     try:
         return [int(part) for part in text.split(",")]

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from harness.cli.options import Json, Results, app, emit
-from harness.terminal import Console, say
+from harness.core.terminal import Console, say
 
 
 @app.command()
@@ -24,7 +24,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """A checkpoint as a folder of its own: merged weights in the hub's names, processor, model card and manifest."""
-    from harness.runs.export import export_run
+    from harness.checkpoints.export import export_run
     from harness.runs.folders import find_run
 
     manifest = export_run(find_run(run, results), output, merge=merge, overwrite=overwrite)
@@ -51,8 +51,8 @@ def push(
     as_json: Json = False,
 ) -> None:
     """Upload a checkpoint to the hub, with model card and manifest; the token is HF_TOKEN's, or that of `hf auth login`."""
-    from harness.runs.push import PushRequest
-    from harness.runs.push import push as upload
+    from harness.checkpoints.push import PushRequest
+    from harness.checkpoints.push import push as upload
 
     request = PushRequest(checkpoint, repository, results, private, revision, message)
     found = upload(request, dry_run=dry_run)
@@ -66,7 +66,7 @@ def _print_push(found: dict[str, Any]) -> None:
     """The files as a table, what a reader would miss, and where it is."""
     from rich.table import Table
 
-    from harness.memory import written_bytes
+    from harness.core.memory import written_bytes
 
     done, console = found["commit"] is not None, Console()
     seen = "private" if found["private"] else "public"
@@ -105,9 +105,9 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Is a checkpoint served as it was trained? The same tokens and log-probabilities as in transformers; exit code 1 if not."""
-    from harness.config import parse
-    from harness.runs.ask import find_asked
-    from harness.runs.verify import verify as compare
+    from harness.checkpoints.ask import find_asked
+    from harness.checkpoints.verify import verify as compare
+    from harness.core.config import parse
     from harness.serving.choose import choose_backend
 
     engine = choose_backend(backend)

@@ -8,10 +8,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from harness.compare import Comparison, Pairing
-from harness.leaderboard import ARROW
-from harness.leaderboard.board import scale, written
-from harness.terminal import Console
+from harness.analysis.compare import Comparison, Pairing
+from harness.analysis.leaderboard import ARROW
+from harness.analysis.leaderboard.board import scale, written
+from harness.core.terminal import Console
 
 _LEVEL = 0.05
 

@@ -10,10 +10,10 @@ import typer
 from harness.cli.align import OnError
 from harness.cli.data import data_app
 from harness.cli.options import Columns, ImageRoot, Json, emit
-from harness.terminal import say
+from harness.core.terminal import say
 
 if TYPE_CHECKING:
-    from aligners.mfpo.image_preferences.parts import Write
+    from aligners.rejected_images.parts import Write
 
 
 @data_app.command()
@@ -78,13 +78,13 @@ def corrupt(
     as_json: Json = False,
 ) -> None:
     """Make a rejected image for every preference: the parts that the preferred answer is about, corrupted."""
-    from aligners.data.options import DataOptions
-    from aligners.mfpo.image_preferences.corrupt import CorruptRequest
-    from aligners.mfpo.image_preferences.corrupt import corrupt as run
-    from aligners.mfpo.image_preferences.image_set import Shard
-    from aligners.mfpo.image_preferences.settings import ImagePreferenceSettings
-    from harness.config import merged, overrides, parse
-    from harness.progress import console
+    from aligners.preferences.options import DataOptions
+    from aligners.rejected_images.corrupt import CorruptRequest
+    from aligners.rejected_images.corrupt import corrupt as run
+    from aligners.rejected_images.image_set import Shard
+    from aligners.rejected_images.settings import ImagePreferenceSettings
+    from harness.core.config import merged, overrides, parse
+    from harness.core.progress import console
 
     named = {"corruption": corruption, "regions": regions, "step": step}
     layers = merged(overrides(settings or []), {name: value for name, value in named.items() if value is not None})
@@ -114,8 +114,8 @@ def corrupt(
 
 
 def _write(workers: int, ray: int | None) -> Write:
-    from aligners.mfpo.image_preferences import parts
-    from harness.errors import BadInputError
+    from aligners.rejected_images import parts
+    from harness.core.errors import BadInputError
 
     if ray is not None:
         if workers > 1:
@@ -167,8 +167,8 @@ def preview(
     columns: Columns = None,
 ) -> None:
     """A contact sheet: originals, what is corrupted in them, and the rejected images."""
-    from aligners.data.options import DataOptions
-    from aligners.mfpo.image_preferences.preview import preview as run
+    from aligners.preferences.options import DataOptions
+    from aligners.rejected_images.preview import preview as run
 
     shown = run(data, output, count, seed, DataOptions.parse(columns, None))
     say(f"{output}: {shown} examples")

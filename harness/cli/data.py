@@ -102,7 +102,7 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Verify a data set's files, say how to get what is missing (exits with 1); report on preference data (2: align would stop)."""
-    from aligners.data.options import DataOptions
+    from aligners.preferences.options import DataOptions
     from harness.cli import preferences
     from harness.datasets.catalogue import catalogue, with_needs
     from harness.datasets.catalogue import check as look
@@ -143,7 +143,7 @@ def import_(
 
 
 def _some(names: list[str] | None) -> list[str]:
-    from harness.errors import BadInputError
+    from harness.core.errors import BadInputError
 
     if not names:
         raise BadInputError("no data set was named", remedy="see `harness data list`")

@@ -21,8 +21,8 @@ def doctor(
 ) -> None:
     """What is installed and works here, each line with its remedy. Exits with 1 if something fails."""
     from harness.cli.tables import print_line
+    from harness.core.progress import console
     from harness.doctor import examine
-    from harness.progress import console
 
     lines = []
     with console.status("looking"):

@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.text import Text
 
-from harness.errors import HarnessError
-from harness.terminal import Console, printable
+from harness.core.errors import HarnessError
+from harness.core.terminal import Console, printable
 
 _PROBLEM, _WHERE, _REMEDY = 900, 300, 700
 """Characters of a message's parts: 2,000 at most with what stands between them."""

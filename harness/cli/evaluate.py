@@ -25,7 +25,7 @@ from harness.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from harness.runs.evaluate import EvalRequest
+    from harness.evaluation.evaluate import EvalRequest
     from harness.runs.targets import Target
     from harness.serving.base import Backend
 
@@ -104,10 +104,10 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Serve checkpoints, ask them a suite's questions, score the answers. Answers that are there already are not asked again."""
-    from harness import registry
-    from harness.errors import BadInputError
-    from harness.runs.evaluate import EvalRequest
-    from harness.runs.shards import Shard
+    from harness.core import registry
+    from harness.core.errors import BadInputError
+    from harness.evaluation.evaluate import EvalRequest
+    from harness.evaluation.shards import Shard
     from harness.serving.choose import choose_backend
 
     # Everything that can be said at once is said before a model is made or an engine started.
@@ -168,9 +168,9 @@ def rejudge(
 
     The new scores stand beside the old ones, under the judge's name.
     """
-    from harness import registry
-    from harness.runs.evaluate import EvalRequest
-    from harness.runs.stored import recorded_backend
+    from harness.core import registry
+    from harness.evaluation.evaluate import EvalRequest
+    from harness.evaluation.stored import recorded_backend
 
     suites = registry.names("benchmarks", suite)
     targets, default_data = _targets(run, None, base, results)
@@ -199,9 +199,9 @@ def merge(
     as_json: Json = False,
 ) -> None:
     """Join what `harness eval --shard` answered, in one job each, and score it. Gaps and overlaps are refused."""
-    from harness import registry
-    from harness.runs.evaluate import EvalRequest
-    from harness.runs.stored import run_merge, shard_backend
+    from harness.core import registry
+    from harness.evaluation.evaluate import EvalRequest
+    from harness.evaluation.stored import run_merge, shard_backend
 
     suites = registry.names("benchmarks", suite)
     [target], default_data = _targets(run, None, False, results)
@@ -230,9 +230,9 @@ def _layers(
     Raises:
         BadInputError: an extractor for suites that extract nothing.
     """
-    from harness import registry
-    from harness.config import merged, overrides
-    from harness.errors import BadInputError
+    from harness.core import registry
+    from harness.core.config import merged, overrides
+    from harness.core.errors import BadInputError
 
     own = {}
     if extractor:
@@ -252,7 +252,7 @@ def _endpoints(endpoint: str | None, engine: type[Backend]) -> dict[str, Any]:
     Raises:
         BadInputError: an endpoint for a backend that asks none, or something that is no URL.
     """
-    from harness.errors import BadInputError
+    from harness.core.errors import BadInputError
 
     if endpoint is None:
         return {}
@@ -274,9 +274,9 @@ def _targets(
     Raises:
         BadInputError: nothing has this name; an endpoint's model is not named; an endpoint has no base here.
     """
-    from harness.errors import BadInputError
+    from harness.core.errors import BadInputError
+    from harness.core.progress import console
     from harness.models import resolve
-    from harness.progress import console
     from harness.runs.folders import find_run, latest_aligned
     from harness.runs.targets import base_model, base_of, target_of, target_of_endpoint, target_of_model
 
@@ -310,8 +310,8 @@ def _targets(
 
 def _carry_out(request: EvalRequest, dry_run: bool, as_json: bool) -> None:
     """Do it and show the scores, or only say what would be done."""
-    from harness.runs.evaluate import run_eval
-    from harness.runs.plan import plan_eval
+    from harness.evaluation.evaluate import run_eval
+    from harness.evaluation.plan import plan_eval
 
     found = plan_eval(request) if dry_run else run_eval(request)
     if as_json:

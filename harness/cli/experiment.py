@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.options import Json, app, emit
-from harness.terminal import say
+from harness.core.terminal import say
 
 if TYPE_CHECKING:
     from harness.experiments.execute import Workers
@@ -44,7 +44,7 @@ def experiment(
     as_json: Json = False,
 ) -> None:
     """From one file to a leaderboard: align every arm with every seed, evaluate, and say which claims are seen."""
-    from harness.errors import HarnessError
+    from harness.core.errors import HarnessError
     from harness.experiments.claims import read_claims
     from harness.experiments.execute import run_steps
     from harness.experiments.graph import plan
@@ -68,7 +68,7 @@ def experiment(
     finally:
         workers.close()
     if as_json:
-        from harness.files import read_json
+        from harness.core.files import read_json
 
         emit(read_json(folder.path / "experiment.json"))
     else:
@@ -85,7 +85,7 @@ def experiment(
 
 
 def _numbers(text: str | None) -> list[int] | None:
-    from harness.errors import BadInputError
+    from harness.core.errors import BadInputError
 
     try:
         return None if text is None else [int(part) for part in text.split(",")]
@@ -94,7 +94,7 @@ def _numbers(text: str | None) -> list[int] | None:
 
 
 def _workers(processes: int | None, ray: str | None, gpus: float) -> Workers:
-    from harness.errors import BadInputError
+    from harness.core.errors import BadInputError
     from harness.experiments.execute import Here, OnRay, Processes
 
     if ray and processes:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.terminal import json_text, say
+from harness.core.terminal import json_text, say
 
 app = typer.Typer(
     name="harness",

@@ -10,9 +10,9 @@ from typing import Any, Literal
 from rich.markup import escape
 from rich.table import Table
 
-from aligners.data.options import DataOptions
+from aligners.preferences.options import DataOptions
+from harness.core.terminal import Console
 from harness.datasets.catalogue import Found, catalogue
-from harness.terminal import Console
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _SHOWN = 8
@@ -38,10 +38,10 @@ def divided(names: Sequence[str]) -> tuple[list[str], list[str]]:
     Raises:
         UnknownNameError: neither.
     """
-    from aligners.data.formats import FORMATS
-    from aligners.data.sources import SUFFIXES
+    from aligners.preferences.formats import FORMATS
+    from aligners.preferences.sources import SUFFIXES
+    from harness.core.worlds import find_world
     from harness.datasets.catalogue import find
-    from harness.worlds import find_world
 
     sets, pairs = [], []
     for name in names:
@@ -69,19 +69,19 @@ def _exists(path: Path) -> bool:
 
 def is_ready(name: str, states: Sequence[Found]) -> bool:
     """Whether a data set of the catalogue is preference data that is here."""
-    from aligners.data import KNOWN
+    from aligners.preferences import KNOWN
 
     return name in KNOWN and all(one.state == "there" for one in states)
 
 
 def report(name: str, asked: Asked) -> dict[str, Any]:
-    """The report on one source. See `aligners.data.check.check_preferences`."""
-    from aligners.data.check import CheckRequest, check_preferences
-    from harness.config import TrainSettings
+    """The report on one source. See `aligners.preferences.check.check_preferences`."""
+    from aligners.preferences.check import CheckRequest, check_preferences
+    from aligners.preferences.overlap import evaluation_sets
+    from harness.core.config import TrainSettings
+    from harness.core.paths import cache_folder
+    from harness.core.worlds import find_world
     from harness.models import load_processor, resolve
-    from harness.overlap import evaluation_sets
-    from harness.paths import cache_folder
-    from harness.worlds import find_world
 
     world = find_world(name)
     return check_preferences(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.options import Json, Results, app, emit
-from harness.terminal import say
+from harness.core.terminal import say
 
 if TYPE_CHECKING:
     from harness.runs.folders import Run
@@ -69,7 +69,7 @@ def leaderboard(
     ] = None,
 ) -> None:
     """Compare everything that was scored: one row a checkpoint, hallucination never without recall and length."""
-    from harness import leaderboard as boards
+    from harness.analysis import leaderboard as boards
     from harness.runs.folders import survey
 
     runs, left_out = survey(folders or [results])
@@ -119,9 +119,9 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Whether two runs differ by more than luck: paired tests on the same items, and the items that changed most."""
-    from harness import registry
-    from harness.compare import as_json as values_of
-    from harness.compare import compare as run
+    from harness.analysis.compare import as_json as values_of
+    from harness.analysis.compare import compare as run
+    from harness.core import registry
     from harness.runs.folders import find_run
 
     suites = registry.names("benchmarks", suite) if suite else None

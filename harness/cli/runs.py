@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.options import Json, Results, app, emit
-from harness.terminal import say
+from harness.core.terminal import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +41,7 @@ def runs(
     as_json: Json = False,
 ) -> None:
     """List the runs: complete, running, interrupted, failed (and why), put aside by --overwrite."""
-    from harness.errors import BadInputError
+    from harness.core.errors import BadInputError
     from harness.runs import housekeeping
 
     if prune and restore:
@@ -69,7 +69,7 @@ def runs(
     if as_json:
         emit({"removed": rows, "bytes": freed})
         return
-    from harness.memory import written_bytes
+    from harness.core.memory import written_bytes
 
     if yes and chosen:
         _print(chosen, results, "removed")
@@ -81,8 +81,8 @@ def _print(entries: Sequence[Entry], results: Path, title: str = "") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from harness.memory import written_bytes
-    from harness.terminal import Console, plain
+    from harness.core.memory import written_bytes
+    from harness.core.terminal import Console, plain
 
     if not entries:
         say(f"no runs are in {results}")

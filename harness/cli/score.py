@@ -71,10 +71,10 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Score responses that came from anywhere."""
-    from harness import registry
-    from harness.config import parse
-    from harness.runs.offline import Offered, refuse_unused, score_offline
-    from harness.runs.score import make_judge
+    from harness.core import registry
+    from harness.core.config import parse
+    from harness.evaluation.offline import Offered, refuse_unused, score_offline
+    from harness.evaluation.score import make_judge
 
     named = _judge_group(settings)
     kind = registry.load("benchmarks", suite)
@@ -142,9 +142,9 @@ def calibrate(
     as_json: Json = False,
 ) -> None:
     """How far a judge agrees with a reference rater (another judge, or people), and with itself."""
-    from harness import registry
+    from harness.core import registry
+    from harness.evaluation.score import make_judge
     from harness.judging.calibration import calibrate as compare
-    from harness.runs.score import make_judge
 
     benchmark = registry.load("benchmarks", suite)()
     named = _judge_group(settings) | judge_settings(judge_model, judge_url, judge_votes, judge_price, max_cost)
@@ -163,8 +163,8 @@ def _judge_group(settings: list[str] | None) -> dict[str, Any]:
     Raises:
         BadInputError: it names another group.
     """
-    from harness.config import overrides
-    from harness.errors import BadInputError
+    from harness.core.config import overrides
+    from harness.core.errors import BadInputError
 
     groups = overrides(settings or [])
     others, named = sorted(set(groups) - {"judge"}), groups.get("judge", {})

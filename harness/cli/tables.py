@@ -9,11 +9,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from harness import registry
-from harness.errors import HarnessError
-from harness.leaderboard import ARROW, Board, tables
-from harness.leaderboard.board import written, written_interval
-from harness.terminal import Console
+from harness.analysis.leaderboard import ARROW, Board, tables
+from harness.analysis.leaderboard.board import written, written_interval
+from harness.core import registry
+from harness.core.errors import HarnessError
+from harness.core.terminal import Console
 
 if TYPE_CHECKING:
     from harness.doctor import Line
@@ -293,7 +293,7 @@ def print_line(line: Line) -> None:
 
 def listing() -> list[dict[str, Any]]:
     """Everything that has a name: kind, name, what it is, where it comes from."""
-    from aligners.families import FAMILIES
+    from aligners.training.families import FAMILIES
     from harness.models import aliases
 
     rows: list[dict[str, Any]] = []

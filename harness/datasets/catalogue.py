@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from harness import hub
+from harness.core.disk import need
+from harness.core.errors import BadInputError, UnknownNameError
+from harness.core.files import read_json, sha256_file, write_json
+from harness.core.paths import cache_folder
+from harness.core.progress import console, progress
+from harness.core.removal import move, remove
+from harness.core.yaml_values import read_yaml
 from harness.datasets.download import fetch
 from harness.datasets.unpack import unpack
-from harness.disk import need
-from harness.errors import BadInputError, UnknownNameError
-from harness.files import read_json, sha256_file, write_json
-from harness.paths import cache_folder
-from harness.progress import console, progress
-from harness.removal import move, remove
-from harness.yaml_values import read_yaml
+from harness.remote import hub
 
 _SOURCES = Path(__file__).with_name("sources.yaml")
 _RECORD = ".harness-data.json"

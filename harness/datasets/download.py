@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from harness.errors import HarnessError
-from harness.files import sha256_file, write_json
-from harness.progress import progress
-from harness.removal import move, remove
+from harness.core.errors import HarnessError
+from harness.core.files import sha256_file, write_json
+from harness.core.progress import progress
+from harness.core.removal import move, remove
 
 OFFLINE = "HARNESS_OFFLINE"
 """Set to anything, no socket is opened."""

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from harness.errors import HarnessError
-from harness.progress import progress
-from harness.removal import discard, move
+from harness.core.errors import HarnessError
+from harness.core.progress import progress
+from harness.core.removal import discard, move
 
 _BLOCK = 1 << 20
 

@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from packaging.requirements import Requirement
 
+from harness.core.registry import KINDS, OWN_DISTRIBUTION
 from harness.doctor.line import Line, Tried, python
-from harness.registry import KINDS, OWN_DISTRIBUTION
 
 _TORCH = (
     "import json, torch; print(json.dumps([torch.__version__, torch.version.cuda or torch.version.hip, "

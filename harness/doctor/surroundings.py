@@ -8,10 +8,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.core.paths import cache_folder
 from harness.datasets.catalogue import catalogue, check
 from harness.doctor.line import Line
-from harness.endpoint import KEY_VARIABLE
-from harness.paths import cache_folder
+from harness.remote.endpoint import KEY_VARIABLE
 
 _KEYS = {
     KEY_VARIABLE: "hosted judges and models",

@@ -8,14 +8,14 @@ import tempfile
 import time
 from pathlib import Path
 
+from harness.core.errors import HarnessError
+from harness.core.types import ImageRef
 from harness.doctor.line import Line
-from harness.errors import HarnessError
 from harness.models import export_full
-from harness.pocket.network import build_model, build_processor, build_tokenizer
 from harness.serving.base import Backend, Request, Sampling
 from harness.serving.transformers import TransformersBackend
 from harness.serving.vllm import VllmBackend
-from harness.types import ImageRef
+from harness.worlds.pocket.network import build_model, build_processor, build_tokenizer
 
 _QUESTIONS = ("Describe this image.", "Is there a dog in the image?")
 

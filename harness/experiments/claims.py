@@ -13,13 +13,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from harness import registry
-from harness.errors import BadInputError
+from harness.analysis.leaderboard.board import MATCHED, Board, Column, Part, Row
+from harness.core import registry
+from harness.core.errors import BadInputError
+from harness.core.stats import SEED, difference, gaps, holm
+from harness.core.yaml_values import parse_yaml
 from harness.experiments.graph import Plan
 from harness.experiments.spec import BASE, Experiment
-from harness.leaderboard.board import MATCHED, Board, Column, Part, Row
-from harness.stats import SEED, difference, gaps, holm
-from harness.yaml_values import parse_yaml
 
 Verdict = Literal["seen", "not seen", "reversed", "no data"]
 _SIDE = r"\s*([A-Za-z0-9_.\-\[\]+:]+)\(([^()]*)\)\s*"

@@ -11,10 +11,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.errors import BadInputError, HarnessError
+from harness.core.errors import BadInputError, HarnessError
+from harness.core.progress import console
 from harness.experiments.graph import RUNS, Plan, Step
 from harness.experiments.state import Folder
-from harness.progress import console
 from harness.runs.folders import open_run
 
 _TAIL = 1_500

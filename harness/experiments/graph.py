@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import registry
-from harness.config import TrainSettings, merged, parse
-from harness.errors import BadInputError, HarnessError
+from harness.core import registry
+from harness.core.config import TrainSettings, merged, parse
+from harness.core.errors import BadInputError, HarnessError
+from harness.core.files import sha256_json
+from harness.core.worlds import find_world
 from harness.experiments.spec import MOST_RUNS, Arm, Experiment, dotted
-from harness.files import sha256_json
 from harness.models import resolve
-from harness.worlds import find_world
 
 ADAPTERS = 4
 """Adapters that one engine serves at a time: each takes room of its own."""

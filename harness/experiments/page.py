@@ -9,18 +9,18 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from harness.errors import BadInputError
+from harness.analysis.leaderboard import Board, as_markdown, collect, pool_seeds
+from harness.analysis.leaderboard.board import scale
+from harness.core.errors import BadInputError
+from harness.core.files import atomic_path, write_json
+from harness.core.terminal import plain
 from harness.experiments.claims import Finding, find, read_claims
 from harness.experiments.graph import RUNS, Plan
 from harness.experiments.spec import Arm, Experiment, dotted
 from harness.experiments.state import Folder
-from harness.files import atomic_path, write_json
-from harness.leaderboard import Board, as_markdown, collect, pool_seeds
-from harness.leaderboard.board import scale
 from harness.report import write_document
 from harness.runs.folders import open_run
 from harness.runs.manifest import surroundings
-from harness.terminal import plain
 
 PAGE, RESULT = "index", "experiment.json"
 

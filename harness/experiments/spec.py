@@ -12,10 +12,10 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from harness.config import StrictModel, merged
-from harness.errors import BadInputError, shown
-from harness.reading import read_text
-from harness.yaml_values import read_yaml
+from harness.core.config import StrictModel, merged
+from harness.core.errors import BadInputError, shown
+from harness.core.reading import read_text
+from harness.core.yaml_values import read_yaml
 
 MOST_RUNS = 1_000
 """Runs that an experiment may have without being asked for twice."""

@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from harness.errors import BadInputError
+from harness.core.errors import BadInputError
+from harness.core.files import write_json
+from harness.core.reading import read_json
 from harness.experiments.graph import RUNS, Plan, Step
-from harness.files import write_json
-from harness.reading import read_json
 from harness.runs.folders import open_run
 
 State = Literal["done", "failed", "changed", "waiting"]

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from harness.config import StrictModel
-from harness.errors import BadInputError, HarnessError
-from harness.types import Item, Response
+from harness.core.config import StrictModel
+from harness.core.errors import BadInputError, HarnessError
+from harness.core.types import Item, Response
 
 
 @dataclass(frozen=True, slots=True)

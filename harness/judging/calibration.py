@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.errors import BadInputError, HarnessError
-from harness.files import read_jsonl
+from harness.core.errors import BadInputError, HarnessError
+from harness.core.files import read_jsonl
+from harness.core.types import ImageRef, Item, Response
 from harness.judging.agreement import agreement, self_agreement
 from harness.judging.base import Judge, JudgeRequest
 from harness.judging.panel import ask
-from harness.types import ImageRef, Item, Response
 
 
 def read_reference(path: Path) -> Iterator[tuple[JudgeRequest, float]]:

@@ -11,19 +11,19 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from harness.endpoint import Endpoints, Wrong, effective_url, require_key
-from harness.endpoint_refusals import NoReplyError, Options, PromptRefusedError
-from harness.endpoint_reply import Reason, Reply
-from harness.errors import HarnessError
-from harness.files import write_json
+from harness.core.errors import HarnessError
+from harness.core.files import write_json
+from harness.core.paths import cache_folder
+from harness.core.progress import console, progress
+from harness.core.redaction import EndpointUrl, without_credentials
 from harness.judging.base import BudgetError, Estimate, Judge, JudgeReply, JudgeRequest, JudgeSettings
 from harness.judging.ledger import Ledger
 from harness.judging.parameters import Parameters
 from harness.judging.prices import Price, price_of, tokens_of
-from harness.model_names import UNNAMED, difference
-from harness.paths import cache_folder
-from harness.progress import console, progress
-from harness.redaction import EndpointUrl, without_credentials
+from harness.remote.endpoint import Endpoints, Wrong, effective_url, require_key
+from harness.remote.model_names import UNNAMED, difference
+from harness.remote.refusals import NoReplyError, Options, PromptRefusedError
+from harness.remote.reply import Reason, Reply
 
 _IN_A_ROW = 8
 """Requests without a reply, one after the other, after which the endpoint is taken for gone, or for refusing everything."""

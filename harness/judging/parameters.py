@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.endpoint_reply import Reason, Refused
-from harness.files import sha256_json, write_json
-from harness.progress import console
+from harness.core.files import sha256_json, write_json
+from harness.core.progress import console
+from harness.remote.reply import Reason, Refused
 
 if TYPE_CHECKING:
     from harness.judging.openai import OpenAIJudgeSettings

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.errors import BadInputError
-from harness.yaml_values import read_yaml
+from harness.core.errors import BadInputError
+from harness.core.yaml_values import read_yaml
 
 _TABLE = Path(__file__).with_name("prices.yaml")
 _DATED = re.compile(r"-(\d{4}(-\d{2}-\d{2})?|preview|latest)$")

@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.errors import BadInputError
-from harness.files import sha256_bytes
-from harness.reading import read_text
+from harness.core.errors import BadInputError
+from harness.core.files import sha256_bytes
+from harness.core.reading import read_text
 
 
 def read_template(path: Path, variable: str = "template") -> tuple[str, str]:

@@ -14,7 +14,6 @@ from harness.models.checkpoints import (
     inspect,
 )
 from harness.models.control import control_in, refuse_control
-from harness.models.export import export_adapter, export_full
 from harness.models.four_bits import linear_layers
 from harness.models.pretrained import quiet_transformers, with_adapters
 from harness.models.processors import (
@@ -30,6 +29,7 @@ from harness.models.processors import (
     text_options,
 )
 from harness.models.ranks import rank_of, served_rank, served_ranks
+from harness.models.saving import export_adapter, export_full
 from harness.models.servable import servable
 
 __all__ = [

@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import registry
-from harness.errors import BadInputError, UnknownNameError
-from harness.worlds import World, find_world
+from harness.core import registry
+from harness.core.errors import BadInputError, UnknownNameError
+from harness.core.worlds import World, find_world
 
 _HUB = {
     "llava-1.5-7b": ("llava-hf/llava-1.5-7b-hf", "llava"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.errors import BadInputError
+from harness.core.errors import BadInputError
 from harness.models.processors import prompt_inputs, prompt_text, template_text, text_options
 
 _PROBE, _ANSWER = "probe", "harness-probe"

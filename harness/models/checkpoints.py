@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.errors import BadInputError
-from harness.files import sha256_bytes, sha256_file, sha256_json
+from harness.core.errors import BadInputError
+from harness.core.files import sha256_bytes, sha256_file, sha256_json
 from harness.models import pretrained
 from harness.models.known import file_hash, known
 from harness.models.ranks import rank_in

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from harness.errors import BadInputError
+from harness.core.errors import BadInputError
+from harness.core.progress import console
 from harness.models import pretrained
 from harness.models.weights import read_object
-from harness.progress import console
 
 _FILES = ("processor_config.json", "preprocessor_config.json")
 _CLASS_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0, "siglip": 0}

@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Mapping
 from typing import Any
 
-from harness.errors import BadInputError
+from harness.core.errors import BadInputError
 
 COMMON = re.compile(
     r"</?s>|<(?:bos|eos|pad|unk|image|video|audio|image_soft_token|start_of_turn|end_of_turn|start_of_image|end_of_image|"

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from harness.errors import HarnessError
+from harness.core.errors import HarnessError
 from harness.models import pretrained
 
 _LANGUAGE = re.compile(r"\b(language_model|text_model)\.")

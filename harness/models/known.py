@@ -13,8 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness.files import read_json, sha256_file, sha256_json, to_cache, write_json
-from harness.paths import cache_folder
+from harness.core.files import read_json, sha256_file, sha256_json, to_cache, write_json
+from harness.core.paths import cache_folder
 
 _RULES = {"architecture": 2, "adapter": 1, "complete": 1, "template": 2, "hash": 1}
 """To be counted up when the same files are to give another answer, or none, from now on."""

@@ -12,9 +12,9 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness import hub
-from harness.errors import BadInputError, HarnessError
-from harness.progress import console
+from harness.core.errors import BadInputError, HarnessError
+from harness.core.progress import console
+from harness.remote import hub
 
 _NO_CODE = {"trust_remote_code": False}
 _HUB = "the model hub must be reachable, or the model in its cache (then HF_HUB_OFFLINE=1); or name a folder"

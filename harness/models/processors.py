@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.errors import BadInputError, shown
-from harness.files import sha256_json
+from harness.core.errors import BadInputError, shown
+from harness.core.files import sha256_json
 from harness.models import devices, pretrained
 from harness.models.completion import complete
 from harness.models.control import refuse_control

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from harness.errors import HarnessError
-from harness.files import read_json
+from harness.core.errors import HarnessError
+from harness.core.files import read_json
 
 _AS_OF_0_32 = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """vLLM's list, for machines that train and have no vLLM."""

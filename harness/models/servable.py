@@ -12,16 +12,16 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from harness.errors import BadInputError
-from harness.files import atomic_folder, read_json, sha256_json, write_json
-from harness.memory import written_bytes
+from harness.core.errors import BadInputError
+from harness.core.files import atomic_folder, read_json, sha256_json, write_json
+from harness.core.memory import written_bytes
+from harness.core.paths import cache_folder
+from harness.core.progress import console
 from harness.models import pretrained
 from harness.models.checkpoints import fingerprint
 from harness.models.completion import complete, missing_settings
 from harness.models.known import known, settings_hashes
 from harness.models.weights import INDEX, fit, unwrapped, weight_files
-from harness.paths import cache_folder
-from harness.progress import console
 
 
 def loadable(folder: str | Path) -> str:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import BadInputError
-from harness.files import read_json, sha256_file
+from harness.core.errors import BadInputError
+from harness.core.files import read_json, sha256_file
 from harness.models import pretrained
 from harness.models.known import known
 

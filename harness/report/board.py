@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from html import escape
 
-from harness.leaderboard import Board, Cell, Column, Row
-from harness.leaderboard.marks import BEST, BETTER, FRONTIER, WORSE, Marks
-from harness.leaderboard.tables import delta_of, explained, footnotes, name_of, value_of
+from harness.analysis.leaderboard import Board, Cell, Column, Row
+from harness.analysis.leaderboard.marks import BEST, BETTER, FRONTIER, WORSE, Marks
+from harness.analysis.leaderboard.tables import delta_of, explained, footnotes, name_of, value_of
 from harness.report.charts import interval_bar
 
 _TITLES = {

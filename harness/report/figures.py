@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.leaderboard import Board, Cell, Row
+from harness.analysis.leaderboard import Board, Cell, Row
 from harness.report.gather import Suite, class_rates, together, training
 from harness.runs.folders import Run
 

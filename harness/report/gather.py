@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import registry
-from harness.config import parse
-from harness.errors import BadInputError, HarnessError
-from harness.files import read_jsonl
-from harness.progress import progress
-from harness.runs.evaluate import data_root
+from harness.analysis.scored import Row, read_rows, scored, suite_place, verdict
+from harness.core import registry
+from harness.core.config import parse
+from harness.core.errors import BadInputError, HarnessError
+from harness.core.files import read_jsonl
+from harness.core.progress import progress
+from harness.core.types import ImageRef
+from harness.evaluation.evaluate import data_root
 from harness.runs.folders import Run
-from harness.runs.scored import Row, read_rows, scored, suite_place, verdict
-from harness.types import ImageRef
 
 if TYPE_CHECKING:
     from PIL.Image import Image

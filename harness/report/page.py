@@ -9,16 +9,16 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from harness.errors import BadInputError
-from harness.files import atomic_path
-from harness.leaderboard import Board, collect
+from harness.analysis.leaderboard import Board, collect
+from harness.core.errors import BadInputError
+from harness.core.files import atomic_path
+from harness.core.terminal import json_text, plain
 from harness.report.board import board_html
 from harness.report.charts import svg
 from harness.report.figures import Figure, figures
 from harness.report.gather import Suite, gather, samples
 from harness.report.rejected import rejected_images
 from harness.runs.folders import Run
-from harness.terminal import json_text, plain
 
 _FOLDER = Path(__file__).parent
 SAMPLES = 2000

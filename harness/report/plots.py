@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import BadInputError
-from harness.files import atomic_path
-from harness.leaderboard import collect
-from harness.progress import progress
+from harness.analysis.leaderboard import collect
+from harness.core.errors import BadInputError
+from harness.core.files import atomic_path
+from harness.core.progress import progress
 from harness.report.figures import Bars, Figure, Lines, Scatter, figures
 from harness.report.gather import gather
 from harness.runs.folders import Run

@@ -7,11 +7,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from harness.errors import BadInputError
-from harness.files import read_jsonl
+from harness.core.errors import BadInputError
+from harness.core.files import read_jsonl
+from harness.core.types import ImageRef
 from harness.report.gather import thumbnail
 from harness.runs.folders import Run
-from harness.types import ImageRef
 
 
 def rejected_images(runs: Sequence[Run]) -> tuple[str, list[str]]:

@@ -12,12 +12,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.disk import check_place, make_folder, there
-from harness.errors import BadInputError, HarnessError
-from harness.files import write_json
-from harness.locks import BusyError, busy, writing
-from harness.progress import console
-from harness.removal import discard, move, put_aside, remove
+from harness.core.disk import check_place, make_folder, there
+from harness.core.errors import BadInputError, HarnessError
+from harness.core.files import write_json
+from harness.core.locks import BusyError, busy, writing
+from harness.core.progress import console
+from harness.core.removal import discard, move, put_aside, remove
 from harness.runs.state import BEFORE_THE_FIRST_STEP, FAILED, State, lock_of, state_of
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from rich.markup import escape
 
-from harness.errors import BadInputError
-from harness.files import read_json
-from harness.progress import console
-from harness.runs.records import read_manifest
+from harness.core.errors import BadInputError
+from harness.core.files import read_json
+from harness.core.progress import console
+from harness.records.run_files import read_manifest
 from harness.runs.state import MANIFEST, state_of
 
 STAGES = "stages"

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from harness.errors import BadInputError
-from harness.locks import is_held, writing
-from harness.removal import REPLACED, aside_name, move, put_aside, remove
-from harness.runs.answers import bring_answers_back
+from harness.core.errors import BadInputError
+from harness.core.locks import is_held, writing
+from harness.core.removal import REPLACED, aside_name, move, put_aside, remove
+from harness.runs.set_aside import bring_answers_back
 from harness.runs.state import LOCKS, MANIFEST, is_run, lock_of, read_object, state_of
 
 Condition = Literal["complete", "running", "interrupted", "failed", "put aside", "left over"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.locks import is_held
+from harness.core.locks import is_held
 
 MANIFEST = "manifest.json"
 CONFIG = "config.json"

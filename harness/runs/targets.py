@@ -8,14 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from harness import hub
-from harness.errors import BadInputError
-from harness.files import sha256_json, write_json
+from harness.core.errors import BadInputError
+from harness.core.files import sha256_json, write_json
+from harness.core.names import name_from
 from harness.models import ModelRef, check_base, fingerprint, inspect, recorded, template_hash_of
-from harness.names import name_from
+from harness.records.run_files import AlignedManifest, check
+from harness.remote import hub
 from harness.runs.folders import MANIFEST, Run, open_run
 from harness.runs.manifest import surroundings
-from harness.runs.records import AlignedManifest, check
 
 BASE, ENDPOINT = "base", "endpoint"
 

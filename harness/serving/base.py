@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.types import FinishReason, ImageRef
+from harness.core.types import FinishReason, ImageRef
 
 
 class Sampling(BaseModel):

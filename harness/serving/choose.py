@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from harness import registry
-from harness.errors import BadInputError
-from harness.progress import console
+from harness.core import registry
+from harness.core.errors import BadInputError
+from harness.core.progress import console
 from harness.serving.base import Backend
 
 

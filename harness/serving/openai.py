@@ -14,16 +14,16 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from harness.endpoint import Endpoints, Wrong, require_key
-from harness.endpoint_refusals import EndpointRefusedError, NoReplyError, PromptRefusedError
-from harness.endpoint_reply import Reason, Refused, Reply
-from harness.errors import BadInputError, HarnessError
-from harness.model_names import UNNAMED, difference
+from harness.core.errors import BadInputError, HarnessError
+from harness.core.progress import console
+from harness.core.redaction import EndpointUrl
+from harness.core.types import FinishReason, ImageRef
 from harness.models import control_in
-from harness.progress import console
-from harness.redaction import EndpointUrl
+from harness.remote.endpoint import Endpoints, Wrong, require_key
+from harness.remote.model_names import UNNAMED, difference
+from harness.remote.refusals import EndpointRefusedError, NoReplyError, PromptRefusedError
+from harness.remote.reply import Reason, Refused, Reply
 from harness.serving.base import Backend, BackendSettings, Completion, Request, refusal
-from harness.types import FinishReason, ImageRef
 
 _MIME = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}
 _PROBES = 4

@@ -16,8 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.errors import BadInputError, HarnessError
-from harness.files import atomic_path, sha256_bytes
+from harness.core.errors import BadInputError, HarnessError
+from harness.core.files import atomic_path, sha256_bytes
+from harness.core.paths import cache_folder
+from harness.core.progress import console
 from harness.models import (
     check_base,
     devices,
@@ -29,8 +31,6 @@ from harness.models import (
     template_with_first_token,
     torchvision_shim,
 )
-from harness.paths import cache_folder
-from harness.progress import console
 from harness.serving.unfused import single_products
 from harness.serving.vllm import VllmBackend
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from harness.errors import BadInputError
+from harness.core.errors import BadInputError
 
 _GPUS = "CUDA_VISIBLE_DEVICES"
 T = TypeVar("T")

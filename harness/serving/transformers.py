@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
-from harness.errors import HarnessError
+from harness.core.errors import HarnessError
 from harness.models import batch_inputs, control_in, load_model, load_processor, prompt_inputs, with_adapters
 from harness.serving.base import Backend, BackendSettings, Completion, Request, TokenDetails, refusal
 

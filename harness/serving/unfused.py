@@ -12,9 +12,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from harness.files import atomic_folder, read_json
+from harness.core.files import atomic_folder, read_json
+from harness.core.paths import cache_folder
 from harness.models import fingerprint, pretrained
-from harness.paths import cache_folder
 
 _FAMILIES = {"llava", "llava_next"}
 """Whose classes in vLLM 0.32 take the single products' names (`packed_modules_mapping`)."""

@@ -13,16 +13,16 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from harness.errors import HarnessError
-from harness.memory import give_back
+from harness.core.errors import HarnessError
+from harness.core.memory import give_back
+from harness.core.progress import console
+from harness.core.types import ImageRef
 from harness.models import check_covers, rank_of, servable, served_rank, torchvision_shim
-from harness.progress import console
 from harness.serving.base import Backend, BackendSettings, Completion, Request
 from harness.serving.shares import shares
 from harness.serving.unfused import single_products
 from harness.serving.vllm_process import EngineProcess
 from harness.serving.worker_protocol import completion_from_json
-from harness.types import ImageRef
 
 START_TIMEOUT_S = 900
 _AHEAD = 512

@@ -14,12 +14,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.errors import HarnessError
-from harness.removal import remove
+from harness.core.errors import HarnessError
+from harness.core.removal import remove
+from harness.core.types import ImageRef
 from harness.serving.base import Request
 from harness.serving.shares import Share
 from harness.serving.worker_protocol import WINDOW_IMAGES, image_to_json, request_to_json
-from harness.types import ImageRef
 
 _END_PATIENCE_S = 20
 

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from typing import IO, Any
 
-from harness.errors import BadInputError
+from harness.core.errors import BadInputError
 from harness.serving.worker_protocol import WINDOW_IMAGES, image_from_json
 
 PROBES = ("Describe this image.", "What is in the image?", "Is there a person in the image?", "What color is it?")

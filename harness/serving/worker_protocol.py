@@ -9,8 +9,8 @@ import base64
 from pathlib import Path
 from typing import Any
 
+from harness.core.types import ImageRef
 from harness.serving.base import Completion, Request, TokenDetails
-from harness.types import ImageRef
 
 WINDOW_IMAGES = 512
 """Images that both sides remember; an older one is sent again. Requests of one image come together, so that is rare."""

@@ -16,14 +16,14 @@ import pytest
 from PIL import Image
 
 from aligners.base import CHOSEN, REJECTED
-from aligners.encoding import Encoder
+from aligners.training.encoding import Encoder
 from harness.cli import app
 from harness.cli.errors import run
-from harness.errors import BadInputError
-from harness.files import read_json
-from harness.types import ImageRef, PreferenceExample
-from tests.aligners.test_preference_data import GOOD, jsonl, png, rlaif
-from tests.aligners.test_preference_images import server as server
+from harness.core.errors import BadInputError
+from harness.core.files import read_json
+from harness.core.types import ImageRef, PreferenceExample
+from tests.aligners.preferences.test_preference_data import GOOD, jsonl, png, rlaif
+from tests.aligners.preferences.test_preference_images import server as server
 from tests.tiny import decompression_bomb, tiny_parts
 
 QUICK = ["train.epochs=1", "train.batch_size=4", "train.max_length=256", "train.lora.rank=2"]

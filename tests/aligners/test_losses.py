@@ -15,7 +15,7 @@ from aligners.mdpo import MDPO, MDPOSettings
 from aligners.mfpo import MFPO, MFPOSettings
 from aligners.rlhfv import RLHFV, RLHFVSettings
 from aligners.symmpo import SymMPO, SymMPOSettings
-from harness.config import TrainSettings, merged
+from harness.core.config import TrainSettings, merged
 
 TOLERANCE = {"atol": 1e-6, "rtol": 1e-6}
 

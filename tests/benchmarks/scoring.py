@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.base import Benchmark
-from harness.runs.score import check_coverage
-from harness.stats import Counts
+from harness.core.stats import Counts
+from harness.evaluation.score import check_coverage
 
 
 def jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> Path:

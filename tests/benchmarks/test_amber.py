@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from benchmarks.amber import AMBER, SECTIONS, AmberSettings
-from harness.errors import BadInputError
-from harness.stats import Counts
+from harness.core.errors import BadInputError
+from harness.core.stats import Counts
 from tests.benchmarks.scoring import jsonl, offline
 
 ANNOTATIONS = [

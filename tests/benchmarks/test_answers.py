@@ -15,9 +15,9 @@ from benchmarks.chair import CHAIR
 from benchmarks.halbench import ObjectHalBench
 from benchmarks.mmhal import MMHalBench
 from benchmarks.pope import POPE
-from harness.errors import BadInputError
-from harness.inside import Folder
-from harness.types import Response
+from harness.core.errors import BadInputError
+from harness.core.inside import Folder
+from harness.core.types import Response
 from tests.benchmarks.scoring import jsonl, offline
 
 MARK = "\ufeff"

@@ -13,10 +13,10 @@ import pytest
 from benchmarks.chair import CHAIR
 from benchmarks.coco import coco_truth
 from benchmarks.halbench import HalBenchSettings, ObjectHalBench, end_of_words
-from harness.errors import BadInputError
-from harness.runs.score import check_coverage
-from harness.stats import Counts, resampled, resampling_weights
-from harness.types import Response
+from harness.core.errors import BadInputError
+from harness.core.stats import Counts, resampled, resampling_weights
+from harness.core.types import Response
+from harness.evaluation.score import check_coverage
 from tests.benchmarks.scoring import jsonl, offline
 
 TRUTH = [

@@ -14,9 +14,9 @@ from benchmarks.halbench import HalBenchSettings, ObjectHalBench
 from benchmarks.objects import read_vocabulary
 from benchmarks.objects.doubles import double_words, found_doubles
 from benchmarks.objects.llm_parser import LlmExtractor, read_objects
-from harness.errors import BadInputError, UnknownNameError
+from harness.core.errors import BadInputError, UnknownNameError
+from harness.core.stats import Counts
 from harness.judging.base import Judge, JudgeReply, JudgeRequest
-from harness.stats import Counts
 from tests.benchmarks.scoring import jsonl
 
 ADJECTIVES = ("wooden", "red", "hot", "big")

@@ -13,12 +13,12 @@ import pytest
 
 from benchmarks.mmhal import OFFICIAL_TEMPLATE, TYPES, MMHalBench, MMHalSettings
 from benchmarks.ratings import parse_official, parse_strict, read_rating
-from harness.errors import BadInputError, HarnessError
+from harness.core.errors import BadInputError, HarnessError
+from harness.core.stats import Counts
+from harness.core.types import Response
+from harness.evaluation.score import check_coverage
 from harness.judging.base import Judge, JudgeReply, JudgeRequest
 from harness.judging.replies import UnreadableError
-from harness.runs.score import check_coverage
-from harness.stats import Counts
-from harness.types import Response
 from tests.benchmarks.scoring import jsonl
 
 

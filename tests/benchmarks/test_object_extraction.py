@@ -10,9 +10,9 @@ import pytest
 from benchmarks.objects import make_extractor, read_vocabulary
 from benchmarks.objects.nltk_parser import NltkExtractor
 from benchmarks.objects.spacy_parser import SpacyExtractor, blank_english
-from benchmarks.objects.tokens import tokenize
-from benchmarks.objects.wordnet import noun_lemma
-from harness.errors import BadInputError, HarnessError, UnknownNameError
+from harness.core.errors import BadInputError, HarnessError, UnknownNameError
+from harness.text.word_tokens import tokenize
+from harness.text.wordnet import noun_lemma
 
 
 def labels(extractor: str, text: str) -> list[str]:

@@ -12,10 +12,10 @@ import pytest
 from benchmarks.amber import AMBER, AmberSettings
 from benchmarks.halbench import HalBenchSettings, ObjectHalBench
 from benchmarks.pope import POPE
+from harness.core.errors import BadInputError
+from harness.core.files import write_jsonl
 from harness.datasets.catalogue import find
-from harness.errors import BadInputError
-from harness.files import write_jsonl
-from harness.runs.score import item_rows, score_suite
+from harness.evaluation.score import item_rows, score_suite
 from tests.benchmarks.scoring import jsonl
 
 MEGABYTE = 1 << 20

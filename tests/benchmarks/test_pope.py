@@ -12,9 +12,9 @@ import pytest
 
 from benchmarks.pope import POPE, POPEAOKVQA, POPEGQA
 from benchmarks.yesno import pope_official, tolerant
-from harness.errors import BadInputError
-from harness.stats import Counts
-from harness.types import Response
+from harness.core.errors import BadInputError
+from harness.core.stats import Counts
+from harness.core.types import Response
 from tests.benchmarks.scoring import jsonl, offline
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.nouns import SpacyNouns
 from benchmarks.objects import make_extractor, read_vocabulary
-from benchmarks.objects.english import plurals, singulars
+from harness.text.word_forms import plurals, singulars
 
 
 def found(text: str) -> list[str]:

@@ -92,7 +92,15 @@ def _folders(folder: Path, kills: int) -> int:
     wrong += found
     print(f"two writers: {'; '.join(found) or 'the second is refused'}")
     places = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/harness/test_full_and_read_only.py"]
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "tests/harness/core/test_full_and_read_only.py",
+        ]
     )
     return len(wrong) + (places.returncode != 0)
 

@@ -16,14 +16,14 @@ from unittest import mock
 
 from PIL import Image
 
-import harness.endpoint
-from harness.endpoint import KEY_VARIABLE
-from harness.errors import HarnessError
+import harness.remote.endpoint
+from harness.core.errors import HarnessError
+from harness.core.types import ImageRef, Item, Response
 from harness.judging.base import JudgeReply, JudgeRequest
 from harness.judging.openai import OpenAIJudge, OpenAIJudgeSettings
+from harness.remote.endpoint import KEY_VARIABLE
 from harness.serving.base import Completion, Request, Sampling
 from harness.serving.openai import OpenAIBackend, OpenAISettings
-from harness.types import ImageRef, Item, Response
 from tests.chaos.faults import COMPLETION_TOKENS, FAULTS, KEY, PROMPT_TOKENS, Fault, FaultyServer, answer_to, faulty
 
 PRICE = (1.0, 10.0)
@@ -49,7 +49,7 @@ def _quick() -> Iterator[io.StringIO]:
     printed = io.StringIO()
     with (
         mock.patch.dict(os.environ, {KEY_VARIABLE: KEY}),
-        mock.patch.multiple(harness.endpoint, _FIRST_PAUSE_S=0.005, _LONGEST_PAUSE_S=0.02, _LONGEST_WAIT_S=0.05),
+        mock.patch.multiple(harness.remote.endpoint, _FIRST_PAUSE_S=0.005, _LONGEST_PAUSE_S=0.02, _LONGEST_WAIT_S=0.05),
         contextlib.redirect_stderr(printed),
         contextlib.redirect_stdout(printed),
     ):

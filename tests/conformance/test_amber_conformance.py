@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from benchmarks.amber import AMBER, AmberSettings
-from harness.stats import Counts
-from harness.types import Item, Response, SampleScore
+from harness.core.stats import Counts
+from harness.core.types import Item, Response, SampleScore
 
 pytestmark = pytest.mark.conformance
 

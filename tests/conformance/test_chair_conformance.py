@@ -11,7 +11,7 @@ import pytest
 from benchmarks.halbench import HalBenchSettings, ObjectHalBench
 from benchmarks.objects import read_vocabulary
 from benchmarks.objects.doubles import double_words, found_doubles
-from harness.stats import Counts
+from harness.core.stats import Counts
 
 pytestmark = pytest.mark.conformance
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.pope import POPE, POPEAOKVQA, POPEGQA
-from harness.stats import Counts
+from harness.core.stats import Counts
 
 pytestmark = pytest.mark.conformance
 
@@ -68,7 +68,7 @@ def test_question_files_read(conformance: Path, kind: type[POPE], source: str) -
     items = benchmark.items(conformance / "data" / "POPE" / "output" / source)
     assert len(items) == 9000
     assert {item.reference["split"] for item in items} == {"random", "popular", "adversarial"}
-    from harness.types import Response
+    from harness.core.types import Response
 
     scores = benchmark.score(items, {item.id: Response(item.id, item.reference["label"]) for item in items})
     values = benchmark.aggregate(Counts.of(scores).totals())

@@ -50,8 +50,8 @@ def align(
 ) -> list[float]:
     """The loss of every step."""
     from aligners.base import AlignJob
-    from harness import registry
-    from harness.config import TrainSettings
+    from harness.core import registry
+    from harness.core.config import TrainSettings
 
     out.mkdir(parents=True, exist_ok=True)
     aligner = registry.load("aligners", method) if isinstance(method, str) else method
@@ -106,11 +106,11 @@ def on_two_sides(folder: Path, out: Path) -> str:
 
 def answers(family: str, folder: Path, out: Path) -> list[Any]:
     """Prompts, tokens and log-probabilities (as `verify` finds them) of a base's and an adapter's answers to three pictures at once."""
-    from harness.runs.ask import Asked
-    from harness.runs.probes import Probe
-    from harness.runs.verify import TrainedSide, served_side
+    from harness.checkpoints.ask import Asked
+    from harness.checkpoints.probes import Probe
+    from harness.checkpoints.verify import TrainedSide, served_side
+    from harness.core.types import ImageRef
     from harness.serving.transformers import TransformersBackend, TransformersSettings
-    from harness.types import ImageRef
 
     base, adapter = str(folder / family), folder / "trained" / family / "checkpoint"
     probes = [Probe(str(n), "What is it?", ImageRef(path=folder / f"{n}.png"), size) for n, size in enumerate(SIZES)]
@@ -132,9 +132,9 @@ def answers(family: str, folder: Path, out: Path) -> list[Any]:
 
 def regions(source: str, folder: Path, out: Path) -> list[float]:
     """Boxes, scores and areas that a region source finds."""
-    from aligners.mfpo.image_preferences import ImagePreferenceSettings
-    from aligners.mfpo.image_preferences.keywords import Keyword
-    from aligners.mfpo.image_preferences.regions import REGION_SOURCES, Asked
+    from aligners.rejected_images import ImagePreferenceSettings
+    from aligners.rejected_images.keywords import Keyword
+    from aligners.rejected_images.regions import REGION_SOURCES, Asked
 
     settings = ImagePreferenceSettings(
         regions=source,

@@ -92,6 +92,6 @@ def test_what_is_left_on_the_cpu_is_found(on_gpu: dict[str, Any], folder: Path) 
 
 
 def test_every_method_is_there() -> None:
-    from harness import registry
+    from harness.core import registry
 
     assert set(METHODS) == {name for name, one in registry.entries("aligners").items() if one.builtin}

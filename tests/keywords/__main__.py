@@ -11,8 +11,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from aligners.mfpo.image_preferences.keywords import Keyword, Ranking, keywords, pipeline
-from harness.files import read_jsonl
+from aligners.rejected_images.keywords import Keyword, Ranking, keywords, pipeline
+from harness.core.files import read_jsonl
 
 CAPTIONS = Path(__file__).parent / "captions.jsonl"
 RANKINGS: tuple[Ranking, ...] = ("graph", "multipartite")

@@ -12,8 +12,8 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from aligners.mfpo.image_preferences.corruptions import noise, random_numbers
-from aligners.mfpo.image_preferences.schedules import Diffusion
+from aligners.rejected_images.corruptions import noise, random_numbers
+from aligners.rejected_images.schedules import Diffusion
 
 SIDE, HEAD = 200, 22
 SHOWN = (

@@ -2,8 +2,8 @@
 
 from aligners.base import Aligner, Loss
 from benchmarks.base import Benchmark
-from harness.files import read_jsonl
-from harness.types import ImageRef, Item, MetricSpec, SampleScore
+from harness.core.files import read_jsonl
+from harness.core.types import ImageRef, Item, MetricSpec, SampleScore
 
 
 class IPO(Aligner):

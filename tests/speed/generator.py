@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from aligners.mfpo.image_preferences import ImagePreferenceSettings
-from aligners.mfpo.image_preferences.image_set import write_set
-from aligners.mfpo.image_preferences.parts import Part, PartWriter, Recipe, write_here, write_in_processes
-from harness.types import ImageRef, PreferenceExample, Region
+from aligners.rejected_images import ImagePreferenceSettings
+from aligners.rejected_images.image_set import write_set
+from aligners.rejected_images.parts import Part, PartWriter, Recipe, write_here, write_in_processes
+from harness.core.types import ImageRef, PreferenceExample, Region
 
 SIDE, COUNT, PICTURES = 336, 256, 32
 _NAMES = ("dog", "dining table", "umbrella", "boat", "window", "tree")

@@ -100,7 +100,7 @@ def statistics_() -> Iterator[Figure]:
     from benchmarks.halbench import ObjectHalBench
     from benchmarks.mmhal import MMHalBench
     from benchmarks.pope import POPE
-    from harness.stats import Counts, intervals, paired
+    from harness.core.stats import Counts, intervals, paired
 
     rng = np.random.default_rng(0)
     shapes: list[tuple[Any, int]] = [(ObjectHalBench(), 300), (AMBER(), 1004), (POPE(), 500), (MMHalBench(), 96)]

@@ -12,8 +12,8 @@ from benchmarks.nouns import Vectors
 from benchmarks.objects import make_extractor, read_vocabulary
 from benchmarks.objects.nltk_parser import missing_data
 from benchmarks.pope import POPE, SPLITS
-from harness.stats import Counts
-from harness.types import ImageRef, Item, Response
+from harness.core.stats import Counts
+from harness.core.types import ImageRef, Item, Response
 
 _PROSE = (
     "the image shows a view of several things near and behind it with some light from above while another one stands "

@@ -16,9 +16,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from harness.core.types import ImageRef
 from harness.models import torchvision_shim
 from harness.serving.base import Request, Sampling
-from harness.types import ImageRef
 from tests.tiny import tiny_llava, tiny_llava_576, tiny_photograph
 
 QUESTIONS_POPE, QUESTIONS_AMBER = 6, 15

@@ -130,7 +130,7 @@ def examples(image_tokens: int, count: int) -> list[Any]:
     import numpy as np
     from PIL import Image
 
-    from harness.types import ImageRef, PreferenceExample
+    from harness.core.types import ImageRef, PreferenceExample
 
     rng = np.random.default_rng(0)
     side = 336 if image_tokens == 576 else 672
@@ -163,11 +163,11 @@ def ours(method: str, image_tokens: int, count: int, size: Size, folder: Path) -
     from accelerate import PartialState
     from transformers import Trainer  # noqa: F401
 
-    from aligners import trainer
     from aligners.base import AlignJob, Stage
     from aligners.dpo import DPO
     from aligners.mfpo import MFPO
-    from harness.config import LoraSettings, TrainSettings
+    from aligners.training import run as trainer
+    from harness.core.config import LoraSettings, TrainSettings
     from harness.models import export_full
 
     model, processor = build(image_tokens, size)
@@ -224,8 +224,8 @@ def trl(image_tokens: int, count: int, size: Size, folder: Path) -> dict[str, fl
     from peft import LoraConfig
     from trl import DPOConfig, DPOTrainer
 
-    from aligners.adapters import adapted_modules
-    from harness.config import LoraSettings
+    from aligners.training.adapters import adapted_modules
+    from harness.core.config import LoraSettings
     from harness.models import devices, prompt_text
 
     model, processor = build(image_tokens, size)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.core.errors import BadInputError, HarnessError, UnknownNameError
 from harness.datasets import catalogue as module
 from harness.datasets.catalogue import DataSet, bring, catalogue, check, find, get, with_needs
-from harness.errors import BadInputError, HarnessError, UnknownNameError
 from tests.harness.data_sets.file_server import FileServer, serving
 
 TEXT = b"questions\n"

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.core.errors import HarnessError
 from harness.datasets.download import fetch
-from harness.errors import HarnessError
 from tests.harness.data_sets.file_server import FileServer, serving
 
 CONTENT = random.Random(0).randbytes(3_000_000)

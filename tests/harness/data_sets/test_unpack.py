@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.core.errors import HarnessError
 from harness.datasets.unpack import unpack
-from harness.errors import HarnessError
 
 WANTED = [(r".*\.txt", "texts")]
 

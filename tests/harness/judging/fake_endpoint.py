@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.endpoint import KEY_VARIABLE
+from harness.core.types import ImageRef, Item, Response
 from harness.judging.base import JudgeRequest
 from harness.judging.openai import OpenAIJudge, OpenAIJudgeSettings
-from harness.types import ImageRef, Item, Response
+from harness.remote.endpoint import KEY_VARIABLE
 
 SECRET = "sk-this-must-not-be-seen-anywhere"
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from benchmarks.ratings import parse_strict
-from harness.errors import BadInputError, HarnessError
-from harness.files import write_jsonl
+from harness.core.errors import BadInputError, HarnessError
+from harness.core.files import write_jsonl
 from harness.judging.agreement import agreement, kappa, self_agreement
 from harness.judging.base import Judge, JudgeReply, JudgeRequest
 from harness.judging.calibration import calibrate

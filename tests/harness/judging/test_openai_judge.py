@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.endpoint import KEY_VARIABLE
-from harness.errors import BadInputError, HarnessError
-from harness.files import read_jsonl
+from harness.core.errors import BadInputError, HarnessError
+from harness.core.files import read_jsonl
 from harness.judging.base import BudgetError
 from harness.judging.openai import OpenAIJudge, OpenAIJudgeSettings
 from harness.judging.panel import ask
 from harness.judging.prices import Price, parse_price, price_of
+from harness.remote.endpoint import KEY_VARIABLE
 from tests.harness.judging.fake_endpoint import SECRET, FakeServer, make, requests, serving
 
 
@@ -209,7 +209,7 @@ def test_prices() -> None:
 JUDGE_ALL = """
 import json, sys
 from pathlib import Path
-from harness.files import write_jsonl
+from harness.core.files import write_jsonl
 from harness.judging.openai import OpenAIJudge, OpenAIJudgeSettings
 from tests.harness.judging.fake_endpoint import requests
 settings = OpenAIJudgeSettings(base_url=sys.argv[1], model="judge", timeout_s=0.4, concurrency=16)

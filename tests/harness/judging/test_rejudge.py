@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from harness.endpoint import KEY_VARIABLE
-from harness.pocket.formats import write_benchmarks
+from harness.remote.endpoint import KEY_VARIABLE
+from harness.worlds.pocket.formats import write_benchmarks
 from tests import commands
 from tests.harness.judging.fake_endpoint import SECRET, FakeServer, serving
 from tests.tiny import tiny_llava

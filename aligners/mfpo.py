@@ -1,0 +1,123 @@
+"""MFPO, Modality-Fair Preference Optimization (Jiang et al., IJCAI 2025, arXiv 2410.15334).
+
+Part 1, the rejected images, is `aligners.rejected_images`; part 2, the balanced objective, is `losses.image_preference`; part 3, easy
+examples first, is here.
+
+Ours, since the paper does not say: stages of equal size, one epoch each (its figures show three epochs in which the levels follow each
+other), and that a stage's reference is the model that it starts from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from aligners import losses
+from aligners.base import Answer, Logps, Loss, Measure, Stage, StageContext
+from aligners.rejected_images import ImagePreferenceAligner, ImagePreferenceAlignerSettings
+from harness.core.config import StrictModel
+from harness.core.types import PreferenceExample
+
+_NAMES = {1: ("all",), 2: ("easy", "hard"), 3: ("easy", "medium", "hard")}
+
+
+class StageSettings(StrictModel):
+    """How many stages, where they are cut, and what each is held to."""
+
+    count: int = Field(3, ge=1)
+    borders: tuple[float, ...] = Field(
+        (), description="shares of the sorted examples at which stages end; () for equal parts"
+    )
+    measure: Measure = Field(
+        "token",
+        description="token: the paper's sum of -p log p over the tokens; predictive: mean entropy of the distribution",
+    )
+    answer: Answer = Field(
+        "chosen",
+        description="the answer that is measured: the chosen response, or the starting model's own, greedy one",
+    )
+    max_new_tokens: int = Field(256, ge=1, description="length of the model's own answer")
+    reference: Literal["previous", "initial"] = Field(
+        "previous", description="the model that the stage starts from, or the first one"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> StageSettings:
+        if self.borders and (
+            len(self.borders) != self.count - 1
+            or list(self.borders) != sorted(set(self.borders))
+            or not all(0 < border < 1 for border in self.borders)
+        ):
+            raise ValueError(
+                f"{self.count} stages need {self.count - 1} rising borders between 0 and 1, not {self.borders}"
+            )
+        return self
+
+
+class MFPOSettings(ImagePreferenceAlignerSettings):
+    """MFPO's settings: weights of the terms, the image preferences, the stages."""
+
+    lambda_text: float = Field(1.0, ge=0, description="weight of the text term")
+    lambda_image: float = Field(1.0, ge=0, description="weight of the image term")
+    lambda_margin: float = Field(1.0, ge=0, description="weight of the margin term")
+    delta: float = Field(0.0, description="reward that the preferred pair should keep")
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="of the text term, as in DPO")
+    stages: StageSettings = StageSettings()
+
+
+class MFPO(ImagePreferenceAligner):
+    """Text and image preferences count alike; easy examples come first."""
+
+    name, summary, source = (
+        "mfpo",
+        "modality-fair preference optimisation",
+        "Jiang et al., IJCAI 2025 (arXiv 2410.15334)",
+    )
+    default_data = "rlhf-v"
+    ours = (
+        "the paper gives the method, not its constants: those of the keyword graph, the detector, the noise's schedule "
+        "(inferred) and scale, the sizes of the stages, beta, learning rate and LoRA are this tool's choices (docs/mfpo.md)"
+    )
+    Settings = MFPOSettings
+    settings: MFPOSettings
+
+    def stages(self, examples: Sequence[PreferenceExample], context: StageContext) -> list[Stage]:
+        """Section 3.3: easy to hard, by the entropy that the starting model has on an answer."""
+        stages = self.settings.stages
+        difficulty = context.difficulty(examples, stages.measure, stages.answer, stages.max_new_tokens)
+        return split_by_difficulty(examples, difficulty, stages)
+
+    def loss(self, policy: Logps, reference: Logps) -> Loss:
+        """Part 2: see `losses.image_preference`."""
+        ratio = {name: policy[name].sums - reference[name].sums for name in ("chosen", "rejected", "image_rejected")}
+        settings = self.settings
+        loss, terms = losses.image_preference(
+            **ratio,
+            beta=settings.beta,
+            lambda_text=settings.lambda_text,
+            lambda_image=settings.lambda_image,
+            lambda_margin=settings.lambda_margin,
+            delta=settings.delta,
+            label_smoothing=settings.label_smoothing,
+        )
+        return Loss(loss, {name: value.detach() for name, value in terms.items()})
+
+
+def split_by_difficulty(
+    examples: Sequence[PreferenceExample], difficulty: Sequence[float], settings: StageSettings
+) -> list[Stage]:
+    """Sort by difficulty (low is easy) and cut. Stages without examples are left out.
+
+    Ties keep their order, so that the split is deterministic.
+    """
+    order = sorted(range(len(examples)), key=lambda index: difficulty[index])
+    borders = settings.borders or tuple(part / settings.count for part in range(1, settings.count))
+    cuts = [0, *(round(border * len(order)) for border in borders), len(order)]
+    names = _NAMES.get(settings.count) or tuple(f"part{number + 1}" for number in range(settings.count))
+    return [
+        Stage(name, [examples[index] for index in order[start:end]], settings.reference)
+        for name, start, end in zip(names, cuts[:-1], cuts[1:], strict=True)
+        if end > start
+    ]

@@ -1,0 +1,285 @@
+"""What a preference data set is like, before anything is trained on it: what `harness data check FILE` reports."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from aligners.preferences.options import DataOptions
+from aligners.preferences.overlap import EvaluationSet, overlaps
+from aligners.preferences.read import PreferenceSet, read_preferences
+from harness.core.progress import progress
+from harness.core.types import PreferenceExample
+from harness.models import AnswerEncoder, PromptLengths, control_in
+
+Report = dict[str, Any]
+_LISTED = 20
+_BARS = 16
+_PERCENTILES = (5, 50, 95, 99)
+_UNLIKE = 1.15
+"""Chosen answers so much longer or shorter than rejected ones teach length."""
+
+
+@dataclass(frozen=True)
+class CheckRequest:
+    """What is to be checked.
+
+    Attributes:
+        source: see `read_preferences`.
+        processor: of the model whose tokens are counted, or None.
+        max_length: the trainer's limit, tokens of image, prompt and answer together.
+        on_error: what `align` would do with a bad record; "fail" makes one fatal.
+        cache: as in `read_preferences`.
+        format_name: as in `read_preferences`.
+        allow_download: as in `read_preferences`.
+        limit: check a sample of so many records.
+        evaluation: the suites whose images must not be among these.
+        options: as in `read_preferences`.
+    """
+
+    source: str
+    processor: Any = None
+    max_length: int = 4096
+    on_error: Literal["fail", "skip"] = "fail"
+    cache: Path | None = None
+    format_name: str | None = None
+    allow_download: bool = False
+    limit: int | None = None
+    evaluation: Sequence[EvaluationSet] = ()
+    options: DataOptions = field(default_factory=DataOptions)
+
+
+def check_preferences(request: CheckRequest) -> Report:
+    """Read a preference data set and report on it.
+
+    Returns:
+        JSON-able. `fatal` has what would stop `harness align`, `warnings` what would not but should be known.
+
+    Raises:
+        BadInputError: there is no such data, no format fits it, or no record can be used.
+    """
+    data = read_preferences(
+        request.source,
+        on_error="skip",
+        limit=request.limit,
+        cache=request.cache,
+        format_name=request.format_name,
+        allow_download=request.allow_download,
+        options=request.options,
+    )
+    bad = [{"where": one.where, "id": one.id, "reason": one.reason} for one in data.dropped]
+    report: Report = {
+        "source": request.source,
+        "formats": list(data.formats),
+        "fingerprint": data.fingerprint,
+        "records": len(data.examples) + len(bad),
+        "usable": len(data.examples),
+        "bad": bad,
+        "unread_columns": dict(data.unread),
+        "sources": dict(Counter(one.source for one in data.examples if one.source).most_common()),
+        "images": _images(data),
+        "duplicates": _duplicates(data.examples),
+        "words": _balance(
+            [(len(one.responses["chosen"].split()), len(one.responses["rejected"].split())) for one in data.examples]
+        ),
+        "control_tokens": _control_tokens(data, request.processor),
+        "tokens": _tokens(data, request) if request.processor else None,
+        "overlap": _overlap(data, request.evaluation),
+    }
+    report["fatal"], report["warnings"] = _verdict(report, request)
+    return report
+
+
+def _control_tokens(data: PreferenceSet, processor: Any) -> list[Report]:
+    """Records whose texts hold control tokens, which `align` refuses: the model's own where it is known, and the common ones."""
+    found = []
+    for example in data.examples:
+        texts = {
+            "the prompt": example.prompt,
+            **{f"the {name} answer": text for name, text in example.responses.items()},
+        }
+        for name, text in texts.items():
+            if token := control_in(text, processor):
+                found.append({"where": data.rows[example.id], "id": example.id, "text": name, "token": token})
+                break
+    return found
+
+
+def _images(data: PreferenceSet) -> Report:
+    sizes = np.array([(facts.width, facts.height) for facts in data.facts.values()])
+    edges = sizes.max(1)
+    used = Counter(example.images["original"].fingerprint() for example in data.examples)
+    return {
+        "distinct": len(data.facts),
+        "used_more_than_once": sum(count > 1 for count in used.values()),
+        "longest_edge": {"min": int(edges.min()), "median": int(np.median(edges)), "max": int(edges.max())},
+        "treated": data.treated,
+        "with_rejected_image": sum("rejected" in example.images for example in data.examples),
+    }
+
+
+def _duplicates(examples: Sequence[PreferenceExample]) -> Report:
+    asked = [(one.images["original"].fingerprint(), one.prompt) for one in examples]
+    pairs = [
+        (key, one.responses["chosen"], one.responses["rejected"]) for key, one in zip(asked, examples, strict=True)
+    ]
+    known = set(pairs)
+    again: list[str] = []
+    seen: set[Any] = set()
+    for one, pair in zip(examples, pairs, strict=True):
+        if pair in seen:
+            again.append(one.id)
+        seen.add(pair)
+    turned = [
+        one.id for one, (key, chosen, rejected) in zip(examples, pairs, strict=True) if (key, rejected, chosen) in known
+    ]
+    counts = Counter(asked)
+    return {
+        "same_record": len(again),
+        "same_record_ids": again[:_LISTED],
+        "same_image_and_prompt": sum(count for count in counts.values() if count > 1),
+        "contradicting": len(turned),
+        "contradicting_ids": turned[:_LISTED],
+    }
+
+
+def _balance(lengths: Sequence[tuple[int, int]]) -> Report:
+    """How long chosen answers are, next to rejected ones."""
+    chosen, rejected = np.array(lengths, dtype=float).T
+    return {
+        "chosen": round(float(chosen.mean()), 1),
+        "rejected": round(float(rejected.mean()), 1),
+        "ratio": round(float(chosen.mean() / max(rejected.mean(), 1e-9)), 3),
+        "chosen_longer": round(float((chosen > rejected).mean()), 3),
+        "rejected_longer": round(float((chosen < rejected).mean()), 3),
+    }
+
+
+def _tokens(data: PreferenceSet, request: CheckRequest) -> Report:
+    """Lengths in the model's tokens, its image expanded as its processor does; an answer counts its end token."""
+    prompts, answers = PromptLengths(request.processor), AnswerEncoder(request.processor)
+    tokenizer = request.processor.tokenizer
+    rows, images, silent = [], [], []
+    with progress("counting tokens", len(data.examples)) as advance:
+        for example in data.examples:
+            facts = [data.facts[image.fingerprint()] for image in example.images.values()]
+            prompt = max(prompts.length(example.prompt, (one.width, one.height)) for one in facts)
+            images.append(max(prompts.image_tokens((one.width, one.height)) for one in facts))
+            ids = {name: answers.encode(text)[0] for name, text in example.responses.items()}
+            if any(not set(found) - set(tokenizer.all_special_ids) for found in ids.values()):
+                silent.append(example.id)
+            rows.append((prompt, len(ids["chosen"]) + 1, len(ids["rejected"]) + 1))
+            advance()
+    prompt, chosen, rejected = np.array(rows).T
+    longest = prompt + np.maximum(chosen, rejected)
+    over, cut = prompt + 2 > request.max_length, longest > request.max_length
+    return {
+        "max_length": request.max_length,
+        "lengths": {
+            name: _distribution(values)
+            for name, values in (
+                ("image", np.array(images)),
+                ("image and prompt", prompt),
+                ("chosen", chosen),
+                ("rejected", rejected),
+                ("all with the longer answer", longest),
+                ("all with both answers", prompt + chosen + rejected),
+            )
+        },
+        "histogram": _histogram(longest),
+        "balance": _balance(list(zip(chosen.tolist(), rejected.tolist(), strict=True))),
+        "over_long": int(over.sum()),
+        "over_long_records": _listed(data, over, prompt),
+        "cut_answers": int((cut & ~over).sum()),
+        "cut_answer_records": _listed(data, cut & ~over, longest),
+        "empty_answer_ids": silent,
+    }
+
+
+def _distribution(values: np.ndarray) -> dict[str, int]:
+    marks = {f"p{mark}": int(np.percentile(values, mark, method="nearest")) for mark in _PERCENTILES}
+    return {"min": int(values.min()), **marks, "max": int(values.max())}
+
+
+def _histogram(values: np.ndarray) -> list[dict[str, int]]:
+    counts, edges = np.histogram(values, bins=min(_BARS, max(1, len(np.unique(values)))))
+    return [
+        {"from": int(np.ceil(low)), "to": int(np.floor(high)), "count": int(count)}
+        for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True)
+    ]
+
+
+def _listed(data: PreferenceSet, which: np.ndarray, tokens: np.ndarray) -> list[dict[str, Any]]:
+    """The longest of them first."""
+    places = sorted(np.flatnonzero(which), key=lambda place: -int(tokens[place]))[:_LISTED]
+    return [
+        {
+            "where": data.rows[data.examples[place].id],
+            "id": data.examples[place].id,
+            "tokens": int(tokens[place]),
+        }
+        for place in places
+    ]
+
+
+def _overlap(data: PreferenceSet, sets: Sequence[EvaluationSet]) -> list[Report]:
+    training = {f"{one.images['original'].name} ({one.id})": one.images["original"] for one in data.examples}
+    return [
+        {
+            "suite": one.suite,
+            "images_of_the_suite": one.of,
+            "shared": len(one.all),
+            "by_coco_number": len(one.by_coco_number),
+            "by_content": len(one.by_content),
+            "by_look": len(one.by_look),
+            "examples": one.all[:_LISTED],
+            "missing": one.missing,
+        }
+        for one in (overlaps(training, sets) if sets else ())
+    ]
+
+
+def _verdict(report: Mapping[str, Any], request: CheckRequest) -> tuple[list[str], list[str]]:
+    fatal: list[str] = []
+    warnings: list[str] = []
+    if bad := len(report["bad"]):
+        said = f"{bad} of {report['records']} records cannot be used"
+        (fatal if request.on_error == "fail" else warnings).append(
+            f"{said}; --on-error skip leaves them out" if request.on_error == "fail" else f"{said} and are left out"
+        )
+    if control := report["control_tokens"]:
+        first = control[0]
+        said = f"{len(control)} records hold control tokens; first {first['where']}: {first['text']} holds '{first['token']}'"
+        (fatal if request.on_error == "fail" else warnings).append(
+            f"{said}; take them out of the texts, or --on-error skip leaves the records out"
+            if request.on_error == "fail"
+            else f"{said}; they are left out"
+        )
+    if tokens := report["tokens"]:
+        if tokens["over_long"]:
+            fatal.append(
+                f"image and prompt of {tokens['over_long']} records leave no room for an answer in {request.max_length} "
+                "tokens: raise train.max_length"
+            )
+        if tokens["empty_answer_ids"]:
+            fatal.append(f"{len(tokens['empty_answer_ids'])} records have an answer that is empty once encoded")
+        if tokens["cut_answers"]:
+            warnings.append(f"answers of {tokens['cut_answers']} records are cut at {request.max_length} tokens")
+    duplicates, ratio = report["duplicates"], (report["tokens"] or {}).get("balance", report["words"])["ratio"]
+    if duplicates["same_record"]:
+        warnings.append(f"{duplicates['same_record']} records repeat an earlier one")
+    if duplicates["contradicting"]:
+        warnings.append(f"{duplicates['contradicting']} records prefer what another of them rejects")
+    if not 1 / _UNLIKE <= ratio <= _UNLIKE:
+        warnings.append(
+            f"chosen answers are {ratio:.2f} times as long as rejected ones: length will be learned with the rest"
+        )
+    for one in report["overlap"]:
+        if one["shared"]:
+            warnings.append(f"{one['shared']} images are also in {one['suite']}")
+    return fatal, warnings

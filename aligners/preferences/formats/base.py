@@ -1,0 +1,175 @@
+"""What a format of preference data is: how its records are recognised, and where they say what."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from aligners.preferences.cells import Cell
+from harness.core.errors import shown as _shown
+
+Record = Mapping[str, Any]
+_SHOWN = 60
+COMMON = frozenset(
+    {"id", "idx", "rejected_image", "rejected_images", "chosen_spans", "rejected_spans", "objects", "image", "images"}
+)
+"""Columns that mean the same in every format."""
+PROVENANCE = frozenset({"source", "ds_name", "origin_dataset", "origin_split", "image_path"})
+"""Columns that say where a record comes from."""
+MADE = frozenset(
+    {
+        "made",
+        "keywords",
+        "boxes",
+        "scores",
+        "mask",
+        "region_source",
+        "detector",
+        "segmenter",
+        "corruption",
+        "step",
+        "schedule",
+        "scale",
+        "strength",
+        "seed",
+    }
+)
+"""Columns by which a set of rejected images (`harness data corrupt`) says how they were made; training does not read them."""
+MADE_BY_US = frozenset({"made", "region_source", "corruption"})
+"""Those that a set of ours has in any case."""
+PROMPTS = ("prompt", "question", "instruction", "query", "messages", "conversations")
+"""Columns that hold a prompt in one format or another. Two of them in one file are two answers to what the prompt is."""
+UNSAID = {
+    "system": "a system prompt",
+    "history": "earlier turns",
+    "tools": "tools",
+    "videos": "videos",
+    "video": "a video",
+    "audios": "sounds",
+    "audio": "a sound",
+    "chosen_image": "an image of its own for the chosen answer",
+    "chosen_images": "images of their own for the chosen answer",
+    "rejected_messages": "a conversation of its own for the rejected answer",
+}
+"""Columns that change what a preference means, and that an example has no place for."""
+
+
+class BadRecordError(Exception):
+    """A record that cannot be used; the message is the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a record says, before anything is checked but its form.
+
+    Attributes:
+        prompt: the user's turn; a placeholder of the image may still be in it.
+        chosen: the preferred response.
+        rejected: the other one.
+        image: the image as the record has it: a path, bytes, {bytes, path}, base64, or a cell that holds one of these.
+        source: the data set that the record was taken from.
+    """
+
+    prompt: Any
+    chosen: Any
+    rejected: Any
+    image: Any
+    source: Any = None
+
+
+class Format(ABC):
+    """A format. One that is described by a file beside the data returns another object for that file (`for_file`)."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    needs: ClassVar[str]
+    """The columns it is recognised by, for people."""
+    own: frozenset[str]
+    """The columns that it reads besides `COMMON`."""
+
+    def for_file(self, file: Path) -> Format:
+        """The format as it is to be read in this file."""
+        return self
+
+    def for_columns(self, sample: Record) -> Format:
+        """The format as it is to be read where the file has these columns, which it recognises."""
+        return self
+
+    @abstractmethod
+    def recognises(self, sample: Record) -> bool:
+        """Whether the columns are this format's. `sample` has every column, with its first value that is not null."""
+
+    @abstractmethod
+    def said(self, record: Record) -> Said:
+        """What the record says.
+
+        Raises:
+            BadRecordError: it has another form than the format's.
+        """
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """All columns that it reads."""
+        return self.own | COMMON
+
+
+def is_text(sample: Record, *names: str) -> bool:
+    """Whether all these columns hold text."""
+    return all(isinstance(sample.get(name), str) for name in names)
+
+
+def has_image(sample: Record) -> bool:
+    """Whether there is a column for the image."""
+    return sample.get("images") is not None or sample.get("image") is not None
+
+
+def image_of(record: Record) -> Any:
+    """The record's image, from `images` or `image`.
+
+    Raises:
+        BadRecordError: both say something: which of the two is meant is not known.
+    """
+    images, image = record.get("images"), record.get("image")
+    if says_something(images) and says_something(image):
+        raise BadRecordError(
+            "the record has both 'image' and 'images'; say which is meant: --columns image=images, or image=image"
+        )
+    return images if images is not None and not (says_something(image) and not says_something(images)) else image
+
+
+def says_something(value: Any) -> bool:
+    """Whether a value is more than nothing: null, blanks, or a list or an object of such."""
+    if isinstance(value, Cell):
+        value = value.checked()
+    if value is None or value == b"":
+        return False
+    if isinstance(value, str):
+        return bool(value.strip())
+    if isinstance(value, Mapping):
+        return any(says_something(one) for one in value.values())
+    if isinstance(value, (list, tuple)):
+        return any(says_something(one) for one in value)
+    return True
+
+
+def single(value: Any, what: str = "images") -> Any:
+    """The only element of a list; any other value as it is.
+
+    Raises:
+        BadRecordError: there are more, or none.
+    """
+    if not isinstance(value, list):
+        return value
+    if len(value) != 1:
+        raise BadRecordError(f"the record has {len(value)} {what}; one is what a prompt can have here")
+    return value[0]
+
+
+def shown(value: Any) -> str:
+    """The beginning of a value, for a message."""
+    return (
+        (value if len(value) <= _SHOWN else f"{value[:_SHOWN]}...") if isinstance(value, str) else _shown(value, _SHOWN)
+    )

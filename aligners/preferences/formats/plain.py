@@ -1,0 +1,27 @@
+"""The plain form: one record a pair, in words that need no explanation."""
+
+from __future__ import annotations
+
+from aligners.preferences.formats.base import Format, Record, Said, image_of, is_text
+
+
+class Plain(Format):
+    """`image` (a path relative to the file, base64 or a data URL), `prompt`, `chosen`, `rejected`; optional `id`, `rejected_image`."""
+
+    name, title = "plain", "plain records"
+    needs = "image, prompt, chosen, rejected"
+    own = frozenset({"prompt", "chosen", "rejected", "source"})
+
+    def recognises(self, sample: Record) -> bool:
+        """See `Format`."""
+        return "image" in sample and is_text(sample, "prompt", "chosen", "rejected")
+
+    def said(self, record: Record) -> Said:
+        """See `Format`."""
+        return Said(
+            record.get("prompt"),
+            record.get("chosen"),
+            record.get("rejected"),
+            image=image_of(record),
+            source=record.get("source"),
+        )

@@ -1,0 +1,53 @@
+"""ms-swift's preference format, with an image.
+
+Source: ms-swift's documentation, "Custom dataset": `messages` (a user's turn and the chosen answer), or `query` and `response`;
+`rejected_response` (a text) or `rejected_messages` (the same conversation with the other answer); `images`, and `rejected_images`
+where the rejected answer belongs to another image; `<image>` in the text where the image belongs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aligners.preferences.formats.base import BadRecordError, Format, Record, Said, has_image, image_of, is_text
+from aligners.preferences.formats.turns import answer, is_messages, user_turn, without_silent_system
+from harness.core.typed import kind_of
+
+
+class Swift(Format):
+    """One image, one user turn, two answers. Systems and earlier turns are refused: an example is one turn here."""
+
+    name, title = "swift", "ms-swift's preference format"
+    needs = "messages (user, assistant) or query and response, rejected_response or rejected_messages, images"
+    own = frozenset({"messages", "query", "response", "rejected_response", "rejected_messages"})
+
+    def recognises(self, sample: Record) -> bool:
+        """See `Format`."""
+        asked = is_messages(sample.get("messages")) or is_text(sample, "query", "response")
+        other = is_text(sample, "rejected_response") or is_messages(sample.get("rejected_messages"))
+        return has_image(sample) and asked and other
+
+    def said(self, record: Record) -> Said:
+        """See `Format`."""
+        prompt: Any
+        chosen: Any
+        if record.get("messages") is not None:
+            prompt, chosen = _divided(record["messages"], "messages")
+        else:
+            prompt, chosen = record.get("query"), record.get("response")
+        rejected = record.get("rejected_response")
+        if record.get("rejected_messages") is not None:
+            if rejected is not None:
+                raise BadRecordError("the record has both 'rejected_response' and 'rejected_messages'")
+            asked, rejected = _divided(record["rejected_messages"], "rejected_messages")
+            if asked != prompt:
+                raise BadRecordError("'rejected_messages' ask something else than 'messages'")
+        return Said(prompt, chosen, rejected, image=image_of(record))
+
+
+def _divided(messages: Any, name: str) -> tuple[str, str]:
+    """Prompt and answer."""
+    if not isinstance(messages, list):
+        raise BadRecordError(f"'{name}' is {kind_of(messages)}, not a list of messages")
+    spoken = without_silent_system(messages)
+    return user_turn(spoken[:-1], f"'{name}' before its answer"), answer(spoken[-1:], name)

@@ -1,0 +1,105 @@
+"""TRL's preference format, with an image.
+
+Source: TRL's documentation, "Dataset formats and types": preference data is `prompt`, `chosen`, `rejected`, or the last two with the
+prompt implicit in their common beginning; each a text (standard) or a list of messages {role, content} (conversational), whose
+content is a text or a list of parts {"type": "image"}, {"type": "text", "text": ...}; images in `images` (a list) or `image`.
+Differences: an implicit prompt of standard texts ends at a word's end, where TRL's may end inside one; and it is only looked for in
+files that have no other text. Elsewhere the prompt is in that text, and two answers that begin alike would be cut in its stead.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from aligners.preferences.formats.base import (
+    COMMON,
+    PROVENANCE,
+    BadRecordError,
+    Format,
+    Record,
+    Said,
+    has_image,
+    image_of,
+    says_something,
+)
+from aligners.preferences.formats.turns import answer, is_messages, user_turn
+
+
+@dataclass(frozen=True)
+class Trl(Format):
+    """One image, one user turn, two answers. Systems and earlier turns are refused: an example is one turn here."""
+
+    implicit: bool = False
+    """Whether the prompt is the answers' common beginning: of a file, never of one record of it."""
+
+    name: ClassVar[str] = "trl"
+    title: ClassVar[str] = "TRL's preference format"
+    needs: ClassVar[str] = (
+        "images or image, chosen, rejected, and prompt unless it is implicit; texts or lists of {role, content}"
+    )
+    own = frozenset({"prompt", "chosen", "rejected"})
+
+    def for_columns(self, sample: Record) -> Trl:
+        """Whether the prompt is implicit is told by the columns."""
+        return replace(self, implicit=sample.get("prompt") is None)
+
+    def recognises(self, sample: Record) -> bool:
+        """See `Format`."""
+        texts = [sample.get(name) for name in ("chosen", "rejected")]
+        if sample.get("prompt") is not None:
+            texts.append(sample["prompt"])
+        if not has_image(sample):
+            return False
+        if all(is_messages(text) for text in texts):
+            return True
+        if not all(isinstance(text, str) for text in texts):
+            return False
+        # With one `image` and a prompt, standard texts are the plain form, which reads the same.
+        return sample.get("images") is not None if len(texts) == 3 else not other_texts(sample)
+
+    def said(self, record: Record) -> Said:
+        """See `Format`."""
+        prompt, chosen, rejected = (record.get(name) for name in ("prompt", "chosen", "rejected"))
+        if self.implicit:
+            if says_something(prompt):
+                raise BadRecordError("the record has a 'prompt', where the file's first ones have an implicit one")
+            if isinstance(chosen, str) and (others := other_texts(record)):
+                raise BadRecordError(
+                    f"there is no 'prompt', and '{others[0]}' may be it, where the file's first ones have none"
+                )
+            prompt, chosen, rejected = _split(chosen, rejected)
+        return Said(
+            user_turn(prompt) if isinstance(prompt, list) else prompt,
+            answer(chosen, "chosen") if isinstance(chosen, list) else chosen,
+            answer(rejected, "rejected") if isinstance(rejected, list) else rejected,
+            image=image_of(record),
+            source=record.get("source"),
+        )
+
+
+def other_texts(sample: Record) -> list[str]:
+    """Columns, besides the answers, that hold a text which may be a prompt."""
+    known = COMMON | PROVENANCE | {"chosen", "rejected"}
+    return [
+        name
+        for name, value in sample.items()
+        if name not in known and (isinstance(value, str) or is_messages(value)) and says_something(value)
+    ]
+
+
+def _split(chosen: Any, rejected: Any) -> tuple[Any, Any, Any]:
+    """The common beginning, and what comes after it in each."""
+    if type(chosen) is not type(rejected) or not isinstance(chosen, (str, list)):
+        raise BadRecordError("there is no 'prompt', and chosen and rejected are not two texts or two lists of messages")
+    same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False)))
+    if isinstance(chosen, str):
+        if same < max(len(chosen), len(rejected)):
+            same = max(chosen.rfind(blank, 0, same) for blank in (" ", "\n", "\t")) + 1
+        if not chosen[:same].strip():
+            raise BadRecordError("there is no 'prompt', and chosen and rejected have no beginning in common")
+        return chosen[:same].rstrip(), chosen[same:], rejected[same:]
+    if not same:
+        raise BadRecordError("there is no 'prompt', and chosen and rejected have no first message in common")
+    return chosen[:same], chosen[same:], rejected[same:]

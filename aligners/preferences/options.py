@@ -1,0 +1,128 @@
+"""What a user says about how preference data is to be read, where the data does not say it itself."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.core.errors import BadInputError, shown
+
+NAMES = (
+    "image",
+    "images",
+    "prompt",
+    "question",
+    "chosen",
+    "rejected",
+    "rejected_image",
+    "rejected_images",
+    "text",
+    "instruction",
+    "input",
+    "query",
+    "response",
+    "rejected_response",
+    "messages",
+    "rejected_messages",
+    "conversations",
+    "system",
+    "history",
+    "id",
+    "idx",
+    "source",
+    "chosen_spans",
+    "rejected_spans",
+    "objects",
+)
+"""What columns are called in the formats that are read: the left sides of `--columns`."""
+ASIDE = "{} (of the file)"
+"""What a column is called whose name `--columns` gave to another one."""
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Columns under other names, and images outside of the data's folder.
+
+    Attributes:
+        columns: a name of `NAMES` -> the column that has it in the file.
+        image_root: a folder that image paths may be relative to, or lie in, besides the data's own; None where there is none.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    image_root: Path | None = None
+
+    @classmethod
+    def parse(cls, columns: str | None, image_root: Path | None) -> DataOptions:
+        """From the options `--columns question=query,image=picture` and `--image-root DIR`.
+
+        Raises:
+            BadInputError: another form, an unknown name, one named twice, or no such folder.
+        """
+        if image_root is not None and not _is_folder(image_root):
+            raise BadInputError(
+                f"--image-root takes a folder, and there is none called {shown(str(image_root))}",
+                remedy="name the folder that the image paths are relative to, or lie in",
+            )
+        return cls(_pairs(columns) if columns is not None else {}, image_root)
+
+    def described(self) -> dict[str, Any]:
+        """For a run's record; empty where nothing was said."""
+        said: dict[str, Any] = {"columns": dict(self.columns)} if self.columns else {}
+        return said | ({"image_root": str(self.image_root)} if self.image_root else {})
+
+    def check(self, found: Mapping[str, Any], where: str) -> None:
+        """See that a file has the columns that were named.
+
+        Raises:
+            BadInputError: it has not.
+        """
+        for name, column in self.columns.items():
+            if column not in found:
+                near = difflib.get_close_matches(column, list(found), n=1)
+                raise BadInputError(
+                    f"--columns {name}={column}: there is no column '{column}'; there are: {', '.join(found)}",
+                    where=where,
+                    remedy=f"did you mean {name}={near[0]}?" if near else "name one of these",
+                )
+
+    def renamed(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """A record under the names of the formats."""
+        if not self.columns:
+            return dict(record)
+        taken = set(self.columns.values())
+        new = {
+            ASIDE.format(key) if key in self.columns else key: value
+            for key, value in record.items()
+            if key not in taken
+        }
+        return new | {name: record[column] for name, column in self.columns.items() if column in record}
+
+
+def _pairs(text: str) -> dict[str, str]:
+    columns: dict[str, str] = {}
+    for pair in text.split(","):
+        name, equals, column = (part.strip() for part in pair.partition("="))
+        if not equals or not name or not column:
+            raise BadInputError(
+                f"--columns takes NAME=COLUMN, not {shown(pair)}", remedy="e.g. --columns prompt=query,image=picture"
+            )
+        if name not in NAMES:
+            near = difflib.get_close_matches(name, NAMES, n=1)
+            raise BadInputError(
+                f"--columns {shown(pair)[1:-1]}: no format has a column called {shown(name)}",
+                remedy=f"did you mean {near[0]}?" if near else f"known: {', '.join(NAMES)}",
+            )
+        if name in columns or column in columns.values():
+            raise BadInputError(f"--columns names {shown(name if name in columns else column)} twice")
+        columns[name] = column
+    return columns
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False

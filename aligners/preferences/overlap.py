@@ -1,0 +1,166 @@
+"""Images that training data and evaluation sets have in common: by COCO's numbers, by content, and by look.
+
+POPE, CHAIR and Object HalBench ask about images of COCO, and most preference data is made from COCO too. A number in a file's name
+tells a COCO image even where its copy was scaled or stored anew; equal bytes tell any other; and a hash of the look tells a scaled copy
+without a name: the sign of each brightness step between neighbours in a picture of 17 by 16 points (256 bits), which scaling and
+compression hardly change.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.core import registry
+from harness.core.errors import BadInputError
+from harness.core.progress import progress
+from harness.core.types import ImageRef
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_COCO = re.compile(r"COCO_(?:train|val|test)20\d\d_(\d{12})(?!\d)|(?<!\d)(\d{12})(?!\d)")
+_LARGEST_COCO = 600_000
+_NEAR = 32
+"""Bits of 256 that two copies of an image may differ in. Of 57 photographs no two differ in fewer than 88; copies at half the size, stored
+anew as JPEG of quality 40, in at most 24."""
+_FLAT = 12
+"""A picture with fewer steps in one direction is too plain to be told by its look."""
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """The images of a suite that are here. `missing` says why there are none."""
+
+    suite: str
+    images: Mapping[str, ImageRef] = field(default_factory=dict)
+    missing: str = ""
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What a suite has in common with the training images: names of training images, by how that was seen."""
+
+    suite: str
+    of: int
+    by_coco_number: tuple[str, ...] = ()
+    by_content: tuple[str, ...] = ()
+    by_look: tuple[str, ...] = ()
+    missing: str = ""
+
+    @property
+    def all(self) -> list[str]:
+        """Every shared image once."""
+        return sorted({*self.by_coco_number, *self.by_content, *self.by_look})
+
+
+def evaluation_sets(root: Path) -> list[EvaluationSet]:
+    """The images that the registered benchmarks ask about, as far as their questions are below a data root."""
+    found = []
+    for name in registry.entries("benchmarks"):
+        try:
+            items = registry.load("benchmarks", name)().items(root / name)
+        except BadInputError as error:
+            found.append(EvaluationSet(name, missing=error.problem))
+            continue
+        images = {str(item.image.path or item.image.name or item.group): item.image for item in items}
+        found.append(EvaluationSet(name, images))
+    return found
+
+
+def coco_number(name: str) -> int | None:
+    """The COCO image that a file's name tells, or None."""
+    for match in _COCO.finditer(name):
+        number = int(match.group(1) or match.group(2))
+        if match.group(1) or number < _LARGEST_COCO:
+            return number
+    return None
+
+
+def look(image: Image) -> np.ndarray | None:
+    """The hash of an image's look, [4] uint64; None for a picture that is too plain."""
+    small = np.asarray(image.convert("L").resize((17, 16), resample=3), dtype=np.int16)
+    steps = (small[:, 1:] > small[:, :-1]).ravel()
+    if not _FLAT <= int(steps.sum()) <= steps.size - _FLAT:
+        return None
+    bits: np.ndarray = np.packbits(steps).view(np.uint64)
+    return bits
+
+
+def overlaps(training: Mapping[str, ImageRef], sets: Sequence[EvaluationSet]) -> list[Overlap]:
+    """Compare every training image with every suite.
+
+    Args:
+        training: images by the name that is reported; the name, and the image's own, may tell its COCO number.
+        sets: the suites.
+    """
+    here = {one.suite: {key: image for key, image in one.images.items() if _is_here(image)} for one in sets}
+    numbers = {name: _number(name, image) for name, image in training.items()}
+    digests: dict[str, str] = {}
+    looks: dict[str, np.ndarray] = {}
+    if any(here.values()):
+        digests = {name: image.fingerprint() for name, image in training.items()}
+        looks = _looks(training, "how the training images look")
+    found = []
+    for one in sets:
+        known = {_number(key, image) for key, image in one.images.items()} - {None}
+        contents = {image.fingerprint() for image in here[one.suite].values()}
+        seen = _looks(here[one.suite], f"how {one.suite}'s images look") if here[one.suite] else {}
+        found.append(
+            Overlap(
+                one.suite,
+                len(one.images),
+                tuple(name for name, number in numbers.items() if number in known),
+                tuple(name for name, digest in digests.items() if digest in contents),
+                tuple(_near(looks, seen)),
+                one.missing,
+            )
+        )
+    return found
+
+
+def _number(name: str, image: ImageRef) -> int | None:
+    return next((number for one in (name, image.name, str(image.path or "")) if (number := coco_number(one))), None)
+
+
+def _is_here(image: ImageRef) -> bool:
+    return image.path.is_file() if image.path else image.data is not None or image.source is not None
+
+
+def _looks(images: Mapping[str, ImageRef], title: str) -> dict[str, np.ndarray]:
+    """Hashes of images; what does not open has none, and is somebody else's to report."""
+    found: dict[str, np.ndarray] = {}
+    by_content: dict[str, Any] = {}
+    with progress(title, len(images)) as advance:
+        for name, image in images.items():
+            content = _try(image.fingerprint)
+            if content is not None and content not in by_content:
+                by_content[content] = _try(lambda image=image: look(image.open()))  # type: ignore[misc]
+            if by_content.get(content) is not None:
+                found[name] = by_content[content]
+            advance()
+    return found
+
+
+def _try(work: Callable[[], Any]) -> Any:
+    try:
+        return work()
+    except BadInputError:
+        return None
+
+
+def _near(looks: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]) -> list[str]:
+    if not looks or not others:
+        return []
+    names, hashes, second = list(looks), np.stack(list(looks.values())), np.stack(list(others.values()))
+    near: list[str] = []
+    for start in range(0, len(names), 512):
+        block = hashes[start : start + 512, None] ^ second[None]
+        distance = np.bitwise_count(block).sum(-1, dtype=np.int64)
+        near += [names[start + row] for row in np.flatnonzero(distance.min(-1) <= _NEAR)]
+    return near

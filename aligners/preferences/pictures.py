@@ -1,0 +1,180 @@
+"""From what a record has for an image to an `ImageRef` that was looked at: it is there, inside the folder, and decodes."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from aligners.preferences.cells import Cell, CellImage, encoded
+from aligners.preferences.formats.base import BadRecordError, shown, single
+from harness.core.errors import BadInputError, HarnessError
+from harness.core.files import sha256_bytes
+from harness.core.images import ImageFacts
+from harness.core.inside import resolved
+from harness.core.typed import kind_of
+from harness.core.types import ImageRef
+
+_LONGEST_PATH = 4096
+_ATTEMPTS = 3
+MOST_BYTES = 64 << 20
+"""An image that is fetched may have so many bytes."""
+
+
+class Pictures:
+    """Finds and looks at images; a file that many records name is looked at once. Safe to use from several threads."""
+
+    def __init__(
+        self, root: Path, cache: Path | None = None, allow_download: bool = False, image_root: Path | None = None
+    ) -> None:
+        """Begin.
+
+        Args:
+            root: the data folder; image paths must stay in it, or in `image_root`.
+            cache: where fetched images are kept, by URL.
+            allow_download: fetch an image that is given by URL and not in the cache; else it is refused.
+            image_root: another folder that image paths may be relative to, or lie in.
+        """
+        self.root, self.cache, self.allow_download = root, cache, allow_download
+        self._roots = [root, *([image_root] if image_root else [])]
+        self._resolved = [one.resolve() for one in self._roots]
+        self._seen: dict[Path, ImageRef] = {}
+        self._facts: dict[str, ImageFacts] = {}
+        self._lock = threading.Lock()
+        self._fetching: dict[str, threading.Lock] = defaultdict(threading.Lock)
+
+    def find(self, value: Any, folder: Path, name: str) -> ImageRef:
+        """The image of a record.
+
+        Args:
+            value: a path, a URL, bytes, {bytes, path}, base64, a data URL, a list of one of these, or a cell that holds one.
+            folder: the data file's; paths are relative to it, or to the root.
+            name: what errors call the image where it has no name of its own.
+
+        Raises:
+            BadRecordError: there is none, or it cannot be used.
+        """
+        cell = value if isinstance(value, Cell) else None
+        item: int | None = None
+        if cell:
+            value = cell.checked()
+        if isinstance(value, list):
+            value, item = single(value), 0
+        if isinstance(value, Mapping):
+            name = shown(value.get("path") or name)
+            value = value["bytes"] if value.get("bytes") else value.get("path")
+        if value is None or value in ("", b""):
+            raise BadRecordError("there is no image")
+        if not isinstance(value, (str, bytes)):
+            raise BadRecordError(f"the image is {kind_of(value)}, not a path, bytes or base64")
+        if isinstance(value, bytes) or value.startswith("data:"):
+            return self._inside(value, cell, item, name)
+        if "://" in value[:20]:
+            return self._file(self._fetched(value), value)
+        path = self._path(value, folder)
+        if path is None:
+            return self._inside(value, cell, item, name)
+        return self._file(path, value)
+
+    def facts(self, image: ImageRef) -> ImageFacts:
+        """What was seen when the image was looked at."""
+        return self._facts[image.fingerprint()]
+
+    def _inside(self, value: str | bytes, cell: Cell | None, item: int | None, name: str) -> ImageRef:
+        """An image that is part of its data file."""
+        try:
+            data = encoded(value)
+        except ValueError:
+            raise BadRecordError(f"the image is neither a file nor valid base64: {shown(value)}") from None
+        digest = sha256_bytes(data)
+        if cell:
+            self._look(ImageRef(data=data, name=name, digest=digest))
+            return ImageRef(source=CellImage(cell, item), name=name, digest=digest)
+        return self._look(ImageRef(data=data, name=name, digest=digest))
+
+    def _file(self, path: Path, name: str) -> ImageRef:
+        with self._lock:
+            found = self._seen.get(path)
+        if found is None:
+            try:
+                data = ImageRef(path=path, name=name).read()
+            except BadInputError as error:
+                raise BadRecordError(error.problem) from None
+            digest = sha256_bytes(data)
+            self._look(ImageRef(data=data, name=name, digest=digest))
+            found = ImageRef(path=path, name=name, digest=digest)
+            with self._lock:  # whoever was first: one file is one image, whose features are computed once
+                found = self._seen.setdefault(path, found)
+        return found
+
+    def _look(self, image: ImageRef) -> ImageRef:
+        try:
+            facts = image.facts()
+        except BadInputError as error:
+            raise BadRecordError(error.problem) from None
+        with self._lock:
+            self._facts[image.digest] = facts
+        return image
+
+    def _path(self, value: str, folder: Path) -> Path | None:
+        """The file, or None where the text is base64."""
+        if len(value) <= _LONGEST_PATH and "\0" not in value:
+            for base in dict.fromkeys((folder, *self._roots)):
+                path = _resolved(base / value)
+                if path and self._inside_roots(path) and path.is_file():
+                    return path
+        if len(value) > 256 and "." not in value:
+            return None
+        path = _resolved(folder / value[:_LONGEST_PATH].replace("\0", ""))
+        if path is None:
+            raise BadRecordError(
+                f"the image path is none that can be followed (too long, or a loop of links): {shown(value)}"
+            )
+        if not self._inside_roots(path):
+            raise BadRecordError(
+                f"the image path leaves the data folder: {shown(value)} "
+                f"(name the folder that images may be read from: --image-root {path.parent})"
+            )
+        if path.exists() and not path.is_file():
+            raise BadRecordError(f"the image is no file but a folder, a pipe or a device: {shown(value)}")
+        raise BadRecordError(f"the image file does not exist: {shown(value)}")
+
+    def _inside_roots(self, path: Path) -> bool:
+        return any(path.is_relative_to(root) for root in self._resolved)
+
+    def _fetched(self, url: str) -> Path:
+        """The file of a URL: from the cache, or fetched where that is allowed."""
+        if not url.startswith(("http://", "https://")):
+            raise BadRecordError(f"the image is a URL of a kind that is not fetched: {shown(url)}")
+        path = self.cache / "preferences" / "fetched" / sha256_bytes(url.encode()) if self.cache else None
+        if path and path.is_file():
+            return path
+        if not path or not self.allow_download:
+            raise BadRecordError(
+                f"the image is a URL, and none is fetched unless you say so: {shown(url)} "
+                "(--allow-download fetches images once, of harness align and of harness data check)"
+            )
+        from harness.datasets.download import fetch
+
+        try:
+            with self._lock:
+                one_at_a_time = self._fetching[url]
+            with one_at_a_time:
+                if not path.is_file():
+                    fetch(url, path, attempts=_ATTEMPTS, most_bytes=MOST_BYTES, bar=False)
+        except HarnessError as error:
+            raise BadRecordError(f"the image could not be fetched: {error.problem}: {shown(url)}") from None
+        return path
+
+
+def _resolved(path: Path) -> Path | None:
+    """The place that a path leads to; None where it cannot be followed."""
+    found = resolved(path)
+    try:
+        if found is not None:
+            found.exists()
+    except (OSError, ValueError):  # a text that is too long for a name
+        return None
+    return found

@@ -1,0 +1,323 @@
+"""Reading preference data: every record checked, its texts in memory, its images left where they are."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from rich.text import Text
+
+from aligners.preferences.cells import Cell, RowGroups
+from aligners.preferences.formats import BadRecordError, Format, Record, detect, find_format
+from aligners.preferences.formats.base import MADE, MADE_BY_US, says_something
+from aligners.preferences.options import DataOptions
+from aligners.preferences.pictures import Pictures
+from aligners.preferences.records import check_meaning, example_from, name_of
+from aligners.preferences.sources import KNOWN, Files, find_files
+from aligners.preferences.tables import BROKEN, IMAGE_COLUMNS, Table, open_table
+from harness.core.errors import BadInputError, shown
+from harness.core.files import sha256_json
+from harness.core.images import TREATMENTS, ImageFacts
+from harness.core.progress import console, progress
+from harness.core.types import ImageRef, PreferenceExample
+
+if TYPE_CHECKING:
+    from aligners.base import Aligner, AlignJob
+
+_UNREAD_LINES = 12
+
+_BLOCK = 64
+"""Records that are looked at together."""
+_SAMPLE = 64
+"""Records of a file that its format is told by."""
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A record that was left out: file and row, its id, and why."""
+
+    where: str
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PreferenceSet:
+    """Checked examples, what was dropped, and a fingerprint of the examples' content.
+
+    Attributes:
+        examples: in the data's order. Their images are opened when asked.
+        dropped: what was left out.
+        fingerprint: SHA-256 over texts and images.
+        label: the source as it was named.
+        formats: names of the formats that the files have.
+        facts: digest of an image -> its size and what decoding does to it.
+        rows: example id -> file and row it was read from.
+        unread: column that nothing reads -> in how many records it says something.
+    """
+
+    examples: list[PreferenceExample]
+    dropped: list[Dropped]
+    fingerprint: str
+    label: str
+    formats: tuple[str, ...] = ()
+    facts: Mapping[str, ImageFacts] = field(default_factory=dict, repr=False)
+    rows: Mapping[str, str] = field(default_factory=dict, repr=False)
+    unread: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def images(self) -> dict[str, ImageRef]:
+        """Every image once, by its digest."""
+        return {image.fingerprint(): image for example in self.examples for image in example.images.values()}
+
+    @property
+    def treated(self) -> dict[str, int]:
+        """How many images decoding changes, by what it does (`harness.core.images.TREATMENTS`)."""
+        counts = Counter(name for facts in self.facts.values() for name in facts.treated)
+        return {name: counts[name] for name in TREATMENTS if counts[name]}
+
+
+def preferences_of(job: AlignJob, aligner: Aligner) -> PreferenceSet:
+    """The data of an alignment, as its settings have it read. What the method leaves unused is said."""
+    data = read_preferences(
+        job.data,
+        on_error=job.on_error,
+        limit=job.limit,
+        seed=job.train.seed,
+        cache=job.cache,
+        allow_download=job.allow_download,
+        options=job.data_options,
+    )
+    given = sum("rejected" in example.images for example in data.examples)
+    if given and all(branch.image != "rejected" for branch in aligner.branches):
+        line = f"{given:,} examples bring a rejected image, which {aligner.name} does not use: both answers are to the first image"
+        console.print(Text(line, style="yellow"), soft_wrap=True)
+    return data
+
+
+def read_preferences(
+    source: str,
+    *,
+    on_error: Literal["fail", "skip"] = "fail",
+    limit: int | None = None,
+    seed: int = 0,
+    cache: Path | None = None,
+    format_name: str | None = None,
+    allow_download: bool = False,
+    options: DataOptions | None = None,
+) -> PreferenceSet:
+    """Read and check a preference data set. Columns that nothing reads are said.
+
+    Args:
+        source: a `.parquet`, `.jsonl` or `.json` file, a folder of them, or a name in `KNOWN`; `FORMAT:FILE` names its format too.
+        on_error: a bad record stops the reading, or is left out and listed in `dropped`.
+        limit: keep a seeded sample of this many records, in their order.
+        seed: of the sample.
+        cache: where copies of badly grouped Parquet files and fetched images are kept; None: neither is made.
+        format_name: the format; by default it is told by the columns.
+        allow_download: fetch images that are given by URL.
+        options: columns under other names, a folder of images besides the data's.
+
+    Raises:
+        BadInputError: no such data, no known format, a broken file, or (unless skipped) a bad record, named by file and row.
+    """
+    place, named = _named(source, format_name)
+    found = find_files(place)
+    groups = RowGroups()
+    options = options or DataOptions()
+    images = [column for name, column in options.columns.items() if name in IMAGE_COLUMNS]
+    tables = [open_table(file, groups, cache, images) for file in found.files]
+    wanted = _sampled(tables, limit, seed)
+    reader = _Reader(found, Pictures(found.root, cache, allow_download, options.image_root), on_error, options)
+    total = sum(map(len, wanted))
+    with progress(f"reading {place if place in KNOWN else Path(place).name}", total) as advance:
+        for table, rows in zip(tables, wanted, strict=True):
+            if rows:
+                reader.read(table, rows, named, advance)
+    if not reader.examples:
+        reasons: dict[str, str] = {}
+        for one in reader.dropped:
+            reasons.setdefault(one.reason, f"{Path(one.where).name}: {one.reason}")
+        first = "; ".join(list(reasons.values())[:3])
+        if not total:
+            raise BadInputError("there is no record in the data", where=source, remedy="name the file that is meant")
+        raise BadInputError(
+            f"no usable preference record among {total}{f'; the first: {first}' if first else ''}",
+            where=source,
+            remedy="mend the records, or name the file that is meant",
+        )
+    examples = list(reader.examples.values())
+    found_set = PreferenceSet(
+        examples,
+        reader.dropped,
+        _fingerprint(examples),
+        source,
+        tuple(reader.formats),
+        reader.facts(),
+        reader.rows,
+        dict(reader.unread),
+    )
+    for name, count in found_set.treated.items():
+        console.print(f"[dim]{count} images are {TREATMENTS[name]}[/dim]")
+    for line in unread_lines(found_set.unread, total):
+        console.print(Text(line, style="yellow"), soft_wrap=True)
+    return found_set
+
+
+def unread_lines(unread: Mapping[str, int], total: int) -> list[str]:
+    """A line for every column that nothing reads, the most frequent first."""
+    ranked = sorted(unread.items(), key=lambda pair: -pair[1])
+    lines = [f"the column {shown(name)} is not read ({count:,} of {total:,} records have it)" for name, count in ranked]
+    more = len(lines) - _UNREAD_LINES
+    return (
+        lines
+        if more <= 0
+        else [*lines[:_UNREAD_LINES], f"{more:,} more columns are not read: harness data check --json lists them"]
+    )
+
+
+def _named(source: str, format_name: str | None) -> tuple[str, Format | None]:
+    """The place and the format of `FORMAT:PLACE`."""
+    from aligners.preferences.formats import FORMATS
+
+    head, colon, rest = source.partition(":")
+    if colon and head in FORMATS and rest:
+        return rest, find_format(format_name or head)
+    return source, find_format(format_name) if format_name else None
+
+
+def _sampled(tables: list[Table], limit: int | None, seed: int) -> list[Collection[int]]:
+    """The rows of every table that are read."""
+    numbers = [table.numbers() for table in tables]
+    total = sum(map(len, numbers))
+    if limit is None or limit >= total:
+        return numbers
+    places = [(number, row) for number, rows in enumerate(numbers) for row in rows]
+    chosen: list[Collection[int]] = [[] for _ in tables]
+    for number, row in sorted(random.Random(seed).sample(places, limit)):
+        chosen[number].append(row)  # type: ignore[attr-defined]
+    return chosen
+
+
+class _Reader:
+    """What was read so far."""
+
+    def __init__(
+        self, found: Files, pictures: Pictures, on_error: Literal["fail", "skip"], options: DataOptions
+    ) -> None:
+        self._found, self._pictures, self._on_error, self._options = found, pictures, on_error, options
+        self.unread: Counter[str] = Counter()
+        self.examples: dict[str, PreferenceExample] = {}
+        self.dropped: list[Dropped] = []
+        self.rows: dict[str, str] = {}
+        self.formats: dict[str, None] = {}
+
+    def read(self, table: Table, rows: Collection[int], named: Format | None, advance: Callable[..., None]) -> None:
+        """The wanted rows of a table: images are looked at by several threads, everything else is done in order."""
+        read = table.records(rows)
+        first = list(itertools.islice(read, _SAMPLE))
+        whole = [record for _, record in first if BROKEN not in record]
+        if whole:
+            self._options.check(dict.fromkeys(name for record in whole for name in record), str(table.file))
+        records = ((row, self._options.renamed(record)) for row, record in itertools.chain(first, read))
+        kind = find_format("plain")
+        if whole:
+            kind = detect(table.file, map(self._options.renamed, whole), named, self._options)
+        self.formats.setdefault(kind.name)
+
+        def checked(pair: tuple[int, Record]) -> PreferenceExample | BadRecordError:
+            try:
+                return self._example(table.file, *pair, kind)
+            except BadRecordError as error:
+                return error
+            except BadInputError as error:  # a cell or a picture of this record that cannot be read
+                return BadRecordError(error.problem)
+
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            for block in _blocks(records):
+                for (row, record), result in zip(block, pool.map(checked, block), strict=True):
+                    self._take(table.file, row, record, result)
+                    self._note(record, kind)
+                    advance()
+
+    def _example(self, file: Path, row: int, record: Record, kind: Format) -> PreferenceExample:
+        if BROKEN in record:
+            raise BadRecordError(str(record[BROKEN]))
+        check_meaning(record, kind.reads)
+        said = kind.said(record)
+        name = name_of(record) or self._fallback(file, row)
+        images = {"original": self._pictures.find(said.image, file.parent, f"image of {name}")}
+        other, others = record.get("rejected_image"), record.get("rejected_images")
+        if says_something(other) and says_something(others):
+            raise BadRecordError("the record has both 'rejected_image' and 'rejected_images'")
+        if (value := other if says_something(other) else others) is not None and says_something(value):
+            found = self._pictures.find(value, file.parent, f"rejected image of {name}")
+            if found.fingerprint() != images["original"].fingerprint():  # the same one says that there is no other
+                images["rejected"] = found
+        return example_from(said, images, record, name)
+
+    def _note(self, record: Record, kind: Format) -> None:
+        """Count the columns of a record that say something and are not read."""
+        if BROKEN in record:
+            return
+        known = kind.reads | (MADE if record.keys() >= MADE_BY_US else set())
+        self.unread.update(
+            name
+            for name, value in record.items()
+            if name not in known and (isinstance(value, Cell) or says_something(value))
+        )
+
+    def _fallback(self, file: Path, row: int) -> str:
+        return f"{file.relative_to(self._found.root).with_suffix('')}-{row}"
+
+    def _take(self, file: Path, row: int, record: Record, result: PreferenceExample | BadRecordError) -> None:
+        where = f"{file}:{row}"
+        if isinstance(result, PreferenceExample) and result.id in self.examples and record.get("id") is None:
+            # A data set's own numbering may begin again in each of its files; only an `id` promises to be the only one.
+            result = replace(result, id=f"{result.id}@{self._fallback(file, row)}")
+        if isinstance(result, PreferenceExample) and result.id in self.examples:
+            result = BadRecordError(f"the id '{result.id}' was seen before, at {self.rows[result.id]}")
+        if isinstance(result, PreferenceExample):
+            self.examples[result.id] = result
+            self.rows[result.id] = where
+            return
+        if self._on_error == "fail":
+            raise BadInputError(
+                str(result),
+                where=where,
+                remedy="mend the record, or leave bad ones out: --on-error skip; all of them: harness data check FILE",
+            ) from None
+        self.dropped.append(Dropped(where, shown(record.get("id", record.get("idx", row))).strip("'"), str(result)))
+
+    def facts(self) -> dict[str, ImageFacts]:
+        """What was seen of the images that are used."""
+        images = (image for example in self.examples.values() for image in example.images.values())
+        return {image.fingerprint(): self._pictures.facts(image) for image in images}
+
+
+def _blocks(pairs: Iterator[tuple[int, Record]]) -> Iterator[list[tuple[int, Record]]]:
+    while block := list(itertools.islice(pairs, _BLOCK)):
+        yield block
+
+
+def _fingerprint(examples: list[PreferenceExample]) -> str:
+    return sha256_json(
+        [
+            [
+                one.id,
+                one.prompt,
+                dict(one.responses),
+                {name: image.fingerprint() for name, image in one.images.items()},
+                one.corrections,
+                [[region.label, region.box] for region in one.regions],
+            ]
+            for one in examples
+        ]
+    )

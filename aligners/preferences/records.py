@@ -1,0 +1,216 @@
+"""From what a record says to a checked `PreferenceExample`, or the reason why it is none.
+
+The placeholder `<image>`. Data sets made for LLaVA or LLaMA-Factory write it where the image belongs; here the chat template puts
+the image in, at the family's place. One at the beginning or the end of the prompt stands for the image and is removed. Any other is
+refused rather than escaped: tokenizers read it as the image's own token, so that the model would count more image tokens than it has
+features and stop; written differently it would no longer say what its author wrote; and moved to the front it could mean another thing
+("compare <image> with ..."). In a response there is nothing it could stand for.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+from aligners.preferences.formats import BadRecordError, Said
+from aligners.preferences.formats.base import COMMON, UNSAID, says_something, shown
+from harness.core.typed import is_finite, kind_of
+from harness.core.types import ImageRef, PreferenceExample, Region, Span
+
+_LONGEST_NAME = 500
+"""Characters of an id or a source's name."""
+_STANDS_FOR_IT = "<image>"
+PLACEHOLDERS = (
+    _STANDS_FOR_IT,
+    "<image_soft_token>",
+    "<|image|>",
+    "<|image_pad|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "[IMG]",
+)
+"""What tokenizers of known families read as an image's token."""
+
+
+def example_from(said: Said, images: Mapping[str, ImageRef], record: Mapping[str, Any], name: str) -> PreferenceExample:
+    """Check what a record says.
+
+    Args:
+        said: its texts.
+        images: its images, found and looked at.
+        record: for what is the same in all formats: chosen_spans, rejected_spans, objects.
+        name: the example's id.
+
+    Raises:
+        BadRecordError: the record cannot be used.
+    """
+    prompt, chosen, rejected = checked_texts(said)
+    return PreferenceExample(
+        id=name,
+        prompt=prompt,
+        images=images,
+        responses={"chosen": chosen, "rejected": rejected},
+        corrections=_corrections(record, chosen, rejected),
+        regions=_regions(record),
+        source=_label(said.source, "the source"),
+    )
+
+
+def name_of(record: Mapping[str, Any]) -> str | None:
+    """The example's id: the record's `id`, or its number `idx`; None where it has neither.
+
+    Raises:
+        BadRecordError: one is neither a text nor a whole number.
+    """
+    for key in ("id", "idx"):
+        value = record.get(key)
+        if value is None or value != value:  # NaN is how tables write a missing number
+            continue
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, (str, int)) or not says_something(value):
+            raise BadRecordError(f"'{key}' is {kind_of(value)} and no name: {shown(value)}")
+        return _label(str(value), f"'{key}'")
+    return None
+
+
+def _label(value: Any, what: str) -> str:
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else shown(value)
+    if len(text) > _LONGEST_NAME:
+        raise BadRecordError(f"{what} has {len(text):,} characters; a name has up to {_LONGEST_NAME}")
+    return _whole(text, what)
+
+
+def check_meaning(record: Mapping[str, Any], reads: frozenset[str]) -> None:
+    """See that nothing changes what the preference means which its format does not read.
+
+    Args:
+        record: all its columns.
+        reads: the columns that are read.
+
+    Raises:
+        BadRecordError: something does.
+    """
+    for column, what in UNSAID.items():
+        if column not in reads and column not in COMMON and says_something(value := record.get(column)):
+            raise BadRecordError(
+                f"the record has {what}, which no example has a place for: '{column}' is {shown(value)}"
+            )
+
+
+def checked_texts(said: Said) -> tuple[str, str, str]:
+    """Prompt, chosen and rejected response.
+
+    Raises:
+        BadRecordError: one is missing, empty, no text or holds an image's token; or chosen and rejected are the same.
+    """
+    prompt = without_placeholder(_text(said.prompt, "prompt"))
+    chosen, rejected = _text(said.chosen, "chosen"), _text(said.rejected, "rejected")
+    for name, text in (("chosen", chosen), ("rejected", rejected)):
+        if found := _placeholder(text):
+            raise BadRecordError(f"'{name}' holds a stray '{found}', which a tokenizer reads as an image")
+    if chosen.strip() == rejected.strip():
+        raise BadRecordError("chosen and rejected are identical")
+    return prompt, chosen, rejected
+
+
+def without_placeholder(prompt: str) -> str:
+    """The prompt without the one placeholder that stands for the image.
+
+    Raises:
+        BadRecordError: there is another one, or nothing else.
+    """
+    bare = prompt.strip()
+    if bare.startswith(_STANDS_FOR_IT):
+        prompt = bare.removeprefix(_STANDS_FOR_IT).strip()
+    elif bare.endswith(_STANDS_FOR_IT):
+        prompt = bare.removesuffix(_STANDS_FOR_IT).strip()
+    if found := _placeholder(prompt):
+        raise BadRecordError(
+            f"the prompt holds a stray '{found}'; one at its beginning or end stands for the image, this one does not"
+        )
+    if not _says_anything(prompt):
+        raise BadRecordError("'prompt' is empty but for the image")
+    return prompt
+
+
+def _placeholder(text: str) -> str | None:
+    return next((one for one in PLACEHOLDERS if one in text), None)
+
+
+def _text(value: Any, name: str) -> str:
+    if value is None:
+        raise BadRecordError(f"there is no '{name}'")
+    if not isinstance(value, str):
+        raise BadRecordError(f"'{name}' is {kind_of(value)}, not text: {shown(value)}")
+    if not _says_anything(value):
+        raise BadRecordError(f"'{name}' is empty")
+    return _whole(value, f"'{name}'")
+
+
+def _whole(text: str, what: str) -> str:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise BadRecordError(f"{what} holds half of a character (position {error.start})") from None
+    return text
+
+
+def _says_anything(text: str) -> bool:
+    """Whether there is a character that is neither blank nor invisible: templates trim what is not."""
+    return any(not one.isspace() and unicodedata.category(one) not in ("Cc", "Cf") for one in text)
+
+
+def _corrections(record: Mapping[str, Any], chosen: str, rejected: str) -> dict[str, tuple[Span, ...]] | None:
+    if record.get("chosen_spans") is None and record.get("rejected_spans") is None:
+        return None
+    return {
+        name: _spans(record.get(f"{name}_spans"), said, name)
+        for name, said in (("chosen", chosen), ("rejected", rejected))
+    }
+
+
+def _spans(value: Any, said: str, name: str) -> tuple[Span, ...]:
+    if value is None:
+        return ()
+    pairs: Any = value if isinstance(value, (list, tuple)) else [None]
+    if any(not isinstance(one, (list, tuple)) or len(one) != 2 or not all(map(_is_place, one)) for one in pairs):
+        raise BadRecordError(f"'{name}_spans' is not a list of [start, end] in whole numbers: {shown(value)}")
+    spans = tuple((int(start), int(end)) for start, end in pairs)
+    for start, end in spans:
+        if not 0 <= start < end <= len(said):
+            raise BadRecordError(
+                f"'{name}_spans' has [{shown(start)}, {shown(end)}], outside of the {len(said)} characters of '{name}'"
+            )
+    return spans
+
+
+def _is_place(value: Any) -> bool:
+    """Whether a value is a whole number. (Tables write one beside empty cells as 3.0.)"""
+    return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and value.is_integer())
+
+
+def _regions(record: Mapping[str, Any]) -> tuple[Region, ...]:
+    objects = record.get("objects")
+    if objects is None:
+        return ()
+    form = "'objects' is not a list of {label, box: [left, top, right, bottom]}"
+    if not isinstance(objects, (list, tuple)):
+        raise BadRecordError(f"{form}: {shown(objects)}")
+    found = []
+    for one in objects:
+        label, box = (one.get("label"), one.get("box")) if isinstance(one, Mapping) else (None, None)
+        if not isinstance(label, str) or not isinstance(box, (list, tuple)):
+            raise BadRecordError(f"{form}: {shown(one)}")
+        _whole(label, "a label in 'objects'")
+        numbers = len(box) == 4 and all(
+            isinstance(edge, (int, float)) and not isinstance(edge, bool) and is_finite(edge) for edge in box
+        )
+        if not numbers or not (box[0] < box[2] and box[1] < box[3]):
+            raise BadRecordError(f"the box of '{shown(label)}' is not [left, top, right, bottom]: {shown(box)}")
+        left, top, right, bottom = map(float, box)
+        found.append(Region(label, (left, top, right, bottom)))
+    return tuple(found)

@@ -1,0 +1,165 @@
+"""What a user may name as preference data, and the files it stands for."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.core.disk import need
+from harness.core.errors import BadInputError, shown
+from harness.core.progress import console
+from harness.core.reading import open_binary, read_json
+from harness.core.typed import Fields
+from harness.remote import hub
+
+KNOWN = {
+    "rlaif-v": ("openbmb/RLAIF-V-Dataset", "about 83,000 pairs, some 12 GB"),
+    "rlhf-v": ("openbmb/RLHF-V-Dataset", "about 5,700 pairs, some 300 MB"),
+}
+"""Names of public data sets on the hub, and what is said before they are downloaded."""
+SUFFIXES = (".parquet", ".jsonl", ".json", ".arrow")
+_SPLIT = re.compile(r"(?:^|[-_./])(train|training|test|validation|valid|val|dev|eval)(?:[-_./]|$)")
+_LONGEST_PATH = 4096
+_TRAIN = ("train", "training")
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of a source. `root` is the folder that image paths are relative to and must stay in."""
+
+    root: Path
+    files: list[Path]
+
+
+def find_files(source: str) -> Files:
+    """The files that a name, a file or a folder stands for.
+
+    Of a folder that is split by file names (`train-00000-of-00008.parquet`, `test-...`) only the training part is taken, and
+    that is said.
+
+    Raises:
+        BadInputError: there is nothing there.
+        HarnessError: a public data set cannot be downloaded.
+    """
+    if source in KNOWN:
+        return find_files(_download(source))
+    path = Path(source)
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except OSError:  # a text that is too long for a name
+        is_folder = is_file = False
+    if is_folder:
+        return Files(path, _of_folder(path))
+    if not is_file:
+        if _is_something(path):
+            open_binary(path, "preference data").close()  # says what it is in the place of a file
+        raise BadInputError(
+            "there is no such preference data",
+            where=source,
+            remedy=f"name a {_or(SUFFIXES)} file, a folder of them, or one of: {', '.join(KNOWN)}",
+        )
+    if path.suffix not in SUFFIXES:
+        raise BadInputError(
+            f"preference data is {_or(SUFFIXES)}, not {shown(path.suffix)}",
+            where=source,
+            remedy="write it as one of these; JSON lines, say: one JSON object a line",
+        )
+    return Files(path.parent, [path])
+
+
+def _is_something(path: Path) -> bool:
+    """Whether a name is taken, by a link that leads nowhere or a pipe, too."""
+    try:
+        return path.is_symlink() or path.exists()
+    except OSError:
+        return False
+
+
+def _of_folder(folder: Path) -> list[Path]:
+    return _training_part(folder, _record_files(folder))
+
+
+def _record_files(folder: Path) -> list[Path]:
+    """The files of a folder that may hold records, of the first kind that is there.
+
+    Raises:
+        BadInputError: there are none.
+    """
+    for suffix in SUFFIXES:
+        found = sorted(path for path in folder.rglob(f"*{suffix}") if path.is_file() and _holds_records(path))
+        if found:
+            return found
+    raise BadInputError(f"the folder holds no {_or(SUFFIXES)} files", where=str(folder))
+
+
+def _holds_records(path: Path) -> bool:
+    """Whether a file may hold records: folders of data have manifests and descriptions beside them, which are objects.
+
+    In a folder of `datasets` (`save_to_disk`) the files that its state names hold them; others are what it computed once.
+    """
+    state = path.with_name("state.json")
+    if path.suffix == ".arrow" and state.is_file():
+        fields = Fields(read_json(state, "state of the data set"), str(state), "state of the data set")
+        named = {one.text("filename") for one in fields.records("_data_files", [])}
+        return not named or path.name in named
+    if path.suffix == ".json":
+        with open_binary(path, "data") as stream:
+            return stream.read(256).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
+    return True
+
+
+def _training_part(folder: Path, files: list[Path]) -> list[Path]:
+    splits: dict[str, list[Path]] = {}
+    for file in files:
+        name = _SPLIT.search(str(file.relative_to(folder).with_suffix("")))
+        splits.setdefault(name.group(1) if name else "", []).append(file)
+    train = [file for name in _TRAIN for file in splits.get(name, [])]
+    others = sorted(set(splits) - {*_TRAIN, ""})
+    if not train or not others:
+        return files
+    left = sum(len(splits[name]) for name in others)
+    console.print(
+        f"{folder.name}: the split train is taken, files of {', '.join(others)} ({left} in all) are left alone"
+    )
+    return sorted(train + splits.get("", []))
+
+
+def _or(words: tuple[str, ...]) -> str:
+    return f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def known_repository(place: str) -> str | None:
+    """The hub's name of a public data set that a source names; None where it names something else."""
+    return KNOWN[place][0] if place in KNOWN else None
+
+
+def place_of(source: str) -> str:
+    """Where a source (`PLACE` or `FORMAT:PLACE`) is: a known name, a file or a folder. Nothing is read or downloaded.
+
+    Raises:
+        BadInputError: there is nothing there that could hold preference data.
+    """
+    from aligners.preferences.formats import FORMATS
+
+    head, colon, rest = source.partition(":")
+    place = rest if colon and head in FORMATS and rest else source
+    if place in KNOWN:
+        return place
+    if len(place) < _LONGEST_PATH and Path(place).is_dir():
+        _record_files(Path(place))
+    else:
+        find_files(place)
+    return place
+
+
+def _download(name: str) -> str:
+    """The folder of a public data set, from the hub's local cache or the hub."""
+    repository, size = KNOWN[name]
+    found = hub.look(repository, "dataset", ["*.parquet"])
+    if found.folder is not None:
+        return str(found.folder)
+    need([(hub.cache_folder(), found.download or 0, repository)])
+    console.print(f"preference data {name}: downloading {repository} ({size}) from the hub")
+    return str(hub.download(repository, "dataset", ["*.parquet"]))

@@ -1,0 +1,30 @@
+"""What the methods have in common that compare the original image with a rejected one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aligners.base import CHOSEN, IMAGE_REJECTED, REJECTED, Aligner, AlignerSettings, PrepareContext
+from aligners.rejected_images.generate import generate
+from aligners.rejected_images.settings import ImagePreferenceSettings
+from harness.core.types import PreferenceExample
+
+
+class ImagePreferenceAlignerSettings(AlignerSettings):
+    """How the rejected images are made, where the data brings none."""
+
+    images: ImagePreferenceSettings = ImagePreferenceSettings()
+
+
+class ImagePreferenceAligner(Aligner):
+    """A method with three branches: both responses given the original image, and the preferred one given the rejected image."""
+
+    branches = (CHOSEN, REJECTED, IMAGE_REJECTED)
+    Settings = ImagePreferenceAlignerSettings
+    settings: ImagePreferenceAlignerSettings
+
+    def prepare(self, examples: Sequence[PreferenceExample], context: PrepareContext) -> Sequence[PreferenceExample]:
+        """A rejected image for every example that brings none; how they were made stands in the run's manifest."""
+        made, notes = generate(examples, self.settings.images, context)
+        context.notes["image_preferences"] = notes
+        return made

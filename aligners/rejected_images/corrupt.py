@@ -1,0 +1,87 @@
+"""`harness data corrupt`: a preference set with its rejected images, to be published, looked at, and used as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from aligners.preferences import DataOptions, read_preferences
+from aligners.rejected_images.generate import said, sources
+from aligners.rejected_images.image_set import PART_SIZE, Shard, write_set
+from aligners.rejected_images.parts import Recipe, Write, write_here
+from aligners.rejected_images.regions import choose_source
+from aligners.rejected_images.settings import ImagePreferenceSettings
+from harness.core.errors import BadInputError
+from harness.core.files import write_jsonl
+from harness.core.paths import cache_folder
+from harness.core.progress import console
+from harness.core.worlds import find_world
+
+
+@dataclass(frozen=True)
+class CorruptRequest:
+    """What the user asked for. `write` says by whom: this process, several, or Ray Data."""
+
+    data: str
+    output: Path
+    settings: ImagePreferenceSettings
+    seed: int = 0
+    limit: int | None = None
+    on_error: Literal["fail", "skip"] = "fail"
+    shard: Shard = Shard()  # noqa: RUF009 (frozen)
+    part_size: int = PART_SIZE
+    replace: bool = False
+    overwrite: bool = False
+    write: Write = write_here
+    options: DataOptions = field(default_factory=DataOptions)
+
+
+def corrupt(request: CorruptRequest) -> dict[str, Any]:
+    """Write the set, or go on with it; gives back its (or the shard's) manifest.
+
+    Raises:
+        BadInputError: the data, a setting or the folder is at fault.
+    """
+    if request.limit is not None and request.limit < 1:
+        raise BadInputError(f"--limit must be at least 1, not {request.limit}")
+    if request.overwrite and request.shard.count > 1:
+        raise BadInputError(
+            "--overwrite would remove what the other shards have written",
+            remedy=f"remove the folder {request.output} yourself, then start the shards",
+        )
+    world = find_world(request.data)
+    source = str(world.preferences("mfpo")) if world else request.data
+    data = read_preferences(
+        source,
+        on_error=request.on_error,
+        limit=request.limit,
+        seed=request.seed,
+        cache=cache_folder(),
+        options=request.options,
+    )
+    given = [one for one in data.examples if "rejected" in one.images]
+    if given and not request.replace:
+        console.print(
+            f"{len(given):,} of {len(data.examples):,} examples bring a rejected image and keep it (--replace makes new ones)"
+        )
+    wanted = data.examples if request.replace else [one for one in data.examples if "rejected" not in one.images]
+    settings = request.settings.model_copy(update={"regions": choose_source(request.settings.regions, wanted)})
+    console.print(f"[dim]rejected images: {settings.described()}{sources(settings)}[/dim]")
+    manifest = write_set(
+        request.output,
+        data.examples,
+        Recipe(settings, request.seed, whole=True, replace=request.replace),
+        {"data": request.data, "fingerprint": data.fingerprint},
+        shard=request.shard,
+        part_size=request.part_size,
+        write=request.write,
+        overwrite=request.overwrite,
+    )
+    if data.dropped:
+        write_jsonl(
+            request.output / "dropped.jsonl", ({"where": d.where, "id": d.id, "reason": d.reason} for d in data.dropped)
+        )
+        console.print(f"[yellow]{len(data.dropped)} records were skipped: {request.output / 'dropped.jsonl'}[/yellow]")
+    said(manifest["counts"], settings)
+    return manifest

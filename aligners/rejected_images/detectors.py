@@ -1,0 +1,318 @@
+"""Open-vocabulary detectors and segmenters of transformers: Grounding DINO, OWLv2, SAM, and SAM 3, which is both.
+
+Whatever is batched together does not touch: images that a model would pad to a common size share a forward pass only if they have one
+size already, so that neighbours change a box by no more than the arithmetic's rounding; and boxes are rounded to whole pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+
+import numpy as np
+
+from aligners.rejected_images.regions import Asked, Box, Located, box_mask
+from harness.models import devices
+
+if TYPE_CHECKING:
+    from aligners.rejected_images.settings import ImagePreferenceSettings
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A keyword's box in pixels, and the detector's score."""
+
+    keyword: str
+    box: Box
+    score: float
+
+
+class Detector(Protocol):
+    """Finds boxes for phrases. `name` is its folder or hub id; `one_size`: images of one pass must have one size."""
+
+    name: str
+    one_size: bool
+
+    def detect(self, pictures: Sequence[Any], phrases: Sequence[list[str]]) -> list[list[Found]]:
+        """One forward pass or a few; every picture has at least one phrase."""
+
+
+class Segmenter(Protocol):
+    """Refines boxes to masks."""
+
+    name: str
+
+    def segment(self, pictures: Sequence[Any], boxes: Sequence[list[Box]]) -> list[list[np.ndarray]]:
+        """Bool masks [height, width], one a box; every picture has at least one box."""
+
+
+class Detected:
+    """A detector, and a segmenter or the boxes themselves."""
+
+    def __init__(self, detector: Detector, segmenter: Segmenter | None, batch_size: int) -> None:
+        self.detector, self.segmenter, self.batch_size = detector, segmenter, batch_size
+        self.models = {"detector": detector.name} | ({"segmenter": segmenter.name} if segmenter else {})
+
+    def locate(self, asked: Sequence[Asked]) -> list[list[Located]]:
+        """Boxes for all keywords of an image at once, then masks for all of its boxes at once."""
+        found: list[list[Found]] = [[] for _ in asked]
+        sought = [number for number, one in enumerate(asked) if one.keywords]
+        for group in _groups(
+            sought, self.batch_size, lambda number: asked[number].picture.size if self.detector.one_size else None
+        ):
+            phrases = [[keyword.phrase for keyword in asked[number].keywords] for number in group]
+            hits = self.detector.detect([asked[number].picture for number in group], phrases)
+            for number, hit in zip(group, hits, strict=True):
+                found[number] = hit
+        masks: list[list[np.ndarray]] = [[] for _ in asked]
+        hit_numbers = [number for number, hit in enumerate(found) if hit]
+        for group in _groups(hit_numbers, self.batch_size, lambda number: None):
+            for number, drawn in zip(group, self._masks([(asked[n].picture, found[n]) for n in group]), strict=True):
+                masks[number] = drawn
+        return [
+            [Located(hit.keyword, hit.box, mask, hit.score) for hit, mask in zip(*pair, strict=True)]
+            for pair in zip(found, masks, strict=True)
+        ]
+
+    def _masks(self, pairs: Sequence[tuple[Any, list[Found]]]) -> list[list[np.ndarray]]:
+        plain = [[box_mask(hit.box, picture.width, picture.height) for hit in hits] for picture, hits in pairs]
+        if self.segmenter is None:
+            return plain
+        drawn = self.segmenter.segment(
+            [picture for picture, _ in pairs], [[hit.box for hit in hits] for _, hits in pairs]
+        )
+        # A mask that is left empty is replaced by its box: the region was found, only its outline was not.
+        return [
+            [mask if mask.any() else box for mask, box in zip(*both, strict=True)]
+            for both in zip(drawn, plain, strict=True)
+        ]
+
+
+class _Pretrained:
+    """A processor and a model, on the device and in the precision that suit them."""
+
+    usual: ClassVar[str]
+    box_threshold: ClassVar[float] = 0.0
+    bfloat16_on_gpu: ClassVar[bool] = True
+
+    def __init__(self, settings: ImagePreferenceSettings, name: str | None, model: str, processor: str) -> None:
+        from harness.models import pretrained
+
+        pretrained.quiet_transformers()
+        import torch
+
+        self.name = name or self.usual
+        self.threshold = self.box_threshold if settings.box_threshold is None else settings.box_threshold
+        gpu = devices.has_accelerator()
+        low = settings.precision == "bfloat16" or (settings.precision == "auto" and gpu and self.bfloat16_on_gpu)
+        self.device, self.dtype = torch.device(devices.usual()), torch.bfloat16 if low else torch.float32
+        remedy = "name a folder that holds it (detector, segmenter), or use the data set's boxes: regions=dataset"
+        said = {"problem": f"the model '{self.name}' cannot be loaded", "remedy": remedy}
+        self.processor = pretrained.processor(self.name, processor, **said)
+        loaded = pretrained.weights(model, self.name, strict=False, dtype=self.dtype, **said)
+        self.model = loaded.to(self.device).eval()
+
+    def on_device(self, inputs: Any) -> dict[str, Any]:
+        """Tensors on the model's device; pixels in its precision."""
+        return {
+            name: value.to(self.device, self.dtype if name == "pixel_values" else None)
+            for name, value in inputs.items()
+            if hasattr(value, "to")
+        }
+
+
+class GroundingDino(_Pretrained):
+    """Grounding DINO.
+
+    Source: Liu et al., ECCV 2024; thresholds as in its demo.
+    """
+
+    usual, box_threshold, bfloat16_on_gpu = "IDEA-Research/grounding-dino-base", 0.35, False
+    one_size = True  # its backbone sees what a batch is padded with
+
+    def __init__(self, settings: ImagePreferenceSettings) -> None:
+        super().__init__(settings, settings.detector, "AutoModelForZeroShotObjectDetection", "AutoProcessor")
+        self.text_threshold = settings.text_threshold
+
+    def detect(self, pictures: Sequence[Any], phrases: Sequence[list[str]]) -> list[list[Found]]:
+        """All of an image's phrases are one caption, as the model was trained: "a dog. a cup."."""
+        import torch
+
+        captions = [" ".join(f"{phrase}." for phrase in some) for some in phrases]
+        inputs = self.on_device(
+            self.processor(images=list(pictures), text=captions, padding=True, truncation=True, return_tensors="pt")
+        )
+        with torch.no_grad():
+            outputs = self.model(**inputs)
+        outputs.logits, outputs.pred_boxes = outputs.logits.float(), outputs.pred_boxes.float()
+        results = self.processor.post_process_grounded_object_detection(
+            outputs,
+            inputs["input_ids"],
+            threshold=self.threshold,
+            text_threshold=self.text_threshold,
+            target_sizes=[(picture.height, picture.width) for picture in pictures],
+        )
+        found = []
+        for result, some, picture in zip(results, phrases, pictures, strict=True):
+            rows = zip(result["text_labels"], result["boxes"].tolist(), result["scores"].tolist(), strict=True)
+            hits = [(_nearest(label, some), _pixels(box, picture), score) for label, box, score in rows]
+            found.append([Found(keyword, box, score) for keyword, box, score in hits if keyword and box])
+        return found
+
+
+class Owlv2(_Pretrained):
+    """OWLv2: a score for every phrase and patch.
+
+    Source: Minderer et al., NeurIPS 2023.
+    """
+
+    usual, box_threshold = "google/owlv2-base-patch16-ensemble", 0.2
+    one_size = False  # each image is made a square by itself
+
+    def __init__(self, settings: ImagePreferenceSettings) -> None:
+        super().__init__(settings, settings.detector, "Owlv2ForObjectDetection", "Owlv2Processor")
+
+    def detect(self, pictures: Sequence[Any], phrases: Sequence[list[str]]) -> list[list[Found]]:
+        """Phrases are put into the prompt of its training, "a photo of a …"; images with fewer of them get blank ones, which never win."""
+        import torch
+
+        most = max(map(len, phrases))
+        texts = [[f"a photo of a {phrase}" for phrase in some] for some in phrases]
+        asked = [[*some, *[""] * (most - len(some))] for some in texts]
+        tokens = self.processor.tokenizer(
+            [text for some in asked for text in some],
+            padding="max_length",
+            truncation=True,
+            max_length=self.model.config.text_config.max_position_embeddings,
+            return_tensors="pt",
+        )
+        pixels = self.processor.image_processor(images=list(pictures), return_tensors="pt")
+        with torch.no_grad():
+            outputs = self.model(**self.on_device({**tokens, **pixels}))
+        logits = outputs.logits.float()
+        for row, some in zip(logits, phrases, strict=True):
+            row[:, len(some) :] = -torch.inf
+        outputs.logits, outputs.pred_boxes = logits, outputs.pred_boxes.float()
+        results = self.processor.post_process_grounded_object_detection(
+            outputs, threshold=self.threshold, target_sizes=[(one.height, one.width) for one in pictures]
+        )
+        found = []
+        for result, some, picture in zip(results, phrases, pictures, strict=True):
+            rows = zip(result["labels"].tolist(), result["boxes"].tolist(), result["scores"].tolist(), strict=True)
+            hits = [(some[label], _pixels(box, picture), score) for label, box, score in rows]
+            found.append([Found(keyword, box, score) for keyword, box, score in hits if box])
+        return found
+
+
+class Sam(_Pretrained):
+    """SAM, asked by boxes.
+
+    Source: Kirillov et al., ICCV 2023.
+    """
+
+    usual = "facebook/sam-vit-base"
+
+    def __init__(self, settings: ImagePreferenceSettings) -> None:
+        super().__init__(settings, settings.segmenter, "SamModel", "SamProcessor")
+
+    def segment(self, pictures: Sequence[Any], boxes: Sequence[list[Box]]) -> list[list[np.ndarray]]:
+        """One mask a box; where images have unequally many, the last box is asked again and the answer left out."""
+        import torch
+
+        most = max(map(len, boxes))
+        asked = [[list(box) for box in [*some, *[some[-1]] * (most - len(some))]] for some in boxes]
+        inputs = self.processor(list(pictures), input_boxes=asked, return_tensors="pt")
+        moved = self.on_device(inputs)
+        # Not bfloat16, which knows coordinates of this size to four pixels; the model rounds them once they are between -1 and 1.
+        moved["input_boxes"] = moved["input_boxes"].float()
+        sizes = {name: moved.pop(name) for name in ("original_sizes", "reshaped_input_sizes")}
+        with torch.no_grad():
+            outputs = self.model(**moved, multimask_output=False)
+        masks = self.processor.image_processor.post_process_masks(
+            outputs.pred_masks.float().cpu(),
+            *(sizes[name].cpu() for name in ("original_sizes", "reshaped_input_sizes")),
+        )
+        return [
+            [mask[0].numpy().astype(bool) for mask in drawn[: len(some)]]
+            for drawn, some in zip(masks, boxes, strict=True)
+        ]
+
+
+class Sam3(_Pretrained):
+    """SAM 3, asked by words: every instance of a phrase, with its mask.
+
+    Source: Carion et al., 2025 (SAM 3: Segment Anything with Concepts).
+    """
+
+    usual, box_threshold = "facebook/sam3", 0.5
+
+    def __init__(self, settings: ImagePreferenceSettings) -> None:
+        super().__init__(settings, settings.segmenter, "Sam3Model", "Sam3Processor")
+        self.models, self.batch_size = {"segmenter": self.name}, settings.batch_size
+
+    def locate(self, asked: Sequence[Asked]) -> list[list[Located]]:
+        """Each image is encoded once; the model is then asked once for each rank of keyword, for all images that have one."""
+        found: list[list[Located]] = [[] for _ in asked]
+        sought = [number for number, one in enumerate(asked) if one.keywords]
+        for group in _groups(sought, self.batch_size, lambda number: None):
+            self._locate([(asked[number], found[number]) for number in group])
+        return found
+
+    def _locate(self, group: Sequence[tuple[Asked, list[Located]]]) -> None:
+        import torch
+
+        with torch.no_grad():
+            pixels = self.processor(images=[one.picture for one, _ in group], return_tensors="pt")
+            encoded = self.model.get_vision_features(self.on_device(pixels)["pixel_values"])
+            for rank in range(max(len(one.keywords) for one, _ in group)):
+                rows = [row for row, (one, _) in enumerate(group) if len(one.keywords) > rank]
+                some = [group[row] for row in rows]
+                phrases = [one.keywords[rank].phrase for one, _ in some]
+                text = self.processor(text=phrases, return_tensors="pt", truncation=True)
+                vision = type(encoded)(
+                    fpn_hidden_states=tuple(level[rows] for level in encoded.fpn_hidden_states),
+                    fpn_position_encoding=tuple(level[rows] for level in encoded.fpn_position_encoding),
+                )
+                outputs = self.model(vision_embeds=vision, **self.on_device(text))
+                for name in ("pred_logits", "pred_boxes", "pred_masks", "presence_logits"):
+                    setattr(outputs, name, getattr(outputs, name).float())
+                results = self.processor.post_process_instance_segmentation(
+                    outputs, self.threshold, target_sizes=[(one.picture.height, one.picture.width) for one, _ in some]
+                )
+                for (one, hits), phrase, result in zip(some, phrases, results, strict=True):
+                    hits.extend(self._hits(one.picture, phrase, result))
+
+    @staticmethod
+    def _hits(picture: Any, phrase: str, result: Any) -> Iterator[Located]:
+        rows = zip(result["boxes"].tolist(), result["scores"].tolist(), result["masks"].cpu().numpy(), strict=True)
+        for raw, score, drawn in rows:
+            if box := _pixels(raw, picture):
+                mask = drawn.astype(bool)
+                yield Located(phrase, box, mask if mask.any() else box_mask(box, picture.width, picture.height), score)
+
+
+def _groups(numbers: Sequence[int], size: int, key: Callable[[int], Any]) -> Iterator[list[int]]:
+    """Batches of at most `size` among those of one key, in order."""
+    alike: dict[Any, list[int]] = {}
+    for number in numbers:
+        alike.setdefault(key(number), []).append(number)
+    for group in alike.values():
+        for start in range(0, len(group), size):
+            yield group[start : start + size]
+
+
+def _pixels(box: Sequence[float], picture: Any) -> Box | None:
+    """A box in whole pixels inside the picture; None where nothing is left of it."""
+    edges = zip(box, (picture.width, picture.height) * 2, strict=True)
+    left, top, right, bottom = (float(min(max(round(edge), 0), most)) for edge, most in edges)
+    return (left, top, right, bottom) if left < right and top < bottom else None
+
+
+def _nearest(label: str, phrases: Sequence[str]) -> str | None:
+    """The phrase that shares most words with what a detector calls a box (it may join two phrases); None if none shares any."""
+    words = set(label.split())
+    best = max(phrases, key=lambda phrase: (len(words & set(phrase.split())), -len(phrase.split())))
+    return best if words & set(best.split()) else None

@@ -1,0 +1,114 @@
+"""Rejected images for an alignment: the same set as `harness data corrupt` writes, kept in the cache under all that determines it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from aligners.base import PrepareContext
+from aligners.preferences.cells import Cell, CellImage, RowGroups
+from aligners.preferences.tables import open_table
+from aligners.rejected_images.image_set import CONFIG, set_files, write_set
+from aligners.rejected_images.parts import Recipe
+from aligners.rejected_images.regions import choose_source
+from aligners.rejected_images.samples import write_samples
+from aligners.rejected_images.settings import ImagePreferenceSettings
+from aligners.rejected_images.table import FORMAT, MADE
+from harness.core.files import sha256_bytes, sha256_json
+from harness.core.progress import console
+from harness.core.types import ImageRef, PreferenceExample
+
+
+def generate(
+    examples: Sequence[PreferenceExample],
+    settings: ImagePreferenceSettings,
+    context: PrepareContext,
+) -> tuple[list[PreferenceExample], dict[str, Any]]:
+    """Add `images["rejected"]` to every example that has none.
+
+    Returns:
+        The examples (fewer, if `on_nothing` is "drop"), and notes: how many were made in regions, of the whole image, dropped, given by
+        the data set; how they were made, where the set is kept, and where samples of it are to be seen.
+    """
+    wanted = [example for example in examples if "rejected" not in example.images]
+    chosen = settings.model_copy(update={"regions": choose_source(settings.regions, wanted)})
+    counts = dict.fromkeys(MADE, 0) | {"dropped": 0, "given": len(examples) - len(wanted)}
+    result, folder, ranked = list(examples), None, None
+    if wanted:
+        recipe = Recipe(chosen, context.seed, whole=False)
+        identity = {"contents": _contents(wanted, chosen.regions)}
+        key = sha256_json([FORMAT, identity, chosen.determining(), context.seed])
+        folder = context.cache / "image_preferences" / key[:32]
+        if not (folder / CONFIG).exists():
+            console.print(f"[dim]rejected images: {chosen.described()}{sources(chosen)}[/dim]")
+        manifest = write_set(folder, wanted, recipe, identity)
+        counts |= {name: manifest["counts"][name] for name in (*MADE, "dropped") if name != "given"}
+        ranked = manifest["keywords"]
+        result = _with_images(examples, folder)
+    said(counts, settings)
+    notes = {
+        **counts,
+        "source": chosen.regions if chosen.how.where == "keywords" else None,
+        **settings.recorded(),
+        "keywords": ranked,
+        "kept_in": str(folder) if folder else None,
+    }
+    if context.output is not None:
+        notes["samples"] = write_samples(result, folder, context.output)
+    return result, notes
+
+
+def sources(settings: ImagePreferenceSettings) -> str:
+    """In words, who finds the regions, where the corruption has some."""
+    return f"; regions from {settings.regions}" if settings.how.where == "keywords" else ""
+
+
+def said(counts: dict[str, int], settings: ImagePreferenceSettings) -> None:
+    """Say how often no keyword was found in an image, and what was done then."""
+    nothing = counts["whole-image"] + counts["dropped"]
+    if nothing and settings.how.where == "keywords":
+        console.print(
+            f"[yellow]no keyword was found in the image of {nothing:,} of {sum(counts.values()):,} examples: in "
+            f"{counts['whole-image']:,} the whole image was corrupted, {counts['dropped']:,} were left out[/yellow]"
+        )
+
+
+def _contents(examples: Sequence[PreferenceExample], regions: str) -> str:
+    """A digest of what the generator looks at."""
+    return sha256_json(
+        [
+            [
+                one.id,
+                one.responses["chosen"],
+                one.images["original"].fingerprint(),
+                [[region.label, region.box] for region in one.regions] if regions == "dataset" else None,
+            ]
+            for one in examples
+        ]
+    )
+
+
+def _with_images(examples: Sequence[PreferenceExample], folder: Path) -> list[PreferenceExample]:
+    """The examples with the images that the set has for them, left in its files; those that it has none for are left out."""
+    groups = RowGroups()
+    tables = [open_table(file, groups, None) for file in set_files(folder)]
+    made = {
+        row["id"]: _image(row["id"], row["rejected_image"])
+        for table in tables
+        for _, row in table.records(table.numbers())
+    }
+    result = []
+    for example in examples:
+        if "rejected" in example.images:
+            result.append(example)
+        elif example.id in made:
+            result.append(replace(example, images={**example.images, "rejected": made[example.id]}))
+    return result
+
+
+def _image(name: str, cell: Cell) -> ImageRef:
+    """The image in a cell. It is read once here, row group by row group, so that nobody reads it again for its digest."""
+    source = CellImage(cell, None)
+    return ImageRef(source=source, name=f"{name}, rejected", digest=sha256_bytes(source.read()))

@@ -1,0 +1,274 @@
+"""Keywords of a response: the words of its graph (`keyword_graph`, MFPO's own way), or its noun phrases ranked by MultipartiteRank.
+
+MultipartiteRank: candidates that share a stem form a topic; candidates of different topics are linked in both directions with the
+sum of the reciprocal distances between their positions; the first candidate of a topic is boosted; PageRank ranks them.
+
+Source: Boudin, NAACL 2018, eq. 1 and 2.
+Differences: topics are candidates whose lemma sets overlap by at least half (the paper clusters stems at a similarity of 0.25
+by average linkage); texts here are a few sentences, where this gives the same topics.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from aligners.rejected_images.keyword_graph import GraphConstants, graph_rank, graph_weights
+
+if TYPE_CHECKING:
+    from aligners.rejected_images.settings import ImagePreferenceSettings
+
+Ranking = Literal["graph", "multipartite"]
+
+_DAMPING = 0.85
+_NOT_NOUNS_LISTED = """
+show shows shown see seen sees contain contains describe describes feature features also left right top bottom middle
+side sitting standing lying holding wearing looking walking placed located visible several various many few one two
+three four five red blue green yellow purple brown black white orange pink gray grey large small big little tall long
+new old image picture photo photograph scene background foreground near next close front behind above below around
+along inside outside together suggest indicate appear seem create add include engage surround capture depict fine
+overall different main central clear atmosphere distance view area part addition parked riding displayed setting
+"""
+_NOT_NOUNS = frozenset(_NOT_NOUNS_LISTED.split())
+"""Words (forms or lemmas) that are not taken for things where no tagger is installed: verbs and colours of descriptions, places, and
+words for the image itself."""
+
+
+@dataclass(frozen=True)
+class Keyword:
+    """A phrase as it stands in the text, its lemmas, and its weight."""
+
+    phrase: str
+    lemmas: tuple[str, ...]
+    weight: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A noun phrase: text, content lemmas, and the position of its first word."""
+
+    phrase: str
+    lemmas: tuple[str, ...]
+    position: int
+
+
+@functools.cache
+def pipeline(name: str) -> Any:
+    """A spaCy pipeline: "blank" is the English tokenizer with the lookup lemmatizer, anything else an installed package.
+
+    Raises:
+        HarnessError: the package is not installed.
+    """
+    import spacy
+
+    from harness.core.errors import HarnessError
+
+    if name == "blank":
+        nlp = spacy.blank("en")
+        nlp.add_pipe("lemmatizer", config={"mode": "lookup"})
+        nlp.initialize()
+        return nlp
+    try:
+        return spacy.load(name, disable=["ner"])
+    except OSError:
+        raise HarnessError(
+            f"the spaCy pipeline '{name}' is not installed", remedy=f"install the package {name}, or use 'blank'"
+        ) from None
+
+
+def keywords(text: str, top_k: int, nlp: Any, ranking: Ranking = "graph") -> list[Keyword]:
+    """The `top_k` things that a text is about, best first.
+
+    Args:
+        text: the preferred response.
+        top_k: how many at the most.
+        nlp: a pipeline from `pipeline`; see the two rankings for what they take of it.
+        ranking: by MFPO's graph of words, or by MultipartiteRank of noun phrases.
+    """
+    doc = nlp(text)
+    return _by_graph(doc, top_k, has_vectors(nlp)) if ranking == "graph" else _by_multipartite_rank(doc, top_k)
+
+
+def has_vectors(nlp: Any) -> bool:
+    """Whether a pipeline has word vectors, which the graph's sigma is made of; without them gamma is 0."""
+    return bool(len(nlp.vocab.vectors))
+
+
+def keyword_notes(settings: ImagePreferenceSettings) -> dict[str, Any] | None:
+    """How keywords were ranked, for a manifest; None where the corruption looks at none."""
+    if settings.how.where != "keywords":
+        return None
+    notes: dict[str, Any] = {"ranking": settings.keywords, "pipeline": settings.pipeline}
+    if settings.keywords == "graph":
+        constants = asdict(GraphConstants())
+        if not has_vectors(pipeline(settings.pipeline)):
+            constants["gamma"] = 0.0
+            notes["vectors"] = "none: the pipeline has no word vectors, so that sigma is 0"
+        notes["constants"] = {name.rstrip("_"): value for name, value in constants.items()}
+    return notes
+
+
+def _by_graph(doc: Any, top_k: int, with_vectors: bool) -> list[Keyword]:
+    """Words by `keyword_graph`, where those that stand side by side in the text are one keyword.
+
+    Nodes are lemmas: of nouns where the pipeline tags, else of the words that `_is_content` lets through.
+    """
+    tagged = doc.has_annotation("TAG")
+    tokens = [token for token in doc if _is_content(token) and (not tagged or token.pos_ in ("NOUN", "PROPN"))]
+    places: dict[str, list[int]] = {}
+    vectors: dict[str, np.ndarray] = {}
+    for token in tokens:
+        places.setdefault(token.lemma_.lower(), []).append(token.i)
+        if with_vectors:
+            vectors.setdefault(token.lemma_.lower(), token.vector)
+    if not places:
+        return []
+    lemmas = list(places)
+    omega = graph_weights(
+        list(places.values()), np.stack([vectors[lemma] for lemma in lemmas]) if with_vectors else None
+    )
+    rank = dict(zip(lemmas, graph_rank(omega), strict=True))
+    chosen = set(sorted(lemmas, key=lambda lemma: (-rank[lemma], places[lemma][0]))[:top_k])
+    made: dict[tuple[str, ...], Keyword] = {}
+    for run in _neighbours([token for token in tokens if token.lemma_.lower() in chosen], sure=tagged):
+        words = tuple(token.lemma_.lower() for token in run)
+        # A word that was taken into a longer keyword is not named again alone.
+        if not any(set(words) <= set(other) for other in made):
+            phrase = " ".join(token.lower_ for token in run)
+            made[words] = Keyword(phrase, words, float(max(rank[word] for word in words)))
+    return sorted(made.values(), key=lambda keyword: -keyword.weight)[:top_k]
+
+
+def _neighbours(tokens: Sequence[Any], sure: bool) -> list[list[Any]]:
+    """Tokens in runs that stand side by side in the text, longest runs first, else in order.
+
+    Args:
+        tokens: the words that were chosen, in the text's order.
+        sure: they are known to be nouns. Else a neighbour may be a verb ("dog sits"), and only words that never stand apart are joined.
+    """
+    alone = Counter(token.lemma_ for token in tokens)
+    pairs = Counter((left.lemma_, right.lemma_) for left, right in itertools.pairwise(tokens) if left.i + 1 == right.i)
+
+    def belong_together(left: Any, right: Any) -> bool:
+        count = pairs[left.lemma_, right.lemma_]
+        beside = left.i + 1 == right.i and left.lemma_ != right.lemma_
+        return beside and (sure or count == alone[left.lemma_] == alone[right.lemma_])
+
+    runs: list[list[Any]] = []
+    for token in tokens:
+        if runs and belong_together(runs[-1][-1], token):
+            runs[-1].append(token)
+        else:
+            runs.append([token])
+    return sorted(runs, key=lambda run: (-len(run), run[0].i))
+
+
+def _by_multipartite_rank(doc: Any, top_k: int) -> list[Keyword]:
+    """Noun phrases, one a topic: noun chunks where the pipeline parses, else runs of content words."""
+    candidates = _chunks(doc) if doc.has_annotation("DEP") else _runs(doc)
+    if not candidates:
+        return []
+    topics = cluster([candidate.lemmas for candidate in candidates])
+    weights = multipartite_rank([candidate.position for candidate in candidates], topics)
+    best: dict[int, int] = {}
+    for index, topic in enumerate(topics):
+        if topic not in best or weights[index] > weights[best[topic]]:
+            best[topic] = index
+    chosen = sorted(best.values(), key=lambda index: (-weights[index], candidates[index].position))[:top_k]
+    return [Keyword(candidates[index].phrase, candidates[index].lemmas, float(weights[index])) for index in chosen]
+
+
+def _is_content(token: Any) -> bool:
+    """Whether a word may name a thing: no stop word, and not in `_NOT_NOUNS`."""
+    return bool(
+        token.is_alpha
+        and not token.is_stop
+        and token.lower_ not in _NOT_NOUNS
+        and token.lemma_.lower() not in _NOT_NOUNS
+    )
+
+
+def _chunks(doc: Any) -> list[Candidate]:
+    found = []
+    for chunk in doc.noun_chunks:
+        words = [token for token in chunk if not token.is_stop and token.is_alpha and token.lower_ not in _NOT_NOUNS]
+        if words:
+            found.append(
+                Candidate(
+                    " ".join(token.lower_ for token in words),
+                    tuple(token.lemma_.lower() for token in words),
+                    words[0].i,
+                )
+            )
+    return found
+
+
+def _runs(doc: Any) -> list[Candidate]:
+    """Maximal runs of words that are neither stop words nor in `_NOT_NOUNS`: without a tagger the best that can be said."""
+    found: list[Candidate] = []
+    run: list[Any] = []
+    for token in [*doc, None]:
+        if token is not None and _is_content(token):
+            run.append(token)
+            continue
+        if run:
+            found.append(
+                Candidate(" ".join(word.lower_ for word in run), tuple(word.lemma_.lower() for word in run), run[0].i)
+            )
+        run = []
+    return found
+
+
+def cluster(lemmas: Sequence[Sequence[str]]) -> list[int]:
+    """A topic number for each candidate: it joins the first topic with whose first candidate it shares half of its lemmas."""
+    heads: list[set[str]] = []
+    topics: list[int] = []
+    for words in map(set, lemmas):
+        match = next(
+            (number for number, head in enumerate(heads) if len(words & head) * 2 >= max(len(words), len(head))), None
+        )
+        if match is None:
+            heads.append(words)
+            match = len(heads) - 1
+        topics.append(match)
+    return topics
+
+
+def multipartite_rank(positions: Sequence[int], topics: Sequence[int], alpha: float = 1.1) -> np.ndarray:
+    """Weights of candidates, summing to 1.
+
+    Args:
+        positions: word position of each candidate in the text.
+        topics: its topic; candidates of one topic are not linked.
+        alpha: strength of the boost of a topic's first candidate.
+    """
+    places, topic = np.asarray(positions), np.asarray(topics)
+    apart = topic[:, None] != topic[None, :]
+    weights = np.where(apart, 1 / np.maximum(1, np.abs(places[:, None] - places[None, :])), 0.0)  # [from, to]
+    boosted = weights.copy()
+    for first in {topics.index(one) for one in topics}:
+        # Eq. 2: the first candidate's incoming edges get what leads to the others of its topic.
+        siblings = np.flatnonzero((topic == topic[first]) & (np.arange(len(topic)) != first))
+        boosted[:, first] += alpha * math.exp(1 / (positions[first] + 1)) * weights[:, siblings].sum(1)
+    return _pagerank(boosted)
+
+
+def _pagerank(weights: np.ndarray) -> np.ndarray:
+    """PageRank of a weighted directed graph, by power iteration; nodes without links spread evenly."""
+    count = len(weights)
+    sums = weights.sum(1, keepdims=True)
+    step = np.where(sums > 0, weights / np.where(sums > 0, sums, 1), 1 / count)
+    rank = np.full(count, 1 / count)
+    for _ in range(200):
+        following = (1 - _DAMPING) / count + _DAMPING * rank @ step
+        if np.abs(following - rank).sum() < 1e-12:
+            break
+        rank = following
+    return rank / rank.sum()

@@ -1,0 +1,111 @@
+"""From examples to rows: keywords -> regions -> corruption. The one generator, whoever asks for the images."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from aligners.rejected_images.corruptions import random_mask, random_numbers
+from aligners.rejected_images.keywords import keywords, pipeline
+from aligners.rejected_images.regions import REGION_SOURCES, Asked, Located
+from aligners.rejected_images.settings import ImagePreferenceSettings
+from harness.core.types import PreferenceExample
+
+BLOCK = 32
+"""Examples whose pictures are held decoded at once."""
+_WEBP_LIMIT = 16383  # pixels a side
+
+
+class Maker:
+    """Makes the rows of rejected images; holds the language pipeline and, where there are some, detector and segmenter.
+
+    Args:
+        settings: how they are made; `regions` is not "auto" any more.
+        seed: of the whole set. An image's random numbers come from it and the example's id, and from nothing else: not from the
+            order, the batch, the shard or the process.
+    """
+
+    def __init__(self, settings: ImagePreferenceSettings, seed: int) -> None:
+        self.settings, self.seed = settings, seed
+        self._needs_regions = settings.how.where == "keywords"
+        self.nlp = pipeline(settings.pipeline) if self._needs_regions else None
+        # A corruption of random regions or of the whole image asks no detector, so none is loaded.
+        self.source = REGION_SOURCES[settings.regions](settings) if self._needs_regions else None
+
+    def rows(self, examples: Sequence[PreferenceExample]) -> Iterator[dict[str, Any]]:
+        """One row (`table.MADE`) an example, in order; none for one that has no region where those are dropped."""
+        for start in range(0, len(examples), BLOCK):
+            block = examples[start : start + BLOCK]
+            pictures = [example.images["original"].open() for example in block]
+            for example, picture, located in zip(block, pictures, self._located(block, pictures), strict=True):
+                if located or not self._needs_regions or self.settings.on_nothing != "drop":
+                    yield self._row(example.id, np.asarray(picture), located)
+
+    def _located(self, block: Sequence[PreferenceExample], pictures: Sequence[Any]) -> list[list[Located]]:
+        """Of every picture the keywords that are in it; none where the corruption looks at no keywords."""
+        if self.source is None:
+            return [[] for _ in block]
+        asked = [
+            Asked(
+                picture,
+                keywords(example.responses["chosen"], self.settings.top_k, self.nlp, self.settings.keywords),
+                example.regions,
+            )
+            for example, picture in zip(block, pictures, strict=True)
+        ]
+        # A box that lies outside of the image, or is thinner than half a pixel, is nothing to corrupt.
+        return [[hit for hit in hits if hit.mask.any()] for hits in self.source.locate(asked)]
+
+    def _row(self, name: str, original: np.ndarray, located: Sequence[Located]) -> dict[str, Any]:
+        settings, seed = self.settings, f"{self.seed}:{name}"
+        made = {"keywords": "regions" if located else "whole-image", "random": "random-regions"}
+        mask = np.zeros(original.shape[:2], bool)
+        for hit in located:
+            mask |= hit.mask
+        if settings.how.where == "random":
+            mask = random_mask(original.shape[0], original.shape[1], settings.share, random_numbers(f"{seed}:regions"))
+        elif not located:
+            mask[:] = True
+        image = settings.how.apply(original, mask, random_numbers(seed), settings.amount)
+        return {
+            "id": name,
+            "rejected_image": {"bytes": encoded(image), "path": None},
+            "made": made.get(settings.how.where, "whole-image"),
+            "keywords": [hit.keyword for hit in located],
+            "boxes": [list(hit.box) for hit in located],
+            "scores": [hit.score for hit in located],
+            "mask": encoded_mask(mask),
+            "region_source": settings.regions if self.source else None,
+            "detector": self.source.models.get("detector") if self.source else None,
+            "segmenter": self.source.models.get("segmenter") if self.source else None,
+            **settings.recorded(),
+            "seed": seed,
+        }
+
+
+def encoded(values: np.ndarray) -> bytes:
+    """An RGB image without loss: WebP, or PNG where a side is too long for it.
+
+    Photographs of 336 pixels with noise in a quarter take 4 ms and 197 kB, as PNG (level 1) 10 ms and 226 kB.
+    """
+    from PIL import Image
+
+    stream = io.BytesIO()
+    picture = Image.fromarray(values)
+    if max(picture.size) <= _WEBP_LIMIT:
+        picture.save(stream, "WEBP", lossless=True, quality=0, method=0, exact=True)
+    else:
+        picture.save(stream, "PNG", compress_level=1)
+    return stream.getvalue()
+
+
+def encoded_mask(mask: np.ndarray) -> bytes:
+    """A bool mask as a PNG of one bit a pixel; white is the mask."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(mask).save(stream, "PNG")
+    return stream.getvalue()

@@ -1,0 +1,221 @@
+"""Writing a set in parts: one Parquet file for some examples, whole or not there, by this process, by several, or through Ray Data.
+
+A part is a pure function of its examples, the settings and the seed, so that it does not matter who writes it, or when.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import logging
+import multiprocessing
+import os
+import pickle
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aligners.rejected_images.make import Maker
+from aligners.rejected_images.settings import ImagePreferenceSettings
+from aligners.rejected_images.table import as_table, given_row, made_schema, own_columns, whole_schema
+from harness.core.children import end_with_parent
+from harness.core.errors import BadInputError, HarnessError
+from harness.core.files import atomic_path
+from harness.core.types import PreferenceExample
+
+_BLOCK = 64
+"""Rows that are made and written at once."""
+_ROW_GROUP = 16
+"""Rows that are later read at once: whoever wants one image reads so many."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some examples and the file that their rows go to."""
+
+    path: Path
+    examples: Sequence[PreferenceExample]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What determines the rows besides the examples. `whole`: with the examples' own columns, so that the set can be used as data."""
+
+    settings: ImagePreferenceSettings
+    seed: int
+    whole: bool
+    replace: bool = False
+    """Make an image also where the example brings one."""
+
+
+class PartWriter:
+    """Writes parts. It loads its models with the first part, and can be sent to another process."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self._maker: Maker | None = None
+
+    def write(self, part: Part, advance: Callable[[int], None] | None = None) -> int:
+        """Write one part; gives back how many examples it is of."""
+        import pyarrow.parquet as pq
+
+        schema = whole_schema() if self.recipe.whole else made_schema()
+        with atomic_path(part.path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+            for start in range(0, len(part.examples), _BLOCK):
+                block = part.examples[start : start + _BLOCK]
+                writer.write_table(as_table(list(self._rows(block)), schema), row_group_size=_ROW_GROUP)
+                if advance:
+                    advance(len(block))
+        return len(part.examples)
+
+    def _rows(self, examples: Sequence[PreferenceExample]) -> Iterator[dict[str, Any]]:
+        """One row an example, in order; examples that are dropped have none."""
+        self._maker = self._maker or Maker(self.recipe.settings, self.recipe.seed)
+        wanted = [one for one in examples if self.recipe.replace or "rejected" not in one.images]
+        made = {row["id"]: row for row in self._maker.rows(wanted)}
+        given = {one.id for one in examples} - {one.id for one in wanted}
+        for example in examples:
+            row = given_row(example) if example.id in given else made.get(example.id)
+            if row is not None:
+                yield own_columns(example) | row if self.recipe.whole else row
+
+
+Write = Callable[[Recipe, Sequence[Part], Callable[[int], None]], None]
+"""Writes all parts; calls its last argument with the number of examples that became done."""
+
+
+def write_here(recipe: Recipe, parts: Sequence[Part], advance: Callable[[int], None]) -> None:
+    """In this process, one after the other."""
+    writer = PartWriter(recipe)
+    for part in parts:
+        writer.write(part, advance)
+
+
+def write_in_processes(workers: int) -> Write:
+    """In several processes of this machine. On a machine with GPUs they take turns in choosing one."""
+
+    def write(recipe: Recipe, parts: Sequence[Part], advance: Callable[[int], None]) -> None:
+        # Not forked: torch and Arrow hold threads and locks.
+        context = multiprocessing.get_context("spawn")
+        with concurrent.futures.ProcessPoolExecutor(
+            workers, context, _begin, (recipe, workers, context.Value("i", 0))
+        ) as pool:
+            try:
+                _submit(pool, parts, 2 * workers, advance)
+            except concurrent.futures.process.BrokenProcessPool:
+                raise HarnessError(
+                    "a worker was killed, perhaps because memory ran out",
+                    remedy="give the same command again, with fewer --workers; it goes on where it stopped",
+                ) from None
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    return write
+
+
+def _submit(
+    pool: concurrent.futures.Executor, parts: Sequence[Part], most: int, advance: Callable[[int], None]
+) -> None:
+    """Keep at most `most` parts under way: an example may hold its image in memory."""
+    waiting, left = set[concurrent.futures.Future[int]](), iter(parts)
+    while True:
+        for part in left:
+            waiting.add(pool.submit(_write, part))
+            if len(waiting) >= most:
+                break
+        if not waiting:
+            return
+        done, waiting = concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED)
+        for one in done:
+            advance(one.result())
+
+
+_writer: PartWriter | None = None
+"""This worker process's own."""
+
+
+def _begin(recipe: Recipe, workers: int, begun: Any) -> None:
+    """Set a worker process up: its share of the cores, and its GPU."""
+    global _writer
+    _writer = PartWriter(recipe)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which lets parts under way end
+    end_with_parent()
+    if recipe.settings.regions == "dataset":  # no model, so torch need not be imported
+        return
+    import torch
+
+    with begun.get_lock():
+        number, begun.value = begun.value, begun.value + 1
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // workers))
+    if torch.cuda.is_available():
+        torch.cuda.set_device(number % torch.cuda.device_count())
+
+
+def _write(part: Part) -> int:
+    assert _writer is not None
+    return _writer.write(part)
+
+
+class _RayWriter:
+    """What an actor of Ray Data runs: one part a row. The recipe comes with each, and is the same in all."""
+
+    def __init__(self) -> None:
+        self.writer: PartWriter | None = None
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        recipe, part = pickle.loads(row["task"])
+        self.writer = self.writer or PartWriter(recipe)
+        return {"done": self.writer.write(part)}
+
+
+def write_through_ray(workers: int) -> Write:
+    """Through Ray Data: on the cluster that `RAY_ADDRESS` names, else with local workers.
+
+    The folder must be one that all machines see. On a cluster with GPUs a detector has one of its own.
+
+    Raises:
+        BadInputError: Ray is not installed.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise BadInputError(
+            "--ray needs Ray Data, which is not installed",
+            remedy="pip install 'vlm-align-harness[ray]', or use --workers on one machine",
+        ) from None
+
+    def write(recipe: Recipe, parts: Sequence[Part], advance: Callable[[int], None]) -> None:
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        if not ray.is_initialized():
+            # One core more than workers: Ray Data's own steps must never wait for an actor to end.
+            local: dict[str, Any] = {"num_cpus": workers + 1, "include_dashboard": False}
+            options = {} if os.environ.get("RAY_ADDRESS") else local
+            ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        tasks = [{"task": pickle.dumps((recipe, part))} for part in parts]
+        gpu = recipe.settings.regions != "dataset" and ray.cluster_resources().get("GPU")
+        done = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map(
+            _RayWriter, compute=ray.data.ActorPoolStrategy(size=workers), num_cpus=1, num_gpus=1 if gpu else 0
+        )
+        try:
+            for row in done.iter_rows():
+                advance(int(row["done"]))
+        except ray.exceptions.RayError as error:
+            raise _cause(error) from None
+
+    return write
+
+
+def _cause(error: BaseException) -> HarnessError:
+    """The error of ours that Ray wrapped, or Ray's own in ours."""
+    wrapped: BaseException | None = error
+    while wrapped is not None:
+        if isinstance(wrapped, HarnessError):
+            return wrapped
+        wrapped = getattr(wrapped, "cause", None) or wrapped.__cause__
+    return HarnessError(
+        f"Ray stopped: {str(error).strip().splitlines()[-1][:300]}",
+        remedy="give the same command again; it goes on where it stopped",
+    )

@@ -1,0 +1,224 @@
+"""A contact sheet of a set of rejected images: original, what was found in it, what was made of it. As a picture or a page."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+
+from aligners.preferences.cells import encoded, open_parquet
+from aligners.preferences.options import DataOptions
+from aligners.rejected_images.image_set import set_files, set_rows
+from harness.core.errors import BadInputError, shown
+from harness.core.files import atomic_path
+from harness.core.types import ImageRef
+
+SIDE = 240
+"""Longest side of a picture on the sheet, pixels."""
+_OUTLINE = (255, 0, 200)
+_INK, _FAINT, _PAPER, _CARD = (28, 28, 32), (105, 105, 115), (244, 244, 246), (255, 255, 255)
+_GAP = 10
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One example on the sheet: three pictures of one size (PIL), and what is written beneath."""
+
+    id: str
+    pictures: tuple[Any, Any, Any]
+    found: str
+    how: str
+    said: str
+
+
+def preview(source: Path, output: Path, count: int, seed: int = 0, options: DataOptions | None = None) -> int:
+    """Write a sheet of `count` examples, drawn by the seed, in their order; gives back how many there are on it.
+
+    `options` says which columns of a set that somebody else made are the image and the rejected one.
+
+    Raises:
+        BadInputError: there is no such set, or no such kind of sheet.
+    """
+    writers: dict[str, Callable[[Sequence[Sample], str, Path], None]] = {".png": _write_png, ".html": _write_html}
+    if output.suffix not in writers:
+        raise BadInputError(f"a sheet is a .png or an .html file, not '{output.suffix}'", where=str(output))
+    options = options or DataOptions()
+    files = set_files(source)
+    total = _count(files, options)
+    chosen = set(random.Random(seed).sample(range(total), min(count, total)))
+    samples = [
+        _checked(options.renamed(row), f"row {number + 1} of {source}")
+        for number, row in enumerate(set_rows(files))
+        if number in chosen
+    ]
+    title = f"{source.name}: {len(samples)} of {total:,} examples"
+    with atomic_path(output) as temporary:
+        writers[output.suffix](samples, title, temporary)
+    return len(samples)
+
+
+def _count(files: Sequence[Path], options: DataOptions) -> int:
+    total = 0
+    for file in files:
+        about = open_parquet(file)
+        names = dict.fromkeys(about.schema_arrow.names)
+        options.check(names, str(file))
+        if missing := {"image", "rejected_image"} - set(options.renamed(names)):
+            raise BadInputError(
+                f"there is no column '{sorted(missing)[0]}'",
+                where=str(file),
+                remedy="a sheet is of a set that `harness data corrupt` made, or say which column it is: --columns rejected_image=NAME",
+            )
+        total += about.metadata.num_rows
+    return total
+
+
+def _checked(row: dict[str, Any], where: str) -> Sample:
+    try:
+        return _sample(row)
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        raise BadInputError(
+            f"the row is not one of a set of rejected images: {shown(str(error), 200)[1:-1]}",
+            where=where,
+            remedy="make the set again: harness data corrupt PREFS -o DIR",
+        ) from None
+
+
+def _sample(row: dict[str, Any]) -> Sample:
+    original, rejected = (
+        ImageRef(data=encoded(row[name]), name=f"{row.get('id')}, {name}").open()
+        for name in ("image", "rejected_image")
+    )
+    marked = _small(original)
+    if row.get("mask"):
+        marked = _outlined(marked, ImageRef(data=row["mask"], name=f"{row.get('id')}, mask").open())
+    scores = row.get("scores") or []
+    # One thing may be found several times: it is named once, with its best score.
+    best: dict[str, float | None] = {}
+    for keyword, score in zip(row.get("keywords") or [], scores, strict=False):
+        best[keyword] = max(filter(None, (best.get(keyword), score)), default=None)
+    found = ", ".join(keyword + (f" {score:.2f}" if score is not None else "") for keyword, score in best.items())
+    whole = {
+        "whole-image": "the whole image",
+        "random-regions": "random regions",
+        "given": "came with the data",
+    }
+    how = " · ".join(
+        str(part)
+        for part in (
+            row.get("corruption"),
+            # Sets of before the schedule was a setting were made by DDPM's.
+            f"t = {row['step']} ({row.get('schedule') or 'ddpm'})"
+            if row.get("step") is not None
+            else f"strength {row['strength']:g}"
+            if row.get("strength")
+            else None,
+            f"{original.width} x {original.height}",
+        )
+        if part
+    )
+    return Sample(
+        str(row.get("id")),
+        (_small(original), marked, _small(rejected)),
+        found or whole.get(str(row.get("made")), ""),
+        how,
+        " ".join(str(row.get("chosen") or "").split()),
+    )
+
+
+def _small(picture: Any) -> Any:
+    from PIL import Image
+
+    factor = SIDE / max(picture.size)
+    size = tuple(max(1, round(side * factor)) for side in picture.size)
+    # Small pictures, as the pocket world's, keep their pixels; large ones are averaged.
+    return picture.resize(size, Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.LANCZOS)
+
+
+def _outlined(picture: Any, mask: Any) -> Any:
+    """What is outside of the mask is dimmed, and the mask's edge drawn on top."""
+    from PIL import Image
+
+    inside = np.asarray(mask.convert("L").resize(picture.size, Image.Resampling.BILINEAR)) >= 128
+    padded = np.pad(inside, 2)
+    inner = inside.copy()
+    height, width = inside.shape
+    for down in range(5):
+        for right in range(5):
+            inner &= padded[down : down + height, right : right + width]
+    values = np.array(picture)
+    values[~inside] = (values[~inside] * 0.45 + 255 * 0.35).astype(np.uint8)
+    values[inside & ~inner] = _OUTLINE
+    return Image.fromarray(values)
+
+
+def _write_png(samples: Sequence[Sample], title: str, path: Path) -> None:
+    """Cards in two columns; each row of cards is as high as its highest."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    large, plain, small = (ImageFont.load_default(size) for size in (22, 15, 13))
+    card = 3 * SIDE + 4 * _GAP
+    rows = [samples[start : start + 2] for start in range(0, len(samples), 2)]
+    heights = [max(one.pictures[0].height for one in row) + 2 * _GAP + 64 for row in rows]
+    columns = min(2, max(1, len(samples)))
+    width = columns * card + (columns + 1) * _GAP
+    sheet = Image.new("RGB", (width, 64 + sum(heights) + (len(rows) + 1) * _GAP), _PAPER)
+    pen = ImageDraw.Draw(sheet)
+    pen.text((_GAP * 2, 14), title, _INK, large)
+    pen.text((_GAP * 2, 44), "left: original   middle: what is corrupted   right: rejected image", _FAINT, plain)
+    top = 64 + _GAP
+    for row, height in zip(rows, heights, strict=True):
+        for column, one in enumerate(row):
+            left = _GAP + column * (card + _GAP)
+            pen.rounded_rectangle((left, top, left + card, top + height), 8, _CARD)
+            for place, picture in enumerate(one.pictures):
+                box_left = left + _GAP + place * (SIDE + _GAP)
+                middle = (height - 2 * _GAP - 64 - picture.height) // 2
+                sheet.paste(picture, (box_left + (SIDE - picture.width) // 2, top + _GAP + middle))
+            line = top + height - 62
+            across = card - 2 * _GAP
+            pen.text((left + _GAP, line), _fitting(one.found, plain, across), _INK, plain)
+            pen.text((left + _GAP, line + 20), _fitting(f"{one.how} · id {one.id}", small, across), _FAINT, small)
+            pen.text((left + _GAP, line + 38), _fitting(one.said, small, across), _FAINT, small)
+        top += height + _GAP
+    sheet.save(path, "PNG")
+
+
+def _fitting(text: str, font: Any, width: int) -> str:
+    """The text, cut with an ellipsis if it is wider."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text.rstrip() + "…"
+
+
+def _write_html(samples: Sequence[Sample], title: str, path: Path) -> None:
+    cards = []
+    for one in samples:
+        names = ("original", "what is corrupted", "rejected image")
+        pictures = "".join(
+            f'<img src="data:image/webp;base64,{_webp(picture)}" width="{picture.width}" height="{picture.height}" '
+            f'alt="{name} of {html.escape(one.id)}" title="{name}">'
+            for name, picture in zip(names, one.pictures, strict=True)
+        )
+        cards.append(
+            f'<figure><div class="three">{pictures}</div><figcaption><b>{html.escape(one.found)}</b>'
+            f"<span>{html.escape(one.how)} · id {html.escape(one.id)}</span><p>{html.escape(one.said)}</p></figcaption></figure>"
+        )
+    page = Path(__file__).with_name("preview.html").read_text(encoding="utf-8")
+    path.write_text(Template(page).substitute(title=html.escape(title), cards="\n".join(cards)), encoding="utf-8")
+
+
+def _webp(picture: Any) -> str:
+    stream = io.BytesIO()
+    picture.save(stream, "WEBP", quality=90)
+    return base64.b64encode(stream.getvalue()).decode()

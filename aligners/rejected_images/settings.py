@@ -1,0 +1,144 @@
+"""How rejected images are made: what a user can set."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from aligners.rejected_images.corruptions import CORRUPTIONS, Corruption
+from aligners.rejected_images.keywords import Ranking
+from aligners.rejected_images.schedules import STEPS, Diffusion, Scale, Schedule
+from harness.core.config import StrictModel
+from harness.core.errors import UnknownNameError
+
+_SPEED_ONLY = {"batch_size"}
+_OF_KEYWORDS = {
+    "keywords",
+    "top_k",
+    "regions",
+    "on_nothing",
+    "pipeline",
+    "detector",
+    "segmenter",
+    "box_threshold",
+    "text_threshold",
+    "precision",
+}
+"""Settings that nobody looks at where the corruption has no keywords."""
+
+
+class ImagePreferenceSettings(StrictModel):
+    """How the rejected images are made."""
+
+    keywords: Ranking = Field(
+        "graph", description="graph (MFPO's graph of words) or multipartite (MultipartiteRank of noun phrases)"
+    )
+    top_k: int = Field(5, ge=1, le=32, description="keywords an example")
+    regions: str = Field(
+        "auto",
+        description="where regions come from: dataset, grounding-dino+sam, owlv2+sam, grounding-dino, owlv2, sam3; auto: the data "
+        "set's boxes if every example has them, else grounding-dino+sam",
+    )
+    corruption: str = Field("noise", description=", ".join(CORRUPTIONS))
+    step: int = Field(500, ge=0, le=STEPS, description="diffusion step t, for the corruptions that add noise")
+    schedule: Schedule = Field(
+        "vcd", description="of the noise: vcd (half of the steps leave 0.75 of the variance) or ddpm (0.08)"
+    )
+    scale: Scale = Field(
+        "clip", description="the noise is added to pixels normalised as CLIP's input is (clip), or in [-1, 1] (unit)"
+    )
+    share: float = Field(0.2, gt=0, le=1, description="of the image that random-regions covers")
+    strength: float | None = Field(
+        None, gt=0, le=1, description="of the other corruptions; None: each one's usual strength"
+    )
+    on_nothing: Literal["whole-image", "drop"] = Field(
+        "whole-image",
+        description="what to do when no keyword is found: corrupt the whole image, or leave the example out",
+    )
+    pipeline: str = Field(
+        "blank",
+        description="spaCy pipeline (a package or a folder) for keywords; 'blank' needs no download, and has no tagger and no vectors",
+    )
+    detector: str | None = Field(None, description="folder or hub id of the detector; None: the usual one of `regions`")
+    segmenter: str | None = Field(None, description="folder or hub id of the segmenter; None: facebook/sam-vit-base")
+    box_threshold: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="least score of a box; None: the detector's usual one (0.35, OWLv2 0.2, SAM 3 0.5)",
+    )
+    text_threshold: float = Field(0.25, gt=0, lt=1, description="least score of a box's words, for Grounding DINO")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of detector and segmenter; auto: bfloat16 on a GPU where the model allows it, else float32"
+    )
+    batch_size: int = Field(8, ge=1, description="images a forward pass of detector and segmenter")
+
+    @field_validator("corruption")
+    @classmethod
+    def _known_corruption(cls, name: str) -> str:
+        if name not in CORRUPTIONS:
+            raise ValueError(UnknownNameError("corruption", name, CORRUPTIONS).problem)
+        return name
+
+    @field_validator("regions")
+    @classmethod
+    def _known_regions(cls, name: str) -> str:
+        from aligners.rejected_images.regions import REGION_SOURCES
+
+        if name != "auto" and name not in REGION_SOURCES:
+            raise ValueError(UnknownNameError("region source", name, ["auto", *REGION_SOURCES]).problem)
+        return name
+
+    @model_validator(mode="after")
+    def _one_amount(self) -> ImagePreferenceSettings:
+        if self.strength is not None and self.how.strength is None:
+            raise ValueError(f"the corruption '{self.corruption}' takes its strength from 'step'")
+        if self.how.strength is None:
+            Diffusion(self.step, self.schedule, self.scale)  # says which steps the schedule has
+        return self
+
+    @property
+    def how(self) -> Corruption:
+        """The corruption that is named."""
+        return CORRUPTIONS[self.corruption]
+
+    @property
+    def diffusion(self) -> Diffusion | None:
+        """The noise, where the corruption adds some."""
+        return Diffusion(self.step, self.schedule, self.scale) if self.how.strength is None else None
+
+    @property
+    def amount(self) -> float | Diffusion:
+        """What the corruption is called with: its noise, or its strength."""
+        return self.diffusion or (self.how.strength if self.strength is None else self.strength)  # type: ignore[return-value]
+
+    def recorded(self) -> dict[str, Any]:
+        """How an image was corrupted, as it is kept beside it; what does not apply is None."""
+        diffusion = self.diffusion
+        return {
+            "corruption": self.corruption,
+            "step": diffusion.step if diffusion else None,
+            "schedule": diffusion.schedule if diffusion else None,
+            "scale": diffusion.scale if diffusion else None,
+            "strength": None if diffusion else self.amount,
+        }
+
+    def described(self) -> str:
+        """The corruption in words."""
+        if (diffusion := self.diffusion) is None:
+            return f"{self.how.summary}, strength {self.amount:g}"
+        share = f" ({100 * self.share:g} % of the image)" if self.how.where == "random" else ""
+        return f"{self.how.summary}{share}, t = {diffusion.step} of {diffusion.schedule}'s schedule, scale {diffusion.scale}"
+
+    def determining(self) -> dict[str, Any]:
+        """The settings that the images depend on (not the batch size, nor what the corruption does not look at), with `regions` as
+        they are."""
+        unused = set(_SPEED_ONLY)
+        if self.how.where != "keywords":
+            unused |= _OF_KEYWORDS
+        if self.how.where != "random":
+            unused.add("share")
+        if self.how.strength is not None:
+            unused |= {"step", "schedule", "scale"}
+        return self.model_dump(exclude=unused)

@@ -1,0 +1,96 @@
+"""The columns of a set of rejected images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from harness.core.types import PreferenceExample
+
+if TYPE_CHECKING:
+    import pyarrow
+
+FORMAT = 4
+"""Raised when the columns or the images change. 3: noise by DDPM's schedule on the scale of [-1, 1], which the columns did not say."""
+MADE = ("regions", "random-regions", "whole-image", "given")
+"""How a rejected image came about: in the keywords' regions, in random ones, of the whole image, or it came with the data."""
+
+
+def made_schema() -> pyarrow.Schema:
+    """What the generator adds, by the example's id."""
+    import pyarrow as pa
+
+    words, image = pa.list_(pa.string()), pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    return pa.schema(
+        [
+            ("id", pa.string()),
+            ("rejected_image", image),
+            ("made", pa.string()),
+            ("keywords", words),
+            ("boxes", pa.list_(pa.list_(pa.float32()))),
+            ("scores", pa.list_(pa.float32())),
+            ("mask", pa.binary()),
+            ("region_source", pa.string()),
+            ("detector", pa.string()),
+            ("segmenter", pa.string()),
+            ("corruption", pa.string()),
+            ("step", pa.int32()),
+            ("schedule", pa.string()),
+            ("scale", pa.string()),
+            ("strength", pa.float32()),
+            ("seed", pa.string()),
+        ]
+    )
+
+
+def whole_schema() -> pyarrow.Schema:
+    """The example's own columns, as every reader of preference data knows them, before those."""
+    import pyarrow as pa
+
+    image, span = pa.struct([("bytes", pa.binary()), ("path", pa.string())]), pa.list_(pa.int32())
+    made = made_schema()
+    return pa.schema(
+        [
+            made.field("id"),
+            pa.field("image", image),
+            pa.field("question", pa.string()),
+            pa.field("chosen", pa.string()),
+            pa.field("rejected", pa.string()),
+            pa.field("chosen_spans", pa.list_(span)),
+            pa.field("rejected_spans", pa.list_(span)),
+            pa.field("objects", pa.list_(pa.struct([("label", pa.string()), ("box", pa.list_(pa.float64()))]))),
+            pa.field("origin_dataset", pa.string()),
+            *(field for field in made if field.name != "id"),
+        ]
+    )
+
+
+def own_columns(example: PreferenceExample) -> dict[str, Any]:
+    """An example's own columns; the image's bytes are those that it came with."""
+    original = example.images["original"]
+    spans: dict[str, Any] = {"chosen_spans": None, "rejected_spans": None}
+    if example.corrections is not None:
+        spans = {f"{name}_spans": [list(span) for span in some] for name, some in example.corrections.items()}
+    return {
+        "id": example.id,
+        "image": {"bytes": original.read(), "path": original.name or None},
+        "question": example.prompt,
+        "chosen": example.responses["chosen"],
+        "rejected": example.responses["rejected"],
+        **spans,
+        "objects": [{"label": region.label, "box": list(region.box)} for region in example.regions] or None,
+        "origin_dataset": example.source or None,
+    }
+
+
+def given_row(example: PreferenceExample) -> dict[str, Any]:
+    """The row of an example that brings its rejected image: nothing is known of how it was made."""
+    image = example.images["rejected"]
+    return {"id": example.id, "rejected_image": {"bytes": image.read(), "path": image.name or None}, "made": "given"}
+
+
+def as_table(rows: Sequence[dict[str, Any]], schema: pyarrow.Schema) -> pyarrow.Table:
+    """Rows as a table; a column that a row does not have is null."""
+    import pyarrow as pa
+
+    return pa.Table.from_pylist(list(rows), schema=schema)

@@ -1,0 +1,1 @@
+"""The trainer: from checked examples to a checkpoint."""

@@ -1,0 +1,160 @@
+"""Prepared batches, and the processes that make them while the model computes.
+
+What makes a batch holds no weights and can be pickled, so that a loader's process may be started in any way: as a copy of this one, or
+afresh, as Python does from 3.14 on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import signal
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from aligners.training.layout import Batch, Block, collate
+from harness.core.errors import HarnessError
+from harness.models import quiet_transformers
+
+if TYPE_CHECKING:
+    from aligners.base import Branch
+    from aligners.training.encoding import EncodedExample
+    from aligners.training.families import Family
+
+
+class Preparer:
+    """Lays examples out, and adds what the processor makes of the images whose features are not kept. Runs on the CPU."""
+
+    def __init__(
+        self,
+        processor: Any,
+        family: Family,
+        inner: Any,
+        kept: Collection[str],
+        *,
+        shared_prefix: bool = True,
+        one_block: bool = False,
+    ) -> None:
+        """Take what is needed of a model and its processor.
+
+        Args:
+            processor: the model's.
+            family: the model's.
+            inner: the model's inner model, of which only class and configuration are kept.
+            kept: fingerprints of the images whose features are kept.
+            shared_prefix: as in `layout.collate`.
+            one_block: as in `layout.collate`.
+        """
+        self.processor, self.family, self.inner, self.kept = processor, family, _without_weights(inner), kept
+        self.shared_prefix, self.one_block = shared_prefix, one_block
+
+    def __getstate__(self) -> bytes:
+        return pickle.dumps({**self.__dict__, "kept": frozenset(self.kept)})
+
+    def __setstate__(self, state: bytes) -> None:
+        # A process that was started afresh imports transformers when it reads these bytes: as the whole harness does.
+        quiet_transformers()
+        self.__dict__.update(pickle.loads(state))
+
+    def batch(self, examples: Sequence[EncodedExample], branches: Sequence[Branch]) -> Batch:
+        """A prepared batch, not yet on the model's device."""
+        pad = self.processor.tokenizer.pad_token_id or 0
+        return self.prepare(collate(examples, branches, pad, self.shared_prefix, one_block=self.one_block))
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Say of every block's images which kept features stand for them, or what the processor makes of them."""
+        return replace(batch, blocks=[self._block(block) for block in batch.blocks])
+
+    def _block(self, block: Block) -> Block:
+        fingerprints = [image.fingerprint() for image in block.images]
+        if all(one in self.kept for one in fingerprints):
+            return replace(block, images=[], features=fingerprints)
+        # Idefics3's takes the list for one row's images, and its model puts all rows' tiles behind each other: so none is padding.
+        pictures = [image.open() for image in block.images]
+        inputs = dict(self.processor.image_processor(images=pictures, return_tensors="pt"))
+        for name in getattr(self.processor, "unused_input_names", ()):  # for the prompt's ids only
+            inputs.pop(name, None)
+        block = replace(block, images=[], image_inputs=inputs)
+        return replace(block, position_ids=self.family.positions(self.inner, block))
+
+
+def _without_weights(inner: Any) -> Any:
+    """A module of the same class and configuration that holds nothing: its methods that only look at the configuration work."""
+    from torch import nn
+
+    kind: Any = type(inner)
+    shell = kind.__new__(kind)
+    nn.Module.__init__(shell)
+    shell.config = inner.config
+    return shell
+
+
+def loader(batches: Any, workers: int) -> Any:
+    """A `DataLoader` over ready batches, in so many processes; 0 makes them in this one.
+
+    Args:
+        batches: a sequence of batches that can be pickled.
+        workers: processes.
+    """
+    from torch.utils.data import DataLoader
+
+    return DataLoader(
+        _Careful(batches), batch_size=1, collate_fn=_only, num_workers=workers, worker_init_fn=_leave_interrupts
+    )
+
+
+class _Careful:
+    """Batches, and in the place of one that cannot be made the error: from a loader's process torch would bring its text only."""
+
+    def __init__(self, batches: Any) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self.batches[index]
+        except HarnessError as error:
+            return {"error": error}
+
+
+def checked(inputs: dict[str, Any]) -> dict[str, Any]:
+    """What a loader gave, if it is a batch.
+
+    Raises:
+        HarnessError: it could not be made; the error is the one that was raised where that was tried.
+    """
+    if "error" in inputs:
+        raise inputs["error"]
+    return inputs
+
+
+@contextlib.contextmanager
+def loaders_end() -> Iterator[None]:
+    """Say what to do when a loader's process is ended from outside.
+
+    Raises:
+        HarnessError: one was, inside.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise HarnessError(
+            f"a process that prepares images ended: {str(error).splitlines()[0]}",
+            remedy="if the machine ran out of memory, fewer of them do: --set train.workers=0 --resume",
+        ) from error
+
+
+def _only(rows: Sequence[Any]) -> Any:
+    """The one row that a batch of the loader has: it is a whole batch already."""
+    (row,) = rows
+    return row
+
+
+def _leave_interrupts(worker: int) -> None:
+    """Ctrl-C reaches all processes of a terminal; this one ends when the one that it works for does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,325 @@
+"""The canary: at the start of every run, whether the trainer computes what the model itself does. A few seconds on a few examples.
+
+Log-probabilities as they are trained on (ids, layout, masks, savings, a loader's process, precision, device) are held to those of the plain
+forward pass (`plain_pass`), and the trained weights to what the settings say; `first_batch` goes on from there.
+
+A canary that fails stops the run and says which saving, switched off, makes it pass.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from aligners.training.batches import checked, loader, loaders_end
+from aligners.training.checks.plain_pass import PlainRow, as_transformers_does, plain_row
+from aligners.training.layout import Batch, by_branch
+from aligners.training.planning.peak import out_of_memory
+from harness.core.config import Savings
+from harness.core.errors import HarnessError
+from harness.core.progress import console
+from harness.core.types import PreferenceExample
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from aligners.training.encoding import EncodedExample
+    from aligners.training.run import _Run
+
+PROBES = 3
+TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}
+"""Nats by which log-probabilities may differ, as the mean over many tokens, by the type that is computed in.
+
+A type of p bits of significand rounds every sum by up to 2^-p of it. Two ways through a model differ in a few such roundings a layer,
+which add up like chance does: over 32 layers to about 16 of them, of logits of the size of 10. That is 1e-5 in float32 (p = 24), and 0.6
+at most, a tenth of it on average, in bfloat16 (p = 8); between two programs that serve one 7-B model in bfloat16, 0.01 to 0.03 a token is
+what people see. A wrong mask, picture or token changes what is said by tenths of nats to whole ones.
+"""
+LEAVE = "--no-canary trains as it is"
+
+
+@dataclass(frozen=True)
+class Way:
+    """How the trainer computes: what can be switched off without changing what is computed."""
+
+    savings: Savings
+    workers: int
+    checkpointing: bool = True
+    dropout: bool = True
+
+
+def tolerance(run: _Run) -> float:
+    """Nats a token, see `TOLERANCE`."""
+    return TOLERANCE["bfloat16" if run.bfloat16 else "float32"]
+
+
+def check_trainer(run: _Run, examples: Sequence[PreferenceExample]) -> dict[str, Any]:
+    """Hold the trainer to the plain forward pass on a few examples, and say which weights are trained.
+
+    Args:
+        run: set up, with nothing trained yet.
+        examples: what will be trained on.
+
+    Returns:
+        What was found, JSON-able.
+
+    Raises:
+        HarnessError: the two differ by more than arithmetic does, or other weights are trained than the settings say.
+    """
+    import torch
+
+    started = time.perf_counter()
+    policy = run.policy
+    modules = check_trained_weights(run)
+    probes = _probes(run, examples)
+    encoded = [run.encoded[example.id] for example in probes]
+    # Whatever dropout there is takes its numbers from here, and the training must not notice.
+    devices = [policy.device] if policy.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        plain = _plain(run, probes, encoded)
+        _same_ids(run, encoded, plain)
+        way = Way(policy.savings, run.train_settings.workers)
+        worst = _worst(run, encoded, plain, trained_logps(run, encoded, way))
+        if not worst.off <= 1:
+
+            def passes(other: Way, afresh: bool = False) -> bool:
+                expected = _plain(run, probes, encoded) if afresh else plain
+                return _worst(run, encoded, expected, trained_logps(run, encoded, other)).off <= 1
+
+            remedy = mend(run, way, passes)
+            raise HarnessError(
+                "canary: the trainer's log-probabilities are not those of the model's own forward pass: they differ by "
+                f"{worst.mean:.2g} nats a token in branch '{worst.branch}', where arithmetic explains {worst.allowed:.2g}",
+                where=f"example {worst.example}",
+                remedy=f"{remedy}; {LEAVE}",
+            )
+    policy.model.eval()
+    found = {
+        "examples": [example.id for example in probes],
+        "difference": worst.mean,
+        "allowed": worst.allowed,
+        **modules,
+        "seconds": round(time.perf_counter() - started, 2),
+    }
+    console.print(
+        f"[dim]canary: the trainer computes what the model does, to {worst.mean:.1g} nats a token "
+        f"(allowed {worst.allowed:.1g}; {len(probes)} examples, {found['seconds']:.1f} s)[/dim]"
+    )
+    return found
+
+
+def _probes(run: _Run, examples: Sequence[PreferenceExample]) -> list[PreferenceExample]:
+    """The examples with the longest and the shortest rows, and the first one.
+
+    Texts with blanks around them are left out where there are others: some templates cut them off.
+    """
+
+    def length(example: PreferenceExample) -> int:
+        one = run.encoded[example.id]
+        return max(len(one.prefixes[branch.image]) + len(one.responses[branch.response]) for branch in run.branches)
+
+    def bare(example: PreferenceExample) -> bool:
+        return all(text == text.strip() for text in (example.prompt, *example.responses.values()))
+
+    usable = [example for example in examples if bare(example)] or list(examples)
+    chosen = [max(usable, key=length), min(usable, key=length), usable[0]]
+    return list({example.id: example for example in chosen}.values())[:PROBES]
+
+
+_Plain = list[dict[tuple[str, str], PlainRow]]
+
+
+def _plain(run: _Run, probes: Sequence[PreferenceExample], encoded: Sequence[EncodedExample]) -> _Plain:
+    """The plain pass over every branch of the probes; of branches with one image and response once."""
+    with as_transformers_does(run.policy):
+        return [
+            {
+                (branch.image, branch.response): plain_row(run.policy, example, one, branch, run.autocast())
+                for branch in run.branches
+            }
+            for example, one in zip(probes, encoded, strict=True)
+        ]
+
+
+def _same_ids(run: _Run, encoded: Sequence[EncodedExample], plain: _Plain) -> None:
+    """Hold the trainer's ids to the template's.
+
+    The last two may differ: behind the answer stands the end token, which some templates do not write, and what they write in its
+    place may become one token with the answer's last characters.
+
+    Raises:
+        HarnessError: others do.
+    """
+    for example, rows in zip(encoded, plain, strict=True):
+        for (image, response), row in rows.items():
+            ours = [*example.prefixes[image], *example.responses[response]]
+            if row.agree >= len(ours) - 2 and len(row.logps):
+                continue
+            names = run.processor.tokenizer.convert_ids_to_tokens
+            near = slice(max(row.agree - 2, 0), row.agree + 3)
+            raise HarnessError(
+                "canary: the trainer's ids are not those of the processor's own apply_chat_template(tokenize=True): from place "
+                f"{row.agree} on it has {names(ours[near])}, and the template writes {names(list(row.ids)[near])}",
+                where=f"example {example.id}, response '{response}'",
+                remedy="the checkpoint's tokenizer and chat template should be those that it was published with; if they are, this is a "
+                f"mistake of the trainer; {LEAVE}",
+            )
+
+
+class _Probes:
+    """The probes' batches, as a loader takes them."""
+
+    def __init__(self, run: _Run, encoded: Sequence[EncodedExample]) -> None:
+        from aligners.training.loop import accumulation
+
+        micro, _ = accumulation(run.train_settings, run.process.num_processes)
+        self.preparer, self.branches = run.preparer(), run.branches
+        self.parts = [encoded[start : start + micro] for start in range(0, len(encoded), micro)]
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"batch": self.preparer.batch(self.parts[index], self.branches)}
+
+
+def trained_logps(run: _Run, encoded: Sequence[EncodedExample], way: Way) -> list[dict[str, Tensor]]:
+    """Log-probabilities as they are trained on: of every example the branches', [tokens] on the CPU."""
+    policy, found = run.policy, []
+    policy.model.train(way.dropout)
+    if not way.checkpointing:
+        policy.plain.gradient_checkpointing_disable()
+    with policy.with_savings(way.savings):
+        pieces = _Probes(run, encoded)
+        with out_of_memory(run, encoded, len(pieces.parts[0])), loaders_end():
+            for inputs in loader(pieces, min(way.workers, 1)):
+                batch: Batch = checked(inputs)["batch"].to(policy.device)
+                with run.autocast():
+                    branches = by_branch(policy.model(batch), batch.layouts)
+                found += [
+                    {name: one.tokens[row][one.mask[row]].detach().float().cpu() for name, one in branches.items()}
+                    for row in range(len(batch.ids))
+                ]
+    return found
+
+
+@dataclass(frozen=True)
+class _Difference:
+    """Of one response: the mean absolute difference of its tokens and what is allowed, in nats."""
+
+    example: str
+    branch: str
+    mean: float
+    allowed: float
+
+    @property
+    def off(self) -> float:
+        """The one by the other; a difference that is no number counts as an endless one."""
+        return math.inf if math.isnan(self.mean) else self.mean / self.allowed
+
+
+def _worst(
+    run: _Run, encoded: Sequence[EncodedExample], plain: _Plain, trained: Sequence[Mapping[str, Tensor]]
+) -> _Difference:
+    """The largest difference of a response, measured by what is allowed: the mean of few tokens is left more to chance."""
+    differences = []
+    for example, rows, values in zip(encoded, plain, trained, strict=True):
+        for branch in run.branches:
+            expected = rows[branch.image, branch.response].logps
+            mean = float((values[branch.name][: len(expected)] - expected).abs().mean())
+            allowed = tolerance(run) * (1 + 2 / math.sqrt(len(expected)))
+            differences.append(_Difference(example.id, branch.name, mean, allowed))
+    return max(differences, key=lambda one: one.off)
+
+
+def _others(run: _Run, way: Way) -> Iterator[tuple[str, Way]]:
+    """Ways with less: what is switched off, in words, and the way without it. The model is left as the last of them needs it."""
+    if way.workers:
+        yield "--set train.workers=0", replace(way, workers=0)
+    on = [name for name, value in way.savings if value and name != "reference_cache"]
+    if not run.policy.feature_bytes and "feature_cache" in on:
+        on.remove("feature_cache")
+    for name in on:
+        yield f"--set train.savings.{name}=false", replace(way, savings=way.savings.model_copy(update={name: False}))
+    bare = replace(way, workers=0, savings=way.savings.model_copy(update=dict.fromkeys(on, False)))
+    yield " ".join(f"--set train.savings.{name}=false" for name in on), bare
+    if run.train_settings.gradient_checkpointing:
+        yield "--set train.gradient_checkpointing=false", replace(way, checkpointing=False)
+    yield "without dropout, which the model's config.json asks for, it", replace(way, dropout=False)
+
+
+def mend(run: _Run, way: Way, passes: Any) -> str:
+    """Which saving makes the canary pass when it is switched off, in words for a remedy. The run stops behind it.
+
+    Args:
+        run: the alignment.
+        way: in which it fails.
+        passes: whether another way passes; with `afresh`, beside values that are computed again.
+    """
+    if run.process.num_processes > 1:
+        return "several processes cannot try what makes it pass; one process can"
+    for words, other in _others(run, way):
+        with contextlib.suppress(RuntimeError, HarnessError):  # a way that does not work at all is no remedy
+            if passes(other):
+                return f"{words} makes it pass"
+    if run.bfloat16 and run.train_settings.tuning != "qlora":
+        with contextlib.suppress(RuntimeError, HarnessError):
+            run.policy.plain.float()
+            run.bfloat16 = run.policy.bfloat16 = False
+            # Kept features are of the other type.
+            bare = replace(way, savings=way.savings.model_copy(update={"feature_cache": False}))
+            if passes(bare, afresh=True):
+                return "--set train.precision=float32 makes it pass"
+    return "none of train.savings, train.workers, train.gradient_checkpointing and train.precision makes it pass"
+
+
+def check_trained_weights(run: _Run) -> dict[str, Any]:
+    """Which modules are trained, found in the model as it is: those that method and tuning name, and what is left out.
+
+    Returns:
+        `trained` (number of weights or modules with adapters) and `left_out` (kinds of the language model's linear layers).
+
+    Raises:
+        HarnessError: something outside of the language model has adapters, part of the vision tower is trained, or linear layers are left
+            out that the settings do not leave out.
+    """
+    from torch import nn
+
+    policy, settings = run.policy, run.train_settings
+    family = policy.family
+    trained = [name for name, value in policy.model.named_parameters() if value.requires_grad]
+    if not trained:
+        raise HarnessError("canary: no weight of the model is trained", where=run.job.model)
+    if not settings.adapters:
+        wrong = [name for name in trained if not family.trained_in_full(name)]
+        missing = [
+            name
+            for name, value in policy.plain.named_parameters()
+            if family.trained_in_full(name) and not value.requires_grad
+        ]
+        if wrong or missing:
+            raise HarnessError(
+                f"canary: {len(wrong)} weights of the vision tower are trained, {len(missing)} of the others are not",
+                where=(wrong + missing)[0],
+                remedy=LEAVE,
+            )
+        return {"trained": len(trained), "left_out": []}
+    wrong = [name for name in trained if f".{family.language}." not in name or ".lora_" not in name]
+    language = policy.plain.model.get_submodule(family.language)
+    # A module with adapters keeps its own product in `base_layer`; the adapter's are products, too.
+    linear = [name for name, one in language.named_modules() if isinstance(one, nn.Linear) and ".lora_" not in name]
+    adapted = [name for name in linear if name.endswith(".base_layer")]
+    left_out = list(dict.fromkeys(name.rpartition(".")[2] for name in linear if not name.endswith(".base_layer")))
+    chosen = getattr(settings.lora, "targets", None)
+    if wrong or (left_out and chosen is None):
+        raise HarnessError(
+            f"canary: other modules have adapters than tuning by {settings.tuning} names: "
+            + (f"{len(wrong)} weights outside of the language model" if wrong else f"none on {', '.join(left_out)}"),
+            where=wrong[0] if wrong else run.job.model,
+            remedy=f"--set 'train.lora.targets=[...]' names the modules; {LEAVE}",
+        )
+    return {"trained": len(adapted), "left_out": left_out}

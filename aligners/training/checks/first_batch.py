@@ -1,0 +1,126 @@
+"""The canary's second part: before the first update policy and reference are one model.
+
+So every reward is 0, and every term of the loss is what its formula gives for that.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from aligners.base import BranchLogps, Logps, Loss
+from aligners.training.checks.canary import LEAVE, Way, mend, tolerance, trained_logps
+from aligners.training.layout import Batch
+from aligners.training.policy import token_logp
+from harness.core.errors import HarnessError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from aligners.training.run import _Run
+
+
+def check_first_batch(run: _Run, batch: Batch, policy: Logps, reference: Logps, loss: Loss) -> dict[str, Any]:
+    """Before the first update: rewards of 0, and the loss's terms as the method's own formula gives them for these.
+
+    Args:
+        run: the training, whose policy is still the reference.
+        batch: the first one.
+        policy: its log-probabilities.
+        reference: the reference's.
+        loss: what the method made of the two.
+
+    Returns:
+        `reward`, the largest one.
+
+    Raises:
+        HarnessError: policy and reference differ by more than arithmetic does, or a term by more than such a difference explains.
+    """
+    beta, rewards = run.aligner.settings.beta, 0.0
+    for name, one in policy.items():
+        for row, example in enumerate(batch.ids):
+            off = float((one.sums[row] - reference[name].sums[row]).detach().abs())
+            allowed = _allowed(run, one.mask)[row].item()
+            rewards = max(rewards, beta * off)
+            if not off <= allowed:
+                raise HarnessError(
+                    f"canary: before the first update policy and reference are one model, and the reward of branch '{name}' is "
+                    f"{beta * off:.3g} and not 0 (arithmetic explains {beta * allowed:.2g})",
+                    where=f"example {example}",
+                    remedy=f"{_mend_first(run, batch, reference)}; {LEAVE}",
+                )
+    _terms_are_the_formulas(run, batch, policy, reference, loss)
+    return {"reward": rewards}
+
+
+def _allowed(run: _Run, mask: Tensor) -> Tensor:
+    """By how much arithmetic lets the sum over each response's tokens differ, [batch]: like chance, with the root of their number."""
+    return 2 * tolerance(run) * mask.sum(-1).clamp(min=1).sqrt()
+
+
+def _terms_are_the_formulas(run: _Run, batch: Batch, policy: Logps, reference: Logps, loss: Loss) -> None:
+    """Hold every term to the method's formula at rewards of 0; it may differ by what differences that are allowed change in it."""
+    import torch
+
+    aligner = copy.deepcopy(run.aligner)  # a method may count its calls
+
+    def terms(signs: Sequence[int]) -> dict[str, Tensor]:
+        shifted = {
+            name: _shifted(one, sign * _allowed(run, one.mask), policy[name].divergence is not None)
+            for sign, (name, one) in zip(signs, reference.items(), strict=True)
+        }
+        found = aligner.loss(shifted, reference)
+        return {"loss": found.per_example.detach(), **found.metrics}
+
+    expected = terms([0] * len(reference))
+    corners = [terms(signs) for signs in itertools.product((-1, 1), repeat=len(reference))]
+    for name, seen in {"loss": loss.per_example.detach(), **loss.metrics}.items():
+        reach = torch.stack([(corner[name] - expected[name]).abs() for corner in corners]).amax(0)
+        off = (seen - expected[name]).abs()
+        bad = ~(off <= 1e-5 * (1 + expected[name].abs()) + reach)
+        if bad.any():
+            row = int(bad.nonzero()[0])
+            raise HarnessError(
+                f"canary: before the first update '{name}' is {float(seen[row]):.6g}, and the formula of '{run.aligner.name}' gives "
+                f"{float(expected[name][row]):.6g} for rewards of 0 (arithmetic explains {float(reach[row]):.2g})",
+                where=f"example {batch.ids[row]}",
+                remedy=f"rewards are 0, so look at the method's loss; {LEAVE}",
+            )
+
+
+def _shifted(one: BranchLogps, sums: Tensor, with_divergence: bool) -> BranchLogps:
+    """A branch whose sums are so much greater, in equal parts at every token."""
+    step = (sums / one.mask.sum(-1).clamp(min=1))[:, None] * one.mask
+    tokens = one.tokens + step
+    return BranchLogps(tokens.sum(-1), tokens, one.mask, one.corrected, step.clamp(min=0) if with_divergence else None)
+
+
+def _mend_first(run: _Run, batch: Batch, reference: Logps) -> str:
+    """`_mend` for the first batch; beside the ways of computing it tries values of the reference that are computed now."""
+    encoded = [run.encoded[name] for name in batch.ids]
+
+    def passes(way: Way, afresh: bool = False) -> bool:
+        trained, expected = trained_logps(run, encoded, way), now() if afresh else reference
+        return all(
+            float((values[name].sum() - one.sums[row].cpu()).abs()) <= float(_allowed(run, one.mask)[row])
+            for row, values in enumerate(trained)
+            for name, one in expected.items()
+        )
+
+    def now() -> Logps:
+        run.policy.model.eval()
+        rows = run._values(encoded, run.branches, token_logp, "now")
+        return {
+            name: replace(
+                one, sums=one.sums.new_tensor([float(row[branch.image, branch.response].sum()) for row in rows])
+            )
+            for branch, (name, one) in zip(run.branches, reference.items(), strict=True)
+        }
+
+    way = Way(run.policy.savings, run.train_settings.workers)
+    if run.process.num_processes == 1 and run.train_settings.savings.reference_cache and passes(way, afresh=True):
+        return "--set train.savings.reference_cache=false makes it pass: values in the cache are another model's"
+    return mend(run, way, passes)

@@ -1,0 +1,114 @@
+"""A model's plain forward pass: one row a response, ids by the processor's own template, attention and layers by transformers.
+
+Nothing of the trainer takes part in it, so the trainer can be held to it (`canary`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aligners.training.kernels import layers
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from aligners.base import Branch
+    from aligners.training.encoding import EncodedExample
+    from aligners.training.policy import Policy
+    from harness.core.types import PreferenceExample
+
+
+@dataclass(frozen=True)
+class PlainRow:
+    """What the plain pass says of one response.
+
+    Attributes:
+        logps: log-probabilities of the response's first tokens, [tokens] float32, on the CPU: as many as follow ids that the template
+            writes as the trainer does.
+        ids: of prompt, image and response, as the template writes them.
+        agree: how many of them the trainer's row begins with, too.
+    """
+
+    logps: Tensor
+    ids: Sequence[int]
+    agree: int
+
+
+def own_inputs(processor: Any, prompt: str, answer: str, picture: Any) -> dict[str, Any]:
+    """What the model takes of an answered question, by the processor's own `apply_chat_template`: [1, length] ids and the picture."""
+    turns = [
+        {"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": prompt}]},
+        {"role": "assistant", "content": [{"type": "text", "text": answer}]},
+    ]
+    found = dict(processor.apply_chat_template(turns, tokenize=True, return_dict=True, return_tensors="pt"))
+    for name in getattr(processor, "unused_input_names", ()):
+        found.pop(name, None)
+    return found
+
+
+@contextlib.contextmanager
+def as_transformers_does(policy: Policy) -> Iterator[None]:
+    """Inside, the model is as transformers made it: its own attention and layers, no adapter, in evaluation mode."""
+    import torch
+
+    from aligners.training.kernels import attention
+
+    def own(implementation: str) -> None:
+        policy.plain.set_attn_implementation({"text_config": implementation})
+
+    policy.model.eval()
+    layers.use(policy.layers, False)
+    try:
+        try:
+            own("sdpa")
+        except ValueError:  # a language model that has no other than the written-out one
+            own("eager")
+        with torch.no_grad(), policy.without_adapter():
+            yield
+    finally:
+        own(attention.NAME)
+        layers.use(policy.layers, policy.savings.lean_layers)
+
+
+def plain_row(
+    policy: Policy, example: PreferenceExample, encoded: EncodedExample, branch: Branch, autocast: Any
+) -> PlainRow:
+    """Log-probabilities of a branch's response by the plain pass.
+
+    Args:
+        policy: the model, inside `as_transformers_does`.
+        example: the texts.
+        encoded: the ids that the trainer has for them.
+        branch: of the example.
+        autocast: the context in which the trainer runs the model.
+    """
+    import torch
+
+    picture = example.images[branch.image].open()
+    inputs = own_inputs(policy.processor, example.prompt, example.responses[branch.response], picture)
+    ids = inputs["input_ids"][0].tolist()
+    prefix = len(encoded.prefixes[branch.image])
+    row = [*encoded.prefixes[branch.image], *encoded.responses[branch.response]]
+    agree = next((place for place, (one, other) in enumerate(zip(row, ids, strict=False)) if one != other), None)
+    if agree is None:
+        agree = min(len(row), len(ids))
+    count = min(agree, len(row) - 1) - (prefix - 1)
+    if count < 1:
+        return PlainRow(torch.empty(0), ids, agree)
+    kind = type(policy.plain)
+    keep = len(ids) - (prefix - 1)
+    options = {"logits_to_keep": keep} if "logits_to_keep" in inspect.signature(kind.forward).parameters else {}
+    given = {
+        name: value.to(policy.device, policy.plain.dtype if value.is_floating_point() else None)
+        for name, value in inputs.items()
+    }
+    with autocast:
+        # The class's own: a policy whose weights are all trained has another forward in its place.
+        logits = kind.forward(policy.plain, **given, use_cache=False, **options).logits[0, -keep:][:count]
+    targets = torch.tensor(row[prefix : prefix + count], device=logits.device)
+    logps = logits.float().log_softmax(-1).gather(-1, targets[:, None])[:, 0]
+    return PlainRow(logps.cpu(), ids, agree)

@@ -1,0 +1,120 @@
+"""How hard an example is for the starting model: the entropy of an answer, by one of two measures, of one of two answers.
+
+Source: Jiang et al., IJCAI 2025 (MFPO), section 3.3, prints H = -sum_i p_i log p_i over the predicted tokens, with p_i the probability of
+the token itself, calls it semantic entropy, and takes high values for hard. It does not say whose answer it is measured on: that it is the
+chosen one unless `own` is asked for is ours, as is the other measure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from aligners.base import CHOSEN, Answer, Measure
+from aligners.training.encoding import EncodedExample
+from aligners.training.policy import Policy, entropy_of
+from harness.core.errors import BadInputError
+from harness.models import batch_inputs
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Values = list[dict[tuple[str, str], np.ndarray]]
+
+
+class _Run(Protocol):
+    """What is asked of the trainer."""
+
+    policy: Policy
+    processor: Any
+    sharded: bool
+
+    def _values(self, examples: Sequence[EncodedExample], branches: Any, value: Any) -> Values: ...
+
+
+def token_entropy_of(logits: Tensor, tokens: Tensor) -> Tensor:
+    """-p log p in nats, where p is the probability of the token itself. [n] from logits [n, vocabulary] and tokens [n]."""
+    logp = logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
+    return -(logp.exp() * logp)
+
+
+def difficulty_of(
+    run: _Run,
+    examples: Sequence[EncodedExample],
+    prompts: Sequence[str],
+    measure: Measure,
+    answer: Answer,
+    max_new_tokens: int,
+) -> Values:
+    """The difficulty of each example, [1] under the chosen branch.
+
+    Args:
+        run: the alignment, whose model is still the starting one.
+        examples: encoded.
+        prompts: their questions as texts.
+        measure: `token`: the sum of -p log p over the answer's tokens (the paper's); `predictive`: the mean over the answer's places of
+            the entropy of the whole distribution, in nats a token.
+        answer: whose tokens: the chosen response's, or those that the model itself says, greedily.
+        max_new_tokens: of the model's own answer.
+    """
+    if answer == "own":
+        examples = [
+            replace(example, responses={**example.responses, "chosen": said})
+            for example, said in zip(examples, own_answers(run, examples, prompts, max_new_tokens), strict=True)
+        ]
+    values = run._values(examples, [CHOSEN], token_entropy_of if measure == "token" else entropy_of)
+    reduce = np.sum if measure == "token" else np.mean
+    return [{pair: np.atleast_1d(reduce(value)) for pair, value in row.items()} for row in values]
+
+
+def own_answers(
+    run: _Run, examples: Sequence[EncodedExample], prompts: Sequence[str], max_new_tokens: int
+) -> list[list[int]]:
+    """Token ids of the starting model's own answers, greedy, with the end token where it said one.
+
+    Raises:
+        BadInputError: the weights are shared out over several processes, which cannot answer.
+    """
+    import torch
+
+    if run.sharded:
+        raise BadInputError(
+            "a model whose weights are shared out (FSDP) cannot answer while it is trained",
+            where="method.stages.answer",
+            remedy="--set method.stages.answer=chosen, or train in one process or with DDP",
+        )
+    plain, processor = run.policy.plain, run.processor
+    tokenizer = processor.tokenizer
+    side, tokenizer.padding_side = tokenizer.padding_side, "left"
+    try:
+        pictures = [example.images["original"].open() for example in examples]
+        inputs = {
+            name: value.to(plain.device)
+            for name, value in batch_inputs(processor, prompts, pictures, padding=True).items()
+        }
+    finally:
+        tokenizer.padding_side = side
+    with torch.no_grad(), run.policy.without_adapter(), _own_forward(plain):
+        made = plain.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+    ends = plain.generation_config.eos_token_id
+    ends = set(ends if isinstance(ends, list) else [tokenizer.eos_token_id if ends is None else ends])
+    answers = []
+    for row in made[:, inputs["input_ids"].shape[1] :].tolist():
+        stop = next((place for place, token in enumerate(row) if token in ends), len(row) - 1)
+        answers.append(row[: stop + 1])
+    return answers
+
+
+@contextlib.contextmanager
+def _own_forward(model: Any) -> Iterator[None]:
+    """Inside, calling the model is what its class says: `Policy` puts its own call there where all weights are trained."""
+    kept = model.__dict__.pop("forward", None)
+    try:
+        yield
+    finally:
+        if kept is not None:
+            model.forward = kept

@@ -1,0 +1,151 @@
+"""Examples as token ids: what is put before the model, and which tokens a correction changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aligners.base import Aligner, AlignJob, Branch
+from aligners.training.corrections import CorrectedTokens, changed_tokens
+from harness.core.errors import BadInputError
+from harness.core.progress import progress
+from harness.core.types import ImageRef, PreferenceExample, Span
+from harness.models import AnswerEncoder, prompt_inputs, refuse_control
+
+_REMEDY = "mend the record; all of them: harness data check FILE --model MODEL"
+
+
+def texts_of(example: PreferenceExample) -> dict[str, str]:
+    """An example's texts, by what a message calls them."""
+    return {"the prompt": example.prompt, **{f"the {name} answer": text for name, text in example.responses.items()}}
+
+
+@dataclass(frozen=True)
+class EncodedExample:
+    """Token ids of one example. Responses end with the end token; `corrected` marks their changed tokens."""
+
+    id: str
+    prefixes: Mapping[str, list[int]]
+    images: Mapping[str, ImageRef]
+    responses: Mapping[str, list[int]]
+    corrected: Mapping[str, list[bool]]
+    truncated: int = 0
+
+
+class Encoder:
+    """Turns examples into token ids with the model's own processor and chat template."""
+
+    def __init__(
+        self, processor: Any, branches: Sequence[Branch], max_length: int, corrections: CorrectedTokens | None
+    ) -> None:
+        self.processor, self.branches, self.max_length, self.corrections = processor, branches, max_length, corrections
+        self._answers = AnswerEncoder(processor)
+        tokenizer = processor.tokenizer
+        self._special = frozenset(tokenizer.all_special_ids)
+        self._prefixes: dict[tuple[str, tuple[int, int]], list[int]] = {}
+
+    def encode(self, example: PreferenceExample) -> EncodedExample:
+        """Encode the images and responses that the branches name.
+
+        Raises:
+            BadInputError: image and prompt alone exceed the length limit, a named image or response is missing, an image is of a
+                shape that the processor refuses, a text holds the model's own control tokens, or a response is empty once encoded.
+        """
+        # A tokenizer takes control tokens in a text for its own: an answer would end, or an image begin, in the middle of it.
+        refuse_control(texts_of(example), self.processor, f"record {example.id}")
+        prefixes = {name: self._prefix(example, name) for name in dict.fromkeys(b.image for b in self.branches)}
+        room = self.max_length - max(map(len, prefixes.values()))
+        if room < 2:
+            raise BadInputError(
+                f"image and prompt alone take {self.max_length - room} tokens of {self.max_length}",
+                where=example.id,
+                remedy="raise it: --set train.max_length=N",
+            )
+        responses: dict[str, list[int]] = {}
+        offsets: dict[str, list[tuple[int, int]]] = {}
+        truncated = 0
+        for name in dict.fromkeys(branch.response for branch in self.branches):
+            ids, offsets[name] = self._answers.encode(example.responses[name])
+            if not set(ids) - self._special:
+                raise BadInputError(
+                    f"the {name} response is empty once encoded: {example.responses[name][:60]!r}",
+                    where=example.id,
+                    remedy=_REMEDY,
+                )
+            truncated += len(ids) + 1 > room
+            responses[name] = [*ids, self._answers.end][:room]
+        corrected = self._corrected(example, responses, offsets) if self.corrections is not None else {}
+        images = {name: example.images[name] for name in prefixes}
+        return EncodedExample(example.id, prefixes, images, responses, corrected, truncated)
+
+    def _prefix(self, example: PreferenceExample, image: str) -> list[int]:
+        """Ids of image and prompt, image tokens expanded. How many there are depends on the image's size alone."""
+        if image not in example.images:
+            raise BadInputError(f"the example has no {image} image", where=example.id)
+        picture = example.images[image]
+        key = (example.prompt, picture.size())
+        if key not in self._prefixes:
+            try:
+                inputs = prompt_inputs(self.processor, example.prompt, picture.open())
+            except ValueError as error:  # Qwen's refuses an image that is 200 times as long as it is wide
+                raise BadInputError(
+                    f"the model's processor does not take the {image} image, {picture.size()[0]}x{picture.size()[1]} pixels: {error}",
+                    where=example.id,
+                    remedy="leave the example out, or crop its image",
+                ) from error
+            self._prefixes[key] = inputs["input_ids"][0].tolist()
+        return self._prefixes[key]
+
+    def _corrected(
+        self,
+        example: PreferenceExample,
+        responses: Mapping[str, list[int]],
+        offsets: Mapping[str, list[tuple[int, int]]],
+    ) -> dict[str, list[bool]]:
+        how = self.corrections or CorrectedTokens()
+        if example.corrections is None:
+            return dict(
+                zip(
+                    ("chosen", "rejected"),
+                    changed_tokens(responses["chosen"], responses["rejected"], how),
+                    strict=True,
+                )
+            )
+        found: dict[str, list[bool]] = {}
+        for name, ids in responses.items():
+            spans: tuple[Span, ...] = example.corrections.get(name, ())
+            marks = [any(start < end and a < end and b > start for a, b in spans) for start, end in offsets[name]]
+            found[name] = (marks + [False] * len(ids))[: len(ids)]
+        return found
+
+
+def encode_all(
+    processor: Any, examples: Sequence[PreferenceExample], aligner: Aligner, job: AlignJob
+) -> tuple[dict[str, EncodedExample], dict[str, str]]:
+    """All examples, by id, as the method needs them; and those that the model's processor cannot take, with the reason.
+
+    Raises:
+        BadInputError: as `Encoder.encode`, unless the job says that bad records are skipped.
+    """
+    encoder = Encoder(processor, aligner.branches, job.train.max_length, corrections_of(aligner))
+    encoded: dict[str, EncodedExample] = {}
+    refused: dict[str, str] = {}
+    with progress("encoding examples", len(examples)) as advance:
+        for example in examples:
+            try:
+                encoded[example.id] = encoder.encode(example)
+            except BadInputError as error:
+                if job.on_error == "fail":
+                    raise
+                refused[example.id] = error.problem
+            advance()
+    return encoded, refused
+
+
+def corrections_of(aligner: Aligner) -> CorrectedTokens | None:
+    """How a method finds corrected tokens: as its settings say (`corrected`), else as RLHF-V's public code; None where it needs none."""
+    if "corrections" not in aligner.needs:
+        return None
+    how = getattr(aligner.settings, "corrected", None)
+    return how if isinstance(how, CorrectedTokens) else CorrectedTokens()

@@ -1,0 +1,188 @@
+"""The language model's layers, as the trainer computes them: with fewer copies, and the last one for the responses only.
+
+Every family here has the same layer (LLaMA's): a norm, attention with rotary positions, a norm, a gated product. `use` puts `_forward` in
+the place of a layer's own forward; modules, weights and their names stay where they are. Of the last layer nothing but the responses'
+positions is read, and those see the prefix through its keys and values: its queries, its own attention and its gated product are left
+out.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aligners.training.kernels.attention import NAME, prefix_attention
+from aligners.training.kernels.products import AdaptedProduct, Adapter, Gated, GatedProduct, Norm, Rotary
+
+_LAYERS = {
+    "LlamaDecoderLayer",
+    "MistralDecoderLayer",
+    "Qwen2DecoderLayer",
+    "Qwen2VLDecoderLayer",
+    "Qwen2_5_VLDecoderLayer",
+    "Qwen3DecoderLayer",
+    "Qwen3VLTextDecoderLayer",
+}
+"""Classes of transformers whose forward is `_forward`, held by tests against it. Others keep their own."""
+_SILU = {"SiLU", "SiLUActivation"}
+
+
+def use(layers: Any, wanted: bool) -> str:
+    """Let layers be computed as above, or as transformers does.
+
+    Args:
+        layers: the language model's, in order.
+        wanted: whether they are to be.
+
+    Returns:
+        "on", "off", or why not.
+    """
+    for layer in layers:
+        layer.__dict__.pop("forward", None)
+    if not wanted:
+        return "off"
+    if reason := why_not(layers):
+        return reason
+    for number, layer in enumerate(layers, 1):
+        layer.forward = functools.partial(_forward, layer, number == len(layers))
+    return "on"
+
+
+def why_not(layers: Any) -> str | None:
+    """What keeps layers from being computed as above; None if nothing does."""
+    unknown = {type(layer).__name__ for layer in layers} - _LAYERS
+    if unknown:
+        return f"not for {', '.join(sorted(unknown))}"
+    gates = {type(layer.mlp.act_fn).__name__ for layer in layers}
+    return None if gates <= _SILU else f"not for gates with {', '.join(sorted(gates - _SILU))}"
+
+
+def _forward(
+    layer: Any,
+    last: bool,
+    hidden_states: Tensor,
+    attention_mask: Tensor | None = None,
+    past_key_values: Any = None,
+    position_embeddings: tuple[Tensor, Tensor] | None = None,
+    **rest: Any,
+) -> Tensor:
+    """A layer of rows that begin with a prefix.
+
+    Without a mask, where keys are kept, or where a part has hooks (which gather its weights, say), it is the layer's own forward.
+
+    Args:
+        layer: the module.
+        last: whether only the positions under the mask are wanted; the others of the result are then 0.
+        hidden_states: [rows, length, width].
+        attention_mask: [rows, 1, masked, length], as `attention.additive_mask` gives it.
+        past_key_values: what a generating model would keep; the trainer has none.
+        position_embeddings: cosine and sine of every position, [rows, length, size].
+        rest: what transformers adds.
+
+    Returns:
+        [rows, length, width].
+    """
+    attention, mlp = layer.self_attn, layer.mlp
+    if (
+        past_key_values is not None
+        or attention_mask is None
+        or position_embeddings is None
+        or attention.config._attn_implementation != NAME
+        or not _bare(attention, mlp)
+    ):
+        own: Tensor = type(layer).forward(
+            layer,
+            hidden_states,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            position_embeddings=position_embeddings,
+            **rest,
+        )
+        return own
+    prefix = hidden_states.shape[1] - attention_mask.shape[2] if last else 0
+    cosine, sine = (one.unsqueeze(1) for one in position_embeddings)
+
+    def heads(projection: Any, inputs: Tensor, norm: Any = None) -> Tensor:
+        found = _product(projection, inputs).unflatten(-1, (-1, attention.head_dim))
+        return (found if norm is None else _norm(norm, found)).transpose(1, 2)
+
+    normed = _norm(layer.input_layernorm, hidden_states)
+    query = heads(attention.q_proj, normed[:, prefix:], getattr(attention, "q_norm", None))
+    key = heads(attention.k_proj, normed, getattr(attention, "k_norm", None))
+    value = heads(attention.v_proj, normed)
+    query = Rotary.apply(query, cosine[:, :, prefix:], sine[:, :, prefix:])
+    key = Rotary.apply(key, cosine, sine)
+    dropout = attention.attention_dropout if layer.training else 0.0
+    seen, _ = prefix_attention(attention, query, key, value, attention_mask, dropout=dropout, scaling=attention.scaling)
+    states = _plus(_product(attention.o_proj, seen.flatten(2)), hidden_states[:, prefix:])
+    normed = _norm(layer.post_attention_layernorm, states)
+    states = _plus(_gated(mlp, normed), states)
+    return torch.nn.functional.pad(states, (0, 0, prefix, 0)) if prefix else states
+
+
+def _plus(fresh: Tensor, stream: Tensor) -> Tensor:
+    """The sum, in the first one's place where its type allows: a product's output is kept by nobody."""
+    return fresh.add_(stream) if fresh.dtype == stream.dtype else stream + fresh
+
+
+def _bare(*modules: Any) -> bool:
+    """Whether nothing hangs on calling these modules."""
+    return not any(one._forward_pre_hooks or one._forward_hooks for one in modules)
+
+
+def _norm(module: Any, inputs: Tensor) -> Tensor:
+    if not _bare(module):
+        called: Tensor = module(inputs)
+        return called
+    normed: Tensor = Norm.apply(inputs, module.weight, module.variance_epsilon)
+    return normed
+
+
+def _product(module: Any, inputs: Tensor) -> Tensor:
+    adapter = _adapter(module, inputs)
+    if adapter is None:
+        plain: Tensor = module(inputs)
+        return plain
+    adapted: Tensor = AdaptedProduct.apply(inputs, module.base_layer.weight, module.base_layer.bias, *adapter)
+    return adapted
+
+
+def _gated(mlp: Any, inputs: Tensor) -> Tensor:
+    gate, other = _product(mlp.gate_proj, inputs), _product(mlp.up_proj, inputs)
+    down = mlp.down_proj
+    adapter = _adapter(down, gate)
+    if adapter is None:
+        plain: Tensor = down(Gated.apply(gate, other))
+        return plain
+    adapted: Tensor = GatedProduct.apply(gate, other, down.base_layer.weight, down.base_layer.bias, *adapter)
+    return adapted
+
+
+def _adapter(module: Any, inputs: Tensor) -> Adapter | None:
+    """The adapter of a module that is a product of one type with one plain adapter; None where the module itself must be called."""
+    from peft.tuners.lora.layer import Linear
+
+    if type(module) is not Linear or module.disable_adapters or module.merged or len(module.active_adapters) != 1:
+        return None
+    name = module.active_adapters[0]
+    base = module.base_layer
+    if name not in module.lora_A:
+        return None
+    dropout, down, up = (part[name] for part in (module.lora_dropout, module.lora_A, module.lora_B))
+    if (
+        not _bare(module, base, down, up)
+        or (module.training and not isinstance(dropout, torch.nn.Identity))
+        or name in module.lora_variant
+        or type(base) is not torch.nn.Linear
+        or base.weight.requires_grad
+        or base.weight.dtype != inputs.dtype
+        or (
+            torch.is_autocast_enabled(inputs.device.type)
+            and torch.get_autocast_dtype(inputs.device.type) != inputs.dtype
+        )
+    ):
+        return None
+    return Adapter(down.weight, up.weight, module.scaling[name])

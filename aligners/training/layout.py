@@ -1,0 +1,290 @@
+"""How a batch is laid out: many branches in as few tokens as possible, without one changing another.
+
+One row holds one image and prompt (the prefix) and behind it all responses that are compared given that image:
+`[prefix | response 1 | response 2 ...]`. Each response sees the prefix and itself only (a 4-D mask), and its positions
+restart after the prefix, so that the sums are what separate passes would give. Where a response begins as an earlier one
+does, as RLHF-V's corrections do for long, the common tokens are there once and the row branches where the two part.
+Without the shared prefix there is one row a branch; all else is the same.
+
+Rows of like length are padded to one length and go through the model together (a `Block`): MFPO's rows are of two lengths,
+and captions are of many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from aligners.base import Branch, BranchLogps
+from aligners.training.encoding import EncodedExample
+from harness.core.types import ImageRef
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BLOCK_COST = 256
+"""What one more block costs, in tokens: a second pass through the model is worth it where it saves more padding than that."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows that are padded to one length.
+
+    Attributes:
+        input_ids: [rows, length].
+        position_ids: [rows, length], counted over the row's tokens; [3, rows, length] where a family places image tokens on a grid.
+        order: [rows, length], a token's place in its own sequence of image, prompt and response, whatever the family's positions are;
+            windows of attention are counted in it.
+        allowed: [rows, 1, masked, length] bool, True where the last `masked` positions may look; those before them, which are
+            in the prefix of every row, look back only (`attention`).
+        images: one a row, until the block is prepared.
+        prefixes: tokens of image and prompt, one number a row.
+        image_inputs: in a prepared block, what the processor makes of the images; empty where their features are kept.
+        features: in a prepared block, the images' fingerprints, one a row, where their features are kept.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    order: Tensor
+    allowed: Tensor
+    images: list[ImageRef] = field(repr=False)
+    prefixes: list[int]
+    image_inputs: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    features: Sequence[str] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True)
+class BranchLayout:
+    """Where a branch's tokens are: all [batch, length], right-padded.
+
+    Attributes:
+        predictor: place of the hidden state that predicts the token, among those of all blocks, row after row.
+        target: the token.
+        mask: True at response tokens.
+        corrected: True at corrected tokens, or None.
+    """
+
+    predictor: Tensor
+    target: Tensor
+    mask: Tensor
+    corrected: Tensor | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples, laid out."""
+
+    ids: list[str]
+    blocks: list[Block]
+    layouts: dict[str, BranchLayout]
+
+    def to(self, device: Any) -> Batch:
+        """The batch on another device."""
+
+        def block(one: Block) -> Block:
+            return replace(
+                one,
+                input_ids=one.input_ids.to(device),
+                position_ids=one.position_ids.to(device),
+                order=one.order.to(device),
+                allowed=one.allowed.to(device),
+                image_inputs={name: value.to(device) for name, value in one.image_inputs.items()},
+            )
+
+        def layout(one: BranchLayout) -> BranchLayout:
+            corrected = None if one.corrected is None else one.corrected.to(device)
+            return BranchLayout(one.predictor.to(device), one.target.to(device), one.mask.to(device), corrected)
+
+        return replace(
+            self,
+            blocks=[block(one) for one in self.blocks],
+            layouts={name: layout(one) for name, one in self.layouts.items()},
+        )
+
+    @property
+    def tokens(self) -> int:
+        """Positions that the model computes, padding included."""
+        return sum(block.input_ids.numel() for block in self.blocks)
+
+
+@dataclass
+class _Row:
+    """A row under construction: a prefix and a tree of responses."""
+
+    image: ImageRef
+    tokens: list[int]
+    positions: list[int] = field(init=False)
+    prefix: int = field(init=False)
+    paths: list[tuple[list[int], list[int]]] = field(default_factory=list)
+    """Of every response its tokens and their places in the row."""
+    parts: list[tuple[list[int], int, int]] = field(default_factory=list)
+    """Of every run of new tokens the places before it in its response, its start and its end."""
+
+    def __post_init__(self) -> None:
+        self.prefix = len(self.tokens)
+        self.positions = list(range(self.prefix))
+
+    def add(self, response: Sequence[int]) -> list[int]:
+        """Put a response into the row; returns the places that predict its tokens."""
+        common: list[int] = []
+        for tokens, places in self.paths:
+            agree = _agreement(tokens, response)
+            if agree > len(common):
+                common = places[:agree]
+        start = len(self.tokens)
+        self.tokens += response[len(common) :]
+        self.positions += range(self.prefix + len(common), self.prefix + len(response))
+        places = [*common, *range(start, len(self.tokens))]
+        self.paths.append((list(response), places))
+        self.parts.append((common, start, len(self.tokens)))
+        return [self.prefix - 1, *places[:-1]]
+
+
+def _agreement(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two sequences have in common at their beginning."""
+    count = 0
+    for a, b in zip(one, other, strict=False):
+        if a != b:
+            break
+        count += 1
+    return count
+
+
+def _rows(
+    example: EncodedExample, branches: Sequence[Branch], shared: bool
+) -> tuple[list[_Row], list[tuple[int, list[int]]]]:
+    """An example's rows, and for every branch its row's number and the predicting places in it."""
+    rows: list[_Row] = []
+    by_image: dict[str, int] = {}
+    places: list[tuple[int, list[int]]] = []
+    for branch in branches:
+        if not shared or branch.image not in by_image:
+            by_image[branch.image] = len(rows)
+            rows.append(_Row(example.images[branch.image], list(example.prefixes[branch.image])))
+        number = by_image[branch.image]
+        places.append((number, rows[number].add(example.responses[branch.response])))
+    return rows, places
+
+
+def row_lengths(example: EncodedExample, branches: Sequence[Branch], shared: bool = True) -> list[int]:
+    """Tokens in each of an example's rows."""
+    return [len(row.tokens) for row in _rows(example, branches, shared)[0]]
+
+
+def group_by_length(lengths: Sequence[int]) -> list[list[int]]:
+    """Cut rows into blocks so that padding and the cost of a block (`BLOCK_COST`) are least together.
+
+    Returns:
+        Numbers of the rows of each block, shortest rows first; rows of one length keep their order.
+    """
+    order = sorted(range(len(lengths)), key=lambda number: lengths[number])
+    best: list[tuple[int, int]] = [(0, 0)]  # cost of the first `end` rows, and where their last block starts
+    for end in range(1, len(order) + 1):
+        longest = lengths[order[end - 1]]
+        best.append(min((best[start][0] + (end - start) * longest + BLOCK_COST, start) for start in range(end)))
+    blocks: list[list[int]] = []
+    end = len(order)
+    while end:
+        start = best[end][1]
+        blocks.insert(0, order[start:end])
+        end = start
+    return blocks
+
+
+def collate(
+    examples: Sequence[EncodedExample],
+    branches: Sequence[Branch],
+    pad: int,
+    shared_prefix: bool = True,
+    one_block: bool = False,
+) -> Batch:
+    """Lay out a batch; every example has all branches. `one_block` pads all rows to one length."""
+    rows: list[_Row] = []
+    places: dict[str, list[tuple[int, list[int]]]] = {branch.name: [] for branch in branches}
+    for example in examples:
+        made, found = _rows(example, branches, shared_prefix)
+        for branch, (number, predictors) in zip(branches, found, strict=True):
+            places[branch.name].append((len(rows) + number, predictors))
+        rows += made
+    blocks, starts = [], [0] * len(rows)
+    total = 0
+    groups = [list(range(len(rows)))] if one_block else group_by_length([len(row.tokens) for row in rows])
+    for numbers in groups:
+        block = _block([rows[number] for number in numbers], pad)
+        for index, number in enumerate(numbers):
+            starts[number] = total + index * block.input_ids.shape[1]
+        total += block.input_ids.numel()
+        blocks.append(block)
+    layouts = {
+        branch.name: _layout(
+            [[starts[number] + place for place in predictors] for number, predictors in places[branch.name]],
+            [example.responses[branch.response] for example in examples],
+            [example.corrected.get(branch.response) for example in examples],
+        )
+        for branch in branches
+    }
+    return Batch([example.id for example in examples], blocks, layouts)
+
+
+def _block(rows: Sequence[_Row], pad: int) -> Block:
+    import torch
+
+    length = max(len(row.tokens) for row in rows)
+    # A prefix's last position predicts the first token of every response, so it is one of those that are read.
+    causal = min(row.prefix for row in rows) - 1
+    input_ids = torch.full((len(rows), length), pad)
+    position_ids = torch.zeros((len(rows), length), dtype=torch.long)
+    allowed = torch.eye(length, dtype=torch.bool)[causal:].repeat(len(rows), 1, 1)
+    for number, row in enumerate(rows):
+        input_ids[number, : len(row.tokens)] = torch.tensor(row.tokens)
+        position_ids[number, : len(row.tokens)] = torch.tensor(row.positions)
+        sees = allowed[number]
+        sees[: row.prefix - causal, : row.prefix] = torch.ones(row.prefix, row.prefix, dtype=torch.bool).tril()[causal:]
+        for before, start, end in row.parts:
+            part = sees[start - causal : end - causal]
+            part[:, : row.prefix] = True
+            part[:, before] = True
+            part[:, start:end] = torch.ones(end - start, end - start, dtype=torch.bool).tril()
+    images, prefixes = [row.image for row in rows], [row.prefix for row in rows]
+    return Block(input_ids, position_ids, position_ids, allowed[:, None], images, prefixes)
+
+
+def _layout(
+    predictors: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], corrected: Sequence[list[bool] | None]
+) -> BranchLayout:
+    import torch
+
+    shape = (len(responses), max(len(response) for response in responses))
+    predictor, target = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+    mask = torch.zeros(shape, dtype=torch.bool)
+    marks = torch.zeros(shape, dtype=torch.bool) if any(one is not None for one in corrected) else None
+    for number, (places, response, changed) in enumerate(zip(predictors, responses, corrected, strict=True)):
+        count = len(response)
+        predictor[number, :count] = torch.tensor(places)
+        target[number, :count] = torch.tensor(response)
+        mask[number, :count] = True
+        if marks is not None and changed is not None:
+            marks[number, :count] = torch.tensor(changed)
+    return BranchLayout(predictor, target, mask, marks)
+
+
+def by_branch(values: Tensor, layouts: Mapping[str, BranchLayout]) -> dict[str, BranchLogps]:
+    """Values of all response tokens, branch after branch, as the branches' log-probabilities.
+
+    Args:
+        values: [tokens] float32 log-probabilities, or [tokens, 2] with the divergence from the reference beside them.
+        layouts: the branches.
+    """
+    import torch
+
+    def padded(part: Tensor, mask: Tensor) -> Tensor:
+        return torch.zeros(mask.shape, dtype=torch.float32, device=part.device).masked_scatter(mask, part)
+
+    result: dict[str, BranchLogps] = {}
+    parts = values.split([int(one.mask.sum()) for one in layouts.values()])
+    for (name, one), part in zip(layouts.items(), parts, strict=True):
+        columns = [padded(column, one.mask) for column in (part.unbind(-1) if part.ndim == 2 else [part])]
+        divergence = columns[1] if len(columns) == 2 else None
+        result[name] = BranchLogps(columns[0].sum(-1), columns[0], one.mask, one.corrected, divergence)
+    return result

@@ -1,0 +1,90 @@
+"""The training log: one row a step, and what stands behind the progress bar."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from aligners.base import Logps
+from harness.core.files import naming, write_jsonl
+from harness.core.progress import Advance
+
+
+class Recorder:
+    """Collects the metrics of a step's passes over all processes; writes one row a step and shows loss and margin behind the bar."""
+
+    def __init__(self, log: Path, stage: str, advance: Advance, process: Any) -> None:
+        self.log, self.stage, self.advance, self.process = log, stage, advance, process
+        self.first: dict[str, Any] = {}
+        self.last: dict[str, Any] = {}
+        self.ids: list[str] = []
+        """Of the examples of the step under way."""
+        self._sums: dict[str, float] = {}
+        self._count = self._tokens = 0
+        self._clock = time.perf_counter()
+
+    def go_on_from(self, step: int) -> None:
+        """Drop the stage's rows behind a step: after a kill it is gone on with from there, and they come again."""
+        if not self.log.exists():
+            return
+        rows = [row for row in _whole_rows(self.log) if row["stage"] != self.stage or row["step"] <= step]
+        self.first = next((row for row in rows if row["stage"] == self.stage), {})
+        if self.process.is_main_process:
+            write_jsonl(self.log, rows)
+
+    def add(self, metrics: dict[str, Any], weights: Any, tokens: int, ids: Sequence[str]) -> None:
+        """A pass: its metrics ([batch] each), its examples' weights ([batch]) and ids, and the positions that it computed."""
+        self.ids += ids
+        self._count += int(weights.sum())
+        self._tokens += tokens
+        for name, value in metrics.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float((value * weights).sum())
+
+    def step(self, number: int, rate: float) -> dict[str, Any]:
+        """A step is done: write its row, and return it."""
+        from accelerate.utils import gather_object
+
+        now = time.perf_counter()
+        parts = gather_object([(self._sums, self._count, self._tokens)])
+        count = sum(part[1] for part in parts)
+        names = dict.fromkeys(name for part in parts for name in part[0])
+        means = {name: round(sum(part[0].get(name, 0.0) for part in parts) / count, 6) for name in names}
+        row = {
+            "stage": self.stage,
+            "step": number,
+            **means,
+            "learning_rate": rate,
+            "examples_per_second": round(count / (now - self._clock), 3),
+            "tokens_per_second": round(sum(part[2] for part in parts) / (now - self._clock)),
+        }
+        self.first = self.first or row
+        self.last = row
+        if self.process.is_main_process:
+            with naming(self.log), self.log.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(row) + "\n")
+        self.advance(1, note=f"loss {means['loss']:.3f}, margin {means.get('margin', 0):.2f}")
+        self._sums, self._count, self._tokens, self._clock = {}, 0, 0, now
+        self.ids = []
+        return row
+
+
+def _whole_rows(log: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a log whose last line may be cut off by a kill."""
+    for line in log.read_text(encoding="utf-8").splitlines(keepends=True):
+        if line.endswith("\n"):
+            yield json.loads(line)
+
+
+def reward_metrics(policy: Logps, reference: Logps, beta: float) -> dict[str, Any]:
+    """Rewards of all branches, and margin and accuracy of chosen against every other branch; each [batch], detached."""
+    rewards = {name: (beta * (one.sums - reference[name].sums)).detach() for name, one in policy.items()}
+    metrics = {f"reward_{name}": value for name, value in rewards.items()}
+    for name, value in rewards.items():
+        if name != "chosen":
+            suffix = "" if name == "rejected" else f"_{name}"
+            metrics[f"margin{suffix}"] = rewards["chosen"] - value
+            metrics[f"accuracy{suffix}"] = (rewards["chosen"] > value).float()
+    return metrics

@@ -1,0 +1,190 @@
+"""The memory that training takes, counted from the architecture before anything is loaded.
+
+Source: Korthikanti et al., Reducing Activation Recomputation in Large Transformer Models, MLSys 2023: what a transformer layer keeps for
+its backward pass. Their count is of a GPT layer in 16 bits with dropout; here it is of a gated layer with rotary positions and without
+dropout (LLaMA, Qwen2), in the type that is computed in, as transformers and PEFT compute it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aligners.training.adapters import adapted_modules
+from aligners.training.families import family_of
+from aligners.training.kernels.layers import why_not
+from aligners.training.layout import group_by_length
+from aligners.training.policy import CHUNK
+from harness.core.config import TrainSettings
+from harness.models import linear_layers
+from harness.models.pretrained import configuration, empty_model
+
+_FLOAT32 = 4
+_MOMENTS = 2 * _FLOAT32
+"""AdamW's two moments of a trained weight."""
+_NF4 = 1 / 2 + 1 / 64 + _FLOAT32 / (64 * 256)
+"""A number in 4 bits with double quantisation: 64 of them share a byte, and 256 such bytes a float32.
+
+Source: Dettmers et al., QLoRA, NeurIPS 2023, section 3: 0.127 bits a number beside the 4."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a model's memory depends on.
+
+    Attributes:
+        weights: numbers in the model; trained: those that are trained (the adapters' where adapters are); in_4_bits: those held so.
+        largest: numbers of the largest matrix that is held in 4 bits, which is written out when it is used.
+        layers, width, inner, heads, key_width, vocabulary: of the language model; key_width is that of all keys of a token.
+        lean: its layers are computed by `layers`, where that is not switched off.
+    """
+
+    weights: int
+    trained: int
+    in_4_bits: int
+    largest: int
+    layers: int
+    width: int
+    inner: int
+    heads: int
+    key_width: int
+    vocabulary: int
+    lean: bool
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes at the peak of a training step.
+
+    Attributes:
+        weights: the model, adapters and copies included.
+        gradients: of what is trained.
+        optimizer: AdamW's moments of it.
+        activations: what the backward pass needs, and what it makes, of one micro-batch.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+
+def architecture(location: str, train: TrainSettings) -> Architecture:
+    """Build the model without memory and count.
+
+    Raises:
+        OSError: there is no such model.
+        BadInputError: it cannot be aligned.
+    """
+    config = configuration(location)
+    family = family_of(config.model_type, location)
+    model = empty_model(location, config)
+    weights = sum(one.numel() for one in model.parameters())
+    if train.tuning == "full":
+        trained = sum(one.numel() for name, one in model.named_parameters() if family.trained_in_full(name))
+    else:
+        linear = [model.get_submodule(path) for path in adapted_modules(model, train.lora).paths]
+        trained = sum(train.lora.rank * (one.in_features + one.out_features) for one in linear)
+    held = [one.weight.numel() for one in linear_layers(model)[0].values()] if train.tuning == "qlora" else []
+    text = config.get_text_config()
+    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return Architecture(
+        weights,
+        trained,
+        sum(held),
+        max(held, default=0),
+        text.num_hidden_layers,
+        text.hidden_size,
+        text.intermediate_size,
+        text.num_attention_heads,
+        head * (getattr(text, "num_key_value_heads", None) or text.num_attention_heads),
+        text.vocab_size,
+        why_not(model.model.get_submodule(family.language).layers) is None,
+    )
+
+
+def footprint(
+    model: Architecture,
+    train: TrainSettings,
+    *,
+    bfloat16: bool,
+    copy: bool,
+    rows: Sequence[int],
+    responses: int,
+) -> Footprint:
+    """The peak of a step whose micro-batch has these rows.
+
+    Args:
+        model: counted by `architecture`.
+        train: tuning, checkpointing, savings.
+        bfloat16: computed in bfloat16.
+        copy: the method needs the reference's distribution: where all weights are trained, a copy of the first model is kept.
+        rows: tokens of each row of the micro-batch.
+        responses: response tokens of the micro-batch, over all branches.
+    """
+    full = train.tuning == "full"
+    size = 2 if bfloat16 else _FLOAT32
+    weights = (model.weights - model.in_4_bits) * (_FLOAT32 if full else size) + round(model.in_4_bits * _NF4)
+    if full:
+        # Autocast keeps the weights in bfloat16, too, for as long as the graph lives.
+        weights += model.weights * (_FLOAT32 * copy + 2 * bfloat16)
+    else:
+        weights += model.trained * (_FLOAT32 + 2 * bfloat16)
+    blocks = [(len(block), max(rows[number] for number in block)) for block in group_by_length(rows)]
+    activations = _activations(model, train, size, copy, blocks, responses) + model.largest * size
+    return Footprint(weights, model.trained * _FLOAT32, model.trained * _MOMENTS, activations)
+
+
+def _activations(
+    model: Architecture,
+    train: TrainSettings,
+    size: int,
+    copy: bool,
+    blocks: Sequence[tuple[int, int]],
+    responses: int,
+) -> int:
+    """Bytes of a micro-batch's activations; `blocks` are (rows, padded length)."""
+    tokens = sum(rows * length for rows, length in blocks)
+    layer = _layer(model, train, size, tokens)
+    last = layer
+    if model.lean and train.savings.lean_layers:
+        # Of the prefix only the residual stream, its norm, keys and values.
+        behind = min(tokens, responses + sum(rows for rows, _ in blocks))
+        last = _layer(model, train, size, behind) + 2 * (tokens - behind) * (model.width + model.key_width) * size
+    width, inner = model.width, model.inner
+    inputs = model.layers * tokens * width * size
+    kept = inputs + layer if train.gradient_checkpointing else (model.layers - 1) * layer + last
+    backward = tokens * (2 * width + 3 * inner) * size
+    # Masks are as tall as the responses.
+    masks = responses * max(length for _, length in blocks) * (1 + size)
+    chunk = min(CHUNK, responses) if train.savings.chunked_logits else responses
+    # A head that is not trained makes its gradient in the logits' place (`frozen_head`), but where the first model's are there, too.
+    copies = 2 if train.savings.chunked_logits and train.adapters and not copy else 4
+    head = copies * chunk * model.vocabulary * _FLOAT32 + 2 * tokens * width * size
+    # The head's gradients are gone before the last layer's begin.
+    return kept + masks + max(backward, head)
+
+
+def _layer(model: Architecture, train: TrainSettings, size: int, tokens: int) -> int:
+    """Bytes that a layer keeps for its backward pass."""
+    width, inner, keys = model.width, model.inner, model.key_width
+    lean = model.lean and train.savings.lean_layers
+    adapted = lean and train.tuning == "lora" and not train.lora.dropout  # all others' adapters are PEFT's own
+    # Of every token: the residual stream and its norm, twice; queries, keys and values as attention takes them; its output; and the gate
+    # and the other half, with their product where the next one keeps it, and the gate's activation where that is written out.
+    halves = 4 - lean - adapted
+    numbers = tokens * (6 * width + halves * inner + 2 * keys)
+    if train.tuning == "full":
+        numbers += tokens * 2 * width * (not lean)  # what a trained norm's weight is multiplied with
+    else:
+        numbers += tokens * 7 * train.lora.rank
+        if size == 2 and not adapted:
+            # PEFT casts the inputs to the adapters' type, and autocast casts them back, one by one.
+            numbers += tokens * (6 * width + inner)
+    # Of attention's weights the fused kernel keeps a number a head and token.
+    return numbers * size + tokens * model.heads * _FLOAT32

@@ -1,0 +1,135 @@
+"""Too little memory: which setting to lower, and what a step would then take, by `aligners.training.planning.footprint`'s count."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aligners.training.layout import row_lengths
+from aligners.training.planning.footprint import Architecture, Footprint, architecture, footprint
+from harness.core.config import TrainSettings
+from harness.core.errors import HarnessError
+from harness.core.memory import written_bytes
+
+if TYPE_CHECKING:
+    from aligners.training.encoding import EncodedExample
+    from aligners.training.run import _Run
+
+_ON_CPU = "can't allocate memory"
+"""In the message of torch's allocator for CPUs."""
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The predicted peak of a training step for any setting: of one whose micro-batch holds the longest examples.
+
+    Attributes:
+        model: counted by `architecture`.
+        rows: example id -> tokens of each of its rows.
+        responses: example id -> response tokens, over all branches.
+        copy: a copy of the first model is kept, where all weights are trained.
+        gpu: it is trained on one.
+    """
+
+    model: Architecture
+    rows: Mapping[str, Sequence[int]]
+    responses: Mapping[str, int]
+    copy: bool
+    gpu: bool
+
+    def of(self, train: TrainSettings, micro: int) -> Footprint:
+        """The step's peak with so many examples a forward pass."""
+        names = sorted(self.rows, key=lambda name: -sum(self.rows[name]))[:micro]
+        return footprint(
+            self.model,
+            train,
+            bfloat16=train.in_bfloat16(self.gpu),
+            copy=self.copy,
+            rows=[length for name in names for length in self.rows[name]],
+            responses=sum(self.responses[name] for name in names),
+        )
+
+    def remedy(self, train: TrainSettings, micro: int, available: int) -> str:
+        """The cheapest setting with which a step fits into so many bytes, by prediction; or that there is none."""
+        now = self.of(train, micro).total
+        # Where it should have fitted, something else takes memory, too: then the next smaller step is worth a try.
+        limit = min(now - 1, available)
+        then = now
+        for changes in _smaller(train, micro):
+            then = self.of(train.model_copy(update=changes), changes.get("micro_batch_size", micro)).total
+            if then <= limit:
+                sets = " ".join(f"--set train.{name}={str(value).lower()}" for name, value in changes.items())
+                price = (
+                    "takes about a third more time" if "gradient_checkpointing" in changes else "changes nothing else"
+                )
+                return (
+                    f"{sets} {price}: a step then takes {written_bytes(then)} by prediction instead of "
+                    f"{written_bytes(now)}, of {written_bytes(available)}"
+                )
+        return (
+            f"lower train.max_length (the longest row has {max(map(max, self.rows.values())):,} tokens), train adapters (--lora), "
+            f"or use several GPUs (accelerate launch): the smallest step takes {written_bytes(then)} by prediction, "
+            f"of {written_bytes(available)}"
+        )
+
+
+def _smaller(train: TrainSettings, micro: int) -> Iterator[dict[str, Any]]:
+    """Settings that take less and less memory and compute the same: first those that cost no time."""
+    while micro > 1:
+        micro //= 2
+        yield {"micro_batch_size": micro}
+    if not train.gradient_checkpointing:
+        fewer = {} if train.micro_batch_size == 1 else {"micro_batch_size": 1}
+        yield {**fewer, "gradient_checkpointing": True}
+
+
+@contextlib.contextmanager
+def out_of_memory(run: _Run, examples: Sequence[EncodedExample], micro: int) -> Iterator[None]:
+    """Say which setting to lower when the memory does not suffice; what was saved is kept.
+
+    Args:
+        run: the training under way.
+        examples: what goes through the model.
+        micro: examples a forward pass.
+
+    Raises:
+        HarnessError: the memory did not suffice inside.
+    """
+    import torch
+
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        # torch's allocator for CPUs has no error class of its own.
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and _ON_CPU not in str(error):
+            raise
+        said = next(iter(str(error).splitlines()), "")
+        raise HarnessError(
+            f"out of memory with {micro} examples a forward pass: {said}",
+            remedy=f"{_remedy(run, examples, micro)}; go on with --resume",
+        ) from error
+
+
+def _remedy(run: _Run, examples: Sequence[EncodedExample], micro: int) -> str:
+    train = run.train_settings
+    gpu = run.policy.device.type == "cuda"
+    peak = Peak(
+        architecture(run.job.model, train),
+        {one.id: row_lengths(one, run.branches, run.policy.savings.shared_prefix) for one in examples},
+        {one.id: sum(len(one.responses[branch.response]) for branch in run.branches) for one in examples},
+        copy="reference_distribution" in run.aligner.needs,
+        gpu=gpu,
+    )
+    return peak.remedy(train, micro, memory_there(gpu))
+
+
+def memory_there(gpu: bool) -> int:
+    """Bytes that this process could have: a GPU's, or what is free of the machine's and what it has already."""
+    import psutil
+    import torch
+
+    if gpu:
+        return int(torch.cuda.mem_get_info()[1])
+    return int(psutil.virtual_memory().available + psutil.Process().memory_info().rss)

@@ -1,0 +1,318 @@
+"""`harness align --dry-run`: what a training would be, with nothing trained and nothing written.
+
+Counted: examples, tokens (by the real encoder), steps, disk, peak memory (`footprint`). Measured: the time of micro-batches of
+middle length on this machine, which is multiplied.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from aligners.base import Aligner, AlignJob, Answer, Measure, PrepareContext, Stage, StageContext
+from aligners.preferences import preferences_of
+from aligners.training.adapters import check_model
+from aligners.training.encoding import EncodedExample, encode_all
+from aligners.training.families import possible_savings
+from aligners.training.layout import by_branch, group_by_length, row_lengths
+from aligners.training.loop import accumulation, epoch_order, steps_of
+from aligners.training.planning.footprint import Architecture, Footprint, architecture
+from aligners.training.planning.peak import Peak, memory_there
+from aligners.training.policy import FEATURE_BUDGET, token_logp
+from aligners.training.processes import this_process
+from harness.core.config import TrainSettings
+from harness.core.errors import BadInputError
+from harness.core.types import ImageRef, PreferenceExample
+from harness.models import devices, load_processor
+
+_SAMPLED_IMAGES = 8
+
+
+def plan(aligner: Aligner, job: AlignJob) -> dict[str, Any]:
+    """Everything that `align` would find out or decide before and while it trains. JSON-able.
+
+    Raises:
+        BadInputError: the data or a setting is at fault, as `align` would say.
+    """
+    process = this_process()
+    config = check_model(job.model, job.train)
+    savings = possible_savings(config, job.train.savings)
+    data = preferences_of(job, aligner)
+    estimated: list[str] = []
+    examples, made = _with_images(aligner, job, data.examples, estimated)
+    encoded, refused = encode_all(load_processor(job.model), examples, aligner, job)
+    examples = [one for one in examples if one.id in encoded]
+    if not examples:
+        raise BadInputError("no preference example is left to train on", where=job.data)
+    asked = _Order()
+    stages = aligner.stages(examples, asked)
+    tokens = _Tokens(aligner, job.train.model_copy(update={"savings": savings}), encoded, stages)
+    memory, largest = _memory(aligner, job, tokens)
+    micro, passes = accumulation(job.train)
+    model = memory.pop("architecture")
+    found: dict[str, Any] = {
+        "examples": {"count": len(examples), "dropped": len(data.dropped) + len(refused)},
+        "tokens": tokens.summary(),
+        "stages": [
+            {"name": one.name, "examples": len(one.examples), "steps": steps_of(len(one.examples), job.train)}
+            for one in stages
+        ],
+        "step": {"batch_size": job.train.batch_size, "micro_batch_size": micro, "passes": passes},
+        "memory": {**memory, "largest_micro_batch": largest},
+        "disk": _disk(aligner, job, model, tokens, len(stages), made),
+        "time": None,
+        "estimated": estimated,
+    }
+    if memory["fits"]:
+        found["time"] = _time(aligner, job, examples, tokens, process, asked.examples)
+        if made:
+            estimated.append(
+                "making the rejected images is not in the time: `harness data corrupt` shows it on a part of them"
+            )
+    else:
+        estimated.append("the time was not measured: it would not fit into memory")
+    return found
+
+
+class _Order(StageContext):
+    """Stages are planned without a model: how many examples each has depends on their order's length only, where stages are cut by rank."""
+
+    examples = 0
+
+    def difficulty(
+        self,
+        examples: Sequence[PreferenceExample],
+        measure: Measure = "token",
+        answer: Answer = "chosen",
+        max_new_tokens: int = 256,
+    ) -> list[float]:
+        """No difficulty is known; how many were asked for is."""
+        self.examples += len(examples)
+        return [0.0] * len(examples)
+
+
+def _with_images(
+    aligner: Aligner, job: AlignJob, examples: Sequence[PreferenceExample], estimated: list[str]
+) -> tuple[Sequence[PreferenceExample], list[ImageRef]]:
+    """The prepared examples, and the originals of rejected images that would be made: each original stands for its own."""
+    made: list[ImageRef] = []
+    if any(branch.image == "rejected" for branch in aligner.branches):
+        made = [one.images["original"] for one in examples if "rejected" not in one.images]
+        examples = [
+            one
+            if "rejected" in one.images
+            else dataclasses.replace(one, images={**one.images, "rejected": _stand_in(one.images["original"])})
+            for one in examples
+        ]
+    if made:
+        estimated.append(
+            f"{len(made):,} rejected images were not made: taken to be of their originals' size, and none to be left out"
+        )
+    return aligner.prepare(examples, PrepareContext(job.cache, job.train.seed)), made
+
+
+def _stand_in(original: ImageRef) -> ImageRef:
+    """An image of the same size that counts as another one."""
+    return dataclasses.replace(original, digest=f"in place of what is made of {original.fingerprint()}")
+
+
+@dataclass
+class _Tokens:
+    """Lengths of everything that goes through the model."""
+
+    aligner: Aligner
+    train: TrainSettings
+    encoded: dict[str, EncodedExample]
+    stages: list[Stage]
+    rows: dict[str, list[int]] = field(init=False)
+    """Example id -> tokens in each of its rows."""
+    passes: list[tuple[list[str], int]] = field(init=False)
+    """The first epoch's micro-batches: ids, and positions that the model computes, padding included."""
+
+    def __post_init__(self) -> None:
+        shared = self.train.savings.shared_prefix
+        self.rows = {name: row_lengths(one, self.aligner.branches, shared) for name, one in self.encoded.items()}
+        micro, _ = accumulation(self.train)
+        self.passes = []
+        for stage in self.stages:
+            order = epoch_order(self.train.seed, 0, len(stage.examples))
+            for start in range(0, len(order), micro):
+                names = [stage.examples[place].id for place in order[start : start + micro]]
+                self.passes.append((names, padded([length for name in names for length in self.rows[name]])))
+
+    def responses(self, name: str) -> int:
+        """Response tokens of an example, over all branches."""
+        one = self.encoded[name]
+        return sum(len(one.responses[branch.response]) for branch in self.aligner.branches)
+
+    @property
+    def images(self) -> dict[str, ImageRef]:
+        """Distinct images, by content as the trainer has them."""
+        return {image.fingerprint(): image for one in self.encoded.values() for image in one.images.values()}
+
+    def summary(self) -> dict[str, Any]:
+        """Tokens as the trainer lays them out."""
+        totals = [sum(rows) for rows in self.rows.values()]
+        return {
+            "longest_row": max(max(rows) for rows in self.rows.values()),
+            "mean_example": round(sum(totals) / len(totals), 1),
+            "epoch": sum(totals),
+            "epoch_with_padding": sum(positions for _, positions in self.passes),
+            "responses_cut": sum(one.truncated for one in self.encoded.values()),
+        }
+
+
+def padded(rows: Sequence[int]) -> int:
+    """Positions of a micro-batch with rows of these lengths, padding included."""
+    return sum(len(block) * max(rows[number] for number in block) for block in group_by_length(rows))
+
+
+def _memory(aligner: Aligner, job: AlignJob, tokens: _Tokens) -> tuple[dict[str, Any], int]:
+    """The predicted peak of the longest micro-batch, in bytes, and the largest micro-batch whose peak fits (0: none)."""
+    import psutil
+
+    gpu = devices.has_accelerator()
+    model = architecture(job.model, job.train)
+    program = 0 if gpu else psutil.Process().memory_info().rss
+    available = memory_there(gpu)
+    responses = {name: tokens.responses(name) for name in tokens.encoded}
+    predicted = Peak(model, tokens.rows, responses, "reference_distribution" in aligner.needs, gpu)
+
+    def peak(micro: int) -> Footprint:
+        return predicted.of(job.train, micro)
+
+    micro, passes = accumulation(job.train)
+    found = peak(micro)
+    total = program + found.total
+    sizes = range(micro * passes, 0, -1)
+    largest = next((size for size in sizes if program + peak(size).total <= available), 0)
+    return {
+        "predicted_peak": total,
+        **dataclasses.asdict(found),
+        "program": program,
+        "available": available,
+        "where": "GPU" if gpu else "RAM",
+        "fits": total <= available,
+        "architecture": model,
+    }, largest
+
+
+def _disk(
+    aligner: Aligner, job: AlignJob, model: Architecture, tokens: _Tokens, stages: int, made: Sequence[ImageRef]
+) -> dict[str, int]:
+    """Bytes on disk: at the end, and at most on the way."""
+    trained = model.trained * 4
+    final = trained if job.train.adapters else model.weights * 4
+    kept = stages * final if stages > 1 and job.train.keeps_stages else 0
+    keys = 40  # a value's content key and length
+    values = sum(4 * tokens.responses(name) + keys * len(aligner.branches) for name in tokens.encoded)
+    there = job.output.absolute()
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    return {
+        "checkpoint": final + kept,
+        # The newest two with AdamW's moments, while one takes the other's place, and what earlier stages trained.
+        "while_training": 2 * 3 * trained + (stages - 1) * trained + kept,
+        "reference_cache": values if job.train.savings.reference_cache else 0,
+        "rejected_images": _rejected_bytes(made),
+        "free": shutil.disk_usage(there).free,
+    }
+
+
+def _rejected_bytes(made: Sequence[ImageRef]) -> int:
+    """Bytes of rejected images: some originals with noise in a quarter, as the generator writes them, and so many more."""
+    if not made:
+        return 0
+    from aligners.rejected_images.make import encoded
+
+    sample = made[:: max(1, len(made) // _SAMPLED_IMAGES)][:_SAMPLED_IMAGES]
+    sizes = []
+    for image in sample:
+        values = np.array(image.open())
+        height, width = values.shape[0] // 2, values.shape[1] // 2
+        values[:height, :width] = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        sizes.append(len(encoded(values)))
+    return round(sum(sizes) / len(sizes) * len(made))
+
+
+def _time(
+    aligner: Aligner,
+    job: AlignJob,
+    examples: Sequence[PreferenceExample],
+    tokens: _Tokens,
+    process: Any,
+    difficulty: int,
+) -> dict[str, Any]:
+    """Seconds: two micro-batches of middle length, after one to warm up, forward and backward, multiplied by their positions."""
+    from aligners.training.run import _Run
+
+    ordered = sorted(tokens.passes, key=lambda one: one[1])
+    full = [one for one in ordered if len(one[0]) == max(len(names) for names, _ in ordered)]
+    middle = len(full) // 2
+    chosen = [full[min(max(place, 0), len(full) - 1)] for place in (middle - 1, middle, middle + 1)]
+    wanted = {name for names, _ in chosen for name in names}
+    run = _Run(aligner, job, [one for one in examples if one.id in wanted], process)
+    kept = run.policy.feature_bytes * len(tokens.images)
+    if not 0 < kept <= FEATURE_BUDGET:
+        run.policy.forget_features()
+        kept = 0
+    run.policy.model.train()
+    seconds = {"reference": 0.0, "training": 0.0}
+    for number, (names, _) in enumerate(chosen):
+        took = _pass(run, [run.encoded[name] for name in names])
+        if number:  # the first one warms up
+            seconds = {what: seconds[what] + took[what] for what in seconds}
+    measured = sum(positions for _, positions in chosen[1:])
+    images = 0.0
+    if kept:
+        start = time.perf_counter()
+        few = {image.fingerprint(): image for one in run.encoded.values() for image in one.images.values()}
+        run.policy.keep_features(few.values())
+        images = (time.perf_counter() - start) / len(few) * len(tokens.images)
+    summary = tokens.summary()
+    steps = sum(steps_of(len(one.examples), job.train) for one in tokens.stages)
+    epochs = steps / sum(math.ceil(len(one.examples) / job.train.batch_size) for one in tokens.stages)
+    parts = {
+        "training": seconds["training"] / measured * summary["epoch_with_padding"] * epochs,
+        "reference": seconds["reference"] / measured * summary["epoch"],
+        "images_once": images,
+        "difficulty": seconds["reference"] / measured * summary["epoch"] * difficulty / len(examples),
+    }
+    return {
+        "seconds": round(sum(parts.values()), 1),
+        **{name: round(value, 1) for name, value in parts.items()},
+        "measured": f"forward and backward of two micro-batches of {len(chosen[-1][0])} examples of middle length: "
+        f"{seconds['training'] / 2:.3g} s each, {seconds['reference'] / 2:.3g} s without gradient; no optimizer step",
+        "features_kept": kept,
+    }
+
+
+def _pass(run: Any, examples: Sequence[EncodedExample]) -> dict[str, float]:
+    """Seconds of a micro-batch: the reference's pass, and the policy's with loss and backward pass."""
+    import torch
+
+    def now() -> float:
+        if run.policy.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    start = now()
+    batch = run.batch(examples).to(run.policy.device)
+    made = now()
+    with torch.no_grad(), run.autocast(), run.policy.without_adapter():
+        reference = by_branch(run.policy.response_values(batch, token_logp), batch.layouts)
+    between = now()
+    with run.autocast():
+        policy = by_branch(run.policy.model(batch), batch.layouts)
+    loss = run.aligner.loss(policy, reference)
+    loss.per_example.mean().backward()
+    run.policy.model.zero_grad()
+    end = now()
+    return {"reference": between - start, "training": made - start + end - between}

@@ -1,0 +1,170 @@
+"""What a fixed model says of an example (log-probabilities, entropy): computed once, kept on disk, shared by methods and sweeps.
+
+Content-addressed: a store belongs to all that determines its values (weights, template, arithmetic), and a value in it to its prefix,
+image and response. So DPO and MFPO share what they have in common, as do all runs of a sweep, and an interrupted pass goes on.
+Values differ in rounding with what they were computed beside; the same command on an empty cache gives the same bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aligners.base import Branch, BranchLogps, Logps
+from aligners.training.encoding import EncodedExample
+from aligners.training.layout import Batch
+from harness.core.files import atomic_path, sha256_bytes, sha256_json, to_cache
+
+FORMAT = 3
+"""Raised when what is stored, or how it is computed, changes."""
+PART = 2_000_000
+"""Values after which a part is written: a kill loses at most so many."""
+
+Keys = dict[tuple[str, str], bytes]
+"""Branch (image, response) of an example -> content key of its value."""
+
+
+def content_keys(example: EncodedExample, branches: Iterable[Branch]) -> Keys:
+    """The content keys of one example's branches: hashes of prefix ids, image bytes and response ids."""
+    return {
+        (branch.image, branch.response): hashlib.sha256(
+            sha256_json(
+                [
+                    example.images[branch.image].fingerprint(),
+                    example.prefixes[branch.image],
+                    example.responses[branch.response],
+                ]
+            ).encode()
+        ).digest()
+        for branch in branches
+    }
+
+
+def content_print(example: EncodedExample, branches: Iterable[Branch]) -> str:
+    """One hash of all of an example's branches, and of what a correction changed."""
+    keys = content_keys(example, branches)
+    return sha256_json([[*pair, key.hex()] for pair, key in keys.items()] + [dict(example.corrected)])
+
+
+class ValueStore:
+    """Arrays of float32 by content key, in parts under one folder.
+
+    Args:
+        cache: the user's cache folder.
+        key: all that determines the values beside their own content (JSON-able).
+        keep: whether to use the disk at all.
+    """
+
+    def __init__(self, cache: Path, key: dict[str, Any], keep: bool = True) -> None:
+        self.folder = cache / "reference" / sha256_json({**key, "format": FORMAT})[:32]
+        self.keep = keep
+        self._values: dict[bytes, np.ndarray] = {}
+        self._new: list[bytes] = []
+        self._new_values = 0
+
+    def load(self, wanted: Iterable[bytes]) -> None:
+        """Read what the disk has of the wanted values."""
+        missing = set(wanted) - self._values.keys()
+        for path in sorted(self.folder.glob("part-*.npz")) if self.keep and missing else ():
+            with np.load(path, allow_pickle=False) as stored:
+                keys = [row.tobytes() for row in stored["keys"]]
+                if not missing.isdisjoint(keys):
+                    parts = np.split(stored["values"], np.cumsum(stored["lengths"])[:-1])
+                    self._values.update({key: part for key, part in zip(keys, parts, strict=True) if key in missing})
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._values
+
+    def __getitem__(self, key: bytes) -> np.ndarray:
+        """The value, [tokens] float32."""
+        return self._values[key]
+
+    def put(self, key: bytes, value: np.ndarray) -> None:
+        """Add a value; it is on disk after the next `flush`, which comes by itself every PART numbers."""
+        if key in self._values:
+            return
+        self._values[key] = value
+        self._new.append(key)
+        self._new_values += len(value)
+        if self._new_values >= PART:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is new."""
+        if self._new and self.keep:
+            values = [self._values[key] for key in self._new]
+            path = self.folder / f"part-{sha256_bytes(b''.join(self._new))[:32]}.npz"
+            with to_cache(path), atomic_path(path) as temporary, temporary.open("wb") as stream:
+                np.savez(
+                    stream,
+                    keys=np.frombuffer(b"".join(self._new), np.uint8).reshape(len(self._new), -1),
+                    lengths=np.array([len(value) for value in values], np.int64),
+                    values=np.concatenate(values).astype(np.float32),
+                )
+        self._new, self._new_values = [], 0
+
+
+class Reference:
+    """The reference's log-probabilities of a stage's examples."""
+
+    def __init__(self, store: ValueStore, keys: dict[str, Keys], computed: int) -> None:
+        self._store, self._keys, self.computed = store, keys, computed
+
+    def logps(self, batch: Batch, branches: Sequence[Branch]) -> Logps:
+        """The batch's reference log-probabilities, in the layout of its policy."""
+        import torch
+
+        result: dict[str, BranchLogps] = {}
+        for branch in branches:
+            layout = batch.layouts[branch.name]
+            tokens = torch.zeros(layout.mask.shape, dtype=torch.float32)
+            for row, name in enumerate(batch.ids):
+                values = self._store[self._keys[name][branch.image, branch.response]]
+                tokens[row, : len(values)] = torch.from_numpy(values)
+            tokens = tokens.to(layout.mask.device)
+            result[branch.name] = BranchLogps(tokens.sum(-1), tokens, layout.mask, layout.corrected)
+        return result
+
+
+def fill(
+    store: ValueStore,
+    blocks: Sequence[Sequence[EncodedExample]],
+    keys: dict[str, Keys],
+    compute: Callable[[Sequence[EncodedExample]], list[dict[tuple[str, str], np.ndarray]]],
+    *,
+    share: tuple[int, int] = (0, 1),
+    in_step: bool = False,
+    done: Callable[[int], None] = lambda count: None,
+) -> int:
+    """Compute the blocks that the store does not have, whole: what a value is computed beside does not depend on where a kill came.
+
+    Args:
+        store: loaded with what the disk has.
+        blocks: examples that go through the model together.
+        keys: of every example by its id.
+        compute: gives for a block, in order, the values of each example's branches.
+        share: (i, n): compute only every n-th missing block, from the i-th; n processes share the work.
+        in_step: every process must compute equally often: one that has no block left does its part of the last round with another's.
+        done: told how many examples are dealt with.
+
+    Returns:
+        How many examples were not there, whichever process computed them.
+    """
+    missing = missing_blocks = 0
+    for block in blocks:
+        if not all(key in store for example in block for key in keys[example.id].values()):
+            if missing_blocks % share[1] == share[0]:
+                for example, values in zip(block, compute(block), strict=True):
+                    for pair, value in values.items():
+                        store.put(keys[example.id][pair], value)
+            missing += len(block)
+            missing_blocks += 1
+        done(len(block))
+    if in_step and missing_blocks and share[0] >= (missing_blocks % share[1] or share[1]):
+        compute(blocks[-1])
+    store.flush()
+    return missing

@@ -1,0 +1,291 @@
+"""`harness align`: from a model and preference data to a checkpoint in a run folder."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from aligners.base import Aligner, AlignJob, DataOptions
+from harness.checkpoints.export import card_of
+from harness.core import registry
+from harness.core.config import TrainSettings, merged, parse
+from harness.core.disk import there
+from harness.core.errors import BadInputError
+from harness.core.files import read_json, write_json
+from harness.core.memory import give_back
+from harness.core.names import check_name, name_from
+from harness.core.paths import cache_folder
+from harness.core.progress import console
+from harness.core.removal import remove
+from harness.core.worlds import find_world
+from harness.models import ModelRef, fingerprint, inspect, resolve
+from harness.remote import hub
+from harness.remote.hub import Wanted
+from harness.runs.claim import check_folder, claimed
+from harness.runs.folders import MANIFEST, Run, open_run
+from harness.runs.manifest import surroundings
+from harness.runs.state import CONFIG
+
+
+@dataclass(frozen=True)
+class AlignRequest:
+    """What the user asked for. `settings` has the keys "train" and "method"; later layers of it won already."""
+
+    method: str
+    model: str
+    results: Path
+    data: str | None = None
+    name: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    limit: int | None = None
+    on_error: Literal["fail", "skip"] = "fail"
+    resume: bool = False
+    overwrite: bool = False
+    allow_download: bool = False
+    data_options: DataOptions = field(default_factory=DataOptions)
+    canary: bool = True
+
+
+@dataclass(frozen=True)
+class _Resolved:
+    """An alignment with its names and settings looked up."""
+
+    aligner: Aligner
+    train: TrainSettings
+    model: ModelRef
+    folder: Path
+    config: dict[str, Any]
+    wanted: list[Wanted]
+    """What comes from the hub."""
+
+    def job(self, request: AlignRequest) -> AlignJob:
+        """The aligner's part of it; a world's preference data is made where it is not there."""
+        return AlignJob(
+            self.config["location"],
+            _data(self.config["data"], request.method),
+            self.folder,
+            self.train,
+            cache_folder(),
+            request.limit,
+            request.on_error,
+            request.resume,
+            request.allow_download,
+            request.data_options,
+            canary=request.canary,
+        )
+
+
+def run_align(request: AlignRequest) -> Run:
+    """Resolve everything, train, and write the manifest last.
+
+    Raises:
+        BadInputError: a name, a setting, the data or the run folder is at fault; said before anything is trained.
+    """
+    found = _resolve(request)
+    if not is_first_process():
+        console.quiet = True
+        return _train(request, found)
+    with claimed(found.folder, resume=request.resume, overwrite=request.overwrite) as claim:
+        if request.resume and not claim.state.reusable:
+            _same_as_before(found.folder, found.config)
+        if not request.resume or claim.state.condition != "complete":
+            claim.begin()
+            write_json(found.folder / CONFIG, found.config)
+        return _train(request, found)
+
+
+def _train(request: AlignRequest, found: _Resolved) -> Run:
+    """What every process does, the first one with the run's folder in its hands."""
+    folder, config, first = found.folder, found.config, is_first_process()
+    if request.resume and (run := open_run(folder)).manifest is not None:
+        console.print(f"[dim]the run is complete: {folder}[/dim]")
+        return run
+    started = time.perf_counter()
+
+    def stage_done(stage: Path, summary: dict[str, Any]) -> None:
+        """A stage's folder is a run of its own from then on: it can be evaluated while the next one is trained."""
+        _write_manifest(stage, {**config, "stage": stage.name}, found.model, summary, started)
+
+    job = replace(found.job(request), stage_done=stage_done)
+    give_back()  # making a world's model and pairs leaves much behind
+    result = found.aligner.align(job)
+    if first:
+        _write_manifest(folder, config, found.model, result.summary, started)
+        _remove(result.scratch, folder)
+    return open_run(folder)
+
+
+def _resolve(request: AlignRequest, *, writes: bool = True) -> _Resolved:
+    """Everything that the names and settings mean.
+
+    Args:
+        request: what the user asked for.
+        writes: whether a run will be written; its folder is looked at then.
+
+    Raises:
+        BadInputError: one of them is at fault.
+    """
+    if request.limit is not None and request.limit < 1:
+        raise BadInputError(f"--limit must be at least 1, not {request.limit}")
+    if request.name is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise BadInputError("several processes need one run's name", remedy="give it: --name NAME")
+    if request.name is not None:
+        check_name(request.name, "the run's name (--name)")
+    if request.resume and request.overwrite:
+        raise BadInputError(
+            "--resume goes on with the run that is there, --overwrite replaces it", remedy="give one of them"
+        )
+    kind: type[Aligner] = registry.load("aligners", request.method)
+    model = resolve(request.model)
+    recipe = model.world.recipe(request.method) if model.world else {}
+    layers = merged({"train": dict(kind.train_defaults)}, recipe, request.settings)
+    train = parse(TrainSettings, layers.get("train", {}), "train")
+    aligner = kind(parse(kind.Settings, layers.get("method", {}), f"method {request.method}"))
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
+    name = request.name or f"{request.method}-{name_from(model.label.rpartition('/')[2])}-{now}"
+    folder = request.results / name
+    if writes and is_first_process():
+        check_folder(folder, resume=request.resume, overwrite=request.overwrite)
+    # An embedded world has its own pairs, whatever a method was published with.
+    usual = None if model.world else kind.default_data
+    data_label = request.data or usual or model.default_preferences
+    if request.data is None:
+        console.print(f"preference data: {data_label} (the default for {request.method if usual else model.label})")
+    if model.location is not None:
+        _check_full(model.location)
+    # A world's model and pairs are made on this machine, once all else is known to be there.
+    given = "" if find_world(data_label) else data_label
+    asked = AlignJob(model.location or "", given, folder, train, cache_folder())
+    wanted = aligner.preflight(asked)
+    if not writes and any(one.folder is None for one in wanted):
+        location = str(model.location)
+    else:
+        location = model.locate()
+        if model.world:
+            _check_full(location)
+    config = {
+        "method": request.method,
+        "model": model.label,
+        "location": location,
+        "data": data_label,
+        "limit": request.limit,
+        "on_error": request.on_error,
+        **request.data_options.described(),
+        "settings": {"train": train.model_dump(), "method": aligner.settings.model_dump(mode="json")},
+    }
+    return _Resolved(aligner, train, model, folder, config, wanted)
+
+
+def _check_full(location: str) -> None:
+    """A folder that alignment starts from has full weights.
+
+    Raises:
+        BadInputError: it is an adapter's, or no checkpoint.
+    """
+    if Path(location).is_dir() and inspect(Path(location)).kind == "adapter":
+        raise BadInputError(
+            "alignment starts from full weights, not from an adapter", where=location, remedy="name its base model"
+        )
+
+
+def plan_align(request: AlignRequest) -> dict[str, Any]:
+    """What `run_align` would do and take; nothing is trained, and no run folder is made. A world's model and pairs are made, though.
+
+    Nothing is downloaded: where the model or the data are not here, only what would be is told.
+
+    Raises:
+        BadInputError: as `run_align`, but for the run folder.
+    """
+    found = _resolve(request, writes=False)
+    about = {"method": request.method, "model": found.model.label, "data": found.config["data"]}
+    missing = [one for one in found.wanted if one.folder is None]
+    download = [{"name": one.name, "kind": one.kind, "bytes": one.download} for one in missing]
+    if missing:
+        return {**about, "download": download, "free": shutil.disk_usage(there(hub.cache_folder())).free}
+    job = found.job(request)
+    give_back()
+    return {**about, "download": [], **found.aligner.plan(job)}
+
+
+def is_first_process() -> bool:
+    """Whether this is the only process of an `align`, or the one of `accelerate launch`'s that keeps the run's folder."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _data(label: str, method: str) -> str:
+    """Where the data is: a world's are made on first use, everything else is the aligner's to read."""
+    world = find_world(label)
+    return str(world.preferences(method)) if world else label
+
+
+def _same_as_before(folder: Path, config: dict[str, Any]) -> None:
+    """A run that is resumed must be the same run; what its training takes may be another (`TrainSettings.COST_ONLY`)."""
+    before = folder / "config.json"
+    if not before.exists():
+        return
+    old, new = (_computed(one) for one in (read_json(before, "configuration"), read_back(config)))
+    if old != new:
+        changed = [key for key in config if old.get(key) != new[key]]
+        raise BadInputError(
+            f"the run was begun with other settings ({', '.join(changed)})",
+            where=str(before),
+            remedy="resume it with the same ones, or start again with --overwrite",
+        )
+
+
+def _computed(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without the settings that do not change what is computed."""
+    settings = dict(config.get("settings", {}))
+    train = dict(settings.get("train", {}))
+    # A setting that the version did not have which began the run has its default, which is what that version did.
+    with contextlib.suppress(ValidationError):
+        train = TrainSettings.model_validate(train).model_dump(mode="json")
+    train = {key: value for key, value in train.items() if key not in TrainSettings.COST_ONLY}
+    return {**config, "settings": {**settings, "train": train}}
+
+
+def read_back(value: dict[str, Any]) -> dict[str, Any]:
+    """A value as it comes back from JSON."""
+    import json
+
+    result: dict[str, Any] = json.loads(json.dumps(value, default=str))
+    return result
+
+
+def _write_manifest(
+    folder: Path, config: dict[str, Any], model: ModelRef, summary: dict[str, Any], started: float
+) -> None:
+    """Say of the checkpoint in a run's or a stage's folder where it comes from: card, and manifest last."""
+    run = open_run(folder)
+    info = inspect(run.checkpoint)
+    manifest = {
+        "kind": "align",
+        "name": run.name,
+        "config": config,
+        "base": {"label": model.label, "location": config["location"], "fingerprint": fingerprint(config["location"])},
+        "checkpoint": {"kind": info.kind, "fingerprint": info.fingerprint},
+        "summary": summary,
+        "wall_seconds": round(time.perf_counter() - started, 1),
+        **surroundings(),
+    }
+    (run.checkpoint / "README.md").write_text(card_of(run, manifest), encoding="utf-8")
+    write_json(run.checkpoint / MANIFEST, manifest)
+    write_json(folder / MANIFEST, manifest)
+
+
+def _remove(scratch: Sequence[Path], run: Path) -> None:
+    """Remove files of a run, and the folders that are empty then."""
+    for path in scratch:
+        remove(path, within=run)
+    for folder in dict.fromkeys([path.parent for path in scratch] + [path.parent.parent for path in scratch]):
+        if folder.is_dir() and not any(folder.iterdir()):
+            remove(folder, within=run)

@@ -1,0 +1,258 @@
+"""Paired comparison of runs: metric by metric on the items that all have, and the items that changed most."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from harness.analysis.scored import Row, Scored, read_rows, right, sample_scores, scored, unlike
+from harness.core import registry
+from harness.core.config import parse
+from harness.core.errors import BadInputError, HarnessError
+from harness.core.stats import Counts, Difference, holm, mcnemar, paired
+from harness.runs.folders import Run
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One run's scores of one suite, with the rows of its items by id (unscored ones are left out)."""
+
+    scored: Scored
+    rows: Mapping[str, Row]
+
+    @property
+    def run(self) -> str:
+        """The run's name."""
+        return self.scored.run
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one item lost and won from the first run to another.
+
+    Attributes:
+        new: hallucinations that only the other run has; `cured`, those that only the first had.
+        lost: right objects (or answers) that only the first had; `found`, those that only the other has.
+    """
+
+    item: str
+    prompt: str
+    texts: tuple[str, str]
+    new: tuple[str, ...]
+    cured: tuple[str, ...]
+    lost: tuple[str, ...]
+    found: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """How much changed."""
+        return len(self.new) + len(self.cured) + len(self.lost) + len(self.found)
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """The first run against another: differences (other minus first), corrected p-values, answers that flipped, changed items."""
+
+    other: str
+    differences: Mapping[str, Difference]
+    corrected: Mapping[str, float]
+    flips: tuple[int, int, float] | None
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One suite: the runs, their values on the common items, and every other run against the first.
+
+    Attributes:
+        n: common items; `left_out` says per run how many of its items are not among them.
+        values: run -> metric -> value on the common items; None where it is undefined.
+    """
+
+    suite: str
+    data: str
+    variant: str
+    n: int
+    left_out: Mapping[str, int]
+    titles: Mapping[str, str]
+    units: Mapping[str, str]
+    better: Mapping[str, bool | None]
+    headline: frozenset[str]
+    values: Mapping[str, Mapping[str, float | None]]
+    pairings: tuple[Pairing, ...]
+
+
+def compare(runs: Sequence[Run], suites: Sequence[str] | None = None) -> tuple[list[Comparison], list[str]]:
+    """Compare the first run with each of the others, on every suite, data and variant that all of them have.
+
+    Returns:
+        The comparisons, and in words what could not be compared and why.
+
+    Raises:
+        BadInputError: fewer than two runs, or nothing that all of them have.
+    """
+    if len(runs) < 2:
+        raise BadInputError("a comparison takes two runs or more")
+    if len({run.name for run in runs}) < len(runs):
+        raise BadInputError("a run stands twice in the comparison")
+    found: dict[str, dict[tuple[str, str, str], Compared]] = {}
+    comparisons, reasons = [], []
+    for run in runs:
+        usable, unusable = scored(run)
+        reasons += unusable
+        found[run.name] = {}
+        for one in usable:
+            if suites and one.record["suite"] not in suites:
+                continue
+            if not one.items.exists():
+                reasons.append(f"{run.name}: {one.items.name} is missing, so {one.label} cannot be compared")
+                continue
+            try:
+                found[run.name][one.key] = Compared(one, read_rows(one.items))
+            except BadInputError as error:
+                reasons.append(f"{run.name}: {one.items.name}: {error.problem}, so {one.label} cannot be compared")
+    keys = list(dict.fromkeys(key for one in found.values() for key in one))
+    for key in keys:
+        label = next(one[key].scored.label for one in found.values() if key in one)
+        absent = [name for name, one in found.items() if key not in one]
+        if absent:
+            reasons.append(f"{label}: not scored for {', '.join(absent)}")
+            continue
+        shared = [one[key] for one in found.values()]
+        settings = {str(one.scored.record["settings"]) for one in shared}
+        files = {str(one.scored.record.get("files")) for one in shared}
+        if len(settings) > 1 or len(files) > 1:
+            reasons.append(f"{label}: scored with different {'settings' if len(settings) > 1 else 'benchmark files'}")
+            continue
+        common = set.intersection(*(set(one.rows) for one in shared))
+        if not common:
+            reasons.append(f"{label}: no item was scored for all")
+            continue
+        try:
+            comparisons.append(_compare(key, shared, common))
+        except HarnessError as error:
+            reasons.append(f"{label}: {error.problem}")
+    if not comparisons:
+        raise BadInputError(
+            "there is nothing to compare: " + ("; ".join(reasons) or "nothing was scored"),
+            remedy="harness eval --run A,B --suite ... scores both on the same data",
+        )
+    return comparisons, reasons
+
+
+def _compare(key: tuple[str, str, str], shared: Sequence[Compared], common: set[str]) -> Comparison:
+    suite, data, variant = key
+    kind = registry.load("benchmarks", suite)
+    benchmark = kind(parse(kind.Settings, dict(shared[0].scored.record["settings"]), f"suite {suite}"))
+    order = [item for item in shared[0].rows if item in common]
+    counts = {one.run: Counts.of(sample_scores(one.rows, order)) for one in shared}
+    for name, one in counts.items():
+        if reason := unlike(benchmark.aggregate, one.totals()):
+            raise BadInputError(f"{name}: {reason}")
+    if len({str(sorted((item, one.rows[item]["group"]) for item in common)) for one in shared}) > 1:
+        raise BadInputError("the same items are about other images")
+    values = {
+        name: {
+            metric: float(value) if math.isfinite(value) else None
+            for metric, value in benchmark.aggregate(one.totals()).items()
+        }
+        for name, one in counts.items()
+    }
+    first = shared[0]
+    differences = {other.run: paired(counts[other.run], counts[first.run], benchmark.aggregate) for other in shared[1:]}
+    # Several runs against one are several chances to find something: Holm's correction, metric by metric.
+    metrics = list(dict.fromkeys(metric for one in differences.values() for metric in one))
+    corrected: dict[str, dict[str, float]] = {name: {} for name in differences}
+    for metric in metrics:
+        for name, p in holm({name: one[metric].p for name, one in differences.items() if metric in one}).items():
+            corrected[name][metric] = p
+    specs = {spec.id: spec for spec in benchmark.metrics}
+    return Comparison(
+        suite,
+        data,
+        variant,
+        len(order),
+        {one.run: len(one.rows) - len(order) for one in shared},
+        {name: spec.title for name, spec in specs.items()},
+        {name: spec.unit for name, spec in specs.items()},
+        {name: spec.higher_is_better for name, spec in specs.items()},
+        frozenset(name for name, spec in specs.items() if spec.headline),
+        values,
+        tuple(
+            Pairing(
+                other.run,
+                differences[other.run],
+                corrected[other.run],
+                _flips(first, other, order),
+                tuple(_changes(first, other, order)),
+            )
+            for other in shared[1:]
+        ),
+    )
+
+
+def _flips(first: Compared, other: Compared, order: Sequence[str]) -> tuple[int, int, float] | None:
+    pairs = [(right(first.rows[item]), right(other.rows[item])) for item in order]
+    both = [(one, two) for one, two in pairs if one is not None and two is not None]
+    return mcnemar([one for one, _ in both], [two for _, two in both]) if both else None
+
+
+def _changes(first: Compared, other: Compared, order: Sequence[str]) -> list[Change]:
+    """Changed items, those with most new or cured hallucinations first."""
+    found = []
+    for item in order:
+        one, two = first.rows[item], other.rows[item]
+        before, after = _verdicts(one), _verdicts(two)
+        change = Change(
+            item,
+            one["prompt"],
+            (one["text"], two["text"]),
+            *(tuple(sorted(names)) for names in (after[0] - before[0], before[0] - after[0], before[1] - after[1], after[1] - before[1])),
+        )  # fmt: skip
+        if change.size:
+            found.append(change)
+    return sorted(found, key=lambda change: (-len(change.new) - len(change.cured), -change.size, change.item))
+
+
+def _verdicts(row: Row) -> tuple[set[str], set[str]]:
+    """Hallucinated and right labels of an item; for a yes/no question its answer."""
+    wrong = {piece["label"] for piece in row["evidence"] if piece["verdict"] == "hallucinated"}
+    found = {piece["label"] for piece in row["evidence"] if piece["verdict"] == "correct"}
+    if (correct := right(row)) is not None:
+        (found if correct else wrong).add(f"answer {row['details']['said'] or 'unreadable'}")
+    return wrong, found - wrong
+
+
+def as_json(comparisons: Sequence[Comparison], reasons: Sequence[str], changes: int) -> dict[str, Any]:
+    """JSON-able values, with at most so many changed items a pairing."""
+    return {
+        "not_compared": list(reasons),
+        "comparisons": [
+            {
+                "suite": one.suite,
+                "data": one.data,
+                "variant": one.variant,
+                "n": one.n,
+                "left_out": dict(one.left_out),
+                "values": {run: dict(values) for run, values in one.values.items()},
+                "pairings": [
+                    {
+                        "other": pair.other,
+                        "differences": {
+                            name: asdict(difference) | {"p_holm": pair.corrected[name]}
+                            for name, difference in pair.differences.items()
+                        },
+                        "flips": None
+                        if pair.flips is None
+                        else dict(zip(("only_first_right", "only_other_right", "p_mcnemar"), pair.flips, strict=True)),
+                        "changed": len(pair.changes),
+                        "changes": [asdict(change) for change in pair.changes[:changes]],
+                    }
+                    for pair in one.pairings
+                ],
+            }
+            for one in comparisons
+        ],
+    }

@@ -1,0 +1,84 @@
+"""Everything that was scored, as tidy pandas frames, for notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.analysis.scored import read_rows, scored
+from harness.core.errors import BadInputError
+from harness.runs.folders import find_run, read_runs
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Scores of some runs.
+
+    Attributes:
+        metrics: one row a run, suite and metric: run, method, model, suite, data, variant, metric, value (rates as fractions),
+            ci_low, ci_high, higher_is_better, n, of, unscored, judge.
+        items: one row a run, suite and item: run, suite, data, variant, item, group (the image), prompt, text, unscored, and a column
+            for every count.
+        evidence: one row a piece of evidence: run, suite, data, variant, item, text, label, verdict, start, end.
+        left_out: in words, what could not be read and why.
+    """
+
+    metrics: pd.DataFrame
+    items: pd.DataFrame
+    evidence: pd.DataFrame
+    left_out: tuple[str, ...] = ()
+
+
+def load_runs(runs: Sequence[str | Path] | None = None, results: str | Path = "results") -> Frames:
+    """Read the scores of runs into three frames.
+
+    Args:
+        runs: names under `results`, or folders; None takes all runs there.
+        results: folder of the runs.
+
+    Raises:
+        BadInputError: there is no such run, or nothing was scored.
+    """
+    import pandas as pd
+
+    root = Path(results)
+    left_out: list[str] = []
+    if runs is None:
+        chosen, left_out = read_runs(root)
+    else:
+        chosen = [find_run(str(name), root) for name in runs]
+    metrics: list[dict[str, Any]] = []
+    items: list[dict[str, Any]] = []
+    evidence: list[dict[str, Any]] = []
+    for run in chosen:
+        usable, unusable = scored(run)
+        left_out += unusable
+        for one in usable:
+            record = one.record
+            key = {"run": run.name, "suite": record["suite"], "data": record["data"], "variant": record["variant"]}
+            about = {name: record[name] for name in ("method", "model", "n", "of", "unscored")}
+            judge = (record["judge"] or {}).get("model") or (record["judge"] or {}).get("judge")
+            for name, metric in record["metrics"].items():
+                low, high = metric["ci"] or (None, None)
+                own = {"metric": name, "value": metric["value"], "ci_low": low, "ci_high": high}
+                metrics.append(key | about | own | {"higher_is_better": metric["higher_is_better"], "judge": judge})
+            try:
+                rows = read_rows(one.items, unscored=True) if one.items.exists() else {}
+            except BadInputError as error:
+                rows = {}
+                left_out.append(f"{run.name}: {one.items.name}: {error.problem}, so {record['suite']} has no items")
+            for row in rows.values():
+                plain = {name: row[name] for name in ("item", "group", "prompt", "text", "unscored")}
+                items.append(key | plain | row["counts"])
+                for piece in row["evidence"]:
+                    start, end = piece["span"] or (None, None)
+                    words = {name: piece[name] for name in ("text", "label", "verdict")}
+                    evidence.append(key | {"item": row["item"]} | words | {"start": start, "end": end})
+    if not metrics:
+        raise BadInputError("nothing was scored yet", where=str(root), remedy="harness eval --suite halbench,amber")
+    return Frames(pd.DataFrame(metrics), pd.DataFrame(items), pd.DataFrame(evidence), tuple(left_out))

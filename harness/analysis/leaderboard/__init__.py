@@ -1,0 +1,31 @@
+"""The leaderboard: one row a checkpoint, one column a metric with its direction.
+
+`collect` reads runs into boards; `pool_seeds`, `add_published`, `select` and `sort` turn boards into boards; `tables` writes them.
+"""
+
+from harness.analysis.leaderboard.board import ARROW, Board, Cell, Column, Row
+from harness.analysis.leaderboard.collect import collect
+from harness.analysis.leaderboard.pool import pool_seeds
+from harness.analysis.leaderboard.published import add_published, published_file, read_published
+from harness.analysis.leaderboard.select import select, sort
+from harness.analysis.leaderboard.tables import as_csv, as_json, as_latex, as_markdown, tables
+
+__all__ = [
+    "ARROW",
+    "Board",
+    "Cell",
+    "Column",
+    "Row",
+    "add_published",
+    "as_csv",
+    "as_json",
+    "as_latex",
+    "as_markdown",
+    "collect",
+    "pool_seeds",
+    "published_file",
+    "read_published",
+    "select",
+    "sort",
+    "tables",
+]

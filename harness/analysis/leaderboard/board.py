@@ -1,0 +1,198 @@
+"""What a leaderboard is made of: columns, cells, rows, boards; and how a value is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from harness.core.stats import Aggregate, Counts, Difference
+from harness.core.types import MetricSpec
+from harness.records.counts import ItemCounts
+from harness.records.sums import Sums
+
+ARROW = {True: "↑", False: "↓", None: ""}
+MATCHED = "chair_s_matched"
+BASE = "base"
+"""The method of a model that was not aligned."""
+World = tuple[str, str]
+"""(base model, data): runs of one world answered the same questions from the same start, so they can be paired."""
+Sheet = tuple[str, str, bool]
+"""(suite, variant, whether at matched length): the counts that several columns are made of."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric of a suite; `variant` is what made the numbers and part of the name."""
+
+    suite: str
+    variant: str
+    metric: str
+    title: str
+    higher_is_better: bool | None
+    unit: str
+    headline: bool = True
+
+    @property
+    def heading(self) -> str:
+        """Title, variant and direction."""
+        return f"{self.title}{f'[{self.variant}]' if self.variant else ''} {ARROW[self.higher_is_better]}".strip()
+
+    @property
+    def key(self) -> str:
+        """Its name in JSON and on the command line: `halbench[spacy].chair_s`."""
+        return f"{self.suite}{f'[{self.variant}]' if self.variant else ''}.{self.metric}"
+
+    @property
+    def sheet(self) -> Sheet:
+        """The counts it is made of."""
+        return self.suite, self.variant, self.metric == MATCHED
+
+    def named(self, text: str) -> bool:
+        """Whether a user means this column: its key, `suite.metric`, the metric or the title, in any case."""
+        names = (self.key, f"{self.suite}.{self.metric}", self.metric, self.title)
+        return text.lower() in (name.lower() for name in names)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One run's items behind some cells: what is resampled.
+
+    Attributes:
+        rules: the suite's settings and files and how many items were asked; only what shares them is compared.
+        items: the scored items' counts, or where they are.
+    """
+
+    world: World
+    rules: str
+    aggregate: Aggregate
+    items: ItemCounts | Sums = field(repr=False)
+
+    @property
+    def counts(self) -> Counts:
+        """Their counts by image, read again each time: of hundreds of runs not all are held."""
+        return self.items.load().counts
+
+
+@dataclass(frozen=True)
+class Delta:
+    """A difference to the base: on how many common items, and p after Holm's correction over the column."""
+
+    difference: Difference
+    p: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value. `spread` is the standard deviation over seeds; `rules` says what it may be ranked with."""
+
+    value: float | None
+    ci: tuple[float, float] | None
+    n: int
+    of: int
+    rules: str = ""
+    spread: float | None = None
+    delta: Delta | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class Row:
+    """A checkpoint, the seeds of a configuration, or a published figure (`published` is its source).
+
+    Attributes:
+        runs: the runs' names.
+        config: the resolved configuration without seeds; runs that share it differ in their seed only.
+        parts: the items behind the cells, by sheet.
+    """
+
+    name: str
+    method: str
+    model: str
+    runs: tuple[str, ...] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
+    cells: dict[Column, Cell] = field(default_factory=dict)
+    parts: dict[Sheet, tuple[Part, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    published: str = ""
+
+
+@dataclass
+class Board:
+    """Rows on one data set (of one base model, or of several), base first, and what the caption says.
+
+    Attributes:
+        seedless: (model, data) without the seed of an embedded world: boards that share it can be pooled.
+        embedded: the data are an embedded world's, so published figures are not about them.
+        notes: what a reader must know about single runs.
+        rank_published: published figures take part in ranks and frontiers.
+    """
+
+    model: str
+    data: str
+    rows: list[Row]
+    columns: list[Column]
+    caption: str
+    seedless: World
+    embedded: bool = False
+    notes: list[str] = field(default_factory=list)
+    rank_published: bool = False
+
+    @property
+    def title(self) -> str:
+        """What it is about."""
+        return f"{self.model} on {self.data}"
+
+    def ranked(self, column: Column) -> dict[str, float]:
+        """Row name -> value of the rows that may be ranked in a column: those that share the first row's rules."""
+        cells = {
+            row.name: cell
+            for row in self.rows
+            if (cell := row.cells.get(column)) and (self.rank_published or not row.published)
+        }
+        own = [cell.rules for row in self.rows if (cell := cells.get(row.name)) and not row.published]
+        rules = {own[0], ""} if own else {""}
+        return {name: cell.value for name, cell in cells.items() if cell.value is not None and cell.rules in rules}
+
+
+def column_of(suite: str, variant: str, metric: str, about: Mapping[str, Any]) -> Column:
+    """The column of a metric in a score record."""
+    return _column(suite, variant, metric, about["title"], about["higher_is_better"], about["unit"], about["headline"])
+
+
+@cache
+def _column(*about: Any) -> Column:
+    """One object a column, however many cells it has."""
+    return Column(*about)
+
+
+def column_of_spec(suite: str, spec: MetricSpec) -> Column:
+    """The column of a metric that a benchmark declares."""
+    return Column(suite, "", spec.id, spec.title, spec.higher_is_better, spec.unit, spec.headline)
+
+
+def scale(unit: str) -> tuple[int, int]:
+    """(factor, digits) that a unit is written with: percentages with one decimal, points with two."""
+    return (100, 1) if unit == "%" else (1, 2 if unit == "points" else 1)
+
+
+def written(value: float | None, unit: str) -> str:
+    """A value alone; a dash where it is undefined."""
+    factor, digits = scale(unit)
+    return "–" if value is None else f"{value * factor:.{digits}f}"
+
+
+def written_interval(ci: tuple[float, float] | None, unit: str, spread: float | None = None) -> str:
+    """`(a–b) ±s`, as far as there is any."""
+    parts = [f"({written(ci[0], unit)}–{written(ci[1], unit)})"] if ci else []
+    return " ".join([*parts, *([f"±{written(spread, unit)}"] if spread is not None else [])])
+
+
+def written_delta(delta: Delta, unit: str) -> str:
+    """`Δ −3.1 (−5.0 to −1.2)`."""
+    factor, digits = scale(unit)
+    value, low, high = (f"{one * factor:+.{digits}f}" for one in (delta.difference.value, *delta.difference.ci))
+    p = "p < 0.001" if delta.p < 0.001 else f"p = {delta.p:.3f}"
+    return f"Δ {value} ({low} to {high}), {p}".replace("-", "−")

@@ -1,0 +1,262 @@
+"""From run folders to boards: every score with its interval, its difference to the base, and what a reader must know."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from harness.analysis.leaderboard.board import BASE, MATCHED, Board, Cell, Column, Part, Row, World, column_of
+from harness.analysis.leaderboard.kept import kept
+from harness.analysis.leaderboard.marks import add_differences
+from harness.analysis.scored import Scored, scored, suite_place, unlike
+from harness.core import registry
+from harness.core.config import parse
+from harness.core.errors import BadInputError, HarnessError
+from harness.core.files import sha256_json
+from harness.core.progress import progress_of_many
+from harness.core.stats import Aggregate, intervals
+from harness.core.worlds import find_world
+from harness.records.counts import ItemCounts
+from harness.records.matched import cut, rates
+from harness.records.sums import Sums, read_sums
+from harness.runs.folders import Run, list_runs
+
+_CHAIR = ("chair_s", MATCHED)
+_DESCRIBED = frozenset(("chair_s", "chair_i", "mean_length"))
+"""A suite with these metrics scores whole descriptions; its mentions have places."""
+GroupBy = Literal["base", "data"]
+
+
+def collect(
+    runs: Path | Sequence[Run], *, group_by: GroupBy = "base", left_out: list[str] | None = None
+) -> list[Board]:
+    """Boards of everything that was scored.
+
+    Args:
+        runs: complete runs, or a folder of them.
+        group_by: a board for every base model and data set, or for every data set.
+        left_out: in words, what could not be used is added here.
+
+    Raises:
+        BadInputError: nothing was scored.
+    """
+    where = str(runs) if isinstance(runs, Path) else ", ".join(sorted({str(run.path.parent) for run in runs}))
+    chosen = list_runs(runs) if isinstance(runs, Path) else list(runs)
+    grouped: dict[World, list[tuple[str, Run, Scored]]] = defaultdict(list)
+    reasons: list[str] = [] if left_out is None else left_out
+    for name, run in _names(chosen).items():
+        usable, unusable = scored(run)
+        reasons += unusable
+        for one in usable:
+            model = one.record["model"] if group_by == "base" else ""
+            grouped[model, one.record["data"]].append((name, run, one))
+    if not grouped:
+        raise BadInputError(
+            "nothing was scored yet" + (f": {'; '.join(reasons)}" if reasons else ""),
+            where=where,
+            remedy="harness eval --suite halbench,amber",
+        )
+    return [_board(model, data, found) for (model, data), found in sorted(grouped.items())]
+
+
+def _names(runs: Sequence[Run]) -> dict[str, Run]:
+    """Runs by name; two of one name have their folder's in front."""
+    names = [run.name for run in runs]
+    return {
+        run.name if names.count(run.name) == 1 else f"{run.path.resolve().parent.name}/{run.name}": run for run in runs
+    }
+
+
+def _board(model: str, data: str, found: Sequence[tuple[str, Run, Scored]]) -> Board:
+    rows: dict[str, Row] = {}
+    described: dict[tuple[str, str], dict[str, Scored]] = defaultdict(dict)
+    notes: list[str] = []
+    with progress_of_many("scores", len(found)) as advance:
+        parts = []
+        for _, _, one in found:
+            parts.append(_part(one, notes))
+            advance()
+    for (name, run, one), part in zip(found, parts, strict=True):
+        record = one.record
+        row = rows.setdefault(name, Row(name, record["method"], record["model"], (name,), configuration(run)))
+        if part is not None:
+            row.parts[record["suite"], record["variant"], False] = (part,)
+        if record["metrics"].keys() >= _DESCRIBED:
+            described[record["suite"], record["variant"]][name] = one
+        for metric, about in record["metrics"].items():
+            column = column_of(record["suite"], record["variant"], metric, about)
+            row.cells[column] = _cell(about, record, _rules(record), part)
+    words = [_add_matched(rows, suite, variant, group, notes) for (suite, variant), group in described.items()]
+    ordered = sorted(rows.values(), key=lambda row: (row.model, row.method != BASE))
+    columns = list(dict.fromkeys(column for row in ordered for column in row.cells if column.headline))
+    # Beside the plain figure stands the one at matched length.
+    columns.sort(key=lambda column: (suite_place(column.suite), column.metric not in _CHAIR))
+    records = [one.record for _, _, one in found]
+    caption = _caption(records)
+    if mean := " / ".join(f"{one:.1f}" for one in words if one is not None):
+        caption += f"; matched: every image's descriptions cut to the words of the shortest that was scored ({mean} on average)"
+    models = list(dict.fromkeys(row.model for row in ordered))
+    seedless = (_seedless(model) if model else "", seedless_data(records[0]))
+    board = Board(model or ", ".join(models), data, ordered, columns, caption, seedless, _embedded(records[0]), notes)
+    add_differences(board)
+    return board
+
+
+def _rules(record: Mapping[str, Any]) -> str:
+    """What two scores must share to be ranked: data, settings, benchmark files, and how many items were asked."""
+    return sha256_json([record["data"], record["settings"], record.get("files"), record["n"] + record["unscored"]])
+
+
+def _part(one: Scored, notes: list[str]) -> Part | None:
+    """The items behind a run's scores of a suite; None, with a note, where they cannot be had or are others than were scored."""
+    record = one.record
+    if not one.items.exists():
+        notes.append(f"{one.run}: {one.items.name} is missing, so there are no differences to the base for {one.label}")
+        return None
+    try:
+        aggregate = _benchmark(record["suite"], json.dumps(record["settings"], sort_keys=True)).aggregate
+        sums = read_sums(one.items)
+        reason = _other_items(sums, record) or unlike(aggregate, sums.totals)
+    except BadInputError as error:
+        reason = f"{one.items.name}: {error.problem}"
+    except HarnessError as error:
+        reason = error.problem
+    if reason:
+        notes.append(f"{one.run}: {one.label}: no differences to the base: {reason}")
+        return None
+    return _part_of(record, aggregate, sums)
+
+
+@functools.lru_cache(maxsize=64)
+def _benchmark(suite: str, settings: str) -> Any:
+    """The suite's benchmark with these settings; one object for all runs."""
+    kind = registry.load("benchmarks", suite)
+    return kind(parse(kind.Settings, json.loads(settings), f"suite {suite}"))
+
+
+def _other_items(sums: Sums, record: Mapping[str, Any]) -> str:
+    """Why an item file is not the one that the scores were made from; "" where it is."""
+    if sums.size != record["n"]:
+        return f"{sums.path.name} has {sums.size} scored items where the scores say {record['n']}"
+    for name, total in (record.get("counts") or {}).items():
+        if not math.isclose(total, sums.totals.get(name, 0.0), rel_tol=1e-9, abs_tol=1e-9):
+            return f"{sums.path.name} is not what was scored: its {name} sums to {sums.totals.get(name, 0.0):g}, not to {total:g}"
+    return ""
+
+
+def _part_of(record: Mapping[str, Any], aggregate: Aggregate, items: ItemCounts | Sums) -> Part:
+    rules = sha256_json([record["settings"], record.get("files")])
+    return Part((record["model"], record["data"]), rules, aggregate, items)
+
+
+def _cell(about: Mapping[str, Any], record: Mapping[str, Any], rules: str, part: Part | None) -> Cell:
+    value, ci = about["value"], tuple(about["ci"]) if about["ci"] else None
+    notes = []
+    if record["n"] != record["of"]:
+        notes.append(f"{record['n']} of {record['of']} items")
+    if value is None:
+        notes.append("undefined: on these items there is nothing to divide by")
+    elif ci is None:
+        notes.append("no interval: a bootstrap over images needs more than one that counts")
+    elif about["unit"] == "%" and ci[0] == ci[1] and value in (0.0, 1.0) and part is not None:
+        images = part.items.images
+        notes.append(
+            f"the same for all {images} images, which a bootstrap takes for certain; "
+            f"up to {min(100.0, 300 / images):.1f} % of images may still be otherwise (rule of three)"
+        )
+    return Cell(value, ci, record["n"], record["of"], rules, notes=tuple(notes))  # type: ignore[arg-type]
+
+
+def _add_matched(
+    rows: Mapping[str, Row], suite: str, variant: str, group: Mapping[str, Scored], notes: list[str]
+) -> float | None:
+    """Put CHAIRs at matched length into the rows; the mean number of words, None where nothing can be matched."""
+    if len(group) < 2 or not all((suite, variant, False) in rows[name].parts for name in group):
+        return None
+    sums = {name: rows[name].parts[suite, variant, False][0].items for name in group}
+    found = cut({name: one.described() for name, one in sums.items() if isinstance(one, Sums)})
+    if found is None:
+        reason = "the checkpoints answered different items, or too many mentions have no place"
+        notes.append(f"{suite}: no CHAIRs at matched length: {reason}")
+        return None
+    column = Column(suite, variant, MATCHED, "CHAIRs matched", False, "%")
+    for name, counts in found.counts.items():
+        record = group[name].record
+        part = _part_of(record, rates, counts)
+        ci = kept("intervals", [(part,)], [], functools.partial(_intervals, part))[MATCHED]
+        totals = {name: np.asarray(total) for name, total in counts.totals.items()}
+        about = {"value": float(rates(totals)[MATCHED]), "ci": ci, "unit": "%"}
+        rows[name].cells[column] = _cell(about, {"n": counts.size, "of": counts.size}, _rules(record), part)
+        rows[name].parts[column.sheet] = (part,)
+    return found.words
+
+
+def _intervals(part: Part) -> dict[str, tuple[float, float] | None]:
+    return intervals(part.counts, part.aggregate)
+
+
+def configuration(run: Run) -> dict[str, Any]:
+    """The run's resolved configuration without seeds: what runs share that differ in their seed only.
+
+    The training seed goes, and so does the seed of an embedded world, which decides model, pictures and preference pairs.
+    """
+    config = dict((run.manifest or {}).get("config") or {"run": run.name})
+    config.pop("location", None)  # follows from the model
+    for key in ("model", "data"):
+        if isinstance(config.get(key), str):
+            config[key] = _seedless(config[key])
+    if isinstance(settings := config.get("settings"), dict):
+        train = {name: value for name, value in settings.get("train", {}).items() if name != "seed"}
+        config["settings"] = {**settings, "train": train}
+    return config
+
+
+def _seedless(label: str) -> str:
+    """A label without the seed of an embedded world; any other label as it is."""
+    world = find_world(label)
+    return world.name if world else label
+
+
+def seedless_data(record: Mapping[str, Any]) -> str:
+    """The data's name without the seed of an embedded world."""
+    name, _, split = str(record.get("source") or "").partition("@")
+    world = find_world(name)
+    return f"{world.name}-{split or 'test'}" if world else str(record["data"])
+
+
+def _embedded(record: Mapping[str, Any]) -> bool:
+    return find_world(str(record.get("source") or "").partition("@")[0]) is not None
+
+
+def _caption(records: Sequence[Mapping[str, Any]]) -> str:
+    """n by suite, backend, judge, extraction: what a reader needs to know whether two tables can be compared."""
+
+    def several(values: Sequence[str]) -> str:
+        return " / ".join(dict.fromkeys(values))
+
+    sizes = defaultdict(list)
+    for record in sorted(records, key=lambda one: suite_place(one["suite"])):
+        part = "" if record["n"] == record["of"] else f" of {record['of']}"
+        sizes[record["suite"]].append(f"{record['n']}{part}")
+    parts = ["n: " + ", ".join(f"{suite} {several(found)}" for suite, found in sizes.items())]
+    served = [
+        f"{r['serving'].get('distribution') or r['serving']['backend']} on {r['serving'].get('device', '?')}"
+        for r in records
+    ]
+    parts.append("backend: " + several(served))
+    tokens = {
+        suite: several([str(r["sampling"]["max_new_tokens"]) for r in records if r["suite"] == suite])
+        for suite in sizes
+    }
+    parts.append("tokens: " + ", ".join(f"{suite} ≤{most}" for suite, most in tokens.items()))
+    if judges := [r["judge"] for r in records if r["judge"]]:
+        names = [f"{one['judge']} ({one['model']})" if one.get("model") else one["judge"] for one in judges]
+        parts.append("judge: " + several(names))
+    return "; ".join(parts)

@@ -1,0 +1,68 @@
+"""Results of bootstraps that were computed before, kept in the cache folder under everything that they depend on."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import harness
+from harness.analysis.leaderboard.board import Part
+from harness.core.errors import BadInputError
+from harness.core.files import sha256_bytes, sha256_json, to_cache, write_json
+from harness.core.paths import cache_folder
+from harness.core.reading import read_json
+from harness.core.stats import RESAMPLES, SEED, Aggregate
+
+_FORMAT = 1
+
+
+def kept(what: str, parts: Sequence[tuple[Part, ...]], more: Sequence[Any], compute: Callable[[], Any]) -> Any:
+    """A JSON-able result for some items, from the cache or by computing it.
+
+    Args:
+        what: the kind of result.
+        parts: the items that it is computed from; their counts, and the code that makes metrics of them, are what it depends on.
+        more: what else it depends on. JSON-able.
+        compute: computes it.
+    """
+    about = [[(part.items.digest, part.rules, _code(part.aggregate)) for part in group] for group in parts]
+    key = sha256_json([_FORMAT, what, about, list(more), RESAMPLES, SEED, harness.__version__, np.__version__, _own()])
+    path = cache_folder() / "scores" / what / key[:2] / f"{key}.json"
+    try:
+        return read_json(path)
+    except BadInputError:  # not kept, or what was kept is broken
+        result = compute()
+    with to_cache(path):
+        write_json(path, result)
+    return json.loads(json.dumps(result))
+
+
+@functools.cache
+def _code_of(kinds: tuple[Any, ...]) -> str:
+    """A hash of the files that classes and functions are defined in."""
+    files = {}
+    for kind in kinds:
+        with contextlib.suppress(TypeError, OSError):
+            if file := inspect.getsourcefile(kind):
+                files[kind.__module__] = sha256_bytes(Path(file).read_bytes())
+    return sha256_json(files)
+
+
+def _code(aggregate: Aggregate) -> str:
+    """The same of what makes metrics of counts: of a benchmark and what it inherits from, or of a function."""
+    own = getattr(aggregate, "__self__", None)
+    return _code_of(tuple(type(own).__mro__[:-1]) if own is not None else (aggregate,))
+
+
+def _own() -> str:
+    from harness.analysis.leaderboard import marks
+    from harness.core import stats
+
+    return _code_of((stats.gaps, marks.add_differences))

@@ -1,0 +1,239 @@
+"""What stands beside a value: the best of its column, a real difference to the base, a place on the frontier."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from harness.analysis.leaderboard.board import BASE, Board, Column, Delta, Part, Row, Sheet, World
+from harness.analysis.leaderboard.kept import kept
+from harness.core.progress import Advance, progress_of_many
+from harness.core.stats import SEED, Aggregate, Counts, Difference, aligned, difference, holm, resampled
+
+BEST, BETTER, WORSE, FRONTIER = "*", "▲", "▼", "◆"
+LEVEL = 0.05
+_FRONTIERS = {"object_recall": "chair_s", "mean_length": "chair_s", "generative.cover": "generative.chair"}
+"""What a checkpoint says -> what of it is invented. Who says less invents less: neither is read without the other."""
+
+
+def best(board: Board, column: Column) -> set[str]:
+    """Names of the rows that are best in a column, if it has a direction and more than one row a value."""
+    found = board.ranked(column)
+    if column.higher_is_better is None or len(found) < 2:
+        return set()
+    top = (max if column.higher_is_better else min)(found.values())
+    return {name for name, value in found.items() if value == top}
+
+
+def frontier(board: Board, column: Column) -> set[str]:
+    """Names of the rows that no other beats both in what is said (this column) and in what of it is invented."""
+    partner = next(
+        (
+            other
+            for row in board.rows
+            for other in row.cells
+            if (other.suite, other.variant) == (column.suite, column.variant)
+            and other.metric == _FRONTIERS.get(column.metric)
+        ),
+        None,
+    )
+    if partner is None:
+        return set()
+    said, invented = board.ranked(column), board.ranked(partner)
+    points = {name: (said[name], -invented[name]) for name in said if name in invented}
+    if len(points) < 2:
+        return set()
+    return {
+        name
+        for name, point in points.items()
+        if not any(other != point and other[0] >= point[0] and other[1] >= point[1] for other in points.values())
+    }
+
+
+def marks(board: Board, row: Row, column: Column) -> str:
+    """The marks of a cell: best of the column, better or worse than the base beyond chance, on the frontier."""
+    return Marks(board).of(row, column)
+
+
+class Marks:
+    """The marks of a board's cells. What a whole column decides is found once, which matters where there are hundreds of rows."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self._best: dict[Column, set[str]] = {}
+        self._frontier: dict[Column, set[str]] = {}
+
+    def best(self, column: Column) -> set[str]:
+        """As `best`."""
+        if column not in self._best:
+            self._best[column] = best(self._board, column)
+        return self._best[column]
+
+    def frontier(self, column: Column) -> set[str]:
+        """As `frontier`."""
+        if column not in self._frontier:
+            self._frontier[column] = frontier(self._board, column)
+        return self._frontier[column]
+
+    def of(self, row: Row, column: Column) -> str:
+        """As `marks`."""
+        cell = row.cells.get(column)
+        if cell is None or cell.value is None:
+            return ""
+        text = BEST if row.name in self.best(column) else ""
+        if cell.delta and cell.delta.p < LEVEL and column.higher_is_better is not None:
+            text += BETTER if (cell.delta.difference.value > 0) == column.higher_is_better else WORSE
+        return text + (FRONTIER if row.name in self.frontier(column) else "")
+
+
+def add_differences(board: Board) -> None:
+    """Test every row against its base, on the items that both have, and correct over the rows of each column.
+
+    Where that cannot be done the cells have no difference, and a note of the board says why.
+    """
+    bases: dict[tuple[World, Sheet], Part] = {}
+    for row in board.rows:
+        if row.method == BASE:
+            for sheet, parts in row.parts.items():
+                for part in parts:
+                    bases.setdefault((part.world, sheet), part)
+    if not bases:
+        board.notes.append("the base was not scored, so nothing is compared with it")
+        return
+    sheets = list(dict.fromkeys(sheet for row in board.rows for sheet in row.parts))
+    with progress_of_many("differences to the base", sum(len(row.parts) for row in board.rows)) as advance:
+        for sheet in sheets:
+            _put(board, sheet, _differences_of(board, sheet, bases, advance))
+
+
+def _differences_of(
+    board: Board, sheet: Sheet, bases: Mapping[tuple[World, Sheet], Part], advance: Advance
+) -> dict[str, tuple[dict[str, Difference], int]]:
+    """Row name -> every metric's difference to the base, and the number of items; where there is none, a note says why."""
+    found: dict[str, tuple[dict[str, Difference], int]] = {}
+    for row in board.rows:
+        if sheet in row.parts:
+            advance()
+        if row.method == BASE or sheet not in row.parts:
+            continue
+        pairs = [(part, bases.get((part.world, sheet))) for part in row.parts[sheet]]
+        if reason := _reason(pairs):
+            note = f"{row.name}: {sheet[0]} is not compared with the base: {reason}"
+            if note not in board.notes:
+                board.notes.append(note)
+            continue
+        found[row.name] = _differences([(part, base) for part, base in pairs if base is not None])
+    return found
+
+
+def _reason(pairs: Sequence[tuple[Part, Part | None]]) -> str:
+    """Why a row cannot be compared with its base; "" if it can."""
+    for part, base in pairs:
+        if base is None:
+            return "the base was not scored"
+        if part.rules != base.rules:
+            return "it was scored with other settings or other benchmark files"
+        if part.items.items_digest != base.items.items_digest:
+            own, others = part.items.load().images_of, base.items.load().images_of
+            if not own.keys() & others.keys():
+                return "they have no item in common"
+            if any(own[item] != others[item] for item in own.keys() & others.keys()):
+                return "the same items are about other images"
+    return ""
+
+
+def _differences(pairs: Sequence[tuple[Part, Part]]) -> tuple[dict[str, Difference], int]:
+    """Row minus base, the mean over the seeds; and on how many items. Seeds on the same pictures are resampled alike."""
+    worlds = list(dict.fromkeys(part.world[1] for part, _ in pairs))
+    places = [worlds.index(part.world[1]) for part, _ in pairs]
+    found = kept("differences", pairs, places, lambda: _computed(pairs, places))
+    if not all(_as_now(pair, found["values"][number]) for number, pair in enumerate(pairs)):
+        found = _computed(pairs, places)  # a part of the suite's code that the key does not know is another now
+    differences = {
+        name: Difference(one["value"], tuple(one["ci"]), one["p"], one["detectable"])
+        for name, one in found["differences"].items()
+    }
+    return differences, found["items"]
+
+
+def _computed(pairs: Sequence[tuple[Part, Part]], places: Sequence[int]) -> dict[str, Any]:
+    """JSON-able: every metric's difference, each pair's values for the first and the second, and the number of items."""
+    values: dict[str, list[tuple[float, np.ndarray]]] = {}
+    count = images = 0
+    for (part, base), place in zip(pairs, places, strict=True):
+        one, other, items = _common(part, base)
+        count += items
+        images += len(one.clusters)
+        for name, gap in _gaps(one, other, part.aggregate, SEED + place).items():
+            values.setdefault(name, []).append(gap)
+    found = {
+        name: difference(
+            float(np.mean([value for value, _ in own])), np.mean([drawn for _, drawn in own], axis=0), images
+        )
+        for name, own in values.items()
+        if len(own) == len(pairs)
+    }
+    differences = {name: asdict(one) for name, one in found.items() if one is not None}
+    return {"differences": differences, "values": [_values(pair) for pair in pairs], "items": count}
+
+
+def _values(pair: tuple[Part, Part]) -> list[dict[str, float | None]]:
+    """Every metric of both on all of their items, for a comparison with what the code makes of them later."""
+    found = []
+    for part in pair:
+        totals = {name: np.asarray(total) for name, total in part.items.totals.items()}
+        values = {name: float(value) for name, value in part.aggregate(totals).items()}
+        found.append({name: value if math.isfinite(value) else None for name, value in values.items()})
+    return found
+
+
+def _as_now(pair: tuple[Part, Part], before: Sequence[Mapping[str, float | None]]) -> bool:
+    return _values(pair) == list(before)
+
+
+def _gaps(one: Counts, other: Counts, aggregate: Aggregate, seed: int) -> dict[str, tuple[float, np.ndarray]]:
+    """As `stats.gaps`; the base's resampled values are held for the next row, which is compared with the same base."""
+    other = aligned(one, other)
+    first, second = aggregate(one.totals()), aggregate(other.totals())
+    drawn, base = aggregate(resampled(one, seed=seed)), _base(other, aggregate, seed)
+    return {name: (float(first[name] - second[name]), drawn[name] - base[name]) for name in first}
+
+
+_HELD = 6
+_bases: dict[Any, Mapping[str, np.ndarray]] = {}
+
+
+def _base(counts: Counts, aggregate: Aggregate, seed: int) -> Mapping[str, np.ndarray]:
+    key = (counts.names, counts.clusters, counts.matrix.tobytes(), aggregate, seed)
+    if key not in _bases:
+        while len(_bases) >= _HELD:
+            del _bases[next(iter(_bases))]
+        _bases[key] = aggregate(resampled(counts, seed=seed))
+    return _bases[key]
+
+
+def _common(part: Part, base: Part) -> tuple[Counts, Counts, int]:
+    """Counts of both on their common items, and how many these are."""
+    if part.items.items_digest == base.items.items_digest:
+        return part.counts, base.counts, part.items.size
+    own, others = part.items.load(), base.items.load()
+    known = set(others.items)
+    items = [item for item in own.items if item in known]
+    return own.of_items(items), others.of_items(items), len(items)
+
+
+def _put(board: Board, sheet: Sheet, found: Mapping[str, tuple[dict[str, Difference], int]]) -> None:
+    """Put the differences into the cells, with p corrected over the rows of each column."""
+    for column in dict.fromkeys(column for row in board.rows for column in row.cells if column.sheet == sheet):
+        own = {
+            name: differences[column.metric] for name, (differences, _) in found.items() if column.metric in differences
+        }
+        corrected = holm({name: one.p for name, one in own.items()})
+        for row in board.rows:
+            if row.name in own and column in row.cells:
+                delta = Delta(own[row.name], corrected[row.name], found[row.name][1])
+                row.cells[column] = replace(row.cells[column], delta=delta)

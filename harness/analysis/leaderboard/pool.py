@@ -1,0 +1,110 @@
+"""Seeds of one configuration as one row: mean over the seeds, interval, and their spread."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from harness.analysis.leaderboard.board import BASE, Board, Cell, Column, Part, Row, World
+from harness.analysis.leaderboard.marks import add_differences
+from harness.core.files import sha256_json
+from harness.core.stats import SEED, bounds, resampled
+
+
+def pool_seeds(boards: Sequence[Board]) -> list[Board]:
+    """Boards in which runs that differ in their seed only are one row.
+
+    The interval resamples images within each seed and takes the seeds as they are; seeds are few, so their standard deviation
+    stands beside it.
+    """
+    together: dict[World, list[Board]] = defaultdict(list)
+    for board in boards:
+        together[board.seedless].append(board)
+    return [_pooled(world, group) for world, group in together.items()]
+
+
+def _pooled(world: World, boards: Sequence[Board]) -> Board:
+    same: dict[str, list[Row]] = defaultdict(list)
+    for board in boards:
+        for row in board.rows:
+            same[sha256_json([row.method, row.config])].append(row)
+    groups = sorted(same.values(), key=lambda group: group[0].method != BASE)
+    columns = list(dict.fromkeys(column for board in boards for column in board.columns))
+    rows = [_row(group, name) for group, name in zip(groups, _names(groups), strict=True)]
+    model = world[0] or ", ".join(dict.fromkeys(board.model for board in boards))
+    captions = "; ".join(dict.fromkeys(part for board in boards for part in board.caption.split("; ")))
+    seeds = ", ".join(f"{row.name} {len(row.runs)}" for row in rows if len(row.runs) > 1)
+    caption = (
+        f"mean over seeds ({seeds}), the interval by bootstrap over each seed's images, ± standard deviation over seeds; "
+        if seeds
+        else "no configuration has more than one seed; "
+    )
+    notes = list(dict.fromkeys(note for board in boards for note in board.notes))
+    pooled = Board(model, world[1], rows, columns, caption + captions, world, boards[0].embedded, notes)
+    add_differences(pooled)
+    return pooled
+
+
+def _names(groups: Sequence[Sequence[Row]]) -> list[str]:
+    """The method, with the settings in which it differs from the method's other rows; a run alone keeps its name."""
+    by_method: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for group in groups:
+        by_method[group[0].method].append(_flat(group[0].config))
+    names = []
+    for group in groups:
+        method, own, all_ = group[0].method, _flat(group[0].config), by_method[group[0].method]
+        differing = [key for key in own if any(other.get(key) != own[key] for other in all_)]
+        settings = ", ".join(f"{key.removeprefix('settings.')}={own[key]}" for key in differing)
+        plain = group[0].name if len(group) == 1 else method
+        names.append(f"{method} ({settings})" if settings and len(group) > 1 else plain)
+    return names if len(set(names)) == len(names) else [f"{name} {place + 1}" for place, name in enumerate(names)]
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
+
+
+def _row(group: Sequence[Row], name: str) -> Row:
+    first = group[0]
+    row = Row(name, first.method, first.model, tuple(run for one in group for run in one.runs), first.config)
+    for sheet in dict.fromkeys(sheet for one in group for sheet in one.parts):
+        row.parts[sheet] = tuple(part for one in group for part in one.parts.get(sheet, ()))
+    drawn: dict[Any, dict[str, np.ndarray]] = {}
+    for column in dict.fromkeys(column for one in group for column in one.cells):
+        if column.sheet in row.parts and column.sheet not in drawn and len(group) > 1:
+            drawn[column.sheet] = _drawn(row.parts[column.sheet])
+        row.cells[column] = _cell(
+            [one.cells[column] for one in group if column in one.cells], column, drawn, len(group)
+        )
+    return row
+
+
+def _drawn(parts: Sequence[Part]) -> dict[str, np.ndarray]:
+    """Every metric's resampled values, the mean over the seeds, [resamples]. Seeds on the same pictures are resampled alike."""
+    data = list(dict.fromkeys(part.world[1] for part in parts))
+    values = [part.aggregate(resampled(part.counts, seed=SEED + data.index(part.world[1]))) for part in parts]
+    return {name: np.mean([one[name] for one in values], axis=0) for name in values[0]}
+
+
+def _cell(cells: Sequence[Cell], column: Column, drawn: Mapping[Any, Mapping[str, np.ndarray]], seeds: int) -> Cell:
+    if seeds == 1:
+        [only] = cells
+        return Cell(only.value, only.ci, only.n, only.of, only.rules, notes=only.notes)
+    values = [cell.value for cell in cells if cell.value is not None]
+    notes = [note for cell in cells for note in cell.notes if cell.n == cell.of]
+    if len(values) < seeds:
+        notes.append(f"{len(values)} of {seeds} seeds have a value")
+    rules = sha256_json(sorted({cell.rules for cell in cells}))
+    count, whole = sum(cell.n for cell in cells), sum(cell.of for cell in cells)
+    if not values:
+        return Cell(None, None, count, whole, rules, notes=tuple(dict.fromkeys(notes)))
+    own = drawn.get(column.sheet, {}).get(column.metric)
+    ci = bounds(own) if own is not None and len(values) == seeds else None
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return Cell(float(np.mean(values)), ci, count, whole, rules, spread, notes=tuple(dict.fromkeys(notes)))

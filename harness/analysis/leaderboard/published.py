@@ -1,0 +1,137 @@
+"""Figures from papers, each with its source, as rows that are marked so and take part in no rank unless asked."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import harness
+from harness.analysis.leaderboard.board import Board, Cell, Column, Row, column_of_spec
+from harness.core import registry
+from harness.core.errors import BadInputError, shown
+from harness.core.reading import read_text
+
+_COLUMNS = ("model", "method", "suite", "metric", "value", "unit", "source", "place", "note")
+
+
+@dataclass(frozen=True)
+class Published:
+    """One figure: `value` as this tool holds it (rates as fractions); `place` is where in the source it stands."""
+
+    model: str
+    method: str
+    suite: str
+    metric: str
+    value: float
+    source: str
+    place: str
+    note: str
+
+
+def published_file(folders: Sequence[Path]) -> Path:
+    """`published.csv` in one of the folders, else the one that comes with this tool.
+
+    Raises:
+        BadInputError: there is none.
+    """
+    package = Path(harness.__file__).parent
+    places = [*folders, package / "data", package.parent / "results"]
+    for place in places:
+        if (place / "published.csv").is_file():
+            return place / "published.csv"
+    raise BadInputError("there is no published.csv", where=", ".join(map(str, places)))
+
+
+def read_published(path: Path) -> list[Published]:
+    """The figures of a file.
+
+    Raises:
+        BadInputError: a column is missing, a value is no number, or a figure has no source.
+    """
+    with io.StringIO(read_text(path, "table of published figures"), newline="") as stream:
+        reader = csv.DictReader(stream)
+        if missing := [name for name in _COLUMNS if name not in (reader.fieldnames or ())]:
+            raise BadInputError(f"published figures need the columns {', '.join(missing)}", where=str(path))
+        found = []
+        try:
+            rows = list(reader)
+        except csv.Error as error:
+            raise BadInputError(
+                f"line {reader.line_num} is not CSV: {error}", where=str(path), remedy="mend it"
+            ) from None
+        for number, row in enumerate(rows, 2):
+            where = f"{path}:{number}"
+            try:
+                value = float(row["value"])
+                if not math.isfinite(value):
+                    raise ValueError(row["value"])
+            except (TypeError, ValueError):
+                raise BadInputError(f"the value is no number: {shown(row['value'])}", where=where) from None
+            if not row["source"]:
+                raise BadInputError("the figure has no source", where=where)
+            value = value / 100 if row["unit"] == "%" else value
+            rest = {name: row[name] or "" for name in ("model", "method", "suite", "metric", "source", "place", "note")}
+            found.append(Published(value=value, **rest))
+    return found
+
+
+def add_published(boards: Sequence[Board], figures: Sequence[Published], *, rank: bool = False) -> list[Board]:
+    """Boards with the figures of their suites as rows of their own, below the measured ones.
+
+    An embedded world's boards stay as they are: published figures are about other pictures.
+    """
+    found = []
+    for board in boards:
+        if board.embedded:
+            note = "published figures are about the suites' own pictures, so none stand beside this data"
+            found.append(replace(board, notes=[*board.notes, note]))
+            continue
+        columns = _columns(board, figures)
+        rows: dict[tuple[str, str, str], Row] = {}
+        for figure in figures:
+            column = columns.get((figure.suite, figure.metric))
+            if column is None:
+                continue
+            key = (figure.model, figure.method, figure.source)
+            if key not in rows:
+                rows[key] = _row(figure, taken={row.name for row in rows.values()})
+            row = rows[key]
+            notes = tuple(note for note in (figure.note,) if note)
+            row.cells[column] = Cell(figure.value, None, 0, 0, notes=notes)
+            row.notes = (
+                *row.notes,
+                *(note for note in [f"published: {figure.source}, {figure.place}"] if note not in row.notes),
+            )
+        shown = [*board.columns, *(column for column in columns.values() if column not in board.columns)]
+        suites = list(dict.fromkeys(column.suite for column in shown))
+        shown.sort(key=lambda column: suites.index(column.suite))
+        found.append(replace(board, rows=[*board.rows, *rows.values()], columns=shown, rank_published=rank))
+    return found
+
+
+def _row(figure: Published, taken: Container[str]) -> Row:
+    """A row for a model's figures from one source; the source is in its name where two of them report the same model."""
+    label = f"{figure.model} {figure.method}".strip()
+    name = f"{label} (published)"
+    if name in taken:
+        name = f"{label} (published by {figure.source})"
+    return Row(name, figure.method, figure.model, published=figure.source)
+
+
+def _columns(board: Board, figures: Sequence[Published]) -> dict[tuple[str, str], Column]:
+    """The column in which the figures of a suite and metric stand: the board's own, whatever extraction made it."""
+    found: dict[tuple[str, str], Column] = {}
+    suites = {column.suite for column in board.columns}
+    for suite, metric in dict.fromkeys((figure.suite, figure.metric) for figure in figures):
+        if suite not in suites:
+            continue
+        own = [column for row in board.rows for column in row.cells if (column.suite, column.metric) == (suite, metric)]
+        shown = [column for column in own if column in board.columns]
+        specs = {spec.id: spec for spec in registry.load("benchmarks", suite)().metrics} if not own else {}
+        if own or metric in specs:
+            found[suite, metric] = (shown or own or [column_of_spec(suite, specs[metric])])[0]
+    return found

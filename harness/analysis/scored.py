@@ -1,0 +1,122 @@
+"""What was scored, read again: score files, the item files beside them, and what an item's row says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import harness
+from harness.core.errors import BadInputError
+from harness.core.reading import open_binary
+from harness.core.stats import Aggregate
+from harness.core.types import SampleScore
+from harness.judging.agreement import HALLUCINATED_BELOW
+from harness.records.run_files import item_row, read_scores
+from harness.runs.folders import Run
+
+Row = Mapping[str, Any]
+"""An item's row, see `harness.evaluation.score.item_rows`."""
+
+SUITES = ("halbench", "chair", "amber", "pope", "pope-aokvqa", "pope-gqa", "mmhal")
+"""The built-in suites in the order in which people are shown them; plugins' come after."""
+
+
+def suite_place(suite: str) -> int:
+    """A suite's place in tables, for sorting."""
+    return SUITES.index(suite) if suite in SUITES else len(SUITES)
+
+
+def items_beside(scores: Path) -> Path:
+    """The item file that belongs to a score file."""
+    return scores.with_name(scores.name.replace("scores", "items", 1) + "l")
+
+
+def read_rows(path: Path, *, unscored: bool = False) -> dict[str, dict[str, Any]]:
+    """The rows of an item file by item; those without a verdict only where asked for.
+
+    Raises:
+        BadInputError: the file cannot be read, or a line is no item's row.
+    """
+    with open_binary(path, "items") as stream:
+        rows = (item_row(line, number, path) for number, line in enumerate(stream, 1) if line.strip())
+        return {row["item"]: row for row in rows if unscored or row.get("unscored") is None}
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One run's scores of one suite: the record, and where its items are."""
+
+    run: str
+    path: Path
+    record: Mapping[str, Any]
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """(suite, data, variant): what scores must share to be compared."""
+        return self.record["suite"], self.record["data"], self.record["variant"]
+
+    @property
+    def label(self) -> str:
+        """The key in words."""
+        suite, data, variant = self.key
+        return f"{suite} on {data}{f' [{variant}]' if variant else ''}"
+
+    @property
+    def items(self) -> Path:
+        """Its item file."""
+        return items_beside(self.path)
+
+
+def scored(run: Run) -> tuple[list[Scored], list[str]]:
+    """Every score file of a run, and in words what cannot be used and why."""
+    found, reasons = [], []
+    paths = sorted(run.path.glob("evals/*/scores*.json"))
+    for path in paths:
+        try:
+            found.append(Scored(run.name, path, read_scores(path)))
+        except BadInputError as error:
+            reasons.append(f"{run.name}: {path.relative_to(run.path)}: {error.problem}")
+    if not paths:
+        asked = sorted(path.parent.name for path in run.path.glob("evals/*/responses.jsonl"))
+        what = f"answered but not scored: {', '.join(asked)}" if asked else "nothing was scored"
+        reasons.append(f"{run.name}: {what}")
+    version = (run.manifest or {}).get("harness")
+    if version not in (None, harness.__version__):
+        reasons.append(f"{run.name}: made by version {version}, this is {harness.__version__}; shown all the same")
+    return found, reasons
+
+
+def sample_scores(rows: Mapping[str, Row], items: Sequence[str]) -> list[SampleScore]:
+    """The counts of these items, in this order."""
+    return [SampleScore(item, rows[item]["group"], rows[item]["counts"]) for item in items]
+
+
+def unlike(aggregate: Aggregate, totals: Mapping[str, Any]) -> str:
+    """Why a suite cannot make metrics of counts, which may be another suite's or another version's; "" where it can."""
+    try:
+        aggregate({name: np.asarray(total) for name, total in totals.items()})
+    except Exception as error:  # noqa: BLE001 (a benchmark's own code, on counts that it may not know)
+        lacks = f"they have no '{error.args[0]}'" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
+        return f"the counts are not those of this suite: {lacks}"
+    return ""
+
+
+def right(row: Row) -> bool | None:
+    """Whether a yes/no answer is right; None where the item is no yes/no question."""
+    details = row["details"]
+    return details["said"] == details["label"] if {"said", "label"} <= details.keys() else None
+
+
+def verdict(row: Row) -> str:
+    """One word for an answer: hallucinated, clean, or unjudged."""
+    if row.get("unscored") is not None:
+        return "unjudged"
+    if (answer := right(row)) is not None:
+        return "clean" if answer else "hallucinated"
+    if (rating := row["details"].get("rating")) is not None:
+        return "hallucinated" if rating < HALLUCINATED_BELOW else "clean"
+    return "hallucinated" if any(piece["verdict"] == "hallucinated" for piece in row["evidence"]) else "clean"

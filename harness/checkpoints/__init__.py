@@ -1,0 +1,1 @@
+"""Checkpoints that exist: verify, ask, export, push."""

@@ -1,0 +1,92 @@
+"""`harness ask`: one question about one image, to one checkpoint or to two side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.core.errors import BadInputError
+from harness.core.types import ImageRef
+from harness.models import check_base, check_covers, inspect, refuse_control, resolve
+from harness.remote import hub
+from harness.runs.folders import is_checkpoint, open_run
+from harness.runs.targets import BASE, target_of_run
+from harness.serving.base import Backend, Completion, Request, Sampling
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A checkpoint that is asked: what the user called it, its full weights, and the adapter on top of them."""
+
+    name: str
+    base: str
+    adapter: Path | None
+
+
+def find_asked(name: str, results: Path, *, other_base: bool = False) -> Asked:
+    """A checkpoint by a run's name or folder, a folder of full weights or of an adapter, a model alias, a world's label or a hub id.
+
+    Args:
+        name: one of these.
+        results: where runs are looked for by their names.
+        other_base: let an adapter's folder through whose base has other weights than it was trained on, for who reports that itself.
+
+    Raises:
+        BadInputError: nothing has this name, or the run is not complete.
+    """
+    for folder in (results / name, Path(name)):
+        if is_checkpoint(folder):
+            info, folder = inspect(folder), folder.resolve()
+            if info.base is None:
+                return Asked(name, str(folder), None)
+            if other_base:
+                check_covers(folder, info.base, download=False)
+            else:
+                check_base(folder, info.base)
+            return Asked(name, info.base, folder)
+        run = open_run(folder)
+        if run.manifest is not None and run.aligned:
+            if inspect(run.checkpoint).kind == "full":
+                return Asked(name, str(run.checkpoint.resolve()), None)
+            target = target_of_run(run)
+            return Asked(name, target.base, target.adapter)
+        if run.manifest is not None:
+            return Asked(name, str(run.manifest["base"]["location"]), None)
+    location = resolve(name).locate()
+    hub.reach(location)
+    return Asked(name, location, None)
+
+
+def ask(
+    asked: list[Asked], image: Path, question: str, backend: type[Backend], max_new_tokens: int
+) -> dict[str, Completion]:
+    """Every checkpoint's greedy answer, by its name. Checkpoints of one base share an engine.
+
+    Raises:
+        BadInputError: the image does not open, or the question holds a control token.
+    """
+    refuse_control({"the question": question})
+    if not image.is_file():
+        raise BadInputError("there is no such image", where=str(image))
+    picture = ImageRef(path=image)
+    picture.open()
+    answers: dict[str, Completion] = {}
+    for base in dict.fromkeys(one.base for one in asked):
+        group = [one for one in asked if one.base == base]
+        adapters = {str(number): one.adapter for number, one in enumerate(group) if one.adapter is not None}
+        requests = [
+            Request(
+                one.name,
+                str(number) if one.adapter else BASE,
+                question,
+                picture,
+                Sampling(max_new_tokens=max_new_tokens),
+            )
+            for number, one in enumerate(group)
+        ]
+        with backend(base, adapters) as engine:
+            answers |= {completion.id: completion for completion in engine.generate(requests)}
+    for completion in answers.values():
+        if completion.refused is not None:
+            raise BadInputError(completion.refused, where=completion.id, remedy="ask in other words")
+    return answers

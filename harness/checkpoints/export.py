@@ -1,0 +1,119 @@
+"""`harness export`: a run's checkpoint as a folder of its own, with merged weights, processor, model card and manifest."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+
+from aligners.base import Aligner
+from harness.checkpoints.card import model_card
+from harness.core import registry
+from harness.core.errors import BadInputError
+from harness.core.files import atomic_folder, remove_left_overs, write_json
+from harness.core.locks import writing
+from harness.core.progress import console
+from harness.core.removal import move, remove
+from harness.models import CheckpointInfo, check_base, export_full, inspect, load_model, load_processor, with_adapters
+from harness.records.run_files import CardManifest, check, read_scores
+from harness.runs.folders import MANIFEST, Run
+from harness.runs.state import read_object
+
+
+def export_run(run: Run, output: Path, *, merge: bool = True, overwrite: bool = False) -> dict[str, Any]:
+    """Write the checkpoint to `output`; the folder appears only when it is complete.
+
+    Args:
+        run: an aligned run.
+        output: target folder.
+        merge: add an adapter's weights to its base's; else the adapter is copied as it is.
+        overwrite: replace what is in `output`.
+
+    Returns:
+        The exported folder's manifest.
+
+    Raises:
+        BadInputError: the run holds no aligned checkpoint, its base is not the one it was trained on, or the target exists.
+    """
+    if run.manifest is None or not run.aligned:
+        raise BadInputError(f"the run '{run.name}' holds no aligned checkpoint", where=str(run.path))
+    output = Path(os.path.abspath(output))  # noqa: PTH100 (`.` has no name, and a link keeps its own)
+    _check_target(output, overwrite=overwrite)
+    info = inspect(run.checkpoint)
+    lock = output.with_name(f".{output.name}.lock")
+    with writing(lock, "this checkpoint", output, keep=False):
+        remove_left_overs(output)  # of an export that was killed: as many gigabytes as the model has
+        return _write(run, info, output, merge=merge)
+
+
+def _check_target(output: Path, *, overwrite: bool) -> None:
+    """Whether an export may be written to a folder.
+
+    Raises:
+        BadInputError: something is there, and `overwrite` was not said, or it is something else than an exported checkpoint.
+    """
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    manifest = read_object(output / MANIFEST)
+    if manifest is None or "exported_from" not in manifest:
+        raise BadInputError(
+            "something is there, and it is no exported checkpoint: it is not replaced, also not with --overwrite",
+            where=str(output),
+            remedy="name another --output",
+        )
+    if not overwrite:
+        raise BadInputError(
+            "the target exists already", where=str(output), remedy="another --output, or replace it with --overwrite"
+        )
+
+
+def _write(run: Run, info: CheckpointInfo, output: Path, *, merge: bool) -> dict[str, Any]:
+    """The folder, complete or not at all; an exported checkpoint that is there is replaced when the new one is complete."""
+    assert run.manifest is not None
+    with atomic_folder(output) as temporary:
+        if info.kind == "adapter" and merge:
+            _merge(run, str(info.base), temporary)
+        else:
+            shutil.copytree(run.checkpoint, temporary, dirs_exist_ok=True)
+        kind = inspect(temporary)
+        manifest = {
+            **run.manifest,
+            "checkpoint": {"kind": kind.kind, "fingerprint": kind.fingerprint},
+            "exported_from": {"run": run.name, "kind": info.kind, "fingerprint": info.fingerprint},
+        }
+        (temporary / "README.md").write_text(card_of(run, manifest), encoding="utf-8")
+        write_json(temporary / MANIFEST, manifest)
+    return manifest
+
+
+def card_of(run: Run, manifest: dict[str, Any]) -> str:
+    """The run's model card, with all scores that lie beside it and can be used; of the others it is said why not.
+
+    Raises:
+        BadInputError: the manifest lacks what a card needs.
+    """
+    check(CardManifest, manifest, "manifest", run.path / MANIFEST)
+    method: type[Aligner] = registry.load("aligners", manifest["config"]["method"])
+    scores = []
+    for path in sorted(run.path.glob("evals/*/scores*.json")):
+        try:
+            scores.append(read_scores(path))
+        except BadInputError as error:
+            console.print(f"[yellow]not in the model card:[/yellow] {escape(path.name)}: {escape(error.problem)}")
+    about = {"summary": method.summary, "source": method.source, "ours": method.ours}
+    return model_card(manifest, about, scores)
+
+
+def _merge(run: Run, base: str, folder: Path) -> None:
+    """The base's weights, in the type they are stored in, plus the adapter's."""
+    assert run.manifest is not None
+    check_base(run.checkpoint, base, run.manifest["base"]["fingerprint"])
+    console.print(f"[dim]merging the adapter into {run.base_label}[/dim]")
+    model = with_adapters(load_model(base, device="cpu"), {"merged": run.checkpoint})
+    export_full(model.merge_and_unload(safe_merge=True), load_processor(run.checkpoint), folder / "merged")
+    for path in (folder / "merged").iterdir():
+        move(path, folder / path.name, within=folder)
+    remove(folder / "merged", within=folder)

@@ -1,0 +1,251 @@
+"""`harness push`: a checkpoint on a model hub, with its model card and its manifest."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import harness
+from harness.checkpoints.ask import Asked
+from harness.checkpoints.export import card_of
+from harness.checkpoints.verify import VERIFIED, recorded_weights
+from harness.core.errors import BadInputError, HarnessError
+from harness.core.files import read_json
+from harness.core.progress import console
+from harness.models import CheckpointInfo, inspect, is_hub_id
+from harness.runs.folders import MANIFEST, Run, find_run, is_checkpoint, open_run
+from harness.runs.targets import target_of_run
+
+_HIDDEN = (".*", "*/.*")
+"""Hidden files and folders stay here."""
+_CARD = "README.md"
+
+
+@dataclass(frozen=True)
+class PushRequest:
+    """What the user asked for.
+
+    Attributes:
+        checkpoint: a run's name or folder, or a checkpoint's folder.
+        repository: NAMESPACE/NAME on the hub.
+        results: folder of the runs.
+        private: of a repository that is made; one that is there stays as it is.
+        revision: branch; made where it is not there.
+        message: of the commit.
+    """
+
+    checkpoint: str
+    repository: str
+    results: Path
+    private: bool = True
+    revision: str = "main"
+    message: str | None = None
+
+
+def push(request: PushRequest, *, dry_run: bool = False) -> dict[str, Any]:
+    """Upload a checkpoint; with `dry_run` only say what would be uploaded, with no network.
+
+    A run's card is written anew, with what was scored since; the run's folder is not changed. A checkpoint's folder goes up as it is.
+
+    Returns:
+        A JSON-able record: repository, url, commit (None in a dry run), private, files with their bytes, and notes of what a reader
+        of the repository will miss.
+
+    Raises:
+        BadInputError: no checkpoint, one that nobody else could load or whose weights are not those its manifest names, no valid
+            name, no token, offline mode.
+        HarnessError: the hub refused, or could not be reached.
+    """
+    from huggingface_hub import HfApi
+
+    _check_name(request.repository)
+    source, run = _find(request.checkpoint, request.results)
+    info = inspect(source)
+    _check_shareable(request, info, source)
+    api = HfApi(library_name="vlm-align-harness", library_version=harness.__version__)
+    with _staged(source, run) as folder:
+        files = [{"name": name, "bytes": (folder / name).stat().st_size} for name in _names(folder)]
+        record: dict[str, Any] = {
+            "checkpoint": request.checkpoint,
+            "kind": info.kind,
+            "base": info.base,
+            "fingerprint": info.fingerprint,
+            "repository": request.repository,
+            "url": f"{api.endpoint}/{request.repository}",
+            "revision": request.revision,
+            "files": files,
+            "bytes": sum(one["bytes"] for one in files),
+            "notes": _notes(source, run),
+        }
+        if dry_run:
+            return {**record, "private": request.private, "commit": None}
+        _check_connection()
+        return {**record, **_upload(api, request, folder)}
+
+
+def _check_name(repository: str) -> None:
+    if repository.count("/") != 1 or not is_hub_id(repository):
+        raise BadInputError(
+            f"'{repository}' is no repository's name",
+            remedy="NAMESPACE/NAME, the namespace being a user or an organisation",
+        )
+
+
+def _find(name: str, results: Path) -> tuple[Path, Run | None]:
+    """The checkpoint's folder, and its run where a run was named.
+
+    Raises:
+        BadInputError: nothing has this name, or it holds no checkpoint of its own.
+    """
+    for folder in (results / name, Path(name)):
+        if is_checkpoint(folder):
+            return folder.resolve(), None
+        if folder.is_dir() and open_run(folder).manifest is None and not (folder / "train_log.jsonl").exists():
+            raise BadInputError(
+                "this is neither a checkpoint nor a run",
+                where=str(folder),
+                remedy="name an aligned run, or a folder that `harness export` wrote",
+            )
+    run = find_run(name, results)
+    if not run.aligned:
+        raise BadInputError(f"the run '{run.name}' holds no aligned checkpoint", where=str(run.path))
+    return run.checkpoint.resolve(), run
+
+
+def _check_shareable(request: PushRequest, info: CheckpointInfo, source: Path) -> None:
+    """Refuse what nobody else could load, and weights that the manifest would speak wrongly of."""
+    if info.base is not None and not is_hub_id(info.base):
+        raise BadInputError(
+            f"nobody else could load this adapter: its base is the local folder {info.base}",
+            where=str(source),
+            remedy=f"merge it into its base's weights: harness export {request.checkpoint} -o DIR, then harness push DIR "
+            f"{request.repository}",
+        )
+    asked = Asked(request.checkpoint, info.base or str(source), source if info.base else None)
+    if findings := recorded_weights(asked):
+        raise BadInputError(findings[0], where=str(source))
+
+
+@contextlib.contextmanager
+def _staged(source: Path, run: Run | None) -> Iterator[Path]:
+    """The folder to upload: the checkpoint's own, or for a run links to its files beside a card of today."""
+    if run is None or run.manifest is None:
+        yield source
+        return
+    with tempfile.TemporaryDirectory(prefix="harness-push-") as name:
+        folder = Path(name)
+        for path in source.iterdir():
+            if path.name != _CARD:
+                (folder / path.name).symlink_to(path)
+        (folder / _CARD).write_text(card_of(run, run.manifest), encoding="utf-8")
+        yield folder
+
+
+def _names(folder: Path) -> list[str]:
+    """What would be uploaded, by the rules of the library that does it."""
+    from huggingface_hub.utils import DEFAULT_IGNORE_PATTERNS, filter_repo_objects
+
+    there = sorted(path.relative_to(folder).as_posix() for path in folder.glob("**/*") if path.is_file())
+    return list(filter_repo_objects(there, ignore_patterns=[*_HIDDEN, *DEFAULT_IGNORE_PATTERNS]))
+
+
+def _notes(source: Path, run: Run | None) -> list[str]:
+    """What a reader of the repository would miss."""
+    notes = []
+    if run is None and not (source / _CARD).exists():
+        notes.append(f"it has no model card ({_CARD}): `harness export` writes one")
+    if not (source / MANIFEST).exists():
+        notes.append(f"it has no {MANIFEST}: nobody can tell how it was made")
+    if run is None:
+        notes.append(f"nothing here says that it is served as it was trained; to see: harness verify {source}")
+    elif not _verified(run):
+        notes.append(f"it was not verified that it is served as it was trained; to see: harness verify {run.path}")
+    return notes
+
+
+def _verified(run: Run) -> bool:
+    """Whether `eval --verify` found these weights to be served as they were trained."""
+    path = run.path / VERIFIED
+    if not path.exists():
+        return False
+    found = read_json(path, "verification")
+    return bool(found.get("same")) and found.get("weights") == target_of_run(run).fingerprint
+
+
+def _check_connection() -> None:
+    """Say before anything is asked of the hub why it would refuse."""
+    from huggingface_hub import get_token, is_offline_mode
+
+    if is_offline_mode():
+        raise BadInputError(
+            "nothing can be uploaded in offline mode",
+            remedy="unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE, or see --dry-run",
+        )
+    if get_token() is None:
+        raise BadInputError(
+            "the hub asks for a token, and there is none",
+            remedy="a token with write access in HF_TOKEN, or: hf auth login",
+        )
+
+
+def _upload(api: Any, request: PushRequest, folder: Path) -> dict[str, Any]:
+    """Make the repository and the branch where they are not there, and commit; the library shows its own bars of bytes."""
+    import httpx2
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    name, where = request.repository, f"{api.endpoint}/{request.repository}"
+    message = request.message or f"{Path(request.checkpoint).name}, by vlm-align-harness {harness.__version__}"
+    try:
+        try:
+            private = bool(api.repo_info(name).private)
+        except RepositoryNotFoundError:
+            api.create_repo(name, private=request.private, exist_ok=True)
+            private = request.private
+            console.print(f"[dim]made {where} ({'private' if private else 'public'})[/dim]")
+        if request.revision != "main":
+            api.create_branch(name, branch=request.revision, exist_ok=True)
+        done = api.upload_folder(
+            repo_id=name,
+            folder_path=folder,
+            revision=request.revision,
+            commit_message=message,
+            ignore_patterns=list(_HIDDEN),
+        )
+    except httpx2.HTTPError as error:
+        raise _refused(error, where) from error
+    except (RuntimeError, ValueError) as error:  # a transfer that broke off; a card that the hub does not take
+        cause = error.__cause__ or error
+        raise HarnessError(
+            f"the upload did not go through: {str(error).splitlines()[0]}"
+            + (f" ({cause})" if cause is not error else ""),
+            where=where,
+            remedy="the same command again: what is on the hub is not sent twice",
+        ) from error
+    return {"private": private, "commit": done.oid}
+
+
+def _refused(error: Exception, where: str) -> HarnessError:
+    """What the hub's answer, or its silence, means."""
+    response = getattr(error, "response", None)
+    status = getattr(response, "status_code", None)
+    said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    if status == 401:
+        return BadInputError(
+            "the hub does not know this token", where=where, remedy="hf auth login, or another HF_TOKEN"
+        )
+    if status == 403:
+        namespace = where.rsplit("/", 2)[-2]
+        return BadInputError(
+            f"the token may not write there: {said}", where=where, remedy=f"a token with write access to '{namespace}'"
+        )
+    if status is None:
+        return HarnessError(
+            f"the hub could not be reached: {said}",
+            where=where,
+            remedy="check the network and HF_ENDPOINT, then the same command again: what is on the hub is not sent twice",
+        )
+    return HarnessError(f"the hub refused: {said}", where=where)

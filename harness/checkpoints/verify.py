@@ -1,0 +1,260 @@
+"""`harness verify`: what is served is what was trained, token by token.
+
+The trained side is a checkpoint as the trainer sees it: the processor that lies beside its weights, `prompt_inputs`, which must give
+the ids of the processor's own `apply_chat_template`, and transformers' own forward pass. The served side is a backend as `eval` starts
+it, whose prompts and processors are the engine's. On probe images of many sizes the two must agree in the prompt's token ids after image
+expansion, in the greedy tokens, and in the log-probability of every one of them. The trained side is given the served tokens (teacher
+forcing): so every token can be compared, also behind one that differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.checkpoints.ask import Asked
+from harness.checkpoints.parity import Expected, compare, tolerance_of
+from harness.checkpoints.probes import Probe, draw_probes
+from harness.core.errors import BadInputError, HarnessError
+from harness.core.files import read_json, write_json
+from harness.core.memory import give_back
+from harness.core.progress import console, progress
+from harness.models import (
+    fingerprint,
+    load_model,
+    load_processor,
+    own_prompt_ids,
+    prompt_inputs,
+    template_hash_of,
+    with_adapters,
+)
+from harness.records.run_files import ManifestRecord, check
+from harness.runs.folders import MANIFEST
+from harness.runs.state import KINDS
+from harness.runs.targets import BASE, Target
+from harness.serving.base import Backend, BackendSettings, Request, Sampling, TokenDetails
+
+NEW_TOKENS = 16
+"""Tokens that are generated a probe."""
+VERIFIED = "verified.json"
+"""In a run's folder: what `eval --verify` found, and of what."""
+
+
+def verify(
+    asked: Sequence[Asked], backend: type[Backend], *, probes: int = 8, settings: BackendSettings | None = None
+) -> list[dict[str, Any]]:
+    """Compare checkpoints of one base on both sides; one engine serves them all, and has ended before the model is loaded again.
+
+    Returns:
+        One JSON-able record a checkpoint: `same`, `findings` (what differs and what to look at), `notes`, a row a probe.
+
+    Raises:
+        BadInputError: a checkpoint is broken, or the backend does not know its tokens.
+        HarnessError: the engine failed; vLLM's also where an adapter changes nothing in it.
+    """
+    if not backend.gives_details:
+        raise BadInputError(
+            f"the backend '{backend.name}' does not say which tokens it asks and answers with",
+            remedy="--backend vllm, or --backend transformers",
+        )
+    drawn = draw_probes(probes)
+    adapters = {one.name: one.adapter for one in asked if one.adapter is not None}
+    with backend(asked[0].base, adapters, settings) as engine:
+        answers, serving = served_side(engine, asked, drawn), engine.provenance()
+    give_back()
+    trained = TrainedSide(asked, serving["dtype"])
+    tolerance = tolerance_of(serving)
+    records = []
+    with progress("the same in transformers", len(asked) * len(drawn)) as advance:
+        for one in asked:
+            expected: list[Expected] = []
+            for probe in drawn:
+                expected.append(trained.values(one, probe, answers[one.name][probe.id]))
+                advance()
+            found = compare(drawn, expected, [answers[one.name][probe.id] for probe in drawn], tolerance)
+            findings = [*recorded_weights(one), *found["findings"]]
+            if found["findings"]:
+                findings += trained.differences(one)
+            about = {"checkpoint": one.name, "base": one.base, "adapter": str(one.adapter) if one.adapter else None}
+            records.append({**about, "same": not findings, **found, "findings": findings, "serving": serving})
+    return records
+
+
+def ensure_verified(targets: Sequence[Target], backend: type[Backend], settings: BackendSettings) -> None:
+    """`eval --verify`: two probes to every checkpoint of one base that is new to its run folder, before the first item.
+
+    It is asked for and not done by itself, because it costs more than it seems to: the probabilities must come from transformers, and
+    a 7B model does not fit beside an engine that fills the GPU. So the weights are loaded three times (engine, transformers, engine),
+    minutes that a suite of ten minutes should not pay unasked, while vLLM's own check for idle adapters runs at every start anyway.
+    What agreed is kept in `verified.json` in the run's folder, and not asked again until weights, template or engine change.
+
+    Raises:
+        BadInputError: as `verify`.
+        HarnessError: a checkpoint is not served as it was trained.
+    """
+    stamps = {target.name: _stamp(target, backend, settings) for target in targets}
+    new = [one for one in targets if not _kept(one.folder / VERIFIED, stamps[one.name])]
+    if not new:
+        return
+    asked = [Asked(one.name, one.base, one.adapter) for one in new]
+    for target, found in zip(new, verify(asked, backend, probes=2, settings=settings), strict=True):
+        if not found["same"]:
+            raise HarnessError(
+                f"'{target.name}' is not served as it was trained: {found['findings'][0]}",
+                where=str(target.adapter or target.base),
+                remedy=f"see all of it: harness verify {target.folder}",
+            )
+        write_json(target.folder / VERIFIED, {**stamps[target.name], **found})
+        console.print(f"[dim]{target.name}: served as it was trained[/dim]")
+
+
+def _stamp(target: Target, backend: type[Backend], settings: BackendSettings) -> dict[str, Any]:
+    """All that a verification depends on."""
+    own = template_hash_of(target.adapter) if target.adapter and _brings_processor(target.adapter) else None
+    return {
+        "weights": target.fingerprint,
+        "templates": [target.template, own],
+        "backend": settings.identity(backend.name),
+    }
+
+
+def _kept(path: Path, stamp: Mapping[str, Any]) -> bool:
+    """Whether the same was verified before."""
+    before = read_json(path, "verification") if path.exists() else {}
+    return {name: before.get(name) for name in stamp} == dict(stamp)
+
+
+def served_side(engine: Backend, asked: Sequence[Asked], probes: Sequence[Probe]) -> dict[str, dict[str, TokenDetails]]:
+    """A started backend's answers by checkpoint and probe."""
+    sampling = Sampling(max_new_tokens=NEW_TOKENS)
+    requests = [
+        Request(f"{number}/{probe.id}", one.name if one.adapter else BASE, probe.prompt, probe.image, sampling, True)
+        for number, one in enumerate(asked)
+        for probe in probes
+    ]
+    found: dict[str, dict[str, TokenDetails]] = {one.name: {} for one in asked}
+    for completion in engine.generate(requests):
+        number, _, probe = completion.id.partition("/")
+        if completion.details is None:
+            raise HarnessError(f"the backend '{engine.name}' gave an answer without its tokens", where=completion.id)
+        found[asked[int(number)].name][probe] = completion.details
+    return found
+
+
+class TrainedSide:
+    """Checkpoints of one base in transformers."""
+
+    def __init__(self, asked: Sequence[Asked], dtype: str) -> None:
+        """Load the base once, the adapters on top of it, and every checkpoint's own processor."""
+        self.model = load_model(asked[0].base, dtype)
+        self.processors = {one.name: load_processor(_processor_folder(one)) for one in asked}
+        self.served = load_processor(asked[0].base)
+        adapters = [one for one in asked if one.adapter is not None]
+        if adapters:
+            # PEFT's names are those of torch modules, which have no dots.
+            self.adapters = {one.name: f"adapter{number}" for number, one in enumerate(adapters)}
+            self.model = with_adapters(
+                self.model, {self.adapters[one.name]: one.adapter for one in adapters if one.adapter is not None}
+            )
+        self.wrapped = bool(adapters)
+
+    def values(self, one: Asked, probe: Probe, served: TokenDetails) -> Expected:
+        """What is expected of the served tokens; only the prompt where that is another one than the served."""
+        processor, picture = self.processors[one.name], probe.image.open()
+        inputs, tokens = prompt_inputs(processor, probe.prompt, picture), served.token_ids
+        prompt_ids = tuple(own_prompt_ids(processor, probe.prompt, picture))
+        if (ours := tuple(inputs["input_ids"][0].tolist())) != prompt_ids:
+            raise HarnessError(
+                f"the prompt's ids in training are not those of the processor's own chat template: {len(ours)} tokens that begin with "
+                f"{list(ours[:4])}, {len(prompt_ids)} that begin with {list(prompt_ids[:4])}",
+                where=f"{_processor_folder(one)}, probe {probe.id}",
+                remedy="do not train on it: this is a defect of the harness, or of the checkpoint's processor",
+            )
+        image_token = getattr(self.processors[one.name], "image_token_id", None)
+        if prompt_ids != served.prompt_ids:  # an image of another size may not even fit the model
+            return Expected(prompt_ids, image_token)
+        if one.adapter:
+            self.model.set_adapter(self.adapters[one.name])
+            logs, without = self._logs(inputs, tokens), self._chosen(self._without(inputs, tokens), tokens)
+        else:
+            logs, without = self._without(inputs, tokens) if self.wrapped else self._logs(inputs, tokens), None
+        best = logs.max(-1)
+        return Expected(
+            prompt_ids,
+            image_token,
+            self._chosen(logs, tokens),
+            tuple(best.indices.tolist()),
+            tuple(best.values.tolist()),
+            without,
+        )
+
+    def _without(self, inputs: Mapping[str, Any], tokens: Sequence[int]) -> Any:
+        with self.model.disable_adapter():
+            return self._logs(inputs, tokens)
+
+    def _logs(self, inputs: Mapping[str, Any], tokens: Sequence[int]) -> Any:
+        """Log-probabilities at the places of the answer's tokens, [tokens, vocabulary] float32."""
+        import torch
+
+        width = inputs["input_ids"].shape[1]
+        whole = {}
+        for name, value in inputs.items():
+            # Token ids, mask and types of tokens: the answer goes on with them.
+            if value.shape == inputs["input_ids"].shape:
+                tail = list(tokens) if name == "input_ids" else [int(name == "attention_mask")] * len(tokens)
+                value = torch.cat([value, torch.tensor([tail], dtype=value.dtype)], 1)
+            whole[name] = value.to(self.model.device, self.model.dtype if value.is_floating_point() else None)
+        with torch.no_grad():
+            logits = self.model(**whole).logits[0, width - 1 : -1]
+        return logits.float().log_softmax(-1).cpu()
+
+    @staticmethod
+    def _chosen(logs: Any, tokens: Sequence[int]) -> tuple[float, ...]:
+        return tuple(float(row[token]) for row, token in zip(logs, tokens, strict=True))
+
+    def differences(self, one: Asked) -> list[str]:
+        """In words, what the checkpoint's own processor has otherwise than the served one."""
+        own, served = self.processors[one.name], self.served
+        found = []
+        if own.chat_template != served.chat_template:
+            found.append("the chat template")
+        if own.tokenizer.get_vocab() != served.tokenizer.get_vocab():
+            found.append("the tokenizer")
+        mine, theirs = own.image_processor.to_dict(), served.image_processor.to_dict()
+        found += [
+            f"the image processor's {name} ({mine.get(name)}, served {theirs.get(name)})"
+            for name in sorted({*mine, *theirs})
+            if mine.get(name) != theirs.get(name)
+        ]
+        if not found:
+            return []
+        places = f"{_processor_folder(one)} and {one.base}"
+        return [f"{', '.join(found)} differ between {places}: copy the first one's processor files to the second"]
+
+
+def _processor_folder(one: Asked) -> str:
+    """Where the checkpoint's own processor lies: beside its adapter, where that brings one, as the trainer's export does."""
+    return str(one.adapter) if one.adapter and _brings_processor(one.adapter) else one.base
+
+
+def _brings_processor(adapter: Path) -> bool:
+    return (adapter / "tokenizer_config.json").exists()
+
+
+def recorded_weights(one: Asked) -> list[str]:
+    """In words, which weights are no longer those that the checkpoint's manifest names."""
+    folder = one.adapter or Path(one.base)
+    manifest = read_json(folder / MANIFEST, "manifest", finite=False) if (folder / MANIFEST).exists() else {}
+    if not isinstance(manifest, dict) or manifest.get("kind") not in KINDS:
+        return []  # a model's folder may have a file of this name that is not ours
+    check(ManifestRecord, manifest, "manifest", folder / MANIFEST)
+    found = []
+    base = manifest["base"].get("fingerprint")
+    if one.adapter and base and fingerprint(one.base) != base:
+        found.append(
+            f"the base's weights are not those that the adapter was trained on: put the old ones back in {one.base}"
+        )
+    if (own := manifest.get("checkpoint")) and fingerprint(folder) != own["fingerprint"]:
+        found.append(f"the weights in {folder} were changed after they were written: export or align again")
+    return found

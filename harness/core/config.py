@@ -1,0 +1,217 @@
+"""Settings of the road's long steps: one place for defaults, unknown keys are errors.
+
+A method's own settings (β, weights) live with the method; a benchmark's with the benchmark; a backend's with
+the backend. What is here is common to all methods.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness.core.errors import BadInputError, shown
+from harness.core.typed import kind_of
+from harness.core.yaml_values import parse_yaml, read_yaml
+
+M = TypeVar("M", bound=BaseModel)
+_KEY = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+_LONGEST_KEY = 200
+
+
+class StrictModel(BaseModel):
+    """A settings model: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class LoraSettings(StrictModel):
+    """Low-rank adapters on the language model's linear layers (never on the vision tower)."""
+
+    rank: int = Field(64, ge=1)
+    alpha: int = Field(128, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: str | tuple[str, ...] | None = Field(
+        None,
+        description="modules with adapters: endings of names ([q_proj, v_proj]), or a regular expression of whole paths in the language "
+        "model (layers.[0-9]+.mlp.*); by default all its linear layers",
+    )
+
+
+class Savings(StrictModel):
+    """The trainer's five savings. Each can be switched off; loss and gradient agree with it on and off (tested)."""
+
+    shared_prefix: bool = True
+    reference_cache: bool = True
+    feature_cache: bool = True
+    chunked_logits: bool = True
+    lean_layers: bool = True
+
+
+class TrainSettings(StrictModel):
+    """How a preference method is trained, whatever its loss."""
+
+    learning_rate: float = Field(1e-5, gt=0)
+    epochs: float = Field(1.0, gt=0)
+    batch_size: int = Field(32, ge=1, description="examples per optimizer step")
+    micro_batch_size: int = Field(4, ge=1, description="examples per forward pass")
+    warmup_ratio: float = Field(0.1, ge=0, le=1)
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    weight_decay: float = Field(0.0, ge=0)
+    adam_beta2: float = Field(0.999, gt=0, lt=1, description="AdamW's decay of squared gradients")
+    adam_epsilon: float = Field(
+        1e-8, gt=0, description="AdamW's: a gradient much smaller than it moves a weight by its size, not by its sign"
+    )
+    max_grad_norm: float = Field(1.0, gt=0)
+    max_length: int = Field(4096, ge=16, description="tokens of prompt, image and response together")
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    gradient_checkpointing: bool = False
+    tuning: Literal["lora", "qlora", "full"] = Field(
+        "lora", description="adapters, adapters on a base held in 4 bits, or all weights but the vision tower's"
+    )
+    lora: LoraSettings = LoraSettings()
+    seed: int = 0
+    save_steps: int = Field(200, ge=1)
+    keep_stages: bool | None = Field(
+        None, description="keep a checkpoint of every stage; by default of adapters, and not of full weights"
+    )
+    workers: int = Field(0, ge=0, description="processes that open and prepare images while the model computes")
+    report_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field((), description="where else the log goes")
+    savings: Savings = Savings()
+
+    COST_ONLY: ClassVar[frozenset[str]] = frozenset(
+        {"micro_batch_size", "gradient_checkpointing", "save_steps", "keep_stages", "workers", "report_to", "savings"}
+    )
+    """Settings that change what a training takes and leaves, not what it computes: a run may be resumed with others."""
+
+    @property
+    def adapters(self) -> bool:
+        """Whether adapters are trained, and the model under them is frozen."""
+        return self.tuning != "full"
+
+    @property
+    def keeps_stages(self) -> bool:
+        """Whether the checkpoint of every stage is kept."""
+        return self.adapters if self.keep_stages is None else self.keep_stages
+
+    def in_bfloat16(self, gpu: bool) -> bool:
+        """Whether a step is computed in bfloat16; "auto" does so on GPUs."""
+        return self.precision == "bfloat16" or (self.precision == "auto" and gpu)
+
+
+def parse(model: type[M], values: Any, what: str) -> M:
+    """Validate settings; an unknown key or a bad value is a `BadInputError` that names it."""
+    if not isinstance(values, dict):
+        raise BadInputError(
+            f"'{what}' is a group of settings, not the value {shown(values)}",
+            remedy=f"set one of them: {', '.join(model.model_fields)}",
+        )
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        loc = first["loc"]
+        key = ".".join(str(part)[:60] for part in loc) or what
+        if first["type"] == "extra_forbidden":
+            raise BadInputError(
+                f"unknown setting '{shown(key)[1:-1]}' of {what}", remedy=f"known: {', '.join(_known(model, loc[:-1]))}"
+            ) from None
+        if first["type"] in ("model_type", "dict_type") and loc:
+            group = ", ".join(_known(model, loc))
+            raise BadInputError(
+                f"'{key}' of {what} is a group of settings, not the value {shown(first.get('input'))}",
+                remedy=f"set one of them: {group}",
+            ) from None
+        reason = str(first.get("ctx", {}).get("error", first["msg"]))
+        if not loc:  # what a model says about several of its values
+            raise BadInputError(f"the settings of {what} do not go together: {reason}") from None
+        raise BadInputError(f"bad value {shown(first.get('input'))} for '{key}' of {what}: {first['msg']}") from None
+
+
+def _known(model: type[BaseModel], groups: Sequence[Any]) -> list[str]:
+    """The settings of a model, or of a group in it."""
+    for group in groups:
+        field = model.model_fields.get(str(group))
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            break
+        model = inner
+    return list(model.model_fields)
+
+
+def overrides(pairs: list[str]) -> dict[str, Any]:
+    """Turn `["a.b=1", "c=x"]` (from `--set`) into nested settings; values are read as YAML (`harness.core.yaml_values`).
+
+    Raises:
+        BadInputError: a pair without "=", a key that cannot be a setting's name, a value that cannot be read, or one key that
+            is both a value and a group.
+    """
+    nested: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals:
+            raise BadInputError(f"--set takes KEY=VALUE, not {shown(pair)}")
+        if len(key) > _LONGEST_KEY or not _KEY.fullmatch(key):
+            raise BadInputError(
+                f"--set takes KEY=VALUE, and {shown(key)} is no setting's name",
+                remedy="a name is of letters, digits, _ and -, in its groups: train.lora.rank=32",
+            )
+        node = nested
+        *parents, leaf = key.split(".")
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise BadInputError(f"--set {shown(pair)[1:-1]}: '{parent}' already has a value")
+        value = parse_yaml(text, f"the value of --set {key}", None)
+        if isinstance(node.get(leaf), dict) != isinstance(value, dict) and leaf in node:
+            raise BadInputError(f"--set {shown(pair)[1:-1]}: '{leaf}' is named as a group and as a value")
+        node[leaf] = merged(node.get(leaf, {}), value) if isinstance(value, dict) else value
+    return nested
+
+
+def merged(*layers: dict[str, Any]) -> dict[str, Any]:
+    """Deep merge of settings; later layers win.
+
+    Raises:
+        BadInputError: a later layer has a group of settings where an earlier one has a value, which would be lost.
+    """
+    result: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            before = result.get(key)
+            if isinstance(value, dict) and isinstance(before, dict):
+                result[key] = merged(before, value)
+            elif isinstance(value, dict) and before is not None:
+                raise BadInputError(f"'{key}' is a group of settings, not {kind_of(before)}: {shown(before)}")
+            else:
+                result[key] = value
+    return result
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """Read a YAML recipe: a mapping with the keys `train` and `method`, each a group of settings.
+
+    Raises:
+        BadInputError: missing, not readable as YAML, not such a mapping, or other keys than these two.
+    """
+    recipe = read_yaml(path, "recipe")
+    if recipe is None:
+        return {}
+    if not isinstance(recipe, dict):
+        raise BadInputError(
+            f"a recipe is a mapping with the keys 'train' and 'method', not {kind_of(recipe)}: {shown(recipe)}",
+            where=str(path),
+        )
+    if unknown := sorted(set(recipe) - {"train", "method"}):
+        raise BadInputError(
+            f"a recipe has the keys 'train' and 'method', not {', '.join(map(shown, unknown[:5]))}", where=str(path)
+        )
+    if wrong := [key for key, value in recipe.items() if not isinstance(value, dict) and value is not None]:
+        raise BadInputError(
+            f"'{wrong[0]}' is a group of settings, not {kind_of(recipe[wrong[0]])}: {shown(recipe[wrong[0]])}",
+            where=str(path),
+        )
+    return {key: value for key, value in recipe.items() if value is not None}

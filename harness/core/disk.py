@@ -1,0 +1,97 @@
+"""Whether the disks have room for what will be written, asked before it is."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.core.errors import BadInputError
+from harness.core.memory import written_bytes
+
+
+def there(path: Path) -> Path:
+    """The path, or the nearest folder above it that is there."""
+    path = path.absolute()
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def check_place(folder: Path) -> None:
+    """Whether a folder is there or could be made, as far as that can be told without trying.
+
+    Raises:
+        BadInputError: a file is in its way, or a link that leads nowhere.
+        OSError: links lead in a circle, a name is too long, or a folder may not be looked into.
+    """
+    for above in (folder, *folder.parents):
+        if above.is_symlink() and not above.exists():
+            if _is_loop(above):
+                above.stat()  # raises
+            raise BadInputError(
+                f"'{above}' is a link that leads nowhere", where=str(folder), remedy="remove or mend the link"
+            )
+        try:
+            above.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        if above.is_dir():
+            return
+        raise BadInputError(
+            f"'{above}' is a file, where a folder is wanted",
+            where=str(folder),
+            remedy="move the file away, or name another folder (--results, -o, HARNESS_CACHE)",
+        )
+
+
+def _is_loop(link: Path) -> bool:
+    """Whether a link leads to itself."""
+    try:
+        link.stat()
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder with those above it, where it is not there.
+
+    Raises:
+        BadInputError: as of `check_place`.
+        OSError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        check_place(path)
+        raise
+    except FileNotFoundError:
+        check_place(path)
+        raise PermissionError(errno.EACCES, "no folder can be made here", str(path)) from None
+
+
+def need(rooms: Sequence[tuple[Path, int, str]]) -> None:
+    """Make sure that there is room for everything together, disk by disk.
+
+    Args:
+        rooms: (where it goes, bytes, what it is).
+
+    Raises:
+        BadInputError: a disk has less; with what each part of it takes.
+    """
+    disks: dict[int, list[tuple[Path, int, str]]] = defaultdict(list)
+    for path, size, what in rooms:
+        if size > 0:
+            disks[there(path).stat().st_dev].append((there(path), size, what))
+    for parts in disks.values():
+        place, wanted = parts[0][0], sum(size for _, size, _ in parts)
+        if (free := shutil.disk_usage(place).free) < wanted:
+            detail = ", ".join(f"{what} {written_bytes(size)}" for _, size, what in parts)
+            raise BadInputError(
+                f"the disk is too small: {written_bytes(wanted)} are needed ({detail}), {written_bytes(free)} are free",
+                where=str(place),
+                remedy="make room, or name folders on another disk: --results; HF_HOME for the hub's files; HARNESS_CACHE",
+            )

@@ -1,0 +1,61 @@
+"""The one error family. Every message says what failed, the value seen, and how to mend it."""
+
+from __future__ import annotations
+
+import difflib
+import reprlib
+from collections.abc import Iterable
+from typing import Any
+
+from harness.core.redaction import redact
+
+
+class HarnessError(Exception):
+    """Anything that goes wrong for a reason the user can act on.
+
+    Args:
+        problem: what failed, with the value that was seen.
+        where: file, record or option that it was seen in.
+        remedy: what to do about it, preferably a command.
+    """
+
+    exit_code = 1
+
+    def __init__(self, problem: str, *, where: str | None = None, remedy: str | None = None) -> None:
+        # Messages repeat what endpoints, hubs and options said; no secret is in any of them.
+        problem, where, remedy = redact(problem), where and redact(where), remedy and redact(remedy)
+        self.problem, self.where, self.remedy = problem, where, remedy
+        super().__init__(" ".join(part for part in (problem, f"[{where}]" if where else "", remedy or "") if part))
+
+
+class BadInputError(HarnessError):
+    """The user's input (option, file, record) is at fault; the CLI exits with 2."""
+
+    exit_code = 2
+
+
+class UnknownNameError(BadInputError):
+    """A name that no registry entry has; the message suggests the nearest ones."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        known = sorted(known)
+        near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known) or 'none'}"
+        super().__init__(f"unknown {kind} '{name}': {hint}", remedy="see `harness list`")
+        self.name, self.near = name, near
+
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 1000
+_REPR.maxlevel = 4
+_REPR.maxdict = _REPR.maxlist = _REPR.maxtuple = _REPR.maxset = 8
+
+
+def shown(value: Any, most: int = 80) -> str:
+    """A value that was seen, for a message: as Python writes it (so without control characters), and only its beginning."""
+    try:
+        text = _REPR.repr(value)
+    except ValueError:  # a whole number with more digits than Python writes
+        text = f"a {type(value).__name__} of thousands of digits"
+    # Halves of characters and characters that no terminal shows are escaped by repr; the rest is as it is.
+    return text if len(text) <= most else f"{text[: most - 4]}...{text[-1]}"

@@ -1,0 +1,182 @@
+"""Files on the road: hashing, atomic writes, JSON lines. (Reading what others wrote: `harness.core.reading`.)
+
+Whatever a later step may take for complete is written to a temporary name and renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from harness.core.disk import make_folder
+from harness.core.errors import BadInputError
+from harness.core.reading import placed_rows, read_json, read_jsonl, row_at
+from harness.core.redaction import blank, clean_json, redact
+from harness.core.removal import discard, move, remove, swap
+from harness.core.terminal import say
+
+__all__ = [
+    "atomic_folder",
+    "atomic_path",
+    "dump_row",
+    "naming",
+    "placed_rows",
+    "read_json",
+    "read_jsonl",
+    "remove_left_overs",
+    "row_at",
+    "sha256_bytes",
+    "sha256_file",
+    "sha256_folder",
+    "sha256_json",
+    "to_cache",
+    "write_json",
+    "write_jsonl",
+]
+
+_CHUNK = 1 << 20
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Hex SHA-256 of bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes, read in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(_CHUNK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """Hex SHA-256 of a JSON-able value in canonical form (sorted keys, no blanks)."""
+    return sha256_bytes(json.dumps(value, sort_keys=True, separators=(",", ":"), default=str).encode())
+
+
+def dump_row(row: Any) -> str:
+    """A value as one line of JSON, without secrets: readable text, but escapes where it holds halves of characters, which no file can."""
+    line = json.dumps(row, ensure_ascii=False, default=str)
+    line = line if _encodes(line) else json.dumps(row, default=str)
+    return line if blank(line) == line else json.dumps(clean_json(json.loads(line), blank))
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def sha256_folder(folder: Path, names: Iterable[str]) -> str:
+    """Hex SHA-256 over the named files of a folder (names and contents, in sorted order)."""
+    return sha256_json({name: sha256_file(folder / name) for name in sorted(names)})
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an error of the operating system say which file it is about: one of writing, such as a full disk, does not by itself."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+_said: set[str] = set()
+
+
+@contextlib.contextmanager
+def to_cache(path: Path) -> Iterator[None]:
+    """A block that keeps something in the cache. A cache that cannot be written costs the same time again, and is said once."""
+    try:
+        with naming(path):
+            yield
+    except (OSError, BadInputError) as error:  # the latter: something else lies where its folder would
+        if not _said:
+            _said.add("cache")
+            reason = error.problem if isinstance(error, BadInputError) else (error.strerror or str(error)).lower()
+            seen = error.where if isinstance(error, BadInputError) else error.filename
+            say(
+                f"the cache cannot be written ({reason}): what it would keep is computed again each time. "
+                f"HARNESS_CACHE names another place; seen at {seen}",
+                err=True,
+            )
+
+
+@contextlib.contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `target`; rename it into place only if the block succeeds."""
+    make_folder(target.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        with naming(target):
+            yield temporary
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        # mkstemp makes private files; what we publish has the user's ordinary permissions.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        move(temporary, target, within=target.parent)
+    except BaseException:
+        discard(temporary, within=target.parent)
+        raise
+
+
+@contextlib.contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `target`; rename it into place only if the block succeeds.
+
+    An existing `target` is replaced.
+    """
+    make_folder(target.parent)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        with naming(target):
+            yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o777 & ~umask)
+        swap(temporary, target, within=target.parent)
+    except BaseException:
+        discard(temporary, within=target.parent)
+        raise
+
+
+def remove_left_overs(target: Path) -> None:
+    """Remove what killed writers of a file or folder left beside it; only for the one writer that there is now."""
+    # The names that `tempfile` and `removal` give: a hidden file of the user's own may begin in the same way.
+    ours = re.compile(re.escape(f".{target.name}.") + r"[a-z0-9_]{8}(\.removed)?")
+    for path in target.parent.iterdir() if target.parent.is_dir() else ():
+        if ours.fullmatch(path.name):
+            remove(path, within=target.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON atomically, without secrets."""
+    with atomic_path(path) as temporary:
+        text = json.dumps(value, indent=1, ensure_ascii=False, default=str)
+        if redact(text) != text:
+            text = json.dumps(clean_json(json.loads(text), redact), indent=1, ensure_ascii=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
+    """Write JSON lines atomically."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        for row in rows:
+            stream.write(dump_row(row) + "\n")

@@ -1,0 +1,203 @@
+"""Decoding pictures: one way for training, judging and serving, and what has to be done to some of them.
+
+A picture is an RGB image of 8 bits a channel, upright. What is not becomes so here: an EXIF rotation is applied, 16 bits are
+scaled to 8 (not cut off, which makes such images white), CMYK is converted, a transparent picture is laid on white (its hidden
+colours are nobody's content; vLLM does the same), and of an animation the first frame is taken.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.core.errors import BadInputError, HarnessError, shown
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MAX_PIXELS = 178_956_970
+"""Larger images are refused as decompression bombs (Pillow's own bound)."""
+MAX_BYTES = 1 << 30
+"""Larger files are not read: pictures of `MAX_PIXELS` have fewer bytes."""
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+"""What is read. Pillow knows more, among them formats that start other programs (EPS)."""
+TREATMENTS = {
+    "rotated": "turned upright by their EXIF orientation",
+    "16-bit": "of 16 bits a channel, scaled to 8",
+    "CMYK": "converted from CMYK",
+    "transparent": "transparent, laid on white",
+    "animated": "of several frames, of which the first is used",
+}
+_OTHERS = {
+    b"%PDF": "a PDF document",
+    b"%!PS": "PostScript",
+    b"ftypheic": "HEIC",
+    b"ftypmif1": "HEIF",
+    b"ftypavif": "AVIF",
+    b"ftypisom": "a film (MP4)",
+    b"version https://git-lfs": "a Git LFS pointer in the place of the file (git lfs pull fetches it)",
+    b"PK\x03\x04": "a ZIP archive",
+}
+"""First bytes of files that people take for pictures."""
+_ORIENTATION = 0x0112
+_QUARTER_TURNS = (5, 6, 7, 8)
+_DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """What a picture is: width and height in pixels once upright, and what decoding does to it (keys of `TREATMENTS`)."""
+
+    width: int
+    height: int
+    treated: tuple[str, ...] = ()
+
+
+def decode(data: bytes, where: str) -> Image:
+    """The picture as RGB, upright.
+
+    Args:
+        data: an encoded image in one of `FORMATS`.
+        where: what errors call it.
+
+    Raises:
+        BadInputError: it does not decode, is truncated, has too many pixels, or values without a known range.
+    """
+    from PIL import ImageOps
+
+    with _opened(data, where) as image:
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode in _DEEP:
+            return _scaled(upright, where)
+        if upright.mode == "F":
+            raise BadInputError(
+                "the image has floating-point values of unknown range", where=where, remedy="save it with 8 bits"
+            )
+        if _transparent(upright):
+            from PIL import Image as Images
+
+            layer = upright.convert("RGBA")
+            white = Images.new("RGBA", layer.size, "white")
+            return Images.alpha_composite(white, layer).convert("RGB")
+        return upright.convert("RGB")
+
+
+def size(data: bytes, where: str) -> tuple[int, int]:
+    """Width and height once upright, from the header alone where the format has its EXIF data there (JPEG, WebP).
+
+    Raises:
+        BadInputError: it has no readable header, or too many pixels.
+    """
+    with _opened(data, where) as image:
+        return _upright_size(image)
+
+
+def look(data: bytes, where: str) -> ImageFacts:
+    """Read a picture to its end without keeping it: it decodes, and this is what it is.
+
+    A JPEG is decoded at an eighth of its size, which reads all of the file at a fifth of the cost.
+
+    Raises:
+        BadInputError: as `decode`.
+    """
+    with _opened(data, where) as image:
+        if image.mode in (*_DEEP, "F"):
+            decode(data, where)  # whether there is a range to scale from is known by the values only
+        treated = _treated(image)
+        width, height = _upright_size(image)
+        image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))
+        image.load()
+        return ImageFacts(width, height, treated)
+
+
+@contextmanager
+def _opened(data: bytes, where: str) -> Iterator[Image]:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError(f"{image.width}x{image.height}")
+            getattr(
+                image, "n_frames", 1
+            )  # finds the frames, so that a file whose later ones are broken is refused everywhere
+            yield image
+    except HarnessError:
+        raise
+    except UnidentifiedImageError:
+        raise BadInputError(
+            f"the image does not decode: it is {_kind(data)}",
+            where=where,
+            remedy=f"save it as {' or '.join(FORMATS[:3])}",
+        ) from None
+    except Image.DecompressionBombError:
+        raise BadInputError(
+            f"the image has more than {MAX_PIXELS} pixels, as a decompression bomb has",
+            where=where,
+            remedy="make it smaller",
+        ) from None
+    except MemoryError:
+        raise BadInputError(
+            "the image does not decode: it asks for more memory than there is, as broken headers do",
+            where=where,
+            remedy="save it again, or leave it out",
+        ) from None
+    # Decoders meet broken files with whatever their code comes to: TypeError, IndexError, struct.error, zlib.error, ...
+    except Exception as error:  # noqa: BLE001
+        reason = str(error) or type(error).__name__
+        raise BadInputError(
+            f"the image does not decode: {shown(reason, 200)[1:-1]}",
+            where=where,
+            remedy="save it again, or leave it out",
+        ) from None
+
+
+def _kind(data: bytes) -> str:
+    """What a file that is no readable picture seems to be, by its first bytes."""
+    start = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n")
+    if not start:
+        return "empty"
+    if start.startswith(b"<?xml") or start[:4].lower() == b"<svg":
+        return "a drawing (SVG, XML), not a picture of pixels" if b"<svg" in data[:4096].lower() else "XML"
+    if start[:9].lower() in (b"<!doctype", b"<html") or start[:5].lower() == b"<html":
+        return "a web page (HTML), as a failed download leaves it"
+    for mark, name in _OTHERS.items():
+        if start.startswith(mark) or data[4:12] == mark:
+            return f"{name}, which is not read"
+    return f"none of {', '.join(FORMATS)}, or broken at its beginning, {data[:8]!r}"
+
+
+def _upright_size(image: Image) -> tuple[int, int]:
+    turned = image.getexif().get(_ORIENTATION) in _QUARTER_TURNS
+    return (image.height, image.width) if turned else (image.width, image.height)
+
+
+def _treated(image: Image) -> tuple[str, ...]:
+    found = {
+        "rotated": image.getexif().get(_ORIENTATION, 1) not in (0, 1),
+        "16-bit": image.mode in _DEEP,
+        "CMYK": image.mode == "CMYK",
+        "transparent": _transparent(image),
+        "animated": getattr(image, "n_frames", 1) > 1,
+    }
+    return tuple(name for name, true in found.items() if true)
+
+
+def _transparent(image: Image) -> bool:
+    return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+
+
+def _scaled(image: Image, where: str) -> Image:
+    """16 bits to 8, so that 0 stays 0 and 65535 becomes 255."""
+    import numpy as np
+    from PIL import Image as Images
+
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 0xFFFF:
+        raise BadInputError(
+            f"the image has values from {values.min()} to {values.max()}, which is no 16-bit range", where=where
+        )
+    return Images.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")

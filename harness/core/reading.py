@@ -1,0 +1,297 @@
+"""One reader for each kind of file that people bring: JSON, JSON lines, lists of words. (YAML: `harness.core.yaml_values`.)
+
+What cannot be read ends as a `BadInputError` that says what, where (with the line) and what to do: a folder, a pipe or a device in
+the place of a file, a loop of links, another encoding than UTF-8 (a byte order mark is passed over), numbers that are none (NaN,
+Infinity, 1e999) or have thousands of digits, values nested beyond `MOST_NESTED`. Whatever is read here is still of any type: take
+values out of it through `harness.core.typed.Fields`.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+from harness.core.errors import BadInputError
+
+MOST_NESTED = 100
+"""Lists and objects may hold each other so often. No format of ours needs ten; a thousand exhaust the interpreter's stack."""
+_THOROUGH = 1 << 20
+"""Texts of up to so many characters are searched for deep nesting and numbers beyond floating point. In larger ones only what
+stops the parser is found: the search would take longer than the reading, and `Fields` refuses such values where they are used."""
+_HUGE = re.compile(r"[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "UTF-32"),
+    (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"),
+    (codecs.BOM_UTF16_BE, "UTF-16"),
+)
+
+
+def open_binary(path: Path, what: str = "file") -> BinaryIO:
+    """Open an ordinary file for reading; never waits, as opening a pipe does.
+
+    Args:
+        path: the file.
+        what: what the file is to the user ("annotations", "manifest"), for the message.
+
+    Raises:
+        BadInputError: it does not exist, is no ordinary file, or may not be read.
+    """
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116 (Path.stat is the same call)
+        if stat.S_ISREG(mode):
+            return path.open("rb")
+    except FileNotFoundError:
+        raise BadInputError(f"the {what} does not exist", where=str(path), remedy="check the path") from None
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise BadInputError(
+            f"the {what} cannot be read: {reason}", where=str(path), remedy="check the path and its permissions"
+        ) from None
+    kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
+    raise BadInputError(
+        f"the {what} is {kind}, not a file",
+        where=str(path),
+        remedy="name a file in it" if stat.S_ISDIR(mode) else "write what it gives into a file, and name that",
+    )
+
+
+def read_bytes(path: Path, what: str = "file", most: int | None = None) -> bytes:
+    """All bytes of an ordinary file.
+
+    Args:
+        path: the file.
+        what: for the message.
+        most: a larger file is refused unread.
+
+    Raises:
+        BadInputError: as `open_binary`; or it is too large, for the memory or for `most`.
+    """
+    try:
+        with open_binary(path, what) as stream:
+            if most is not None and (size := os.fstat(stream.fileno()).st_size) > most:
+                raise BadInputError(
+                    f"the {what} has {size:,} bytes; more than {most:,} are not read",
+                    where=str(path),
+                    remedy="check that it is the right file",
+                )
+            return stream.read()
+    except OSError as error:
+        raise BadInputError(
+            f"the {what} cannot be read: {error.strerror}", where=str(path), remedy="check the disk and the path"
+        ) from None
+    except MemoryError:
+        raise BadInputError(
+            f"the {what} does not fit into memory", where=str(path), remedy="check that it is the right file"
+        ) from None
+
+
+def decode(data: bytes, what: str, where: str) -> str:
+    """Bytes as UTF-8, without a byte order mark.
+
+    Raises:
+        BadInputError: they are something else; the line of the first wrong byte is named.
+    """
+    for mark, name in _MARKS:
+        if data.startswith(mark):
+            _not_utf8(f"it is {name}", what, where, name)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        name = "UTF-16" if b"\0" in data[:256] else "LATIN1"
+        _not_utf8(f"byte 0x{data[error.start]:02x} in line {line}", what, f"{where}:{line}", name)
+    if "\0" in text[:256]:
+        _not_utf8("it holds null characters, as UTF-16 does", what, where, "UTF-16")
+    return text
+
+
+def _not_utf8(reason: str, what: str, where: str, likely: str) -> NoReturn:
+    raise BadInputError(
+        f"the {what} is not a text in UTF-8: {reason}",
+        where=where,
+        remedy=f"save it as UTF-8, e.g.: iconv -f {likely} -t UTF-8 FILE > NEW",
+    ) from None
+
+
+def read_text(path: Path, what: str = "file", most: int | None = None) -> str:
+    """A text file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        BadInputError: as `read_bytes` and `decode`.
+    """
+    return decode(read_bytes(path, what, most), what, str(path))
+
+
+def read_list(path: Path, what: str = "list") -> list[str]:
+    """The lines of a text file that hold something, without the blanks around it (a list of words, say).
+
+    Raises:
+        BadInputError: as `read_text`.
+    """
+    # Not splitlines(), which also divides at characters that may stand inside a line.
+    return [line for one in read_text(path, what).split("\n") if (line := one.strip())]
+
+
+def parse_json(text: str, what: str, where: str, *, finite: bool = True, line: int | None = None) -> Any:
+    """The value that a text in JSON is.
+
+    Args:
+        text: the text.
+        what: for the message.
+        where: for the message; the line of a mistake is put behind it.
+        finite: whether NaN, Infinity and numbers beyond floating point are refused, as JSON has none of them.
+        line: the text's line in the file where it is one of several.
+
+    Raises:
+        BadInputError: it is not JSON, or holds what no reader should have to expect (see the module).
+    """
+    number = f"{where}:{line}" if line else where
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant if finite else None)
+        if len(text) <= _THOROUGH:
+            if finite and _HUGE.search(text):
+                json.loads(text, parse_float=_finite, parse_int=_bounded)
+            if text.count("[") + text.count("{") > MOST_NESTED and _is_deeper(value, MOST_NESTED):
+                raise RecursionError
+        return value
+    except json.JSONDecodeError as error:
+        place = f"column {error.colno}" if line else f"line {error.lineno}, column {error.colno}"
+        reason = f"{error.msg} ({place})"
+        number = number if line else f"{where}:{error.lineno}"
+    except RecursionError:
+        reason = f"values are nested more than {MOST_NESTED} deep"
+    except ValueError as error:
+        long = "digits" in str(error) and "limit" in str(error)
+        reason = "a number has thousands of digits" if long else str(error)
+    subject = f"line {line} of the {what}" if line else f"the {what}"
+    raise BadInputError(f"{subject} is not valid JSON: {reason}", where=number, remedy="mend the file") from None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number in JSON; null is what stands for a missing one")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(f"the number {text[:20]} is beyond floating point")
+    return value
+
+
+def _bounded(text: str) -> int:
+    if len(text) > 300:
+        raise ValueError(f"the number {text[:20]}... has {len(text)} digits")
+    return int(text)
+
+
+def _is_deeper(value: Any, most: int) -> bool:
+    """Whether lists and objects hold each other more than `most` times; level by level, so that no stack is needed."""
+    level = [value]
+    for _ in range(most + 1):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ())
+            if isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
+
+
+def read_json(path: Path, what: str = "file", *, finite: bool = True) -> Any:
+    """Read a JSON file; a missing or broken one is a `BadInputError` that names it.
+
+    Args:
+        path: the file.
+        what: what the file is to the user ("annotations", "manifest"), for the message.
+        finite: whether NaN and Infinity are refused. (Configurations of models on the hub have them.)
+    """
+    return parse_json(read_text(path, what), what, str(path), finite=finite)
+
+
+def read_jsonl(path: Path, what: str = "file", *, finite: bool = True) -> Iterator[dict[str, Any]]:
+    """Yield the records of a JSON-lines file; a broken line is a `BadInputError` with its number."""
+    for _, _, row in _lines(path, what, finite):
+        yield row
+
+
+def placed_rows(path: Path, what: str = "file") -> Iterator[tuple[int, dict[str, Any]]]:
+    """The same with the byte at which each record's line begins, where `row_at` finds it again."""
+    for _, place, row in _lines(path, what, True):
+        yield place, row
+
+
+def numbered_rows(path: Path, what: str = "file") -> Iterator[tuple[int, dict[str, Any]]]:
+    """The same with the number of each record's line, for messages."""
+    for number, _, row in _lines(path, what, True):
+        yield number, row
+
+
+def read_records(path: Path, what: str = "file") -> Iterator[tuple[str, dict[str, Any]]]:
+    """(place, record) of a file of JSON objects, one a line or all in one JSON array: told by how it begins.
+
+    The place is "PATH:LINE", in an array "PATH[INDEX]".
+    """
+    with open_binary(path, what) as stream:
+        array = stream.read(256).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
+    if not array:
+        for number, _, row in _lines(path, what, True):
+            yield f"{path}:{number}", row
+        return
+    for index, row in enumerate(read_json(path, what)):
+        if not isinstance(row, dict):
+            raise BadInputError(f"entry {index} of the {what} is not a JSON object", where=f"{path}[{index}]")
+        yield f"{path}[{index}]", row
+
+
+def _lines(path: Path, what: str, finite: bool) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """(line's number, its first byte, record)."""
+    with open_binary(path, what) as stream:
+        place = 0
+        for number, line in enumerate(stream, 1):
+            begin, place = place, place + len(line)
+            if line.strip():
+                yield number, begin, parse_line(line, number, what, path, finite=finite)
+
+
+def parse_line(line: bytes, number: int, what: str, path: Path, *, finite: bool = True) -> dict[str, Any]:
+    """The record in a line of a JSON-lines file.
+
+    Raises:
+        BadInputError: it is no JSON object; says so with the line's number.
+    """
+    # In a later line a byte order mark is a mistake, and in UTF-16 every second line begins with half a character.
+    text = decode(line, what, str(path)) if number == 1 else _utf8(line, number, what, path)
+    row = parse_json(text, what, str(path), finite=finite, line=number)
+    if not isinstance(row, dict):
+        raise BadInputError(
+            f"line {number} of the {what} is not a JSON object", where=f"{path}:{number}", remedy="one object a line"
+        )
+    return row
+
+
+def _utf8(line: bytes, number: int, what: str, path: Path) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        _not_utf8(f"byte 0x{line[error.start]:02x} in line {number}", what, f"{path}:{number}", "LATIN1")
+
+
+def row_at(path: Path, place: int) -> Any:
+    """The record of a JSON-lines file that begins at a byte.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: no record begins there (any more).
+    """
+    with path.open("rb") as stream:
+        stream.seek(place)
+        return json.loads(stream.readline().decode("utf-8-sig"))

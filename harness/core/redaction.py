@@ -1,0 +1,182 @@
+"""Secrets are blanked in everything that is kept or printed: one place that knows them, and the few doors that ask it.
+
+What is a secret: the values of environment variables whose names say so (OPENAI_API_KEY, HF_TOKEN, ...), and the credentials in an
+endpoint's URL (`user:password@`, `?api_key=...`). The doors: `HarnessError` (every message), `harness.core.files` (every JSON file
+and row), `harness.core.terminal` (everything printed). URLs are taken apart where they come in (`EndpointUrl`), so that most of this is a second net.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+import logging
+import os
+import re
+import urllib.parse
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, PlainSerializer
+
+HIDDEN = "[hidden]"
+_SECRET_NAME = r"key|token|secret|passw(?:or)?d|passwd|signature|sig|auth|credentials?"
+_VARIABLE = re.compile(r"(?:^|_)(?:API_?KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
+_KNOWN = ("OPENAI_API_KEY", "HARNESS_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
+_VARIABLES = tuple(dict.fromkeys((*_KNOWN, *(name for name in os.environ if _VARIABLE.search(name)))))
+"""Looked up by name each time: the whole environment would be too slow for every row of a log."""
+_PART = 8
+"""So many first or last characters of a secret are a piece of it: servers and messages cut what they repeat."""
+_SHORTEST = 4
+"""Of a URL's password; a shorter one would be found in every text."""
+
+_USER_INFO = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/?#'\"<>\\]*@", re.IGNORECASE)
+_QUERY = re.compile(rf"([?&;][\w.-]*(?:{_SECRET_NAME})=)[^&#\s'\"<>\\]+", re.IGNORECASE)
+_HEADER = re.compile(
+    r"((?:authorization|api-key)['\"]?\s*[:=]\s*['\"]?(?:(?:bearer|basic)\s+)?|\bbearer\s+(?=\S{12}))"
+    r"(?!\[hidden\])[^\s'\",}\]\\]+",
+    re.IGNORECASE,
+)
+_registered: dict[str, None] = {}
+"""Credentials of URLs that were named."""
+
+
+def remember(secret: str) -> None:
+    """This is a secret from now on, for as long as the process lives."""
+    if len(secret) >= _SHORTEST:
+        _registered[secret] = None
+
+
+def _is_one(value: str) -> bool:
+    """Whether an environment variable's value is a secret, and not a word that stands for none (`EMPTY`, `none`), a path or a number.
+
+    A word is left alone because it would be blanked in answers, too, which are scored.
+    """
+    if value.startswith(("/", "~", ".")) or "://" in value:
+        return False
+    return len(value) >= 16 or (len(value) >= 8 and not value.isdigit() and any(one.isdigit() for one in value))
+
+
+def _secrets() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(the forms of those that no ordinary text holds by chance, those that one might hold: blanked in messages and records only)."""
+    return _sorted_out(tuple(map(os.environ.get, _VARIABLES)), tuple(_registered))
+
+
+@functools.lru_cache(maxsize=4)
+def _sorted_out(
+    variables: tuple[str | None, ...], registered: tuple[str, ...]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    values = [value.strip() for value in variables if value]
+    long = dict.fromkeys(value for value in (*values, *registered) if _is_one(value))
+    short = [
+        value
+        for value in values
+        if len(value) >= 6 and not value.isalpha() and not value.isdigit() and "/" not in value
+    ]
+    forms = tuple(form for secret in long for form in _forms(secret))
+    return forms, tuple(one for one in (*short, *registered) if one not in long)
+
+
+def _forms(secret: str) -> Iterable[str]:
+    """A secret as it is and as it is written in URLs, in JSON and by Python."""
+    forms = (secret, urllib.parse.quote(secret, safe=""), json.dumps(secret)[1:-1], repr(secret)[1:-1])
+    return sorted(dict.fromkeys(forms), key=len, reverse=True)
+
+
+def blank(text: str) -> str:
+    """A text without the secrets that are long enough not to stand in it by chance, nor their beginnings and ends."""
+    for form in _secrets()[0]:
+        if form[:_PART] in text:
+            text = _without_beginning(text, form)
+        if form[-_PART:] in text:
+            text = _without_beginning(text[::-1], form[::-1], HIDDEN[::-1])[::-1]
+    return text
+
+
+def _without_beginning(text: str, secret: str, instead: str = HIDDEN) -> str:
+    """Wherever the secret begins, as much of it as stands there is replaced."""
+    parts, at = [], 0
+    while (found := text.find(secret[:_PART], at)) >= 0:
+        end = found + _PART
+        while end < len(text) and end - found < len(secret) and text[end] == secret[end - found]:
+            end += 1
+        parts += [text[at:found], instead]
+        at = end
+    return "".join((*parts, text[at:]))
+
+
+def redact(text: str) -> str:
+    """A message or record without secrets: `blank`, and what looks like one by where it stands (in a URL, behind a header's name)."""
+    text = blank(text)
+    for secret in _secrets()[1]:
+        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", HIDDEN, text)
+    text = _USER_INFO.sub(rf"\1{HIDDEN}@", text) if "@" in text else text
+    return _HEADER.sub(rf"\1{HIDDEN}", _QUERY.sub(rf"\1{HIDDEN}", text))
+
+
+def clean_json(value: Any, clean: Callable[[str], str]) -> Any:
+    """A JSON value with every text in it cleaned, those of names too: text by text, so that it stays JSON."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, list):
+        return [clean_json(one, clean) for one in value]
+    if isinstance(value, dict):
+        return {clean(name): clean_json(one, clean) for name, one in value.items()}
+    return value
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a parameter of a URL is called as a secret is."""
+    return re.search(_SECRET_NAME, name, re.IGNORECASE) is not None
+
+
+def take_apart(url: str) -> tuple[str, dict[str, str], str | None]:
+    """An endpoint's URL for a client: without credentials and parameters, its parameters, and the header that its credentials make."""
+    parts = urllib.parse.urlsplit(url)
+    user_info, _, host = parts.netloc.rpartition("@")
+    header = None
+    if user_info:
+        header = "Basic " + base64.b64encode(urllib.parse.unquote(user_info).encode()).decode()
+        for secret in (urllib.parse.unquote(user_info.partition(":")[2]), header.partition(" ")[2]):
+            remember(secret)
+    query = dict(urllib.parse.parse_qsl(parts.query, keep_blank_values=True))
+    for name, value in query.items():
+        if is_secret_name(name):
+            remember(value)
+    return urllib.parse.urlunsplit((parts.scheme, host, parts.path, "", "")), query, header
+
+
+def without_credentials(url: str) -> str:
+    """An endpoint's URL as it is kept, compared and shown: parameters that are no secrets (an API's version) stay."""
+    try:
+        bare, query, _ = take_apart(url)
+    except ValueError:  # no URL; what uses it says so
+        return redact(url)
+    shown = urllib.parse.urlencode({name: value for name, value in query.items() if not is_secret_name(name)})
+    return f"{bare}?{shown}" if shown else bare
+
+
+def _noted(url: str) -> str:
+    without_credentials(url)
+    return url
+
+
+EndpointUrl = Annotated[str, AfterValidator(_noted), PlainSerializer(without_credentials, return_type=str)]
+"""A setting that is a URL: whatever writes the settings writes it without credentials."""
+
+
+class _Filter(logging.Filter):
+    """Log records without secrets."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Every record passes, with its message written out and blanked."""
+        record.msg, record.args = redact(record.getMessage()), ()
+        return True
+
+
+def quieten(*loggers: str) -> None:
+    """The records of these loggers (a HTTP client's, which has every URL) are blanked."""
+    for name in loggers:
+        logger = logging.getLogger(name)
+        if not any(isinstance(one, _Filter) for one in logger.filters):
+            logger.addFilter(_Filter())

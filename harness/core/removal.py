@@ -1,0 +1,123 @@
+"""The one place where files and folders are removed or moved over others (a test sees to it that nothing else does).
+
+Every call names the folder that the caller owns: nothing that is not inside it is touched, and a link is removed itself, never what it
+leads to. A folder gets a hidden name before it is emptied, so that a kill in between leaves nothing that looks like a whole one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import shutil
+import uuid
+from pathlib import Path
+
+from harness.core.errors import BadInputError, HarnessError
+
+REPLACED = ".replaced"
+"""Beside what was replaced: a folder of what stood there before, each under its name with the time behind it."""
+
+
+def remove(path: Path, *, within: Path) -> None:
+    """Remove a file, a link, or a folder with all that is in it; nothing happens where there is none.
+
+    Args:
+        path: what is removed.
+        within: the caller's own folder; `path` must be inside it, and not be it.
+
+    Raises:
+        HarnessError: `path` is not inside `within`.
+        OSError: it cannot be removed.
+    """
+    path = _inside(path, within)
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(_hide(path))
+
+
+def discard(path: Path, *, within: Path) -> None:
+    """The same for what nobody would miss, on the way out of an error: what cannot be removed stays, and the error is not hidden."""
+    with contextlib.suppress(OSError):
+        remove(path, within=within)
+
+
+def move(source: Path, target: Path, *, within: Path) -> None:
+    """Give a file or a folder another name on the same file system. A file that has the name is replaced, a folder is not.
+
+    Args:
+        source: what is moved.
+        target: where it goes.
+        within: the caller's own folder; both must be inside it.
+
+    Raises:
+        HarnessError: one of the two is not inside `within`.
+        OSError: it cannot be moved.
+    """
+    source, target = _inside(source, within), _inside(target, within)
+    if target.is_dir() and not target.is_symlink() and any(target.iterdir()):
+        raise HarnessError(f"the folder '{target.name}' is there already", where=str(target))
+    source.replace(target)
+
+
+def swap(source: Path, target: Path, *, within: Path) -> None:
+    """Put a complete folder in the place of another one, or where nothing is; the other one is removed afterwards.
+
+    Arguments and errors are those of `move`.
+    """
+    source, target = _inside(source, within), _inside(target, within)
+    if target.is_symlink() or not target.exists():
+        remove(target, within=within)
+        source.rename(target)
+        return
+    hidden = _hide(target)
+    try:
+        source.rename(target)
+    except BaseException:
+        hidden.rename(target)
+        raise
+    shutil.rmtree(hidden)
+
+
+def put_aside(path: Path, *, within: Path) -> Path:
+    """Move what is to be replaced out of the way, into `REPLACED` beside it, and say where it is now.
+
+    Raises:
+        HarnessError: `path` is not inside `within`.
+        OSError: it cannot be moved.
+    """
+    path = _inside(path, within)
+    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S%fZ")
+    kept = path.with_name(REPLACED) / f"{path.name}.{stamp}"
+    kept.parent.mkdir(exist_ok=True)
+    path.rename(kept)
+    return kept
+
+
+def aside_name(kept: Path) -> str:
+    """The name that something had before it was put aside."""
+    return kept.name.rpartition(".")[0]
+
+
+def _hide(path: Path) -> Path:
+    """Give a folder that is about to be removed a hidden name beside it."""
+    hidden = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:8]}.removed")
+    return path.rename(hidden)
+
+
+def _inside(path: Path, within: Path) -> Path:
+    """`path`, made absolute, with the links on the way to it followed, but not the one that it may itself be.
+
+    Raises:
+        HarnessError: it is not inside `within`.
+    """
+    if path.name in ("", "..") or path == Path(path.anchor):
+        raise BadInputError(f"'{path}' is no name of a file or folder inside another one", where=str(within))
+    place, owned = path.parent.resolve() / path.name, within.resolve()
+    if place == owned or not place.is_relative_to(owned):
+        raise HarnessError(
+            f"'{path}' is not inside '{within}': it is neither removed nor moved",
+            where=str(place),
+            remedy="look where the links on this path lead to",
+        )
+    return place

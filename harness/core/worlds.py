@@ -1,0 +1,62 @@
+"""The contract of an embedded world: model, preference data and benchmark data made on this machine.
+
+A world stands in for downloads, in the official file formats, so that the whole road runs with nothing fetched.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+Split = Literal["validation", "test"]
+
+
+class World(ABC):
+    """Everything it makes is deterministic in `seed`, content-addressed, cached, and made on first use."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    judge: ClassVar[str]
+    """The registered judge that knows this world's truth."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+
+    @abstractmethod
+    def model(self) -> Path:
+        """The base model's folder (Hugging Face layout, hub weight names); trained on first use."""
+
+    @abstractmethod
+    def preferences(self, method: str = "dpo") -> Path:
+        """Preference data that suits a method: a Parquet in RLAIF-V's or RLHF-V's columns, plus corrections and boxes."""
+
+    @abstractmethod
+    def benchmarks(self, split: Split) -> Path:
+        """A benchmark data root: one folder a suite, each in its official layout (docs/ARCHITECTURE.md)."""
+
+    def recipe(self, method: str) -> dict[str, Any]:
+        """Settings (`train`, `method`) chosen for this world's size on its validation split; {} where none were.
+
+        They stand between the method's own defaults, which are the paper's, and what the user sets.
+        """
+        return {}
+
+    @property
+    def label(self) -> str:
+        """How a user names it: `pocket` for seed 0, else `pocket:SEED`."""
+        return self.name if self.seed == 0 else f"{self.name}:{self.seed}"
+
+
+def find_world(label: str) -> World | None:
+    """The world that a label (`pocket`, `pocket:2`) means, or None where it means none."""
+    from harness.core import registry
+    from harness.core.errors import BadInputError
+
+    name, colon, seed = label.partition(":")
+    if name not in registry.entries("worlds"):
+        return None
+    if colon and not seed.isdigit():
+        raise BadInputError(f"'{label}': after '{name}:' comes a seed, a whole number")
+    world: World = registry.load("worlds", name)(int(seed or 0))
+    return world

@@ -1,0 +1,145 @@
+"""YAML as settings need it: recipes and the values of `--set`, read as YAML 1.2's core types.
+
+PyYAML reads YAML 1.1, in which `010` is 8, `1:30` is 90, `2020-02-30` an error, `no` is false and `1e-5` a text. Here these are 10,
+a text, a text, a text (which a setting of true or false takes), and a number. What no setting needs is refused: tags (which name
+Python objects), anchors and aliases (a few lines of which unfold to billions of values), merge keys, keys that stand twice, keys
+that are no text, NaN and infinity.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from harness.core.errors import BadInputError, shown
+from harness.core.reading import MOST_NESTED, read_text
+
+MOST_CHARACTERS = 1 << 20
+"""Of a file of settings; the reader is a slow one."""
+_MOST_DIGITS = 40
+_NULL = re.compile(r"~|null|Null|NULL|")
+_FLAG = re.compile(r"true|True|TRUE|false|False|FALSE")
+_WHOLE = re.compile(r"[-+]?[0-9]+")
+_NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_NO_NUMBER = re.compile(r"[-+]?\.?(inf|infinity)|\.?nan", re.IGNORECASE)
+
+
+class _RefusedError(yaml.MarkedYAMLError):
+    """Valid YAML that is not read."""
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's scanner and parser with a constructor of our own: nothing but objects, lists, texts, numbers, true, false, null."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """PyYAML's, without aliases, anchors and tags, and to a depth that the stack holds."""
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            self.refuse("anchors and aliases (& and *) are not read", event)
+        if getattr(event, "tag", None) is not None:
+            self.refuse(f"tags are not read: {shown(event.tag)}", event)
+        self.depth += 1
+        if self.depth > MOST_NESTED:
+            self.refuse(f"values are nested more than {MOST_NESTED} deep", event)
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
+
+    def refuse(self, reason: str, event: Any) -> NoReturn:
+        """Say where, too."""
+        raise _RefusedError(None, None, reason, event.start_mark)
+
+    def value(self, node: Any) -> Any:
+        """The value of a node."""
+        if isinstance(node, yaml.ScalarNode):
+            return self.scalar(node)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.value(one) for one in node.value]
+        values: dict[Hashable, Any] = {}
+        for name, one in node.value:
+            key = self.value(name)
+            if not isinstance(key, str):
+                self.refuse(f"a key is no text: {shown(key)}", name)
+            if key == "<<":
+                self.refuse("merge keys (<<) are not read", name)
+            if key in values:
+                self.refuse(f"the key {shown(key)} stands twice", name)
+            values[key] = self.value(one)
+        return values
+
+    def scalar(self, node: Any) -> Any:
+        """A plain scalar is what it looks like; one in quotes is a text."""
+        text = node.value
+        if node.style is not None:
+            return text
+        if _NULL.fullmatch(text):
+            return None
+        if _FLAG.fullmatch(text):
+            return text.lower() == "true"
+        if _NO_NUMBER.fullmatch(text):
+            self.refuse(f"{shown(text)} is no number that a setting can have (in quotes it is a text)", node)
+        if _WHOLE.fullmatch(text):
+            if len(text) > _MOST_DIGITS:
+                self.refuse(f"a number has {len(text):,} digits", node)
+            return int(text)
+        if _NUMBER.fullmatch(text):
+            value = float(text)
+            if math.isinf(value):
+                self.refuse(f"{shown(text)} is beyond floating point", node)
+            return value
+        return text
+
+
+def parse_yaml(text: str, what: str, where: str | None) -> Any:
+    """The value that a text in YAML is; None for nothing.
+
+    Args:
+        text: one document.
+        what: what it is to the user, for the message.
+        where: the file, or None; the line is put behind it.
+
+    Raises:
+        BadInputError: it is not YAML, or has something in it that is not read (see the module).
+    """
+    try:
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            return None if node is None else loader.value(node)
+        finally:
+            loader.dispose()
+    except _RefusedError as error:
+        reason, mark = str(error.problem), error.problem_mark
+    except yaml.MarkedYAMLError as error:
+        reason, mark = f"it is not YAML: {error.problem or error.context}", error.problem_mark or error.context_mark
+    except yaml.reader.ReaderError as error:
+        reason, mark = f"the character {error.character!r} cannot stand in YAML", None
+        if isinstance(error.character, int):
+            reason = f"the character U+{error.character:04X} cannot stand in YAML"
+    except (yaml.YAMLError, ValueError, IndexError, OverflowError) as error:  # an escape that names no character
+        reason, mark = f"it is not YAML: {error}", None
+    except RecursionError:
+        reason, mark = f"values are nested more than {MOST_NESTED} deep", None
+    line = f":{mark.line + 1}" if mark else ""
+    raise BadInputError(
+        f"{what} cannot be read: {reason}",
+        where=f"{where}{line}" if where else None,
+        remedy="put a text that looks like something else in quotes" if where is None else "mend the file",
+    ) from None
+
+
+def read_yaml(path: Path, what: str) -> Any:
+    """The value of a YAML file of up to `MOST_CHARACTERS` bytes; None for an empty one.
+
+    Raises:
+        BadInputError: as `harness.core.reading.read_text` and `parse_yaml`.
+    """
+    return parse_yaml(read_text(path, what, MOST_CHARACTERS), f"the {what}", str(path))

@@ -1,0 +1,1 @@
+"""From checkpoints and benchmark items to answers and scores."""

@@ -1,0 +1,142 @@
+"""`harness score`: responses that came from anywhere, scored a part at a time, so that a large file fits into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.core.errors import BadInputError, HarnessError
+from harness.core.files import atomic_path, dump_row
+from harness.core.types import Item, Response
+from harness.evaluation.score import Tally, check_coverage, item_rows, score_answered
+from harness.judging.base import Judge
+
+if TYPE_CHECKING:
+    from benchmarks.base import Benchmark
+
+_PART = 256
+"""Items that are scored at once: what is found in them is counted, written, and forgotten."""
+
+
+class Offered(Mapping[str, Path]):
+    """Files by the option that names them, which remembers which of them the suite asked for."""
+
+    def __init__(self, files: Mapping[str, Path]) -> None:
+        self._files = dict(files)
+        self.unused = set(files)
+
+    def __getitem__(self, option: str) -> Path:
+        self.unused.discard(option)
+        return self._files[option]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+
+def refuse_unused(suite: str, options: Collection[str], remedy: str = "") -> None:
+    """Refuse options that decide nothing: who gives one expects other numbers than those that would come.
+
+    Raises:
+        BadInputError: there are some.
+    """
+    if options:
+        names = ", ".join(f"--{option.replace('_', '-')}" for option in sorted(options))
+        raise BadInputError(
+            f"the suite '{suite}' makes no use of {names}",
+            remedy=remedy or f"leave out {names}, or name another --suite",
+        )
+
+
+def score_offline(
+    benchmark: Benchmark,
+    items: Sequence[Item],
+    responses: Mapping[str, Response],
+    *,
+    judge_of: Callable[[], Judge],
+    judge_options: Collection[str],
+    allow_partial: bool = False,
+    max_unscored: float = 0.01,
+    items_file: Path | None = None,
+) -> dict[str, Any]:
+    """The score record of what `Benchmark.read_offline` read.
+
+    Args:
+        benchmark: with its settings.
+        items: all that was asked.
+        responses: by item.
+        judge_of: makes the judge, where the suite needs one that it did not find in its files.
+        judge_options: the options about a judge that were given; refused where none is asked.
+        allow_partial: score what has a response.
+        max_unscored: share of items that may have no verdict.
+        items_file: gets one JSON line an item; written only if everything went well.
+
+    Raises:
+        BadInputError: responses are missing or belong to no item, or an option decides nothing.
+        HarnessError: more items than allowed have no verdict.
+    """
+    there = check_coverage(items, responses, allow_partial)
+    judge = benchmark.offline_judge
+    if judge is None and benchmark.needs_judge and _asks(benchmark, there, responses):
+        judge = judge_of()
+    elif judge_options:
+        reason = "the reviews are judged already" if judge else "no judge is asked about these answers"
+        refuse_unused(benchmark.name, judge_options, f"{reason}: leave the options of a judge out")
+    tally = Tally(benchmark, judge)
+    # A judge is asked about all at once: it answers many requests at a time, and its budget is one.
+    size = _PART if judge is None else max(1, len(there))
+    with _rows_to(items_file) as write:
+        for start in range(0, len(there), size):
+            part = there[start : start + size]
+            scores = score_answered(benchmark, part, responses, judge)
+            tally.add(scores)
+            if items_file:
+                write(item_rows(part, responses, scores))
+        asked = judge is not None and judge is not benchmark.offline_judge
+        record = tally.record(max_unscored, of=len(items), fault=HarnessError if asked else BadInputError)
+    return record
+
+
+@contextmanager
+def _rows_to(path: Path | None) -> Iterator[Callable[[Sequence[Mapping[str, Any]]], None]]:
+    """What writes rows as JSON lines, to a file that is there only if everything succeeds.
+
+    Raises:
+        BadInputError: the file cannot be written.
+    """
+    with ExitStack() as stack:
+        stream: Any = None
+
+        def write(rows: Sequence[Mapping[str, Any]]) -> None:
+            with _refusing(path):
+                stream.writelines(dump_row(row) + "\n" for row in rows)
+
+        if path is not None:
+            if path.is_dir():
+                raise BadInputError(
+                    "the items cannot be written: this is a folder", where=str(path), remedy="name a file"
+                )
+            with _refusing(path):
+                stream = stack.enter_context(stack.enter_context(atomic_path(path)).open("w", encoding="utf-8"))
+        yield write
+        with _refusing(path):
+            stack.close()
+
+
+@contextmanager
+def _refusing(path: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BadInputError(
+            f"the items cannot be written: {error.strerror}", where=str(path), remedy="name another file with --items"
+        ) from None
+
+
+def _asks(benchmark: Benchmark, items: Sequence[Item], responses: Mapping[str, Response]) -> bool:
+    answered = [item for item in items if responses[item.id].refusal is None]
+    return bool(benchmark.judge_requests(answered, responses))

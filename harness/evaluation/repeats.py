@@ -1,0 +1,47 @@
+"""What cannot be deterministic (batches of other composition, low precision, sampling), measured: the spread over repeats."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.core.types import Response
+
+
+def repeat_folder(suite_folder: Path, repeat: int) -> Path:
+    """Where a repeat's answers are; the first one's are the suite's own."""
+    return suite_folder if repeat == 0 else suite_folder / "repeats" / str(repeat + 1)
+
+
+def spread(records: Sequence[Mapping[str, Any]], answers: Sequence[Mapping[str, Response]]) -> dict[str, Any]:
+    """Mean, standard deviation (of a sample), least and greatest value of every metric, and how many texts differ.
+
+    Args:
+        records: score records, the first repeat's first.
+        answers: item id -> response, of every repeat.
+
+    Returns:
+        `k`, `items` that all repeats have, `differ` (share of them whose text is not the same in all), `metrics`.
+    """
+    shared = [name for name in answers[0] if all(name in own for own in answers)]
+    differ = sum(len({own[name].text for own in answers}) > 1 for name in shared)
+    metrics = {}
+    for name in records[0]["metrics"]:
+        values = [record["metrics"][name]["value"] for record in records]
+        known = [value for value in values if value is not None]
+        if len(known) < len(values):  # undefined in one of the repeats
+            continue
+        metrics[name] = {
+            "mean": statistics.fmean(known),
+            "sd": statistics.stdev(known),
+            "min": min(known),
+            "max": max(known),
+        }
+    return {
+        "k": len(records),
+        "items": len(shared),
+        "differ": differ / len(shared) if shared else None,
+        "metrics": metrics,
+    }

@@ -1,0 +1,185 @@
+"""The response log: append-only JSON lines, one complete record an answer, reused only if all that determines it is the same."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+from harness.core.errors import BadInputError, HarnessError
+from harness.core.files import dump_row, naming, sha256_json
+from harness.core.locks import writing
+from harness.core.reading import parse_line
+from harness.core.terminal import say
+from harness.core.types import Item, Response
+from harness.records.answer_files import AnswerRecord
+from harness.records.run_files import check
+from harness.runs.set_aside import bring_answers_back, put_answers_aside
+from harness.serving.base import Completion, Sampling
+
+_SYNC_EVERY = 64
+
+
+def request_hash(
+    item: Item, image: str, sampling: Sampling, checkpoint: str, template: str, backend: str, repeat: int = 0
+) -> str:
+    """Hash of everything that determines an answer.
+
+    Args:
+        item: its prompt counts, its id does not: the same question in two suites is one request.
+        image: SHA-256 of the image's bytes.
+        sampling: how tokens are drawn.
+        checkpoint: fingerprint of the weights (for an adapter, with its base's).
+        template: hash of template, tokenizer and image processor.
+        backend: its name, with the settings that can change an answer.
+        repeat: the how-manieth time that the same is asked, from 0.
+    """
+    identity = [item.prompt, image, sampling.model_dump(), checkpoint, template, backend]
+    return sha256_json([*identity, repeat] if repeat else identity)
+
+
+def _complete(folder: Path) -> Iterator[dict[str, Any]]:
+    """The complete records of a log that may be in use."""
+    path = folder / "responses.jsonl"
+    data = path.read_bytes() if path.exists() else b""
+    for line in data[: data.rfind(b"\n") + 1].splitlines():
+        with suppress(BadInputError):
+            record = parse_line(line, 2, "response log", path)
+            check(AnswerRecord, record, "answer", path)
+            yield record
+
+
+class ResponseLog:
+    """One suite's answers of one checkpoint. Use as a context: the log is locked against a second process while it is open.
+
+    Args:
+        folder: the suite's folder in a run; made when the log is opened.
+        afresh: begin an empty log. Answers that are there are put aside with their scores; they come back if not one new answer is
+            added before an error ends the block.
+    """
+
+    def __init__(self, folder: Path, *, afresh: bool = False) -> None:
+        self.path = folder / "responses.jsonl"
+        self._afresh = afresh
+        self._aside: Path | None = None
+        self._held = ExitStack()
+        self._added = False
+        self._records: dict[tuple[str, str], dict[str, Any]] = {}
+        self._unsynced = 0
+
+    def __enter__(self) -> ResponseLog:
+        folder = self.path.parent
+        with ExitStack() as opening:
+            opening.enter_context(writing(folder / ".responses.lock", "these responses", self.path))
+            if self._afresh:
+                self._aside = put_answers_aside(folder)
+            self._read()
+            self._stream = opening.enter_context(self.path.open("a", encoding="utf-8"))
+            self._held = opening.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._held:
+            try:
+                self._sync()
+            finally:
+                if self._aside is not None:
+                    self._end_afresh(failed=kind is not None)
+
+    def _end_afresh(self, *, failed: bool) -> None:
+        """Bring back what was put aside where nothing came in its place; else say where it is."""
+        assert self._aside is not None
+        if failed and not self._added:
+            with suppress(OSError, HarnessError):  # the error that ended the block is what is shown
+                bring_answers_back(self._aside)
+                return
+        say(
+            f"the answers that were here before are kept in {self._aside}: `harness runs --restore {self._aside}` "
+            "brings them back, `harness runs --prune` removes them",
+            err=True,
+        )
+
+    def _read(self) -> None:
+        """Take the complete records; a torn last line, left by a kill, is cut off and its item asked again."""
+        if not self.path.exists():
+            return
+        data = self.path.read_bytes()
+        end = data.rfind(b"\n") + 1
+        if end < len(data):
+            with self.path.open("r+b") as stream:
+                stream.truncate(end)
+        for number, line in enumerate(data[:end].splitlines(), 1):
+            try:
+                record = parse_line(line, number, "response log", self.path)
+                check(AnswerRecord, record, "answer", self.path)
+            except BadInputError as error:
+                raise BadInputError(
+                    f"the response log is damaged: {error.problem}",
+                    where=f"{self.path}:{number}",
+                    remedy="remove the line, or generate again with --overwrite",
+                ) from None
+            self._records[record["item"], record["request"]] = record
+
+    @staticmethod
+    def peek(folder: Path) -> dict[tuple[str, str], str]:
+        """(item, request hash) -> text of every complete record, read without a lock and without mending anything."""
+        return {(row["item"], row["request"]): row["text"] for row in _complete(folder)}
+
+    @staticmethod
+    def peek_lengths(folder: Path) -> list[int]:
+        """Number of generated tokens of every complete record that says it, read likewise."""
+        return [row["completion_tokens"] for row in _complete(folder) if row["completion_tokens"] is not None]
+
+    def record(self, item_id: str, request: str) -> dict[str, Any] | None:
+        """The whole record of an answer, if it is there."""
+        return self._records.get((item_id, request))
+
+    def get(self, item_id: str, request: str) -> Response | None:
+        """The answer to this request, if it is there."""
+        record = self._records.get((item_id, request))
+        if record is None:
+            return None
+        return Response(
+            item_id,
+            record["text"],
+            record["finish_reason"],
+            record["prompt_tokens"],
+            record["completion_tokens"],
+            record.get("refusal"),
+        )
+
+    def add(self, item_id: str, request: str, completion: Completion, backend: str, checkpoint: str) -> None:
+        """Append an answer. It is on the disk after at most `_SYNC_EVERY` answers, or when the log is closed."""
+        record = {
+            "item": item_id,
+            "request": request,
+            "text": completion.text,
+            "finish_reason": completion.finish_reason,
+            "prompt_tokens": completion.prompt_tokens,
+            "completion_tokens": completion.completion_tokens,
+            "backend": backend,
+            "checkpoint": checkpoint,
+            **({"model": completion.model} if completion.model else {}),
+            **({"refusal": completion.refusal} if completion.refusal is not None else {}),
+            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+        }
+        self.put(record)
+
+    def put(self, record: dict[str, Any]) -> None:
+        """Append a complete record."""
+        self._records[record["item"], record["request"]] = record
+        self._added = True
+        with naming(self.path):
+            self._stream.write(dump_row(record) + "\n")
+        self._unsynced += 1
+        if self._unsynced >= _SYNC_EVERY:
+            self._sync()
+
+    def _sync(self) -> None:
+        with naming(self.path):
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+        self._unsynced = 0

@@ -1,0 +1,230 @@
+"""From items and responses to scores with intervals, written as JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.core import registry
+from harness.core.config import parse
+from harness.core.errors import BadInputError, HarnessError
+from harness.core.files import write_json, write_jsonl
+from harness.core.stats import Counts, intervals
+from harness.core.types import Item, Response, SampleScore
+from harness.datasets.catalogue import describe
+from harness.judging.base import Judge, check_votes
+from harness.records.sums import keep_sums
+
+if TYPE_CHECKING:
+    from benchmarks.base import Benchmark
+
+_NAMED = 20  # missing items that an error names
+_PARTS = 64
+"""Parts of a tally that are kept apart before they are added up."""
+
+
+def check_coverage(items: Sequence[Item], responses: Mapping[str, Response], allow_partial: bool) -> list[Item]:
+    """The items that have a response.
+
+    Raises:
+        BadInputError: some have none and that is not allowed, or there is a response to no item.
+    """
+    known = {item.id for item in items}
+    extra = [name for name in responses if name not in known]
+    if extra:
+        raise BadInputError(
+            f"{len(extra)} responses belong to no item: {', '.join(extra[:_NAMED])}",
+            remedy="remove them, or give the right questions",
+        )
+    missing = [item.id for item in items if item.id not in responses]
+    if missing and not allow_partial:
+        raise BadInputError(
+            f"{len(missing)} of {len(items)} items have no response: {', '.join(missing[:_NAMED])}",
+            remedy="add them, or score what is there with --allow-partial",
+        )
+    if len(missing) == len(items):
+        raise BadInputError("no item has a response")
+    return [item for item in items if item.id in responses]
+
+
+def score_suite(
+    benchmark: Benchmark,
+    items: Sequence[Item],
+    responses: Mapping[str, Response],
+    *,
+    judge: Judge | None = None,
+    max_unscored: float = 0.01,
+    of: int | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> tuple[dict[str, Any], list[SampleScore]]:
+    """Score, aggregate, and put an interval on every metric.
+
+    Args:
+        benchmark: with its settings.
+        items: those that have a response.
+        responses: by item id.
+        judge: for a benchmark that needs one.
+        max_unscored: share of items that may have no verdict.
+        of: number of items of the whole suite, where only a part is scored.
+        about: what else goes into the record (checkpoint, sampling, backend).
+
+    Returns:
+        The JSON-able record, and the scores item by item.
+
+    Raises:
+        HarnessError: more items than allowed have no verdict.
+    """
+    scores = score_answered(benchmark, items, responses, judge)
+    tally = Tally(benchmark, judge)
+    tally.add(scores)
+    return tally.record(max_unscored, of, about), scores
+
+
+class Tally:
+    """Scores that come in parts, as sums an image: what a record needs of them, without keeping them."""
+
+    def __init__(self, benchmark: Benchmark, judge: Judge | None = None) -> None:
+        self.benchmark, self.judge = benchmark, judge
+        self._parts: list[Counts] = []
+        self._items = self._unscored = 0
+        self._first: SampleScore | None = None
+        self._official: list[SampleScore] = []
+        # The scores themselves are kept for a suite alone whose official figures counts do not tell.
+        self._keeps = type(benchmark).official_of.__qualname__ != "Benchmark.official_of"
+
+    def add(self, scores: Sequence[SampleScore]) -> None:
+        """Count some."""
+        unscored = [score for score in scores if score.unscored is not None]
+        self._first = self._first or next(iter(unscored), None)
+        self._items += len(scores)
+        self._unscored += len(unscored)
+        self._parts.append(Counts.of(scores))
+        if len(self._parts) > _PARTS:
+            self._parts = [Counts.joined(self._parts)]
+        if self._keeps:
+            self._official += scores
+
+    def record(
+        self,
+        max_unscored: float,
+        of: int | None = None,
+        about: Mapping[str, Any] | None = None,
+        fault: type[HarnessError] = HarnessError,
+    ) -> dict[str, Any]:
+        """Aggregate, and put an interval on every metric. `fault`: a `BadInputError` where all verdicts stand in the user's files.
+
+        Raises:
+            HarnessError: more items than allowed have no verdict.
+        """
+        benchmark, first = self.benchmark, self._first
+        if first is not None and self._unscored > max_unscored * self._items:
+            raise fault(
+                f"{self._unscored} of {self._items} items could not be scored; first: {first.unscored}",
+                where=f"{benchmark.name}, item {first.item_id}",
+                remedy=f"mend the cause, or allow it: --max-unscored {math.ceil(100 * self._unscored / self._items) / 100}",
+            )
+        counts = Counts.joined(self._parts)
+        if not counts.clusters:
+            raise fault(f"no item could be scored{f': {first.unscored}' if first else ''}", where=benchmark.name)
+        totals = counts.totals()
+        official = benchmark.official(totals) | benchmark.official_of(self._official)
+        return {
+            "suite": benchmark.name,
+            "title": benchmark.title,
+            "variant": benchmark.variant_with(self.judge),
+            "n": self._items - self._unscored,
+            "of": of or self._items,
+            "unscored": self._unscored,
+            "notes": list(benchmark.notes),
+            "judge": self.judge.provenance() if self.judge else None,
+            "settings": benchmark.settings.model_dump(mode="json"),
+            "provenance": benchmark.provenance(),
+            "files": {name: describe(path) for name, path in benchmark.files.items()},
+            **(about or {}),
+            "metrics": _metrics(benchmark, counts, official),
+            "counts": {name: float(total) for name, total in totals.items()},
+        }
+
+
+def _metrics(benchmark: Benchmark, counts: Counts, official: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Every metric with its interval and, where the official script prints it, its digits."""
+    values, bounds = benchmark.aggregate(counts.totals()), intervals(counts, benchmark.aggregate)
+    metrics = {}
+    for spec in benchmark.metrics:
+        value = float(values[spec.id])
+        metrics[spec.id] = {
+            "value": value if math.isfinite(value) else None,
+            "official": official.get(spec.id),
+            "ci": bounds.get(spec.id),
+            "higher_is_better": spec.higher_is_better,
+            "title": spec.title,
+            "unit": spec.unit,
+            "headline": spec.headline,
+        }
+    return metrics
+
+
+def score_answered(
+    benchmark: Benchmark, items: Sequence[Item], responses: Mapping[str, Response], judge: Judge | None
+) -> list[SampleScore]:
+    """The scores, in the order of the items. What the model declined to answer is unscored with its words and not shown to the
+    benchmark: to any scorer it would be an empty answer, which invents nothing."""
+    answered = [item for item in items if responses[item.id].refusal is None]
+    scores = iter(benchmark.score(answered, responses, judge) if answered else ())
+    return [
+        next(scores)
+        if (words := responses[item.id].refusal) is None
+        else SampleScore(item.id, item.group, {}, unscored=f"the model gave no answer: {words.strip() or 'no words'}")
+        for item in items
+    ]
+
+
+def make_judge(name: str, settings: Mapping[str, Any]) -> Judge:
+    """The judge with this name.
+
+    Raises:
+        UnknownNameError: there is none.
+        BadInputError: it has no such setting.
+    """
+    kind: type[Judge] = registry.load("judges", name)
+    judge = kind(parse(kind.Settings, dict(settings), f"judge {name}"))
+    check_votes(judge)
+    return judge
+
+
+def item_rows(
+    items: Sequence[Item], responses: Mapping[str, Response], scores: Sequence[SampleScore]
+) -> list[dict[str, Any]]:
+    """One JSON-able row an item: question, answer, counts, mentions with verdicts."""
+    by_id = {item.id: item for item in items}
+    return [
+        {
+            "item": score.item_id,
+            "group": score.group,
+            "prompt": by_id[score.item_id].prompt,
+            "text": responses[score.item_id].text,
+            "counts": dict(score.counts),
+            "evidence": [
+                {"text": one.text, "verdict": one.verdict, "label": one.label, "span": one.span}
+                for one in score.evidence
+            ],
+            "details": dict(score.details),
+            "unscored": score.unscored,
+        }
+        for score in scores
+    ]
+
+
+def write_scores(folder: Path, record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Write items and then scores; a variant's files have its name, so that two parsers stand side by side."""
+    suffix = "-" + re.sub(r"[^\w.+-]+", "-", record["variant"]) if record["variant"] else ""
+    items = folder / f"items{suffix}.jsonl"
+    write_jsonl(items, rows)
+    with contextlib.suppress(OSError, HarnessError):  # what is kept for leaderboards saves time, and nothing else
+        keep_sums(items)
+    write_json(folder / f"scores{suffix}.json", record)
+    return folder / f"scores{suffix}.json"

@@ -1,0 +1,217 @@
+"""A suite split over jobs, and joined again: every item in exactly one shard, all of the same checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.core.errors import BadInputError
+from harness.core.files import write_json
+from harness.core.types import Item
+from harness.evaluation.responses import ResponseLog
+from harness.evaluation.suites import Suite
+from harness.records.answer_files import read_serving, read_shard
+from harness.runs.targets import Target
+
+_FOLDER = "shards"
+_RECORD = "shard.json"
+_NAMED = 10
+"""Items that an error names."""
+_SAME = ("count", "limit", "checkpoint", "sampling", "backend", "template")
+"""What all shards of a suite must have in common."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The `index`-th of `count` parts, from 1."""
+
+    index: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """From `i/n`.
+
+        Raises:
+            BadInputError: it is none.
+        """
+        found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text.strip())
+        if not found or not 1 <= int(found[1]) <= int(found[2]):
+            raise BadInputError(
+                f"--shard takes i/n with i from 1 to n, and n of at most six digits, e.g. 2/4, not '{text[:80]}'"
+            )
+        return cls(int(found[1]), int(found[2]))
+
+    @property
+    def label(self) -> str:
+        """As the user writes it."""
+        return f"{self.index}/{self.count}"
+
+    def folder(self, suite: Path) -> Path:
+        """Where its answers are, below a suite's folder."""
+        return suite / _FOLDER / f"{self.index}-of-{self.count}"
+
+    def pick(self, items: Sequence[Item]) -> list[Item]:
+        """Its items: whole images, dealt in turn, so that no image is asked about in two jobs and every job gets as many."""
+        order: dict[str, int] = {}
+        for item in items:
+            order.setdefault(item.group, len(order))
+        return [item for item in items if order[item.group] % self.count == self.index - 1]
+
+    def of(self, suite: Suite) -> Suite:
+        """A suite's part."""
+        return dataclasses.replace(suite, items=self.pick(suite.items))
+
+
+def write_shard(folder: Path, about: Mapping[str, Any]) -> None:
+    """Say what a shard's folder holds."""
+    write_json(folder / _RECORD, about)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A shard's folder as it lies there."""
+
+    name: str
+    about: dict[str, Any]
+    log: ResponseLog
+
+
+def merge(
+    suite_folder: Path,
+    command: str,
+    target: Target,
+    items: Sequence[Item],
+    hashes: Mapping[str, str],
+) -> dict[str, int]:
+    """Join the shards of a suite into its response log.
+
+    Args:
+        suite_folder: the suite's folder in the run, with the shards below it.
+        command: what makes one shard, up to `--shard`, for the errors.
+        target: the checkpoint as it lies here.
+        items: of the whole suite.
+        hashes: item id -> hash of its request.
+
+    Returns:
+        Number of items that each shard brought, by its name.
+
+    Raises:
+        BadInputError: there are no shards, they are of different checkpoints or settings, or items are in none or in several of them.
+        HarnessError: a shard is still being written.
+    """
+    with ExitStack() as stack:
+        parts = _parts(suite_folder, command, stack)
+        _check_same(parts, suite_folder, target, command)
+        owners: dict[str, list[_Part]] = defaultdict(list)
+        for part in parts:
+            for item in items:
+                if part.log.record(item.id, hashes[item.id]) is not None:
+                    owners[item.id].append(part)
+        _check_cover(parts, items, owners, suite_folder, command)
+        log = stack.enter_context(ResponseLog(suite_folder))
+        for item in items:
+            record = owners[item.id][0].log.record(item.id, hashes[item.id]) if owners[item.id] else None
+            if record is not None and log.record(item.id, hashes[item.id]) is None:
+                log.put(record)
+        serving = {part.name: read_serving(suite_folder / _FOLDER / part.name / "serving.json") for part in parts}
+        write_json(suite_folder / "serving.json", {**next(iter(serving.values())), "shards": serving})
+    counts = {part.name: 0 for part in parts}
+    for own in owners.values():
+        counts[own[0].name] += 1
+    return counts
+
+
+def shard_limit(suite_folder: Path, command: str) -> int | None:
+    """The sample size that the shards were made with; None for the whole suite.
+
+    Raises:
+        BadInputError: there are no shards.
+    """
+    folders = shard_folders(suite_folder, command)
+    limit: int | None = read_shard(folders[0] / _RECORD).get("limit")
+    return limit
+
+
+def shard_folders(suite_folder: Path, command: str) -> list[Path]:
+    """The folders of a suite's shards.
+
+    Raises:
+        BadInputError: there are none.
+    """
+    paths = sorted(suite_folder.glob(f"{_FOLDER}/*/{_RECORD}"))
+    if not paths:
+        raise BadInputError(
+            "there are no shards to merge", where=str(suite_folder / _FOLDER), remedy=f"{command} --shard 1/N"
+        )
+    return [path.parent for path in paths]
+
+
+def _parts(suite_folder: Path, command: str, stack: ExitStack) -> list[_Part]:
+    return [
+        _Part(folder.name, read_shard(folder / _RECORD), stack.enter_context(ResponseLog(folder)))
+        for folder in shard_folders(suite_folder, command)
+    ]
+
+
+def _check_same(parts: Sequence[_Part], suite_folder: Path, target: Target, command: str) -> None:
+    for key in _SAME:
+        values: dict[str, list[str]] = defaultdict(list)
+        for part in parts:
+            values[str(part.about.get(key))].append(part.name)
+        if len(values) > 1:
+            found = "; ".join(f"{', '.join(names)}: {value}" for value, names in values.items())
+            raise BadInputError(
+                f"the shards differ in {key}: {found}",
+                where=str(suite_folder / _FOLDER),
+                remedy="remove the ones that do not belong, and make them again with the same command",
+            )
+    answered, here = str(parts[0].about["checkpoint"]), target.answered_by(str(parts[0].about["model"]))
+    if answered != here:
+        raise BadInputError(
+            f"the shards were answered by another checkpoint ({answered[:12]}…) than lies here ({here[:12]}…)",
+            where=str(suite_folder / _FOLDER),
+            remedy=f"put the weights back, or answer again: {command} --shard 1/N",
+        )
+
+
+def _check_cover(
+    parts: Sequence[_Part],
+    items: Sequence[Item],
+    owners: Mapping[str, list[_Part]],
+    suite_folder: Path,
+    command: str,
+) -> None:
+    """Every item is in one shard, but for those that an endpoint refused."""
+    twice = {name: own for name, own in owners.items() if len(own) > 1}
+    if twice:
+        names = sorted({part.name for own in twice.values() for part in own})
+        raise BadInputError(
+            f"{len(twice)} items are in several shards ({', '.join(names)}): {_some(list(twice))}",
+            where=str(suite_folder / _FOLDER),
+            remedy="remove the folder of the shard that is too much",
+        )
+    refused = {name for part in parts for name in part.about.get("refused", {})}
+    count = int(parts[0].about["count"])
+    gaps = []
+    for shard in (Shard(index, count) for index in range(1, count + 1)):
+        missing = [item.id for item in shard.pick(items) if not owners.get(item.id) and item.id not in refused]
+        if missing:
+            gaps.append((shard, missing))
+    if gaps:
+        found = "; ".join(f"shard {shard.label}: {len(missing)} items ({_some(missing)})" for shard, missing in gaps)
+        raise BadInputError(
+            f"items are in no shard: {found}",
+            where=str(suite_folder / _FOLDER),
+            remedy=f"{command} --shard {gaps[0][0].label}",
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")

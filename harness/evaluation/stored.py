@@ -1,0 +1,106 @@
+"""Answers that are there already: which backend gave them, and shards of them joined and scored."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.core import registry
+from harness.core.config import parse
+from harness.core.errors import BadInputError
+from harness.core.progress import console
+from harness.evaluation.evaluate import EvalRequest, run_eval
+from harness.evaluation.jobs import request_hashes
+from harness.evaluation.shards import merge, shard_folders, shard_limit
+from harness.evaluation.suites import data_root, open_suite, suite_folder
+from harness.records.answer_files import read_serving
+from harness.runs.targets import Target
+from harness.serving.base import Backend
+
+
+def recorded_backend(
+    targets: Sequence[Target], suites: Sequence[str], data: str
+) -> tuple[type[Backend], dict[str, Any]]:
+    """The backend that answered before, with its settings.
+
+    Raises:
+        BadInputError: there are no answers, or several backends gave them.
+    """
+    _, data_name, _ = data_root(data)
+    paths = []
+    for target in targets:
+        for suite in suites:
+            path = suite_folder(target.folder, suite, data_name) / "serving.json"
+            if not path.exists():
+                raise BadInputError(
+                    f"'{target.name}' has no answers to {suite} on {data_name}",
+                    where=str(path.parent),
+                    remedy=f"harness eval --run {target.name} --suite {suite} --data {data}",
+                )
+            paths.append(path)
+    return _backend_of(paths)
+
+
+def _backend_of(paths: Sequence[Path]) -> tuple[type[Backend], dict[str, Any]]:
+    """The one backend, with its settings, of serving records.
+
+    Raises:
+        BadInputError: there are several.
+    """
+    found = {}
+    for path in paths:
+        record = read_serving(path)
+        backend: type[Backend] = registry.load("backends", record["backend"])
+        given = dict(record.get("settings", {}))
+        found[parse(backend.Settings, given, f"backend {backend.name}").identity(backend.name)] = (backend, given)
+    if len(found) > 1:
+        raise BadInputError(
+            f"the answers come from several backends: {', '.join(sorted(found))}",
+            where=", ".join(str(path.parent) for path in paths),
+            remedy="take those of one backend",
+        )
+    return next(iter(found.values()))
+
+
+def shard_backend(target: Target, suites: Sequence[str], data: str) -> tuple[type[Backend], dict[str, Any]]:
+    """The backend that answered the shards, with its settings.
+
+    Raises:
+        BadInputError: there are no shards, or several backends answered them.
+    """
+    _, data_name, _ = data_root(data)
+    folders = [
+        folder
+        for suite in suites
+        for folder in shard_folders(suite_folder(target.folder, suite, data_name), _command(target, suite, data))
+    ]
+    return _backend_of([folder / "serving.json" for folder in folders])
+
+
+def run_merge(request: EvalRequest) -> list[dict[str, Any]]:
+    """Join the shards of a run's suites and score them.
+
+    Raises:
+        BadInputError: there are gaps or overlaps, or the shards do not belong together.
+        HarnessError: too many items could not be scored.
+    """
+    root, data_name, _ = data_root(request.data)
+    [target] = request.targets
+    records = []
+    for name in request.suites:
+        folder, command = suite_folder(target.folder, name, data_name), _command(target, name, request.data)
+        limit = shard_limit(folder, command)
+        suite = open_suite(name, root, request.settings, limit)
+        hashes = request_hashes([target], [suite], request.backend_identity)
+        own = {item.id: hashes[target.name, name, 0, item.id] for item in suite.items}
+        counts = merge(folder, command, target, suite.items, own)
+        console.print(f"[dim]{name}: {', '.join(f'{shard}: {count}' for shard, count in counts.items())}[/dim]")
+        records += run_eval(dataclasses.replace(request, suites=[name], limit=limit))
+    return records
+
+
+def _command(target: Target, suite: str, data: str) -> str:
+    """What answers a shard, up to `--shard`."""
+    return f"harness eval --run {target.name} --suite {suite} --data {data}"

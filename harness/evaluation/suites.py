@@ -1,0 +1,171 @@
+"""The suites that are asked: where their data is, which items, and where answers go."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import random
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.core import registry
+from harness.core.config import parse
+from harness.core.errors import BadInputError
+from harness.core.names import LONGEST, check_name, name_from
+from harness.core.paths import cache_folder
+from harness.core.types import ImageRef, Item
+from harness.core.worlds import find_world
+from harness.datasets.catalogue import catalogue
+from harness.serving.base import Sampling
+
+if TYPE_CHECKING:
+    from benchmarks.base import Benchmark
+
+
+def data_root(label: str) -> tuple[Path, str, str | None]:
+    """(data root, name for folders and tables, judge of the world) of a data label.
+
+    Raises:
+        BadInputError: no such folder or split.
+    """
+    name, _, split = label.partition("@")
+    if world := find_world(name):
+        split = split or "test"
+        if split not in ("validation", "test"):
+            raise BadInputError(f"'{label}': the split is validation or test, not '{split}'")
+        return world.benchmarks(split), f"{name.replace(':', '-')}-{split}", world.judge  # type: ignore[arg-type]
+    if label == "official":
+        return cache_folder() / "benchmarks", "official", None
+    if not Path(label).is_dir():
+        raise BadInputError(
+            f"there is no benchmark data '{label}'",
+            remedy="name a folder that holds the suites' folders (docs/ARCHITECTURE.md)",
+        )
+    name = Path(label).resolve().name
+    return Path(label), name if 0 < len(name) <= LONGEST else name_from(name), None
+
+
+_NAMED = 10
+"""Images that an error names."""
+SAMPLE_SEED = 0
+"""Of the images that `--limit` draws: the same for all, so that a larger sample holds the smaller one."""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A suite under way: its benchmark and the items that are asked."""
+
+    benchmark: Benchmark
+    items: list[Item]
+    whole: int
+    sampling: Sampling
+
+    @property
+    def name(self) -> str:
+        """The benchmark's name."""
+        return self.benchmark.name
+
+    @property
+    def sampled(self) -> bool:
+        """Whether only a part is asked."""
+        return len(self.items) < self.whole
+
+
+def suite_folder(run: Path, suite: str, data_name: str) -> Path:
+    """Where a run keeps a suite's answers and scores."""
+    return run / "evals" / f"{suite}@{data_name}"
+
+
+def open_suite(name: str, root: Path, settings: Mapping[str, Mapping[str, Any]], limit: int | None = None) -> Suite:
+    """A suite's benchmark with its settings, and its items or a seeded sample of about `limit` of them.
+
+    `settings` are by group: the suite's name, and "sampling".
+
+    Raises:
+        UnknownNameError: there is no such suite.
+        BadInputError: its settings or files are at fault.
+    """
+    kind = registry.load("benchmarks", name)
+    check_name(kind.name, "a suite")
+    benchmark: Benchmark = kind(parse(kind.Settings, dict(settings.get(name, {})), f"suite {name}"))
+    drawn = {"max_new_tokens": benchmark.max_new_tokens, **settings.get("sampling", {})}
+    sampling = parse(Sampling, drawn, "sampling")
+    items = _interned(benchmark.items(root / name))
+    suite = _sampled(Suite(benchmark, items, len(items), sampling), limit)
+    _check_images(suite, root)
+    return suite
+
+
+def _sampled(suite: Suite, limit: int | None) -> Suite:
+    """A suite with about so many of its items; whole images are drawn, so that a sample keeps the clusters of the intervals."""
+    items = suite.items
+    if limit is None or limit >= len(items):
+        return suite
+    groups = list(dict.fromkeys(item.group for item in items))
+    random.Random(SAMPLE_SEED).shuffle(groups)
+    chosen: set[str] = set()
+    size: dict[str, int] = defaultdict(int)
+    for item in items:
+        size[item.group] += 1
+    count = 0
+    for group in groups:
+        if count >= limit:
+            break
+        chosen.add(group)
+        count += size[group]
+    return dataclasses.replace(suite, items=[item for item in items if item.group in chosen])
+
+
+def _check_images(suite: Suite, root: Path) -> None:
+    """Every image that will be opened is there.
+
+    Raises:
+        BadInputError: some are not; which, and the command that gets them.
+    """
+    paths = list(dict.fromkeys(item.image.path for item in suite.items if item.image.path is not None))
+    missing = [path for path in paths if not path.is_file()]
+    if not missing:
+        return
+    place = "" if root == cache_folder() / "benchmarks" else f" --root {root}"
+    get = f"harness data get {suite.name}{place}, or harness data import FOLDER {suite.name}{place}"
+    names = ", ".join(path.name for path in missing[:_NAMED]) + (", …" if len(missing) > _NAMED else "")
+    raise BadInputError(
+        f"{len(missing)} of {len(paths)} images of {suite.name} are missing: {names}",
+        where=str(missing[0].parent),
+        remedy=get if suite.name in catalogue() else "put them there",
+    )
+
+
+def check_inside(suites: Sequence[Suite], root: Path) -> None:
+    """Only images of the data root may go to an endpoint: a path in a benchmark's file names what is sent to somebody else.
+
+    Benchmarks refuse such paths as they read them; this holds for every benchmark, those of plugins too. Links are followed: who made
+    a link inside the root meant its target.
+
+    Raises:
+        BadInputError: an image lies elsewhere.
+    """
+    top = os.path.normpath(root.absolute())
+    for suite in suites:
+        for item in suite.items:
+            path = item.image.path
+            if path is not None and not Path(os.path.normpath(path.absolute())).is_relative_to(top):
+                raise BadInputError(
+                    f"an image of {suite.name} lies outside of the benchmark data, and would be sent to the endpoint",
+                    where=f"item {item.id}: {path}",
+                    remedy=f"put it below {root}, where the benchmark's files name it",
+                )
+
+
+def _interned(items: list[Item]) -> list[Item]:
+    """Items of one file share one reference to it, so that it is read once to know what it is."""
+    seen: dict[Path, ImageRef] = {}
+    return [
+        item
+        if (path := item.image.path) is None
+        else dataclasses.replace(item, image=seen.setdefault(path, item.image))
+        for item in items
+    ]

@@ -1,0 +1,53 @@
+"""The whole road once, on an embedded world: base model, alignment, serving, scoring, leaderboard. Also the README's experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.alignment.align import AlignRequest, run_align
+from harness.analysis.leaderboard import Board, collect
+from harness.core import registry
+from harness.core.progress import console
+from harness.core.worlds import find_world
+from harness.evaluation.evaluate import EvalRequest, run_eval
+from harness.models import resolve
+from harness.runs.folders import Run, open_run
+from harness.runs.targets import target_of_model, target_of_run
+from harness.serving.choose import choose_backend
+
+WORLD = "pocket"
+
+
+def run_quickstart(
+    methods: Sequence[str], suites: str, seeds: Sequence[int], split: str, backend: str | None, results: Path
+) -> list[Board]:
+    """Run everything that is not done yet and return the leaderboard.
+
+    A run that is complete is kept; one that was interrupted goes on.
+    """
+    for method in methods:
+        registry.load("aligners", method)
+    names = registry.names("benchmarks", suites)
+    engine = choose_backend(backend)
+    for seed in seeds:
+        label = WORLD if seed == 0 else f"{WORLD}:{seed}"
+        world = find_world(label)
+        assert world is not None
+        console.rule(f"[bold]{label}[/bold]")
+        world.model()
+        runs = [_aligned(method, label, seed, results) for method in methods]
+        targets = [target_of_model(resolve(label), results), *(target_of_run(run) for run in runs)]
+        run_eval(EvalRequest(targets, names, f"{label}@{split}", engine))
+    return collect(results)
+
+
+def _aligned(method: str, label: str, seed: int, results: Path) -> Run:
+    name = f"{method}-{label.replace(':', '-')}"
+    if (run := open_run(results / name)).manifest is not None:
+        console.print(f"[dim]{name}: done before; remove {results / name} to do it again[/dim]")
+        return run
+    settings = {"train": {"seed": seed}}
+    return run_align(
+        AlignRequest(method, label, results, name=name, settings=settings, resume=(results / name).exists())
+    )

@@ -1,0 +1,152 @@
+"""CHAIR at matched length: a checkpoint that says less hallucinates less, so all are compared on equally many words.
+
+Every item's descriptions are cut to the words of the shortest one among the compared checkpoints, and CHAIR is counted on what is
+left. Nothing is parsed again: the mentions' places were kept as evidence when the descriptions were scored.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from harness.records.counts import ItemCounts
+
+_WORD = re.compile(r"\S+")
+_UNKNOWN = 0.02
+_NEVER = np.iinfo(np.int32).max
+"""Of a mention that ends behind the last word: it is in no cut text."""
+Piece = tuple[str, tuple[int, int] | None]
+"""A mention's verdict and its place in the text."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """How long one checkpoint's descriptions are, and after how many words each mention is complete.
+
+    Attributes:
+        words: of each description, [items], int32.
+        mentions: for each mention [item's number, words up to its end (0 where its place is not known), whether it is hallucinated],
+            [mentions, 3], int32.
+        unknown: mentions whose place is not known.
+    """
+
+    words: np.ndarray
+    mentions: np.ndarray
+    unknown: int
+
+
+class PlacesTable:
+    """Takes the descriptions of a checkpoint one by one."""
+
+    def __init__(self) -> None:
+        self._words: list[int] = []
+        self._mentions: list[tuple[int, int, bool]] = []
+        self._unknown = 0
+
+    def add(self, text: str, pieces: Sequence[Piece]) -> None:
+        """One more description, with its evidence; what was missed is no mention."""
+        number = len(self._words)
+        ends = [word.end() for word in _WORD.finditer(text)]
+        self._words.append(len(ends))
+        for verdict, span in pieces:
+            if verdict == "missed":
+                continue
+            self._unknown += span is None
+            self._mentions.append((number, _needed(span, ends), verdict == "hallucinated"))
+
+    def finish(self) -> Places:
+        """All of them."""
+        mentions = np.array(self._mentions, np.int32).reshape(-1, 3)
+        return Places(np.array(self._words, np.int32), mentions, self._unknown)
+
+
+def _needed(span: tuple[int, int] | None, ends: Sequence[int]) -> int:
+    """After how many words a mention is complete; one without a place counts as if it came first."""
+    if span is None or span[1] <= 0:
+        return 0
+    place = bisect_left(ends, span[1])
+    return place + 1 if place < len(ends) else int(_NEVER)
+
+
+@dataclass(frozen=True)
+class Described:
+    """One checkpoint's descriptions: whose items they are, and the places."""
+
+    items: ItemCounts
+    places: Places
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Every checkpoint's counts after the cut, see `rates`, and how many words were left on average."""
+
+    counts: Mapping[str, ItemCounts]
+    words: float
+
+
+def cut(checkpoints: Mapping[str, Described]) -> Matched | None:
+    """Cut the answers of several checkpoints to matched length.
+
+    Args:
+        checkpoints: by name.
+
+    Returns:
+        None where fewer than two checkpoints have the same items, or the places of more than one mention in fifty are not known.
+        The others without a place count as if they came first.
+    """
+    first = next(iter(checkpoints.values()), None)
+    if first is None or len(checkpoints) < 2 or not first.items.items:
+        return None
+    if any(one.items.items_digest != first.items.items_digest for one in checkpoints.values()):
+        return None
+    mentions = sum(len(one.places.mentions) for one in checkpoints.values())
+    if sum(one.places.unknown for one in checkpoints.values()) > mentions * _UNKNOWN:
+        return None
+    orders = {name: _order(first.items.items, one.items.items) for name, one in checkpoints.items()}
+    words = first.places.words.copy()
+    for name, one in checkpoints.items():
+        words = np.minimum(words, one.places.words[orders[name]])
+    counts = {name: _cut(one, words, orders[name]) for name, one in checkpoints.items()}
+    return Matched(counts, float(np.mean(words)))
+
+
+def _order(wanted: Sequence[str], items: Sequence[str]) -> np.ndarray:
+    """Where each of the wanted items is among others, [items]."""
+    if wanted == items:
+        return np.arange(len(items))
+    place = {item: number for number, item in enumerate(items)}
+    return np.array([place[item] for item in wanted], int)
+
+
+def _cut(one: Described, words: np.ndarray, order: np.ndarray) -> ItemCounts:
+    """The counts of a checkpoint's first `words` words of each item; `order` says which of its items each of them is."""
+    size = len(order)
+    own = np.empty(size, np.int64)
+    own[order] = words
+    item, needed, wrong = one.places.mentions.T
+    said = needed <= own[item]
+    mentions = np.bincount(item[said], minlength=size)
+    false = np.bincount(item[said & (wrong > 0)], minlength=size)
+    matrix = np.stack([np.ones(size, int), false > 0, mentions, false], axis=1).astype(np.uint32)
+    return ItemCounts(one.items.items, one.items.clusters, one.items.groups, _NAMES, matrix)
+
+
+_NAMES = ("responses", "hallucinated", "mentions", "false")
+
+
+def rates(totals: Mapping[str, Any]) -> dict[str, Any]:
+    """CHAIRs and CHAIRi of summed counts; NaN where undefined."""
+
+    def ratio(above: Any, below: Any) -> Any:
+        below = np.asarray(below, float)
+        return np.divide(above, below, out=np.full(below.shape, np.nan), where=below != 0)
+
+    return {
+        "chair_s_matched": ratio(totals["hallucinated"], totals["responses"]),
+        "chair_i_matched": ratio(totals["false"], totals["mentions"]),
+    }

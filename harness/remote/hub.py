@@ -1,0 +1,324 @@
+"""The model hub: is something there, how large is it, and can it be had? Answered in seconds and one line, before anything is downloaded.
+
+`huggingface_hub` tries again five times for every single file of a model, waits for connections without a limit, and warns each time. So
+the first question of a process to the hub is asked here, once and with a limit; where the hub cannot be reached and the cache has
+what is wanted, the process goes on without the hub.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import json
+import os
+import re
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from harness.core.errors import BadInputError, HarnessError
+from harness.core.progress import console
+
+T = TypeVar("T")
+Kind = Literal["model", "dataset"]
+ANSWER_S = 10.0
+"""Seconds that the hub's first answer may take, the look-up of its address included."""
+OFFLINE = "HARNESS_OFFLINE"
+"""Set to anything, no socket is opened."""
+_UNUSED = ("*.bin", "*.pth", "*.pt", "*.h5", "*.msgpack", "*.onnx", "*.gguf", "original/*", "*.md", "*.png", "*.jpg")
+"""Files of a model's repository that transformers does not load where there are safetensors."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A repository of the hub as it concerns this machine.
+
+    Attributes:
+        name: NAMESPACE/NAME.
+        kind: what it is.
+        folder: where it lies in the hub's cache, complete; None where something is missing.
+        download: bytes that would come over the network; None where the hub does not say.
+    """
+
+    name: str
+    kind: Kind
+    folder: Path | None
+    download: int | None
+
+
+def look(name: str, kind: Kind = "model", patterns: Sequence[str] = ()) -> Wanted:
+    """Where a repository is, and what is missing of it here. Nothing is downloaded; the hub is asked once, and only if it must be.
+
+    Args:
+        name: NAMESPACE/NAME.
+        kind: a model (of which what transformers loads counts) or a data set.
+        patterns: names of files that are wanted, e.g. `*.parquet`; all by default.
+
+    Raises:
+        BadInputError: the hub has no such repository, or shows it only to others.
+        HarnessError: it is not in the cache, and the hub cannot be reached or may not be asked.
+    """
+    return _look(name, kind, tuple(patterns), str(cache_folder()))
+
+
+def reach(location: str | Path) -> None:
+    """Make sure that a model can be loaded without long waiting: a folder always can, a hub id is looked for.
+
+    Raises:
+        BadInputError, HarnessError: as of `look`.
+    """
+    if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(location)) and not Path(location).exists():
+        look(str(location))
+
+
+def download(name: str, kind: Kind = "model", patterns: Sequence[str] = ()) -> Path:
+    """The folder of a repository, downloaded where it is not in the hub's cache; what came before an interruption is kept.
+
+    Raises:
+        BadInputError, HarnessError: as of `look`, or the connection broke.
+    """
+    found = look(name, kind, patterns)
+    if found.folder is not None:
+        return found.folder
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(snapshot_download(name, repo_type=kind, allow_patterns=list(patterns) or None))
+    except (HfHubHTTPError, OSError, _http_error()) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's fault, not the network's
+        raise HarnessError(
+            f"the download of {name} broke off: {_first_line(error)}",
+            where=_endpoint(),
+            remedy="the same command goes on where it stopped",
+        ) from None
+    finally:
+        _look.cache_clear()
+
+
+def small_file(name: str, file: str) -> dict[str, Any]:
+    """A small JSON file of a model on the hub, such as its config.json.
+
+    Raises:
+        BadInputError, HarnessError: as of `look`; or there is no such file.
+    """
+    look(name)
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+
+    try:
+        value = json.loads(Path(hf_hub_download(name, file, etag_timeout=ANSWER_S)).read_text(encoding="utf-8"))
+    except EntryNotFoundError:
+        raise BadInputError(
+            f"the repository {name} has no {file}: it is no model for transformers", where=name
+        ) from None
+    except (HfHubHTTPError, _http_error()) as error:
+        raise _unreachable(name, "model", error) from None
+    except ValueError as error:
+        raise BadInputError(f"{file} of {name} is no JSON: {error}", where=name) from None
+    return value if isinstance(value, dict) else {}
+
+
+@functools.lru_cache(maxsize=64)
+def _look(name: str, kind: Kind, patterns: tuple[str, ...], cache: str) -> Wanted:
+    """`look`, once a process; `cache` is where the hub's files are kept."""
+    here = _in_cache(name, kind, patterns)
+    if here is not None and (kind == "dataset" or is_offline()):
+        if is_offline():
+            go_offline()
+        return Wanted(name, kind, here, 0)  # a data set that is here is taken as it is, without asking for a newer one
+    if is_offline():
+        variable = OFFLINE if os.environ.get(OFFLINE) else "HF_HUB_OFFLINE"
+        raise HarnessError(
+            f"the {_word(kind)} {name} is not in the hub's cache, and {variable} is set",
+            where=cache,
+            remedy=f"unset {variable}, or name a folder that holds it",
+        )
+    try:
+        sizes = _within(ANSWER_S, lambda: _listing(name, kind))
+    except (BadInputError, HarnessError):
+        raise
+    except Exception as error:  # noqa: BLE001 (whatever the connection fails with: the cache may do)
+        if here is None:
+            raise _unreachable(name, kind, error) from None
+        said = f"the hub cannot be reached ({_said(error)}): the copy of {name} in its cache is taken"
+        console.print(f"[yellow]{said}[/yellow]", soft_wrap=True)
+        go_offline()
+        return Wanted(name, kind, here, 0)
+    wanted = {file: size for file, size in sizes.items() if _is_wanted(file, kind, patterns, sizes)}
+    missing = [size for file, size in wanted.items() if not _has(name, kind, file)]
+    whole = here if not missing else None
+    return Wanted(name, kind, whole, None if None in missing else sum(size or 0 for size in missing))
+
+
+def is_offline() -> bool:
+    """Whether the hub may not be asked."""
+    from huggingface_hub import constants
+
+    return bool(os.environ.get(OFFLINE)) or constants.is_offline_mode()
+
+
+def go_offline() -> None:
+    """Ask the hub nothing more in this process and those that it starts: every question would be waited for again."""
+    from huggingface_hub import constants
+
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    constants.HF_HUB_OFFLINE = True
+
+
+def _listing(name: str, kind: Kind) -> dict[str, int | None]:
+    """Name and size of every file of a repository.
+
+    Raises:
+        BadInputError: there is none of this name, or it is not shown to us.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+
+    try:
+        about = HfApi().repo_info(name, repo_type=kind, timeout=ANSWER_S, files_metadata=True)
+    except GatedRepoError:
+        raise BadInputError(
+            f"the {_word(kind)} {name} is only given to those who accepted its conditions",
+            where=_endpoint(),
+            remedy=f"accept them on its page, {_endpoint()}/{name}, and set HF_TOKEN or run `hf auth login`",
+        ) from None
+    except RepositoryNotFoundError:
+        raise BadInputError(
+            f"the hub has no {_word(kind)} '{name}', or does not show it to you",
+            where=_endpoint(),
+            remedy="look at the name; of a private one: set HF_TOKEN, or run `hf auth login`",
+        ) from None
+    except HfHubHTTPError as error:
+        if error.response.status_code not in (401, 403, 404):
+            raise
+        raise BadInputError(
+            f"the hub does not show the {_word(kind)} {name}: {_said(error)}",
+            where=_endpoint(),
+            remedy="look at the name, and at the token (HF_TOKEN, `hf auth whoami`); HF_ENDPOINT names another hub",
+        ) from None
+    except HFValidationError as error:
+        raise BadInputError(f"'{name}' is no name of a repository: {_first_line(error)}", where=name) from None
+    return {one.rfilename: one.size for one in getattr(about, "siblings", None) or ()}
+
+
+def _is_wanted(file: str, kind: Kind, patterns: Sequence[str], every: dict[str, int | None]) -> bool:
+    """Whether a file would be downloaded."""
+    if patterns:
+        return any(fnmatch.fnmatch(file, pattern) for pattern in patterns)
+    if kind == "dataset" or not any(name.endswith(".safetensors") for name in every):
+        return not file.startswith(".")
+    return not file.startswith(".") and not any(fnmatch.fnmatch(file, pattern) for pattern in _UNUSED)
+
+
+def _in_cache(name: str, kind: Kind, patterns: Sequence[str]) -> Path | None:
+    """The repository's folder in the hub's cache, as far as can be told without the hub; None where something is missing."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        wanted = list(patterns) or (None if kind == "dataset" else ["*.json", "*.safetensors"])
+        folder = Path(snapshot_download(name, repo_type=kind, allow_patterns=wanted, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    except HFValidationError as error:
+        raise BadInputError(f"'{name}' is no name of a repository: {_first_line(error)}", where=name) from None
+    if kind == "model" and not _has_weights(folder):
+        return None
+    if patterns and not any(fnmatch.fnmatch(path.name, pattern) for path in folder.rglob("*") for pattern in patterns):
+        return None
+    return folder
+
+
+def _has_weights(folder: Path) -> bool:
+    """Whether a model's folder has its configuration and all weights that its index names."""
+    index = folder / "model.safetensors.index.json"
+    if not (folder / "config.json").exists():
+        return False
+    if not index.exists():
+        return any(folder.glob("*.safetensors")) or any(folder.glob("*.bin"))
+    try:
+        files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, AttributeError):
+        return False
+    return all((folder / file).exists() for file in files)
+
+
+def _has(name: str, kind: Kind, file: str) -> bool:
+    """Whether a file of the newest version that the cache knows is in it."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(name, file, repo_type=kind), str)
+
+
+def _within(seconds: float, call: Callable[[], T]) -> T:
+    """A call's result, if it comes in time: a look-up of an address knows no limit of its own, and is left behind.
+
+    Raises:
+        TimeoutError: it does not.
+        Exception: whatever the call raises.
+    """
+    box: list[tuple[bool, Any]] = []
+
+    def work() -> None:
+        try:
+            box.append((True, call()))
+        except Exception as error:  # noqa: BLE001 (given on to the caller)
+            box.append((False, error))
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds + 1)
+    if not box:
+        raise TimeoutError(f"no answer within {seconds:.0f} s")
+    done, value = box[0]
+    if done:
+        result: T = value
+        return result
+    raise value
+
+
+def _unreachable(name: str, kind: Kind, error: Exception) -> HarnessError:
+    return HarnessError(
+        f"the {_word(kind)} {name} is not here, and the hub cannot be reached: {_said(error)}",
+        where=_endpoint(),
+        remedy="look at the network (HF_ENDPOINT names another hub), or name a folder that holds it",
+    )
+
+
+def _said(error: Exception) -> str:
+    answer = getattr(error, "response", None)
+    if answer is not None:
+        return f"it answers {answer.status_code}"
+    return f"no answer within {ANSWER_S:.0f} s" if "Timeout" in type(error).__name__ else _first_line(error)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
+
+
+def _word(kind: Kind) -> str:
+    return "data set" if kind == "dataset" else kind
+
+
+def _endpoint() -> str:
+    from huggingface_hub import constants
+
+    return str(constants.ENDPOINT)
+
+
+def cache_folder() -> Path:
+    """Where the hub's files are kept on this machine."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def _http_error() -> type[Exception]:
+    import httpx2
+
+    return httpx2.HTTPError

@@ -1,0 +1,103 @@
+"""Why an endpoint refuses, as errors with the remedy that helps: of all requests, or of this one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.core.errors import HarnessError
+from harness.remote.reply import Reason, Refused
+
+KEY_VARIABLE = "OPENAI_API_KEY"
+
+
+class EndpointRefusedError(HarnessError):
+    """The endpoint refuses all requests for this reason, this one among them."""
+
+    def __init__(self, refused: Refused, problem: str, *, where: str, remedy: str) -> None:
+        super().__init__(problem, where=where, remedy=remedy)
+        self.refused = refused
+
+
+class PromptRefusedError(HarnessError):
+    """The endpoint refuses this one request: too long, or against the vendor's rules. Asking again would not help."""
+
+    def __init__(self, refused: Refused, problem: str, *, remedy: str | None = None) -> None:
+        super().__init__(problem, remedy=remedy)
+        self.refused = refused
+
+
+class NoReplyError(HarnessError):
+    """No reply that is one came, as often as it was tried."""
+
+
+class WrongModelError(HarnessError):
+    """Another model than the one that was asked for answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How the user names what an endpoint is told, for remedies."""
+
+    who: str = "endpoint"
+    url: str = "--endpoint"
+    model: str = "--model"
+    group: str = "backend"
+
+
+def refusal(refused: Refused, options: Options, where: str) -> HarnessError:
+    """The error of a refused request: of all requests, or of this one."""
+    said = f": {refused}" if refused.words else f" ({refused.status})"
+    if refused.reason.of_all:
+        problem, remedy = _of_all(refused, options)
+        return EndpointRefusedError(refused, f"the {options.who} refused: {problem}{said}", where=where, remedy=remedy)
+    of_one, help_ = _of_one(refused, options)
+    return PromptRefusedError(refused, f"{of_one}{said}", remedy=help_)
+
+
+def _of_all(refused: Refused, options: Options) -> tuple[str, str]:
+    """What is refused for all requests, and the remedy."""
+    name = refused.parameter or "a parameter"
+    settings = {
+        "max_tokens": f"--set {options.group}.token_parameter=max_completion_tokens",
+        "max_completion_tokens": f"--set {options.group}.token_parameter=max_tokens",
+        "temperature": f"--set {options.group}.temperature=null sends none",
+        "reasoning_effort": f"--set {options.group}.reasoning_effort=null sends none",
+    }
+    return {
+        Reason.KEY: (f"the key is not accepted ({refused.status})", f"check {KEY_VARIABLE} and {options.url}"),
+        Reason.PERMISSION: (
+            f"this key may not do this ({refused.status})",
+            f"ask the vendor for access to the model, or check {KEY_VARIABLE}, {options.model} and {options.url}",
+        ),
+        Reason.MODEL: ("it knows no such model", f"name one that it has: {options.model} NAME"),
+        Reason.ADDRESS: (
+            f"there are no chat completions at this address ({refused.status})",
+            f"check {options.url}: it ends in /v1, mostly",
+        ),
+        Reason.REDIRECT: (
+            f"it redirects to another address ({refused.status}), which is not followed: key and images would go there",
+            f"name the address itself: {options.url}",
+        ),
+        Reason.BILLING: (
+            "the account is not in credit, or its quota is used up",
+            "pay it up or raise its limit; what came is kept, and the same command goes on from there",
+        ),
+        Reason.PARAMETER: (
+            f"the model does not take {name} as it was sent",
+            settings.get(name, f"its words say why; --set {options.group}.KEY=VALUE changes what is sent"),
+        ),
+    }[refused.reason]
+
+
+def _of_one(refused: Refused, options: Options) -> tuple[str, str | None]:
+    """What is refused of this request, and the remedy where there is one."""
+    if refused.reason is Reason.LENGTH:
+        return (
+            f"the prompt and the longest answer do not fit into the {options.who}'s context",
+            "take a model with a longer context",
+        )
+    if refused.reason is Reason.POLICY:
+        return f"the {options.who}'s vendor refuses the content", None
+    if refused.reason is Reason.IMAGE:
+        return f"the {options.who} refuses the image", None
+    return f"the {options.who} refused the request", None

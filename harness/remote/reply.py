@@ -1,0 +1,291 @@
+"""What an endpoint sent, read once and typed: a reply, or why there is none. Fields of an odd type are unknown, never an exception."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from harness.core.redaction import redact
+from harness.remote.model_names import UNNAMED
+
+_MOST_TOKENS = 10**9
+_WORDS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What an endpoint answered.
+
+    Attributes:
+        text: None where the body holds no choice at all (some servers send 200 with another body); a choice without words is "".
+        model: the name that the endpoint gives itself, `UNNAMED` where it gives none.
+        finish_reason: as the endpoint says; "unknown" where it does not.
+        prompt_tokens: as the endpoint counts; None where it does not, or where what it says is no count.
+        completion_tokens: likewise.
+        usage: the counts of the endpoint's account.
+        refusal: the words with which the model declines to answer; None where it does not decline.
+        problem: what the body is instead, where `text` is None.
+    """
+
+    text: str | None
+    model: str = UNNAMED
+    finish_reason: str = "unknown"
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    usage: dict[str, Any] | None = None
+    refusal: str | None = None
+    problem: str = ""
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether there is not a word in it."""
+        return not (self.text or "").strip()
+
+
+class Reason(Enum):
+    """Why an endpoint refuses a request. The first group is about all requests, the second about this one, the third passes."""
+
+    KEY = "the key"
+    PERMISSION = "permission"
+    MODEL = "the model's name"
+    ADDRESS = "the address"
+    REDIRECT = "a redirection"
+    BILLING = "the account"
+    PARAMETER = "a parameter"
+
+    LENGTH = "the length"
+    POLICY = "the content"
+    IMAGE = "the image"
+    UNKNOWN = "a reason of its own"
+
+    BUSY = "it is busy"
+    SERVER = "its own failure"
+
+    @property
+    def of_all(self) -> bool:
+        """Whether every other request would be refused, too."""
+        return self in _OF_ALL
+
+    @property
+    def passes(self) -> bool:
+        """Whether the same request may be answered later."""
+        return self in (Reason.BUSY, Reason.SERVER)
+
+
+_OF_ALL = frozenset(
+    (
+        Reason.KEY,
+        Reason.PERMISSION,
+        Reason.MODEL,
+        Reason.ADDRESS,
+        Reason.REDIRECT,
+        Reason.BILLING,
+        Reason.PARAMETER,
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A request that was refused: the HTTP status, the reason, the endpoint's words (no secrets, bounded), the parameter it names."""
+
+    status: int
+    reason: Reason
+    words: str = ""
+    parameter: str = ""
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (str(self.status), self.words) if part)
+
+
+def read_reply(body: bytes, content_type: str = "") -> Reply | Refused:
+    """The first choice of a body that came with status 200, whatever it holds.
+
+    Returns:
+        A refusal where the body is an error (some proxies send one with status 200).
+    """
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        return Reply(None, problem=_instead(body, content_type))
+    if not isinstance(content, dict):
+        return Reply(None, problem="JSON that is no chat completion")
+    choices = content.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else None
+    if choice is None and content.get("error"):
+        error = content["error"]
+        code = error.get("code") if isinstance(error, dict) else None
+        return read_refusal(code if type(code) is int and 300 <= code < 600 else 500, content)
+    message = choice.get("message") if choice is not None else None
+    usage = content.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
+    text = _text(message.get("content")) if isinstance(message, dict) else None
+    refusal = message.get("refusal") if isinstance(message, dict) else None
+    return Reply(
+        text,
+        _string(content.get("model")).strip() or UNNAMED,
+        _string((choice or {}).get("finish_reason")) or "unknown",
+        count(usage.get("prompt_tokens")),
+        count(usage.get("completion_tokens")),
+        _counts(usage),
+        _string(refusal).strip() or None,
+        "" if text is not None else "a chat completion without a choice",
+    )
+
+
+def count(value: Any) -> int | None:
+    """A number of tokens; None for whatever cannot be one."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and 0 <= value <= _MOST_TOKENS else None
+
+
+def _counts(usage: Mapping[str, Any], depth: int = 2) -> dict[str, Any] | None:
+    """The counts of an account, those of its parts too (`completion_tokens_details.reasoning_tokens`), and nothing else."""
+    found: dict[str, Any] = {}
+    for name, value in list(usage.items())[:32]:
+        part = _counts(value, depth - 1) if isinstance(value, dict) and depth > 1 else count(value)
+        if part is not None:
+            found[_string(name)] = part
+    return found or None
+
+
+def _string(value: Any) -> str:
+    """A text without halves of characters, which no file can hold; "" for everything that is no text."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
+
+
+def _text(content: Any) -> str:
+    """A message's words: a text, or the texts of a list of parts."""
+    if isinstance(content, list):
+        parts = [part for part in content if isinstance(part, dict) and part.get("type", "text") == "text"]
+        return "".join(_string(part.get("text")) for part in parts)
+    return _string(content)
+
+
+def _instead(body: bytes, content_type: str) -> str:
+    """What came instead of JSON."""
+    if not body.strip():
+        return "an empty body"
+    if "html" in content_type.lower() or body.lstrip()[:15].lower().startswith((b"<!doctype", b"<html")):
+        return "a web page instead of JSON (is the URL right? it ends in /v1, mostly)"
+    return "a body that is no JSON, or is cut off"
+
+
+_PARAMETERS = (
+    "max_completion_tokens",
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "seed",
+    "reasoning_effort",
+)
+_BY_STATUS = {
+    401: Reason.KEY,
+    402: Reason.BILLING,
+    403: Reason.PERMISSION,
+    404: Reason.ADDRESS,
+    405: Reason.ADDRESS,
+    408: Reason.SERVER,
+    409: Reason.SERVER,
+    413: Reason.LENGTH,
+    425: Reason.SERVER,
+    429: Reason.BUSY,
+}
+# What OpenAI, Azure, OpenRouter, LiteLLM, vLLM and Ollama write, in the order in which it is decided; `code`, `type` and words in one.
+_SAID: tuple[tuple[Reason, re.Pattern[str]], ...] = tuple(
+    (reason, re.compile(pattern, re.IGNORECASE))
+    for reason, pattern in (
+        (
+            Reason.BILLING,
+            r"insufficient_quota|billing|exceeded your current quota|credit balance|insufficient (?:balance|credits?|funds)|"
+            r"payment required|account_deactivated|account (?:is|has been) (?:deactivated|suspended)",
+        ),
+        (
+            Reason.POLICY,
+            r"content_filter|content_policy|ResponsibleAIPolicy|content management policy|usage polic|safety system|invalid_prompt|"
+            r"moderation|against the rules|flagged",
+        ),
+        (
+            Reason.LENGTH,
+            r"context_length|context length|context window|maximum context|string_above_max_length|too many tokens|"
+            r"prompt is too long|input is too long|too large for (?:the )?model|max_tokens must be at least 1, got|"
+            r"max_tokens.{0,40}too large|longer than the maximum model length|reduce the length",
+        ),
+        (
+            Reason.PARAMETER,
+            r"unsupported_parameter|unsupported_value|unknown_parameter|extra_forbidden|extra inputs are not permitted|"
+            r"unsupported (?:parameter|value)|unrecogni[sz]ed request argument|unknown parameter|"
+            r"(?:max_tokens|max_completion_tokens|temperature|top_p|seed|reasoning_effort)\W{0,3} (?:is|are|does|do|cannot|must|may)\b",
+        ),
+        (
+            Reason.MODEL,
+            r"model_not_found|DeploymentNotFound|model\b.{0,120}\b(?:does not exist|not found|is not a valid|not supported|unknown)|"
+            r"no such model|(?:invalid|unknown) model|not a valid model",
+        ),
+        (
+            Reason.IMAGE,
+            r"image_parse|invalid_image|image_url|image.{0,60}(?:invalid|support|may be provided|cannot|could not)|"
+            r"(?:multimodal|vision|image input).{0,40}(?:not|un)",
+        ),
+        (Reason.KEY, r"invalid_api_key|incorrect api key|invalid api key"),
+    )
+)
+
+
+def read_refusal(status: int, body: Any) -> Refused:
+    """Why a request was refused, from its status and its body (the JSON, or its part under "error", or a text)."""
+    error = body.get("error", body) if isinstance(body, dict) else body
+    fields = error if isinstance(error, dict) else {}
+    words = redact(" ".join(_words(error).split()))[:_WORDS]
+    if 300 <= status < 400:
+        return Refused(status, Reason.REDIRECT, words)
+    if status in (401, 403):  # their words name keys and models, and mean the key
+        return Refused(status, _BY_STATUS[status], words)
+    inner = fields.get("innererror")
+    said = " ".join(
+        (
+            *(_string(fields.get(name)) for name in ("code", "type")),
+            words,
+            _string((inner or {}).get("code")) if isinstance(inner, dict) else "",
+        )
+    )
+    found = next((reason for reason, pattern in _SAID if pattern.search(said)), None)
+    if status == 429 or status >= 500:  # busy, or failing, but for an account that is empty
+        found = found if found is Reason.BILLING else None
+    default = Reason.SERVER if status >= 500 else _BY_STATUS.get(status, Reason.UNKNOWN)
+    reason = found or default
+    return Refused(status, reason, words, _parameter(fields, said) if reason is Reason.PARAMETER else "")
+
+
+def _parameter(fields: Mapping[str, Any], said: str) -> str:
+    """The parameter that a refusal is about: the one that it names as such, or the first one in its words."""
+    named = _string(fields.get("param"))
+    if named in _PARAMETERS:
+        return named
+    places = {name: found.start() for name in _PARAMETERS if (found := re.search(rf"\b{name}\b", said))}
+    return min(places, key=lambda name: places[name], default=named)
+
+
+def _words(error: Any) -> str:
+    """The endpoint's own words, without the request (which may be a whole image) and without a page's markup."""
+    if isinstance(error, dict):
+        for name in ("message", "detail", "error", "msg"):
+            if error.get(name):
+                return _words(error[name])
+        return ""
+    if isinstance(error, list):  # FastAPI's list of {loc, msg}
+        places = [one for one in error if isinstance(one, dict)]
+        return "; ".join(
+            f"{'.'.join(map(str, place)) if isinstance(place := one.get('loc'), list) else ''} {_string(one.get('msg'))}"
+            for one in places[:4]
+        ).strip()
+    text = _string(error)
+    if "<html" in text[:500].lower() or text.lstrip().startswith("<"):
+        title = re.search(r"<title>([^<]*)</title>", text, re.IGNORECASE)
+        return title[1].strip() if title else "a web page"
+    return text[:2000]

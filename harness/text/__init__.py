@@ -1,0 +1,1 @@
+"""Language tools that several sides use: word tokens, word forms, WordNet."""

@@ -1,0 +1,1 @@
+"""Embedded worlds: models, preference data and benchmarks that are made on this machine."""

@@ -1,0 +1,125 @@
+"""The pocket world, kept in the user's cache folder under a hash of everything that shaped it."""
+
+from __future__ import annotations
+
+import ast
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from harness.core.children import in_child
+from harness.core.files import atomic_folder, read_json, sha256_bytes, sha256_json, write_json
+from harness.core.paths import cache_folder
+from harness.core.progress import console
+from harness.core.worlds import Split, World
+from harness.core.yaml_values import read_yaml
+
+_SHAPING = {
+    "model": ("scenes.py", "draw.py", "text.py", "network.py", "training.py", "arithmetic.py"),
+    "preferences": ("scenes.py", "draw.py", "text.py", "network.py", "training.py", "arithmetic.py", "preferences.py"),
+    "benchmarks": ("scenes.py", "draw.py", "text.py", "formats.py"),
+}
+"""The sources that decide each part's bytes: a change of what any of them does makes the part anew."""
+RLHFV_METHODS = frozenset({"rlhfv"})
+
+
+class PocketWorld(World):
+    """Twenty COCO classes drawn as pictograms; captions that name absent partners; a LLaVA of 1.6 M parameters."""
+
+    name = "pocket"
+    summary = "drawn pictures with known truth and a small LLaVA trained on them, made on this machine"
+    judge = "pocket-truth"
+
+    def model(self) -> Path:
+        """The base model's folder; six to seven minutes on two cores the first time."""
+
+        def make(folder: Path) -> None:
+            # It takes 3 GB, which alignment and engine want afterwards.
+            in_child(_train_model, self.seed, folder / "content")
+
+        return self._part("model", make)
+
+    def preferences(self, method: str = "dpo") -> Path:
+        """RLHF-V-style corrected pairs for methods that weigh corrections, RLAIF-V-style pairs for the others."""
+        model = self.model()
+
+        def make(folder: Path) -> None:
+            from harness.models import load_model, load_processor
+            from harness.worlds.pocket.preferences import make_pairs, write_preferences
+            from harness.worlds.pocket.training import Base
+
+            base = Base(load_model(model, device="cpu"), load_processor(model))
+            (folder / "content").mkdir()
+            write_preferences(make_pairs(base, self.seed), folder / "content")
+
+        return self._part("preferences", make) / ("rlhf-v.parquet" if method in RLHFV_METHODS else "rlaif-v.parquet")
+
+    def benchmarks(self, split: Split) -> Path:
+        """The four suites' files for a split."""
+
+        def make(folder: Path) -> None:
+            from harness.worlds.pocket.formats import write_benchmarks
+
+            console.print(f"[dim]writing the benchmarks' files ({split})[/dim]")
+            write_benchmarks(self.seed, split, folder / "content")
+
+        return self._part("benchmarks", make, split)
+
+    def recipe(self, method: str) -> dict[str, Any]:
+        """Settings chosen on the validation split (README, "How the pocket settings were chosen")."""
+        path = Path(__file__).with_name("recipes") / f"{method}.yaml"
+        return dict(read_yaml(path, "recipe")) if path.exists() else {}
+
+    def _part(self, part: str, make: Callable[[Path], None], detail: str = "") -> Path:
+        """The content folder of a part, made if it is not there; a second process waits for the first."""
+        folder = cache_folder() / "pocket" / f"{part}{'-' + detail if detail else ''}-s{self.seed}-{_key(part)[:16]}"
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not (folder / "made.json").exists():
+                with atomic_folder(folder) as temporary:
+                    make(temporary)
+                    write_json(temporary / "made.json", {"part": part, "seed": self.seed, "key": _key(part)})
+            read_json(folder / "made.json", "world's manifest")
+        return folder / "content"
+
+
+def _train_model(seed: int, folder: Path) -> None:
+    from harness.models import export_full
+    from harness.worlds.pocket.training import Recipe, train_base
+
+    base = train_base(seed, Recipe())
+    export_full(base.model, base.processor, folder)
+
+
+@functools.cache
+def _key(part: str) -> str:
+    """Hash of the sources that shape a part, and for what is computed by torch, of its version and of the arithmetic."""
+    shaping: dict[str, str] = {name: _code_hash(Path(__file__).with_name(name)) for name in _SHAPING[part]}
+    if part != "benchmarks":
+        import torch
+
+        from harness.models import devices
+
+        shaping["torch"] = torch.__version__
+        shaping["arithmetic"] = "bfloat16" if devices.multiplies_bfloat16() else "float32"
+    return sha256_json(shaping)
+
+
+def _code_hash(path: Path) -> str:
+    """Hash of what a source does: of its syntax tree, so that comments, docstrings, line breaks and where names come from do not count."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [one for one in body if not _is_idle(one)] or [ast.Pass()]  # type: ignore[attr-defined]
+    return sha256_bytes(ast.dump(tree).encode())
+
+
+def _is_idle(node: ast.AST) -> bool:
+    """Whether a statement computes nothing: an import, a docstring, or the words under a constant."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return True
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

@@ -1,0 +1,238 @@
+"""`harness data check` of preference data: what is counted, what is fatal, and what a person sees."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from aligners.preferences.check import CheckRequest, check_preferences
+from aligners.preferences.overlap import EvaluationSet, coco_number, evaluation_sets, look, overlaps
+from harness.core.types import ImageRef
+from harness.models import export_full
+from tests.aligners.preferences.test_preference_data import jsonl
+from tests.tiny import tiny_parts
+
+
+def photograph(path: Path, seed: int, size: tuple[int, int] = (320, 240)) -> Path:
+    """A smooth picture, as photographs are, so that scaling keeps its look."""
+    noise = np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((320, 240), Image.Resampling.BICUBIC).resize(size).save(path)
+    return path
+
+
+def row(
+    image: str, prompt: str = "What is it?", chosen: str = "a red cat", rejected: str = "a blue dog", **more: Any
+) -> Any:
+    return {"image": image, "prompt": prompt, "chosen": chosen, "rejected": rejected} | more
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number in range(4):
+        photograph(tmp_path / f"{number}.png", number)
+    return tmp_path
+
+
+def test_what_is_repeated_and_what_contradicts(folder: Path) -> None:
+    rows = [
+        row("0.png", id="first"),
+        row("0.png", id="again"),
+        row("0.png", id="turned", chosen="a blue dog", rejected="a red cat"),
+        row("0.png", id="asked otherwise", prompt="And this?"),
+        row("1.png", id="other"),
+        row("2.png", id="same", chosen="x", rejected="x"),
+    ]
+    report = check_preferences(CheckRequest(jsonl(folder / "d.jsonl", rows)))
+    found = report["duplicates"]
+    assert found["same_record_ids"] == ["again"] and found["same_record"] == 1
+    assert found["same_image_and_prompt"] == 3
+    assert found["contradicting_ids"] == ["first", "again", "turned"]
+    assert report["images"]["distinct"] == 2 and report["images"]["used_more_than_once"] == 1
+    assert (report["records"], report["usable"]) == (6, 5)
+    assert report["bad"] == [
+        {"where": f"{folder / 'd.jsonl'}:6", "id": "same", "reason": "chosen and rejected are identical"}
+    ]
+    assert report["fatal"] == ["1 of 6 records cannot be used; --on-error skip leaves them out"]
+    assert check_preferences(CheckRequest(str(folder / "d.jsonl"), on_error="skip"))["fatal"] == []
+
+
+def test_longer_chosen_answers_are_noted(folder: Path) -> None:
+    rows = [
+        row("0.png", chosen="one two three four", rejected="one two"),
+        row("1.png", chosen="a b", rejected="c d e f"),
+    ]
+    even = check_preferences(CheckRequest(jsonl(folder / "d.jsonl", rows)))
+    assert even["words"] == {"chosen": 3.0, "rejected": 3.0, "ratio": 1.0, "chosen_longer": 0.5, "rejected_longer": 0.5}
+    assert not even["warnings"]
+    longer = check_preferences(CheckRequest(jsonl(folder / "e.jsonl", rows[:1])))
+    assert longer["words"]["ratio"] == 2.0
+    assert "2.00 times as long" in longer["warnings"][0]
+
+
+def test_lengths_are_those_that_the_trainer_encodes(folder: Path) -> None:
+    from aligners.base import CHOSEN, REJECTED
+    from aligners.preferences import read_preferences
+    from aligners.training.encoding import Encoder
+
+    processor = tiny_parts()[1]
+    rows = [row("0.png"), row("1.png", prompt="Describe this image. " * 3, chosen="a red cat " * 9)]
+    path = jsonl(folder / "d.jsonl", rows)
+    encoder = Encoder(processor, (CHOSEN, REJECTED), 4096, corrections=None)
+    encoded = [encoder.encode(one) for one in read_preferences(path).examples]
+    prompts = [len(one.prefixes["original"]) for one in encoded]
+    longest = [prompt + max(map(len, one.responses.values())) for prompt, one in zip(prompts, encoded, strict=True)]
+    report = check_preferences(CheckRequest(path, processor))
+    lengths = report["tokens"]["lengths"]
+    assert (lengths["image and prompt"]["min"], lengths["image and prompt"]["max"]) == (min(prompts), max(prompts))
+    assert (lengths["all with the longer answer"]["min"], lengths["all with the longer answer"]["max"]) == (
+        min(longest),
+        max(longest),
+    )
+    both = [prompt + sum(map(len, one.responses.values())) for prompt, one in zip(prompts, encoded, strict=True)]
+    assert lengths["all with both answers"]["max"] == max(both)
+    assert sum(bar["count"] for bar in report["tokens"]["histogram"]) == 2
+
+    limit = max(prompts) + 1  # room for one token: the trainer refuses the second record, as the report says it will
+    over = check_preferences(CheckRequest(path, processor, max_length=limit))
+    assert [one["where"] for one in over["tokens"]["over_long_records"]] == [f"{path}:2"]
+    assert "leave no room for an answer" in over["fatal"][0]
+    cut = check_preferences(CheckRequest(path, processor, max_length=max(longest) - 1))
+    assert (cut["tokens"]["over_long"], cut["tokens"]["cut_answers"]) == (0, 1) and not cut["fatal"]
+
+
+def test_control_tokens_in_texts_are_fatal(folder: Path) -> None:
+    path = jsonl(folder / "d.jsonl", [row("0.png"), row("1.png", id="ends", chosen="a cat</s> and more")])
+    for processor in (None, tiny_parts()[1]):  # without a model, the control tokens that families share
+        report = check_preferences(CheckRequest(path, processor))
+        [found] = report["control_tokens"]
+        assert found == {"where": f"{path}:2", "id": "ends", "text": "the chosen answer", "token": "</s>"}
+        assert "d.jsonl:2: the chosen answer holds '</s>'" in report["fatal"][0]
+        skipped = check_preferences(CheckRequest(path, processor, on_error="skip"))
+        assert not skipped["fatal"] and "hold control tokens" in skipped["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("COCO_val2014_000000310196.jpg", 310196),
+        ("multimodal_self-rewarding_0222_qa__000000032909.jpg", 32909),
+        ("train2017/000000581929.jpg", 581929),
+        ("qa__000133173.jpg", None),  # nine digits are another data set's
+        ("000000999999.jpg", None),  # COCO has no such number
+        ("0123456789012345.jpg", None),
+        ("2375304.jpg", None),
+    ],
+)
+def test_coco_numbers_in_names(name: str, number: int | None) -> None:
+    assert coco_number(name) == number
+
+
+def test_images_of_evaluation_sets_are_found_by_number_content_and_look(folder: Path) -> None:
+    photograph(folder / "smaller.jpg", 2, (140, 105))
+    plain = folder / "plain.png"
+    Image.new("RGB", (50, 50), "white").save(plain)
+    suite = EvaluationSet(
+        "suite",
+        {
+            "a": ImageRef(path=folder / "1.png"),
+            "b": ImageRef(path=folder / "smaller.jpg"),
+            "c": ImageRef(path=folder / "not here" / "COCO_val2014_000000000042.jpg"),
+            "d": ImageRef(path=plain),
+        },
+    )
+    training = {f"{number}.png": ImageRef(path=folder / f"{number}.png") for number in range(4)}
+    training["000000000042.jpg"] = ImageRef(path=folder / "3.png")
+    training["white"] = ImageRef(path=plain.rename(folder / "renamed.png"))
+    Image.new("RGB", (60, 60), "white").save(plain)
+    (found,) = overlaps(training, [suite])
+    assert found.by_coco_number == ("000000000042.jpg",)
+    assert found.by_content == ("1.png",)
+    assert set(found.by_look) == {"1.png", "2.png"}
+    assert found.all == ["000000000042.jpg", "1.png", "2.png"]
+
+
+def test_photographs_differ_in_their_look(conformance: Path) -> None:
+    """Of the 57 photographs only copies are alike: at half the size, stored anew as JPEG of low quality."""
+    paths = sorted((conformance / "data" / "RLAIF-V").rglob("*.jpg"))
+    looks = []
+    for path in paths:
+        with Image.open(path) as image:
+            whole = look(image)
+            half = look(image.convert("RGB").resize((image.width // 2, image.height // 2)))
+        assert whole is not None and half is not None
+        assert int(np.bitwise_count(whole ^ half).sum()) <= 32
+        looks.append(whole)
+    apart = [int(np.bitwise_count(a ^ b).sum()) for place, a in enumerate(looks) for b in looks[:place]]
+    assert len(paths) == 57 and min(apart) > 64
+
+
+def test_a_benchmarks_questions_name_its_images_before_the_images_are_here(tmp_path: Path) -> None:
+    (tmp_path / "pope").mkdir()
+    question = {"question_id": 1, "image": "COCO_val2014_000000000042.jpg", "text": "Is there a dog?", "label": "no"}
+    (tmp_path / "pope" / "coco_pope_random.json").write_text(json.dumps(question) + "\n")
+    sets = {one.suite: one for one in evaluation_sets(tmp_path)}
+    assert len(sets["pope"].images) == 1 and sets["amber"].missing
+    photograph(tmp_path / "x.png", 0)
+    training = {"COCO_train2014_000000000042.jpg": ImageRef(path=tmp_path / "x.png")}
+    assert overlaps(training, [sets["pope"]])[0].by_coco_number == ("COCO_train2014_000000000042.jpg",)
+
+
+def check(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "COLUMNS": "160", "NO_COLOR": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "harness", "data", "check", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment,
+    )
+
+
+def test_the_command(folder: Path) -> None:
+    model, processor = tiny_parts()
+    export_full(model, processor, folder / "model")
+    jsonl(folder / "good.jsonl", [row(f"{number}.png") for number in range(4)])
+    done = check("good.jsonl", "--model", "./model", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    for said in (
+        "good.jsonl  format plain",
+        "4, of which 4 can be used",
+        "tokens of ./model",
+        "image and prompt",
+        "nothing",
+    ):
+        assert said in done.stdout
+    jsonl(folder / "bad.jsonl", [row("0.png"), row("../0.png"), row("1.png", chosen=4)])
+    done = check("bad.jsonl", cwd=folder)
+    assert done.returncode == 2
+    assert "bad.jsonl:2: the image path leaves the data folder: ../0.png" in done.stdout
+    assert "bad.jsonl:3: 'chosen' is a whole number, not text: 4" in done.stdout
+    assert "align would stop: 2 of 3 records cannot be used" in done.stdout
+    assert check("bad.jsonl", "--on-error", "skip", cwd=folder).returncode == 0
+    both = json.loads(check("bad.jsonl", "pope", "--json", cwd=folder).stdout)
+    assert both["preferences"][0]["usable"] == 1 and both["files"][0]["data"] == "pope"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["pop"], "did you mean pope"),
+        (["none.jsonl"], "no such preference data"),
+        (["x.jsonl", "--format", "plane"], "did you mean plain"),
+        (["x.jsonl", "--format", "trl"], "not the columns of the format trl"),
+        (["x.jsonl", "--model", "./none"], "no checkpoint folder"),
+    ],
+)
+def test_wrong_arguments(arguments: list[str], said: str, folder: Path) -> None:
+    jsonl(folder / "x.jsonl", [row("0.png")])
+    done = check(*arguments, cwd=folder)
+    assert done.returncode == 2 and said in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,308 @@
+"""A set of rejected images: what it records, that nothing but data, settings and seed changes it, and that it survives a kill."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from filelock import FileLock
+from PIL import Image
+
+from aligners.base import PrepareContext
+from aligners.preferences import read_preferences
+from aligners.preferences.cells import CellImage
+from aligners.rejected_images import ImagePreferenceSettings, generate
+from aligners.rejected_images.image_set import Shard, set_files, set_rows, write_set
+from aligners.rejected_images.parts import Recipe, Write, write_here, write_in_processes, write_through_ray
+from harness.core.errors import BadInputError
+from harness.core.files import sha256_bytes
+from harness.core.types import PreferenceExample
+
+SETTINGS = ImagePreferenceSettings(regions="dataset", step=900)
+
+
+def preferences(path: Path, count: int, size: tuple[int, int] = (60, 40)) -> Path:
+    """Rows in RLAIF-V's columns with boxes and corrections; every fifth speaks of nothing that has a box."""
+    rows = []
+    for number in range(count):
+        stream = io.BytesIO()
+        values = np.random.default_rng(number).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+        Image.fromarray(values).save(stream, "JPEG")
+        rows.append(
+            {
+                "image": {"bytes": stream.getvalue(), "path": f"{number}.jpg"},
+                "question": "What is it?",
+                "chosen": "A boat." if number % 5 == 4 else f"A red dog, {number}.",
+                "rejected": "A cat.",
+                "chosen_spans": [[2, 5]],
+                "rejected_spans": [[2, 5]],
+                "idx": number,
+                "origin_dataset": "origin",
+                "objects": [
+                    {"label": "dog", "box": [10.0, 5.0, 30.5, 25.0]},
+                    {"label": "cup", "box": [40.0, 5, 50, 9]},
+                ],
+            }
+        )
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def made(
+    folder: Path, examples: Sequence[PreferenceExample], recipe: Recipe | None = None, **options: Any
+) -> list[dict[str, Any]]:
+    write_set(folder, examples, recipe or Recipe(SETTINGS, 0, whole=True), {"data": "test"}, **options)
+    return list(set_rows(set_files(folder)))
+
+
+def test_a_set_records_how_its_images_were_made_and_is_data_itself(tmp_path: Path) -> None:
+    source = preferences(tmp_path / "prefs.parquet", 6)
+    before = read_preferences(str(source)).examples
+    rows = made(tmp_path / "set", before, part_size=4)
+    assert [row["id"] for row in rows] == [str(number) for number in range(6)]
+    assert rows[0] | {"image": 0, "rejected_image": 0, "mask": 0} == {
+        "id": "0",
+        "image": 0,
+        "question": "What is it?",
+        "chosen": "A red dog, 0.",
+        "rejected": "A cat.",
+        "chosen_spans": [[2, 5]],
+        "rejected_spans": [[2, 5]],
+        "objects": [{"label": "dog", "box": [10.0, 5.0, 30.5, 25.0]}, {"label": "cup", "box": [40.0, 5.0, 50.0, 9.0]}],
+        "origin_dataset": "origin",
+        "rejected_image": 0,
+        "made": "regions",
+        "keywords": ["dog"],
+        "boxes": [[10.0, 5.0, 30.5, 25.0]],
+        "scores": [None],
+        "mask": 0,
+        "region_source": "dataset",
+        "detector": None,
+        "segmenter": None,
+        "corruption": "noise",
+        "step": 900,
+        "schedule": "vcd",
+        "scale": "clip",
+        "strength": None,
+        "seed": "0:0",
+    }
+    mask = np.asarray(Image.open(io.BytesIO(rows[0]["mask"])))
+    expected = np.zeros((40, 60), bool)
+    expected[5:25, 10:30] = True
+    assert np.array_equal(mask, expected)
+    assert rows[4]["made"] == "whole-image" and rows[4]["keywords"] == []
+    after = read_preferences(str(tmp_path / "set")).examples
+    for old, new in zip(before, after, strict=True):
+        assert (new.id, new.prompt, new.responses, new.corrections, new.regions, new.source) == (
+            (old.id, old.prompt, old.responses, old.corrections, old.regions, old.source)
+        )
+        assert new.images["original"].read() == old.images["original"].read()
+    changed = (np.asarray(after[0].images["rejected"].open()) != np.asarray(after[0].images["original"].open())).any(-1)
+    assert not changed[~mask].any() and changed[mask].mean() > 0.9
+    manifest = json.loads((tmp_path / "set/manifest.json").read_text())
+    assert manifest["counts"] == {"regions": 5, "random-regions": 0, "whole-image": 1, "given": 0, "dropped": 0}
+    assert [file["rows"] for file in manifest["files"]] == [4, 2]
+    # Aligning on it makes nothing anew.
+    _, notes = generate(after, SETTINGS, PrepareContext(tmp_path / "cache", 0))
+    assert (notes["given"], notes["regions"], notes["kept_in"]) == (6, 0, None)
+
+
+@pytest.mark.parametrize("write", [write_here, write_in_processes(2)], ids=["here", "processes"])
+def test_shards_order_part_size_and_processes_change_no_byte(write: Write, tmp_path: Path) -> None:
+    examples = read_preferences(str(preferences(tmp_path / "prefs.parquet", 11))).examples
+    plain = made(tmp_path / "plain", examples)
+    for number in (2, 1, 3):
+        assert not (tmp_path / "shards/manifest.json").exists()
+        made(tmp_path / "shards", examples, shard=Shard(number, 3), part_size=2, write=write)
+    assert list(set_rows(set_files(tmp_path / "shards"))) == plain
+    manifest = json.loads((tmp_path / "shards/manifest.json").read_text())
+    assert manifest["counts"] == {"regions": 9, "random-regions": 0, "whole-image": 2, "given": 0, "dropped": 0}
+    assert sum(file["rows"] for file in manifest["files"]) == 11
+    backwards = made(tmp_path / "backwards", examples[::-1], part_size=3)
+    assert backwards[::-1] == plain
+    other = made(tmp_path / "other", examples, Recipe(SETTINGS, 1, whole=True))
+    assert all(one["rejected_image"] != two["rejected_image"] for one, two in zip(other, plain, strict=True))
+
+
+@pytest.mark.slow
+def test_ray_data_writes_the_same_files(tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
+    examples = read_preferences(str(preferences(tmp_path / "prefs.parquet", 11))).examples
+    try:
+        made(tmp_path / "ray", examples, part_size=2, write=write_through_ray(2))
+    finally:
+        ray.shutdown()
+    made(tmp_path / "plain", examples, part_size=2)
+    for name in (f"part-{number:05d}.parquet" for number in range(6)):
+        assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_set_survives_kill_9(workers: int, tmp_path: Path) -> None:
+    source = preferences(tmp_path / "prefs.parquet", 180, (400, 300))
+    command = [sys.executable, "-m", "harness", "data", "corrupt", str(source), "--part-size", "6"]
+    folder, rng = tmp_path / "killed", random.Random(workers)
+    kept: dict[str, int] = {}
+    for _ in range(2):
+        before = len(list(folder.glob("part-*")))
+        with subprocess.Popen(
+            [*command, "-o", str(folder), "--workers", str(workers)], stderr=subprocess.DEVNULL
+        ) as one:
+            while len(list(folder.glob("part-*"))) <= before and one.poll() is None:
+                time.sleep(0.01)
+            time.sleep(rng.random() / 8)
+            assert one.poll() is None, "it ended before it was killed"
+            one.send_signal(signal.SIGKILL)
+        time.sleep(0.5 * (workers > 1))  # workers see that their parent is gone
+        there = {path.name: path.stat().st_mtime_ns for path in folder.glob("part-*")}
+        assert kept.items() <= there.items(), "a part was made twice or lost"
+        kept = there
+        with pytest.raises(BadInputError, match=r"holds no \.parquet"):  # a set in the making is not read as data
+            read_preferences(str(folder))
+    assert 2 <= len(kept) < 30
+    subprocess.run([*command, "-o", str(folder)], check=True, capture_output=True)
+    subprocess.run([*command, "-o", str(tmp_path / "plain")], check=True, capture_output=True)
+    assert {path.name for path in folder.iterdir()} == {path.name for path in (tmp_path / "plain").iterdir()}
+    for path in set_files(tmp_path / "plain"):
+        assert (folder / path.name).read_bytes() == path.read_bytes()
+
+
+def test_an_alignment_has_the_same_images_and_leaves_samples(tmp_path: Path) -> None:
+    examples = read_preferences(str(preferences(tmp_path / "prefs.parquet", 30))).examples
+    rows = {row["id"]: row for row in made(tmp_path / "set", examples)}
+    settings = ImagePreferenceSettings(step=900)
+    result, notes = generate(examples, settings, PrepareContext(tmp_path / "cache", 0, output=tmp_path / "run"))
+    assert {one.id: one.images["rejected"].read() for one in result} == {
+        name: row["rejected_image"]["bytes"] for name, row in rows.items()
+    }
+    for one in result:  # they stay in the set's files: 83,000 of them would be 16 GB
+        image = one.images["rejected"]
+        assert image.data is None and isinstance(image.source, CellImage)
+        assert image.fingerprint() == sha256_bytes(image.read())
+    samples = [json.loads(line) for line in (tmp_path / "run" / notes["samples"]).read_text().splitlines()]
+    assert len({sample["id"] for sample in samples}) == 24
+    for sample in samples:
+        row = rows[sample["id"]]
+        assert (tmp_path / "run" / sample["original"]).read_bytes() == row["image"]["bytes"]
+        assert (tmp_path / "run" / sample["rejected"]).read_bytes() == row["rejected_image"]["bytes"]
+        assert (tmp_path / "run" / sample["mask"]).read_bytes() == row["mask"]
+        assert (sample["keywords"], sample["boxes"], sample["step"]) == (row["keywords"], row["boxes"], 900)
+    # Another batch size is the same set, another step is not.
+    for changes, sets in (({"batch_size": 2}, 1), ({"step": 100}, 2)):
+        generate(examples, settings.model_copy(update=changes), PrepareContext(tmp_path / "cache", 0))
+        assert len(list((tmp_path / "cache/image_preferences").iterdir())) == sets
+
+
+def test_examples_without_a_region_can_be_left_out_by_name(tmp_path: Path) -> None:
+    examples = read_preferences(str(preferences(tmp_path / "prefs.parquet", 6))).examples
+    rows = made(tmp_path / "set", examples, Recipe(SETTINGS.model_copy(update={"on_nothing": "drop"}), 0, whole=True))
+    assert [row["id"] for row in rows] == ["0", "1", "2", "3", "5"]
+    manifest = json.loads((tmp_path / "set/manifest.json").read_text())
+    assert manifest["counts"]["dropped"] == 1 and manifest["dropped"] == ["4"]
+
+
+def test_given_images_are_kept_or_replaced(tmp_path: Path) -> None:
+    examples = read_preferences(str(preferences(tmp_path / "prefs.parquet", 3))).examples
+    first = made(tmp_path / "first", examples)
+    again = read_preferences(str(tmp_path / "first")).examples
+    kept = made(tmp_path / "kept", again, Recipe(SETTINGS, 1, whole=True))
+    assert [row["made"] for row in kept] == ["given"] * 3
+    assert [row["rejected_image"]["bytes"] for row in kept] == [row["rejected_image"]["bytes"] for row in first]
+    replaced = made(tmp_path / "replaced", again, Recipe(SETTINGS, 0, whole=True, replace=True))
+    assert replaced == first
+
+
+def test_what_is_not_the_same_set_is_refused(tmp_path: Path) -> None:
+    examples = read_preferences(str(preferences(tmp_path / "prefs.parquet", 2))).examples
+    folder = tmp_path / "set"
+    made(folder, examples)
+    with pytest.raises(BadInputError, match=r"other settings \(settings\)"):
+        made(folder, examples, Recipe(SETTINGS.model_copy(update={"step": 1}), 0, whole=True))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/thesis.tex").touch()
+    with pytest.raises(BadInputError, match=r"not empty.*thesis\.tex"):
+        made(tmp_path / "other", examples)
+    with FileLock(folder / ".set.lock"), pytest.raises(BadInputError, match="another process"):
+        made(folder, examples)
+
+
+def harness(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "harness", "data", *arguments], capture_output=True, text=True, env=environment
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--shard", "3/2"], "i from 1 to n"),
+        (["--corruption", "noize"], "did you mean noise"),
+        (["--regions", "owlv2+sm"], "did you mean owlv2+sam"),
+        (["--step", "1001"], "step"),
+        (["--corruption", "blur", "--set", "strength=2"], "strength"),
+        (["--set", "strength=0.5"], "takes its strength from 'step'"),
+        (["--set", "topk=5"], "unknown setting 'topk'"),
+        (["--limit", "0"], "at least 1"),
+        (["--workers", "2", "--ray", "2"], "exclude each other"),
+        (["--regions", "grounding-dino", "--set", "detector=/nowhere"], "cannot be loaded"),
+    ],
+)
+def test_bad_input_is_said(arguments: list[str], said: str, tmp_path: Path) -> None:
+    source = preferences(tmp_path / "prefs.parquet", 2)
+    done = harness("corrupt", str(source), "-o", str(tmp_path / "set"), *arguments)
+    assert done.returncode == 2, done.stderr
+    assert said in " ".join(done.stderr.split()) and "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("set/*.parquet"))
+
+
+def test_the_command_says_what_it_made_and_begins_again_when_told(tmp_path: Path) -> None:
+    source, folder = preferences(tmp_path / "prefs.parquet", 5), tmp_path / "set"
+    done = harness("corrupt", str(source), "-o", str(folder), "--step", "700")
+    assert done.returncode == 0, done.stderr
+    assert "5 examples in 1 files" in done.stdout and "4 corrupted in regions, 1 as a whole" in done.stdout
+    assert "keywords: dog 4" in done.stdout and f"harness align --method mfpo --data {folder}" in done.stdout
+    assert "no keyword was found in the image of 1 of 5 examples" in done.stderr
+    again = harness("corrupt", str(source), "-o", str(folder), "--corruption", "black", "--overwrite", "--json")
+    assert json.loads(again.stdout)["settings"]["corruption"] == "black"
+    half = harness("corrupt", str(source), "-o", str(tmp_path / "half"), "--shard", "1/2")
+    assert "shard 1 of 2" in half.stdout and "1 of 2 shards are done" in half.stdout
+
+
+def test_a_set_that_is_begun_again_is_kept_until_the_new_one_is_complete(tmp_path: Path) -> None:
+    examples = read_preferences(str(preferences(tmp_path / "prefs.parquet", 3))).examples
+    folder = tmp_path / "set"
+    made(folder, examples)
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    other = Recipe(SETTINGS.model_copy(update={"step": 1}), 0, whole=True)
+    (folder / "mine.txt").write_text("mine")
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("the detector is not there")
+
+    with pytest.raises(RuntimeError):
+        write_set(folder, examples, other, {"data": "x"}, write=broken, overwrite=True)
+    after = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    assert after.pop("mine.txt") == b"mine" and after.keys() == before.keys()
+    assert all(
+        after[name] == data for name, data in before.items() if not name.endswith(".lock")
+    )  # a lock says who and when
+    with FileLock(folder / ".set.lock"), pytest.raises(BadInputError, match="another process"):
+        write_set(folder, examples, other, {"data": "x"}, overwrite=True)
+    assert {path.name for path in folder.iterdir()} == {*before, "mine.txt"}
+    write_set(folder, examples, other, {"data": "x"}, overwrite=True)
+    assert {path.name for path in folder.iterdir()} == {*before, "mine.txt"} and not (folder / ".replaced").exists()

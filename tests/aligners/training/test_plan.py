@@ -1,0 +1,163 @@
+"""`align --dry-run`: what it says is what training then does, and nothing is trained or written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from aligners.base import AlignJob
+from aligners.dpo import DPO
+from aligners.mfpo import MFPO
+from aligners.training.layout import row_lengths
+from aligners.training.loop import MicroBatches, accumulation, steps_of
+from aligners.training.planning import plan as planning
+from aligners.training.planning.footprint import architecture, footprint
+from aligners.training.planning.peak import Peak
+from aligners.training.run import _Run
+from harness.cli import app
+from harness.cli.errors import run
+from harness.core.config import TrainSettings
+from harness.core.memory import written_bytes
+
+SETTINGS = {"batch_size": 8, "micro_batch_size": 4, "max_length": 256, "lora": {"rank": 4, "alpha": 8}}
+
+
+def job(base: Path, pairs: Path, output: Path, **settings: Any) -> AlignJob:
+    train = TrainSettings.model_validate({**SETTINGS, **settings})
+    return AlignJob(str(base), str(pairs), output / "run", train, output / "cache")
+
+
+class OneProcess:
+    """What the trainer asks of accelerate's state where there is one process."""
+
+    process_index, num_processes, is_main_process = 0, 1, True
+
+
+def started(aligner: Any, one: AlignJob) -> tuple[_Run, list[Any]]:
+    """The trainer, ready to train, and its examples."""
+    from aligners.preferences import read_preferences
+
+    data = read_preferences(one.data, limit=None, seed=0, cache=one.cache, on_error="fail")
+    trainer = _Run(aligner, one, data.examples, OneProcess())
+    return trainer, [trainer.encoded[example.id] for example in data.examples]
+
+
+def test_steps_and_tokens_are_those_of_the_training(base: Path, pairs: Path, tmp_path: Path) -> None:
+    one = job(base, pairs, tmp_path, epochs=2)
+    found = DPO().plan(one)
+    assert not one.output.exists(), "a plan writes nothing"
+    trainer, encoded = started(DPO(), one)
+    micro, passes = accumulation(one.train)
+    steps = steps_of(len(encoded), one.train)
+    assert found["examples"] == {"count": 45, "dropped": 0}
+    assert found["stages"] == [{"name": "all", "examples": 45, "steps": steps}] and steps == 12
+    assert found["step"] == {"batch_size": 8, "micro_batch_size": micro, "passes": passes}
+    batches = MicroBatches(trainer, encoded, steps // 2, micro, passes, (0, 1))
+    held = [batches.chosen(index) for index in range(len(batches))]
+    positions = sum(trainer.batch(examples).tokens for examples, weights in held if weights[0])
+    assert found["tokens"]["epoch_with_padding"] == positions
+    assert found["tokens"]["longest_row"] == max(max(row_lengths(example, DPO.branches)) for example in encoded)
+    assert found["time"]["seconds"] > 0 and found["time"]["training"] > found["time"]["reference"] > 0
+    assert found["time"]["features_kept"] == trainer.policy.feature_bytes * len(
+        {image.fingerprint() for example in encoded for image in example.images.values()}
+    )
+    assert found["estimated"] == []
+
+
+def test_mfpo_is_planned_without_its_images_and_without_its_entropies(base: Path, pairs: Path, tmp_path: Path) -> None:
+    found = MFPO().plan(job(base, pairs, tmp_path))
+    assert [(one["name"], one["examples"]) for one in found["stages"]] == [("easy", 15), ("medium", 15), ("hard", 15)]
+    assert [one["steps"] for one in found["stages"]] == [2, 2, 2]
+    assert not (tmp_path / "cache" / "image_preferences").exists()
+    assert "45 rejected images were not made" in found["estimated"][0]
+    assert found["disk"]["rejected_images"] > 45 * 500 and found["time"]["difficulty"] > 0
+    text = DPO().plan(job(base, pairs, tmp_path))
+    assert found["tokens"]["epoch"] > 1.3 * text["tokens"]["epoch"], "rows of the rejected images count"
+
+
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_what_is_counted_is_what_the_model_has_and_keeps(base: Path, pairs: Path, tmp_path: Path, tuning: str) -> None:
+    one = job(base, pairs, tmp_path, tuning=tuning)
+    trainer, encoded = started(DPO(), one)
+    counted = architecture(str(base), one.train)
+    model = trainer.policy.model
+    trained = [value for value in model.parameters() if value.requires_grad]
+    assert counted.trained == sum(value.numel() for value in trained)
+    adapters = counted.trained if tuning == "lora" else 0
+    assert counted.weights + adapters == sum(value.numel() for value in model.parameters())
+
+    examples = encoded[:8]
+    batch = trainer.batch(examples)
+    own = {value.untyped_storage().data_ptr() for value in model.parameters()}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(value: torch.Tensor) -> torch.Tensor:
+        kept[value.untyped_storage().data_ptr()] = value
+        return value
+
+    model.train()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+        total = model(batch).sum()
+    saved = sum(value.untyped_storage().nbytes() for place, value in kept.items() if place not in own)
+    total.backward()
+    rows = [length for example in examples for length in row_lengths(example, DPO.branches)]
+    responses = sum(len(ids) for example in examples for ids in example.responses.values())
+    found = footprint(counted, one.train, bfloat16=False, copy=False, rows=rows, responses=responses)
+    # What the backward pass makes on the way is not in what the forward pass kept.
+    assert saved / 1.2 < found.activations < saved * 1.8
+    assert found.gradients == sum(value.grad.nbytes for value in trained if value.grad is not None)
+    assert found.weights == sum(value.nbytes for value in model.parameters())
+
+
+def test_checkpointing_and_smaller_micro_batches_take_less(base: Path) -> None:
+    def peak(rows: int, **settings: Any) -> int:
+        train = TrainSettings.model_validate({**SETTINGS, **settings})
+        counted = architecture(str(base), train)
+        return footprint(counted, train, bfloat16=False, copy=False, rows=[90] * rows, responses=40 * rows).activations
+
+    assert peak(8) > 1.9 * peak(4)
+    assert peak(8) > 1.3 * peak(8, gradient_checkpointing=True)
+
+
+def test_what_to_lower_is_the_first_that_fits(base: Path) -> None:
+    train = TrainSettings.model_validate({**SETTINGS, "micro_batch_size": 8})
+    rows = {str(number): [90, 80] for number in range(8)}
+    peak = Peak(architecture(str(base), train), rows, dict.fromkeys(rows, 40), copy=False, gpu=False)
+    two, one = (peak.of(train, micro).total for micro in (2, 1))
+    assert "--set train.micro_batch_size=2 changes nothing else" in peak.remedy(train, 8, two)
+    assert f"takes {written_bytes(two)} by prediction" in peak.remedy(train, 8, two)
+    assert "--set train.micro_batch_size=4" in peak.remedy(train, 8, 2**40), "it should have fitted: one step down"
+    both = peak.remedy(train, 8, one - 1)
+    assert "train.micro_batch_size=1 --set train.gradient_checkpointing=true takes about a third more time" in both
+    assert "train.max_length (the longest row has 90 tokens)" in peak.remedy(train, 8, 1)
+
+
+def test_what_does_not_fit_is_said_and_not_tried(
+    base: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import psutil
+
+    real = psutil.virtual_memory()
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: real._replace(available=0))
+    monkeypatch.setattr(planning, "_time", lambda *arguments: pytest.fail("it was tried"))
+    found = DPO().plan(job(base, pairs, tmp_path))
+    assert not found["memory"]["fits"] and found["memory"]["largest_micro_batch"] == 0 and found["time"] is None
+    assert "would not fit" in found["estimated"][-1]
+
+
+def test_the_command_shows_the_plan(
+    base: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["align", "--method", "mfpo", "--model", str(base), "--data", str(pairs), "--name", "x", "--dry-run"]
+    command += ["--results", str(tmp_path / "results"), "--set", "train.max_length=256"]
+    assert run(app, [*command, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["method"] == "mfpo" and found["memory"]["predicted_peak"] > found["memory"]["activations"] > 0
+    assert run(app, command) == 0
+    shown = capsys.readouterr().out
+    assert "stage easy" in shown and "peak memory" in shown and "rejected images were not made" in shown
+    assert not (tmp_path / "results").exists()

@@ -1,0 +1,297 @@
+"""Several processes train as one, by the configurations that are shipped: on one machine, on two, with weights or gradients shared out.
+
+On CPUs, over gloo: `accelerate launch` starts the processes of `MULTI_GPU`, `FSDP` and `DEEPSPEED` whether there are GPUs or not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from aligners.training.reference import ValueStore, fill
+from harness.models import export_full
+from tests.tiny_families import FAMILIES
+
+CONFIGS = Path(__file__).resolve().parents[3] / "configs" / "accelerate"
+SHARDED = Path(__file__).with_name("sharded_on_cpu.py")
+DEEPSPEED = Path(__file__).with_name("deepspeed_on_cpu.py")
+SETTINGS = ("learning_rate=3e-3", "adam_epsilon=1e-2", "max_grad_norm=1000", "epochs=2", "batch_size=8", "micro_batch_size=2",
+            "max_length=256", "lora.rank=4")  # fmt: skip
+"""Adam's usual epsilon hides a gradient's size, and makes a whole step of one that is nothing but rounding; clipping hides it as well."""
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+class Trained:
+    """Alignments of one base on the same pairs, by name."""
+
+    def __init__(self, base: Path, pairs: Path, folder: Path) -> None:
+        self.base, self.pairs, self.folder = base, pairs, folder
+
+    def start(self, name: str, launch: list[str], method: str, *more: str, **settings: Any) -> subprocess.Popen[str]:
+        """Start an alignment by a launcher; the last parts of the command are the alignment's."""
+        sets = [f"train.{one}" for one in (*SETTINGS, *(f"{key}={value}" for key, value in settings.items()))]
+        command = ["align", "--method", method, "--model", str(self.base), "--data", str(self.pairs), "--name", name,
+                   *(part for one in sets for part in ("--set", one)), *more]  # fmt: skip
+        return subprocess.Popen(
+            [*launch, *command],
+            cwd=self.folder,
+            env={**os.environ, "HARNESS_CACHE": str(self.folder / f"cache-{name}"), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def kill(self, name: str, launch: list[str], now: Callable[[], bool], **settings: Any) -> None:
+        """Start an alignment and kill all its processes as soon as something is so."""
+        running = self.start(name, launch, "mfpo", **settings)
+        deadline = time.monotonic() + 300
+        while not now():
+            assert running.poll() is None and time.monotonic() < deadline, "it could not be killed in time"
+            time.sleep(0.02)
+        os.killpg(running.pid, signal.SIGKILL)
+        for child in psutil.process_iter():  # the launcher gives its processes sessions of their own
+            with contextlib.suppress(psutil.Error):
+                if str(self.folder / f"cache-{name}") == child.environ().get("HARNESS_CACHE"):
+                    child.kill()
+        running.communicate()
+
+    def align(self, name: str, launches: list[list[str]], method: str = "mfpo", *more: str, **settings: Any) -> None:
+        """Run every launcher's command at once, to the end."""
+        running = [self.start(name, launch, method, *more, **settings) for launch in launches]
+        said = [one.communicate(timeout=500)[0] for one in running]
+        assert all(one.returncode == 0 for one in running), "\n".join(said)[-4000:]
+
+    def like_one_process(
+        self, name: str, method: str = "mfpo", file: str = "adapter_model.safetensors", **settings: Any
+    ) -> None:
+        """The run is the one of one process, which is made once for all that are compared with it."""
+        alone = f"alone-{method}"
+        if not (self.folder / "results" / alone).exists():
+            self.align(alone, ALONE, method, **settings)
+            assert self.processes(alone) == (1, False)
+        self.same(alone, name, file)
+
+    def log(self, name: str) -> list[dict[str, Any]]:
+        lines = (self.folder / "results" / name / "train_log.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+    def weights(self, name: str, file: str = "adapter_model.safetensors") -> dict[str, torch.Tensor]:
+        return load_file(self.folder / "results" / name / "checkpoint" / file)
+
+    def same(self, one: str, other: str, file: str = "adapter_model.safetensors") -> None:
+        """The two took the same steps to the same weights, but for rounding."""
+        losses = [line["loss"] for line in self.log(one)]
+        assert len(losses) == len(self.log(other)) > 5 and max(losses) - min(losses) > 0.05, "nothing was learnt"
+        for left, right in zip(self.log(one), self.log(other), strict=True):
+            assert (right["stage"], right["step"]) == (left["stage"], left["step"])
+            assert right["loss"] == pytest.approx(left["loss"], abs=1e-5), left["step"]
+            assert right["margin"] == pytest.approx(left["margin"], abs=1e-4)
+        left, right = self.weights(one, file), self.weights(other, file)
+        assert left.keys() == right.keys()
+        for name, value in left.items():
+            torch.testing.assert_close(
+                right[name], value, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
+            )
+
+    def processes(self, name: str) -> tuple[int, bool]:
+        """How many processes there were, and whether each held a share of the weights only, as the manifest says."""
+        summary = self.summary(name)
+        return summary["processes"], summary["weights_shared_out"]
+
+    def summary(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.folder / "results" / name / "manifest.json").read_text())["summary"]
+        return found
+
+
+ALONE = [[sys.executable, "-m", "harness"]]
+
+
+def launch(config: str, *options: str, program: tuple[str, ...] = ("-m", "harness")) -> list[str]:
+    configuration = ["--config_file", str(CONFIGS / config), "--num_processes", "2"]
+    return [sys.executable, "-m", "accelerate.commands.launch", *configuration, *options, *program]
+
+
+def sharded() -> list[str]:
+    return launch("fsdp.yaml", "--main_process_port", str(free_port()), program=(str(SHARDED),))
+
+
+def deepspeed(stage: int = 2) -> list[str]:
+    options = ("--main_process_port", str(free_port()), "--zero_stage", str(stage))
+    return launch("zero2.yaml", *options, program=(str(DEEPSPEED),))
+
+
+@pytest.fixture(scope="module")
+def trained(base: Path, pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return Trained(base, pairs, tmp_path_factory.mktemp("trained"))
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(trained: Trained) -> None:
+    trained.align("ddp", [launch("ddp.yaml", "--main_process_port", str(free_port()))])
+    assert trained.processes("ddp") == (2, False)
+    trained.like_one_process("ddp")
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+def test_two_machines_train_as_one(trained: Trained) -> None:
+    port = str(free_port())
+    address = ("--main_process_ip", "127.0.0.1", "--main_process_port", port)
+    machines = [launch("multi-node.yaml", "--machine_rank", str(rank), *address) for rank in range(2)]
+    trained.align("machines", machines)
+    assert trained.processes("machines") == (2, False)
+    trained.like_one_process("machines")
+
+
+@pytest.mark.slow
+def test_processes_that_share_the_weights_out_train_as_one(trained: Trained) -> None:
+    """Three stages, each with the one before it as its reference: values are taken of weights that are shared out."""
+    trained.align("shared", [sharded()])
+    assert trained.processes("shared") == (2, True)
+    trained.like_one_process("shared")
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("shared_out", ["weights", "gradients"])
+def test_what_was_left_at_a_kill_goes_on_as_if_nothing_had_been(shared_out: str, trained: Trained) -> None:
+    launcher, name = {"weights": sharded, "gradients": deepspeed}[shared_out], f"killed-{shared_out}"
+    stages = trained.folder / "results" / name / "stages"
+    trained.kill(name, launcher(), lambda: any(stages.glob("2-*/checkpoint-*/trainer_state.json")), save_steps=2)
+    trained.align(name, [launcher()], "mfpo", "--resume", save_steps=2)
+    assert trained.processes(name) == (2, shared_out == "weights")
+    trained.like_one_process(name)
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+def test_layers_that_are_shared_out_are_computed_again_for_the_backward_pass(trained: Trained) -> None:
+    trained.align("shared-again", [sharded()], gradient_checkpointing=True)
+    assert trained.processes("shared-again") == (2, True)
+    trained.like_one_process("shared-again")
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+def test_a_method_that_needs_the_references_distribution_gets_it_of_shared_weights(trained: Trained) -> None:
+    trained.align("shared-chip", [sharded()], "chip")
+    assert trained.processes("shared-chip") == (2, True)
+    trained.like_one_process("shared-chip", "chip")
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("family", ["llava-v1.6", "qwen2.5-vl", "smolvlm2"])
+def test_every_familys_layers_are_shared_out(family: str, pairs: Path, tmp_path: Path) -> None:
+    """Their classes have other names, and their images are encoded in every step."""
+    export_full(*FAMILIES[family](), tmp_path / "base")
+    trained = Trained(tmp_path / "base", pairs, tmp_path)
+    settings = {"max_length": 512, "epochs": 4}
+    trained.align("shared", [sharded()], "dpo", **settings)
+    assert trained.processes("shared") == (2, True)
+    trained.like_one_process("shared", "dpo", **settings)
+
+
+ALL_WEIGHTS = {"tuning": "full", "epochs": 1}
+
+
+@pytest.mark.slow
+def test_all_weights_that_are_shared_out_train_as_one(trained: Trained) -> None:
+    trained.align("shared-full", [sharded()], "dpo", **ALL_WEIGHTS)
+    assert trained.processes("shared-full") == (2, True)
+    trained.like_one_process("shared-full", "dpo", "model.safetensors", **ALL_WEIGHTS)
+
+
+@pytest.mark.slow
+def test_processes_that_share_gradients_out_by_deepspeed_train_as_one(trained: Trained) -> None:
+    """Three stages, each with an engine of its own."""
+    trained.align("deepspeed", [deepspeed()])
+    summary = trained.summary("deepspeed")
+    assert (summary["processes"], summary["deepspeed"], summary["weights_shared_out"]) == (2, True, False)
+    trained.like_one_process("deepspeed")
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("stage", [1, 2])
+def test_all_weights_by_deepspeed_train_as_one(stage: int, trained: Trained) -> None:
+    trained.align(f"deepspeed-full-{stage}", [deepspeed(stage)], "dpo", **ALL_WEIGHTS)
+    trained.like_one_process(f"deepspeed-full-{stage}", "dpo", "model.safetensors", **ALL_WEIGHTS)
+
+
+@pytest.mark.slow
+def test_what_accelerate_would_not_do_is_not_done_silently(trained: Trained) -> None:
+    command = [
+        "align",
+        "--method",
+        "dpo",
+        "--model",
+        str(trained.base),
+        "--data",
+        str(trained.pairs),
+        "--name",
+        "refused",
+    ]
+    environment = {**os.environ, "HARNESS_CACHE": str(trained.folder / "cache"), "OMP_NUM_THREADS": "1"}
+
+    def said(**more: str) -> str:
+        done = subprocess.run(
+            [*ALONE[0], *command, "--overwrite"],
+            cwd=trained.folder,
+            env=environment | more,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 2
+        return done.stderr
+
+    assert "shared out among GPUs only" in said(ACCELERATE_USE_FSDP="true")
+    assert "started by accelerate" in said(ACCELERATE_USE_DEEPSPEED="true")
+
+
+class Blocks:
+    """Examples and keys as `fill` takes them, and how often a process computed."""
+
+    def __init__(self, count: int) -> None:
+        from types import SimpleNamespace
+
+        self.blocks = [[SimpleNamespace(id=str(number))] for number in range(count)]
+        self.keys = {str(number): {("original", "chosen"): f"{number:032}".encode()} for number in range(count)}
+        self.calls: list[str] = []
+
+    def compute(self, block: Any) -> Any:
+        self.calls.append(block[0].id)
+        return [{("original", "chosen"): np.full(3, float(block[0].id), np.float32)}]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
+def test_processes_in_step_compute_equally_often(count: int, tmp_path: Path) -> None:
+    calls, stored = [], {}
+    for rank in range(3):
+        one, store = Blocks(count), ValueStore(tmp_path, {"count": count}, keep=False)
+        fill(store, one.blocks, one.keys, one.compute, share=(rank, 3), in_step=True)
+        calls.append(len(one.calls))
+        stored |= {key: store[key] for keys in one.keys.values() for key in keys.values() if key in store}
+    assert calls == [-(-count // 3)] * 3
+    assert len(stored) == count and all(value[0] == int(key) for key, value in stored.items())

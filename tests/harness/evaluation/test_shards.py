@@ -1,0 +1,241 @@
+"""A suite split over jobs and joined again, and asked several times: against a local endpoint, so that no engine is needed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.core.errors import BadInputError, HarnessError
+from harness.core.types import ImageRef, Item
+from harness.evaluation.evaluate import EvalRequest, run_eval
+from harness.evaluation.responses import ResponseLog
+from harness.evaluation.shards import Shard
+from harness.evaluation.stored import run_merge, shard_backend
+from harness.remote.endpoint import KEY_VARIABLE
+from harness.runs.targets import target_of_endpoint
+from harness.serving.openai import OpenAIBackend
+from tests.commands import harness
+from tests.harness.serving.fake_vision import SECRET, VisionServer, seeing, small_pope
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, SECRET)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return small_pope(tmp_path)
+
+
+def request(folder: Path, server: VisionServer, results: str = "results", **more: Any) -> EvalRequest:
+    model = server.model.partition("@")[0]
+    settings = {"backend": {"endpoints": [server.url]}, **more.pop("settings", {})}
+    return EvalRequest(
+        [target_of_endpoint(model, folder / results)], ["pope"], str(folder / "data"), OpenAIBackend, settings, **more
+    )
+
+
+def test_shards_are_whole_images_and_together_everything() -> None:
+    items = [Item(str(n), "", ImageRef(), f"image {n // 3}") for n in range(100)]
+    parts = [Shard(index, 4).pick(items) for index in range(1, 5)]
+    assert Counter(item.id for part in parts for item in part) == Counter(item.id for item in items)
+    groups = [{item.group for item in part} for part in parts]
+    assert sum(map(len, groups)) == len(set().union(*groups)) and {len(one) for one in groups} <= {8, 9}
+    for text in ("0/4", "5/4", "1", "a/b", "1/0", "-1/3"):
+        with pytest.raises(BadInputError, match="--shard takes i/n"):
+            Shard.parse(text)
+
+
+def test_merged_shards_score_as_one_run_does(folder: Path) -> None:
+    with seeing() as server:
+        [whole] = run_eval(request(folder, server, "whole"))
+        for index in (1, 2, 3):
+            [about] = run_eval(request(folder, server, shard=Shard(index, 3)))
+            assert (about["index"], about["count"], about["of"]) == (index, 3, 40)
+        asked = server.answered.total()
+        [merged] = run_merge(request(folder, server, generate=False))
+        assert server.answered.total() == asked
+    assert merged["metrics"] == whole["metrics"] and merged["n"] == merged["of"] == 40
+    assert merged["checkpoint"] == whole["checkpoint"] and len(merged["serving"]["shards"]) == 3
+    log = folder / "results" / "seer" / "evals" / "pope@data" / "responses.jsonl"
+    before = log.read_bytes()
+    with seeing() as server:
+        assert run_merge(request(folder, server, generate=False))[0]["metrics"] == whole["metrics"]
+    assert log.read_bytes() == before, "merging twice is not merging once"
+
+
+def test_gaps_and_overlaps_are_refused_by_name(folder: Path) -> None:
+    shards = folder / "results" / "seer" / "evals" / "pope@data" / "shards"
+    with seeing() as server:
+        joined = request(folder, server, generate=False)
+        with pytest.raises(BadInputError, match="no shards to merge") as none:
+            run_merge(joined)
+        assert none.value.remedy == f"harness eval --run seer --suite pope --data {folder / 'data'} --shard 1/N"
+        for index in (1, 3):
+            run_eval(request(folder, server, shard=Shard(index, 3)))
+        with pytest.raises(BadInputError, match=r"in no shard: shard 2/3: 12 items \(random/4, random/5") as gap:
+            run_merge(joined)
+        assert str(gap.value.remedy).endswith("--shard 2/3")
+        run_eval(request(folder, server, shard=Shard(2, 3)))
+        lines = (shards / "2-of-3" / "responses.jsonl").read_text().splitlines(keepends=True)
+        (shards / "2-of-3" / "responses.jsonl").write_text("".join(lines[:-2]))
+        with pytest.raises(BadInputError, match="shard 2/3: 2 items"):
+            run_merge(joined)
+        (shards / "2-of-3" / "responses.jsonl").write_text("".join(lines))
+        shutil.copytree(shards / "2-of-3", shards / "copy")
+        with pytest.raises(BadInputError, match=r"12 items are in several shards \(2-of-3, copy\): random/4"):
+            run_merge(joined)
+        shutil.rmtree(shards / "copy")
+        run_eval(request(folder, server, shard=Shard(1, 2)))
+        with pytest.raises(BadInputError, match="differ in count: 1-of-2: 2; 1-of-3, 2-of-3, 3-of-3: 3"):
+            run_merge(joined)
+        shutil.rmtree(shards / "1-of-2")
+        with ResponseLog(shards / "3-of-3"), pytest.raises(HarnessError, match="another process is writing"):
+            run_merge(joined)
+        assert run_merge(joined)[0]["n"] == 40
+
+
+def test_shards_of_another_checkpoint_or_sampling_are_refused(folder: Path) -> None:
+    shards = folder / "results" / "seer" / "evals" / "pope@data" / "shards"
+    with seeing() as server, seeing("seer@2026-06-01") as other:
+        run_eval(request(folder, server, shard=Shard(1, 2)))
+        run_eval(request(folder, other, shard=Shard(2, 2)))
+        with pytest.raises(BadInputError, match=r"differ in checkpoint: 1-of-2: .*; 2-of-2: "):
+            run_merge(request(folder, server, generate=False))
+        shutil.rmtree(shards / "2-of-2")
+        run_eval(request(folder, server, shard=Shard(2, 2), settings={"sampling": {"temperature": 0.5}}))
+        with pytest.raises(BadInputError, match="differ in sampling"):
+            run_merge(request(folder, server, generate=False))
+        about = json.loads((shards / "1-of-2" / "shard.json").read_text())
+        shutil.rmtree(shards / "2-of-2")
+        (shards / "1-of-2" / "shard.json").write_text(json.dumps(about | {"checkpoint": "f" * 64}))
+        with pytest.raises(BadInputError, match=r"answered by another checkpoint \(ffffffffffff"):
+            run_merge(request(folder, server, generate=False))
+
+
+@pytest.mark.slow
+def test_shards_as_a_person_types_them(folder: Path) -> None:
+    with seeing() as server:
+        command = ["eval", "--endpoint", server.url, "--model", "seer", "--suite", "pope", "--data", "data"]
+        done = harness(folder, *command, "--shard", "1/2", "--limit", "20")
+        assert "shard 1 of 2, 12 items" in done.stdout and "harness merge seer --suite pope" in done.stdout
+        harness(folder, *command, "--shard", "2/2", "--limit", "20")
+        assert "nothing was scored" in harness(folder, "leaderboard", code=2).stderr
+        shown = harness(folder, "merge", "seer", "--suite", "pope", "--data", "data").stdout
+    assert "n = 20 of 40" in shown and "--limit 20" in shown
+    assert "i from 1 to n" in harness(folder, *command, "--shard", "3/2", code=2).stderr
+
+
+def test_repeats_tell_the_spread_and_the_first_is_the_score(folder: Path) -> None:
+    with seeing("moody") as server:
+        [alone] = run_eval(request(folder, server))
+        assert "repeats" not in alone
+        [record] = run_eval(request(folder, server, repeat=4))
+        assert server.answered.total() == 40 * 4 + 2, "an answer that is there was asked for again"  # and two probes
+    assert record["metrics"] == alone["metrics"]
+    evals = folder / "results" / "moody" / "evals" / "pope@data"
+    texts = []
+    for path in (evals, *(evals / "repeats" / str(number) for number in (2, 3, 4))):
+        rows = [json.loads(line) for line in (path / "responses.jsonl").read_text().splitlines()]
+        texts.append({row["item"]: row["text"] for row in rows})
+        assert len(rows) == len(texts[-1]) == 40
+    shares = [sum(text.startswith("Yes") for text in own.values()) / 40 for own in texts]
+    found = record["repeats"]["metrics"]["random.yes_ratio"]
+    mean = sum(shares) / 4
+    assert found["mean"] == pytest.approx(mean) and (found["min"], found["max"]) == (min(shares), max(shares))
+    assert found["sd"] == pytest.approx((sum((one - mean) ** 2 for one in shares) / 3) ** 0.5)
+    assert found["sd"] > 0 and record["metrics"]["random.yes_ratio"]["value"] == pytest.approx(shares[0])
+    differ = sum(len({own[name] for own in texts}) > 1 for name in texts[0])
+    assert record["repeats"]["differ"] == pytest.approx(differ / 40) and record["repeats"]["k"] == 4
+    assert json.loads((evals / "scores.json").read_text())["repeats"] == record["repeats"]
+
+
+def test_repeats_of_what_does_not_vary_have_no_spread(folder: Path) -> None:
+    with seeing() as server:
+        [record] = run_eval(request(folder, server, repeat=2, limit=12))
+        assert server.answered.total() == 1 + 24
+    assert record["repeats"]["differ"] == 0 and record["repeats"]["items"] == 12
+    assert all(one["sd"] == 0 for one in record["repeats"]["metrics"].values())
+    with seeing() as server, pytest.raises(BadInputError, match="do not go together"):
+        run_eval(request(folder, server, repeat=2, shard=Shard(1, 2)))
+
+
+@pytest.mark.slow
+def test_the_spread_is_shown(folder: Path) -> None:
+    with seeing("moody") as server:
+        command = ["eval", "--endpoint", server.url, "--model", "moody", "--suite", "pope", "--data", "data"]
+        shown = harness(folder, *command, "--repeat", "3").stdout
+    assert "of 3 repeats" in shown and "±" in shown and "not the same text in all 3 repeats" in shown
+
+
+def test_a_plan_has_items_images_tokens_and_time(folder: Path) -> None:
+    from harness.evaluation.plan import plan_eval
+
+    with seeing() as server:
+        [before] = plan_eval(request(folder, server, limit=12))
+        assert (before["items"], before["of"], before["images"], before["to_generate"]) == (12, 40, 3, 12)
+        assert before["seconds"] is None and before["new_tokens"] is None and before["new_tokens_at_most"] == 12 * 64
+        assert not server.answered, "a plan asked the endpoint"
+        [record] = run_eval(request(folder, server, limit=12))
+        assert record["sample"] == {"limit": 12, "seed": 0} and (record["n"], record["of"]) == (12, 40)
+        [after] = plan_eval(request(folder, server))
+        [twice] = plan_eval(request(folder, server, repeat=2))
+        [part] = plan_eval(request(folder, server, shard=Shard(1, 4)))
+    took = record["serving"]["took"]
+    assert took["answers"] == 12 and took["completion_tokens"] == 12 * 7
+    assert (after["answered"], after["to_generate"], after["new_tokens"]) == (12, 28, 28 * 7)
+    assert after["seconds"] == pytest.approx(28 * took["seconds"] / 12)
+    assert twice["to_generate"] == 28 + 40 and (part["items"], part["images"], part["answered"]) == (12, 3, 0)
+
+
+@pytest.mark.parametrize("limit", [0, -5])
+def test_a_limit_is_a_number_of_items(folder: Path, limit: int) -> None:
+    with seeing() as server, pytest.raises(BadInputError, match="--limit must be at least 1"):
+        run_eval(request(folder, server, limit=limit))
+
+
+def test_a_sample_is_whole_images_and_a_larger_one_holds_it(folder: Path) -> None:
+    from harness.evaluation.suites import open_suite
+
+    small, large, whole = (open_suite("pope", folder / "data", {}, limit) for limit in (10, 20, None))
+    assert [len(one.items) for one in (small, large, whole)] == [12, 20, 40]
+    assert small.sampled and large.sampled and not whole.sampled and small.whole == 40
+    assert {item.id for item in small.items} < {item.id for item in large.items}
+    for suite in (small, large):
+        sizes = Counter(item.group for item in suite.items)
+        assert set(sizes.values()) == {4}
+    again = open_suite("pope", folder / "data", {}, 10)
+    assert [item.id for item in again.items] == [item.id for item in small.items]
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        ("shard.json", {"refused": 1}, "refused is 1"),
+        ("shard.json", {"count": "2"}, "count is '2'"),
+        ("shard.json", {"index": 0}, "index is 0"),
+        ("serving.json", {"backend": []}, "backend is []"),
+        ("serving.json", {"settings": None}, "settings is None"),
+        ("responses.jsonl", {"request": [None]}, "request is [None]"),
+        ("responses.jsonl", {"text": 5}, "text"),
+    ],
+)
+def test_a_damaged_shard_is_named(file: str, change: dict[str, Any], said: str, folder: Path) -> None:
+    with seeing() as server:
+        for index in (1, 2):
+            run_eval(request(folder, server, shard=Shard(index, 2)))
+        path = folder / "results" / "seer" / "evals" / "pope@data" / "shards" / "2-of-2" / file
+        lines = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
+        lines[0] = json.dumps(json.loads(lines[0]) | change)
+        path.write_text("\n".join(lines) + "\n")
+        with pytest.raises(BadInputError) as caught:
+            run_merge(request(folder, server, generate=False))
+            # The serving record is only looked at by the command, which asks the shards for their backend.
+            shard_backend(target_of_endpoint("seer", folder / "results"), ["pope"], str(folder / "data"))
+    assert said in caught.value.problem and str(path) in (caught.value.where or "")

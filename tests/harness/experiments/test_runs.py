@@ -1,0 +1,159 @@
+"""An experiment as a person runs it: killed, changed, shared with another, in several processes, on Ray; on a small untrained model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness.worlds.pocket.formats import write_benchmarks
+from tests.tiny import tiny_llava, tiny_pairs
+
+pytestmark = pytest.mark.slow
+
+SPEC: dict[str, Any] = {
+    "title": "DPO against MFPO on a model that knows nothing",
+    "model": "./base",
+    "data": "./prefs",
+    "seeds": [0, 1],
+    "suites": ["halbench"],
+    "benchmarks": "./data",
+    "questions": 12,
+    "backend": "transformers",
+    "evaluation": {"sampling.max_new_tokens": 8},
+    "settings": {
+        "train": {"learning_rate": 2e-3, "batch_size": 8, "micro_batch_size": 8, "max_length": 256, "save_steps": 1}
+        | {"lora": {"rank": 4, "alpha": 8}}
+    },
+    "arms": {"dpo": {"method": "dpo"}, "mfpo": {"method": "mfpo", "settings": {"method.stages.count": 1}}},
+    "claims": ["mean_length(dpo) < mean_length(mfpo)"],
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("experiment")
+    tiny_llava(folder / "base")
+    tiny_pairs(folder / "prefs", 24)
+    write_benchmarks(0, "validation", folder / "data")
+    return folder
+
+
+def command(folder: Path, name: str, *more: str, **changes: Any) -> list[str]:
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(SPEC | changes))
+    return [sys.executable, "-m", "harness", "experiment", f"{name}.yaml", *more]
+
+
+def run(folder: Path, name: str, *more: str, code: int = 0, **changes: Any) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command(folder, name, *more, **changes), cwd=folder, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr[-3000:]
+    return done
+
+
+def states(folder: Path, name: str, results: str, **changes: Any) -> dict[str, str]:
+    shown = json.loads(run(folder, name, "--status", "--json", "--results", results, **changes).stdout)
+    return {step["name"]: step["state"] for step in shown["steps"]}
+
+
+def figures(folder: Path, results: str) -> dict[str, Any]:
+    return {
+        str(path.relative_to(folder / results)): json.loads(path.read_text())["metrics"]
+        for path in sorted((folder / results).glob("runs/*/evals/*/scores-*.json"))
+    }
+
+
+@pytest.fixture(scope="module")
+def calm(folder: Path) -> dict[str, Any]:
+    """Scores of the experiment in one process that nothing disturbed."""
+    done = run(folder, "calm", "--results", "calm")
+    assert "mean_length(dpo) < mean_length(mfpo)" in done.stdout and len(done.stdout.splitlines()) == 2, done.stdout
+    return figures(folder, "calm")
+
+
+def test_one_file_leads_to_a_page(folder: Path, calm: dict[str, Any]) -> None:
+    assert len(calm) == 5  # two arms, two seeds, the base
+    assert set(states(folder, "calm", "calm").values()) == {"done"}
+    page = (folder / "calm/calm/index.md").read_text()
+    assert "| dpo | dpo |" in page and "| mfpo | mfpo |" in page and "Settings by method: dpo 1, mfpo 1." in page
+    html = (folder / "calm/calm/index.html").read_text()
+    assert "<script" not in html and "mean_length(dpo) &lt; mean_length(mfpo)" in html
+    found = json.loads((folder / "calm/calm/experiment.json").read_text())
+    assert [len(runs) for runs in found["arms"].values()] == [2, 2] and found["claims"][0]["verdict"]
+    before = {path: path.stat().st_mtime_ns for path in (folder / "calm/runs").rglob("*.safetensors")}
+    run(folder, "calm", "--results", "calm")
+    assert {path: path.stat().st_mtime_ns for path in (folder / "calm/runs").rglob("*.safetensors")} == before
+
+
+def test_kill_9_anywhere_loses_nothing(folder: Path, calm: dict[str, Any]) -> None:
+    """Killed in the first alignment, and in a later one; the third start ends as if nothing had happened."""
+    for wanted in (1, 3):
+        process = subprocess.Popen(
+            command(folder, "killed", "--results", "killed"), cwd=folder, stderr=subprocess.DEVNULL
+        )
+        end = time.monotonic() + 120
+        while len(list((folder / "killed").glob("runs/*/config.json"))) < wanted and time.monotonic() < end:
+            time.sleep(0.05)
+        assert process.poll() is None, "it ended before it was killed"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    run(folder, "killed", "--results", "killed")
+    assert figures(folder, "killed") == calm
+
+
+def test_a_changed_line_redoes_what_depends_on_it_and_nothing_else(folder: Path, calm: dict[str, Any]) -> None:
+    changes = {"arms": SPEC["arms"] | {"dpo": {"method": "dpo", "settings": {"method.beta": 0.5}}}}
+    left = {name: state for name, state in states(folder, "calm", "calm", **changes).items() if state != "done"}
+    assert len([name for name in left if name.startswith("align-dpo")]) == 2
+    assert {state for name, state in left.items() if name.startswith("eval")} == {"changed"}
+    assert not [name for name in left if name.startswith("align-mfpo")]
+    printed = run(folder, "calm", "--print", "--results", "calm", **changes).stdout.splitlines()
+    assert len(printed) == 4 and all(line.startswith("harness ") for line in printed)
+
+
+def test_what_two_experiments_share_is_done_once(folder: Path, calm: dict[str, Any]) -> None:
+    changes = {"arms": {"other-name": {"method": "dpo"}}, "claims": []}
+    assert sorted(states(folder, "second", "calm", **changes).values()) == ["done", "done", "waiting", "waiting"]
+
+
+def test_a_failed_step_names_itself_and_the_others_go_on(folder: Path, calm: dict[str, Any]) -> None:
+    changes = {"seeds": [0], "arms": SPEC["arms"] | {"broken": {"method": "dpo", "data": "./nowhere"}}, "claims": []}
+    done = run(folder, "failing", "--results", "calm", code=1, **changes)
+    assert "steps failed, align-dpo-base-" in done.stderr and "no such preference data" in done.stderr
+    found = states(folder, "failing", "calm", **changes)
+    failed = [name for name, state in found.items() if state == "failed"]
+    assert [name.partition("-")[0] for name in failed] == ["align", "eval"] and len(found) == 4
+    assert not set(found.values()) - {"done", "failed"}
+    # The arms that are there were evaluated all the same.
+    assert "| mfpo | mfpo | 0" in (folder / "calm/failing/index.md").read_text()
+    assert "## Steps that failed" in (folder / "calm/failing/index.md").read_text()
+
+
+@pytest.mark.parametrize("how", [("--processes", "2"), ("--ray", "local")], ids=["processes", "ray"])
+def test_other_workers_give_the_same_scores(how: tuple[str, ...], folder: Path, calm: dict[str, Any]) -> None:
+    if how[0] == "--ray":
+        pytest.importorskip("ray", reason="the extra 'ray' is not installed")
+    results = how[0].strip("-")
+    run(folder, results, "--results", results, *how)
+    assert figures(folder, results) == calm
+
+
+def test_two_on_one_experiment_and_no_cluster_are_refused(folder: Path) -> None:
+    process = subprocess.Popen(command(folder, "twice", "--results", "twice"), cwd=folder, stderr=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + 60
+        while not (folder / "twice/twice/.experiment.lock").exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        assert "another process is running" in run(folder, "twice", "--results", "twice", code=2).stderr
+    finally:
+        process.kill()
+        process.wait()
+    assert os.path.exists(folder / "twice")  # noqa: PTH110

@@ -1,0 +1,167 @@
+"""The file of an experiment: what becomes of grids, pairs and extends, and what is said of mistakes, with the line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.core.errors import BadInputError
+from harness.experiments.claims import read_claims
+from harness.experiments.graph import plan
+from harness.experiments.spec import dotted, grouped, read_experiment
+
+ROOT = Path(__file__).resolve().parents[3] / "experiments"
+HEAD = "title: t\nsuites: [halbench]\n"
+
+
+def written(path: Path, text: str) -> Path:
+    path.write_text(HEAD + text)
+    return path
+
+
+def test_every_combination_of_a_grid_with_every_row_of_pairs(tmp_path: Path) -> None:
+    file = written(
+        tmp_path / "a.yaml",
+        """settings: {train.learning_rate: 1.0e-3, train: {lora: {rank: 8}}}
+arms:
+  one: {method: mfpo, settings: {method.beta: 0.3, train.learning_rate: 2.0e-3}}
+  two:
+    extends: one
+    grid: {method.delta: [0, 1]}
+    pairs: {method.lambda_text: [1, 2], train.lora.rank: [4, 16]}
+""",
+    )
+    arms = read_experiment(file).arms
+    assert [arm.label for arm in arms] == [
+        "one",
+        "two, delta=0, lambda_text=1, train.lora.rank=4",
+        "two, delta=0, lambda_text=2, train.lora.rank=16",
+        "two, delta=1, lambda_text=1, train.lora.rank=4",
+        "two, delta=1, lambda_text=2, train.lora.rank=16",
+    ]
+    assert dotted(arms[0].settings) == {"train.learning_rate": 2e-3, "train.lora.rank": 8, "method.beta": 0.3}
+    assert dotted(arms[-1].settings) == {
+        "train.learning_rate": 2e-3, "train.lora.rank": 16, "method.beta": 0.3, "method.delta": 1, "method.lambda_text": 2,
+    }  # fmt: skip
+
+
+def test_a_file_extends_another(tmp_path: Path) -> None:
+    written(tmp_path / "base.yaml", "seeds: [1, 2]\narms:\n  mfpo: {method: mfpo, settings: {method.beta: 0.3}}\n")
+    (tmp_path / "child.yaml").write_text("extends: base.yaml\ntitle: c\narms: {mfpo: {grid: {method.delta: [0, 1]}}}\n")
+    found = read_experiment(tmp_path / "child.yaml", {"seeds": [5]})
+    assert (found.spec.title, found.spec.seeds, [arm.label for arm in found.arms]) == (
+        "c",
+        [5],
+        ["mfpo, delta=0", "mfpo, delta=1"],
+    )
+    assert dotted(found.arms[1].settings) == {"method.beta": 0.3, "method.delta": 1}
+    (tmp_path / "base.yaml").write_text("extends: child.yaml\n")
+    with pytest.raises(BadInputError, match="in turn"):
+        read_experiment(tmp_path / "child.yaml")
+
+
+def test_dotted_settings_are_groups_and_back() -> None:
+    values: dict[str, Any] = {"a": {"b": {"c": 1}, "d": [1]}, "e": None}
+    assert grouped(dotted(values)) == values == grouped({"a.b.c": 1, "a": {"d": [1]}, "e": None})
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("arms: {a: {method: dpo}}\nsuits: [pope]\n", 4, "has no 'suits'"),
+        ("arms:\n  a: {method: dpo}\n  b: {method: dpo, sed: 1}\n", 5, "has no 'arms.b.sed'"),
+        ("arms:\n  a: {settings: {method.beta: 1}}\n", 4, "names no method"),
+        ("arms:\n  a: {extends: b}\n", 4, "no arm 'b' to extend"),
+        ("arms:\n  a: {extends: b}\n  b: {extends: a}\n", 4, "extend each other"),
+        ("arms:\n  base: {method: dpo}\n", 4, "not 'base'"),
+        ("arms:\n  a:\n    method: dpo\n    pairs: {method.beta: [1, 2], train.seed: [1]}\n", 6, "one by one"),
+        (
+            "arms:\n  a:\n    method: dpo\n    grid: {method.beta: [1]}\n    pairs: {method.beta: [1]}\n",
+            7,
+            "in grid and in pairs",
+        ),
+        ("arms: {a: {method: dpo, grid: {method.beta: []}}}\n", 3, "has no value"),
+        ("seeds: []\narms: {a: {method: dpo}}\n", 3, "seeds"),
+    ],
+)
+def test_mistakes_are_said_with_their_line(text: str, line: int, said: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match=said) as caught:
+        read_experiment(written(tmp_path / "a.yaml", text))
+    assert str(caught.value.where).endswith(f"a.yaml, line {line}")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("arms:\n  a: {method: dop}\n", 4, "did you mean dpo"),
+        ("arms:\n  a: {method: dpo, settings: {method.bta: 1}}\n", 4, "unknown setting 'bta'"),
+        ("arms:\n  a: {method: dpo, settings: {beta: 1}}\n", 4, "groups train and method"),
+        ("model: llava-1.6-7b\narms: {a: {method: dpo}}\n", 3, "llava-v1.6-7b"),
+        ("seeds: [1, 1]\narms: {a: {method: dpo}}\n", 3, "a seed stands twice"),
+        ("judge: gpt\narms: {a: {method: dpo}}\n", 3, "unknown judge"),
+    ],
+)
+def test_what_is_not_known_is_said_before_anything_starts(text: str, line: int, said: str, tmp_path: Path) -> None:
+    experiment = read_experiment(written(tmp_path / "a.yaml", text))
+    with pytest.raises(BadInputError, match=said) as caught:
+        plan(experiment, tmp_path)
+    assert str(caught.value.where).endswith(f"a.yaml, line {line}")
+
+
+def test_an_unknown_suite_and_too_many_runs(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("title: t\nsuites:\n  - pop\narms: {a: {method: dpo}}\n")
+    with pytest.raises(BadInputError, match="pope") as caught:
+        plan(read_experiment(tmp_path / "a.yaml"), tmp_path)
+    assert str(caught.value.where).endswith("line 3")
+    many = written(tmp_path / "b.yaml", f"seeds: {list(range(1001))}\narms: {{a: {{method: dpo}}}}\n")
+    with pytest.raises(BadInputError, match="1,001 runs"):
+        plan(read_experiment(many), tmp_path)
+    assert len(plan(read_experiment(many), tmp_path, many=True).runs) == 1001
+
+
+@pytest.mark.parametrize(
+    ("claim", "said"),
+    [
+        ("chair_s(a) = chair_s(b)", "compares a metric"),
+        ("chair_s(a) < chair_i(b)", "one metric"),
+        ("cher_s(a) < cher_s(b)", "computes 'cher_s'"),
+        ("chair_s(a) < chair_s(c)", "no arm 'c'"),
+        ("chair_s(b, delta=3) < chair_s(a)", "no arm 'b, delta=3'"),
+        ("chair_s(b, delta) < chair_s(a)", "is no setting"),
+    ],
+)
+def test_a_wrong_claim_is_said_with_its_line(claim: str, said: str, tmp_path: Path) -> None:
+    arms = "arms:\n  a: {method: dpo}\n  b: {method: mfpo, grid: {method.delta: [0, 1]}}\n"
+    experiment = read_experiment(
+        written(tmp_path / "a.yaml", f"{arms}claims:\n  - chair_s(b, delta=1) < chair_s(a)\n  - {claim}\n")
+    )
+    with pytest.raises(BadInputError, match=said) as caught:
+        read_claims(experiment)
+    assert str(caught.value.where).endswith("line 8")
+
+
+def test_a_metric_of_two_suites_needs_its_suite(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(
+        "title: t\nsuites: [halbench, chair]\narms: {a: {method: dpo}}\nclaims: [chair_s(a) < chair_s(base)]\n"
+    )
+    with pytest.raises(BadInputError, match="several suites") as caught:
+        read_claims(read_experiment(tmp_path / "a.yaml"))
+    assert "halbench.chair_s" in str(caught.value.remedy)
+
+
+@pytest.mark.parametrize("file", sorted(ROOT.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_experiments_are_sound(file: Path, tmp_path: Path) -> None:
+    experiment = read_experiment(file)
+    assert read_claims(experiment) or file.stem == "pocket-sweep"
+    steps = plan(experiment, tmp_path)
+    assert len(steps.runs) == len(experiment.arms) * len(experiment.spec.seeds) and not list(tmp_path.iterdir())
+
+
+def test_tables_of_the_paper_share_the_published_arm(tmp_path: Path) -> None:
+    shared = [
+        set(plan(read_experiment(ROOT / "mfpo" / f"{name}.yaml"), tmp_path).runs)
+        for name in ("paper", "table4", "table5", "table8", "figure8")
+    ]
+    assert len(set.intersection(*shared)) == 3

@@ -1,0 +1,176 @@
+"""What cannot be evaluated is said before an engine starts; several adapters on one base answer as their merged weights do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.checkpoints.ask import find_asked
+from harness.core.errors import BadInputError, HarnessError
+from harness.core.types import ImageRef
+from harness.evaluation.evaluate import EvalRequest, run_eval
+from harness.models import export_adapter, export_full, fingerprint, load_model, load_processor, resolve
+from harness.runs.folders import open_run
+from harness.runs.targets import target_of_model, target_of_run
+from harness.serving.base import Request, Sampling
+from harness.serving.server import command
+from harness.serving.transformers import TransformersBackend
+from tests.harness.serving.fake_vision import small_pope
+from tests.tiny import tiny_llava, tiny_photograph
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llava(tmp_path_factory.mktemp("exported") / "base")
+
+
+@pytest.fixture
+def base(exported: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(exported, tmp_path / "base"))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return small_pope(tmp_path) / "data"
+
+
+def evaluate(base: Path, data: Path, tmp_path: Path, **more: Any) -> list[dict[str, Any]]:
+    target = target_of_model(resolve(str(base)), tmp_path / "results")
+    return run_eval(EvalRequest([target], ["pope"], str(data), TransformersBackend, **more))
+
+
+def adapter(base: Path, folder: Path, seed: int, idle: bool = False) -> Path:
+    """A LoRA adapter with random weights, or one whose second halves are 0."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(seed)
+    config = LoraConfig(
+        r=8, lora_alpha=64, target_modules=r".*language_model.*\.(q_proj|v_proj|o_proj)", init_lora_weights=idle
+    )
+    model = get_peft_model(load_model(base), config)
+    export_adapter(model, load_processor(base), folder, str(base))
+    return folder
+
+
+def run_of(base: Path, folder: Path) -> Path:
+    """A run as `harness align` leaves it."""
+    manifest = {
+        "kind": "align",
+        "name": folder.name,
+        "config": {"model": str(base), "method": "dpo", "data": "d", "settings": {}},
+        "base": {"label": str(base), "location": str(base), "fingerprint": fingerprint(base)},
+    }
+    adapter(base, folder / "checkpoint", 0)
+    for place in (folder, folder / "checkpoint"):
+        (place / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def test_a_checkpoint_without_processor_or_template(base: Path, data: Path, tmp_path: Path) -> None:
+    (base / "chat_template.jinja").unlink()
+    with pytest.raises(BadInputError, match="no chat template") as caught:
+        evaluate(base, data, tmp_path)
+    assert "chat_template.jinja" in str(caught.value.remedy)
+    with pytest.raises(BadInputError, match="no chat template"):
+        command(base, "127.0.0.1", 8000)
+    for path in base.iterdir():
+        if path.name not in ("config.json", "model.safetensors"):
+            path.unlink()
+    with pytest.raises(BadInputError, match="no processor could be loaded") as caught:
+        evaluate(base, data, tmp_path)
+    assert "processor files" in str(caught.value.remedy) and str(caught.value).count(str(base)) <= 2
+
+
+def test_a_hub_that_is_not_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(HarnessError, match="model-that-nobody-has is not in the hub's cache") as caught:
+        load_processor("somebody/model-that-nobody-has")
+    assert "HF_HUB_OFFLINE" in str(caught.value.remedy) and "copy" not in str(caught.value.remedy)
+
+
+def test_a_text_only_model(tmp_path: Path, data: Path) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+    )
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "text")
+    with pytest.raises(BadInputError, match="does not describe an image-and-text model"):
+        evaluate(tmp_path / "text", data, tmp_path)
+
+
+def test_a_context_too_short_for_image_and_question(base: Path, data: Path, tmp_path: Path) -> None:
+    path = data / "pope" / "coco_pope_random.json"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[3]["text"] = "Is there a dog? " * 400
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(
+        BadInputError, match=r"too short: 1024 tokens, of which the image takes 36 and the question \d{4}"
+    ):
+        evaluate(base, data, tmp_path)
+
+
+def test_missing_images_are_named_with_the_command_that_gets_them(base: Path, data: Path, tmp_path: Path) -> None:
+    for number in (2, 5):
+        (data / "pope" / "images" / f"{number}.png").unlink()
+    with pytest.raises(BadInputError, match=r"2 of 10 images of pope are missing: 2\.png, 5\.png ") as caught:
+        evaluate(base, data, tmp_path)
+    assert f"harness data get pope --root {data}" in str(caught.value.remedy)
+    assert caught.value.where == str(data / "pope" / "images")
+
+
+def test_an_adapter_of_another_base_is_refused_by_fingerprint(base: Path, tmp_path: Path) -> None:
+    run = run_of(base, tmp_path / "results" / "mine")
+    assert target_of_run(open_run(run)).adapter is not None
+    assert command(run / "checkpoint", "127.0.0.1", 8000)[1] == "mine"
+    tiny_llava(base, seed=1)
+    for attempt in (
+        lambda: target_of_run(open_run(run)),
+        lambda: find_asked("mine", tmp_path / "results"),
+        lambda: command(run / "checkpoint", "127.0.0.1", 8000),
+    ):
+        with pytest.raises(BadInputError, match="trained on other base weights"):
+            attempt()
+    with pytest.raises(BadInputError, match="this is an adapter, not a base model"):
+        target_of_model(resolve(str(run / "checkpoint")), tmp_path / "results")
+
+
+def test_an_adapter_that_changes_nothing_is_an_error(base: Path, tmp_path: Path) -> None:
+    idle, real = adapter(base, tmp_path / "idle", 0, idle=True), adapter(base, tmp_path / "real", 0)
+    with (
+        pytest.raises(HarnessError, match="'idle' changes nothing"),
+        TransformersBackend(base, {"real": real, "idle": idle}),
+    ):
+        pass
+
+
+@pytest.mark.slow
+def test_adapters_on_one_base_answer_as_their_merged_weights(base: Path, tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    adapters = {name: adapter(base, tmp_path / name, seed) for seed, name in enumerate(("one", "two"))}
+    pictures = [ImageRef(path=tiny_photograph(tmp_path / f"{seed}.png", seed)) for seed in range(4)]
+
+    def asked(target: str) -> list[Request]:
+        sampling = Sampling(max_new_tokens=12)
+        return [
+            Request(str(n), target, "Describe this image.", picture, sampling) for n, picture in enumerate(pictures)
+        ]
+
+    answers = {}
+    with TransformersBackend(base, adapters) as backend:
+        for target in ("base", *adapters):
+            answers[target] = [answer.text for answer in backend.generate(asked(target))]
+    assert answers["base"] != answers["one"] != answers["two"] != answers["base"]
+    for name, folder in adapters.items():
+        merged = PeftModel.from_pretrained(load_model(base), str(folder)).merge_and_unload()
+        export_full(merged, load_processor(base), tmp_path / f"merged-{name}")
+        with TransformersBackend(tmp_path / f"merged-{name}") as backend:
+            assert [answer.text for answer in backend.generate(asked("base"))] == answers[name]

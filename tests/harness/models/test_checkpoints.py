@@ -1,0 +1,104 @@
+"""A checkpoint folder is looked at before anything starts on it: what is wrong is said with the tensor's name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+from pathlib import Path
+
+import pytest
+
+from harness.core.errors import BadInputError
+from harness.models import fingerprint, inspect
+from tests.tiny import tiny_llava
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llava(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture
+def folder(exported: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(exported, tmp_path / "checkpoint"))
+
+
+def test_a_whole_checkpoint_is_recognised_and_loads(folder: Path) -> None:
+    from transformers import AutoModelForImageTextToText
+
+    info = inspect(folder)
+    assert (info.kind, info.architecture, info.base) == ("full", "LlavaForConditionalGeneration", None)
+    model, report = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"] and not report["mismatched_keys"]
+    assert sum(value.numel() for value in model.parameters()) > 1_000_000
+
+
+def test_names_in_the_file_are_those_that_vllm_loads(folder: Path) -> None:
+    """The hub's own names (DEPENDENCIES, trap 2): vLLM maps these and no others."""
+    with (folder / "model.safetensors").open("rb") as stream:
+        names = json.loads(stream.read(struct.unpack("<Q", stream.read(8))[0])).keys() - {"__metadata__"}
+    assert {name.split(".")[0] for name in names} <= {
+        "vision_tower",
+        "multi_modal_projector",
+        "language_model",
+        "lm_head",
+    }
+
+
+def test_the_fingerprint_follows_the_weights(folder: Path) -> None:
+    before = fingerprint(folder)
+    data = bytearray((folder / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(data)
+    assert fingerprint(folder) != before
+
+
+def test_a_truncated_weight_file(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(BadInputError, match="header says"):
+        inspect(folder)
+
+
+def test_weights_of_another_model(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["intermediate_size"] = 100
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        BadInputError, match=r"tensors do not match config.json.*expected \[128, 100\], found \[128, 352\]"
+    ):
+        inspect(folder)
+
+
+def test_a_missing_shard(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(BadInputError, match=r"model-00002-of-00002.safetensors"):
+        inspect(folder)
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
+def test_an_incomplete_folder(folder: Path, missing: str) -> None:
+    (folder / missing).unlink()
+    with pytest.raises(BadInputError):
+        inspect(folder)
+
+
+def test_an_adapter_whose_rank_disagrees(folder: Path, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    save_file(
+        {"x.lora_A.weight": torch.zeros(4, 8), "x.lora_B.weight": torch.zeros(8, 4)},
+        adapter / "adapter_model.safetensors",
+    )
+    config = {"r": 8, "peft_type": "LORA", "base_model_name_or_path": str(folder)}
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(BadInputError, match=r"rank 4 in x\.lora_A\.weight, its configuration says 8"):
+        inspect(adapter)
+    (adapter / "adapter_config.json").write_text(json.dumps(config | {"r": 4}))
+    assert inspect(adapter).kind == "adapter"

@@ -1,0 +1,323 @@
+"""The HTML report: as a file, and in a real browser."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.halbench import ObjectHalBench
+from benchmarks.pope import POPE
+from harness.core.errors import BadInputError
+from harness.core.files import write_json, write_jsonl
+from harness.core.types import Response
+from harness.evaluation.score import item_rows, score_suite, write_scores
+from harness.report import write_report
+from harness.runs.folders import Run, open_run
+from tests.scored_runs import make_run as make_scored
+from tests.tiny import tiny_photograph
+
+EVIL = '<script>document.title="owned"</script><img src=x onerror="document.title=\'owned\'"> a dog & a "horse" ]]>'
+COUNT = 60
+
+
+def data_folder(folder: Path) -> Path:
+    """A benchmark data root: Object HalBench and POPE on three pictures."""
+    for suite in ("halbench", "pope"):
+        (folder / suite / "images").mkdir(parents=True)
+        for number in range(3):
+            tiny_photograph(folder / suite / "images" / f"{number}.png", number)
+    annotations = folder / "halbench" / "annotations"
+    annotations.mkdir()
+    boxes = [{"image_id": n, "category_id": 1} for n in range(COUNT)]
+    write_json(annotations / "instances_val2014.json", {"categories": [{"id": 1, "name": "dog"}], "annotations": boxes})
+    write_json(
+        annotations / "captions_val2014.json", {"annotations": [{"image_id": n, "caption": ""} for n in range(COUNT)]}
+    )
+    rows = [{"image_id": n, "question": f"Describe {n}.", "image": f"{n % 3}.png"} for n in range(COUNT)]
+    write_jsonl(folder / "halbench" / "obj_halbench_300_with_image.jsonl", rows)
+    questions = [
+        {"question_id": n, "image": f"{n % 3}.png", "text": "A dog?", "label": ["yes", "no"][n % 2]} for n in range(12)
+    ]
+    write_jsonl(folder / "pope" / "coco_pope_random.json", questions)
+    return folder
+
+
+def make_run(results: Path, data: Path, name: str, said: dict[int, str], kind: str = "align") -> Run:
+    """A scored run that says "A dog." but where `said` has something else, and "Yes" to every question."""
+    about = {
+        "target": name,
+        "method": name,
+        "model": "m",
+        "data": "here",
+        "source": str(data),
+        "serving": {"backend": "none", "device": "none"},
+        "sampling": {"max_new_tokens": 9},
+    }
+    for benchmark in (ObjectHalBench(), POPE()):
+        items = benchmark.items(data / benchmark.name)
+        answers = {
+            item.id: Response(item.id, "Yes" if benchmark.name == "pope" else said.get(n, "A dog."))
+            for n, item in enumerate(items)
+        }
+        record, scores = score_suite(benchmark, items, answers, about=about)
+        write_scores(results / name / "evals" / f"{benchmark.name}@here", record, item_rows(items, answers, scores))
+    write_json(results / name / "manifest.json", {"kind": kind, "name": name, "base": {"label": "m"}})
+    log = [{"stage": "all", "step": step, "margin": step / 10} for step in range(1, 8)]
+    write_jsonl(results / name / "train_log.jsonl", log)
+    return open_run(results / name)
+
+
+REJECTED = {
+    "id": "7",
+    "prompt": EVIL,
+    "chosen": "A dog.",
+    "original": "image_preferences/00-original.png",
+    "rejected": "image_preferences/00-rejected.png",
+    "keywords": ["dog", "<frisbee>"],
+    "corruption": "diffusion",
+    "step": 500,
+}
+
+
+def with_rejected_images(run: Run, rows: Sequence[Mapping[str, Any]]) -> Run:
+    """The run with a sample of rejected images, as MFPO keeps one."""
+    folder = run.path / "image_preferences"
+    folder.mkdir(exist_ok=True)
+    for number, name in enumerate(("00-original.png", "00-rejected.png")):
+        tiny_photograph(folder / name, number)
+    write_jsonl(run.path / "image_preferences.jsonl", rows)
+    notes = {"regions": 900, "whole-image": 99, "given": 1, "samples": "image_preferences.jsonl"}
+    manifest = {"kind": "align", "name": run.name, "base": {"label": "m"}}
+    write_json(run.path / "manifest.json", manifest | {"summary": {"prepared": {"image_preferences": notes}}})
+    return open_run(run.path)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+    folder = tmp_path_factory.mktemp("report")
+    data = data_folder(folder / "data")
+    inventions = dict.fromkeys(range(0, COUNT, 2), "A dog and a horse 🐎 and a dog.")
+    return [
+        with_rejected_images(make_run(folder / "results", data, "aligned", {1: EVIL}), [REJECTED]),
+        make_run(folder / "results", data, "base", inventions, "base"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def page(runs: list[Run], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    about = write_report(runs, path)
+    assert about["samples"] == about["of"] == COUNT + 12 and not about["left_out"]
+    return path
+
+
+def embedded(page: Path) -> dict[str, Any]:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.S)
+    assert found
+    data: dict[str, Any] = json.loads(found.group(1))
+    return data
+
+
+def test_the_file_stands_alone_and_says_what_was_said_as_text(page: Path) -> None:
+    text = page.read_text()
+    assert "default-src &#x27;none&#x27;" in text and not re.search(r"https?://", text)
+    assert EVIL not in text and "<script>document" not in text
+    data = embedded(page)
+    assert next(s for s in data["samples"] if s["id"] == "halbench[spacy]@here/1#1")["answers"][1]["text"] == EVIL
+    assert text.count("<script") == 2 and "style=" not in text
+
+
+def test_samples_say_what_they_must(page: Path) -> None:
+    data = embedded(page)
+    sample = next(one for one in data["samples"] if one["id"] == "halbench[spacy]@here/0#0")
+    assert [answer["run"] for answer in sample["answers"]] == ["base", "aligned"], "the base model comes first"
+    base, aligned = sample["answers"]
+    assert (base["verdict"], aligned["verdict"], sample["changed"]) == ("hallucinated", "clean", True)
+    assert base["wrong"] == ["horse"] and sample["truth"] == "objects: dog"
+    marked = [(base["text"][start:end], kind) for start, end, kind, _ in base["marks"]]
+    assert marked == [("dog", "correct"), ("horse", "hallucinated"), ("dog", "correct")]
+    assert data["pictures"][sample["picture"]].startswith("data:image/webp;base64,")
+    assert len(data["pictures"]) == 3, "a picture is in the report once"
+    question = next(one for one in data["samples"] if one["id"] == "pope@here/random/1")
+    assert question["answers"][0]["verdict"] == "hallucinated" and not question["changed"]
+
+
+def test_a_larger_set_is_sampled_and_says_so(runs: list[Run], tmp_path: Path) -> None:
+    about = write_report(runs, tmp_path / "report.html", most=55)
+    assert about["of"] == COUNT + 12 and about["samples"] == 50 + 12
+    assert "A seeded sample of 62 of 72 is shown." in (tmp_path / "report.html").read_text()
+
+
+def test_what_is_missing_is_said(runs: list[Run], tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(runs[0].path.parent, results)
+    for path in results.glob("*/evals/pope@here/items.jsonl"):
+        path.unlink()
+    for path in results.glob("*/evals/halbench@here/scores-spacy.json"):
+        write_json(path, json.loads(path.read_text()) | {"source": str(tmp_path / "gone")})
+    (results / "empty").mkdir()
+    write_json(results / "empty" / "manifest.json", {"kind": "align", "base": {"label": "m"}})
+    about = write_report([open_run(results / name) for name in ("aligned", "base", "empty")], tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert "empty: nothing was scored" in about["left_out"] and "empty: nothing was scored" in text
+    assert "items.jsonl is missing" in text and "not at hand" in text
+    with pytest.raises(BadInputError, match="no runs"):
+        write_report([], tmp_path / "none.html")
+    assert not (tmp_path / "none.html").exists()
+
+
+def test_rejected_images_stand_beside_the_original(runs: list[Run], tmp_path: Path) -> None:
+    shutil.copytree(runs[0].path.parent, tmp_path / "results")
+    aligned = with_rejected_images(open_run(tmp_path / "results" / "aligned"), [REJECTED])
+    about = write_report([aligned, open_run(tmp_path / "results" / "base")], tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    section = text[text.index("<section id='rejected'>") :]
+    assert not about["left_out"] and "aligned: 1 of 1,000 training examples" in section
+    assert (
+        section.count("<img src='data:image/webp;base64,") == 2
+        and "corrupted: dog, &lt;frisbee&gt; (diffusion, t = 500, schedule ddpm)" in section
+    )
+    assert EVIL not in text and text.count("<script") == 2 and 'href="#rejected"' in text
+    for wrong, said in (
+        ({"rejected": "../../../etc/passwd"}, "outside of the run's folder"),
+        ({"original": "image_preferences/none.png"}, "does not exist"),
+        ({"chosen": None}, "a row has no chosen"),
+    ):
+        write_jsonl(aligned.path / "image_preferences.jsonl", [REJECTED | wrong])
+        about = write_report([aligned], tmp_path / "report.html")
+        [reason] = about["left_out"]
+        assert said in reason and said in (tmp_path / "report.html").read_text().replace("&#x27;", "'")
+    assert "id='rejected'" not in (tmp_path / "report.html").read_text()
+
+
+def test_odd_sets_are_shown(tmp_path: Path) -> None:
+    plain = tmp_path / "results"
+    make_scored(plain, "one", ["A dog and a cat."], data="single")
+    make_scored(plain, "silent", ["Nothing to see here."] * 20, method="base")
+    make_scored(plain, "wrong", ["A dog and a cat."] * 20)
+    about = write_report([open_run(plain / name) for name in ("one", "silent", "wrong")], tmp_path / "report.html")
+    assert about["samples"] == 21
+    text = re.sub(r"base64,[^\"']*", "", (tmp_path / "report.html").read_text())
+    assert not re.search(r"\b(nan|NaN|inf|Infinity)\b", text)
+    assert "undefined: on these items there is nothing to divide by" in text and "rule of three" in text
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A headless Chromium; tests that need one are skipped where it is not installed."""
+    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not program or not driver:
+        pytest.skip("Chromium and its driver are not installed")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    folder = tmp_path_factory.mktemp("chromium")
+    for argument in (
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        f"--user-data-dir={folder}",
+        "--window-size=1280,900",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    running = webdriver.Chrome(options=options, service=Service(driver))
+    running.set_script_timeout(240)  # axe is slow where several programs share two cores
+    yield running
+    running.quit()
+
+
+def shows(browser: Any, text: str) -> bool:
+    """Whether the line above the samples comes to say this."""
+    from selenium.common.exceptions import TimeoutException
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    with contextlib.suppress(TimeoutException):
+        WebDriverWait(browser, 10, 0.05).until(lambda one: one.find_element("id", "count").text == text)
+    found = browser.find_element("id", "count").text
+    assert found == text, f"it says '{found}'"
+    return True
+
+
+def choose(browser: Any, name: str, value: str) -> None:
+    from selenium.webdriver.support.ui import Select
+
+    Select(browser.find_element("name", name)).select_by_value(value)
+
+
+@pytest.mark.slow
+def test_in_a_browser(browser: Any, page: Path) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    browser.get(page.as_uri())
+    assert shows(browser, "72 of 72 samples") and browser.title == "Hallucination report"
+    assert len(browser.find_elements("css selector", ".sample")) >= 40
+    choose(browser, "verdict", "hallucinated")
+    assert shows(browser, "37 of 72 samples")
+    choose(browser, "run", "aligned")
+    assert shows(browser, "7 of 72 samples")
+    choose(browser, "run", "")
+    choose(browser, "object", "horse")
+    choose(browser, "verdict", "")
+    assert shows(browser, "31 of 72 samples")
+    marks = [mark.text for mark in browser.find_elements("css selector", ".sample mark.hallucinated")[:1]]
+    assert marks == ["horse ✗"]
+    choose(browser, "object", "")
+    choose(browser, "changed", "same")
+    assert shows(browser, f"{72 - 31} of 72 samples")
+    choose(browser, "changed", "")
+    body = browser.find_element("tag name", "body")
+    body.send_keys("/")
+    browser.switch_to.active_element.send_keys("owned")
+    assert shows(browser, "1 of 72 samples")
+    assert EVIL in browser.find_element("css selector", ".sample .answers").get_attribute("textContent").replace(
+        " ✗", ""
+    ).replace(" ✓", "")
+    assert browser.title == "Hallucination report", "a response was run"
+
+    browser.find_element("link text", "Rejected images").click()
+    pictures = browser.find_elements("css selector", "#rejected img")
+    assert len(pictures) == 2 and all(one.get_property("naturalWidth") > 0 for one in pictures)
+    top = browser.execute_script("return document.getElementById('rejected').getBoundingClientRect().top")
+    assert abs(top) < 40, "the link leads to the section"
+
+    browser.get(page.as_uri() + "#halbench%5Bspacy%5D%40here%2F58%2358")
+    browser.refresh()
+    shows(browser, "72 of 72 samples")
+    assert browser.switch_to.active_element.get_attribute("id") == "halbench[spacy]@here/58#58"
+    browser.switch_to.active_element.send_keys("k")
+    assert browser.switch_to.active_element.get_attribute("id") == "halbench[spacy]@here/57#57"
+    browser.switch_to.active_element.send_keys(Keys.TAB)
+    errors = [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
+    assert not errors, errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(1280, 900), (390, 800)])
+def test_it_is_accessible_and_fits(browser: Any, page: Path, size: tuple[int, int]) -> None:
+    from axe_selenium_python import Axe
+
+    browser.set_window_size(*size)
+    browser.get(page.as_uri())
+    shows(browser, "72 of 72 samples")
+    wide = browser.execute_script("return document.documentElement.scrollWidth - window.innerWidth")
+    assert wide <= 0, f"the page is {wide} pixels too wide"
+    axe = Axe(browser)
+    axe.inject()
+    found = axe.run()["violations"]
+    serious = [one for one in found if one["impact"] in ("serious", "critical")]
+    assert not serious, json.dumps([(one["id"], one["nodes"][0]["html"][:200]) for one in serious], indent=1)

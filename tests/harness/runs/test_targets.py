@@ -1,0 +1,71 @@
+"""A run is evaluated from wherever one stands: what it was trained on is found by its place, never by a name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from harness.core.errors import BadInputError
+from harness.models import fingerprint, recorded
+from tests.commands import harness
+from tests.harness.serving.fake_vision import small_pope
+from tests.tiny import tiny_llava, tiny_photograph
+
+EVAL = ["eval", "--suite", "pope", "--limit", "4", "--backend", "transformers", "--json"]
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> Path:
+    """A folder in which somebody aligned a model that lies beside, by its relative name."""
+    there = tmp_path / "there"
+    tiny_llava(there / "base")
+    tiny_photograph(there / "0.png", 0)
+    pair = {"image": "0.png", "prompt": "What is this?", "chosen": "a red cat", "rejected": "a blue dog"}
+    (there / "pairs.jsonl").write_text("".join(json.dumps(pair | {"id": str(n)}) + "\n" for n in range(4)))
+    sets = ["--set", "train.lora={rank: 8, alpha: 16}", "--set", "train.learning_rate=3e-3", "--set", "train.epochs=4"]
+    harness(there, "align", "--method", "dpo", "--model", "./base", "--data", "pairs.jsonl", "--name", "mine", *sets)
+    return small_pope(there, images=2)
+
+
+@pytest.mark.slow
+def test_an_adapter_of_a_relative_base_is_evaluated_from_elsewhere(there: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    tiny_llava(elsewhere / "base", seed=1)  # another model that happens to have the same name
+    run, data = str(there / "results" / "mine"), ["--data", str(there / "data")]
+    records = json.loads(harness(elsewhere, *EVAL, "--run", run, "--base", *data).stdout)
+    assert {record["target"]: record["model"] for record in records} == {"base-base": "base", "mine": "base"}
+    base = json.loads((elsewhere / "results" / "base-base" / "manifest.json").read_text())["base"]
+    assert base["location"] == str(there / "base") and base["fingerprint"] == fingerprint(there / "base")
+    # The base's own run, too, is found again from a third place.
+    again = harness(tmp_path, *EVAL, "--run", str(elsewhere / "results" / "base-base"), *data)
+    assert json.loads(again.stdout)[0]["checkpoint"] == records[0]["checkpoint"]
+
+    shutil.move(there / "base", tmp_path / "moved")
+    gone = harness(elsewhere, *EVAL, "--run", run, *data, code=2).stderr
+    assert "the adapter's base model is not at" in gone and str(there / "base") in gone and "Traceback" not in gone
+    (there / "base").symlink_to(tmp_path / "moved")
+    harness(elsewhere, *EVAL, "--run", run, *data)
+
+
+def test_a_run_and_a_model_are_two_things(tmp_path: Path) -> None:
+    done = harness(small_pope(tmp_path), *EVAL, "--run", "mine", "--model", "./base", "--data", "data", code=2)
+    assert "do not go together" in done.stderr and "--base" in done.stderr
+
+
+def test_names_keep_their_meaning_and_folders_their_place() -> None:
+    assert recorded("pocket:3", "/gone").location is None, "a world makes its model again"
+    assert recorded("pocket:3", "/gone").default_data == "pocket:3"
+    assert (recorded("base", "/a/base").locate(), recorded("base", "/a/base").default_data) == ("/a/base", "official")
+    hub = recorded("llava-1.5-7b", "llava-hf/llava-1.5-7b-hf")
+    assert hub.locate() == "llava-hf/llava-1.5-7b-hf"
+
+
+def test_a_folder_that_is_gone_has_no_fingerprint(tmp_path: Path) -> None:
+    assert fingerprint("somebody/model") != fingerprint("somebody/other")
+    for gone in (tmp_path / "gone", "./gone"):
+        with pytest.raises(BadInputError, match="not there") as caught:
+            fingerprint(gone)
+        assert caught.value.where == str(gone)
