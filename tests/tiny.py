@@ -51,7 +51,7 @@ def decompression_bomb(path: Path, side: int = 20_000) -> Path:
 
 def tiny_parts(seed: int = 0) -> tuple[Any, Any]:
     """Model and processor of the pocket world's architecture, untrained."""
-    from harness.core.worlds.pocket import network, text
+    from harness.worlds.pocket import network, text
 
     from harness.worlds.pocket.scenes import generator, make_scenes
 
@@ -76,7 +76,7 @@ def tiny_llava(folder: Path, seed: int = 0) -> Path:
 def tiny_llava_576(folder: Path) -> Path:
     """A small LLaVA-1.5 with the full-size one's 576 image tokens (336 pixels, patches of 14), exported to a folder."""
     import torch
-    from harness.core.worlds.pocket import network
+    from harness.worlds.pocket import network
     from transformers import (
         CLIPImageProcessor,
         CLIPVisionConfig,
@@ -148,7 +148,7 @@ def tiny_pairs(folder: Path, count: int) -> Path:
 def tiny_llava_next(seed: int = 0) -> tuple[Any, Any]:
     """A small LLaVA-1.6: images in tiles by grid pinpoints."""
     import torch
-    from harness.core.worlds.pocket import network
+    from harness.worlds.pocket import network
     from transformers import (
         CLIPVisionConfig,
         LlamaConfig,

@@ -1,8 +1,8 @@
 """Secrets are blanked in everything that is kept or printed: one place that knows them, and the few doors that ask it.
 
 What is a secret: the values of environment variables whose names say so (OPENAI_API_KEY, HF_TOKEN, ...), and the credentials in an
-endpoint's URL (`user:password@`, `?api_key=...`). The doors: `HarnessError` (every message), `harness.core.files` (every JSON file
-and row), `harness.core.terminal` (everything printed). URLs are taken apart where they come in (`EndpointUrl`), so that most of this is a second net.
+endpoint's URL (`user:password@`, `?api_key=...`). The doors: `HarnessError` (every message), `files` (every JSON file and row), `terminal`
+(everything printed). URLs are taken apart where they come in (`EndpointUrl`), so that most of this is a second net.
 """
 
 from __future__ import annotations

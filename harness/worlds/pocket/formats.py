@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from harness.core.files import write_json, write_jsonl
-from harness.core.worlds.pocket import text
+from harness.worlds.pocket import text
 from harness.worlds.pocket.draw import draw, png
 from harness.worlds.pocket.scenes import CLASSES, COLOURS, PARTNER, Scene, Split, Thing, generator, make_scenes
 

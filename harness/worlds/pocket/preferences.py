@@ -22,7 +22,7 @@ import numpy as np
 
 from harness.core.files import atomic_path
 from harness.core.progress import progress
-from harness.core.worlds.pocket import text
+from harness.worlds.pocket import text
 from harness.worlds.pocket.draw import draw, png
 from harness.worlds.pocket.scenes import CLASSES, Scene, generator, make_scenes
 from harness.worlds.pocket.training import Base

@@ -22,7 +22,7 @@ import numpy as np
 
 from harness.core.errors import HarnessError
 from harness.core.progress import progress
-from harness.core.worlds.pocket import network, text
+from harness.worlds.pocket import network, text
 from harness.models import prompt_text
 from harness.worlds.pocket.draw import draw
 from harness.worlds.pocket.scenes import CLASSES, COLOURS, Scene, generator, make_scenes
@@ -171,7 +171,7 @@ def _step(loss: Any, optimizers: Iterable[tuple[Any, float]]) -> None:
     """Backward, clip, and a step of every optimizer with its rate."""
     import torch
 
-    from harness.core.worlds.pocket import arithmetic
+    from harness.worlds.pocket import arithmetic
 
     optimizers = list(optimizers)
     for optimizer, _ in optimizers:
@@ -192,7 +192,7 @@ def _train_tower(
     import torch
     from torch.nn.functional import cross_entropy, normalize
 
-    from harness.core.worlds.pocket import arithmetic
+    from harness.worlds.pocket import arithmetic
 
     def last_tokens(words: Iterable[str]) -> list[int]:
         return [tokenizer(f" {word}", add_special_tokens=False)["input_ids"][-1] for word in words]
@@ -233,7 +233,7 @@ def _train_language(base: Base, scenes: list[Scene], features: Any, seed: int, r
     """
     import torch
 
-    from harness.core.worlds.pocket import arithmetic
+    from harness.worlds.pocket import arithmetic
 
     attention = base.model.model.language_model.layers[0].self_attn
     with torch.no_grad():
@@ -368,7 +368,7 @@ def yes_no_accuracy(base: Base, seed: int, count: int = 200) -> float:
     """
     import torch
 
-    from harness.core.worlds.pocket import arithmetic
+    from harness.worlds.pocket import arithmetic
 
     scenes = make_scenes(seed, "validation", count)
     rng = generator("skill", seed)

@@ -27,7 +27,7 @@ STEPS, BATCH, MICRO, BETA, RATE = 20, 8, 4, 0.3, 1e-3
 
 def pairs() -> list[PreferenceExample]:
     """As many pairs as the steps take, none twice."""
-    from harness.core.worlds.pocket import text
+    from harness.worlds.pocket import text
 
     from harness.worlds.pocket.scenes import generator, make_scenes
 
