@@ -1,27 +1,23 @@
 """The aligner contract.
 
 A method says which branches it compares and a loss over their log-probabilities; if it needs to, how it prepares
-data and in which stages it trains. Everything else is the trainer's.
+data and in which stages it trains. Everything else is the trainer's (`aligners.training`), which knows methods by this contract only.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from aligners.preferences.options import DataOptions
-from harness.core.config import TrainSettings
 from harness.core.types import PreferenceExample
 
 if TYPE_CHECKING:  # torch is imported only when something is trained
     from torch import Tensor
-
-    from harness.remote.hub import Wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,52 +126,6 @@ class PrepareContext:
     output: Path | None = None
 
 
-@dataclass(frozen=True)
-class AlignJob:
-    """One alignment: everything that determines it, and where it goes.
-
-    Attributes:
-        model: folder or hub id of the starting model, resolved.
-        data: preference data: a file, a folder or a known data set's name.
-        output: run folder; the checkpoint is written to `output / "checkpoint"`.
-        train: settings of the trainer.
-        cache: the user's cache folder.
-        limit: use a seeded sample of this many examples only.
-        on_error: what to do with a bad record.
-        allow_download: fetch images that are given by URL.
-        data_options: columns under other names, a folder of images besides the data's.
-        resume: go on from the newest intermediate checkpoint in `output`.
-        canary: check before and at the first step that the trainer computes what the model does (`aligners.training.checks.canary`).
-        stage_done: told of every stage whose checkpoint is kept, as soon as it is there: the stage's folder, with the checkpoint in
-            it, and the summary so far (as in `AlignResult`).
-    """
-
-    model: str
-    data: str
-    output: Path
-    train: TrainSettings
-    cache: Path
-    limit: int | None = None
-    on_error: Literal["fail", "skip"] = "fail"
-    resume: bool = False
-    allow_download: bool = False
-    data_options: DataOptions = field(default_factory=DataOptions)
-    stage_done: Callable[[Path, dict[str, Any]], None] = lambda folder, summary: None
-    canary: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class AlignResult:
-    """What an alignment left: the checkpoint folder and a JSON-able summary for the manifest.
-
-    `scratch` are files that only resuming needed: they go once the manifest is written, and the folders that are then empty.
-    """
-
-    checkpoint: Path
-    summary: dict[str, Any]
-    scratch: Sequence[Path] = ()
-
-
 class Aligner(ABC):
     """A preference method. See README, "Write a plugin", for a whole one."""
 
@@ -210,21 +160,3 @@ class Aligner(ABC):
     @abstractmethod
     def loss(self, policy: Logps, reference: Logps) -> Loss:
         """The loss per example, from log-probabilities of the policy (with gradient) and the reference (without)."""
-
-    def preflight(self, job: AlignJob) -> list[Wanted]:
-        """Look at what `align` will need before anything is made or downloaded; gives back what it takes from the hub."""
-        from aligners.training.planning.preflight import preflight
-
-        return preflight(job)
-
-    def plan(self, job: AlignJob) -> dict[str, Any]:
-        """What `align` would do and take: steps, tokens, memory, disk, time. JSON-able; trains and writes nothing."""
-        from aligners.training.planning.plan import plan
-
-        return plan(self, job)
-
-    def align(self, job: AlignJob) -> AlignResult:
-        """Train: read the data, prepare it, run the stages, export the checkpoint."""
-        from aligners.training.run import align
-
-        return align(self, job)

@@ -9,12 +9,12 @@ from pydantic import Field
 
 from aligners import losses
 from aligners.base import BranchLogps, Logps, Loss
+from aligners.corrections import CorrectedTokens
 from aligners.rejected_images import (
     ImagePreferenceAligner,
     ImagePreferenceAlignerSettings,
     ImagePreferenceSettings,
 )
-from aligners.training.corrections import CorrectedTokens
 
 
 class CHiPSettings(ImagePreferenceAlignerSettings):

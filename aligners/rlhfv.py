@@ -9,7 +9,7 @@ from pydantic import Field
 
 from aligners import losses
 from aligners.base import Aligner, AlignerSettings, BranchLogps, Logps, Loss
-from aligners.training.corrections import CorrectedTokens
+from aligners.corrections import CorrectedTokens
 
 
 class RLHFVSettings(AlignerSettings):

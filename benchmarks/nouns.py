@@ -6,7 +6,7 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from benchmarks.objects.extract import readable
+from benchmarks.objects.base import readable
 from benchmarks.objects.nltk_parser import missing_data, noun_lemma, require_data
 from benchmarks.objects.spacy_parser import RULES, blank_english
 from harness.core.errors import BadInputError, UnknownNameError

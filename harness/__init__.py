@@ -8,12 +8,13 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from harness.core.version import VERSION
 
 if TYPE_CHECKING:
     from harness.analysis.frames import Frames, load_runs
 
 __all__ = ["Frames", "load_runs"]
+__version__ = VERSION
 
 
 def _hook_torchvision() -> None:

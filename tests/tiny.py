@@ -52,7 +52,6 @@ def decompression_bomb(path: Path, side: int = 20_000) -> Path:
 def tiny_parts(seed: int = 0) -> tuple[Any, Any]:
     """Model and processor of the pocket world's architecture, untrained."""
     from harness.worlds.pocket import network, text
-
     from harness.worlds.pocket.scenes import generator, make_scenes
 
     rng = generator("tiny", seed)
@@ -76,7 +75,6 @@ def tiny_llava(folder: Path, seed: int = 0) -> Path:
 def tiny_llava_576(folder: Path) -> Path:
     """A small LLaVA-1.5 with the full-size one's 576 image tokens (336 pixels, patches of 14), exported to a folder."""
     import torch
-    from harness.worlds.pocket import network
     from transformers import (
         CLIPImageProcessor,
         CLIPVisionConfig,
@@ -87,6 +85,7 @@ def tiny_llava_576(folder: Path) -> Path:
     )
 
     from harness.models import export_full
+    from harness.worlds.pocket import network
 
     tokenizer = tiny_parts()[1].tokenizer
     vision = CLIPVisionConfig(
@@ -148,7 +147,6 @@ def tiny_pairs(folder: Path, count: int) -> Path:
 def tiny_llava_next(seed: int = 0) -> tuple[Any, Any]:
     """A small LLaVA-1.6: images in tiles by grid pinpoints."""
     import torch
-    from harness.worlds.pocket import network
     from transformers import (
         CLIPVisionConfig,
         LlamaConfig,
@@ -157,6 +155,8 @@ def tiny_llava_next(seed: int = 0) -> tuple[Any, Any]:
         LlavaNextImageProcessor,
         LlavaNextProcessor,
     )
+
+    from harness.worlds.pocket import network
 
     _, processor = tiny_parts(seed)
     tokenizer = processor.tokenizer

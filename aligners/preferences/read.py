@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from rich.text import Text
 
@@ -27,9 +27,6 @@ from harness.core.files import sha256_json
 from harness.core.images import TREATMENTS, ImageFacts
 from harness.core.progress import console, progress
 from harness.core.types import ImageRef, PreferenceExample
-
-if TYPE_CHECKING:
-    from aligners.base import Aligner, AlignJob
 
 _UNREAD_LINES = 12
 
@@ -82,24 +79,6 @@ class PreferenceSet:
         """How many images decoding changes, by what it does (`harness.core.images.TREATMENTS`)."""
         counts = Counter(name for facts in self.facts.values() for name in facts.treated)
         return {name: counts[name] for name in TREATMENTS if counts[name]}
-
-
-def preferences_of(job: AlignJob, aligner: Aligner) -> PreferenceSet:
-    """The data of an alignment, as its settings have it read. What the method leaves unused is said."""
-    data = read_preferences(
-        job.data,
-        on_error=job.on_error,
-        limit=job.limit,
-        seed=job.train.seed,
-        cache=job.cache,
-        allow_download=job.allow_download,
-        options=job.data_options,
-    )
-    given = sum("rejected" in example.images for example in data.examples)
-    if given and all(branch.image != "rejected" for branch in aligner.branches):
-        line = f"{given:,} examples bring a rejected image, which {aligner.name} does not use: both answers are to the first image"
-        console.print(Text(line, style="yellow"), soft_wrap=True)
-    return data
 
 
 def read_preferences(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 
-from aligners.rejected_images.regions import Asked, Box, Located, box_mask
+from aligners.rejected_images.boxes import Asked, Box, Located, box_mask
 from harness.models import devices
 
 if TYPE_CHECKING:

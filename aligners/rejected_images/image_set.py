@@ -158,7 +158,9 @@ def _write_shard(
     manifest = config | {
         "shard": [shard.number, shard.count],
         **_counted([(_final(part.path), part.examples) for part in parts]),
-        "keywords": keyword_notes(recipe.settings),
+        "keywords": keyword_notes(recipe.settings.keywords, recipe.settings.pipeline)
+        if recipe.settings.how.where == "keywords"
+        else None,
         "versions": _versions(),
         "seconds": round(time.perf_counter() - started, 1),
     }

@@ -16,14 +16,11 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from aligners.rejected_images.keyword_graph import GraphConstants, graph_rank, graph_weights
-
-if TYPE_CHECKING:
-    from aligners.rejected_images.settings import ImagePreferenceSettings
 
 Ranking = Literal["graph", "multipartite"]
 
@@ -101,14 +98,12 @@ def has_vectors(nlp: Any) -> bool:
     return bool(len(nlp.vocab.vectors))
 
 
-def keyword_notes(settings: ImagePreferenceSettings) -> dict[str, Any] | None:
-    """How keywords were ranked, for a manifest; None where the corruption looks at none."""
-    if settings.how.where != "keywords":
-        return None
-    notes: dict[str, Any] = {"ranking": settings.keywords, "pipeline": settings.pipeline}
-    if settings.keywords == "graph":
+def keyword_notes(ranking: Ranking, spacy_pipeline: str) -> dict[str, Any]:
+    """How keywords were ranked, for a manifest."""
+    notes: dict[str, Any] = {"ranking": ranking, "pipeline": spacy_pipeline}
+    if ranking == "graph":
         constants = asdict(GraphConstants())
-        if not has_vectors(pipeline(settings.pipeline)):
+        if not has_vectors(pipeline(spacy_pipeline)):
             constants["gamma"] = 0.0
             notes["vectors"] = "none: the pipeline has no word vectors, so that sigma is 0"
         notes["constants"] = {name.rstrip("_"): value for name, value in constants.items()}

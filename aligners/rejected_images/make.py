@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from aligners.rejected_images.boxes import Asked, Located
 from aligners.rejected_images.corruptions import random_mask, random_numbers
 from aligners.rejected_images.keywords import keywords, pipeline
-from aligners.rejected_images.regions import REGION_SOURCES, Asked, Located
+from aligners.rejected_images.regions import REGION_SOURCES
 from aligners.rejected_images.settings import ImagePreferenceSettings
 from harness.core.types import PreferenceExample
 

@@ -3,54 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
-import numpy as np
-
-from aligners.rejected_images.keywords import Keyword
-from harness.core.types import PreferenceExample, Region
-
-if TYPE_CHECKING:
-    from aligners.rejected_images.settings import ImagePreferenceSettings
-
-Box = tuple[float, float, float, float]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """One image with what is looked for in it: an RGB picture (PIL), the keywords, and the regions that the data give."""
-
-    picture: Any
-    keywords: Sequence[Keyword]
-    regions: Sequence[Region] = ()
-
-
-@dataclass(frozen=True)
-class Located:
-    """A keyword found in an image: its box in pixels, a bool mask [height, width], and the detector's score (0 to 1), if one found it."""
-
-    keyword: str
-    box: Box
-    mask: np.ndarray
-    score: float | None = None
-
-
-class RegionSource(Protocol):
-    """Finds keywords in images. `models` says which models it asks, as role -> folder or hub id."""
-
-    models: dict[str, str]
-
-    def locate(self, asked: Sequence[Asked]) -> list[list[Located]]:
-        """Per image the keywords that were found."""
-
-
-def box_mask(box: Box, width: int, height: int) -> np.ndarray:
-    """Bool mask [height, width] of a box, clipped to the image."""
-    left, top, right, bottom = (round(edge) for edge in box)
-    mask = np.zeros((height, width), bool)
-    mask[max(0, top) : max(0, bottom), max(0, left) : max(0, right)] = True
-    return mask
+from aligners.rejected_images.boxes import Asked, Located, RegionSource, box_mask
+from aligners.rejected_images.detectors import Detected, GroundingDino, Owlv2, Sam, Sam3
+from aligners.rejected_images.settings import ImagePreferenceSettings
+from harness.core.types import PreferenceExample
 
 
 class DatasetRegions:
@@ -75,39 +33,23 @@ class DatasetRegions:
         return found
 
 
-def _grounding_dino(settings: ImagePreferenceSettings, segment: bool) -> RegionSource:
-    from aligners.rejected_images.detectors import Detected, GroundingDino
-
-    return Detected(GroundingDino(settings), _sam(settings) if segment else None, settings.batch_size)
+def _with_masks(detector: Any) -> Callable[[ImagePreferenceSettings], RegionSource]:
+    return lambda settings: Detected(detector(settings), Sam(settings), settings.batch_size)
 
 
-def _owlv2(settings: ImagePreferenceSettings, segment: bool) -> RegionSource:
-    from aligners.rejected_images.detectors import Detected, Owlv2
-
-    return Detected(Owlv2(settings), _sam(settings) if segment else None, settings.batch_size)
-
-
-def _sam(settings: ImagePreferenceSettings) -> Any:
-    from aligners.rejected_images.detectors import Sam
-
-    return Sam(settings)
-
-
-def _sam3(settings: ImagePreferenceSettings) -> RegionSource:
-    from aligners.rejected_images.detectors import Sam3
-
-    return Sam3(settings)
+def _with_boxes(detector: Any) -> Callable[[ImagePreferenceSettings], RegionSource]:
+    return lambda settings: Detected(detector(settings), None, settings.batch_size)
 
 
 REGION_SOURCES: dict[str, Callable[[ImagePreferenceSettings], RegionSource]] = {
     "dataset": lambda settings: DatasetRegions(),
-    "grounding-dino+sam": lambda settings: _grounding_dino(settings, segment=True),
-    "grounding-dino": lambda settings: _grounding_dino(settings, segment=False),
-    "owlv2+sam": lambda settings: _owlv2(settings, segment=True),
-    "owlv2": lambda settings: _owlv2(settings, segment=False),
-    "sam3": _sam3,
+    "grounding-dino+sam": _with_masks(GroundingDino),
+    "grounding-dino": _with_boxes(GroundingDino),
+    "owlv2+sam": _with_masks(Owlv2),
+    "owlv2": _with_boxes(Owlv2),
+    "sam3": Sam3,
 }
-"""The name in the settings -> what makes the source; models are loaded only then. Without "+sam" the masks are the boxes."""
+"""A name of `boxes.SOURCES` -> what makes the source; models are loaded only then."""
 
 
 def choose_source(name: str, examples: Sequence[PreferenceExample]) -> str:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from aligners.rejected_images.boxes import SOURCES
 from aligners.rejected_images.corruptions import CORRUPTIONS, Corruption
 from aligners.rejected_images.keywords import Ranking
 from aligners.rejected_images.schedules import STEPS, Diffusion, Scale, Schedule
@@ -84,10 +85,8 @@ class ImagePreferenceSettings(StrictModel):
     @field_validator("regions")
     @classmethod
     def _known_regions(cls, name: str) -> str:
-        from aligners.rejected_images.regions import REGION_SOURCES
-
-        if name != "auto" and name not in REGION_SOURCES:
-            raise ValueError(UnknownNameError("region source", name, ["auto", *REGION_SOURCES]).problem)
+        if name != "auto" and name not in SOURCES:
+            raise ValueError(UnknownNameError("region source", name, ["auto", *SOURCES]).problem)
         return name
 
     @model_validator(mode="after")

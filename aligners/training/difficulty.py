@@ -10,30 +10,22 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from aligners.base import CHOSEN, Answer, Measure
 from aligners.training.encoding import EncodedExample
-from aligners.training.policy import Policy, entropy_of
+from aligners.training.policy import entropy_of
 from harness.core.errors import BadInputError
 from harness.models import batch_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from aligners.training.session import Session
+
 Values = list[dict[tuple[str, str], np.ndarray]]
-
-
-class _Run(Protocol):
-    """What is asked of the trainer."""
-
-    policy: Policy
-    processor: Any
-    sharded: bool
-
-    def _values(self, examples: Sequence[EncodedExample], branches: Any, value: Any) -> Values: ...
 
 
 def token_entropy_of(logits: Tensor, tokens: Tensor) -> Tensor:
@@ -43,7 +35,7 @@ def token_entropy_of(logits: Tensor, tokens: Tensor) -> Tensor:
 
 
 def difficulty_of(
-    run: _Run,
+    session: Session,
     examples: Sequence[EncodedExample],
     prompts: Sequence[str],
     measure: Measure,
@@ -53,7 +45,7 @@ def difficulty_of(
     """The difficulty of each example, [1] under the chosen branch.
 
     Args:
-        run: the alignment, whose model is still the starting one.
+        session: the alignment, whose model is still the starting one.
         examples: encoded.
         prompts: their questions as texts.
         measure: `token`: the sum of -p log p over the answer's tokens (the paper's); `predictive`: the mean over the answer's places of
@@ -64,15 +56,15 @@ def difficulty_of(
     if answer == "own":
         examples = [
             replace(example, responses={**example.responses, "chosen": said})
-            for example, said in zip(examples, own_answers(run, examples, prompts, max_new_tokens), strict=True)
+            for example, said in zip(examples, own_answers(session, examples, prompts, max_new_tokens), strict=True)
         ]
-    values = run._values(examples, [CHOSEN], token_entropy_of if measure == "token" else entropy_of)
+    values = session.values(examples, [CHOSEN], token_entropy_of if measure == "token" else entropy_of)
     reduce = np.sum if measure == "token" else np.mean
     return [{pair: np.atleast_1d(reduce(value)) for pair, value in row.items()} for row in values]
 
 
 def own_answers(
-    run: _Run, examples: Sequence[EncodedExample], prompts: Sequence[str], max_new_tokens: int
+    session: Session, examples: Sequence[EncodedExample], prompts: Sequence[str], max_new_tokens: int
 ) -> list[list[int]]:
     """Token ids of the starting model's own answers, greedy, with the end token where it said one.
 
@@ -81,13 +73,13 @@ def own_answers(
     """
     import torch
 
-    if run.sharded:
+    if session.sharded:
         raise BadInputError(
             "a model whose weights are shared out (FSDP) cannot answer while it is trained",
             where="method.stages.answer",
             remedy="--set method.stages.answer=chosen, or train in one process or with DDP",
         )
-    plain, processor = run.policy.plain, run.processor
+    plain, processor = session.policy.plain, session.processor
     tokenizer = processor.tokenizer
     side, tokenizer.padding_side = tokenizer.padding_side, "left"
     try:
@@ -98,7 +90,7 @@ def own_answers(
         }
     finally:
         tokenizer.padding_side = side
-    with torch.no_grad(), run.policy.without_adapter(), _own_forward(plain):
+    with torch.no_grad(), session.policy.without_adapter(), _own_forward(plain):
         made = plain.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
     ends = plain.generation_config.eos_token_id
     ends = set(ends if isinstance(ends, list) else [tokenizer.eos_token_id if ends is None else ends])

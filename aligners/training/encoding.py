@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aligners.base import Aligner, AlignJob, Branch
-from aligners.training.corrections import CorrectedTokens, changed_tokens
+from aligners.base import Aligner, Branch
+from aligners.corrections import CorrectedTokens, changed_tokens
+from aligners.training.job import AlignJob
 from harness.core.errors import BadInputError
 from harness.core.progress import progress
 from harness.core.types import ImageRef, PreferenceExample, Span

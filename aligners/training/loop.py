@@ -12,94 +12,27 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from aligners.base import Loss
 from aligners.training.batches import checked, loader, loaders_end
 from aligners.training.checks.first_batch import check_first_batch
 from aligners.training.encoding import EncodedExample
 from aligners.training.layout import by_branch
 from aligners.training.log import Recorder, reward_metrics
+from aligners.training.microbatches import MicroBatches, accumulation, steps_of
 from aligners.training.planning.peak import out_of_memory
 from aligners.training.processes import CONFIGURATION, say_what_is_gathered_together
 from aligners.training.reference import Reference
-from harness.core.config import TrainSettings
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.progress import progress
 
 if TYPE_CHECKING:
-    from aligners.training.run import _Run
+    from aligners.training.session import Session
 
 TRAINER_STATE = "trainer_state.json"
 
 
-def accumulation(settings: TrainSettings, processes: int = 1) -> tuple[int, int]:
-    """(examples a forward pass, passes a step) of each process: the largest micro-batch that divides its part of the batch.
-
-    Raises:
-        BadInputError: the batch cannot be split over so many processes.
-    """
-    if settings.batch_size % processes:
-        raise BadInputError(
-            f"a batch of {settings.batch_size} examples cannot be split over {processes} processes",
-            remedy=f"--set train.batch_size={math.ceil(settings.batch_size / processes) * processes}",
-        )
-    share = settings.batch_size // processes
-    micro = next(size for size in range(min(settings.micro_batch_size, share), 0, -1) if share % size == 0)
-    return micro, share // micro
-
-
-def steps_of(examples: int, settings: TrainSettings) -> int:
-    """Optimizer steps of a stage with so many examples."""
-    return max(1, math.ceil(math.ceil(examples / settings.batch_size) * settings.epochs))
-
-
-def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
-    """The order in which an epoch takes its examples: a permutation of their places, [count]."""
-    return np.random.default_rng([seed, epoch]).permutation(count)
-
-
-class MicroBatches:
-    """The micro-batches of one process over all of a stage's steps, in order: `(examples, weights)` at every index.
-
-    Every epoch is a permutation of the examples, drawn from the seed; which examples make a step does not depend on the number
-    of processes or the size of the micro-batch. A short last batch leaves places empty; a process all of whose places are empty
-    still makes its pass, which gradients of several processes wait for, with an example of weight 0.
-    """
-
-    def __init__(
-        self, run: _Run, examples: Sequence[EncodedExample], steps: int, micro: int, passes: int, place: tuple[int, int]
-    ) -> None:
-        self.examples, self.steps = examples, steps
-        self.branches, self.seed, self.preparer = run.branches, run.train_settings.seed, run.preparer()
-        self.micro, self.passes, self.place = micro, passes, place
-        self._epochs: dict[int, np.ndarray] = {}
-
-    def __len__(self) -> int:
-        return self.steps * self.passes
-
-    def chosen(self, index: int) -> tuple[list[EncodedExample], list[float]]:
-        """The examples of a pass, and their weights: 1, or 0 where a place is only held."""
-        process, processes = self.place
-        batch = self.micro * self.passes * processes
-        step, number = divmod(index, self.passes)
-        epoch, step = divmod(step, math.ceil(len(self.examples) / batch))
-        if epoch not in self._epochs:
-            self._epochs = {epoch: epoch_order(self.seed, epoch, len(self.examples))}
-        start = step * batch + (number * processes + process) * self.micro
-        places = self._epochs[epoch][start : min(start + self.micro, (step + 1) * batch)]
-        if len(places):
-            return [self.examples[place] for place in places], [1.0] * len(places)
-        return [self.examples[self._epochs[epoch][0]]], [0.0]
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """A pass's prepared batch, and the weights of its examples."""
-        examples, weights = self.chosen(index)
-        return {"batch": self.preparer.batch(examples, self.branches), "weights": weights}
-
-
 def run_stage(
-    run: _Run,
+    run: Session,
     name: str,
     examples: Sequence[EncodedExample],
     reference: Reference,
@@ -210,7 +143,7 @@ def _stop_on_interrupt() -> Iterator[threading.Event]:
 
 
 def _build(
-    run: _Run,
+    run: Session,
     batches: MicroBatches,
     reference: Reference,
     folder: Path,

@@ -1,6 +1,7 @@
 """Object extraction: which objects a text mentions, where, and which class each is."""
 
-from benchmarks.objects.extract import EXTRACTORS, Extractor, Mention, make_extractor
+from benchmarks.objects.base import Extractor, Mention
+from benchmarks.objects.extract import EXTRACTORS, make_extractor
 from benchmarks.objects.vocabulary import Vocabulary, read_vocabulary
 
 __all__ = ["EXTRACTORS", "Extractor", "Mention", "Vocabulary", "make_extractor", "read_vocabulary"]

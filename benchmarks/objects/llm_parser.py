@@ -14,8 +14,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks.objects.base import Mention, readable
 from benchmarks.objects.doubles import double_words, found_doubles
-from benchmarks.objects.extract import Mention, readable
 from benchmarks.objects.vocabulary import Vocabulary
 from harness.core.errors import BadInputError
 from harness.judging.replies import spoken

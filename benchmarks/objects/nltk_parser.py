@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks.objects.base import Mention
 from benchmarks.objects.doubles import double_words
-from benchmarks.objects.extract import Mention
 from benchmarks.objects.vocabulary import Vocabulary
 from harness.core.errors import HarnessError
 from harness.core.paths import cache_folder

@@ -13,8 +13,8 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks.objects.base import Mention, readable
 from benchmarks.objects.doubles import ANIMALS
-from benchmarks.objects.extract import Mention, readable
 from benchmarks.objects.vocabulary import Vocabulary
 from harness.core.types import Span
 from harness.text.word_forms import CHARACTERS, NUMBERS, chains, plain, plurals

@@ -14,7 +14,10 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from aligners.base import Aligner, AlignJob, DataOptions
+from aligners.base import Aligner
+from aligners.preferences.options import DataOptions
+from aligners.training.job import AlignJob
+from aligners.training.planning.preflight import preflight
 from harness.checkpoints.export import card_of
 from harness.core import registry
 from harness.core.config import TrainSettings, merged, parse
@@ -109,6 +112,8 @@ def _train(request: AlignRequest, found: _Resolved) -> Run:
     if request.resume and (run := open_run(folder)).manifest is not None:
         console.print(f"[dim]the run is complete: {folder}[/dim]")
         return run
+    from aligners.training.run import train
+
     started = time.perf_counter()
 
     def stage_done(stage: Path, summary: dict[str, Any]) -> None:
@@ -117,7 +122,7 @@ def _train(request: AlignRequest, found: _Resolved) -> Run:
 
     job = replace(found.job(request), stage_done=stage_done)
     give_back()  # making a world's model and pairs leaves much behind
-    result = found.aligner.align(job)
+    result = train(found.aligner, job)
     if first:
         _write_manifest(folder, config, found.model, result.summary, started)
         _remove(result.scratch, folder)
@@ -165,7 +170,7 @@ def _resolve(request: AlignRequest, *, writes: bool = True) -> _Resolved:
     # A world's model and pairs are made on this machine, once all else is known to be there.
     given = "" if find_world(data_label) else data_label
     asked = AlignJob(model.location or "", given, folder, train, cache_folder())
-    wanted = aligner.preflight(asked)
+    wanted = preflight(asked)
     if not writes and any(one.folder is None for one in wanted):
         location = str(model.location)
     else:
@@ -205,6 +210,8 @@ def plan_align(request: AlignRequest) -> dict[str, Any]:
     Raises:
         BadInputError: as `run_align`, but for the run folder.
     """
+    from aligners.training.planning.plan import plan as plan_of
+
     found = _resolve(request, writes=False)
     about = {"method": request.method, "model": found.model.label, "data": found.config["data"]}
     missing = [one for one in found.wanted if one.folder is None]
@@ -213,7 +220,7 @@ def plan_align(request: AlignRequest) -> dict[str, Any]:
         return {**about, "download": download, "free": shutil.disk_usage(there(hub.cache_folder())).free}
     job = found.job(request)
     give_back()
-    return {**about, "download": [], **found.aligner.plan(job)}
+    return {**about, "download": [], **plan_of(found.aligner, job)}
 
 
 def is_first_process() -> bool:

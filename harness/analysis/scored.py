@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-import harness
 from harness.core.errors import BadInputError
 from harness.core.reading import open_binary
 from harness.core.stats import Aggregate
 from harness.core.types import SampleScore
+from harness.core.version import VERSION
 from harness.judging.agreement import HALLUCINATED_BELOW
 from harness.records.run_files import item_row, read_scores
 from harness.runs.folders import Run
@@ -85,8 +85,8 @@ def scored(run: Run) -> tuple[list[Scored], list[str]]:
         what = f"answered but not scored: {', '.join(asked)}" if asked else "nothing was scored"
         reasons.append(f"{run.name}: {what}")
     version = (run.manifest or {}).get("harness")
-    if version not in (None, harness.__version__):
-        reasons.append(f"{run.name}: made by version {version}, this is {harness.__version__}; shown all the same")
+    if version not in (None, VERSION):
+        reasons.append(f"{run.name}: made by version {version}, this is {VERSION}; shown all the same")
     return found, reasons
 
 

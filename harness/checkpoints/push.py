@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import harness
 from harness.checkpoints.ask import Asked
 from harness.checkpoints.export import card_of
 from harness.checkpoints.verify import VERIFIED, recorded_weights
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import read_json
 from harness.core.progress import console
+from harness.core.version import VERSION
 from harness.models import CheckpointInfo, inspect, is_hub_id
 from harness.runs.folders import MANIFEST, Run, find_run, is_checkpoint, open_run
 from harness.runs.targets import target_of_run
@@ -66,7 +66,7 @@ def push(request: PushRequest, *, dry_run: bool = False) -> dict[str, Any]:
     source, run = _find(request.checkpoint, request.results)
     info = inspect(source)
     _check_shareable(request, info, source)
-    api = HfApi(library_name="vlm-align-harness", library_version=harness.__version__)
+    api = HfApi(library_name="vlm-align-harness", library_version=VERSION)
     with _staged(source, run) as folder:
         files = [{"name": name, "bytes": (folder / name).stat().st_size} for name in _names(folder)]
         record: dict[str, Any] = {
@@ -198,7 +198,7 @@ def _upload(api: Any, request: PushRequest, folder: Path) -> dict[str, Any]:
     from huggingface_hub.errors import RepositoryNotFoundError
 
     name, where = request.repository, f"{api.endpoint}/{request.repository}"
-    message = request.message or f"{Path(request.checkpoint).name}, by vlm-align-harness {harness.__version__}"
+    message = request.message or f"{Path(request.checkpoint).name}, by vlm-align-harness {VERSION}"
     try:
         try:
             private = bool(api.repo_info(name).private)

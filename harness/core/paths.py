@@ -7,6 +7,9 @@ from pathlib import Path
 
 import platformdirs
 
+PACKAGE = Path(__file__).resolve().parents[1]
+"""The folder of the installed package `harness`."""
+
 
 def cache_folder() -> Path:
     """The user's cache folder for this tool (`HARNESS_CACHE` moves it)."""

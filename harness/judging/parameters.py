@@ -12,7 +12,7 @@ from harness.core.progress import console
 from harness.remote.reply import Reason, Refused
 
 if TYPE_CHECKING:
-    from harness.judging.openai import OpenAIJudgeSettings
+    from harness.judging.settings import OpenAIJudgeSettings
 
 REASONING_TOKENS = 4096
 """Where no limit is named and the model wants `max_completion_tokens`: its reasoning counts, and comes before the first word."""

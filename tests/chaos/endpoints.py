@@ -20,7 +20,8 @@ import harness.remote.endpoint
 from harness.core.errors import HarnessError
 from harness.core.types import ImageRef, Item, Response
 from harness.judging.base import JudgeReply, JudgeRequest
-from harness.judging.openai import OpenAIJudge, OpenAIJudgeSettings
+from harness.judging.openai import OpenAIJudge
+from harness.judging.settings import OpenAIJudgeSettings
 from harness.remote.endpoint import KEY_VARIABLE
 from harness.serving.base import Completion, Request, Sampling
 from harness.serving.openai import OpenAIBackend, OpenAISettings

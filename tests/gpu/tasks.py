@@ -49,7 +49,7 @@ def align(
     method: Any, family: str, folder: Path, out: Path, resume: bool = False, limit: int | None = None, **settings: Any
 ) -> list[float]:
     """The loss of every step."""
-    from aligners.base import AlignJob
+    from aligners.training.job import AlignJob
     from harness.core import registry
     from harness.core.config import TrainSettings
 
@@ -57,7 +57,11 @@ def align(
     aligner = registry.load("aligners", method) if isinstance(method, str) else method
     train = TrainSettings.model_validate({**SETTINGS, **settings})
     data = str(folder / "rlaif-v.parquet")
-    aligner().align(AlignJob(str(folder / family), data, out, train, out / "cache", limit=limit, resume=resume))
+    from aligners.training import run as training
+
+    training.train(
+        aligner(), AlignJob(str(folder / family), data, out, train, out / "cache", limit=limit, resume=resume)
+    )
     return [json.loads(line)["loss"] for line in (out / "train_log.jsonl").read_text().splitlines()]
 
 
@@ -133,8 +137,9 @@ def answers(family: str, folder: Path, out: Path) -> list[Any]:
 def regions(source: str, folder: Path, out: Path) -> list[float]:
     """Boxes, scores and areas that a region source finds."""
     from aligners.rejected_images import ImagePreferenceSettings
+    from aligners.rejected_images.boxes import Asked
     from aligners.rejected_images.keywords import Keyword
-    from aligners.rejected_images.regions import REGION_SOURCES, Asked
+    from aligners.rejected_images.regions import REGION_SOURCES
 
     settings = ImagePreferenceSettings(
         regions=source,

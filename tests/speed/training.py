@@ -163,10 +163,12 @@ def ours(method: str, image_tokens: int, count: int, size: Size, folder: Path) -
     from accelerate import PartialState
     from transformers import Trainer  # noqa: F401
 
-    from aligners.base import AlignJob, Stage
+    from aligners.base import Stage
     from aligners.dpo import DPO
     from aligners.mfpo import MFPO
-    from aligners.training import run as trainer
+    from aligners.training import session as setting_up
+    from aligners.training.job import AlignJob
+    from aligners.training.run import train_stages
     from harness.core.config import LoraSettings, TrainSettings
     from harness.models import export_full
 
@@ -186,7 +188,7 @@ def ours(method: str, image_tokens: int, count: int, size: Size, folder: Path) -
     aligner = {"dpo": DPO, "mfpo": MFPO}[method]()
     job = AlignJob(str(folder / "base"), "", folder, train, folder / "cache")
     before = max(forget_peak(), weights)
-    load, loading = trainer.load_model, 0.0
+    load, loading = setting_up.load_model, 0.0
 
     def timed_load(*arguments: Any, **options: Any) -> Any:
         nonlocal loading
@@ -195,11 +197,11 @@ def ours(method: str, image_tokens: int, count: int, size: Size, folder: Path) -
         loading = time.perf_counter() - begun
         return loaded
 
-    trainer.load_model = timed_load  # type: ignore[attr-defined]
+    setting_up.load_model = timed_load  # type: ignore[attr-defined]
     start = time.perf_counter()
-    run = trainer._Run(aligner, job, data, PartialState())
+    session = setting_up.Session(aligner, job, data, PartialState())
     built = time.perf_counter()
-    run.train([Stage("all", data)])
+    train_stages(session, [Stage("all", data)], {})
     end = time.perf_counter()
     rows = [json.loads(line) for line in (folder / "train_log.jsonl").read_text().splitlines()]
     later = rows[len(rows) // 2 :]

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from aligners.training.batches import checked, loader, loaders_end
 from aligners.training.checks.plain_pass import PlainRow, as_transformers_does, plain_row
 from aligners.training.layout import Batch, by_branch
+from aligners.training.microbatches import accumulation
 from aligners.training.planning.peak import out_of_memory
 from harness.core.config import Savings
 from harness.core.errors import HarnessError
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from aligners.training.encoding import EncodedExample
-    from aligners.training.run import _Run
+    from aligners.training.session import Session
 
 PROBES = 3
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}
@@ -52,12 +53,12 @@ class Way:
     dropout: bool = True
 
 
-def tolerance(run: _Run) -> float:
+def tolerance(run: Session) -> float:
     """Nats a token, see `TOLERANCE`."""
     return TOLERANCE["bfloat16" if run.bfloat16 else "float32"]
 
 
-def check_trainer(run: _Run, examples: Sequence[PreferenceExample]) -> dict[str, Any]:
+def check_trainer(run: Session, examples: Sequence[PreferenceExample]) -> dict[str, Any]:
     """Hold the trainer to the plain forward pass on a few examples, and say which weights are trained.
 
     Args:
@@ -112,7 +113,7 @@ def check_trainer(run: _Run, examples: Sequence[PreferenceExample]) -> dict[str,
     return found
 
 
-def _probes(run: _Run, examples: Sequence[PreferenceExample]) -> list[PreferenceExample]:
+def _probes(run: Session, examples: Sequence[PreferenceExample]) -> list[PreferenceExample]:
     """The examples with the longest and the shortest rows, and the first one.
 
     Texts with blanks around them are left out where there are others: some templates cut them off.
@@ -133,7 +134,7 @@ def _probes(run: _Run, examples: Sequence[PreferenceExample]) -> list[Preference
 _Plain = list[dict[tuple[str, str], PlainRow]]
 
 
-def _plain(run: _Run, probes: Sequence[PreferenceExample], encoded: Sequence[EncodedExample]) -> _Plain:
+def _plain(run: Session, probes: Sequence[PreferenceExample], encoded: Sequence[EncodedExample]) -> _Plain:
     """The plain pass over every branch of the probes; of branches with one image and response once."""
     with as_transformers_does(run.policy):
         return [
@@ -145,7 +146,7 @@ def _plain(run: _Run, probes: Sequence[PreferenceExample], encoded: Sequence[Enc
         ]
 
 
-def _same_ids(run: _Run, encoded: Sequence[EncodedExample], plain: _Plain) -> None:
+def _same_ids(run: Session, encoded: Sequence[EncodedExample], plain: _Plain) -> None:
     """Hold the trainer's ids to the template's.
 
     The last two may differ: behind the answer stands the end token, which some templates do not write, and what they write in its
@@ -173,9 +174,7 @@ def _same_ids(run: _Run, encoded: Sequence[EncodedExample], plain: _Plain) -> No
 class _Probes:
     """The probes' batches, as a loader takes them."""
 
-    def __init__(self, run: _Run, encoded: Sequence[EncodedExample]) -> None:
-        from aligners.training.loop import accumulation
-
+    def __init__(self, run: Session, encoded: Sequence[EncodedExample]) -> None:
         micro, _ = accumulation(run.train_settings, run.process.num_processes)
         self.preparer, self.branches = run.preparer(), run.branches
         self.parts = [encoded[start : start + micro] for start in range(0, len(encoded), micro)]
@@ -187,7 +186,7 @@ class _Probes:
         return {"batch": self.preparer.batch(self.parts[index], self.branches)}
 
 
-def trained_logps(run: _Run, encoded: Sequence[EncodedExample], way: Way) -> list[dict[str, Tensor]]:
+def trained_logps(run: Session, encoded: Sequence[EncodedExample], way: Way) -> list[dict[str, Tensor]]:
     """Log-probabilities as they are trained on: of every example the branches', [tokens] on the CPU."""
     policy, found = run.policy, []
     policy.model.train(way.dropout)
@@ -223,7 +222,7 @@ class _Difference:
 
 
 def _worst(
-    run: _Run, encoded: Sequence[EncodedExample], plain: _Plain, trained: Sequence[Mapping[str, Tensor]]
+    run: Session, encoded: Sequence[EncodedExample], plain: _Plain, trained: Sequence[Mapping[str, Tensor]]
 ) -> _Difference:
     """The largest difference of a response, measured by what is allowed: the mean of few tokens is left more to chance."""
     differences = []
@@ -236,7 +235,7 @@ def _worst(
     return max(differences, key=lambda one: one.off)
 
 
-def _others(run: _Run, way: Way) -> Iterator[tuple[str, Way]]:
+def _others(run: Session, way: Way) -> Iterator[tuple[str, Way]]:
     """Ways with less: what is switched off, in words, and the way without it. The model is left as the last of them needs it."""
     if way.workers:
         yield "--set train.workers=0", replace(way, workers=0)
@@ -252,7 +251,7 @@ def _others(run: _Run, way: Way) -> Iterator[tuple[str, Way]]:
     yield "without dropout, which the model's config.json asks for, it", replace(way, dropout=False)
 
 
-def mend(run: _Run, way: Way, passes: Any) -> str:
+def mend(run: Session, way: Way, passes: Any) -> str:
     """Which saving makes the canary pass when it is switched off, in words for a remedy. The run stops behind it.
 
     Args:
@@ -277,7 +276,7 @@ def mend(run: _Run, way: Way, passes: Any) -> str:
     return "none of train.savings, train.workers, train.gradient_checkpointing and train.precision makes it pass"
 
 
-def check_trained_weights(run: _Run) -> dict[str, Any]:
+def check_trained_weights(run: Session) -> dict[str, Any]:
     """Which modules are trained, found in the model as it is: those that method and tuning name, and what is left out.
 
     Returns:

@@ -20,10 +20,10 @@ from harness.core.errors import HarnessError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from aligners.training.run import _Run
+    from aligners.training.session import Session
 
 
-def check_first_batch(run: _Run, batch: Batch, policy: Logps, reference: Logps, loss: Loss) -> dict[str, Any]:
+def check_first_batch(run: Session, batch: Batch, policy: Logps, reference: Logps, loss: Loss) -> dict[str, Any]:
     """Before the first update: rewards of 0, and the loss's terms as the method's own formula gives them for these.
 
     Args:
@@ -56,12 +56,12 @@ def check_first_batch(run: _Run, batch: Batch, policy: Logps, reference: Logps, 
     return {"reward": rewards}
 
 
-def _allowed(run: _Run, mask: Tensor) -> Tensor:
+def _allowed(run: Session, mask: Tensor) -> Tensor:
     """By how much arithmetic lets the sum over each response's tokens differ, [batch]: like chance, with the root of their number."""
     return 2 * tolerance(run) * mask.sum(-1).clamp(min=1).sqrt()
 
 
-def _terms_are_the_formulas(run: _Run, batch: Batch, policy: Logps, reference: Logps, loss: Loss) -> None:
+def _terms_are_the_formulas(run: Session, batch: Batch, policy: Logps, reference: Logps, loss: Loss) -> None:
     """Hold every term to the method's formula at rewards of 0; it may differ by what differences that are allowed change in it."""
     import torch
 
@@ -98,7 +98,7 @@ def _shifted(one: BranchLogps, sums: Tensor, with_divergence: bool) -> BranchLog
     return BranchLogps(tokens.sum(-1), tokens, one.mask, one.corrected, step.clamp(min=0) if with_divergence else None)
 
 
-def _mend_first(run: _Run, batch: Batch, reference: Logps) -> str:
+def _mend_first(run: Session, batch: Batch, reference: Logps) -> str:
     """`_mend` for the first batch; beside the ways of computing it tries values of the reference that are computed now."""
     encoded = [run.encoded[name] for name in batch.ids]
 
@@ -112,7 +112,7 @@ def _mend_first(run: _Run, batch: Batch, reference: Logps) -> str:
 
     def now() -> Logps:
         run.policy.model.eval()
-        rows = run._values(encoded, run.branches, token_logp, "now")
+        rows = run.values(encoded, run.branches, token_logp, "now")
         return {
             name: replace(
                 one, sums=one.sums.new_tensor([float(row[branch.image, branch.response].sum()) for row in rows])

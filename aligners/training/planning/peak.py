@@ -15,7 +15,7 @@ from harness.core.memory import written_bytes
 
 if TYPE_CHECKING:
     from aligners.training.encoding import EncodedExample
-    from aligners.training.run import _Run
+    from aligners.training.session import Session
 
 _ON_CPU = "can't allocate memory"
 """In the message of torch's allocator for CPUs."""
@@ -86,7 +86,7 @@ def _smaller(train: TrainSettings, micro: int) -> Iterator[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def out_of_memory(run: _Run, examples: Sequence[EncodedExample], micro: int) -> Iterator[None]:
+def out_of_memory(run: Session, examples: Sequence[EncodedExample], micro: int) -> Iterator[None]:
     """Say which setting to lower when the memory does not suffice; what was saved is kept.
 
     Args:
@@ -112,7 +112,7 @@ def out_of_memory(run: _Run, examples: Sequence[EncodedExample], micro: int) -> 
         ) from error
 
 
-def _remedy(run: _Run, examples: Sequence[EncodedExample], micro: int) -> str:
+def _remedy(run: Session, examples: Sequence[EncodedExample], micro: int) -> str:
     train = run.train_settings
     gpu = run.policy.device.type == "cuda"
     peak = Peak(

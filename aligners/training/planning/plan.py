@@ -16,17 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from aligners.base import Aligner, AlignJob, Answer, Measure, PrepareContext, Stage, StageContext
-from aligners.preferences import preferences_of
+from aligners.base import Aligner, Answer, Measure, PrepareContext, Stage, StageContext
 from aligners.training.adapters import check_model
 from aligners.training.encoding import EncodedExample, encode_all
 from aligners.training.families import possible_savings
+from aligners.training.job import AlignJob
 from aligners.training.layout import by_branch, group_by_length, row_lengths
-from aligners.training.loop import accumulation, epoch_order, steps_of
+from aligners.training.microbatches import accumulation, epoch_order, steps_of
 from aligners.training.planning.footprint import Architecture, Footprint, architecture
 from aligners.training.planning.peak import Peak, memory_there
 from aligners.training.policy import FEATURE_BUDGET, token_logp
 from aligners.training.processes import this_process
+from aligners.training.session import Session, preferences_of
 from harness.core.config import TrainSettings
 from harness.core.errors import BadInputError
 from harness.core.types import ImageRef, PreferenceExample
@@ -251,14 +252,12 @@ def _time(
     difficulty: int,
 ) -> dict[str, Any]:
     """Seconds: two micro-batches of middle length, after one to warm up, forward and backward, multiplied by their positions."""
-    from aligners.training.run import _Run
-
     ordered = sorted(tokens.passes, key=lambda one: one[1])
     full = [one for one in ordered if len(one[0]) == max(len(names) for names, _ in ordered)]
     middle = len(full) // 2
     chosen = [full[min(max(place, 0), len(full) - 1)] for place in (middle - 1, middle, middle + 1)]
     wanted = {name for names, _ in chosen for name in names}
-    run = _Run(aligner, job, [one for one in examples if one.id in wanted], process)
+    run = Session(aligner, job, [one for one in examples if one.id in wanted], process)
     kept = run.policy.feature_bytes * len(tokens.images)
     if not 0 < kept <= FEATURE_BUDGET:
         run.policy.forget_features()

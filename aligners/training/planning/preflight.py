@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from aligners.base import AlignJob
 from aligners.preferences.sources import known_repository, place_of
 from aligners.training.families import family_of
+from aligners.training.job import AlignJob
 from aligners.training.processes import is_deepspeed
 from harness.core.config import TrainSettings
 from harness.core.disk import need

@@ -21,7 +21,7 @@ from harness.core.config import parse
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import sha256_json
 from harness.core.progress import progress_of_many
-from harness.core.stats import Aggregate, intervals
+from harness.core.stats import Aggregate, gaps, intervals
 from harness.core.worlds import find_world
 from harness.records.counts import ItemCounts
 from harness.records.matched import cut, rates
@@ -190,7 +190,7 @@ def _add_matched(
     for name, counts in found.counts.items():
         record = group[name].record
         part = _part_of(record, rates, counts)
-        ci = kept("intervals", [(part,)], [], functools.partial(_intervals, part))[MATCHED]
+        ci = kept("intervals", [(part,)], [], functools.partial(_intervals, part), (gaps, _intervals))[MATCHED]
         totals = {name: np.asarray(total) for name, total in counts.totals.items()}
         about = {"value": float(rates(totals)[MATCHED]), "ci": ci, "unit": "%"}
         rows[name].cells[column] = _cell(about, {"n": counts.size, "of": counts.size}, _rules(record), part)

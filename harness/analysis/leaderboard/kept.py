@@ -12,18 +12,24 @@ from typing import Any
 
 import numpy as np
 
-import harness
 from harness.analysis.leaderboard.board import Part
 from harness.core.errors import BadInputError
 from harness.core.files import sha256_bytes, sha256_json, to_cache, write_json
 from harness.core.paths import cache_folder
 from harness.core.reading import read_json
 from harness.core.stats import RESAMPLES, SEED, Aggregate
+from harness.core.version import VERSION
 
 _FORMAT = 1
 
 
-def kept(what: str, parts: Sequence[tuple[Part, ...]], more: Sequence[Any], compute: Callable[[], Any]) -> Any:
+def kept(
+    what: str,
+    parts: Sequence[tuple[Part, ...]],
+    more: Sequence[Any],
+    compute: Callable[[], Any],
+    code: tuple[Callable[..., Any], ...],
+) -> Any:
     """A JSON-able result for some items, from the cache or by computing it.
 
     Args:
@@ -31,9 +37,10 @@ def kept(what: str, parts: Sequence[tuple[Part, ...]], more: Sequence[Any], comp
         parts: the items that it is computed from; their counts, and the code that makes metrics of them, are what it depends on.
         more: what else it depends on. JSON-able.
         compute: computes it.
+        code: functions in whose files it is computed; other code gives it another key.
     """
     about = [[(part.items.digest, part.rules, _code(part.aggregate)) for part in group] for group in parts]
-    key = sha256_json([_FORMAT, what, about, list(more), RESAMPLES, SEED, harness.__version__, np.__version__, _own()])
+    key = sha256_json([_FORMAT, what, about, list(more), RESAMPLES, SEED, VERSION, np.__version__, _code_of(code)])
     path = cache_folder() / "scores" / what / key[:2] / f"{key}.json"
     try:
         return read_json(path)
@@ -59,10 +66,3 @@ def _code(aggregate: Aggregate) -> str:
     """The same of what makes metrics of counts: of a benchmark and what it inherits from, or of a function."""
     own = getattr(aggregate, "__self__", None)
     return _code_of(tuple(type(own).__mro__[:-1]) if own is not None else (aggregate,))
-
-
-def _own() -> str:
-    from harness.analysis.leaderboard import marks
-    from harness.core import stats
-
-    return _code_of((stats.gaps, marks.add_differences))

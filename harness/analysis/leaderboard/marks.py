@@ -11,6 +11,7 @@ import numpy as np
 
 from harness.analysis.leaderboard.board import BASE, Board, Column, Delta, Part, Row, Sheet, World
 from harness.analysis.leaderboard.kept import kept
+from harness.core import stats
 from harness.core.progress import Advance, progress_of_many
 from harness.core.stats import SEED, Aggregate, Counts, Difference, aligned, difference, holm, resampled
 
@@ -150,7 +151,7 @@ def _differences(pairs: Sequence[tuple[Part, Part]]) -> tuple[dict[str, Differen
     """Row minus base, the mean over the seeds; and on how many items. Seeds on the same pictures are resampled alike."""
     worlds = list(dict.fromkeys(part.world[1] for part, _ in pairs))
     places = [worlds.index(part.world[1]) for part, _ in pairs]
-    found = kept("differences", pairs, places, lambda: _computed(pairs, places))
+    found = kept("differences", pairs, places, lambda: _computed(pairs, places), (stats.gaps, add_differences))
     if not all(_as_now(pair, found["values"][number]) for number, pair in enumerate(pairs)):
         found = _computed(pairs, places)  # a part of the suite's code that the key does not know is another now
     differences = {

@@ -9,10 +9,10 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import harness
 from harness.analysis.leaderboard.board import Board, Cell, Column, Row, column_of_spec
 from harness.core import registry
 from harness.core.errors import BadInputError, shown
+from harness.core.paths import PACKAGE
 from harness.core.reading import read_text
 
 _COLUMNS = ("model", "method", "suite", "metric", "value", "unit", "source", "place", "note")
@@ -38,8 +38,7 @@ def published_file(folders: Sequence[Path]) -> Path:
     Raises:
         BadInputError: there is none.
     """
-    package = Path(harness.__file__).parent
-    places = [*folders, package / "data", package.parent / "results"]
+    places = [*folders, PACKAGE / "data", PACKAGE.parent / "results"]
     for place in places:
         if (place / "published.csv").is_file():
             return place / "published.csv"

@@ -22,8 +22,8 @@ import numpy as np
 
 from harness.core.errors import HarnessError
 from harness.core.progress import progress
-from harness.worlds.pocket import network, text
 from harness.models import prompt_text
+from harness.worlds.pocket import network, text
 from harness.worlds.pocket.draw import draw
 from harness.worlds.pocket.scenes import CLASSES, COLOURS, Scene, generator, make_scenes
 

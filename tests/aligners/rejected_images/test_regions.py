@@ -12,8 +12,9 @@ from PIL import Image
 
 from aligners.base import PrepareContext
 from aligners.rejected_images import ImagePreferenceSettings, generate
+from aligners.rejected_images.boxes import Asked
 from aligners.rejected_images.keywords import Keyword
-from aligners.rejected_images.regions import REGION_SOURCES, Asked, DatasetRegions
+from aligners.rejected_images.regions import REGION_SOURCES, DatasetRegions
 from harness.core.errors import HarnessError
 from harness.core.types import Region
 from tests.aligners.rejected_images.test_mfpo_parts import example

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from aligners.base import AlignJob
 from aligners.mfpo import MFPO
 from aligners.training.adapters import adapted_modules, check_model
+from aligners.training.job import AlignJob
 from aligners.training.planning.footprint import architecture
 from aligners.training.planning.plan import plan
 from aligners.training.policy import Policy
-from aligners.training.run import align as train
+from aligners.training.run import train as train
 from harness.alignment.align import _same_as_before
 from harness.cli import app
 from harness.cli.errors import run

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligners.base import CHOSEN, IMAGE_REJECTED, REJECTED
+from aligners.corrections import CorrectedTokens
 from aligners.mfpo import MFPO
-from aligners.training.corrections import CorrectedTokens
 from aligners.training.encoding import EncodedExample, Encoder
 from aligners.training.layout import BLOCK_COST, by_branch, collate, group_by_length, row_lengths
 from aligners.training.policy import Policy

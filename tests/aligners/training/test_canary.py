@@ -15,13 +15,15 @@ import numpy as np
 import pytest
 from torch.utils.data import get_worker_info
 
-from aligners.base import AlignJob, Logps, Loss
+from aligners.base import Logps, Loss
 from aligners.chip import CHiP
 from aligners.dpo import DPO
 from aligners.mfpo import MFPO
 from aligners.training import batches, masks, policy
+from aligners.training import run as training
 from aligners.training.checks import canary as canary_of
 from aligners.training.families import Family
+from aligners.training.job import AlignJob
 from harness.cli import app
 from harness.cli.errors import run
 from harness.core.config import TrainSettings
@@ -61,7 +63,7 @@ def align(where: tuple[Path, Path], output: Path, aligner: Any = None, canary: b
     output.mkdir(parents=True, exist_ok=True)
     train = TrainSettings.model_validate({**SETTINGS, **settings})
     job = AlignJob(str(where[0]), str(where[1]), output, train, output.parent / "cache", canary=canary)
-    return (aligner or DPO()).align(job).summary
+    return training.train(aligner or DPO(), job).summary
 
 
 def stopped(where: tuple[Path, Path], output: Path, **options: Any) -> HarnessError:

@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aligners.base import Aligner, AlignJob, Loss
+from aligners.base import Aligner, Loss
 from aligners.chip import CHiP, CHiPSettings
+from aligners.corrections import CorrectedTokens, changed_tokens
 from aligners.dpo import DPO
 from aligners.rlhfv import RLHFV, RLHFVSettings
-from aligners.training.corrections import CorrectedTokens, changed_tokens
 from aligners.training.encoding import corrections_of, encode_all
+from aligners.training.job import AlignJob
 from harness.core.config import TrainSettings
 from harness.core.types import ImageRef, PreferenceExample
 from tests.tiny import tiny_parts, tiny_photograph

@@ -14,10 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from aligners.base import AlignJob, Logps, Loss
+from aligners.base import Logps, Loss
 from aligners.dpo import DPO
 from aligners.mfpo import MFPO
 from aligners.rlhfv import RLHFV
+from aligners.training import run as training
+from aligners.training.job import AlignJob
 from harness.core.config import Savings, TrainSettings, merged
 
 SETTINGS: dict[str, Any] = {
@@ -85,7 +87,7 @@ class Trained:
     """A training's curve and weights."""
 
     def __init__(self, aligner: Any, job: AlignJob) -> None:
-        done = aligner.align(job)
+        done = training.train(aligner, job)
         self.weights = load_file(done.checkpoint / "adapter_model.safetensors")
         self.curve = [json.loads(line) for line in (job.output / "train_log.jsonl").read_text().splitlines()]
 
@@ -151,7 +153,7 @@ def test_in_pairs_through_stages_and_resumed_with_others(
     opposite = [name for name in OTHERS if name not in names]
     passes = 4 if "micro_batch_size" in names else 1  # a step's; a stage has one step
     with pytest.raises(KilledError):
-        killed_at(MFPO, passes + 1).align(job(base, pairs, tmp_path / "run", names))
+        training.train(killed_at(MFPO, passes + 1), job(base, pairs, tmp_path / "run", names))
     assert (tmp_path / "run" / "stages" / "1-easy" / "finished.safetensors").exists()
     found = Trained(MFPO(), job(base, pairs, tmp_path / "run", opposite, resume=True))
     plain[MFPO].holds(found, exact=False)
@@ -164,7 +166,7 @@ def test_resumed_within_a_stage(
 ) -> None:
     first = ["save_steps", *(["workers"] if workers else [])]
     with pytest.raises(KilledError):
-        killed_at(DPO, 3).align(job(base, pairs, tmp_path / "run", first))
+        training.train(killed_at(DPO, 3), job(base, pairs, tmp_path / "run", first))
     assert (tmp_path / "run" / "stages" / "1-all" / "checkpoint-2").is_dir()
     then = [] if workers else ["workers"]
     plain[DPO].holds(Trained(DPO(), job(base, pairs, tmp_path / "run", then, resume=True)), exact=True)

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from aligners.base import AlignJob, Logps, Loss, Stage, StageContext
+from aligners.base import Logps, Loss, Stage, StageContext
 from aligners.dpo import DPO
+from aligners.training import run as training
+from aligners.training.job import AlignJob
 from harness.core.config import TrainSettings
 from harness.core.types import PreferenceExample
 from harness.models import load_model, load_processor, prompt_inputs
@@ -72,7 +74,7 @@ def test_difficulty_is_the_printed_formula_on_either_answer(
     train = TrainSettings.model_validate(
         {"batch_size": 2, "micro_batch_size": 2, "max_length": 256, "tuning": tuning, "lora": {"rank": 4, "alpha": 8}}
     )
-    aligner.align(AlignJob(str(base), str(pairs), tmp_path / "run", train, tmp_path / "cache"))
+    training.train(aligner, AlignJob(str(base), str(pairs), tmp_path / "run", train, tmp_path / "cache"))
     model, processor = load_model(base, "float32"), load_processor(base)
     some = list(range(0, len(aligner.examples), max(1, len(aligner.examples) // 5)))
     for measure, answer in ASKED:

@@ -13,15 +13,16 @@ import torch
 from accelerate import PartialState
 from safetensors.torch import load_file
 
-from aligners.base import CHOSEN, REJECTED, AlignJob
+from aligners.base import CHOSEN, REJECTED
 from aligners.dpo import DPO
 from aligners.training.adapters import adapted_modules
 from aligners.training.encoding import Encoder
 from aligners.training.families import FAMILIES as ALIGNED
 from aligners.training.families import check_family
+from aligners.training.job import AlignJob
 from aligners.training.layout import collate
 from aligners.training.policy import Policy
-from aligners.training.run import _Run
+from aligners.training.session import Session
 from harness.alignment.align import AlignRequest, run_align
 from harness.cli import app
 from harness.cli.errors import run
@@ -164,7 +165,7 @@ def test_checkpointing_changes_no_gradient_and_computes_none_in_the_tower(family
     for on in (False, True):
         train = TrainSettings.model_validate({"gradient_checkpointing": on, "max_length": 512, "lora": {"rank": 4}})
         job = AlignJob(str(tmp_path / "base"), "", tmp_path, train, tmp_path)
-        started = _Run(DPO(), job, examples(tmp_path), PartialState())
+        started = Session(DPO(), job, examples(tmp_path), PartialState())
         tower = next(part for name, part in started.policy.plain.model.named_children() if TOWERS.search(name))
         graphs: list[bool] = []
         tower.register_forward_hook(

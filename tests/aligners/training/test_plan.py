@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 import torch
 
-from aligners.base import AlignJob
 from aligners.dpo import DPO
 from aligners.mfpo import MFPO
+from aligners.training.job import AlignJob
 from aligners.training.layout import row_lengths
-from aligners.training.loop import MicroBatches, accumulation, steps_of
+from aligners.training.microbatches import MicroBatches, accumulation, steps_of
 from aligners.training.planning import plan as planning
 from aligners.training.planning.footprint import architecture, footprint
 from aligners.training.planning.peak import Peak
-from aligners.training.run import _Run
+from aligners.training.planning.plan import plan
+from aligners.training.session import Session
 from harness.cli import app
 from harness.cli.errors import run
 from harness.core.config import TrainSettings
@@ -37,18 +38,18 @@ class OneProcess:
     process_index, num_processes, is_main_process = 0, 1, True
 
 
-def started(aligner: Any, one: AlignJob) -> tuple[_Run, list[Any]]:
+def started(aligner: Any, one: AlignJob) -> tuple[Session, list[Any]]:
     """The trainer, ready to train, and its examples."""
     from aligners.preferences import read_preferences
 
     data = read_preferences(one.data, limit=None, seed=0, cache=one.cache, on_error="fail")
-    trainer = _Run(aligner, one, data.examples, OneProcess())
+    trainer = Session(aligner, one, data.examples, OneProcess())
     return trainer, [trainer.encoded[example.id] for example in data.examples]
 
 
 def test_steps_and_tokens_are_those_of_the_training(base: Path, pairs: Path, tmp_path: Path) -> None:
     one = job(base, pairs, tmp_path, epochs=2)
-    found = DPO().plan(one)
+    found = plan(DPO(), one)
     assert not one.output.exists(), "a plan writes nothing"
     trainer, encoded = started(DPO(), one)
     micro, passes = accumulation(one.train)
@@ -69,13 +70,13 @@ def test_steps_and_tokens_are_those_of_the_training(base: Path, pairs: Path, tmp
 
 
 def test_mfpo_is_planned_without_its_images_and_without_its_entropies(base: Path, pairs: Path, tmp_path: Path) -> None:
-    found = MFPO().plan(job(base, pairs, tmp_path))
+    found = plan(MFPO(), job(base, pairs, tmp_path))
     assert [(one["name"], one["examples"]) for one in found["stages"]] == [("easy", 15), ("medium", 15), ("hard", 15)]
     assert [one["steps"] for one in found["stages"]] == [2, 2, 2]
     assert not (tmp_path / "cache" / "image_preferences").exists()
     assert "45 rejected images were not made" in found["estimated"][0]
     assert found["disk"]["rejected_images"] > 45 * 500 and found["time"]["difficulty"] > 0
-    text = DPO().plan(job(base, pairs, tmp_path))
+    text = plan(DPO(), job(base, pairs, tmp_path))
     assert found["tokens"]["epoch"] > 1.3 * text["tokens"]["epoch"], "rows of the rejected images count"
 
 
@@ -144,7 +145,7 @@ def test_what_does_not_fit_is_said_and_not_tried(
     real = psutil.virtual_memory()
     monkeypatch.setattr(psutil, "virtual_memory", lambda: real._replace(available=0))
     monkeypatch.setattr(planning, "_time", lambda *arguments: pytest.fail("it was tried"))
-    found = DPO().plan(job(base, pairs, tmp_path))
+    found = plan(DPO(), job(base, pairs, tmp_path))
     assert not found["memory"]["fits"] and found["memory"]["largest_micro_batch"] == 0 and found["time"] is None
     assert "would not fit" in found["estimated"][-1]
 

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from aligners.base import AlignJob
 from aligners.dpo import DPO
+from aligners.training import run as training
+from aligners.training.job import AlignJob
 from aligners.training.planning.footprint import architecture, footprint
-from aligners.training.run import _Run
+from aligners.training.session import Session
 from harness.cli import app
 from harness.cli.errors import run
 from harness.core.config import TrainSettings
@@ -46,7 +47,7 @@ def test_only_the_language_model_is_held_in_4_bits(base: Path) -> None:
 def test_it_trains_and_leaves_an_ordinary_adapter(base: Path, pairs: Path, tmp_path: Path) -> None:
     from peft import PeftModel
 
-    result = DPO(DPO.Settings(beta=0.5)).align(job(base, pairs, tmp_path / "run", tuning="qlora", epochs=8))
+    result = training.train(DPO(DPO.Settings(beta=0.5)), job(base, pairs, tmp_path / "run", tuning="qlora", epochs=8))
     log = [json.loads(line) for line in (tmp_path / "run" / "train_log.jsonl").read_text().splitlines()]
     assert log[0]["loss"] == pytest.approx(0.6931, abs=1e-3), "policy and reference differ before the first step"
     assert log[-1]["loss"] < 0.55 and log[-1]["margin"] > 0.3
@@ -60,7 +61,9 @@ def test_it_trains_and_leaves_an_ordinary_adapter(base: Path, pairs: Path, tmp_p
 @pytest.mark.slow
 def test_reference_values_of_a_rounded_base_are_its_own(base: Path, pairs: Path, tmp_path: Path) -> None:
     def reference(name: str, tuning: str) -> str:
-        return str(DPO().align(job(base, pairs, tmp_path / name, tuning=tuning)).summary["stages"][0]["reference"])
+        return str(
+            training.train(DPO(), job(base, pairs, tmp_path / name, tuning=tuning)).summary["stages"][0]["reference"]
+        )
 
     assert reference("lora", "lora") == "computed"
     assert reference("first", "qlora") == "computed", "the values of unrounded weights were taken"
@@ -78,7 +81,7 @@ def test_what_is_counted_is_what_is_held(base: Path, pairs: Path, tmp_path: Path
 
     one = job(base, pairs, tmp_path / "run", tuning="qlora")
     data = read_preferences(one.data, limit=None, seed=0, cache=one.cache, on_error="fail")
-    model = _Run(DPO(), one, data.examples, OneProcess()).policy.plain
+    model = Session(DPO(), one, data.examples, OneProcess()).policy.plain
     held = 0
     for module in model.modules():
         if isinstance(module, bitsandbytes.nn.Linear4bit):

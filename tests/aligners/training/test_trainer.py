@@ -16,12 +16,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from aligners.base import AlignJob, Logps, Loss, Stage, StageContext
+from aligners.base import Logps, Loss, Stage, StageContext
 from aligners.chip import CHiP
 from aligners.dpo import DPO
 from aligners.mfpo import MFPO
 from aligners.symmpo import SymMPO
-from aligners.training.loop import accumulation
+from aligners.training import run as training
+from aligners.training.job import AlignJob
+from aligners.training.microbatches import accumulation
 from harness.core.config import TrainSettings
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.types import PreferenceExample
@@ -38,7 +40,7 @@ SETTINGS = {
 def trained(aligner: Any, base: Path, data: Path, output: Path, **settings: Any) -> dict[str, torch.Tensor]:
     output.mkdir(parents=True, exist_ok=True)
     train = TrainSettings.model_validate({**SETTINGS, **settings})
-    result = aligner.align(AlignJob(str(base), str(data), output, train, output / "cache"))
+    result = training.train(aligner, AlignJob(str(base), str(data), output, train, output / "cache"))
     return load_file(result.checkpoint / "adapter_model.safetensors")
 
 
@@ -78,7 +80,7 @@ def test_training_in_bfloat16_follows_float32(
         settings = {"tuning": tuning, "precision": precision, "gradient_checkpointing": checkpointing, "epochs": 2}
         (tmp_path / precision).mkdir()
         train = TrainSettings.model_validate({**SETTINGS, "learning_rate": 1e-3, **settings})
-        result = DPO().align(AlignJob(str(base), str(pairs), tmp_path / precision, train, tmp_path / "cache"))
+        result = training.train(DPO(), AlignJob(str(base), str(pairs), tmp_path / precision, train, tmp_path / "cache"))
         assert result.summary["bfloat16"] == (precision == "bfloat16")
         losses[precision] = [row["loss"] for row in rows(tmp_path / precision)]
     fallen = losses["float32"][0] - losses["float32"][-1]
@@ -98,7 +100,7 @@ def test_a_method_that_needs_the_references_distribution_gets_it(
     job = AlignJob(
         str(base), str(pairs), output, TrainSettings.model_validate({**SETTINGS, **settings}), tmp_path / "c"
     )
-    CHiP(CHiP.Settings(beta=5.0)).align(job)
+    training.train(CHiP(CHiP.Settings(beta=5.0)), job)
     log = rows(output)
     assert log[0]["loss"] == pytest.approx(0.6931, abs=1e-3) and log[0]["logit_token"] == pytest.approx(0, abs=1e-6)
     assert abs(log[-1]["logit_token"]) > 1e-4, "the policy has moved away, and the divergence says nothing of it"
@@ -119,7 +121,7 @@ def test_reference_values_are_shared_by_methods_and_sweeps(base: Path, pairs: Pa
     def run(name: str, aligner: Any, **settings: Any) -> list[str]:
         (tmp_path / name).mkdir()
         train = TrainSettings.model_validate({**SETTINGS, **settings})
-        result = aligner.align(AlignJob(str(base), str(pairs), tmp_path / name, train, tmp_path / "cache"))
+        result = training.train(aligner, AlignJob(str(base), str(pairs), tmp_path / name, train, tmp_path / "cache"))
         return [stage["reference"] for stage in result.summary["stages"]]
 
     assert run("mfpo", MFPO(MFPO.Settings.model_validate({"stages": {"reference": "initial"}}))) == ["computed"] * 3
@@ -146,7 +148,9 @@ def test_a_later_stages_reference_belongs_to_what_was_trained_on_before_it(
     def run(name: str, first: int) -> list[str]:
         (tmp_path / name).mkdir()
         train = TrainSettings.model_validate(SETTINGS)
-        result = InTwo(first).align(AlignJob(str(base), str(pairs), tmp_path / name, train, tmp_path / "cache"))
+        result = training.train(
+            InTwo(first), AlignJob(str(base), str(pairs), tmp_path / name, train, tmp_path / "cache")
+        )
         return [stage["reference"] for stage in result.summary["stages"]]
 
     assert run("one", 20) == ["computed", "computed"]

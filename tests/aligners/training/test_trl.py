@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from accelerate import PartialState
 
-from aligners.base import AlignJob, Stage
+from aligners.base import Stage
 from aligners.dpo import DPO, DPOSettings
-from aligners.training.loop import MicroBatches
-from aligners.training.run import _Run
+from aligners.training.job import AlignJob
+from aligners.training.microbatches import MicroBatches
+from aligners.training.run import train_stages
+from aligners.training.session import Session
 from harness.core.config import TrainSettings
 from harness.core.types import PreferenceExample
 from harness.models import prompt_text
@@ -28,7 +30,6 @@ STEPS, BATCH, MICRO, BETA, RATE = 20, 8, 4, 0.3, 1e-3
 def pairs() -> list[PreferenceExample]:
     """As many pairs as the steps take, none twice."""
     from harness.worlds.pocket import text
-
     from harness.worlds.pocket.scenes import generator, make_scenes
 
     rng = generator("trl", 0)
@@ -53,8 +54,8 @@ def ours(base: Path, examples: list[PreferenceExample], output: Path) -> tuple[d
         learning_rate=RATE, batch_size=BATCH, micro_batch_size=MICRO, tuning="full", max_length=512, precision="float32"
     )
     job = AlignJob(str(base), "", output, train, output / "cache")
-    run = _Run(DPO(DPOSettings(beta=BETA)), job, examples, PartialState())
-    run.train([Stage("all", examples)])
+    run = Session(DPO(DPOSettings(beta=BETA)), job, examples, PartialState())
+    train_stages(run, [Stage("all", examples)], {})
     rows = [json.loads(line) for line in (output / "train_log.jsonl").read_text().splitlines()]
     batches = MicroBatches(run, [run.encoded[one.id] for one in examples], STEPS, MICRO, BATCH // MICRO, (0, 1))
     order = [int(one.id) for index in range(len(batches)) for one in batches.chosen(index)[0]]

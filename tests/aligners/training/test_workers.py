@@ -14,12 +14,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from aligners.base import CHOSEN, REJECTED, AlignJob
+from aligners.base import CHOSEN, REJECTED
 from aligners.dpo import DPO
 from aligners.mfpo import MFPO
 from aligners.rlhfv import RLHFV
+from aligners.training import run as training
 from aligners.training.batches import checked, loader, loaders_end
 from aligners.training.encoding import Encoder
+from aligners.training.job import AlignJob
 from aligners.training.layout import collate
 from aligners.training.policy import Policy
 from harness.cli import app
@@ -45,7 +47,7 @@ def train(aligner: Any, base: Path, data: Path, output: Path, **settings: Any) -
     """What a training logs but its speed, and what it leaves."""
     output.mkdir(parents=True)
     wanted = TrainSettings.model_validate({**SETTINGS, **settings})
-    done = aligner.align(AlignJob(str(base), str(data), output, wanted, output.parent / "cache", limit=24))
+    done = training.train(aligner, AlignJob(str(base), str(data), output, wanted, output.parent / "cache", limit=24))
     log = [json.loads(line) for line in (output / "train_log.jsonl").read_text().splitlines()]
     computed = [{name: value for name, value in row.items() if "per_second" not in name} for row in log]
     return computed, load_file(done.checkpoint / "adapter_model.safetensors")

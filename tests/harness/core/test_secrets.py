@@ -17,7 +17,7 @@ from harness.core.errors import HarnessError
 from harness.core.files import dump_row, write_json
 from harness.core.redaction import HIDDEN, blank, quieten, redact, take_apart, without_credentials
 from harness.core.terminal import plain, printable
-from harness.judging.openai import OpenAIJudgeSettings
+from harness.judging.settings import OpenAIJudgeSettings
 from harness.remote.endpoint import KEY_VARIABLE
 from harness.serving.openai import OpenAISettings
 from tests.chaos.faults import KEY, Fault, error, faulty

@@ -15,7 +15,8 @@ import pytest
 
 from harness.core.types import ImageRef, Item, Response
 from harness.judging.base import JudgeRequest
-from harness.judging.openai import OpenAIJudge, OpenAIJudgeSettings
+from harness.judging.openai import OpenAIJudge
+from harness.judging.settings import OpenAIJudgeSettings
 from harness.remote.endpoint import KEY_VARIABLE
 
 SECRET = "sk-this-must-not-be-seen-anywhere"

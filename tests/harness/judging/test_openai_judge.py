@@ -18,9 +18,10 @@ import pytest
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import read_jsonl
 from harness.judging.base import BudgetError
-from harness.judging.openai import OpenAIJudge, OpenAIJudgeSettings
+from harness.judging.openai import OpenAIJudge
 from harness.judging.panel import ask
 from harness.judging.prices import Price, parse_price, price_of
+from harness.judging.settings import OpenAIJudgeSettings
 from harness.remote.endpoint import KEY_VARIABLE
 from tests.harness.judging.fake_endpoint import SECRET, FakeServer, make, requests, serving
 

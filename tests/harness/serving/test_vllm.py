@@ -285,8 +285,9 @@ def test_the_server_judges(folder: Path, served: str, monkeypatch: pytest.Monkey
     """What it says is nonsense, the protocol is real: every item gets its replies, once, and none can be read."""
     from harness.core.types import Item, Response
     from harness.judging.base import JudgeRequest
-    from harness.judging.openai import OpenAIJudge, OpenAIJudgeSettings
+    from harness.judging.openai import OpenAIJudge
     from harness.judging.panel import ask
+    from harness.judging.settings import OpenAIJudgeSettings
     from harness.remote.endpoint import KEY_VARIABLE
 
     monkeypatch.setenv(KEY_VARIABLE, "none")

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from harness.worlds.pocket import text
 
 from benchmarks.amber import AMBER
 from benchmarks.halbench import ObjectHalBench
 from benchmarks.mmhal import MMHalBench
 from benchmarks.pope import POPE
+from harness.worlds.pocket import text
 from harness.worlds.pocket.draw import draw
 from harness.worlds.pocket.formats import write_benchmarks
 from harness.worlds.pocket.preferences import changed_spans
@@ -199,8 +199,8 @@ def test_a_part_is_made_once_and_its_key_ignores_comments(tmp_path: Path, monkey
 
 def test_texts_side_by_side_give_the_loss_and_gradient_of_texts_apart() -> None:
     import torch
-    from harness.worlds.pocket import training
 
+    from harness.worlds.pocket import training
     from tests.tiny import tiny_parts
 
     model, processor = tiny_parts()
@@ -219,6 +219,7 @@ def test_texts_side_by_side_give_the_loss_and_gradient_of_texts_apart() -> None:
 
 def test_the_last_layer_gives_the_text_what_the_whole_model_gives_it() -> None:
     import torch
+
     from harness.worlds.pocket import network, training
 
     scenes, rng = make_scenes(0, "train", 4), generator("last layer", 0)
@@ -243,9 +244,9 @@ def test_bfloat16_is_multiplied_only_where_the_machine_can(
     has_instructions: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
-    from harness.worlds.pocket import arithmetic
 
     from harness.models import devices
+    from harness.worlds.pocket import arithmetic
     from harness.worlds.pocket.world import _key
 
     monkeypatch.setattr(devices, "multiplies_bfloat16", lambda: has_instructions)

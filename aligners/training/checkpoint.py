@@ -1,0 +1,70 @@
+"""What training leaves on disk: the checkpoint, and between stages what each of them trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from aligners.training.processes import whole
+from aligners.training.session import Session
+from harness.core.files import atomic_path, remove_left_overs
+from harness.core.removal import remove
+from harness.models import export_adapter, export_full
+
+FINISHED = "finished.safetensors"
+"""In a stage's folder: what it trained, with its summary in the header. Written last, after the stage's own checkpoint."""
+
+
+def export(session: Session, folder: Path) -> None:
+    """Write the checkpoint; the first process does, with the others' shares of the weights."""
+    adapters, first = session.train_settings.adapters, session.process.is_main_process
+    state = None
+    if session.sharded:
+        state = whole(_trainable(session.policy.model) if adapters else _stored(session.policy.plain), first)
+    if not first:
+        return
+    remove_left_overs(folder)
+    if adapters:
+        export_adapter(session.policy.model, session.processor, folder, session.job.model, state)
+    else:
+        export_full(session.policy.plain, session.processor, folder, state)
+
+
+def _stored(model: Any) -> dict[str, Any]:
+    """What a checkpoint holds of a model: weights that are tied to others, as a head may be to the embeddings, once."""
+    tied = dict(model.named_parameters(remove_duplicate=False)).keys() - dict(model.named_parameters()).keys()
+    return {name: value for name, value in model.state_dict().items() if name not in tied}
+
+
+def _trainable(model: Any) -> dict[str, Any]:
+    return {name: value for name, value in model.named_parameters() if value.requires_grad}
+
+
+def save_finished(model: Any, folder: Path, first: bool, summary: dict[str, Any]) -> None:
+    """Keep what a stage trained; the name appears only when the file is complete. Every process calls it, the first one writes."""
+    from safetensors.torch import save_file
+
+    values = whole(_trainable(model), first)
+    if not first:
+        return
+    remove_left_overs(folder / FINISHED)
+    with atomic_path(folder / FINISHED) as temporary:
+        save_file(values, temporary, metadata={"summary": json.dumps(summary)})
+    for checkpoint in folder.glob("checkpoint-*"):
+        remove(checkpoint, within=folder)
+
+
+def load_finished(model: Any, folder: Path) -> dict[str, Any] | None:
+    """Load what a finished stage trained, and give back its summary; None if it was not finished."""
+    path = folder / FINISHED
+    if not path.exists():
+        return None
+    import torch
+    from safetensors import safe_open
+
+    with torch.no_grad(), safe_open(path, framework="pt") as stored:
+        for name, value in _trainable(model).items():
+            value.copy_(stored.get_tensor(name))
+        summary: dict[str, Any] = json.loads(stored.metadata()["summary"])
+    return summary

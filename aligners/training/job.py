@@ -1,0 +1,57 @@
+"""One alignment as it is asked for, and what it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from aligners.preferences.options import DataOptions
+from harness.core.config import TrainSettings
+
+
+@dataclass(frozen=True)
+class AlignJob:
+    """One alignment: everything that determines it, and where it goes.
+
+    Attributes:
+        model: folder or hub id of the starting model, resolved.
+        data: preference data: a file, a folder or a known data set's name.
+        output: run folder; the checkpoint is written to `output / "checkpoint"`.
+        train: settings of the trainer.
+        cache: the user's cache folder.
+        limit: use a seeded sample of this many examples only.
+        on_error: what to do with a bad record.
+        allow_download: fetch images that are given by URL.
+        data_options: columns under other names, a folder of images besides the data's.
+        resume: go on from the newest intermediate checkpoint in `output`.
+        canary: check before and at the first step that the trainer computes what the model does (`aligners.training.checks.canary`).
+        stage_done: told of every stage whose checkpoint is kept, as soon as it is there: the stage's folder, with the checkpoint in
+            it, and the summary so far (as in `AlignResult`).
+    """
+
+    model: str
+    data: str
+    output: Path
+    train: TrainSettings
+    cache: Path
+    limit: int | None = None
+    on_error: Literal["fail", "skip"] = "fail"
+    resume: bool = False
+    allow_download: bool = False
+    data_options: DataOptions = field(default_factory=DataOptions)
+    stage_done: Callable[[Path, dict[str, Any]], None] = lambda folder, summary: None
+    canary: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class AlignResult:
+    """What an alignment left: the checkpoint folder and a JSON-able summary for the manifest.
+
+    `scratch` are files that only resuming needed: they go once the manifest is written, and the folders that are then empty.
+    """
+
+    checkpoint: Path
+    summary: dict[str, Any]
+    scratch: Sequence[Path] = ()

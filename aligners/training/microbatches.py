@@ -1,0 +1,87 @@
+"""Which examples go through the model together: a step's batch, dealt to processes and passes. Decided by the seed alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.core.config import TrainSettings
+from harness.core.errors import BadInputError
+
+if TYPE_CHECKING:
+    from aligners.training.encoding import EncodedExample
+    from aligners.training.session import Session
+
+
+def accumulation(settings: TrainSettings, processes: int = 1) -> tuple[int, int]:
+    """(examples a forward pass, passes a step) of each process: the largest micro-batch that divides its part of the batch.
+
+    Raises:
+        BadInputError: the batch cannot be split over so many processes.
+    """
+    if settings.batch_size % processes:
+        raise BadInputError(
+            f"a batch of {settings.batch_size} examples cannot be split over {processes} processes",
+            remedy=f"--set train.batch_size={math.ceil(settings.batch_size / processes) * processes}",
+        )
+    share = settings.batch_size // processes
+    micro = next(size for size in range(min(settings.micro_batch_size, share), 0, -1) if share % size == 0)
+    return micro, share // micro
+
+
+def steps_of(examples: int, settings: TrainSettings) -> int:
+    """Optimizer steps of a stage with so many examples."""
+    return max(1, math.ceil(math.ceil(examples / settings.batch_size) * settings.epochs))
+
+
+def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """The order in which an epoch takes its examples: a permutation of their places, [count]."""
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+class MicroBatches:
+    """The micro-batches of one process over all of a stage's steps, in order: `(examples, weights)` at every index.
+
+    Every epoch is a permutation of the examples, drawn from the seed; which examples make a step does not depend on the number
+    of processes or the size of the micro-batch. A short last batch leaves places empty; a process all of whose places are empty
+    still makes its pass, which gradients of several processes wait for, with an example of weight 0.
+    """
+
+    def __init__(
+        self,
+        run: Session,
+        examples: Sequence[EncodedExample],
+        steps: int,
+        micro: int,
+        passes: int,
+        place: tuple[int, int],
+    ) -> None:
+        self.examples, self.steps = examples, steps
+        self.branches, self.seed, self.preparer = run.branches, run.train_settings.seed, run.preparer()
+        self.micro, self.passes, self.place = micro, passes, place
+        self._epochs: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return self.steps * self.passes
+
+    def chosen(self, index: int) -> tuple[list[EncodedExample], list[float]]:
+        """The examples of a pass, and their weights: 1, or 0 where a place is only held."""
+        process, processes = self.place
+        batch = self.micro * self.passes * processes
+        step, number = divmod(index, self.passes)
+        epoch, step = divmod(step, math.ceil(len(self.examples) / batch))
+        if epoch not in self._epochs:
+            self._epochs = {epoch: epoch_order(self.seed, epoch, len(self.examples))}
+        start = step * batch + (number * processes + process) * self.micro
+        places = self._epochs[epoch][start : min(start + self.micro, (step + 1) * batch)]
+        if len(places):
+            return [self.examples[place] for place in places], [1.0] * len(places)
+        return [self.examples[self._epochs[epoch][0]]], [0.0]
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """A pass's prepared batch, and the weights of its examples."""
+        examples, weights = self.chosen(index)
+        return {"batch": self.preparer.batch(examples, self.branches), "weights": weights}

@@ -1,0 +1,148 @@
+"""One alignment, set up: the policy, its processor, and the encoded examples. Whatever trains or measures starts from it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from rich.text import Text
+
+from aligners.base import Aligner, Branch
+from aligners.preferences import PreferenceSet, read_preferences
+from aligners.training.batches import Preparer
+from aligners.training.encoding import EncodedExample, encode_all
+from aligners.training.job import AlignJob
+from aligners.training.layout import Batch, by_branch
+from aligners.training.policy import Policy
+from aligners.training.processes import is_deepspeed, is_sharded
+from harness.core.errors import BadInputError
+from harness.core.memory import reuse_large_blocks
+from harness.core.progress import console
+from harness.core.types import PreferenceExample
+from harness.models import devices, load_model, load_processor
+
+
+def preferences_of(job: AlignJob, aligner: Aligner) -> PreferenceSet:
+    """The data of an alignment, as its settings have it read. What the method leaves unused is said."""
+    data = read_preferences(
+        job.data,
+        on_error=job.on_error,
+        limit=job.limit,
+        seed=job.train.seed,
+        cache=job.cache,
+        allow_download=job.allow_download,
+        options=job.data_options,
+    )
+    given = sum("rejected" in example.images for example in data.examples)
+    if given and all(branch.image != "rejected" for branch in aligner.branches):
+        line = f"{given:,} examples bring a rejected image, which {aligner.name} does not use: both answers are to the first image"
+        console.print(Text(line, style="yellow"), soft_wrap=True)
+    return data
+
+
+class Session:
+    """The model, the method and the encoded examples of one alignment.
+
+    Args:
+        aligner: the method.
+        job: what is to be done.
+        examples: prepared; those that cannot be encoded are left out (`refused`, or an error, as `job.on_error` says).
+        process: accelerate's view of this process.
+
+    Raises:
+        BadInputError: a setting does not go with how this process was launched.
+    """
+
+    def __init__(self, aligner: Aligner, job: AlignJob, examples: Sequence[PreferenceExample], process: Any) -> None:
+        import torch
+
+        self.aligner, self.job, self.train_settings, self.process = aligner, job, job.train, process
+        self.branches = list(aligner.branches)
+        self.sharded = is_sharded()
+        if (self.sharded or is_deepspeed()) and job.train.tuning == "qlora":
+            raise BadInputError(
+                "a model in 4 bits cannot be trained by FSDP or DeepSpeed here",
+                remedy="--lora, or configs/accelerate/ddp.yaml",
+            )
+        torch.manual_seed(job.train.seed)
+        self.processor = load_processor(job.model)
+        gpu = devices.has_accelerator()
+        if not gpu:
+            reuse_large_blocks()
+        self.bfloat16 = job.train.in_bfloat16(gpu)
+        # Full weights stay in float32 and are cast in the step; frozen ones are held in the type they are computed in, or in 4 bits.
+        dtype = "bfloat16" if self.bfloat16 and job.train.adapters else "float32"
+        self.base_held = {"qlora": f"4 bits (NF4, double quantisation), computed in {dtype}"}.get(
+            job.train.tuning, dtype
+        )
+        model = load_model(job.model, dtype, four_bits=job.train.tuning == "qlora")
+        self.policy = Policy(
+            model,
+            self.processor,
+            job.train.tuning,
+            job.train.lora,
+            # Chunks of logits call the head as often as a process has tokens, and not as often as the others do.
+            job.train.savings.model_copy(update={"chunked_logits": False}) if self.sharded else job.train.savings,
+            self.bfloat16,
+            with_distribution="reference_distribution" in aligner.needs,
+        )
+        if job.train.gradient_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            # Only re-entrant checkpoints need inputs with gradients; in the frozen tower those would cost a pass back through it.
+            model.disable_input_require_grads()
+        self.encoded = self._encode(examples)
+        self.features = self.policy.keep_features(
+            image for one in self.encoded.values() for image in one.images.values()
+        )
+
+    def _encode(self, examples: Sequence[PreferenceExample]) -> dict[str, EncodedExample]:
+        encoded, self.refused = encode_all(self.processor, examples, self.aligner, self.job)
+        self.truncated = sum(one.truncated for one in encoded.values())
+        if self.truncated:
+            console.print(
+                f"[yellow]{self.truncated} responses were cut at {self.train_settings.max_length} tokens[/yellow]"
+            )
+        return encoded
+
+    def batch(self, examples: Sequence[EncodedExample], branches: Sequence[Branch] | None = None) -> Batch:
+        """A prepared batch, not yet on the model's device."""
+        return self.preparer().batch(examples, branches or self.branches)
+
+    def preparer(self) -> Preparer:
+        """What makes its batches, in whatever process."""
+        return self.policy.preparer(one_block=self.sharded)
+
+    def values(
+        self,
+        examples: Sequence[EncodedExample],
+        branches: Sequence[Branch],
+        value: Callable[[Any, Any], Any],
+        trained: str = "start",
+    ) -> list[dict[tuple[str, str], np.ndarray]]:
+        """A value of every response token of the examples' branches under the present model, without gradient."""
+        import torch
+
+        batch = self.batch(examples, branches).to(self.policy.device)
+        # A new adapter changes nothing, so it need not be computed.
+        plain = self.policy.without_adapter() if trained == "start" else contextlib.nullcontext()
+        with torch.no_grad(), self.autocast(), plain:
+            # Through whatever the model is wrapped in, as in training: it may hold a share of the weights only.
+            found = by_branch(self.policy.model(batch, value), batch.layouts)
+        return [
+            {
+                (branch.image, branch.response): found[branch.name]
+                .tokens[row][found[branch.name].mask[row]]
+                .cpu()
+                .numpy()
+                for branch in branches
+            }
+            for row in range(len(examples))
+        ]
+
+    def autocast(self) -> Any:
+        """The context in which the model is run."""
+        import torch
+
+        return torch.autocast(self.policy.device.type, torch.bfloat16, enabled=self.bfloat16)

@@ -1,0 +1,118 @@
+"""What the starting model, or a stage's reference, says of the examples: computed once, read from disk where it was computed before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from aligners.base import CHOSEN, Answer, Branch, Measure, Stage, StageContext
+from aligners.training.difficulty import difficulty_of
+from aligners.training.encoding import EncodedExample
+from aligners.training.layout import row_lengths
+from aligners.training.planning.peak import out_of_memory
+from aligners.training.policy import token_logp
+from aligners.training.reference import Keys, Reference, ValueStore, content_keys, fill
+from aligners.training.session import Session
+from harness.core.errors import HarnessError
+from harness.core.progress import progress
+from harness.core.types import PreferenceExample
+from harness.models import fingerprint, template_hash
+
+
+class StartingModel(StageContext):
+    """What `Aligner.stages` may ask about the model that training starts from."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def difficulty(
+        self,
+        examples: Sequence[PreferenceExample],
+        measure: Measure = "token",
+        answer: Answer = "chosen",
+        max_new_tokens: int = 256,
+    ) -> list[float]:
+        """See `StageContext.difficulty`."""
+        session = self.session
+        prompts = {example.id: example.prompt for example in examples}
+        encoded = [session.encoded[example.id] for example in examples]
+        store, keys, _ = _stored(
+            session,
+            f"difficulty: {measure}" + (f", own answers of {max_new_tokens} tokens" if answer == "own" else ""),
+            "start",
+            encoded,
+            [CHOSEN],
+            lambda block: difficulty_of(
+                session, block, [prompts[example.id] for example in block], measure, answer, max_new_tokens
+            ),
+            "measuring the examples' difficulty",
+        )
+        return [float(store[next(iter(keys[example.id].values()))][0]) for example in encoded]
+
+
+def reference_of(session: Session, stage: Stage, trained: str) -> Reference:
+    """The reference's log-probabilities for a stage's examples.
+
+    Args:
+        session: its model is the reference at this moment.
+        stage: whose examples.
+        trained: a hash of everything that the model was trained on so far; "start" before any training.
+    """
+    return Reference(
+        *_stored(
+            session,
+            "log-probabilities",
+            trained,
+            [session.encoded[example.id] for example in stage.examples],
+            session.branches,
+            lambda block: session.values(block, session.branches, token_logp, trained),
+            "reference log-probabilities",
+        )
+    )
+
+
+def _stored(
+    session: Session,
+    what: str,
+    trained: str,
+    examples: Sequence[EncodedExample],
+    branches: Sequence[Branch],
+    compute: Callable[[Sequence[EncodedExample]], list[dict[tuple[str, str], np.ndarray]]],
+    title: str,
+) -> tuple[ValueStore, dict[str, Keys], int]:
+    """Values of the present model for examples, from disk where they were computed before; with their keys, and how many were not."""
+    key = {
+        "what": what,
+        "model": fingerprint(session.job.model),
+        "trained": trained,
+        "template": template_hash(session.processor),
+        "bfloat16": session.bfloat16,
+        # Rounded weights have other values.
+        **({"base_held": session.base_held} if session.train_settings.tuning == "qlora" else {}),
+    }
+    keep = session.train_settings.savings.reference_cache
+    store = ValueStore(session.job.cache, key, keep)
+    keys = {example.id: content_keys(example, branches) for example in examples}
+    wanted = [key for one in keys.values() for key in one.values()]
+    store.load(wanted)
+    session.process.wait_for_everyone()  # all must have seen the same before one adds to it
+    if all(key in store for key in wanted):
+        return store, keys, 0
+    session.policy.model.eval()
+    # Blocks of like length, several at a time in the layout.
+    size = 2 * session.train_settings.micro_batch_size
+    ordered = sorted(examples, key=lambda one: max(row_lengths(one, branches)))
+    blocks = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+    share = (session.process.process_index, session.process.num_processes) if keep else (0, 1)
+    with progress(title, len(ordered)) as advance, out_of_memory(session, ordered, size):
+        computed = fill(store, blocks, keys, compute, share=share, in_step=session.sharded, done=advance)
+    session.process.wait_for_everyone()
+    store.load(wanted)
+    if any(key not in store for key in wanted):
+        raise HarnessError(
+            f"{title}: what other processes computed is not here",
+            where=str(store.folder),
+            remedy="let HARNESS_CACHE be a folder that all machines see, or --set train.savings.reference_cache=false",
+        )
+    return store, keys, computed
