@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,8 @@ from harness.core.disk import make_folder
 from harness.core.errors import BadInputError
 from harness.core.reading import placed_rows, read_json, read_jsonl, row_at
 from harness.core.redaction import blank, clean_json, redact
-from harness.core.removal import discard, move, remove, swap
+from harness.core.removal import REMOVED, discard, move, remove, swap
+from harness.core.temporary import SUFFIX, temporary_file, temporary_folder
 from harness.core.terminal import say
 
 __all__ = [
@@ -117,50 +117,57 @@ def to_cache(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `target`; rename it into place only if the block succeeds."""
+    """Yield a temporary path beside `target`; rename it into place only if the block succeeds.
+
+    What killed writers left in the same folder is removed first.
+    """
     make_folder(target.parent)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        with naming(target):
-            yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        # mkstemp makes private files; what we publish has the user's ordinary permissions.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        move(temporary, target, within=target.parent)
-    except BaseException:
-        discard(temporary, within=target.parent)
-        raise
+    with temporary_file(target) as temporary:
+        try:
+            with naming(target):
+                yield temporary
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            temporary.chmod(0o666 & ~_umask())  # a temporary file is private; what we publish has the user's ordinary permissions
+            move(temporary, target, within=target.parent)
+        except BaseException:
+            discard(temporary, within=target.parent)
+            raise
 
 
 @contextlib.contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `target`; rename it into place only if the block succeeds.
 
-    An existing `target` is replaced.
+    An existing `target` is replaced. What killed writers left in the same folder is removed first.
     """
     make_folder(target.parent)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        with naming(target):
-            yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o777 & ~umask)
-        swap(temporary, target, within=target.parent)
-    except BaseException:
-        discard(temporary, within=target.parent)
-        raise
+    with temporary_folder(target) as temporary:
+        try:
+            with naming(target):
+                yield temporary
+            temporary.chmod(0o777 & ~_umask())
+            swap(temporary, target, within=target.parent)
+        except BaseException:
+            discard(temporary, within=target.parent)
+            raise
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def remove_left_overs(target: Path) -> None:
-    """Remove what killed writers of a file or folder left beside it; only for the one writer that there is now."""
+    """Remove what killed writers of a file or folder left beside it; only for the one writer that there is now.
+
+    This also removes what cannot be told from a living writer's where a file system knows no locks, and names of earlier versions.
+    """
     # The names that `tempfile` and `removal` give: a hidden file of the user's own may begin in the same way.
-    ours = re.compile(re.escape(f".{target.name}.") + r"[a-z0-9_]{8}(\.removed)?")
+    ours = re.compile(
+        re.escape(f".{target.name}.") + rf"[a-z0-9_]{{8}}({re.escape(SUFFIX)})?({re.escape(REMOVED)})?"
+    )
     for path in target.parent.iterdir() if target.parent.is_dir() else ():
         if ours.fullmatch(path.name):
             remove(path, within=target.parent)

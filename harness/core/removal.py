@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import fcntl
+import os
 import shutil
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 from harness.core.errors import BadInputError, HarnessError
 
 REPLACED = ".replaced"
 """Beside what was replaced: a folder of what stood there before, each under its name with the time behind it."""
+
+REMOVED = ".removed"
+"""Ends the hidden name of a folder that is being emptied."""
 
 
 def remove(path: Path, *, within: Path) -> None:
@@ -33,7 +39,8 @@ def remove(path: Path, *, within: Path) -> None:
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
     else:
-        shutil.rmtree(_hide(path))
+        with _hidden(path) as hidden:
+            shutil.rmtree(hidden)
 
 
 def discard(path: Path, *, within: Path) -> None:
@@ -70,13 +77,13 @@ def swap(source: Path, target: Path, *, within: Path) -> None:
         remove(target, within=within)
         source.rename(target)
         return
-    hidden = _hide(target)
-    try:
-        source.rename(target)
-    except BaseException:
-        hidden.rename(target)
-        raise
-    shutil.rmtree(hidden)
+    with _hidden(target) as hidden:
+        try:
+            source.rename(target)
+        except BaseException:
+            hidden.rename(target)
+            raise
+        shutil.rmtree(hidden)
 
 
 def put_aside(path: Path, *, within: Path) -> Path:
@@ -99,10 +106,16 @@ def aside_name(kept: Path) -> str:
     return kept.name.rpartition(".")[0]
 
 
-def _hide(path: Path) -> Path:
-    """Give a folder that is about to be removed a hidden name beside it."""
-    hidden = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:8]}.removed")
-    return path.rename(hidden)
+@contextlib.contextmanager
+def _hidden(path: Path) -> Iterator[Path]:
+    """Give a folder that is about to be removed a hidden name beside it, and hold its lock: nobody else takes it for left over."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield path.rename(path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:8]}{REMOVED}"))
+    finally:
+        os.close(handle)
 
 
 def _inside(path: Path, within: Path) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import stat
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from typing import IO, Any
 from harness.core.errors import HarnessError
 from harness.core.progress import progress
 from harness.core.removal import discard, move
+from harness.core.temporary import temporary_folder
 
 _BLOCK = 1 << 20
 
@@ -38,37 +38,18 @@ def unpack(archive: Path, into: Path, wanted: Sequence[tuple[str, str]], most_by
     """
     into.mkdir(parents=True, exist_ok=True)
     patterns = [(re.compile(pattern), folder) for pattern, folder in wanted]
-    stage = Path(tempfile.mkdtemp(prefix=".unpack-", dir=into))
-    made: dict[str, Path] = {}
-    written = 0
     try:
-        with progress(f"unpacking {archive.name}", None) as advance:
-            for name, size, stream in _members(archive):
-                folder = next((folder for pattern, folder in patterns if pattern.fullmatch(name)), None)
-                if folder is None:
-                    continue
-                place = f"{folder}/{PurePosixPath(name).name}"
-                if place in made:
-                    raise HarnessError(f"the archive has two files for {place}", where=str(archive))
-                if written + size > most_bytes:
-                    raise HarnessError(_too_much(most_bytes), where=f"{archive}, member {name}")
-                made[place] = stage / str(len(made))
-                with made[place].open("wb") as target:
-                    while block := stream.read(_BLOCK):
-                        written += len(block)
-                        if written > most_bytes:
-                            raise HarnessError(_too_much(most_bytes), where=f"{archive}, member {name}")
-                        target.write(block)
-                advance()
-        if not made:
-            raise HarnessError("the archive has none of the expected files", where=str(archive))
-        result = []
-        for place, file in made.items():
-            target_path = into / place
-            target_path.parent.mkdir(parents=True, exist_ok=True)
-            move(file, target_path, within=into)
-            result.append(target_path)
-        return result
+        with temporary_folder(into / "unpack") as stage:
+            try:
+                result = []
+                for place, file in _staged(archive, stage, patterns, most_bytes).items():
+                    target = into / place
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    move(file, target, within=into)
+                    result.append(target)
+                return result
+            finally:
+                discard(stage, within=into)
     except (
         zipfile.BadZipFile,
         tarfile.TarError,
@@ -81,8 +62,39 @@ def unpack(archive: Path, into: Path, wanted: Sequence[tuple[str, str]], most_by
         raise HarnessError(
             f"the archive cannot be unpacked: {error}", where=str(archive), remedy="remove it and get it again"
         ) from None
-    finally:
-        discard(stage, within=into)
+
+
+def _staged(
+    archive: Path, stage: Path, patterns: Sequence[tuple[re.Pattern[str], str]], most_bytes: int
+) -> dict[str, Path]:
+    """The wanted members as files in `stage`, by the place that each is to have.
+
+    Raises:
+        HarnessError: as of `unpack`.
+    """
+    made: dict[str, Path] = {}
+    written = 0
+    with progress(f"unpacking {archive.name}", None) as advance:
+        for name, size, stream in _members(archive):
+            folder = next((folder for pattern, folder in patterns if pattern.fullmatch(name)), None)
+            if folder is None:
+                continue
+            place = f"{folder}/{PurePosixPath(name).name}"
+            if place in made:
+                raise HarnessError(f"the archive has two files for {place}", where=str(archive))
+            if written + size > most_bytes:
+                raise HarnessError(_too_much(most_bytes), where=f"{archive}, member {name}")
+            made[place] = stage / str(len(made))
+            with made[place].open("wb") as target:
+                while block := stream.read(_BLOCK):
+                    written += len(block)
+                    if written > most_bytes:
+                        raise HarnessError(_too_much(most_bytes), where=f"{archive}, member {name}")
+                    target.write(block)
+            advance()
+    if not made:
+        raise HarnessError("the archive has none of the expected files", where=str(archive))
+    return made
 
 
 def _too_much(most: int) -> str:

@@ -12,14 +12,15 @@ from typing import Any, Literal, cast
 
 from harness.core.errors import BadInputError
 from harness.core.locks import is_held, writing
-from harness.core.removal import REPLACED, aside_name, move, put_aside, remove
+from harness.core.removal import REMOVED, REPLACED, aside_name, move, put_aside, remove
+from harness.core.temporary import SUFFIX, is_unheld
 from harness.runs.set_aside import bring_answers_back
 from harness.runs.state import LOCKS, MANIFEST, is_run, lock_of, read_object, state_of
 
 Condition = Literal["complete", "running", "interrupted", "failed", "put aside", "left over"]
 _ANSWERS = ("*/evals/*", "*/evals/*/shards/*", "*/evals/*/repeats/*", "*/stages/*/evals/*")
 """Folders of answers below a folder of runs."""
-_TEMPORARY = re.compile(r"\..+\.([a-z0-9_]{8}|[0-9a-f]{8}\.removed)")
+_TEMPORARY = re.compile(rf"\..+\.([a-z0-9_]{{8}}({re.escape(SUFFIX)})?|[0-9a-f]{{8}}{re.escape(REMOVED)})")
 """Names that a writer gives to what is not complete yet, and to what is being removed."""
 
 
@@ -229,13 +230,12 @@ def _answers_aside(results: Path) -> Iterator[Entry]:
 
 
 def _left_over(results: Path) -> Iterator[Entry]:
-    """Temporary folders of writers that were killed: an export, or a run that was being removed."""
+    """Temporary files and folders of writers that were killed: an export, or a run that was being removed."""
     for path in sorted(results.iterdir()):
         if _TEMPORARY.fullmatch(path.name) and path.name not in (LOCKS, REPLACED):
-            half = path.name.endswith(".removed")
-            note = (
-                "was being removed"
-                if half
-                else "not complete: of a process that was killed, or one that is writing now"
-            )
-            yield Entry(path.name, path, "left over", note, half)
+            half = path.name.endswith(REMOVED)
+            dead = path.name.endswith(SUFFIX) and is_unheld(path)
+            note = "not complete: of a process that was killed, or one that is writing now"
+            if half or dead:
+                note = "was being removed" if half else "not complete: of a process that was killed"
+            yield Entry(path.name, path, "left over", note, half or dead)

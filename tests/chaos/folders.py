@@ -12,6 +12,8 @@ import sys
 import time
 from pathlib import Path
 
+from harness.core.removal import REMOVED
+from harness.core.temporary import SUFFIX
 from tests.chaos.kills import make as make_questions
 from tests.tiny import tiny_pairs
 
@@ -62,8 +64,8 @@ def killed(folder: Path, name: str, kills: int, seed: int = 0) -> list[str]:
     done(folder, command)
     if content(folder / left) != first:
         wrong.append(f"{name}: another result after kills")
-    beside = [path.name for path in (folder / left).parent.iterdir() if path.name.startswith(".exported.")]
-    return wrong + [f"{name}: {one} was left over" for one in beside if not one.endswith(".lock")]
+    beside = [*(folder / left).parent.glob(f".*{SUFFIX}"), *(folder / left).parent.glob(f".*{REMOVED}")]
+    return wrong + [f"{name}: {path.name} was left over" for path in beside]
 
 
 def two_writers(folder: Path) -> list[str]:
