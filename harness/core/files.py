@@ -128,7 +128,9 @@ def atomic_path(target: Path) -> Iterator[Path]:
                 yield temporary
             with temporary.open("rb") as stream:
                 os.fsync(stream.fileno())
-            temporary.chmod(0o666 & ~_umask())  # a temporary file is private; what we publish has the user's ordinary permissions
+            temporary.chmod(
+                0o666 & ~_umask()
+            )  # a temporary file is private; what we publish has the user's ordinary permissions
             move(temporary, target, within=target.parent)
         except BaseException:
             discard(temporary, within=target.parent)
@@ -165,9 +167,7 @@ def remove_left_overs(target: Path) -> None:
     This also removes what cannot be told from a living writer's where a file system knows no locks, and names of earlier versions.
     """
     # The names that `tempfile` and `removal` give: a hidden file of the user's own may begin in the same way.
-    ours = re.compile(
-        re.escape(f".{target.name}.") + rf"[a-z0-9_]{{8}}({re.escape(SUFFIX)})?({re.escape(REMOVED)})?"
-    )
+    ours = re.compile(re.escape(f".{target.name}.") + rf"[a-z0-9_]{{8}}({re.escape(SUFFIX)})?({re.escape(REMOVED)})?")
     for path in target.parent.iterdir() if target.parent.is_dir() else ():
         if ours.fullmatch(path.name):
             remove(path, within=target.parent)
