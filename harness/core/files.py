@@ -128,9 +128,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
                 yield temporary
             with temporary.open("rb") as stream:
                 os.fsync(stream.fileno())
-            temporary.chmod(
-                0o666 & ~_umask()
-            )  # a temporary file is private; what we publish has the user's ordinary permissions
+            # A temporary file is private; what we publish has the user's ordinary permissions.
+            temporary.chmod(0o666 & ~_umask())
             move(temporary, target, within=target.parent)
         except BaseException:
             discard(temporary, within=target.parent)

@@ -22,6 +22,7 @@ RAW = {"rmtree", "unlink", "rmdir", "remove", "removedirs", "rename", "renames"}
 CALLERS = {
     "aligners/rejected_images/image_set.py": "parts, manifests and left-overs of its own set",
     "aligners/training/run.py": "log, stages and checkpoints of its own run",
+    "aligners/training/checkpoint.py": "checkpoints of a stage that is finished",
     "benchmarks/coco.py": "an index of the cache that cannot be read",
     "harness/datasets/catalogue.py": "an archive that was unpacked; a file under its temporary name",
     "harness/datasets/download.py": "half files",
