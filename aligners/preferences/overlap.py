@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.core import registry
+from harness.core.contract import items_of
 from harness.core.errors import BadInputError
+from harness.core.plugins import attributed
 from harness.core.progress import progress
 from harness.core.types import ImageRef
 
@@ -64,7 +66,8 @@ def evaluation_sets(root: Path) -> list[EvaluationSet]:
     found = []
     for name in registry.entries("benchmarks"):
         try:
-            items = registry.load("benchmarks", name)().items(root / name)
+            with attributed():  # of a plugin that nobody asked for no mistake stops a command
+                items = items_of(registry.load("benchmarks", name)(), root / name)
         except BadInputError as error:
             found.append(EvaluationSet(name, missing=error.problem))
             continue

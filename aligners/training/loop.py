@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aligners.base import Loss
+from aligners.base import Logps
+from aligners.contract import loss_of
 from aligners.training.batches import checked, loader, loaders_end
 from aligners.training.checks.first_batch import check_first_batch
 from aligners.training.encoding import EncodedExample
@@ -23,6 +24,7 @@ from aligners.training.planning.peak import out_of_memory
 from aligners.training.processes import CONFIGURATION, say_what_is_gathered_together
 from aligners.training.reference import Reference
 from harness.core.errors import BadInputError, HarnessError
+from harness.core.plugins import is_plugin, wrong
 from harness.core.progress import progress
 
 if TYPE_CHECKING:
@@ -122,6 +124,13 @@ def _not_finite(what: str, step: int, ids: Sequence[str], folder: Path) -> Harne
     )
 
 
+def _all_finite(*models: Logps) -> bool:
+    """Whether all log-probabilities that a loss is made of are numbers."""
+    import torch
+
+    return all(bool(torch.isfinite(one.sums).all()) for logps in models for one in logps.values())
+
+
 @contextlib.contextmanager
 def _stop_on_interrupt() -> Iterator[threading.Event]:
     """Inside, the first Ctrl-C sets the event that is given (the step is finished and saved), the second one stops at once."""
@@ -172,11 +181,18 @@ def _build(
             batch = checked(inputs)["batch"].to(policy.device)
             logps = by_branch(model(batch), batch.layouts)
             baseline = reference.logps(batch, run.branches)
-            loss: Loss = aligner.loss(logps, baseline)
+            loss = loss_of(aligner, logps, baseline, batch.ids)
             if not torch.isfinite(loss.per_example).all():
                 bad = [
                     name for name, value in zip(batch.ids, loss.per_example, strict=True) if not torch.isfinite(value)
                 ]
+                if self.state.global_step == 0 and is_plugin(aligner) and _all_finite(logps, baseline):
+                    raise wrong(
+                        aligner,
+                        "loss",
+                        f"a loss that is not finite of example {bad[0]}, before the first update",
+                        "finite values: the log-probabilities that it was given are",
+                    )
                 raise _not_finite("loss", self.state.global_step, bad, folder)
             if canary.pop("wanted", False):
                 canary["found"] = check_first_batch(run, batch, logps, baseline, loss)

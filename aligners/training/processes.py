@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from harness.core.errors import BadInputError, HarnessError
+from harness.core.errors import BadInputError
+from harness.core.packages import need_package
 from harness.models import devices
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def this_process() -> Any:
     """Accelerate's account of this process among all; without a GPU they are joined by gloo, which must be said at the first call.
 
     Raises:
-        HarnessError: DeepSpeed was asked for, and is not installed.
+        MissingPackageError: DeepSpeed was asked for, and is not installed.
         BadInputError: it was asked for in a process that no launcher started.
     """
     from accelerate import PartialState
@@ -38,8 +38,7 @@ def is_deepspeed() -> bool:
 
 
 def _check_deepspeed() -> None:
-    if importlib.util.find_spec("deepspeed") is None:
-        raise HarnessError("DeepSpeed is not installed", remedy="pip install 'vlm-align-harness[deepspeed]'")
+    need_package("deepspeed", "accelerate's configuration")
     if "RANK" not in os.environ:
         raise BadInputError(
             "DeepSpeed's processes are started by accelerate",

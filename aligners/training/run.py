@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aligners.base import Aligner, PrepareContext, Stage
+from aligners.contract import check_method, prepared, stages_of
 from aligners.preferences import Dropped
 from aligners.training.adapters import check_model
 from aligners.training.checkpoint import FINISHED, export, load_finished, save_finished
@@ -36,12 +37,13 @@ def train(aligner: Aligner, job: AlignJob) -> AlignResult:
         HarnessError: the loss was not finite, or the model cannot be had.
     """
     started = time.perf_counter()
+    check_method(aligner)
     check_model(job.model, job.train)
     process = this_process()
     with process.main_process_first():  # the others find what it made in the cache
         data = preferences_of(job, aligner)
         context = PrepareContext(job.cache, job.train.seed, output=job.output if process.is_main_process else None)
-        examples = aligner.prepare(data.examples, context)
+        examples = prepared(aligner, data.examples, context)
     session = Session(aligner, job, examples, process)
     dropped = [*data.dropped, *(Dropped(data.label, name, reason) for name, reason in session.refused.items())]
     if dropped and process.is_main_process:
@@ -61,7 +63,7 @@ def train(aligner: Aligner, job: AlignJob) -> AlignResult:
         "prepared": context.notes,
         "canary": check_trainer(session, examples) if job.canary else None,
     }
-    stages = aligner.stages(examples, StartingModel(session))
+    stages = stages_of(aligner, examples, StartingModel(session))
     summary = train_stages(session, stages, facts)
     checkpoint = job.output / "checkpoint"
     export(session, checkpoint)

@@ -27,6 +27,7 @@ from harness.core.files import read_json, write_json
 from harness.core.memory import give_back
 from harness.core.names import check_name, name_from
 from harness.core.paths import cache_folder
+from harness.core.plugins import is_plugin, wrong
 from harness.core.progress import console
 from harness.core.removal import remove
 from harness.core.worlds import find_world
@@ -152,6 +153,11 @@ def _resolve(request: AlignRequest, *, writes: bool = True) -> _Resolved:
     kind: type[Aligner] = registry.load("aligners", request.method)
     model = resolve(request.model)
     recipe = model.world.recipe(request.method) if model.world else {}
+    if is_plugin(kind):
+        try:
+            parse(TrainSettings, dict(kind.train_defaults), "train")
+        except (BadInputError, TypeError, ValueError) as error:
+            raise wrong(kind, "train_defaults", f"{kind.train_defaults!r}: {error}", "settings of `train`") from error
     layers = merged({"train": dict(kind.train_defaults)}, recipe, request.settings)
     train = parse(TrainSettings, layers.get("train", {}), "train")
     aligner = kind(parse(kind.Settings, layers.get("method", {}), f"method {request.method}"))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from harness.core.errors import BadInputError
+from harness.core.plugins import blame
 from harness.core.reading import open_binary
 from harness.core.stats import Aggregate
 from harness.core.types import SampleScore
@@ -100,6 +101,8 @@ def unlike(aggregate: Aggregate, totals: Mapping[str, Any]) -> str:
     try:
         aggregate({name: np.asarray(total) for name, total in totals.items()})
     except Exception as error:  # noqa: BLE001 (a benchmark's own code, on counts that it may not know)
+        if not isinstance(error, KeyError) and (mistake := blame(error)):
+            return str(mistake)
         lacks = f"they have no '{error.args[0]}'" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
         return f"the counts are not those of this suite: {lacks}"
     return ""

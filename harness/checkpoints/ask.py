@@ -12,6 +12,7 @@ from harness.remote import hub
 from harness.runs.folders import is_checkpoint, open_run
 from harness.runs.targets import BASE, target_of_run
 from harness.serving.base import Backend, Completion, Request, Sampling
+from harness.serving.contract import completions_of
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def ask(
             for number, one in enumerate(group)
         ]
         with backend(base, adapters) as engine:
-            answers |= {completion.id: completion for completion in engine.generate(requests)}
+            answers |= {completion.id: completion for completion in completions_of(engine, requests)}
     for completion in answers.values():
         if completion.refused is not None:
             raise BadInputError(completion.refused, where=completion.id, remedy="ask in other words")

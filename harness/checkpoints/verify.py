@@ -34,6 +34,7 @@ from harness.runs.folders import MANIFEST
 from harness.runs.state import KINDS
 from harness.runs.targets import BASE, Target
 from harness.serving.base import Backend, BackendSettings, Request, Sampling, TokenDetails
+from harness.serving.contract import completions_of
 
 NEW_TOKENS = 16
 """Tokens that are generated a probe."""
@@ -134,7 +135,7 @@ def served_side(engine: Backend, asked: Sequence[Asked], probes: Sequence[Probe]
         for probe in probes
     ]
     found: dict[str, dict[str, TokenDetails]] = {one.name: {} for one in asked}
-    for completion in engine.generate(requests):
+    for completion in completions_of(engine, requests):
         number, _, probe = completion.id.partition("/")
         if completion.details is None:
             raise HarnessError(f"the backend '{engine.name}' gave an answer without its tokens", where=completion.id)

@@ -10,6 +10,7 @@ from typing import Any
 from rich.text import Text
 
 from harness.core.errors import HarnessError
+from harness.core.plugins import blame
 from harness.core.terminal import Console, printable
 
 _PROBLEM, _WHERE, _REMEDY = 900, 300, 700
@@ -46,7 +47,10 @@ def run(app: Any, arguments: list[str]) -> int:
         _show(console, "stopped", None, "what was finished is kept; the same command with --resume goes on")
         return 130
     except SystemExit as exit_:
-        return int(exit_.code or 0)
+        if mistake := blame(exit_):
+            _show(console, mistake.problem, mistake.where, mistake.remedy)
+            return mistake.exit_code
+        return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
     except Exception as error:  # noqa: BLE001 (the last resort of the program: a defect is reported in one paragraph)
         if usage := _usage(error):
             _show(console, *usage)
@@ -55,6 +59,9 @@ def run(app: Any, arguments: list[str]) -> int:
             return 130
         if debug:
             _trace()
+        if mistake := blame(error):
+            _show(console, mistake.problem, mistake.where, mistake.remedy)
+            return mistake.exit_code
         if refusal := _refusal(error):
             _show(console, *refusal)
             return 2

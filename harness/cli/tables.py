@@ -13,6 +13,7 @@ from harness.analysis.leaderboard import ARROW, Board, tables
 from harness.analysis.leaderboard.board import written, written_interval
 from harness.core import registry
 from harness.core.errors import HarnessError
+from harness.core.plugins import attributed
 from harness.core.terminal import Console
 
 if TYPE_CHECKING:
@@ -326,10 +327,12 @@ def listing() -> list[dict[str, Any]]:
 def _about(group: str, name: str) -> str:
     """What a registered class says of itself, or why it cannot be loaded."""
     try:
-        found = registry.load(group, name)  # type: ignore[arg-type]
+        with attributed():
+            found = registry.load(group, name)  # type: ignore[arg-type]
+            reason = found.missing() if group == "backends" else None
     except HarnessError as error:
-        return f"cannot be loaded: {error.problem}"
-    if group == "backends" and (reason := found.missing()):
+        return f"cannot be loaded: {error}"
+    if reason:
         return f"not usable here: {reason}"
     words = [str(getattr(found, part)) for part in ("title", "summary", "source") if getattr(found, part, None)]
     return "; ".join(words) or str(found.__doc__ or "").strip().splitlines()[0]

@@ -6,41 +6,45 @@ Nothing is imported until it is asked for by name, so that `harness --help` stay
 from __future__ import annotations
 
 import functools
-import importlib.metadata
+import importlib
+import inspect
 import sys
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from harness.core.errors import BadInputError, HarnessError, UnknownNameError
+from harness.core.errors import BadInputError, UnknownNameError
 from harness.core.names import check_name
+from harness.core.packages import OWN_DISTRIBUTION
+from harness.core.plugins import (
+    KINDS,
+    REMEDY,
+    WORD,
+    Entry,
+    Kind,
+    PluginError,
+    attributed,
+    blame,
+    mistake_in,
+    registered,
+)
 
-Kind = Literal["aligners", "benchmarks", "backends", "judges", "worlds"]
-KINDS: tuple[Kind, ...] = ("aligners", "benchmarks", "backends", "judges", "worlds")
-_WORD = {"aligners": "method", "benchmarks": "suite", "backends": "backend", "judges": "judge", "worlds": "world"}
-OWN_DISTRIBUTION = "vlm-align-harness"
+__all__ = ["KINDS", "OWN_DISTRIBUTION", "Entry", "Kind", "entries", "load", "names"]
 
-
-@dataclass(frozen=True)
-class Entry:
-    """One registered name: what it is called, where it is defined, which distribution brings it."""
-
-    kind: Kind
-    name: str
-    target: str
-    distribution: str
-    version: str
-
-    @property
-    def builtin(self) -> bool:
-        """Whether it comes with this tool rather than with a plugin."""
-        return self.distribution == OWN_DISTRIBUTION
+_CONTRACTS = {
+    "aligners": ("aligners.base:Aligner", ("summary", "source")),
+    "benchmarks": ("benchmarks.base:Benchmark", ("title", "source")),
+    "backends": ("harness.serving.base:Backend", ()),
+    "judges": ("harness.judging.base:Judge", ()),
+    "worlds": ("harness.core.worlds:World", ("summary", "judge")),
+}
+"""The class that each kind stands on, named as entry points name theirs, and the words that a class must have of itself."""
 
 
 def entries(kind: Kind) -> dict[str, Entry]:
-    """All registered names of a kind, sorted by name. They are read once: a search through all installed packages takes 20 ms.
+    """All registered names of a kind, sorted by name. They are read once.
 
     Raises:
-        HarnessError: two distributions register the same name (neither is preferred in silence).
+        PluginError: two distributions register the same name (neither is preferred in silence).
     """
     return dict(_entries(kind, tuple(sys.path)))
 
@@ -49,17 +53,15 @@ def entries(kind: Kind) -> dict[str, Entry]:
 def _entries(kind: Kind, path: tuple[str, ...]) -> dict[str, Entry]:
     """The entries of the packages that are found along `path`, which is `sys.path`."""
     found: dict[str, Entry] = {}
-    for point in importlib.metadata.entry_points(group=f"harness.{kind}"):
-        dist = point.dist
-        entry = Entry(kind, point.name, point.value, dist.name if dist else "?", dist.version if dist else "?")
-        other = found.get(point.name)
+    for entry in registered(kind):
+        other = found.get(entry.name)
         if other and (other.target, other.distribution) != (entry.target, entry.distribution):
-            raise HarnessError(
-                f"two packages register the {_WORD[kind]} '{point.name}': {other.distribution} ({other.target}) "
+            raise PluginError(
+                f"two packages register the {WORD[kind]} '{entry.name}': {other.distribution} ({other.target}) "
                 f"and {entry.distribution} ({entry.target})",
                 remedy="uninstall one of them",
             )
-        found[point.name] = entry
+        found[entry.name] = entry
     return dict(sorted(found.items()))
 
 
@@ -68,29 +70,102 @@ def load(kind: Kind, name: str) -> Any:
 
     Raises:
         UnknownNameError: no such name; the nearest ones are suggested.
-        HarnessError: the entry exists but its module cannot be imported (the cause is named).
+        PluginError: a plugin's module cannot be imported, or its class is not what the contract asks for.
+        MissingPackageError: it imports a package that is not installed.
     """
     known = entries(kind)
     if name not in known:
-        raise UnknownNameError(_WORD[kind], name, known)
+        raise UnknownNameError(WORD[kind], name, known)
     entry = known[name]
     try:
-        check_name(name, f"a {_WORD[kind]}'s name")  # it becomes part of paths
+        check_name(name, f"a {WORD[kind]}'s name")  # it becomes part of paths
     except BadInputError as error:
-        raise HarnessError(
+        raise PluginError(
             error.problem,
             where=f"{entry.distribution} {entry.version}, which registers it",
             remedy="its author can mend it; until then: uninstall it",
         ) from None
+    return _class(entry, tuple(sys.path))
+
+
+@functools.cache
+def _class(entry: Entry, path: tuple[str, ...]) -> Any:
+    """An entry's class, looked at once."""
     module, _, attribute = entry.target.partition(":")
+    with attributed():
+        try:
+            found: Any = importlib.import_module(module)
+        except (Exception, SystemExit) as error:
+            raise _not_imported(entry, error) from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise mistake_in(found, entry, f"it is registered as {entry.target}, and {module} has no '{attribute}'")
+        found = getattr(found, part)
+    if not entry.builtin:
+        with attributed():
+            _check(entry, found)
+    return found
+
+
+def _not_imported(entry: Entry, error: BaseException) -> BaseException:
+    """The error itself where it says whose it is, else the plugin's, whose import led to it by files that are not its own."""
+    if entry.builtin or blame(error) is not None:
+        return error
+    return PluginError(
+        f"{entry} cannot be imported: {type(error).__name__}: {error}", where=entry.target, remedy=REMEDY
+    )
+
+
+def _check(entry: Entry, found: Any) -> None:
+    """Hold a plugin's class to what can be seen of it before it is used.
+
+    Raises:
+        PluginError: it lacks something.
+    """
+    target, words = _CONTRACTS[entry.kind]
+    module, _, attribute = target.partition(":")
+    base = getattr(importlib.import_module(module), attribute)
+    if not isinstance(found, type) or not issubclass(found, base):
+        what = f"the class {found.__qualname__}" if isinstance(found, type) else f"of the type {type(found).__name__}"
+        raise mistake_in(found, entry, f"{entry.target} is {what}, and not a subclass of {module}.{attribute}")
+    _check_words(entry, found, words)
+    if (settings := getattr(base, "Settings", None)) is not None:
+        _check_settings(entry, found, settings)
+
+
+def _check_words(entry: Entry, found: Any, words: Sequence[str]) -> None:
+    called, target = found.__qualname__, _CONTRACTS[entry.kind][0].replace(":", ".")
+    if inspect.isabstract(found):
+        lacking = ", ".join(sorted(found.__abstractmethods__))
+        raise mistake_in(found, entry, f"{called} does not define {lacking}, which {target} asks for")
+    for word in ("name", *words):
+        value = inspect.getattr_static(found, word, None)
+        if not isinstance(value, property) and not (isinstance(value, str) and value.strip()):
+            raise mistake_in(found, entry, f"{called}.{word} is {value!r}, and not words")
+    if isinstance(found.name, str) and found.name != entry.name:
+        raise mistake_in(found, entry, f"{called}.name is '{found.name}', and it is registered as '{entry.name}'")
+    if entry.kind == "benchmarks":
+        most = inspect.getattr_static(found, "max_new_tokens", None)
+        if not isinstance(most, property) and not (type(most) is int and most > 0):
+            raise mistake_in(found, entry, f"{called}.max_new_tokens is {most!r}, and not a number of tokens")
+
+
+def _check_settings(entry: Entry, found: Any, base: type) -> None:
+    own: Any = found.Settings
+    if not (isinstance(own, type) and issubclass(own, base)):
+        raise mistake_in(
+            found, entry, f"{found.__qualname__}.Settings is {own!r}, and not a subclass of {base.__qualname__}"
+        )
+    fields: Mapping[str, Any] = own.model_fields  # type: ignore[attr-defined]
+    if bare := [name for name, field in fields.items() if field.is_required()]:
+        raise mistake_in(
+            found, entry, f"{own.__qualname__}.{bare[0]} has no default: a plugin's settings can all be left out"
+        )
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise HarnessError(
-            f"the {_WORD[kind]} '{name}' is registered as {entry.target} but cannot be loaded: {error}",
-            where=f"{entry.distribution} {entry.version}",
-            remedy=f"reinstall {entry.distribution}, or the package that the message names",
-        ) from error
+        own()
+    except ValueError as error:
+        first = " ".join(str(error).split())
+        raise mistake_in(found, entry, f"{own.__qualname__} does not accept its own defaults: {first}") from error
 
 
 def names(kind: Kind, wanted: str) -> list[str]:
@@ -102,9 +177,9 @@ def names(kind: Kind, wanted: str) -> list[str]:
     """
     split = [part.strip() for part in wanted.split(",") if part.strip()]
     if not split:
-        raise BadInputError(f"no {_WORD[kind]} was named", remedy="see `harness list`")
+        raise BadInputError(f"no {WORD[kind]} was named", remedy="see `harness list`")
     known = entries(kind)
     for name in split:
         if name not in known:
-            raise UnknownNameError(_WORD[kind], name, known)
+            raise UnknownNameError(WORD[kind], name, known)
     return list(dict.fromkeys(split))

@@ -52,11 +52,14 @@ def find_world(label: str) -> World | None:
     """The world that a label (`pocket`, `pocket:2`) means, or None where it means none."""
     from harness.core import registry
     from harness.core.errors import BadInputError
+    from harness.core.plugins import attributed
 
     name, colon, seed = label.partition(":")
     if name not in registry.entries("worlds"):
         return None
     if colon and not seed.isdigit():
         raise BadInputError(f"'{label}': after '{name}:' comes a seed, a whole number")
-    world: World = registry.load("worlds", name)(int(seed or 0))
+    kind = registry.load("worlds", name)
+    with attributed():
+        world: World = kind(int(seed or 0))
     return world

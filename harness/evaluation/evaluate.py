@@ -16,6 +16,7 @@ from typing import Any
 from harness.checkpoints.verify import ensure_verified
 from harness.core import registry
 from harness.core.config import parse
+from harness.core.contract import json_of
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import write_json
 from harness.core.progress import console, progress
@@ -31,6 +32,7 @@ from harness.models import PromptLengths, context_length, load_processor, refuse
 from harness.records.answer_files import read_serving
 from harness.runs.targets import Target
 from harness.serving.base import Backend, BackendSettings
+from harness.serving.contract import completions_of
 
 
 @dataclass(frozen=True)
@@ -236,12 +238,12 @@ class _Evaluation:
         with self.request.backend(self.base, adapters, self.request.backend_settings) as backend:
             # Before the first answer, so that answers that a kill leaves behind have it; and after the last, since a
             # remote backend learns from the answers who gave them.
-            self._write_serving(backend.provenance())
+            self._write_serving(json_of(backend))
             console.print(f"[dim]answers come from {backend.name}[/dim]")
             took, start = Counter[str](), time.perf_counter()
             try:
                 with progress("generating answers", len(jobs)) as advance:
-                    for completion in backend.generate(job.request for job in jobs):
+                    for completion in completions_of(backend, (job.request for job in jobs)):
                         job = by_hash[completion.id]
                         took["answers"] += 1
                         took["prompt_tokens"] += completion.prompt_tokens or 0
@@ -256,7 +258,7 @@ class _Evaluation:
             finally:
                 seconds = time.perf_counter() - start
                 spent = {"took": {**took, "seconds": round(seconds, 3)}} if took else {}
-                self._write_serving(backend.provenance() | spent)
+                self._write_serving(json_of(backend) | spent)
             rates = [f"{took[what] / seconds:,.0f} {what.replace('_', ' ')}" for what in took]
             console.print(f"[dim]{took['answers']:,} answers in {seconds:.0f} s: {', '.join(rates)} a second[/dim]")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.core import registry
 from harness.core.config import parse
+from harness.core.contract import check_resamples, json_of, scores_of, specs_of, values_of
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import write_json, write_jsonl
 from harness.core.stats import Counts, intervals
@@ -140,9 +142,9 @@ class Tally:
             "of": of or self._items,
             "unscored": self._unscored,
             "notes": list(benchmark.notes),
-            "judge": self.judge.provenance() if self.judge else None,
+            "judge": json_of(self.judge) if self.judge else None,
             "settings": benchmark.settings.model_dump(mode="json"),
-            "provenance": benchmark.provenance(),
+            "provenance": json_of(benchmark),
             "files": {name: describe(path) for name, path in benchmark.files.items()},
             **(about or {}),
             "metrics": _metrics(benchmark, counts, official),
@@ -152,9 +154,11 @@ class Tally:
 
 def _metrics(benchmark: Benchmark, counts: Counts, official: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Every metric with its interval and, where the official script prints it, its digits."""
-    values, bounds = benchmark.aggregate(counts.totals()), intervals(counts, benchmark.aggregate)
+    aggregate = functools.partial(values_of, benchmark)
+    values, bounds = aggregate(counts.totals()), intervals(counts, aggregate)
+    check_resamples(benchmark, counts.totals(), values)
     metrics = {}
-    for spec in benchmark.metrics:
+    for spec in specs_of(benchmark):
         value = float(values[spec.id])
         metrics[spec.id] = {
             "value": value if math.isfinite(value) else None,
@@ -174,7 +178,7 @@ def score_answered(
     """The scores, in the order of the items. What the model declined to answer is unscored with its words and not shown to the
     benchmark: to any scorer it would be an empty answer, which invents nothing."""
     answered = [item for item in items if responses[item.id].refusal is None]
-    scores = iter(benchmark.score(answered, responses, judge) if answered else ())
+    scores = iter(scores_of(benchmark, answered, responses, judge) if answered else ())
     return [
         next(scores)
         if (words := responses[item.id].refusal) is None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.core import registry
 from harness.core.config import parse
+from harness.core.contract import items_of
 from harness.core.errors import BadInputError
 from harness.core.names import LONGEST, check_name, name_from
 from harness.core.paths import cache_folder
@@ -93,7 +94,7 @@ def open_suite(name: str, root: Path, settings: Mapping[str, Mapping[str, Any]],
     benchmark: Benchmark = kind(parse(kind.Settings, dict(settings.get(name, {})), f"suite {name}"))
     drawn = {"max_new_tokens": benchmark.max_new_tokens, **settings.get("sampling", {})}
     sampling = parse(Sampling, drawn, "sampling")
-    items = _interned(benchmark.items(root / name))
+    items = _interned(items_of(benchmark, root / name))
     suite = _sampled(Suite(benchmark, items, len(items), sampling), limit)
     _check_images(suite, root)
     return suite

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.core.errors import BadInputError, HarnessError
+from harness.core.plugins import blame
 from harness.core.progress import console
 from harness.experiments.graph import RUNS, Plan, Step
 from harness.experiments.state import Folder
@@ -114,7 +115,7 @@ class Here:
         except HarnessError as error:
             future.set_result(str(error))
         except Exception as error:  # noqa: BLE001 (a defect in one step is its failure; the others go on)
-            future.set_result(f"{type(error).__name__}: {error}")
+            future.set_result(str(blame(error) or f"{type(error).__name__}: {error}"))
         return future
 
     def close(self) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from harness.judging.base import Judge, JudgeRequest, check_votes
+from harness.core.errors import shown
+from harness.core.plugins import wrong
+from harness.judging.base import Judge, JudgeReply, JudgeRequest, check_votes
 from harness.judging.replies import UnreadableError
 
 T = TypeVar("T")
@@ -55,7 +57,7 @@ def ask(judge: Judge, requests: Sequence[JudgeRequest], read: Callable[[str], T 
             numbered = [dataclasses.replace(one, sample=vote * asks + attempt) for one in open_.values()]
             if not numbered:
                 break
-            for reply in judge.judge(numbered):
+            for reply in _replies(judge, numbered):
                 before = found.get(reply.item_id)
                 first = before.first if before else reply.text
                 if reply.text is None:  # the judge has its own patience; what it gave up on is not asked again
@@ -72,6 +74,25 @@ def ask(judge: Judge, requests: Sequence[JudgeRequest], read: Callable[[str], T 
         for name, own in votes.items():
             own.append(found.get(name) or Vote(None, None, None, "the judge gave no reply: none came"))
     return votes
+
+
+def _replies(judge: Judge, requests: Sequence[JudgeRequest]) -> Iterator[JudgeReply]:
+    """`Judge.judge`, looked at: replies to what was asked, each once.
+
+    Raises:
+        PluginError: a reply is none, or is to no request or a second one.
+    """
+    found, open_ = judge.judge(requests), {request.item.id for request in requests}
+    expected = "an iterator of JudgeReply, one a request, with its item's id"
+    if not isinstance(found, Iterable):
+        raise wrong(judge, "judge", shown(found), expected)
+    for reply in found:
+        if not isinstance(reply, JudgeReply) or reply.item_id not in open_:
+            raise wrong(judge, "judge", shown(reply), expected)
+        if not isinstance(reply.text, str | None) or (reply.text is None and not isinstance(reply.error, str)):
+            raise wrong(judge, "judge", shown(reply), "text: words; or None, and then an error in words")
+        open_.remove(reply.item_id)
+        yield reply
 
 
 def _read(read: Callable[[str], T | None], text: str) -> tuple[T | None, str]:

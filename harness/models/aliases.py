@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.core import registry
 from harness.core.errors import BadInputError, UnknownNameError
+from harness.core.packages import MissingPackageError
+from harness.core.plugins import PluginError
 from harness.core.worlds import World, find_world
 
 _HUB = {
@@ -64,13 +67,16 @@ class ModelRef:
 
 def aliases() -> dict[str, ModelRef]:
     """Every name that can be used without a slash, sorted."""
-    found = {
-        name: ModelRef(name, hub, "rlaif-v", "official", None, f"hub: {hub}", family)
-        for name, (hub, family) in _HUB.items()
-    }
+    found = {name: _on_hub(name) for name in _HUB}
     for name in registry.entries("worlds"):
-        found[name] = ModelRef(name, None, name, name, find_world(name), _WORLD)
+        with contextlib.suppress(PluginError, MissingPackageError):  # a broken one has no model; `harness list worlds` says why
+            found[name] = ModelRef(name, None, name, name, find_world(name), _WORLD)
     return dict(sorted(found.items()))
+
+
+def _on_hub(name: str) -> ModelRef:
+    hub, family = _HUB[name]
+    return ModelRef(name, hub, "rlaif-v", "official", None, f"hub: {hub}", family)
 
 
 def is_hub_id(location: str) -> bool:
@@ -86,7 +92,7 @@ def resolve(name: str) -> ModelRef:
         BadInputError: it looks like a path, and nothing is there.
     """
     if name in _HUB:
-        return aliases()[name]
+        return _on_hub(name)
     if world := find_world(name):
         return ModelRef(name, None, name, name, world, _WORLD)
     path = Path(name)

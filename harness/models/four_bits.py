@@ -5,12 +5,11 @@ Source: Dettmers et al., QLoRA: Efficient Finetuning of Quantized LLMs, NeurIPS 
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 from typing import Any
 
-from harness.core.errors import HarnessError
+from harness.core.packages import need_package
 from harness.models import pretrained
 
 _LANGUAGE = re.compile(r"\b(language_model|text_model)\.")
@@ -33,16 +32,12 @@ def four_bit_config(location: str | Path, dtype: str) -> Any:
     """How QLoRA holds a base: NF4 with double quantisation; vision tower, projector, embeddings and head as they are.
 
     Raises:
-        HarnessError: bitsandbytes is not installed.
+        MissingPackageError: bitsandbytes is not installed.
     """
     import torch
     from transformers import BitsAndBytesConfig
 
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise HarnessError(
-            "a base in 4 bits needs bitsandbytes, which is not installed",
-            remedy="pip install 'vlm-align-harness[qlora]', or train with --lora",
-        )
+    need_package("bitsandbytes", "a base in 4 bits (--qlora)")
     model = pretrained.empty_model(location)
     return BitsAndBytesConfig(
         load_in_4bit=True,

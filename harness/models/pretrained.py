@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import BadInputError, HarnessError
+from harness.core.packages import MissingPackageError, is_installed
 from harness.core.progress import console
 from harness.remote import hub
 
@@ -308,8 +309,10 @@ def reading(
                 where=where,
                 remedy="name a model that transformers knows by itself: harness list models",
             ) from error
+        if isinstance(error, ModuleNotFoundError) and error.name and not is_installed(error.name):
+            raise MissingPackageError(error.name, f"{where}: {problem}") from error
         if isinstance(error, ImportError):
-            raise HarnessError(f"{problem}: {said}", where=where, remedy=remedy or "install the package") from error
+            raise BadInputError(f"{problem}: {said}", where=where, remedy=remedy or "install the package") from error
         if isinstance(error, OSError) and not folder:
             raise on_hub(f"{problem}: {said}", where=where, remedy=remedy or _HUB) from error
         detail = said if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {said}"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from harness.analysis.scored import Row, read_rows, scored, suite_place, verdict
 from harness.core import registry
 from harness.core.config import parse
+from harness.core.contract import items_of
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import read_jsonl
 from harness.core.progress import progress
@@ -88,7 +89,7 @@ def _look_up(suite: Suite, record: Mapping[str, Any]) -> str:
         root, _, _ = data_root(source)
         kind = registry.load("benchmarks", suite.name)
         benchmark = kind(parse(kind.Settings, dict(record["settings"]), f"suite {suite.name}"))
-        for item in benchmark.items(root / suite.name):
+        for item in items_of(benchmark, root / suite.name):
             suite.pictures[item.id] = item.image
             suite.truth[item.id] = _truth(item.reference)
     except HarnessError as error:

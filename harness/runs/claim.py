@@ -16,6 +16,7 @@ from harness.core.disk import check_place, make_folder, there
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import write_json
 from harness.core.locks import BusyError, busy, writing
+from harness.core.plugins import blame
 from harness.core.progress import console
 from harness.core.removal import discard, move, put_aside, remove
 from harness.runs.state import BEFORE_THE_FIRST_STEP, FAILED, State, lock_of, state_of
@@ -162,6 +163,7 @@ class Claim:
 
 def _about(error: BaseException) -> dict[str, str]:
     """An error as `failed.json` keeps it."""
+    error = blame(error) or error
     if isinstance(error, HarnessError):
         reason = f"{error.problem} [{error.where}]" if error.where else error.problem
     elif isinstance(error, KeyboardInterrupt):

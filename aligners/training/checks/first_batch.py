@@ -12,10 +12,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from aligners.base import BranchLogps, Logps, Loss
+from aligners.contract import loss_of
 from aligners.training.checks.canary import LEAVE, Way, mend, tolerance, trained_logps
 from aligners.training.layout import Batch
 from aligners.training.policy import token_logp
 from harness.core.errors import HarnessError
+from harness.core.plugins import wrong
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,7 +74,10 @@ def _terms_are_the_formulas(run: Session, batch: Batch, policy: Logps, reference
             name: _shifted(one, sign * _allowed(run, one.mask), policy[name].divergence is not None)
             for sign, (name, one) in zip(signs, reference.items(), strict=True)
         }
-        found = aligner.loss(shifted, reference)
+        found = loss_of(aligner, shifted, reference, batch.ids)
+        if found.metrics.keys() != loss.metrics.keys():
+            got = f"the metrics {', '.join(found.metrics) or 'of none'} and, before, {', '.join(loss.metrics) or 'none'}"
+            raise wrong(aligner, "loss", got, "the same names at every call")
         return {"loss": found.per_example.detach(), **found.metrics}
 
     expected = terms([0] * len(reference))

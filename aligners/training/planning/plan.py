@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from aligners.base import Aligner, Answer, Measure, PrepareContext, Stage, StageContext
+from aligners.contract import check_method, prepared, stages_of
 from aligners.training.adapters import check_model
 from aligners.training.encoding import EncodedExample, encode_all
 from aligners.training.families import possible_savings
@@ -42,6 +43,7 @@ def plan(aligner: Aligner, job: AlignJob) -> dict[str, Any]:
     Raises:
         BadInputError: the data or a setting is at fault, as `align` would say.
     """
+    check_method(aligner)
     process = this_process()
     config = check_model(job.model, job.train)
     savings = possible_savings(config, job.train.savings)
@@ -53,7 +55,7 @@ def plan(aligner: Aligner, job: AlignJob) -> dict[str, Any]:
     if not examples:
         raise BadInputError("no preference example is left to train on", where=job.data)
     asked = _Order()
-    stages = aligner.stages(examples, asked)
+    stages = stages_of(aligner, examples, asked)
     tokens = _Tokens(aligner, job.train.model_copy(update={"savings": savings}), encoded, stages)
     memory, largest = _memory(aligner, job, tokens)
     micro, passes = accumulation(job.train)
@@ -116,7 +118,7 @@ def _with_images(
         estimated.append(
             f"{len(made):,} rejected images were not made: taken to be of their originals' size, and none to be left out"
         )
-    return aligner.prepare(examples, PrepareContext(job.cache, job.train.seed)), made
+    return prepared(aligner, examples, PrepareContext(job.cache, job.train.seed)), made
 
 
 def _stand_in(original: ImageRef) -> ImageRef:

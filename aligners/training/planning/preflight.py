@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 from aligners.preferences.sources import known_repository, place_of
@@ -11,18 +10,10 @@ from aligners.training.job import AlignJob
 from aligners.training.processes import is_deepspeed
 from harness.core.config import TrainSettings
 from harness.core.disk import need
-from harness.core.errors import HarnessError
+from harness.core.packages import is_installed, need_package
 from harness.core.reading import read_json
 from harness.remote import hub
 
-_PACKAGES = {
-    "wandb": "pip install wandb",
-    "trackio": "pip install trackio",
-    "tensorboard": "pip install tensorboard",
-    "bitsandbytes": "pip install 'vlm-align-harness[qlora]'",
-    "deepspeed": "pip install 'vlm-align-harness[deepspeed]'",
-}
-"""What a setting may need beyond the installation, and the command that brings it."""
 _OPTIMISER_COPIES = 6
 """Two checkpoints under way, each the weights and AdamW's two moments."""
 
@@ -69,7 +60,7 @@ def check_packages(train: TrainSettings) -> None:
     """The packages that the settings ask for are installed.
 
     Raises:
-        HarnessError: one is not; with the command that installs it.
+        MissingPackageError: one is not; with the command that installs it.
     """
     asked: dict[str, str] = {name: f"train.report_to={name}" for name in train.report_to}
     if train.tuning == "qlora":
@@ -77,8 +68,5 @@ def check_packages(train: TrainSettings) -> None:
     if is_deepspeed():
         asked["deepspeed"] = "accelerate's configuration"
     for name, why in asked.items():
-        there = importlib.util.find_spec(name) is not None
-        if name == "tensorboard":
-            there = there or importlib.util.find_spec("tensorboardX") is not None
-        if not there:
-            raise HarnessError(f"{name} is not installed", where=why, remedy=_PACKAGES[name])
+        if name != "tensorboard" or not is_installed("tensorboardX"):
+            need_package(name, why)

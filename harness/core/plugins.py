@@ -1,0 +1,270 @@
+"""Whose mistake an exception is: which plugin owns a line of code, and what its author is told.
+
+A plugin is a distribution that registers a name in one of this tool's groups of entry points. An exception that was raised in its files
+(or in a library that they called) is its mistake, with its file and line; so is a value that a method of its class gave back and that is
+not what the contract promises. What remains is a defect of the harness.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import importlib.metadata
+import importlib.util
+import inspect
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType, TracebackType
+from typing import Any, Literal
+
+from harness.core.errors import BadInputError, HarnessError
+from harness.core.packages import OWN_DISTRIBUTION, MissingPackageError, is_installed
+
+Kind = Literal["aligners", "benchmarks", "backends", "judges", "worlds"]
+KINDS: tuple[Kind, ...] = ("aligners", "benchmarks", "backends", "judges", "worlds")
+WORD = {"aligners": "method", "benchmarks": "suite", "backends": "backend", "judges": "judge", "worlds": "world"}
+_OWN = ("harness", "aligners", "benchmarks")
+REMEDY = "its author can mend it (--debug shows the whole traceback); until then: leave the plugin out"
+_MACHINE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+"""What a disk refuses to whatever code."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered name: what it is called, where it is defined, which distribution brings it."""
+
+    kind: Kind
+    name: str
+    target: str
+    distribution: str
+    version: str
+
+    @property
+    def builtin(self) -> bool:
+        """Whether it comes with this tool rather than with a plugin."""
+        return self.distribution == OWN_DISTRIBUTION
+
+    def __str__(self) -> str:
+        from_ = "" if self.distribution == "?" else f" of {self.distribution} {self.version}"
+        return f"the plugin '{self.name}' ({WORD[self.kind]}){from_}"
+
+
+class PluginError(BadInputError):
+    """A plugin's code is at fault, and not the harness and not the user's data."""
+
+
+def registered(kind: Kind) -> list[Entry]:
+    """Every entry of a kind along `sys.path`, in the order in which they are found; two may have one name."""
+    return [entry for entry in _registered(tuple(sys.path)) if entry.kind == kind]
+
+
+@functools.cache
+def _registered(path: tuple[str, ...]) -> tuple[Entry, ...]:
+    """All entries of the packages that are found along `path`, which is `sys.path`: a search through all takes 20 ms."""
+    points = [(kind, point) for kind in KINDS for point in importlib.metadata.entry_points(group=f"harness.{kind}")]
+    return tuple(
+        Entry(
+            kind, point.name, point.value, *((point.dist.name, point.dist.version) if point.dist is not None else "??")
+        )
+        for kind, point in points
+    )
+
+
+def entry_of(file: str, qualified_name: str = "") -> Entry | None:
+    """The plugin's entry that a source file belongs to, None where it is no plugin's.
+
+    Args:
+        file: the code's file name.
+        qualified_name: of the code; it tells apart the entries of one distribution (`IPO.loss` is of `harness_ipo:IPO`).
+    """
+    here = os.path.realpath(file)
+    owners = [entry for root, entry in _roots(tuple(sys.path)) if here == root or here.startswith(root + os.sep)]
+    if not owners:
+        return None
+
+    def likeness(entry: Entry) -> tuple[bool, bool]:
+        module, _, attribute = entry.target.partition(":")
+        in_file = module.rpartition(".")[2] in (Path(here).stem, Path(here).parent.name)
+        return in_file and qualified_name.split(".")[0] == attribute.split(".")[0], in_file
+
+    return max(owners, key=likeness)
+
+
+@functools.cache
+def _roots(path: tuple[str, ...]) -> tuple[tuple[str, Entry], ...]:
+    """(file or folder, entry) of every plugin: its modules as Python finds them, and what its distribution installed."""
+    found: list[tuple[str, Entry]] = []
+    for entry in _registered(path):
+        module = entry.target.partition(":")[0]
+        if entry.builtin or module.partition(".")[0] in _OWN:
+            continue
+        places = [*_places(module)]
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            files = importlib.metadata.distribution(entry.distribution).files or []
+            places += [str(one.locate()) for one in files if one.suffix == ".py"]
+        found += [(os.path.realpath(place), entry) for place in places]
+    return tuple(dict.fromkeys(found))
+
+
+def _places(module: str) -> Iterator[str]:
+    """The file or the folders of a module's topmost package; of a namespace package, which others share, of the part below it."""
+    parts = module.split(".")
+    try:
+        spec = importlib.util.find_spec(parts[0])
+    except (ImportError, ValueError):
+        return
+    if spec is None:
+        return
+    if spec.origin is not None and spec.submodule_search_locations is None:
+        yield spec.origin
+    for folder in spec.submodule_search_locations or ():
+        if spec.origin is not None:
+            yield folder
+        elif len(parts) > 1:
+            yield from (os.path.join(folder, parts[1]), os.path.join(folder, f"{parts[1]}.py"))  # noqa: PTH118
+
+
+def blame(error: BaseException) -> HarnessError | None:
+    """What to say of an exception that is no defect of the harness; None where it is one, or says what to do itself.
+
+    Returns:
+        A `MissingPackageError` where a package is not installed, and a `PluginError` where a plugin's code is at fault.
+    """
+    if isinstance(error, HarnessError | KeyboardInterrupt) or type(error).__name__ == "Abort":
+        return None
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, HarnessError):
+        found = _deepest(seen)
+        if isinstance(seen, ModuleNotFoundError) and seen.name and not is_installed(seen.name):
+            return _missing(seen, found)
+        if found is not None:
+            entry, place = found
+            if isinstance(seen, OSError) and seen.errno in _MACHINE:
+                return None
+            return PluginError(
+                f"{entry} failed: {type(seen).__name__}{f': {seen}' if str(seen) else ''}",
+                where=place,
+                remedy=REMEDY,
+            )
+        seen = seen.__cause__
+    return None
+
+
+def _missing(error: ModuleNotFoundError, found: tuple[Entry, str] | None) -> HarnessError | None:
+    """Of a module that is nowhere: a package to install, unless it is a part of the plugin, or of the harness, itself."""
+    name = str(error.name)
+    top = name.partition(".")[0]
+    for entry in _registered(tuple(sys.path)):
+        if not entry.builtin and entry.target.partition(":")[0].partition(".")[0] == top:
+            return PluginError(
+                f"{entry} is registered as {entry.target}, and there is no module '{name}'",
+                where=found[1] if found else f"{entry.distribution} {entry.version}, entry_points.txt",
+                remedy=f"reinstall {entry.distribution}; else its author can mend it",
+            )
+    if top in _OWN:
+        return None
+    if found is None:
+        return MissingPackageError(name)
+    entry, place = found
+    return MissingPackageError(name, f"{place}: {entry} imports it", entry.distribution)
+
+
+def _deepest(error: BaseException) -> tuple[Entry, str] | None:
+    """The plugin and the line of the deepest frame that lies in a plugin's files.
+
+    Where that frame does nothing but hand on to the method of ours that it overrides, what is wrong below is ours.
+    """
+    if isinstance(error, SyntaxError) and error.filename and (entry := entry_of(error.filename)):
+        return entry, f"{error.filename}:{error.lineno}"
+    found: tuple[Entry, str] | None = None
+    trace: TracebackType | None = error.__traceback__
+    before: CodeType | None = None
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if entry := entry_of(code.co_filename, code.co_qualname):
+            found = entry, f"{code.co_filename}:{trace.tb_lineno}, in {code.co_qualname}"
+            before = code
+        else:
+            if before is not None and before.co_name == code.co_name and not code.co_name.startswith("<"):
+                found = None if _is_ours(code.co_filename) else found
+            before = None
+        trace = trace.tb_next
+    return found
+
+
+def _is_ours(file: str) -> bool:
+    top = Path(__file__).resolve().parents[2]
+    return any(Path(os.path.realpath(file)).is_relative_to(top / name) for name in _OWN)
+
+
+@contextlib.contextmanager
+def attributed() -> Iterator[None]:
+    """What is raised inside, and is a plugin's mistake or a missing package, comes out as that.
+
+    Raises:
+        PluginError: a plugin's code is at fault.
+        MissingPackageError: a package is not installed.
+    """
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        if mistake := blame(error):
+            raise mistake from error
+        raise
+
+
+def is_plugin(made: Any) -> bool:
+    """Whether an object's class (or a class) is a plugin's."""
+    return _defined(made if isinstance(made, type) else type(made)) is not None
+
+
+def wrong(made: Any, method: str, got: str, expected: str) -> Exception:
+    """What to raise where a method gave back what its contract does not allow.
+
+    Args:
+        made: the object that it was called on, or the class.
+        method: its name.
+        got: what came back, as what follows "returned".
+        expected: what was expected.
+
+    Returns:
+        A `PluginError` with the file and line of the method; of our own classes a `TypeError`, which is a defect.
+    """
+    kind = made if isinstance(made, type) else type(made)
+    said = f"{kind.__qualname__}.{method} returned {got}; expected: {expected}"
+    entry = _defined(kind)
+    if entry is None:
+        return TypeError(said)
+    return PluginError(f"{entry}: {said}", where=_place(kind, method), remedy=REMEDY)
+
+
+def mistake_in(kind: Any, entry: Entry, problem: str) -> PluginError:
+    """What is wrong with a registered class before anything of it is called."""
+    return PluginError(f"{entry}: {problem}", where=_place(kind, "") or entry.target, remedy=REMEDY)
+
+
+def _defined(kind: type) -> Entry | None:
+    """The entry of the plugin that a class is defined in."""
+    for one in kind.__mro__:
+        file = getattr(sys.modules.get(one.__module__), "__file__", None)
+        if file is not None and (entry := entry_of(file, one.__qualname__)):
+            return entry
+    return None
+
+
+def _place(kind: Any, method: str) -> str | None:
+    """File and line of a class's method where it is the plugin's, else of the class."""
+    if not isinstance(kind, type):
+        return getattr(kind, "__file__", None)
+    function = inspect.unwrap(getattr(kind, method, None) or kind)
+    function = getattr(function, "fget", None) or function
+    code = getattr(function, "__code__", None)
+    if code is not None and entry_of(code.co_filename):
+        return f"{code.co_filename}:{code.co_firstlineno}, in {code.co_qualname}"
+    with contextlib.suppress(OSError, TypeError):
+        return f"{inspect.getsourcefile(kind)}:{inspect.getsourcelines(kind)[1]}, in {kind.__qualname__}"
+    return None

@@ -1,0 +1,70 @@
+"""What a backend answered, looked at as it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, get_args
+
+from harness.core.errors import shown
+from harness.core.plugins import is_plugin, wrong
+from harness.core.types import FinishReason
+from harness.serving.base import Backend, Completion, Request
+
+_EXPECTED = "an iterator of Completion, one a request, with the request's id and target"
+_REASONS = get_args(FinishReason)
+
+
+def completions_of(backend: Backend, requests: Iterable[Request]) -> Iterator[Completion]:
+    """`Backend.generate`, looked at: every request is answered once, and nothing else is.
+
+    Raises:
+        PluginError: a completion is none, is to no request or a second one, or one never came.
+    """
+    if not is_plugin(backend):
+        yield from backend.generate(requests)
+        return
+    asked: dict[str, Request] = {}
+    open_: set[str] = set()
+
+    def noted() -> Iterator[Request]:
+        for request in requests:
+            asked[request.id] = request
+            open_.add(request.id)
+            yield request
+
+    source = noted()
+    found = backend.generate(source)
+    if not isinstance(found, Iterable):
+        raise wrong(backend, "generate", shown(found), _EXPECTED)
+    for completion in found:
+        if problem := _problem(completion, asked, open_):
+            raise wrong(backend, "generate", *problem)
+        open_.remove(completion.id)
+        yield completion
+    for _ in source:  # what it did not even look at
+        pass
+    if open_:
+        got = f"nothing for {len(open_)} of {len(asked)} requests, the first to '{asked[min(open_)].prompt[:60]}'"
+        raise wrong(backend, "generate", got, _EXPECTED)
+
+
+def _problem(one: Any, asked: dict[str, Request], open_: set[str]) -> tuple[str, str] | None:
+    """(what is wrong with an answer, what was expected); None where nothing is."""
+    if not isinstance(one, Completion):
+        return shown(one), _EXPECTED
+    if one.id not in open_:
+        return f"{'a second completion' if one.id in asked else 'a completion'} with the id {shown(one.id)}", _EXPECTED
+    if one.target != asked[one.id].target:
+        return f"the target {shown(one.target)} for a request to {shown(asked[one.id].target)}", _EXPECTED
+    if not isinstance(one.text, str) or not isinstance(one.model, str):
+        return f"text={shown(one.text)}, model={shown(one.model)}", "texts"
+    if one.finish_reason not in _REASONS:
+        return f"finish_reason={shown(one.finish_reason)}", f"one of {', '.join(_REASONS)}"
+    for name in ("prompt_tokens", "completion_tokens"):
+        count = getattr(one, name)
+        if count is not None and (type(count) is not int or count < 0):
+            return f"{name}={shown(count)}", "a whole number, or None where nobody counted"
+    for name in ("refused", "refusal"):
+        if not isinstance(getattr(one, name), str | None):
+            return f"{name}={shown(getattr(one, name))}", "words, or None"
+    return None
