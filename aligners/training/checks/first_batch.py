@@ -76,7 +76,9 @@ def _terms_are_the_formulas(run: Session, batch: Batch, policy: Logps, reference
         }
         found = loss_of(aligner, shifted, reference, batch.ids)
         if found.metrics.keys() != loss.metrics.keys():
-            got = f"the metrics {', '.join(found.metrics) or 'of none'} and, before, {', '.join(loss.metrics) or 'none'}"
+            got = (
+                f"the metrics {', '.join(found.metrics) or 'of none'} and, before, {', '.join(loss.metrics) or 'none'}"
+            )
             raise wrong(aligner, "loss", got, "the same names at every call")
         return {"loss": found.per_example.detach(), **found.metrics}
 
