@@ -19,7 +19,7 @@ quickstart: setup
 	@.venv/bin/harness quickstart $(ARGS)
 
 experiment: setup
-	@.venv/bin/harness experiment experiments/pocket.yaml $(ARGS)
+	@.venv/bin/harness experiment pocket $(ARGS)
 
 lint: setup
 	@.venv/bin/ruff check .

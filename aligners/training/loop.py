@@ -258,7 +258,7 @@ def _build(
         # Accelerate would go on without a word, each process with all weights.
         raise BadInputError(
             "weights are shared out among GPUs only, and there are none",
-            remedy="configs/accelerate/ddp.yaml, or one process",
+            remedy="harness launch --sharding none, or one process",
         )
     if trainer.is_deepspeed_enabled and (stage := trainer.accelerator.state.deepspeed_plugin.zero_stage) not in (1, 2):
         raise BadInputError(

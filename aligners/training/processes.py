@@ -15,7 +15,7 @@ from harness.models import devices
 if TYPE_CHECKING:
     from torch import Tensor
 
-CONFIGURATION = "accelerate launch --config_file configs/accelerate/fsdp.yaml (docs/TRAINING.md)"
+CONFIGURATION = "harness launch --sharding fsdp (docs/training.md)"
 
 
 def this_process() -> Any:
@@ -42,7 +42,7 @@ def _check_deepspeed() -> None:
     if "RANK" not in os.environ:
         raise BadInputError(
             "DeepSpeed's processes are started by accelerate",
-            remedy="accelerate launch --config_file configs/accelerate/zero2.yaml (docs/TRAINING.md)",
+            remedy="harness launch --sharding zero2 (docs/training.md)",
         )
     # Said in every run, and about nothing: transformers leaves the passes of a step to DeepSpeed, and that calls torch by an old name.
     logging.getLogger("accelerate.accelerator").addFilter(lambda line: "steps mismatch" not in line.getMessage())

@@ -64,7 +64,7 @@ class Session:
         if (self.sharded or is_deepspeed()) and job.train.tuning == "qlora":
             raise BadInputError(
                 "a model in 4 bits cannot be trained by FSDP or DeepSpeed here",
-                remedy="--lora, or configs/accelerate/ddp.yaml",
+                remedy="--lora, or harness launch --sharding none",
             )
         torch.manual_seed(job.train.seed)
         self.processor = load_processor(job.model)

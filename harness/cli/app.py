@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import align, checkpoints, corrupt, data, doctor, evaluate, experiment, results, runs, score
+from harness.cli import align, checkpoints, corrupt, data, doctor, evaluate, experiment, launch, results, runs, score
 from harness.cli.options import Json, Results, app, emit
 from harness.core.terminal import say
 
@@ -21,6 +21,7 @@ __all__ = [
     "doctor",
     "evaluate",
     "experiment",
+    "launch",
     "results",
     "runs",
     "score",

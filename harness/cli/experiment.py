@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 @app.command()
 def experiment(
-    file: Annotated[Path, typer.Argument(help="The experiment: a YAML file, see docs/experiments.md.")],
+    file: Annotated[
+        str,
+        typer.Argument(
+            help="A YAML file (docs/experiments.md), or one that comes with the harness: pocket, mfpo/table1, ..."
+        ),
+    ],
     model: Annotated[str | None, typer.Option("--model", help="Instead of the file's model.")] = None,
     data: Annotated[str | None, typer.Option("--data", help="Instead of the file's preference data.")] = None,
     seeds: Annotated[str | None, typer.Option("--seeds", help="Instead of the file's seeds, with commas.")] = None,
@@ -49,11 +54,13 @@ def experiment(
     from harness.experiments.execute import run_steps
     from harness.experiments.graph import plan
     from harness.experiments.page import write_page
-    from harness.experiments.spec import read_experiment
+    from harness.experiments.spec import find_experiment, read_experiment
     from harness.experiments.state import Folder
 
     overrides = {"model": model, "data": data, "seeds": _numbers(seeds)}
-    found = read_experiment(file, {name: value for name, value in overrides.items() if value is not None})
+    found = read_experiment(
+        find_experiment(file), {name: value for name, value in overrides.items() if value is not None}
+    )
     read_claims(found)
     steps = plan(found, results, many=yes)
     folder = Folder(results / found.name, results)

@@ -13,7 +13,8 @@ import yaml
 from pydantic import Field, ValidationError
 
 from harness.core.config import StrictModel, merged
-from harness.core.errors import BadInputError, shown
+from harness.core.errors import BadInputError, UnknownNameError, shown
+from harness.core.paths import PACKAGE
 from harness.core.reading import read_text
 from harness.core.yaml_values import read_yaml
 
@@ -93,6 +94,24 @@ class Experiment:
     def where(self, *place: str | int) -> str:
         """`FILE, line N` of a place in the file, or of the nearest one around it."""
         return _where(self.path, self.lines, place)
+
+
+EXPERIMENTS = PACKAGE / "configs" / "experiments"
+"""The experiments that come with this tool."""
+
+
+def find_experiment(text: str) -> Path:
+    """A file, or the name of an experiment that comes with this tool: `pocket`, `mfpo/table1`.
+
+    Raises:
+        UnknownNameError: there is neither.
+    """
+    shipped = {str(path.relative_to(EXPERIMENTS).with_suffix("")): path for path in sorted(EXPERIMENTS.rglob("*.yaml"))}
+    if Path(text).suffix in (".yaml", ".yml") or Path(text).exists():
+        return Path(text)
+    if text not in shipped:
+        raise UnknownNameError("experiment", text, shipped)
+    return shipped[text]
 
 
 def read_experiment(path: Path, overrides: Mapping[str, Any] | None = None) -> Experiment:

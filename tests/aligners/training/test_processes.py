@@ -24,10 +24,11 @@ import torch
 from safetensors.torch import load_file
 
 from aligners.training.reference import ValueStore, fill
+from harness.core.paths import PACKAGE
 from harness.models import export_full
 from tests.tiny_families import FAMILIES
 
-CONFIGS = Path(__file__).resolve().parents[3] / "configs" / "accelerate"
+CONFIGS = PACKAGE / "configs" / "accelerate"
 SHARDED = Path(__file__).with_name("sharded_on_cpu.py")
 DEEPSPEED = Path(__file__).with_name("deepspeed_on_cpu.py")
 SETTINGS = ("learning_rate=3e-3", "adam_epsilon=1e-2", "max_grad_norm=1000", "epochs=2", "batch_size=8", "micro_batch_size=2",

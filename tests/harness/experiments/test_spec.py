@@ -10,9 +10,8 @@ import pytest
 from harness.core.errors import BadInputError
 from harness.experiments.claims import read_claims
 from harness.experiments.graph import plan
-from harness.experiments.spec import dotted, grouped, read_experiment
+from harness.experiments.spec import EXPERIMENTS, dotted, find_experiment, grouped, read_experiment
 
-ROOT = Path(__file__).resolve().parents[3] / "experiments"
 HEAD = "title: t\nsuites: [halbench]\n"
 
 
@@ -151,7 +150,7 @@ def test_a_metric_of_two_suites_needs_its_suite(tmp_path: Path) -> None:
     assert "halbench.chair_s" in str(caught.value.remedy)
 
 
-@pytest.mark.parametrize("file", sorted(ROOT.rglob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("file", sorted(EXPERIMENTS.rglob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_experiments_are_sound(file: Path, tmp_path: Path) -> None:
     experiment = read_experiment(file)
     assert read_claims(experiment) or file.stem == "pocket-sweep"
@@ -161,7 +160,18 @@ def test_shipped_experiments_are_sound(file: Path, tmp_path: Path) -> None:
 
 def test_tables_of_the_paper_share_the_published_arm(tmp_path: Path) -> None:
     shared = [
-        set(plan(read_experiment(ROOT / "mfpo" / f"{name}.yaml"), tmp_path).runs)
+        set(plan(read_experiment(EXPERIMENTS / "mfpo" / f"{name}.yaml"), tmp_path).runs)
         for name in ("paper", "table4", "table5", "table8", "figure8")
     ]
     assert len(set.intersection(*shared)) == 3
+
+
+def test_shipped_experiments_have_names() -> None:
+    assert find_experiment("pocket") == EXPERIMENTS / "pocket.yaml"
+    assert find_experiment("mfpo/table1") == EXPERIMENTS / "mfpo" / "table1.yaml"
+    assert find_experiment("mine.yaml") == Path("mine.yaml"), (
+        "a file that is not there is said to be missing when it is read"
+    )
+    with pytest.raises(BadInputError, match="mfpo/table9") as caught:
+        find_experiment("mfpo/table9")
+    assert "mfpo/table8" in str(caught.value)
