@@ -1,5 +1,5 @@
 # `make quickstart` and `make test` each do their own set-up; it takes a second when it is already there.
-.PHONY: help setup quickstart experiment test lint speed chaos clean
+.PHONY: help setup quickstart experiment test lint speed chaos docs clean
 
 PYTHON_IN_VENV := .venv/bin/python
 
@@ -9,6 +9,7 @@ help:
 	@echo "make speed        measure what the README says about time and memory"
 	@echo "make chaos        kill an evaluation of 2,000 items, a training, exports and more again and again: nothing may be lost (about half an hour)"
 	@echo "make experiment   the README's leaderboard: three seeds, test split (about 40 minutes on 2 cores)"
+	@echo "make docs         build the documentation into site/"
 	@echo "make setup        only the virtual environment"
 	@echo "make clean        remove the virtual environment and the tools' caches (results/ stays)"
 
@@ -34,5 +35,9 @@ speed: setup
 chaos: setup
 	@$(PYTHON_IN_VENV) -m tests.chaos $(ARGS)
 
+docs: setup
+	@$(PYTHON_IN_VENV) -c "import mkdocs, material, mkdocstrings" 2>/dev/null || $(PYTHON_IN_VENV) -m pip install --quiet --editable '.[docs]'
+	@$(PYTHON_IN_VENV) -m mkdocs build $(ARGS)
+
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv site .mypy_cache .ruff_cache .pytest_cache

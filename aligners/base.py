@@ -127,7 +127,7 @@ class PrepareContext:
 
 
 class Aligner(ABC):
-    """A preference method. See README, "Write a plugin", for a whole one."""
+    """A preference method. See docs/plugins.md for a whole one."""
 
     name: ClassVar[str]
     summary: ClassVar[str]

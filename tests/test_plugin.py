@@ -111,8 +111,8 @@ def test_both_run(environment: dict[str, str], tmp_path: Path) -> None:
     assert score["metrics"]["accuracy"]["value"] in (0.0, 1.0)
 
 
-def test_the_readme_shows_this_very_plugin() -> None:
+def test_the_documentation_shows_this_very_plugin() -> None:
     blocks = re.findall(
-        r"```(?:python|toml)\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL
+        r"```(?:python|toml)\n(.*?)```", (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8"), flags=re.DOTALL
     )
     assert (PLUGIN / "harness_ipo.py").read_text(encoding="utf-8") in blocks

@@ -44,7 +44,7 @@ def align(
         bool | None, typer.Option("--full/--lora", help="Train all weights but the vision tower, or low-rank adapters.")
     ] = None,
     qlora: Annotated[
-        bool, typer.Option("--qlora", help="Low-rank adapters on a base held in 4 bits; see docs/TRAINING.md.")
+        bool, typer.Option("--qlora", help="Low-rank adapters on a base held in 4 bits; see docs/training.md.")
     ] = False,
     limit: Annotated[int | None, typer.Option("--limit", help="Use a seeded sample of this many pairs.")] = None,
     on_error: Annotated[

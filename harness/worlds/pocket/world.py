@@ -69,7 +69,7 @@ class PocketWorld(World):
         return self._part("benchmarks", make, split)
 
     def recipe(self, method: str) -> dict[str, Any]:
-        """Settings chosen on the validation split (README, "How the pocket settings were chosen")."""
+        """Settings chosen on the validation split (docs/results/pocket.md)."""
         path = Path(__file__).with_name("recipes") / f"{method}.yaml"
         return dict(read_yaml(path, "recipe")) if path.exists() else {}
 

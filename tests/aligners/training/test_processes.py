@@ -24,6 +24,7 @@ import torch
 from safetensors.torch import load_file
 
 from aligners.training.reference import ValueStore, fill
+from harness.cli.launch import launch_command
 from harness.core.paths import PACKAGE
 from harness.models import export_full
 from tests.tiny_families import FAMILIES
@@ -157,9 +158,10 @@ def test_two_processes_train_as_one(trained: Trained) -> None:
 @pytest.mark.slow
 @pytest.mark.exhaustive
 def test_two_machines_train_as_one(trained: Trained) -> None:
-    port = str(free_port())
-    address = ("--main_process_ip", "127.0.0.1", "--main_process_port", port)
-    machines = [launch("multi-node.yaml", "--machine_rank", str(rank), *address) for rank in range(2)]
+    """Each by `harness launch`'s own command."""
+    address = f"127.0.0.1:{free_port()}"
+    named = ["align", "--name", "machines"]
+    machines = [launch_command(named, 2, machines=2, rank=rank, address=address)[: -len(named)] for rank in range(2)]
     trained.align("machines", machines)
     assert trained.processes("machines") == (2, False)
     trained.like_one_process("machines")

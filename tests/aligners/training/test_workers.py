@@ -207,9 +207,9 @@ def test_a_worker_that_is_killed_is_said() -> None:
 
 
 @pytest.mark.slow
-def test_the_readmes_command_for_workers_does_as_without_them(base: Path, pairs: Path, tmp_path: Path) -> None:
+def test_the_documented_command_for_workers_does_as_without_them(base: Path, pairs: Path, tmp_path: Path) -> None:
     """As written, on a small model and small data."""
-    lines = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8").splitlines()
+    lines = (Path(__file__).parents[3] / "docs" / "training.md").read_text(encoding="utf-8").splitlines()
     (command,) = [
         line.split() for line in lines if line.strip().startswith("harness align") and "train.workers=" in line
     ]

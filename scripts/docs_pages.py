@@ -1,0 +1,120 @@
+"""Pages of the documentation that are made from the code: the commands, the files' formats, the settings. A hook of mkdocs."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from pathlib import Path
+from typing import Any, get_args
+
+import typer
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+from typer.cli import get_docs_for_click
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add what is generated, and the pages that lie at the top of the repository."""
+    pages = {
+        "cli.md": commands(),
+        "formats.md": formats(),
+        "index.md": top("README.md"),
+        "CONTRIBUTING.md": top("CONTRIBUTING.md"),
+        "SECURITY.md": top("SECURITY.md"),
+    }
+    for path, text in pages.items():
+        files.append(File.generated(config, path, content=text))
+    return files
+
+
+def top(name: str) -> str:
+    """A page of the repository's top folder, with its links as seen from docs/."""
+    text = (ROOT / name).read_text(encoding="utf-8").replace("](docs/", "](")
+    return text.replace("](ARCHITECTURE)", "](ARCHITECTURE.md)")
+
+
+def commands() -> str:
+    """Every command with its options, as `--help` has them."""
+    from harness.cli.app import app
+
+    command = typer.main.get_command(app)
+    context = typer.Context(command, info_name="harness")
+    text = get_docs_for_click(obj=command, ctx=context, name="harness", indent=1)
+    return "# Commands and their options\n\n" + text.replace("[", "\\[")  # no links are meant
+
+
+def formats() -> str:
+    """The records of a run's files, and every setting, with types, defaults and descriptions."""
+    from harness.core import registry
+    from harness.core.config import TrainSettings
+    from harness.records import answer_files, run_files
+
+    parts = [
+        '# Files and settings\n\nWhere the files lie: [ARCHITECTURE.md](ARCHITECTURE.md), "Folder layouts".\n\n## Files of a run\n'
+    ]
+    for module in (run_files, answer_files):
+        for _, kind in inspect.getmembers(module, inspect.isclass):
+            if issubclass(kind, BaseModel) and kind.__module__ == module.__name__ and kind.model_fields:
+                parts.append(table(kind.__name__, kind))
+    parts.append("## Settings of `align` (`--set train.KEY=VALUE`)\n")
+    parts.append(table("train", TrainSettings))
+    for kind, heading, prefix in (
+        ("aligners", "Settings of methods", "method"),
+        ("benchmarks", "Settings of benchmarks", ""),
+        ("judges", "Settings of judges", "judge"),
+        ("backends", "Settings of backends", "backend"),
+    ):
+        parts.append(f"## {heading}\n")
+        for name in sorted(registry.entries(kind)):
+            settings = getattr(registry.load(kind, name), "Settings", None)
+            if settings is not None and settings.model_fields:
+                parts.append(table(f"{name} (`--set {prefix or name}.KEY=VALUE`)", settings))
+    return "\n".join(parts)
+
+
+def table(title: str, model: type[BaseModel]) -> str:
+    """The fields of a model, one a row; nested models with dotted names."""
+    rows = [
+        f"### {title}\n",
+        (inspect.getdoc(model) or "").split("\n\n")[0],
+        "",
+        "| key | type | default | |",
+        "|---|---|---|---|",
+    ]
+    return "\n".join([*rows, *_rows(model, "")]) + "\n"
+
+
+def _rows(model: type[BaseModel], prefix: str) -> list[str]:
+    rows = []
+    for name, field in model.model_fields.items():
+        nested = field.annotation
+        if (
+            inspect.isclass(nested)
+            and issubclass(nested, BaseModel)
+            and nested.model_fields
+            and field.default is not PydanticUndefined
+        ):
+            rows += _rows(nested, f"{prefix}{name}.")
+            continue
+        default = "required" if field.is_required() else f"`{_short(field.get_default(call_default_factory=True))}`"
+        rows.append(f"| `{prefix}{name}` | {_type(field.annotation)} | {default} | {_cell(field.description or '')} |")
+    return rows
+
+
+def _type(kind: Any) -> str:
+    if isinstance(kind, types.UnionType) or get_args(kind):
+        return _cell(str(kind).replace("typing.", "").replace("<class '", "").replace("'>", ""))
+    return _cell(getattr(kind, "__name__", str(kind)))
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return _cell(text if len(text) <= 60 else text[:57] + "...")
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,54 @@
+"""What the documentation names is there: links, commands, files."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+from harness.cli import app
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+GENERATED = {"cli.md", "formats.md", "index.md"}
+"""By scripts/docs_pages.py, in the built documentation only."""
+
+
+def _commands() -> set[str]:
+    group = typer.main.get_command(app)
+    names = set()
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        names.add(name)
+        names |= {f"{name} {inner}" for inner in getattr(command, "commands", {})}
+    return names
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        if "://" not in target and target not in GENERATED:
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_exist(page: Path) -> None:
+    """In code: `harness NAME ...`. Where a command has commands of its own, one of those is named."""
+    commands = _commands()
+    text = page.read_text(encoding="utf-8")
+    code = re.findall(r"`harness ([^`]+)`", text) + re.findall(r"^(?:    |\$ )harness (.+)$", text, flags=re.MULTILINE)
+    for words in (line.split() for line in code):
+        assert words[0] in commands | {"COMMAND"} or words[0].startswith("-"), f"harness {' '.join(words)}"
+        if words[0] == "data" and len(words) > 1:
+            assert " ".join(words[:2]) in commands, f"harness {' '.join(words)}"
+
+
+def test_every_command_is_documented() -> None:
+    text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    missing = [name for name in _commands() if f"harness {name}" not in text and f"`{name.split()[-1]}`" not in text]
+    assert not missing
+
+
+def test_the_readme_stays_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
