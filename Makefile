@@ -36,8 +36,8 @@ chaos: setup
 	@$(PYTHON_IN_VENV) -m tests.chaos $(ARGS)
 
 docs: setup
-	@$(PYTHON_IN_VENV) -c "import mkdocs, material, mkdocstrings" 2>/dev/null || $(PYTHON_IN_VENV) -m pip install --quiet --editable '.[docs]'
-	@$(PYTHON_IN_VENV) -m mkdocs build $(ARGS)
+	@$(PYTHON_IN_VENV) -m mkdocs build --quiet $(ARGS)
+	@echo "site/index.html"
 
 clean:
 	rm -rf .venv site .mypy_cache .ruff_cache .pytest_cache
