@@ -106,10 +106,10 @@ def test_flags_that_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> No
 def test_without_bitsandbytes_the_extra_is_named(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib.util
 
-    found = importlib.util.find_spec
+    find_spec = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *more: None if name == "bitsandbytes" else found(name, *more)
+        importlib.util, "find_spec", lambda name, *more: None if name == "bitsandbytes" else find_spec(name, *more)
     )
-    with pytest.raises(HarnessError, match="needs bitsandbytes") as caught:
+    with pytest.raises(HarnessError, match="'bitsandbytes' is not installed") as caught:
         load_model(base, "float32", four_bits=True)
     assert "[qlora]" in str(caught.value.remedy)
