@@ -13,7 +13,7 @@ from aligners.preferences.formats.base import BadRecordError, shown, single
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import sha256_bytes
 from harness.core.images import ImageFacts
-from harness.core.inside import resolved
+from harness.core.inside import Folder, resolved
 from harness.core.typed import kind_of
 from harness.core.types import ImageRef
 
@@ -39,7 +39,7 @@ class Pictures:
         """
         self.root, self.cache, self.allow_download = root, cache, allow_download
         self._roots = [root, *([image_root] if image_root else [])]
-        self._resolved = [one.resolve() for one in self._roots]
+        self._folders = [Folder(folder) for folder in self._roots]
         self._seen: dict[Path, ImageRef] = {}
         self._facts: dict[str, ImageFacts] = {}
         self._lock = threading.Lock()
@@ -142,7 +142,7 @@ class Pictures:
         raise BadRecordError(f"the image file does not exist: {shown(value)}")
 
     def _inside_roots(self, path: Path) -> bool:
-        return any(path.is_relative_to(root) for root in self._resolved)
+        return any(folder.holds(path) for folder in self._folders)
 
     def _fetched(self, url: str) -> Path:
         """The file of a URL: from the cache, or fetched where that is allowed."""

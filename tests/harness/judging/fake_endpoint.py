@@ -33,6 +33,9 @@ class FakeServer(ThreadingHTTPServer):
         self.lock = threading.Lock()
         self.running = self.most_running = 0
         self.temperatures: dict[str, list[float]] = {}
+        self.scripted: dict[str, list[str]] = {}
+        """Model -> its replies. Each new prompt takes the next reply; a prompt that is asked again gets the same reply."""
+        self.given: dict[tuple[str, str], str] = {}
 
     @property
     def url(self) -> str:
@@ -69,7 +72,10 @@ class Handler(BaseHTTPRequestHandler):
                     {
                         "index": 0,
                         "finish_reason": "stop",
-                        "message": {"role": "assistant", "content": self.words(prompt, kind, turn)},
+                        "message": {
+                            "role": "assistant",
+                            "content": self.from_script(prompt, model) or self.words(prompt, kind, turn),
+                        },
                     }
                 ],
                 "usage": {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100},
@@ -100,6 +106,12 @@ class Handler(BaseHTTPRequestHandler):
             self.send(200, good)
         else:
             self.send(200, good)
+
+    def from_script(self, prompt: str, model: str) -> str | None:
+        with self.server.lock:
+            if model in self.server.scripted and (model, prompt) not in self.server.given:
+                self.server.given[model, prompt] = self.server.scripted[model].pop(0)
+            return self.server.given.get((model, prompt))
 
     @staticmethod
     def words(prompt: str, kind: str, turn: int) -> str:

@@ -91,6 +91,38 @@ def test_another_judge_grades_the_same_answers(folder: Path, server: FakeServer)
     assert SECRET not in done.stdout + done.stderr
 
 
+ODD = {
+    "Rating: 4.": 4,
+    "Rating (0-6): 5": 5,
+    "**Rating: 3**": 3,
+    "Rating: 4/6": 4,
+    "My rating is 2.": 2,
+    "Rating: 0, hallucination": 0,
+    "Rating: 4/10": None,
+    "Rating: 4 or 5": None,
+    "Rating: -1": None,
+    "Rating: 7": None,
+    "Rating: 3.5": None,
+    "Rating: 2-3": None,
+}
+"""What judges write -> the rating; None where it leaves a doubt."""
+
+
+@pytest.mark.slow
+def test_odd_ratings_are_read_or_left_unscored(folder: Path, server: FakeServer) -> None:
+    """Through the whole command: an unclear rating is never guessed, and the judge's words are kept."""
+    [run] = folder.glob("results/base-*")
+    server.scripted["odd"] = list(ODD) * 20
+    options = ("--judge-model", "odd", "--judge-url", server.url, "--max-unscored", "1")
+    done = harness(folder, "rejudge", "--run", run.name, "--data", "data", *options, "--json")
+    [record] = json.loads(done.stdout)
+    lines = (run / "evals" / "mmhal@data" / "items-odd-own-prompt.jsonl").read_text().splitlines()
+    details = [json.loads(line)["details"] for line in lines]
+    assert {row["review"] for row in details} == set(ODD)
+    assert [row["rating"] for row in details] == [ODD[row["review"]] for row in details]
+    assert record["unscored"] == sum(row["rating"] is None for row in details) > 0
+
+
 @pytest.mark.slow
 def test_what_cannot_be_rejudged(folder: Path, server: FakeServer) -> None:
     done = harness(
