@@ -17,6 +17,19 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 GENERATED = {"cli.md", "formats.md", "index.md"}
 """By scripts/docs_pages.py, in the built documentation only."""
+ELSEWHERE = {"utils/diff_lib.py"}
+"""Files of other people's repositories."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_and_tests_that_are_named_exist(page: Path) -> None:
+    """`harness/core/inside.py`, `core/inside.py`; and tests as SECURITY.md names them, (`test_...`) behind their file."""
+    text = page.read_text(encoding="utf-8")
+    places = [ROOT, ROOT / "harness", ROOT / "aligners", page.parent]
+    for name in re.findall(r"`((?:[\w.-]+/)+[\w-]+\.py)`", text):
+        assert any((place / name).is_file() for place in places) or name in ELSEWHERE, name
+    for name, test in re.findall(r"`(tests/[\w/]+\.py)` \(`(test_\w+)`\)", text):
+        assert f"def {test}(" in (ROOT / name).read_text(encoding="utf-8"), test
 
 
 def _commands() -> set[str]:

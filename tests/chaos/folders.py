@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+from harness.core.locks import is_held
 from harness.core.removal import REMOVED
 from harness.core.temporary import SUFFIX
 from tests.chaos.kills import make as make_questions
@@ -69,16 +70,28 @@ def killed(folder: Path, name: str, kills: int, seed: int = 0) -> list[str]:
 
 
 def two_writers(folder: Path) -> list[str]:
-    """Start each of two commands twice at once: one does its work, the other is refused or finds it done."""
+    """Start a command, stop the clock for it while it writes, and start it again: the second is refused, the first ends well."""
     wrong = []
-    for command in ([*ALIGN, "--name", "two", "--resume"], [*EVAL, "--results", "both"]):
-        both = [start(folder, command), start(folder, command)]
-        ends = [(one.communicate()[1], one.returncode) for one in both]
-        refused = [said for said, code in ends if code]
-        if len(refused) == 2 or any(
-            "another process is writing" not in said or "Traceback" in said for said in refused
-        ):
-            wrong.append(f"{command[0]}: {refused}")
+    for command, lock in (
+        ([*ALIGN, "--name", "two", "--resume"], "results/.locks/two.lock"),
+        ([*EVAL, "--results", "both"], "both/base-base/evals/pope@data/.responses.lock"),
+    ):
+        first = start(folder, command)
+        while not is_held(folder / lock):
+            if first.poll() is not None:
+                return [*wrong, f"{command[0]} wrote without the lock {lock}: {first.communicate()[1]}"]
+            time.sleep(0.005)
+        os.killpg(first.pid, signal.SIGSTOP)
+        try:
+            second = start(folder, command)
+            said = second.communicate()[1]
+        finally:
+            os.killpg(first.pid, signal.SIGCONT)
+        if second.returncode != 2 or "another process is writing" not in " ".join(said.split()) or "Traceback" in said:
+            wrong.append(f"{command[0]}: the second ends with {second.returncode}: {said}")
+        said = first.communicate()[1]
+        if first.returncode:
+            wrong.append(f"{command[0]}: the first ends with {first.returncode}: {said}")
     return wrong
 
 

@@ -13,8 +13,12 @@ from hypothesis import strategies as st
 from rich.table import Table
 from rich.text import Text
 
+from harness.core.files import read_json, write_json
 from harness.core.progress import progress
 from harness.core.terminal import Console, json_text, one_line, plain, printable
+from tests.commands import run_here
+from tests.scored_runs import make_run
+from tests.tiny import tiny_photograph
 
 ROOT = Path(__file__).resolve().parents[3]
 HOSTILE = "a\x1b]0;title\x07b\x1b[2Jc\x9b31md\u202ee\u2066f\x7fg\u2028h\r\ud800"
@@ -75,12 +79,40 @@ def test_progress_bars_show_names_as_they_are(capsys: pytest.CaptureFixture[str]
     assert not COMMANDS.search(capsys.readouterr().err)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "leaderboard", "leaderboard --csv", "leaderboard --markdown", "leaderboard --latex", "leaderboard --json", "leaderboard --delta",
+        "runs", "runs --json", "data check pairs.jsonl", "data check pairs.jsonl --json", f"leaderboard --sort {HOSTILE}",
+    ],
+)  # fmt: skip
+def test_commands_show_hostile_data_and_the_terminal_obeys_nothing(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names in manifests, configurations, settings, answers and preference data; coloured as on a terminal."""
+    hostile = HOSTILE.replace("\ud800", "")
+    config = {"method": hostile, "model": hostile, "location": "m", "data": hostile, "settings": {hostile: hostile}}
+    about = {"method": hostile, "model": hostile, "settings": {hostile: hostile}}
+    make_run(tmp_path / "results", "base-m", [f"A dog. {hostile}"] * 3)
+    folder = make_run(tmp_path / "results", "ours-m", [f"A dog and a cat. {hostile}"] * 3, config=config, **about)
+    manifest = read_json(folder / "manifest.json")
+    write_json(folder / "manifest.json", manifest | {"base": {"label": hostile, "location": hostile}})
+    tiny_photograph(tmp_path / "a.png", 0)
+    row = {"question": "What?", "chosen": f"A {hostile} dog.", "rejected": "A cat.", "image": "a.png"}
+    rows = [row, row | {hostile: hostile}, row | {"image": f"{hostile}.png"}]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    _, out, err = run_here([*command.split(" ")], tmp_path)
+    assert (out + err).strip()
+    for written in (out, err):
+        assert not COMMANDS.search(written.replace("\r\n", "\n")), ascii(written)
+
+
 def test_everything_that_is_printed_goes_through_the_filter() -> None:
     direct = re.compile(
         r"rich\.console import|typer\.(secho|echo)|click\.(secho|echo)|(?<![.\w])print\(|rich\.print|sys\.std(out|err)\.write"
     )
     # A child process answers its parent with JSON; the errors' tracebacks are made printable where they are written.
-    allowed = {f"harness/{name}.py" for name in ("terminal", "cli/errors", "doctor/tiny", "doctor/software")}
+    allowed = {f"harness/{name}.py" for name in ("core/terminal", "cli/errors", "doctor/tiny", "doctor/software")}
     found = {
         f"{path.relative_to(ROOT)}:{number}"
         for top in ("harness", "aligners", "benchmarks")
