@@ -14,6 +14,7 @@ from benchmarks.answers import AnswerRow, PackedResponses, whole
 from benchmarks.base import Benchmark, BenchmarkSettings, Totals, harmonic, needed, ratio
 from benchmarks.nouns import Noun, NounFinder, Similarity, make_noun_finder, make_similarity
 from benchmarks.yesno import PARSER, tolerant
+from harness.core.declared import OfflineFile, SettingOption
 from harness.core.errors import BadInputError
 from harness.core.inside import Folder
 from harness.core.reading import read_list, read_records
@@ -50,7 +51,13 @@ _ZEROS = {
 def _specs() -> tuple[MetricSpec, ...]:
     generative = [("chair", "CHAIR", False), ("cover", "Cover", True), ("hal", "Hal", False), ("cog", "Cog", False)]
     specs = [
-        MetricSpec(f"generative.{name}", f"AMBER {title}", better, headline=name != "cog")
+        MetricSpec(
+            f"generative.{name}",
+            f"AMBER {title}",
+            better,
+            headline=name != "cog",
+            invented_by="generative.chair" if name == "cover" else None,
+        )
         for name, title, better in generative
     ]
     for section in SECTIONS:
@@ -66,7 +73,7 @@ def _specs() -> tuple[MetricSpec, ...]:
             ]
     specs.append(MetricSpec("amber_score", "AMBER score", True, headline=True))
     specs.append(MetricSpec("amber_score[tolerant]", "AMBER score[tolerant]", True))
-    specs.append(MetricSpec("parsers_differ", "AMBER parsers differ", None))
+    specs.append(MetricSpec("parsers_differ", "AMBER parsers differ", None, kind="diagnostic"))
     return tuple(specs)
 
 
@@ -83,6 +90,14 @@ class AMBER(Benchmark):
     Settings = AmberSettings
     settings: AmberSettings
     metrics = _specs()
+    place = 30
+    offline_files = (
+        OfflineFile("annotations", "annotations.json"),
+        OfflineFile("relations", "relation.json"),
+        OfflineFile("safe_words", "safe_words.txt"),
+        OfflineFile("responses", "JSON lines or a JSON list of {id, response}"),
+    )
+    setting_options = (SettingOption("similarity", "lemma, exact, table:FILE or spacy[:PIPELINE]"),)
 
     @property
     def variant(self) -> str:
@@ -123,6 +138,11 @@ class AMBER(Benchmark):
                 own = {"annotation": annotations[place - 1], **reference}
                 items.append(Item(str(place), fields.text("query"), image, picture, own))
         return items
+
+    def truth(self, item: Item) -> str:
+        """The annotated objects, or the right answer."""
+        truth = item.reference["annotation"]["truth"]
+        return truth if isinstance(truth, str) else "objects: " + ", ".join(truth)
 
     def _references(self, annotations: Path, relations: Path, safe_words: Path) -> tuple[list[Any], dict[str, Any]]:
         """The annotations, and what all items share."""

@@ -1,4 +1,9 @@
-"""The benchmark contract: three functions."""
+"""The benchmark contract: three functions, and what a benchmark may declare beside them.
+
+A benchmark must have a name, title, source, `max_new_tokens` and `metrics`, and the functions `items`, `score` and `aggregate`. Everything
+else is optional; `Benchmark` lists it with what holds where it is left out. Tables, report, comparison and command line know a benchmark by
+this contract alone, so one of a plugin is shown as one of ours.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from harness.core.declared import Chart, MatchedForm, OfflineFile, SettingOption, Verdict, verdict_of
 from harness.core.errors import BadInputError
 from harness.core.types import Item, MetricSpec, Response, SampleScore
 from harness.datasets.catalogue import compare
@@ -34,6 +40,14 @@ class Benchmark(ABC):
 
     Because `aggregate` is a pure, vectorised function of summed counts, ten thousand bootstrap resamples
     are one matrix product.
+
+    What the core reads of it, beside the three functions:
+
+    - of a metric (`MetricSpec`): direction, unit, kind, whether it is a headline, and `invented_by`, its partner on the frontier;
+    - of an item: `Item.group`, the cluster that is resampled, and `truth`, what is shown as right;
+    - of an answer: `verdict`. A yes/no suite has none to write: it notes `said` and `label` in `SampleScore.details`; nor one whose
+      `Evidence` says what is hallucinated; nor one that a judge rates, with `hallucinated_below`;
+    - `offline_files`, `setting_options` and `read_offline` for `harness score`; `charts`; `matched`; `place`.
     """
 
     name: ClassVar[str]
@@ -43,6 +57,18 @@ class Benchmark(ABC):
     max_new_tokens: ClassVar[int]
     needs_judge: bool = False
     """May depend on the settings."""
+    place: ClassVar[int] = 1000
+    """In tables, suites with lower numbers come first; equals stand as they were scored."""
+    offline_files: ClassVar[Sequence[OfflineFile]] = ()
+    """The files that `read_offline` takes: options of `harness score`. () for a suite that scores only what `harness eval` generated."""
+    setting_options: ClassVar[Sequence[SettingOption]] = ()
+    """Settings that are options of `harness score` as well; the others are given with `--set`, where a suite is evaluated."""
+    charts: ClassVar[Sequence[Chart]] = ()
+    """What the report draws of its metrics; what evidence tells (classes, pairs) is drawn of every suite that has some."""
+    matched: ClassVar[MatchedForm | None] = None
+    """How descriptions are compared at equal length; None where responses are no descriptions with evidence."""
+    hallucinated_below: ClassVar[float | None] = None
+    """A judge's rating (`details.rating`) below this is a hallucination; None where no judge rates."""
     Settings: ClassVar[type[BenchmarkSettings]] = BenchmarkSettings
 
     def __init__(self, settings: BenchmarkSettings | None = None) -> None:
@@ -94,6 +120,14 @@ class Benchmark(ABC):
     def aggregate(self, totals: Totals) -> dict[str, np.ndarray]:
         """Metric id -> value(s) of the same shape as the totals; NaN where undefined (0/0). Rates are fractions."""
 
+    def truth(self, item: Item) -> str:
+        """What is right, in words, for the report: by default the reference's `answer` or `label`; "" where there is neither."""
+        return str(item.reference.get("answer", item.reference.get("label", "")))
+
+    def verdict(self, row: Mapping[str, Any]) -> Verdict:
+        """The verdict on a stored answer: a row of an item file, with its text, counts, evidence and details."""
+        return verdict_of(row, self.hallucinated_below)
+
     def official(self, totals: Totals) -> dict[str, str]:
         """Metric id -> the text that the official script prints, for those that it prints."""
         return {}
@@ -109,8 +143,8 @@ class Benchmark(ABC):
         """Items and responses from files, for `harness score`: responses that came from anywhere.
 
         Args:
-            files: option name (annotations, responses, questions, relations, safe_words, reviews) -> file or folder. What is never
-                looked up in it is refused by the command, as it would decide nothing.
+            files: option name, of those in `offline_files` of any suite -> file or folder. What is never looked up in it is refused by
+                the command, as it would decide nothing.
 
         Raises:
             BadInputError: an option that the suite needs is not given, or a file is broken.
@@ -130,7 +164,9 @@ class Benchmark(ABC):
         Raises:
             BadInputError: no judge rates this suite's answers.
         """
-        raise BadInputError(f"no judge rates the answers of the suite '{self.name}'", remedy="--suite mmhal")
+        raise BadInputError(
+            f"no judge rates the answers of the suite '{self.name}'", remedy="name a suite whose answers are rated"
+        )
 
     def provenance(self) -> dict[str, Any]:
         """What determined the scores beyond the settings: parser versions, vocabulary used, pipeline. JSON-able."""

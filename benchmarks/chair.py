@@ -33,7 +33,7 @@ class CHAIR(ObjectHalBench):
     Source: Rohrbach et al., EMNLP 2018.
     """
 
-    name, title = "chair", "CHAIR"
+    name, title, place = "chair", "CHAIR", 20
     source = "Rohrbach et al., EMNLP 2018"
     Settings = CHAIRSettings
     settings: CHAIRSettings

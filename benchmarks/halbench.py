@@ -21,6 +21,7 @@ from benchmarks.coco import coco_truth, truth_rows
 from benchmarks.objects import EXTRACTORS, Extractor, Mention, Vocabulary, make_extractor, read_vocabulary
 from benchmarks.objects.llm_parser import FEWEST_WORDS, PROMPT, LlmExtractor, read_objects
 from benchmarks.objects.nltk_parser import missing_data
+from harness.core.declared import FrontierChart, MatchedForm, OfflineFile, SettingOption
 from harness.core.errors import BadInputError, HarnessError, UnknownNameError, shown
 from harness.core.inside import Folder
 from harness.core.reading import placed_rows, read_records, row_at
@@ -78,10 +79,26 @@ class ObjectHalBench(Benchmark):
         MetricSpec("chair_s", "CHAIRs", higher_is_better=False, headline=True),
         MetricSpec("chair_s_refine", "CHAIRs_refine", higher_is_better=False),
         MetricSpec("chair_i", "CHAIRi", higher_is_better=False, headline=True),
-        MetricSpec("object_recall", "recall", higher_is_better=True, headline=True),
+        MetricSpec("object_recall", "recall", higher_is_better=True, headline=True, invented_by="chair_s"),
         MetricSpec("object_f1", "object F1", higher_is_better=True, headline=True),
         MetricSpec("response_f1", "response F1", higher_is_better=True),
-        MetricSpec("mean_length", "length", higher_is_better=None, unit="words", headline=True),
+        MetricSpec("mean_length", "length", None, unit="words", headline=True, kind="count", invented_by="chair_s"),
+    )
+    place = 10
+    charts = (FrontierChart("object_recall", "Hallucination against recall", said="object recall", invented="CHAIRs"),)
+    matched = MatchedForm(
+        "chair_s",
+        MetricSpec("chair_s_matched", "CHAIRs matched", higher_is_better=False, headline=True),
+        MetricSpec("chair_i_matched", "CHAIRi matched", higher_is_better=False),
+    )
+    offline_files = (
+        OfflineFile("annotations", "COCO folder, or JSON lines {image_id, instances, captions}"),
+        OfflineFile("responses", "JSON lines {image_id, text}, or COCO's results"),
+    )
+    setting_options = (
+        SettingOption("extractor", "nltk (official), llm (official, a judge), spacy[:PIPELINE]"),
+        SettingOption("synonyms", "the vocabulary file; default: our own table"),
+        SettingOption("matched_words", "CHAIR of the first so many words, beside the plain one"),
     )
 
     @property
@@ -191,6 +208,10 @@ class ObjectHalBench(Benchmark):
                 Item(f"{name}#0", "", ImageRef(name=name), name, truth[name]) for name in truth if name not in seen
             ]
         return items, responses
+
+    def truth(self, item: Item) -> str:
+        """The annotated objects."""
+        return "objects: " + (", ".join(dict.fromkeys(item.reference["instances"])) or "none")
 
     def judge_requests(self, items: Sequence[Item], responses: Mapping[str, Response]) -> list[JudgeRequest]:
         """For the extractor llm: the prompt for every response that is not too short, and whose objects are not given."""

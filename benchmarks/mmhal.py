@@ -13,18 +13,20 @@ import numpy as np
 from benchmarks.answers import whole
 from benchmarks.base import Benchmark, BenchmarkSettings, Totals, needed, ratio
 from benchmarks.ratings import parse_official, parse_strict, read_rating
+from harness.core.declared import OfflineFile
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import sha256_bytes, sha256_file
 from harness.core.inside import Folder
 from harness.core.reading import read_records
 from harness.core.typed import Fields
 from harness.core.types import ImageRef, Item, MetricSpec, Response, SampleScore
-from harness.judging.agreement import HALLUCINATED_BELOW
 from harness.judging.base import Judge, JudgeReply, JudgeRequest
 from harness.judging.panel import Vote, ask
 from harness.judging.templates import fill, read_template
 
 QUESTIONS = 96
+HALLUCINATED_BELOW = 3.0
+"""The scale's own line: a lower rating is a hallucination."""
 TYPES = ("attribute", "adversarial", "comparison", "counting", "relation", "environment", "holistic", "other")
 _PROMPT = """You grade the answer of an assistant that looks at an image. You cannot see the image; what is known of it is given.
 
@@ -98,12 +100,15 @@ class MMHalBench(Benchmark):
     Settings = MMHalSettings
     settings: MMHalSettings
     metrics = (
-        MetricSpec("score", "MMHal score", higher_is_better=True, unit="points", headline=True),
+        MetricSpec("score", "MMHal score", higher_is_better=True, unit="points", headline=True, kind="score"),
         MetricSpec("hallucination_rate", "MMHal halluc.", higher_is_better=False, headline=True),
         MetricSpec("informativeness", "MMHal informativeness", higher_is_better=True),
-        *(MetricSpec(f"score.{kind}", f"MMHal {kind}", higher_is_better=True, unit="points") for kind in TYPES),
-        MetricSpec("votes_agree", "MMHal votes agree", higher_is_better=True),
+        *(MetricSpec(f"score.{kind}", f"MMHal {kind}", True, unit="points", kind="score") for kind in TYPES),
+        MetricSpec("votes_agree", "MMHal votes agree", higher_is_better=True, kind="diagnostic"),
     )
+    place = 70
+    hallucinated_below = HALLUCINATED_BELOW
+    offline_files = (OfflineFile("reviews", "the judge's replies, JSON lines {index, review}"),)
 
     def __init__(self, settings: BenchmarkSettings | None = None) -> None:
         super().__init__(settings)
@@ -199,6 +204,10 @@ class MMHalBench(Benchmark):
             for name in map(str, range(highest + 1))
         ]
         return items, {name: Response(name, "") for name in reviews}
+
+    def truth(self, item: Item) -> str:
+        """The human's answer."""
+        return str(item.reference["gt_answer"])
 
     def judge_requests(self, items: Sequence[Item], responses: Mapping[str, Response]) -> list[JudgeRequest]:
         """The template, filled in for every item."""

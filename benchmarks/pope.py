@@ -11,6 +11,7 @@ import numpy as np
 from benchmarks.answers import AnswerRow, PackedResponses, identity
 from benchmarks.base import Benchmark, Totals, harmonic, needed, ratio
 from benchmarks.yesno import PARSER, pope_official, tolerant, yes_or_no
+from harness.core.declared import BarChart, OfflineFile
 from harness.core.errors import BadInputError, shown
 from harness.core.inside import Folder
 from harness.core.reading import read_records
@@ -42,10 +43,20 @@ def _specs() -> tuple[MetricSpec, ...]:
                 title = f"POPE {prefix.removesuffix('.')} {_TITLES[rate]}{parser}".replace("  ", " ")
                 specs.append(
                     MetricSpec(
-                        f"{prefix}{rate}{parser}", title, better, headline=f"{prefix}{rate}{parser}" in _HEADLINE
+                        f"{prefix}{rate}{parser}",
+                        title,
+                        better,
+                        headline=f"{prefix}{rate}{parser}" in _HEADLINE,
+                        kind="diagnostic" if rate == "yes_ratio" else "rate",
                     )
                 )
-    return (*specs, MetricSpec("unreadable", "POPE unreadable", higher_is_better=False))
+    return (*specs, MetricSpec("unreadable", "POPE unreadable", higher_is_better=False, kind="diagnostic"))
+
+
+def _charts(title: str, name: str) -> tuple[BarChart]:
+    """The share of "yes" beside one half."""
+    caption = f"Share of “yes” on {title}, {{board}}: half of the questions should be answered with yes."
+    return (BarChart("yes_ratio", name, caption, f"{title} yes-ratio", mark=0.5),)
 
 
 class POPE(Benchmark):
@@ -60,6 +71,12 @@ class POPE(Benchmark):
     name, title, max_new_tokens = "pope", "POPE", 64
     source = "Li et al., EMNLP 2023"
     metrics = _specs()
+    place = 40
+    charts = _charts("POPE", "yes-ratio")
+    offline_files = (
+        OfflineFile("questions", "one split's questions"),
+        OfflineFile("responses", "JSON lines {question_id, answer}, or {question, answer} in the questions' order"),
+    )
     pictures: ClassVar[str] = "coco"
     """What the official files' names begin with."""
 
@@ -226,10 +243,12 @@ def _cell(said: str | None, label: str) -> str:
 class POPEAOKVQA(POPE):
     """POPE on A-OKVQA's images, with SEEM's objects. They are COCO's, so POPE's images serve where it has none of its own."""
 
-    name, title, pictures = "pope-aokvqa", "POPE A-OKVQA", "aokvqa"
+    name, title, pictures, place = "pope-aokvqa", "POPE A-OKVQA", "aokvqa", 50
+    charts = _charts("POPE A-OKVQA", "yes-ratio-aokvqa")
 
 
 class POPEGQA(POPE):
     """POPE on GQA's images, with SEEM's objects."""
 
-    name, title, pictures = "pope-gqa", "POPE GQA", "gqa"
+    name, title, pictures, place = "pope-gqa", "POPE GQA", "gqa", 60
+    charts = _charts("POPE GQA", "yes-ratio-gqa")

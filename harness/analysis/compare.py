@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from harness.analysis.scored import Row, Scored, read_rows, right, sample_scores, scored, unlike
-from harness.core import registry
-from harness.core.config import parse
+from harness.analysis.declared import benchmark_of
+from harness.analysis.scored import Row, Scored, read_rows, sample_scores, scored, unlike
+from harness.core.declared import Verdict, is_right
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.stats import Counts, Difference, holm, mcnemar, paired
 from harness.runs.folders import Run
+
+Judged = Callable[[Row], Verdict]
+"""What says the verdict on an item's row: `Benchmark.verdict`."""
 
 
 @dataclass(frozen=True)
@@ -144,8 +147,7 @@ def compare(runs: Sequence[Run], suites: Sequence[str] | None = None) -> tuple[l
 
 def _compare(key: tuple[str, str, str], shared: Sequence[Compared], common: set[str]) -> Comparison:
     suite, data, variant = key
-    kind = registry.load("benchmarks", suite)
-    benchmark = kind(parse(kind.Settings, dict(shared[0].scored.record["settings"]), f"suite {suite}"))
+    benchmark = benchmark_of(shared[0].scored.record)
     order = [item for item in shared[0].rows if item in common]
     counts = {one.run: Counts.of(sample_scores(one.rows, order)) for one in shared}
     for name, one in counts.items():
@@ -185,26 +187,26 @@ def _compare(key: tuple[str, str, str], shared: Sequence[Compared], common: set[
                 other.run,
                 differences[other.run],
                 corrected[other.run],
-                _flips(first, other, order),
-                tuple(_changes(first, other, order)),
+                _flips(first, other, order, benchmark.verdict),
+                tuple(_changes(first, other, order, benchmark.verdict)),
             )
             for other in shared[1:]
         ),
     )
 
 
-def _flips(first: Compared, other: Compared, order: Sequence[str]) -> tuple[int, int, float] | None:
-    pairs = [(right(first.rows[item]), right(other.rows[item])) for item in order]
+def _flips(first: Compared, other: Compared, order: Sequence[str], judged: Judged) -> tuple[int, int, float] | None:
+    pairs = [(is_right(judged(first.rows[item])), is_right(judged(other.rows[item]))) for item in order]
     both = [(one, two) for one, two in pairs if one is not None and two is not None]
     return mcnemar([one for one, _ in both], [two for _, two in both]) if both else None
 
 
-def _changes(first: Compared, other: Compared, order: Sequence[str]) -> list[Change]:
+def _changes(first: Compared, other: Compared, order: Sequence[str], judged: Judged) -> list[Change]:
     """Changed items, those with most new or cured hallucinations first."""
     found = []
     for item in order:
         one, two = first.rows[item], other.rows[item]
-        before, after = _verdicts(one), _verdicts(two)
+        before, after = _labels(one, judged), _labels(two, judged)
         change = Change(
             item,
             one["prompt"],
@@ -216,12 +218,12 @@ def _changes(first: Compared, other: Compared, order: Sequence[str]) -> list[Cha
     return sorted(found, key=lambda change: (-len(change.new) - len(change.cured), -change.size, change.item))
 
 
-def _verdicts(row: Row) -> tuple[set[str], set[str]]:
+def _labels(row: Row, judged: Judged) -> tuple[set[str], set[str]]:
     """Hallucinated and right labels of an item; for a yes/no question its answer."""
     wrong = {piece["label"] for piece in row["evidence"] if piece["verdict"] == "hallucinated"}
     found = {piece["label"] for piece in row["evidence"] if piece["verdict"] == "correct"}
-    if (correct := right(row)) is not None:
-        (found if correct else wrong).add(f"answer {row['details']['said'] or 'unreadable'}")
+    if (correct := is_right(judged(row))) is not None:
+        (found if correct else wrong).add(f"answer {row['details'].get('said') or 'unreadable'}")
     return wrong, found - wrong
 
 

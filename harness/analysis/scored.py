@@ -15,20 +15,11 @@ from harness.core.reading import open_binary
 from harness.core.stats import Aggregate
 from harness.core.types import SampleScore
 from harness.core.version import VERSION
-from harness.judging.agreement import HALLUCINATED_BELOW
 from harness.records.run_files import item_row, read_scores
 from harness.runs.folders import Run
 
 Row = Mapping[str, Any]
 """An item's row, see `harness.evaluation.score.item_rows`."""
-
-SUITES = ("halbench", "chair", "amber", "pope", "pope-aokvqa", "pope-gqa", "mmhal")
-"""The built-in suites in the order in which people are shown them; plugins' come after."""
-
-
-def suite_place(suite: str) -> int:
-    """A suite's place in tables, for sorting."""
-    return SUITES.index(suite) if suite in SUITES else len(SUITES)
 
 
 def items_beside(scores: Path) -> Path:
@@ -106,20 +97,3 @@ def unlike(aggregate: Aggregate, totals: Mapping[str, Any]) -> str:
         lacks = f"they have no '{error.args[0]}'" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
         return f"the counts are not those of this suite: {lacks}"
     return ""
-
-
-def right(row: Row) -> bool | None:
-    """Whether a yes/no answer is right; None where the item is no yes/no question."""
-    details = row["details"]
-    return details["said"] == details["label"] if {"said", "label"} <= details.keys() else None
-
-
-def verdict(row: Row) -> str:
-    """One word for an answer: hallucinated, clean, or unjudged."""
-    if row.get("unscored") is not None:
-        return "unjudged"
-    if (answer := right(row)) is not None:
-        return "clean" if answer else "hallucinated"
-    if (rating := row["details"].get("rating")) is not None:
-        return "hallucinated" if rating < HALLUCINATED_BELOW else "clean"
-    return "hallucinated" if any(piece["verdict"] == "hallucinated" for piece in row["evidence"]) else "clean"

@@ -143,12 +143,17 @@ def calibrate(
 ) -> None:
     """How far a judge agrees with a reference rater (another judge, or people), and with itself."""
     from harness.core import registry
+    from harness.core.errors import BadInputError
     from harness.evaluation.score import make_judge
     from harness.judging.calibration import calibrate as compare
 
     benchmark = registry.load("benchmarks", suite)()
     named = _judge_group(settings) | judge_settings(judge_model, judge_url, judge_votes, judge_price, max_cost)
-    found = compare(make_judge(judge or "openai", named), reference, benchmark.read_reply)
+    if benchmark.hallucinated_below is None:
+        raise BadInputError(
+            f"no judge rates the answers of the suite '{suite}'", remedy="name a suite whose answers a judge rates"
+        )
+    found = compare(make_judge(judge or "openai", named), reference, benchmark.read_reply, benchmark.hallucinated_below)
     if as_json:
         emit(found)
         return

@@ -193,6 +193,11 @@ class MetricSpec:
     unit: Literal["%", "words", "points", "count"] = "%"
     headline: bool = False
     """Shown in the leaderboard by default."""
+    kind: Literal["rate", "score", "count", "diagnostic"] = "rate"
+    """A share, a grade, an amount; `diagnostic`: of the measurement rather than of the checkpoint, so that no row is best in it."""
+    invented_by: str | None = None
+    """Of a metric of how much is said (recall, length): the metric of what of it is invented. Neither is read without the other: a
+    checkpoint that no other beats in both is on the frontier."""
 
 
 @dataclass(frozen=True, slots=True)

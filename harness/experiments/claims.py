@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from harness.analysis.leaderboard.board import MATCHED, Board, Column, Part, Row
+from harness.analysis.leaderboard.board import Board, Column, Part, Row
 from harness.core import registry
 from harness.core.errors import BadInputError
 from harness.core.stats import SEED, difference, gaps, holm
@@ -93,8 +93,8 @@ def read_claims(experiment: Experiment) -> list[Claim]:
 def _check_metric(metric: str, suites: Sequence[str], where: str) -> None:
     known: dict[str, list[str]] = {}
     for suite in suites:
-        names = [spec.id for spec in registry.load("benchmarks", suite)().metrics]
-        names += [MATCHED] if "chair_s" in names else []
+        benchmark = registry.load("benchmarks", suite)()
+        names = [spec.id for spec in (*benchmark.metrics, *(benchmark.matched.metrics if benchmark.matched else ()))]
         for name in names:
             known.setdefault(name, []).append(suite)
             known.setdefault(f"{suite}.{name}", []).append(suite)

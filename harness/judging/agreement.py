@@ -8,9 +8,6 @@ from typing import Any
 
 import numpy as np
 
-HALLUCINATED_BELOW = 3.0
-"""MMHal-Bench: a lower rating is a hallucination."""
-
 
 def kappa(one: Sequence[float], other: Sequence[float], *, quadratic: bool = False) -> float | None:
     """Cohen's kappa of two raters over the same items; with quadratic weights, for ratings on a scale.
@@ -30,10 +27,10 @@ def kappa(one: Sequence[float], other: Sequence[float], *, quadratic: bool = Fal
     return 1 - float((joint * distance).sum()) / expected if expected else None
 
 
-def agreement(one: Sequence[float], other: Sequence[float]) -> dict[str, Any]:
-    """Agreement of two lists of ratings of the same items, on MMHal-Bench's scale (below 3 is a hallucination)."""
+def agreement(one: Sequence[float], other: Sequence[float], below: float) -> dict[str, Any]:
+    """Agreement of two lists of ratings of the same items, on a scale on which less than `below` is a hallucination."""
     first, second = np.asarray(one, float), np.asarray(other, float)
-    verdicts = first < HALLUCINATED_BELOW, second < HALLUCINATED_BELOW
+    verdicts = first < below, second < below
     empty = not len(first)
     return {
         "n": len(first),
@@ -46,10 +43,10 @@ def agreement(one: Sequence[float], other: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def self_agreement(votes: Sequence[Sequence[float]]) -> dict[str, Any]:
+def self_agreement(votes: Sequence[Sequence[float]], below: float) -> dict[str, Any]:
     """Agreement of a judge with itself: all pairs of its votes on each item, pooled. Items with one vote do not count."""
     pairs = [pair for own in votes for pair in combinations(own, 2)]
     # A pair has no order: both are counted, so that the agreement does not depend on which vote came first.
     both = [*pairs, *((second, first) for first, second in pairs)]
-    result = agreement([first for first, _ in both], [second for _, second in both])
+    result = agreement([first for first, _ in both], [second for _, second in both], below)
     return result | {"n": len(pairs), "mean_difference": 0.0 if pairs else None}

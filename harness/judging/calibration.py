@@ -31,7 +31,7 @@ def read_reference(path: Path) -> Iterator[tuple[JudgeRequest, float]]:
             raise BadInputError(
                 "the item was not graded by a judge",
                 where=f"{path}:{number}",
-                remedy="give the item file of a suite that a judge grades (evals/mmhal@.../items-*.jsonl)",
+                remedy="give the item file of a suite that a judge grades (evals/SUITE@DATA/items-*.jsonl)",
             )
         if not isinstance(prompt, str) or not prompt:
             raise BadInputError("the row has no 'prompt' for the judge", where=f"{path}:{number}")
@@ -43,8 +43,14 @@ def read_reference(path: Path) -> Iterator[tuple[JudgeRequest, float]]:
             yield JudgeRequest(item, Response(name, str(row.get("text", ""))), prompt), float(rating)
 
 
-def calibrate(judge: Judge, reference: Path, read: Callable[[str], float | None]) -> dict[str, Any]:
+def calibrate(judge: Judge, reference: Path, read: Callable[[str], float | None], below: float) -> dict[str, Any]:
     """Judge the reference's answers again and compare.
+
+    Args:
+        judge: asked about every answer.
+        reference: see `read_reference`.
+        read: the rating in a reply, see `Benchmark.read_reply`.
+        below: a lower rating is a hallucination, see `Benchmark.hallucinated_below`.
 
     Returns:
         `reference` (agreement of the judge's mean rating, rounded, with the reference), `itself` (of its votes with each other),
@@ -63,8 +69,10 @@ def calibrate(judge: Judge, reference: Path, read: Callable[[str], float | None]
         first = next(iter(votes.values()))[0]
         raise HarnessError(f"no reply could be read; the first: {first.reason}", where=f"judge {judge.label}")
     return {
-        "reference": agreement([wanted for wanted, _ in rated], [round(sum(own) / len(own)) for _, own in rated]),
-        "itself": self_agreement([own for _, own in rated]),
+        "reference": agreement(
+            [wanted for wanted, _ in rated], [round(sum(own) / len(own)) for _, own in rated], below
+        ),
+        "itself": self_agreement([own for _, own in rated], below),
         "unread": len(rows) - len(rated),
         "judge": judge.provenance(),
     }

@@ -1,6 +1,6 @@
-"""CHAIR at matched length: a checkpoint that says less hallucinates less, so all are compared on equally many words.
+"""Hallucination at matched length: a checkpoint that says less hallucinates less, so all are compared on equally many words.
 
-Every item's descriptions are cut to the words of the shortest one among the compared checkpoints, and CHAIR is counted on what is
+Every item's descriptions are cut to the words of the shortest one among the compared checkpoints, and objects are counted in what is
 left. Nothing is parsed again: the mentions' places were kept as evidence when the descriptions were scored.
 """
 
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.core.declared import MatchedForm
 from harness.records.counts import ItemCounts
 
 _WORD = re.compile(r"\S+")
@@ -83,7 +84,7 @@ class Described:
 
 @dataclass(frozen=True)
 class Matched:
-    """Every checkpoint's counts after the cut, see `rates`, and how many words were left on average."""
+    """Every checkpoint's counts after the cut, see `MatchedRates`, and how many words were left on average."""
 
     counts: Mapping[str, ItemCounts]
     words: float
@@ -139,14 +140,20 @@ def _cut(one: Described, words: np.ndarray, order: np.ndarray) -> ItemCounts:
 _NAMES = ("responses", "hallucinated", "mentions", "false")
 
 
-def rates(totals: Mapping[str, Any]) -> dict[str, Any]:
-    """CHAIRs and CHAIRi of summed counts; NaN where undefined."""
+@dataclass(frozen=True)
+class MatchedRates:
+    """Makes a suite's matched metrics of counts after the cut."""
 
-    def ratio(above: Any, below: Any) -> Any:
-        below = np.asarray(below, float)
-        return np.divide(above, below, out=np.full(below.shape, np.nan), where=below != 0)
+    form: MatchedForm
 
-    return {
-        "chair_s_matched": ratio(totals["hallucinated"], totals["responses"]),
-        "chair_i_matched": ratio(totals["false"], totals["mentions"]),
-    }
+    def aggregate(self, totals: Mapping[str, Any]) -> dict[str, Any]:
+        """Both rates by metric; NaN where undefined."""
+        return {
+            self.form.responses.id: _ratio(totals["hallucinated"], totals["responses"]),
+            self.form.mentions.id: _ratio(totals["false"], totals["mentions"]),
+        }
+
+
+def _ratio(above: Any, below: Any) -> Any:
+    below = np.asarray(below, float)
+    return np.divide(above, below, out=np.full(below.shape, np.nan), where=below != 0)

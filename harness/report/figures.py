@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.analysis.declared import charts_of
 from harness.analysis.leaderboard import Board, Cell, Row
+from harness.analysis.leaderboard.board import Column, scale
+from harness.core.declared import BarChart, FrontierChart
 from harness.report.gather import Suite, class_rates, together, training
 from harness.runs.folders import Run
 
@@ -70,7 +73,7 @@ def figures(boards: Sequence[Board], suites: Sequence[Suite], runs: Sequence[Run
     """All charts that these scores and training logs give."""
     found: list[Figure | None] = []
     for board in boards:
-        found += [_frontier(board), _yes_ratios(board)]
+        found += _declared(board)
     for suite in suites:
         found += [_classes(suite), _together(suite)]
     for run in runs:
@@ -82,47 +85,80 @@ def _name(*parts: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", "-".join(part for part in parts if part).lower()).strip("-")
 
 
-def _frontier(board: Board) -> Figure | None:
-    """CHAIRs against recall, of the first suite and variant that has both for two checkpoints."""
-    for suite, variant in dict.fromkeys((column.suite, column.variant) for column in board.columns):
-        points = []
-        for row in board.rows:
-            one, other = (_cell(row, suite, variant, metric) for metric in ("chair_s", "object_recall"))
-            if one and other and one.value is not None and other.value is not None:
-                x_ci, y_ci = _percent(one.ci), _percent(other.ci)
-                points.append(Point(row.name, one.value * 100, other.value * 100, x_ci, y_ci))
-        if len(points) > 1:
-            title = f"{suite}{f' [{variant}]' if variant else ''}, {board.title}"
+def _declared(board: Board) -> list[Figure | None]:
+    """The charts that the board's suites declare."""
+    found: list[Figure | None] = []
+    for name in dict.fromkeys(column.suite for column in board.columns):
+        for chart in charts_of(name):
+            found.append(
+                _frontier(board, name, chart) if isinstance(chart, FrontierChart) else _bars(board, name, chart)
+            )
+    return found
+
+
+def _frontier(board: Board, suite: str, chart: FrontierChart) -> Figure | None:
+    """What is said against what of it is invented, of the first variant that has both for two checkpoints."""
+    every = dict.fromkeys(column for row in board.rows for column in row.cells if column.suite == suite)
+    for said in (column for column in every if column.metric == chart.metric and column.invented_by):
+        invented = next((one for one in every if (one.variant, one.metric) == (said.variant, said.invented_by)), None)
+        points = [
+            _point(row.name, *pair)
+            for row in board.rows
+            if invented is not None and (pair := _pair(row, invented, said))
+        ]
+        if invented is not None and len(points) > 1:
+            title = f"{suite}{f' [{said.variant}]' if said.variant else ''}, {board.title}"
             return Figure(
-                _name("frontier", suite, variant, board.model, board.data),
-                f"Hallucination against recall: {title}. Up and to the left is better; bars are 95 % intervals.",
-                Scatter(points, "CHAIRs, % (lower is better)", "object recall, % (higher is better)"),
+                _name("frontier", suite, said.variant, board.model, board.data),
+                f"{chart.title}: {title}. Up and to the left is better; bars are 95 % intervals.",
+                Scatter(points, _axis(chart.invented, invented), _axis(chart.said, said)),
             )
     return None
 
 
-def _cell(row: Row, suite: str, variant: str, metric: str) -> Cell | None:
-    keys = {(column.suite, column.variant, column.metric): cell for column, cell in row.cells.items()}
-    return keys.get((suite, variant, metric))
+def _point(name: str, x: tuple[Cell, Column], y: tuple[Cell, Column]) -> Point:
+    return Point(name, _drawn(x[0].value, x[1]), _drawn(y[0].value, y[1]), _interval(*x), _interval(*y))
 
 
-def _percent(ci: Interval) -> Interval:
-    return (ci[0] * 100, ci[1] * 100) if ci else None
+def _pair(row: Row, *columns: Column) -> list[tuple[Cell, Column]]:
+    """The row's cells in these columns; none where one of them has no value."""
+    cells = [(row.cells[column], column) for column in columns if column in row.cells]
+    return cells if len(cells) == len(columns) and all(cell.value is not None for cell, _ in cells) else []
 
 
-def _yes_ratios(board: Board) -> Figure | None:
+def _axis(words: str, column: Column) -> str:
+    better = {True: " (higher is better)", False: " (lower is better)", None: ""}[column.higher_is_better]
+    return f"{words}, {column.unit}{better}"
+
+
+def _drawn(value: float | None, column: Column) -> float:
+    return (value or 0.0) * scale(column.unit)[0]
+
+
+def _interval(cell: Cell, column: Column) -> Interval:
+    return (_drawn(cell.ci[0], column), _drawn(cell.ci[1], column)) if cell.ci else None
+
+
+def _bars(board: Board, suite: str, chart: BarChart) -> Figure | None:
     found = [
-        (row.name, cell.value * 100, _percent(cell.ci))
+        (row.name, cell, column)
         for row in board.rows
         for column, cell in row.cells.items()
-        if column.suite == "pope" and column.metric == "yes_ratio" and cell.value is not None
+        if (column.suite, column.metric) == (suite, chart.metric) and cell.value is not None
     ]
     if not found:
         return None
-    caption = f"Share of “yes” on POPE, {board.title}: half of the questions should be answered with yes."
-    rows, intervals = [(name, [value]) for name, value, _ in found], [[ci] for _, _, ci in found]
-    content = Bars(rows, [""], "POPE yes-ratio, percent", intervals=intervals, mark=50.0)
-    return Figure(_name("yes-ratio", board.model, board.data), caption, content)
+    rows = [(name, [_drawn(cell.value, column)]) for name, cell, column in found]
+    unit = found[0][2].unit
+    content = Bars(
+        rows,
+        [""],
+        f"{chart.axis}, {'percent' if unit == '%' else unit}",
+        intervals=[[_interval(cell, column)] for _, cell, column in found],
+        mark=None if chart.mark is None else chart.mark * scale(unit)[0],
+    )
+    caption = chart.caption.replace("{board}", board.title)
+    return Figure(_name(chart.name, board.model, board.data), caption, content)
 
 
 def _of(suite: Suite) -> str:

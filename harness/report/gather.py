@@ -7,15 +7,15 @@ import io
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.analysis.scored import Row, read_rows, scored, suite_place, verdict
-from harness.core import registry
-from harness.core.config import parse
+from harness.analysis.declared import fresh, suite_place, verdicts
+from harness.analysis.scored import Row, read_rows, scored
 from harness.core.contract import items_of
+from harness.core.declared import Verdict, verdict_of
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import read_jsonl
 from harness.core.progress import progress
@@ -38,6 +38,7 @@ class Suite:
         rows: checkpoint -> item id -> row of its item file.
         pictures: item id -> what it looks at; empty where the benchmark's data is not at hand.
         truth: item id -> what is right, in words.
+        judged: says the verdict on a row.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Suite:
     pictures: dict[str, ImageRef] = field(default_factory=dict)
     truth: dict[str, str] = field(default_factory=dict)
     note: str = ""
+    judged: Callable[[Mapping[str, Any]], Verdict] = verdict_of
 
 
 def gather(runs: Sequence[Run], *, look_up: bool = True) -> tuple[list[Suite], list[str]]:
@@ -75,8 +77,10 @@ def gather(runs: Sequence[Run], *, look_up: bool = True) -> tuple[list[Suite], l
                 continue
             suites.setdefault(one.key, Suite(*one.key)).rows[run.name] = rows
             sources[one.key] = one.record
-    for key, suite in suites.items() if look_up else ():
-        suite.note = _look_up(suite, sources[key])
+    for key, suite in suites.items():
+        suite.judged = verdicts(sources[key])
+        if look_up:
+            suite.note = _look_up(suite, sources[key])
     return sorted(suites.values(), key=lambda suite: suite_place(suite.name)), left_out
 
 
@@ -87,26 +91,12 @@ def _look_up(suite: Suite, record: Mapping[str, Any]) -> str:
         return "the scores do not say where the benchmark's data lies (they are of an older version)"
     try:
         root, _, _ = data_root(source)
-        kind = registry.load("benchmarks", suite.name)
-        benchmark = kind(parse(kind.Settings, dict(record["settings"]), f"suite {suite.name}"))
+        benchmark = fresh(record)
         for item in items_of(benchmark, root / suite.name):
             suite.pictures[item.id] = item.image
-            suite.truth[item.id] = _truth(item.reference)
+            suite.truth[item.id] = benchmark.truth(item)
     except HarnessError as error:
         return f"the benchmark's data is not at hand: {error.problem}"
-    return ""
-
-
-def _truth(reference: Mapping[str, Any]) -> str:
-    """What is right, from a benchmark's reference."""
-    if "instances" in reference:
-        return "objects: " + (", ".join(dict.fromkeys(reference["instances"])) or "none")
-    if "annotation" in reference:
-        truth = reference["annotation"]["truth"]
-        return truth if isinstance(truth, str) else "objects: " + ", ".join(truth)
-    for key in ("label", "gt_answer", "answer"):
-        if key in reference:
-            return str(reference[key])
     return ""
 
 
@@ -146,7 +136,7 @@ def _sample(suite: Suite, item: str, pictures: dict[str, str], names: dict[str, 
             {
                 "run": name,
                 "text": row["text"],
-                "verdict": verdict(row),
+                "verdict": suite.judged(row),
                 "marks": _marks(row),
                 "wrong": sorted({p["label"] for p in row["evidence"] if p["verdict"] == "hallucinated"}),
                 "missed": sorted({p["label"] for p in row["evidence"] if p["verdict"] == "missed"}),

@@ -6,6 +6,11 @@
   const count = document.getElementById("count");
   const filters = document.getElementById("filters");
   const PAGE = 40;
+  // A verdict's sign: what is right, what is wrong, and what is neither.
+  const GOOD = ["right", "clean"];
+  const BAD = ["invented", "wrong: false yes", "wrong: false no", "wrong: unreadable"];
+  const NEITHER = ["missed", "unscored"];
+  const sign = (verdict) => GOOD.includes(verdict) ? "✓" : BAD.includes(verdict) ? "✗" : "?";
   const MARKS = { correct: "✓", hallucinated: "✗", unjudged: "?" };
 
   const make = (tag, attributes = {}, ...children) => {
@@ -18,6 +23,8 @@
   const unique = (values) => [...new Set(values)].filter(Boolean).sort();
   const suites = unique(samples.map((sample) => `${sample.suite} · ${sample.data}`));
   const runs = [...new Set(samples.flatMap((sample) => sample.answers.map((answer) => answer.run)))];
+  const said = new Set(samples.flatMap((sample) => sample.answers.map((answer) => answer.verdict)));
+  const verdicts = [...BAD, ...GOOD, ...NEITHER].filter((one) => said.has(one));
   const objects = unique(samples.flatMap((sample) => sample.answers.flatMap((answer) => answer.wrong)));
 
   const choice = (name, label, options) => {
@@ -28,7 +35,7 @@
   };
   const suite = choice("suite", "Suite", [["", "all"], ...suites.map((one) => [one, one])]);
   const run = choice("run", "Checkpoint", [["", "any"], ...runs.map((one) => [one, one])]);
-  const verdict = choice("verdict", "Verdict", [["", "any"], ["hallucinated", "✗ hallucinated"], ["clean", "✓ clean"], ["unjudged", "? not judged"]]);
+  const verdict = choice("verdict", "Verdict", [["", "any"], ...verdicts.map((one) => [one, `${sign(one)} ${one}`])]);
   const object = choice("object", "Hallucinated object", [["", "any"], ...objects.map((one) => [one, one])]);
   const changed = choice("changed", "Between checkpoints", [["", "all"], ["changed", "changed"], ["same", "the same"]]);
   const search = make("input", { type: "search", name: "search", placeholder: "words of question or answer" });
@@ -62,7 +69,7 @@
 
   const shown = (answer) => {
     const box = make("div", { class: "answer" });
-    box.append(make("h4", {}, make("span", {}, answer.run), make("span", { class: `tag ${answer.verdict}` }, `${{ clean: "✓", hallucinated: "✗", unjudged: "?" }[answer.verdict]} ${answer.verdict}`)));
+    box.append(make("h4", {}, make("span", {}, answer.run), make("span", { class: `tag ${{ "✓": "clean", "✗": "hallucinated", "?": "unjudged" }[sign(answer.verdict)]}` }, `${sign(answer.verdict)} ${answer.verdict}`)));
     box.append(marked(answer));
     const notes = [];
     if (answer.wrong.length) notes.push(`hallucinated: ${answer.wrong.join(", ")}`);

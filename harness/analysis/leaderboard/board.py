@@ -13,7 +13,6 @@ from harness.records.counts import ItemCounts
 from harness.records.sums import Sums
 
 ARROW = {True: "↑", False: "↓", None: ""}
-MATCHED = "chair_s_matched"
 BASE = "base"
 """The method of a model that was not aligned."""
 World = tuple[str, str]
@@ -24,7 +23,13 @@ Sheet = tuple[str, str, bool]
 
 @dataclass(frozen=True)
 class Column:
-    """A metric of a suite; `variant` is what made the numbers and part of the name."""
+    """A metric of a suite; `variant` is what made the numbers and part of the name.
+
+    Attributes:
+        ranked: a row can be best in it; False for diagnostics.
+        invented_by: the metric of what is invented of this, see `MetricSpec`.
+        matched: it is made of descriptions that were cut to equal length.
+    """
 
     suite: str
     variant: str
@@ -33,6 +38,9 @@ class Column:
     higher_is_better: bool | None
     unit: str
     headline: bool = True
+    ranked: bool = field(default=True, compare=False)
+    invented_by: str | None = field(default=None, compare=False)
+    matched: bool = field(default=False, compare=False)
 
     @property
     def heading(self) -> str:
@@ -47,7 +55,7 @@ class Column:
     @property
     def sheet(self) -> Sheet:
         """The counts it is made of."""
-        return self.suite, self.variant, self.metric == MATCHED
+        return self.suite, self.variant, self.matched
 
     def named(self, text: str) -> bool:
         """Whether a user means this column: its key, `suite.metric`, the metric or the title, in any case."""
@@ -157,9 +165,14 @@ class Board:
         return {name: cell.value for name, cell in cells.items() if cell.value is not None and cell.rules in rules}
 
 
-def column_of(suite: str, variant: str, metric: str, about: Mapping[str, Any]) -> Column:
-    """The column of a metric in a score record."""
-    return _column(suite, variant, metric, about["title"], about["higher_is_better"], about["unit"], about["headline"])
+def column_of(suite: str, variant: str, metric: str, about: Mapping[str, Any], spec: MetricSpec | None) -> Column:
+    """The column of a metric in a score record; `spec` is what the benchmark declares of it, None where it does not know it."""
+    said = about["title"], about["higher_is_better"], about["unit"], about["headline"]
+    return _column(suite, variant, metric, *said, *_declared(spec))
+
+
+def _declared(spec: MetricSpec | None) -> tuple[bool, str | None]:
+    return (spec.kind != "diagnostic", spec.invented_by) if spec else (True, None)
 
 
 @cache
@@ -168,9 +181,10 @@ def _column(*about: Any) -> Column:
     return Column(*about)
 
 
-def column_of_spec(suite: str, spec: MetricSpec) -> Column:
+def column_of_spec(suite: str, spec: MetricSpec, variant: str = "", *, matched: bool = False) -> Column:
     """The column of a metric that a benchmark declares."""
-    return Column(suite, "", spec.id, spec.title, spec.higher_is_better, spec.unit, spec.headline)
+    said = spec.title, spec.higher_is_better, spec.unit, spec.headline
+    return Column(suite, variant, spec.id, *said, *_declared(spec), matched)
 
 
 def scale(unit: str) -> tuple[int, int]:

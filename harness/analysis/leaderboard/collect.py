@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,25 +11,22 @@ from typing import Any, Literal
 
 import numpy as np
 
-from harness.analysis.leaderboard.board import BASE, MATCHED, Board, Cell, Column, Part, Row, World, column_of
+from harness.analysis.declared import benchmark_of, known, suite_place
+from harness.analysis.leaderboard.board import BASE, Board, Cell, Part, Row, World, column_of, column_of_spec
 from harness.analysis.leaderboard.kept import kept
 from harness.analysis.leaderboard.marks import add_differences
-from harness.analysis.scored import Scored, scored, suite_place, unlike
-from harness.core import registry
-from harness.core.config import parse
+from harness.analysis.scored import Scored, scored, unlike
+from harness.core.declared import MatchedForm
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import sha256_json
 from harness.core.progress import progress_of_many
 from harness.core.stats import Aggregate, gaps, intervals
 from harness.core.worlds import find_world
 from harness.records.counts import ItemCounts
-from harness.records.matched import cut, rates
+from harness.records.matched import MatchedRates, cut
 from harness.records.sums import Sums, read_sums
 from harness.runs.folders import Run, list_runs
 
-_CHAIR = ("chair_s", MATCHED)
-_DESCRIBED = frozenset(("chair_s", "chair_i", "mean_length"))
-"""A suite with these metrics scores whole descriptions; its mentions have places."""
 GroupBy = Literal["base", "data"]
 
 
@@ -61,7 +57,7 @@ def collect(
         raise BadInputError(
             "nothing was scored yet" + (f": {'; '.join(reasons)}" if reasons else ""),
             where=where,
-            remedy="harness eval --suite halbench,amber",
+            remedy="harness eval --suite NAME,...; `harness list benchmarks` names them",
         )
     return [_board(model, data, found) for (model, data), found in sorted(grouped.items())]
 
@@ -77,6 +73,7 @@ def _names(runs: Sequence[Run]) -> dict[str, Run]:
 def _board(model: str, data: str, found: Sequence[tuple[str, Run, Scored]]) -> Board:
     rows: dict[str, Row] = {}
     described: dict[tuple[str, str], dict[str, Scored]] = defaultdict(dict)
+    forms: dict[str, MatchedForm] = {}
     notes: list[str] = []
     with progress_of_many("scores", len(found)) as advance:
         parts = []
@@ -88,16 +85,25 @@ def _board(model: str, data: str, found: Sequence[tuple[str, Run, Scored]]) -> B
         row = rows.setdefault(name, Row(name, record["method"], record["model"], (name,), configuration(run)))
         if part is not None:
             row.parts[record["suite"], record["variant"], False] = (part,)
-        if record["metrics"].keys() >= _DESCRIBED:
+        benchmark = known(record)
+        if benchmark is not None and benchmark.matched is not None and benchmark.matched.beside in record["metrics"]:
             described[record["suite"], record["variant"]][name] = one
+            forms[record["suite"]] = benchmark.matched
+        specs = {spec.id: spec for spec in benchmark.metrics} if benchmark is not None else {}
         for metric, about in record["metrics"].items():
-            column = column_of(record["suite"], record["variant"], metric, about)
+            column = column_of(record["suite"], record["variant"], metric, about, specs.get(metric))
             row.cells[column] = _cell(about, record, _rules(record), part)
-    words = [_add_matched(rows, suite, variant, group, notes) for (suite, variant), group in described.items()]
+    words = [_add_matched(rows, key, group, forms[key[0]], notes) for key, group in described.items()]
     ordered = sorted(rows.values(), key=lambda row: (row.model, row.method != BASE))
     columns = list(dict.fromkeys(column for row in ordered for column in row.cells if column.headline))
     # Beside the plain figure stands the one at matched length.
-    columns.sort(key=lambda column: (suite_place(column.suite), column.metric not in _CHAIR))
+    first = {(suite, form.beside) for suite, form in forms.items()}
+    columns.sort(
+        key=lambda column: (
+            suite_place(column.suite),
+            not column.matched and (column.suite, column.metric) not in first,
+        )
+    )
     records = [one.record for _, _, one in found]
     caption = _caption(records)
     if mean := " / ".join(f"{one:.1f}" for one in words if one is not None):
@@ -121,7 +127,7 @@ def _part(one: Scored, notes: list[str]) -> Part | None:
         notes.append(f"{one.run}: {one.items.name} is missing, so there are no differences to the base for {one.label}")
         return None
     try:
-        aggregate = _benchmark(record["suite"], json.dumps(record["settings"], sort_keys=True)).aggregate
+        aggregate = benchmark_of(record).aggregate
         sums = read_sums(one.items)
         reason = _other_items(sums, record) or unlike(aggregate, sums.totals)
     except BadInputError as error:
@@ -134,13 +140,6 @@ def _part(one: Scored, notes: list[str]) -> Part | None:
     return _part_of(record, aggregate, sums)
 
 
-@functools.lru_cache(maxsize=64)
-def _benchmark(suite: str, settings: str) -> Any:
-    """The suite's benchmark with these settings; one object for all runs."""
-    kind = registry.load("benchmarks", suite)
-    return kind(parse(kind.Settings, json.loads(settings), f"suite {suite}"))
-
-
 def _other_items(sums: Sums, record: Mapping[str, Any]) -> str:
     """Why an item file is not the one that the scores were made from; "" where it is."""
     if sums.size != record["n"]:
@@ -151,8 +150,8 @@ def _other_items(sums: Sums, record: Mapping[str, Any]) -> str:
     return ""
 
 
-def _part_of(record: Mapping[str, Any], aggregate: Aggregate, items: ItemCounts | Sums) -> Part:
-    rules = sha256_json([record["settings"], record.get("files")])
+def _part_of(record: Mapping[str, Any], aggregate: Aggregate, items: ItemCounts | Sums, form: str = "") -> Part:
+    rules = sha256_json([record["settings"], record.get("files"), *([form] if form else [])])
     return Part((record["model"], record["data"]), rules, aggregate, items)
 
 
@@ -175,26 +174,36 @@ def _cell(about: Mapping[str, Any], record: Mapping[str, Any], rules: str, part:
 
 
 def _add_matched(
-    rows: Mapping[str, Row], suite: str, variant: str, group: Mapping[str, Scored], notes: list[str]
+    rows: Mapping[str, Row],
+    key: tuple[str, str],
+    group: Mapping[str, Scored],
+    form: MatchedForm,
+    notes: list[str],
 ) -> float | None:
-    """Put CHAIRs at matched length into the rows; the mean number of words, None where nothing can be matched."""
+    """Put a suite's figures at matched length into the rows; the mean number of words, None where nothing can be matched."""
+    suite, variant = key
     if len(group) < 2 or not all((suite, variant, False) in rows[name].parts for name in group):
         return None
     sums = {name: rows[name].parts[suite, variant, False][0].items for name in group}
     found = cut({name: one.described() for name, one in sums.items() if isinstance(one, Sums)})
     if found is None:
+        title = next(iter(group.values())).record["metrics"][form.beside]["title"]
         reason = "the checkpoints answered different items, or too many mentions have no place"
-        notes.append(f"{suite}: no CHAIRs at matched length: {reason}")
+        notes.append(f"{suite}: no {title} at matched length: {reason}")
         return None
-    column = Column(suite, variant, MATCHED, "CHAIRs matched", False, "%")
+    aggregate = MatchedRates(form).aggregate
     for name, counts in found.counts.items():
         record = group[name].record
-        part = _part_of(record, rates, counts)
-        ci = kept("intervals", [(part,)], [], functools.partial(_intervals, part), (gaps, _intervals))[MATCHED]
-        totals = {name: np.asarray(total) for name, total in counts.totals.items()}
-        about = {"value": float(rates(totals)[MATCHED]), "ci": ci, "unit": "%"}
-        rows[name].cells[column] = _cell(about, {"n": counts.size, "of": counts.size}, _rules(record), part)
-        rows[name].parts[column.sheet] = (part,)
+        part = _part_of(record, aggregate, counts, form.responses.id)
+        bounds = kept("intervals", [(part,)], [], functools.partial(_intervals, part), (gaps, _intervals))
+        values = aggregate({name: np.asarray(total) for name, total in counts.totals.items()})
+        for spec in form.metrics:
+            column = column_of_spec(suite, spec, variant, matched=True)
+            value = float(values[spec.id])
+            about = {"value": value if math.isfinite(value) else None, "ci": bounds.get(spec.id), "unit": spec.unit}
+            size = {"n": counts.size, "of": counts.size}
+            rows[name].cells[column] = _cell(about, size, _rules(record), part)
+            rows[name].parts[column.sheet] = (part,)
     return found.words
 
 

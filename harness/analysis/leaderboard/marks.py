@@ -17,14 +17,12 @@ from harness.core.stats import SEED, Aggregate, Counts, Difference, aligned, dif
 
 BEST, BETTER, WORSE, FRONTIER = "*", "▲", "▼", "◆"
 LEVEL = 0.05
-_FRONTIERS = {"object_recall": "chair_s", "mean_length": "chair_s", "generative.cover": "generative.chair"}
-"""What a checkpoint says -> what of it is invented. Who says less invents less: neither is read without the other."""
 
 
 def best(board: Board, column: Column) -> set[str]:
     """Names of the rows that are best in a column, if it has a direction and more than one row a value."""
     found = board.ranked(column)
-    if column.higher_is_better is None or len(found) < 2:
+    if not column.ranked or column.higher_is_better is None or len(found) < 2:
         return set()
     top = (max if column.higher_is_better else min)(found.values())
     return {name for name, value in found.items() if value == top}
@@ -32,16 +30,7 @@ def best(board: Board, column: Column) -> set[str]:
 
 def frontier(board: Board, column: Column) -> set[str]:
     """Names of the rows that no other beats both in what is said (this column) and in what of it is invented."""
-    partner = next(
-        (
-            other
-            for row in board.rows
-            for other in row.cells
-            if (other.suite, other.variant) == (column.suite, column.variant)
-            and other.metric == _FRONTIERS.get(column.metric)
-        ),
-        None,
-    )
+    partner = partner_of(board, column)
     if partner is None:
         return set()
     said, invented = board.ranked(column), board.ranked(partner)
@@ -53,6 +42,21 @@ def frontier(board: Board, column: Column) -> set[str]:
         for name, point in points.items()
         if not any(other != point and other[0] >= point[0] and other[1] >= point[1] for other in points.values())
     }
+
+
+def partner_of(board: Board, column: Column) -> Column | None:
+    """The column of what is invented of what a column says, of the same suite and variant; None where there is none."""
+    if column.invented_by is None:
+        return None
+    return next(
+        (
+            other
+            for row in board.rows
+            for other in row.cells
+            if (other.suite, other.variant, other.metric) == (column.suite, column.variant, column.invented_by)
+        ),
+        None,
+    )
 
 
 def marks(board: Board, row: Row, column: Column) -> str:

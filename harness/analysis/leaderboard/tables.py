@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from harness.analysis.leaderboard.board import Board, Cell, Column, Row, written, written_delta, written_interval
-from harness.analysis.leaderboard.marks import BEST, BETTER, FRONTIER, LEVEL, WORSE, Marks
+from harness.analysis.leaderboard.marks import BEST, BETTER, FRONTIER, LEVEL, WORSE, Marks, partner_of
 from harness.core.terminal import one_line
 
 _LETTERS = "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ"
@@ -41,7 +41,9 @@ def explained(board: Board) -> list[str]:
             f"{BETTER} better, {WORSE} worse than the base (paired bootstrap over images, Holm-corrected over the column, p < {LEVEL:g})"
         )
     if FRONTIER in shown:
-        legend.append(f"{FRONTIER} none here both says more (recall, length, Cover) and invents less (CHAIRs, CHAIR)")
+        pairs = [(column, partner) for column in board.columns if (partner := partner_of(board, column))]
+        said, invented = (", ".join(dict.fromkeys(one.title for one in side)) for side in zip(*pairs, strict=True))
+        legend.append(f"{FRONTIER} none here both says more ({said}) and invents less ({invented})")
     if any(row.published for row in board.rows):
         ranked = "ranked with the others" if board.rank_published else "in no rank"
         legend.append(f"published figures are {ranked}; extraction and judge are the source's")

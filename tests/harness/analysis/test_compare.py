@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.halbench import ObjectHalBench
 from harness.analysis.compare import compare
 from harness.analysis.leaderboard import as_latex, collect
 from harness.core.errors import BadInputError
 from harness.core.files import write_json, write_jsonl
-from harness.records.matched import Matched, cut, rates
+from harness.records.matched import Matched, MatchedRates, cut
 from harness.records.sums import read_sums
 from harness.runs.folders import open_run
 from tests.scored_runs import make_run
@@ -114,10 +115,12 @@ def test_matched_length(results: Path) -> None:
         for name in ("honest", "inventive", "wordy")
     }
     rows = {name: read_sums(path).described() for name, path in paths.items()}
+    form = ObjectHalBench.matched
+    assert form is not None
 
     def rate(found: Matched | None, name: str, metric: str = "chair_s_matched") -> float:
         assert found is not None
-        return float(rates(found.counts[name].counts.totals())[metric])
+        return float(MatchedRates(form).aggregate(found.counts[name].counts.totals())[metric])
 
     # Cut to two words, nobody invents anything; the wordy run against the inventive one alone is cut to two or five.
     assert {rate(cut(rows), name) for name in rows} == {0.0}

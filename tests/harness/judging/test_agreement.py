@@ -29,12 +29,12 @@ def test_kappa_by_hand() -> None:
 
 
 def test_agreement_by_hand() -> None:
-    found = agreement([6, 3, 2, 0], [5, 3, 3, 3])
+    found = agreement([6, 3, 2, 0], [5, 3, 3, 3], 3.0)
     assert (found["n"], found["exact"], found["within_one"], found["same_verdict"]) == (4, 0.25, 0.75, 0.5)
     assert found["mean_difference"] == pytest.approx(3 / 4)
-    votes = self_agreement([[4, 4, 5], [1]])
+    votes = self_agreement([[4, 4, 5], [1]], 3.0)
     assert (votes["n"], votes["exact"], votes["within_one"]) == (3, pytest.approx(1 / 3), 1.0)
-    assert self_agreement([[1], [2]])["exact"] is None
+    assert self_agreement([[1], [2]], 3.0)["exact"] is None
 
 
 class Known(Judge):
@@ -57,7 +57,7 @@ def test_calibration(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [{"prompt": str(place), "rating": place} for place in range(6)]
     rows += [{"prompt": "x", "rating": 3}, {"prompt": "1", "rating": None}]
     write_jsonl(tmp_path / "reference.jsonl", rows)
-    found = calibrate(Known(), tmp_path / "reference.jsonl", parse_strict)
+    found = calibrate(Known(), tmp_path / "reference.jsonl", parse_strict, 3.0)
     assert found["unread"] == 1 and found["reference"]["n"] == 6 and found["itself"]["n"] == 6
     assert found["itself"]["exact"] == 0.0 and found["itself"]["within_one"] == 1.0
     # Means of n and n + 1 are rounded to the even one: 0, 2, 2, 4, 4, 6 against 0 to 5.
@@ -65,10 +65,10 @@ def test_calibration(tmp_path: Path) -> None:
 
     write_jsonl(tmp_path / "items.jsonl", [{"item": "1", "details": {"said": "yes"}}])
     with pytest.raises(BadInputError, match="not graded by a judge"):
-        calibrate(Known(), tmp_path / "items.jsonl", parse_strict)
+        calibrate(Known(), tmp_path / "items.jsonl", parse_strict, 3.0)
     write_jsonl(tmp_path / "none.jsonl", [{"prompt": "x", "rating": 3}])
     with pytest.raises(HarnessError, match="no reply could be read"):
-        calibrate(Known(), tmp_path / "none.jsonl", parse_strict)
+        calibrate(Known(), tmp_path / "none.jsonl", parse_strict, 3.0)
 
 
 def test_a_template_is_read_and_never_run(tmp_path: Path) -> None:

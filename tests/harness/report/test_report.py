@@ -139,14 +139,15 @@ def test_samples_say_what_they_must(page: Path) -> None:
     sample = next(one for one in data["samples"] if one["id"] == "halbench[spacy]@here/0#0")
     assert [answer["run"] for answer in sample["answers"]] == ["base", "aligned"], "the base model comes first"
     base, aligned = sample["answers"]
-    assert (base["verdict"], aligned["verdict"], sample["changed"]) == ("hallucinated", "clean", True)
+    assert (base["verdict"], aligned["verdict"], sample["changed"]) == ("invented", "clean", True)
     assert base["wrong"] == ["horse"] and sample["truth"] == "objects: dog"
     marked = [(base["text"][start:end], kind) for start, end, kind, _ in base["marks"]]
     assert marked == [("dog", "correct"), ("horse", "hallucinated"), ("dog", "correct")]
     assert data["pictures"][sample["picture"]].startswith("data:image/webp;base64,")
     assert len(data["pictures"]) == 3, "a picture is in the report once"
     question = next(one for one in data["samples"] if one["id"] == "pope@here/random/1")
-    assert question["answers"][0]["verdict"] == "hallucinated" and not question["changed"]
+    assert question["answers"][0]["verdict"] == "wrong: false yes" and not question["changed"]
+    assert question["truth"] == "no"
 
 
 def test_a_larger_set_is_sampled_and_says_so(runs: list[Run], tmp_path: Path) -> None:
@@ -266,7 +267,7 @@ def test_in_a_browser(browser: Any, page: Path) -> None:
     browser.get(page.as_uri())
     assert shows(browser, "72 of 72 samples") and browser.title == "Hallucination report"
     assert len(browser.find_elements("css selector", ".sample")) >= 40
-    choose(browser, "verdict", "hallucinated")
+    choose(browser, "verdict", "invented")
     assert shows(browser, "37 of 72 samples")
     choose(browser, "run", "aligned")
     assert shows(browser, "7 of 72 samples")

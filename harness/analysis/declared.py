@@ -1,0 +1,81 @@
+"""What the benchmarks behind score files declare: found by the suite's name and settings, for suites that are installed."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from harness.core import registry
+from harness.core.config import parse
+from harness.core.declared import Chart, Verdict, verdict_of
+from harness.core.errors import HarnessError
+
+if TYPE_CHECKING:
+    from benchmarks.base import Benchmark
+
+_LAST = 1 << 30
+"""The place of a suite that is not installed."""
+
+
+def benchmark_of(record: Mapping[str, Any]) -> Benchmark:
+    """The benchmark that made a score record, with the settings of then; one object for all records that share them.
+
+    Raises:
+        HarnessError: the suite is not installed, or does not know the settings.
+    """
+    return _benchmark(record["suite"], json.dumps(record["settings"], sort_keys=True))
+
+
+def fresh(record: Mapping[str, Any]) -> Benchmark:
+    """As `benchmark_of`, an object of its own: reading items fills it.
+
+    Raises:
+        HarnessError: as `benchmark_of`.
+    """
+    return _made(record["suite"], json.dumps(record["settings"], sort_keys=True))
+
+
+@functools.lru_cache(maxsize=64)
+def _benchmark(suite: str, settings: str) -> Benchmark:
+    return _made(suite, settings)
+
+
+def _made(suite: str, settings: str) -> Benchmark:
+    kind = registry.load("benchmarks", suite)
+    found: Benchmark = kind(parse(kind.Settings, json.loads(settings), f"suite {suite}"))
+    return found
+
+
+def known(record: Mapping[str, Any]) -> Benchmark | None:
+    """As `benchmark_of`; None where it cannot be had. What only it declares is then not shown; `collect` notes why."""
+    try:
+        return benchmark_of(record)
+    except HarnessError:
+        return None
+
+
+@functools.cache
+def suite_place(suite: str) -> int:
+    """A suite's place in tables, for sorting; suites that are not installed come last."""
+    try:
+        place: int = registry.load("benchmarks", suite).place
+    except HarnessError:
+        return _LAST
+    return place
+
+
+def charts_of(suite: str) -> Sequence[Chart]:
+    """The charts that a suite declares; none of one that is not installed."""
+    try:
+        charts: Sequence[Chart] = registry.load("benchmarks", suite).charts
+    except HarnessError:
+        return ()
+    return charts
+
+
+def verdicts(record: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Verdict]:
+    """What says the verdict on a row of the record's items; without the benchmark, what every row tells."""
+    found = known(record)
+    return found.verdict if found is not None else verdict_of
