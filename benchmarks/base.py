@@ -16,8 +16,10 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from benchmarks.answers import AnswerRow, PackedResponses, identity
 from harness.core.declared import Chart, MatchedForm, OfflineFile, SettingOption, Verdict, verdict_of
-from harness.core.errors import BadInputError
+from harness.core.errors import BadInputError, shown
+from harness.core.reading import read_records
 from harness.core.types import Item, MetricSpec, Response, SampleScore
 from harness.datasets.catalogue import compare
 from harness.judging.base import Judge, JudgeRequest
@@ -59,10 +61,13 @@ class Benchmark(ABC):
     """May depend on the settings."""
     place: ClassVar[int] = 1000
     """In tables, suites with lower numbers come first; equals stand as they were scored."""
-    offline_files: ClassVar[Sequence[OfflineFile]] = ()
-    """The files that `read_offline` takes: options of `harness score`. () for a suite that scores only what `harness eval` generated."""
+    offline_files: ClassVar[Sequence[OfflineFile]] = (
+        OfflineFile("data", "a folder with one folder a suite, as for harness eval"),
+        OfflineFile("responses", "JSON lines {item, text}"),
+    )
+    """The files that `read_offline` takes: options of `harness score`."""
     setting_options: ClassVar[Sequence[SettingOption]] = ()
-    """Settings that are options of `harness score` as well; the others are given with `--set`, where a suite is evaluated."""
+    """Settings of how answers are scored that are options of the commands that score, too; `--set SUITE.KEY=VALUE` sets any."""
     charts: ClassVar[Sequence[Chart]] = ()
     """What the report draws of its metrics; what evidence tells (classes, pairs) is drawn of every suite that has some."""
     matched: ClassVar[MatchedForm | None] = None
@@ -142,17 +147,24 @@ class Benchmark(ABC):
     def read_offline(self, files: Mapping[str, Path]) -> tuple[list[Item], Mapping[str, Response]]:
         """Items and responses from files, for `harness score`: responses that came from anywhere.
 
+        By default the items of the suite's own folder in `data`, and responses that name their `item`, as in a run's responses.jsonl.
+
         Args:
-            files: option name, of those in `offline_files` of any suite -> file or folder. What is never looked up in it is refused by
-                the command, as it would decide nothing.
+            files: declared option -> file or folder, of the options that were given. What is never looked up in it is refused by the
+                command, as it would decide nothing; `needed` looks one up that there must be.
 
         Raises:
             BadInputError: an option that the suite needs is not given, or a file is broken.
         """
-        raise BadInputError(
-            f"the suite '{self.name}' scores only what `harness eval` generated",
-            remedy=f"harness eval --suite {self.name}",
-        )
+        items = self.items(needed(files, "data", self.name) / self.name)
+        responses = PackedResponses()
+        for where, record in read_records(needed(files, "responses", self.name), "responses"):
+            row = AnswerRow(record, where, ("text", "response", "answer"))
+            name = identity(row.doc, "item", where)
+            if name in responses:
+                raise BadInputError(f"a second response to the item {shown(name)}", where=where)
+            responses.add(row.response(name))
+        return items, responses
 
     def judge_requests(self, items: Sequence[Item], responses: Mapping[str, Response]) -> list[JudgeRequest]:
         """What `score` will ask a judge, for an estimate beforehand; [] where it asks nothing."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from harness.analysis.declared import benchmark_of
+from harness.analysis.declared import benchmark_of, verdicts
 from harness.analysis.scored import Row, Scored, read_rows, sample_scores, scored, unlike
 from harness.core.declared import Verdict, is_right
 from harness.core.errors import BadInputError, HarnessError
@@ -15,7 +15,7 @@ from harness.core.stats import Counts, Difference, holm, mcnemar, paired
 from harness.runs.folders import Run
 
 Judged = Callable[[Row], Verdict]
-"""What says the verdict on an item's row: `Benchmark.verdict`."""
+"""What says the verdict on an item's row, see `harness.analysis.declared.verdicts`."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,7 @@ def compare(runs: Sequence[Run], suites: Sequence[str] | None = None) -> tuple[l
 def _compare(key: tuple[str, str, str], shared: Sequence[Compared], common: set[str]) -> Comparison:
     suite, data, variant = key
     benchmark = benchmark_of(shared[0].scored.record)
+    judged = verdicts(shared[0].scored.record)
     order = [item for item in shared[0].rows if item in common]
     counts = {one.run: Counts.of(sample_scores(one.rows, order)) for one in shared}
     for name, one in counts.items():
@@ -187,8 +188,8 @@ def _compare(key: tuple[str, str, str], shared: Sequence[Compared], common: set[
                 other.run,
                 differences[other.run],
                 corrected[other.run],
-                _flips(first, other, order, benchmark.verdict),
-                tuple(_changes(first, other, order, benchmark.verdict)),
+                _flips(first, other, order, judged),
+                tuple(_changes(first, other, order, judged)),
             )
             for other in shared[1:]
         ),

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from harness.core import registry
 from harness.core.config import parse
+from harness.core.contract import verdict_on
 from harness.core.declared import Chart, Verdict, verdict_of
-from harness.core.errors import HarnessError
+from harness.core.errors import BadInputError, HarnessError
 
 if TYPE_CHECKING:
     from benchmarks.base import Benchmark
@@ -66,6 +67,25 @@ def suite_place(suite: str) -> int:
     return place
 
 
+def rated_suite() -> str:
+    """The suite whose answers a judge rates, for commands that may leave it unnamed.
+
+    Raises:
+        BadInputError: there is none, or there are several.
+    """
+    found = []
+    for name in registry.entries("benchmarks"):
+        try:
+            if registry.load("benchmarks", name).hallucinated_below is not None:
+                found.append(name)
+        except HarnessError:  # whoever names it is told why
+            continue
+    if len(found) != 1:
+        what = f"the suites {', '.join(found)} are rated by a judge" if found else "no suite here is rated by a judge"
+        raise BadInputError(f"which suite is meant is not said: {what}", remedy="name one: --suite NAME")
+    return found[0]
+
+
 def charts_of(suite: str) -> Sequence[Chart]:
     """The charts that a suite declares; none of one that is not installed."""
     try:
@@ -78,4 +98,4 @@ def charts_of(suite: str) -> Sequence[Chart]:
 def verdicts(record: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Verdict]:
     """What says the verdict on a row of the record's items; without the benchmark, what every row tells."""
     found = known(record)
-    return found.verdict if found is not None else verdict_of
+    return functools.partial(verdict_on, found) if found is not None else verdict_of

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.cli.declared import SettingsCommand, declared_names, declared_options
 from harness.cli.options import (
-    Extractor,
     Json,
     JudgeModel,
     JudgeName,
@@ -45,11 +45,10 @@ DryRun = Annotated[
 ]
 
 
-@app.command(name="eval")
+@app.command(name="eval", cls=SettingsCommand)
 def evaluate(
-    suite: Annotated[
-        str, typer.Option("--suite", help="halbench, amber, pope, mmhal or a plugin's; several with commas.")
-    ],
+    context: typer.Context,
+    suite: Annotated[str, typer.Option("--suite", help="Suites, several with commas; see `harness list benchmarks`.")],
     run: Runs = None,
     model: Annotated[
         str | None, typer.Option("--model", help="A base model instead of a run; with --endpoint, its name there.")
@@ -72,7 +71,6 @@ def evaluate(
     judge_votes: JudgeVotes = None,
     judge_price: JudgePrice = None,
     max_cost: MaxCost = None,
-    extractor: Extractor = None,
     settings: Settings = None,
     max_unscored: MaxUnscored = 0.01,
     limit: Annotated[
@@ -118,10 +116,11 @@ def evaluate(
     serving = _endpoints(endpoint, engine)
     targets, default_data = _targets(run, model, base, results, engine.remote)
     asked = judge_settings(judge_model, judge_url, judge_votes, judge_price, max_cost)
-    layers = _layers(settings, suites, extractor, asked, serving)
-    if shard and (extractor or judge or asked):
+    scoring = _scoring(context, suites)
+    layers = _layers(settings, scoring, asked, serving)
+    if shard and (scoring or judge or asked):
         raise BadInputError(
-            "a shard is answered and not scored: an extractor and a judge decide nothing here",
+            "a shard is answered and not scored: a judge and options of the scoring decide nothing here",
             remedy=f"give them to the scoring: harness merge RUN --suite {suite}",
         )
     if resume and overwrite:
@@ -145,9 +144,13 @@ def evaluate(
     _carry_out(request, dry_run, as_json)
 
 
-@app.command()
+@app.command(cls=SettingsCommand)
 def rejudge(
-    suite: Annotated[str, typer.Option("--suite", help="Suites that a judge grades, with commas.")] = "mmhal",
+    context: typer.Context,
+    suite: Annotated[
+        str | None,
+        typer.Option("--suite", help="Suites that a judge grades, with commas. Default: the one that it rates."),
+    ] = None,
     run: Runs = None,
     base: Base = False,
     data: Data = None,
@@ -157,7 +160,6 @@ def rejudge(
     judge_votes: JudgeVotes = None,
     judge_price: JudgePrice = None,
     max_cost: MaxCost = None,
-    extractor: Extractor = None,
     settings: Settings = None,
     max_unscored: MaxUnscored = 0.01,
     dry_run: DryRun = False,
@@ -168,21 +170,23 @@ def rejudge(
 
     The new scores stand beside the old ones, under the judge's name.
     """
+    from harness.analysis.declared import rated_suite
     from harness.core import registry
     from harness.evaluation.evaluate import EvalRequest
     from harness.evaluation.stored import recorded_backend
 
-    suites = registry.names("benchmarks", suite)
+    suites = registry.names("benchmarks", suite or rated_suite())
     targets, default_data = _targets(run, None, base, results)
     engine, given = recorded_backend(targets, suites, data or default_data)
     asked = judge_settings(judge_model, judge_url, judge_votes, judge_price, max_cost)
-    layers = _layers(settings, suites, extractor, asked, given)
+    layers = _layers(settings, _scoring(context, suites), asked, given)
     request = EvalRequest(targets, suites, data or default_data, engine, layers, judge, max_unscored, generate=False)
     _carry_out(request, dry_run, as_json)
 
 
-@app.command()
+@app.command(cls=SettingsCommand)
 def merge(
+    context: typer.Context,
     run: Annotated[str, typer.Argument(help="The run, by name or folder.")],
     suite: Annotated[str, typer.Option("--suite", help="Suites that were answered in shards, with commas.")],
     data: Data = None,
@@ -192,7 +196,6 @@ def merge(
     judge_votes: JudgeVotes = None,
     judge_price: JudgePrice = None,
     max_cost: MaxCost = None,
-    extractor: Extractor = None,
     settings: Settings = None,
     max_unscored: MaxUnscored = 0.01,
     results: Results = Path("results"),
@@ -207,7 +210,7 @@ def merge(
     [target], default_data = _targets(run, None, False, results)
     engine, given = shard_backend(target, suites, data or default_data)
     asked = judge_settings(judge_model, judge_url, judge_votes, judge_price, max_cost)
-    layers = _layers(settings, suites, extractor, asked, given)
+    layers = _layers(settings, _scoring(context, suites), asked, given)
     request = EvalRequest([target], suites, data or default_data, engine, layers, judge, max_unscored, generate=False)
     found = run_merge(request)
     if as_json:
@@ -219,31 +222,29 @@ def merge(
 
 
 def _layers(
-    settings: list[str] | None,
-    suites: list[str],
-    extractor: str | None,
-    judge: dict[str, Any],
-    backend: dict[str, Any],
+    settings: list[str] | None, scoring: dict[str, Any], judge: dict[str, Any], backend: dict[str, Any]
 ) -> dict[str, Any]:
-    """Settings by their group: `--set` first, options of their own above.
+    """Settings by their group: `--set` first, options of their own above."""
+    from harness.core.config import merged, overrides
+
+    return merged(overrides(settings or []), scoring, {"judge": judge, "backend": backend})
+
+
+def _scoring(context: typer.Context, suites: list[str]) -> dict[str, dict[str, str]]:
+    """Suite -> its settings that were given as options.
 
     Raises:
-        BadInputError: an extractor for suites that extract nothing.
+        BadInputError: an option that none of the suites declares.
     """
     from harness.core import registry
-    from harness.core.config import merged, overrides
-    from harness.core.errors import BadInputError
+    from harness.evaluation.offline import refuse_unused
 
-    own = {}
-    if extractor:
-        taking = [name for name in suites if "extractor" in registry.load("benchmarks", name).Settings.model_fields]
-        if not taking:
-            raise BadInputError(
-                f"the suites {', '.join(suites)} make no use of --extractor",
-                remedy="leave it out; AMBER's nouns are chosen by --set amber.nouns=nltk|spacy",
-            )
-        own = {name: {"extractor": extractor} for name in taking}
-    return merged(overrides(settings or []), own, {"judge": judge, "backend": backend})
+    kinds = {name: registry.load("benchmarks", name) for name in suites}
+    given = declared_options(context, *kinds.values())
+    taking = {name: declared_names(kind)["setting_options"] for name, kind in kinds.items()}
+    refuse_unused(", ".join(suites), set(given).difference(*taking.values()))
+    found = {name: {key: given[key] for key in keys if key in given} for name, keys in taking.items()}
+    return {name: values for name, values in found.items() if values}
 
 
 def _endpoints(endpoint: str | None, engine: type[Backend]) -> dict[str, Any]:

@@ -69,12 +69,6 @@ MaxCost = Annotated[
 MaxUnscored = Annotated[
     float, typer.Option("--max-unscored", min=0, max=1, help="Share of items that may have no verdict.")
 ]
-Extractor = Annotated[
-    str | None,
-    typer.Option(
-        "--extractor", help="Object HalBench, CHAIR: nltk (official), llm (official, a judge), spacy[:PIPELINE]."
-    ),
-]
 
 
 def judge_settings(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.cli.declared import FilesCommand, declared_names, declared_options
 from harness.cli.options import (
-    Extractor,
     Json,
     JudgeModel,
     JudgeName,
@@ -24,37 +24,17 @@ from harness.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from benchmarks.base import Benchmark
+    from harness.evaluation.offline import Offered
     from harness.judging.base import Judge
 
 
-@app.command()
+@app.command(cls=FilesCommand)
 def score(
-    suite: Annotated[str, typer.Option("--suite", help="halbench, amber, pope or mmhal.")],
-    responses: Annotated[
-        Path | None, typer.Option("--responses", help="The responses: JSON lines (AMBER: also a JSON list).")
-    ] = None,
-    annotations: Annotated[
-        Path | None, typer.Option("--annotations", help="halbench: COCO folder or JSON lines; amber: annotations.json.")
-    ] = None,
-    synonyms: Annotated[
-        Path | None, typer.Option("--synonyms", help="halbench: the vocabulary file. Default: our own table.")
-    ] = None,
-    questions: Annotated[Path | None, typer.Option("--questions", help="pope: one split's questions.")] = None,
-    relations: Annotated[Path | None, typer.Option("--relations", help="amber: relation.json.")] = None,
-    safe_words: Annotated[Path | None, typer.Option("--safe-words", help="amber: safe_words.txt.")] = None,
-    reviews: Annotated[
-        Path | None, typer.Option("--reviews", help="mmhal: the judge's replies, JSON lines {index, review}.")
-    ] = None,
-    extractor: Extractor = None,
-    matched_words: Annotated[
-        int | None,
-        typer.Option(
-            "--matched-words", min=1, help="halbench: CHAIR of the first so many words, beside the plain one."
-        ),
-    ] = None,
-    similarity: Annotated[
-        str | None, typer.Option("--similarity", help="amber: lemma, exact, table:FILE or spacy[:PIPELINE].")
-    ] = None,
+    context: typer.Context,
+    suite: Annotated[str, typer.Option("--suite", help="A suite, see `harness list benchmarks`.")],
     items_file: Annotated[
         Path | None, typer.Option("--items", help="Write one JSON line an item: mentions, verdicts, counts.")
     ] = None,
@@ -72,31 +52,15 @@ def score(
 ) -> None:
     """Score responses that came from anywhere."""
     from harness.core import registry
-    from harness.core.config import parse
-    from harness.evaluation.offline import Offered, refuse_unused, score_offline
+    from harness.core.contract import check_items
+    from harness.evaluation.offline import refuse_unused, score_offline
     from harness.evaluation.score import make_judge
 
     named = _judge_group(settings)
     kind = registry.load("benchmarks", suite)
-    options = {
-        "extractor": extractor,
-        "similarity": similarity,
-        "synonyms": synonyms,
-        "matched_words": matched_words,
-    }
-    given = {name: value for name, value in options.items() if value is not None}
-    refuse_unused(suite, set(given) - set(kind.Settings.model_fields))
-    benchmark = kind(parse(kind.Settings, given, f"suite {suite}"))
-    files = {
-        "responses": responses,
-        "annotations": annotations,
-        "questions": questions,
-        "relations": relations,
-        "safe_words": safe_words,
-        "reviews": reviews,
-    }
-    offered = Offered({name: path for name, path in files.items() if path is not None})
+    benchmark, offered = _offered(kind, declared_options(context, kind))
     items, answers = benchmark.read_offline(offered)
+    check_items(benchmark, "read_offline", items, asked=False)
     refuse_unused(suite, offered.unused)
     named |= judge_settings(judge_model, judge_url, None, judge_price, max_cost)
 
@@ -123,15 +87,34 @@ def score(
     print_record(record)
 
 
+def _offered(kind: type[Benchmark], given: Mapping[str, str]) -> tuple[Benchmark, Offered]:
+    """The benchmark with the settings that were given as options, and the files.
+
+    Raises:
+        BadInputError: an option of another suite, or a setting's bad value.
+    """
+    from harness.core.config import parse
+    from harness.evaluation.offline import Offered, refuse_unused
+
+    names = declared_names(kind)
+    refuse_unused(kind.name, set(given).difference(*names.values()))
+    settings = {name: given[name] for name in names["setting_options"] if name in given}
+    files = {name: Path(given[name]) for name in names["offline_files"] if name in given}
+    return kind(parse(kind.Settings, settings, f"suite {kind.name}")), Offered(files)
+
+
 @app.command()
 def calibrate(
     reference: Annotated[
         Path,
         typer.Option(
-            "--reference", help="Rated answers: an item file of evals/mmhal@.../, or JSON lines {prompt, rating}."
+            "--reference", help="Rated answers: an item file of evals/SUITE@DATA/, or JSON lines {prompt, rating}."
         ),
     ],
-    suite: Annotated[str, typer.Option("--suite", help="The suite whose ratings they are.")] = "mmhal",
+    suite: Annotated[
+        str | None,
+        typer.Option("--suite", help="The suite whose ratings they are. Default: the one that a judge rates."),
+    ] = None,
     judge: JudgeName = None,
     judge_model: JudgeModel = None,
     judge_url: JudgeUrl = None,
@@ -142,16 +125,18 @@ def calibrate(
     as_json: Json = False,
 ) -> None:
     """How far a judge agrees with a reference rater (another judge, or people), and with itself."""
+    from harness.analysis.declared import rated_suite
     from harness.core import registry
     from harness.core.errors import BadInputError
     from harness.evaluation.score import make_judge
     from harness.judging.calibration import calibrate as compare
 
-    benchmark = registry.load("benchmarks", suite)()
+    benchmark = registry.load("benchmarks", suite or rated_suite())()
     named = _judge_group(settings) | judge_settings(judge_model, judge_url, judge_votes, judge_price, max_cost)
     if benchmark.hallucinated_below is None:
         raise BadInputError(
-            f"no judge rates the answers of the suite '{suite}'", remedy="name a suite whose answers a judge rates"
+            f"no judge rates the answers of the suite '{benchmark.name}'",
+            remedy="name a suite whose answers a judge rates",
         )
     found = compare(make_judge(judge or "openai", named), reference, benchmark.read_reply, benchmark.hallucinated_below)
     if as_json:

@@ -14,12 +14,13 @@ from typing import Any, get_args, get_type_hints
 
 import numpy as np
 
+from harness.core.declared import VERDICTS, Verdict
 from harness.core.errors import shown
 from harness.core.plugins import is_plugin, wrong
 from harness.core.types import Evidence, ImageRef, Item, MetricSpec, Response, SampleScore
 
 _SCORES = "a list of SampleScore, one an item, in the order of the items"
-_VERDICTS = get_args(get_type_hints(Evidence)["verdict"])
+_EVIDENCE = get_args(get_type_hints(Evidence)["verdict"])
 _MOST = 1 + 1e-9
 """A fraction's size, with what rounding adds to it."""
 
@@ -36,8 +37,14 @@ def items_of(benchmark: Any, data: Path) -> list[Item]:
     return list(found)
 
 
-def check_items(benchmark: Any, method: str, found: Any) -> None:
-    """Make sure that what a method gave are items that can be asked: with text, an image, and an id of their own.
+def check_items(benchmark: Any, method: str, found: Any, *, asked: bool = True) -> None:
+    """Make sure that what a method gave are items, with an image and an id of their own, that can be asked: with text.
+
+    Args:
+        benchmark: whose method it is.
+        method: its name.
+        found: what it gave.
+        asked: whether they will be; what was answered elsewhere needs no text.
 
     Raises:
         PluginError: they are not.
@@ -53,7 +60,7 @@ def check_items(benchmark: Any, method: str, found: Any) -> None:
     for place, item in enumerate(found):
         if not isinstance(item, Item):
             raise wrong(benchmark, method, f"{_kind(item)} at place {place}", expected)
-        for name in ("id", "prompt", "group"):
+        for name in ("id", "prompt", "group") if asked else ("id", "group"):
             value = getattr(item, name)
             if not isinstance(value, str) or not value:
                 got = f"an item (place {place}) whose {name} is {shown(value)}"
@@ -108,9 +115,9 @@ def _score_problem(item: Item, score: Any, text: str) -> tuple[str, str] | None:
         got = f"item {item.id} with unscored={shown(score.unscored)} and counts {shown(dict(score.counts))}"
         return got, "unscored: None, or the reason in words, and then no counts"
     for one in score.evidence if isinstance(score.evidence, Sequence) else (None,):
-        if not isinstance(one, Evidence) or one.verdict not in _VERDICTS or not _in_text(one.span, text):
+        if not isinstance(one, Evidence) or one.verdict not in _EVIDENCE or not _in_text(one.span, text):
             got = f"item {item.id} with the evidence {shown(one)}"
-            return got, f"Evidence with a verdict of {', '.join(_VERDICTS)} and a span within the response"
+            return got, f"Evidence with a verdict of {', '.join(_EVIDENCE)} and a span within the response"
     return _not_json(f"item {item.id}, whose details hold", score.details)
 
 
@@ -143,6 +150,10 @@ def specs_of(benchmark: Any) -> Sequence[MetricSpec]:
     names = [one.id for one in specs]
     if len(set(names)) != len(names):
         raise wrong(benchmark, "metrics", f"the ids {', '.join(map(str, names))}", "ids of which no two are the same")
+    for one in specs:
+        if one.invented_by is not None and (one.invented_by == one.id or one.invented_by not in names):
+            got = f"'{one.id}' with invented_by={shown(one.invented_by)}"
+            raise wrong(benchmark, "metrics", got, f"the id of another of its metrics: {', '.join(names)}")
     return list(specs)
 
 
@@ -179,6 +190,30 @@ def values_of(benchmark: Any, totals: Mapping[str, np.ndarray]) -> dict[str, np.
             most = float(np.nanmax(np.abs(array)))
             raise wrong(benchmark, "aggregate", f"{most:.6g} as '{name}', in %", "a fraction: % shows it times 100")
     return dict(found)
+
+
+def truth_of(benchmark: Any, item: Item) -> str:
+    """`Benchmark.truth`, looked at.
+
+    Raises:
+        PluginError: it gave no text.
+    """
+    found = benchmark.truth(item)
+    if not isinstance(found, str):
+        raise wrong(benchmark, "truth", f"{_kind(found)} for item {item.id}", "a text")
+    return found
+
+
+def verdict_on(benchmark: Any, row: Mapping[str, Any]) -> Verdict:
+    """`Benchmark.verdict`, looked at.
+
+    Raises:
+        PluginError: it gave no verdict.
+    """
+    found: Verdict = benchmark.verdict(row)
+    if found not in VERDICTS:
+        raise wrong(benchmark, "verdict", f"{shown(found)} for item {row['item']}", f"one of {', '.join(VERDICTS)}")
+    return found
 
 
 def check_resamples(benchmark: Any, totals: Mapping[str, np.ndarray], values: Mapping[str, np.ndarray]) -> None:

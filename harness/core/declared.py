@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -34,22 +35,37 @@ _LABEL = "label"
 
 @dataclass(frozen=True, slots=True)
 class OfflineFile:
-    """A file that `harness score` takes for a suite: `--safe-words` for the option `safe_words`.
+    """A file that `harness score` takes for a suite: `--safe-words` for the option `safe_words`, which its `read_offline` reads.
 
-    `required` is shown in the help; the suite's `read_offline` refuses to go on without it.
+    Raises:
+        ValueError: the option is not written as a Python name is.
     """
 
     option: str
     help: str
-    required: bool = True
+
+    def __post_init__(self) -> None:
+        _check_name(self.option)
 
 
 @dataclass(frozen=True, slots=True)
 class SettingOption:
-    """A setting of the suite that `harness score` takes as an option of its own: `--matched-words` for `matched_words`."""
+    """A setting of the suite that scoring commands take as an option of its own: `--matched-words` for `matched_words`.
+
+    Raises:
+        ValueError: the setting is not written as a Python name is.
+    """
 
     setting: str
     help: str
+
+    def __post_init__(self) -> None:
+        _check_name(self.setting)
+
+
+def _check_name(name: str) -> None:
+    if not name.isidentifier() or keyword.iskeyword(name):
+        raise ValueError(f"'{name}' is no name of an option: letters, digits and _ only")
 
 
 @dataclass(frozen=True, slots=True)

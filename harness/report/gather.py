@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.analysis.declared import fresh, suite_place, verdicts
 from harness.analysis.scored import Row, read_rows, scored
-from harness.core.contract import items_of
+from harness.core.contract import items_of, truth_of
 from harness.core.declared import Verdict, verdict_of
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import read_jsonl
@@ -94,7 +94,7 @@ def _look_up(suite: Suite, record: Mapping[str, Any]) -> str:
         benchmark = fresh(record)
         for item in items_of(benchmark, root / suite.name):
             suite.pictures[item.id] = item.image
-            suite.truth[item.id] = benchmark.truth(item)
+            suite.truth[item.id] = truth_of(benchmark, item)
     except HarnessError as error:
         return f"the benchmark's data is not at hand: {error.problem}"
     return ""

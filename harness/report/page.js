@@ -35,7 +35,11 @@
   };
   const suite = choice("suite", "Suite", [["", "all"], ...suites.map((one) => [one, one])]);
   const run = choice("run", "Checkpoint", [["", "any"], ...runs.map((one) => [one, one])]);
-  const verdict = choice("verdict", "Verdict", [["", "any"], ...verdicts.map((one) => [one, `${sign(one)} ${one}`])]);
+  const verdict = choice("verdict", "Verdict", [
+    ["", "any"],
+    ...["✗", "✓", "?"].filter((one) => verdicts.some((other) => sign(other) === one)).map((one) => [one, `${one} any of them`]),
+    ...verdicts.map((one) => [one, `${sign(one)} ${one}`]),
+  ]);
   const object = choice("object", "Hallucinated object", [["", "any"], ...objects.map((one) => [one, one])]);
   const changed = choice("changed", "Between checkpoints", [["", "all"], ["changed", "changed"], ["same", "the same"]]);
   const search = make("input", { type: "search", name: "search", placeholder: "words of question or answer" });
@@ -45,7 +49,7 @@
     if (suite.value && `${sample.suite} · ${sample.data}` !== suite.value) return false;
     if (changed.value && sample.changed !== (changed.value === "changed")) return false;
     const answers = run.value ? sample.answers.filter((answer) => answer.run === run.value) : sample.answers;
-    if (!answers.some((answer) => (!verdict.value || answer.verdict === verdict.value) && (!object.value || answer.wrong.includes(object.value)))) return false;
+    if (!answers.some((answer) => (!verdict.value || [answer.verdict, sign(answer.verdict)].includes(verdict.value)) && (!object.value || answer.wrong.includes(object.value)))) return false;
     const words = search.value.trim().toLowerCase();
     return !words || [sample.question, sample.truth, ...answers.map((answer) => answer.text)].some((text) => text.toLowerCase().includes(words));
   };

@@ -268,6 +268,8 @@ def test_in_a_browser(browser: Any, page: Path) -> None:
     assert shows(browser, "72 of 72 samples") and browser.title == "Hallucination report"
     assert len(browser.find_elements("css selector", ".sample")) >= 40
     choose(browser, "verdict", "invented")
+    assert shows(browser, "31 of 72 samples")
+    choose(browser, "verdict", "✗")
     assert shows(browser, "37 of 72 samples")
     choose(browser, "run", "aligned")
     assert shows(browser, "7 of 72 samples")

@@ -1,0 +1,131 @@
+"""Options that suites declare, for the commands that score: `--relations`, where an installed suite has a file of that name."""
+
+from __future__ import annotations
+
+import inspect
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+if TYPE_CHECKING:
+    from benchmarks.base import Benchmark
+
+_PARAMETERS, _TAKEN, _GIVEN = "harness.declared.parameters", "harness.declared.taken", "harness.declared.given"
+_PANEL = "Of the suites"
+
+
+class SettingsCommand(TyperCommand):
+    """A command with an option for every setting that an installed suite declares as one.
+
+    They are made when the command's own line is read, so that no other command imports the suites.
+    """
+
+    files = False
+    """Whether there is an option for every file that a suite scores from, too."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The command's own options, those of the suites, and `--help`."""
+        if _PARAMETERS not in ctx.meta:
+            taken = {option for one in self.params for option in (*one.opts, *one.secondary_opts)} | {"--help"}
+            ctx.meta[_TAKEN] = taken
+            helps = {name: text for name, text in _helps(self.files).items() if flag(name) not in taken}
+            ctx.meta[_PARAMETERS] = _parameters(helps)
+        every = super().get_params(ctx)
+        return [*self.params, *ctx.meta[_PARAMETERS], *every[len(self.params) :]]
+
+    def invoke(self, ctx: Any) -> Any:
+        """Hand the suites' options over by `declared_options`: the command's function has no parameters of their names."""
+        names = {one.name for one in ctx.meta[_PARAMETERS]}
+        ctx.meta[_GIVEN] = {name: ctx.params[name] for name in names if ctx.params.get(name) is not None}
+        ctx.params = {name: value for name, value in ctx.params.items() if name not in names}
+        return super().invoke(ctx)
+
+
+class FilesCommand(SettingsCommand):
+    """As `SettingsCommand`, with an option for every file that an installed suite scores from."""
+
+    files = True
+
+
+def declared_options(context: typer.Context, *suites: type[Benchmark]) -> dict[str, str]:
+    """What was given for options that suites declare, by the declared name.
+
+    Raises:
+        PluginError: one of these suites declares an option that the command has itself.
+    """
+    from harness.core.plugins import wrong
+
+    for suite in suites:
+        for attribute, names in declared_names(suite).items():
+            for name in names:
+                if flag(name) in context.meta[_TAKEN]:
+                    raise wrong(suite, attribute, f"{flag(name)}, an option of the command", "another name")
+    found: dict[str, str] = context.meta[_GIVEN]
+    return found
+
+
+def declared_names(suite: type[Benchmark]) -> dict[str, list[str]]:
+    """The names that a suite declares: of its files, and of its settings."""
+    return {
+        "offline_files": [one.option for one in suite.offline_files],
+        "setting_options": [one.setting for one in suite.setting_options],
+    }
+
+
+def flag(name: str) -> str:
+    """The option for a declared name."""
+    return f"--{name.replace('_', '-')}"
+
+
+def _helps(files: bool) -> dict[str, str]:
+    """Declared name -> help of its option: what it is for each suite that has it.
+
+    A suite that cannot be loaded has no options here; whoever names it is told why.
+    """
+    from harness.core import registry
+    from harness.core.errors import HarnessError
+
+    meanings: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    suites = []
+    for name in registry.entries("benchmarks"):
+        try:
+            suites.append((name, registry.load("benchmarks", name)))
+        except HarnessError:
+            continue
+    for name, suite in sorted(suites, key=lambda pair: (pair[1].place, pair[0])):
+        for file in suite.offline_files if files else ():
+            meanings[file.option][file.help].append(name)
+        for setting in suite.setting_options:
+            meanings[setting.setting][setting.help].append(name)
+    return {
+        name: "; ".join(f"{', '.join(of)}: {text}" for text, of in texts.items()) + "."
+        for name, texts in meanings.items()
+    }
+
+
+def _parameters(helps: Mapping[str, str]) -> list[Any]:
+    """Options as Typer makes them of a function that has them as parameters."""
+    from rich.markup import escape
+
+    kinds = {
+        name: Annotated[str | None, typer.Option(flag(name), help=escape(text), rich_help_panel=_PANEL)]
+        for name, text in helps.items()
+    }
+
+    def options(**values: Any) -> None:
+        """Never called."""
+
+    options.__annotations__ = dict(kinds)
+    options.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+            for name, kind in kinds.items()
+        ]
+    )
+    maker = typer.Typer(add_completion=False)
+    maker.command()(options)
+    found: list[Any] = [*typer.main.get_command(maker).params]
+    return found
