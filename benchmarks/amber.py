@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -97,6 +97,7 @@ class AMBER(Benchmark):
         OfflineFile("safe_words", "safe_words.txt"),
         OfflineFile("responses", "JSON lines or a JSON list of {id, response}"),
     )
+    pipelines: ClassVar = {"en_core_web_lg": "similarity"}
     setting_options = (SettingOption("similarity", "lemma, exact, table:FILE or spacy[:PIPELINE]"),)
 
     @property

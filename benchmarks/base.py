@@ -72,6 +72,8 @@ class Benchmark(ABC):
     """What the report draws of its metrics; what evidence tells (classes, pairs) is drawn of every suite that has some."""
     matched: ClassVar[MatchedForm | None] = None
     """How descriptions are compared at equal length; None where responses are no descriptions with evidence."""
+    pipelines: ClassVar[Mapping[str, str]] = {}
+    """spaCy pipeline -> what of the official script needs it; `harness doctor` looks for them."""
     hallucinated_below: ClassVar[float | None] = None
     """A judge's rating (`details.rating`) below this is a hallucination; None where no judge rates."""
     Settings: ClassVar[type[BenchmarkSettings]] = BenchmarkSettings

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -91,6 +91,7 @@ class ObjectHalBench(Benchmark):
         MetricSpec("chair_s_matched", "CHAIRs matched", higher_is_better=False, headline=True),
         MetricSpec("chair_i_matched", "CHAIRi matched", higher_is_better=False),
     )
+    pipelines: ClassVar = {"en_core_web_trf": "LLM mode"}
     offline_files = (
         OfflineFile("annotations", "COCO folder, or JSON lines {image_id, instances, captions}"),
         OfflineFile("responses", "JSON lines {image_id, text}, or COCO's results"),

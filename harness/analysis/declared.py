@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ def benchmark_of(record: Mapping[str, Any]) -> Benchmark:
     Raises:
         HarnessError: the suite is not installed, or does not know the settings.
     """
-    return _benchmark(record["suite"], json.dumps(record["settings"], sort_keys=True))
+    return _benchmark(record["suite"], json.dumps(record["settings"], sort_keys=True), tuple(sys.path))
 
 
 def fresh(record: Mapping[str, Any]) -> Benchmark:
@@ -39,7 +40,8 @@ def fresh(record: Mapping[str, Any]) -> Benchmark:
 
 
 @functools.lru_cache(maxsize=64)
-def _benchmark(suite: str, settings: str) -> Benchmark:
+def _benchmark(suite: str, settings: str, path: tuple[str, ...]) -> Benchmark:
+    """`path` is `sys.path`, along which suites are found."""
     return _made(suite, settings)
 
 
@@ -57,9 +59,13 @@ def known(record: Mapping[str, Any]) -> Benchmark | None:
         return None
 
 
-@functools.cache
 def suite_place(suite: str) -> int:
     """A suite's place in tables, for sorting; suites that are not installed come last."""
+    return _place(suite, tuple(sys.path))
+
+
+@functools.cache
+def _place(suite: str, path: tuple[str, ...]) -> int:
     try:
         place: int = registry.load("benchmarks", suite).place
     except HarnessError:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.analysis.scored import read_rows, scored
+from harness.analysis.scored import EVALUATE, read_rows, scored
 from harness.core.errors import BadInputError
 from harness.runs.folders import find_run, read_runs
 
@@ -80,5 +80,5 @@ def load_runs(runs: Sequence[str | Path] | None = None, results: str | Path = "r
                     words = {name: piece[name] for name in ("text", "label", "verdict")}
                     evidence.append(key | {"item": row["item"]} | words | {"start": start, "end": end})
     if not metrics:
-        raise BadInputError("nothing was scored yet", where=str(root), remedy="harness eval --suite halbench,amber")
+        raise BadInputError("nothing was scored yet", where=str(root), remedy=EVALUATE)
     return Frames(pd.DataFrame(metrics), pd.DataFrame(items), pd.DataFrame(evidence), tuple(left_out))

@@ -18,6 +18,8 @@ from harness.core.version import VERSION
 from harness.records.run_files import item_row, read_scores
 from harness.runs.folders import Run
 
+EVALUATE = "harness eval --suite SUITE,...; `harness list benchmarks` names them"
+"""The remedy where nothing was scored."""
 Row = Mapping[str, Any]
 """An item's row, see `harness.evaluation.score.item_rows`."""
 

@@ -23,9 +23,7 @@ class OnError(StrEnum):
 def align(
     method: Annotated[
         str,
-        typer.Option(
-            "--method", help="mfpo, dpo, rlhfv, mdpo, symmpo, chip or a plugin's; see `harness list methods`."
-        ),
+        typer.Option("--method", help="A method, see `harness list methods`."),
     ],
     model: Annotated[str, typer.Option("--model", help="Alias, hub id or folder; see `harness list models`.")],
     data: Annotated[
@@ -116,7 +114,7 @@ def align(
         say(f"checkpoint: {run.checkpoint}")
         if stages := list_runs(run.path / STAGES):
             say(f"of its stages: {run.path / STAGES}: {', '.join(stage.path.name for stage in stages)}")
-        say(f"next: harness eval --run {run.name} --suite halbench,amber")
+        say(f"next: harness eval --run {run.name} --suite SUITE,...  (`harness list benchmarks`)")
 
 
 def _tuning(full: bool | None, qlora: bool) -> str | None:

@@ -90,10 +90,12 @@ def ask(
 
 @app.command()
 def quickstart(
-    methods: Annotated[str, typer.Option("--methods", help="Aligners to run, with commas.")] = "dpo,rlhfv,mfpo",
+    methods: Annotated[
+        str | None, typer.Option("--methods", help="Aligners to run, with commas. Default: the world's.")
+    ] = None,
     suites: Annotated[
-        str, typer.Option("--suites", help="Benchmarks to score, with commas.")
-    ] = "halbench,amber,pope,mmhal",
+        str | None, typer.Option("--suites", help="Benchmarks to score, with commas. Default: the world's.")
+    ] = None,
     seeds: Annotated[
         str, typer.Option("--seeds", help="Seeds of the world, with commas; each has a base model of its own.")
     ] = "0",
@@ -105,7 +107,8 @@ def quickstart(
     from harness.experiments.quickstart import run_quickstart
 
     numbers = _numbers(seeds)
-    boards = run_quickstart([one.strip() for one in methods.split(",")], suites, numbers, split, backend, results)
+    named = [one.strip() for one in methods.split(",")] if methods else None
+    boards = run_quickstart(named, suites, numbers, split, backend, results)
     from harness.cli.tables import print_boards
 
     print_boards(boards)

@@ -151,7 +151,22 @@ def _print(manifest: dict[str, Any], output: Path) -> None:
         say(f"{there} of {shards} shards are done")
     else:
         say(f"look: harness data preview {output} -o sheet.png")
-        say(f"next: harness align --method mfpo --data {output} --model MODEL")
+        say(f"next: harness align --method {'|'.join(_takers()) or 'METHOD'} --data {output} --model MODEL")
+
+
+def _takers() -> list[str]:
+    """The methods that compare rejected images."""
+    from harness.core import registry
+    from harness.core.errors import HarnessError
+
+    found = []
+    for name in registry.entries("aligners"):
+        try:
+            if any(branch.image == "rejected" for branch in registry.load("aligners", name).branches):
+                found.append(name)
+        except HarnessError:  # whoever names it is told why
+            continue
+    return found
 
 
 @data_app.command()

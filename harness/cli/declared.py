@@ -60,7 +60,7 @@ def declared_options(context: typer.Context, *suites: type[Benchmark]) -> dict[s
 
     for suite in suites:
         for attribute, names in declared_names(suite).items():
-            for name in names:
+            for name in names if attribute != "offline_files" or isinstance(context.command, FilesCommand) else ():
                 if flag(name) in context.meta[_TAKEN]:
                     raise wrong(suite, attribute, f"{flag(name)}, an option of the command", "another name")
     found: dict[str, str] = context.meta[_GIVEN]

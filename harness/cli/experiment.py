@@ -22,7 +22,7 @@ def experiment(
     file: Annotated[
         str,
         typer.Argument(
-            help="A YAML file (docs/experiments.md), or one that comes with the harness: pocket, mfpo/table1, ..."
+            help="A YAML file (docs/experiments.md), or the name of one that comes with the harness, such as pocket."
         ),
     ],
     model: Annotated[str | None, typer.Option("--model", help="Instead of the file's model.")] = None,

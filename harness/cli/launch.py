@@ -83,7 +83,7 @@ def launch_command(
     if not arguments or arguments[0] != "align":
         raise BadInputError(
             "only align runs in several processes" + (f", not '{arguments[0]}'" if arguments else ""),
-            remedy="harness launch --processes 8 align --method mfpo --model llava-1.5-7b --name NAME",
+            remedy="harness launch --processes 8 align --method METHOD --model MODEL --name NAME",
         )
     if not any(part == "--name" or part.startswith("--name=") for part in arguments):
         raise BadInputError("several processes need the run's name", remedy="align ... --name NAME")

@@ -44,7 +44,8 @@ def leaderboard(
     method: Annotated[str | None, typer.Option("--method", help="Only these methods; 'base' is none.")] = None,
     model: Annotated[str | None, typer.Option("--model", help="Only these base models.")] = None,
     metric: Annotated[
-        str | None, typer.Option("--metric", help="These columns instead of the headline ones, e.g. chair_s_refine.")
+        str | None,
+        typer.Option("--metric", help="These columns instead of the headline ones, by id or title, with commas."),
     ] = None,
     sort: Annotated[str | None, typer.Option("--sort", metavar="METRIC", help="Best of this column first.")] = None,
     group_by: Annotated[

@@ -19,6 +19,9 @@ class World(ABC):
     summary: ClassVar[str]
     judge: ClassVar[str]
     """The registered judge that knows this world's truth."""
+    methods: ClassVar[tuple[str, ...]] = ()
+    suites: ClassVar[tuple[str, ...]] = ()
+    """What `harness quickstart` runs and scores in this world where it is not told."""
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
@@ -28,8 +31,11 @@ class World(ABC):
         """The base model's folder (Hugging Face layout, hub weight names); trained on first use."""
 
     @abstractmethod
-    def preferences(self, method: str = "dpo") -> Path:
-        """Preference data that suits a method: a Parquet in RLAIF-V's or RLHF-V's columns, plus corrections and boxes."""
+    def preferences(self, method: str | None = None) -> Path:
+        """Preference data that suits a method, or where none is named, most of them.
+
+        It is a Parquet in RLAIF-V's or RLHF-V's columns, plus corrections and boxes.
+        """
 
     @abstractmethod
     def benchmarks(self, split: Split) -> Path:

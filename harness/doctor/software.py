@@ -31,16 +31,18 @@ import importlib, importlib.metadata, json, sys
 for group in sys.argv[1:]:
     for point in importlib.metadata.entry_points(group=group):
         try:
-            point.load()
+            found = point.load()
         except BaseException as error:
             problem = f"{type(error).__name__}: {error}"[:200]
             print(json.dumps([group, point.name, point.dist.name if point.dist else "?", problem]))
+            continue
+        for pipeline, use in getattr(found, "pipelines", {}).items():
+            print(json.dumps({"pipeline": pipeline, "use": f"{found.title}'s {use}"}))
 """
 _LANGUAGE = (
     "from benchmarks.objects.spacy_parser import blank_english; print([t.lemma_ for t in blank_english()('dogs')])"
 )
 _NLTK = "from benchmarks.objects.nltk_parser import missing_data; print(' '.join(missing_data('nouns')))"
-_OFFICIAL = {"en_core_web_lg": "AMBER's similarity", "en_core_web_trf": "Object HalBench's LLM mode"}
 _OPTIONAL = frozenset(("vllm", "torchaudio", "torchcodec"))
 _CUDA_WORDS = ("libcudart", "libc10_cuda", "libnvrtc", "libtorch_cuda", "operator torchvision::nms")
 _CPU_INDEX = "HARNESS_BUILD=cpu make setup (it takes the CPU build)"
@@ -80,6 +82,7 @@ def software(full: bool) -> Iterator[Line]:
         yield from _vllm(running["vllm"].result() if "vllm" in running else None)
         yield from _versions()
         yield from _language(running["language"].result())
+        yield from _pipelines(running["entries"].result())
         yield _nltk(running["nltk"].result())
         yield from _entries(running["entries"].result())
     if full:
@@ -209,7 +212,17 @@ def _language(tried: Tried) -> Iterator[Line]:
         yield Line("spaCy", "ok", f"{_version('spacy')}, with the lookup lemmatizer")
     else:
         yield Line("spaCy", "fail", f"the blank pipeline fails: {tried.problem}", "pip install spacy-lookups-data")
-    for name, use in _OFFICIAL.items():
+
+
+def _pipelines(tried: Tried) -> Iterator[Line]:
+    """The spaCy pipelines that suites declare."""
+    uses: dict[str, list[str]] = {}
+    for line in tried.printed.splitlines() if tried.well else ():
+        if line.startswith("{"):
+            found = json.loads(line)
+            uses.setdefault(found["pipeline"], []).append(found["use"])
+    for name, every in sorted(uses.items()):
+        use = ", ".join(every)
         if _installed(name):
             yield Line(name, "ok", f"is there: {use} as the official script has it")
         else:

@@ -211,7 +211,7 @@ def item_rows(
             "group": score.group,
             "prompt": by_id[score.item_id].prompt,
             "text": responses[score.item_id].text,
-            "counts": dict(score.counts),
+            "counts": {name: _number(count) for name, count in score.counts.items()},
             "evidence": [
                 {"text": one.text, "verdict": one.verdict, "label": one.label, "span": one.span}
                 for one in score.evidence
@@ -221,6 +221,11 @@ def item_rows(
         }
         for score in scores
     ]
+
+
+def _number(count: float) -> float:
+    """A count as JSON has numbers: True and numpy's numbers are such, too."""
+    return count if type(count) in (int, float) else float(count)
 
 
 def write_scores(folder: Path, record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Path:

@@ -79,7 +79,7 @@ def read_claims(experiment: Experiment) -> list[Claim]:
             raise BadInputError(
                 f"a claim compares a metric of two arms, not '{text}'",
                 where=where,
-                remedy="chair_s(mfpo) < chair_s(dpo)",
+                remedy="METRIC(ARM) < METRIC(OTHER ARM)",
             )
         metric, left, sign, other, right = match.groups()
         if metric != other:

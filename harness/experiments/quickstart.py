@@ -20,15 +20,22 @@ WORLD = "pocket"
 
 
 def run_quickstart(
-    methods: Sequence[str], suites: str, seeds: Sequence[int], split: str, backend: str | None, results: Path
+    methods: Sequence[str] | None,
+    suites: str | None,
+    seeds: Sequence[int],
+    split: str,
+    backend: str | None,
+    results: Path,
 ) -> list[Board]:
     """Run everything that is not done yet and return the leaderboard.
 
-    A run that is complete is kept; one that was interrupted goes on.
+    A run that is complete is kept; one that was interrupted goes on. Methods and suites that are not named are the world's own.
     """
+    kind = registry.load("worlds", WORLD)
+    methods = kind.methods if methods is None else methods
     for method in methods:
         registry.load("aligners", method)
-    names = registry.names("benchmarks", suites)
+    names = registry.names("benchmarks", suites or ",".join(kind.suites))
     engine = choose_backend(backend)
     for seed in seeds:
         label = WORLD if seed == 0 else f"{WORLD}:{seed}"

@@ -56,7 +56,7 @@ class ExperimentSpec(StrictModel):
     settings: dict[str, Any] = Field({}, description="of the training of all arms; an arm's own come after")
     evaluation: dict[str, Any] = Field({}, description="settings of eval: suites, sampling, backend, judge")
     arms: dict[str, ArmSpec] = Field(min_length=1)
-    claims: list[str] = Field([], description="for example chair_s(mfpo) < chair_s(dpo)")
+    claims: list[str] = Field([], description="METRIC(ARM) < METRIC(OTHER ARM), or >")
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ def _arms(name: str, experiment: Experiment) -> list[Arm]:
     method = next((arm.method for arm in chain if arm.method), None)
     if method is None:
         raise BadInputError(
-            f"the arm '{name}' names no method", where=where, remedy="method: mfpo, or extends: ANOTHER_ARM"
+            f"the arm '{name}' names no method", where=where, remedy="method: NAME, or extends: ANOTHER_ARM"
         )
     data = next((arm.data for arm in chain if arm.data), experiment.spec.data)
     settings = merged(grouped(experiment.spec.settings), *(grouped(arm.settings) for arm in reversed(chain)))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.analysis.leaderboard import Board, collect
+from harness.analysis.scored import EVALUATE
 from harness.core.errors import BadInputError
 from harness.core.files import atomic_path
 from harness.core.terminal import json_text, plain
@@ -43,7 +44,7 @@ def write_report(
         BadInputError: nothing was scored.
     """
     if not runs:
-        raise BadInputError("there are no runs to report", remedy="harness eval --suite halbench,amber")
+        raise BadInputError("there are no runs to report", remedy=EVALUATE)
     runs = sorted(runs, key=lambda run: run.aligned)  # base models first
     boards = collect(runs)
     suites, unusable = gather(runs)

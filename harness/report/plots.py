@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.leaderboard import collect
+from harness.analysis.scored import EVALUATE
 from harness.core.errors import BadInputError
 from harness.core.files import atomic_path
 from harness.core.progress import progress
@@ -65,7 +66,7 @@ def write_plots(
     suites, left_out = gather(runs, look_up=False)
     drawn = figures(collect(runs), suites, runs)
     if not drawn:
-        raise BadInputError("there is nothing to draw", remedy="harness eval --suite halbench,pope")
+        raise BadInputError("there is nothing to draw", remedy=EVALUATE)
     rows = []
     with progress("charts", len(drawn)) as advance:
         for figure in drawn:

@@ -155,7 +155,7 @@ def latest_aligned(results: Path) -> Run:
         raise BadInputError(
             "there is no aligned run to evaluate",
             where=str(results),
-            remedy="harness align --method mfpo --model llava-v1.6-7b, or name a model: harness eval --model MODEL",
+            remedy="harness align --method METHOD --model MODEL, or name a model: harness eval --model MODEL",
         )
     return runs[-1]
 

@@ -15,7 +15,7 @@ from harness.analysis.declared import benchmark_of, known, suite_place
 from harness.analysis.leaderboard.board import BASE, Board, Cell, Part, Row, World, column_of, column_of_spec
 from harness.analysis.leaderboard.kept import kept
 from harness.analysis.leaderboard.marks import add_differences
-from harness.analysis.scored import Scored, scored, unlike
+from harness.analysis.scored import EVALUATE, Scored, scored, unlike
 from harness.core.declared import MatchedForm
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import sha256_json
@@ -57,7 +57,7 @@ def collect(
         raise BadInputError(
             "nothing was scored yet" + (f": {'; '.join(reasons)}" if reasons else ""),
             where=where,
-            remedy="harness eval --suite NAME,...; `harness list benchmarks` names them",
+            remedy=EVALUATE,
         )
     return [_board(model, data, found) for (model, data), found in sorted(grouped.items())]
 

@@ -32,6 +32,8 @@ class PocketWorld(World):
     name = "pocket"
     summary = "drawn pictures with known truth and a small LLaVA trained on them, made on this machine"
     judge = "pocket-truth"
+    methods = ("dpo", "rlhfv", "mfpo")
+    suites = ("halbench", "amber", "pope", "mmhal")
 
     def model(self) -> Path:
         """The base model's folder; six to seven minutes on two cores the first time."""
@@ -42,7 +44,7 @@ class PocketWorld(World):
 
         return self._part("model", make)
 
-    def preferences(self, method: str = "dpo") -> Path:
+    def preferences(self, method: str | None = None) -> Path:
         """RLHF-V-style corrected pairs for methods that weigh corrections, RLAIF-V-style pairs for the others."""
         model = self.model()
 

@@ -278,6 +278,7 @@ SUITES = {
     "details": ("1.0})", "1.0}, details={'a': {1}})", "def score", "what JSON cannot hold"),
     "evidence": ("1.0})", "1.0}, (Evidence('dog', 'wrong'),))", "def score", "the evidence"),
     "a span": ("1.0})", "1.0}, (Evidence('dog', 'correct', 'dog', (0, 99)),))", "def score", "the evidence"),
+    "partner": ("headline=True)", "headline=True, invented_by='x')", "class Mine", "'accuracy' with invented_by='x'"),
     "aggregate": ('return {"accuracy": totals', 'return {"accuracy": {}["x"] + totals', "# aggregate", "KeyError: 'x'"),
     "a scalar": ('totals["right"] / totals["n"]', "0.5", "def aggregate", "'accuracy' of the shape []"),
     "sums": (
