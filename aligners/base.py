@@ -6,13 +6,15 @@ data and in which stages it trains. Everything else is the trainer's (`aligners.
 
 from __future__ import annotations
 
+import enum
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypeVar, get_original_bases
 
 from harness.core.types import PreferenceExample
 
@@ -43,7 +45,7 @@ class BranchLogps:
         tokens: [batch, length], per token; 0 where `mask` is False.
         mask: [batch, length] bool, True at response tokens.
         corrected: [batch, length] bool, True at tokens that the correction changed; only for aligners whose
-            `needs` has "corrections".
+            `needs` has `Needs.CORRECTIONS`.
     """
 
     sums: Tensor
@@ -52,7 +54,7 @@ class BranchLogps:
     corrected: Tensor | None = None
     divergence: Tensor | None = None
     """[batch, length], KL(reference || policy) in nats at every response token, 0 where `mask` is False; of the policy only, and only
-    for aligners whose `needs` has "reference_distribution"."""
+    for aligners whose `needs` has `Needs.REFERENCE_DISTRIBUTION`."""
 
 
 Logps = Mapping[str, BranchLogps]
@@ -126,18 +128,34 @@ class PrepareContext:
     output: Path | None = None
 
 
-class Aligner(ABC):
-    """A preference method. See docs/plugins.md for a whole one."""
+class Needs(enum.Flag):
+    """What a method's loss is to be given beside the log-probabilities of its branches."""
+
+    NOTHING = 0
+    CORRECTIONS = enum.auto()
+    """`BranchLogps.corrected`: the data say, or the trainer finds, which tokens a correction changed."""
+    REFERENCE_DISTRIBUTION = enum.auto()
+    """`BranchLogps.divergence`, at the price of a live pass of the reference, which is then the first model."""
+
+
+S_co = TypeVar("S_co", bound=AlignerSettings, default=AlignerSettings, covariant=True)
+
+
+class Aligner(ABC, Generic[S_co]):
+    """A preference method: `class Mine(Aligner[MySettings])`, or `Aligner` alone where it has the common settings only.
+
+    A method must have a name, summary and source, and the function `loss`. What its data must have it says by `branches` (an image or
+    a response of an example, by name) and `needs`; what the data lack, `prepare` makes. See docs/plugins.md for a whole one.
+    """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     source: ClassVar[str]
     """Paper, venue and year."""
     branches: ClassVar[tuple[Branch, ...]] = (CHOSEN, REJECTED)
-    needs: ClassVar[frozenset[str]] = frozenset()
-    """Any of "corrections" (fills `BranchLogps.corrected`) and "reference_distribution" (fills `BranchLogps.divergence`, at the
-    price of a live pass of the reference, which is then the first model)."""
+    needs: ClassVar[Needs] = Needs.NOTHING
     Settings: ClassVar[type[AlignerSettings]] = AlignerSettings
+    """The class of `settings`; taken from the brackets behind `Aligner` where a method has some."""
     train_defaults: ClassVar[Mapping[str, Any]] = {}
     """The paper's training settings, where they differ from `TrainSettings`'."""
 
@@ -146,8 +164,15 @@ class Aligner(ABC):
     default_data: ClassVar[str | None] = None
     """Preference data that the paper trains on, taken where none is named; None: the model's usual ones."""
 
-    def __init__(self, settings: AlignerSettings | None = None) -> None:
-        self.settings = settings or self.Settings()
+    def __init__(self, settings: S_co | None = None) -> None:
+        self.settings: S_co = settings or cast("S_co", self.Settings())
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        given = [kind for base in get_original_bases(cls) for kind in get_args(base)]
+        settings = [kind for kind in given if isinstance(kind, type) and issubclass(kind, AlignerSettings)]
+        if settings and "Settings" not in vars(cls):
+            cls.Settings = settings[0]
 
     def prepare(self, examples: Sequence[PreferenceExample], context: PrepareContext) -> Sequence[PreferenceExample]:
         """Add what the branches need (a rejected image, say). The default changes nothing."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from aligners import losses
-from aligners.base import BranchLogps, Logps, Loss
+from aligners.base import BranchLogps, Logps, Loss, Needs
 from aligners.corrections import CorrectedTokens
 from aligners.rejected_images import (
     ImagePreferenceAligner,
@@ -32,13 +32,11 @@ class CHiPSettings(ImagePreferenceAlignerSettings):
     images: ImagePreferenceSettings = ImagePreferenceSettings(corruption="whole-noise")
 
 
-class CHiP(ImagePreferenceAligner):
+class CHiP(ImagePreferenceAligner[CHiPSettings]):
     """Pays for a live pass of the reference, whose whole distribution the token level needs."""
 
     name, summary, source = "chip", "cross-modal hierarchical DPO", "Fu et al. (CHiP), ICLR 2025"
-    needs = frozenset({"corrections", "reference_distribution"})
-    Settings = CHiPSettings
-    settings: CHiPSettings
+    needs = Needs.CORRECTIONS | Needs.REFERENCE_DISTRIBUTION
     train_defaults: ClassVar[Mapping[str, Any]] = {"learning_rate": 5e-7, "epochs": 3, "tuning": "full"}
 
     def loss(self, policy: Logps, reference: Logps) -> Loss:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from aligners.base import Aligner, Branch, Logps, Loss, PrepareContext, Stage, StageContext
+from aligners.base import Aligner, Branch, Logps, Loss, Needs, PrepareContext, Stage, StageContext
 from harness.core.errors import BadInputError, shown
 from harness.core.names import check_name
 from harness.core.plugins import is_plugin, wrong
@@ -15,7 +15,6 @@ from harness.core.types import PreferenceExample
 if TYPE_CHECKING:
     from torch import Tensor
 
-NEEDS = frozenset({"corrections", "reference_distribution"})
 _RESERVED = frozenset({"loss", "stage", "step", "learning_rate", "examples_per_second", "tokens_per_second"})
 """Columns of the training log that are not the method's."""
 _OURS = ("reward_", "margin", "accuracy")
@@ -37,8 +36,9 @@ def check_method(aligner: Aligner) -> None:
     names = [one.name for one in branches]
     if "chosen" not in names or len(set(names)) != len(names):
         raise wrong(aligner, "branches", f"the names {', '.join(map(str, names)) or 'of none'}", expected)
-    if not isinstance(aligner.needs, set | frozenset) or aligner.needs - NEEDS:
-        raise wrong(aligner, "needs", shown(aligner.needs), f"a frozenset of any of {', '.join(sorted(NEEDS))}")
+    if not isinstance(aligner.needs, Needs):
+        known = ", ".join(f"Needs.{one.name}" for one in Needs)
+        raise wrong(aligner, "needs", shown(aligner.needs), f"flags of aligners.base.Needs: {known}")
 
 
 def prepared(

@@ -20,12 +20,10 @@ class DPOSettings(AlignerSettings):
     length_penalty: float = Field(0.0, ge=0, description="reward taken off per token of a response (R-DPO's alpha)")
 
 
-class DPO(Aligner):
+class DPO(Aligner[DPOSettings]):
     """Compares the two responses to the original image."""
 
     name, summary, source = "dpo", "direct preference optimisation", "Rafailov et al., NeurIPS 2023"
-    Settings = DPOSettings
-    settings: DPOSettings
 
     def loss(self, policy: Logps, reference: Logps) -> Loss:
         """See `losses.dpo`."""

@@ -24,7 +24,7 @@ class MDPOSettings(ImagePreferenceAlignerSettings):
     images: ImagePreferenceSettings = ImagePreferenceSettings(corruption="crop")
 
 
-class MDPO(ImagePreferenceAligner):
+class MDPO(ImagePreferenceAligner[MDPOSettings]):
     """MFPO's three terms with equal weights, on random crops instead of key regions and in one stage.
 
     Differences: an example has one crop, kept with its set; the public code draws a new one every epoch.
@@ -32,8 +32,6 @@ class MDPO(ImagePreferenceAligner):
 
     name, summary, source = "mdpo", "DPO + conditional (image) preference + anchor", "Wang et al. (mDPO), EMNLP 2024"
     ours = "an example keeps one crop; the public code draws a new one every epoch"
-    Settings = MDPOSettings
-    settings: MDPOSettings
     train_defaults: ClassVar[Mapping[str, Any]] = {
         "learning_rate": 1e-5,
         "epochs": 3,

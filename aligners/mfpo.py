@@ -67,7 +67,7 @@ class MFPOSettings(ImagePreferenceAlignerSettings):
     stages: StageSettings = StageSettings()
 
 
-class MFPO(ImagePreferenceAligner):
+class MFPO(ImagePreferenceAligner[MFPOSettings]):
     """Text and image preferences count alike; easy examples come first."""
 
     name, summary, source = (
@@ -80,8 +80,6 @@ class MFPO(ImagePreferenceAligner):
         "the paper gives the method, not its constants: those of the keyword graph, the detector, the noise's schedule "
         "(inferred) and scale, the sizes of the stages, beta, learning rate and LoRA are this tool's choices (docs/mfpo.md)"
     )
-    Settings = MFPOSettings
-    settings: MFPOSettings
 
     def stages(self, examples: Sequence[PreferenceExample], context: StageContext) -> list[Stage]:
         """Section 3.3: easy to hard, by the entropy that the starting model has on an answer."""

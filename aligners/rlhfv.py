@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from aligners import losses
-from aligners.base import Aligner, AlignerSettings, BranchLogps, Logps, Loss
+from aligners.base import Aligner, AlignerSettings, BranchLogps, Logps, Loss, Needs
 from aligners.corrections import CorrectedTokens
 
 
@@ -25,13 +25,11 @@ class RLHFVSettings(AlignerSettings):
     corrected: CorrectedTokens = CorrectedTokens()
 
 
-class RLHFV(Aligner):
+class RLHFV(Aligner[RLHFVSettings]):
     """DPO on the weighted mean, or sum, of token log-probabilities."""
 
     name, summary, source = "rlhfv", "dense DPO: corrected segments weigh more", "Yu et al. (RLHF-V), CVPR 2024"
-    needs = frozenset({"corrections"})
-    Settings = RLHFVSettings
-    settings: RLHFVSettings
+    needs = Needs.CORRECTIONS
     train_defaults: ClassVar[Mapping[str, Any]] = {"learning_rate": 5e-7, "epochs": 7, "tuning": "full"}
 
     def loss(self, policy: Logps, reference: Logps) -> Loss:

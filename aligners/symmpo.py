@@ -26,7 +26,7 @@ class SymMPOSettings(AlignerSettings):
     lambda_consistency: float = Field(1e-4, ge=0, description="weight of the squared difference of the two gaps")
 
 
-class SymMPO(Aligner):
+class SymMPO(Aligner[SymMPOSettings]):
     """Five branches: both images with both preferred responses, and the rejected response.
 
     Differences: the paper finds the similar image by CLIP; here an example may bring it (image and response "second"), and otherwise
@@ -46,8 +46,6 @@ class SymMPO(Aligner):
         Branch("cross_image", image="second"),
     )
     ours = "the similar image is the nearest by thumbnail, where the data bring none; the paper finds it by CLIP"
-    Settings = SymMPOSettings
-    settings: SymMPOSettings
     train_defaults: ClassVar[Mapping[str, Any]] = {"learning_rate": 5e-6, "tuning": "full"}
 
     def prepare(self, examples: Sequence[PreferenceExample], context: PrepareContext) -> Sequence[PreferenceExample]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from typing_extensions import TypeVar
+
 from aligners.base import CHOSEN, IMAGE_REJECTED, REJECTED, Aligner, AlignerSettings, PrepareContext
 from aligners.rejected_images.generate import generate
 from aligners.rejected_images.settings import ImagePreferenceSettings
@@ -16,12 +18,14 @@ class ImagePreferenceAlignerSettings(AlignerSettings):
     images: ImagePreferenceSettings = ImagePreferenceSettings()
 
 
-class ImagePreferenceAligner(Aligner):
+S_co = TypeVar("S_co", bound=ImagePreferenceAlignerSettings, default=ImagePreferenceAlignerSettings, covariant=True)
+
+
+class ImagePreferenceAligner(Aligner[S_co]):
     """A method with three branches: both responses given the original image, and the preferred one given the rejected image."""
 
     branches = (CHOSEN, REJECTED, IMAGE_REJECTED)
     Settings = ImagePreferenceAlignerSettings
-    settings: ImagePreferenceAlignerSettings
 
     def prepare(self, examples: Sequence[PreferenceExample], context: PrepareContext) -> Sequence[PreferenceExample]:
         """A rejected image for every example that brings none; how they were made stands in the run's manifest."""

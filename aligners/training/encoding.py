@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aligners.base import Aligner, Branch
+from aligners.base import Aligner, Branch, Needs
 from aligners.corrections import CorrectedTokens, changed_tokens
 from aligners.training.job import AlignJob
 from harness.core.errors import BadInputError
@@ -146,7 +146,7 @@ def encode_all(
 
 def corrections_of(aligner: Aligner) -> CorrectedTokens | None:
     """How a method finds corrected tokens: as its settings say (`corrected`), else as RLHF-V's public code; None where it needs none."""
-    if "corrections" not in aligner.needs:
+    if Needs.CORRECTIONS not in aligner.needs:
         return None
     how = getattr(aligner.settings, "corrected", None)
     return how if isinstance(how, CorrectedTokens) else CorrectedTokens()

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from aligners.base import Aligner, PrepareContext, Stage
+from aligners.base import Aligner, Needs, PrepareContext, Stage
 from aligners.contract import check_method, prepared, stages_of
 from aligners.preferences import Dropped
 from aligners.training.adapters import check_model
@@ -93,7 +93,9 @@ def train_stages(session: Session, stages: Sequence[Stage], facts: dict[str, Any
         The run's summary, JSON-able.
     """
     job, process = session.job, session.process
-    if "reference_distribution" in session.aligner.needs and any(stage.reference == "previous" for stage in stages[1:]):
+    if Needs.REFERENCE_DISTRIBUTION in session.aligner.needs and any(
+        stage.reference == "previous" for stage in stages[1:]
+    ):
         raise HarnessError(
             "a method that needs the reference's distribution is held to the first model in every stage",
             where=session.aligner.name,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from rich.text import Text
 
-from aligners.base import Aligner, Branch
+from aligners.base import Aligner, Branch, Needs
 from aligners.preferences import PreferenceSet, read_preferences
 from aligners.training.batches import Preparer
 from aligners.training.encoding import EncodedExample, encode_all
@@ -86,7 +86,7 @@ class Session:
             # Chunks of logits call the head as often as a process has tokens, and not as often as the others do.
             job.train.savings.model_copy(update={"chunked_logits": False}) if self.sharded else job.train.savings,
             self.bfloat16,
-            with_distribution="reference_distribution" in aligner.needs,
+            with_distribution=Needs.REFERENCE_DISTRIBUTION in aligner.needs,
         )
         if job.train.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from aligners.base import Needs
 from aligners.training.layout import row_lengths
 from aligners.training.planning.footprint import Architecture, Footprint, architecture, footprint
 from harness.core.config import TrainSettings
@@ -119,7 +120,7 @@ def _remedy(run: Session, examples: Sequence[EncodedExample], micro: int) -> str
         architecture(run.job.model, train),
         {one.id: row_lengths(one, run.branches, run.policy.savings.shared_prefix) for one in examples},
         {one.id: sum(len(one.responses[branch.response]) for branch in run.branches) for one in examples},
-        copy="reference_distribution" in run.aligner.needs,
+        copy=Needs.REFERENCE_DISTRIBUTION in run.aligner.needs,
         gpu=gpu,
     )
     return peak.remedy(train, micro, memory_there(gpu))

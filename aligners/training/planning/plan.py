@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from aligners.base import Aligner, Answer, Measure, PrepareContext, Stage, StageContext
+from aligners.base import Aligner, Answer, Measure, Needs, PrepareContext, Stage, StageContext
 from aligners.contract import check_method, prepared, stages_of
 from aligners.training.adapters import check_model
 from aligners.training.encoding import EncodedExample, encode_all
@@ -186,7 +186,7 @@ def _memory(aligner: Aligner, job: AlignJob, tokens: _Tokens) -> tuple[dict[str,
     program = 0 if gpu else psutil.Process().memory_info().rss
     available = memory_there(gpu)
     responses = {name: tokens.responses(name) for name in tokens.encoded}
-    predicted = Peak(model, tokens.rows, responses, "reference_distribution" in aligner.needs, gpu)
+    predicted = Peak(model, tokens.rows, responses, Needs.REFERENCE_DISTRIBUTION in aligner.needs, gpu)
 
     def peak(micro: int) -> Footprint:
         return predicted.of(job.train, micro)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aligners.base import Aligner, Loss
+from aligners.base import Aligner, Loss, Needs
 from aligners.chip import CHiP, CHiPSettings
 from aligners.corrections import CorrectedTokens, changed_tokens
 from aligners.dpo import DPO
@@ -101,7 +101,7 @@ def test_the_settings_of_a_method_say_how() -> None:
 
     class Plugin(Aligner):
         name, summary, source = "p", "", ""
-        needs = frozenset({"corrections"})
+        needs = Needs.CORRECTIONS
 
         def loss(self, policy: object, reference: object) -> Loss:
             raise NotImplementedError
