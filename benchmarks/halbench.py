@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,26 +13,24 @@ from pydantic import Field
 
 from benchmarks.answers import AnswerRow, ImageNames, PackedResponses, identity
 from benchmarks.base import Benchmark, BenchmarkSettings, Totals, harmonic, needed, ratio
+from benchmarks.chair_counts import cleaned, counted
 from benchmarks.coco import coco_truth, truth_rows
+from benchmarks.halbench_images import image_of
 from benchmarks.objects import EXTRACTORS, Extractor, Mention, Vocabulary, make_extractor, read_vocabulary
 from benchmarks.objects.llm_parser import FEWEST_WORDS, PROMPT, LlmExtractor, read_objects
 from benchmarks.objects.nltk_parser import missing_data
 from harness.core.declared import FrontierChart, MatchedForm, OfflineFile, SettingOption
 from harness.core.errors import BadInputError, HarnessError, UnknownNameError, shown
 from harness.core.inside import Folder
-from harness.core.reading import placed_rows, read_records, row_at
+from harness.core.reading import placed_rows, read_records
 from harness.core.typed import Fields
-from harness.core.types import Evidence, ImageRef, Item, MetricSpec, Response, SampleScore
+from harness.core.types import ImageRef, Item, MetricSpec, Response, SampleScore
 from harness.judging.base import Judge, JudgeRequest
 from harness.judging.panel import ask
 from harness.judging.templates import fill, read_template
 
-_LONGEST_NAME = 200
-"""A longer text in the place of an image is base64."""
 _TRUTHS = 10_000
 """Images whose classes are kept, about."""
-_SPEAKER = "Assistant:"
-_WORD = re.compile(r"\S+")
 QUESTIONS = "obj_halbench_300_with_image.jsonl"
 SYNONYMS = "synonyms_refine.txt"
 SCRIPT = "eval_gpt_obj_halbench.py"
@@ -163,7 +157,7 @@ class ObjectHalBench(Benchmark):
             for number, (place, row) in enumerate(placed_rows(questions, "questions")):
                 where = f"{questions}:{number + 1}"
                 image_id = self._annotated(names, identity(row, "image_id", where, "question"), where)
-                image = _image(Fields(row, where, "question"), place, questions, images)
+                image = image_of(Fields(row, where, "question"), place, questions, images)
                 prompt = Fields(row, where, "question").text("question", empty=False)
                 items.append(Item(f"{image_id}#{number}", prompt, image, image_id, truth[image_id]))
         return items
@@ -221,7 +215,7 @@ class ObjectHalBench(Benchmark):
         template, _ = self._template
         requests = []
         for item in items:
-            text, _ = _cleaned(responses[item.id].text)
+            text, _ = cleaned(responses[item.id].text)
             if "objs" not in item.reference and len(text.split()) >= FEWEST_WORDS:
                 fields = {"description": text, "question": item.prompt, "answer": text}
                 requests.append(JudgeRequest(item, responses[item.id], fill(template, fields)))
@@ -242,13 +236,13 @@ class ObjectHalBench(Benchmark):
     ) -> list[SampleScore]:
         """Counts of one response: mentions, hallucinated mentions, distinct correct classes, ground truth classes, words."""
         truth = self._ground_truth(items)
-        texts, kept = zip(*(_cleaned(responses[item.id].text) for item in items), strict=True) if items else ((), ())
+        texts, kept = zip(*(cleaned(responses[item.id].text) for item in items), strict=True) if items else ((), ())
         found: Sequence[Sequence[Mention] | str]
         found = self._listed(items, responses, texts, judge) if self.needs_judge else self._extractor.mentions(texts)
         return [
             SampleScore(item.id, item.group, {}, unscored=mentions)
             if isinstance(mentions, str)
-            else self._one(item, text, mentions, truth[item.group], places)
+            else counted(item, text, mentions, truth[item.group], places, self.settings.matched_words)
             for item, text, places, mentions in zip(items, texts, kept, found, strict=True)
         ]
 
@@ -298,41 +292,6 @@ class ObjectHalBench(Benchmark):
             kept[group] = (reference, frozenset(found[group]))
         return {item.group: kept[item.group][1] for item in items}
 
-    def _one(
-        self, item: Item, text: str, found: Sequence[Mention], truth: frozenset[str], places: Sequence[int]
-    ) -> SampleScore:
-        """Counts and evidence of one response; the evidence's places are those of the response as it was given."""
-        mentions = [_moved(mention, places) for mention in found]
-        wrong = [mention for mention in mentions if mention.label not in truth]
-        correct = {mention.label for mention in mentions} & truth
-        evidence = [
-            Evidence(
-                mention.word, "hallucinated" if mention.label not in truth else "correct", mention.label, mention.span
-            )
-            for mention in mentions
-        ]
-        evidence += [Evidence(name, "missed", name) for name in sorted(truth - correct)]
-        counts = {
-            "responses": 1,
-            "hallucinated_responses": bool(wrong),
-            "responses_with_objects": bool(mentions),
-            "mentions": len(mentions),
-            "hallucinated_mentions": len(wrong),
-            "found": len(correct),
-            "truth": len(truth),
-            "words": len(text.split(" ")),
-        }
-        if self.settings.matched_words is not None:
-            end = end_of_words(text, self.settings.matched_words)
-            first = [mention for mention in found if mention.span is None or mention.span[1] <= end]
-            false = [mention for mention in first if mention.label not in truth]
-            counts |= {
-                "matched_mentions": len(first),
-                "matched_hallucinated_mentions": len(false),
-                "matched_hallucinated_responses": bool(false),
-            }
-        return SampleScore(item.id, item.group, {name: float(value) for name, value in counts.items()}, tuple(evidence))
-
     def aggregate(self, totals: Totals) -> dict[str, np.ndarray]:
         """Pooled ratios of the counts. F1 is the harmonic mean of recall and of 1 - CHAIRi (object) or 1 - CHAIRs_refine (response)."""
         chair_i, recall = (
@@ -381,70 +340,3 @@ class ObjectHalBench(Benchmark):
             return self._extractor.provenance()
         captions = self._extractor.provenance()["extractor"]
         return self._llm.provenance() | {"captions": captions, "prompt": self._template[1]}
-
-
-def _cleaned(text: str) -> tuple[str, Sequence[int]]:
-    """The text as the official loader has it (every "Assistant:" removed, stripped), and the place in `text` of each character."""
-    places: Sequence[int] = range(len(text))
-    if _SPEAKER in text:
-        removed = {index for start in _starts(text) for index in range(start, start + len(_SPEAKER))}
-        places = [index for index in range(len(text)) if index not in removed]
-        text = text.replace(_SPEAKER, "")
-    start = len(text) - len(text.lstrip())
-    text = text.strip()
-    return text, places[start : start + len(text)]
-
-
-def end_of_words(text: str, words: int) -> int:
-    """Where the first so many words of a text end, in characters."""
-    ends = [found.end() for found in islice(_WORD.finditer(text), words)]
-    return ends[-1] if len(ends) == words else len(text)
-
-
-def _starts(text: str) -> Iterator[int]:
-    start = text.find(_SPEAKER)
-    while start >= 0:
-        yield start
-        start = text.find(_SPEAKER, start + len(_SPEAKER))
-
-
-def _moved(mention: Mention, places: Sequence[int]) -> Mention:
-    if mention.span is None:
-        return mention
-    start, end = mention.span
-    return mention._replace(span=(places[start], places[end - 1] + 1))
-
-
-def _image(row: Fields, place: int, questions: Path, images: Folder) -> ImageRef:
-    """A question's image: a file in `images/`, or base64 in its line."""
-    value = row.text("image", empty=False)
-    if len(value) < _LONGEST_NAME and (images.root / value).is_file():
-        return ImageRef(path=images.path(value, row.where), name=value)
-    try:
-        base64.b64decode(value, validate=True)
-    except ValueError:
-        raise BadInputError(
-            f"the image {shown(value)} is neither a file in images/ nor base64", where=row.where
-        ) from None
-    return ImageRef(source=_LineImage(questions, place), name=str(row.value["image_id"]))
-
-
-@dataclass(frozen=True, slots=True)
-class _LineImage:
-    """An image as base64 in its question's line, which stays there until it is needed (`harness.core.types.ImageSource`)."""
-
-    questions: Path
-    place: int
-
-    def read(self) -> bytes:
-        """The encoded bytes.
-
-        Raises:
-            BadInputError: the file has changed since its questions were read.
-        """
-        try:
-            return base64.b64decode(row_at(self.questions, self.place)["image"], validate=True)
-        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-            raise BadInputError(
-                f"the image cannot be read again, as if its file had changed: {error}", where=str(self.questions)
-            ) from None

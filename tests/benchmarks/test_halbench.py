@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from benchmarks.chair import CHAIR
+from benchmarks.chair_counts import end_of_words
 from benchmarks.coco import coco_truth
-from benchmarks.halbench import HalBenchSettings, ObjectHalBench, end_of_words
+from benchmarks.halbench import HalBenchSettings, ObjectHalBench
 from harness.core.errors import BadInputError
 from harness.core.stats import Counts, resampled, resampling_weights
 from harness.core.types import Response

@@ -1,0 +1,93 @@
+"""CHAIR's counts of one description, and which part of a response is the description."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+from benchmarks.objects import Mention
+from harness.core.types import Evidence, Item, SampleScore
+
+_SPEAKER = "Assistant:"
+_WORD = re.compile(r"\S+")
+
+
+def counted(
+    item: Item,
+    text: str,
+    found: Sequence[Mention],
+    truth: frozenset[str],
+    places: Sequence[int],
+    matched_words: int | None,
+) -> SampleScore:
+    """Counts and evidence of one description.
+
+    Args:
+        item: what was asked.
+        text: the description, see `cleaned`.
+        found: the mentions in `text`.
+        truth: the classes that are in the image.
+        places: of each character of `text` in the response as it was given, which are the evidence's.
+        matched_words: count the mentions in the first so many words, too.
+    """
+    mentions = [_moved(mention, places) for mention in found]
+    wrong = [mention for mention in mentions if mention.label not in truth]
+    correct = {mention.label for mention in mentions} & truth
+    evidence = [
+        Evidence(mention.word, "hallucinated" if mention.label not in truth else "correct", mention.label, mention.span)
+        for mention in mentions
+    ]
+    evidence += [Evidence(name, "missed", name) for name in sorted(truth - correct)]
+    counts = {
+        "responses": 1,
+        "hallucinated_responses": bool(wrong),
+        "responses_with_objects": bool(mentions),
+        "mentions": len(mentions),
+        "hallucinated_mentions": len(wrong),
+        "found": len(correct),
+        "truth": len(truth),
+        "words": len(text.split(" ")),
+    }
+    if matched_words is not None:
+        end = end_of_words(text, matched_words)
+        first = [mention for mention in found if mention.span is None or mention.span[1] <= end]
+        false = [mention for mention in first if mention.label not in truth]
+        counts |= {
+            "matched_mentions": len(first),
+            "matched_hallucinated_mentions": len(false),
+            "matched_hallucinated_responses": bool(false),
+        }
+    return SampleScore(item.id, item.group, {name: float(value) for name, value in counts.items()}, tuple(evidence))
+
+
+def cleaned(text: str) -> tuple[str, Sequence[int]]:
+    """The text as the official loader has it (every "Assistant:" removed, stripped), and the place in `text` of each character."""
+    places: Sequence[int] = range(len(text))
+    if _SPEAKER in text:
+        removed = {index for start in _starts(text) for index in range(start, start + len(_SPEAKER))}
+        places = [index for index in range(len(text)) if index not in removed]
+        text = text.replace(_SPEAKER, "")
+    start = len(text) - len(text.lstrip())
+    text = text.strip()
+    return text, places[start : start + len(text)]
+
+
+def end_of_words(text: str, words: int) -> int:
+    """Where the first so many words of a text end, in characters."""
+    ends = [found.end() for found in islice(_WORD.finditer(text), words)]
+    return ends[-1] if len(ends) == words else len(text)
+
+
+def _starts(text: str) -> Iterator[int]:
+    start = text.find(_SPEAKER)
+    while start >= 0:
+        yield start
+        start = text.find(_SPEAKER, start + len(_SPEAKER))
+
+
+def _moved(mention: Mention, places: Sequence[int]) -> Mention:
+    if mention.span is None:
+        return mention
+    start, end = mention.span
+    return mention._replace(span=(places[start], places[end - 1] + 1))
