@@ -25,6 +25,7 @@ from harness.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from benchmarks.base import Benchmark
     from harness.evaluation.evaluate import EvalRequest
     from harness.runs.targets import Target
     from harness.serving.base import Backend
@@ -237,10 +238,16 @@ def _scoring(context: typer.Context, suites: list[str]) -> dict[str, dict[str, s
         BadInputError: an option that none of the suites declares.
     """
     from harness.core import registry
-    from harness.evaluation.offline import refuse_unused
 
     kinds = {name: registry.load("benchmarks", name) for name in suites}
-    given = declared_options(context, *kinds.values())
+    return _shared_out(declared_options(context, *kinds.values()), kinds)
+
+
+def _shared_out(given: dict[str, str], kinds: dict[str, type[Benchmark]]) -> dict[str, dict[str, str]]:
+    """Suite -> the given options that it declares."""
+    from harness.evaluation.offline import refuse_unused
+
+    suites = list(kinds)
     taking = {name: declared_names(kind)["setting_options"] for name, kind in kinds.items()}
     refuse_unused(", ".join(suites), set(given).difference(*taking.values()))
     found = {name: {key: given[key] for key in keys if key in given} for name, keys in taking.items()}
