@@ -221,7 +221,8 @@ def together(suite: Suite, run: str) -> Counter[tuple[str, str]]:
     for row in suite.rows.get(run, {}).values():
         wrong = {piece["label"] for piece in row["evidence"] if piece["verdict"] == "hallucinated"}
         true = {piece["label"] for piece in row["evidence"] if piece["verdict"] == "correct"}
-        pairs.update((one, other) for one in true for other in wrong)
+        # In an order of their own: which of equally frequent pairs is drawn must not differ from process to process.
+        pairs.update((one, other) for one in sorted(true) for other in sorted(wrong))
     return pairs
 
 
