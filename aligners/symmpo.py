@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,8 +13,10 @@ from pydantic import Field
 
 from aligners import losses
 from aligners.base import CHOSEN, REJECTED, Aligner, AlignerSettings, Branch, Logps, Loss, PrepareContext
-from harness.core.progress import console, progress
+from harness.core.progress import progress
 from harness.core.types import PreferenceExample
+
+logger = logging.getLogger(__name__)
 
 SIDE = 16
 """Pixels of the thumbnails that similarity is measured on."""
@@ -64,7 +67,7 @@ class SymMPO(Aligner[SymMPOSettings]):
             "left_out": left_out,
         }
         if left_out:
-            console.print(f"[yellow]{left_out} examples were left out: no other example has their prompt[/yellow]")
+            logger.warning(f"{left_out} examples were left out: no other example has their prompt")
         return made
 
     def loss(self, policy: Logps, reference: Logps) -> Loss:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.core import notes
+
 CONFORMANCE = Path(__file__).resolve().parents[1].parent / "shared" / "conformance"
 """The official scorers' recorded outputs, where they are there: a folder `shared/conformance` beside the checkout."""
 
@@ -24,6 +26,12 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv(
         "HARNESS_CACHE", os.environ.get("HARNESS_TEST_CACHE") or str(tmp_path_factory.getbasetemp() / "cache")
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def notes_are_shown() -> None:
+    """What the library modules log is printed to standard error, as the command line does it."""
+    notes.show()
 
 
 @pytest.fixture(scope="session")

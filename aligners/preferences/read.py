@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import random
 from collections import Counter
@@ -11,8 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
-
-from rich.text import Text
 
 from aligners.preferences.cells import Cell, RowGroups
 from aligners.preferences.formats import BadRecordError, Format, Record, detect, find_format
@@ -25,8 +24,10 @@ from aligners.preferences.tables import BROKEN, IMAGE_COLUMNS, Table, open_table
 from harness.core.errors import BadInputError, shown
 from harness.core.files import sha256_json
 from harness.core.images import TREATMENTS, ImageFacts
-from harness.core.progress import console, progress
+from harness.core.progress import progress
 from harness.core.types import ImageRef, PreferenceExample
+
+logger = logging.getLogger(__name__)
 
 _UNREAD_LINES = 12
 
@@ -144,9 +145,9 @@ def read_preferences(
         dict(reader.unread),
     )
     for name, count in found_set.treated.items():
-        console.print(f"[dim]{count} images are {TREATMENTS[name]}[/dim]")
+        logger.info(f"{count} images are {TREATMENTS[name]}")
     for line in unread_lines(found_set.unread, total):
-        console.print(Text(line, style="yellow"), soft_wrap=True)
+        logger.warning(line)
     return found_set
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import codecs
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.core.disk import need
 from harness.core.errors import BadInputError, shown
-from harness.core.progress import console
 from harness.core.reading import open_binary, read_json
 from harness.core.typed import Fields
 from harness.remote import hub
+
+logger = logging.getLogger(__name__)
 
 KNOWN = {
     "rlaif-v": ("openbmb/RLAIF-V-Dataset", "about 83,000 pairs, some 12 GB"),
@@ -120,9 +122,7 @@ def _training_part(folder: Path, files: list[Path]) -> list[Path]:
     if not train or not others:
         return files
     left = sum(len(splits[name]) for name in others)
-    console.print(
-        f"{folder.name}: the split train is taken, files of {', '.join(others)} ({left} in all) are left alone"
-    )
+    logger.info(f"{folder.name}: the split train is taken, files of {', '.join(others)} ({left} in all) are left alone")
     return sorted(train + splits.get("", []))
 
 
@@ -161,5 +161,5 @@ def _download(name: str) -> str:
     if found.folder is not None:
         return str(found.folder)
     need([(hub.cache_folder(), found.download or 0, repository)])
-    console.print(f"preference data {name}: downloading {repository} ({size}) from the hub")
+    logger.info(f"preference data {name}: downloading {repository} ({size}) from the hub")
     return str(hub.download(repository, "dataset", ["*.parquet"]))

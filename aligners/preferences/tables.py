@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -19,9 +20,11 @@ from aligners.preferences.cells import (
 )
 from harness.core.errors import BadInputError, shown
 from harness.core.files import atomic_path, sha256_json
-from harness.core.progress import console, progress
+from harness.core.progress import progress
 from harness.core.reading import decode, open_binary, parse_line, read_json
 from harness.core.typed import kind_of
+
+logger = logging.getLogger(__name__)
 
 IMAGE_COLUMNS = ("image", "images", "rejected_image", "rejected_images")
 BROKEN = "\0broken"
@@ -242,9 +245,9 @@ class ParquetTable(Table):
         )
         copy = self._cache / "preferences" / f"{key[:32]}.parquet"
         if not copy.exists():
-            console.print(
-                f"[dim]{self.file.name} has its images in row groups of {largest >> 20} MB: "
-                f"copied once, in smaller ones, to {copy}[/dim]"
+            logger.info(
+                f"{self.file.name} has its images in row groups of {largest >> 20} MB: "
+                f"copied once, in smaller ones, to {copy}"
             )
             self._copy(copy)
         return copy

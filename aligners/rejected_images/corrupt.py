@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,8 +16,9 @@ from aligners.rejected_images.settings import ImagePreferenceSettings
 from harness.core.errors import BadInputError
 from harness.core.files import write_jsonl
 from harness.core.paths import cache_folder
-from harness.core.progress import console
 from harness.core.worlds import find_world
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,12 @@ def corrupt(request: CorruptRequest) -> dict[str, Any]:
     )
     given = [one for one in data.examples if "rejected" in one.images]
     if given and not request.replace:
-        console.print(
+        logger.info(
             f"{len(given):,} of {len(data.examples):,} examples bring a rejected image and keep it (--replace makes new ones)"
         )
     wanted = data.examples if request.replace else [one for one in data.examples if "rejected" not in one.images]
     settings = request.settings.model_copy(update={"regions": choose_source(request.settings.regions, wanted)})
-    console.print(f"[dim]rejected images: {settings.described()}{sources(settings)}[/dim]")
+    logger.info(f"rejected images: {settings.described()}{sources(settings)}")
     manifest = write_set(
         request.output,
         data.examples,
@@ -82,6 +84,6 @@ def corrupt(request: CorruptRequest) -> dict[str, Any]:
         write_jsonl(
             request.output / "dropped.jsonl", ({"where": d.where, "id": d.id, "reason": d.reason} for d in data.dropped)
         )
-        console.print(f"[yellow]{len(data.dropped)} records were skipped: {request.output / 'dropped.jsonl'}[/yellow]")
+        logger.warning(f"{len(data.dropped)} records were skipped: {request.output / 'dropped.jsonl'}")
     said(manifest["counts"], settings)
     return manifest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +18,9 @@ from aligners.rejected_images.samples import write_samples
 from aligners.rejected_images.settings import ImagePreferenceSettings
 from aligners.rejected_images.table import FORMAT, MADE
 from harness.core.files import sha256_bytes, sha256_json
-from harness.core.progress import console
 from harness.core.types import ImageRef, PreferenceExample
+
+logger = logging.getLogger(__name__)
 
 
 def generate(
@@ -42,7 +44,7 @@ def generate(
         key = sha256_json([FORMAT, identity, chosen.determining(), context.seed])
         folder = context.cache / "image_preferences" / key[:32]
         if not (folder / CONFIG).exists():
-            console.print(f"[dim]rejected images: {chosen.described()}{sources(chosen)}[/dim]")
+            logger.info(f"rejected images: {chosen.described()}{sources(chosen)}")
         manifest = write_set(folder, wanted, recipe, identity)
         counts |= {name: manifest["counts"][name] for name in (*MADE, "dropped") if name != "given"}
         ranked = manifest["keywords"]
@@ -69,9 +71,9 @@ def said(counts: dict[str, int], settings: ImagePreferenceSettings) -> None:
     """Say how often no keyword was found in an image, and what was done then."""
     nothing = counts["whole-image"] + counts["dropped"]
     if nothing and settings.how.where == "keywords":
-        console.print(
-            f"[yellow]no keyword was found in the image of {nothing:,} of {sum(counts.values()):,} examples: in "
-            f"{counts['whole-image']:,} the whole image was corrupted, {counts['dropped']:,} were left out[/yellow]"
+        logger.warning(
+            f"no keyword was found in the image of {nothing:,} of {sum(counts.values()):,} examples: in "
+            f"{counts['whole-image']:,} the whole image was corrupted, {counts['dropped']:,} were left out"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,13 @@ from aligners.training.layout import Batch, Block
 from aligners.training.masks import layer_masks
 from harness.core.config import LoraSettings, Savings
 from harness.core.errors import HarnessError
-from harness.core.progress import console, progress
+from harness.core.progress import progress
 from harness.core.types import ImageRef
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+logger = logging.getLogger(__name__)
 
 CHUNK = 1024
 """Response tokens whose logits are held at a time."""
@@ -56,7 +59,7 @@ class Policy:
         self.savings = possible_savings(model.config, savings)
         self._not_possible = self.family.not_possible(model.config)
         if savings.shared_prefix and (reason := self._not_possible.get("shared_prefix")):
-            console.print(f"[dim]shared prefix: {reason}[/dim]")
+            logger.info(f"shared prefix: {reason}")
         self._wants_features = savings.feature_cache
         self._frozen = (
             copy.deepcopy(model).requires_grad_(False).eval() if with_distribution and tuning == "full" else None
@@ -64,7 +67,7 @@ class Policy:
         self._with_distribution = with_distribution
         self.lean = layers.use(self.layers, savings.lean_layers)
         if self.lean not in ("on", "off"):
-            console.print(f"[dim]lean layers: {self.lean}[/dim]")
+            logger.info(f"lean layers: {self.lean}")
         self.adapted: Adapted | None = None
         self.model = self._tunable(model, tuning, lora)
         # The training loop calls the model through whatever it is wrapped in (DDP, FSDP), so that gradients are synchronised.
@@ -82,7 +85,7 @@ class Policy:
 
         self.adapted = adapted_modules(model, lora)
         if said := self.adapted.said():
-            console.print(f"[dim]{said}[/dim]")
+            logger.info(said)
         config = LoraConfig(
             r=lora.rank,
             lora_alpha=lora.alpha,
@@ -110,7 +113,7 @@ class Policy:
         if not self._wants_features:
             return "off"
         if notice := self._not_possible.get("feature_cache"):
-            console.print(f"[dim]feature cache: {notice}[/dim]")
+            logger.info(f"feature cache: {notice}")
             return notice
         with progress("encoding images once", len(wanted)) as advance, torch.no_grad():
             for start in range(0, len(wanted), 128):
@@ -118,7 +121,7 @@ class Policy:
                 features = self._tower(self._pixels(block))
                 if features[0].nbytes * len(wanted) > FEATURE_BUDGET:
                     notice = f"{features[0].nbytes * len(wanted) / 2**30:.1f} GB of features: images are encoded in every step"
-                    console.print(f"[dim]feature cache: {notice}[/dim]")
+                    logger.info(f"feature cache: {notice}")
                     return notice
                 self._features.update(
                     {image.fingerprint(): row for image, row in zip(block, features.cpu(), strict=True)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -23,8 +24,9 @@ from aligners.training.values import StartingModel, reference_of
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import sha256_json, write_jsonl
 from harness.core.names import check_name
-from harness.core.progress import console
 from harness.core.removal import remove
+
+logger = logging.getLogger(__name__)
 
 LOG = "train_log.jsonl"
 
@@ -48,7 +50,7 @@ def train(aligner: Aligner, job: AlignJob) -> AlignResult:
     dropped = [*data.dropped, *(Dropped(data.label, name, reason) for name, reason in session.refused.items())]
     if dropped and process.is_main_process:
         write_jsonl(job.output / "dropped.jsonl", (asdict(record) for record in dropped))
-        console.print(f"[yellow]{len(dropped)} records were skipped: {job.output / 'dropped.jsonl'}[/yellow]")
+        logger.warning(f"{len(dropped)} records were skipped: {job.output / 'dropped.jsonl'}")
     examples = [example for example in examples if example.id in session.encoded]
     if not examples:
         raise BadInputError("no preference example is left to train on", where=job.data)
@@ -112,7 +114,7 @@ def train_stages(session: Session, stages: Sequence[Stage], facts: dict[str, Any
     for folder, stage in zip(_folders(job, stages), stages, strict=True):
         row = load_finished(session.policy.model, folder)
         if row is not None:
-            console.print(f"[dim]stage {stage.name}: finished before[/dim]")
+            logger.info(f"stage {stage.name}: finished before")
         else:
             reference = initial.get(stage.name) or reference_of(session, stage, trained)
             row = _train_stage(session, stage, reference, folder, first=trained == "start")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from rich.text import Text
 
 from aligners.base import Aligner, Branch, Needs
 from aligners.preferences import PreferenceSet, read_preferences
@@ -19,9 +19,10 @@ from aligners.training.policy import Policy
 from aligners.training.processes import is_deepspeed, is_sharded
 from harness.core.errors import BadInputError
 from harness.core.memory import reuse_large_blocks
-from harness.core.progress import console
 from harness.core.types import PreferenceExample
 from harness.models import devices, load_model, load_processor
+
+logger = logging.getLogger(__name__)
 
 
 def preferences_of(job: AlignJob, aligner: Aligner) -> PreferenceSet:
@@ -38,7 +39,7 @@ def preferences_of(job: AlignJob, aligner: Aligner) -> PreferenceSet:
     given = sum("rejected" in example.images for example in data.examples)
     if given and all(branch.image != "rejected" for branch in aligner.branches):
         line = f"{given:,} examples bring a rejected image, which {aligner.name} does not use: both answers are to the first image"
-        console.print(Text(line, style="yellow"), soft_wrap=True)
+        logger.warning(line)
     return data
 
 
@@ -101,9 +102,7 @@ class Session:
         encoded, self.refused = encode_all(self.processor, examples, self.aligner, self.job)
         self.truncated = sum(one.truncated for one in encoded.values())
         if self.truncated:
-            console.print(
-                f"[yellow]{self.truncated} responses were cut at {self.train_settings.max_length} tokens[/yellow]"
-            )
+            logger.warning(f"{self.truncated} responses were cut at {self.train_settings.max_length} tokens")
         return encoded
 
     def batch(self, examples: Sequence[EncodedExample], branches: Sequence[Branch] | None = None) -> Batch:

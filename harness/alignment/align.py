@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import logging
 import os
 import shutil
 import time
@@ -28,7 +29,7 @@ from harness.core.memory import give_back
 from harness.core.names import check_name, name_from
 from harness.core.paths import cache_folder
 from harness.core.plugins import is_plugin, wrong
-from harness.core.progress import console
+from harness.core.progress import be_quiet
 from harness.core.removal import remove
 from harness.core.worlds import find_world
 from harness.models import ModelRef, fingerprint, inspect, resolve
@@ -38,6 +39,8 @@ from harness.runs.claim import check_folder, claimed
 from harness.runs.folders import MANIFEST, Run, open_run
 from harness.runs.manifest import surroundings
 from harness.runs.state import CONFIG
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def run_align(request: AlignRequest) -> Run:
     """
     found = _resolve(request)
     if not is_first_process():
-        console.quiet = True
+        be_quiet()
         return _train(request, found)
     with claimed(found.folder, resume=request.resume, overwrite=request.overwrite) as claim:
         if request.resume and not claim.state.reusable:
@@ -111,7 +114,7 @@ def _train(request: AlignRequest, found: _Resolved) -> Run:
     """What every process does, the first one with the run's folder in its hands."""
     folder, config, first = found.folder, found.config, is_first_process()
     if request.resume and (run := open_run(folder)).manifest is not None:
-        console.print(f"[dim]the run is complete: {folder}[/dim]")
+        logger.info(f"the run is complete: {folder}")
         return run
     from aligners.training.run import train
 
@@ -170,7 +173,7 @@ def _resolve(request: AlignRequest, *, writes: bool = True) -> _Resolved:
     usual = None if model.world else kind.default_data
     data_label = request.data or usual or model.default_preferences
     if request.data is None:
-        console.print(f"preference data: {data_label} (the default for {request.method if usual else model.label})")
+        logger.info(f"preference data: {data_label} (the default for {request.method if usual else model.label})")
     if model.location is not None:
         _check_full(model.location)
     # A world's model and pairs are made on this machine, once all else is known to be there.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from pathlib import Path
 from typing import Any
-
-from rich.markup import escape
 
 from aligners.base import Aligner
 from harness.checkpoints.card import model_card
@@ -15,12 +14,13 @@ from harness.core import registry
 from harness.core.errors import BadInputError
 from harness.core.files import atomic_folder, remove_left_overs, write_json
 from harness.core.locks import writing
-from harness.core.progress import console
 from harness.core.removal import move, remove
 from harness.models import CheckpointInfo, check_base, export_full, inspect, load_model, load_processor, with_adapters
 from harness.records.run_files import CardManifest, check, read_scores
 from harness.runs.folders import MANIFEST, Run
 from harness.runs.state import read_object
+
+logger = logging.getLogger(__name__)
 
 
 def export_run(run: Run, output: Path, *, merge: bool = True, overwrite: bool = False) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def card_of(run: Run, manifest: dict[str, Any]) -> str:
         try:
             scores.append(read_scores(path))
         except BadInputError as error:
-            console.print(f"[yellow]not in the model card:[/yellow] {escape(path.name)}: {escape(error.problem)}")
+            logger.warning(f"not in the model card: {path.name}: {error.problem}")
     about = {"summary": method.summary, "source": method.source, "ours": method.ours}
     return model_card(manifest, about, scores)
 
@@ -111,7 +111,7 @@ def _merge(run: Run, base: str, folder: Path) -> None:
     """The base's weights, in the type they are stored in, plus the adapter's."""
     assert run.manifest is not None
     check_base(run.checkpoint, base, run.manifest["base"]["fingerprint"])
-    console.print(f"[dim]merging the adapter into {run.base_label}[/dim]")
+    logger.info(f"merging the adapter into {run.base_label}")
     model = with_adapters(load_model(base, device="cpu"), {"merged": run.checkpoint})
     export_full(model.merge_and_unload(safe_merge=True), load_processor(run.checkpoint), folder / "merged")
     for path in (folder / "merged").iterdir():

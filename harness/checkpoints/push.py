@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,11 +15,12 @@ from harness.checkpoints.export import card_of
 from harness.checkpoints.verify import VERIFIED, recorded_weights
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import read_json
-from harness.core.progress import console
 from harness.core.version import VERSION
 from harness.models import CheckpointInfo, inspect, is_hub_id
 from harness.runs.folders import MANIFEST, Run, find_run, is_checkpoint, open_run
 from harness.runs.targets import target_of_run
+
+logger = logging.getLogger(__name__)
 
 _HIDDEN = (".*", "*/.*")
 """Hidden files and folders stay here."""
@@ -205,7 +207,7 @@ def _upload(api: Any, request: PushRequest, folder: Path) -> dict[str, Any]:
         except RepositoryNotFoundError:
             api.create_repo(name, private=request.private, exist_ok=True)
             private = request.private
-            console.print(f"[dim]made {where} ({'private' if private else 'public'})[/dim]")
+            logger.info(f"made {where} ({'private' if private else 'public'})")
         if request.revision != "main":
             api.create_branch(name, branch=request.revision, exist_ok=True)
         done = api.upload_folder(

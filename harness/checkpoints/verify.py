@@ -9,6 +9,7 @@ forcing): so every token can be compared, also behind one that differs.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from harness.checkpoints.probes import Probe, draw_probes
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import read_json, write_json
 from harness.core.memory import give_back
-from harness.core.progress import console, progress
+from harness.core.progress import progress
 from harness.models import (
     fingerprint,
     load_model,
@@ -35,6 +36,8 @@ from harness.runs.state import KINDS
 from harness.runs.targets import BASE, Target
 from harness.serving.base import Backend, BackendSettings, Request, Sampling, TokenDetails
 from harness.serving.contract import completions_of
+
+logger = logging.getLogger(__name__)
 
 NEW_TOKENS = 16
 """Tokens that are generated a probe."""
@@ -107,7 +110,7 @@ def ensure_verified(targets: Sequence[Target], backend: type[Backend], settings:
                 remedy=f"see all of it: harness verify {target.folder}",
             )
         write_json(target.folder / VERIFIED, {**stamps[target.name], **found})
-        console.print(f"[dim]{target.name}: served as it was trained[/dim]")
+        logger.info(f"{target.name}: served as it was trained")
 
 
 def _stamp(target: Target, backend: type[Backend], settings: BackendSettings) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.text import Text
 
+from harness.core import notes
 from harness.core.errors import HarnessError
 from harness.core.plugins import blame
 from harness.core.terminal import Console, printable
@@ -33,6 +34,7 @@ _REFUSALS = {
 
 def run(app: Any, arguments: list[str]) -> int:
     """Run a Typer app and turn what it raises into an exit code."""
+    notes.show()
     debug = "--debug" in arguments
     console = Console(stderr=True)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import logging
 import os
 import socket
 import sys
@@ -16,8 +17,9 @@ from filelock import FileLock, SoftFileLock, Timeout
 
 from harness.core.disk import make_folder
 from harness.core.errors import BadInputError
-from harness.core.progress import console
 from harness.core.removal import discard
+
+logger = logging.getLogger(__name__)
 
 _PATIENCE_S = 0.2
 """A process that only looks whether a lock is held has it for a moment."""
@@ -52,7 +54,7 @@ def writing(lock: Path, what: str, where: Path, *, keep: bool = True) -> Iterato
         except Timeout:
             raise busy(lock, what, where) from None
     if said:
-        console.print(f"[yellow]{where}: the file system knows no locks; a file stands for one, {lock}[/yellow]")
+        logger.warning(f"{where}: the file system knows no locks; a file stands for one, {lock}")
     try:
         if not isinstance(held, SoftFileLock):
             _say_who(lock)

@@ -16,6 +16,16 @@ Advance = Callable[..., None]
 """`advance(n=1, note="")`: n more units are done; `note` is shown behind the bar."""
 
 
+def be_quiet() -> None:
+    """Show nothing from here on: of several training processes only the first one speaks."""
+    console.quiet = True
+
+
+def spinner(title: str) -> contextlib.AbstractContextManager[object]:
+    """Show that work of unknown length goes on. Use as a context."""
+    return console.status(title)
+
+
 @contextlib.contextmanager
 def progress_of_many(title: str, total: int, few: int = 50) -> Iterator[Advance]:
     """The same where there is so much to do that it may take seconds; of `few` or less there is no bar."""

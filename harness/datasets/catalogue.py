@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import shutil
 from collections.abc import Sequence
@@ -15,12 +16,14 @@ from harness.core.disk import need
 from harness.core.errors import BadInputError, UnknownNameError
 from harness.core.files import read_json, sha256_file, write_json
 from harness.core.paths import cache_folder
-from harness.core.progress import console, progress
+from harness.core.progress import progress
 from harness.core.removal import move, remove
 from harness.core.yaml_values import read_yaml
 from harness.datasets.download import fetch
 from harness.datasets.unpack import unpack
 from harness.remote import hub
+
+logger = logging.getLogger(__name__)
 
 _SOURCES = Path(__file__).with_name("sources.yaml")
 _RECORD = ".harness-data.json"
@@ -176,7 +179,7 @@ def get(data: DataSet, root: Path | None = None) -> list[Found]:
     Raises:
         HarnessError: a download failed, or brought another file than expected.
     """
-    console.print(f"[bold]{data.name}[/bold]: {data.title}; {data.size}; licence: {data.licence}")
+    logger.info(f"{data.name}: {data.title}; {data.size}; licence: {data.licence}")
     if data.hub:
         found = hub.look(data.hub, "dataset")
         need([(hub.cache_folder(), found.download or 0, data.hub)])

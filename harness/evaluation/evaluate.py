@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import logging
 import math
 import time
 from collections import Counter, defaultdict
@@ -19,7 +20,7 @@ from harness.core.config import parse
 from harness.core.contract import json_of
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import write_json
-from harness.core.progress import console, progress
+from harness.core.progress import progress
 from harness.core.types import Response
 from harness.evaluation.jobs import Job, Key, pending, request_hashes
 from harness.evaluation.repeats import repeat_folder, spread
@@ -33,6 +34,8 @@ from harness.records.answer_files import read_serving
 from harness.runs.targets import Target
 from harness.serving.base import Backend, BackendSettings
 from harness.serving.contract import completions_of
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -239,7 +242,7 @@ class _Evaluation:
             # Before the first answer, so that answers that a kill leaves behind have it; and after the last, since a
             # remote backend learns from the answers who gave them.
             self._write_serving(json_of(backend))
-            console.print(f"[dim]answers come from {backend.name}[/dim]")
+            logger.info(f"answers come from {backend.name}")
             took, start = Counter[str](), time.perf_counter()
             try:
                 with progress("generating answers", len(jobs)) as advance:
@@ -260,7 +263,7 @@ class _Evaluation:
                 spent = {"took": {**took, "seconds": round(seconds, 3)}} if took else {}
                 self._write_serving(json_of(backend) | spent)
             rates = [f"{took[what] / seconds:,.0f} {what.replace('_', ' ')}" for what in took]
-            console.print(f"[dim]{took['answers']:,} answers in {seconds:.0f} s: {', '.join(rates)} a second[/dim]")
+            logger.info(f"{took['answers']:,} answers in {seconds:.0f} s: {', '.join(rates)} a second")
 
     def _write_serving(self, serving: Mapping[str, Any]) -> None:
         for folder in self.folders.values():

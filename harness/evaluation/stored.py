@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ from typing import Any
 from harness.core import registry
 from harness.core.config import parse
 from harness.core.errors import BadInputError
-from harness.core.progress import console
 from harness.evaluation.evaluate import EvalRequest, run_eval
 from harness.evaluation.jobs import request_hashes
 from harness.evaluation.shards import merge, shard_folders, shard_limit
@@ -18,6 +18,8 @@ from harness.evaluation.suites import data_root, open_suite, suite_folder
 from harness.records.answer_files import read_serving
 from harness.runs.targets import Target
 from harness.serving.base import Backend
+
+logger = logging.getLogger(__name__)
 
 
 def recorded_backend(
@@ -96,7 +98,7 @@ def run_merge(request: EvalRequest) -> list[dict[str, Any]]:
         hashes = request_hashes([target], [suite], request.backend_identity)
         own = {item.id: hashes[target.name, name, 0, item.id] for item in suite.items}
         counts = merge(folder, command, target, suite.items, own)
-        console.print(f"[dim]{name}: {', '.join(f'{shard}: {count}' for shard, count in counts.items())}[/dim]")
+        logger.info(f"{name}: {', '.join(f'{shard}: {count}' for shard, count in counts.items())}")
         records += run_eval(dataclasses.replace(request, suites=[name], limit=limit))
     return records
 

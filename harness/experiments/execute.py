@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import subprocess
 import sys
 import time
@@ -13,10 +14,11 @@ from typing import Any, Protocol
 
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.plugins import blame
-from harness.core.progress import console
 from harness.experiments.graph import RUNS, Plan, Step
 from harness.experiments.state import Folder
 from harness.runs.folders import open_run
+
+logger = logging.getLogger(__name__)
 
 _TAIL = 1_500
 """Characters of a failed command's last output that its record keeps."""
@@ -48,7 +50,7 @@ def run_steps(plan: Plan, folder: Folder, workers: Workers) -> dict[str, str]:
     runs = {step.name: step.run for step in plan.steps}
     under_way: dict[Future[str | None], tuple[Step, list[str], float]] = {}
     changed = [step.name for step in waiting if records[step.name].state == "changed"]
-    console.print(f"[dim]{len(done)} steps are done, {total} are to be done ({len(changed)} of them again)[/dim]")
+    logger.info(f"{len(done)} steps are done, {total} are to be done ({len(changed)} of them again)")
     while waiting or under_way:
         for step in list(waiting):
             lost = [need for need in step.needs if need in failed]
@@ -58,7 +60,7 @@ def run_steps(plan: Plan, folder: Folder, workers: Workers) -> dict[str, str]:
             elif len(under_way) < workers.capacity and all(need in done or need in failed for need in step.needs):
                 waiting.remove(step)
                 number = total - len(waiting)
-                console.print(f"step {number} of {total}: {step.name}: {step.about}", markup=False)
+                logger.info(f"step {number} of {total}: {step.name}: {step.about}")
                 command = _without(_with_resume(step, folder), {runs[need] for need in lost})
                 under_way[workers.submit(command, folder.log(step))] = (step, lost, time.perf_counter())
         ready, _ = wait(under_way, return_when=FIRST_COMPLETED)
@@ -70,7 +72,7 @@ def run_steps(plan: Plan, folder: Folder, workers: Workers) -> dict[str, str]:
             folder.keep(step, "failed" if error else "done", seconds, error)
             if error:
                 failed[step.name] = error
-                console.print(f"step {step.name} failed: {error}", markup=False)
+                logger.warning(f"step {step.name} failed: {error}")
             else:
                 done.add(step.name)
     return failed

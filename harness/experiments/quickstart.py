@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from harness.alignment.align import AlignRequest, run_align
 from harness.analysis.leaderboard import Board, collect
 from harness.core import registry
-from harness.core.progress import console
 from harness.core.worlds import find_world
 from harness.evaluation.evaluate import EvalRequest, run_eval
 from harness.models import resolve
 from harness.runs.folders import Run, open_run
 from harness.runs.targets import target_of_model, target_of_run
 from harness.serving.choose import choose_backend
+
+logger = logging.getLogger(__name__)
 
 WORLD = "pocket"
 
@@ -41,7 +43,7 @@ def run_quickstart(
         label = WORLD if seed == 0 else f"{WORLD}:{seed}"
         world = find_world(label)
         assert world is not None
-        console.rule(f"[bold]{label}[/bold]")
+        logger.info(f"world {label}")
         world.model()
         runs = [_aligned(method, label, seed, results) for method in methods]
         targets = [target_of_model(resolve(label), results), *(target_of_run(run) for run in runs)]
@@ -52,7 +54,7 @@ def run_quickstart(
 def _aligned(method: str, label: str, seed: int, results: Path) -> Run:
     name = f"{method}-{label.replace(':', '-')}"
     if (run := open_run(results / name)).manifest is not None:
-        console.print(f"[dim]{name}: done before; remove {results / name} to do it again[/dim]")
+        logger.info(f"{name}: done before; remove {results / name} to do it again")
         return run
     settings = {"train": {"seed": seed}}
     return run_align(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from harness.core.errors import HarnessError
 from harness.core.files import write_json
 from harness.core.paths import cache_folder
-from harness.core.progress import console, progress
+from harness.core.progress import progress
 from harness.core.redaction import without_credentials
 from harness.judging.base import BudgetError, Estimate, Judge, JudgeReply, JudgeRequest, JudgeSettings
 from harness.judging.ledger import Ledger
@@ -23,6 +24,8 @@ from harness.remote.endpoint import Endpoints, Wrong, effective_url, require_key
 from harness.remote.model_names import UNNAMED, difference
 from harness.remote.refusals import NoReplyError, Options, PromptRefusedError
 from harness.remote.reply import Reason, Reply
+
+logger = logging.getLogger(__name__)
 
 _IN_A_ROW = 8
 """Requests without a reply, one after the other, after which the endpoint is taken for gone, or for refusing everything."""
@@ -109,7 +112,7 @@ class OpenAIJudge(Judge):
             said = f"the judge is '{model}', not '{wanted}' (judge.accept=any)"
         if said and said not in self._said:
             self._said.add(said)
-            console.print(f"[yellow]{said}[/yellow]", soft_wrap=True)
+            logger.warning(said)
 
     def _ask_all(self, asked: Sequence[JudgeRequest]) -> list[JudgeReply]:
         """All replies; what is under way when one fails for good is waited for, since it is paid for.

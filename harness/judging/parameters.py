@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.core.files import sha256_json, write_json
-from harness.core.progress import console
 from harness.remote.reply import Reason, Refused
 
 if TYPE_CHECKING:
     from harness.judging.settings import OpenAIJudgeSettings
+
+logger = logging.getLogger(__name__)
 
 REASONING_TOKENS = 4096
 """Where no limit is named and the model wants `max_completion_tokens`: its reasoning counts, and comes before the first word."""
@@ -108,6 +110,6 @@ class Parameters:
             said = "no temperature is sent, so the vendor's own holds"
         else:
             return
-        console.print(f"[dim]the judge refuses {refused.parameter} ({refused}): {said}[/dim]", soft_wrap=True)
+        logger.info(f"the judge refuses {refused.parameter} ({refused}): {said}")
         learned = {"token_parameter": self._token_parameter, "temperature_refused": self._temperature_refused}
         write_json(self._memory, self._about | learned)

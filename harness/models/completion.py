@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from harness.core.errors import BadInputError
-from harness.core.progress import console
 from harness.models import pretrained
 from harness.models.weights import read_object
+
+logger = logging.getLogger(__name__)
 
 _FILES = ("processor_config.json", "preprocessor_config.json")
 _CLASS_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0, "siglip": 0}
@@ -39,9 +41,7 @@ def complete(processor: Any, location: str | Path) -> None:
         processor.chat_template = template
         taken.append("the chat template from the tokenizer")
     if taken:
-        console.print(
-            f"[dim]{location}: the processor's files lack it, taken: {', '.join(taken)}[/dim]", highlight=False
-        )
+        logger.info(f"{location}: the processor's files lack it, taken: {', '.join(taken)}")
 
 
 def missing_settings(processor: Any, location: str | Path) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from typing import Any
 
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.packages import MissingPackageError, is_installed
-from harness.core.progress import console
 from harness.remote import hub
+
+logger = logging.getLogger(__name__)
 
 _NO_CODE = {"trust_remote_code": False}
 _HUB = "the model hub must be reachable, or the model in its cache (then HF_HUB_OFFLINE=1); or name a folder"
@@ -182,9 +183,7 @@ def refuse_unloaded(report: Mapping[str, Collection[Any]], location: str | Path,
         problem = f"{len(strange)} tensors of the checkpoint have no place in the model that config.json describes"
     else:
         if strange:
-            console.print(
-                f"[dim]{len(strange)} tensors in {location} are not used, first '{strange[0]}'[/dim]", highlight=False
-            )
+            logger.info(f"{len(strange)} tensors in {location} are not used, first '{strange[0]}'")
         return
     if strange:
         problem += f"; the first tensor that is none of the model's is '{strange[0]}'"

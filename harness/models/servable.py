@@ -7,6 +7,7 @@ reads the processor by itself, too: where it lacks what its configuration says (
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import struct
 from pathlib import Path
@@ -16,12 +17,13 @@ from harness.core.errors import BadInputError
 from harness.core.files import atomic_folder, read_json, sha256_json, write_json
 from harness.core.memory import written_bytes
 from harness.core.paths import cache_folder
-from harness.core.progress import console
 from harness.models import pretrained
 from harness.models.checkpoints import fingerprint
 from harness.models.completion import complete, missing_settings
 from harness.models.known import known, settings_hashes
 from harness.models.weights import INDEX, fit, unwrapped, weight_files
+
+logger = logging.getLogger(__name__)
 
 
 def loadable(folder: str | Path) -> str:
@@ -67,7 +69,7 @@ def _copied(folder: Path, *, wrapped: bool, incomplete: bool) -> str:
     if wrapped:
         size = sum((folder / name).stat().st_size for name in weight_files(folder))
         said = "the names of a training wrapper (torch.compile, DDP or FSDP) are taken off its tensors' names"
-        console.print(f"[dim]{folder}: {said}, in a copy of {written_bytes(size)}: {copy}[/dim]", highlight=False)
+        logger.info(f"{folder}: {said}, in a copy of {written_bytes(size)}: {copy}")
     return str(copy)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fnmatch
 import functools
 import json
+import logging
 import os
 import re
 import threading
@@ -19,7 +20,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from harness.core.errors import BadInputError, HarnessError
-from harness.core.progress import console
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Kind = Literal["model", "dataset"]
@@ -145,7 +147,7 @@ def _look(name: str, kind: Kind, patterns: tuple[str, ...], cache: str) -> Wante
         if here is None:
             raise _unreachable(name, kind, error) from None
         said = f"the hub cannot be reached ({_said(error)}): the copy of {name} in its cache is taken"
-        console.print(f"[yellow]{said}[/yellow]", soft_wrap=True)
+        logger.warning(said)
         go_offline()
         return Wanted(name, kind, here, 0)
     wanted = {file: size for file, size in sizes.items() if _is_wanted(file, kind, patterns, sizes)}

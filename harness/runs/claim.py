@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
+import logging
 import os
 import re
 import shutil
@@ -17,9 +18,10 @@ from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import write_json
 from harness.core.locks import BusyError, busy, writing
 from harness.core.plugins import blame
-from harness.core.progress import console
 from harness.core.removal import discard, move, put_aside, remove
 from harness.runs.state import BEFORE_THE_FIRST_STEP, FAILED, State, lock_of, state_of
+
+logger = logging.getLogger(__name__)
 
 
 def check_folder(folder: Path, *, resume: bool, overwrite: bool, held: bool | None = None) -> State:
@@ -140,11 +142,9 @@ class Claim:
         """The run is complete; where the one before it is, is said."""
         if self.aside is not None:
             name = self.folder.name
-            console.print(
+            logger.info(
                 f"the run that was here before is kept in {self.aside}: `harness runs --restore {name}` brings it back, "
-                "`harness runs --prune` removes it",
-                highlight=False,
-                soft_wrap=True,
+                "`harness runs --prune` removes it"
             )
 
     def failed(self, error: BaseException) -> None:
@@ -155,7 +155,7 @@ class Claim:
             if self.aside is not None and state_of(self.folder, held=False).reusable:
                 discard(self.folder, within=self.folder.parent)
                 move(self.aside, self.folder, within=self.folder.parent)
-                console.print(f"[yellow]the run that was here before is back: {self.folder}[/yellow]", soft_wrap=True)
+                logger.warning(f"the run that was here before is back: {self.folder}")
                 return
             if not (self.folder / "manifest.json").exists():
                 write_json(self.folder / FAILED, _about(error))

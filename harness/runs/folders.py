@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
 from harness.core.errors import BadInputError
 from harness.core.files import read_json
-from harness.core.progress import console
 from harness.records.run_files import read_manifest
 from harness.runs.state import MANIFEST, state_of
+
+logger = logging.getLogger(__name__)
 
 STAGES = "stages"
 """In a run's folder: one folder a stage, each a run of its own once it has a manifest."""
@@ -76,7 +76,7 @@ def list_runs(results: Path) -> list[Run]:
     """All complete runs under a folder, oldest first. Of one that cannot be read it is said why, and the others are listed."""
     runs, unreadable = read_runs(results)
     for reason in unreadable:
-        console.print(f"[yellow]left out:[/yellow] {escape(reason)}", soft_wrap=True, highlight=False)
+        logger.warning(f"left out: {reason}")
     return runs
 
 

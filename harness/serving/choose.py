@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
 from harness.core import registry
 from harness.core.errors import BadInputError
-from harness.core.progress import console
 from harness.serving.base import Backend
+
+logger = logging.getLogger(__name__)
 
 
 def choose_backend(name: str | None = None) -> type[Backend]:
@@ -25,6 +28,6 @@ def choose_backend(name: str | None = None) -> type[Backend]:
     vllm: type[Backend] = registry.load("backends", "vllm")
     if (reason := vllm.missing()) is None:
         return vllm
-    console.print(f"[yellow]{reason}: answers come from transformers, the slower fallback[/yellow]")
+    logger.warning(f"{reason}: answers come from transformers, the slower fallback")
     fallback: type[Backend] = registry.load("backends", "transformers")
     return fallback

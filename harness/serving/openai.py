@@ -8,6 +8,7 @@ import difflib
 import importlib.metadata
 import io
 import itertools
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -15,7 +16,6 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from harness.core.errors import BadInputError, HarnessError
-from harness.core.progress import console
 from harness.core.redaction import EndpointUrl
 from harness.core.types import FinishReason, ImageRef
 from harness.models import control_in
@@ -24,6 +24,8 @@ from harness.remote.model_names import UNNAMED, difference
 from harness.remote.refusals import EndpointRefusedError, NoReplyError, PromptRefusedError
 from harness.remote.reply import Reason, Refused, Reply
 from harness.serving.base import Backend, BackendSettings, Completion, Request, refusal
+
+logger = logging.getLogger(__name__)
 
 _MIME = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}
 _PROBES = 4
@@ -96,7 +98,7 @@ class OpenAIBackend(Backend):
         settings = self.settings
         self._pool = Endpoints(settings.endpoints, self.model, timeout_s=settings.timeout_s, attempts=settings.attempts)
         if not settings.endpoints:
-            console.print("[dim]no --endpoint was named: the vendor's own is asked[/dim]")
+            logger.info("no --endpoint was named: the vendor's own is asked")
         self._runner.run(self._pool.__aenter__())
         answered = [self._runner.run(self._probe(number)) for number in range(len(self._pool.urls))]
         if len(set(answered)) > 1:
@@ -248,7 +250,7 @@ class OpenAIBackend(Backend):
         """Send an answer's limit under its other name, where the settings leave the name open."""
         if self.settings.token_parameter == "auto" and refused.parameter == self._token_parameter == "max_tokens":
             self._token_parameter = "max_completion_tokens"
-            console.print("[dim]the endpoint refuses max_tokens: max_completion_tokens is sent instead[/dim]")
+            logger.info("the endpoint refuses max_tokens: max_completion_tokens is sent instead")
 
     def _message(self, prompt: str, image: ImageRef | None) -> dict[str, Any]:
         """One user turn, image first: what comes first can be kept in the server's prefix cache."""
@@ -283,7 +285,7 @@ class OpenAIBackend(Backend):
             if said is None:
                 said = f"the answers come from '{model}', not from '{self.model}' (backend.accept=any)"
             if said:
-                console.print(f"[yellow]{said}[/yellow]", soft_wrap=True)
+                logger.warning(said)
         return model
 
     def close(self) -> None:

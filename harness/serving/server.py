@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import logging
 import os
 import shlex
 import signal
@@ -19,7 +20,8 @@ from typing import Any
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import atomic_path, sha256_bytes
 from harness.core.paths import cache_folder
-from harness.core.progress import console
+from harness.core.progress import spinner
+from harness.core.terminal import say
 from harness.models import (
     check_base,
     devices,
@@ -33,6 +35,8 @@ from harness.models import (
 )
 from harness.serving.unfused import single_products
 from harness.serving.vllm import VllmBackend
+
+logger = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 900
 KEY_VARIABLE = "HARNESS_API_KEY"
@@ -115,16 +119,16 @@ def serve(checkpoint: Path, host: str = "127.0.0.1", port: int = 8000) -> None:
         environment.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     if key:
         environment["VLLM_API_KEY"] = key  # not on the command line, where other users could read it
-    console.print(f"[dim]{shlex.join(line)}[/dim]")
+    logger.info(shlex.join(line))
     with _interrupted_by(signal.SIGINT, signal.SIGTERM):
         process = subprocess.Popen(line, env=environment, start_new_session=True)
         try:
-            with console.status("starting the server"):
+            with spinner("starting the server"):
                 _wait(process, f"http://{host}:{port}/health")
-            console.print(_howto(name, host, port, bool(key)), markup=False, highlight=False)
+            say(_howto(name, host, port, bool(key)), err=True)
             process.wait()
         except KeyboardInterrupt:
-            console.print("stopping the server")
+            logger.info("stopping the server")
         finally:
             _stop(process)
 

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from harness.core.errors import HarnessError
 from harness.core.memory import give_back
-from harness.core.progress import console
+from harness.core.progress import spinner
 from harness.core.types import ImageRef
 from harness.models import check_covers, rank_of, servable, served_rank, torchvision_shim
 from harness.serving.base import Backend, BackendSettings, Completion, Request
@@ -117,7 +117,7 @@ class VllmBackend(Backend):
             **settings.model_dump(),
         }
         engines = f" in {len(own)} engines" if len(own) > 1 else ""
-        with console.status(f"starting vLLM with {Path(self.base).name} and {len(self.adapters)} adapters{engines}"):
+        with spinner(f"starting vLLM with {Path(self.base).name} and {len(self.adapters)} adapters{engines}"):
             try:
                 environment = torchvision_shim.child_environment()
                 for share in own:

@@ -9,6 +9,7 @@ A canary that fails stops the run and says which saving, switched off, makes it 
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +23,6 @@ from aligners.training.microbatches import accumulation
 from aligners.training.planning.peak import out_of_memory
 from harness.core.config import Savings
 from harness.core.errors import HarnessError
-from harness.core.progress import console
 from harness.core.types import PreferenceExample
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from aligners.training.encoding import EncodedExample
     from aligners.training.session import Session
+
+logger = logging.getLogger(__name__)
 
 PROBES = 3
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}
@@ -106,9 +108,9 @@ def check_trainer(run: Session, examples: Sequence[PreferenceExample]) -> dict[s
         **modules,
         "seconds": round(time.perf_counter() - started, 2),
     }
-    console.print(
-        f"[dim]canary: the trainer computes what the model does, to {worst.mean:.1g} nats a token "
-        f"(allowed {worst.allowed:.1g}; {len(probes)} examples, {found['seconds']:.1f} s)[/dim]"
+    logger.info(
+        f"canary: the trainer computes what the model does, to {worst.mean:.1g} nats a token "
+        f"(allowed {worst.allowed:.1g}; {len(probes)} examples, {found['seconds']:.1f} s)"
     )
     return found
 

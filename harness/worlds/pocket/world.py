@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from filelock import FileLock
 from harness.core.children import in_child
 from harness.core.files import atomic_folder, read_json, sha256_bytes, sha256_json, write_json
 from harness.core.paths import cache_folder
-from harness.core.progress import console
 from harness.core.worlds import Split, World
 from harness.core.yaml_values import read_yaml
+
+logger = logging.getLogger(__name__)
 
 _SHAPING = {
     "model": ("scenes.py", "draw.py", "text.py", "network.py", "training.py", "arithmetic.py"),
@@ -65,7 +67,7 @@ class PocketWorld(World):
         def make(folder: Path) -> None:
             from harness.worlds.pocket.formats import write_benchmarks
 
-            console.print(f"[dim]writing the benchmarks' files ({split})[/dim]")
+            logger.info(f"writing the benchmarks' files ({split})")
             write_benchmarks(self.seed, split, folder / "content")
 
         return self._part("benchmarks", make, split)

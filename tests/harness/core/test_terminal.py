@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import re
 from pathlib import Path
 
@@ -122,3 +123,25 @@ def test_everything_that_is_printed_goes_through_the_filter() -> None:
         if direct.search(line) and not line.lstrip().startswith(("#", '"', "print("))
     }
     assert not found
+
+
+def test_only_the_command_line_prints() -> None:
+    """Library modules log or advance a bar; `harness.core.notes` prints their records where the command line asks for it."""
+    direct = re.compile(r"progress import .*\bconsole\b|\bconsole\.(print|rule|status)")
+    assert not {
+        str(path.relative_to(ROOT))
+        for top in ("harness", "aligners", "benchmarks")
+        for path in (ROOT / top).rglob("*.py")
+        if path.parent.name != "cli"
+        and path.stem not in ("notes", "progress")
+        and direct.search(path.read_text("utf-8"))
+    }
+
+
+def test_what_modules_log_is_shown_without_its_markup_or_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    logging.getLogger("harness.models.families").warning(f"{HOSTILE} [red]%s 100 %[/red]")
+    logging.getLogger("aligners.dpo").info("stage 1: finished before")
+    logging.getLogger("aligners.dpo").debug("not for everybody")
+    shown = capsys.readouterr().err
+    assert "[red]%s 100 %[/red]" in shown and "stage 1: finished before" in shown and "not for everybody" not in shown
+    assert not COMMANDS.search(shown)
