@@ -1,0 +1,228 @@
+"""The trainer of one stage: `transformers.Trainer` with a method's preference loss. Imported only where something is trained."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from aligners.base import Logps, Loss
+from aligners.contract import loss_of
+from aligners.training.batches import checked, loader
+from aligners.training.checks.first_batch import check_first_batch
+from aligners.training.layout import by_branch
+from aligners.training.log import Recorder, reward_metrics
+from aligners.training.microbatches import MicroBatches
+from aligners.training.processes import CONFIGURATION, say_what_is_gathered_together
+from aligners.training.reference import Reference
+from aligners.training.session import Session
+from harness.core.errors import BadInputError, HarnessError
+from harness.core.plugins import is_plugin, wrong
+
+TRAINER_STATE = "trainer_state.json"
+
+
+@dataclass
+class Stage:
+    """What one stage's trainer works with.
+
+    Attributes:
+        run: the alignment.
+        batches: the stage's micro-batches, in this process's order.
+        reference: the reference model's log-probabilities of the stage's examples.
+        folder: where intermediate checkpoints are written.
+        recorder: writes the training log.
+        asked_to_stop: set by Ctrl-C; the step is finished and saved.
+        check: the first batch is to be checked before the first update (see `checks.first_batch`).
+        canary: what that check measured.
+    """
+
+    run: Session
+    batches: MicroBatches
+    reference: Reference
+    folder: Path
+    recorder: Recorder
+    asked_to_stop: threading.Event
+    check: bool = False
+    canary: Any = field(default=None, init=False)
+
+    def not_finite(self, what: str, step: int, ids: Sequence[str]) -> HarnessError:
+        """The error for a loss or a gradient that is not a number. Nothing is saved after it."""
+        kept = newest_checkpoint(self.folder) or max(self.folder.parent.glob("*/checkpoint"), default=None)
+        return HarnessError(
+            f"the {what} is not finite at step {step} of stage {self.folder.name}",
+            where=f"examples {', '.join(ids)}",
+            remedy="lower train.learning_rate, or look at these examples; "
+            + (
+                f"the last good checkpoint is kept: {kept}"
+                if kept
+                else "there was no checkpoint yet (train.save_steps)"
+            ),
+        )
+
+
+class PreferenceTrainer(Trainer):
+    """Trainer whose inputs are laid-out batches and whose loss is the method's."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        super().__init__(
+            model=stage.run.policy.model,
+            args=_arguments(stage),
+            train_dataset=stage.batches,
+            callbacks=[_Report(stage, self)],
+        )
+        self.remove_callback(PrinterCallback)
+
+    def get_train_dataloader(self) -> Any:
+        """The micro-batches as they are: they know their process, their order and their epochs."""
+        return loader(self.stage.batches, self.stage.run.train_settings.workers)
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Sum over the pass's examples divided by the micro-batch: a short last pass weighs its examples like the others."""
+        stage, run = self.stage, self.stage.run
+        batch = checked(inputs)["batch"].to(run.policy.device)
+        logps = by_branch(model(batch), batch.layouts)
+        baseline = stage.reference.logps(batch, run.branches)
+        loss = loss_of(run.aligner, logps, baseline, batch.ids)
+        self._check_finite(loss, batch.ids, logps, baseline)
+        if stage.check:
+            stage.check = False
+            stage.canary = check_first_batch(run, batch, logps, baseline, loss)
+        metrics = {
+            "loss": loss.per_example.detach(),
+            **loss.metrics,
+            **reward_metrics(logps, baseline, run.aligner.settings.beta),
+        }
+        weights = torch.tensor(inputs["weights"], device=run.policy.device)
+        stage.recorder.add(metrics, weights, batch.tokens, batch.ids)
+        return (loss.per_example * weights).sum() / stage.batches.micro
+
+    def _check_finite(self, loss: Loss, ids: Sequence[str], logps: Logps, baseline: Logps) -> None:
+        """Stop at a loss that is not a number. Before the first update, a plugin's formula is to blame for it."""
+        finite = torch.isfinite(loss.per_example)
+        if finite.all():
+            return
+        bad = [name for name, is_finite in zip(ids, finite, strict=True) if not is_finite]
+        aligner = self.stage.run.aligner
+        if self.state.global_step == 0 and is_plugin(aligner) and _all_finite(logps, baseline):
+            raise wrong(
+                aligner,
+                "loss",
+                f"a loss that is not finite of example {bad[0]}, before the first update",
+                "finite values: the log-probabilities that it was given are",
+            )
+        raise self.stage.not_finite("loss", self.state.global_step, bad)
+
+
+class _Report(TrainerCallback):
+    """Tells the recorder that a step is done, and stops where that was asked for or has to be."""
+
+    def __init__(self, stage: Stage, trainer: PreferenceTrainer) -> None:
+        self.stage, self.trainer = stage, trainer
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called before the weights are changed: a gradient that is no number would spoil them, and then every checkpoint."""
+        if self.trainer.is_deepspeed_enabled:  # it has taken its step, and kept no gradients
+            return
+        gradients = [weight.grad for weight in kwargs["model"].parameters() if weight.grad is not None]
+        if not torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
+            raise self.stage.not_finite("gradient", state.global_step, self.stage.recorder.ids)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called after every optimizer step."""
+        recorder, trainer = self.stage.recorder, self.trainer
+        if trainer.is_deepspeed_enabled and not math.isfinite(trainer.deepspeed.get_global_grad_norm()):
+            raise self.stage.not_finite("gradient", state.global_step, recorder.ids)
+        row = recorder.step(state.global_step, kwargs["optimizer"].param_groups[0]["lr"])
+        if self.stage.run.train_settings.report_to:
+            trainer.log({name: value for name, value in row.items() if isinstance(value, int | float)})
+        if self.stage.asked_to_stop.is_set():
+            control.should_save = control.should_training_stop = True
+
+
+def build(stage: Stage) -> PreferenceTrainer:
+    """The trainer of a stage.
+
+    Raises:
+        BadInputError: the launcher shares the weights out in a way that is not supported here.
+    """
+    policy = stage.run.policy
+    say_what_is_gathered_together(policy.model, policy.layers[0])
+    trainer = PreferenceTrainer(stage)
+    if stage.run.sharded and not trainer.is_fsdp_enabled:
+        # Accelerate would go on without a word, each process with all weights.
+        raise BadInputError(
+            "weights are shared out among GPUs only, and there are none",
+            remedy="harness launch --sharding none, or one process",
+        )
+    if trainer.is_deepspeed_enabled and (zero := trainer.accelerator.state.deepspeed_plugin.zero_stage) not in (1, 2):
+        raise BadInputError(
+            f"DeepSpeed's ZeRO is supported at stages 1 and 2, and not at {zero}",
+            remedy=f"FSDP shares the weights out as stage 3 does: {CONFIGURATION}",
+        )
+    return trainer
+
+
+def _arguments(stage: Stage) -> TrainingArguments:
+    settings, batches = stage.run.train_settings, stage.batches
+    arguments = TrainingArguments(
+        output_dir=str(stage.folder),
+        per_device_train_batch_size=batches.micro,
+        gradient_accumulation_steps=batches.passes,
+        max_steps=batches.steps,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.schedule,
+        warmup_steps=round(settings.warmup_ratio * batches.steps),
+        weight_decay=settings.weight_decay,
+        adam_beta2=settings.adam_beta2,
+        adam_epsilon=settings.adam_epsilon,
+        max_grad_norm=settings.max_grad_norm,
+        save_strategy="steps",
+        save_steps=settings.save_steps,
+        save_total_limit=1,
+        logging_strategy="no",
+        report_to=list(settings.report_to) or "none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        seed=settings.seed,
+        bf16=stage.run.bfloat16,
+        ddp_find_unused_parameters=False,
+        use_cpu=stage.run.policy.device.type == "cpu",
+    )
+    # Several GPUs without `accelerate launch`: one is used; torch's DataParallel would tear the batches apart.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """A stage's newest intermediate checkpoint; one that was being written when the run was killed is none."""
+    return max(filter(_is_whole, folder.glob("checkpoint-*")), key=step_of, default=None)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimizer step after which an intermediate checkpoint was written."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether the file is there, to its end, that transformers writes last."""
+    try:
+        return bool(json.loads((checkpoint / TRAINER_STATE).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return False
+
+
+def _all_finite(*models: Logps) -> bool:
+    """Whether all log-probabilities that a loss is made of are numbers."""
+    return all(bool(torch.isfinite(values.sums).all()) for logps in models for values in logps.values())
