@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ from aligners.preferences.options import DataOptions
 from aligners.rejected_images.image_set import set_files, set_rows
 from harness.core.errors import BadInputError, shown
 from harness.core.files import atomic_path
+from harness.core.pages import render
 from harness.core.types import ImageRef
 
 SIDE = 240
@@ -202,20 +201,19 @@ def _fitting(text: str, font: Any, width: int) -> str:
 
 
 def _write_html(samples: Sequence[Sample], title: str, path: Path) -> None:
-    cards = []
-    for one in samples:
-        names = ("original", "what is corrupted", "rejected image")
-        pictures = "".join(
-            f'<img src="data:image/webp;base64,{_webp(picture)}" width="{picture.width}" height="{picture.height}" '
-            f'alt="{name} of {html.escape(one.id)}" title="{name}">'
-            for name, picture in zip(names, one.pictures, strict=True)
-        )
-        cards.append(
-            f'<figure><div class="three">{pictures}</div><figcaption><b>{html.escape(one.found)}</b>'
-            f"<span>{html.escape(one.how)} · id {html.escape(one.id)}</span><p>{html.escape(one.said)}</p></figcaption></figure>"
-        )
-    page = Path(__file__).with_name("preview.html").read_text(encoding="utf-8")
-    path.write_text(Template(page).substitute(title=html.escape(title), cards="\n".join(cards)), encoding="utf-8")
+    names = ("original", "what is corrupted", "rejected image")
+    cards = [
+        {
+            "sample": sample,
+            "pictures": [
+                {"name": name, "source": f"data:image/webp;base64,{_webp(picture)}", "size": picture.size}
+                for name, picture in zip(names, sample.pictures, strict=True)
+            ],
+        }
+        for sample in samples
+    ]
+    page = render(Path(__file__).with_name("preview.html"), title=title, cards=cards)
+    path.write_text(page, encoding="utf-8")
 
 
 def _webp(picture: Any) -> str:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
+
+from markupsafe import Markup
 
 from harness.analysis.leaderboard import Board, as_markdown, collect, pool_seeds
 from harness.analysis.leaderboard.board import scale
 from harness.core.errors import BadInputError
 from harness.core.files import atomic_path, write_json
+from harness.core.pages import render
 from harness.core.terminal import plain
 from harness.experiments.claims import Finding, find, read_claims
 from harness.experiments.graph import RUNS, Plan
@@ -54,13 +56,17 @@ def write_page(experiment: Experiment, plan: Plan, folder: Folder, failed: Mappi
     )
     with atomic_path(folder.path / f"{PAGE}.md") as temporary:
         temporary.write_text(plain(markdown) + "\n", encoding="utf-8")
-    sections = [
-        "".join(f"<p>{escape(line)}</p>" for line in [experiment.spec.about.strip(), *head] if line),
-        _claims_html(findings) if findings else "",
-        _arms_html(experiment.arms),
-        _failed_html(failed),
-    ]
-    write_document(experiment.spec.title, pooled, sections, folder.path / f"{PAGE}.html")
+    sections = render(
+        Path(__file__).with_name("page.html"),
+        head=[line for line in [experiment.spec.about.strip(), *head] if line],
+        claims=[[finding.claim.text, finding.verdict, *_points(finding), _signs(finding)] for finding in findings],
+        headings=_HEADINGS,
+        about_claims=_CLAIMS,
+        counts=_counts(experiment.arms),
+        arms=[{"label": arm.label, "method": arm.method, "settings": _settings(arm)} for arm in experiment.arms],
+        failed={name: " ".join(reason.split()) for name, reason in failed.items()},
+    )
+    write_document(experiment.spec.title, pooled, [Markup(sections)], folder.path / f"{PAGE}.html")
     write_json(
         folder.path / RESULT,
         {
@@ -122,6 +128,7 @@ def _points(finding: Finding) -> tuple[str, str, str]:
     return f"{left} against {right}", f"{difference} ({low} to {high})", p
 
 
+_HEADINGS = ("claim", "verdict", "values", "difference (95 %)", "p", "seeds with the claimed sign")
 _CLAIMS = (
     "A claim is seen where the difference has the claimed sign and p < 0.05 after Holm's correction over the claims of this page, reversed "
     "where it has the other sign as surely. Interval and p by bootstrap over each seed's images; seeds are taken as they are."
@@ -132,7 +139,7 @@ def _claims_markdown(findings: Sequence[Finding]) -> list[str]:
     lines = [
         "## Claims",
         "",
-        "| claim | verdict | values | difference (95 %) | p | seeds with the claimed sign |",
+        f"| {' | '.join(_HEADINGS)} |",
         "|---|---|---|---|---|---|",
     ]
     for finding in findings:
@@ -149,27 +156,13 @@ def _signs(finding: Finding) -> str:
     return f"{agree} of {len(finding.by_seed)}"
 
 
-def _claims_html(findings: Sequence[Finding]) -> str:
-    body = ""
-    for finding in findings:
-        cells = [finding.claim.text, finding.verdict, *_points(finding), _signs(finding)]
-        body += "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
-    names = ("claim", "verdict", "values", "difference (95 %)", "p", "seeds with the claimed sign")
-    heads = "".join(f"<th scope='col'>{escape(name)}</th>" for name in names)
-    return (
-        f"<h2>Claims</h2><div class='scroll' tabindex='0' role='region' aria-label='claims'><table><thead><tr>{heads}</tr></thead>"
-        f"<tbody>{body}</tbody></table></div><p class='small'>{escape(_CLAIMS)}</p>"
-    )
-
-
-def _searched(arms: Sequence[Arm]) -> Counter[str]:
-    """How many settings each method has in this experiment."""
-    return Counter(arm.method for arm in arms)
+def _counts(arms: Sequence[Arm]) -> str:
+    """How many settings each method has in this experiment, in words."""
+    return ", ".join(f"{method} {count}" for method, count in Counter(arm.method for arm in arms).items())
 
 
 def _arms_markdown(arms: Sequence[Arm]) -> list[str]:
-    counts = ", ".join(f"{method} {count}" for method, count in _searched(arms).items())
-    lines = ["## Arms", "", f"Settings by method: {counts}.", "", "| arm | method | settings |", "|---|---|---|"]
+    lines = ["## Arms", "", f"Settings by method: {_counts(arms)}.", "", "| arm | method | settings |", "|---|---|---|"]
     lines += [f"| {arm.label} | {arm.method} | {_settings(arm)} |" for arm in arms]
     return [*lines, ""]
 
@@ -178,26 +171,9 @@ def _settings(arm: Arm) -> str:
     return ", ".join(f"{key}={json.dumps(value)}" for key, value in dotted(arm.settings).items()) or "defaults"
 
 
-def _arms_html(arms: Sequence[Arm]) -> str:
-    body = "".join(
-        f"<tr><th scope='row'>{escape(arm.label)}</th><td>{escape(arm.method)}</td><td>{escape(_settings(arm))}</td></tr>"
-        for arm in arms
-    )
-    counts = ", ".join(f"{method} {count}" for method, count in _searched(arms).items())
-    return (
-        f"<h2>Arms</h2><p>Settings by method: {escape(counts)}.</p><div class='scroll' tabindex='0' role='region' aria-label='arms'><table>"
-        f"<thead><tr><th>arm</th><th>method</th><th>settings</th></tr></thead><tbody>{body}</tbody></table></div>"
-    )
-
-
 def _failed_markdown(failed: Mapping[str, str]) -> list[str]:
     lines = [f"- {name}: {' '.join(reason.split())}" for name, reason in failed.items()]
     return ["## Steps that failed", "", *lines, ""] if failed else []
-
-
-def _failed_html(failed: Mapping[str, str]) -> str:
-    lines = "".join(f"<li>{escape(name)}: {escape(' '.join(reason.split()))}</li>" for name, reason in failed.items())
-    return f"<h2>Steps that failed</h2><ul>{lines}</ul>" if failed else ""
 
 
 def _as_json(finding: Finding) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def spoiled_values(draw: Callable[[Any], Any], value: Any) -> Any:
             node = node[key]
         kind = draw(st.sampled_from(["set", "set", "set", "delete", "double", "rename"]))
         if kind == "set":
-            node[last] = draw(ODD)
+            node[last] = copy.deepcopy(draw(ODD))  # or a later part would change what ODD holds
         elif kind == "double" and isinstance(node, list):
             node.append(copy.deepcopy(node[last]))
         elif kind == "rename" and isinstance(node, dict):

@@ -128,7 +128,7 @@ def embedded(page: Path) -> dict[str, Any]:
 
 def test_the_file_stands_alone_and_says_what_was_said_as_text(page: Path) -> None:
     text = page.read_text()
-    assert "default-src &#x27;none&#x27;" in text and not re.search(r"https?://", text)
+    assert "default-src &#39;none&#39;" in text and not re.search(r"https?://", text)
     assert EVIL not in text and "<script>document" not in text
     data = embedded(page)
     assert next(s for s in data["samples"] if s["id"] == "halbench[spacy]@here/1#1")["answers"][1]["text"] == EVIL
@@ -188,10 +188,10 @@ def test_rejected_images_stand_beside_the_original(runs: list[Run], tmp_path: Pa
     aligned = with_rejected_images(open_run(tmp_path / "results" / "aligned"), [REJECTED])
     about = write_report([aligned, open_run(tmp_path / "results" / "base")], tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
-    section = text[text.index("<section id='rejected'>") :]
+    section = text[text.index('<section id="rejected">') :]
     assert not about["left_out"] and "aligned: 1 of 1,000 training examples" in section
     assert (
-        section.count("<img src='data:image/webp;base64,") == 2
+        section.count('<img src="data:image/webp;base64,') == 2
         and "corrupted: dog, &lt;frisbee&gt; (diffusion, t = 500, schedule ddpm)" in section
     )
     assert EVIL not in text and text.count("<script") == 2 and 'href="#rejected"' in text
@@ -203,8 +203,8 @@ def test_rejected_images_stand_beside_the_original(runs: list[Run], tmp_path: Pa
         write_jsonl(aligned.path / "image_preferences.jsonl", [REJECTED | wrong])
         about = write_report([aligned], tmp_path / "report.html")
         [reason] = about["left_out"]
-        assert said in reason and said in (tmp_path / "report.html").read_text().replace("&#x27;", "'")
-    assert "id='rejected'" not in (tmp_path / "report.html").read_text()
+        assert said in reason and said in (tmp_path / "report.html").read_text().replace("&#39;", "'")
+    assert 'id="rejected"' not in (tmp_path / "report.html").read_text()
 
 
 def test_odd_sets_are_shown(tmp_path: Path) -> None:
