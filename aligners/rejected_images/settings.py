@@ -9,8 +9,8 @@ from pydantic import Field, field_validator, model_validator
 from aligners.rejected_images.boxes import SOURCES
 from aligners.rejected_images.corruptions import CORRUPTIONS, Corruption
 from aligners.rejected_images.keywords import Ranking
-from aligners.rejected_images.schedules import STEPS, Diffusion, Scale, Schedule
 from harness.core.config import StrictModel
+from harness.core.diffusion import STEPS, Diffusion, Scale, Schedule
 from harness.core.errors import UnknownNameError
 
 _SPEED_ONLY = {"batch_size"}

@@ -26,7 +26,8 @@ from harness.cli.options import (
 
 if TYPE_CHECKING:
     from benchmarks.base import Benchmark
-    from harness.evaluation.evaluate import EvalRequest
+    from harness.evaluation.pictures import Change
+    from harness.evaluation.request import EvalRequest
     from harness.runs.targets import Target
     from harness.serving.base import Backend
 
@@ -39,6 +40,14 @@ Data = Annotated[
     str | None,
     typer.Option(
         "--data", help="official, pocket[:SEED][@validation|@test], or a folder. Default: what suits the model."
+    ),
+]
+Noise = Annotated[
+    str | None,
+    typer.Option(
+        "--noise",
+        metavar="CHANGES",
+        help="Ask everything again about changed pictures and compare: noise steps 0 to 999, blank, shuffled; with commas.",
     ),
 ]
 DryRun = Annotated[
@@ -87,6 +96,7 @@ def evaluate(
         int,
         typer.Option("--repeat", min=1, help="Ask everything so often and report the spread; the first is the score."),
     ] = 1,
+    noise: Noise = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where it was stopped, which it does anyway: answers are kept.")
     ] = False,
@@ -105,7 +115,7 @@ def evaluate(
     """Serve checkpoints, ask them a suite's questions, score the answers. Answers that are there already are not asked again."""
     from harness.core import registry
     from harness.core.errors import BadInputError
-    from harness.evaluation.evaluate import EvalRequest
+    from harness.evaluation.request import EvalRequest
     from harness.evaluation.shards import Shard
     from harness.serving.choose import choose_backend
 
@@ -141,6 +151,7 @@ def evaluate(
         shard=Shard.parse(shard) if shard else None,
         repeat=repeat,
         verify=verify,
+        changes=_changes(noise),
     )
     _carry_out(request, dry_run, as_json)
 
@@ -173,7 +184,7 @@ def rejudge(
     """
     from harness.analysis.declared import rated_suite
     from harness.core import registry
-    from harness.evaluation.evaluate import EvalRequest
+    from harness.evaluation.request import EvalRequest
     from harness.evaluation.stored import recorded_backend
 
     suites = registry.names("benchmarks", suite or rated_suite())
@@ -199,12 +210,13 @@ def merge(
     max_cost: MaxCost = None,
     settings: Settings = None,
     max_unscored: MaxUnscored = 0.01,
+    noise: Noise = None,
     results: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
     """Join what `harness eval --shard` answered, in one job each, and score it. Gaps and overlaps are refused."""
     from harness.core import registry
-    from harness.evaluation.evaluate import EvalRequest
+    from harness.evaluation.request import EvalRequest
     from harness.evaluation.stored import run_merge, shard_backend
 
     suites = registry.names("benchmarks", suite)
@@ -212,7 +224,17 @@ def merge(
     engine, given = shard_backend(target, suites, data or default_data)
     asked = judge_settings(judge_model, judge_url, judge_votes, judge_price, max_cost)
     layers = _layers(settings, _scoring(context, suites), asked, given)
-    request = EvalRequest([target], suites, data or default_data, engine, layers, judge, max_unscored, generate=False)
+    request = EvalRequest(
+        [target],
+        suites,
+        data or default_data,
+        engine,
+        layers,
+        judge,
+        max_unscored,
+        generate=False,
+        changes=_changes(noise),
+    )
     found = run_merge(request)
     if as_json:
         emit(found)
@@ -220,6 +242,17 @@ def merge(
     from harness.cli.tables import print_records
 
     print_records(found)
+
+
+def _changes(noise: str | None) -> list[Change]:
+    """The changes of pictures that --noise names.
+
+    Raises:
+        BadInputError: it names something else, or one of them twice.
+    """
+    from harness.evaluation.pictures import Change
+
+    return [] if noise is None else Change.parse_list(noise)
 
 
 def _layers(

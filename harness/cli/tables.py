@@ -11,6 +11,7 @@ from rich.text import Text
 
 from harness.analysis.leaderboard import ARROW, Board, tables
 from harness.analysis.leaderboard.board import written, written_interval
+from harness.analysis.reliance import reliance_tables
 from harness.core import registry
 from harness.core.errors import HarnessError
 from harness.core.plugins import attributed
@@ -29,9 +30,19 @@ def print_boards(boards: Sequence[Board], deltas: bool = False) -> None:
 
 
 def print_records(records: Sequence[dict[str, Any]]) -> None:
-    """A table for every suite and checkpoint."""
+    """A table for every suite and checkpoint; what changed pictures do to it is one table more."""
     for record in records:
-        print_record(record)
+        if not record.get("pictures"):
+            print_record(record)
+    for found in reliance_tables(records):
+        table = Table(
+            title=escape(found.title), title_justify="left", caption=escape(found.note), caption_justify="left"
+        )
+        for place, head in enumerate(found.heads):
+            table.add_column(escape(head), justify="right" if place else "left")
+        for row in found.rows:
+            table.add_row(*map(escape, row))
+        Console().print(table)
 
 
 def print_record(record: dict[str, Any]) -> None:
@@ -87,15 +98,24 @@ def print_shards(rows: Sequence[dict[str, Any]]) -> None:
     """What a shard holds, and what comes next."""
     console = Console()
     for row in rows:
+        what = f"{row['target']}, {row['suite']}{_change(row)}"
         console.print(
-            f"{row['target']}, {row['suite']}: shard {row['index']} of {row['count']}, {row['items']:,} items: {row['folder']}",
+            f"{what}: shard {row['index']} of {row['count']}, {row['items']:,} items: {row['folder']}",
             markup=False,
             highlight=False,
             soft_wrap=True,
         )
     for name in dict.fromkeys(row["target"] for row in rows):
-        suites = ",".join(row["suite"] for row in rows if row["target"] == name)
-        console.print(f"when all are there: harness merge {name} --suite {suites}", markup=False, highlight=False)
+        own = [row for row in rows if row["target"] == name]
+        suites = ",".join(dict.fromkeys(row["suite"] for row in own))
+        changes = ",".join(dict.fromkeys(row["change"] for row in own if row["change"]))
+        command = f"harness merge {name} --suite {suites}" + (f" --noise {changes}" if changes else "")
+        console.print(f"when all are there: {command}", markup=False, highlight=False)
+
+
+def _change(row: dict[str, Any]) -> str:
+    """How a row's pictures are changed, as it was asked for."""
+    return f", --noise {row['change']}" if row["change"] else ""
 
 
 def print_verified(found: dict[str, Any]) -> None:
@@ -161,7 +181,8 @@ def print_plan(rows: Sequence[dict[str, Any]]) -> None:
         table.add_column(heading, justify="left" if heading in ("checkpoint", "suite", "judge") else "right")
     for row in rows:
         part = "" if row["items"] == row["of"] else f" of {row['of']:,}"
-        cells = [row["target"], row["suite"], f"{row['items']:,}{part}"]
+        suite = f"{row['suite']}{_change(row)}"
+        cells = [row["target"], suite, f"{row['items']:,}{part}"]
         cells += [f"{row[key]:,}" for key in ("images", "answered", "to_generate")]
         cells.append("?" if row["prompt_tokens"] is None else f"≈ {row['prompt_tokens']:,}")
         known = row["new_tokens"] is not None

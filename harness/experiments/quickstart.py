@@ -10,7 +10,8 @@ from harness.alignment.align import AlignRequest, run_align
 from harness.analysis.leaderboard import Board, collect
 from harness.core import registry
 from harness.core.worlds import find_world
-from harness.evaluation.evaluate import EvalRequest, run_eval
+from harness.evaluation.evaluate import run_eval
+from harness.evaluation.request import EvalRequest
 from harness.models import resolve
 from harness.runs.folders import Run, open_run
 from harness.runs.targets import target_of_model, target_of_run

@@ -18,7 +18,8 @@ from harness.runs.set_aside import bring_answers_back
 from harness.runs.state import LOCKS, MANIFEST, is_run, lock_of, read_object, state_of
 
 Condition = Literal["complete", "running", "interrupted", "failed", "put aside", "left over"]
-_ANSWERS = ("*/evals/*", "*/evals/*/shards/*", "*/evals/*/repeats/*", "*/stages/*/evals/*")
+_ANSWERS = ("*/evals/*", "*/evals/*/shards/*", "*/evals/*/repeats/*", "*/evals/*/noise/*", "*/evals/*/noise/*/shards/*",
+            "*/stages/*/evals/*")  # fmt: skip
 """Folders of answers below a folder of runs."""
 _TEMPORARY = re.compile(rf"\..+\.([a-z0-9_]{{8}}({re.escape(SUFFIX)})?|[0-9a-f]{{8}}{re.escape(REMOVED)})")
 """Names that a writer gives to what is not complete yet, and to what is being removed."""

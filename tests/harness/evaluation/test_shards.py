@@ -12,7 +12,8 @@ import pytest
 
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.types import ImageRef, Item
-from harness.evaluation.evaluate import EvalRequest, run_eval
+from harness.evaluation.evaluate import run_eval
+from harness.evaluation.request import EvalRequest
 from harness.evaluation.responses import ResponseLog
 from harness.evaluation.shards import Shard
 from harness.evaluation.stored import run_merge, shard_backend

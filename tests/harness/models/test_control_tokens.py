@@ -12,7 +12,8 @@ from harness.cli import app
 from harness.cli.errors import run
 from harness.core.errors import BadInputError
 from harness.core.types import ImageRef
-from harness.evaluation.evaluate import EvalRequest, run_eval
+from harness.evaluation.evaluate import run_eval
+from harness.evaluation.request import EvalRequest
 from harness.models import AnswerEncoder, control_in, prompt_text, refuse_control, resolve
 from harness.remote.endpoint import Reply
 from harness.runs.targets import target_of_endpoint, target_of_model

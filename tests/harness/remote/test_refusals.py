@@ -68,7 +68,7 @@ def test_the_log_keeps_refusals_and_reads_what_was_written_before_there_were_any
 def test_an_endpoint_is_sent_no_image_from_outside_of_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A plugin's benchmark takes the paths of its file as they are; what lies outside is refused before a request is made."""
     from harness.core import registry
-    from harness.evaluation.evaluate import EvalRequest, prepare
+    from harness.evaluation.request import EvalRequest, prepare
     from harness.evaluation.suites import Suite, check_inside
     from harness.serving.openai import OpenAIBackend
     from harness.serving.transformers import TransformersBackend
