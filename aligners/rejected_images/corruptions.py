@@ -156,10 +156,10 @@ class Corruption:
 CORRUPTIONS: dict[str, Corruption] = {
     "noise": Corruption(noise, None, "diffusion noise in the masks"),
     "blur": Corruption(blur, 0.5, "Gaussian blur in the masks"),
-    "black": Corruption(black, 1.0, "blackness in the masks"),
+    "black": Corruption(black, 1.0, "black pixels in the masks"),
     "shuffle": Corruption(shuffle, 1.0, "patches shuffled within the masks"),
-    "crop": Corruption(crop, 0.8, "a random crop of up to a fifth", "everywhere"),
-    "whole-noise": Corruption(whole_noise, None, "diffusion noise everywhere", "everywhere"),
+    "crop": Corruption(crop, 0.8, "a random crop of up to a fifth of the image", "everywhere"),
+    "whole-noise": Corruption(whole_noise, None, "diffusion noise on the whole image", "everywhere"),
     "random-regions": Corruption(noise, None, "diffusion noise in random patches", "random"),
 }
 """The name in the settings -> the corruption."""

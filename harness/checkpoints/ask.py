@@ -68,7 +68,7 @@ def ask(
     """
     refuse_control({"the question": question})
     if not image.is_file():
-        raise BadInputError("there is no such image", where=str(image))
+        raise BadInputError("this image does not exist", where=str(image))
     picture = ImageRef(path=image)
     picture.open()
     answers: dict[str, Completion] = {}
@@ -89,5 +89,5 @@ def ask(
             answers |= {completion.id: completion for completion in completions_of(engine, requests)}
     for completion in answers.values():
         if completion.refused is not None:
-            raise BadInputError(completion.refused, where=completion.id, remedy="ask in other words")
+            raise BadInputError(completion.refused, where=completion.id, remedy="rephrase the question")
     return answers

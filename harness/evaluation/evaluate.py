@@ -140,11 +140,11 @@ class _Evaluation:
         if context is not None and whole >= context:
             raise BadInputError(
                 f"the context is too short: {context} tokens, of which the image takes {image} and the question {whole - image}, "
-                "and the answer wants some",
+                "which leaves none for the answer",
                 where=f"{self.base}, '{longest.prompt[:60]}'",
-                remedy="raise --set backend.max_model_len, or take a model with a longer context"
+                remedy="raise --set backend.max_model_len, or use a model with a longer context"
                 if given
-                else "take a model with a longer context, or smaller images",
+                else "use a model with a longer context, or smaller images",
             )
 
     def _generate(self, jobs: Sequence[Job]) -> None:
@@ -179,7 +179,7 @@ class _Evaluation:
                 spent = {"took": {**took, "seconds": round(seconds, 3)}} if took else {}
                 self._write_serving(json_of(backend) | spent)
             rates = [f"{took[what] / seconds:,.0f} {what.replace('_', ' ')}" for what in took]
-            logger.info(f"{took['answers']:,} answers in {seconds:.0f} s: {', '.join(rates)} a second")
+            logger.info(f"{took['answers']:,} answers in {seconds:.0f} s: {', '.join(rates)} per second")
 
     def _write_serving(self, serving: Mapping[str, Any]) -> None:
         for folder in self.folders.values():
@@ -197,7 +197,7 @@ class _Evaluation:
         assert self.shard
         key = (target.name, suite.key, 0)
         if not suite.items:
-            raise BadInputError(f"{suite.name} has fewer images than shards: none is left for shard {self.shard.label}")
+            raise BadInputError(f"{suite.name} has fewer images than shards; shard {self.shard.label}")
         model = self._one_model(target, suite, 0)
         about = {
             "target": target.name,
@@ -255,7 +255,7 @@ class _Evaluation:
         refused = self._refused(suite, key)
         if not responses:
             raise BadInputError(
-                f"none of the stored answers of '{target.name}' is to these questions",
+                f"no stored answer of '{target.name}' belongs to these questions",
                 where=str(log.path),
                 remedy="the data, the weights or the template changed: harness eval generates new ones",
             )
@@ -295,7 +295,7 @@ class _Evaluation:
         raise HarnessError(
             f"{len(refused)} of {len(suite.items)} requests were refused; first: {reason}",
             where=f"{suite.name}, item {name}",
-            remedy=f"mend the cause, or count them as unscored: --max-unscored {share}",
+            remedy=f"fix the cause, or count them as unscored: --max-unscored {share}",
         )
 
     def _one_model(self, target: Target, suite: Suite, repeat: int) -> str:
@@ -313,6 +313,6 @@ class _Evaluation:
             raise HarnessError(
                 f"the answers to {suite.name} come from several models behind the name '{target.base}': {named}",
                 where=str(log.path),
-                remedy="name the dated model, or ask for all of them again: --overwrite",
+                remedy="use the dated model name, or generate all answers again: --overwrite",
             )
         return str(next(iter(models)))

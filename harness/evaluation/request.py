@@ -74,7 +74,7 @@ def prepare(request: EvalRequest) -> tuple[list[Suite], str, Judge | None]:
         raise BadInputError(f"--limit must be at least 1, not {request.limit}")
     if request.repeat > 1 and request.shard:
         raise BadInputError(
-            "--repeat and --shard do not go together", remedy="repeat without shards, at a smaller --limit"
+            "--repeat and --shard exclude each other", remedy="use --repeat without shards, with a smaller --limit"
         )
     if request.repeat > 1 and request.changes:
         raise BadInputError("--repeat and --noise do not go together", remedy="repeat the plain answers alone")
@@ -89,7 +89,7 @@ def prepare(request: EvalRequest) -> tuple[list[Suite], str, Judge | None]:
     others = {*registry.entries("benchmarks")} - {*request.suites}
     if idle := sorted(name for name, group in request.settings.items() if name in others and group):
         raise BadInputError(
-            f"settings of '{idle[0]}' decide nothing where the suites are {', '.join(request.suites)}",
+            f"settings of '{idle[0]}' have no effect on the suites {', '.join(request.suites)}",
             remedy=f"leave them out, or add '{idle[0]}' to --suite",
         )
     root, data_name, world_judge = data_root(request.data)
@@ -101,7 +101,7 @@ def prepare(request: EvalRequest) -> tuple[list[Suite], str, Judge | None]:
         if request.judge or request.judge_settings:
             raise BadInputError(
                 f"no judge is asked about {', '.join(request.suites)}",
-                remedy="leave the options and settings of a judge out",
+                remedy="leave out the options and settings of a judge",
             )
         return suites, data_name, None
     # A judge model that is named is meant, even in a world that has a judge of its own.
@@ -119,6 +119,6 @@ def _check_backend(request: EvalRequest) -> None:
             )
         if request.backend.remote and not target.remote:
             raise BadInputError(
-                f"the backend '{request.backend.name}' asks a model by its name at an endpoint, '{target.name}' is weights here",
-                remedy="name the endpoint's model with --model, or take another --backend",
+                f"the backend '{request.backend.name}' evaluates a model at an endpoint, but '{target.name}' has local weights",
+                remedy="give the endpoint's model with --model, or use another --backend",
             )

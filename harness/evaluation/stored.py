@@ -63,7 +63,7 @@ def _backend_of(paths: Sequence[Path]) -> tuple[type[Backend], dict[str, Any]]:
         raise BadInputError(
             f"the answers come from several backends: {', '.join(sorted(found))}",
             where=", ".join(str(path.parent) for path in paths),
-            remedy="take those of one backend",
+            remedy="keep those of one backend",
         )
     return next(iter(found.values()))
 

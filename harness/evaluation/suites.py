@@ -38,14 +38,14 @@ def data_root(label: str) -> tuple[Path, str, str | None]:
     if world := find_world(name):
         split = split or "test"
         if split not in ("validation", "test"):
-            raise BadInputError(f"'{label}': the split is validation or test, not '{split}'")
+            raise BadInputError(f"'{label}': the split must be validation or test, not '{split}'")
         return world.benchmarks(split), f"{name.replace(':', '-')}-{split}", world.judge  # type: ignore[arg-type]
     if label == "official":
         return cache_folder() / "benchmarks", "official", None
     if not Path(label).is_dir():
         raise BadInputError(
             f"there is no benchmark data '{label}'",
-            remedy="name a folder that holds the suites' folders (docs/ARCHITECTURE.md)",
+            remedy="give a folder that contains the suites' folders (docs/ARCHITECTURE.md)",
         )
     name = Path(label).resolve().name
     return Path(label), name if 0 < len(name) <= LONGEST else name_from(name), None
@@ -181,9 +181,9 @@ def check_inside(suites: Sequence[Suite], root: Path) -> None:
             path = item.image.path
             if path is not None and not Path(os.path.normpath(path.absolute())).is_relative_to(top):
                 raise BadInputError(
-                    f"an image of {suite.name} lies outside of the benchmark data, and would be sent to the endpoint",
+                    f"an image of {suite.name} is outside the benchmark data, and would be sent to the endpoint",
                     where=f"item {item.id}: {path}",
-                    remedy=f"put it below {root}, where the benchmark's files name it",
+                    remedy=f"put it below {root}, and change the path in the benchmark's files",
                 )
 
 

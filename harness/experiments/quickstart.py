@@ -55,7 +55,7 @@ def run_quickstart(
 def _aligned(method: str, label: str, seed: int, results: Path) -> Run:
     name = f"{method}-{label.replace(':', '-')}"
     if (run := open_run(results / name)).manifest is not None:
-        logger.info(f"{name}: done before; remove {results / name} to do it again")
+        logger.info(f"{name}: already done; remove {results / name} to run it again")
         return run
     settings = {"train": {"seed": seed}}
     return run_align(

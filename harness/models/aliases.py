@@ -101,7 +101,7 @@ def resolve(name: str) -> ModelRef:
     if path.is_dir():
         return ModelRef(path.resolve().name, str(path.resolve()), "rlaif-v", "official", None, "folder")
     if path.exists():
-        raise BadInputError(f"'{name}' is a file, not a checkpoint folder", where=name, remedy="name its folder")
+        raise BadInputError(f"'{name}' is a file, not a checkpoint folder", where=name, remedy="give its folder")
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise BadInputError(f"there is no checkpoint folder '{name}'", where=name, remedy="see `harness list models`")
     if name.count("/") == 1:

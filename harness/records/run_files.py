@@ -46,9 +46,9 @@ class MetricRecord(Record):
     @model_validator(mode="after")
     def _in_range(self) -> Self:
         if self.ci is not None and self.ci[0] > self.ci[1]:
-            raise ValueError(f"the interval {self.ci} ends before it begins")
+            raise ValueError(f"the interval {self.ci} ends before it starts")
         if self.unit == "%" and (most := max([self.value or 0.0, *(self.ci or ())])) > 1 + _ROUNDING:
-            raise ValueError(f"{most:g} is no rate, which is a fraction and at most 1")
+            raise ValueError(f"{most:g} is not a rate, which is a fraction of at most 1")
         return self
 
 
@@ -188,7 +188,7 @@ class ItemRecord(Record):
     def _spans_are_in_the_text(self) -> Self:
         for piece in self.evidence:
             if piece.span is not None and not piece.span[0] <= piece.span[1] <= len(self.text):
-                raise ValueError(f"the span {piece.span} is no part of the text")
+                raise ValueError(f"the span {piece.span} is not a part of the text")
         return self
 
 
@@ -289,7 +289,7 @@ def check(kind: type[R], value: Any, what: str, where: Path | str) -> R:
         raise BadInputError(
             f"the {what} cannot be used: {_reason(error)}",
             where=str(where),
-            remedy="do again what wrote it, or remove it",
+            remedy="run the command that wrote it again, or remove it",
         ) from None
 
 
@@ -297,7 +297,7 @@ def _reason(error: ValidationError) -> str:
     """The first thing that is wrong, in a few words."""
     found = error.errors(include_url=False)
     if missing := sorted(".".join(map(str, one["loc"])) for one in found if one["type"] == "missing"):
-        return f"of another version: it has no {', '.join(missing[:_NAMED])}"
+        return f"it is from another version: it has no {', '.join(missing[:_NAMED])}"
     first = found[0]
     key = ".".join(str(part) for part in first["loc"])
     key = shown(key, 200)[1:-1]

@@ -105,7 +105,7 @@ def survey(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
         if not folder.is_dir():
             raise BadInputError(
                 f"nothing was scored: there is no folder '{folder}'",
-                remedy="harness align, then harness eval; or name a run, or a folder of runs",
+                remedy="harness align, then harness eval; or give a run, or a folder of runs",
             )
         if (folder / MANIFEST).exists():
             try:
@@ -120,12 +120,12 @@ def survey(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
             begun = [folder]
         elif not complete and not begun and not unreadable:
             raise BadInputError(
-                "nothing was scored: no complete run is here",
+                "nothing was scored: there is no complete run",
                 where=str(folder),
-                remedy="harness align, then harness eval; `harness runs` lists what was begun",
+                remedy="harness align, then harness eval; `harness runs` lists incomplete ones",
             )
         found += complete
-        reasons += [f"{path.name}: not complete: {MANIFEST}, which is written last, is not there" for path in begun]
+        reasons += [f"{path.name}: not complete: {MANIFEST}, which is written last, is missing" for path in begun]
     return list({run.path.resolve(): run for run in found}.values()), reasons
 
 
@@ -155,7 +155,7 @@ def latest_aligned(results: Path) -> Run:
         raise BadInputError(
             "there is no aligned run to evaluate",
             where=str(results),
-            remedy="harness align --method METHOD --model MODEL, or name a model: harness eval --model MODEL",
+            remedy="harness align --method METHOD --model MODEL, or evaluate a model: harness eval --model MODEL",
         )
     return runs[-1]
 

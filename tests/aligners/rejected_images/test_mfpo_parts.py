@@ -258,7 +258,7 @@ def test_stages_are_cut_by_entropy_easy_first() -> None:
     ]
     uneven = split_by_difficulty(rows, [0.5, 0.1, 0.9, 0.3, 0.7, 0.2], StageSettings(count=2, borders=(0.5,)))
     assert [len(stage.examples) for stage in uneven] == [3, 3]
-    with pytest.raises(ValueError, match="rising borders"):
+    with pytest.raises(ValueError, match="increasing borders"):
         StageSettings(count=3, borders=(0.9, 0.1))
 
 

@@ -52,7 +52,7 @@ def test_only_what_matches_is_compared(results: Path) -> None:
         compare([open_run(results / "inventive"), open_run(results / "elsewhere")])
     with pytest.raises(BadInputError, match="two runs"):
         compare([open_run(results / "inventive")])
-    with pytest.raises(BadInputError, match="stands twice"):
+    with pytest.raises(BadInputError, match="appears twice"):
         compare([open_run(results / "honest")] * 2)
     path = results / "short" / "evals" / "halbench@pictures" / "scores-spacy.json"
     record = json.loads(path.read_text())
@@ -130,7 +130,9 @@ def test_matched_length(results: Path) -> None:
     assert cut({"one": rows["honest"]}) is None
     [board] = collect(results)
     titles = [column.title for column in board.columns]
-    assert titles[:2] == ["CHAIRs", "CHAIRs matched"] and "cut to the words of the shortest" in board.caption
+    assert (
+        titles[:2] == ["CHAIRs", "CHAIRs matched"] and "cut to the length, in words, of the shortest" in board.caption
+    )
     write_jsonl(paths["honest"], [])
     [board] = collect(results)
     assert "CHAIRs matched" not in [column.title for column in board.columns]

@@ -37,7 +37,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("token", COMMON)
 def test_tokens_that_families_share_are_found_without_a_model(token: str) -> None:
     assert control_in(f"a red {token}cat") == token
-    with pytest.raises(BadInputError, match=r"the question holds '.*', which is a control token") as caught:
+    with pytest.raises(BadInputError, match=r"the question contains '.*', which is a control token") as caught:
         refuse_control({"an answer": "a cat", "the question": f"what{token}"}, where="pope, item 3")
     assert caught.value.where == "pope, item 3"
 
@@ -126,7 +126,7 @@ def test_ask_and_eval_say_it_before_an_engine_starts(
     monkeypatch.setattr(TransformersBackend, "start", lambda self: pytest.fail("the engine was started"))
     picture = tiny_photograph(tmp_path / "p.png", 0)
     assert run(app, ["ask", str(base), str(picture), "what is <image> here"]) == 2
-    assert "the question holds '<image>', which is a control token" in capsys.readouterr().err
+    assert "the question contains '<image>', which is a control token" in capsys.readouterr().err
     data = small_pope(tmp_path) / "data"
     path = data / "pope" / "coco_pope_random.json"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
@@ -135,7 +135,7 @@ def test_ask_and_eval_say_it_before_an_engine_starts(
     local = target_of_model(resolve(str(base)), tmp_path / "results")
     remote = target_of_endpoint("somebodys", tmp_path / "remote")
     for target, backend in ((local, TransformersBackend), (remote, OpenAIBackend)):
-        with pytest.raises(BadInputError, match=r"the question holds '<\|im_end\|>'") as caught:
+        with pytest.raises(BadInputError, match=r"the question contains '<\|im_end\|>'") as caught:
             run_eval(EvalRequest([target], ["pope"], str(data), backend))  # type: ignore[type-abstract]
         assert str(caught.value.where).startswith("pope, item ")
 

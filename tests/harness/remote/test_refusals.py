@@ -88,13 +88,13 @@ def test_an_endpoint_is_sent_no_image_from_outside_of_the_data(tmp_path: Path, m
 
     check_inside([suite("images/b.png"), suite("../shared/b.png")], root)
     for image in ("/etc/private.png", "images/../../../private.png", "../../private.png"):
-        with pytest.raises(BadInputError, match="outside of the benchmark data") as caught:
+        with pytest.raises(BadInputError, match="outside the benchmark data") as caught:
             check_inside([suite(image)], root)
         assert "item last" in str(caught.value.where) and "private.png" in str(caught.value.where)
 
     # An evaluation asks before it serves; weights that lie here may be shown any picture.
     monkeypatch.setattr(registry, "load", lambda kind, name: ExactMatch)
     request = EvalRequest([], ["exact"], str(root), OpenAIBackend)
-    with pytest.raises(BadInputError, match="outside of the benchmark data"):
+    with pytest.raises(BadInputError, match="outside the benchmark data"):
         prepare(request)
     assert prepare(dataclasses.replace(request, backend=TransformersBackend))[0]

@@ -20,7 +20,9 @@ def test_gpus_keep_their_names_and_go_to_the_engines_in_groups() -> None:
     assert [one.environment({"A": "1"}) for one in named] == [
         {"A": "1", "CUDA_VISIBLE_DEVICES": name} for name in ("GPU-a", "GPU-b", "GPU-c")
     ]
-    with pytest.raises(BadInputError, match="4 engines of 2 workers each want 8 GPUs, 4 are here") as caught:
+    with pytest.raises(
+        BadInputError, match="4 engines of 2 workers each need 8 GPUs, but this machine has 4"
+    ) as caught:
         gpu_shares(["0", "1", "2", "3"], engines=4, workers=2)
     assert "--shard" in str(caught.value.remedy)
 
