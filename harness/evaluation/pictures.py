@@ -25,7 +25,7 @@ SEED = 0
 _GREY = 128
 _VERSION = 1
 """Part of a changed picture's identity: another number, and answers to pictures made by an earlier version are not taken."""
-_WORDS = "steps from 0 to 999, blank, shuffled; with commas, each once"
+_WORDS = "steps from 0 to 999, blank, shuffled; comma-separated, each once"
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ class Change:
                 change = cls("noise", int(word))
             elif re.fullmatch(r"[+-]?[0-9]{1,30}", word):
                 raise BadInputError(
-                    f"--noise: there is no step {word}; VCD's schedule has the steps 0 to {STEPS - 1}",
+                    f"--noise: step {word} does not exist; VCD's schedule has steps 0 to {STEPS - 1}",
                     remedy=f"--noise takes {_WORDS}",
                 )
             else:
                 raise BadInputError(
-                    f"--noise: {shown(word, 80)} is no change of a picture", remedy=f"it takes {_WORDS}"
+                    f"--noise: {shown(word, 80)} is not a known change of a picture", remedy=f"it takes {_WORDS}"
                 )
             if change in changes:
                 raise BadInputError(f"--noise names {change.label} twice", remedy="name each change once")
@@ -102,7 +102,7 @@ class Change:
             if image.path is None and image.data is None and image.source is None:
                 raise BadInputError(
                     f"--noise changes pictures, and {suite} has none for the item {shown(item.id, 80)}",
-                    remedy="leave --noise or the suite out",
+                    remedy="leave out --noise or the suite",
                 )
         if self.kind == "shuffled":
             other = _others(pool, suite)
@@ -126,8 +126,8 @@ def _others(pool: Sequence[ImageRef], suite: str) -> dict[str, ImageRef]:
     known = {image.fingerprint(): image for image in pool}
     if len(known) < 2:
         raise BadInputError(
-            f"--noise shuffled takes another item's picture, and all pictures of {suite} are the same",
-            remedy="leave shuffled out",
+            f"--noise shuffled needs another item's picture, but all pictures of {suite} are the same",
+            remedy="leave out shuffled",
         )
     order = sorted(known, key=lambda fingerprint: sha256_json(["shuffled", SEED, fingerprint]))
     return {own: known[order[(place + 1) % len(order)]] for place, own in enumerate(order)}

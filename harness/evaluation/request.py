@@ -77,7 +77,7 @@ def prepare(request: EvalRequest) -> tuple[list[Suite], str, Judge | None]:
             "--repeat and --shard exclude each other", remedy="use --repeat without shards, with a smaller --limit"
         )
     if request.repeat > 1 and request.changes:
-        raise BadInputError("--repeat and --noise do not go together", remedy="repeat the plain answers alone")
+        raise BadInputError("--repeat and --noise exclude each other", remedy="use --repeat without --noise")
     known = {*registry.entries("benchmarks"), "judge", "backend", "sampling"}
     if unknown := sorted(set(request.settings) - known):
         raise BadInputError(

@@ -74,8 +74,8 @@ def test_odd_sets_have_defined_values_or_none(tmp_path: Path) -> None:
     assert pair.values["silent"]["chair_i"] is None and "chair_i" not in pair.pairings[0].differences
     assert pair.pairings[0].differences["object_recall"].value == -1.0
     for names, said in (
-        (("one", "two"), "nothing can be tested"),
-        (("right", "silent"), "undefined for one of the two: CHAIRi"),
+        (("one", "two"), "no test is possible"),
+        (("right", "silent"), "undefined for one of the runs: CHAIRi"),
     ):
         command = [sys.executable, "-m", "harness", "compare", *names, "--results", str(tmp_path)]
         table = subprocess.run(command, capture_output=True, text=True, check=True).stdout

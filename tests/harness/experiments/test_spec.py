@@ -75,7 +75,11 @@ def test_dotted_settings_are_groups_and_back() -> None:
         ("arms:\n  a: {extends: b}\n", 4, "no arm 'b' to extend"),
         ("arms:\n  a: {extends: b}\n  b: {extends: a}\n", 4, "extend each other"),
         ("arms:\n  base: {method: dpo}\n", 4, "not 'base'"),
-        ("arms:\n  a:\n    method: dpo\n    pairs: {method.beta: [1, 2], train.seed: [1]}\n", 6, "one by one"),
+        (
+            "arms:\n  a:\n    method: dpo\n    pairs: {method.beta: [1, 2], train.seed: [1]}\n",
+            6,
+            "must have the same length",
+        ),
         (
             "arms:\n  a:\n    method: dpo\n    grid: {method.beta: [1]}\n    pairs: {method.beta: [1]}\n",
             7,
