@@ -103,5 +103,5 @@ def test_looking_reads_to_the_end() -> None:
 
 def test_formats_that_start_other_programs_are_refused() -> None:
     eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
-    with pytest.raises(BadInputError, match="it is PostScript, which is not read"):
+    with pytest.raises(BadInputError, match="it is PostScript, which is not supported"):
         ImageRef(data=eps).open()
