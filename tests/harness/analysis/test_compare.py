@@ -93,7 +93,7 @@ def test_what_is_incomplete_is_said(results: Path) -> None:
     assert len(found) == 1 and [
         "honest: evals/pope@x/scores.json: the scores is not valid JSON" in one for one in reasons
     ] == [True]
-    with pytest.raises(BadInputError, match="of another version: it has no data, "):
+    with pytest.raises(BadInputError, match="from another version: it has no data, "):
         compare([open_run(results / name) for name in ("inventive", "wordy")])
     (results / "honest" / "evals" / "halbench@pictures" / "items-spacy.jsonl").unlink()
     with pytest.raises(BadInputError, match=r"items-spacy.jsonl is missing"):

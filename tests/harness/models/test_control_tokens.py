@@ -159,8 +159,8 @@ def test_align_and_data_check_name_the_record_and_the_text(
     for more in ([], ["--model", str(base)]):
         assert run(app, ["data", "check", str(path), *more]) == 2
         said = "".join(capsys.readouterr().out.split())  # a terminal's width may break a line anywhere
-        assert "d.jsonl:2:thechosenanswerholds'<|im_end|>'" in said
+        assert "d.jsonl:2:thechosenanswercontains'<|im_end|>'" in said
     command = ["align", "--method", "dpo", "--model", str(base), "--data", str(path), "--results", str(tmp_path / "r")]
     assert run(app, command) == 2
     said = capsys.readouterr().err
-    assert "the chosen answer holds '<|im_end|>'" in said and "record two" in said
+    assert "the chosen answer contains '<|im_end|>'" in said and "record two" in said

@@ -178,10 +178,10 @@ def test_every_familys_own_files_fit(family: str, tmp_path: Path) -> None:
 
 def test_two_sets_of_weights_in_one_folder(folder: Path) -> None:
     files = sharded(folder)
-    with pytest.raises(BadInputError, match=r"two sets of weights .* model\.safetensors, and 2 shards that .*index"):
+    with pytest.raises(BadInputError, match=r"two sets of weights: model\.safetensors, and 2 shards that .*index"):
         inspect(folder)
     (folder / "model.safetensors.index.json").unlink()
-    with pytest.raises(BadInputError, match=r"two sets of weights .* 2 shards without"):
+    with pytest.raises(BadInputError, match=r"two sets of weights: .* 2 shards without"):
         inspect(folder)
     (folder / "model.safetensors").unlink()
     with pytest.raises(BadInputError, match=r"model\.safetensors\.index\.json is missing, next to 2 of 2 shards"):
