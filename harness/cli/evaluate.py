@@ -49,7 +49,7 @@ Noise = Annotated[
     typer.Option(
         "--noise",
         metavar="CHANGES",
-        help="Ask everything again about changed pictures and compare: noise steps 0 to 999, blank, shuffled; with commas.",
+        help="Also ask about changed pictures, and compare: noise steps 0 to 999, blank, shuffled; comma-separated.",
     ),
 ]
 DryRun = Annotated[
