@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from benchmarks.base import Benchmark
 
 _PARAMETERS, _TAKEN, _GIVEN = "harness.declared.parameters", "harness.declared.taken", "harness.declared.given"
-_PANEL = "Options of suites"
+_PANEL = "Of the suites"
 
 
 class SettingsCommand(TyperCommand):
