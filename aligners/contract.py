@@ -30,7 +30,7 @@ def check_method(aligner: Aligner) -> None:
     if not is_plugin(aligner):
         return
     branches = aligner.branches
-    expected = "branches: a tuple of Branch, each with a name of its own, one of them 'chosen'"
+    expected = "branches: a tuple of Branch, each with a unique name, one of them 'chosen'"
     if not isinstance(branches, tuple | list) or not all(isinstance(one, Branch) for one in branches):
         raise wrong(aligner, "branches", shown(branches), expected)
     names = [one.name for one in branches]
@@ -51,13 +51,13 @@ def prepared(
     """
     found = aligner.prepare(examples, context)
     if is_plugin(aligner):
-        expected = "a list of PreferenceExample: those that were given, or changed copies with their ids"
+        expected = "a list of PreferenceExample: the given ones, or changed copies with the same ids"
         _check_examples(aligner, "prepare", found, {one.id for one in examples}, expected)
     return found
 
 
 def stages_of(aligner: Aligner, examples: Sequence[PreferenceExample], context: StageContext) -> list[Stage]:
-    """`Aligner.stages`, looked at: at least one, each with a name of its own and some of the examples.
+    """`Aligner.stages`, looked at: at least one, each with a unique name and some of the examples.
 
     Raises:
         PluginError: what it gave are none.
@@ -65,7 +65,7 @@ def stages_of(aligner: Aligner, examples: Sequence[PreferenceExample], context: 
     found = aligner.stages(examples, context)
     if not is_plugin(aligner):
         return found
-    expected = "a list of Stage, each with a name of its own and some of the examples"
+    expected = "a list of Stage, each with a unique name and some of the examples"
     if not isinstance(found, Sequence) or not found or not all(isinstance(one, Stage) for one in found):
         raise wrong(aligner, "stages", shown(found), expected)
     known, names = {one.id for one in examples}, set()
@@ -74,7 +74,7 @@ def stages_of(aligner: Aligner, examples: Sequence[PreferenceExample], context: 
             check_name(stage.name, "a stage's name")
         except (BadInputError, TypeError):
             raise wrong(
-                aligner, "stages", f"a stage named {shown(stage.name)}", "a name that a folder can have"
+                aligner, "stages", f"a stage named {shown(stage.name)}", "a name that is allowed for a folder"
             ) from None
         if stage.name in names:
             raise wrong(aligner, "stages", f"two stages named '{stage.name}'", expected)
@@ -127,7 +127,7 @@ def loss_of(aligner: Aligner, policy: Logps, reference: Logps, ids: Sequence[str
     differentiable = torch.is_grad_enabled() and any(one.sums.requires_grad for one in policy.values())
     if differentiable and not found.per_example.requires_grad:
         raise wrong(
-            aligner, "loss", "a loss that has no gradient", "one that is computed from the policy's log-probabilities"
+            aligner, "loss", "a loss without a gradient", "a loss that is computed from the policy's log-probabilities"
         )
     if not isinstance(found.metrics, Mapping):
         raise wrong(
@@ -139,7 +139,7 @@ def loss_of(aligner: Aligner, policy: Logps, reference: Logps, ids: Sequence[str
                 aligner,
                 "loss",
                 f"a metric named {shown(name)}",
-                "another name: the trainer logs its own under this one",
+                "another name: the trainer logs a value of its own under this one",
             )
         _check_values(aligner, f"metrics['{name}']", values, size)
         if is_plugin(aligner) and (bad := not_finite(values, ids)):
@@ -158,7 +158,7 @@ def not_finite(values: Tensor, ids: Sequence[str]) -> tuple[str, float] | None:
 def _check_values(aligner: Aligner, what: str, values: Any, size: int) -> None:
     import torch
 
-    expected = f"{what}: a tensor of the shape [{size}] and a floating-point type, one value an example"
+    expected = f"{what}: a tensor of the shape [{size}] and a floating-point type, one value per example"
     if not isinstance(values, torch.Tensor):
         raise wrong(aligner, "loss", f"a {type(values).__name__} as {what}", expected)
     if tuple(values.shape) != (size,):

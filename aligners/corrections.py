@@ -21,13 +21,12 @@ class CorrectedTokens(StrictModel):
     min_match: int = Field(
         3,
         ge=1,
-        description="tokens that both responses must have in common between two changes for them to be two; shorter runs count as "
-        "changed, too (1: every token that is the same is unchanged)",
+        description="number of common tokens that separates two changes; shorter common runs "
+        "count as changed (1: every common token is unchanged)",
     )
     one_sided: bool = Field(
         False,
-        description="whether tokens count as corrected that one response has and the other has nothing for (what was only added or "
-        "only removed)",
+        description="whether tokens that one response only adds or only omits count as corrected",
     )
 
 

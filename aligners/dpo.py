@@ -12,12 +12,12 @@ class DPOSettings(AlignerSettings):
     """DPO's settings."""
 
     label_smoothing: float = Field(
-        0.0, ge=0, lt=0.5, description="probability that a preference is the wrong way round"
+        0.0, ge=0, lt=0.5, description="label smoothing: probability that a preference is reversed"
     )
     per_token: bool = Field(
         False, description="mean log-ratio over a response's tokens, not their sum (length-normalised DPO)"
     )
-    length_penalty: float = Field(0.0, ge=0, description="reward taken off per token of a response (R-DPO's alpha)")
+    length_penalty: float = Field(0.0, ge=0, description="reward subtracted per token of a response (R-DPO's alpha)")
 
 
 class DPO(Aligner[DPOSettings]):

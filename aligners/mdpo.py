@@ -31,7 +31,7 @@ class MDPO(ImagePreferenceAligner[MDPOSettings]):
     """
 
     name, summary, source = "mdpo", "DPO + conditional (image) preference + anchor", "Wang et al. (mDPO), EMNLP 2024"
-    ours = "an example keeps one crop; the public code draws a new one every epoch"
+    ours = "each example keeps one crop; the public code draws a new one every epoch"
     train_defaults: ClassVar[Mapping[str, Any]] = {
         "learning_rate": 1e-5,
         "epochs": 3,

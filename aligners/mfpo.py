@@ -28,7 +28,7 @@ class StageSettings(StrictModel):
 
     count: int = Field(3, ge=1)
     borders: tuple[float, ...] = Field(
-        (), description="shares of the sorted examples at which stages end; () for equal parts"
+        (), description="fractions of the sorted examples at which stages end; () for equal parts"
     )
     measure: Measure = Field(
         "token",
@@ -36,11 +36,11 @@ class StageSettings(StrictModel):
     )
     answer: Answer = Field(
         "chosen",
-        description="the answer that is measured: the chosen response, or the starting model's own, greedy one",
+        description="whose entropy is measured: the chosen response, or the starting model's own greedy answer",
     )
-    max_new_tokens: int = Field(256, ge=1, description="length of the model's own answer")
+    max_new_tokens: int = Field(256, ge=1, description="maximum length of the model's own answer")
     reference: Literal["previous", "initial"] = Field(
-        "previous", description="the model that the stage starts from, or the first one"
+        "previous", description="reference of a stage: the model that the stage starts from, or the initial one"
     )
 
     @model_validator(mode="after")
@@ -51,7 +51,7 @@ class StageSettings(StrictModel):
             or not all(0 < border < 1 for border in self.borders)
         ):
             raise ValueError(
-                f"{self.count} stages need {self.count - 1} rising borders between 0 and 1, not {self.borders}"
+                f"{self.count} stages need {self.count - 1} increasing borders between 0 and 1, not {self.borders}"
             )
         return self
 
@@ -78,7 +78,7 @@ class MFPO(ImagePreferenceAligner[MFPOSettings]):
     default_data = "rlhf-v"
     ours = (
         "the paper gives the method, not its constants: those of the keyword graph, the detector, the noise's schedule "
-        "(inferred) and scale, the sizes of the stages, beta, learning rate and LoRA are this tool's choices (docs/mfpo.md)"
+        "(inferred) and scale, the sizes of the stages, beta, learning rate and LoRA are our choices (docs/mfpo.md)"
     )
 
     def stages(self, examples: Sequence[PreferenceExample], context: StageContext) -> list[Stage]:

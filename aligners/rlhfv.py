@@ -28,7 +28,11 @@ class RLHFVSettings(AlignerSettings):
 class RLHFV(Aligner[RLHFVSettings]):
     """DPO on the weighted mean, or sum, of token log-probabilities."""
 
-    name, summary, source = "rlhfv", "dense DPO: corrected segments weigh more", "Yu et al. (RLHF-V), CVPR 2024"
+    name, summary, source = (
+        "rlhfv",
+        "dense DPO: corrected segments have a higher weight",
+        "Yu et al. (RLHF-V), CVPR 2024",
+    )
     needs = Needs.CORRECTIONS
     train_defaults: ClassVar[Mapping[str, Any]] = {"learning_rate": 5e-7, "epochs": 7, "tuning": "full"}
 

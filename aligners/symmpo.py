@@ -48,7 +48,7 @@ class SymMPO(Aligner[SymMPOSettings]):
         Branch("second", image="second", response="second"),
         Branch("cross_image", image="second"),
     )
-    ours = "the similar image is the nearest by thumbnail, where the data bring none; the paper finds it by CLIP"
+    ours = "without a similar image in the data, the nearest by thumbnail is used; the paper uses CLIP"
     train_defaults: ClassVar[Mapping[str, Any]] = {"learning_rate": 5e-6, "tuning": "full"}
 
     def prepare(self, examples: Sequence[PreferenceExample], context: PrepareContext) -> Sequence[PreferenceExample]:
@@ -67,7 +67,7 @@ class SymMPO(Aligner[SymMPOSettings]):
             "left_out": left_out,
         }
         if left_out:
-            logger.warning(f"{left_out} examples were left out: no other example has their prompt")
+            logger.warning(f"{left_out} examples were dropped: no other example has their prompt")
         return made
 
     def loss(self, policy: Logps, reference: Logps) -> Loss:
@@ -102,7 +102,7 @@ def nearest_with_the_same_prompt(examples: Sequence[PreferenceExample]) -> dict[
     for example in examples:
         groups[example.prompt].append(example)
     partners: dict[str, PreferenceExample] = {}
-    with progress("looking for similar images", len(examples)) as advance:
+    with progress("searching similar images", len(examples)) as advance:
         for group in groups.values():
             prints = [one.images["original"].fingerprint() for one in group]
             thumbnails = np.stack([_thumbnail(one) for one in group])

@@ -120,7 +120,7 @@ class AMBER(Benchmark):
             raise BadInputError(
                 "AMBER's files are missing",
                 where=str(files / "annotations.json"),
-                remedy="harness data get amber, or harness data check amber for what is where",
+                remedy="harness data get amber; harness data check amber shows which files are missing",
             )
         annotations, reference = self._references(
             files / "annotations.json", files / "relation.json", files / "safe_words.txt"
@@ -132,7 +132,7 @@ class AMBER(Benchmark):
                 place = whole(row, "id", where, "query")
                 if not 1 <= place <= len(annotations):
                     raise BadInputError(
-                        f"the query {place} has no annotation: there are {len(annotations)}", where=where
+                        f"query {place} has no annotation; there are {len(annotations)} annotations", where=where
                     )
                 picture = fields.text("image", empty=False)
                 image = ImageRef(path=images.path(picture, where))
@@ -151,7 +151,7 @@ class AMBER(Benchmark):
             rows, odd = read_annotations(annotations)
         if odd:
             self.notes.append(
-                f"{odd} truths in {annotations.name} are not written yes or no and were read so; the official script takes them for no"
+                f"{odd} truths in {annotations.name} are not exactly yes or no, but were read as such; the official script reads them as no"
             )
         with self.reading(relations):
             associations = read_associations(relations)
@@ -172,7 +172,9 @@ class AMBER(Benchmark):
             others.add(row.key)
             place = whole(row.doc, "id", where)
             if not 1 <= place <= len(annotations):
-                raise BadInputError(f"id {place} has no annotation: there are {len(annotations)}", where=where)
+                raise BadInputError(
+                    f"id {place} has no annotation; there are {len(annotations)} annotations", where=where
+                )
             if str(place) in responses:
                 raise BadInputError(f"id {place} is answered twice", where=where)
             # What is asked of a file is what its kinds of questions are: a generative file is no partial discriminative one.

@@ -35,9 +35,9 @@ def read_annotations(path: Path) -> tuple[list[dict[str, Any]], int]:
         fields = Fields(row, where, "annotation")
         if row.get("id") is not None and whole(row, "id", where, "annotation") != place:
             raise BadInputError(
-                f"the annotation at place {place} has the id {row['id']}, and annotations are taken by their place",
+                f"the annotation at position {place} has the id {row['id']}, but annotations are looked up by position",
                 where=where,
-                remedy="give all annotations, in the order of their ids",
+                remedy="give all annotations, sorted by id",
             )
         kind = fields.choice("type", (GENERATIVE, *PARTS))
         if kind == GENERATIVE:

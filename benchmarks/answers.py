@@ -49,14 +49,14 @@ class AnswerRow:
             raise BadInputError(
                 f"the response has no '{keys[0]}'; its keys are {', '.join(map(shown, list(row)[:8])) or 'none'}",
                 where=where,
-                remedy=f"name the answer's key '{keys[0]}' ({', '.join(keys[1:])} and lmms-eval's samples are read, too)",
+                remedy=f"rename the answer's key to '{keys[0]}' ({', '.join(keys[1:])} and lmms-eval's samples are accepted, too)",
             )
         for other in _MODELS:
             if other != key and other in row and row[other] != row[key]:
                 raise BadInputError(
-                    f"the row has '{key}' and '{other}', and which of them the model said is not plain",
+                    f"the row has '{key}' and '{other}', and it is not clear which of them is the model's answer",
                     where=where,
-                    remedy="leave the model's answer alone in the rows, e.g. with jq 'del(.KEY)'",
+                    remedy="keep only the model's answer in the rows, e.g. with jq 'del(.KEY)'",
                 )
         self.key, value = key, row[key]
         if value is None and isinstance(row.get("refusal"), str):
@@ -82,11 +82,13 @@ def _logged(row: Mapping[str, Any], where: str) -> str:
         if isinstance(value, list):
             if len(value) != 1:
                 raise BadInputError(
-                    f"the sample has {len(value)} answers, where one is scored", where=where, remedy="leave one of them"
+                    f"the sample has {len(value)} answers, but only one can be scored",
+                    where=where,
+                    remedy="keep one of them",
                 )
             value = value[0]
     if not isinstance(value, str):
-        raise BadInputError(f"the sample's answer is no text: {shown(value)}", where=where)
+        raise BadInputError(f"the sample's answer is not a text: {shown(value)}", where=where)
     return value
 
 

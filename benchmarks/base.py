@@ -62,7 +62,7 @@ class Benchmark(ABC):
     place: ClassVar[int] = 1000
     """In tables, suites with lower numbers come first; equals stand as they were scored."""
     offline_files: ClassVar[Sequence[OfflineFile]] = (
-        OfflineFile("data", "a folder with one folder a suite, as for harness eval"),
+        OfflineFile("data", "a folder with one folder per suite, as for harness eval"),
         OfflineFile("responses", "JSON lines {item, text}"),
     )
     """The files that `read_offline` takes: options of `harness score`."""
@@ -164,7 +164,7 @@ class Benchmark(ABC):
             row = AnswerRow(record, where, ("text", "response", "answer"))
             name = identity(row.doc, "item", where)
             if name in responses:
-                raise BadInputError(f"a second response to the item {shown(name)}", where=where)
+                raise BadInputError(f"a second response for the item {shown(name)}", where=where)
             responses.add(row.response(name))
         return items, responses
 
@@ -178,9 +178,7 @@ class Benchmark(ABC):
         Raises:
             BadInputError: no judge rates this suite's answers.
         """
-        raise BadInputError(
-            f"no judge rates the answers of the suite '{self.name}'", remedy="name a suite whose answers are rated"
-        )
+        raise BadInputError(f"the suite '{self.name}' does not use a judge", remedy="choose a suite that a judge rates")
 
     def provenance(self) -> dict[str, Any]:
         """What determined the scores beyond the settings: parser versions, vocabulary used, pipeline. JSON-able."""
@@ -201,7 +199,7 @@ def needed(files: Mapping[str, Path], option: str, suite: str) -> Path:
         there = files[option].exists()
     except (OSError, ValueError) as error:  # a name that no file can have
         raise BadInputError(
-            f"the file given by --{option.replace('_', '-')} cannot be looked at: {error}", where=str(files[option])
+            f"the file given by --{option.replace('_', '-')} cannot be read: {error}", where=str(files[option])
         ) from None
     if not there:
         raise BadInputError(f"the file given by --{option.replace('_', '-')} does not exist", where=str(files[option]))

@@ -75,6 +75,6 @@ class CHAIR(ObjectHalBench):
             raise BadInputError(
                 "the image's name does not end in its COCO number",
                 where=str(path),
-                remedy="name the images in questions.jsonl: {image_id, image, question}",
+                remedy="list the images in questions.jsonl: {image_id, image, question}",
             )
         return str(int(found.group(1)))

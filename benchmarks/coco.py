@@ -55,7 +55,7 @@ def coco_truth(folder: Path) -> Truth:
                 raise BadInputError(
                     error.problem,
                     where=error.where,
-                    remedy=error.remedy or "harness data check coco-annotations compares it with the official one",
+                    remedy=error.remedy or "harness data check coco-annotations compares it with the official file",
                 ) from None
     result = {name: {"instances": list(own["instances"]), "captions": own["captions"]} for name, own in truth.items()}
     with to_cache(index):
@@ -91,5 +91,5 @@ def truth_rows(path: Path) -> Truth:
         name = identity(row, "image_id", where, "annotation")
         own = {"instances": fields.texts("instances"), "captions": fields.texts("captions")}
         if truth.setdefault(name, own) != own:
-            raise BadInputError(f"image {name} is annotated twice, and not in the same way", where=where)
+            raise BadInputError(f"image {name} is annotated twice, with different annotations", where=where)
     return truth

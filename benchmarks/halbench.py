@@ -145,7 +145,7 @@ class ObjectHalBench(Benchmark):
             raise BadInputError(
                 "Object HalBench's questions are missing",
                 where=str(questions),
-                remedy="harness data get halbench, or harness data check halbench for what is where",
+                remedy="harness data get halbench; harness data check halbench shows which files are missing",
             )
         if self.settings.synonyms is None and (official := data / SYNONYMS).exists():
             self._synonyms = official
@@ -228,7 +228,7 @@ class ObjectHalBench(Benchmark):
             return PROMPT, "own wording"
         text, digest = read_template(self._template_file, "prompt_template")
         if not any(field in text for field in ("{description}", "{answer}")):
-            raise BadInputError("the prompt has no place for the description", where=str(self._template_file))
+            raise BadInputError("the prompt has no placeholder for the description", where=str(self._template_file))
         return text, f"{self._template_file.name}, sha256:{digest}"
 
     def score(
@@ -254,9 +254,9 @@ class ObjectHalBench(Benchmark):
         votes = {}
         if requests:
             if judge is None:
-                raise HarnessError("the extractor llm needs a judge", remedy="name one: --judge openai")
+                raise HarnessError("the extractor llm needs a judge", remedy="choose one: --judge openai")
             if judge.votes > 1:
-                raise BadInputError("the extractor llm takes one list of objects a response", remedy="--judge-votes 1")
+                raise BadInputError("the extractor llm needs exactly one reply per response", remedy="--judge-votes 1")
             votes = ask(judge, requests, read_objects)
         result: list[list[Mention] | str] = []
         for item, text in zip(items, texts, strict=True):

@@ -57,5 +57,5 @@ class _LineImage:
             return base64.b64decode(row_at(self.questions, self.place)["image"], validate=True)
         except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise BadInputError(
-                f"the image cannot be read again, as if its file had changed: {error}", where=str(self.questions)
+                f"the image cannot be read again; its file may have changed: {error}", where=str(self.questions)
             ) from None

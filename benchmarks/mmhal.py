@@ -126,10 +126,12 @@ class MMHalBench(Benchmark):
             raise BadInputError(
                 f"the judge's template has the SHA-256 {digest}, not {wanted}",
                 where=str(path),
-                remedy=f"get the official script again, or accept this one: --set mmhal.template_sha256={digest}",
+                remedy=f"download the official script again, or accept this one: --set mmhal.template_sha256={digest}",
             )
         if "{}" not in text and "{model_answer}" not in text:
-            raise BadInputError("the judge's template has no place for the answer, {model_answer}", where=str(path))
+            raise BadInputError(
+                "the judge's template has no placeholder for the answer, {model_answer}", where=str(path)
+            )
         fill(text, dict.fromkeys(_FIELDS, ""))  # complains before anything is asked
         return text, digest, "official" if digest == OFFICIAL_TEMPLATE else "custom"
 
@@ -151,7 +153,7 @@ class MMHalBench(Benchmark):
             raise BadInputError(
                 "MMHal-Bench's questions are missing",
                 where=str(path),
-                remedy="harness data get mmhal, or harness data check mmhal for what is where",
+                remedy="harness data get mmhal; harness data check mmhal shows which files are missing",
             )
         if self.settings.template is None:
             self._template_file = next((data / name for name in _SCRIPTS if (data / name).exists()), None)
@@ -188,9 +190,9 @@ class MMHalBench(Benchmark):
                 highest, last = place, where
         if highest >= max(QUESTIONS, 2 * len(reviews)):
             raise BadInputError(
-                f"index {highest} is none of the {QUESTIONS} questions of {self.title}, which begin at 0",
+                f"index {highest} is not one of the {QUESTIONS} questions of {self.title}, which start at 0",
                 where=last,
-                remedy="number the reviews by the place of their question",
+                remedy="number the reviews by the position of their question",
             )
         self.offline_judge = ReviewsJudge(path, reviews)
         items = [
@@ -229,7 +231,7 @@ class MMHalBench(Benchmark):
     ) -> list[SampleScore]:
         """Ask the judge about every answer and read its rating, of every vote."""
         if judge is None:
-            raise HarnessError("MMHal-Bench needs a judge", remedy="name one: --judge openai")
+            raise HarnessError("MMHal-Bench needs a judge", remedy="choose one: --judge openai")
         requests = self.judge_requests(items, responses)
         votes = ask(judge, requests, read_rating)
         return [self._one(request, votes[request.item.id]) for request in requests]

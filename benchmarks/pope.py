@@ -95,7 +95,7 @@ class POPE(Benchmark):
             raise BadInputError(
                 f"the questions of {self.title} are missing",
                 where=str(data / f"{self.pictures}_pope_random.json"),
-                remedy=f"harness data get {self.name}, or harness data check {self.name} for what is where",
+                remedy=f"harness data get {self.name}, or harness data check {self.name}, which shows the missing files",
             )
         return items
 
@@ -112,7 +112,7 @@ class POPE(Benchmark):
         for row in rows:
             if row.key == "text" and "label" in row.row:
                 raise BadInputError(
-                    "this is a question, not a response: its text has a label",
+                    "this row is a question, not a response: it has a label",
                     where=row.where,
                     remedy="name --responses",
                 )
@@ -124,7 +124,7 @@ class POPE(Benchmark):
                 raise BadInputError(f"question {name.partition('/')[2]} is answered twice", where=row.where)
             responses.add(row.response(name))
         if kinds:
-            self.notes.append(f"answers to the splits {', '.join(sorted(kinds))} were left out")
+            self.notes.append(f"answers to the splits {', '.join(sorted(kinds))} were ignored")
         if others := sorted({row.key for row in rows} - {"answer"}):
             self.notes.append(f"answers were read from {' and '.join(map(shown, others))}")
         return items, responses
@@ -133,8 +133,7 @@ class POPE(Benchmark):
         """The answers of a file without ids, which belong to the questions by their place."""
         if len(rows) != len(items):
             raise BadInputError(
-                f"the responses have no question_id, so they belong to the questions in order, and {len(rows)} are not "
-                f"{len(items)}",
+                f"the responses have no question_id, so there must be one per question, but {len(rows)} are not {len(items)}",
                 where=str(path),
                 remedy="answer all questions in order, or give every row its question_id",
             )
@@ -142,12 +141,12 @@ class POPE(Benchmark):
         for item, row in zip(items, rows, strict=True):
             if (asked := row.row.get("question")) is not None and asked != item.prompt:
                 raise BadInputError(
-                    f"the responses have no question_id, and here the question is {shown(asked)}, not {shown(item.prompt)}",
+                    f"the responses have no question_id, and the question of this one is {shown(asked)}, not {shown(item.prompt)}",
                     where=row.where,
-                    remedy="put the answers in the order of the questions, or give every row its question_id",
+                    remedy="put the responses in the order of the questions, or give every row its question_id",
                 )
             responses.add(row.response(item.id))
-        self.notes.append("the responses have no question_id: they were taken in the order of the questions")
+        self.notes.append("the responses have no question_id: they were matched with the questions in order")
         return responses
 
     def _read(self, path: Path, split: str, images: Path | None) -> list[Item]:
@@ -161,7 +160,7 @@ class POPE(Benchmark):
             fields = Fields(row, where, "question")
             name, picture = identity(row, "question_id", where, "question"), fields.text("image", empty=False)
             if name in ids:
-                raise BadInputError(f"the question_id {name} occurs twice", where=where)
+                raise BadInputError(f"the question_id {name} appears twice", where=where)
             ids.add(name)
             label = yes_or_no(fields, "label")
             reference = {"split": split, "label": label}
@@ -172,7 +171,7 @@ class POPE(Benchmark):
             items.append(Item(f"{split}/{name}", fields.text("text"), image, picture, reference))
         if odd:
             self.notes.append(
-                f"{odd} labels in {path.name} are not written yes or no and were read so; the official script takes them for yes"
+                f"{odd} labels in {path.name} are not exactly yes or no, but were read as such; the official script reads them as yes"
             )
         return items
 

@@ -74,12 +74,12 @@ def _number(text: str, place: int) -> int | None:
     behind = _BEHIND.match(text, number.end())
     shown = " ".join(text[place : (behind or number).end()].split())[:_SHOWN]
     if number["sign"] or (behind and (behind["range"] or behind["part"])):
-        raise UnreadableError(f"'{shown}' is no single whole number")
+        raise UnreadableError(f"'{shown}' is not a single integer")
     if behind and float(behind["scale"]) != HIGHEST:
-        raise UnreadableError(f"'{shown}' is on another scale than 0 to {HIGHEST}")
+        raise UnreadableError(f"'{shown}' is not on the scale from 0 to {HIGHEST}")
     value = float(number["digits"][:_SHOWN])
     if not value.is_integer():
-        raise UnreadableError(f"'{shown}' is no whole number")
+        raise UnreadableError(f"'{shown}' is not an integer")
     if value > HIGHEST:
         raise UnreadableError(f"'{shown}' is above {HIGHEST}")
     return int(value)

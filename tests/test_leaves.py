@@ -120,7 +120,7 @@ def test_a_plugins_suite_is_scored_offline(museum: Path) -> None:
 
 def test_a_plugins_suite_has_its_frontier(museum: Path) -> None:
     said = ran(museum, "leaderboard", "--markdown")
-    assert said.count("◆") >= 2 and "says more (covered) and invents less (invented)" in said, said
+    assert said.count("◆") >= 2 and "says more (covered) and hallucinates less (invented)" in said, said
 
 
 def test_a_plugins_yes_and_no_are_compared(museum: Path) -> None:

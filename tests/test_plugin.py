@@ -68,10 +68,12 @@ def test_both_run(environment: dict[str, str], tmp_path: Path) -> None:
     data = tmp_path / "exact"
     data.mkdir()
     tiny_photograph(data / "a.png", seed=1)
+    tiny_photograph(data / "b.png", seed=2)
     pair = {"image": "a.png", "prompt": "what is this", "chosen": "a red cat", "rejected": "a blue dog"}
     (tmp_path / "exact" / "pairs.jsonl").write_text("".join(json.dumps(pair | {"id": str(i)}) + "\n" for i in range(4)))
     question = {"id": "1", "image": "a.png", "question": "what is this", "answer": "a red cat"}
-    (data / "questions.jsonl").write_text(json.dumps(question) + "\n")
+    other = question | {"id": "2", "image": "b.png"}
+    (data / "questions.jsonl").write_text(json.dumps(question) + "\n" + json.dumps(other) + "\n")
 
     harness(
         [
@@ -99,16 +101,30 @@ def test_both_run(environment: dict[str, str], tmp_path: Path) -> None:
     assert log[0]["gap"] == pytest.approx(0.0, abs=1e-4)
     assert log[0]["loss"] == pytest.approx(25.0, rel=1e-4)
 
-    scores = json.loads(
-        harness(
-            ["eval", "--suite", "exact", "--data", str(tmp_path), "--backend", "transformers", "--json"],
-            environment,
-            tmp_path,
+    command = ["eval", "--suite", "exact", "--data", str(tmp_path), "--backend", "transformers", "--json"]
+    scores = json.loads(harness([*command, "--noise", "999,blank,shuffled"], environment, tmp_path))
+    score, *changed = [row for row in scores if row["target"] == "mine"]
+    assert score["n"] == 2
+    assert score["metrics"]["accuracy"]["value"] in (0.0, 0.5, 1.0)
+    assert [row["pictures"]["kind"] for row in changed] == ["noise", "blank", "shuffled"]
+    for row in changed:
+        found = row["reliance"]["metrics"]["accuracy"]
+        assert (
+            found["clean"] == score["metrics"]["accuracy"]["value"]
+            and found["changed"] == row["metrics"]["accuracy"]["value"]
         )
+        assert found["gap"]["value"] == found["changed"] - found["clean"] and row["reliance"]["unchanged"]["value"] in (
+            0.0,
+            0.5,
+            1.0,
+        )
+    # The question is one: what is said of the other picture is what was said of it as its own.
+    folder = tmp_path / "results" / "mine" / "evals" / f"exact@{score['data']}"
+    said, exchanged = (
+        {row["item"]: row["text"] for row in map(json.loads, (place / "items.jsonl").read_text().splitlines())}
+        for place in (folder, folder / "noise" / "shuffled")
     )
-    (score,) = [row for row in scores if row["target"] == "mine"]
-    assert score["n"] == 1
-    assert score["metrics"]["accuracy"]["value"] in (0.0, 1.0)
+    assert (exchanged["1"], exchanged["2"]) == (said["2"], said["1"])
 
 
 def test_the_documentation_shows_this_very_plugin() -> None:

@@ -20,7 +20,7 @@ from typing import Any
 from harness.core.errors import BadInputError, HarnessError, shown
 from harness.core.reading import open_binary, row_at
 
-_REMEDY = "get or write the file again"
+_REMEDY = "download or write the file again"
 MOST_BYTES = 64 << 20
 """Row groups kept in memory, together; the one that is being read always is."""
 
@@ -38,7 +38,9 @@ def arrow_errors(what: str, where: str) -> Iterator[None]:
         raise
     except MemoryError:
         raise BadInputError(
-            f"{what}: it asks for more memory than there is, as damaged files do", where=where, remedy=_REMEDY
+            f"{what}: it needs more memory than is available, which damaged files can cause",
+            where=where,
+            remedy=_REMEDY,
         ) from None
     except Exception as error:  # noqa: BLE001
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -104,7 +106,7 @@ class CellImage:
             BadInputError: the file has changed since it was checked.
         """
         where = str(getattr(self.cell, "file", ""))
-        with arrow_errors("the image cannot be read again, as if its file had changed", where):
+        with arrow_errors("the image cannot be read again; its file may have changed", where):
             value = self.cell.value()
             return encoded(value if self.item is None else value[self.item])
 
@@ -120,13 +122,13 @@ def encoded(value: Any) -> bytes:
     if isinstance(value, bytes):
         return value
     if not isinstance(value, str):
-        raise ValueError(f"{type(value).__name__} is no image")
+        raise ValueError(f"{type(value).__name__} is not an image")
     if value.startswith("data:"):
         value = value.partition(",")[2]
     try:
         return base64.b64decode(value, validate=True)
     except binascii.Error as error:
-        raise ValueError(f"no valid base64: {error}") from None
+        raise ValueError(f"invalid base64: {error}") from None
 
 
 class RowGroups:

@@ -250,15 +250,15 @@ def _verdict(report: Mapping[str, Any], request: CheckRequest) -> tuple[list[str
     if bad := len(report["bad"]):
         said = f"{bad} of {report['records']} records cannot be used"
         (fatal if request.on_error == "fail" else warnings).append(
-            f"{said}; --on-error skip leaves them out" if request.on_error == "fail" else f"{said} and are left out"
+            f"{said}; skip them with --on-error skip" if request.on_error == "fail" else f"{said} and are skipped"
         )
     if control := report["control_tokens"]:
         first = control[0]
-        said = f"{len(control)} records hold control tokens; first {first['where']}: {first['text']} holds '{first['token']}'"
+        said = f"{len(control)} records contain control tokens; first {first['where']}: {first['text']} contains '{first['token']}'"
         (fatal if request.on_error == "fail" else warnings).append(
-            f"{said}; take them out of the texts, or --on-error skip leaves the records out"
+            f"{said}; remove them from the texts, or skip the records with --on-error skip"
             if request.on_error == "fail"
-            else f"{said}; they are left out"
+            else f"{said}; they are skipped"
         )
     if tokens := report["tokens"]:
         if tokens["over_long"]:
@@ -274,10 +274,10 @@ def _verdict(report: Mapping[str, Any], request: CheckRequest) -> tuple[list[str
     if duplicates["same_record"]:
         warnings.append(f"{duplicates['same_record']} records repeat an earlier one")
     if duplicates["contradicting"]:
-        warnings.append(f"{duplicates['contradicting']} records prefer what another of them rejects")
+        warnings.append(f"{duplicates['contradicting']} records prefer an answer that another record rejects")
     if not 1 / _UNLIKE <= ratio <= _UNLIKE:
         warnings.append(
-            f"chosen answers are {ratio:.2f} times as long as rejected ones: length will be learned with the rest"
+            f"chosen answers are {ratio:.2f} times as long as rejected ones: the model will also learn the length"
         )
     for one in report["overlap"]:
         if one["shared"]:

@@ -63,8 +63,8 @@ class DataOptions:
         """
         if image_root is not None and not _is_folder(image_root):
             raise BadInputError(
-                f"--image-root takes a folder, and there is none called {shown(str(image_root))}",
-                remedy="name the folder that the image paths are relative to, or lie in",
+                f"--image-root needs a folder, and there is no folder {shown(str(image_root))}",
+                remedy="give the folder that the image paths are relative to, or lie in",
             )
         return cls(_pairs(columns) if columns is not None else {}, image_root)
 
@@ -85,7 +85,7 @@ class DataOptions:
                 raise BadInputError(
                     f"--columns {name}={column}: there is no column '{column}'; there are: {', '.join(found)}",
                     where=where,
-                    remedy=f"did you mean {name}={near[0]}?" if near else "name one of these",
+                    remedy=f"did you mean {name}={near[0]}?" if near else "choose one of these",
                 )
 
     def renamed(self, record: Mapping[str, Any]) -> dict[str, Any]:

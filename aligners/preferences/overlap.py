@@ -108,7 +108,7 @@ def overlaps(training: Mapping[str, ImageRef], sets: Sequence[EvaluationSet]) ->
     looks: dict[str, np.ndarray] = {}
     if any(here.values()):
         digests = {name: image.fingerprint() for name, image in training.items()}
-        looks = _looks(training, "how the training images look")
+        looks = _looks(training, "hashing the training images")
     found = []
     for one in sets:
         known = {_number(key, image) for key, image in one.images.items()} - {None}

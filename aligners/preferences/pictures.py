@@ -129,16 +129,14 @@ class Pictures:
             return None
         path = _resolved(folder / value[:_LONGEST_PATH].replace("\0", ""))
         if path is None:
-            raise BadRecordError(
-                f"the image path is none that can be followed (too long, or a loop of links): {shown(value)}"
-            )
+            raise BadRecordError(f"the image path cannot be followed (too long, or a loop of links): {shown(value)}")
         if not self._inside_roots(path):
             raise BadRecordError(
                 f"the image path leaves the data folder: {shown(value)} "
                 f"(name the folder that images may be read from: --image-root {path.parent})"
             )
         if path.exists() and not path.is_file():
-            raise BadRecordError(f"the image is no file but a folder, a pipe or a device: {shown(value)}")
+            raise BadRecordError(f"the image is not a file but a folder, a pipe or a device: {shown(value)}")
         raise BadRecordError(f"the image file does not exist: {shown(value)}")
 
     def _inside_roots(self, path: Path) -> bool:
@@ -147,13 +145,13 @@ class Pictures:
     def _fetched(self, url: str) -> Path:
         """The file of a URL: from the cache, or fetched where that is allowed."""
         if not url.startswith(("http://", "https://")):
-            raise BadRecordError(f"the image is a URL of a kind that is not fetched: {shown(url)}")
+            raise BadRecordError(f"the image has a URL of a kind that is not downloaded: {shown(url)}")
         path = self.cache / "preferences" / "fetched" / sha256_bytes(url.encode()) if self.cache else None
         if path and path.is_file():
             return path
         if not path or not self.allow_download:
             raise BadRecordError(
-                f"the image is a URL, and none is fetched unless you say so: {shown(url)} "
+                f"the image is a URL, and URLs are not downloaded by default: {shown(url)} "
                 "(--allow-download fetches images once, of harness align and of harness data check)"
             )
         from harness.datasets.download import fetch
@@ -165,7 +163,7 @@ class Pictures:
                 if not path.is_file():
                     fetch(url, path, attempts=_ATTEMPTS, most_bytes=MOST_BYTES, bar=False)
         except HarnessError as error:
-            raise BadRecordError(f"the image could not be fetched: {error.problem}: {shown(url)}") from None
+            raise BadRecordError(f"the image could not be downloaded: {error.problem}: {shown(url)}") from None
         return path
 
 

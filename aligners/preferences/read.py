@@ -127,11 +127,11 @@ def read_preferences(
             reasons.setdefault(one.reason, f"{Path(one.where).name}: {one.reason}")
         first = "; ".join(list(reasons.values())[:3])
         if not total:
-            raise BadInputError("there is no record in the data", where=source, remedy="name the file that is meant")
+            raise BadInputError("the data contain no record", where=source, remedy="give the right file")
         raise BadInputError(
             f"no usable preference record among {total}{f'; the first: {first}' if first else ''}",
             where=source,
-            remedy="mend the records, or name the file that is meant",
+            remedy="fix the records, or give the right file",
         )
     examples = list(reader.examples.values())
     found_set = PreferenceSet(
@@ -154,7 +154,7 @@ def read_preferences(
 def unread_lines(unread: Mapping[str, int], total: int) -> list[str]:
     """A line for every column that nothing reads, the most frequent first."""
     ranked = sorted(unread.items(), key=lambda pair: -pair[1])
-    lines = [f"the column {shown(name)} is not read ({count:,} of {total:,} records have it)" for name, count in ranked]
+    lines = [f"the column {shown(name)} is not used ({count:,} of {total:,} records have it)" for name, count in ranked]
     more = len(lines) - _UNREAD_LINES
     return (
         lines
@@ -272,7 +272,7 @@ class _Reader:
             raise BadInputError(
                 str(result),
                 where=where,
-                remedy="mend the record, or leave bad ones out: --on-error skip; all of them: harness data check FILE",
+                remedy="fix the record, or skip invalid ones: --on-error skip; list them all: harness data check FILE",
             ) from None
         self.dropped.append(Dropped(where, shown(record.get("id", record.get("idx", row))).strip("'"), str(result)))
 

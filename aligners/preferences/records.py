@@ -70,7 +70,7 @@ def name_of(record: Mapping[str, Any]) -> str | None:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, (str, int)) or not says_something(value):
-            raise BadRecordError(f"'{key}' is {kind_of(value)} and no name: {shown(value)}")
+            raise BadRecordError(f"'{key}' is {kind_of(value)} , not a name: {shown(value)}")
         return _label(str(value), f"'{key}'")
     return None
 
@@ -97,7 +97,7 @@ def check_meaning(record: Mapping[str, Any], reads: frozenset[str]) -> None:
     for column, what in UNSAID.items():
         if column not in reads and column not in COMMON and says_something(value := record.get(column)):
             raise BadRecordError(
-                f"the record has {what}, which no example has a place for: '{column}' is {shown(value)}"
+                f"the record has {what}, which an example cannot contain: '{column}' is {shown(value)}"
             )
 
 
@@ -111,7 +111,7 @@ def checked_texts(said: Said) -> tuple[str, str, str]:
     chosen, rejected = _text(said.chosen, "chosen"), _text(said.rejected, "rejected")
     for name, text in (("chosen", chosen), ("rejected", rejected)):
         if found := _placeholder(text):
-            raise BadRecordError(f"'{name}' holds a stray '{found}', which a tokenizer reads as an image")
+            raise BadRecordError(f"'{name}' contains a stray '{found}', which a tokenizer reads as an image")
     if chosen.strip() == rejected.strip():
         raise BadRecordError("chosen and rejected are identical")
     return prompt, chosen, rejected
@@ -130,10 +130,10 @@ def without_placeholder(prompt: str) -> str:
         prompt = bare.removesuffix(_STANDS_FOR_IT).strip()
     if found := _placeholder(prompt):
         raise BadRecordError(
-            f"the prompt holds a stray '{found}'; one at its beginning or end stands for the image, this one does not"
+            f"the prompt contains a stray '{found}'; only one at its beginning or end stands for the image"
         )
     if not _says_anything(prompt):
-        raise BadRecordError("'prompt' is empty but for the image")
+        raise BadRecordError("'prompt' is empty except for the image")
     return prompt
 
 
@@ -155,7 +155,7 @@ def _whole(text: str, what: str) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise BadRecordError(f"{what} holds half of a character (position {error.start})") from None
+        raise BadRecordError(f"{what} contains half of a character (position {error.start})") from None
     return text
 
 
@@ -178,12 +178,12 @@ def _spans(value: Any, said: str, name: str) -> tuple[Span, ...]:
         return ()
     pairs: Any = value if isinstance(value, (list, tuple)) else [None]
     if any(not isinstance(one, (list, tuple)) or len(one) != 2 or not all(map(_is_place, one)) for one in pairs):
-        raise BadRecordError(f"'{name}_spans' is not a list of [start, end] in whole numbers: {shown(value)}")
+        raise BadRecordError(f"'{name}_spans' is not a list of [start, end] with integers: {shown(value)}")
     spans = tuple((int(start), int(end)) for start, end in pairs)
     for start, end in spans:
         if not 0 <= start < end <= len(said):
             raise BadRecordError(
-                f"'{name}_spans' has [{shown(start)}, {shown(end)}], outside of the {len(said)} characters of '{name}'"
+                f"'{name}_spans' has [{shown(start)}, {shown(end)}], outside the {len(said)} characters of '{name}'"
             )
     return spans
 

@@ -58,15 +58,15 @@ def find_files(source: str) -> Files:
         if _is_something(path):
             open_binary(path, "preference data").close()  # says what it is in the place of a file
         raise BadInputError(
-            "there is no such preference data",
+            "this preference data does not exist",
             where=source,
-            remedy=f"name a {_or(SUFFIXES)} file, a folder of them, or one of: {', '.join(KNOWN)}",
+            remedy=f"give a {_or(SUFFIXES)} file, a folder of them, or one of: {', '.join(KNOWN)}",
         )
     if path.suffix not in SUFFIXES:
         raise BadInputError(
             f"preference data is {_or(SUFFIXES)}, not {shown(path.suffix)}",
             where=source,
-            remedy="write it as one of these; JSON lines, say: one JSON object a line",
+            remedy="convert it to one of these, e.g. JSON lines: one JSON object per line",
         )
     return Files(path.parent, [path])
 
@@ -93,7 +93,7 @@ def _record_files(folder: Path) -> list[Path]:
         found = sorted(path for path in folder.rglob(f"*{suffix}") if path.is_file() and _holds_records(path))
         if found:
             return found
-    raise BadInputError(f"the folder holds no {_or(SUFFIXES)} files", where=str(folder))
+    raise BadInputError(f"the folder contains no {_or(SUFFIXES)} files", where=str(folder))
 
 
 def _holds_records(path: Path) -> bool:
@@ -122,7 +122,7 @@ def _training_part(folder: Path, files: list[Path]) -> list[Path]:
     if not train or not others:
         return files
     left = sum(len(splits[name]) for name in others)
-    logger.info(f"{folder.name}: the split train is taken, files of {', '.join(others)} ({left} in all) are left alone")
+    logger.info(f"{folder.name}: using the split train; files of {', '.join(others)} ({left} in all) are not used")
     return sorted(train + splits.get("", []))
 
 

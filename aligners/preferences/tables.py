@@ -127,13 +127,15 @@ class ArrayTable(Table):
             self._rows = read_json(file, "file")
         except BadInputError as error:
             raise BadInputError(
-                error.problem, where=error.where, remedy="mend it; a file with one JSON object a line is named .jsonl"
+                error.problem,
+                where=error.where,
+                remedy="fix it; a file with one JSON object per line must be named .jsonl",
             ) from None
         if not isinstance(self._rows, list):
             raise BadInputError(
                 f"the file is {kind_of(self._rows)}, not a JSON array of records",
                 where=str(file),
-                remedy="put the records into one list: [{...}, {...}]",
+                remedy="put the records into one array: [{...}, {...}]",
             )
 
     def numbers(self) -> Collection[int]:
@@ -156,7 +158,7 @@ def _kept(schema: Any, file: Path, images: Collection[str]) -> tuple[list[str], 
     names = schema.names
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise BadInputError(
-            f"two columns are called {shown(twice[0])}", where=str(file), remedy="give each column a name of its own"
+            f"two columns are called {shown(twice[0])}", where=str(file), remedy="give each column a unique name"
         )
     left = [field.name for field in schema if field.name in images or _has_bytes(field.type)]
     return left, [name for name in names if name not in left]
@@ -203,9 +205,9 @@ class ParquetTable(Table):
             rows = [self._parquet.metadata.row_group(group).num_rows for group in _groups_of(self._parquet)]
         if sum(rows) != self._parquet.metadata.num_rows:
             raise BadInputError(
-                f"this is not a complete Parquet file: it counts {self._parquet.metadata.num_rows} rows, its groups {sum(rows)}",
+                f"this is not a complete Parquet file: its header counts {self._parquet.metadata.num_rows} rows, its groups {sum(rows)}",
                 where=str(file),
-                remedy="get or write the file again",
+                remedy="download or write the file again",
             )
 
     def numbers(self) -> Collection[int]:
@@ -223,9 +225,9 @@ class ParquetTable(Table):
                 yield number, record | cells
         if number != (counted := self._parquet.metadata.num_rows):
             raise BadInputError(
-                f"the file counts {counted} rows and holds {number}",
+                f"the file's header counts {counted} rows, but it contains {number}",
                 where=str(self.file),
-                remedy="get or write the file again",
+                remedy="download or write the file again",
             )
 
     def _texts(self) -> Iterator[Record]:
@@ -247,7 +249,7 @@ class ParquetTable(Table):
         if not copy.exists():
             logger.info(
                 f"{self.file.name} has its images in row groups of {largest >> 20} MB: "
-                f"copied once, in smaller ones, to {copy}"
+                f"copied once, with smaller ones, to {copy}"
             )
             self._copy(copy)
         return copy

@@ -49,7 +49,7 @@ def corrupt(request: CorruptRequest) -> dict[str, Any]:
         raise BadInputError(f"--limit must be at least 1, not {request.limit}")
     if request.overwrite and request.shard.count > 1:
         raise BadInputError(
-            "--overwrite would remove what the other shards have written",
+            "--overwrite would remove the files of the other shards",
             remedy=f"remove the folder {request.output} yourself, then start the shards",
         )
     world = find_world(request.data)
@@ -65,7 +65,7 @@ def corrupt(request: CorruptRequest) -> dict[str, Any]:
     given = [one for one in data.examples if "rejected" in one.images]
     if given and not request.replace:
         logger.info(
-            f"{len(given):,} of {len(data.examples):,} examples bring a rejected image and keep it (--replace makes new ones)"
+            f"{len(given):,} of {len(data.examples):,} examples already have a rejected image, which is kept (--replace makes new ones)"
         )
     wanted = data.examples if request.replace else [one for one in data.examples if "rejected" not in one.images]
     settings = request.settings.model_copy(update={"regions": choose_source(request.settings.regions, wanted)})

@@ -6,7 +6,6 @@ those that work `everywhere` look at no mask.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,22 +13,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from aligners.rejected_images.schedules import Diffusion
+from harness.core.diffusion import Diffusion
 
 Corrupt = Callable[[np.ndarray, np.ndarray, np.random.Generator, Any], np.ndarray]
 """(uint8 [height, width, 3], bool [height, width], generator, amount) -> uint8 [height, width, 3], a copy. The amount is a strength in
 (0, 1], or the `Diffusion` of those that add noise."""
 
 
-def random_numbers(seed: str) -> np.random.Generator:
-    """The generator that belongs to a text, the same on every machine."""
-    return np.random.Generator(np.random.PCG64(int.from_bytes(hashlib.sha256(seed.encode()).digest()[:16], "little")))
-
-
 def noise(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, diffusion: Diffusion) -> np.ndarray:
     """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps inside the mask.
 
-    Source: Jiang et al., IJCAI 2025 (MFPO), section 3.1; the schedule and its scale: `schedules`.
+    Source: Jiang et al., IJCAI 2025 (MFPO), section 3.1; the schedule and its scale: `harness.core.diffusion`.
     """
     result = image.copy()
     result[mask] = diffusion.add(image[mask], rng)
@@ -162,10 +156,10 @@ class Corruption:
 CORRUPTIONS: dict[str, Corruption] = {
     "noise": Corruption(noise, None, "diffusion noise in the masks"),
     "blur": Corruption(blur, 0.5, "Gaussian blur in the masks"),
-    "black": Corruption(black, 1.0, "blackness in the masks"),
+    "black": Corruption(black, 1.0, "black pixels in the masks"),
     "shuffle": Corruption(shuffle, 1.0, "patches shuffled within the masks"),
-    "crop": Corruption(crop, 0.8, "a random crop of up to a fifth", "everywhere"),
-    "whole-noise": Corruption(whole_noise, None, "diffusion noise everywhere", "everywhere"),
+    "crop": Corruption(crop, 0.8, "a random crop of up to a fifth of the image", "everywhere"),
+    "whole-noise": Corruption(whole_noise, None, "diffusion noise on the whole image", "everywhere"),
     "random-regions": Corruption(noise, None, "diffusion noise in random patches", "random"),
 }
 """The name in the settings -> the corruption."""

@@ -109,7 +109,7 @@ class _Pretrained:
         gpu = devices.has_accelerator()
         low = settings.precision == "bfloat16" or (settings.precision == "auto" and gpu and self.bfloat16_on_gpu)
         self.device, self.dtype = torch.device(devices.usual()), torch.bfloat16 if low else torch.float32
-        remedy = "name a folder that holds it (detector, segmenter), or use the data set's boxes: regions=dataset"
+        remedy = "give a folder that contains it (detector, segmenter), or use the data set's boxes: regions=dataset"
         said = {"problem": f"the model '{self.name}' cannot be loaded", "remedy": remedy}
         self.processor = pretrained.processor(self.name, processor, **said)
         loaded = pretrained.weights(model, self.name, strict=False, dtype=self.dtype, **said)

@@ -73,7 +73,7 @@ def said(counts: dict[str, int], settings: ImagePreferenceSettings) -> None:
     if nothing and settings.how.where == "keywords":
         logger.warning(
             f"no keyword was found in the image of {nothing:,} of {sum(counts.values()):,} examples: in "
-            f"{counts['whole-image']:,} the whole image was corrupted, {counts['dropped']:,} were left out"
+            f"{counts['whole-image']:,} the whole image was corrupted, {counts['dropped']:,} were dropped"
         )
 
 

@@ -55,7 +55,7 @@ class Shard:
         given = re.fullmatch(r"[0-9]{1,6}/[0-9]{1,6}", text) is not None
         if not (given and 1 <= int(number) <= int(count)):
             raise BadInputError(
-                f"--shard takes i/n with i from 1 to n, and n of at most six digits, e.g. 2/4, not '{text[:80]}'"
+                f"--shard must be i/n with i from 1 to n, and n with at most six digits, e.g. 2/4, not '{text[:80]}'"
             )
         return cls(int(number), int(count))
 
@@ -235,15 +235,15 @@ def _same_set(folder: Path, config: dict[str, Any]) -> None:
             raise BadInputError(
                 f"the set was begun with other settings ({', '.join(changed)})",
                 where=str(before),
-                remedy="go on with the same ones, write to another folder, or begin again with --overwrite",
+                remedy="use the same settings, write to another folder, or start again with --overwrite",
             )
     elif not (folder / REPLACED).exists() and (
         strange := sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
     ):  # beside a set that is begun again other files may lie, as they did before
         raise BadInputError(
-            f"the folder is not empty and holds no set of rejected images ({', '.join(strange[:3])})",
+            f"the folder is not empty, and is not a set of rejected images ({', '.join(strange[:3])})",
             where=str(folder),
-            remedy="write to a folder of its own",
+            remedy="write to another folder",
         )
 
 
@@ -259,7 +259,7 @@ def replacing_set(folder: Path) -> Iterator[None]:
     aside = folder / REPLACED
     if not (folder / CONFIG).exists() and not aside.exists():
         if any(not path.name.endswith(".lock") for path in folder.iterdir()):
-            raise BadInputError("the folder holds no set of rejected images", where=str(folder))
+            raise BadInputError("the folder is not a set of rejected images", where=str(folder))
         yield
         return
     if aside.exists():  # of a writer that was killed: what it put aside is worth more than what it had begun
@@ -299,9 +299,9 @@ def set_files(folder: Path) -> list[Path]:
     if not files:
         begun = (folder / CONFIG).exists()
         raise BadInputError(
-            "the set is not finished: no part of it is there yet" if begun else "there is no set of rejected images",
+            "the set has no finished part yet" if begun else "there is no set of rejected images",
             where=str(folder),
-            remedy="give the command that makes it again; it goes on where it stopped"
+            remedy="run the command that makes it again; it resumes"
             if begun
             else "make one: harness data corrupt PREFS -o DIR",
         )

@@ -105,7 +105,7 @@ def keyword_notes(ranking: Ranking, spacy_pipeline: str) -> dict[str, Any]:
         constants = asdict(GraphConstants())
         if not has_vectors(pipeline(spacy_pipeline)):
             constants["gamma"] = 0.0
-            notes["vectors"] = "none: the pipeline has no word vectors, so that sigma is 0"
+            notes["vectors"] = "none: the pipeline has no word vectors, so sigma is 0"
         notes["constants"] = {name.rstrip("_"): value for name, value in constants.items()}
     return notes
 

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from aligners.rejected_images.boxes import Asked, Located
-from aligners.rejected_images.corruptions import random_mask, random_numbers
+from aligners.rejected_images.corruptions import random_mask
 from aligners.rejected_images.keywords import keywords, pipeline
 from aligners.rejected_images.regions import REGION_SOURCES
 from aligners.rejected_images.settings import ImagePreferenceSettings
+from harness.core.diffusion import random_numbers
 from harness.core.types import PreferenceExample
 
 BLOCK = 32

@@ -106,7 +106,7 @@ def write_in_processes(workers: int) -> Write:
             except concurrent.futures.process.BrokenProcessPool:
                 raise HarnessError(
                     "a worker was killed, perhaps because memory ran out",
-                    remedy="give the same command again, with fewer --workers; it goes on where it stopped",
+                    remedy="run the same command again with fewer --workers; it resumes",
                 ) from None
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -217,5 +217,5 @@ def _cause(error: BaseException) -> HarnessError:
         wrapped = getattr(wrapped, "cause", None) or wrapped.__cause__
     return HarnessError(
         f"Ray stopped: {str(error).strip().splitlines()[-1][:300]}",
-        remedy="give the same command again; it goes on where it stopped",
+        remedy="run the same command again; it resumes",
     )

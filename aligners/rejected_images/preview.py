@@ -48,7 +48,7 @@ def preview(source: Path, output: Path, count: int, seed: int = 0, options: Data
     """
     writers: dict[str, Callable[[Sequence[Sample], str, Path], None]] = {".png": _write_png, ".html": _write_html}
     if output.suffix not in writers:
-        raise BadInputError(f"a sheet is a .png or an .html file, not '{output.suffix}'", where=str(output))
+        raise BadInputError(f"the sheet must be a .png or .html file, not '{output.suffix}'", where=str(output))
     options = options or DataOptions()
     files = set_files(source)
     total = _count(files, options)
@@ -74,7 +74,7 @@ def _count(files: Sequence[Path], options: DataOptions) -> int:
             raise BadInputError(
                 f"there is no column '{sorted(missing)[0]}'",
                 where=str(file),
-                remedy="a sheet is of a set that `harness data corrupt` made, or say which column it is: --columns rejected_image=NAME",
+                remedy="use a set that `harness data corrupt` made, or choose the column: --columns rejected_image=NAME",
             )
         total += about.metadata.num_rows
     return total
@@ -108,7 +108,7 @@ def _sample(row: dict[str, Any]) -> Sample:
     whole = {
         "whole-image": "the whole image",
         "random-regions": "random regions",
-        "given": "came with the data",
+        "given": "from the data",
     }
     how = " · ".join(
         str(part)
@@ -172,7 +172,7 @@ def _write_png(samples: Sequence[Sample], title: str, path: Path) -> None:
     sheet = Image.new("RGB", (width, 64 + sum(heights) + (len(rows) + 1) * _GAP), _PAPER)
     pen = ImageDraw.Draw(sheet)
     pen.text((_GAP * 2, 14), title, _INK, large)
-    pen.text((_GAP * 2, 44), "left: original   middle: what is corrupted   right: rejected image", _FAINT, plain)
+    pen.text((_GAP * 2, 44), "left: original   middle: corrupted region   right: rejected image", _FAINT, plain)
     top = 64 + _GAP
     for row, height in zip(rows, heights, strict=True):
         for column, one in enumerate(row):
@@ -201,7 +201,7 @@ def _fitting(text: str, font: Any, width: int) -> str:
 
 
 def _write_html(samples: Sequence[Sample], title: str, path: Path) -> None:
-    names = ("original", "what is corrupted", "rejected image")
+    names = ("original", "corrupted region", "rejected image")
     cards = [
         {
             "sample": sample,

@@ -9,8 +9,8 @@ from pydantic import Field, field_validator, model_validator
 from aligners.rejected_images.boxes import SOURCES
 from aligners.rejected_images.corruptions import CORRUPTIONS, Corruption
 from aligners.rejected_images.keywords import Ranking
-from aligners.rejected_images.schedules import STEPS, Diffusion, Scale, Schedule
 from harness.core.config import StrictModel
+from harness.core.diffusion import STEPS, Diffusion, Scale, Schedule
 from harness.core.errors import UnknownNameError
 
 _SPEED_ONLY = {"batch_size"}
@@ -35,45 +35,47 @@ class ImagePreferenceSettings(StrictModel):
     keywords: Ranking = Field(
         "graph", description="graph (MFPO's graph of words) or multipartite (MultipartiteRank of noun phrases)"
     )
-    top_k: int = Field(5, ge=1, le=32, description="keywords an example")
+    top_k: int = Field(5, ge=1, le=32, description="keywords per example")
     regions: str = Field(
         "auto",
-        description="where regions come from: dataset, grounding-dino+sam, owlv2+sam, grounding-dino, owlv2, sam3; auto: the data "
+        description="source of the regions: dataset, grounding-dino+sam, owlv2+sam, grounding-dino, owlv2, sam3; auto: the data "
         "set's boxes if every example has them, else grounding-dino+sam",
     )
     corruption: str = Field("noise", description=", ".join(CORRUPTIONS))
     step: int = Field(500, ge=0, le=STEPS, description="diffusion step t, for the corruptions that add noise")
     schedule: Schedule = Field(
-        "vcd", description="of the noise: vcd (half of the steps leave 0.75 of the variance) or ddpm (0.08)"
+        "vcd",
+        description="noise schedule: vcd (0.75 of the image's variance is left at half of the steps) or ddpm (0.08)",
     )
     scale: Scale = Field(
-        "clip", description="the noise is added to pixels normalised as CLIP's input is (clip), or in [-1, 1] (unit)"
+        "clip", description="pixel scale on which noise is added: CLIP's normalised input (clip), or [-1, 1] (unit)"
     )
-    share: float = Field(0.2, gt=0, le=1, description="of the image that random-regions covers")
+    share: float = Field(0.2, gt=0, le=1, description="fraction of the image that random-regions covers")
     strength: float | None = Field(
-        None, gt=0, le=1, description="of the other corruptions; None: each one's usual strength"
+        None, gt=0, le=1, description="strength of the other corruptions; None: the default of each"
     )
     on_nothing: Literal["whole-image", "drop"] = Field(
         "whole-image",
-        description="what to do when no keyword is found: corrupt the whole image, or leave the example out",
+        description="what to do when no keyword is found: corrupt the whole image, or drop the example",
     )
     pipeline: str = Field(
         "blank",
-        description="spaCy pipeline (a package or a folder) for keywords; 'blank' needs no download, and has no tagger and no vectors",
+        description="spaCy pipeline (a package or a folder) for keywords; 'blank' needs no download, but has no tagger and no vectors",
     )
-    detector: str | None = Field(None, description="folder or hub id of the detector; None: the usual one of `regions`")
+    detector: str | None = Field(None, description="folder or hub id of the detector; None: the default of `regions`")
     segmenter: str | None = Field(None, description="folder or hub id of the segmenter; None: facebook/sam-vit-base")
     box_threshold: float | None = Field(
         None,
         gt=0,
         lt=1,
-        description="least score of a box; None: the detector's usual one (0.35, OWLv2 0.2, SAM 3 0.5)",
+        description="minimum score of a box; None: the detector's default (0.35, OWLv2 0.2, SAM 3 0.5)",
     )
-    text_threshold: float = Field(0.25, gt=0, lt=1, description="least score of a box's words, for Grounding DINO")
+    text_threshold: float = Field(0.25, gt=0, lt=1, description="minimum score of a box's words, for Grounding DINO")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="of detector and segmenter; auto: bfloat16 on a GPU where the model allows it, else float32"
+        "auto",
+        description="data type of detector and segmenter; auto: bfloat16 on a GPU if the model allows it, else float32",
     )
-    batch_size: int = Field(8, ge=1, description="images a forward pass of detector and segmenter")
+    batch_size: int = Field(8, ge=1, description="images per forward pass of detector and segmenter")
 
     @field_validator("corruption")
     @classmethod
@@ -92,7 +94,7 @@ class ImagePreferenceSettings(StrictModel):
     @model_validator(mode="after")
     def _one_amount(self) -> ImagePreferenceSettings:
         if self.strength is not None and self.how.strength is None:
-            raise ValueError(f"the corruption '{self.corruption}' takes its strength from 'step'")
+            raise ValueError(f"the corruption '{self.corruption}' has no strength; use 'step'")
         if self.how.strength is None:
             Diffusion(self.step, self.schedule, self.scale)  # says which steps the schedule has
         return self

@@ -68,7 +68,7 @@ def check_model(location: str, train: TrainSettings) -> Any:
     config = check_family(location)
     if train.adapters and train.lora.rank > (most := served_ranks()[-1]):
         raise BadInputError(
-            f"an adapter of rank {train.lora.rank} could not be served: vLLM takes ranks up to {most}",
+            f"an adapter of rank {train.lora.rank} could not be served: vLLM accepts ranks up to {most}",
             where="train.lora.rank",
             remedy=f"--set train.lora.rank={most}, or train all weights (--full)",
         )
@@ -117,14 +117,14 @@ def _named(linear: Sequence[str], targets: str | tuple[str, ...]) -> list[str]:
                 matching = [name for name in linear if re.fullmatch(target, name)]
             except re.error as error:
                 raise BadInputError(
-                    f"train.lora.targets is no regular expression: {error}: {target!r}",
-                    remedy="names of modules are given as a list: --set 'train.lora.targets=[q_proj, v_proj]'",
+                    f"train.lora.targets is not a valid regular expression: {error}: {target!r}",
+                    remedy="give names of modules as a list: --set 'train.lora.targets=[q_proj, v_proj]'",
                 ) from None
         if not matching:
             kinds = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in linear))
             raise BadInputError(
-                f"train.lora.targets: no linear layer of the language model is called {target!r}",
-                remedy=f"its linear layers: {kinds}; a whole path there: {linear[0]}",
+                f"train.lora.targets: no linear layer of the language model matches {target!r}",
+                remedy=f"its linear layers: {kinds}; example of a whole path: {linear[0]}",
             )
         found.update(matching)
     return [name for name in linear if name in found]

@@ -145,7 +145,7 @@ def loaders_end() -> Iterator[None]:
             raise
         raise HarnessError(
             f"a process that prepares images ended: {str(error).splitlines()[0]}",
-            remedy="if the machine ran out of memory, fewer of them do: --set train.workers=0 --resume",
+            remedy="if the machine ran out of memory, use fewer of them: --set train.workers=0 --resume",
         ) from error
 
 

@@ -75,7 +75,7 @@ def own_answers(
 
     if session.sharded:
         raise BadInputError(
-            "a model whose weights are shared out (FSDP) cannot answer while it is trained",
+            "a model whose weights are sharded (FSDP) cannot generate answers during training",
             where="method.stages.answer",
             remedy="--set method.stages.answer=chosen, or train in one process or with DDP",
         )

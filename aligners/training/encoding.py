@@ -14,7 +14,7 @@ from harness.core.progress import progress
 from harness.core.types import ImageRef, PreferenceExample, Span
 from harness.models import AnswerEncoder, prompt_inputs, refuse_control
 
-_REMEDY = "mend the record; all of them: harness data check FILE --model MODEL"
+_REMEDY = "fix the record; list them all: harness data check FILE --model MODEL"
 
 
 def texts_of(example: PreferenceExample) -> dict[str, str]:
@@ -59,7 +59,7 @@ class Encoder:
         room = self.max_length - max(map(len, prefixes.values()))
         if room < 2:
             raise BadInputError(
-                f"image and prompt alone take {self.max_length - room} tokens of {self.max_length}",
+                f"image and prompt take {self.max_length - room} tokens of {self.max_length}",
                 where=example.id,
                 remedy="raise it: --set train.max_length=N",
             )
@@ -91,7 +91,7 @@ class Encoder:
                 inputs = prompt_inputs(self.processor, example.prompt, picture.open())
             except ValueError as error:  # Qwen's refuses an image that is 200 times as long as it is wide
                 raise BadInputError(
-                    f"the model's processor does not take the {image} image, {picture.size()[0]}x{picture.size()[1]} pixels: {error}",
+                    f"the model's processor does not accept the {image} image, {picture.size()[0]}x{picture.size()[1]} pixels: {error}",
                     where=example.id,
                     remedy="leave the example out, or crop its image",
                 ) from error

@@ -46,9 +46,9 @@ class Family:
         tower = getattr(getattr(config, "vision_config", None), "model_type", None)
         if tower not in self.keeping_towers:
             what = f"the tower '{tower}'" if self.keeping_towers else config.model_type
-            reasons["feature_cache"] = f"not for {what}: images are encoded in every step"
+            reasons["feature_cache"] = f"not available for {what}: images are encoded in every step"
         if carries_state(config):
-            reasons["shared_prefix"] = "not under linear attention: every response has a row of its own"
+            reasons["shared_prefix"] = "not available with linear attention: every response has a row of its own"
         return reasons
 
     def trained_in_full(self, name: str) -> bool:
@@ -112,9 +112,9 @@ def family_of(model_type: str, where: str | None = None) -> Family:
     """
     if model_type not in FAMILIES:
         raise BadInputError(
-            f"models of the family '{model_type}' can be evaluated, but not aligned",
+            f"models of the family '{model_type}' can be evaluated but not aligned",
             where=where,
-            remedy=f"families that can: {', '.join(FAMILIES)} (harness list models)",
+            remedy=f"families that can be aligned: {', '.join(FAMILIES)} (harness list models)",
         )
     return FAMILIES[model_type]
 

@@ -74,9 +74,9 @@ def run_stage(
             trainer.deepspeed.destroy()  # or the next stage's gradients would go to it as well
     if asked_to_stop.is_set() and trainer.state.global_step < steps:
         raise HarnessError(
-            f"interrupted at step {trainer.state.global_step} of {steps} of stage {name}; what was learned is kept",
+            f"interrupted at step {trainer.state.global_step} of {steps} of stage {name}; the training progress is kept",
             where=str(folder),
-            remedy="the same command with --resume goes on from there",
+            remedy="run the same command with --resume",
         )
     return {
         "stage": name,

@@ -53,9 +53,9 @@ def check_layers(config: Any, where: str | None = None) -> None:
         unknown = {"chunked_attention"}
     if unknown:
         raise BadInputError(
-            f"the language model has layers of the type {', '.join(sorted(unknown))}, whose attention the trainer does not compute",
+            f"the language model has layers of the type {', '.join(sorted(unknown))}, whose attention the trainer does not support",
             where=where,
-            remedy=f"it can be evaluated; types that can be trained: {FULL}, {WINDOW}, {STATE}",
+            remedy=f"the model can be evaluated; supported types: {FULL}, {WINDOW}, {STATE}",
         )
 
 

@@ -24,7 +24,7 @@ def accumulation(settings: TrainSettings, processes: int = 1) -> tuple[int, int]
     """
     if settings.batch_size % processes:
         raise BadInputError(
-            f"a batch of {settings.batch_size} examples cannot be split over {processes} processes",
+            f"a batch of {settings.batch_size} examples cannot be divided among {processes} processes",
             remedy=f"--set train.batch_size={math.ceil(settings.batch_size / processes) * processes}",
         )
     share = settings.batch_size // processes

@@ -254,14 +254,14 @@ class Policy:
         mask = layer_masks(block, self.plain.config, computed_in, whole_images=self.family.whole_images)
         if missing := [one for one in block.features if one not in self._features]:
             raise HarnessError(
-                f"a batch counts on kept features of {len(missing)} images that are not kept",
+                f"a batch expects cached features of {len(missing)} images that are not cached",
                 where=missing[0],
-                remedy="--set train.savings.feature_cache=false, and tell us: this is a mistake of the trainer",
+                remedy="--set train.savings.feature_cache=false, and report it: this is a bug in the trainer",
             )
         if not block.features and not block.image_inputs:
             raise HarnessError(
-                "a batch has come to the model without its pictures",
-                remedy="--set train.workers=0, and tell us: this is a mistake of the trainer",
+                "a batch reached the model without its images",
+                remedy="--set train.workers=0, and report it: this is a bug in the trainer",
             )
         if block.features:
             kept = torch.stack([self._features[one] for one in block.features]).to(self.device)

@@ -41,7 +41,7 @@ def _check_deepspeed() -> None:
     need_package("deepspeed", "accelerate's configuration")
     if "RANK" not in os.environ:
         raise BadInputError(
-            "DeepSpeed's processes are started by accelerate",
+            "DeepSpeed's processes must be started by accelerate",
             remedy="harness launch --sharding zero2 (docs/training.md)",
         )
     # Said in every run, and about nothing: transformers leaves the passes of a step to DeepSpeed, and that calls torch by an old name.

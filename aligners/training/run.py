@@ -99,7 +99,7 @@ def train_stages(session: Session, stages: Sequence[Stage], facts: dict[str, Any
         stage.reference == "previous" for stage in stages[1:]
     ):
         raise HarnessError(
-            "a method that needs the reference's distribution is held to the first model in every stage",
+            "a method that needs the reference's distribution must use the initial model as reference in every stage",
             where=session.aligner.name,
             remedy="give its stages reference='initial'",
         )
@@ -114,7 +114,7 @@ def train_stages(session: Session, stages: Sequence[Stage], facts: dict[str, Any
     for folder, stage in zip(_folders(job, stages), stages, strict=True):
         row = load_finished(session.policy.model, folder)
         if row is not None:
-            logger.info(f"stage {stage.name}: finished before")
+            logger.info(f"stage {stage.name}: already finished")
         else:
             reference = initial.get(stage.name) or reference_of(session, stage, trained)
             row = _train_stage(session, stage, reference, folder, first=trained == "start")

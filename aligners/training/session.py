@@ -38,7 +38,7 @@ def preferences_of(job: AlignJob, aligner: Aligner) -> PreferenceSet:
     )
     given = sum("rejected" in example.images for example in data.examples)
     if given and all(branch.image != "rejected" for branch in aligner.branches):
-        line = f"{given:,} examples bring a rejected image, which {aligner.name} does not use: both answers are to the first image"
+        line = f"{given:,} examples have a rejected image, which {aligner.name} does not use: both answers are to the original image"
         logger.warning(line)
     return data
 
@@ -64,7 +64,7 @@ class Session:
         self.sharded = is_sharded()
         if (self.sharded or is_deepspeed()) and job.train.tuning == "qlora":
             raise BadInputError(
-                "a model in 4 bits cannot be trained by FSDP or DeepSpeed here",
+                "a model in 4 bits cannot be trained with FSDP or DeepSpeed",
                 remedy="--lora, or harness launch --sharding none",
             )
         torch.manual_seed(job.train.seed)

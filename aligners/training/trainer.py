@@ -60,7 +60,7 @@ class Stage:
         return HarnessError(
             f"the {what} is not finite at step {step} of stage {self.folder.name}",
             where=f"examples {', '.join(ids)}",
-            remedy="lower train.learning_rate, or look at these examples; "
+            remedy="lower train.learning_rate, or check these examples; "
             + (
                 f"the last good checkpoint is kept: {kept}"
                 if kept
@@ -119,8 +119,8 @@ class PreferenceTrainer(Trainer):
             raise wrong(
                 aligner,
                 "loss",
-                f"a loss that is not finite of example {bad[0]}, before the first update",
-                "finite values: the log-probabilities that it was given are",
+                f"a non-finite loss for example {bad[0]}, before the first update",
+                "finite values, because the log-probabilities passed to it are finite",
             )
         raise self.stage.not_finite("loss", self.state.global_step, bad)
 
@@ -163,13 +163,13 @@ def build(stage: Stage) -> PreferenceTrainer:
     if stage.run.sharded and not trainer.is_fsdp_enabled:
         # Accelerate would go on without a word, each process with all weights.
         raise BadInputError(
-            "weights are shared out among GPUs only, and there are none",
+            "weights are sharded over GPUs only, and there are none",
             remedy="harness launch --sharding none, or one process",
         )
     if trainer.is_deepspeed_enabled and (zero := trainer.accelerator.state.deepspeed_plugin.zero_stage) not in (1, 2):
         raise BadInputError(
-            f"DeepSpeed's ZeRO is supported at stages 1 and 2, and not at {zero}",
-            remedy=f"FSDP shares the weights out as stage 3 does: {CONFIGURATION}",
+            f"DeepSpeed's ZeRO is supported at stages 1 and 2, not at {zero}",
+            remedy=f"FSDP shards the weights as stage 3 does: {CONFIGURATION}",
         )
     return trainer
 

@@ -46,7 +46,7 @@ class StartingModel(StageContext):
             lambda block: difficulty_of(
                 session, block, [prompts[example.id] for example in block], measure, answer, max_new_tokens
             ),
-            "measuring the examples' difficulty",
+            "measuring the difficulty of examples",
         )
         return [float(store[next(iter(keys[example.id].values()))][0]) for example in encoded]
 
@@ -111,8 +111,8 @@ def _stored(
     store.load(wanted)
     if any(key not in store for key in wanted):
         raise HarnessError(
-            f"{title}: what other processes computed is not here",
+            f"{title}: values computed by other processes are missing",
             where=str(store.folder),
-            remedy="let HARNESS_CACHE be a folder that all machines see, or --set train.savings.reference_cache=false",
+            remedy="set HARNESS_CACHE to a folder that all machines share, or --set train.savings.reference_cache=false",
         )
     return store, keys, computed

@@ -25,7 +25,7 @@ def _spacy(vocabulary: Vocabulary, pipeline: str) -> Extractor:
     except OSError as error:
         raise BadInputError(
             f"the spaCy pipeline '{pipeline}' cannot be loaded: {error}",
-            remedy=f"python -m spacy download {pipeline}, or --extractor spacy, which needs none",
+            remedy=f"python -m spacy download {pipeline}, or use --extractor spacy, which needs none",
         ) from None
 
 

@@ -75,7 +75,7 @@ class LlmExtractor:
             name = self._wanted or next((one for one in _PIPELINES if spacy.util.is_package(one)), None)
             if name is None:
                 raise BadInputError(
-                    "the extractor llm needs a spaCy pipeline with a tagger, and none is installed",
+                    "the extractor llm needs a spaCy pipeline with a tagger, but none is installed",
                     remedy=f"python -m spacy download {_PIPELINES[0]}, or --set halbench.pipeline=NAME_OR_FOLDER",
                 )
             try:

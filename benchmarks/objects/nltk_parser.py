@@ -48,7 +48,7 @@ def require_data(use: str = "words") -> None:
         raise HarnessError(
             f"NLTK's data is missing: {', '.join(absent)}",
             where="extractor nltk",
-            remedy="harness data get nltk, or set NLTK_DATA to a folder that has it, or use --extractor spacy",
+            remedy="harness data get nltk, or set NLTK_DATA to a folder that contains it, or use --extractor spacy",
         )
 
 

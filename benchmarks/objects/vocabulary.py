@@ -46,9 +46,9 @@ def read_vocabulary(path: Path | None = None) -> Vocabulary:
             continue
         entries = [entry.strip() for entry in line.split(",")]
         if not entries[0]:
-            raise BadInputError("the line does not begin with a class", where=f"{file}:{number}")
+            raise BadInputError("the line does not start with a class", where=f"{file}:{number}")
         if long := next((entry for entry in entries if len(entry) > _LONGEST), None):
-            raise BadInputError(f"no word has {len(long)} characters: {shown(long)}", where=f"{file}:{number}")
+            raise BadInputError(f"a word has {len(long)} characters: {shown(long)}", where=f"{file}:{number}")
         words |= dict.fromkeys((entry for entry in entries if entry), entries[0])
     if not words:
         raise BadInputError("the vocabulary has no words", where=str(file))

@@ -146,12 +146,12 @@ def _resolve(request: AlignRequest, *, writes: bool = True) -> _Resolved:
     if request.limit is not None and request.limit < 1:
         raise BadInputError(f"--limit must be at least 1, not {request.limit}")
     if request.name is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise BadInputError("several processes need one run's name", remedy="give it: --name NAME")
+        raise BadInputError("several processes need --name, so that all write the same run", remedy="add --name NAME")
     if request.name is not None:
         check_name(request.name, "the run's name (--name)")
     if request.resume and request.overwrite:
         raise BadInputError(
-            "--resume goes on with the run that is there, --overwrite replaces it", remedy="give one of them"
+            "--resume continues the existing run, --overwrite replaces it", remedy="give only one of them"
         )
     kind: type[Aligner] = registry.load("aligners", request.method)
     model = resolve(request.model)
@@ -207,7 +207,7 @@ def _check_full(location: str) -> None:
     """
     if Path(location).is_dir() and inspect(Path(location)).kind == "adapter":
         raise BadInputError(
-            "alignment starts from full weights, not from an adapter", where=location, remedy="name its base model"
+            "alignment must start from full weights, not from an adapter", where=location, remedy="give its base model"
         )
 
 
@@ -254,7 +254,7 @@ def _same_as_before(folder: Path, config: dict[str, Any]) -> None:
         raise BadInputError(
             f"the run was begun with other settings ({', '.join(changed)})",
             where=str(before),
-            remedy="resume it with the same ones, or start again with --overwrite",
+            remedy="resume it with the same settings, or start again with --overwrite",
         )
 
 

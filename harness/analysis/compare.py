@@ -97,9 +97,9 @@ def compare(runs: Sequence[Run], suites: Sequence[str] | None = None) -> tuple[l
         BadInputError: fewer than two runs, or nothing that all of them have.
     """
     if len(runs) < 2:
-        raise BadInputError("a comparison takes two runs or more")
+        raise BadInputError("a comparison needs at least two runs")
     if len({run.name for run in runs}) < len(runs):
-        raise BadInputError("a run stands twice in the comparison")
+        raise BadInputError("a run appears twice in the comparison")
     found: dict[str, dict[tuple[str, str, str], Compared]] = {}
     comparisons, reasons = [], []
     for run in runs:
@@ -140,7 +140,7 @@ def compare(runs: Sequence[Run], suites: Sequence[str] | None = None) -> tuple[l
     if not comparisons:
         raise BadInputError(
             "there is nothing to compare: " + ("; ".join(reasons) or "nothing was scored"),
-            remedy="harness eval --run A,B --suite ... scores both on the same data",
+            remedy="harness eval --run A,B --suite ... evaluates both on the same data",
         )
     return comparisons, reasons
 
@@ -155,7 +155,7 @@ def _compare(key: tuple[str, str, str], shared: Sequence[Compared], common: set[
         if reason := unlike(benchmark.aggregate, one.totals()):
             raise BadInputError(f"{name}: {reason}")
     if len({str(sorted((item, one.rows[item]["group"]) for item in common)) for one in shared}) > 1:
-        raise BadInputError("the same items are about other images")
+        raise BadInputError("the same items have different images")
     values = {
         name: {
             metric: float(value) if math.isfinite(value) else None

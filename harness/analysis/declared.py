@@ -88,7 +88,7 @@ def rated_suite() -> str:
             continue
     if len(found) != 1:
         what = f"the suites {', '.join(found)} are rated by a judge" if found else "no suite here is rated by a judge"
-        raise BadInputError(f"which suite is meant is not said: {what}", remedy="name one: --suite NAME")
+        raise BadInputError(f"--suite is missing: {what}", remedy="choose one: --suite NAME")
     return found[0]
 
 

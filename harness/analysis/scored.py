@@ -80,7 +80,7 @@ def scored(run: Run) -> tuple[list[Scored], list[str]]:
         reasons.append(f"{run.name}: {what}")
     version = (run.manifest or {}).get("harness")
     if version not in (None, VERSION):
-        reasons.append(f"{run.name}: made by version {version}, this is {VERSION}; shown all the same")
+        reasons.append(f"{run.name}: made by version {version}, this is {VERSION}; shown anyway")
     return found, reasons
 
 

@@ -35,8 +35,6 @@ def find_asked(name: str, results: Path, *, other_base: bool = False) -> Asked:
     Raises:
         BadInputError: nothing has this name, or the run is not complete.
     """
-    if not name.strip():  # results / "" would be the folder of all runs
-        raise BadInputError("the checkpoint's name is empty", remedy="`harness runs` lists the runs")
     for folder in (results / name, Path(name)):
         if is_checkpoint(folder):
             info, folder = inspect(folder), folder.resolve()
@@ -54,7 +52,7 @@ def find_asked(name: str, results: Path, *, other_base: bool = False) -> Asked:
             target = target_of_run(run)
             return Asked(name, target.base, target.adapter)
         if run.manifest is not None:
-            return Asked(name, run.base_location, None)
+            return Asked(name, str(run.manifest["base"]["location"]), None)
     location = resolve(name).locate()
     hub.reach(location)
     return Asked(name, location, None)
@@ -70,7 +68,7 @@ def ask(
     """
     refuse_control({"the question": question})
     if not image.is_file():
-        raise BadInputError("there is no such image", where=str(image))
+        raise BadInputError("this image does not exist", where=str(image))
     picture = ImageRef(path=image)
     picture.open()
     answers: dict[str, Completion] = {}
@@ -91,5 +89,5 @@ def ask(
             answers |= {completion.id: completion for completion in completions_of(engine, requests)}
     for completion in answers.values():
         if completion.refused is not None:
-            raise BadInputError(completion.refused, where=completion.id, remedy="ask in other words")
+            raise BadInputError(completion.refused, where=completion.id, remedy="rephrase the question")
     return answers

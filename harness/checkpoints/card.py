@@ -76,4 +76,4 @@ def _scores(scores: Sequence[Mapping[str, Any]]) -> list[str]:
                     str(record["n"]),
                 ]
                 lines.append(f"| {' | '.join(cells)} |")
-    return [*lines, "", "Intervals by bootstrap over images."]
+    return [*lines, "", "95 % bootstrap confidence intervals over images."]

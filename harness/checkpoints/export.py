@@ -36,10 +36,10 @@ def export_run(run: Run, output: Path, *, merge: bool = True, overwrite: bool = 
         The exported folder's manifest.
 
     Raises:
-        BadInputError: the run holds no aligned checkpoint, its base is not the one it was trained on, or the target exists.
+        BadInputError: the run contains no aligned checkpoint, its base is not the one it was trained on, or the target exists.
     """
     if run.manifest is None or not run.aligned:
-        raise BadInputError(f"the run '{run.name}' holds no aligned checkpoint", where=str(run.path))
+        raise BadInputError(f"the run '{run.name}' contains no aligned checkpoint", where=str(run.path))
     output = Path(os.path.abspath(output))  # noqa: PTH100 (`.` has no name, and a link keeps its own)
     _check_target(output, overwrite=overwrite)
     info = inspect(run.checkpoint)
@@ -60,13 +60,15 @@ def _check_target(output: Path, *, overwrite: bool) -> None:
     manifest = read_object(output / MANIFEST)
     if manifest is None or "exported_from" not in manifest:
         raise BadInputError(
-            "something is there, and it is no exported checkpoint: it is not replaced, also not with --overwrite",
+            "the folder is not an exported checkpoint, so it is not replaced, not even with --overwrite",
             where=str(output),
-            remedy="name another --output",
+            remedy="choose another --output",
         )
     if not overwrite:
         raise BadInputError(
-            "the target exists already", where=str(output), remedy="another --output, or replace it with --overwrite"
+            "the output folder already exists",
+            where=str(output),
+            remedy="choose another --output, or replace it with --overwrite",
         )
 
 

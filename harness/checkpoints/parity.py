@@ -17,7 +17,7 @@ A type of p bits of significand rounds every logit, of a size of 10 to 30 in a t
 roundings; what the two sides differ in where something is wrong is measured in nats. Between transformers and vLLM on a CPU, the
 pocket world's aligned model (16 probes) differs by 4e-6 in float32 and by 0.05 in bfloat16.
 """
-_LOOK = "look at the weights that are served, and at the image processor's scale, mean and size"
+_LOOK = "check the served weights, and the image processor's scale, mean and size"
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def compare(
             findings.append("the adapter changes nothing: it was not trained; align again")
         elif changes <= tolerance:
             notes.append(
-                "the adapter changes too little to see whether it is applied: probe float32 weights, or train longer"
+                "the adapter's effect is too small to see whether it is applied: use float32 weights, or train longer"
             )
         elif away <= tolerance:
             findings.append("the served probabilities are those of the base: the adapter is not applied")
@@ -109,7 +109,7 @@ def _row(probe: Probe, expected: Expected, served: TokenDetails, tolerance: floa
     findings = []
     if wrong:
         findings.append(
-            f"{name}: {len(wrong)} of {len(served.token_ids)} greedy tokens are not the trained side's, by {max(wrong):.3g} nats; {_LOOK}"
+            f"{name}: {len(wrong)} of {len(served.token_ids)} greedy tokens differ from training, by {max(wrong):.3g} nats; {_LOOK}"
         )
     elif not largest <= tolerance:  # so that "not a number" is a finding
         findings.append(f"{name}: log-probabilities differ by {largest:.3g} nats, tolerance {tolerance:g}; {_LOOK}")
@@ -135,14 +135,14 @@ def _ids_differ(expected: Expected, served: TokenDetails) -> str:
     images = [ids.count(expected.image_token) for ids in (ours, theirs)] if expected.image_token is not None else [0, 0]
     if images[0] != images[1]:
         return (
-            f"the prompt has {images[0]} image tokens in training and {images[1]} where it is served; "
-            "look at the image processor's size, crop and patches"
+            f"the prompt has {images[0]} image tokens in training and {images[1]} in serving; "
+            "check the image processor's size, crop and patches"
         )
     place = next(
         (place for place, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs))
     )
     shown = [f"{ids[place]}" if place < len(ids) else "the end" for ids in (ours, theirs)]
     return (
-        f"the prompts differ from token {place} on ({shown[0]} in training, {shown[1]} where it is served; {len(ours)} and "
-        f"{len(theirs)} tokens in all); look at the chat template and the tokenizer"
+        f"the prompts differ from token {place} on ({shown[0]} in training, {shown[1]} in serving; {len(ours)} and "
+        f"{len(theirs)} tokens in all); check the chat template and the tokenizer"
     )

@@ -92,8 +92,8 @@ def push(request: PushRequest, *, dry_run: bool = False) -> dict[str, Any]:
 def _check_name(repository: str) -> None:
     if repository.count("/") != 1 or not is_hub_id(repository):
         raise BadInputError(
-            f"'{repository}' is no repository's name",
-            remedy="NAMESPACE/NAME, the namespace being a user or an organisation",
+            f"'{repository}' is not a repository name",
+            remedy="use NAMESPACE/NAME, where the namespace is a user or an organisation",
         )
 
 
@@ -110,11 +110,11 @@ def _find(name: str, results: Path) -> tuple[Path, Run | None]:
             raise BadInputError(
                 "this is neither a checkpoint nor a run",
                 where=str(folder),
-                remedy="name an aligned run, or a folder that `harness export` wrote",
+                remedy="give an aligned run, or a folder that `harness export` wrote",
             )
     run = find_run(name, results)
     if not run.aligned:
-        raise BadInputError(f"the run '{run.name}' holds no aligned checkpoint", where=str(run.path))
+        raise BadInputError(f"the run '{run.name}' contains no aligned checkpoint", where=str(run.path))
     return run.checkpoint.resolve(), run
 
 
@@ -161,11 +161,11 @@ def _notes(source: Path, run: Run | None) -> list[str]:
     if run is None and not (source / _CARD).exists():
         notes.append(f"it has no model card ({_CARD}): `harness export` writes one")
     if not (source / MANIFEST).exists():
-        notes.append(f"it has no {MANIFEST}: nobody can tell how it was made")
+        notes.append(f"it has no {MANIFEST}: so its origin is unknown")
     if run is None:
-        notes.append(f"nothing here says that it is served as it was trained; to see: harness verify {source}")
+        notes.append(f"it was not verified (served as trained); to do so: harness verify {source}")
     elif not _verified(run):
-        notes.append(f"it was not verified that it is served as it was trained; to see: harness verify {run.path}")
+        notes.append(f"it was not verified (served as trained); to do so: harness verify {run.path}")
     return notes
 
 
@@ -185,12 +185,12 @@ def _check_connection() -> None:
     if is_offline_mode():
         raise BadInputError(
             "nothing can be uploaded in offline mode",
-            remedy="unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE, or see --dry-run",
+            remedy="unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE, or use --dry-run",
         )
     if get_token() is None:
         raise BadInputError(
-            "the hub asks for a token, and there is none",
-            remedy="a token with write access in HF_TOKEN, or: hf auth login",
+            "the hub requires a token, and there is none",
+            remedy="set HF_TOKEN to a token with write access, or run: hf auth login",
         )
 
 
@@ -222,8 +222,7 @@ def _upload(api: Any, request: PushRequest, folder: Path) -> dict[str, Any]:
     except (RuntimeError, ValueError) as error:  # a transfer that broke off; a card that the hub does not take
         cause = error.__cause__ or error
         raise HarnessError(
-            f"the upload did not go through: {str(error).splitlines()[0]}"
-            + (f" ({cause})" if cause is not error else ""),
+            f"the upload failed: {str(error).splitlines()[0]}" + (f" ({cause})" if cause is not error else ""),
             where=where,
             remedy="the same command again: what is on the hub is not sent twice",
         ) from error
@@ -237,12 +236,14 @@ def _refused(error: Exception, where: str) -> HarnessError:
     said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     if status == 401:
         return BadInputError(
-            "the hub does not know this token", where=where, remedy="hf auth login, or another HF_TOKEN"
+            "the hub rejects this token", where=where, remedy="run hf auth login, or set another HF_TOKEN"
         )
     if status == 403:
         namespace = where.rsplit("/", 2)[-2]
         return BadInputError(
-            f"the token may not write there: {said}", where=where, remedy=f"a token with write access to '{namespace}'"
+            f"the token has no write access: {said}",
+            where=where,
+            remedy=f"use a token with write access to '{namespace}'",
         )
     if status is None:
         return HarnessError(

@@ -59,8 +59,8 @@ def verify(
     """
     if not backend.gives_details:
         raise BadInputError(
-            f"the backend '{backend.name}' does not say which tokens it asks and answers with",
-            remedy="--backend vllm, or --backend transformers",
+            f"the backend '{backend.name}' does not report the tokens of prompts and answers",
+            remedy="use --backend vllm, or --backend transformers",
         )
     drawn = draw_probes(probes)
     adapters = {one.name: one.adapter for one in asked if one.adapter is not None}
@@ -107,7 +107,7 @@ def ensure_verified(targets: Sequence[Target], backend: type[Backend], settings:
             raise HarnessError(
                 f"'{target.name}' is not served as it was trained: {found['findings'][0]}",
                 where=str(target.adapter or target.base),
-                remedy=f"see all of it: harness verify {target.folder}",
+                remedy=f"for details: harness verify {target.folder}",
             )
         write_json(target.folder / VERIFIED, {**stamps[target.name], **found})
         logger.info(f"{target.name}: served as it was trained")
@@ -170,10 +170,10 @@ class TrainedSide:
         prompt_ids = tuple(own_prompt_ids(processor, probe.prompt, picture))
         if (ours := tuple(inputs["input_ids"][0].tolist())) != prompt_ids:
             raise HarnessError(
-                f"the prompt's ids in training are not those of the processor's own chat template: {len(ours)} tokens that begin with "
-                f"{list(ours[:4])}, {len(prompt_ids)} that begin with {list(prompt_ids[:4])}",
+                f"the prompt's ids in training are not those of the processor's own chat template: {len(ours)} tokens that start with "
+                f"{list(ours[:4])}, {len(prompt_ids)} that start with {list(prompt_ids[:4])}",
                 where=f"{_processor_folder(one)}, probe {probe.id}",
-                remedy="do not train on it: this is a defect of the harness, or of the checkpoint's processor",
+                remedy="do not train on it: this is a bug in the harness, or in the checkpoint's processor",
             )
         image_token = getattr(self.processors[one.name], "image_token_id", None)
         if prompt_ids != served.prompt_ids:  # an image of another size may not even fit the model
@@ -257,7 +257,7 @@ def recorded_weights(one: Asked) -> list[str]:
     base = manifest["base"].get("fingerprint")
     if one.adapter and base and fingerprint(one.base) != base:
         found.append(
-            f"the base's weights are not those that the adapter was trained on: put the old ones back in {one.base}"
+            f"the base's weights are not those that the adapter was trained on: restore the old ones in {one.base}"
         )
     if (own := manifest.get("checkpoint")) and fingerprint(folder) != own["fingerprint"]:
         found.append(f"the weights in {folder} were changed after they were written: export or align again")

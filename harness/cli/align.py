@@ -8,18 +8,29 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli.options import Columns, ImageRoot, Json, Results, Settings, app, emit
+from harness.cli.options import (
+    DATA_OPTIONS,
+    RUN_OPTIONS,
+    TRAIN,
+    Columns,
+    ImageRoot,
+    Json,
+    Results,
+    Settings,
+    app,
+    emit,
+)
 from harness.core.terminal import say
 
 
 class OnError(StrEnum):
-    """What to do with a bad record."""
+    """What to do with an invalid record."""
 
     fail = "fail"
     skip = "skip"
 
 
-@app.command()
+@app.command(rich_help_panel=TRAIN)
 def align(
     method: Annotated[
         str,
@@ -30,48 +41,72 @@ def align(
         str | None,
         typer.Option(
             "--data",
-            help="Preference data: rlaif-v, rlhf-v, a Parquet, JSON-lines or JSON file, a folder; FORMAT:FILE where the form is not "
-            "told by the columns. Default: what suits the model.",
+            help="Preference data: rlaif-v, rlhf-v, or a Parquet, JSON-lines or JSON file, or a folder. FORMAT:FILE if the columns "
+            "do not tell the format. Default: that of the method or model.",
+            rich_help_panel=DATA_OPTIONS,
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="Name of the run. Default: METHOD-MODEL-TIME.")] = None,
-    recipe: Annotated[Path | None, typer.Option("--recipe", help="YAML file with the keys train and method.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="Name of the run. Default: METHOD-MODEL-TIME.", rich_help_panel=RUN_OPTIONS),
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option("--recipe", help="YAML file with settings, under the keys train and method.")
+    ] = None,
     settings: Settings = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed of order and sampling.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed for order and sampling.")] = None,
     full: Annotated[
-        bool | None, typer.Option("--full/--lora", help="Train all weights but the vision tower, or low-rank adapters.")
+        bool | None,
+        typer.Option("--full/--lora", help="Train all weights except the vision tower's, or low-rank adapters."),
     ] = None,
     qlora: Annotated[
-        bool, typer.Option("--qlora", help="Low-rank adapters on a base held in 4 bits; see docs/training.md.")
+        bool, typer.Option("--qlora", help="Train low-rank adapters on a base in 4 bits; see docs/training.md.")
     ] = False,
-    limit: Annotated[int | None, typer.Option("--limit", help="Use a seeded sample of this many pairs.")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", help="Use a seeded sample of this many pairs.", rich_help_panel=DATA_OPTIONS),
+    ] = None,
     on_error: Annotated[
-        OnError, typer.Option("--on-error", help="A bad record stops, or is left out and listed.")
+        OnError,
+        typer.Option(
+            "--on-error", help="On an invalid record: stop, or skip and list it.", rich_help_panel=DATA_OPTIONS
+        ),
     ] = OnError.fail,
     allow_download: Annotated[
-        bool, typer.Option("--allow-download", help="Fetch images that the data give by URL, once.")
+        bool,
+        typer.Option(
+            "--allow-download", help="Download images that the data give by URL.", rich_help_panel=DATA_OPTIONS
+        ),
     ] = False,
     columns: Columns = None,
     image_root: ImageRoot = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Do an existing run again.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Resume an interrupted run.", rich_help_panel=RUN_OPTIONS)
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing run.", rich_help_panel=RUN_OPTIONS)
+    ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be trained, and what it would take; train nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Print steps, tokens, memory, disk and time; train nothing.", rich_help_panel=RUN_OPTIONS
+        ),
     ] = False,
     canary: Annotated[
         bool,
         typer.Option(
             "--canary/--no-canary",
-            help="Before training, hold the trainer to the model's own forward pass on a few examples (a few seconds).",
+            help="Before training, compare the trainer with the model's own forward pass on a few examples (a few seconds).",
+            rich_help_panel=RUN_OPTIONS,
         ),
     ] = True,
     results: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
-    """Align a model with a preference method; leaves a checkpoint in a run folder."""
+    """Align a model with a preference method, and write a checkpoint to a run folder."""
     from aligners.preferences.options import DataOptions
     from harness.alignment.align import AlignRequest, is_first_process, plan_align, run_align
-    from harness.core.config import merged, named_once, overrides, read_recipe
+    from harness.core.config import merged, overrides, read_recipe
     from harness.runs.folders import STAGES, list_runs
 
     named: dict[str, Any] = {}
@@ -79,7 +114,7 @@ def align(
         named["seed"] = seed
     if (tuning := _tuning(full, qlora)) is not None:
         named["tuning"] = tuning
-    layers = merged(read_recipe(recipe) if recipe else {}, named_once(overrides(settings or []), {"train": named}))
+    layers = merged(read_recipe(recipe) if recipe else {}, overrides(settings or []), {"train": named})
     _only(layers, ("train", "method"))
     request = AlignRequest(
         method,
@@ -113,18 +148,18 @@ def align(
     else:
         say(f"checkpoint: {run.checkpoint}")
         if stages := list_runs(run.path / STAGES):
-            say(f"of its stages: {run.path / STAGES}: {', '.join(stage.path.name for stage in stages)}")
+            say(f"checkpoints of the stages, in {run.path / STAGES}: {', '.join(stage.path.name for stage in stages)}")
         say(f"next: harness eval --run {run.name} --suite SUITE,...  (`harness list benchmarks`)")
 
 
 def _tuning(full: bool | None, qlora: bool) -> str | None:
-    """What is trained, by the flags; None where none was given."""
+    """What is trained, by the flags; None if none was given."""
     from harness.core.errors import BadInputError
 
     if qlora and full is not None:
         raise BadInputError(
             f"--qlora and {'--full' if full else '--lora'} exclude each other",
-            remedy="name one of --lora, --qlora, --full",
+            remedy="give only one of --lora, --qlora, --full",
         )
     if qlora:
         return "qlora"
@@ -135,4 +170,4 @@ def _only(settings: dict[str, Any], known: tuple[str, ...]) -> None:
     from harness.core.errors import BadInputError
 
     if unknown := set(settings) - set(known):
-        raise BadInputError(f"--set {sorted(unknown)[0]}...: settings begin with {' or '.join(known)}")
+        raise BadInputError(f"--set {sorted(unknown)[0]}...: the key must begin with {' or '.join(known)}")

@@ -14,11 +14,11 @@ from harness.core.terminal import Console, say
 
 def _print_download(found: dict[str, Any]) -> None:
     """What would come from the hub; without it no more can be said."""
-    say(f"{found['method']} on {found['model']}: this would be downloaded; nothing was")
+    say(f"{found['method']} on {found['model']}: these would be downloaded (nothing was)")
     for one in found["download"]:
         size = "of unknown size" if one["bytes"] is None else written_bytes(one["bytes"])
         say(f"  {'data set' if one['kind'] == 'dataset' else one['kind']} {one['name']}: {size}")
-    say(f"{written_bytes(found['free'])} are free. Steps, tokens, memory and time can be told once they are here:")
+    say(f"{written_bytes(found['free'])} are free. Download them to get estimates of steps, tokens, memory and time:")
     for one in found["download"]:
         say(f"  hf download {one['name']}{' --repo-type dataset' if one['kind'] == 'dataset' else ''}")
 
@@ -29,21 +29,21 @@ def print_align_plan(found: dict[str, Any]) -> None:
         _print_download(found)
         return
     tokens, step, memory, disk = found["tokens"], found["step"], found["memory"], found["disk"]
-    title = f"{found['method']} on {found['model']}: this would be trained; nothing was"
+    title = f"{found['method']} on {found['model']}: training plan (nothing was trained)"
     table = Table(title=escape(title), title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column()
     dropped = f", {found['examples']['dropped']:,} dropped" if found["examples"]["dropped"] else ""
     table.add_row("examples", f"{found['examples']['count']:,}{dropped} ({escape(str(found['data']))})")
-    cut = f"; {tokens['responses_cut']:,} responses are cut" if tokens["responses_cut"] else ""
+    cut = f"; {tokens['responses_cut']:,} responses are truncated" if tokens["responses_cut"] else ""
     table.add_row(
         "tokens",
-        f"{tokens['epoch']:,} an epoch ({tokens['epoch_with_padding']:,} with padding), {tokens['mean_example']:,} an example, "
+        f"{tokens['epoch']:,} per epoch ({tokens['epoch_with_padding']:,} with padding), {tokens['mean_example']:,} per example, "
         f"longest row {tokens['longest_row']:,}{cut}",
     )
     for one in found["stages"]:
         table.add_row(escape(f"stage {one['name']}"), f"{one['examples']:,} examples, {one['steps']:,} steps")
-    table.add_row("a step", f"{step['batch_size']} examples: {step['passes']} passes of {step['micro_batch_size']}")
+    table.add_row("step", f"{step['batch_size']} examples: {step['passes']} passes of {step['micro_batch_size']}")
     parts = ("weights", "gradients", "optimizer", "activations", "program")
     detail = ", ".join(f"{name} {written_bytes(memory[name])}" for name in parts if memory[name])
     fits = "" if memory["fits"] else " [red](does not fit)[/red]"

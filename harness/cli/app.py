@@ -1,4 +1,4 @@
-"""All commands: those of the modules beside this one, and `serve`, `ask`, `quickstart` and `list`."""
+"""All commands: imports those of the other modules, and defines `serve`, `ask`, `quickstart` and `list`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from harness.cli import align, checkpoints, corrupt, data, doctor, evaluate, experiment, launch, results, runs, score
-from harness.cli.options import Json, Results, app, emit
+from harness.cli.options import CHECKPOINTS, SETUP, TRAIN, Json, Results, app, emit
 from harness.core.terminal import say
 
 __all__ = [
@@ -29,7 +29,7 @@ __all__ = [
 
 
 class Kind(StrEnum):
-    """What can be listed."""
+    """Kinds of things that `harness list` shows."""
 
     models = "models"
     methods = "methods"
@@ -39,16 +39,16 @@ class Kind(StrEnum):
     worlds = "worlds"
 
 
-@app.command()
+@app.command(rich_help_panel=CHECKPOINTS)
 def serve(
     checkpoint: Annotated[str, typer.Argument(help="A run's name, or a checkpoint folder.")],
     host: Annotated[
-        str, typer.Option("--host", help="Other than loopback needs an API key in HARNESS_API_KEY.")
+        str, typer.Option("--host", help="Address to listen on. Any but loopback requires HARNESS_API_KEY.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8000,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen on.")] = 8000,
     results: Results = Path("results"),
 ) -> None:
-    """Serve a checkpoint with vLLM behind the OpenAI protocol."""
+    """Serve a checkpoint with vLLM through the OpenAI protocol."""
     from harness.runs.folders import find_run
     from harness.serving.server import serve as start
 
@@ -60,27 +60,27 @@ def serve(
     start(folder, host, port)
 
 
-@app.command()
+@app.command(rich_help_panel=CHECKPOINTS)
 def ask(
     checkpoint: Annotated[str, typer.Argument(help="A run, a checkpoint folder, or a model.")],
     image: Annotated[Path, typer.Argument(help="An image file.")],
-    question: Annotated[str, typer.Argument(help="What to ask about it.")] = "Describe this image in detail.",
+    question: Annotated[str, typer.Argument(help="Question about the image.")] = "Describe this image in detail.",
     compare: Annotated[
-        str | None, typer.Option("--compare", help="Another checkpoint, asked the same: side by side.")
+        str | None, typer.Option("--compare", help="Another checkpoint to ask, shown side by side.")
     ] = None,
-    backend: Annotated[str, typer.Option("--backend", help="vllm starts slowly, for one answer.")] = "transformers",
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1)] = 512,
+    backend: Annotated[
+        str, typer.Option("--backend", help="Backend. vllm takes long to start for one answer.")
+    ] = "transformers",
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Maximum length of the answer.")] = 512,
     results: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
-    """One answer in the terminal; with --compare two, with the objects marked that only one of them names."""
+    """Print one answer; with --compare two answers, marking objects that only one mentions."""
     from harness.checkpoints.ask import ask as run
     from harness.checkpoints.ask import find_asked
     from harness.serving.choose import choose_backend
 
-    asked = [
-        find_asked(name, results) for name in dict.fromkeys(name for name in (checkpoint, compare) if name is not None)
-    ]
+    asked = [find_asked(name, results) for name in dict.fromkeys(name for name in (checkpoint, compare) if name)]
     answers = run(asked, image, question, choose_backend(backend), max_new_tokens)
     if as_json:
         emit({name: answer.text for name, answer in answers.items()})
@@ -90,22 +90,22 @@ def ask(
     print_answers({name: answers[name].text for name in (one.name for one in asked)})
 
 
-@app.command()
+@app.command(rich_help_panel=TRAIN)
 def quickstart(
     methods: Annotated[
-        str | None, typer.Option("--methods", help="Aligners to run, with commas. Default: the world's.")
+        str | None, typer.Option("--methods", help="Methods to run, comma-separated. Default: the world's.")
     ] = None,
     suites: Annotated[
-        str | None, typer.Option("--suites", help="Benchmarks to score, with commas. Default: the world's.")
+        str | None, typer.Option("--suites", help="Benchmarks to score, comma-separated. Default: the world's.")
     ] = None,
     seeds: Annotated[
-        str, typer.Option("--seeds", help="Seeds of the world, with commas; each has a base model of its own.")
+        str, typer.Option("--seeds", help="Seeds of the world, comma-separated; each has its own base model.")
     ] = "0",
-    split: Annotated[str, typer.Option("--split", help="test, or validation to choose settings on.")] = "test",
-    backend: Annotated[str | None, typer.Option("--backend", help="Default: vllm where installed.")] = None,
+    split: Annotated[str, typer.Option("--split", help="test, or validation to choose settings.")] = "test",
+    backend: Annotated[str | None, typer.Option("--backend", help="Backend. Default: vllm if installed.")] = None,
     results: Results = Path("results/quickstart"),
 ) -> None:
-    """The whole road once, with nothing downloaded: train a small model, align it, serve it, score it, compare."""
+    """Run the whole pipeline without downloads: train a small model, align it, serve it, score it, compare."""
     from harness.experiments.quickstart import run_quickstart
 
     numbers = _numbers(seeds)
@@ -132,15 +132,15 @@ def _numbers(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise BadInputError(f"--seeds takes whole numbers with commas, not '{text}'") from None
+        raise BadInputError(f"--seeds must be comma-separated integers, not '{text}'") from None
 
 
-@app.command(name="list")
+@app.command(name="list", rich_help_panel=SETUP)
 def list_(
     kind: Annotated[Kind | None, typer.Argument(help="What to list. Default: everything.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Models, methods, benchmarks, backends, judges and worlds, with where each comes from."""
+    """List models, methods, benchmarks, backends, judges and worlds, and the package of each."""
     from harness.cli.tables import listing, print_listing
 
     rows = [row for row in listing() if kind is None or row["kind"] == kind.value]

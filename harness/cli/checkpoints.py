@@ -1,4 +1,4 @@
-"""`harness export`, `push` and `verify`: checkpoints for others, and whether they are served as they were trained."""
+"""`harness export`, `push` and `verify`: package a checkpoint, upload it, and compare serving with training."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from harness.cli.options import Json, Results, app, emit
+from harness.cli.options import CHECKPOINTS, Json, Results, app, emit
 from harness.core.terminal import Console, say
 
 
-@app.command()
+@app.command(rich_help_panel=CHECKPOINTS)
 def export(
     run: Annotated[str, typer.Argument(help="An aligned run's name or folder.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the checkpoint goes.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
     merge: Annotated[
-        bool, typer.Option("--merge/--adapter", help="Add the adapter's weights to its base's, or keep it an adapter.")
+        bool, typer.Option("--merge/--adapter", help="Merge the adapter into its base, or keep it an adapter.")
     ] = True,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing folder.")] = False,
     results: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
-    """A checkpoint as a folder of its own: merged weights in the hub's names, processor, model card and manifest."""
+    """Write a checkpoint for others: merged weights with the hub's names, processor, model card, manifest."""
     from harness.checkpoints.export import export_run
     from harness.runs.folders import find_run
 
@@ -35,22 +35,21 @@ def export(
         say(f"next: harness serve {output}")
 
 
-@app.command()
+@app.command(rich_help_panel=CHECKPOINTS)
 def push(
     checkpoint: Annotated[str, typer.Argument(help="An aligned run's name or folder, or a checkpoint's folder.")],
     repository: Annotated[str, typer.Argument(help="NAMESPACE/NAME on the hub.")],
-    private: Annotated[
-        bool, typer.Option("--private/--public", help="Of a repository that is made; one that is there stays as it is.")
-    ] = True,
-    revision: Annotated[str, typer.Option("--revision", help="Branch; made where it is not there.")] = "main",
-    message: Annotated[str | None, typer.Option("--message", "-m", help="Of the commit.")] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List the files and their sizes; ask nothing of the hub.")
-    ] = False,
+    private: Annotated[bool, typer.Option("--private/--public", help="Visibility of a new repository.")] = True,
+    revision: Annotated[str, typer.Option("--revision", help="Branch; created if missing.")] = "main",
+    message: Annotated[str | None, typer.Option("--message", "-m", help="Commit message.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files and their sizes; upload nothing.")] = False,
     results: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
-    """Upload a checkpoint to the hub, with model card and manifest; the token is HF_TOKEN's, or that of `hf auth login`."""
+    """Upload a checkpoint to the hub, with model card and manifest.
+
+    The token is read from HF_TOKEN, or from `hf auth login`.
+    """
     from harness.checkpoints.push import PushRequest
     from harness.checkpoints.push import push as upload
 
@@ -63,7 +62,7 @@ def push(
 
 
 def _print_push(found: dict[str, Any]) -> None:
-    """The files as a table, what a reader would miss, and where it is."""
+    """Print the files as a table, the notes, and the address."""
     from rich.table import Table
 
     from harness.core.memory import written_bytes
@@ -85,26 +84,27 @@ def _print_push(found: dict[str, Any]) -> None:
     if done:
         said = f"{found['url']} ({seen}), branch {found['revision']}, commit {found['commit']}"
     else:
-        said = f"would go to {found['url']} ({seen} if it is made), branch {found['revision']}"
+        said = f"would be uploaded to {found['url']} ({seen} if it is new), branch {found['revision']}"
     console.print(said, soft_wrap=True, highlight=False, markup=False)
 
 
-@app.command()
+@app.command(rich_help_panel=CHECKPOINTS)
 def verify(
-    checkpoint: Annotated[
-        str, typer.Argument(help="A run's name or folder, a checkpoint or exported folder, or a model.")
-    ],
-    probes: Annotated[int, typer.Option("--probes", min=1, help="Pictures with a question each.")] = 8,
+    checkpoint: Annotated[str, typer.Argument(help="A run, a checkpoint folder, an exported folder, or a model.")],
+    probes: Annotated[int, typer.Option("--probes", min=1, help="Number of probe images.")] = 8,
     backend: Annotated[
-        str | None, typer.Option("--backend", help="What serves it. Default: vllm where installed.")
+        str | None, typer.Option("--backend", help="Backend to compare. Default: vllm if installed.")
     ] = None,
     dtype: Annotated[
-        str, typer.Option("--dtype", help="float32, bfloat16 or float16, on both sides; auto is the backend's own.")
+        str, typer.Option("--dtype", help="float32, bfloat16 or float16, on both sides; auto is the backend's default.")
     ] = "auto",
     results: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
-    """Is a checkpoint served as it was trained? The same tokens and log-probabilities as in transformers; exit code 1 if not."""
+    """Check that a checkpoint is served as it was trained: compare tokens and log-probabilities with transformers.
+
+    Exits with 1 if they differ.
+    """
     from harness.checkpoints.ask import find_asked
     from harness.checkpoints.verify import verify as compare
     from harness.core.config import parse

@@ -51,13 +51,13 @@ def _table(one: Comparison, pair: Pairing, every: bool) -> Table:
             f"{difference.detectable * factor:.{digits}f}",
         )
     notes = ["p: paired bootstrap over images" + (", corrected by Holm" if len(one.pairings) > 1 else "")]
-    notes.append("detectable: the smallest true difference that so many images would show with 80 % probability")
+    notes.append("detectable: the smallest true difference that this many images show with 80 % probability")
     if not pair.differences:
-        notes.append("nothing can be tested: that takes two images")
+        notes.append("no test is possible with fewer than two images")
     elif undefined := [
         one.titles[name] for name in one.titles if name in one.headline and name not in pair.differences
     ]:
-        notes.append(f"undefined for one of the two: {', '.join(undefined)}")
+        notes.append(f"undefined for one of the runs: {', '.join(undefined)}")
     if pair.flips:
         lost, won, p_flip = pair.flips
         notes.append(
@@ -73,7 +73,7 @@ def _table(one: Comparison, pair: Pairing, every: bool) -> Table:
 
 def _verdict(value: float, p: float, better: bool | None) -> str:
     if p >= _LEVEL:
-        return "no difference found"
+        return "not significant"
     if better is None:
         return "higher" if value > 0 else "lower"
     return "[green]▲ better[/green]" if (value > 0) == better else "[red]▼ worse[/red]"

@@ -1,4 +1,4 @@
-"""`harness data corrupt|preview`: rejected images for a preference set, and a sheet to look at them."""
+"""`harness data corrupt|preview`: make rejected images for a preference set, and show them on a sheet."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def corrupt(
     data: Annotated[
         str,
         typer.Argument(
-            metavar="PREFS", help="Preference data: rlaif-v, rlhf-v, pocket, a .parquet or .jsonl file, a folder."
+            metavar="PREFS", help="Preference data: rlaif-v, rlhf-v, pocket, a .parquet or .jsonl file, or a folder."
         ),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder of the new set; an interrupted one is gone on with.")
+        Path, typer.Option("--output", "-o", help="Folder of the new set; an interrupted one is resumed.")
     ],
     corruption: Annotated[
         str | None,
@@ -35,15 +35,15 @@ def corrupt(
         str | None,
         typer.Option(
             "--regions",
-            help="dataset, grounding-dino+sam, owlv2+sam, grounding-dino, owlv2, sam3. Default: the data's boxes if all "
-            "have them, else grounding-dino+sam.",
+            help="dataset, grounding-dino+sam, owlv2+sam, grounding-dino, owlv2, sam3. Default: dataset if all examples have "
+            "boxes, else grounding-dino+sam.",
         ),
     ] = None,
     step: Annotated[
         int | None,
         typer.Option(
             "--step",
-            help="Diffusion step t of the noise, 0 to 999. Default: 500 (its schedule: --set schedule=vcd|ddpm).",
+            help="Diffusion step t of the noise, 0 to 999. Default: 500. Schedule: --set schedule=vcd|ddpm.",
         ),
     ] = None,
     settings: Annotated[
@@ -51,43 +51,45 @@ def corrupt(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Any setting of the method's `images`, e.g. top_k=3, on_nothing=drop. Repeatable.",
+            help="Any setting of method.images, e.g. top_k=3, on_nothing=drop. Repeatable.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the set.")] = 0,
     limit: Annotated[int | None, typer.Option("--limit", help="Use a seeded sample of this many pairs.")] = None,
     shard: Annotated[
         str | None,
-        typer.Option("--shard", metavar="I/N", help="Make this part of the set only, e.g. 2/4; all into one folder."),
+        typer.Option("--shard", metavar="I/N", help="Make only this part, e.g. 2/4; all parts share one folder."),
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes on this machine.")] = 1,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Number of processes on this machine.")] = 1,
     ray: Annotated[
         int | None,
         typer.Option(
-            "--ray", min=1, metavar="N", help="N workers through Ray Data, on the cluster of RAY_ADDRESS or locally."
+            "--ray", min=1, metavar="N", help="Use N Ray Data workers, on the cluster of RAY_ADDRESS or locally."
         ),
     ] = None,
-    part_size: Annotated[int, typer.Option("--part-size", min=1, help="Examples a file.")] = 256,
-    replace: Annotated[bool, typer.Option("--replace", help="New images also for examples that bring one.")] = False,
+    part_size: Annotated[int, typer.Option("--part-size", min=1, help="Examples per file.")] = 256,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace rejected images that are in the data, too.")
+    ] = False,
     on_error: Annotated[
-        OnError, typer.Option("--on-error", help="A bad record stops, or is left out and listed.")
+        OnError, typer.Option("--on-error", help="On an invalid record: stop, or skip and list it.")
     ] = OnError.fail,
     columns: Columns = None,
     image_root: ImageRoot = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin an existing set again.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing set.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Make a rejected image for every preference: the parts that the preferred answer is about, corrupted."""
+    """Make a rejected image for every preference: corrupt the regions that the chosen answer is about."""
     from aligners.preferences.options import DataOptions
     from aligners.rejected_images.corrupt import CorruptRequest
     from aligners.rejected_images.corrupt import corrupt as run
     from aligners.rejected_images.image_set import Shard
     from aligners.rejected_images.settings import ImagePreferenceSettings
-    from harness.core.config import named_once, overrides, parse
+    from harness.core.config import merged, overrides, parse
     from harness.core.progress import console
 
     named = {"corruption": corruption, "regions": regions, "step": step}
-    layers = named_once(overrides(settings or []), {name: value for name, value in named.items() if value is not None})
+    layers = merged(overrides(settings or []), {name: value for name, value in named.items() if value is not None})
     request = CorruptRequest(
         data,
         output,
@@ -105,7 +107,7 @@ def corrupt(
     try:
         manifest = run(request)
     except KeyboardInterrupt:
-        console.print("[yellow]stopped; what was finished is kept, and the same command goes on[/yellow]")
+        console.print("[yellow]stopped; finished files are kept: run the same command again to resume[/yellow]")
         raise typer.Exit(130) from None
     if as_json:
         emit(manifest)
@@ -119,7 +121,7 @@ def _write(workers: int, ray: int | None) -> Write:
 
     if ray is not None:
         if workers > 1:
-            raise BadInputError("--workers and --ray exclude each other")
+            raise BadInputError("--workers and --ray exclude each other", remedy="give only one of them")
         return parts.write_through_ray(ray)
     return parts.write_in_processes(workers) if workers > 1 else parts.write_here
 
@@ -132,9 +134,9 @@ def _print(manifest: dict[str, Any], output: Path) -> None:
     made = {
         "regions": "corrupted in regions",
         "random-regions": "in random regions",
-        "whole-image": "as a whole",
-        "given": "given",
-        "dropped": "left out",
+        "whole-image": "on the whole image",
+        "given": "from the data",
+        "dropped": "dropped",
     }
     say(
         f"{what}: {rows:,} examples in {len(manifest['files'])} files, {size / 1e6:,.1f} MB: "
@@ -150,7 +152,7 @@ def _print(manifest: dict[str, Any], output: Path) -> None:
         there = sum((output / path.name).exists() for path in output.glob(f"shard-*-of-{shards}.json"))
         say(f"{there} of {shards} shards are done")
     else:
-        say(f"look: harness data preview {output} -o sheet.png")
+        say(f"preview: harness data preview {output} -o sheet.png")
         say(f"next: harness align --method {'|'.join(_takers()) or 'METHOD'} --data {output} --model MODEL")
 
 
@@ -174,14 +176,14 @@ def preview(
     data: Annotated[
         Path, typer.Argument(metavar="SET", help="Folder or Parquet file that `harness data corrupt` wrote.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The sheet: a .png or an .html file.")] = Path(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The sheet: a .png or .html file.")] = Path(
         "sheet.png"
     ),
-    count: Annotated[int, typer.Option("--number", "-n", min=1, help="Examples on it.")] = 24,
-    seed: Annotated[int, typer.Option("--seed", help="Which ones.")] = 0,
+    count: Annotated[int, typer.Option("--number", "-n", min=1, help="Number of examples.")] = 24,
+    seed: Annotated[int, typer.Option("--seed", help="Seed that selects the examples.")] = 0,
     columns: Columns = None,
 ) -> None:
-    """A contact sheet: originals, what is corrupted in them, and the rejected images."""
+    """Make a contact sheet: original images, corrupted regions, and rejected images."""
     from aligners.preferences.options import DataOptions
     from aligners.rejected_images.preview import preview as run
 

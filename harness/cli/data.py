@@ -8,26 +8,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.align import OnError
-from harness.cli.options import Columns, ImageRoot, Json, app, emit
+from harness.cli.options import SETUP, Columns, ImageRoot, Json, app, emit
 
 if TYPE_CHECKING:
     from harness.datasets.catalogue import DataSet, Found
 
 data_app = typer.Typer(
-    no_args_is_help=True, help="Where benchmark and preference data comes from; get, check, import it."
+    no_args_is_help=True, help="List, download, check, import and corrupt benchmark and preference data."
 )
-app.add_typer(data_app, name="data")
+app.add_typer(data_app, name="data", rich_help_panel=SETUP)
 
 Root = Annotated[
     Path | None,
-    typer.Option("--root", help="Benchmark data root. Default: the cache folder's, which `--data official` reads."),
+    typer.Option("--root", help="Benchmark data root. Default: that of `--data official`, in the cache folder."),
 ]
-Names = Annotated[list[str] | None, typer.Argument(help="Data sets; see `harness data list`.")]
+Names = Annotated[list[str] | None, typer.Argument(help="Data sets, see `harness data list`.")]
 
 
 @data_app.command(name="list")
 def list_(root: Root = None, as_json: Json = False) -> None:
-    """All data sets: what, from whom, under which licence, how large, and whether they are here."""
+    """List all data sets: contents, source, licence, size, and whether they are downloaded."""
     from harness.datasets.catalogue import catalogue, check
 
     rows = []
@@ -60,7 +60,7 @@ def list_(root: Root = None, as_json: Json = False) -> None:
 
 @data_app.command()
 def get(names: Names = None, root: Root = None, as_json: Json = False) -> None:
-    """Download data sets, and what they need; goes on where it stopped."""
+    """Download data sets and what they need. An interrupted download is resumed."""
     from harness.datasets.catalogue import get as fetch
     from harness.datasets.catalogue import with_needs
 
@@ -72,36 +72,37 @@ def check(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Names (see `harness data list`), or preference data: a .parquet, .jsonl, .json, .arrow file, a folder."
+            help="Names (see `harness data list`), or preference data: a .parquet, .jsonl, .json or .arrow file, or a folder."
         ),
     ] = None,
     root: Root = None,
-    model: Annotated[
-        str | None, typer.Option("--model", help="Count this model's tokens (its processor is loaded, no weights).")
-    ] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Count tokens with this model's processor.")] = None,
     max_length: Annotated[
-        int | None, typer.Option("--max-length", min=16, help="The trainer's limit. Default: train.max_length's.")
+        int | None, typer.Option("--max-length", min=16, help="Limit of the trainer. Default: train.max_length.")
     ] = None,
     format_name: Annotated[
         str | None,
         typer.Option(
-            "--format", help="rlaif-v, rlhf-v, sharegpt, swift, alpaca, trl, plain. Default: told by the columns."
+            "--format", help="rlaif-v, rlhf-v, sharegpt, swift, alpaca, trl, plain. Default: recognised by the columns."
         ),
     ] = None,
     columns: Columns = None,
     image_root: ImageRoot = None,
     on_error: Annotated[
-        OnError, typer.Option("--on-error", help="As in align: with skip, bad records are no error.")
+        OnError, typer.Option("--on-error", help="As for align: with skip, invalid records are not an error.")
     ] = OnError.fail,
     allow_download: Annotated[
-        bool, typer.Option("--allow-download", help="Fetch images given by URL, once; align then finds them.")
+        bool, typer.Option("--allow-download", help="Download images given by URL; align then uses them.")
     ] = False,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Look at a seeded sample of so many pairs.")
+        int | None, typer.Option("--limit", min=1, help="Check a seeded sample of this many pairs.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Verify a data set's files, say how to get what is missing (exits with 1); report on preference data (2: align would stop)."""
+    """Verify the files of data sets, and report on preference data.
+
+    Exits with 1 if files are missing or wrong, and with 2 if align would stop.
+    """
     from aligners.preferences.options import DataOptions
     from harness.cli import preferences
     from harness.datasets.catalogue import catalogue, with_needs
@@ -131,12 +132,12 @@ def check(
 
 @data_app.command(name="import")
 def import_(
-    folder: Annotated[Path, typer.Argument(help="Where the files are; subfolders are searched.")],
+    folder: Annotated[Path, typer.Argument(help="Folder with the files, including its subfolders.")],
     names: Names = None,
     root: Root = None,
     as_json: Json = False,
 ) -> None:
-    """Take data sets from files that are there already, by name and checksum."""
+    """Import data sets from local files, by name and checksum."""
     from harness.datasets.catalogue import bring
 
     _show(bring(folder, names or [], root), as_json, fail=bool(names))
@@ -146,7 +147,7 @@ def _some(names: list[str] | None) -> list[str]:
     from harness.core.errors import BadInputError
 
     if not names:
-        raise BadInputError("no data set was named", remedy="see `harness data list`")
+        raise BadInputError("no data set is named", remedy="see `harness data list`")
     return names
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from benchmarks.base import Benchmark
 
 _PARAMETERS, _TAKEN, _GIVEN = "harness.declared.parameters", "harness.declared.taken", "harness.declared.given"
-_PANEL = "Of the suites"
+_PANEL = "Options of suites"
 
 
 class SettingsCommand(TyperCommand):

@@ -8,24 +8,27 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import Json, Results, app, emit
+from harness.cli.options import SETUP, Json, Results, app, emit
 
 
-@app.command()
+@app.command(rich_help_panel=SETUP)
 def doctor(
     full: Annotated[
-        bool, typer.Option("--full", help="Really serve a tiny random model; takes a minute or more.")
+        bool, typer.Option("--full", help="Also serve a tiny random model; takes a minute or more.")
     ] = False,
     results: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
-    """What is installed and works here, each line with its remedy. Exits with 1 if something fails."""
+    """Check what is installed and works on this machine, with remedies.
+
+    Exits with 1 if a check fails.
+    """
     from harness.cli.tables import print_line
     from harness.core.progress import console
     from harness.doctor import examine
 
     lines = []
-    with console.status("looking"):
+    with console.status("checking"):
         for line in examine(results, full):
             lines.append(line)
             if not as_json:

@@ -1,4 +1,4 @@
-"""How errors are shown: what, where, remedy; exit code 2 for bad input, 130 for Ctrl-C, 1 for everything else."""
+"""How errors are printed: problem, place, remedy. Exit code 2 for bad input, 130 for Ctrl-C, 1 for everything else."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from harness.core.terminal import Console, printable
 _PROBLEM, _WHERE, _REMEDY = 900, 300, 700
 """Characters of a message's parts: 2,000 at most with what stands between them."""
 _REFUSALS = {
-    errno.ENOSPC: "free space on the disk, or choose another place (--results, HARNESS_CACHE); what was finished is kept",
-    errno.EDQUOT: "free space in your quota, or choose another place (--results, HARNESS_CACHE); what was finished is kept",
-    errno.EROFS: "choose a place that can be written (--results, HARNESS_CACHE)",
-    errno.EACCES: "change the permissions of the file or folder, or choose another place (--results, HARNESS_CACHE)",
-    errno.EPERM: "change the permissions of the file or folder, or choose another place (--results, HARNESS_CACHE)",
+    errno.ENOSPC: "free space on the disk, or choose another folder (--results, HARNESS_CACHE); finished work is kept",
+    errno.EDQUOT: "free space in your quota, or choose another folder (--results, HARNESS_CACHE); finished work is kept",
+    errno.EROFS: "choose a writable folder (--results, HARNESS_CACHE)",
+    errno.EACCES: "change the permissions of the file or folder, or choose another folder (--results, HARNESS_CACHE)",
+    errno.EPERM: "change the permissions of the file or folder, or choose another folder (--results, HARNESS_CACHE)",
     errno.ENAMETOOLONG: "use a shorter name",
-    errno.ELOOP: "a link leads to itself: remove it",
-    errno.ENOTDIR: "a file stands where a folder is needed: choose another place",
-    errno.EISDIR: "a folder stands where a file is needed: choose another place",
+    errno.ELOOP: "a link points to itself: remove it",
+    errno.ENOTDIR: "there is a file where a folder is needed: choose another folder",
+    errno.EISDIR: "there is a folder where a file is needed: choose another path",
     errno.EMFILE: "allow more open files: ulimit -n 65536",
     errno.EIO: "the disk reports errors: check it",
 }
-"""What to do where the operating system refuses something; everything else that it reports is looked at as a defect."""
+"""What to do if the operating system refuses something; all its other errors are reported as defects."""
 
 
 def run(app: Any, arguments: list[str]) -> int:
@@ -46,7 +46,7 @@ def run(app: Any, arguments: list[str]) -> int:
         _show(console, error.problem, error.where, error.remedy)
         return error.exit_code
     except KeyboardInterrupt:
-        _show(console, "stopped", None, "what was finished is kept; the same command with --resume goes on")
+        _show(console, "stopped", None, "finished work is kept; run the same command with --resume")
         return 130
     except SystemExit as exit_:
         if mistake := blame(exit_):
@@ -73,7 +73,7 @@ def run(app: Any, arguments: list[str]) -> int:
                 console,
                 f"this is a defect of the harness: {type(error).__name__}: {error}",
                 f"{frame.filename}:{frame.lineno}",
-                "the same command with --debug shows the traceback",
+                "run the same command with --debug to see the traceback",
             )
         return 1
 

@@ -1,4 +1,4 @@
-"""`harness eval` and `rejudge`: checkpoints are asked, answers are scored."""
+"""`harness eval`, `rejudge` and `merge`: ask checkpoints the questions, score the answers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import typer
 
 from harness.cli.declared import SettingsCommand, declared_names, declared_options
 from harness.cli.options import (
+    EVALUATE,
+    RUN_OPTIONS,
     Json,
     JudgeModel,
     JudgeName,
@@ -22,49 +24,61 @@ from harness.cli.options import (
     app,
     emit,
     judge_settings,
-    share_unscored,
 )
 
 if TYPE_CHECKING:
     from benchmarks.base import Benchmark
-    from harness.evaluation.evaluate import EvalRequest
+    from harness.evaluation.pictures import Change
+    from harness.evaluation.request import EvalRequest
     from harness.runs.targets import Target
     from harness.serving.base import Backend
 
 Runs = Annotated[
     str | None,
-    typer.Option("--run", help="Runs by name or folder, several with commas. Default: the latest aligned run."),
+    typer.Option("--run", help="Runs by name or folder, comma-separated. Default: the latest aligned run."),
 ]
-Base = Annotated[bool, typer.Option("--base", help="Take the runs' base model too.")]
+Base = Annotated[bool, typer.Option("--base", help="Evaluate the runs' base model, too.")]
 Data = Annotated[
     str | None,
     typer.Option(
-        "--data", help="official, pocket[:SEED][@validation|@test], or a folder. Default: what suits the model."
+        "--data", help="official, pocket, pocket:SEED, pocket@validation, or a folder. Default: depends on the model."
+    ),
+]
+Noise = Annotated[
+    str | None,
+    typer.Option(
+        "--noise",
+        metavar="CHANGES",
+        help="Also ask about changed pictures, and compare: noise steps 0 to 999, blank, shuffled; comma-separated.",
     ),
 ]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Say what would be asked and what judging would cost; do nothing.")
+    bool,
+    typer.Option(
+        "--dry-run", help="Print items, tokens, time and the judge's cost; run nothing.", rich_help_panel=RUN_OPTIONS
+    ),
 ]
 
 
-@app.command(name="eval", cls=SettingsCommand)
+@app.command(name="eval", cls=SettingsCommand, rich_help_panel=EVALUATE)
 def evaluate(
     context: typer.Context,
-    suite: Annotated[str, typer.Option("--suite", help="Suites, several with commas; see `harness list benchmarks`.")],
+    suite: Annotated[str, typer.Option("--suite", help="Suites, comma-separated; see `harness list benchmarks`.")],
     run: Runs = None,
     model: Annotated[
-        str | None, typer.Option("--model", help="A base model instead of a run; with --endpoint, its name there.")
+        str | None,
+        typer.Option("--model", help="Base model to evaluate instead of a run; with --endpoint, its name there."),
     ] = None,
     base: Base = False,
     data: Data = None,
     backend: Annotated[
         str | None,
-        typer.Option("--backend", help="vllm, transformers, openai or a plugin's. Default: vllm where installed."),
+        typer.Option("--backend", help="vllm, transformers, openai, or a plugin's. Default: vllm if installed."),
     ] = None,
     endpoint: Annotated[
         str | None,
         typer.Option(
-            "--endpoint", help="OpenAI-compatible endpoints of one model, with commas; the key in OPENAI_API_KEY."
+            "--endpoint", help="OpenAI-compatible endpoints of one model, comma-separated; key in OPENAI_API_KEY."
         ),
     ] = None,
     judge: JudgeName = None,
@@ -74,43 +88,61 @@ def evaluate(
     judge_price: JudgePrice = None,
     max_cost: MaxCost = None,
     settings: Settings = None,
-    max_unscored: MaxUnscored = None,
+    max_unscored: MaxUnscored = 0.01,
     limit: Annotated[
-        int | None, typer.Option("--limit", help="Ask only a seeded sample of about this many items a suite.")
+        int | None,
+        typer.Option(
+            "--limit", help="Use a seeded sample of about this many items per suite.", rich_help_panel=RUN_OPTIONS
+        ),
     ] = None,
     shard: Annotated[
         str | None,
         typer.Option(
-            "--shard", metavar="I/N", help="Answer only this part of the images; `harness merge` joins and scores."
+            "--shard",
+            metavar="I/N",
+            help="Answer only this part of the images; `harness merge` joins and scores.",
+            rich_help_panel=RUN_OPTIONS,
         ),
     ] = None,
     repeat: Annotated[
         int,
-        typer.Option("--repeat", min=1, help="Ask everything so often and report the spread; the first is the score."),
+        typer.Option(
+            "--repeat",
+            min=1,
+            help="Ask every question N times and report the spread; the first time is scored.",
+            rich_help_panel=RUN_OPTIONS,
+        ),
     ] = 1,
+    noise: Noise = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where it was stopped, which it does anyway: answers are kept.")
+        bool,
+        typer.Option(
+            "--resume", help="Resume; this is the default, because answers are stored.", rich_help_panel=RUN_OPTIONS
+        ),
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Generate again what was answered before.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Generate stored answers again.", rich_help_panel=RUN_OPTIONS)
+    ] = False,
     verify: Annotated[
         bool,
         typer.Option(
             "--verify",
-            help="First, once a checkpoint: `harness verify` in short; stops where it is not served as trained.",
+            help="First run a short `harness verify` once per checkpoint; stop if it fails.",
+            rich_help_panel=RUN_OPTIONS,
         ),
     ] = False,
     dry_run: DryRun = False,
     results: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
-    """Serve checkpoints, ask them a suite's questions, score the answers. Answers that are there already are not asked again."""
+    """Serve checkpoints, ask a suite's questions, score the answers. Stored answers are not generated again."""
     from harness.core import registry
     from harness.core.errors import BadInputError
-    from harness.evaluation.evaluate import EvalRequest
+    from harness.evaluation.request import EvalRequest
     from harness.evaluation.shards import Shard
     from harness.serving.choose import choose_backend
 
-    # Everything that can be said at once is said before a model is made or an engine started.
+    # Report every error that can be found now, before a model is made or an engine started.
     suites, engine = (
         registry.names("benchmarks", suite),
         choose_backend("openai" if endpoint and not backend else backend),
@@ -120,15 +152,13 @@ def evaluate(
     asked = judge_settings(judge_model, judge_url, judge_votes, judge_price, max_cost)
     scoring = _scoring(context, suites)
     layers = _layers(settings, scoring, asked, serving)
-    if shard and (scoring or judge or asked or max_unscored is not None):
+    if shard and (scoring or judge or asked):
         raise BadInputError(
-            "a shard is answered and not scored: a judge, --max-unscored and options of the scoring decide nothing here",
-            remedy=f"give them to the scoring: harness merge RUN --suite {suite}",
+            "--shard only generates answers, so a judge or an option for scoring has no effect",
+            remedy=f"give them to harness merge RUN --suite {suite}, which scores",
         )
     if resume and overwrite:
-        raise BadInputError(
-            "--resume keeps the answers that are there, --overwrite does not", remedy="give one of them"
-        )
+        raise BadInputError("--resume keeps stored answers, --overwrite replaces them", remedy="give only one of them")
     request = EvalRequest(
         targets,
         suites,
@@ -136,22 +166,25 @@ def evaluate(
         engine,
         layers,
         judge,
-        share_unscored(max_unscored),
+        max_unscored,
         limit,
         overwrite=overwrite,
         shard=Shard.parse(shard) if shard else None,
         repeat=repeat,
         verify=verify,
+        changes=_changes(noise),
     )
     _carry_out(request, dry_run, as_json)
 
 
-@app.command(cls=SettingsCommand)
+@app.command(cls=SettingsCommand, rich_help_panel=EVALUATE)
 def rejudge(
     context: typer.Context,
     suite: Annotated[
         str | None,
-        typer.Option("--suite", help="Suites that a judge grades, with commas. Default: the one that it rates."),
+        typer.Option(
+            "--suite", help="Suites that a judge rates, comma-separated. Default: the one that a judge rates."
+        ),
     ] = None,
     run: Runs = None,
     base: Base = False,
@@ -163,36 +196,34 @@ def rejudge(
     judge_price: JudgePrice = None,
     max_cost: MaxCost = None,
     settings: Settings = None,
-    max_unscored: MaxUnscored = None,
+    max_unscored: MaxUnscored = 0.01,
     dry_run: DryRun = False,
     results: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
-    """Judge answers that are there already with another judge, model or prompt; nothing is generated.
+    """Judge stored answers again, with another judge, model or prompt; nothing is generated.
 
-    The new scores stand beside the old ones, under the judge's name.
+    The new scores are stored under the judge's name; earlier scores are kept.
     """
     from harness.analysis.declared import rated_suite
     from harness.core import registry
-    from harness.evaluation.evaluate import EvalRequest
+    from harness.evaluation.request import EvalRequest
     from harness.evaluation.stored import recorded_backend
 
     suites = registry.names("benchmarks", suite or rated_suite())
     targets, default_data = _targets(run, None, base, results)
     engine, given = recorded_backend(targets, suites, data or default_data)
     asked = judge_settings(judge_model, judge_url, judge_votes, judge_price, max_cost)
-    layers = _layers(settings, _scoring(context, suites), asked, given, answered=True)
-    request = EvalRequest(
-        targets, suites, data or default_data, engine, layers, judge, share_unscored(max_unscored), generate=False
-    )
+    layers = _layers(settings, _scoring(context, suites), asked, given)
+    request = EvalRequest(targets, suites, data or default_data, engine, layers, judge, max_unscored, generate=False)
     _carry_out(request, dry_run, as_json)
 
 
-@app.command(cls=SettingsCommand)
+@app.command(cls=SettingsCommand, rich_help_panel=EVALUATE)
 def merge(
     context: typer.Context,
-    run: Annotated[str, typer.Argument(help="The run, by name or folder.")],
-    suite: Annotated[str, typer.Option("--suite", help="Suites that were answered in shards, with commas.")],
+    run: Annotated[str, typer.Argument(help="A run's name or folder.")],
+    suite: Annotated[str, typer.Option("--suite", help="Suites that were answered in shards, comma-separated.")],
     data: Data = None,
     judge: JudgeName = None,
     judge_model: JudgeModel = None,
@@ -201,22 +232,31 @@ def merge(
     judge_price: JudgePrice = None,
     max_cost: MaxCost = None,
     settings: Settings = None,
-    max_unscored: MaxUnscored = None,
+    max_unscored: MaxUnscored = 0.01,
+    noise: Noise = None,
     results: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
-    """Join what `harness eval --shard` answered, in one job each, and score it. Gaps and overlaps are refused."""
+    """Join the answers of `harness eval --shard` jobs, and score them. Refuses gaps and overlaps."""
     from harness.core import registry
-    from harness.evaluation.evaluate import EvalRequest
+    from harness.evaluation.request import EvalRequest
     from harness.evaluation.stored import run_merge, shard_backend
 
     suites = registry.names("benchmarks", suite)
     [target], default_data = _targets(run, None, False, results)
     engine, given = shard_backend(target, suites, data or default_data)
     asked = judge_settings(judge_model, judge_url, judge_votes, judge_price, max_cost)
-    layers = _layers(settings, _scoring(context, suites), asked, given, answered=True)
+    layers = _layers(settings, _scoring(context, suites), asked, given)
     request = EvalRequest(
-        [target], suites, data or default_data, engine, layers, judge, share_unscored(max_unscored), generate=False
+        [target],
+        suites,
+        data or default_data,
+        engine,
+        layers,
+        judge,
+        max_unscored,
+        generate=False,
+        changes=_changes(noise),
     )
     found = run_merge(request)
     if as_json:
@@ -227,34 +267,24 @@ def merge(
     print_records(found)
 
 
-def _layers(
-    settings: list[str] | None,
-    scoring: dict[str, Any],
-    judge: dict[str, Any],
-    backend: dict[str, Any],
-    answered: bool = False,
-) -> dict[str, Any]:
-    """Settings by their group: those of `--set` with those of other options.
-
-    Args:
-        settings: of `--set`.
-        scoring: the suites' settings that options of their own name.
-        judge: the judge's.
-        backend: the backend's.
-        answered: nothing is generated: the backend's settings are those that the answers came by.
+def _changes(noise: str | None) -> list[Change]:
+    """The changes of pictures that --noise names.
 
     Raises:
-        BadInputError: a setting is given twice, or decides nothing.
+        BadInputError: it names something else, or one of them twice.
     """
-    from harness.core.config import named_once, overrides
-    from harness.core.errors import BadInputError
+    from harness.evaluation.pictures import Change
 
-    given = overrides(settings or [])
-    if answered and given.get("backend"):
-        raise BadInputError(
-            "the answers are there: settings of the backend decide nothing here", remedy="leave --set backend.* out"
-        )
-    return named_once(given, {**scoring, "judge": judge, "backend": backend})
+    return [] if noise is None else Change.parse_list(noise)
+
+
+def _layers(
+    settings: list[str] | None, scoring: dict[str, Any], judge: dict[str, Any], backend: dict[str, Any]
+) -> dict[str, Any]:
+    """Settings by group: those of `--set`, overridden by the other options."""
+    from harness.core.config import merged, overrides
+
+    return merged(overrides(settings or []), scoring, {"judge": judge, "backend": backend})
 
 
 def _scoring(context: typer.Context, suites: list[str]) -> dict[str, dict[str, str]]:
@@ -281,10 +311,10 @@ def _shared_out(given: dict[str, str], kinds: dict[str, type[Benchmark]]) -> dic
 
 
 def _endpoints(endpoint: str | None, engine: type[Backend]) -> dict[str, Any]:
-    """The backend's settings that --endpoint stands for.
+    """The backend's settings that --endpoint gives.
 
     Raises:
-        BadInputError: an endpoint for a backend that asks none, or something that is no URL.
+        BadInputError: the backend uses no endpoint, or a value is not a URL.
     """
     from harness.core.errors import BadInputError
 
@@ -292,11 +322,11 @@ def _endpoints(endpoint: str | None, engine: type[Backend]) -> dict[str, Any]:
         return {}
     if not engine.remote:
         raise BadInputError(
-            f"the backend '{engine.name}' asks no endpoint", remedy="leave --endpoint out, or --backend"
+            f"the backend '{engine.name}' does not use an endpoint", remedy="leave out --endpoint or --backend"
         )
     urls = [part.strip().rstrip("/") for part in endpoint.split(",") if part.strip()]
     if wrong := [url for url in urls if not url.startswith(("http://", "https://"))]:
-        raise BadInputError(f"'{wrong[0]}' is no URL of an endpoint", remedy="--endpoint http://127.0.0.1:8000/v1")
+        raise BadInputError(f"'{wrong[0]}' is not a URL", remedy="--endpoint http://127.0.0.1:8000/v1")
     return {"endpoints": urls}
 
 
@@ -306,7 +336,7 @@ def _targets(
     """What to evaluate, and the data that suits it.
 
     Raises:
-        BadInputError: nothing has this name; an endpoint's model is not named; an endpoint has no base here.
+        BadInputError: unknown name; an endpoint without a model name; --base with an endpoint.
     """
     from harness.core.errors import BadInputError
     from harness.core.progress import console
@@ -316,26 +346,26 @@ def _targets(
 
     if run and model:
         raise BadInputError(
-            "--run and --model do not go together", remedy="a run's base model is evaluated with it by --base"
+            "--run and --model exclude each other", remedy="to evaluate a run's base model with it, use --base"
         )
     if model and base:
-        raise BadInputError(
-            "--base is the base model of runs, and --model names a model alone", remedy="leave --base out"
-        )
+        raise BadInputError("--base needs runs, and --model names a base model", remedy="leave out --base")
     if remote and not run:
         if not model:
-            raise BadInputError("the endpoint's model is not named", remedy="--model NAME, as the endpoint calls it")
+            raise BadInputError(
+                "the name of the endpoint's model is missing", remedy="--model NAME, as the endpoint calls it"
+            )
         return [target_of_endpoint(model, results)], "official"
     if model:
         reference = resolve(model)
         return [target_of_model(reference, results)], reference.default_data
     runs = [find_run(one.strip(), results) for one in run.split(",")] if run else [latest_aligned(results)]
     if not run:
-        console.print(f"taking the latest aligned run: {runs[0].name}")
+        console.print(f"using the latest aligned run: {runs[0].name}")
     targets = [target_of(one, results) for one in runs]
     if any(target.remote for target in targets):
         if base:
-            raise BadInputError("a model behind an endpoint has no base model here", remedy="leave --base out")
+            raise BadInputError("the base model of an endpoint's model is unknown", remedy="leave out --base")
         return targets, "official"
     if base:
         targets = list({target.name: target for target in [base_of(one, results) for one in runs] + targets}.values())
@@ -343,7 +373,7 @@ def _targets(
 
 
 def _carry_out(request: EvalRequest, dry_run: bool, as_json: bool) -> None:
-    """Do it and show the scores, or only say what would be done."""
+    """Run the evaluation and print the scores, or print the plan."""
     from harness.evaluation.evaluate import run_eval
     from harness.evaluation.plan import plan_eval
 

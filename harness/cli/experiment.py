@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.options import Json, app, emit
+from harness.cli.options import TRAIN, Json, app, emit
 from harness.core.terminal import say
 
 if TYPE_CHECKING:
@@ -17,38 +17,40 @@ if TYPE_CHECKING:
     from harness.experiments.state import Folder
 
 
-@app.command()
+@app.command(rich_help_panel=TRAIN)
 def experiment(
     file: Annotated[
         str,
         typer.Argument(
-            help="A YAML file (docs/experiments.md), or the name of one that comes with the harness, such as pocket."
+            help="A YAML file (docs/experiments.md), or the name of one that ships with the harness, such as pocket."
         ),
     ],
-    model: Annotated[str | None, typer.Option("--model", help="Instead of the file's model.")] = None,
-    data: Annotated[str | None, typer.Option("--data", help="Instead of the file's preference data.")] = None,
-    seeds: Annotated[str | None, typer.Option("--seeds", help="Instead of the file's seeds, with commas.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; do nothing.")] = False,
-    status: Annotated[bool, typer.Option("--status", help="Say what is done, failed and left; do nothing.")] = False,
+    model: Annotated[str | None, typer.Option("--model", help="Override the file's model.")] = None,
+    data: Annotated[str | None, typer.Option("--data", help="Override the file's preference data.")] = None,
+    seeds: Annotated[str | None, typer.Option("--seeds", help="Override the file's seeds, comma-separated.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the steps; run nothing.")] = False,
+    status: Annotated[
+        bool, typer.Option("--status", help="Print which steps are done, failed and waiting; run nothing.")
+    ] = False,
     print_commands: Annotated[
-        bool, typer.Option("--print", help="Print the commands that are left, for another scheduler; do nothing.")
+        bool, typer.Option("--print", help="Print the remaining commands, for another scheduler; run nothing.")
     ] = False,
     processes: Annotated[
         int | None,
-        typer.Option("--processes", min=1, help="Run so many steps at a time, each in a process of its own."),
+        typer.Option("--processes", min=1, help="Run this many steps at a time, each in its own process."),
     ] = None,
     ray: Annotated[
         str | None,
-        typer.Option("--ray", metavar="ADDRESS", help="Run steps on a Ray cluster: auto, ray://HOST:PORT, local."),
+        typer.Option("--ray", metavar="ADDRESS", help="Run the steps on a Ray cluster: auto, ray://HOST:PORT, local."),
     ] = None,
-    gpus: Annotated[float, typer.Option("--gpus", min=0, help="With --ray: GPUs that a step takes.")] = 0,
-    yes: Annotated[bool, typer.Option("--yes", help="More than 1,000 runs are meant.")] = False,
-    results: Annotated[
-        Path, typer.Option("--results", help="Folder of all experiments; what two of them share is made once.")
-    ] = Path("results/experiments"),
+    gpus: Annotated[float, typer.Option("--gpus", min=0, help="With --ray: GPUs per step.")] = 0,
+    yes: Annotated[bool, typer.Option("--yes", help="Confirm more than 1,000 runs.")] = False,
+    results: Annotated[Path, typer.Option("--results", help="Folder of all experiments; they share runs.")] = Path(
+        "results/experiments"
+    ),
     as_json: Json = False,
 ) -> None:
-    """From one file to a leaderboard: align every arm with every seed, evaluate, and say which claims are seen."""
+    """Run an experiment file: align every arm with every seed, evaluate, and test the claims."""
     from harness.core.errors import HarnessError
     from harness.experiments.claims import read_claims
     from harness.experiments.execute import run_steps
@@ -87,7 +89,7 @@ def experiment(
         raise HarnessError(
             f"{len(failed)} of {len(steps.steps)} steps failed, {first} among them",
             where=str(folder.path),
-            remedy="mend what they say, and give the same command again; what is done is kept",
+            remedy="fix what their logs say, and run the same command again; finished steps are kept",
         )
 
 
@@ -97,7 +99,7 @@ def _numbers(text: str | None) -> list[int] | None:
     try:
         return None if text is None else [int(part) for part in text.split(",")]
     except ValueError:
-        raise BadInputError(f"--seeds takes whole numbers with commas, not '{text}'") from None
+        raise BadInputError(f"--seeds must be comma-separated integers, not '{text}'") from None
 
 
 def _workers(processes: int | None, ray: str | None, gpus: float) -> Workers:
@@ -105,7 +107,7 @@ def _workers(processes: int | None, ray: str | None, gpus: float) -> Workers:
     from harness.experiments.execute import Here, OnRay, Processes
 
     if ray and processes:
-        raise BadInputError("--ray and --processes do not go together")
+        raise BadInputError("--ray and --processes exclude each other", remedy="give only one of them")
     if ray:
         return OnRay(ray, gpus)
     return Processes(processes) if processes else Here(lambda command: app(command, standalone_mode=False))

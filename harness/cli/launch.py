@@ -1,4 +1,4 @@
-"""`harness launch`: an alignment in several processes, by accelerate, with a profile that comes with this tool."""
+"""`harness launch`: an alignment in several processes, with accelerate and a profile that ships with the harness."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import app
+from harness.cli.options import TRAIN, app
 from harness.core.terminal import say
 
 
 class Sharding(StrEnum):
-    """What the processes share out."""
+    """What is sharded over the processes."""
 
     none = "none"
     zero2 = "zero2"
@@ -26,27 +26,30 @@ _PROFILES = {Sharding.none: "ddp.yaml", Sharding.zero2: "zero2.yaml", Sharding.f
 
 
 @app.command(
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
+    rich_help_panel=TRAIN,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False},
 )
 def launch(
     context: typer.Context,
-    processes: Annotated[int, typer.Option("--processes", min=1, help="GPUs of all machines together.")],
+    processes: Annotated[int, typer.Option("--processes", min=1, help="Number of GPUs, of all machines together.")],
     sharding: Annotated[
         Sharding,
         typer.Option(
             "--sharding",
-            help="none: the whole model on every GPU (DDP); zero2: gradients and optimizer state shared out (DeepSpeed); "
-            "fsdp: the weights, too (FSDP 2).",
+            help="none: the whole model on every GPU (DDP). zero2: shard gradients and optimizer state (DeepSpeed). "
+            "fsdp: shard the weights, too (FSDP 2).",
         ),
     ] = Sharding.none,
-    machines: Annotated[int, typer.Option("--machines", min=1, help="Machines; give the command on each.")] = 1,
-    rank: Annotated[int, typer.Option("--rank", min=0, help="Which machine this is, from 0.")] = 0,
+    machines: Annotated[
+        int, typer.Option("--machines", min=1, help="Number of machines; run the command on each.")
+    ] = 1,
+    rank: Annotated[int, typer.Option("--rank", min=0, help="Index of this machine, from 0.")] = 0,
     address: Annotated[
-        str | None, typer.Option("--address", metavar="HOST:PORT", help="Of machine 0, where there are several.")
+        str | None, typer.Option("--address", metavar="HOST:PORT", help="Address of machine 0, if there are several.")
     ] = None,
-    print_command: Annotated[bool, typer.Option("--print", help="Print accelerate's command; do nothing.")] = False,
+    print_command: Annotated[bool, typer.Option("--print", help="Print the accelerate command and exit.")] = False,
 ) -> None:
-    """Run `align` on several GPUs: harness launch --processes 8 --sharding fsdp align --name NAME ..."""
+    """Run `align` on several GPUs: harness launch --processes 8 align --name NAME ..."""
     command = launch_command(context.args, processes, sharding, machines, rank, address)
     if print_command:
         say(shlex.join(command))
@@ -68,28 +71,32 @@ def launch_command(
 
     Args:
         arguments: `align` and its options.
-        processes: of all machines together.
-        sharding: what the processes share out.
-        machines: how many there are.
-        rank: which of them this is.
-        address: of the first one, HOST:PORT.
+        processes: number of processes on all machines together.
+        sharding: what is sharded over the processes.
+        machines: number of machines.
+        rank: index of this machine, from 0.
+        address: HOST:PORT of machine 0.
 
     Raises:
-        BadInputError: the arguments are those of another command, the run has no name, or the machines do not fit together.
+        BadInputError: the arguments are those of another command, the run has no name, or the numbers are inconsistent.
     """
     from harness.core.errors import BadInputError
     from harness.core.paths import PACKAGE
 
     if not arguments or arguments[0] != "align":
         raise BadInputError(
-            "only align runs in several processes" + (f", not '{arguments[0]}'" if arguments else ""),
+            "harness launch runs only align" + (f", not '{arguments[0]}'" if arguments else ""),
             remedy="harness launch --processes 8 align --method METHOD --model MODEL --name NAME",
         )
     if not any(part == "--name" or part.startswith("--name=") for part in arguments):
-        raise BadInputError("several processes need the run's name", remedy="align ... --name NAME")
+        raise BadInputError(
+            "several processes need --name, so that all write the same run", remedy="align ... --name NAME"
+        )
     if processes % machines or rank >= machines:
         raise BadInputError(
-            f"{processes} processes on {machines} machines, of which this is number {rank}: they do not fit"
+            f"--processes {processes} is not a multiple of --machines {machines}"
+            if processes % machines
+            else f"--rank {rank} is not below --machines {machines}"
         )
     profile = PACKAGE / "configs" / "accelerate" / _PROFILES[sharding]
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(profile)]
@@ -103,6 +110,6 @@ def launch_command(
     elif address is not None:
         port = address.rpartition(":")[2]
         if not port.isdecimal():
-            raise BadInputError(f"'{address}' is no address", remedy="--address HOST:PORT")
+            raise BadInputError(f"'{address}' is not a valid address", remedy="--address HOST:PORT")
         command += ["--main_process_port", port]
     return [*command, "-m", "harness", *arguments]

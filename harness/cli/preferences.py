@@ -115,7 +115,7 @@ def print_reports(reports: Sequence[dict[str, Any]]) -> None:
         for fatal in one["fatal"]:
             console.print(f"[red]align would stop:[/red] {escape(fatal)}", highlight=False)
         if not one["fatal"]:
-            console.print("[green]nothing here would stop align[/green]")
+            console.print("[green]align would accept these data[/green]")
 
 
 def _counts(one: dict[str, Any]) -> Table:
@@ -128,7 +128,7 @@ def _counts(one: dict[str, Any]) -> Table:
         "records": f"{one['records']:,}, of which {one['usable']:,} can be used",
         "images": f"{images['distinct']:,} different, longest edge {edges['min']} to {edges['max']} px (median {edges['median']})"
         + (
-            f"; {images['with_rejected_image']:,} records bring a rejected image"
+            f"; {images['with_rejected_image']:,} records have a rejected image"
             if images["with_rejected_image"]
             else ""
         ),
@@ -178,7 +178,9 @@ def _print_overlap(console: Console, rows: Sequence[dict[str, Any]]) -> None:
             table.add_row(row["suite"], *(f"{row[key]:,}" for key in counts), escape(", ".join(row["examples"][:2])))
         console.print(table)
     if missing := [row["suite"] for row in rows if row["missing"]]:
-        console.print(f"[dim]not compared, since they are not here: {', '.join(missing)}[/dim]", highlight=False)
+        console.print(
+            f"[dim]not compared, because they are not downloaded: {', '.join(missing)}[/dim]", highlight=False
+        )
 
 
 def _print_bad(console: Console, bad: Sequence[dict[str, str]]) -> None:

@@ -1,4 +1,4 @@
-"""`leaderboard`, `compare`, `report` and `plot`: what was scored, for people to look at."""
+"""`leaderboard`, `compare`, `report` and `plot`: show scores."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.options import Json, Results, app, emit
+from harness.cli.options import OUTPUT_OPTIONS, RESULTS, Json, Results, app, emit
 from harness.core.terminal import say
 
 if TYPE_CHECKING:
@@ -18,14 +18,14 @@ Folders = Annotated[list[Path] | None, typer.Argument(help="Runs, or folders of 
 
 
 class Group(StrEnum):
-    """What has a table of its own."""
+    """What is grouped into one table."""
 
     base = "base"
     data = "data"
 
 
 class Pool(StrEnum):
-    """What becomes one row."""
+    """Which runs are combined into one row."""
 
     seeds = "seeds"
 
@@ -34,42 +34,50 @@ def _split(text: str | None) -> list[str]:
     return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
-@app.command()
+@app.command(rich_help_panel=RESULTS)
 def leaderboard(
     folders: Folders = None,
     results: Results = Path("results"),
     suite: Annotated[
-        str | None, typer.Option("--suite", help="Only these, with commas; * stands for anything.")
+        str | None, typer.Option("--suite", help="Only these suites, comma-separated; * matches anything.")
     ] = None,
-    method: Annotated[str | None, typer.Option("--method", help="Only these methods; 'base' is none.")] = None,
+    method: Annotated[
+        str | None, typer.Option("--method", help="Only these methods; 'base' is the base model.")
+    ] = None,
     model: Annotated[str | None, typer.Option("--model", help="Only these base models.")] = None,
     metric: Annotated[
         str | None,
-        typer.Option("--metric", help="These columns instead of the headline ones, by id or title, with commas."),
+        typer.Option("--metric", help="These metrics instead of the headline ones, by id or title, comma-separated."),
     ] = None,
-    sort: Annotated[str | None, typer.Option("--sort", metavar="METRIC", help="Best of this column first.")] = None,
+    sort: Annotated[
+        str | None, typer.Option("--sort", metavar="METRIC", help="Sort by this metric, best first.")
+    ] = None,
     group_by: Annotated[
-        Group, typer.Option("--group-by", help="A table a base model, or all models together.")
+        Group, typer.Option("--group-by", help="base: one table per base model; data: all models together.")
     ] = Group.base,
     pool: Annotated[
-        Pool | None, typer.Option("--pool", help="Runs that differ in their seed only are one row: mean ± spread.")
+        Pool | None, typer.Option("--pool", help="Combine runs that differ only in their seed: mean ± sd.")
     ] = None,
     delta: Annotated[
-        bool, typer.Option("--delta", help="Write the difference to the base, its interval and p.")
+        bool, typer.Option("--delta", help="Print the difference from the base, its interval and p.")
     ] = False,
-    published: Annotated[bool, typer.Option("--published", help="Figures from papers too, as rows marked so.")] = False,
+    published: Annotated[bool, typer.Option("--published", help="Add figures from papers, in marked rows.")] = False,
     rank_published: Annotated[
-        bool, typer.Option("--rank-published", help="Let published figures be best, sorted and on the frontier.")
+        bool, typer.Option("--rank-published", help="Include published figures in ranks, sorting and frontier.")
     ] = False,
     as_json: Json = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
-    latex: Annotated[bool, typer.Option("--latex", help="Print LaTeX for the package booktabs.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print Markdown.", rich_help_panel=OUTPUT_OPTIONS)
+    ] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.", rich_help_panel=OUTPUT_OPTIONS)] = False,
+    latex: Annotated[
+        bool, typer.Option("--latex", help="Print LaTeX with booktabs.", rich_help_panel=OUTPUT_OPTIONS)
+    ] = False,
     html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write one HTML file, no network.")
+        Path | None, typer.Option("--html", metavar="FILE", help="Write an HTML file.", rich_help_panel=OUTPUT_OPTIONS)
     ] = None,
 ) -> None:
-    """Compare everything that was scored: one row a checkpoint, hallucination never without recall and length."""
+    """Show all scores, one row per checkpoint; hallucination always with recall and length."""
     from harness.analysis import leaderboard as boards
     from harness.runs.folders import survey
 
@@ -99,9 +107,7 @@ def leaderboard(
     elif latex:
         say(boards.as_latex(found, delta), nl=False)
     elif as_csv:
-        for note in dict.fromkeys(
-            note for board in found for note in board.notes
-        ):  # the only writing without a place for them
+        for note in dict.fromkeys(note for board in found for note in board.notes):  # CSV has no place for notes
             say(f"note: {note}", err=True)
         say(boards.as_csv(found), nl=False)
     elif not html:
@@ -110,16 +116,16 @@ def leaderboard(
         print_boards(found, delta)
 
 
-@app.command()
+@app.command(rich_help_panel=RESULTS)
 def compare(
     runs: Annotated[list[str], typer.Argument(help="Runs by name or folder; each is compared with the first.")],
-    suite: Annotated[str | None, typer.Option("--suite", help="Only these, with commas.")] = None,
+    suite: Annotated[str | None, typer.Option("--suite", help="Only these suites, comma-separated.")] = None,
     every: Annotated[bool, typer.Option("--all", help="All metrics, not only the headline ones.")] = False,
-    changes: Annotated[int, typer.Option("--changes", min=0, help="Changed items to show for each suite.")] = 3,
+    changes: Annotated[int, typer.Option("--changes", min=0, help="Number of changed items to show per suite.")] = 3,
     results: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
-    """Whether two runs differ by more than luck: paired tests on the same items, and the items that changed most."""
+    """Test whether runs differ significantly, on the same items, and show the items that changed most."""
     from harness.analysis.compare import as_json as values_of
     from harness.analysis.compare import compare as run
     from harness.core import registry
@@ -135,17 +141,17 @@ def compare(
     print_comparisons(found, reasons, changes, every)
 
 
-@app.command()
+@app.command(rich_help_panel=RESULTS)
 def report(
     runs: Annotated[
         list[str] | None, typer.Argument(help="Runs by name or folder. Default: all under --results.")
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file.")] = Path("report.html"),
-    samples: Annotated[int, typer.Option("--samples", min=1, help="Show at most about so many items.")] = 2000,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Show at most about this many items.")] = 2000,
     results: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
-    """Write one HTML file with leaderboard, charts, and every sample with its picture and marked answers; opens from disk."""
+    """Write one HTML file: leaderboard, charts, and every sample with its picture and marked answers."""
     from harness.report import write_report
 
     chosen, left_out = _chosen(runs, results)
@@ -159,27 +165,27 @@ def report(
 
 
 def _chosen(names: list[str] | None, results: Path) -> tuple[list[Run], list[str]]:
-    """The named runs, or all complete ones of a folder, and which of it are not complete."""
+    """The named runs, or all complete runs in a folder, and the reasons for those left out."""
     from harness.runs.folders import find_run, survey
 
     return ([find_run(name, results) for name in names], []) if names else survey([results])
 
 
 class Width(StrEnum):
-    """How wide a chart is."""
+    """Width of a chart."""
 
     column = "column"
     page = "page"
 
 
-@app.command()
+@app.command(rich_help_panel=RESULTS)
 def plot(
     runs: Annotated[
         list[str] | None, typer.Argument(help="Runs by name or folder. Default: all under --results.")
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the files.")] = Path("plots"),
-    format_: Annotated[str, typer.Option("--format", help="svg, pdf, png, with commas.")] = "svg,pdf,png",
-    width: Annotated[Width, typer.Option("--width", help="Of a column or a page of a paper.")] = Width.column,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Output folder.")] = Path("plots"),
+    format_: Annotated[str, typer.Option("--format", help="svg, pdf, png; comma-separated.")] = "svg,pdf,png",
+    width: Annotated[Width, typer.Option("--width", help="Width of a column or of a page.")] = Width.column,
     results: Results = Path("results"),
     as_json: Json = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""`harness runs`: what lies in the folder of runs, and what to do with what is left over."""
+"""`harness runs`: list the runs, restore replaced ones, remove failed ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.options import Json, Results, app, emit
+from harness.cli.options import CHECKPOINTS, Json, Results, app, emit
 from harness.core.terminal import say
 
 if TYPE_CHECKING:
@@ -17,40 +17,40 @@ if TYPE_CHECKING:
     from harness.runs.housekeeping import Entry
 
 
-@app.command()
+@app.command(rich_help_panel=CHECKPOINTS)
 def runs(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="With --prune: only these, and of them also what was interrupted after some steps."),
+        typer.Argument(help="With --prune: only these, including those interrupted after some steps."),
     ] = None,
     prune: Annotated[
         bool,
         typer.Option(
             "--prune",
-            help="Remove what came to nothing, and what was put aside and has a complete run in its place. Never a complete run.",
+            help="Remove runs without a finished step, and replaced runs with a complete successor. Never a complete run.",
         ),
     ] = False,
     restore: Annotated[
         str | None,
         typer.Option(
-            "--restore", metavar="NAME", help="Bring back the run that --overwrite replaced; the two change places."
+            "--restore", metavar="NAME", help="Bring back the run that --overwrite replaced, by swapping the two."
         ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before removing.")] = False,
     results: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
-    """List the runs: complete, running, interrupted, failed (and why), put aside by --overwrite."""
+    """List the runs: complete, running, interrupted, failed (with the reason), replaced."""
     from harness.core.errors import BadInputError
     from harness.runs import housekeeping
 
     if prune and restore:
-        raise BadInputError("--prune and --restore do not go together", remedy="give one of them")
+        raise BadInputError("--prune and --restore exclude each other", remedy="give only one of them")
     if names and not prune:
-        raise BadInputError("names are for --prune", remedy=f"harness runs {' '.join(names)} --prune")
+        raise BadInputError("names are only accepted with --prune", remedy=f"harness runs {' '.join(names)} --prune")
     if restore is not None:
         folder = housekeeping.restore(results, restore)
-        emit({"restored": str(folder)}) if as_json else say(f"back in its place: {folder}")
+        emit({"restored": str(folder)}) if as_json else say(f"restored: {folder}")
         return
     entries = housekeeping.survey_all(results)
     if not prune:
@@ -62,7 +62,9 @@ def runs(
         if not as_json:
             _print(chosen, results, "these would be removed")
         if as_json or not sys.stdin.isatty():
-            raise BadInputError("nobody can be asked whether to remove this", remedy="the same with --yes")
+            raise BadInputError(
+                "removing needs a confirmation, and standard input is not a terminal", remedy="add --yes"
+            )
         if not typer.confirm("Remove them?"):
             raise typer.Exit(1)
     freed = housekeeping.prune(results, chosen)
@@ -73,11 +75,11 @@ def runs(
 
     if yes and chosen:
         _print(chosen, results, "removed")
-    say(f"{len(chosen)} removed, {written_bytes(freed)}" if chosen else "there is nothing to remove")
+    say(f"{len(chosen)} removed, {written_bytes(freed)}" if chosen else "nothing to remove")
 
 
 def _print(entries: Sequence[Entry], results: Path, title: str = "") -> None:
-    """A table, and what can be done."""
+    """Print a table, and the commands that apply."""
     from rich.table import Table
     from rich.text import Text
 
@@ -85,14 +87,14 @@ def _print(entries: Sequence[Entry], results: Path, title: str = "") -> None:
     from harness.core.terminal import Console, plain
 
     if not entries:
-        say(f"no runs are in {results}")
+        say(f"there are no runs in {results}")
         return
     table = Table(title=f"{results}: {title}" if title else str(results), title_justify="left")
     for heading, justify in (("run", "left"), ("state", "left"), ("finished", "left"), ("size", "right"), ("", "left")):
         table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    colours = {"failed": "red", "interrupted": "yellow", "put aside": "dim", "left over": "dim", "running": "green"}
+    colours = {"failed": "red", "interrupted": "yellow", "replaced": "dim", "leftover": "dim", "running": "green"}
     for one in entries:
-        name = one.path.name if one.condition == "put aside" and "/" not in one.name else one.name
+        name = one.path.name if one.condition == "replaced" and "/" not in one.name else one.name
         cells = (name, one.condition, one.finished[:16].replace("T", " "), written_bytes(one.bytes), one.note[:200])
         style = colours.get(one.condition, "")
         table.add_row(*(Text(plain(cell), style=style if number == 1 else "") for number, cell in enumerate(cells)))
@@ -101,9 +103,9 @@ def _print(entries: Sequence[Entry], results: Path, title: str = "") -> None:
     if title:
         return
     if any(one.condition == "interrupted" for one in entries):
-        say("interrupted: the same command with --resume goes on")
-    if any(one.condition == "put aside" for one in entries):
-        say("put aside: `harness runs --restore NAME` brings it back")
+        say("interrupted: run the same command with --resume")
+    if any(one.condition == "replaced" for one in entries):
+        say("replaced: restore it with `harness runs --restore NAME`")
     if spare := [one for one in entries if one.removable]:
         size = written_bytes(sum(one.bytes for one in spare))
-        say(f"`harness runs --prune` removes {len(spare)} that nobody needs, {size}")
+        say(f"`harness runs --prune` removes {len(spare)} of these, {size}")

@@ -1,4 +1,4 @@
-"""`harness score` and `calibrate`: answers and ratings that came from anywhere."""
+"""`harness score` and `calibrate`: score answers and ratings from any source."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from harness.cli.declared import FilesCommand, declared_names, declared_options
 from harness.cli.options import (
+    EVALUATE,
     Json,
     JudgeModel,
     JudgeName,
@@ -21,7 +22,6 @@ from harness.cli.options import (
     app,
     emit,
     judge_settings,
-    share_unscored,
 )
 
 if TYPE_CHECKING:
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from harness.judging.base import Judge
 
 
-@app.command(cls=FilesCommand)
+@app.command(cls=FilesCommand, rich_help_panel=EVALUATE)
 def score(
     context: typer.Context,
     suite: Annotated[str, typer.Option("--suite", help="A suite, see `harness list benchmarks`.")],
     items_file: Annotated[
-        Path | None, typer.Option("--items", help="Write one JSON line an item: mentions, verdicts, counts.")
+        Path | None, typer.Option("--items", help="Write one JSON line per item: mentions, verdicts, counts.")
     ] = None,
     judge: JudgeName = None,
     judge_model: JudgeModel = None,
@@ -45,15 +45,14 @@ def score(
     judge_price: JudgePrice = None,
     max_cost: MaxCost = None,
     allow_partial: Annotated[
-        bool, typer.Option("--allow-partial", help="Score the items that have responses.")
+        bool, typer.Option("--allow-partial", help="Score only the items that have responses.")
     ] = False,
     settings: Settings = None,
-    max_unscored: MaxUnscored = None,
+    max_unscored: MaxUnscored = 0.01,
     as_json: Json = False,
 ) -> None:
-    """Score responses that came from anywhere."""
+    """Score responses from any source."""
     from harness.core import registry
-    from harness.core.config import named_once
     from harness.core.contract import check_items
     from harness.evaluation.offline import refuse_unused, score_offline
     from harness.evaluation.score import make_judge
@@ -64,7 +63,7 @@ def score(
     items, answers = benchmark.read_offline(offered)
     check_items(benchmark, "read_offline", items, asked=False)
     refuse_unused(suite, offered.unused)
-    named = named_once(named, judge_settings(judge_model, judge_url, None, judge_price, max_cost))
+    named |= judge_settings(judge_model, judge_url, None, judge_price, max_cost)
 
     def judge_of() -> Judge:
         return make_judge(judge or "openai", named)
@@ -78,7 +77,7 @@ def score(
         judge_of=judge_of,
         judge_options=wanted,
         allow_partial=allow_partial,
-        max_unscored=share_unscored(max_unscored),
+        max_unscored=max_unscored,
         items_file=items_file,
     )
     if as_json:
@@ -105,7 +104,7 @@ def _offered(kind: type[Benchmark], given: Mapping[str, str]) -> tuple[Benchmark
     return kind(parse(kind.Settings, settings, f"suite {kind.name}")), Offered(files)
 
 
-@app.command()
+@app.command(rich_help_panel=EVALUATE)
 def calibrate(
     reference: Annotated[
         Path,
@@ -115,36 +114,32 @@ def calibrate(
     ],
     suite: Annotated[
         str | None,
-        typer.Option("--suite", help="The suite whose ratings they are. Default: the one that a judge rates."),
+        typer.Option("--suite", help="The suite of the ratings. Default: the one that a judge rates."),
     ] = None,
     judge: JudgeName = None,
     judge_model: JudgeModel = None,
     judge_url: JudgeUrl = None,
-    judge_votes: JudgeVotes = None,
+    judge_votes: JudgeVotes = 2,
     judge_price: JudgePrice = None,
     max_cost: MaxCost = None,
     settings: Settings = None,
     as_json: Json = False,
 ) -> None:
-    """How far a judge agrees with a reference rater (another judge, or people), and with itself: it is asked twice, or --judge-votes."""
+    """Measure a judge's agreement with reference ratings (of people or another judge) and with itself."""
     from harness.analysis.declared import rated_suite
     from harness.core import registry
-    from harness.core.config import named_once
     from harness.core.errors import BadInputError
     from harness.evaluation.score import make_judge
     from harness.judging.calibration import calibrate as compare
 
     benchmark = registry.load("benchmarks", suite or rated_suite())()
-    asked = judge_settings(judge_model, judge_url, judge_votes, judge_price, max_cost)
-    named, name = named_once(_judge_group(settings), asked), judge or "openai"
-    if "votes" in registry.load("judges", name).Settings.model_fields:  # a program says the same each time
-        named = {"votes": 2} | named
+    named = _judge_group(settings) | judge_settings(judge_model, judge_url, judge_votes, judge_price, max_cost)
     if benchmark.hallucinated_below is None:
         raise BadInputError(
-            f"no judge rates the answers of the suite '{benchmark.name}'",
-            remedy="name a suite whose answers a judge rates",
+            f"the suite '{benchmark.name}' does not use a judge",
+            remedy="choose a suite that a judge rates",
         )
-    found = compare(make_judge(name, named), reference, benchmark.read_reply, benchmark.hallucinated_below)
+    found = compare(make_judge(judge or "openai", named), reference, benchmark.read_reply, benchmark.hallucinated_below)
     if as_json:
         emit(found)
         return
@@ -154,10 +149,10 @@ def calibrate(
 
 
 def _judge_group(settings: list[str] | None) -> dict[str, Any]:
-    """The judge's settings of `--set`.
+    """The judge's settings from `--set`.
 
     Raises:
-        BadInputError: it names another group.
+        BadInputError: a setting of another group.
     """
     from harness.core.config import overrides
     from harness.core.errors import BadInputError
@@ -166,6 +161,7 @@ def _judge_group(settings: list[str] | None) -> dict[str, Any]:
     others, named = sorted(set(groups) - {"judge"}), groups.get("judge", {})
     if others or not isinstance(named, dict):
         raise BadInputError(
-            f"--set takes the judge's settings here, not '{(others or ['judge'])[0]}'", remedy="--set judge.KEY=VALUE"
+            f"this command accepts only the judge's settings, not --set {(others or ['judge'])[0]}...",
+            remedy="--set judge.KEY=VALUE",
         )
     return dict(named)

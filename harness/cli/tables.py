@@ -11,6 +11,7 @@ from rich.text import Text
 
 from harness.analysis.leaderboard import ARROW, Board, tables
 from harness.analysis.leaderboard.board import written, written_interval
+from harness.analysis.reliance import reliance_tables
 from harness.core import registry
 from harness.core.errors import HarnessError
 from harness.core.plugins import attributed
@@ -29,9 +30,19 @@ def print_boards(boards: Sequence[Board], deltas: bool = False) -> None:
 
 
 def print_records(records: Sequence[dict[str, Any]]) -> None:
-    """A table for every suite and checkpoint."""
+    """A table for every suite and checkpoint; what changed pictures do to it is one table more."""
     for record in records:
-        print_record(record)
+        if not record.get("pictures"):
+            print_record(record)
+    for found in reliance_tables(records):
+        table = Table(
+            title=escape(found.title), title_justify="left", caption=escape(found.note), caption_justify="left"
+        )
+        for place, head in enumerate(found.heads):
+            table.add_column(escape(head), justify="right" if place else "left")
+        for row in found.rows:
+            table.add_row(*map(escape, row))
+        Console().print(table)
 
 
 def print_record(record: dict[str, Any]) -> None:
@@ -56,12 +67,10 @@ def print_record(record: dict[str, Any]) -> None:
         table.add_row(*row, *([_spread(repeats["metrics"].get(name), metric["unit"])] if repeats else []))
     notes = [_judged(record["judge"])] if record["judge"] else []
     if record["unscored"]:
-        notes.append(f"{record['unscored']} items had no verdict")
+        notes.append(f"{record['unscored']} items have no verdict")
     notes += record.get("notes", [])
     if repeats and repeats["differ"] is not None:
-        notes.append(
-            f"{100 * repeats['differ']:.1f} % of the answers are not the same text in all {repeats['k']} repeats"
-        )
+        notes.append(f"{100 * repeats['differ']:.1f} % of the answers differ between the {repeats['k']} repeats")
     if record.get("sample"):
         notes.append(f"a sample of the suite: --limit {record['sample']['limit']}")
     if undefined := [name for name, metric in record["metrics"].items() if metric["value"] is None]:
@@ -87,15 +96,24 @@ def print_shards(rows: Sequence[dict[str, Any]]) -> None:
     """What a shard holds, and what comes next."""
     console = Console()
     for row in rows:
+        what = f"{row['target']}, {row['suite']}{_change(row)}"
         console.print(
-            f"{row['target']}, {row['suite']}: shard {row['index']} of {row['count']}, {row['items']:,} items: {row['folder']}",
+            f"{what}: shard {row['index']} of {row['count']}, {row['items']:,} items: {row['folder']}",
             markup=False,
             highlight=False,
             soft_wrap=True,
         )
     for name in dict.fromkeys(row["target"] for row in rows):
-        suites = ",".join(row["suite"] for row in rows if row["target"] == name)
-        console.print(f"when all are there: harness merge {name} --suite {suites}", markup=False, highlight=False)
+        own = [row for row in rows if row["target"] == name]
+        suites = ",".join(dict.fromkeys(row["suite"] for row in own))
+        changes = ",".join(dict.fromkeys(row["change"] for row in own if row["change"]))
+        command = f"harness merge {name} --suite {suites}" + (f" --noise {changes}" if changes else "")
+        console.print(f"when all are there: {command}", markup=False, highlight=False)
+
+
+def _change(row: dict[str, Any]) -> str:
+    """How a row's pictures are changed, as it was asked for."""
+    return f", --noise {row['change']}" if row["change"] else ""
 
 
 def print_verified(found: dict[str, Any]) -> None:
@@ -121,9 +139,9 @@ def print_verified(found: dict[str, Any]) -> None:
     effect = "" if changes is None else f"; the adapter changes log-probabilities by up to {changes:.2g}"
     if found["same"]:
         largest = f"{found['largest']:.1e} at most, tolerance {found['tolerance']:g}"
-        lines = [f"[green]the same[/green]: served as it was trained (log-probabilities differ by {largest}{effect})"]
+        lines = [f"[green]passed[/green]: served as it was trained (log-probabilities differ by {largest}{effect})"]
     else:
-        lines = [f"[red]not the same[/red]: {len(found['findings'])} findings{effect}"]
+        lines = [f"[red]failed[/red]: {len(found['findings'])} findings{effect}"]
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False)
     for line in (*found["findings"], *found["notes"]):
@@ -138,14 +156,14 @@ def _judged(judge: dict[str, Any]) -> str:
     if took := judge.get("took"):
         tokens = took["prompt_tokens"] + took["completion_tokens"]
         cost = "" if took["usd"] is None else f", ${took['usd']:.4f}"
-        text += f"; {took['calls']} calls, {took['kept']} kept replies, {tokens:,} tokens{cost}"
+        text += f"; {took['calls']} calls, {took['kept']} cached replies, {tokens:,} tokens{cost}"
     return text
 
 
 def print_plan(rows: Sequence[dict[str, Any]]) -> None:
     """What an evaluation would do."""
     judged = any(row["judge"] for row in rows)
-    table = Table(title="This would be done; nothing was", title_justify="left", caption_justify="left")
+    table = Table(title="Plan (nothing was run)", title_justify="left", caption_justify="left")
     headings = [
         "checkpoint",
         "suite",
@@ -161,7 +179,8 @@ def print_plan(rows: Sequence[dict[str, Any]]) -> None:
         table.add_column(heading, justify="left" if heading in ("checkpoint", "suite", "judge") else "right")
     for row in rows:
         part = "" if row["items"] == row["of"] else f" of {row['of']:,}"
-        cells = [row["target"], row["suite"], f"{row['items']:,}{part}"]
+        suite = f"{row['suite']}{_change(row)}"
+        cells = [row["target"], suite, f"{row['items']:,}{part}"]
         cells += [f"{row[key]:,}" for key in ("images", "answered", "to_generate")]
         cells.append("?" if row["prompt_tokens"] is None else f"≈ {row['prompt_tokens']:,}")
         known = row["new_tokens"] is not None
@@ -180,11 +199,11 @@ def _plan_notes(rows: Sequence[dict[str, Any]]) -> list[str]:
     notes = []
     if any(row["seconds"] is None for row in rows):
         notes.append(
-            "time ?: this backend has answered nothing of this model on these data yet, so there is no rate to go by"
+            "time ?: unknown, because this backend has not yet answered questions with this model on these data"
         )
     known = [row["judge_usd_at_most"] for row in rows if row["judge"]]
     if any(usd is None for usd in known):
-        notes.append("cost ?: no price is listed for this model; name it with --judge-price IN,OUT")
+        notes.append("cost ?: no price is listed for this model; give it with --judge-price IN,OUT")
     elif known:
         notes.append(f"judging: at most ${sum(known):.2f}")
     return notes
@@ -200,7 +219,7 @@ def written_seconds(seconds: float) -> str:
 def print_calibration(found: dict[str, Any]) -> None:
     """Agreement with the reference and with itself."""
     judge = found["judge"].get("model") or found["judge"]["judge"]
-    table = Table(title=escape(f"How far {judge} agrees"), title_justify="left", caption_justify="left")
+    table = Table(title=escape(f"Agreement of {judge}"), title_justify="left", caption_justify="left")
     table.add_column("measure")
     table.add_column("with the reference", justify="right")
     table.add_column("with itself", justify="right")
@@ -222,7 +241,7 @@ def print_calibration(found: dict[str, Any]) -> None:
             )
         table.add_row(label, *cells)
     if found["unread"]:
-        table.caption = f"{found['unread']} answers had no reply that could be read"
+        table.caption = f"{found['unread']} answers had no reply that could be parsed"
     Console().print(table)
 
 
@@ -236,7 +255,7 @@ def print_answers(answers: dict[str, str]) -> None:
 
     found = make_extractor("spacy", read_vocabulary()).mentions(list(answers.values()))
     shared = set.intersection(*({mention.label for mention in own} for own in found))
-    table = Table(caption=escape("[in brackets]: objects that only one of the two names"), caption_justify="left")
+    table = Table(caption=escape("[in brackets]: objects that only one of the two mentions"), caption_justify="left")
     cells = []
     for (name, text), own in zip(answers.items(), found, strict=True):
         table.add_column(escape(name), ratio=1)
@@ -264,7 +283,7 @@ def print_data_sets(rows: Sequence[dict[str, Any]]) -> None:
         places = sorted({"/".join(url.split("/")[:5]) for url in urls}) or [row["folder"]]
         console.print(f"    [dim]{escape(', '.join(places))}[/dim]", soft_wrap=True, highlight=False)
     console.print(
-        "\nharness data get NAME downloads, import FOLDER takes what is there, check NAME verifies; --json has URLs and checksums"
+        "\nharness data get NAME downloads, import FOLDER imports local files, check NAME verifies; --json has URLs and checksums"
     )
 
 

@@ -191,28 +191,6 @@ def merged(*layers: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def named_once(settings: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
-    """The settings of `--set` with those that options of their own name (`--seed` is `train.seed`); both nested.
-
-    Raises:
-        BadInputError: both name a setting, with different values, of which one would be dropped; or as `merged`.
-    """
-    _refuse_twice(settings, options, "")
-    return merged(settings, options)
-
-
-def _refuse_twice(settings: dict[str, Any], options: dict[str, Any], path: str) -> None:
-    for key, value in options.items():
-        if isinstance(value, dict):
-            if isinstance(settings.get(key), dict):
-                _refuse_twice(settings[key], value, f"{path}{key}.")
-        elif key in settings and settings[key] != value:
-            raise BadInputError(
-                f"'{path}{key}' is given twice: {shown(settings[key])} by --set, {shown(value)} by an option of its own",
-                remedy="leave one of them out",
-            )
-
-
 def read_recipe(path: Path) -> dict[str, Any]:
     """Read a YAML recipe: a mapping with the keys `train` and `method`, each a group of settings.
 

@@ -19,7 +19,7 @@ from harness.core.errors import shown
 from harness.core.plugins import is_plugin, wrong
 from harness.core.types import Evidence, ImageRef, Item, MetricSpec, Response, SampleScore
 
-_SCORES = "a list of SampleScore, one an item, in the order of the items"
+_SCORES = "a list of SampleScore, one per item, in the order of the items"
 _EVIDENCE = get_args(get_type_hints(Evidence)["verdict"])
 _MOST = 1 + 1e-9
 """A fraction's size, with what rounding adds to it."""
@@ -51,7 +51,7 @@ def check_items(benchmark: Any, method: str, found: Any, *, asked: bool = True) 
     """
     if not is_plugin(benchmark):
         return
-    expected = "a list of Item, each with an id of its own"
+    expected = "a list of Item, each with a unique id"
     if not isinstance(found, Sequence) or isinstance(found, str):
         raise wrong(benchmark, method, _kind(found), expected)
     if not found:
@@ -59,12 +59,12 @@ def check_items(benchmark: Any, method: str, found: Any, *, asked: bool = True) 
     seen: set[str] = set()
     for place, item in enumerate(found):
         if not isinstance(item, Item):
-            raise wrong(benchmark, method, f"{_kind(item)} at place {place}", expected)
+            raise wrong(benchmark, method, f"{_kind(item)} at position {place}", expected)
         for name in ("id", "prompt", "group") if asked else ("id", "group"):
             value = getattr(item, name)
             if not isinstance(value, str) or not value:
-                got = f"an item (place {place}) whose {name} is {shown(value)}"
-                raise wrong(benchmark, method, got, f"{name}: a text that is not empty")
+                got = f"an item (position {place}) whose {name} is {shown(value)}"
+                raise wrong(benchmark, method, got, f"{name}: a non-empty text")
         if not isinstance(item.image, ImageRef):
             raise wrong(benchmark, method, f"item {item.id} with {_kind(item.image)} as its image", "an ImageRef")
         if not isinstance(item.image.path, Path | None):
@@ -101,7 +101,7 @@ def _score_problem(item: Item, score: Any, text: str) -> tuple[str, str] | None:
     if not isinstance(score, SampleScore):
         return f"{_kind(score)} for item {item.id}", _SCORES
     if score.item_id != item.id:
-        return f"the score of {shown(score.item_id)} in the place of item {item.id}", _SCORES
+        return f"the score of {shown(score.item_id)} instead of item {item.id}", _SCORES
     if score.group != item.group:
         return f"item {item.id} with the group {shown(score.group)}", f"the item's own group, {shown(item.group)}"
     if not isinstance(score.counts, Mapping):
@@ -113,7 +113,7 @@ def _score_problem(item: Item, score: Any, text: str) -> tuple[str, str] | None:
             return f"item {item.id} with {shown(count)} as its count '{name}'", "a finite number"
     if score.unscored is not None and (not isinstance(score.unscored, str) or score.counts):
         got = f"item {item.id} with unscored={shown(score.unscored)} and counts {shown(dict(score.counts))}"
-        return got, "unscored: None, or the reason in words, and then no counts"
+        return got, "unscored: None, or the reason as a text, and then no counts"
     for one in score.evidence if isinstance(score.evidence, Sequence) else (None,):
         if not isinstance(one, Evidence) or one.verdict not in _EVIDENCE or not _in_text(one.span, text):
             got = f"item {item.id} with the evidence {shown(one)}"
@@ -149,7 +149,7 @@ def specs_of(benchmark: Any) -> Sequence[MetricSpec]:
         raise wrong(benchmark, "metrics", shown(specs), "at least one MetricSpec, in a tuple")
     names = [one.id for one in specs]
     if len(set(names)) != len(names):
-        raise wrong(benchmark, "metrics", f"the ids {', '.join(map(str, names))}", "ids of which no two are the same")
+        raise wrong(benchmark, "metrics", f"the ids {', '.join(map(str, names))}", "unique ids")
     for one in specs:
         if one.invented_by is not None and (one.invented_by == one.id or one.invented_by not in names):
             got = f"'{one.id}' with invented_by={shown(one.invented_by)}"
@@ -181,14 +181,17 @@ def values_of(benchmark: Any, totals: Mapping[str, np.ndarray]) -> dict[str, np.
             raise wrong(benchmark, "aggregate", f"{_kind(value)} as '{name}'", "numbers")
         if array.shape != shape:
             got = f"'{name}' of the shape {list(array.shape)} for totals of the shape {list(shape)}"
-            raise wrong(benchmark, "aggregate", got, "the totals' shape: it computes all resamples at once")
+            raise wrong(benchmark, "aggregate", got, "the shape of the totals: it must compute all resamples at once")
         if np.isinf(array).any():
-            raise wrong(
-                benchmark, "aggregate", f"an infinite '{name}'", "a finite number, or NaN where it is undefined"
-            )
+            raise wrong(benchmark, "aggregate", f"an infinite '{name}'", "a finite number, or NaN if it is undefined")
         if specs[name].unit == "%" and (np.abs(array[~np.isnan(array)]) > _MOST).any():
             most = float(np.nanmax(np.abs(array)))
-            raise wrong(benchmark, "aggregate", f"{most:.6g} as '{name}', in %", "a fraction: % shows it times 100")
+            raise wrong(
+                benchmark,
+                "aggregate",
+                f"{most:.6g} as '{name}', in %",
+                "a fraction: % multiplies it by 100 for display",
+            )
     return dict(found)
 
 
@@ -233,7 +236,9 @@ def check_resamples(benchmark: Any, totals: Mapping[str, np.ndarray], values: Ma
     for name, value in values.items():
         if not np.allclose(beside[name][:2], value, rtol=1e-9, atol=1e-12, equal_nan=True):
             got = f"{shown(beside[name][:2].tolist())} as '{name}' of two equal sums, and {float(value):.6g} of one"
-            raise wrong(benchmark, "aggregate", got, "the metrics of resamples one by one: no sum or mean over them")
+            raise wrong(
+                benchmark, "aggregate", got, "the metrics of each resample on its own: no sum or mean over resamples"
+            )
 
 
 def json_of(made: Any, method: str = "provenance") -> Any:
@@ -245,7 +250,7 @@ def json_of(made: Any, method: str = "provenance") -> Any:
     found = getattr(made, method)()
     if is_plugin(made):
         if not isinstance(found, dict):
-            raise wrong(made, method, _kind(found), "a dict that JSON can hold")
+            raise wrong(made, method, _kind(found), "a dict that can be written as JSON")
         if problem := _not_json("a dict with", found):
             raise wrong(made, method, *problem)
     return found
@@ -255,7 +260,10 @@ def _not_json(what: str, value: Any) -> tuple[str, str] | None:
     try:
         json.dumps(value if not isinstance(value, Mapping) else dict(value), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        return f"{what} what JSON cannot hold ({error})", "texts, finite numbers, booleans, None, lists and dicts"
+        return (
+            f"{what} a value that cannot be written as JSON ({error})",
+            "texts, finite numbers, booleans, None, lists and dicts",
+        )
     return None
 
 

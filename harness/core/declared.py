@@ -65,7 +65,7 @@ class SettingOption:
 
 def _check_name(name: str) -> None:
     if not name.isidentifier() or keyword.iskeyword(name):
-        raise ValueError(f"'{name}' is no name of an option: letters, digits and _ only")
+        raise ValueError(f"'{name}' is not a valid option name: use letters, digits and _ only")
 
 
 @dataclass(frozen=True, slots=True)

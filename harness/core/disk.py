@@ -31,9 +31,7 @@ def check_place(folder: Path) -> None:
         if above.is_symlink() and not above.exists():
             if _is_loop(above):
                 above.stat()  # raises
-            raise BadInputError(
-                f"'{above}' is a link that leads nowhere", where=str(folder), remedy="remove or mend the link"
-            )
+            raise BadInputError(f"'{above}' is a broken link", where=str(folder), remedy="remove or fix the link")
         try:
             above.lstat()
         except (FileNotFoundError, NotADirectoryError):
@@ -41,9 +39,9 @@ def check_place(folder: Path) -> None:
         if above.is_dir():
             return
         raise BadInputError(
-            f"'{above}' is a file, where a folder is wanted",
+            f"'{above}' is a file, but a folder is needed",
             where=str(folder),
-            remedy="move the file away, or name another folder (--results, -o, HARNESS_CACHE)",
+            remedy="move the file away, or choose another folder (--results, -o, HARNESS_CACHE)",
         )
 
 
@@ -70,7 +68,7 @@ def make_folder(path: Path) -> None:
         raise
     except FileNotFoundError:
         check_place(path)
-        raise PermissionError(errno.EACCES, "no folder can be made here", str(path)) from None
+        raise PermissionError(errno.EACCES, "a folder cannot be created here", str(path)) from None
 
 
 def need(rooms: Sequence[tuple[Path, int, str]]) -> None:
@@ -93,5 +91,5 @@ def need(rooms: Sequence[tuple[Path, int, str]]) -> None:
             raise BadInputError(
                 f"the disk is too small: {written_bytes(wanted)} are needed ({detail}), {written_bytes(free)} are free",
                 where=str(place),
-                remedy="make room, or name folders on another disk: --results; HF_HOME for the hub's files; HARNESS_CACHE",
+                remedy="free space, or choose folders on another disk: --results; HF_HOME for the hub's files; HARNESS_CACHE",
             )

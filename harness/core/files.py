@@ -109,8 +109,8 @@ def to_cache(path: Path) -> Iterator[None]:
             reason = error.problem if isinstance(error, BadInputError) else (error.strerror or str(error)).lower()
             seen = error.where if isinstance(error, BadInputError) else error.filename
             say(
-                f"the cache cannot be written ({reason}): what it would keep is computed again each time. "
-                f"HARNESS_CACHE names another place; seen at {seen}",
+                f"the cache cannot be written ({reason}): its values are computed again each time. "
+                f"Set HARNESS_CACHE to another folder; seen at {seen}",
                 err=True,
             )
 

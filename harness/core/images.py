@@ -25,11 +25,11 @@ MAX_BYTES = 1 << 30
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 """What is read. Pillow knows more, among them formats that start other programs (EPS)."""
 TREATMENTS = {
-    "rotated": "turned upright by their EXIF orientation",
-    "16-bit": "of 16 bits a channel, scaled to 8",
+    "rotated": "rotated by their EXIF orientation",
+    "16-bit": "scaled from 16 to 8 bits per channel",
     "CMYK": "converted from CMYK",
-    "transparent": "transparent, laid on white",
-    "animated": "of several frames, of which the first is used",
+    "transparent": "transparent, placed on white",
+    "animated": "reduced to the first of several frames",
 }
 _OTHERS = {
     b"%PDF": "a PDF document",
@@ -37,8 +37,8 @@ _OTHERS = {
     b"ftypheic": "HEIC",
     b"ftypmif1": "HEIF",
     b"ftypavif": "AVIF",
-    b"ftypisom": "a film (MP4)",
-    b"version https://git-lfs": "a Git LFS pointer in the place of the file (git lfs pull fetches it)",
+    b"ftypisom": "a video (MP4)",
+    b"version https://git-lfs": "a Git LFS pointer instead of the file (git lfs pull downloads it)",
     b"PK\x03\x04": "a ZIP archive",
 }
 """First bytes of files that people take for pictures."""
@@ -135,13 +135,13 @@ def _opened(data: bytes, where: str) -> Iterator[Image]:
         ) from None
     except Image.DecompressionBombError:
         raise BadInputError(
-            f"the image has more than {MAX_PIXELS} pixels, as a decompression bomb has",
+            f"the image has more than {MAX_PIXELS} pixels, like a decompression bomb",
             where=where,
             remedy="make it smaller",
         ) from None
     except MemoryError:
         raise BadInputError(
-            "the image does not decode: it asks for more memory than there is, as broken headers do",
+            "the image does not decode: it needs more memory than is available, which a broken header can cause",
             where=where,
             remedy="save it again, or leave it out",
         ) from None
@@ -161,13 +161,13 @@ def _kind(data: bytes) -> str:
     if not start:
         return "empty"
     if start.startswith(b"<?xml") or start[:4].lower() == b"<svg":
-        return "a drawing (SVG, XML), not a picture of pixels" if b"<svg" in data[:4096].lower() else "XML"
+        return "a vector drawing (SVG, XML), not a bitmap image" if b"<svg" in data[:4096].lower() else "XML"
     if start[:9].lower() in (b"<!doctype", b"<html") or start[:5].lower() == b"<html":
-        return "a web page (HTML), as a failed download leaves it"
+        return "a web page (HTML), which a failed download can leave"
     for mark, name in _OTHERS.items():
         if start.startswith(mark) or data[4:12] == mark:
-            return f"{name}, which is not read"
-    return f"none of {', '.join(FORMATS)}, or broken at its beginning, {data[:8]!r}"
+            return f"{name}, which is not supported"
+    return f"none of {', '.join(FORMATS)}, or damaged at its beginning, {data[:8]!r}"
 
 
 def _upright_size(image: Image) -> tuple[int, int]:
@@ -198,6 +198,6 @@ def _scaled(image: Image, where: str) -> Image:
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 0xFFFF:
         raise BadInputError(
-            f"the image has values from {values.min()} to {values.max()}, which is no 16-bit range", where=where
+            f"the image has values from {values.min()} to {values.max()}, which is not a 16-bit range", where=where
         )
     return Images.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")

@@ -48,7 +48,7 @@ class Folder:
                 raise BadInputError(
                     f"the {what} path leaves the data folder: {shown(name)}",
                     where=where,
-                    remedy=f"put the file into {self.root}; the folder itself may be a link, a file in it may not lead out of it",
+                    remedy=f"put the file into {self.root}; the folder may be a link, but its files may not link to a place outside",
                 )
             self._seen[name] = path
         return self._seen[name]

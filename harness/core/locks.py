@@ -54,7 +54,7 @@ def writing(lock: Path, what: str, where: Path, *, keep: bool = True) -> Iterato
         except Timeout:
             raise busy(lock, what, where) from None
     if said:
-        logger.warning(f"{where}: the file system knows no locks; a file stands for one, {lock}")
+        logger.warning(f"{where}: the file system does not support locks; this file is used instead: {lock}")
     try:
         if not isinstance(held, SoftFileLock):
             _say_who(lock)

@@ -27,8 +27,8 @@ def check_name(name: str, what: str) -> str:
         return name
     shown = name if len(name) <= LONGEST else f"{name[:LONGEST]}… ({len(name)} characters)"
     raise BadInputError(
-        f"{what} cannot be {shown!r}: it takes letters (A to Z), digits, '.', '_' and '-', at most {LONGEST} of them, "
-        "and begins with a letter, a digit or '_'",
+        f"{what} cannot be {shown!r}: a name has letters (A to Z), digits, '.', '_' and '-', at most {LONGEST} of them, "
+        "and starts with a letter, a digit or '_'",
         remedy=f"for example {name_from(name)!r}",
     )
 

@@ -38,7 +38,7 @@ class MissingPackageError(BadInputError):
         super().__init__(
             f"the package '{distribution_of(module)}' is not installed"
             if _top(module) == module
-            else f"the package '{distribution_of(module)}', which has the module '{module}', is not installed",
+            else f"the package '{distribution_of(module)}', which contains the module '{module}', is not installed",
             where=why,
             remedy=install_command(module, wanted_by),
         )

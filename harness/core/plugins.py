@@ -28,7 +28,7 @@ Kind = Literal["aligners", "benchmarks", "backends", "judges", "worlds"]
 KINDS: tuple[Kind, ...] = ("aligners", "benchmarks", "backends", "judges", "worlds")
 WORD = {"aligners": "method", "benchmarks": "suite", "backends": "backend", "judges": "judge", "worlds": "world"}
 _OWN = ("harness", "aligners", "benchmarks")
-REMEDY = "its author can mend it (--debug shows the whole traceback); until then: leave the plugin out"
+REMEDY = "report it to the plugin's author (--debug shows the whole traceback), or do not use the plugin"
 _MACHINE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 """What a disk refuses to whatever code."""
 
@@ -161,9 +161,9 @@ def _missing(error: ModuleNotFoundError, found: tuple[Entry, str] | None) -> Har
     for entry in _registered(tuple(sys.path)):
         if not entry.builtin and entry.target.partition(":")[0].partition(".")[0] == top:
             return PluginError(
-                f"{entry} is registered as {entry.target}, and there is no module '{name}'",
+                f"{entry} is registered as {entry.target}, but there is no module '{name}'",
                 where=found[1] if found else f"{entry.distribution} {entry.version}, entry_points.txt",
-                remedy=f"reinstall {entry.distribution}; else its author can mend it",
+                remedy=f"reinstall {entry.distribution}; if that does not help, report it to the plugin's author",
             )
     if top in _OWN:
         return None

@@ -58,7 +58,7 @@ def open_binary(path: Path, what: str = "file") -> BinaryIO:
     raise BadInputError(
         f"the {what} is {kind}, not a file",
         where=str(path),
-        remedy="name a file in it" if stat.S_ISDIR(mode) else "write what it gives into a file, and name that",
+        remedy="give a file in it" if stat.S_ISDIR(mode) else "write its output to a file, and give that",
     )
 
 
@@ -108,13 +108,13 @@ def decode(data: bytes, what: str, where: str) -> str:
         name = "UTF-16" if b"\0" in data[:256] else "LATIN1"
         _not_utf8(f"byte 0x{data[error.start]:02x} in line {line}", what, f"{where}:{line}", name)
     if "\0" in text[:256]:
-        _not_utf8("it holds null characters, as UTF-16 does", what, where, "UTF-16")
+        _not_utf8("it contains null characters, like UTF-16", what, where, "UTF-16")
     return text
 
 
 def _not_utf8(reason: str, what: str, where: str, likely: str) -> NoReturn:
     raise BadInputError(
-        f"the {what} is not a text in UTF-8: {reason}",
+        f"the {what} is not valid UTF-8: {reason}",
         where=where,
         remedy=f"save it as UTF-8, e.g.: iconv -f {likely} -t UTF-8 FILE > NEW",
     ) from None
@@ -171,17 +171,17 @@ def parse_json(text: str, what: str, where: str, *, finite: bool = True, line: i
         long = "digits" in str(error) and "limit" in str(error)
         reason = "a number has thousands of digits" if long else str(error)
     subject = f"line {line} of the {what}" if line else f"the {what}"
-    raise BadInputError(f"{subject} is not valid JSON: {reason}", where=number, remedy="mend the file") from None
+    raise BadInputError(f"{subject} is not valid JSON: {reason}", where=number, remedy="fix the file") from None
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number in JSON; null is what stands for a missing one")
+    raise ValueError(f"{name} is not a number in JSON; write null for a missing value")
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if value in (float("inf"), float("-inf")):
-        raise ValueError(f"the number {text[:20]} is beyond floating point")
+        raise ValueError(f"the number {text[:20]} is too large for floating point")
     return value
 
 
@@ -273,7 +273,9 @@ def parse_line(line: bytes, number: int, what: str, path: Path, *, finite: bool 
     row = parse_json(text, what, str(path), finite=finite, line=number)
     if not isinstance(row, dict):
         raise BadInputError(
-            f"line {number} of the {what} is not a JSON object", where=f"{path}:{number}", remedy="one object a line"
+            f"line {number} of the {what} is not a JSON object",
+            where=f"{path}:{number}",
+            remedy="write one object per line",
         )
     return row
 

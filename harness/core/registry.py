@@ -83,7 +83,7 @@ def load(kind: Kind, name: str) -> Any:
         raise PluginError(
             error.problem,
             where=f"{entry.distribution} {entry.version}, which registers it",
-            remedy="its author can mend it; until then: uninstall it",
+            remedy="report it to the plugin's author, or uninstall it",
         ) from None
     return _class(entry, tuple(sys.path))
 
@@ -127,7 +127,7 @@ def _check(entry: Entry, found: Any) -> None:
     base = getattr(importlib.import_module(module), attribute)
     if not isinstance(found, type) or not issubclass(found, base):
         what = f"the class {found.__qualname__}" if isinstance(found, type) else f"of the type {type(found).__name__}"
-        raise mistake_in(found, entry, f"{entry.target} is {what}, and not a subclass of {module}.{attribute}")
+        raise mistake_in(found, entry, f"{entry.target} is {what}, not a subclass of {module}.{attribute}")
     _check_words(entry, found, words)
     if (settings := getattr(base, "Settings", None)) is not None:
         _check_settings(entry, found, settings)
@@ -137,29 +137,29 @@ def _check_words(entry: Entry, found: Any, words: Sequence[str]) -> None:
     called, target = found.__qualname__, _CONTRACTS[entry.kind][0].replace(":", ".")
     if inspect.isabstract(found):
         lacking = ", ".join(sorted(found.__abstractmethods__))
-        raise mistake_in(found, entry, f"{called} does not define {lacking}, which {target} asks for")
+        raise mistake_in(found, entry, f"{called} does not define {lacking}, which {target} requires")
     for word in ("name", *words):
         value = inspect.getattr_static(found, word, None)
         if not isinstance(value, property) and not (isinstance(value, str) and value.strip()):
-            raise mistake_in(found, entry, f"{called}.{word} is {value!r}, and not words")
+            raise mistake_in(found, entry, f"{called}.{word} is {value!r}, not a text")
     if isinstance(found.name, str) and found.name != entry.name:
-        raise mistake_in(found, entry, f"{called}.name is '{found.name}', and it is registered as '{entry.name}'")
+        raise mistake_in(found, entry, f"{called}.name is '{found.name}', but it is registered as '{entry.name}'")
     if entry.kind == "benchmarks":
         most = inspect.getattr_static(found, "max_new_tokens", None)
         if not isinstance(most, property) and not (type(most) is int and most > 0):
-            raise mistake_in(found, entry, f"{called}.max_new_tokens is {most!r}, and not a number of tokens")
+            raise mistake_in(found, entry, f"{called}.max_new_tokens is {most!r}, not a number of tokens")
 
 
 def _check_settings(entry: Entry, found: Any, base: type) -> None:
     own: Any = found.Settings
     if not (isinstance(own, type) and issubclass(own, base)):
         raise mistake_in(
-            found, entry, f"{found.__qualname__}.Settings is {own!r}, and not a subclass of {base.__qualname__}"
+            found, entry, f"{found.__qualname__}.Settings is {own!r}, not a subclass of {base.__qualname__}"
         )
     fields: Mapping[str, Any] = own.model_fields  # type: ignore[attr-defined]
     if bare := [name for name, field in fields.items() if field.is_required()]:
         raise mistake_in(
-            found, entry, f"{own.__qualname__}.{bare[0]} has no default: a plugin's settings can all be left out"
+            found, entry, f"{own.__qualname__}.{bare[0]} has no default: every setting of a plugin needs a default"
         )
     try:
         own()
@@ -177,7 +177,7 @@ def names(kind: Kind, wanted: str) -> list[str]:
     """
     split = [part.strip() for part in wanted.split(",") if part.strip()]
     if not split:
-        raise BadInputError(f"no {WORD[kind]} was named", remedy="see `harness list`")
+        raise BadInputError(f"no {WORD[kind]} is given", remedy="see `harness list`")
     known = entries(kind)
     for name in split:
         if name not in known:

@@ -63,7 +63,7 @@ def move(source: Path, target: Path, *, within: Path) -> None:
     """
     source, target = _inside(source, within), _inside(target, within)
     if target.is_dir() and not target.is_symlink() and any(target.iterdir()):
-        raise HarnessError(f"the folder '{target.name}' is there already", where=str(target))
+        raise HarnessError(f"the folder '{target.name}' already exists", where=str(target))
     source.replace(target)
 
 
@@ -125,12 +125,12 @@ def _inside(path: Path, within: Path) -> Path:
         HarnessError: it is not inside `within`.
     """
     if path.name in ("", "..") or path == Path(path.anchor):
-        raise BadInputError(f"'{path}' is no name of a file or folder inside another one", where=str(within))
+        raise BadInputError(f"'{path}' is not the name of a file or folder inside another one", where=str(within))
     place, owned = path.parent.resolve() / path.name, within.resolve()
     if place == owned or not place.is_relative_to(owned):
         raise HarnessError(
-            f"'{path}' is not inside '{within}': it is neither removed nor moved",
+            f"'{path}' is not inside '{within}': so it is neither removed nor moved",
             where=str(place),
-            remedy="look where the links on this path lead to",
+            remedy="check where the links in this path lead",
         )
     return place

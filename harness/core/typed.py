@@ -73,7 +73,7 @@ class Fields:
             if wanted.split()[0] in ("a", "an", "true")
             else f"'{name}' is {shown(value)}, not {wanted}",
             where=self.where,
-            remedy=f"mend the {self.what}",
+            remedy=f"fix the {self.what}",
         )
 
     def text(self, key: str, default: str | None = None, *, empty: bool = True) -> str:
@@ -82,9 +82,9 @@ class Fields:
         if not isinstance(value, str):
             self.refuse(key, "a text")
         if not _is_whole(value):
-            self.refuse(key, "without halves of characters (lone surrogates)")
+            self.refuse(key, "without lone surrogates (halves of characters)")
         if not empty and not value.strip():
-            self.refuse(key, "a text that says something")
+            self.refuse(key, "a non-empty text")
         return value
 
     def choice(self, key: str, known: Sequence[str], default: str | None = None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from harness.core import images
 from harness.core.files import sha256_bytes
@@ -26,12 +26,22 @@ class ImageSource(Protocol):
         ...
 
 
+@runtime_checkable
+class SizedImageSource(ImageSource, Protocol):
+    """One that knows the size without the bytes, as of a picture that is made only when it is read."""
+
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ImageRef:
     """An image that is opened when it is needed: a file, encoded bytes (PNG, JPEG) in memory, or a place in a larger file.
 
     Exactly one of `path`, `data` and `source` is set. `name` is what errors call it. `digest` is the SHA-256 of the bytes
-    where it is known already, so that nobody reads them again to ask for it. Whoever looks an image up does so by
+    where it is known already, so that nobody reads them again to ask for it; of a picture that is made as it is read, a hash of all that it
+    is made from. Whoever looks an image up does so by
     `fingerprint`: a copy of the reference, in a process of its own even, is the same image, which `id` does not know.
     """
 
@@ -68,6 +78,8 @@ class ImageRef:
         Raises:
             BadInputError: as `open`, as far as the header tells.
         """
+        if isinstance(self.source, SizedImageSource):
+            return self.source.size()
         return images.size(self.read(), self._where)
 
     def facts(self) -> images.ImageFacts:

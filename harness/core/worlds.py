@@ -64,7 +64,7 @@ def find_world(label: str) -> World | None:
     if name not in registry.entries("worlds"):
         return None
     if colon and not seed.isdigit():
-        raise BadInputError(f"'{label}': after '{name}:' comes a seed, a whole number")
+        raise BadInputError(f"'{label}': after '{name}:' comes a seed, an integer")
     kind = registry.load("worlds", name)
     with attributed():
         world: World = kind(int(seed or 0))

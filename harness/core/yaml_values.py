@@ -42,9 +42,9 @@ class _Loader(yaml.SafeLoader):
         """PyYAML's, without aliases, anchors and tags, and to a depth that the stack holds."""
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            self.refuse("anchors and aliases (& and *) are not read", event)
+            self.refuse("anchors and aliases (& and *) are not supported", event)
         if getattr(event, "tag", None) is not None:
-            self.refuse(f"tags are not read: {shown(event.tag)}", event)
+            self.refuse(f"tags are not supported: {shown(event.tag)}", event)
         self.depth += 1
         if self.depth > MOST_NESTED:
             self.refuse(f"values are nested more than {MOST_NESTED} deep", event)
@@ -67,11 +67,11 @@ class _Loader(yaml.SafeLoader):
         for name, one in node.value:
             key = self.value(name)
             if not isinstance(key, str):
-                self.refuse(f"a key is no text: {shown(key)}", name)
+                self.refuse(f"a key is not a text: {shown(key)}", name)
             if key == "<<":
-                self.refuse("merge keys (<<) are not read", name)
+                self.refuse("merge keys (<<) are not supported", name)
             if key in values:
-                self.refuse(f"the key {shown(key)} stands twice", name)
+                self.refuse(f"the key {shown(key)} appears twice", name)
             values[key] = self.value(one)
         return values
 
@@ -85,7 +85,7 @@ class _Loader(yaml.SafeLoader):
         if _FLAG.fullmatch(text):
             return text.lower() == "true"
         if _NO_NUMBER.fullmatch(text):
-            self.refuse(f"{shown(text)} is no number that a setting can have (in quotes it is a text)", node)
+            self.refuse(f"{shown(text)} is not a number that a setting can have (in quotes it is a text)", node)
         if _WHOLE.fullmatch(text):
             if len(text) > _MOST_DIGITS:
                 self.refuse(f"a number has {len(text):,} digits", node)
@@ -93,7 +93,7 @@ class _Loader(yaml.SafeLoader):
         if _NUMBER.fullmatch(text):
             value = float(text)
             if math.isinf(value):
-                self.refuse(f"{shown(text)} is beyond floating point", node)
+                self.refuse(f"{shown(text)} is too large for floating point", node)
             return value
         return text
 
@@ -119,20 +119,23 @@ def parse_yaml(text: str, what: str, where: str | None) -> Any:
     except _RefusedError as error:
         reason, mark = str(error.problem), error.problem_mark
     except yaml.MarkedYAMLError as error:
-        reason, mark = f"it is not YAML: {error.problem or error.context}", error.problem_mark or error.context_mark
+        reason, mark = (
+            f"it is not valid YAML: {error.problem or error.context}",
+            error.problem_mark or error.context_mark,
+        )
     except yaml.reader.ReaderError as error:
-        reason, mark = f"the character {error.character!r} cannot stand in YAML", None
+        reason, mark = f"the character {error.character!r} is not allowed in YAML", None
         if isinstance(error.character, int):
-            reason = f"the character U+{error.character:04X} cannot stand in YAML"
+            reason = f"the character U+{error.character:04X} is not allowed in YAML"
     except (yaml.YAMLError, ValueError, IndexError, OverflowError) as error:  # an escape that names no character
-        reason, mark = f"it is not YAML: {error}", None
+        reason, mark = f"it is not valid YAML: {error}", None
     except RecursionError:
         reason, mark = f"values are nested more than {MOST_NESTED} deep", None
     line = f":{mark.line + 1}" if mark else ""
     raise BadInputError(
         f"{what} cannot be read: {reason}",
         where=f"{where}{line}" if where else None,
-        remedy="put a text that looks like something else in quotes" if where is None else "mend the file",
+        remedy="put a text that looks like something else in quotes" if where is None else "fix the file",
     ) from None
 
 

@@ -142,7 +142,7 @@ def check(data: DataSet, root: Path | None = None) -> list[Found]:
             path = folder / file["path"]
             wanted, whose = file.get("sha256"), "the official file"
             if wanted is None:
-                wanted, whose = recorded.get(file["path"]), "the file as it was when it came"
+                wanted, whose = recorded.get(file["path"]), "the file as it was downloaded"
             if not path.is_file():
                 result.append(Found(path, "missing", get))
             elif wanted is not None and (digest := sha256_file(path)) != wanted:
@@ -215,10 +215,10 @@ def bring(folder: Path, names: Sequence[str], root: Path | None = None) -> list[
         BadInputError: no such folder, or nothing of the data sets is in it.
     """
     if not folder.is_dir():
-        raise BadInputError("there is no such folder", where=str(folder))
+        raise BadInputError("this folder does not exist", where=str(folder))
     inside: dict[str, list[Path]] = {}
     folders: dict[str, list[Path]] = {}
-    with progress(f"looking through {folder.name or folder}", None) as advance:
+    with progress(f"searching {folder.name or folder}", None) as advance:
         for top, below, files in os.walk(folder):
             for name in files:
                 inside.setdefault(name, []).append(Path(top) / name)
@@ -256,9 +256,9 @@ def bring(folder: Path, names: Sequence[str], root: Path | None = None) -> list[
             | {str(archive["url"]).rpartition("/")[2] for data, _ in result for archive in data.archives}
         )
         raise BadInputError(
-            "nothing of these data sets is in the folder",
+            "the folder contains no file of these data sets",
             where=str(folder),
-            remedy=f"these names are looked for: {', '.join(wanted_names[:12])}",
+            remedy=f"expected names: {', '.join(wanted_names[:12])}",
         )
     return result
 

@@ -85,7 +85,7 @@ def fetch(
                 raise HarnessError(
                     f"the server cannot be reached: {problem}",
                     where=url,
-                    remedy="look at the network; the same command goes on where it stopped; or harness data import FOLDER",
+                    remedy="check the network and run the same command again, which resumes; or use harness data import FOLDER",
                 ) from None
             if attempt + 1 == attempts:
                 break
@@ -102,14 +102,14 @@ def fetch(
         remove(_about(part), within=part.parent)
         if not resumed:  # a resumed file may be two halves of two files: then it is fetched once more as a whole
             raise HarnessError(
-                f"the file is another than expected: {problem}",
+                f"the file is not the expected one: {problem}",
                 where=f"{url}; kept as {kept}",
-                remedy="look at it: a proxy's page, or a new version; the right file can be given with harness data import",
+                remedy="check whether it is a proxy's page or a new version; you can import the right file with harness data import",
             )
     raise HarnessError(
         f"the download failed {attempts} times; the last: {problem}",
         where=url,
-        remedy="the same command goes on where it stopped; or harness data import FOLDER",
+        remedy="run the same command again, which resumes; or use harness data import FOLDER",
     )
 
 
@@ -177,12 +177,14 @@ def _write(url: str, answer: Any, part: Path, have: int, most_bytes: int | None,
     status = answer.status_code
     if status == 416:  # there is nothing behind what we have, or what we have is longer than the file
         remove(part, within=part.parent)
-        raise _PassingError("the half file did not fit the server's")
+        raise _PassingError("the partial file does not match the server's")
     if status in (408, 425, 429) or status >= 500:
         raise _PassingError(f"the server answers {status}")
     if status not in (200, 206):
         raise HarnessError(
-            f"the server answers {status}", where=url, remedy="the file may have moved: harness data import"
+            f"the server answers {status}",
+            where=url,
+            remedy="the file may have moved: download it yourself and use harness data import",
         )
     if status == 200:
         have = 0
@@ -206,4 +208,4 @@ def _write(url: str, answer: Any, part: Path, have: int, most_bytes: int | None,
         stream.flush()
         os.fsync(stream.fileno())
     if wanted is not None and have != wanted:
-        raise _PassingError(f"{have} of {wanted} bytes came")
+        raise _PassingError(f"{have} of {wanted} bytes were received")

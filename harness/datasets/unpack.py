@@ -60,7 +60,7 @@ def unpack(archive: Path, into: Path, wanted: Sequence[tuple[str, str]], most_by
         RuntimeError,
     ) as error:
         raise HarnessError(
-            f"the archive cannot be unpacked: {error}", where=str(archive), remedy="remove it and get it again"
+            f"the archive cannot be unpacked: {error}", where=str(archive), remedy="remove it and download it again"
         ) from None
 
 
@@ -123,11 +123,11 @@ def _members(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
                     yield member.name, member.size, stream_tar
     else:
         raise HarnessError(
-            "this is neither a zip nor a tar file", where=str(archive), remedy="remove it and get it again"
+            "this is neither a zip nor a tar file", where=str(archive), remedy="remove it and download it again"
         )
 
 
 def _check_name(archive: Path, name: str) -> None:
     parts = name.replace("\\", "/").split("/")
     if name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0] or "\0" in name:
-        raise HarnessError("the archive has a path that leads outside", where=f"{archive}, member {name!r}")
+        raise HarnessError("the archive has a path that points outside", where=f"{archive}, member {name!r}")

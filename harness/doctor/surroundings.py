@@ -30,7 +30,7 @@ def surroundings(results: Path) -> Iterator[Line]:
         missing = [found for found in states if found.state == "missing"]
         wrong = [found for found in states if found.state == "wrong"]
         if wrong:
-            yield Line(f"data {data.name}", "fail", f"{wrong[0].path} is not what it should be", wrong[0].note)
+            yield Line(f"data {data.name}", "fail", f"{wrong[0].path} is not the expected file", wrong[0].note)
         elif missing:
             here = "not here" if len(missing) == len(states) else f"{len(missing)} of {len(states)} parts are missing"
             yield Line(
@@ -41,8 +41,8 @@ def surroundings(results: Path) -> Iterator[Line]:
     for name, use in _KEYS.items():
         there = bool(os.environ.get(name))
         yield Line(f"key {name}", "ok" if there else "warn", "is set" if there else f"is not set (for {use})")
-    yield _writable("cache folder", cache_folder(), "name another in HARNESS_CACHE")
-    yield _writable("results folder", results, "name another with --results")
+    yield _writable("cache folder", cache_folder(), "set HARNESS_CACHE to another folder")
+    yield _writable("results folder", results, "use another folder with --results")
 
 
 def _writable(name: str, folder: Path, remedy: str) -> Line:

@@ -38,13 +38,13 @@ def main() -> None:
             seconds = time.perf_counter() - start
             if said and answers != said[0]:
                 words = f"answers {answers}, transformers {said[0]}"
-                _say(Line(f"{kind.name} serves", "fail", words, "take --backend transformers, and report it"))
+                _say(Line(f"{kind.name} serves", "fail", words, "use --backend transformers, and report it"))
             else:
                 _say(
                     Line(
                         f"{kind.name} serves",
                         "ok",
-                        f"a tiny model answered about a picture, {seconds:.0f} s with its start",
+                        f"a tiny model answered a question about a picture, {seconds:.0f} s with its start",
                     )
                 )
             said.append(answers)

@@ -10,76 +10,30 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.analysis.scored import items_beside
 from harness.checkpoints.verify import ensure_verified
-from harness.core import registry
-from harness.core.config import parse
 from harness.core.contract import json_of
 from harness.core.errors import BadInputError, HarnessError
-from harness.core.files import write_json
+from harness.core.files import sha256_file, write_json
 from harness.core.progress import progress
-from harness.core.types import Response
 from harness.evaluation.jobs import Job, Key, pending, request_hashes
+from harness.evaluation.reliance import Answered, reliance
 from harness.evaluation.repeats import repeat_folder, spread
+from harness.evaluation.request import EvalRequest, prepare
 from harness.evaluation.responses import ResponseLog
-from harness.evaluation.score import item_rows, make_judge, score_suite, write_scores
-from harness.evaluation.shards import Shard, write_shard
-from harness.evaluation.suites import SAMPLE_SEED, Suite, check_inside, data_root, open_suite, suite_folder
+from harness.evaluation.score import item_rows, score_suite, write_scores
+from harness.evaluation.shards import write_shard
+from harness.evaluation.suites import SAMPLE_SEED, Suite
 from harness.judging.base import Judge
 from harness.models import PromptLengths, context_length, load_processor, refuse_control
 from harness.records.answer_files import read_serving
 from harness.runs.targets import Target
-from harness.serving.base import Backend, BackendSettings
 from harness.serving.contract import completions_of
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class EvalRequest:
-    """What the user asked for. `data` is a data root, "official", or a world's label with an optional @split."""
-
-    targets: Sequence[Target]
-    suites: Sequence[str]
-    data: str
-    backend: type[Backend]
-    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """By group: a suite's name, "judge", "backend" or "sampling"."""
-    judge: str | None = None
-    max_unscored: float = 0.01
-    limit: int | None = None
-    overwrite: bool = False
-    generate: bool = True
-    """False: only what is answered already is scored."""
-    shard: Shard | None = None
-    """Answer only this part, and score nothing."""
-    repeat: int = 1
-    """Ask everything so often; the first answers are the score, the others tell its spread."""
-    verify: bool = False
-    """Make sure first that what is served is what was trained (`harness.checkpoints.verify.ensure_verified`)."""
-
-    @property
-    def judge_settings(self) -> Mapping[str, Any]:
-        """The judge's part of the settings."""
-        return self.settings.get("judge", {})
-
-    @property
-    def backend_settings(self) -> BackendSettings:
-        """The backend's part of the settings.
-
-        Raises:
-            BadInputError: it has no such setting.
-        """
-        values = dict(self.settings.get("backend", {}))
-        return parse(self.backend.Settings, values, f"backend {self.backend.name}")
-
-    @property
-    def backend_identity(self) -> str:
-        """The backend with those of its settings that can change an answer."""
-        return self.backend_settings.identity(self.backend.name)
 
 
 def run_eval(request: EvalRequest) -> list[dict[str, Any]]:
@@ -99,63 +53,6 @@ def run_eval(request: EvalRequest) -> list[dict[str, Any]]:
     return records
 
 
-def prepare(request: EvalRequest) -> tuple[list[Suite], str, Judge | None]:
-    """The suites with their items, the data's name, and the judge if one of the suites needs one.
-
-    Raises:
-        BadInputError: names, settings or data are at fault, or the backend does not serve what is to be evaluated.
-    """
-    if request.limit is not None and request.limit < 1:
-        raise BadInputError(f"--limit must be at least 1, not {request.limit}")
-    if request.repeat > 1 and request.shard:
-        raise BadInputError(
-            "--repeat and --shard do not go together", remedy="repeat without shards, at a smaller --limit"
-        )
-    known = {*registry.entries("benchmarks"), "judge", "backend", "sampling"}
-    if unknown := sorted(set(request.settings) - known):
-        raise BadInputError(
-            f"unknown group of settings '{unknown[0]}'",
-            remedy=f"--set GROUP.KEY=VALUE; groups: {', '.join(sorted(known))}",
-        )
-    _ = request.backend_settings
-    _check_backend(request)
-    others = {*registry.entries("benchmarks")} - {*request.suites}
-    if idle := sorted(name for name, group in request.settings.items() if name in others and group):
-        raise BadInputError(
-            f"settings of '{idle[0]}' decide nothing where the suites are {', '.join(request.suites)}",
-            remedy=f"leave them out, or add '{idle[0]}' to --suite",
-        )
-    root, data_name, world_judge = data_root(request.data)
-    suites = [open_suite(name, root, request.settings, request.limit) for name in request.suites]
-    if request.backend.remote:
-        check_inside(suites, root)
-    if not any(suite.benchmark.needs_judge for suite in suites):
-        if request.judge or request.judge_settings:
-            raise BadInputError(
-                f"no judge is asked about {', '.join(request.suites)}",
-                remedy="leave the options and settings of a judge out",
-            )
-        return suites, data_name, None
-    # A judge model that is named is meant, even in a world that has a judge of its own.
-    default = "openai" if request.judge_settings else world_judge or "openai"
-    return suites, data_name, make_judge(request.judge or default, request.judge_settings)
-
-
-def _check_backend(request: EvalRequest) -> None:
-    """Weights that lie here are not an endpoint's to serve, nor the other way round."""
-    for target in request.targets:
-        if target.remote and not request.backend.remote:
-            raise BadInputError(
-                f"'{target.name}' is a model behind an endpoint: the backend '{request.backend.name}' cannot serve it",
-                remedy=f"--backend openai --endpoint URL --model {target.base}",
-            )
-        if request.backend.remote and not target.remote:
-            raise BadInputError(
-                f"the backend '{request.backend.name}' asks a model by its name at an endpoint, '{target.name}' is weights here",
-                remedy="name the endpoint's model with --model, or take another --backend",
-            )
-
-
 class _Evaluation:
     """The checkpoints of one base on all suites: what is missing is generated by one engine, then all is scored."""
 
@@ -173,9 +70,9 @@ class _Evaluation:
         self.suites = [self.shard.of(suite) if self.shard else suite for suite in suites]
         self.folders: dict[Key, Path] = {}
         for target, suite, repeat in itertools.product(targets, suites, range(request.repeat)):
-            folder = suite_folder(target.folder, suite.name, data_name)
+            folder = suite.folder(target.folder, data_name)
             folder = self.shard.folder(folder) if self.shard else repeat_folder(folder, repeat)
-            self.folders[target.name, suite.name, repeat] = folder
+            self.folders[target.name, suite.key, repeat] = folder
         self.refused: dict[str, str] = {}
         """Request hash -> why it cannot be answered."""
 
@@ -188,6 +85,7 @@ class _Evaluation:
                 for key, folder in self.folders.items()
             }
             self.hashes = request_hashes(self.targets, self.suites, self.request.backend_identity, self.request.repeat)
+            self._take_known()
             jobs = pending(self.targets, self.suites, self.logs, self.hashes, self.request.repeat)
             if jobs and self.request.generate:
                 processor = None if self.targets[0].remote else load_processor(self.base)
@@ -197,11 +95,26 @@ class _Evaluation:
                 if self.request.verify:
                     ensure_verified(self.targets, self.request.backend, self.request.backend_settings)
                 self._generate(jobs)
-            elif self.request.generate:
-                idle = "; --verify has nothing to check" if self.request.verify else ""
-                logger.info("every answer is there already, and nobody is asked%s", idle)
-            finish = self._finish_shard if self.shard else self._score
-            return [finish(target, suite) for target in self.targets for suite in self.suites]
+            if self.shard:
+                return [self._finish_shard(target, suite) for target in self.targets for suite in self.suites]
+            return [record for target in self.targets for record in self._score_all(target)]
+
+    def _take_known(self) -> None:
+        """What another item was asked about the same picture is answered: `shuffled` shows a picture that has its own questions."""
+        for target, suite in itertools.product(self.targets, self.suites):
+            if suite.change is None or suite.change.kind != "shuffled":
+                continue
+            key, plain = (target.name, suite.key, 0), (target.name, suite.name, 0)
+            # With --shard, an item of another shard may have been asked about it: that is another job's answer.
+            asked = {self.hashes[(*plain, item.id)]: item.id for item in suite.items}
+            served, serving = (self.folders[which] / "serving.json" for which in (plain, key))
+            if served.exists() and not serving.exists():  # where nothing is left to ask, nothing else says who answered
+                write_json(serving, read_serving(served))
+            for item in suite.items:
+                digest = self.hashes[(*key, item.id)]
+                other = self.logs[plain].record(asked[digest], digest) if digest in asked else None
+                if other is not None and self.logs[key].get(item.id, digest) is None:
+                    self.logs[key].put({**other, "item": item.id})
 
     def _check_questions(self, processor: Any) -> None:
         """No question holds a control token; of an endpoint's model only the common ones are known.
@@ -227,11 +140,11 @@ class _Evaluation:
         if context is not None and whole >= context:
             raise BadInputError(
                 f"the context is too short: {context} tokens, of which the image takes {image} and the question {whole - image}, "
-                "and the answer wants some",
+                "which leaves none for the answer",
                 where=f"{self.base}, '{longest.prompt[:60]}'",
-                remedy="raise --set backend.max_model_len, or take a model with a longer context"
+                remedy="raise --set backend.max_model_len, or use a model with a longer context"
                 if given
-                else "take a model with a longer context, or smaller images",
+                else "use a model with a longer context, or smaller images",
             )
 
     def _generate(self, jobs: Sequence[Job]) -> None:
@@ -266,7 +179,7 @@ class _Evaluation:
                 spent = {"took": {**took, "seconds": round(seconds, 3)}} if took else {}
                 self._write_serving(json_of(backend) | spent)
             rates = [f"{took[what] / seconds:,.0f} {what.replace('_', ' ')}" for what in took]
-            logger.info(f"{took['answers']:,} answers in {seconds:.0f} s: {', '.join(rates)} a second")
+            logger.info(f"{took['answers']:,} answers in {seconds:.0f} s: {', '.join(rates)} per second")
 
     def _write_serving(self, serving: Mapping[str, Any]) -> None:
         for folder in self.folders.values():
@@ -282,13 +195,14 @@ class _Evaluation:
     def _finish_shard(self, target: Target, suite: Suite) -> dict[str, Any]:
         """Say what this shard holds; `harness merge` joins it with the others."""
         assert self.shard
-        key = (target.name, suite.name, 0)
+        key = (target.name, suite.key, 0)
         if not suite.items:
-            raise BadInputError(f"{suite.name} has fewer images than shards: none is left for shard {self.shard.label}")
+            raise BadInputError(f"{suite.name} has fewer images than shards; shard {self.shard.label}")
         model = self._one_model(target, suite, 0)
         about = {
             "target": target.name,
             "suite": suite.name,
+            "change": suite.change.word if suite.change else None,
             "data": self.data_name,
             "index": self.shard.index,
             "count": self.shard.count,
@@ -306,27 +220,42 @@ class _Evaluation:
         write_shard(self.folders[key], about)
         return about
 
-    def _score(self, target: Target, suite: Suite) -> dict[str, Any]:
+    def _score_all(self, target: Target) -> list[dict[str, Any]]:
+        """A record for every suite; with changed pictures also how its answers differ from the plain ones, which come just before."""
+        records = []
+        clean: tuple[Answered, str] | None = None
+        for suite in self.suites:
+            record, answered = self._score(target, suite)
+            folder = self.folders[target.name, suite.key, 0]
+            if suite.change is None:
+                items = write_scores(folder, record, item_rows(suite.items, answered.responses, answered.scores))
+                clean = answered, sha256_file(items_beside(items))
+            else:
+                assert clean is not None
+                compared = {"clean_items": clean[1], **reliance(suite.benchmark, clean[0], answered)}
+                record |= {"pictures": suite.change.about(), "reliance": compared}
+                write_scores(folder, record, item_rows(suite.items, answered.responses, answered.scores))
+            records.append(record)
+        return records
+
+    def _score(self, target: Target, suite: Suite) -> tuple[dict[str, Any], Answered]:
         """The first answers' score, with the spread over the repeats where there are any."""
         scored = [self._score_repeat(target, suite, repeat) for repeat in range(self.request.repeat)]
-        record, rows, _ = scored[0]
+        record, answered = scored[0]
         if len(scored) > 1:
-            record["repeats"] = spread([one[0] for one in scored], [one[2] for one in scored])
-        write_scores(self.folders[target.name, suite.name, 0], record, rows)
-        return record
+            record["repeats"] = spread([one[0] for one in scored], [one[1].responses for one in scored])
+        return record, answered
 
-    def _score_repeat(
-        self, target: Target, suite: Suite, repeat: int
-    ) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Response]]:
-        """(score record, row an item, responses) of one repeat."""
-        key = (target.name, suite.name, repeat)
+    def _score_repeat(self, target: Target, suite: Suite, repeat: int) -> tuple[dict[str, Any], Answered]:
+        """Score record, and the scores with their responses, of one repeat."""
+        key = (target.name, suite.key, repeat)
         log = self.logs[key]
         found = {item.id: log.get(item.id, self.hashes[(*key, item.id)]) for item in suite.items}
         responses = {name: answer for name, answer in found.items() if answer is not None}
         refused = self._refused(suite, key)
         if not responses:
             raise BadInputError(
-                f"none of the stored answers of '{target.name}' is to these questions",
+                f"no stored answer of '{target.name}' belongs to these questions",
                 where=str(log.path),
                 remedy="the data, the weights or the template changed: harness eval generates new ones",
             )
@@ -355,7 +284,7 @@ class _Evaluation:
                 **({"refused": refused} if refused else {}),
             },
         )
-        return record, item_rows(items, responses, scores), responses
+        return record, Answered(scores, responses)
 
     def _check_refused(self, suite: Suite, refused: Mapping[str, str]) -> None:
         """Too many requests that cannot be answered are an error, with the first one's reason."""
@@ -366,7 +295,7 @@ class _Evaluation:
         raise HarnessError(
             f"{len(refused)} of {len(suite.items)} requests were refused; first: {reason}",
             where=f"{suite.name}, item {name}",
-            remedy=f"mend the cause, or count them as unscored: --max-unscored {share}",
+            remedy=f"fix the cause, or count them as unscored: --max-unscored {share}",
         )
 
     def _one_model(self, target: Target, suite: Suite, repeat: int) -> str:
@@ -375,7 +304,7 @@ class _Evaluation:
         Raises:
             HarnessError: several models answered.
         """
-        key = (target.name, suite.name, repeat)
+        key = (target.name, suite.key, repeat)
         log = self.logs[key]
         records = [log.record(item.id, self.hashes[(*key, item.id)]) for item in suite.items]
         models = Counter(record.get("model", "") for record in records if record is not None)
@@ -384,6 +313,6 @@ class _Evaluation:
             raise HarnessError(
                 f"the answers to {suite.name} come from several models behind the name '{target.base}': {named}",
                 where=str(log.path),
-                remedy="name the dated model, or ask for all of them again: --overwrite",
+                remedy="use the dated model name, or generate all answers again: --overwrite",
             )
         return str(next(iter(models)))

@@ -13,7 +13,7 @@ from harness.runs.targets import Target
 from harness.serving.base import Request
 
 Key = tuple[str, str, int]
-"""(target's name, suite's name, repeat)."""
+"""(target's name, suite's key, repeat)."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def request_hashes(
             for item in suite.items:
                 image = item.image.fingerprint()
                 for repeat in range(repeats):
-                    result[target.name, suite.name, repeat, item.id] = request_hash(
+                    result[target.name, suite.key, repeat, item.id] = request_hash(
                         item, image, suite.sampling, checkpoint, template, backend, repeat
                     )
     return result
@@ -62,7 +62,7 @@ def pending(
             random.Random(repeat).shuffle(images)
         order = {image: place for place, image in enumerate(images)}
         for target, suite in itertools.product(targets, suites):
-            key = (target.name, suite.name, repeat)
+            key = (target.name, suite.key, repeat)
             sampling = suite.sampling.model_copy(update={"seed": suite.sampling.seed + repeat})
             for item in suite.items:
                 digest = hashes[(*key, item.id)]

@@ -47,8 +47,8 @@ def refuse_unused(suite: str, options: Collection[str], remedy: str = "") -> Non
     if options:
         names = ", ".join(f"--{option.replace('_', '-')}" for option in sorted(options))
         raise BadInputError(
-            f"the suite '{suite}' makes no use of {names}",
-            remedy=remedy or f"leave out {names}, or name another --suite",
+            f"the suite '{suite}' does not use {names}",
+            remedy=remedy or f"leave out {names}, or use another --suite",
         )
 
 
@@ -84,8 +84,8 @@ def score_offline(
     if judge is None and benchmark.needs_judge and _asks(benchmark, there, responses):
         judge = judge_of()
     elif judge_options:
-        reason = "the reviews are judged already" if judge else "no judge is asked about these answers"
-        refuse_unused(benchmark.name, judge_options, f"{reason}: leave the options of a judge out")
+        reason = "the reviews are already judged" if judge else "no judge is asked about these answers"
+        refuse_unused(benchmark.name, judge_options, f"{reason}: leave out the options of a judge")
     tally = Tally(benchmark, judge)
     # A judge is asked about all at once: it answers many requests at a time, and its budget is one.
     size = _PART if judge is None else max(1, len(there))
@@ -118,7 +118,7 @@ def _rows_to(path: Path | None) -> Iterator[Callable[[Sequence[Mapping[str, Any]
         if path is not None:
             if path.is_dir():
                 raise BadInputError(
-                    "the items cannot be written: this is a folder", where=str(path), remedy="name a file"
+                    "the items cannot be written: the path is a folder", where=str(path), remedy="give a file name"
                 )
             with _refusing(path):
                 stream = stack.enter_context(stack.enter_context(atomic_path(path)).open("w", encoding="utf-8"))
@@ -133,7 +133,7 @@ def _refusing(path: Path | None) -> Iterator[None]:
         yield
     except OSError as error:
         raise BadInputError(
-            f"the items cannot be written: {error.strerror}", where=str(path), remedy="name another file with --items"
+            f"the items cannot be written: {error.strerror}", where=str(path), remedy="choose another file with --items"
         ) from None
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.core.types import Item, Response
-from harness.evaluation.evaluate import EvalRequest, prepare
 from harness.evaluation.jobs import request_hashes
+from harness.evaluation.request import EvalRequest, prepare
 from harness.evaluation.responses import ResponseLog
 from harness.evaluation.suites import Suite, suite_folder
 from harness.judging.base import Judge
@@ -36,7 +36,7 @@ def plan_eval(request: EvalRequest) -> list[dict[str, Any]]:
     for target in request.targets:
         hashes = request_hashes([target], suites, request.backend_identity)
         for suite in suites:
-            own = {item.id: hashes[target.name, suite.name, 0, item.id] for item in suite.items}
+            own = {item.id: hashes[target.name, suite.key, 0, item.id] for item in suite.items}
             rows.append(_row(request, target, suite, own, data_name, judge))
     return rows
 
@@ -49,7 +49,7 @@ def _row(
     data_name: str,
     judge: Judge | None,
 ) -> dict[str, Any]:
-    folder = suite_folder(target.folder, suite.name, data_name)
+    folder = suite.folder(target.folder, data_name)
     kept = ResponseLog.peek(request.shard.folder(folder) if request.shard else folder)
     texts = {item.id: kept.get((item.id, hashes[item.id])) for item in suite.items}
     items = suite.items if request.generate else [item for item in suite.items if texts[item.id] is not None]
@@ -62,6 +62,7 @@ def _row(
     row: dict[str, Any] = {
         "target": target.name,
         "suite": suite.name,
+        "change": suite.change.word if suite.change else None,
         "data": data_name,
         "items": len(items),
         "of": suite.whole,

@@ -97,7 +97,7 @@ class ResponseLog:
                 bring_answers_back(self._aside)
                 return
         say(
-            f"the answers that were here before are kept in {self._aside}: `harness runs --restore {self._aside}` "
+            f"the earlier answers are kept in {self._aside}: `harness runs --restore {self._aside}` "
             "brings them back, `harness runs --prune` removes them",
             err=True,
         )

@@ -46,7 +46,7 @@ def check_coverage(items: Sequence[Item], responses: Mapping[str, Response], all
     if missing and not allow_partial:
         raise BadInputError(
             f"{len(missing)} of {len(items)} items have no response: {', '.join(missing[:_NAMED])}",
-            remedy="add them, or score what is there with --allow-partial",
+            remedy="add them, or score the existing ones with --allow-partial",
         )
     if len(missing) == len(items):
         raise BadInputError("no item has a response")
@@ -127,7 +127,7 @@ class Tally:
             raise fault(
                 f"{self._unscored} of {self._items} items could not be scored; first: {first.unscored}",
                 where=f"{benchmark.name}, item {first.item_id}",
-                remedy=f"mend the cause, or allow it: --max-unscored {math.ceil(100 * self._unscored / self._items) / 100}",
+                remedy=f"fix the cause, or allow it: --max-unscored {math.ceil(100 * self._unscored / self._items) / 100}",
             )
         counts = Counts.joined(self._parts)
         if not counts.clusters:

@@ -44,7 +44,7 @@ class Shard:
         found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text.strip())
         if not found or not 1 <= int(found[1]) <= int(found[2]):
             raise BadInputError(
-                f"--shard takes i/n with i from 1 to n, and n of at most six digits, e.g. 2/4, not '{text[:80]}'"
+                f"--shard must be i/n with i from 1 to n, and n with at most six digits, e.g. 2/4, not '{text[:80]}'"
             )
         return cls(int(found[1]), int(found[2]))
 
@@ -170,14 +170,14 @@ def _check_same(parts: Sequence[_Part], suite_folder: Path, target: Target, comm
             raise BadInputError(
                 f"the shards differ in {key}: {found}",
                 where=str(suite_folder / _FOLDER),
-                remedy="remove the ones that do not belong, and make them again with the same command",
+                remedy="remove the wrong ones, and run them again with the same command",
             )
     answered, here = str(parts[0].about["checkpoint"]), target.answered_by(str(parts[0].about["model"]))
     if answered != here:
         raise BadInputError(
-            f"the shards were answered by another checkpoint ({answered[:12]}…) than lies here ({here[:12]}…)",
+            f"the shards were answered by another checkpoint ({answered[:12]}…) than the one in this folder ({here[:12]}…)",
             where=str(suite_folder / _FOLDER),
-            remedy=f"put the weights back, or answer again: {command} --shard 1/N",
+            remedy=f"restore the weights, or answer again: {command} --shard 1/N",
         )
 
 
@@ -195,7 +195,7 @@ def _check_cover(
         raise BadInputError(
             f"{len(twice)} items are in several shards ({', '.join(names)}): {_some(list(twice))}",
             where=str(suite_folder / _FOLDER),
-            remedy="remove the folder of the shard that is too much",
+            remedy="remove the folder of the superfluous shard",
         )
     refused = {name for part in parts for name in part.about.get("refused", {})}
     count = int(parts[0].about["count"])
@@ -207,7 +207,7 @@ def _check_cover(
     if gaps:
         found = "; ".join(f"shard {shard.label}: {len(missing)} items ({_some(missing)})" for shard, missing in gaps)
         raise BadInputError(
-            f"items are in no shard: {found}",
+            f"some items are in no shard: {found}",
             where=str(suite_folder / _FOLDER),
             remedy=f"{command} --shard {gaps[0][0].label}",
         )

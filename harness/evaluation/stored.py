@@ -11,8 +11,10 @@ from typing import Any
 from harness.core import registry
 from harness.core.config import parse
 from harness.core.errors import BadInputError
-from harness.evaluation.evaluate import EvalRequest, run_eval
+from harness.evaluation.evaluate import run_eval
 from harness.evaluation.jobs import request_hashes
+from harness.evaluation.pictures import Change
+from harness.evaluation.request import EvalRequest
 from harness.evaluation.shards import merge, shard_folders, shard_limit
 from harness.evaluation.suites import data_root, open_suite, suite_folder
 from harness.records.answer_files import read_serving
@@ -61,7 +63,7 @@ def _backend_of(paths: Sequence[Path]) -> tuple[type[Backend], dict[str, Any]]:
         raise BadInputError(
             f"the answers come from several backends: {', '.join(sorted(found))}",
             where=", ".join(str(path.parent) for path in paths),
-            remedy="take those of one backend",
+            remedy="keep those of one backend",
         )
     return next(iter(found.values()))
 
@@ -92,17 +94,20 @@ def run_merge(request: EvalRequest) -> list[dict[str, Any]]:
     [target] = request.targets
     records = []
     for name in request.suites:
-        folder, command = suite_folder(target.folder, name, data_name), _command(target, name, request.data)
-        limit = shard_limit(folder, command)
-        suite = open_suite(name, root, request.settings, limit)
-        hashes = request_hashes([target], [suite], request.backend_identity)
-        own = {item.id: hashes[target.name, name, 0, item.id] for item in suite.items}
-        counts = merge(folder, command, target, suite.items, own)
-        logger.info(f"{name}: {', '.join(f'{shard}: {count}' for shard, count in counts.items())}")
+        plain = suite_folder(target.folder, name, data_name)
+        limit = shard_limit(plain, _command(target, name, request.data))
+        whole = open_suite(name, root, request.settings, limit)
+        for suite in (whole.changed(change) for change in (None, *request.changes)):
+            folder, command = suite.folder(target.folder, data_name), _command(target, name, request.data, suite.change)
+            hashes = request_hashes([target], [suite], request.backend_identity)
+            own = {item.id: hashes[target.name, suite.key, 0, item.id] for item in suite.items}
+            counts = merge(folder, command, target, suite.items, own)
+            logger.info(f"{suite.key}: {', '.join(f'{shard}: {count}' for shard, count in counts.items())}")
         records += run_eval(dataclasses.replace(request, suites=[name], limit=limit))
     return records
 
 
-def _command(target: Target, suite: str, data: str) -> str:
+def _command(target: Target, suite: str, data: str, change: Change | None = None) -> str:
     """What answers a shard, up to `--shard`."""
-    return f"harness eval --run {target.name} --suite {suite} --data {data}"
+    changed = f" --noise {change.word}" if change else ""
+    return f"harness eval --run {target.name} --suite {suite} --data {data}{changed}"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.analysis.reliance import CHANGES
 from harness.core import registry
 from harness.core.config import parse
 from harness.core.contract import items_of
@@ -20,6 +21,7 @@ from harness.core.paths import cache_folder
 from harness.core.types import ImageRef, Item
 from harness.core.worlds import find_world
 from harness.datasets.catalogue import catalogue
+from harness.evaluation.pictures import Change
 from harness.serving.base import Sampling
 
 if TYPE_CHECKING:
@@ -36,14 +38,14 @@ def data_root(label: str) -> tuple[Path, str, str | None]:
     if world := find_world(name):
         split = split or "test"
         if split not in ("validation", "test"):
-            raise BadInputError(f"'{label}': the split is validation or test, not '{split}'")
+            raise BadInputError(f"'{label}': the split must be validation or test, not '{split}'")
         return world.benchmarks(split), f"{name.replace(':', '-')}-{split}", world.judge  # type: ignore[arg-type]
     if label == "official":
         return cache_folder() / "benchmarks", "official", None
     if not Path(label).is_dir():
         raise BadInputError(
             f"there is no benchmark data '{label}'",
-            remedy="name a folder that holds the suites' folders (docs/ARCHITECTURE.md)",
+            remedy="give a folder that contains the suites' folders (docs/ARCHITECTURE.md)",
         )
     name = Path(label).resolve().name
     return Path(label), name if 0 < len(name) <= LONGEST else name_from(name), None
@@ -57,17 +59,40 @@ SAMPLE_SEED = 0
 
 @dataclass(frozen=True)
 class Suite:
-    """A suite under way: its benchmark and the items that are asked."""
+    """A suite under way: its benchmark and the items that are asked, about their pictures or about changed ones."""
 
     benchmark: Benchmark
     items: list[Item]
     whole: int
     sampling: Sampling
+    pool: Sequence[ImageRef] = ()
+    """All pictures of the whole suite, sampled or not."""
+    change: Change | None = None
 
     @property
     def name(self) -> str:
         """The benchmark's name."""
         return self.benchmark.name
+
+    @property
+    def key(self) -> str:
+        """What tells it from the others that are asked together: its name, with the change of its pictures."""
+        return self.name if self.change is None else f"{self.name} ({self.change.label})"
+
+    def folder(self, run: Path, data_name: str) -> Path:
+        """Where a run keeps its answers and scores: those with changed pictures lie beside the plain ones."""
+        folder = suite_folder(run, self.name, data_name)
+        return folder if self.change is None else folder / CHANGES / self.change.word
+
+    def changed(self, change: Change | None) -> Suite:
+        """The same questions about changed pictures; None: as it is.
+
+        Raises:
+            BadInputError: it has no pictures, or they cannot be changed so.
+        """
+        if change is None:
+            return self
+        return dataclasses.replace(self, items=change.items(self.items, self.pool, self.name), change=change)
 
     @property
     def sampled(self) -> bool:
@@ -95,7 +120,8 @@ def open_suite(name: str, root: Path, settings: Mapping[str, Mapping[str, Any]],
     drawn = {"max_new_tokens": benchmark.max_new_tokens, **settings.get("sampling", {})}
     sampling = parse(Sampling, drawn, "sampling")
     items = _interned(items_of(benchmark, root / name))
-    suite = _sampled(Suite(benchmark, items, len(items), sampling), limit)
+    pool = list(dict.fromkeys(item.image for item in items))
+    suite = _sampled(Suite(benchmark, items, len(items), sampling, pool), limit)
     _check_images(suite, root)
     return suite
 
@@ -155,9 +181,9 @@ def check_inside(suites: Sequence[Suite], root: Path) -> None:
             path = item.image.path
             if path is not None and not Path(os.path.normpath(path.absolute())).is_relative_to(top):
                 raise BadInputError(
-                    f"an image of {suite.name} lies outside of the benchmark data, and would be sent to the endpoint",
+                    f"an image of {suite.name} is outside the benchmark data, and would be sent to the endpoint",
                     where=f"item {item.id}: {path}",
-                    remedy=f"put it below {root}, where the benchmark's files name it",
+                    remedy=f"put it below {root}, and change the path in the benchmark's files",
                 )
 
 

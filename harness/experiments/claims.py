@@ -77,13 +77,15 @@ def read_claims(experiment: Experiment) -> list[Claim]:
         match = _CLAIM.fullmatch(text)
         if match is None:
             raise BadInputError(
-                f"a claim compares a metric of two arms, not '{text}'",
+                f"a claim must compare one metric of two arms, not '{text}'",
                 where=where,
                 remedy="METRIC(ARM) < METRIC(OTHER ARM)",
             )
         metric, left, sign, other, right = match.groups()
         if metric != other:
-            raise BadInputError(f"both sides of a claim are one metric, not {metric} and {other}", where=where)
+            raise BadInputError(
+                f"both sides of a claim must use the same metric, not {metric} and {other}", where=where
+            )
         _check_metric(metric, experiment.spec.suites, where)
         arms = [_arm(side, experiment, where) for side in (left, right)]
         claims.append(Claim(text, metric, arms[0], arms[1], sign == "<"))
@@ -105,7 +107,7 @@ def _check_metric(metric: str, suites: Sequence[str], where: str) -> None:
         )
     if len(known[metric]) > 1:
         raise BadInputError(
-            f"several suites compute '{metric}'", where=where, remedy=f"say which: {known[metric][0]}.{metric}"
+            f"several suites compute '{metric}'", where=where, remedy=f"choose one, e.g. {known[metric][0]}.{metric}"
         )
 
 
@@ -118,7 +120,7 @@ def _arm(side: str, experiment: Experiment, where: str) -> str:
     for part in assignments:
         key, equals, value = part.partition("=")
         if not equals:
-            raise BadInputError(f"'{part}' is no setting: KEY=VALUE", where=where)
+            raise BadInputError(f"'{part}' is not a setting of the form KEY=VALUE", where=where)
         wanted[key.strip().removeprefix("method.")] = parse_yaml(value, f"the value of {key}", where)
     found = [
         arm.label
@@ -157,7 +159,7 @@ def _measure(claim: Claim, plan: Plan, row_of: Any) -> Finding:
             )
         column = _column(left, right, claim.metric)
         if column is None:
-            return Finding(claim, "no data", reason=f"seed {seed}: no common figure of {claim.metric}")
+            return Finding(claim, "no data", reason=f"seed {seed}: no common value of {claim.metric}")
         one, other = (_part(row, column) for row in (left, right))
         if one is None or other is None or set(one.counts.clusters) != set(other.counts.clusters):
             return Finding(
@@ -172,7 +174,7 @@ def _measure(claim: Claim, plan: Plan, row_of: Any) -> Finding:
         clusters = max(clusters, len(one.counts.clusters))
     found = difference(float(np.mean(values)), np.mean(drawn, axis=0), clusters)
     if found is None or column is None:
-        return Finding(claim, "no data", column=column, reason="the figure is undefined for one of the arms")
+        return Finding(claim, "no data", column=column, reason="the metric is undefined for one of the arms")
     means = (float(np.mean([side[0] for side in sides])), float(np.mean([side[1] for side in sides])))
     return Finding(claim, "not seen", means, found.value, found.ci, found.p, values, column)
 

@@ -50,7 +50,7 @@ def run_steps(plan: Plan, folder: Folder, workers: Workers) -> dict[str, str]:
     runs = {step.name: step.run for step in plan.steps}
     under_way: dict[Future[str | None], tuple[Step, list[str], float]] = {}
     changed = [step.name for step in waiting if records[step.name].state == "changed"]
-    logger.info(f"{len(done)} steps are done, {total} are to be done ({len(changed)} of them again)")
+    logger.info(f"{len(done)} steps are done, {total} remain ({len(changed)} of them are run again)")
     while waiting or under_way:
         for step in list(waiting):
             lost = [need for need in step.needs if need in failed]
@@ -191,9 +191,9 @@ class OnRay:
             )
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise BadInputError(
-                f"no Ray cluster answers: {str(error).splitlines()[0][:200]}",
+                f"no Ray cluster responds: {str(error).splitlines()[0][:200]}",
                 where=f"--ray {address}",
-                remedy="start one (ray start --head), or --ray local",
+                remedy="start one (ray start --head), or use --ray local",
             ) from error
         self._ray = ray
         self._task = ray.remote(run_command).options(num_cpus=cpus, num_gpus=gpus)

@@ -74,10 +74,10 @@ def plan(experiment: Experiment, results: Path, *, many: bool = False) -> Plan:
     count = len(experiment.arms) * len(spec.seeds)
     if count > MOST_RUNS and not many:
         raise BadInputError(
-            f"the experiment has {count:,} runs", where=str(experiment.path), remedy="if that is meant, add --yes"
+            f"the experiment has {count:,} runs", where=str(experiment.path), remedy="to confirm, add --yes"
         )
     if len(set(spec.seeds)) < len(spec.seeds):
-        raise BadInputError("a seed stands twice", where=experiment.where("seeds"))
+        raise BadInputError("a seed appears twice", where=experiment.where("seeds"))
     _look_up(experiment)
     steps: list[Step] = []
     runs: dict[str, tuple[Arm, int]] = {}
@@ -132,7 +132,7 @@ def _align(experiment: Experiment, arm: Arm, seed: int, model: str, results: Pat
     recipe = found.world.recipe(arm.method) if found.world else {}
     layers = merged({"train": dict(kind.train_defaults)}, recipe, dict(arm.settings), {"train": {"seed": seed}})
     if unknown := sorted(set(layers) - {"train", "method"}):
-        raise BadInputError(f"settings are of the groups train and method, not '{unknown[0]}'", where=where)
+        raise BadInputError(f"settings must be in the groups train and method, not '{unknown[0]}'", where=where)
     train = _at(where, lambda: parse(TrainSettings, layers.get("train", {}), "train"))
     method = _at(where, lambda: parse(kind.Settings, layers.get("method", {}), f"method {arm.method}"))
     data = arm.data or (None if found.world else kind.default_data) or found.default_preferences

@@ -88,7 +88,7 @@ def _boards(plan: Plan, folder: Folder) -> list[Board]:
     bases = [path.parent.name for path in sorted(runs.glob("*/manifest.json")) if _is_base(path.parent, plan)]
     if not names:
         raise BadInputError(
-            "no run of this experiment is complete", where=str(runs), remedy="give the same command again"
+            "no run of this experiment is complete", where=str(runs), remedy="run the same command again"
         )
     return collect([open_run(runs / name) for name in [*bases, *names]])
 
@@ -130,8 +130,8 @@ def _points(finding: Finding) -> tuple[str, str, str]:
 
 _HEADINGS = ("claim", "verdict", "values", "difference (95 %)", "p", "seeds with the claimed sign")
 _CLAIMS = (
-    "A claim is seen where the difference has the claimed sign and p < 0.05 after Holm's correction over the claims of this page, reversed "
-    "where it has the other sign as surely. Interval and p by bootstrap over each seed's images; seeds are taken as they are."
+    "A claim is seen if the difference has the claimed sign and p < 0.05 after Holm's correction over the claims of this page, reversed "
+    "if it has the other sign and p < 0.05. Interval and p by bootstrap over each seed's images; seeds are not resampled."
 )
 
 

@@ -10,7 +10,8 @@ from harness.alignment.align import AlignRequest, run_align
 from harness.analysis.leaderboard import Board, collect
 from harness.core import registry
 from harness.core.worlds import find_world
-from harness.evaluation.evaluate import EvalRequest, run_eval
+from harness.evaluation.evaluate import run_eval
+from harness.evaluation.request import EvalRequest
 from harness.models import resolve
 from harness.runs.folders import Run, open_run
 from harness.runs.targets import target_of_model, target_of_run
@@ -54,7 +55,7 @@ def run_quickstart(
 def _aligned(method: str, label: str, seed: int, results: Path) -> Run:
     name = f"{method}-{label.replace(':', '-')}"
     if (run := open_run(results / name)).manifest is not None:
-        logger.info(f"{name}: done before; remove {results / name} to do it again")
+        logger.info(f"{name}: already done; remove {results / name} to run it again")
         return run
     settings = {"train": {"seed": seed}}
     return run_align(

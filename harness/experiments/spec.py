@@ -28,13 +28,13 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 class ArmSpec(StrictModel):
     """One arm of the comparison: a method with settings, or several that a grid spans."""
 
-    method: str | None = Field(None, description="an aligner's name; an arm that extends another has that one's")
-    extends: str | None = Field(None, description="another arm of this file, whose settings are taken first")
-    data: str | None = Field(None, description="preference data of this arm; else the experiment's")
-    settings: dict[str, Any] = Field({}, description="as of --set: train.learning_rate: 1e-5, or nested groups")
+    method: str | None = Field(None, description="name of the method; default: that of the arm in `extends`")
+    extends: str | None = Field(None, description="another arm of this file, whose settings are the defaults")
+    data: str | None = Field(None, description="preference data of this arm; default: the experiment's")
+    settings: dict[str, Any] = Field({}, description="as for --set: train.learning_rate: 1e-5, or nested groups")
     grid: dict[str, list[Any]] = Field({}, description="settings with several values: every combination is an arm")
     pairs: dict[str, list[Any]] = Field(
-        {}, description="settings with several values: the first of all, the second of all, ..."
+        {}, description="settings with several values: the first value of each list, the second value of each, ..."
     )
 
 
@@ -42,18 +42,20 @@ class ExperimentSpec(StrictModel):
     """An experiment. Defaults are those of the embedded world."""
 
     title: str = Field(min_length=1)
-    about: str = Field("", description="what is asked, for the head of the page")
+    about: str = Field("", description="introduction of the page")
     model: str = "pocket"
-    data: str | None = Field(None, description="preference data of all arms; else what each method takes by default")
-    limit: int | None = Field(None, ge=1, description="a seeded sample of so many pairs")
-    seeds: list[int] = Field([0], min_length=1, description="of the training, and of an embedded world")
+    data: str | None = Field(None, description="preference data of all arms; default: that of each method")
+    limit: int | None = Field(None, ge=1, description="use a seeded sample of this many pairs")
+    seeds: list[int] = Field([0], min_length=1, description="seeds of the training, and of an embedded world")
     suites: list[str] = Field(min_length=1)
-    split: Literal["validation", "test"] = Field("test", description="of an embedded world's benchmarks")
-    benchmarks: str | None = Field(None, description="benchmark data, as of eval --data; else what suits the model")
-    questions: int | None = Field(None, ge=1, description="a seeded sample of about so many items a suite")
+    split: Literal["validation", "test"] = Field("test", description="split of an embedded world's benchmarks")
+    benchmarks: str | None = Field(
+        None, description="benchmark data, as for eval --data; default: depends on the model"
+    )
+    questions: int | None = Field(None, ge=1, description="use a seeded sample of about this many items per suite")
     backend: str | None = None
     judge: str | None = None
-    settings: dict[str, Any] = Field({}, description="of the training of all arms; an arm's own come after")
+    settings: dict[str, Any] = Field({}, description="training settings of all arms; an arm's settings override them")
     evaluation: dict[str, Any] = Field({}, description="settings of eval: suites, sampling, backend, judge")
     arms: dict[str, ArmSpec] = Field(min_length=1)
     claims: list[str] = Field([], description="METRIC(ARM) < METRIC(OTHER ARM), or >")
@@ -123,7 +125,7 @@ def read_experiment(path: Path, overrides: Mapping[str, Any] | None = None) -> E
     values = _with_extended(path, seen=())
     lines = _lines(path)
     if not isinstance(values, dict):
-        raise BadInputError("an experiment is a mapping with title, suites and arms", where=str(path))
+        raise BadInputError("an experiment must be a mapping with title, suites and arms", where=str(path))
     try:
         spec = ExperimentSpec.model_validate({**values, **(overrides or {})})
     except ValidationError as error:
@@ -133,14 +135,14 @@ def read_experiment(path: Path, overrides: Mapping[str, Any] | None = None) -> E
         what = ".".join(map(str, place))
         if first["type"] == "extra_forbidden":
             raise BadInputError(
-                f"an experiment has no '{what}'", where=where, remedy="docs/experiments.md has all keys"
+                f"an experiment has no '{what}'", where=where, remedy="docs/experiments.md lists all keys"
             ) from None
         raise BadInputError(f"'{what}': {first['msg']}, not {shown(first.get('input'))}", where=where) from None
     found = Experiment(path, spec, (), lines)
     arms = [arm for name in spec.arms for arm in _arms(name, found)]
     labels = [arm.label for arm in arms]
     if repeated := next((label for label in labels if labels.count(label) > 1), None):
-        raise BadInputError(f"two arms are called '{repeated}'", where=str(path))
+        raise BadInputError(f"two arms have the name '{repeated}'", where=str(path))
     return Experiment(path, spec, arms, lines)
 
 
@@ -159,10 +161,10 @@ def _with_extended(path: Path, seen: tuple[Path, ...]) -> Any:
     values = dict(values)
     other = values.pop("extends")
     if not isinstance(other, str):
-        raise BadInputError("'extends' names one file", where=str(path))
+        raise BadInputError("'extends' must be one file", where=str(path))
     following = (path.parent / other).resolve()
     if following in seen or following == path.resolve():
-        raise BadInputError(f"'{other}' extends this file in turn", where=str(path))
+        raise BadInputError(f"'{other}' extends this file, which is a cycle", where=str(path))
     return merged(_with_extended(following, (*seen, path.resolve())), values)
 
 
@@ -196,7 +198,8 @@ def _arms(name: str, experiment: Experiment) -> list[Arm]:
     where = experiment.where("arms", name)
     if not _NAME.fullmatch(name) or name == BASE:
         raise BadInputError(
-            f"an arm's name is letters, digits and _ . + -, and not '{BASE}': {shown(name)}", where=where
+            f"an arm's name must consist of letters, digits and _ . + -, and not be '{BASE}': {shown(name)}",
+            where=where,
         )
     chain = [experiment.spec.arms[name]]
     names = [name]
@@ -212,7 +215,7 @@ def _arms(name: str, experiment: Experiment) -> list[Arm]:
     method = next((arm.method for arm in chain if arm.method), None)
     if method is None:
         raise BadInputError(
-            f"the arm '{name}' names no method", where=where, remedy="method: NAME, or extends: ANOTHER_ARM"
+            f"the arm '{name}' has no method", where=where, remedy="method: NAME, or extends: ANOTHER_ARM"
         )
     data = next((arm.data for arm in chain if arm.data), experiment.spec.data)
     settings = merged(grouped(experiment.spec.settings), *(grouped(arm.settings) for arm in reversed(chain)))
@@ -233,7 +236,7 @@ def _combinations(arm: ArmSpec, experiment: Experiment, name: str) -> list[dict[
     lengths = {len(values) for values in arm.pairs.values()}
     if len(lengths) > 1:
         raise BadInputError(
-            f"pairs go together one by one, but have {', '.join(map(str, sorted(lengths)))} values",
+            f"the lists of pairs must have the same length, but have {', '.join(map(str, sorted(lengths)))} values",
             where=experiment.where("arms", name, "pairs"),
         )
     grid = [dict(zip(arm.grid, values, strict=True)) for values in itertools.product(*arm.grid.values())]

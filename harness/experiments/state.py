@@ -52,7 +52,7 @@ class Folder:
             raise BadInputError(
                 "another process is running this experiment",
                 where=str(self.path),
-                remedy="wait for it, look with --status, or give the file another name",
+                remedy="wait for it, show it with --status, or rename the file",
             ) from None
         try:
             yield

@@ -107,4 +107,4 @@ def check_votes(judge: Judge) -> None:
         BadInputError: more than one vote of such a judge.
     """
     if judge.votes > 1 and not judge.samples:
-        raise BadInputError(f"the judge '{judge.name}' always says the same: {judge.votes} votes of it are one vote")
+        raise BadInputError(f"the judge '{judge.name}' is deterministic: its {judge.votes} votes count as one vote")

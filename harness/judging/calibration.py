@@ -29,14 +29,14 @@ def read_reference(path: Path) -> Iterator[tuple[JudgeRequest, float]]:
         name = str(row.get("item", number))
         if "details" in row and "judge_prompt" not in details:
             raise BadInputError(
-                "the item was not graded by a judge",
+                "the item was not rated by a judge",
                 where=f"{path}:{number}",
-                remedy="give the item file of a suite that a judge grades (evals/SUITE@DATA/items-*.jsonl)",
+                remedy="give the item file of a suite that a judge rates (evals/SUITE@DATA/items-*.jsonl)",
             )
         if not isinstance(prompt, str) or not prompt:
             raise BadInputError("the row has no 'prompt' for the judge", where=f"{path}:{number}")
         if name in seen:
-            raise BadInputError(f"the item {name} stands twice", where=f"{path}:{number}")
+            raise BadInputError(f"the item {name} appears twice", where=f"{path}:{number}")
         seen.add(name)
         if isinstance(rating, int | float):
             item = Item(name, "", ImageRef(name=name), name, details.get("reference") or {})
@@ -67,7 +67,7 @@ def calibrate(judge: Judge, reference: Path, read: Callable[[str], float | None]
     rated = [(wanted, values[request.item.id]) for request, wanted in rows if values[request.item.id]]
     if not rated:
         first = next(iter(votes.values()))[0]
-        raise HarnessError(f"no reply could be read; the first: {first.reason}", where=f"judge {judge.label}")
+        raise HarnessError(f"no reply could be parsed; the first: {first.reason}", where=f"judge {judge.label}")
     return {
         "reference": agreement(
             [wanted for wanted, _ in rated], [round(sum(own) / len(own)) for _, own in rated], below

@@ -80,12 +80,10 @@ class Ledger:
         spent = self.usd or 0.0
         text = f"the budget of ${self.budget:g} is reached: ${spent:.4f} are spent"
         if self.unknown:
-            text += (
-                f", at most ${self._unknown_usd:.4f} more by {self.unknown} calls whose cost the endpoint did not tell"
-            )
+            text += f", at most ${self._unknown_usd:.4f} more for {self.unknown} calls whose cost the endpoint did not report"
         if self.budget is not None and spent > self.budget:
             return (
-                f"{text}; ${spent - self.budget:.4f} too much, by what was under way when calls cost more than expected"
+                f"{text}; ${spent - self.budget:.4f} over the budget, because calls in flight cost more than expected"
             )
         return f"{text}, and the next call may cost ${worst:.4f}"
 

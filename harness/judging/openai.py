@@ -54,7 +54,7 @@ class OpenAIJudge(Judge):
         if self.settings.max_cost is not None and price is None:
             raise HarnessError(
                 f"a budget needs a price, and none is listed for the model '{self.settings.model}'",
-                remedy="name it: --judge-price IN,OUT (US dollars for a million tokens; 0,0 for a server of your own)",
+                remedy="give it: --judge-price IN,OUT (US dollars per million tokens; 0,0 for your own server)",
             )
 
     @property
@@ -124,8 +124,8 @@ class OpenAIJudge(Judge):
         require_key(f"judge openai, model {self.settings.model}")
         replies, stopped = asyncio.run(self._run(asked))
         if isinstance(stopped, BudgetError):
-            problem = f"{stopped.problem}; {len(replies)} of {len(asked)} replies came and are kept"
-            raise BudgetError(problem, remedy="the same command with a larger --max-cost goes on from there")
+            problem = f"{stopped.problem}; {len(replies)} of {len(asked)} replies were received and are stored"
+            raise BudgetError(problem, remedy="run the same command with a larger --max-cost to resume")
         if stopped:
             raise stopped
         return replies
@@ -172,8 +172,7 @@ class OpenAIJudge(Judge):
         return HarnessError(
             f"{count} requests in a row got no reply from the judge; the last: {error.problem}",
             where=f"model {self.settings.model}" + (f" at {self._url}" if self._url else ""),
-            remedy=error.remedy
-            or "what was judged is kept; check the endpoint, and the same command asks for the rest",
+            remedy=error.remedy or "check the endpoint and run the same command again; replies so far are stored",
         )
 
     async def _ask(self, endpoint: Endpoints, request: JudgeRequest, stopped: Sequence[Exception]) -> JudgeReply:
@@ -264,7 +263,7 @@ def _declined(reply: Reply, most_tokens: int) -> str | None:
         return "the vendor's content filter cut the judge's reply"
     if reply.says_nothing:
         more = f"--set judge.max_tokens={4 * most_tokens}"
-        return f"the judge's reply was cut off after {most_tokens} tokens, before a word (reasoning counts): {more}"
+        return f"the judge's reply was cut off after {most_tokens} tokens, before its first word (reasoning counts): {more}"
     return None
 
 

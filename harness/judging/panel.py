@@ -66,13 +66,13 @@ def ask(judge: Judge, requests: Sequence[JudgeRequest], read: Callable[[str], T 
                     continue
                 value, why = _read(read, reply.text)
                 if value is None:
-                    reason = f"the judge's reply cannot be read{why}: {reply.text[-80:]!r}"
+                    reason = f"the judge's reply cannot be parsed{why}: {reply.text[-80:]!r}"
                     found[reply.item_id] = Vote(None, reply.text, first, reason)
                 else:
                     found[reply.item_id] = Vote(value, reply.text, first)
                     del open_[reply.item_id]
         for name, own in votes.items():
-            own.append(found.get(name) or Vote(None, None, None, "the judge gave no reply: none came"))
+            own.append(found.get(name) or Vote(None, None, None, "the judge gave no reply"))
     return votes
 
 
@@ -83,14 +83,14 @@ def _replies(judge: Judge, requests: Sequence[JudgeRequest]) -> Iterator[JudgeRe
         PluginError: a reply is none, or is to no request or a second one.
     """
     found, open_ = judge.judge(requests), {request.item.id for request in requests}
-    expected = "an iterator of JudgeReply, one a request, with its item's id"
+    expected = "an iterator of JudgeReply, one per request, with its item's id"
     if not isinstance(found, Iterable):
         raise wrong(judge, "judge", shown(found), expected)
     for reply in found:
         if not isinstance(reply, JudgeReply) or reply.item_id not in open_:
             raise wrong(judge, "judge", shown(reply), expected)
         if not isinstance(reply.text, str | None) or (reply.text is None and not isinstance(reply.error, str)):
-            raise wrong(judge, "judge", shown(reply), "text: words; or None, and then an error in words")
+            raise wrong(judge, "judge", shown(reply), "text: a text; or None, and then an error text")
         open_.remove(reply.item_id)
         yield reply
 

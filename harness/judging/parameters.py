@@ -104,10 +104,10 @@ class Parameters:
             self._token_parameter = other  # type: ignore[assignment]
             said = f"{other} is sent instead of {refused.parameter}"
             if self.most_tokens != self._settings.max_tokens:
-                said += f", and {self.most_tokens} of them, since reasoning counts (--set judge.max_tokens=N)"
+                said += f", with {self.most_tokens} tokens, because reasoning counts (--set judge.max_tokens=N)"
         elif refused.parameter == "temperature" and self._temperature_is_open:
             self._temperature_refused = True
-            said = "no temperature is sent, so the vendor's own holds"
+            said = "no temperature is sent, so the vendor's default applies"
         else:
             return
         logger.info(f"the judge refuses {refused.parameter} ({refused}): {said}")

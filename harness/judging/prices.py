@@ -54,10 +54,10 @@ def parse_price(text: str) -> Price:
         prompt, completion = (float(part) for part in text.split(","))
     except ValueError:
         raise BadInputError(
-            f"--judge-price takes two numbers, USD for a million prompt and completion tokens: 2.50,10, not '{text}'"
+            f"--judge-price must be two numbers, USD per million prompt and completion tokens, e.g. 2.50,10, not '{text}'"
         ) from None
     if min(prompt, completion) < 0:
-        raise BadInputError(f"--judge-price: a price is not negative: '{text}'")
+        raise BadInputError(f"--judge-price: a price cannot be negative: '{text}'")
     return Price(prompt, completion)
 
 

@@ -17,32 +17,32 @@ class OpenAIJudgeSettings(JudgeSettings):
     base_url: EndpointUrl | None = Field(
         default=None,
         repr=False,
-        description="an OpenAI-compatible endpoint; None is OPENAI_BASE_URL, else the vendor's",
+        description="OpenAI-compatible endpoint; None: OPENAI_BASE_URL, or else the vendor's",
     )
     temperature: float | None = Field(
-        default=0.0, ge=0, description="None sends none; left out once the endpoint refuses it, if it is not named"
+        default=0.0, ge=0, description="None: not sent; the default is dropped if the endpoint refuses it"
     )
     retry_temperature: float | None = Field(
-        default=0.7, ge=0, description="when a reply that cannot be read is asked for again"
+        default=0.7, ge=0, description="temperature when a reply that cannot be parsed is requested again"
     )
     max_tokens: int = Field(
-        default=512, ge=1, description="of a reply, reasoning included; if not named, 4096 for models that reason"
+        default=512, ge=1, description="limit of a reply, reasoning included; default for reasoning models: 4096"
     )
     token_parameter: Literal["auto", "max_tokens", "max_completion_tokens"] = Field(
-        default="auto", description="what the model calls that limit; auto: max_tokens until the endpoint refuses it"
+        default="auto", description="parameter name of that limit; auto: max_tokens until the endpoint refuses it"
     )
     reasoning_effort: str | None = Field(
-        default=None, pattern="^[a-z]+$", description="minimal, low, medium, high, ... where the model has it"
+        default=None, pattern="^[a-z]+$", description="minimal, low, medium, high, ... if the model has it"
     )
     concurrency: int = Field(default=8, ge=1)
     timeout_s: float = Field(default=60, gt=0)
-    attempts: int = Field(default=6, ge=1, description="calls for one reply before it is given up")
-    asks: int = Field(default=3, ge=1, description="askings for one vote whose reply cannot be read")
+    attempts: int = Field(default=6, ge=1, description="attempts per reply")
+    asks: int = Field(default=3, ge=1, description="requests per vote if replies cannot be parsed")
     votes: int = Field(default=1, ge=1)
     accept: Literal["same", "any"] = Field(
-        default="same", description="whether a reply may come from a model with another name than was asked for"
+        default="same", description="any: accept replies from a model with another name than the requested one"
     )
-    max_cost: float | None = Field(default=None, ge=0, description="US dollars of this command; then it stops")
+    max_cost: float | None = Field(default=None, ge=0, description="budget of this command in US dollars")
     price: tuple[float, float] | None = Field(
-        default=None, description="US dollars for a million prompt and completion tokens; None is the table's"
+        default=None, description="US dollars per million prompt and completion tokens; None: from the built-in table"
     )

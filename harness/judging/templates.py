@@ -28,13 +28,13 @@ def _assigned(source: str, variable: str, path: Path) -> str:
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise BadInputError(f"this is not a Python file: {error}", where=str(path)) from None
+        raise BadInputError(f"this is not a valid Python file: {error}", where=str(path)) from None
     for node in tree.body:
         if isinstance(node, ast.Assign) and [getattr(one, "id", None) for one in node.targets] == [variable]:
             value = node.value
             if isinstance(value, ast.Constant) and isinstance(value.value, str):
                 return value.value
-    raise BadInputError(f"no string is assigned to '{variable}' at the top of this file", where=str(path))
+    raise BadInputError(f"no string is assigned to '{variable}' at the top level of this file", where=str(path))
 
 
 def fill(template: str, fields: Mapping[str, str]) -> str:
@@ -48,11 +48,11 @@ def fill(template: str, fields: Mapping[str, str]) -> str:
     bare = template.count("{}")
     if bare:
         if bare != len(fields):
-            raise BadInputError(f"the template has {bare} places for {len(fields)} fields: {', '.join(fields)}")
+            raise BadInputError(f"the template has {bare} placeholders for {len(fields)} fields: {', '.join(fields)}")
         parts = template.split("{}")
         return "".join(part + text for part, text in zip(parts, [*fields.values(), ""], strict=True))
     pattern = "|".join(map(re.escape, fields))
     parts = re.split(rf"\{{({pattern})\}}", template)
     if len(parts) == 1:
-        raise BadInputError(f"the template has no place for any of the fields {', '.join(fields)}")
+        raise BadInputError(f"the template has no placeholder for any of the fields {', '.join(fields)}")
     return "".join(fields[part] if place % 2 else part for place, part in enumerate(parts))

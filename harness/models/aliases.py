@@ -91,10 +91,8 @@ def resolve(name: str) -> ModelRef:
 
     Raises:
         UnknownNameError: none of these; the nearest aliases are suggested.
-        BadInputError: it looks like a path, and nothing is there; it is empty.
+        BadInputError: it looks like a path, and nothing is there.
     """
-    if not name.strip():  # Path("") would be the working directory
-        raise BadInputError("the model's name is empty", remedy="see `harness list models`")
     if name in _HUB:
         return _on_hub(name)
     if world := find_world(name):
@@ -103,7 +101,7 @@ def resolve(name: str) -> ModelRef:
     if path.is_dir():
         return ModelRef(path.resolve().name, str(path.resolve()), "rlaif-v", "official", None, "folder")
     if path.exists():
-        raise BadInputError(f"'{name}' is a file, not a checkpoint folder", where=name, remedy="name its folder")
+        raise BadInputError(f"'{name}' is a file, not a checkpoint folder", where=name, remedy="give its folder")
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise BadInputError(f"there is no checkpoint folder '{name}'", where=name, remedy="see `harness list models`")
     if name.count("/") == 1:

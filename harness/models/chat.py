@@ -32,7 +32,7 @@ class AnswerEncoder:
         whole: str = processor.apply_chat_template(turns, tokenize=False)
         if not whole.startswith(before) or _ANSWER not in whole[len(before) :]:
             raise BadInputError(
-                "the chat template writes an answered question in another way than a question that waits for its answer",
+                "the chat template formats an answered question differently from a question without an answer",
                 where=type(processor).__name__,
                 remedy="use the checkpoint's own chat_template.jinja",
             )

@@ -48,9 +48,9 @@ def fingerprint(location: str | Path) -> str:
     if not folder.is_dir():
         if is_gone(location):
             raise BadInputError(
-                "the model's folder is not there (any more)",
+                "the model's folder does not exist (any more)",
                 where=str(location),
-                remedy="put it back, or a link to where it is now",
+                remedy="put it back, or link to its new place",
             )
         return sha256_bytes(f"hub:{location}".encode())
     files = sorted(path for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern) if path.is_file())
@@ -80,9 +80,9 @@ def check_base(adapter: Path, base: str, recorded: str | None = None) -> None:
         recorded = _recorded_base(adapter)
     if recorded is not None and (found := fingerprint(base)) != recorded:
         raise BadInputError(
-            f"the adapter was trained on other base weights: they had the fingerprint {recorded[:12]}…, these have {found[:12]}…",
+            f"the adapter was trained on other base weights: their fingerprint was {recorded[:12]}…, that of these is {found[:12]}…",
             where=f"{adapter} on {base}",
-            remedy="put the old weights back, or align again",
+            remedy="restore the old weights, or align again",
         )
     check_covers(adapter, base, download=False)
 
@@ -92,7 +92,7 @@ def _refuse_gone(adapter: Path, base: str | Path) -> None:
         raise BadInputError(
             f"the adapter's base model is not at {base} (any more)",
             where=f"base_model_name_or_path in {adapter / 'adapter_config.json'}",
-            remedy="write its new folder, or its name on the hub, there in place of the old one; or put the folder back",
+            remedy="write its new folder, or its name on the hub, there; or put the folder back",
         )
 
 
@@ -103,9 +103,7 @@ def _recorded_base(adapter: Path) -> str | None:
         return None
     base = read_object(path, "manifest").get("base")
     if not isinstance(base, dict) or not isinstance(base.get("fingerprint"), str | None):
-        raise BadInputError(
-            "the manifest beside the adapter does not say what its base was", where=str(path), remedy="copy it again"
-        )
+        raise BadInputError("the adapter's manifest does not name its base", where=str(path), remedy="copy it again")
     return base.get("fingerprint")
 
 
@@ -159,12 +157,12 @@ def _inspect_adapter(folder: Path) -> CheckpointInfo:
         raise BadInputError(
             "the adapter has no adapter_model.safetensors",
             where=str(folder),
-            remedy="copy it again; weights in other formats are not taken",
+            remedy="copy it again; weights in other formats are not accepted",
         )
     shapes = safetensors_shapes(weights)
     if not any(".lora_" in name for name in shapes):
         raise BadInputError(
-            "the adapter holds no LoRA weights", where=str(weights), remedy="only LoRA adapters are served"
+            "the adapter contains no LoRA weights", where=str(weights), remedy="only LoRA adapters are supported"
         )
     _check_ranks(config, shapes, folder)
     base = config.get("base_model_name_or_path")
@@ -187,7 +185,7 @@ def _check_ranks(config: dict[str, Any], shapes: Mapping[str, tuple[int, ...]], 
             said = rank_in(pattern, name.rpartition(".lora_A.")[0], config.get("r"))
         except (AttributeError, re.error):
             raise BadInputError(
-                "rank_pattern does not give ranks to patterns of names",
+                "rank_pattern does not map name patterns to ranks",
                 where=str(folder / "adapter_config.json"),
                 remedy="copy the adapter again",
             ) from None

@@ -41,7 +41,7 @@ def complete(processor: Any, location: str | Path) -> None:
         processor.chat_template = template
         taken.append("the chat template from the tokenizer")
     if taken:
-        logger.info(f"{location}: the processor's files lack it, taken: {', '.join(taken)}")
+        logger.info(f"{location}: missing in the processor's files, taken: {', '.join(taken)}")
 
 
 def missing_settings(processor: Any, location: str | Path) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def missing_settings(processor: Any, location: str | Path) -> dict[str, Any]:
     }
     if lacking := [name for name, absent in wanted.items() if absent and known[name] is None]:
         raise BadInputError(
-            f"the processor does not say {', '.join(lacking)}, and config.json does not either",
+            f"the processor does not have {', '.join(lacking)}, nor does config.json",
             where=str(Path(location) / _FILES[0]) if Path(location).is_dir() else f"{_FILES[0]} of {location}",
             remedy=f"add {' and '.join(lacking)} there, with the values that the model was trained with",
         )

@@ -27,7 +27,7 @@ COMMON = re.compile(
 
 _patterns: weakref.WeakKeyDictionary[Any, re.Pattern[str]] = weakref.WeakKeyDictionary()
 """Of the processors that were asked about. Not kept in the processor, which saves what it holds."""
-REMEDY = "take it out of the text, or write it in other words"
+REMEDY = "remove it from the text, or rephrase it"
 
 
 def control_in(text: str, processor: Any = None) -> str | None:
@@ -59,7 +59,9 @@ def refuse_control(texts: Mapping[str, str], processor: Any = None, where: str |
     for name, text in texts.items():
         if token := control_in(text, processor):
             raise BadInputError(
-                f"{name} holds '{token}', which is a control token and no text to a model", where=where, remedy=REMEDY
+                f"{name} contains '{token}', which is a control token for a model, not text",
+                where=where,
+                remedy=REMEDY,
             )
 
 

@@ -19,7 +19,7 @@ from harness.remote import hub
 logger = logging.getLogger(__name__)
 
 _NO_CODE = {"trust_remote_code": False}
-_HUB = "the model hub must be reachable, or the model in its cache (then HF_HUB_OFFLINE=1); or name a folder"
+_HUB = "make the model hub reachable, or use a cached model with HF_HUB_OFFLINE=1, or give a folder"
 
 
 def quiet_transformers() -> None:
@@ -64,7 +64,7 @@ def empty_model(location: str | Path, config: Any = None) -> Any:
             location,
             "config.json does not describe an image-and-text model",
             in_folder=_config_file(location),
-            remedy="name a model that sees: harness list models",
+            remedy="choose a vision-language model: harness list models",
         ),
         torch.device("meta"),
     ):
@@ -180,17 +180,17 @@ def refuse_unloaded(report: Mapping[str, Collection[Any]], location: str | Path,
             f"{len(missing)} of the model's weights are not in the checkpoint and would be random, first '{missing[0]}'"
         )
     elif strange and strict:
-        problem = f"{len(strange)} tensors of the checkpoint have no place in the model that config.json describes"
+        problem = f"{len(strange)} tensors of the checkpoint do not belong to the model that config.json describes"
     else:
         if strange:
             logger.info(f"{len(strange)} tensors in {location} are not used, first '{strange[0]}'")
         return
     if strange:
-        problem += f"; the first tensor that is none of the model's is '{strange[0]}'"
+        problem += f"; the first tensor that does not belong to the model is '{strange[0]}'"
     raise BadInputError(
         problem,
         where=str(location),
-        remedy="the weights and config.json come from different models, or were saved in part: copy or export them again",
+        remedy="the weights and config.json come from different models, or were saved incompletely: copy or export them again",
     )
 
 
@@ -261,17 +261,17 @@ def refuse_partial_adapter(report: Any, name: str, folder: str | Path) -> None:
     if missing:
         raise BadInputError(
             f"{len(missing)} tensors that the adapter's configuration names are not in its weights, first "
-            f"'{missing[0].replace(f'.{name}', '')}': it was saved or copied in part, or belongs to another model",
+            f"'{missing[0].replace(f'.{name}', '')}': it was saved or copied incompletely, or belongs to another model",
             where=str(folder),
             remedy="copy the adapter again, or align again",
         )
     if report.unexpected_keys:
         strange = sorted(report.unexpected_keys)
         raise BadInputError(
-            f"{len(strange)} tensors of the adapter have no place on its base model, first "
+            f"{len(strange)} tensors of the adapter do not fit its base model, first "
             f"'{strange[0].replace(f'.{name}', '')}': it belongs to another model, or its configuration was changed",
             where=str(folder),
-            remedy="put it on the model that it was trained on, or align again",
+            remedy="use the model that it was trained on, or align again",
         )
 
 
@@ -304,9 +304,9 @@ def reading(
         where = str(in_folder or location) if folder else str(location)
         if "custom code" in str(error) or "trust_remote_code" in str(error):
             raise BadInputError(
-                f"{problem}: it needs Python code that its own folder brings, and such code is never run here",
+                f"{problem}: it needs Python code from its own folder, and such code is never run",
                 where=where,
-                remedy="name a model that transformers knows by itself: harness list models",
+                remedy="choose a model that transformers supports: harness list models",
             ) from error
         if isinstance(error, ModuleNotFoundError) and error.name and not is_installed(error.name):
             raise MissingPackageError(error.name, f"{where}: {problem}") from error
@@ -316,7 +316,7 @@ def reading(
             raise on_hub(f"{problem}: {said}", where=where, remedy=remedy or _HUB) from error
         detail = said if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {said}"
         raise BadInputError(
-            f"{problem}: {detail}", where=where, remedy=remedy or "copy the folder again from where it is whole"
+            f"{problem}: {detail}", where=where, remedy=remedy or "copy the folder again from a complete one"
         ) from error
 
 

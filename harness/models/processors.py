@@ -26,19 +26,19 @@ def load_processor(location: str | Path) -> Any:
     processor = pretrained.processor(location)
     if not hasattr(processor, "image_processor"):
         raise BadInputError(
-            "this is a text-only model: its processor takes no images",
+            "this is a text-only model: its processor accepts no images",
             where=str(location),
-            remedy="name a model that sees: harness list models",
+            remedy="choose a vision-language model: harness list models",
         )
     if processor.tokenizer.eos_token_id is None:
         raise BadInputError(
-            "the tokenizer names no token that ends an answer",
+            "the tokenizer has no end token",
             where=f"eos_token of tokenizer_config.json in {location}",
-            remedy="take the base model's tokenizer files",
+            remedy="copy the base model's tokenizer files",
         )
     complete(processor, location)
     with pretrained.reading(
-        location, "the chat template cannot be used", remedy="take the base model's chat_template.jinja"
+        location, "the chat template cannot be used", remedy="copy the base model's chat_template.jinja"
     ):
         prompt_text(processor, "probe")
     return processor
@@ -80,9 +80,9 @@ def _check_ends(model: Any, location: str | Path) -> None:
         isinstance(one, int) for one in (ends if isinstance(ends, list) else [ends] if ends is not None else [])
     ):
         raise BadInputError(
-            f"the tokens that end an answer are no token ids: {shown(ends)}",
+            f"the end tokens are not token ids: {shown(ends)}",
             where=f"eos_token_id of generation_config.json in {location}",
-            remedy="take the base model's file, or leave it out",
+            remedy="copy the base model's file, or remove it",
         )
 
 

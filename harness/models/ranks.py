@@ -59,6 +59,6 @@ def served_rank(ranks: Iterable[int], where: str | None = None) -> int:
         raise HarnessError(
             f"vLLM serves adapters up to rank {served_ranks()[-1]}, not of rank {wanted}",
             where=where,
-            remedy="merge it into its base (harness export RUN -o DIR) and serve that, or --backend transformers",
+            remedy="merge it into its base (harness export RUN -o DIR) and serve that, or use --backend transformers",
         )
     return found

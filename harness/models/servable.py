@@ -45,9 +45,9 @@ def servable(location: str | Path) -> str:
     if not folder.is_dir():
         if missing_settings(pretrained.processor(location), location):
             raise BadInputError(
-                "the processor lacks what config.json says, and vLLM reads the hub's files as they are",
+                "the processor lacks values that config.json has, and vLLM reads the hub's files unchanged",
                 where=str(location),
-                remedy=f"hf download {location} --local-dir DIR, and name DIR: there it is put right",
+                remedy=f"hf download {location} --local-dir DIR, and use DIR: the harness repairs local copies",
             )
         return str(location)
     complete_ = known("complete", settings_hashes(folder), lambda: _is_complete(folder))
@@ -68,7 +68,7 @@ def _copied(folder: Path, *, wrapped: bool, incomplete: bool) -> str:
         _write(folder, copy, wrapped=wrapped, incomplete=incomplete)
     if wrapped:
         size = sum((folder / name).stat().st_size for name in weight_files(folder))
-        said = "the names of a training wrapper (torch.compile, DDP or FSDP) are taken off its tensors' names"
+        said = "the names of a training wrapper (torch.compile, DDP or FSDP) are removed from its tensors' names"
         logger.info(f"{folder}: {said}, in a copy of {written_bytes(size)}: {copy}")
     return str(copy)
 

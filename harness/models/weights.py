@@ -58,7 +58,7 @@ def fit(folder: Path, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Fi
         raise BadInputError(
             "this is not a checkpoint: it has neither config.json nor adapter_config.json",
             where=str(folder),
-            remedy="name a folder as transformers or PEFT saves it",
+            remedy="give a folder that transformers or PEFT saved",
         )
     shapes = stored(folder) if shapes is None else shapes
     compared = {"config": sha256_file(folder / "config.json"), "shapes": dict(shapes)}
@@ -92,14 +92,14 @@ def _check_config(folder: Path) -> None:
         raise BadInputError(
             f"this is LLaVA's own layout (model_type {config.get('model_type')}), which transformers cannot load",
             where=str(folder),
-            remedy="name the converted model, e.g. --model llava-1.5-7b, or convert it with convert_llava_weights_to_hf.py, which "
-            "comes with transformers (models/llava)",
+            remedy="use the converted model, e.g. --model llava-1.5-7b, or convert it with convert_llava_weights_to_hf.py, which "
+            "is part of transformers (models/llava)",
         )
     for part in (config, *(value for value in config.values() if isinstance(value, dict))):
         for name, value in part.items():
             if ("layers" in name or name == "depth") and isinstance(value, (int, float)) and not value <= _MOST_LAYERS:
                 raise BadInputError(
-                    f"config.json says {name}: {str(value)[:40]}, which no model has",
+                    f"config.json says {name}: {str(value)[:40]}, which is impossible",
                     where=str(path),
                     remedy="copy the file again",
                 )
@@ -114,7 +114,7 @@ def read_object(path: Path, what: str) -> dict[str, Any]:
     value = read_json(path, what, finite=False)
     if not isinstance(value, dict):
         raise BadInputError(
-            f"the {what} holds {type(value).__name__} where an object is wanted",
+            f"the {what} holds {type(value).__name__} instead of an object",
             where=str(path),
             remedy="copy it again",
         )
@@ -145,26 +145,26 @@ def weight_files(folder: Path) -> list[str]:
         names = _indexed(folder)
         if whole and WHOLE not in names:
             raise BadInputError(
-                f"two sets of weights lie in one folder: {WHOLE}, and {len(names)} shards that {INDEX} names; transformers would take "
+                f"the folder contains two sets of weights: {WHOLE}, and {len(names)} shards that {INDEX} names; transformers would load "
                 "the first, vLLM the second",
                 where=str(folder),
-                remedy="remove the one that is not meant (a stale copy, mostly)",
+                remedy="remove the wrong one (usually a stale copy)",
             )
         return names
     if whole and shards:
         raise BadInputError(
-            f"two sets of weights lie in one folder: {WHOLE}, and {len(shards)} shards without {INDEX}; vLLM would read both",
+            f"the folder contains two sets of weights: {WHOLE}, and {len(shards)} shards without {INDEX}; vLLM would load both",
             where=str(folder),
-            remedy="remove the ones that are not meant",
+            remedy="remove the wrong ones",
         )
     if whole:
         return [WHOLE]
     if shards:
         of = int(_SHARD.fullmatch(shards[0]).group(1))  # type: ignore[union-attr]
         raise BadInputError(
-            f"{INDEX} is missing beside {len(shards)} of {of} shards: an unfinished copy or download",
+            f"{INDEX} is missing, next to {len(shards)} of {of} shards: an unfinished copy or download",
             where=str(folder),
-            remedy="copy the missing files from where the others come from",
+            remedy="copy the missing files from the source of the others",
         )
     raise _no_weights(folder)
 
@@ -181,7 +181,7 @@ def _indexed(folder: Path) -> list[str]:
     for name in files:
         if Path(name).name != name:
             raise BadInputError(
-                f"the weight index names a file outside of its folder: {name[:100]}",
+                f"the weight index names a file outside its folder: {name[:100]}",
                 where=str(folder / INDEX),
                 remedy="copy it again from a source that you trust",
             )
@@ -189,7 +189,7 @@ def _indexed(folder: Path) -> list[str]:
             raise BadInputError(
                 f"the weight file {name} that the index names is missing",
                 where=str(folder),
-                remedy="copy it from where the others come from",
+                remedy="copy it from the source of the others",
             )
     return files
 
@@ -200,14 +200,14 @@ def _no_weights(folder: Path) -> BadInputError:
     pickles = sorted(path.name for path in folder.glob("*.bin"))
     if pickles and config:
         return BadInputError(
-            f"the weights are Python pickles ({pickles[0]}), which can run code as they are read; only safetensors are taken",
+            f"the weights are Python pickles ({pickles[0]}), which can run code when they are read; only safetensors are accepted",
             where=str(folder),
-            remedy="convert them where you trust them: load the model with transformers and save it again",
+            remedy="if you trust them, convert them: load the model with transformers and save it again",
         )
     return BadInputError(
         "the checkpoint has no weights in safetensors format",
         where=str(folder),
-        remedy=f"a folder with {WHOLE}, or with {INDEX} and the shards that it names",
+        remedy=f"use a folder with {WHOLE}, or with {INDEX} and its shards",
     )
 
 

@@ -13,7 +13,7 @@ from harness.records.run_files import Record, ServingRecord, Value, Whole, check
 
 def _is_text(value: object) -> object:
     if not isinstance(value, str):
-        raise ValueError("this is no text")
+        raise ValueError("this is not a text")
     return value
 
 

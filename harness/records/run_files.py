@@ -46,9 +46,9 @@ class MetricRecord(Record):
     @model_validator(mode="after")
     def _in_range(self) -> Self:
         if self.ci is not None and self.ci[0] > self.ci[1]:
-            raise ValueError(f"the interval {self.ci} ends before it begins")
+            raise ValueError(f"the interval {self.ci} ends before it starts")
         if self.unit == "%" and (most := max([self.value or 0.0, *(self.ci or ())])) > 1 + _ROUNDING:
-            raise ValueError(f"{most:g} is no rate, which is a fraction and at most 1")
+            raise ValueError(f"{most:g} is not a rate, which is a fraction of at most 1")
         return self
 
 
@@ -94,6 +94,62 @@ class ScoresRecord(Record):
     counts: dict[str, Number] | None = None
 
 
+class GapRecord(Record):
+    """A difference, see `harness.core.stats.Difference`."""
+
+    value: Number
+    ci: Annotated[list[Number], Field(min_length=2, max_length=2)]
+    p: Annotated[float, Field(ge=0, le=1)]
+
+
+class ChangedMetric(Record):
+    """A metric with the picture as it is, with the changed one, and the difference."""
+
+    clean: Value
+    changed: Value
+    gap: GapRecord
+
+
+Rate = Annotated[float, Field(ge=0, le=1 + _ROUNDING)]
+
+
+class UnchangedRecord(Record):
+    """The share of answers that a changed picture does not change."""
+
+    value: Rate
+    ci: Annotated[list[Rate], Field(min_length=2, max_length=2)] | None
+
+
+class RelianceRecord(Record):
+    """See `harness.evaluation.reliance.reliance`; `clean_items` is the SHA-256 of the item file that it compares with."""
+
+    clean_items: str
+    n: Whole
+    unchanged: UnchangedRecord
+    metrics: dict[str, ChangedMetric]
+
+
+class PicturesRecord(Record):
+    """How the pictures were changed, see `harness.evaluation.pictures.Change.about`."""
+
+    change: str
+    kind: Literal["noise", "blank", "shuffled"]
+    step: Annotated[int, Field(ge=0, le=999)] | None = None
+
+    @model_validator(mode="after")
+    def _noise_has_a_step(self) -> Self:
+        if (self.kind == "noise") != (self.step is not None):
+            raise ValueError("noise has a step, and nothing else has one")
+        return self
+
+
+class ChangedScoresRecord(ScoresRecord):
+    """A score file with changed pictures."""
+
+    pictures: PicturesRecord
+    reliance: RelianceRecord
+
+
 class PieceRecord(Record):
     """A piece of evidence, see `harness.core.types.Evidence`."""
 
@@ -132,7 +188,7 @@ class ItemRecord(Record):
     def _spans_are_in_the_text(self) -> Self:
         for piece in self.evidence:
             if piece.span is not None and not piece.span[0] <= piece.span[1] <= len(self.text):
-                raise ValueError(f"the span {piece.span} is no part of the text")
+                raise ValueError(f"the span {piece.span} is not a part of the text")
         return self
 
 
@@ -164,21 +220,10 @@ class ManifestRecord(Record):
     checkpoint: CheckpointRecord | None = None
 
 
-class LocatedBase(BaseRecord):
-    """A base whose weights are somewhere."""
-
-    location: str
-
-
-class LocatedManifest(ManifestRecord):
-    """The manifest of a run whose base's weights can be loaded."""
-
-    base: LocatedBase
-
-
-class AlignedBase(LocatedBase):
+class AlignedBase(BaseRecord):
     """A base that something was trained on is somewhere, and known."""
 
+    location: str
     fingerprint: str
 
 
@@ -244,7 +289,7 @@ def check(kind: type[R], value: Any, what: str, where: Path | str) -> R:
         raise BadInputError(
             f"the {what} cannot be used: {_reason(error)}",
             where=str(where),
-            remedy="do again what wrote it, or remove it",
+            remedy="run the command that wrote it again, or remove it",
         ) from None
 
 
@@ -252,7 +297,7 @@ def _reason(error: ValidationError) -> str:
     """The first thing that is wrong, in a few words."""
     found = error.errors(include_url=False)
     if missing := sorted(".".join(map(str, one["loc"])) for one in found if one["type"] == "missing"):
-        return f"of another version: it has no {', '.join(missing[:_NAMED])}"
+        return f"it is from another version: it has no {', '.join(missing[:_NAMED])}"
     first = found[0]
     key = ".".join(str(part) for part in first["loc"])
     key = shown(key, 200)[1:-1]
@@ -272,6 +317,17 @@ def read_scores(path: Path) -> dict[str, Any]:
     value = read_json(path, "scores")
     check(ScoresRecord, value, "scores", path)
     assert isinstance(value, dict)
+    return value
+
+
+def read_changed_scores(path: Path) -> dict[str, Any]:
+    """A score file with changed pictures, checked.
+
+    Raises:
+        BadInputError: it cannot be read or used.
+    """
+    value = read_scores(path)
+    check(ChangedScoresRecord, value, "scores", path)
     return value
 
 

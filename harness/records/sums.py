@@ -108,7 +108,7 @@ def _read(path: Path) -> Described:
             if row.unscored is not None:
                 continue
             if row.item in table:
-                raise BadInputError(f"the item {row.item!r} stands twice in the items", where=f"{path}:{number}")
+                raise BadInputError(f"the item {row.item!r} appears twice in the items", where=f"{path}:{number}")
             table.add(row.item, row.group, row.counts)
             places.add(row.text, [(piece.verdict, piece.place) for piece in row.evidence])
     return Described(table.finish(), places.finish())
@@ -167,5 +167,7 @@ def _held(path: Path, kept: Path | None, digest: str) -> Described:
     if found is None or found.items.digest != digest:
         found = _read(path)
     if found.items.digest != digest:
-        raise BadInputError("the items were changed while they were read", where=str(path), remedy="do it again")
+        raise BadInputError(
+            "the items were changed while they were read", where=str(path), remedy="run the command again"
+        )
     return found

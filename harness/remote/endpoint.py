@@ -59,13 +59,13 @@ def require_key(who: str) -> None:
         raise HarnessError(
             f"the {who.partition(' ')[0]} needs an API key",
             where=who,
-            remedy=f"set {KEY_VARIABLE} in the environment (any text for a server of your own that wants none)",
+            remedy=f"set {KEY_VARIABLE} in the environment (any text for your own server, if it needs none)",
         )
     if not (key.isascii() and key.isprintable()) or key != key.strip():
         raise HarnessError(
-            f"the API key in {KEY_VARIABLE} holds a line end, a blank or another character that cannot be sent",
+            f"the API key in {KEY_VARIABLE} contains a line end, a blank or another character that cannot be sent",
             where=who,
-            remedy=f"set {KEY_VARIABLE} to the key alone",
+            remedy=f"set {KEY_VARIABLE} to the key only",
         )
 
 
@@ -268,7 +268,7 @@ class Endpoints:
         except openai.APIStatusError as error:
             found, waits = read_refusal(error.status_code, error.body), _asked_to_wait(error.response.headers)
         except (TimeoutError, openai.APITimeoutError):
-            found = _Failed(f"no whole reply within {self._timeout_s:g} s", perhaps_paid=True)
+            found = _Failed(f"no complete reply within {self._timeout_s:g} s", perhaps_paid=True)
         except broken as error:
             found = _Failed.of(error)
         if isinstance(found, Refused) and found.reason.passes:
@@ -309,7 +309,7 @@ class Endpoints:
         """The error of a request that got no good reply."""
         if wrong.model:
             options = self.options
-            remedy = f"name the model that answers ({options.model}), or accept it: --set {options.group}.accept=any"
+            remedy = f"give the name of the model that answers ({options.model}), or accept it: --set {options.group}.accept=any"
             return WrongModelError(wrong.problem, where=self._where(member), remedy=remedy)
         return NoReplyError(f"{wrong.problem}, after {calls} attempt{'s' if calls > 1 else ''}")
 

@@ -95,7 +95,7 @@ def download(name: str, kind: Kind = "model", patterns: Sequence[str] = ()) -> P
         raise HarnessError(
             f"the download of {name} broke off: {_first_line(error)}",
             where=_endpoint(),
-            remedy="the same command goes on where it stopped",
+            remedy="run the same command again to resume",
         ) from None
     finally:
         _look.cache_clear()
@@ -115,12 +115,12 @@ def small_file(name: str, file: str) -> dict[str, Any]:
         value = json.loads(Path(hf_hub_download(name, file, etag_timeout=ANSWER_S)).read_text(encoding="utf-8"))
     except EntryNotFoundError:
         raise BadInputError(
-            f"the repository {name} has no {file}: it is no model for transformers", where=name
+            f"the repository {name} has no {file}: it is not a model for transformers", where=name
         ) from None
     except (HfHubHTTPError, _http_error()) as error:
         raise _unreachable(name, "model", error) from None
     except ValueError as error:
-        raise BadInputError(f"{file} of {name} is no JSON: {error}", where=name) from None
+        raise BadInputError(f"{file} of {name} is not valid JSON: {error}", where=name) from None
     return value if isinstance(value, dict) else {}
 
 
@@ -137,7 +137,7 @@ def _look(name: str, kind: Kind, patterns: tuple[str, ...], cache: str) -> Wante
         raise HarnessError(
             f"the {_word(kind)} {name} is not in the hub's cache, and {variable} is set",
             where=cache,
-            remedy=f"unset {variable}, or name a folder that holds it",
+            remedy=f"unset {variable}, or give a folder that contains it",
         )
     try:
         sizes = _within(ANSWER_S, lambda: _listing(name, kind))
@@ -146,7 +146,7 @@ def _look(name: str, kind: Kind, patterns: tuple[str, ...], cache: str) -> Wante
     except Exception as error:  # noqa: BLE001 (whatever the connection fails with: the cache may do)
         if here is None:
             raise _unreachable(name, kind, error) from None
-        said = f"the hub cannot be reached ({_said(error)}): the copy of {name} in its cache is taken"
+        said = f"the hub cannot be reached ({_said(error)}): using the cached copy of {name}"
         logger.warning(said)
         go_offline()
         return Wanted(name, kind, here, 0)
@@ -184,26 +184,26 @@ def _listing(name: str, kind: Kind) -> dict[str, int | None]:
         about = HfApi().repo_info(name, repo_type=kind, timeout=ANSWER_S, files_metadata=True)
     except GatedRepoError:
         raise BadInputError(
-            f"the {_word(kind)} {name} is only given to those who accepted its conditions",
+            f"the {_word(kind)} {name} is available only after you accept its conditions",
             where=_endpoint(),
             remedy=f"accept them on its page, {_endpoint()}/{name}, and set HF_TOKEN or run `hf auth login`",
         ) from None
     except RepositoryNotFoundError:
         raise BadInputError(
-            f"the hub has no {_word(kind)} '{name}', or does not show it to you",
+            f"the hub has no {_word(kind)} '{name}', or you have no access to it",
             where=_endpoint(),
-            remedy="look at the name; of a private one: set HF_TOKEN, or run `hf auth login`",
+            remedy="check the name; if it is private, set HF_TOKEN or run `hf auth login`",
         ) from None
     except HfHubHTTPError as error:
         if error.response.status_code not in (401, 403, 404):
             raise
         raise BadInputError(
-            f"the hub does not show the {_word(kind)} {name}: {_said(error)}",
+            f"the hub refuses access to the {_word(kind)} {name}: {_said(error)}",
             where=_endpoint(),
-            remedy="look at the name, and at the token (HF_TOKEN, `hf auth whoami`); HF_ENDPOINT names another hub",
+            remedy="check the name and the token (HF_TOKEN, `hf auth whoami`); HF_ENDPOINT selects another hub",
         ) from None
     except HFValidationError as error:
-        raise BadInputError(f"'{name}' is no name of a repository: {_first_line(error)}", where=name) from None
+        raise BadInputError(f"'{name}' is not a valid repository name: {_first_line(error)}", where=name) from None
     return {one.rfilename: one.size for one in getattr(about, "siblings", None) or ()}
 
 
@@ -227,7 +227,7 @@ def _in_cache(name: str, kind: Kind, patterns: Sequence[str]) -> Path | None:
     except LocalEntryNotFoundError:
         return None
     except HFValidationError as error:
-        raise BadInputError(f"'{name}' is no name of a repository: {_first_line(error)}", where=name) from None
+        raise BadInputError(f"'{name}' is not a valid repository name: {_first_line(error)}", where=name) from None
     if kind == "model" and not _has_weights(folder):
         return None
     if patterns and not any(fnmatch.fnmatch(path.name, pattern) for path in folder.rglob("*") for pattern in patterns):
@@ -285,9 +285,9 @@ def _within(seconds: float, call: Callable[[], T]) -> T:
 
 def _unreachable(name: str, kind: Kind, error: Exception) -> HarnessError:
     return HarnessError(
-        f"the {_word(kind)} {name} is not here, and the hub cannot be reached: {_said(error)}",
+        f"the {_word(kind)} {name} is not cached, and the hub cannot be reached: {_said(error)}",
         where=_endpoint(),
-        remedy="look at the network (HF_ENDPOINT names another hub), or name a folder that holds it",
+        remedy="check the network (HF_ENDPOINT selects another hub), or give a folder that contains it",
     )
 
 

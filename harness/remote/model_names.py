@@ -56,8 +56,8 @@ def difference(wanted: str, given: str) -> str | None:
         return None
     if len(asked) != len(answered):
         longer = asked if len(asked) > len(answered) else answered
-        return f"'{given}' is taken for '{wanted}': '{'/'.join(longer[:-shared])}/' is a proxy's prefix or a folder"
-    return "" if _same_model(asked[-1], answered[-1]) else f"'{given}' is taken for '{wanted}' written otherwise"
+        return f"'{given}' is accepted as '{wanted}': '{'/'.join(longer[:-shared])}/' is a proxy's prefix or a folder"
+    return "" if _same_model(asked[-1], answered[-1]) else f"'{given}' is accepted as '{wanted}', spelled differently"
 
 
 def _same_model(wanted: str, given: str) -> bool:

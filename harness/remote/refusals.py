@@ -60,31 +60,31 @@ def _of_all(refused: Refused, options: Options) -> tuple[str, str]:
     settings = {
         "max_tokens": f"--set {options.group}.token_parameter=max_completion_tokens",
         "max_completion_tokens": f"--set {options.group}.token_parameter=max_tokens",
-        "temperature": f"--set {options.group}.temperature=null sends none",
-        "reasoning_effort": f"--set {options.group}.reasoning_effort=null sends none",
+        "temperature": f"--set {options.group}.temperature=null omits it",
+        "reasoning_effort": f"--set {options.group}.reasoning_effort=null omits it",
     }
     return {
         Reason.KEY: (f"the key is not accepted ({refused.status})", f"check {KEY_VARIABLE} and {options.url}"),
         Reason.PERMISSION: (
-            f"this key may not do this ({refused.status})",
+            f"this key lacks the permission ({refused.status})",
             f"ask the vendor for access to the model, or check {KEY_VARIABLE}, {options.model} and {options.url}",
         ),
-        Reason.MODEL: ("it knows no such model", f"name one that it has: {options.model} NAME"),
+        Reason.MODEL: ("it has no such model", f"give the name of one that it has: {options.model} NAME"),
         Reason.ADDRESS: (
-            f"there are no chat completions at this address ({refused.status})",
-            f"check {options.url}: it ends in /v1, mostly",
+            f"this address has no chat completions ({refused.status})",
+            f"check {options.url}: it usually ends in /v1",
         ),
         Reason.REDIRECT: (
-            f"it redirects to another address ({refused.status}), which is not followed: key and images would go there",
-            f"name the address itself: {options.url}",
+            f"it redirects to another address ({refused.status}), which is not followed, because key and images would be sent there",
+            f"give that address: {options.url}",
         ),
         Reason.BILLING: (
-            "the account is not in credit, or its quota is used up",
-            "pay it up or raise its limit; what came is kept, and the same command goes on from there",
+            "the account has no credit, or its quota is used up",
+            "add credit or raise the limit, and run the same command again; replies so far are kept",
         ),
         Reason.PARAMETER: (
-            f"the model does not take {name} as it was sent",
-            settings.get(name, f"its words say why; --set {options.group}.KEY=VALUE changes what is sent"),
+            f"the model does not accept {name} as it was sent",
+            settings.get(name, f"its message says why; --set {options.group}.KEY=VALUE changes what is sent"),
         ),
     }[refused.reason]
 
@@ -93,8 +93,8 @@ def _of_one(refused: Refused, options: Options) -> tuple[str, str | None]:
     """What is refused of this request, and the remedy where there is one."""
     if refused.reason is Reason.LENGTH:
         return (
-            f"the prompt and the longest answer do not fit into the {options.who}'s context",
-            "take a model with a longer context",
+            f"the prompt and the longest answer exceed the {options.who}'s context",
+            "use a model with a longer context",
         )
     if refused.reason is Reason.POLICY:
         return f"the {options.who}'s vendor refuses the content", None

@@ -60,10 +60,10 @@ class Reason(Enum):
     LENGTH = "the length"
     POLICY = "the content"
     IMAGE = "the image"
-    UNKNOWN = "a reason of its own"
+    UNKNOWN = "another reason"
 
     BUSY = "it is busy"
-    SERVER = "its own failure"
+    SERVER = "a server error"
 
     @property
     def of_all(self) -> bool:
@@ -113,7 +113,7 @@ def read_reply(body: bytes, content_type: str = "") -> Reply | Refused:
     except (ValueError, RecursionError):
         return Reply(None, problem=_instead(body, content_type))
     if not isinstance(content, dict):
-        return Reply(None, problem="JSON that is no chat completion")
+        return Reply(None, problem="JSON that is not a chat completion")
     choices = content.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else None
     if choice is None and content.get("error"):
@@ -172,8 +172,8 @@ def _instead(body: bytes, content_type: str) -> str:
     if not body.strip():
         return "an empty body"
     if "html" in content_type.lower() or body.lstrip()[:15].lower().startswith((b"<!doctype", b"<html")):
-        return "a web page instead of JSON (is the URL right? it ends in /v1, mostly)"
-    return "a body that is no JSON, or is cut off"
+        return "a web page instead of JSON (is the URL right? it usually ends in /v1)"
+    return "a body that is not JSON, or is cut off"
 
 
 _PARAMETERS = (

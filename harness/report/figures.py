@@ -10,6 +10,8 @@ from typing import Any
 from harness.analysis.declared import charts_of
 from harness.analysis.leaderboard import Board, Cell, Row
 from harness.analysis.leaderboard.board import Column, scale
+from harness.analysis.reliance import picture_of
+from harness.analysis.scored import Scored
 from harness.core.declared import BarChart, FrontierChart
 from harness.report.gather import Suite, class_rates, together, training
 from harness.runs.folders import Run
@@ -67,6 +69,72 @@ class Figure:
     name: str
     caption: str
     content: Scatter | Bars | Lines
+
+
+def reliance_figures(changed: Sequence[Scored]) -> list[Figure]:
+    """For each suite the share of unchanged answers and the first headline metric, for every change of the picture and checkpoint.
+
+    Args:
+        changed: scores with changed pictures, see `harness.analysis.reliance.changed_scores`.
+    """
+    found = []
+    for key in dict.fromkeys(one.key for one in changed):
+        own = [one for one in changed if one.key == key]
+        names = list(dict.fromkeys(one.run for one in own))
+        cells = {(picture_of(one.record), one.run): one.record for one in own}
+        pictures = list(dict.fromkeys(picture for picture, _ in cells))
+        of = f"{own[0].label}, from above: {', '.join(names)}"
+        shares = [
+            [cells.get((picture, name), {}).get("reliance", {}).get("unchanged") for name in names]
+            for picture in pictures
+        ]
+        found.append(
+            Figure(
+                _name("unchanged", *key),
+                f"How many answers stay the same to the letter when the picture is changed: {of}. Bars are 95 % intervals.",
+                Bars(
+                    [
+                        (picture, [one and 100 * one["value"] for one in row])
+                        for picture, row in zip(pictures, shares, strict=True)
+                    ],
+                    names,
+                    "unchanged answers, percent",
+                    intervals=[[_percent(one["ci"]) if one else None for one in row] for row in shares],
+                ),
+            )
+        )
+        measured = {name for one in own for name in one.record["reliance"]["metrics"]}
+        headline = [name for name, one in own[0].record["metrics"].items() if one["headline"] and name in measured]
+        found += [_under_change(key, of, names, pictures, cells, metric) for metric in headline[:1]]
+    return found
+
+
+def _percent(ci: Interval) -> Interval:
+    return (ci[0] * 100, ci[1] * 100) if ci else None
+
+
+def _under_change(
+    key: tuple[str, str, str],
+    of: str,
+    names: Sequence[str],
+    pictures: Sequence[str],
+    cells: Mapping[tuple[str, str], Mapping[str, Any]],
+    metric: str,
+) -> Figure:
+    """A metric with each picture; the first group of bars is the picture as it is, on the items of the first change."""
+    about = next(iter(cells.values()))["metrics"][metric]
+    factor, digits = scale(about["unit"])
+
+    def value(record: Mapping[str, Any] | None, which: str) -> float | None:
+        found = record["reliance"]["metrics"].get(metric) if record else None
+        return found[which] * factor if found else None
+
+    first = {name: next(record for (_, run), record in cells.items() if run == name) for name in names}
+    rows = [("as it is", [value(first[name], "clean") for name in names])]
+    rows += [(picture, [value(cells.get((picture, name)), "changed") for name in names]) for picture in pictures]
+    title = f"{about['title']}{', percent' if about['unit'] == '%' else ''}"
+    caption = f"{about['title']} with the picture as it is and with changed ones: {of}. The table has the differences with their intervals."
+    return Figure(_name("reliance", *key), caption, Bars(rows, names, title, digits=digits))
 
 
 def figures(boards: Sequence[Board], suites: Sequence[Suite], runs: Sequence[Run]) -> list[Figure]:

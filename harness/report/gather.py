@@ -20,7 +20,7 @@ from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import read_jsonl
 from harness.core.progress import progress
 from harness.core.types import ImageRef
-from harness.evaluation.evaluate import data_root
+from harness.evaluation.suites import data_root
 from harness.runs.folders import Run
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from harness.analysis.leaderboard import Board, collect
+from harness.analysis.reliance import changed_scores, reliance_tables
 from harness.analysis.scored import EVALUATE
 from harness.core.errors import BadInputError
 from harness.core.files import atomic_path
@@ -18,7 +19,7 @@ from harness.core.pages import render
 from harness.core.terminal import json_text
 from harness.report.board import board_of
 from harness.report.charts import svg
-from harness.report.figures import figures
+from harness.report.figures import figures, reliance_figures
 from harness.report.gather import gather, samples
 from harness.report.rejected import rejected_images
 from harness.runs.folders import Run
@@ -54,6 +55,10 @@ def write_report(
     shown_samples, pictures, whole = samples(suites, most)
     rejected, missing = rejected_images(runs)
     reasons += missing
+    compared = [changed_scores(run) for run in runs]
+    changed = [one for found, _ in compared for one in found]
+    reasons += [reason for _, stale in compared for reason in stale]
+    charts = [*figures(boards, suites, runs), *reliance_figures(changed)]
     style, script = _part("page.css"), _part("page.js")
     _write(
         output,
@@ -64,7 +69,8 @@ def write_report(
         policy="default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
         f"style-src '{_digest(style)}'; script-src '{_digest(script)}'",
         boards=[board_of(board) for board in boards],
-        charts=[{"svg": Markup(svg(one.content)), "caption": one.caption} for one in figures(boards, suites, runs)],
+        charts=[{"svg": Markup(svg(one.content)), "caption": one.caption} for one in charts],
+        reliance=reliance_tables([{"target": one.run, **one.record} for one in changed]),
         rejected=rejected,
         notes=[*reasons, *(f"{suite.name} on {suite.data}: {suite.note}" for suite in suites if suite.note)],
         shown=len(shown_samples),

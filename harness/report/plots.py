@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.leaderboard import collect
+from harness.analysis.reliance import changed_scores
 from harness.analysis.scored import EVALUATE
 from harness.core.errors import BadInputError
 from harness.core.files import atomic_path
 from harness.core.progress import progress
-from harness.report.figures import Bars, Figure, Lines, Scatter, figures
+from harness.report.figures import Bars, Figure, Lines, Scatter, figures, reliance_figures
 from harness.report.gather import gather
 from harness.runs.folders import Run
 
@@ -64,7 +65,9 @@ def write_plots(
         raise BadInputError(f"there is no format '{unknown[0]}'", remedy=f"formats: {', '.join(FORMATS)}")
     runs = sorted(runs, key=lambda run: run.aligned)  # base models first
     suites, left_out = gather(runs, look_up=False)
-    drawn = figures(collect(runs), suites, runs)
+    changed = [changed_scores(run) for run in runs]
+    left_out += [reason for _, reasons in changed for reason in reasons]
+    drawn = [*figures(collect(runs), suites, runs), *reliance_figures([one for found, _ in changed for one in found])]
     if not drawn:
         raise BadInputError("there is nothing to draw", remedy=EVALUATE)
     rows = []

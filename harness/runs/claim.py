@@ -43,18 +43,18 @@ def check_folder(folder: Path, *, resume: bool, overwrite: bool, held: bool | No
         raise busy(lock_of(folder), "this run", folder)
     if state.condition == "foreign":
         raise BadInputError(
-            "the folder is there, and is no run of this program: it is neither used nor replaced",
+            "the folder exists but is not a run of the harness, so it is neither used nor replaced",
             where=str(folder),
-            remedy="take another --name, or another --results",
+            remedy="use another --name, or another --results",
         )
     if state.reusable or resume:
         return state
     if not overwrite:
         went = " and is complete" if state.condition == "complete" else f", interrupted after {state.steps} steps"
         raise BadInputError(
-            f"the run exists already{went}",
+            f"the run already exists{went}",
             where=str(folder),
-            remedy="go on with it (--resume), do it again (--overwrite), or take another --name",
+            remedy="resume it (--resume), replace it (--overwrite), or use another --name",
         )
     return state
 
@@ -143,7 +143,7 @@ class Claim:
         if self.aside is not None:
             name = self.folder.name
             logger.info(
-                f"the run that was here before is kept in {self.aside}: `harness runs --restore {name}` brings it back, "
+                f"the earlier run is kept in {self.aside}: `harness runs --restore {name}` brings it back, "
                 "`harness runs --prune` removes it"
             )
 
@@ -155,7 +155,7 @@ class Claim:
             if self.aside is not None and state_of(self.folder, held=False).reusable:
                 discard(self.folder, within=self.folder.parent)
                 move(self.aside, self.folder, within=self.folder.parent)
-                logger.warning(f"the run that was here before is back: {self.folder}")
+                logger.warning(f"the earlier run is restored: {self.folder}")
                 return
             if not (self.folder / "manifest.json").exists():
                 write_json(self.folder / FAILED, _about(error))

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.core.errors import BadInputError
 from harness.core.files import read_json
-from harness.records.run_files import LocatedManifest, check, read_manifest
+from harness.records.run_files import read_manifest
 from harness.runs.state import MANIFEST, state_of
 
 logger = logging.getLogger(__name__)
@@ -46,23 +46,6 @@ class Run:
     def base_label(self) -> str:
         """The base model, as the user named it."""
         return str(self.manifest["base"]["label"]) if self.manifest else ""
-
-    @property
-    def base_location(self) -> str:
-        """Where the base model's weights lie: a folder, or a hub id.
-
-        Raises:
-            BadInputError: the manifest names no such place; an endpoint's run has none.
-        """
-        if self.kind == "endpoint":
-            raise BadInputError(
-                f"'{self.name}' holds the answers of a model behind an endpoint: there are no weights of it here",
-                where=str(self.path),
-                remedy=f"harness eval --endpoint URL --model {self.base_label}",
-            )
-        check(LocatedManifest, self.manifest, "manifest", self.path / MANIFEST)
-        assert self.manifest is not None
-        return str(self.manifest["base"]["location"])
 
     @property
     def checkpoint(self) -> Path:
@@ -122,7 +105,7 @@ def survey(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
         if not folder.is_dir():
             raise BadInputError(
                 f"nothing was scored: there is no folder '{folder}'",
-                remedy="harness align, then harness eval; or name a run, or a folder of runs",
+                remedy="harness align, then harness eval; or give a run, or a folder of runs",
             )
         if (folder / MANIFEST).exists():
             try:
@@ -137,12 +120,12 @@ def survey(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
             begun = [folder]
         elif not complete and not begun and not unreadable:
             raise BadInputError(
-                "nothing was scored: no complete run is here",
+                "nothing was scored: there is no complete run",
                 where=str(folder),
-                remedy="harness align, then harness eval; `harness runs` lists what was begun",
+                remedy="harness align, then harness eval; `harness runs` lists incomplete ones",
             )
         found += complete
-        reasons += [f"{path.name}: not complete: {MANIFEST}, which is written last, is not there" for path in begun]
+        reasons += [f"{path.name}: not complete: {MANIFEST}, which is written last, is missing" for path in begun]
     return list({run.path.resolve(): run for run in found}.values()), reasons
 
 
@@ -172,7 +155,7 @@ def latest_aligned(results: Path) -> Run:
         raise BadInputError(
             "there is no aligned run to evaluate",
             where=str(results),
-            remedy="harness align --method METHOD --model MODEL, or name a model: harness eval --model MODEL",
+            remedy="harness align --method METHOD --model MODEL, or evaluate a model: harness eval --model MODEL",
         )
     return runs[-1]
 
@@ -181,12 +164,10 @@ def find_run(name: str, results: Path) -> Run:
     """A run by its name under `results`, or by its folder.
 
     Raises:
-        BadInputError: there is none, it is not complete, or the name is empty.
+        BadInputError: there is none, or it is not complete.
     """
     from difflib import get_close_matches
 
-    if not name.strip():  # results / "" would be the folder of all runs
-        raise BadInputError("the run's name is empty", remedy="`harness runs` lists them")
     for path in (results / name, Path(name)):
         if path.is_dir():
             run = open_run(path)

@@ -17,8 +17,9 @@ from harness.core.temporary import SUFFIX, is_unheld
 from harness.runs.set_aside import bring_answers_back
 from harness.runs.state import LOCKS, MANIFEST, is_run, lock_of, read_object, state_of
 
-Condition = Literal["complete", "running", "interrupted", "failed", "put aside", "left over"]
-_ANSWERS = ("*/evals/*", "*/evals/*/shards/*", "*/evals/*/repeats/*", "*/stages/*/evals/*")
+Condition = Literal["complete", "running", "interrupted", "failed", "replaced", "leftover"]
+_ANSWERS = ("*/evals/*", "*/evals/*/shards/*", "*/evals/*/repeats/*", "*/evals/*/noise/*", "*/evals/*/noise/*/shards/*",
+            "*/stages/*/evals/*")  # fmt: skip
 """Folders of answers below a folder of runs."""
 _TEMPORARY = re.compile(rf"\..+\.([a-z0-9_]{{8}}({re.escape(SUFFIX)})?|[0-9a-f]{{8}}{re.escape(REMOVED)})")
 """Names that a writer gives to what is not complete yet, and to what is being removed."""
@@ -31,7 +32,7 @@ class Entry:
     Attributes:
         name: the run's; of answers that were put aside, with the suite behind it.
         path: the folder.
-        condition: as in `harness.runs.state`, and "put aside" or "left over" (temporary folders of writers that were killed).
+        condition: as in `harness.runs.state`, and "replaced" or "leftover" (temporary folders of writers that were killed).
         note: why it failed, how far it came, what stands in its place.
         removable: whether `prune` removes it when no run is named.
         finished: when it was completed; "" while it is not.
@@ -71,11 +72,11 @@ def survey_all(results: Path) -> list[Entry]:
     """
     if not results.is_dir():
         raise BadInputError(
-            f"there is no folder '{results}'" if not results.exists() else f"'{results}' is no folder",
-            remedy="name the folder of the runs: --results DIR",
+            f"there is no folder '{results}'" if not results.exists() else f"'{results}' is not a folder",
+            remedy="give the folder of the runs: --results DIR",
         )
     entries = [*_runs(results), *_aside(results), *_answers_aside(results), *_left_over(results)]
-    order = {"complete": 0, "running": 0, "interrupted": 0, "failed": 0, "put aside": 1, "left over": 2}
+    order = {"complete": 0, "running": 0, "interrupted": 0, "failed": 0, "replaced": 1, "leftover": 2}
     return sorted(entries, key=lambda one: (one.name, order[one.condition], one.path.name))
 
 
@@ -89,13 +90,13 @@ def prune(results: Path, entries: Sequence[Entry]) -> int:
     freed = 0
     for entry in entries:
         if entry.condition in ("complete", "running"):
-            raise BadInputError(f"'{entry.name}' is {entry.condition}: it is not removed", where=str(entry.path))
+            raise BadInputError(f"'{entry.name}' is {entry.condition}, so it is not removed", where=str(entry.path))
         with ExitStack() as stack:
             if entry.condition in ("interrupted", "failed"):
                 stack.enter_context(writing(lock_of(entry.path), "this run", entry.path))
             freed += entry.bytes
             remove(entry.path, within=results)
-        if entry.condition == "put aside" and not any(entry.path.parent.iterdir()):
+        if entry.condition == "replaced" and not any(entry.path.parent.iterdir()):
             remove(entry.path.parent, within=results)
     for lock in (results / LOCKS).glob("*.lock") if entries else ():
         if not (results / lock.stem).exists() and not is_held(lock):
@@ -115,15 +116,13 @@ def named(entries: Sequence[Entry], names: Sequence[str]) -> list[Entry]:
     for name in names:
         meant = [one for one in entries if name in (one.name, str(one.path), one.path.name)]
         if not meant:
-            raise BadInputError(
-                f"there is nothing of the name '{name}' here", remedy="`harness runs` lists what there is"
-            )
+            raise BadInputError(f"there is no run '{name}' here", remedy="`harness runs` lists all runs")
         rest = [one for one in meant if one.condition not in ("complete", "running")]
         if not rest:
             raise BadInputError(
-                f"'{name}' is {meant[0].condition}: it is not removed",
+                f"'{name}' is {meant[0].condition}, so it is not removed",
                 where=str(meant[0].path),
-                remedy="remove the folder yourself, if you mean it",
+                remedy="remove the folder yourself if you are sure",
             )
         chosen += rest
     return list(dict.fromkeys(chosen))
@@ -143,15 +142,15 @@ def restore(results: Path, name: str) -> Path:
         BadInputError: nothing of the name was put aside, or what is in its place is no run.
         BusyError: a process writes to it.
     """
-    kept = [one for one in survey_all(results) if one.condition == "put aside"]
+    kept = [one for one in survey_all(results) if one.condition == "replaced"]
     meant = [one for one in kept if name in (one.name, str(one.path), one.path.name)]
     meant = meant or [one for one in kept if one.path.resolve() == Path(name).resolve()]
     if not meant:
         known = ", ".join(dict.fromkeys(one.name for one in kept))
         raise BadInputError(
-            f"nothing of the name '{name}' was put aside",
+            f"there is no replaced run '{name}'",
             where=str(results / REPLACED),
-            remedy=f"there is: {known}" if known else "`harness runs` lists what there is",
+            remedy=f"replaced runs: {known}" if known else "`harness runs` lists all runs",
         )
     path = max(one.path for one in meant)
     if path.parent.parent.resolve() != results.resolve():  # answers
@@ -164,7 +163,9 @@ def restore(results: Path, name: str) -> Path:
         state = state_of(target, held=False)
         if state.condition == "foreign":
             raise BadInputError(
-                "what is in its place is no run of this program", where=str(target), remedy="move it away"
+                "its place is taken by something that is not a run of the harness",
+                where=str(target),
+                remedy="move it away",
             )
         if state.condition == "nothing":
             remove(target, within=results)
@@ -213,8 +214,8 @@ def _aside(results: Path) -> Iterator[Entry]:
         name = aside_name(path)
         inside, instead = state_of(path, held=False), state_of(results / name)
         spare = instead.condition == "complete" or inside.condition == "failed"
-        note = f"{inside.condition}; in its place: {'nothing' if instead.condition == 'nothing' else f'a run, {instead.condition}'}"
-        yield Entry(name, path, "put aside", note, spare)
+        note = f"{inside.condition}; replaced by: {'nothing' if instead.condition == 'nothing' else f'a run, {instead.condition}'}"
+        yield Entry(name, path, "replaced", note, spare)
 
 
 def _answers_aside(results: Path) -> Iterator[Entry]:
@@ -225,8 +226,8 @@ def _answers_aside(results: Path) -> Iterator[Entry]:
             if any(part == REPLACED for part in folder.relative_to(results).parts):
                 continue  # of a run that was put aside as a whole
             scored = next(folder.glob("scores*.json"), None) or (folder / "shard.json").exists()
-            note = f"answers; in their place: {'newer ones, complete' if scored else 'nothing complete'}"
-            yield Entry(folder.relative_to(results).as_posix(), path, "put aside", note, bool(scored))
+            note = f"answers; replaced by: {'newer ones, complete' if scored else 'nothing complete'}"
+            yield Entry(folder.relative_to(results).as_posix(), path, "replaced", note, bool(scored))
 
 
 def _left_over(results: Path) -> Iterator[Entry]:
@@ -235,7 +236,7 @@ def _left_over(results: Path) -> Iterator[Entry]:
         if _TEMPORARY.fullmatch(path.name) and path.name not in (LOCKS, REPLACED):
             half = path.name.endswith(REMOVED)
             dead = path.name.endswith(SUFFIX) and is_unheld(path)
-            note = "not complete: of a process that was killed, or one that is writing now"
+            note = "not complete: from a process that was killed, or that is writing now"
             if half or dead:
-                note = "was being removed" if half else "not complete: of a process that was killed"
-            yield Entry(path.name, path, "left over", note, half or dead)
+                note = "was being removed" if half else "not complete: from a process that was killed"
+            yield Entry(path.name, path, "leftover", note, half or dead)

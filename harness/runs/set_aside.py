@@ -44,7 +44,9 @@ def bring_answers_back(kept: Path) -> None:
     """
     folder = kept.parent.parent
     if not kept.is_dir() or kept.parent.name != REPLACED:
-        raise BadInputError("no answers were put aside here", where=str(kept), remedy="`harness runs` lists what was")
+        raise BadInputError(
+            "there are no replaced answers here", where=str(kept), remedy="`harness runs` lists replaced answers"
+        )
     if put_answers_aside(folder) is None:
         for path in list(answers_in(folder)):  # what a run that answered nothing left
             remove(path, within=folder)

@@ -101,7 +101,7 @@ def target_of_model(model: ModelRef, results: Path) -> Target:
         raise BadInputError(
             "this is an adapter, not a base model",
             where=location,
-            remedy="name the run that made it: harness eval --run NAME; or merge it into its base's weights first",
+            remedy="give the run that made it: harness eval --run NAME; or merge it into its base's weights first",
         )
     folder = results / f"base-{name_from(model.label)}"
     manifest = {
@@ -124,9 +124,9 @@ def target_of_endpoint(model: str, results: Path) -> Target:
     }
     if (run := open_run(folder)).manifest is not None and (run.kind != ENDPOINT or run.base_label != model):
         raise BadInputError(
-            f"the folder of '{model}' holds another run, of '{run.base_label}'",
+            f"the folder of '{model}' contains another run, of '{run.base_label}'",
             where=str(folder),
-            remedy="take another --results",
+            remedy="use another --results",
         )
     return Target(folder.name, folder, model, None, model, ENDPOINT, remote=True, manifest=manifest)
 
@@ -142,7 +142,8 @@ def target_of(run: Run, results: Path) -> Target:
 
 def base_model(run: Run) -> ModelRef:
     """The base model of a complete run, which is not an endpoint's."""
-    location = run.base_location
+    assert run.manifest is not None
+    location = str(run.manifest["base"]["location"])
     if (
         run.checkpoint / "adapter_config.json"
     ).is_file():  # where the adapter's own file says, as for the adapter itself

@@ -77,7 +77,7 @@ class Completion:
 
 def refusal(request: Request, token: str) -> Completion:
     """What every backend gives for a question that holds a control token: no answer, and the reason (`harness.models.control`)."""
-    reason = f"the question holds '{token}', which is a control token and no text to a model"
+    reason = f"the question contains '{token}', which is a control token for a model, not text"
     return Completion(request.id, request.target, "", "unknown", 0, 0, refused=reason)
 
 

@@ -22,12 +22,12 @@ def choose_backend(name: str | None = None) -> type[Backend]:
         backend: type[Backend] = registry.load("backends", name)
         if reason := backend.missing():
             raise BadInputError(
-                f"the backend '{name}' cannot run here: {reason}", remedy="make setup, or leave --backend out"
+                f"the backend '{name}' cannot run here: {reason}", remedy="make setup, or leave out --backend"
             )
         return backend
     vllm: type[Backend] = registry.load("backends", "vllm")
     if (reason := vllm.missing()) is None:
         return vllm
-    logger.warning(f"{reason}: answers come from transformers, the slower fallback")
+    logger.warning(f"{reason}: using transformers, which is slower")
     fallback: type[Backend] = registry.load("backends", "transformers")
     return fallback

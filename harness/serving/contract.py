@@ -10,7 +10,7 @@ from harness.core.plugins import is_plugin, wrong
 from harness.core.types import FinishReason
 from harness.serving.base import Backend, Completion, Request
 
-_EXPECTED = "an iterator of Completion, one a request, with the request's id and target"
+_EXPECTED = "an iterator of Completion, one per request, with the request's id and target"
 _REASONS = get_args(FinishReason)
 
 
@@ -63,8 +63,8 @@ def _problem(one: Any, asked: dict[str, Request], open_: set[str]) -> tuple[str,
     for name in ("prompt_tokens", "completion_tokens"):
         count = getattr(one, name)
         if count is not None and (type(count) is not int or count < 0):
-            return f"{name}={shown(count)}", "a whole number, or None where nobody counted"
+            return f"{name}={shown(count)}", "a whole number, or None if unknown"
     for name in ("refused", "refusal"):
         if not isinstance(getattr(one, name), str | None):
-            return f"{name}={shown(getattr(one, name))}", "words, or None"
+            return f"{name}={shown(getattr(one, name))}", "a text, or None"
     return None

@@ -39,22 +39,24 @@ class OpenAISettings(BackendSettings):
 
     decisive: ClassVar[frozenset[str]] = frozenset({"detail", "extra"})
     endpoints: tuple[EndpointUrl, ...] = Field(
-        default=(), repr=False, description="base URLs; none is OPENAI_BASE_URL, else the vendor's"
+        default=(), repr=False, description="base URLs; none: OPENAI_BASE_URL, or else the vendor's"
     )
-    concurrency: int = Field(default=32, ge=1, description="requests under way at once, over all endpoints")
+    concurrency: int = Field(default=32, ge=1, description="concurrent requests, over all endpoints")
     timeout_s: float = Field(default=180, gt=0)
-    attempts: int = Field(default=8, ge=1, description="calls for one answer before it is given up")
+    attempts: int = Field(default=8, ge=1, description="attempts per answer")
     accept: Literal["same", "any"] = Field(
-        default="same", description="whether an answer may come from a model with another name than was asked for"
+        default="same", description="any: accept answers from a model with another name than the requested one"
     )
     token_parameter: Literal["auto", "max_tokens", "max_completion_tokens"] = Field(
         default="auto",
-        description="what the model calls an answer's limit; auto: max_tokens until the endpoint refuses it",
+        description="parameter name of an answer's limit; auto: max_tokens until the endpoint refuses it",
     )
     detail: Literal["auto", "low", "high"] | None = Field(
-        default=None, description="of images, where the vendor has it"
+        default=None, description="detail level of images, if the vendor supports it"
     )
-    extra: dict[str, Any] = Field(default={}, description="what else goes into every request, e.g. reasoning_effort")
+    extra: dict[str, Any] = Field(
+        default={}, description="additional parameters of every request, e.g. reasoning_effort"
+    )
 
 
 class OpenAIBackend(Backend):
@@ -89,22 +91,22 @@ class OpenAIBackend(Backend):
         """
         if self.adapters:
             raise BadInputError(
-                "an endpoint cannot be given adapters",
+                "an endpoint cannot load adapters",
                 where=", ".join(self.adapters),
-                remedy="serve them there and name one with --model, or take --backend vllm",
+                remedy="serve them there and select one with --model, or use --backend vllm",
             )
         require_key(f"endpoint, model {self.model}")
         self._runner = asyncio.Runner()
         settings = self.settings
         self._pool = Endpoints(settings.endpoints, self.model, timeout_s=settings.timeout_s, attempts=settings.attempts)
         if not settings.endpoints:
-            logger.info("no --endpoint was named: the vendor's own is asked")
+            logger.info("no --endpoint given: using the vendor's")
         self._runner.run(self._pool.__aenter__())
         answered = [self._runner.run(self._probe(number)) for number in range(len(self._pool.urls))]
         if len(set(answered)) > 1:
             pairs = ", ".join(f"{url}: {model}" for url, model in zip(self._pool.urls, answered, strict=True))
             raise BadInputError(
-                "the endpoints serve different models", where=pairs, remedy="name endpoints of one model only"
+                "the endpoints serve different models", where=pairs, remedy="give endpoints of one model only"
             )
 
     async def _probe(self, number: int) -> str:
@@ -123,7 +125,7 @@ class OpenAIBackend(Backend):
             raise HarnessError(
                 f"the endpoint gives no answer: {error.problem}",
                 where=where,
-                remedy="check the URL (it ends in /v1, mostly) and that the server runs",
+                remedy="check the URL (it usually ends in /v1) and that the server runs",
             ) from None
         except PromptRefusedError as refused:
             try:
@@ -132,19 +134,19 @@ class OpenAIBackend(Backend):
                 raise BadInputError(
                     f"the endpoint refuses the request: {refused.problem}",
                     where=where,
-                    remedy="its words say why; --set 'backend.extra={NAME: VALUE}' sends what else it wants",
+                    remedy="its message says why; --set 'backend.extra={NAME: VALUE}' sends additional parameters",
                 ) from None
             raise BadInputError(
-                f"the endpoint answers text but takes no images: {refused.problem}",
+                f"the endpoint answers text but accepts no images: {refused.problem}",
                 where=where,
-                remedy="name a model that sees (--model), or serve one: harness serve RUN",
+                remedy="choose a vision-language model (--model), or serve one: harness serve RUN",
             ) from None
         except EndpointRefusedError as error:
             if error.refused.reason is Reason.PARAMETER and error.refused.parameter == "temperature":
                 raise BadInputError(
-                    f"the model does not take the temperature of the sampling: {error.refused}",
+                    f"the model does not accept the temperature of the sampling: {error.refused}",
                     where=where,
-                    remedy="--set 'backend.extra={temperature: 1}' sends the one that it allows, and null none; "
+                    remedy="--set 'backend.extra={temperature: 1}' sends the one that it allows, null sends none; "
                     "its answers are then not greedy, and the record says so",
                 ) from None
             if error.refused.reason not in (Reason.MODEL, Reason.ADDRESS):
@@ -154,9 +156,9 @@ class OpenAIBackend(Backend):
                 raise
             near = difflib.get_close_matches(self.model, known, n=3, cutoff=0.3) or known[:8]
             raise BadInputError(
-                f"the endpoint knows no model '{self.model}'" + (f"; it has {', '.join(near)}" if near else ""),
+                f"the endpoint has no model '{self.model}'" + (f"; it has {', '.join(near)}" if near else ""),
                 where=url,
-                remedy="name one that it has: --model NAME",
+                remedy="choose one that it has: --model NAME",
             ) from None
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
@@ -193,7 +195,7 @@ class OpenAIBackend(Backend):
         return HarnessError(
             f"{count} requests got no answer; the last: {error.problem}",
             where=f"model {self.model} at {', '.join(url or 'the vendor' for url in self._pool.urls)}",
-            remedy="what was answered is kept; the same command asks for the rest",
+            remedy="run the same command again for the rest; answers so far are stored",
         )
 
     async def _answer(self, request: Request) -> Completion:
@@ -319,7 +321,7 @@ def _refusal(reply: Reply, most_tokens: int) -> str | None:
         return "the endpoint's content filter cut the answer"
     if reply.says_nothing and reply.finish_reason == "length":
         more = f"--set sampling.max_new_tokens={4 * most_tokens}"
-        return f"cut off after {most_tokens} tokens, before a word (reasoning counts): {more}"
+        return f"cut off after {most_tokens} tokens, before the first word (reasoning counts): {more}"
     return None
 
 

@@ -111,7 +111,7 @@ def serve(checkpoint: Path, host: str = "127.0.0.1", port: int = 8000) -> None:
     if not _loopback(host) and not key:
         raise BadInputError(
             f"host {host} can be reached from other machines, so an API key is required",
-            remedy=f"set {KEY_VARIABLE} in the environment, or leave --host out",
+            remedy=f"set {KEY_VARIABLE} in the environment, or leave out --host",
         )
     line, name = command(checkpoint, host, port)
     environment = torchvision_shim.child_environment()

@@ -79,7 +79,7 @@ def _parts(values: Sequence[T], count: int, size: int) -> list[Sequence[T]]:
 def _check(found: int, engines: int, workers: int, what: str) -> None:
     if found < engines * workers:
         raise BadInputError(
-            f"{engines} engines of {workers} workers each want {engines * workers} {what}, {found} are here",
+            f"{engines} engines of {workers} workers each need {engines * workers} {what}, but this machine has {found}",
             where="backend.data_parallel_size, times tensor_parallel_size and pipeline_parallel_size",
-            remedy="ask for fewer; several machines take a part of the suite each: --shard I/N, then harness merge",
+            remedy="use fewer, or split the suite over several machines: --shard I/N, then harness merge",
         )

@@ -72,7 +72,7 @@ class TransformersBackend(Backend):
         for name in self.adapters:
             if torch.equal(found[name], found["base"]):
                 raise HarnessError(
-                    f"the adapter '{name}' changes nothing: it was not trained, or its weights' names are not this model's",
+                    f"the adapter '{name}' changes nothing: it was not trained, or its weights' names do not match this model",
                     where=str(self.adapters[name]),
                     remedy="evaluate the base itself (--base), or align again",
                 )

@@ -38,20 +38,22 @@ class VllmSettings(BackendSettings):
     max_model_len: int | None = None
     max_num_seqs: int = Field(256, ge=1)
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
-    tensor_parallel_size: int = Field(1, ge=1, description="GPUs that share every layer")
-    pipeline_parallel_size: int = Field(1, ge=1, description="GPUs, or groups of them, that share the layers out")
-    data_parallel_size: int = Field(1, ge=1, description="engines on this machine, each with GPUs or cores of its own")
+    tensor_parallel_size: int = Field(1, ge=1, description="GPUs over which every layer is split")
+    pipeline_parallel_size: int = Field(
+        1, ge=1, description="GPUs, or groups of them, over which the layers are distributed"
+    )
+    data_parallel_size: int = Field(1, ge=1, description="engines on this machine, each with its own GPUs or cores")
     distributed_executor_backend: Literal["mp", "ray"] | None = Field(
-        None, description="what starts an engine's workers; ray: on several machines"
+        None, description="how an engine's workers are started; ray: on several machines"
     )
     quantization: str | None = None
-    kv_cache_gb: int = Field(1, ge=1, description="key-value cache on a CPU, in GiB, of each engine")
+    kv_cache_gb: int = Field(1, ge=1, description="key-value cache on a CPU, in GiB per engine")
 
     @model_validator(mode="after")
     def _ray_deals_gpus(self) -> Self:
         if self.distributed_executor_backend == "ray" and self.data_parallel_size > 1:
             raise ValueError(
-                "data_parallel_size gives engines the GPUs of this machine, with ray they are the cluster's: "
+                "data_parallel_size assigns GPUs of this machine, but with ray the cluster assigns them: "
                 "one engine a job there, with --shard I/N, then harness merge"
             )
         return self
@@ -140,7 +142,7 @@ class VllmBackend(Backend):
             except queue.Empty:
                 raise HarnessError(
                     f"vLLM: the engine was not ready within {START_TIMEOUT_S} s",
-                    remedy="see whether it works here at all: harness doctor --full",
+                    remedy="check that vLLM works on this machine: harness doctor --full",
                 ) from None
             self._info = engine.read(line)
 

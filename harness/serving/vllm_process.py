@@ -153,7 +153,7 @@ class EngineProcess:
             return HarnessError(
                 f"vLLM: the engine's process was ended by signal {-code} ({signal.Signals(-code).name})",
                 where=self._log.name,
-                remedy="what was answered is kept: the same command goes on from there"
+                remedy="run the same command again to resume; answers so far are stored"
                 + ("; if the machine ran out of memory, give the engine less" if code == -signal.SIGKILL else ""),
             )
         return HarnessError(
@@ -161,7 +161,7 @@ class EngineProcess:
             + (f" with code {code}" if code is not None else "")
             + (": " + " | ".join(line[-300:] for line in telling) if telling else ""),
             where=self._log.name,
-            remedy="see that log; whether vLLM works here at all: harness doctor --full",
+            remedy="see that log; check that vLLM works on this machine: harness doctor --full",
         )
 
     def end_input(self) -> None:

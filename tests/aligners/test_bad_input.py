@@ -115,7 +115,12 @@ def test_odd_pictures_are_made_plain_and_trained_on(
     data = jsonl(folder / "d.jsonl", [GOOD | {"image": name} for name in names])
     assert align(base, data, tmp_path) == 0
     heard = " ".join(capsys.readouterr().err.split())
-    for said in ("of 16 bits a channel", "converted from CMYK", "turned upright", "of several frames"):
+    for said in (
+        "scaled from 16 to 8 bits per channel",
+        "converted from CMYK",
+        "rotated by their EXIF",
+        "first of several frames",
+    ):
         assert f"1 images are {said}" in heard
 
 
@@ -196,7 +201,7 @@ def test_columns_and_images_elsewhere_are_named_used_recorded_and_kept_by_resume
     assert align(base, path, tmp_path, "--overwrite", *options) == 0
     said = capsys.readouterr().err
     assert "the column 'topic' is not read (2 of 2 records have it)" in said
-    assert "2 examples bring a rejected image, which dpo does not use" in said
+    assert "2 examples have a rejected image, which dpo does not use" in said
     config = read_json(tmp_path / "results/one/config.json")
     assert config["columns"] == {"prompt": "query"} and config["image_root"] == str(tmp_path / "pictures")
     assert read_json(tmp_path / "results/one/manifest.json")["summary"]["data"]["unread_columns"] == {"topic": 2}

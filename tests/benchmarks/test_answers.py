@@ -198,7 +198,7 @@ def test_where_an_answer_stands(row: dict[str, Any], text: str) -> None:
         ({"question_id": 1, "output": "Yes"}, "its keys are 'question_id', 'output'"),
         ({"answer": "no", "prediction": "Yes"}, "'answer' and 'prediction'"),
         ({"resps": [["Yes"], ["No"]]}, "2 answers"),
-        ({"resps": [[3]]}, "no text"),
+        ({"resps": [[3]]}, "not a text"),
     ],
 )
 def test_an_answer_that_is_not_plainly_one_is_refused(row: dict[str, Any], said: str) -> None:
@@ -221,7 +221,7 @@ def test_answers_without_ids_belong_to_questions_by_their_place(tmp_path: Path) 
     assert values["accuracy"] == 1 / 2 and "order" in benchmark.notes[0]
     for wrong, said in (
         (rows[:1], "1 are not 2"),
-        (rows[::-1], "here the question is 'Is there 2\\?'"),
+        (rows[::-1], "the question of this one is 'Is there 2\\?'"),
         ([*rows[:1], {"question_id": 2, "answer": "No"}], "no 'question_id'"),
     ):
         with pytest.raises(BadInputError, match=said):
@@ -237,7 +237,7 @@ def test_samples_of_other_splits_are_left_out_and_said(tmp_path: Path) -> None:
         for kind, said in (("random", "No"), ("popular", "Yes"))
     ]
     values, _ = offline(benchmark := POPE(), {"questions": asked, "responses": jsonl(tmp_path / "r.jsonl", rows)})
-    assert values["popular.accuracy"] == 1 and "random were left out" in benchmark.notes[0]
+    assert values["popular.accuracy"] == 1 and "random were ignored" in benchmark.notes[0]
 
 
 def test_an_index_far_beyond_the_questions_is_refused_at_once(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_scores_by_hand(tmp_path: Path, pipeline: Path) -> None:
     assert judge.asked == ["1#0", "1#2"]
     assert [piece.label for piece in scores[0].evidence] == ["dog", "chair", "horse"]
     assert scores[0].counts["hallucinated_mentions"] == 1 and scores[1].counts["mentions"] == 0
-    assert scores[2].unscored and "cannot be read" in scores[2].unscored
+    assert scores[2].unscored and "cannot be parsed" in scores[2].unscored
     values = benchmark.aggregate(Counts.of(scores).totals())
     assert float(values["chair_i"]) == pytest.approx(1 / 3) and float(values["object_recall"]) == 2 / 4
 
@@ -165,7 +165,7 @@ def test_the_official_prompt_is_read_from_its_script(tmp_path: Path, pipeline: P
     assert request.prompt == 'Q:  A: There is a {question} here. L: ["a"]'
     assert "sha256:" in benchmark.provenance()["prompt"]
     script.write_text("prompt_template = 'nothing'")
-    with pytest.raises(BadInputError, match="no place for the description"):
+    with pytest.raises(BadInputError, match="no placeholder for the description"):
         ObjectHalBench(HalBenchSettings(extractor="llm", template=script)).judge_requests(
             *benchmark.read_offline(files)
         )

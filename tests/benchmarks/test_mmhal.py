@@ -90,11 +90,11 @@ def test_ratings(reply: str, official: int, read: int | None) -> None:
 @pytest.mark.parametrize(
     ("reply", "why"),
     [
-        ("Rating: 4/10", "another scale"),
-        ("Rating: 4 or 5", "'4 or 5' is no single"),
-        ("Rating: -1", "'-1' is no single"),
+        ("Rating: 4/10", "not on the scale"),
+        ("Rating: 4 or 5", "'4 or 5' is not a single"),
+        ("Rating: -1", "'-1' is not a single"),
         ("Rating: 7", "above 6"),
-        ("Rating: 3.5", "no whole number"),
+        ("Rating: 3.5", "not an integer"),
         ("Rating: 4. Rating: 5", "differ: 4, 5"),
         ("I cannot say.", "no rating"),
     ],
@@ -220,7 +220,7 @@ def test_the_official_script_is_taken_where_it_lies_and_only_if_it_is_the_offici
     assert judge.prompts == ["Dog, Cat|Q?|G|A {}"] * 2
     assert accepted.variant_with(judge) == f"recorder, prompt {digest[:8]}"
     (tmp_path / "t.txt").write_text("{question}")
-    with pytest.raises(BadInputError, match="no place for the answer"):
+    with pytest.raises(BadInputError, match="no placeholder for the answer"):
         MMHalBench(MMHalSettings(template=tmp_path / "t.txt")).judge_requests(items, responses)
 
 

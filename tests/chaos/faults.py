@@ -141,7 +141,7 @@ FAULTS: dict[str, Fault] = {
         _message(content="A do", finish_reason="content_filter"), "declined", "content filter", over=True, times=0, paid=True
     ),
     "cut off before a word": Fault(
-        _message(content="", finish_reason="length"), "declined", "before a word", over=True, times=0, paid=True
+        _message(content="", finish_reason="length"), "declined", "first word", over=True, times=0, paid=True
     ),
     "content policy": Fault(
         error("The response was filtered due to Azure's content management policy.", "content_filter"),
@@ -153,7 +153,7 @@ FAULTS: dict[str, Fault] = {
     "too long": Fault(
         error("This model's maximum context length is 8192 tokens.", "context_length_exceeded"),
         "refused",
-        "do not fit into the",
+        "exceed the",
         status=400,
         times=0,
     ),
@@ -163,20 +163,20 @@ FAULTS: dict[str, Fault] = {
     "400 that repeats the key": Fault(
         error(f"bad request: Authorization: Bearer {KEY}"), "refused", "refused the request", status=400, times=0
     ),
-    "permission": Fault(error("no access"), "stops", "may not do this", "access", 403, times=0),
+    "permission": Fault(error("no access"), "stops", "lacks the permission", "access", 403, times=0),
     "no such model": Fault(
         error("The model `judge` does not exist", "model_not_found"),
         "stops",
-        "no such model|knows no model",
+        "has no such model|has no model",
         "--(judge-)?model",
         404,
         times=0,
     ),
     "no such address": Fault({"detail": "Not Found"}, "stops", "no chat completions", "/v1", 404, times=0),
-    "no quota": Fault(error("You exceeded your current quota", "insufficient_quota"), "stops", "quota", "pay it up", 429, times=0),
-    "billing": Fault(error("Billing hard limit has been reached"), "stops", "credit", "pay it up", 400, times=0),
-    "payment": Fault(error("Insufficient credits"), "stops", "credit", "pay it up", 402, times=0),
-    "redirected": Fault(b"", "stops", "redirects to another address", "name the address", 307, times=0),
+    "no quota": Fault(error("You exceeded your current quota", "insufficient_quota"), "stops", "quota", "add credit", 429, times=0),
+    "billing": Fault(error("Billing hard limit has been reached"), "stops", "credit", "add credit", 400, times=0),
+    "payment": Fault(error("Insufficient credits"), "stops", "credit", "add credit", 402, times=0),
+    "redirected": Fault(b"", "stops", "redirects to another address", "give that address", 307, times=0),
     "another model": Fault({"model": "judge-mini"}, "stops", "came from 'judge-mini'", "accept=any", over=True, times=0, paid=True),
     # The model takes other parameters.
     "max_completion_tokens": Fault(

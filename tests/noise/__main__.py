@@ -12,8 +12,8 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from aligners.rejected_images.corruptions import noise, random_numbers
-from aligners.rejected_images.schedules import Diffusion
+from aligners.rejected_images.corruptions import noise
+from harness.core.diffusion import Diffusion, random_numbers
 
 SIDE, HEAD = 200, 22
 SHOWN = (

@@ -77,9 +77,9 @@ def _only_prompt(sample: Record, kind: Format, options: DataOptions, file: Path)
     rivals = [name for name in PROMPTS if name not in kind.reads and says_something(sample.get(name))]
     if read and rivals and not set(read) & set(options.columns):
         raise BadInputError(
-            f"two columns may be the prompt, '{read[0]}' and '{rivals[0]}'",
+            f"two columns could be the prompt, '{read[0]}' and '{rivals[0]}'",
             where=str(file),
-            remedy=f"say which is: --columns {read[0]}={rivals[0]}, or {read[0]}={read[0]}",
+            remedy=f"choose one: --columns {read[0]}={rivals[0]}, or {read[0]}={read[0]}",
         )
 
 
@@ -93,18 +93,18 @@ def _unknown(sample: Record, candidates: Iterable[Format], named: Format | None,
         return BadInputError(
             f"there is no column 'prompt'; the prompt may be in {' or '.join(map(repr, others[:5]))}. The columns are: {columns}",
             where=str(file),
-            remedy=f"say which column it is: --columns prompt={others[0]}",
+            remedy=f"choose the column: --columns prompt={others[0]}",
         )
     if named:
         return BadInputError(
             f"these are not the columns of the format {named.name}, which has {named.needs}; they are: {columns}",
             where=str(file),
-            remedy="leave out the format, so that it is told by the columns, or say what they are: --columns prompt=query,image=picture",
+            remedy="leave out the format, so that it is recognised by the columns, or map them: --columns prompt=query,image=picture",
         )
     return BadInputError(
         f"no known format of preference data has these columns: {columns}",
         where=str(file),
-        remedy="say what they are (--columns prompt=query,image=picture); known: "
+        remedy="map them (--columns prompt=query,image=picture); known: "
         + "; ".join(f"{one.name} ({one.needs})" for one in candidates),
     )
 

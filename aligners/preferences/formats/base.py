@@ -50,9 +50,9 @@ UNSAID = {
     "video": "a video",
     "audios": "sounds",
     "audio": "a sound",
-    "chosen_image": "an image of its own for the chosen answer",
-    "chosen_images": "images of their own for the chosen answer",
-    "rejected_messages": "a conversation of its own for the rejected answer",
+    "chosen_image": "a separate image for the chosen answer",
+    "chosen_images": "separate images for the chosen answer",
+    "rejected_messages": "a separate conversation for the rejected answer",
 }
 """Columns that change what a preference means, and that an example has no place for."""
 
@@ -135,7 +135,7 @@ def image_of(record: Record) -> Any:
     images, image = record.get("images"), record.get("image")
     if says_something(images) and says_something(image):
         raise BadRecordError(
-            "the record has both 'image' and 'images'; say which is meant: --columns image=images, or image=image"
+            "the record has both 'image' and 'images'; choose one: --columns image=images, or image=image"
         )
     return images if images is not None and not (says_something(image) and not says_something(images)) else image
 
@@ -164,7 +164,7 @@ def single(value: Any, what: str = "images") -> Any:
     if not isinstance(value, list):
         return value
     if len(value) != 1:
-        raise BadRecordError(f"the record has {len(value)} {what}; one is what a prompt can have here")
+        raise BadRecordError(f"the record has {len(value)} {what}; a prompt can have only one")
     return value[0]
 
 

@@ -39,7 +39,7 @@ def entry_of(file: Path, formatting: str) -> Entry | None:
             continue
         if entry.get("ranking") is not True:
             raise BadInputError(
-                f"{DESCRIPTION} says that {file.name} is no preference data: 'ranking' is not true",
+                f"{DESCRIPTION} says that {file.name} is not preference data: 'ranking' is not true",
                 where=str(path),
                 remedy='write "ranking": true if its records have chosen and rejected answers',
             )

@@ -90,5 +90,5 @@ class ShareGpt(Format):
         if not isinstance(message, Mapping):
             raise BadRecordError(f"'{name}' is {kind_of(message)}, not a message")
         if (role := tags.role_of(message)) != tags.assistant:
-            raise BadRecordError(f"'{name}' is said by '{role}', not by '{tags.assistant}'")
+            raise BadRecordError(f"'{name}' has the role '{role}', not '{tags.assistant}'")
         return content_of(message, tags, images=False)

@@ -41,7 +41,7 @@ class Swift(Format):
                 raise BadRecordError("the record has both 'rejected_response' and 'rejected_messages'")
             asked, rejected = _divided(record["rejected_messages"], "rejected_messages")
             if asked != prompt:
-                raise BadRecordError("'rejected_messages' ask something else than 'messages'")
+                raise BadRecordError("'rejected_messages' ask a different question from 'messages'")
         return Said(prompt, chosen, rejected, image=image_of(record))
 
 
@@ -50,4 +50,4 @@ def _divided(messages: Any, name: str) -> tuple[str, str]:
     if not isinstance(messages, list):
         raise BadRecordError(f"'{name}' is {kind_of(messages)}, not a list of messages")
     spoken = without_silent_system(messages)
-    return user_turn(spoken[:-1], f"'{name}' before its answer"), answer(spoken[-1:], name)
+    return user_turn(spoken[:-1], f"'{name}' before the answer"), answer(spoken[-1:], name)

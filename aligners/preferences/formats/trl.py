@@ -64,10 +64,10 @@ class Trl(Format):
         prompt, chosen, rejected = (record.get(name) for name in ("prompt", "chosen", "rejected"))
         if self.implicit:
             if says_something(prompt):
-                raise BadRecordError("the record has a 'prompt', where the file's first ones have an implicit one")
+                raise BadRecordError("the record has a 'prompt', but the file's first records have an implicit one")
             if isinstance(chosen, str) and (others := other_texts(record)):
                 raise BadRecordError(
-                    f"there is no 'prompt', and '{others[0]}' may be it, where the file's first ones have none"
+                    f"there is no 'prompt', but '{others[0]}', which may be it; the file's first records have neither"
                 )
             prompt, chosen, rejected = _split(chosen, rejected)
         return Said(
@@ -98,8 +98,8 @@ def _split(chosen: Any, rejected: Any) -> tuple[Any, Any, Any]:
         if same < max(len(chosen), len(rejected)):
             same = max(chosen.rfind(blank, 0, same) for blank in (" ", "\n", "\t")) + 1
         if not chosen[:same].strip():
-            raise BadRecordError("there is no 'prompt', and chosen and rejected have no beginning in common")
+            raise BadRecordError("there is no 'prompt', and chosen and rejected do not start with the same text")
         return chosen[:same].rstrip(), chosen[same:], rejected[same:]
     if not same:
-        raise BadRecordError("there is no 'prompt', and chosen and rejected have no first message in common")
+        raise BadRecordError("there is no 'prompt', and chosen and rejected do not start with the same message")
     return chosen[:same], chosen[same:], rejected[same:]

@@ -42,7 +42,7 @@ which add up like chance does: over 32 layers to about 16 of them, of logits of 
 at most, a tenth of it on average, in bfloat16 (p = 8); between two programs that serve one 7-B model in bfloat16, 0.01 to 0.03 a token is
 what people see. A wrong mask, picture or token changes what is said by tenths of nats to whole ones.
 """
-LEAVE = "--no-canary trains as it is"
+LEAVE = "--no-canary trains without the check"
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ def check_trainer(run: Session, examples: Sequence[PreferenceExample]) -> dict[s
 
             remedy = mend(run, way, passes)
             raise HarnessError(
-                "canary: the trainer's log-probabilities are not those of the model's own forward pass: they differ by "
-                f"{worst.mean:.2g} nats a token in branch '{worst.branch}', where arithmetic explains {worst.allowed:.2g}",
+                "canary: the trainer's log-probabilities differ from those of the model's own forward pass by "
+                f"{worst.mean:.2g} nats per token in branch '{worst.branch}', but rounding explains at most {worst.allowed:.2g}",
                 where=f"example {worst.example}",
                 remedy=f"{remedy}; {LEAVE}",
             )
@@ -109,7 +109,7 @@ def check_trainer(run: Session, examples: Sequence[PreferenceExample]) -> dict[s
         "seconds": round(time.perf_counter() - started, 2),
     }
     logger.info(
-        f"canary: the trainer computes what the model does, to {worst.mean:.1g} nats a token "
+        f"canary: the trainer computes what the model does, to {worst.mean:.1g} nats per token "
         f"(allowed {worst.allowed:.1g}; {len(probes)} examples, {found['seconds']:.1f} s)"
     )
     return found
@@ -165,11 +165,11 @@ def _same_ids(run: Session, encoded: Sequence[EncodedExample], plain: _Plain) ->
             names = run.processor.tokenizer.convert_ids_to_tokens
             near = slice(max(row.agree - 2, 0), row.agree + 3)
             raise HarnessError(
-                "canary: the trainer's ids are not those of the processor's own apply_chat_template(tokenize=True): from place "
-                f"{row.agree} on it has {names(ours[near])}, and the template writes {names(list(row.ids)[near])}",
+                "canary: the trainer's ids differ from those of the processor's own apply_chat_template(tokenize=True): from position "
+                f"{row.agree} on the trainer has {names(ours[near])}, and the template writes {names(list(row.ids)[near])}",
                 where=f"example {example.id}, response '{response}'",
-                remedy="the checkpoint's tokenizer and chat template should be those that it was published with; if they are, this is a "
-                f"mistake of the trainer; {LEAVE}",
+                remedy="check that the checkpoint has the tokenizer and chat template that it was published with; if it has, this is "
+                f"a bug in the trainer; {LEAVE}",
             )
 
 
@@ -262,7 +262,7 @@ def mend(run: Session, way: Way, passes: Any) -> str:
         passes: whether another way passes; with `afresh`, beside values that are computed again.
     """
     if run.process.num_processes > 1:
-        return "several processes cannot try what makes it pass; one process can"
+        return "with one process, the canary can find the setting that makes it pass"
     for words, other in _others(run, way):
         with contextlib.suppress(RuntimeError, HarnessError):  # a way that does not work at all is no remedy
             if passes(other):
@@ -304,7 +304,7 @@ def check_trained_weights(run: Session) -> dict[str, Any]:
         ]
         if wrong or missing:
             raise HarnessError(
-                f"canary: {len(wrong)} weights of the vision tower are trained, {len(missing)} of the others are not",
+                f"canary: {len(wrong)} weights of the vision tower are trained, {len(missing)} of the other weights are not",
                 where=(wrong + missing)[0],
                 remedy=LEAVE,
             )
@@ -318,8 +318,8 @@ def check_trained_weights(run: Session) -> dict[str, Any]:
     chosen = getattr(settings.lora, "targets", None)
     if wrong or (left_out and chosen is None):
         raise HarnessError(
-            f"canary: other modules have adapters than tuning by {settings.tuning} names: "
-            + (f"{len(wrong)} weights outside of the language model" if wrong else f"none on {', '.join(left_out)}"),
+            f"canary: the modules with adapters are not those of tuning={settings.tuning}: "
+            + (f"{len(wrong)} weights outside the language model" if wrong else f"none on {', '.join(left_out)}"),
             where=wrong[0] if wrong else run.job.model,
             remedy=f"--set 'train.lora.targets=[...]' names the modules; {LEAVE}",
         )

@@ -50,7 +50,7 @@ def check_first_batch(run: Session, batch: Batch, policy: Logps, reference: Logp
             if not off <= allowed:
                 raise HarnessError(
                     f"canary: before the first update policy and reference are one model, and the reward of branch '{name}' is "
-                    f"{beta * off:.3g} and not 0 (arithmetic explains {beta * allowed:.2g})",
+                    f"{beta * off:.3g} instead of 0 (rounding explains {beta * allowed:.2g})",
                     where=f"example {example}",
                     remedy=f"{_mend_first(run, batch, reference)}; {LEAVE}",
                 )
@@ -91,10 +91,10 @@ def _terms_are_the_formulas(run: Session, batch: Batch, policy: Logps, reference
         if bad.any():
             row = int(bad.nonzero()[0])
             raise HarnessError(
-                f"canary: before the first update '{name}' is {float(seen[row]):.6g}, and the formula of '{run.aligner.name}' gives "
-                f"{float(expected[name][row]):.6g} for rewards of 0 (arithmetic explains {float(reach[row]):.2g})",
+                f"canary: before the first update '{name}' is {float(seen[row]):.6g}, but the formula of '{run.aligner.name}' gives "
+                f"{float(expected[name][row]):.6g} for rewards of 0 (rounding explains {float(reach[row]):.2g})",
                 where=f"example {batch.ids[row]}",
-                remedy=f"rewards are 0, so look at the method's loss; {LEAVE}",
+                remedy=f"rewards are 0, so check the method's loss; {LEAVE}",
             )
 
 
@@ -129,5 +129,7 @@ def _mend_first(run: Session, batch: Batch, reference: Logps) -> str:
 
     way = Way(run.policy.savings, run.train_settings.workers)
     if run.process.num_processes == 1 and run.train_settings.savings.reference_cache and passes(way, afresh=True):
-        return "--set train.savings.reference_cache=false makes it pass: values in the cache are another model's"
+        return (
+            "--set train.savings.reference_cache=false makes it pass: the values in the cache belong to another model"
+        )
     return mend(run, way, passes)

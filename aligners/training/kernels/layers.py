@@ -55,9 +55,9 @@ def why_not(layers: Any) -> str | None:
     """What keeps layers from being computed as above; None if nothing does."""
     unknown = {type(layer).__name__ for layer in layers} - _LAYERS
     if unknown:
-        return f"not for {', '.join(sorted(unknown))}"
+        return f"not available for {', '.join(sorted(unknown))}"
     gates = {type(layer.mlp.act_fn).__name__ for layer in layers}
-    return None if gates <= _SILU else f"not for gates with {', '.join(sorted(gates - _SILU))}"
+    return None if gates <= _SILU else f"not available for gates with {', '.join(sorted(gates - _SILU))}"
 
 
 def _forward(

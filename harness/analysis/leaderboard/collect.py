@@ -107,7 +107,7 @@ def _board(model: str, data: str, found: Sequence[tuple[str, Run, Scored]]) -> B
     records = [one.record for _, _, one in found]
     caption = _caption(records)
     if mean := " / ".join(f"{one:.1f}" for one in words if one is not None):
-        caption += f"; matched: every image's descriptions cut to the words of the shortest that was scored ({mean} on average)"
+        caption += f"; matched: each image's descriptions are cut to the length, in words, of the shortest one ({mean} on average)"
     models = list(dict.fromkeys(row.model for row in ordered))
     seedless = (_seedless(model) if model else "", seedless_data(records[0]))
     board = Board(model or ", ".join(models), data, ordered, columns, caption, seedless, _embedded(records[0]), notes)
@@ -124,7 +124,9 @@ def _part(one: Scored, notes: list[str]) -> Part | None:
     """The items behind a run's scores of a suite; None, with a note, where they cannot be had or are others than were scored."""
     record = one.record
     if not one.items.exists():
-        notes.append(f"{one.run}: {one.items.name} is missing, so there are no differences to the base for {one.label}")
+        notes.append(
+            f"{one.run}: {one.items.name} is missing, so there are no differences from the base for {one.label}"
+        )
         return None
     try:
         aggregate = benchmark_of(record).aggregate
@@ -135,7 +137,7 @@ def _part(one: Scored, notes: list[str]) -> Part | None:
     except HarnessError as error:
         reason = error.problem
     if reason:
-        notes.append(f"{one.run}: {one.label}: no differences to the base: {reason}")
+        notes.append(f"{one.run}: {one.label}: no differences from the base: {reason}")
         return None
     return _part_of(record, aggregate, sums)
 
@@ -143,7 +145,7 @@ def _part(one: Scored, notes: list[str]) -> Part | None:
 def _other_items(sums: Sums, record: Mapping[str, Any]) -> str:
     """Why an item file is not the one that the scores were made from; "" where it is."""
     if sums.size != record["n"]:
-        return f"{sums.path.name} has {sums.size} scored items where the scores say {record['n']}"
+        return f"{sums.path.name} has {sums.size} scored items, but the scores say {record['n']}"
     for name, total in (record.get("counts") or {}).items():
         if not math.isclose(total, sums.totals.get(name, 0.0), rel_tol=1e-9, abs_tol=1e-9):
             return f"{sums.path.name} is not what was scored: its {name} sums to {sums.totals.get(name, 0.0):g}, not to {total:g}"
@@ -161,14 +163,14 @@ def _cell(about: Mapping[str, Any], record: Mapping[str, Any], rules: str, part:
     if record["n"] != record["of"]:
         notes.append(f"{record['n']} of {record['of']} items")
     if value is None:
-        notes.append("undefined: on these items there is nothing to divide by")
+        notes.append("undefined: the denominator is 0 on these items")
     elif ci is None:
-        notes.append("no interval: a bootstrap over images needs more than one that counts")
+        notes.append("no interval: a bootstrap over images needs more than one image")
     elif about["unit"] == "%" and ci[0] == ci[1] and value in (0.0, 1.0) and part is not None:
         images = part.items.images
         notes.append(
-            f"the same for all {images} images, which a bootstrap takes for certain; "
-            f"up to {min(100.0, 300 / images):.1f} % of images may still be otherwise (rule of three)"
+            f"the same for all {images} images, so the bootstrap interval has width 0; "
+            f"up to {min(100.0, 300 / images):.1f} % of all images may differ (rule of three)"
         )
     return Cell(value, ci, record["n"], record["of"], rules, notes=tuple(notes))  # type: ignore[arg-type]
 
@@ -188,7 +190,7 @@ def _add_matched(
     found = cut({name: one.described() for name, one in sums.items() if isinstance(one, Sums)})
     if found is None:
         title = next(iter(group.values())).record["metrics"][form.beside]["title"]
-        reason = "the checkpoints answered different items, or too many mentions have no place"
+        reason = "the checkpoints answered different items, or too many mentions have no position"
         notes.append(f"{suite}: no {title} at matched length: {reason}")
         return None
     aggregate = MatchedRates(form).aggregate

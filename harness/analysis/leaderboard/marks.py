@@ -107,10 +107,10 @@ def add_differences(board: Board) -> None:
                 for part in parts:
                     bases.setdefault((part.world, sheet), part)
     if not bases:
-        board.notes.append("the base was not scored, so nothing is compared with it")
+        board.notes.append("the base was not scored, so no differences are shown")
         return
     sheets = list(dict.fromkeys(sheet for row in board.rows for sheet in row.parts))
-    with progress_of_many("differences to the base", sum(len(row.parts) for row in board.rows)) as advance:
+    with progress_of_many("differences from the base", sum(len(row.parts) for row in board.rows)) as advance:
         for sheet in sheets:
             _put(board, sheet, _differences_of(board, sheet, bases, advance))
 
@@ -147,7 +147,7 @@ def _reason(pairs: Sequence[tuple[Part, Part | None]]) -> str:
             if not own.keys() & others.keys():
                 return "they have no item in common"
             if any(own[item] != others[item] for item in own.keys() & others.keys()):
-                return "the same items are about other images"
+                return "the same items have different images"
     return ""
 
 

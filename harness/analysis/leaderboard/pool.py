@@ -38,7 +38,7 @@ def _pooled(world: World, boards: Sequence[Board]) -> Board:
     captions = "; ".join(dict.fromkeys(part for board in boards for part in board.caption.split("; ")))
     seeds = ", ".join(f"{row.name} {len(row.runs)}" for row in rows if len(row.runs) > 1)
     caption = (
-        f"mean over seeds ({seeds}), the interval by bootstrap over each seed's images, ± standard deviation over seeds; "
+        f"mean over seeds ({seeds}), 95 % bootstrap interval over each seed's images, ± standard deviation over seeds; "
         if seeds
         else "no configuration has more than one seed; "
     )

@@ -60,7 +60,7 @@ def read_published(path: Path) -> list[Published]:
             rows = list(reader)
         except csv.Error as error:
             raise BadInputError(
-                f"line {reader.line_num} is not CSV: {error}", where=str(path), remedy="mend it"
+                f"line {reader.line_num} is not CSV: {error}", where=str(path), remedy="fix the line"
             ) from None
         for number, row in enumerate(rows, 2):
             where = f"{path}:{number}"
@@ -69,7 +69,7 @@ def read_published(path: Path) -> list[Published]:
                 if not math.isfinite(value):
                     raise ValueError(row["value"])
             except (TypeError, ValueError):
-                raise BadInputError(f"the value is no number: {shown(row['value'])}", where=where) from None
+                raise BadInputError(f"the value is not a number: {shown(row['value'])}", where=where) from None
             if not row["source"]:
                 raise BadInputError("the figure has no source", where=where)
             value = value / 100 if row["unit"] == "%" else value
@@ -86,7 +86,7 @@ def add_published(boards: Sequence[Board], figures: Sequence[Published], *, rank
     found = []
     for board in boards:
         if board.embedded:
-            note = "published figures are about the suites' own pictures, so none stand beside this data"
+            note = "published figures are for the suites' own pictures, so they are not shown for this data"
             found.append(replace(board, notes=[*board.notes, note]))
             continue
         columns = _columns(board, figures)

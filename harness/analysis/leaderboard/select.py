@@ -44,7 +44,7 @@ def select(
         if rows and columns:
             found.append(replace(board, rows=rows, columns=columns))
     if not found:
-        raise BadInputError("nothing that was scored fits all of the filters", remedy="leave one of them out")
+        raise BadInputError("no score matches all filters", remedy="remove one of them")
     return found
 
 
@@ -82,12 +82,12 @@ def sort(boards: Sequence[Board], metric: str) -> list[Board]:
         columns = [column for column in board.columns if column.named(metric)]
         if len(columns) > 1:
             keys = ", ".join(column.key for column in columns)
-            raise BadInputError(f"--sort {metric}: several columns are called so", remedy=f"name one of: {keys}")
+            raise BadInputError(f"--sort {metric}: several columns have this name", remedy=f"use one of: {keys}")
         seen = seen or bool(columns)
         found.append(replace(board, rows=_sorted(board, columns[0])) if columns else board)
     if not seen:
         every = [column.key for board in boards for column in board.columns]
-        raise BadInputError(f"--sort {metric}: there is no such column", remedy=_list("columns", every))
+        raise BadInputError(f"--sort {metric}: this column does not exist", remedy=_list("columns", every))
     return found
 
 

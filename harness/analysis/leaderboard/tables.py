@@ -35,7 +35,7 @@ def explained(board: Board) -> list[str]:
     """The lines below a table: what its marks mean, the caption, footnotes and notes."""
     marked = Marks(board)
     shown = {mark for row in board.rows for column in board.columns for mark in marked.of(row, column)}
-    legend = ["95 % intervals by bootstrap over images", f"{BEST} best of the column"]
+    legend = ["95 % bootstrap intervals over images", f"{BEST} best of the column"]
     if shown & {BETTER, WORSE}:
         legend.append(
             f"{BETTER} better, {WORSE} worse than the base (paired bootstrap over images, Holm-corrected over the column, p < {LEVEL:g})"
@@ -43,10 +43,10 @@ def explained(board: Board) -> list[str]:
     if FRONTIER in shown:
         pairs = [(column, partner) for column in board.columns if (partner := partner_of(board, column))]
         said, invented = (", ".join(dict.fromkeys(one.title for one in side)) for side in zip(*pairs, strict=True))
-        legend.append(f"{FRONTIER} none here both says more ({said}) and invents less ({invented})")
+        legend.append(f"{FRONTIER} no other row both says more ({said}) and hallucinates less ({invented})")
     if any(row.published for row in board.rows):
-        ranked = "ranked with the others" if board.rank_published else "in no rank"
-        legend.append(f"published figures are {ranked}; extraction and judge are the source's")
+        ranked = "ranked with the others" if board.rank_published else "not ranked"
+        legend.append(f"published figures are {ranked}; extraction and judge are those of the source")
     notes = [f"{sign} {text}" for text, sign in footnotes(board).items()]
     return ["; ".join(legend), board.caption, *notes, *board.notes]
 

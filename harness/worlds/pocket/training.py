@@ -262,7 +262,7 @@ def _train_language(base: Base, scenes: list[Scene], features: Any, seed: int, r
         shown[name] = 0.9 * (shown[name] or loss.item()) + 0.1 * loss.item()
         return ", ".join(f"{name} {value:.3f}" for name, value in shown.items())
 
-    with progress("learning to look things up", recipe.lookup_steps) as advance:
+    with progress("training to use the image", recipe.lookup_steps) as advance:
         for step in range(recipe.lookup_steps):
             kind = "captions" if step % recipe.lookup_caption_every == 0 else "existence"
             note = take_step(kind, min(1.0, (step + 1) / 40))

@@ -32,7 +32,7 @@ class PocketWorld(World):
     """Twenty COCO classes drawn as pictograms; captions that name absent partners; a LLaVA of 1.6 M parameters."""
 
     name = "pocket"
-    summary = "drawn pictures with known truth and a small LLaVA trained on them, made on this machine"
+    summary = "drawn pictures with known ground truth, and a small LLaVA trained on them, made on this machine"
     judge = "pocket-truth"
     methods = ("dpo", "rlhfv", "mfpo")
     suites = ("halbench", "amber", "pope", "mmhal")
@@ -67,7 +67,7 @@ class PocketWorld(World):
         def make(folder: Path) -> None:
             from harness.worlds.pocket.formats import write_benchmarks
 
-            logger.info(f"writing the benchmarks' files ({split})")
+            logger.info(f"writing the benchmark files ({split})")
             write_benchmarks(self.seed, split, folder / "content")
 
         return self._part("benchmarks", make, split)

@@ -60,7 +60,7 @@ def test_what_is_repeated_and_what_contradicts(folder: Path) -> None:
     assert report["bad"] == [
         {"where": f"{folder / 'd.jsonl'}:6", "id": "same", "reason": "chosen and rejected are identical"}
     ]
-    assert report["fatal"] == ["1 of 6 records cannot be used; --on-error skip leaves them out"]
+    assert report["fatal"] == ["1 of 6 records cannot be used; skip them with --on-error skip"]
     assert check_preferences(CheckRequest(str(folder / "d.jsonl"), on_error="skip"))["fatal"] == []
 
 
@@ -116,7 +116,7 @@ def test_control_tokens_in_texts_are_fatal(folder: Path) -> None:
         assert found == {"where": f"{path}:2", "id": "ends", "text": "the chosen answer", "token": "</s>"}
         assert "d.jsonl:2: the chosen answer holds '</s>'" in report["fatal"][0]
         skipped = check_preferences(CheckRequest(path, processor, on_error="skip"))
-        assert not skipped["fatal"] and "hold control tokens" in skipped["warnings"][0]
+        assert not skipped["fatal"] and "contain control tokens" in skipped["warnings"][0]
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_the_command(folder: Path) -> None:
     ("arguments", "said"),
     [
         (["pop"], "did you mean pope"),
-        (["none.jsonl"], "no such preference data"),
+        (["none.jsonl"], "preference data does not exist"),
         (["x.jsonl", "--format", "plane"], "did you mean plain"),
         (["x.jsonl", "--format", "trl"], "not the columns of the format trl"),
         (["x.jsonl", "--model", "./none"], "no checkpoint folder"),

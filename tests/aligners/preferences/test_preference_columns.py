@@ -43,7 +43,7 @@ def test_a_prompt_is_never_made_of_two_answers_while_another_text_is_there(
         BadInputError, match=f"no column 'prompt'; the prompt may be in '{name[:5]}".replace("?", r"\?")
     ) as raised:
         read(folder, row)
-    assert raised.value.remedy == f"say which column it is: --columns prompt={name}"
+    assert raised.value.remedy == f"choose the column: --columns prompt={name}"
     with pytest.raises(BadInputError, match="no column 'prompt'"):
         read(folder, row, format_name="trl")
     (example,) = read(folder, row, options=DataOptions.parse(f"prompt={name}", None)).examples
@@ -59,7 +59,7 @@ def test_an_implicit_prompt_is_of_a_file_and_not_of_one_record(folder: Path) -> 
     with pytest.raises(BadInputError, match="there is no 'prompt'"):
         read_preferences(path)
     path = jsonl(folder / "d.jsonl", [bare] * 64 + [TRL])
-    with pytest.raises(BadInputError, match="has a 'prompt', where the file's first ones have an implicit one"):
+    with pytest.raises(BadInputError, match="has a 'prompt', but the file's first records have an implicit one"):
         read_preferences(path)
     path = jsonl(folder / "d.jsonl", [bare] * 64 + [bare | {"question": "What?"}])
     with pytest.raises(BadInputError, match="'question' may be it"):
@@ -68,9 +68,9 @@ def test_an_implicit_prompt_is_of_a_file_and_not_of_one_record(folder: Path) -> 
 
 def test_two_columns_that_may_be_the_prompt_are_asked_about(folder: Path) -> None:
     row = {"image": "1.png", "prompt": "What is it?", "question": "Who is it?", **ANSWERS}
-    with pytest.raises(BadInputError, match="two columns may be the prompt, 'question' and 'prompt'") as raised:
+    with pytest.raises(BadInputError, match="two columns could be the prompt, 'question' and 'prompt'") as raised:
         read(folder, row)
-    assert raised.value.remedy == "say which is: --columns question=prompt, or question=question"
+    assert raised.value.remedy == "choose one: --columns question=prompt, or question=question"
     found = read(folder, row, options=DataOptions.parse("question=prompt", None))
     assert found.examples[0].prompt == "What is it?" and found.unread == {"question (of the file)": 1}
     found = read(folder, row, options=DataOptions.parse("question=question", None))
@@ -155,8 +155,8 @@ def test_what_our_own_sets_say_about_their_making_is_known(folder: Path) -> None
         ("tools", '[{"name": "x"}]', "tools"),
         ("videos", ["a.mp4"], "videos"),
         ("audio", {"path": "a.wav"}, "a sound"),
-        ("chosen_image", "2.png", "an image of its own for the chosen answer"),
-        ("rejected_messages", [{"role": "user", "content": "x"}], "a conversation of its own"),
+        ("chosen_image", "2.png", "a separate image for the chosen answer"),
+        ("rejected_messages", [{"role": "user", "content": "x"}], "a separate conversation"),
         ("image", "2.png", "both 'image' and 'images'"),
         ("rejected_images", ["2.png", "0.png"], "has 2 images"),
         ("rejected_images", ["none.png"], "does not exist"),
@@ -229,7 +229,7 @@ def test_an_image_outside_of_the_data_is_read_from_a_folder_that_is_named(folder
     with pytest.raises(BadInputError, match="leaves the data folder"):
         outside = jsonl(folder / "data" / "d.jsonl", [GOOD | {"image": "../1.png"}])
         read_preferences(outside, options=DataOptions.parse(None, folder / "pictures"))
-    with pytest.raises(BadInputError, match="--image-root takes a folder"):
+    with pytest.raises(BadInputError, match="--image-root needs a folder"):
         DataOptions.parse(None, folder / "none")
 
 
@@ -239,7 +239,7 @@ def test_paths_of_images_that_lead_to_no_file(folder: Path, make: str) -> None:
     os.mkfifo(folder / "pipe")
     (folder / "folder").mkdir()
     value = {"long": "x" * 300 + ".png", "null": "a\0b.png", "half": "\ud800.png"}.get(make, make)
-    with pytest.raises(BadInputError, match=r"no file but|can be followed|does not exist") as raised:
+    with pytest.raises(BadInputError, match=r"not a file but|cannot be followed|does not exist") as raised:
         read(folder, GOOD | {"image": value})
     assert len(str(raised.value)) < 600
 
@@ -251,9 +251,9 @@ def test_what_stands_in_the_place_of_a_file_is_said(folder: Path) -> None:
     for name, reason in (
         ("loop.jsonl", "cannot be read"),
         ("pipe.jsonl", "is a pipe, a socket or a device"),
-        ("empty.jsonl", "no record in the data"),
-        ("none.jsonl", "no such preference data"),
-        ("x" * 5000, "no such preference data"),
+        ("empty.jsonl", "the data contain no record"),
+        ("none.jsonl", "preference data does not exist"),
+        ("x" * 5000, "preference data does not exist"),
     ):
         with pytest.raises(BadInputError, match=reason):
             read_preferences(str(folder / name))
@@ -267,7 +267,7 @@ def test_one_json_array_named_as_lines_is_read(folder: Path) -> None:
 def test_another_encoding_is_one_mistake_and_not_one_of_every_line(folder: Path) -> None:
     for encoding in ("utf-16", "utf-16-le"):
         (folder / "d.jsonl").write_bytes((json.dumps(TRL) + "\n").encode(encoding) * 3)
-        with pytest.raises(BadInputError, match="the data is not a text in UTF-8"):
+        with pytest.raises(BadInputError, match="the data is not valid UTF-8"):
             read_preferences(str(folder / "d.jsonl"))
     (folder / "d.jsonl").write_bytes(json.dumps(TRL).encode("utf-8-sig"))
     assert len(read_preferences(str(folder / "d.jsonl")).examples) == 1
@@ -296,17 +296,17 @@ def test_a_folder_that_datasets_saved(folder: Path, splits: bool) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"chosen_spans": [[0.5, 5]]}, "in whole numbers"),
-        ({"chosen_spans": ["05"]}, "in whole numbers"),
-        ({"chosen_spans": [[True, 5]]}, "in whole numbers"),
-        ({"chosen_spans": {"0": 5}}, "in whole numbers"),
+        ({"chosen_spans": [[0.5, 5]]}, "with integers"),
+        ({"chosen_spans": ["05"]}, "with integers"),
+        ({"chosen_spans": [[True, 5]]}, "with integers"),
+        ({"chosen_spans": {"0": 5}}, "with integers"),
         ({"chosen_spans": [[0, 10**30]]}, "outside of the"),
         ({"objects": [{"label": "dog", "box": "1234"}]}, "is not a list of"),
         ({"objects": [{"label": 5, "box": [0, 0, 1, 1]}]}, "is not a list of"),
         ({"objects": [{"label": "dog", "box": [0, 0, 1, 10**310]}]}, "has 311 digits"),
         ({"objects": [{"label": "dog", "box": [0, 0, True, 1]}]}, "the box of"),
         ({"objects": "dog"}, "is not a list of"),
-        ({"id": ["a"]}, "'id' is a list and no name"),
+        ({"id": ["a"]}, "'id' is a list, not a name"),
         ({"id": "x" * 5000}, "has 5,000 characters"),
         ({"id": "\ud800"}, "half of a character"),
         ({"prompt": "\udcff?"}, "half of a character"),
@@ -327,7 +327,7 @@ def test_numbers_that_only_a_table_can_hold_are_refused(folder: Path) -> None:
         {"chosen_spans": [[-math.inf, 5.0]]},
     ):
         pq.write_table(pa.Table.from_pylist([row | changes]), folder / "d.parquet")
-        with pytest.raises(BadInputError, match=r"the box of|in whole numbers"):
+        with pytest.raises(BadInputError, match=r"the box of|with integers"):
             read_preferences(str(folder / "d.parquet"))
     pq.write_table(pa.Table.from_pylist([row | {"idx": math.nan}, row | {"idx": 3.0}]), folder / "d.parquet")
     assert [one.id for one in read_preferences(str(folder / "d.parquet")).examples] == ["d-1", "3"]

@@ -108,17 +108,17 @@ BAD = {
     "empty chosen": (GOOD | {"chosen": "  "}, "'chosen' is empty"),
     "identical": (GOOD | {"rejected": "a "}, "identical"),
     "wrong type": (GOOD | {"rejected": 3}, "not text"),
-    "stray token": (GOOD | {"prompt": "p <image> q"}, "the prompt holds a stray '<image>'"),
+    "stray token": (GOOD | {"prompt": "p <image> q"}, "the prompt contains a stray '<image>'"),
     "two placeholders": (GOOD | {"prompt": "<image><image> p"}, "stray"),
-    "placeholder in a response": (GOOD | {"chosen": "<image> a"}, "'chosen' holds a stray '<image>'"),
+    "placeholder in a response": (GOOD | {"chosen": "<image> a"}, "'chosen' contains a stray '<image>'"),
     "another family's token": (GOOD | {"prompt": "<|image_pad|> p"}, r"stray '<\|image_pad\|>'"),
-    "nothing but a placeholder": (GOOD | {"prompt": " <image> "}, "'prompt' is empty but for the image"),
+    "nothing but a placeholder": (GOOD | {"prompt": " <image> "}, "'prompt' is empty except for the image"),
     "an invisible response": (GOOD | {"rejected": "\u200b\u2060 \n"}, "'rejected' is empty"),
     "half a character": (GOOD | {"chosen": "a\ud83d"}, r"half of a character \(position 1\)"),
     "no prompt": ({"image": "x.png", "chosen": "a", "rejected": "b"}, "there is no 'prompt'"),
     "image of a wrong type": (GOOD | {"image": 7}, "the image is a whole number, not a path"),
     "two images": (GOOD | {"image": ["x.png", "x.png"]}, "the record has 2 images"),
-    "another scheme": (GOOD | {"image": "file:///etc/passwd"}, "URL of a kind that is not fetched"),
+    "another scheme": (GOOD | {"image": "file:///etc/passwd"}, "URL of a kind that is not downloaded"),
     "absolute path": (GOOD | {"image": "/etc/passwd"}, "leaves the data folder: /etc/passwd"),
     "link to outside": (GOOD | {"image": "link.png"}, "leaves the data folder"),
     "NUL in a path": (GOOD | {"image": "x\0.png"}, "does not exist"),
@@ -196,6 +196,6 @@ def test_a_public_name_is_found_in_the_hubs_cache_without_a_network(
 
 
 def test_unknown_data_says_what_is_taken(tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match="no such preference data") as error:
+    with pytest.raises(BadInputError, match="preference data does not exist") as error:
         read_preferences(str(tmp_path / "nothing"))
     assert "rlaif-v" in str(error.value.remedy)

@@ -207,7 +207,7 @@ def test_what_an_example_cannot_hold_is_refused_by_name(name: str, tmp_path: Pat
     ("changes", "reason"),
     [
         ({"conversations": [said("human", "a"), said("gpt", "b"), said("human", "c")]}, "human, gpt, human"),
-        ({"chosen": said("human", "a")}, "'chosen' is said by 'human', not by 'gpt'"),
+        ({"chosen": said("human", "a")}, "'chosen' has the role 'human', not 'gpt'"),
         ({"system": "Be kind."}, "has a system prompt: Be kind."),
         ({"conversations": "hello"}, "'conversations' is a text, not a list"),
         ({"images": ["1.png", "2.png"]}, "the record has 2 images"),
@@ -245,7 +245,7 @@ def test_an_implicit_prompt_ends_at_a_words_end(tmp_path: Path) -> None:
         "black.",
     )
     apart = row | {"chosen": "Red.", "rejected": "Green."}
-    with pytest.raises(BadInputError, match="no beginning in common"):
+    with pytest.raises(BadInputError, match="do not start with the same text"):
         read_preferences(jsonl(tmp_path / "d.jsonl", [row, apart]))
 
 
@@ -272,4 +272,4 @@ def test_of_a_split_folder_the_training_part_is_read_and_that_is_said(
         pq.write_table(pa.Table.from_pylist([rlaif(number)]), tmp_path / "data" / f"{name}.parquet")
     assert [one.id for one in read_preferences(str(tmp_path)).examples] == ["0", "1"]
     said_so = " ".join(capsys.readouterr().err.split())
-    assert "the split train is taken, files of test (1 in all) are left alone" in said_so
+    assert "using the split train; files of test (1 in all) are not used" in said_so

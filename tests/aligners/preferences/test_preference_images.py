@@ -156,8 +156,8 @@ def test_what_decoding_does_is_counted_and_said(tmp_path: Path, capsys: pytest.C
     found = read_preferences(jsonl(tmp_path / "d.jsonl", rows))
     assert found.treated == {"16-bit": 1, "animated": 1}
     heard = " ".join(capsys.readouterr().err.split())
-    assert "1 images are of several frames, of which the first is used" in heard
-    assert "1 images are of 16 bits a channel, scaled to 8" in heard
+    assert "1 images are reduced to the first of several frames" in heard
+    assert "1 images are scaled from 16 to 8 bits per channel" in heard
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def test_images_by_url_are_fetched_once_and_only_when_that_is_allowed(
     assert read_preferences(path, cache=cache).fingerprint == found.fingerprint  # from the cache, with nothing allowed
     assert asked == ["/x.png"]
     gone = jsonl(tmp_path / "gone.jsonl", [rows[0], GOOD | {"image": f"{url}/gone.png"}])
-    with pytest.raises(BadInputError, match="could not be fetched: the server answers 404"):
+    with pytest.raises(BadInputError, match="could not be downloaded: the server answers 404"):
         read_preferences(gone, cache=cache, allow_download=True)
 
 

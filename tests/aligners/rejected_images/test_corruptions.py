@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aligners.rejected_images.corruptions import CORRUPTIONS, blur, crop, random_mask, random_numbers, shuffle
+from aligners.rejected_images.corruptions import CORRUPTIONS, blur, crop, random_mask, shuffle
 from aligners.rejected_images.make import encoded, encoded_mask
-from aligners.rejected_images.schedules import Diffusion
+from harness.core.diffusion import Diffusion, random_numbers
 from harness.core.types import ImageRef
 
 LOCAL = sorted(name for name, corruption in CORRUPTIONS.items() if corruption.where != "everywhere")

@@ -171,7 +171,7 @@ def test_a_set_survives_kill_9(workers: int, tmp_path: Path) -> None:
         there = {path.name: path.stat().st_mtime_ns for path in folder.glob("part-*")}
         assert kept.items() <= there.items(), "a part was made twice or lost"
         kept = there
-        with pytest.raises(BadInputError, match=r"holds no \.parquet"):  # a set in the making is not read as data
+        with pytest.raises(BadInputError, match=r"contains no \.parquet"):  # a set in the making is not read as data
             read_preferences(str(folder))
     assert 2 <= len(kept) < 30
     subprocess.run([*command, "-o", str(folder)], check=True, capture_output=True)
@@ -255,7 +255,7 @@ def harness(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["--regions", "owlv2+sm"], "did you mean owlv2+sam"),
         (["--step", "1001"], "step"),
         (["--corruption", "blur", "--set", "strength=2"], "strength"),
-        (["--set", "strength=0.5"], "takes its strength from 'step'"),
+        (["--set", "strength=0.5"], "has no strength; use 'step'"),
         (["--set", "topk=5"], "unknown setting 'topk'"),
         (["--limit", "0"], "at least 1"),
         (["--workers", "2", "--ray", "2"], "exclude each other"),

@@ -15,10 +15,10 @@ from PIL import Image
 from aligners.base import PrepareContext
 from aligners.mfpo import StageSettings, split_by_difficulty
 from aligners.rejected_images import ImagePreferenceSettings, generate
-from aligners.rejected_images.corruptions import noise, random_numbers
+from aligners.rejected_images.corruptions import noise
 from aligners.rejected_images.keyword_graph import GraphConstants, graph_rank, graph_weights
 from aligners.rejected_images.keywords import cluster, keywords, multipartite_rank, pipeline
-from aligners.rejected_images.schedules import Diffusion, alpha_bar
+from harness.core.diffusion import Diffusion, alpha_bar, random_numbers
 from harness.core.errors import HarnessError
 from harness.core.types import ImageRef, PreferenceExample, Region
 
@@ -258,7 +258,7 @@ def test_stages_are_cut_by_entropy_easy_first() -> None:
     ]
     uneven = split_by_difficulty(rows, [0.5, 0.1, 0.9, 0.3, 0.7, 0.2], StageSettings(count=2, borders=(0.5,)))
     assert [len(stage.examples) for stage in uneven] == [3, 3]
-    with pytest.raises(ValueError, match="rising borders"):
+    with pytest.raises(ValueError, match="increasing borders"):
         StageSettings(count=3, borders=(0.9, 0.1))
 
 

@@ -83,10 +83,10 @@ def test_the_settings_choose_the_modules(targets: Any, kinds: list[str], count: 
 def test_what_no_layer_is_called_is_refused_with_what_there_is() -> None:
     model, _ = FAMILIES["llava-1.5"]()
     for targets in (("q_proj", "qkv_proj"), r"layers\.9\..*", ("vision_tower",), ("proj",)):
-        with pytest.raises(BadInputError, match="no linear layer of the language model is called") as caught:
+        with pytest.raises(BadInputError, match="no linear layer of the language model matches") as caught:
             adapted_modules(model, LoraSettings(targets=targets))
         assert "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj" in str(caught.value.remedy)
-    with pytest.raises(BadInputError, match="is no regular expression"):
+    with pytest.raises(BadInputError, match="is not a valid regular expression"):
         adapted_modules(model, LoraSettings(targets="layers.(["))
 
 
@@ -121,10 +121,10 @@ def test_a_run_says_on_what_its_adapters_are_and_where_none_is(pair: Path, capsy
 def test_targets_and_ranks_are_refused_before_the_data_are_read(pair: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (pair / "pairs.jsonl").write_text("not read\n")
     assert align(pair, "wrong", "train.lora.targets=[qkv_proj]") == 2
-    assert "no linear layer of the language model is called 'qkv_proj'" in " ".join(capsys.readouterr().err.split())
+    assert "no linear layer of the language model matches 'qkv_proj'" in " ".join(capsys.readouterr().err.split())
     assert align(pair, "large", "train.lora.rank=513") == 2
     said = " ".join(capsys.readouterr().err.split())
-    assert "an adapter of rank 513 could not be served: vLLM takes ranks up to 512" in said
+    assert "an adapter of rank 513 could not be served: vLLM accepts ranks up to 512" in said
     with pytest.raises(BadInputError):
         check_model(str(pair / "base"), TrainSettings(lora=LoraSettings(rank=1024)))
     assert check_model(str(pair / "base"), TrainSettings(tuning="full", lora=LoraSettings(rank=1024)))

@@ -216,7 +216,7 @@ def test_responses_are_cut_from_the_right_and_images_never() -> None:
     assert short.responses["rejected"] == whole.responses["rejected"][:4]
     assert short.prefixes == whole.prefixes
     assert short.truncated == 2
-    with pytest.raises(BadInputError, match="image and prompt alone"):
+    with pytest.raises(BadInputError, match="image and prompt take"):
         Encoder(processor, BRANCHES, prefix, corrections=None).encode(row)
 
 

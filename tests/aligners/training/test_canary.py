@@ -111,7 +111,7 @@ def test_features_that_a_worker_loses_are_noticed(
 ) -> None:
     lose_pictures(monkeypatch)
     align((base, pairs), tmp_path / "none", workers=0)
-    with pytest.raises(HarnessError, match="without its pictures") as caught:
+    with pytest.raises(HarnessError, match="without its images") as caught:
         align((base, pairs), tmp_path / "one", canary=False, workers=1)
     assert "train.workers=0" in str(caught.value.remedy)
 
@@ -155,7 +155,7 @@ def test_a_first_token_that_is_there_twice_is_noticed(
 ) -> None:
     monkeypatch.setattr(processors, "text_options", lambda processor: {})
     error = stopped(made(kind, tmp_path), tmp_path / "run")
-    assert "apply_chat_template(tokenize=True): from place 1 on" in error.problem
+    assert "apply_chat_template(tokenize=True): from position 1 on" in error.problem
 
 
 def test_layers_without_an_adapter_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +189,7 @@ def test_adapters_in_the_tower_are_noticed(
 
     monkeypatch.setattr(peft, "get_peft_model", everywhere)
     error = stopped((base, pairs), tmp_path / "run")
-    assert "weights outside of the language model" in error.problem and "vision_tower" in str(error.where)
+    assert "weights outside the language model" in error.problem and "vision_tower" in str(error.where)
 
 
 def test_modules_that_are_chosen_are_no_fault_and_the_others_are_said(base: Path, pairs: Path, tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_the_command_says_it_and_goes_on_without_it(
 
     monkeypatch.setattr(masks, "_windowed", lambda allowed, order, window: allowed)
     assert run(app, command) == 1
-    assert "--no-canary trains as it is" in " ".join(capsys.readouterr().err.split())
+    assert "--no-canary trains without the check" in " ".join(capsys.readouterr().err.split())
     assert run(app, [*command, "--overwrite", "--no-canary"]) == 0
     assert read_json(tmp_path / "results" / "one" / "manifest.json")["summary"]["canary"] is None
 

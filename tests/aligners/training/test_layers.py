@@ -223,11 +223,11 @@ def test_layers_that_are_not_known_keep_their_own_forward() -> None:
         pass
 
     other = Other()
-    assert layers.use([other], True) == "not for Other" and "forward" not in other.__dict__
+    assert layers.use([other], True) == "not available for Other" and "forward" not in other.__dict__
 
 
 def test_another_activation_is_left_alone() -> None:
     policy = Compared("llava-1.5", "lora").policies[True]
     policy.layers[0].mlp.act_fn = torch.nn.GELU()
-    assert layers.use(policy.layers, True) == "not for gates with GELU"
+    assert layers.use(policy.layers, True) == "not available for gates with GELU"
     assert "forward" not in policy.layers[0].__dict__

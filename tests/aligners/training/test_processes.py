@@ -269,7 +269,7 @@ def test_what_accelerate_would_not_do_is_not_done_silently(trained: Trained) -> 
         assert done.returncode == 2
         return done.stderr
 
-    assert "shared out among GPUs only" in said(ACCELERATE_USE_FSDP="true")
+    assert "sharded over GPUs only" in said(ACCELERATE_USE_FSDP="true")
     assert "started by accelerate" in said(ACCELERATE_USE_DEEPSPEED="true")
 
 

@@ -159,7 +159,7 @@ def test_a_later_stages_reference_belongs_to_what_was_trained_on_before_it(
 
 
 def test_a_batch_that_cannot_be_split_is_refused() -> None:
-    with pytest.raises(BadInputError, match="cannot be split over 3 processes") as caught:
+    with pytest.raises(BadInputError, match="cannot be divided among 3 processes") as caught:
         accumulation(TrainSettings(batch_size=32), 3)
     assert "train.batch_size=33" in str(caught.value.remedy)
 

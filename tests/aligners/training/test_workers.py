@@ -163,13 +163,13 @@ def test_kept_features_are_those_of_the_content_and_not_of_the_object(tmp_path: 
 def test_the_model_is_never_called_without_pictures(tmp_path: Path) -> None:
     policy, row = policy_of("llava-1.5", tmp_path, Savings())
     bare = collate([row], BRANCHES, 0)
-    with pytest.raises(HarnessError, match="without its pictures"):
+    with pytest.raises(HarnessError, match="without its images"):
         policy.token_logps(bare)
     policy.keep_features(row.images.values())
     prepared = policy.prepare(bare)
     policy.token_logps(prepared)
     policy.forget_features()
-    with pytest.raises(HarnessError, match="1 images that are not kept"):
+    with pytest.raises(HarnessError, match="1 images that are not cached"):
         policy.token_logps(prepared)
 
 

@@ -52,7 +52,7 @@ def test_only_what_matches_is_compared(results: Path) -> None:
         compare([open_run(results / "inventive"), open_run(results / "elsewhere")])
     with pytest.raises(BadInputError, match="two runs"):
         compare([open_run(results / "inventive")])
-    with pytest.raises(BadInputError, match="stands twice"):
+    with pytest.raises(BadInputError, match="appears twice"):
         compare([open_run(results / "honest")] * 2)
     path = results / "short" / "evals" / "halbench@pictures" / "scores-spacy.json"
     record = json.loads(path.read_text())
@@ -74,8 +74,8 @@ def test_odd_sets_have_defined_values_or_none(tmp_path: Path) -> None:
     assert pair.values["silent"]["chair_i"] is None and "chair_i" not in pair.pairings[0].differences
     assert pair.pairings[0].differences["object_recall"].value == -1.0
     for names, said in (
-        (("one", "two"), "nothing can be tested"),
-        (("right", "silent"), "undefined for one of the two: CHAIRi"),
+        (("one", "two"), "no test is possible"),
+        (("right", "silent"), "undefined for one of the runs: CHAIRi"),
     ):
         command = [sys.executable, "-m", "harness", "compare", *names, "--results", str(tmp_path)]
         table = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -93,7 +93,7 @@ def test_what_is_incomplete_is_said(results: Path) -> None:
     assert len(found) == 1 and [
         "honest: evals/pope@x/scores.json: the scores is not valid JSON" in one for one in reasons
     ] == [True]
-    with pytest.raises(BadInputError, match="of another version: it has no data, "):
+    with pytest.raises(BadInputError, match="from another version: it has no data, "):
         compare([open_run(results / name) for name in ("inventive", "wordy")])
     (results / "honest" / "evals" / "halbench@pictures" / "items-spacy.jsonl").unlink()
     with pytest.raises(BadInputError, match=r"items-spacy.jsonl is missing"):
@@ -130,7 +130,9 @@ def test_matched_length(results: Path) -> None:
     assert cut({"one": rows["honest"]}) is None
     [board] = collect(results)
     titles = [column.title for column in board.columns]
-    assert titles[:2] == ["CHAIRs", "CHAIRs matched"] and "cut to the words of the shortest" in board.caption
+    assert (
+        titles[:2] == ["CHAIRs", "CHAIRs matched"] and "cut to the length, in words, of the shortest" in board.caption
+    )
     write_jsonl(paths["honest"], [])
     [board] = collect(results)
     assert "CHAIRs matched" not in [column.title for column in board.columns]

@@ -83,7 +83,7 @@ def test_differences_are_those_of_compare_and_corrected_over_the_column(results:
 def test_without_a_base_there_are_no_differences_and_it_says_so(results: Path) -> None:
     [board] = collect([open_run(results / "good"), open_run(results / "bad")])
     assert cell(board, "good").delta is None
-    assert "the base was not scored, so nothing is compared with it" in explained(board)
+    assert "the base was not scored, so no differences are shown" in explained(board)
 
 
 def test_other_files_are_neither_ranked_nor_compared(results: Path) -> None:
@@ -205,7 +205,7 @@ def test_select_and_sort(results: Path) -> None:
         with pytest.raises(BadInputError, match="was scored") as caught:
             select(boards, **wrong)
         assert "here: " in (caught.value.remedy or "")
-    with pytest.raises(BadInputError, match="no such column"):
+    with pytest.raises(BadInputError, match="this column does not exist"):
         sort(boards, "accuracy")
 
 
@@ -231,7 +231,7 @@ def test_published_figures_are_marked_and_not_ranked(results: Path) -> None:
     assert rlhfv.cells[chair_i].value == pytest.approx(0.075)
     assert best(board, chair_i) == best(boards[0], chair_i)
     text = as_markdown([board])
-    assert "Yu et al., RLHF-V, CVPR 2024, Table 1" in text and "in no rank" in text
+    assert "Yu et al., RLHF-V, CVPR 2024, Table 1" in text and "not ranked" in text
     assert [row.name for row in sort([board], "CHAIRi")[0].rows][:4] == ["good", "start", "same", "bad"]
     [ranked] = add_published(boards, figures, rank=True)
     assert len(ranked.ranked(chair_i)) == 4 + len(
@@ -245,7 +245,7 @@ def test_published_figures_are_marked_and_not_ranked(results: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("m,,halbench,chair_i,much,%,s,p,", "no number"),
+        ("m,,halbench,chair_i,much,%,s,p,", "not a number"),
         ("m,,halbench,chair_i,1,%,,p,", "no source"),
     ],
 )
@@ -321,7 +321,7 @@ def test_what_cannot_be_used_is_said_with_its_reason(results: Path) -> None:
     assert "begun: not complete" in text
     assert "broken: evals/halbench@pictures/scores-spacy.json: the scores is not valid JSON" in text
     assert (
-        "old: evals/halbench@pictures/scores-spacy.json: the scores cannot be used: of another version: it has no serving"
+        "old: evals/halbench@pictures/scores-spacy.json: the scores cannot be used: it is from another version: it has no serving"
         in text
     )
     assert "idle: nothing was scored" in text
@@ -331,7 +331,7 @@ def test_what_cannot_be_used_is_said_with_its_reason(results: Path) -> None:
     with pytest.raises(BadInputError, match="no folder"):
         survey([results / "nowhere"])
     (results.parent / "empty").mkdir()
-    with pytest.raises(BadInputError, match="no complete run is here"):
+    with pytest.raises(BadInputError, match="there is no complete run"):
         survey([results.parent / "empty"])
 
 

@@ -78,11 +78,11 @@ def test_what_is_there_is_not_written_over(aligned: Run, tmp_path: Path, capsys:
     target.mkdir()
     (target / "precious").write_text("x")
     assert run(app, ["export", str(aligned.path), "-o", str(target)]) == 2
-    assert "no exported checkpoint" in capsys.readouterr().err and (target / "precious").exists()
+    assert "not an exported checkpoint" in capsys.readouterr().err and (target / "precious").exists()
     for option in ([], ["--overwrite"]):
         for place in (target, tmp_path, Path(), aligned.path, aligned.path / "checkpoint"):
             assert run(app, ["export", str(aligned.path), "-o", str(place), *option]) == 2
-            assert "no exported checkpoint" in capsys.readouterr().err and (target / "precious").exists()
+            assert "not an exported checkpoint" in capsys.readouterr().err and (target / "precious").exists()
     assert (aligned.path / "manifest.json").exists() and (aligned.path / "checkpoint").is_dir()
 
 

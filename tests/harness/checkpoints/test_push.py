@@ -127,14 +127,14 @@ def test_a_dry_run_asks_the_hub_nothing(on_hub: Path, server: HubServer, tmp_pat
     assert server.asked == []
     for name in contents(on_hub / "one" / "checkpoint"):
         assert name in done.stdout
-    assert "would go to" in done.stdout and "(private if it is made)" in done.stdout
+    assert "would be uploaded to" in done.stdout and "(private if it is made)" in done.stdout
 
 
 @pytest.mark.parametrize(
     ("token", "more", "code", "said"),
     [
         (None, {}, 2, "hf auth login"),
-        ("hf_unknown", {}, 2, "does not know this token"),
+        ("hf_unknown", {}, 2, "rejects this token"),
         (READER, {}, 2, "write access to 'team'"),
         (TOKEN, {"HF_HUB_OFFLINE": "1"}, 2, "offline mode"),
         (TOKEN, {"HF_ENDPOINT": "http://127.0.0.1:9"}, 1, "could not be reached"),
@@ -165,7 +165,7 @@ def test_weights_that_the_manifest_does_not_know_are_refused(on_hub: Path) -> No
 
 @pytest.mark.parametrize("name", ["one", "a/b/c", "https://hub/team/one", "team/", "/one", "team/a name"])
 def test_a_name_without_namespace_is_refused(name: str, on_hub: Path) -> None:
-    with pytest.raises(BadInputError, match="no repository's name"):
+    with pytest.raises(BadInputError, match="not a repository name"):
         push(PushRequest("one", name, on_hub), dry_run=True)
 
 

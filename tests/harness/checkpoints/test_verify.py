@@ -79,7 +79,7 @@ def test_runs_checkpoints_and_bases_are_served_as_they_were_trained(
 @pytest.mark.parametrize(
     ("file", "old", "new", "first", "last"),
     [
-        ("chat_template.jinja", "USER:", "Human:", "look at the chat template", "the chat template differ between"),
+        ("chat_template.jinja", "USER:", "Human:", "check the chat template", "the chat template differ between"),
         ("processor_config.json", '"height": 72', '"height": 96', "48 image tokens in training and 36", "crop_size"),
         ("processor_config.json", "0.48145466", "0.1", "the image processor's scale, mean and size", "image_mean"),
     ],
@@ -91,7 +91,7 @@ def test_another_processor_is_found(
     findings = verified(capsys, copy, 1)["findings"]
     assert first in findings[0] and last in findings[-1]
     assert run(app, ["verify", str(copy), *BACKEND]) == 1
-    assert "not the same" in capsys.readouterr().out
+    assert "failed: " in capsys.readouterr().out
 
 
 def test_changed_and_idle_weights_are_found(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,7 +146,7 @@ def test_an_adapter_that_is_not_applied_or_hardly_trained_is_told_from_others() 
     assert "the adapter is not applied" in compare(probes, [idle], served, 1e-3)["findings"][-1]
     faint = Expected((1, 2, 3), 9, (-0.1, -0.7), (5, 6), (-0.1, -0.7), without=(-0.1, -0.7001))
     record = compare(probes, [faint], served, 1e-3)
-    assert record["findings"] == [] and "too little to see" in record["notes"][0]
+    assert record["findings"] == [] and "too small to see" in record["notes"][0]
 
 
 def test_probes_are_of_many_sizes_and_the_same_every_time() -> None:
@@ -159,7 +159,7 @@ def test_probes_are_of_many_sizes_and_the_same_every_time() -> None:
 
 def test_a_backend_that_does_not_know_its_tokens_is_refused(aligned: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(app, ["verify", str(aligned.path), "--backend", "openai"]) == 2
-    assert "does not say which tokens" in capsys.readouterr().err
+    assert "does not report the tokens" in capsys.readouterr().err
 
 
 def test_eval_verifies_once_a_checkpoint_and_stops_before_the_first_item(

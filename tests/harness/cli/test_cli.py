@@ -41,7 +41,7 @@ def harness(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
             "did you mean nltk",
         ),
         (["leaderboard"], "nothing was scored"),
-        (["quickstart", "--seeds", "a"], "whole numbers"),
+        (["quickstart", "--seeds", "a"], "comma-separated integers"),
         (["nonsense"], "nonsense"),
     ],
 )

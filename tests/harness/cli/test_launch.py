@@ -42,9 +42,9 @@ def test_several_machines() -> None:
     [
         (["eval", "--suite", "pope"], {}, "not 'eval'"),
         ([], {}, "only align"),
-        (["align", "--method", "dpo", "--model", "m"], {}, "the run's name"),
-        (ALIGN, {"machines": 3}, "do not fit"),
-        (ALIGN, {"machines": 2, "rank": 2, "address": "h:1"}, "do not fit"),
+        (["align", "--method", "dpo", "--model", "m"], {}, "processes need --name"),
+        (ALIGN, {"machines": 3}, "8 is not a multiple of --machines 3"),
+        (ALIGN, {"machines": 2, "rank": 2, "address": "h:1"}, "2 is not below --machines 2"),
         (ALIGN, {"machines": 2}, "address of machine 0"),
         (ALIGN, {"machines": 2, "address": "host"}, "address of machine 0"),
     ],

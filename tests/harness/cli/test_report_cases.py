@@ -20,7 +20,7 @@ CASES = CONFORMANCE.parent / "cases" / "reports"
 REFUSED = {
     "ckpt-adapter-base-gone": ("/data/gone/llava-1.5-7b-hf", "base_model_name_or_path in", "adapter_config.json"),
     "ckpt-adapter-layers-missing": ("language_model.layers.3.self_attn.q_proj.lora_A.weight",),
-    "ckpt-index-file-missing": ("model.safetensors.index.json is missing beside 2 of 2 shards", "unfinished copy"),
+    "ckpt-index-file-missing": ("model.safetensors.index.json is missing, next to 2 of 2 shards", "unfinished copy"),
 }
 ANSWERED = ("ckpt-processor-without-patch-size", "ckpt-template-in-tokenizer-config", "ckpt-wrapper-prefix")
 

@@ -57,7 +57,7 @@ def test_sixteen_bits_are_scaled_and_not_cut_off() -> None:
     assert [pixel[0] for pixel in deep.open().get_flattened_data()] == [0, 1, 128, 255]
     assert deep.facts().treated == ("16-bit",)
     wide = encoded(Image.fromarray(np.array([[0, 70_000]], dtype=np.int32)), "TIFF")
-    with pytest.raises(BadInputError, match="0 to 70000, which is no 16-bit range"):
+    with pytest.raises(BadInputError, match="0 to 70000, which is not a 16-bit range"):
         wide.open()
     with pytest.raises(BadInputError, match="unknown range"):
         encoded(Image.fromarray(np.zeros((2, 2), np.float32)), "TIFF").facts()
@@ -103,5 +103,5 @@ def test_looking_reads_to_the_end() -> None:
 
 def test_formats_that_start_other_programs_are_refused() -> None:
     eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
-    with pytest.raises(BadInputError, match="it is PostScript, which is not read"):
+    with pytest.raises(BadInputError, match="it is PostScript, which is not supported"):
         ImageRef(data=eps).open()

@@ -105,9 +105,9 @@ def test_import_takes_what_is_there(data: DataSet, tmp_path: Path, monkeypatch: 
     assert [path.name for path in (tmp_path / "root" / "mine" / "extra").iterdir()] == ["a.png"]
     assert (source / "images.zip").exists(), "an import took the user's file away"
     (tmp_path / "empty").mkdir()
-    with pytest.raises(BadInputError, match="nothing of these data sets"):
+    with pytest.raises(BadInputError, match="no file of these data sets"):
         bring(tmp_path / "empty", [], tmp_path / "other-root")
-    with pytest.raises(BadInputError, match="no such folder"):
+    with pytest.raises(BadInputError, match="this folder does not exist"):
         bring(tmp_path / "absent", [])
 
 
@@ -131,7 +131,7 @@ def test_the_catalogue_itself() -> None:
 
 def test_a_wrong_download_is_an_error(data: DataSet, servers: tuple[FileServer, FileServer], tmp_path: Path) -> None:
     files = ({**data.files[0], "url": servers[0].url("wrong/known.txt")},)
-    with pytest.raises(HarnessError, match="another than expected"):
+    with pytest.raises(HarnessError, match="not the expected one"):
         get(dataclasses.replace(data, files=files, archives=()), tmp_path)
 
 

@@ -141,6 +141,6 @@ def test_ask(folder: Path, tmp_path: Path) -> None:
     assert json.loads(both)["./base"] == one["./base"] and len(json.loads(both)) == 2
     shown = harness(folder, "ask", "./base", picture, *question, "--compare", str(tmp_path / "other")).stdout
     assert "in brackets" in shown
-    assert "no such image" in harness(folder, "ask", "./base", "nothing.png", code=2).stderr
+    assert "this image does not exist" in harness(folder, "ask", "./base", "nothing.png", code=2).stderr
     (tmp_path / "text.png").write_text("no picture")
     assert "does not decode" in harness(folder, "ask", "./base", str(tmp_path / "text.png"), code=2).stderr

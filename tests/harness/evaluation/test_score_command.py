@@ -173,7 +173,7 @@ def test_nothing_is_written_where_scoring_fails(tmp_path: Path, monkeypatch: pyt
         code, _, said = run_here(
             ["score", "--suite", "pope", "--questions", "q_random.json", "--responses", "pa.jsonl", "--items", place]
         )
-        assert code == 2 and ("cannot be written" in said or "where a folder is wanted" in said), said
+        assert code == 2 and ("cannot be written" in said or "but a folder is needed" in said), said
 
 
 @pytest.mark.slow
@@ -209,13 +209,13 @@ REMOTE = ["--endpoint", "http://127.0.0.1:9/v1", "--model", "m"]
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--suite", "pope", "--extractor", "spacy"], "no use of --extractor"),
-        (["--suite", "pope,amber", "--extractor", "nltk"], "no use of --extractor"),
+        (["--suite", "pope", "--extractor", "spacy"], "--extractor has no effect"),
+        (["--suite", "pope,amber", "--extractor", "nltk"], "--extractor has no effect"),
         (["--suite", "pope", "--judge", "openai"], "no judge is asked"),
         (["--suite", "pope", "--judge-model", "gpt-4o"], "no judge is asked"),
         (["--suite", "pope", "--max-cost", "1"], "no judge is asked"),
         (["--suite", "pope", "--set", "judge.model=x"], "no judge is asked"),
-        (["--suite", "pope", "--set", "halbench.matched_words=3"], "settings of 'halbench' decide nothing"),
+        (["--suite", "pope", "--set", "halbench.matched_words=3"], "settings of 'halbench' have no effect"),
         (["--suite", "pope", "--base"], "--base"),
         (["--suite", "pope", "--shard", "1/2", "--judge", "openai"], "harness merge"),
         (["--suite", "halbench", "--shard", "1/2", "--extractor", "spacy"], "harness merge"),

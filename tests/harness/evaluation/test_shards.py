@@ -12,7 +12,8 @@ import pytest
 
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.types import ImageRef, Item
-from harness.evaluation.evaluate import EvalRequest, run_eval
+from harness.evaluation.evaluate import run_eval
+from harness.evaluation.request import EvalRequest
 from harness.evaluation.responses import ResponseLog
 from harness.evaluation.shards import Shard
 from harness.evaluation.stored import run_merge, shard_backend
@@ -48,7 +49,7 @@ def test_shards_are_whole_images_and_together_everything() -> None:
     groups = [{item.group for item in part} for part in parts]
     assert sum(map(len, groups)) == len(set().union(*groups)) and {len(one) for one in groups} <= {8, 9}
     for text in ("0/4", "5/4", "1", "a/b", "1/0", "-1/3"):
-        with pytest.raises(BadInputError, match="--shard takes i/n"):
+        with pytest.raises(BadInputError, match="--shard must be i/n"):
             Shard.parse(text)
 
 

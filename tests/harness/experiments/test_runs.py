@@ -126,7 +126,7 @@ def test_what_two_experiments_share_is_done_once(folder: Path, calm: dict[str, A
 def test_a_failed_step_names_itself_and_the_others_go_on(folder: Path, calm: dict[str, Any]) -> None:
     changes = {"seeds": [0], "arms": SPEC["arms"] | {"broken": {"method": "dpo", "data": "./nowhere"}}, "claims": []}
     done = run(folder, "failing", "--results", "calm", code=1, **changes)
-    assert "steps failed, align-dpo-base-" in done.stderr and "no such preference data" in done.stderr
+    assert "steps failed, align-dpo-base-" in done.stderr and "preference data does not exist" in done.stderr
     found = states(folder, "failing", "calm", **changes)
     failed = [name for name, state in found.items() if state == "failed"]
     assert [name.partition("-")[0] for name in failed] == ["align", "eval"] and len(found) == 4

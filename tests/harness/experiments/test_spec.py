@@ -57,7 +57,7 @@ def test_a_file_extends_another(tmp_path: Path) -> None:
     )
     assert dotted(found.arms[1].settings) == {"method.beta": 0.3, "method.delta": 1}
     (tmp_path / "base.yaml").write_text("extends: child.yaml\n")
-    with pytest.raises(BadInputError, match="in turn"):
+    with pytest.raises(BadInputError, match="which is a cycle"):
         read_experiment(tmp_path / "child.yaml")
 
 
@@ -71,11 +71,15 @@ def test_dotted_settings_are_groups_and_back() -> None:
     [
         ("arms: {a: {method: dpo}}\nsuits: [pope]\n", 4, "has no 'suits'"),
         ("arms:\n  a: {method: dpo}\n  b: {method: dpo, sed: 1}\n", 5, "has no 'arms.b.sed'"),
-        ("arms:\n  a: {settings: {method.beta: 1}}\n", 4, "names no method"),
+        ("arms:\n  a: {settings: {method.beta: 1}}\n", 4, "has no method"),
         ("arms:\n  a: {extends: b}\n", 4, "no arm 'b' to extend"),
         ("arms:\n  a: {extends: b}\n  b: {extends: a}\n", 4, "extend each other"),
-        ("arms:\n  base: {method: dpo}\n", 4, "not 'base'"),
-        ("arms:\n  a:\n    method: dpo\n    pairs: {method.beta: [1, 2], train.seed: [1]}\n", 6, "one by one"),
+        ("arms:\n  base: {method: dpo}\n", 4, "not be 'base'"),
+        (
+            "arms:\n  a:\n    method: dpo\n    pairs: {method.beta: [1, 2], train.seed: [1]}\n",
+            6,
+            "must have the same length",
+        ),
         (
             "arms:\n  a:\n    method: dpo\n    grid: {method.beta: [1]}\n    pairs: {method.beta: [1]}\n",
             7,
@@ -98,7 +102,7 @@ def test_mistakes_are_said_with_their_line(text: str, line: int, said: str, tmp_
         ("arms:\n  a: {method: dpo, settings: {method.bta: 1}}\n", 4, "unknown setting 'bta'"),
         ("arms:\n  a: {method: dpo, settings: {beta: 1}}\n", 4, "groups train and method"),
         ("model: llava-1.6-7b\narms: {a: {method: dpo}}\n", 3, "llava-v1.6-7b"),
-        ("seeds: [1, 1]\narms: {a: {method: dpo}}\n", 3, "a seed stands twice"),
+        ("seeds: [1, 1]\narms: {a: {method: dpo}}\n", 3, "a seed appears twice"),
         ("judge: gpt\narms: {a: {method: dpo}}\n", 3, "unknown judge"),
     ],
 )
@@ -123,12 +127,12 @@ def test_an_unknown_suite_and_too_many_runs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("claim", "said"),
     [
-        ("chair_s(a) = chair_s(b)", "compares a metric"),
-        ("chair_s(a) < chair_i(b)", "one metric"),
+        ("chair_s(a) = chair_s(b)", "must compare one metric"),
+        ("chair_s(a) < chair_i(b)", "the same metric"),
         ("cher_s(a) < cher_s(b)", "computes 'cher_s'"),
         ("chair_s(a) < chair_s(c)", "no arm 'c'"),
         ("chair_s(b, delta=3) < chair_s(a)", "no arm 'b, delta=3'"),
-        ("chair_s(b, delta) < chair_s(a)", "is no setting"),
+        ("chair_s(b, delta) < chair_s(a)", "is not a setting"),
     ],
 )
 def test_a_wrong_claim_is_said_with_its_line(claim: str, said: str, tmp_path: Path) -> None:

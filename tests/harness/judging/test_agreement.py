@@ -64,10 +64,10 @@ def test_calibration(tmp_path: Path) -> None:
     assert found["reference"]["exact"] == 0.5 and found["reference"]["mean_difference"] == 0.5
 
     write_jsonl(tmp_path / "items.jsonl", [{"item": "1", "details": {"said": "yes"}}])
-    with pytest.raises(BadInputError, match="not graded by a judge"):
+    with pytest.raises(BadInputError, match="not rated by a judge"):
         calibrate(Known(), tmp_path / "items.jsonl", parse_strict, 3.0)
     write_jsonl(tmp_path / "none.jsonl", [{"prompt": "x", "rating": 3}])
-    with pytest.raises(HarnessError, match="no reply could be read"):
+    with pytest.raises(HarnessError, match="no reply could be parsed"):
         calibrate(Known(), tmp_path / "none.jsonl", parse_strict, 3.0)
 
 
@@ -77,7 +77,7 @@ def test_a_template_is_read_and_never_run(tmp_path: Path) -> None:
     text, digest = read_template(script)
     assert text == "A {} B {}" and len(digest) == 64 and not (tmp_path / "ran").exists()
     assert fill(text, {"one": "{two}", "two": "{}"}) == "A {two} B {}"
-    with pytest.raises(BadInputError, match="2 places for 1 fields"):
+    with pytest.raises(BadInputError, match="2 placeholders for 1 fields"):
         fill(text, {"one": ""})
     with pytest.raises(BadInputError, match="no string is assigned to 'prompt'"):
         read_template(script, "prompt")
@@ -85,6 +85,6 @@ def test_a_template_is_read_and_never_run(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="no string"):
         read_template(script)
     script.write_text("template = '")
-    with pytest.raises(BadInputError, match="not a Python file"):
+    with pytest.raises(BadInputError, match="not a valid Python file"):
         read_template(script)
     assert fill("{b}{a}", {"a": "{b}", "b": "1"}) == "1{b}"

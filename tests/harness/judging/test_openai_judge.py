@@ -154,7 +154,7 @@ def test_a_reply_that_cannot_be_read_is_asked_for_again(
     votes = ask(judge, requests("vague:1", "mute:1", "good:1"), read)
     assert [votes[name][0].value for name in ("vague:1", "mute:1", "good:1")] == [4, None, 4]
     assert votes["vague:1"][0].first == "I would rather not say." and votes["vague:1"][0].text == "Rating: 4 (vague:1)"
-    assert "cannot be read" in str(votes["mute:1"][0].reason)
+    assert "cannot be parsed" in str(votes["mute:1"][0].reason)
     assert (server.asked["vague:1"], server.asked["mute:1"], server.asked["good:1"]) == (2, 3, 1)
     assert server.temperatures["vague:1"] == [0.0, 0.7], "asked again just as before"
     again = ask(make(server, tmp_path, monkeypatch, asks=3), requests("vague:1", "mute:1", "good:1"), read)

@@ -70,7 +70,7 @@ PARTIAL: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "fewer modules in the configuration": (
         lambda folder: configure(folder, target_modules=r".*language_model.*\.q_proj"),
-        r"^8 tensors of the adapter have no place .* first '.*v_proj\.lora_A",
+        r"^8 tensors of the adapter do not fit .* first '.*v_proj\.lora_A",
     ),
     "another prefix": (
         lambda folder: edit(folder, lambda all_: {f"module.{k}": v for k, v in all_.items()}),

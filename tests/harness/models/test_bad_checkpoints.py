@@ -12,7 +12,8 @@ import pytest
 from harness.checkpoints.ask import find_asked
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.types import ImageRef
-from harness.evaluation.evaluate import EvalRequest, run_eval
+from harness.evaluation.evaluate import run_eval
+from harness.evaluation.request import EvalRequest
 from harness.models import export_adapter, export_full, fingerprint, load_model, load_processor, resolve
 from harness.runs.folders import open_run
 from harness.runs.targets import target_of_model, target_of_run

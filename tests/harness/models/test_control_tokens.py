@@ -12,7 +12,8 @@ from harness.cli import app
 from harness.cli.errors import run
 from harness.core.errors import BadInputError
 from harness.core.types import ImageRef
-from harness.evaluation.evaluate import EvalRequest, run_eval
+from harness.evaluation.evaluate import run_eval
+from harness.evaluation.request import EvalRequest
 from harness.models import AnswerEncoder, control_in, prompt_text, refuse_control, resolve
 from harness.remote.endpoint import Reply
 from harness.runs.targets import target_of_endpoint, target_of_model
@@ -36,7 +37,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("token", COMMON)
 def test_tokens_that_families_share_are_found_without_a_model(token: str) -> None:
     assert control_in(f"a red {token}cat") == token
-    with pytest.raises(BadInputError, match=r"the question holds '.*', which is a control token") as caught:
+    with pytest.raises(BadInputError, match=r"the question contains '.*', which is a control token") as caught:
         refuse_control({"an answer": "a cat", "the question": f"what{token}"}, where="pope, item 3")
     assert caught.value.where == "pope, item 3"
 
@@ -125,7 +126,7 @@ def test_ask_and_eval_say_it_before_an_engine_starts(
     monkeypatch.setattr(TransformersBackend, "start", lambda self: pytest.fail("the engine was started"))
     picture = tiny_photograph(tmp_path / "p.png", 0)
     assert run(app, ["ask", str(base), str(picture), "what is <image> here"]) == 2
-    assert "the question holds '<image>', which is a control token" in capsys.readouterr().err
+    assert "the question contains '<image>', which is a control token" in capsys.readouterr().err
     data = small_pope(tmp_path) / "data"
     path = data / "pope" / "coco_pope_random.json"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
@@ -134,7 +135,7 @@ def test_ask_and_eval_say_it_before_an_engine_starts(
     local = target_of_model(resolve(str(base)), tmp_path / "results")
     remote = target_of_endpoint("somebodys", tmp_path / "remote")
     for target, backend in ((local, TransformersBackend), (remote, OpenAIBackend)):
-        with pytest.raises(BadInputError, match=r"the question holds '<\|im_end\|>'") as caught:
+        with pytest.raises(BadInputError, match=r"the question contains '<\|im_end\|>'") as caught:
             run_eval(EvalRequest([target], ["pope"], str(data), backend))  # type: ignore[type-abstract]
         assert str(caught.value.where).startswith("pope, item ")
 
@@ -158,8 +159,8 @@ def test_align_and_data_check_name_the_record_and_the_text(
     for more in ([], ["--model", str(base)]):
         assert run(app, ["data", "check", str(path), *more]) == 2
         said = "".join(capsys.readouterr().out.split())  # a terminal's width may break a line anywhere
-        assert "d.jsonl:2:thechosenanswerholds'<|im_end|>'" in said
+        assert "d.jsonl:2:thechosenanswercontains'<|im_end|>'" in said
     command = ["align", "--method", "dpo", "--model", str(base), "--data", str(path), "--results", str(tmp_path / "r")]
     assert run(app, command) == 2
     said = capsys.readouterr().err
-    assert "the chosen answer holds '<|im_end|>'" in said and "record two" in said
+    assert "the chosen answer contains '<|im_end|>'" in said and "record two" in said

@@ -153,7 +153,7 @@ def test_items_twice_or_of_another_kind_are_refused(results: Path) -> None:
     path = results / "good" / "evals" / "halbench@pictures" / "items-spacy.jsonl"
     rows = list(read_jsonl(path))
     write_jsonl(path, [*rows, rows[0]])
-    with pytest.raises(BadInputError, match="stands twice"):
+    with pytest.raises(BadInputError, match="appears twice"):
         read_sums(path)
     for key, value in (("counts", {"mentions": float("nan")}), ("evidence", [{"text": "x"}]), ("item", 3)):
         path.write_text(json.dumps(rows[0] | {key: value}) + "\n")

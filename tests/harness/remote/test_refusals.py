@@ -68,7 +68,7 @@ def test_the_log_keeps_refusals_and_reads_what_was_written_before_there_were_any
 def test_an_endpoint_is_sent_no_image_from_outside_of_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A plugin's benchmark takes the paths of its file as they are; what lies outside is refused before a request is made."""
     from harness.core import registry
-    from harness.evaluation.evaluate import EvalRequest, prepare
+    from harness.evaluation.request import EvalRequest, prepare
     from harness.evaluation.suites import Suite, check_inside
     from harness.serving.openai import OpenAIBackend
     from harness.serving.transformers import TransformersBackend
@@ -88,13 +88,13 @@ def test_an_endpoint_is_sent_no_image_from_outside_of_the_data(tmp_path: Path, m
 
     check_inside([suite("images/b.png"), suite("../shared/b.png")], root)
     for image in ("/etc/private.png", "images/../../../private.png", "../../private.png"):
-        with pytest.raises(BadInputError, match="outside of the benchmark data") as caught:
+        with pytest.raises(BadInputError, match="outside the benchmark data") as caught:
             check_inside([suite(image)], root)
         assert "item last" in str(caught.value.where) and "private.png" in str(caught.value.where)
 
     # An evaluation asks before it serves; weights that lie here may be shown any picture.
     monkeypatch.setattr(registry, "load", lambda kind, name: ExactMatch)
     request = EvalRequest([], ["exact"], str(root), OpenAIBackend)
-    with pytest.raises(BadInputError, match="outside of the benchmark data"):
+    with pytest.raises(BadInputError, match="outside the benchmark data"):
         prepare(request)
     assert prepare(dataclasses.replace(request, backend=TransformersBackend))[0]

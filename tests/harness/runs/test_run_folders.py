@@ -77,7 +77,7 @@ def test_a_typo_in_data_destroys_no_run(tmp_path: Path) -> None:
         align = ["align", "--method", "dpo", "--model", "./m", "--data", data, "--name", "kept"]
         done = harness(tmp_path, *align, "--overwrite", code=2)
         assert "/m" not in done.stderr and tree(tmp_path / "results") == before, done.stderr
-    assert "is back" in done.stderr, "what is wrong inside the file is found after the run was put aside"
+    assert "is restored" in done.stderr, "what is wrong inside the file is found after the run was put aside"
 
 
 @pytest.mark.parametrize("what", ["files", "checkpoint", "exported"])
@@ -93,7 +93,7 @@ def test_a_folder_that_is_no_run_is_never_replaced_or_used(tmp_path: Path, what:
     before = tree(tmp_path)
     for resume, overwrite in ((False, False), (True, False), (False, True)):
         with (
-            pytest.raises(BadInputError, match="no run of this program"),
+            pytest.raises(BadInputError, match="not a run of the harness"),
             claimed(folder, resume=resume, overwrite=overwrite),
         ):
             pytest.fail("the folder was given away")
@@ -213,9 +213,9 @@ def test_runs_lists_prunes_and_restores(tmp_path: Path) -> None:
             path.rename(results / "one" / path.name)
         (results / "new").rmdir()
     rows = {(row["name"], row["state"]): row for row in listed(tmp_path)}
-    assert list(rows) == [("one", "complete"), ("one", "put aside"), ("three", "interrupted"), ("two", "failed")]
+    assert list(rows) == [("one", "complete"), ("one", "replaced"), ("three", "interrupted"), ("two", "failed")]
     assert rows["two", "failed"]["note"] == "no such data [x]" and rows["three", "interrupted"]["note"] == "3 steps"
-    assert [key for key, row in rows.items() if row["removable"]] == [("one", "put aside"), ("two", "failed")]
+    assert [key for key, row in rows.items() if row["removable"]] == [("one", "replaced"), ("two", "failed")]
     shown = harness(tmp_path, "runs").stdout
     assert "no such data [x]" in shown and "harness runs --prune" in shown and "foreign" not in shown
 
@@ -225,7 +225,7 @@ def test_runs_lists_prunes_and_restores(tmp_path: Path) -> None:
     assert (results / "one" / "checkpoint" / "weights").read_text() == "second"
     assert [row["state"] for row in listed(tmp_path)] == ["complete", "interrupted", "failed"]
     assert "complete" in harness(tmp_path, "runs", "one", "--prune", "--yes", code=2).stderr
-    assert "nothing of the name" in harness(tmp_path, "runs", "absent", "--prune", "--yes", code=2).stderr
+    assert "there is no run" in harness(tmp_path, "runs", "absent", "--prune", "--yes", code=2).stderr
     assert "1 removed" in harness(tmp_path, "runs", "--prune", "--yes").stdout
     harness(tmp_path, "runs", "three", "--prune", "--yes")
     assert [row["name"] for row in listed(tmp_path)] == ["one"] and (results / "foreign" / "mine.txt").exists()
@@ -240,7 +240,7 @@ def test_restore_changes_places_and_loses_neither(tmp_path: Path) -> None:
             path.rename(results / "one" / path.name)
         (results / "x").rmdir()
     [_, aside] = listed(tmp_path)
-    assert aside["state"] == "put aside" and not aside["removable"], "the only complete run of its name is kept"
+    assert aside["state"] == "replaced" and not aside["removable"], "the only complete run of its name is kept"
     harness(tmp_path, "runs", "--restore", "one")
     assert (results / "one" / "checkpoint" / "weights").read_text() == "first"
     harness(tmp_path, "runs", "--restore", "one")

@@ -117,7 +117,7 @@ def test_what_cannot_work_is_said_before_a_suite_is_begun(
 ) -> None:
     requests = questions(pictures[:1], 1)
     with seeing("blind") as blind, seeing() as seer, seeing("seer@2024") as dated:
-        with pytest.raises(BadInputError, match=r"takes no images: .*0 image") as caught:
+        with pytest.raises(BadInputError, match=r"accepts no images: .*0 image") as caught:
             ask(requests, blind, model="blind")
         assert caught.value.remedy and "--model" in caught.value.remedy
         with pytest.raises(BadInputError, match="no model 'ser'; it has seer") as caught:
@@ -156,7 +156,7 @@ def test_a_refused_question_is_one_item_and_an_endpoint_that_dies_is_all(picture
                 HarnessError, match=r"requests got no answer.*(connection was cut|no connection)"
             ) as caught:
                 list(backend.generate(questions(pictures, 20)))
-    assert "the same command asks for the rest" in str(caught.value.remedy)
+    assert "run the same command again for the rest" in str(caught.value.remedy)
 
 
 @pytest.fixture
@@ -224,8 +224,11 @@ def test_two_models_behind_one_name_are_not_one_score(folder: Path) -> None:
     ("arguments", "said"),
     [
         (["--endpoint", "http://127.0.0.1:9/v1"], "--model NAME"),
-        (["--endpoint", "localhost:8000", "--model", "seer"], "no URL"),
-        (["--backend", "transformers", "--endpoint", "http://127.0.0.1:9/v1", "--model", "x"], "asks no endpoint"),
+        (["--endpoint", "localhost:8000", "--model", "seer"], "not a URL"),
+        (
+            ["--backend", "transformers", "--endpoint", "http://127.0.0.1:9/v1", "--model", "x"],
+            "does not use an endpoint",
+        ),
         (["--backend", "openai", "--model", "seer", "--set", "backend.detial=low"], "unknown setting 'detial'"),
         (
             ["--backend", "openai", "--model", "seer", "--set", "bakend.detail=low"],

@@ -20,7 +20,9 @@ def test_gpus_keep_their_names_and_go_to_the_engines_in_groups() -> None:
     assert [one.environment({"A": "1"}) for one in named] == [
         {"A": "1", "CUDA_VISIBLE_DEVICES": name} for name in ("GPU-a", "GPU-b", "GPU-c")
     ]
-    with pytest.raises(BadInputError, match="4 engines of 2 workers each want 8 GPUs, 4 are here") as caught:
+    with pytest.raises(
+        BadInputError, match="4 engines of 2 workers each need 8 GPUs, but this machine has 4"
+    ) as caught:
         gpu_shares(["0", "1", "2", "3"], engines=4, workers=2)
     assert "--shard" in str(caught.value.remedy)
 
@@ -28,7 +30,7 @@ def test_gpus_keep_their_names_and_go_to_the_engines_in_groups() -> None:
 @given(cores=st.integers(1, 200), engines=st.integers(1, 8), workers=st.integers(1, 4))
 def test_cores_are_dealt_equally_and_none_twice(cores: int, engines: int, workers: int) -> None:
     if cores < engines * workers:
-        with pytest.raises(BadInputError, match=f"want {engines * workers} cores, {cores} are here"):
+        with pytest.raises(BadInputError, match=f"need {engines * workers} cores, but this machine has {cores}"):
             core_shares(range(cores), engines, workers)
         return
     dealt = [worker for share in core_shares(range(cores), engines, workers) for worker in share.cores]
@@ -39,7 +41,7 @@ def test_cores_are_dealt_equally_and_none_twice(cores: int, engines: int, worker
 
 def test_one_engine_has_the_machine() -> None:
     assert shares(1, 4) == [Share()] and Share().environment({}) == {}
-    with pytest.raises(BadInputError, match="are here"):
+    with pytest.raises(BadInputError, match="this machine has"):
         shares(10 * (os.cpu_count() or 1), 1)
 
 

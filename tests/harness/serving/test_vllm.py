@@ -141,7 +141,7 @@ def assert_verified(folder: Path, probed: dict[str, dict[str, TokenDetails]]) ->
     assert record["adapter_changes"] > 0.1
 
     found = " ".join(against(one, probed["two"])[0]["findings"])  # other weights than those that are served
-    assert "nats; look at the weights that are served" in found
+    assert "nats; check the served weights" in found
     assert "the adapter is not applied" in against(one, probed["base"])[0]["findings"][-1]
 
     changed = broken(folder, one, "image", "processor_config.json", '"height": 72', '"height": 96')
@@ -154,7 +154,7 @@ def assert_verified(folder: Path, probed: dict[str, dict[str, TokenDetails]]) ->
 
     changed = broken(folder, one, "template", "chat_template.jinja", "USER:", "Human:")
     record, differences = against(changed, probed["one"])
-    assert len(record["findings"]) == 9 and "look at the chat template and the tokenizer" in record["findings"][0]
+    assert len(record["findings"]) == 9 and "check the chat template and the tokenizer" in record["findings"][0]
     assert "the chat template differ between" in differences[0]
 
 

@@ -33,7 +33,7 @@ def test_two_engines_survive_the_kill_of_one_and_answer_as_one_does(tmp_path: Pa
 
     *_, outcome = killed(tmp_path, "vllm", "engine", ITEMS, 1, seed=1, engines=ENGINES, engines_at_last=1)
     assert isinstance(outcome, Outcome) and len(outcome.errors) == 1
-    assert "the same command goes on from there" in " ".join(outcome.errors[0].split())
+    assert "run the same command again to resume" in " ".join(outcome.errors[0].split())
     assert "engines" not in outcome.serving and outcome.answered[0] < ITEMS * 0.9, (
         "one alone had nothing left to answer"
     )

@@ -8,6 +8,7 @@ public code of POVID, CHiP and TARS takes that schedule with step 500, too.
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -53,6 +54,11 @@ def alpha_bar(step: int, schedule: Schedule) -> float:
     if not 0 <= step < len(left):
         raise ValueError(f"the schedule '{schedule}' has steps 0 to {len(left) - 1}, not {step}")
     return float(left[step])
+
+
+def random_numbers(seed: str) -> np.random.Generator:
+    """The generator that belongs to a text, the same on every machine."""
+    return np.random.Generator(np.random.PCG64(int.from_bytes(hashlib.sha256(seed.encode()).digest()[:16], "little")))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,132 @@
+"""Image reliance, read again: scores with changed pictures beside the plain ones, and the table that they make for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.analysis.leaderboard import ARROW
+from harness.analysis.leaderboard.board import scale, written
+from harness.analysis.scored import Scored, items_beside
+from harness.core.errors import BadInputError
+from harness.core.files import sha256_file
+from harness.core.stats import holm
+from harness.records.run_files import read_changed_scores
+from harness.runs.folders import Run
+
+CHANGES = "noise"
+"""In a suite's folder: a folder of answers and scores for every change of its pictures."""
+SURE = 0.05
+
+
+def picture_of(record: Mapping[str, Any]) -> str:
+    """What the model was shown, as tables say it."""
+    about = record["pictures"]
+    return f"noise {about['step']}" if about["kind"] == "noise" else str(about["kind"])
+
+
+def changed_scores(run: Run) -> tuple[list[Scored], list[str]]:
+    """Every usable score file with changed pictures of a run, noise by its step first, and in words what cannot be used and why.
+
+    A comparison with plain answers that are not there any more, or were scored anew with another result, is none.
+    """
+    found, reasons = [], []
+    for path in sorted(run.path.glob(f"evals/*/{CHANGES}/*/scores*.json")):
+        place = path.relative_to(run.path)
+        try:
+            record = read_changed_scores(path)
+        except BadInputError as error:
+            reasons.append(f"{run.name}: {place}: {error.problem}")
+            continue
+        plain = items_beside(path.parents[2] / path.name)
+        if not plain.exists() or sha256_file(plain) != record["reliance"]["clean_items"]:
+            again = f"harness eval --run {run.name} --suite {record['suite']} --noise {record['pictures']['change']}"
+            reasons.append(f"{run.name}: {place} compares with plain answers or scores that are replaced: {again}")
+            continue
+        found.append(Scored(run.name, path, record))
+    return sorted(found, key=lambda one: (one.key, _place(one.record["pictures"]))), reasons
+
+
+def _place(about: Mapping[str, Any]) -> tuple[int, int]:
+    """Noise by its step, then grey, then another item's picture."""
+    return ("noise", "blank", "shuffled").index(about["kind"]), about.get("step") or 0
+
+
+@dataclass(frozen=True)
+class Reliance:
+    """One checkpoint's table of one suite: a row a picture, the plain one first; cells are text."""
+
+    title: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str
+
+
+def reliance_tables(records: Sequence[Mapping[str, Any]]) -> list[Reliance]:
+    """The tables of score records; those with the pictures as they are stay out.
+
+    Args:
+        records: score records with `target`, as `harness.evaluation.evaluate.run_eval` gives them back.
+    """
+    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for record in records:
+        if record.get("pictures"):
+            key = (record["suite"], record["variant"], record["data"], str(record.get("target", "")))
+            groups.setdefault(key, []).append(record)
+    return [_table(group) for group in groups.values()]
+
+
+def _table(records: Sequence[Mapping[str, Any]]) -> Reliance:
+    first = records[0]
+    measured = {name for record in records for name in record["reliance"]["metrics"]}
+    metrics = {name: about for name, about in first["metrics"].items() if about["headline"] and name in measured}
+    gaps = {
+        f"{picture_of(record)} {name}": record["reliance"]["metrics"][name]["gap"]["p"]
+        for record in records
+        for name in metrics
+        if name in record["reliance"]["metrics"]
+    }
+    sure = {key for key, p in holm(gaps).items() if p < SURE}
+    heads = (
+        "picture",
+        "unchanged answers",
+        *(f"{one['title']} {ARROW[one['higher_is_better']]}".strip() for one in metrics.values()),
+    )
+    plain = [_clean(records, name, about["unit"]) for name, about in metrics.items()]
+    rows = [("as it is", "", *plain)]
+    for record in records:
+        cells = [
+            _cell(record, name, about["unit"], f"{picture_of(record)} {name}" in sure)
+            for name, about in metrics.items()
+        ]
+        rows.append((picture_of(record), _share(record["reliance"]["unchanged"]), *cells))
+    variant = f" [{first['variant']}]" if first["variant"] else ""
+    sizes = sorted({record["reliance"]["n"] for record in records})
+    size = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+    title = f"Image reliance: {first.get('title', first['suite'])}{variant}, {first.get('target', '')} on {first['data']}, n = {size}"
+    note = "behind a comma: changed picture minus picture as it is, with its paired 95 % interval; * p < 0.05, Holm-corrected in this table"
+    return Reliance(title, heads, tuple(rows), note)
+
+
+def _clean(records: Sequence[Mapping[str, Any]], name: str, unit: str) -> str:
+    """The metric with the pictures as they are; a range where changes left different items without a verdict."""
+    values = [one["reliance"]["metrics"][name]["clean"] for one in records if name in one["reliance"]["metrics"]]
+    texts = list(dict.fromkeys(written(value, unit) for value in sorted(values)))
+    return "–" if not texts else texts[0] if len(texts) == 1 else f"{texts[0]} to {texts[-1]}"
+
+
+def _cell(record: Mapping[str, Any], name: str, unit: str, sure: bool) -> str:
+    found = record["reliance"]["metrics"].get(name)
+    if found is None:
+        return "–"
+    factor, digits = scale(unit)
+    gap, low, high = (
+        f"{one * factor:+.{digits}f}".replace("-", "−") for one in (found["gap"]["value"], *found["gap"]["ci"])
+    )
+    return f"{written(found['changed'], unit)}, {gap}{'*' if sure else ''} ({low} to {high})"
+
+
+def _share(found: Mapping[str, Any]) -> str:
+    ci = found["ci"]
+    return f"{100 * found['value']:.1f} %" + (f" ({100 * ci[0]:.1f}–{100 * ci[1]:.1f})" if ci else "")

@@ -1,0 +1,76 @@
+"""How far answers depend on the picture: scores and answers with a changed picture beside those with the picture as it is."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.core.contract import values_of
+from harness.core.errors import HarnessError
+from harness.core.stats import Counts, intervals, paired
+from harness.core.types import Response, SampleScore
+
+if TYPE_CHECKING:
+    from benchmarks.base import Benchmark
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One suite's scores with the responses that they are of, by item id."""
+
+    scores: Sequence[SampleScore]
+    responses: Mapping[str, Response]
+
+
+def reliance(benchmark: Benchmark, clean: Answered, changed: Answered) -> dict[str, Any]:
+    """Compare the answers with the changed picture to those with the picture as it is, on the items that have a verdict with both.
+
+    Returns:
+        `n` (items), `unchanged` (share of answers whose text is the same to the letter, with its interval) and `metrics`: of every
+        metric that is defined for both `clean` and `changed` (its values on these items), and `gap`, changed minus clean, with its
+        paired 95 % interval, p and the smallest difference that could be found (`harness.core.stats.Difference`). Units are the
+        metrics' own; rates are fractions.
+
+    Raises:
+        HarnessError: no item has a verdict with both pictures.
+    """
+    before = {score.item_id: score for score in clean.scores if score.unscored is None}
+    after = {score.item_id: score for score in changed.scores if score.unscored is None}
+    both = [item for item in before if item in after]
+    if not both:
+        raise HarnessError("no item has a verdict with both pictures", where=benchmark.name)
+    one, other = (Counts.of([own[item] for item in both]) for own in (after, before))
+    aggregate = functools.partial(values_of, benchmark)
+    first, second = aggregate(one.totals()), aggregate(other.totals())
+    metrics = {
+        name: {"clean": float(second[name]), "changed": float(first[name]), "gap": asdict(found)}
+        for name, found in paired(one, other, aggregate).items()
+        if math.isfinite(float(second[name])) and math.isfinite(float(first[name]))
+    }
+    return {"n": len(both), "unchanged": _unchanged(both, before, clean, changed), "metrics": metrics}
+
+
+def _unchanged(
+    items: Sequence[str], scores: Mapping[str, SampleScore], clean: Answered, changed: Answered
+) -> dict[str, Any]:
+    """Share of the items whose answer is the same text, and its interval over pictures; None where there is one picture only."""
+    same = Counts.of(
+        [
+            SampleScore(
+                item,
+                scores[item].group,
+                {"same": float(clean.responses[item].text == changed.responses[item].text)},
+            )
+            for item in items
+        ]
+    )
+
+    def share(totals: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {"unchanged": totals["same"] / totals["n"]}
+
+    return {"value": float(share(same.totals())["unchanged"]), "ci": intervals(same, share)["unchanged"]}

@@ -1,0 +1,124 @@
+"""What an evaluation was asked for, and what can be said of it before anything is asked or served."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.core import registry
+from harness.core.config import parse
+from harness.core.errors import BadInputError
+from harness.evaluation.pictures import Change
+from harness.evaluation.score import make_judge
+from harness.evaluation.shards import Shard
+from harness.evaluation.suites import Suite, check_inside, data_root, open_suite
+from harness.judging.base import Judge
+from harness.runs.targets import Target
+from harness.serving.base import Backend, BackendSettings
+
+
+@dataclass(frozen=True)
+class EvalRequest:
+    """What the user asked for. `data` is a data root, "official", or a world's label with an optional @split."""
+
+    targets: Sequence[Target]
+    suites: Sequence[str]
+    data: str
+    backend: type[Backend]
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By group: a suite's name, "judge", "backend" or "sampling"."""
+    judge: str | None = None
+    max_unscored: float = 0.01
+    limit: int | None = None
+    overwrite: bool = False
+    generate: bool = True
+    """False: only what is answered already is scored."""
+    shard: Shard | None = None
+    """Answer only this part, and score nothing."""
+    repeat: int = 1
+    """Ask everything so often; the first answers are the score, the others tell its spread."""
+    changes: Sequence[Change] = ()
+    """Ask everything again with each of these changes of the pictures, and compare (`harness.evaluation.reliance`)."""
+    verify: bool = False
+    """Make sure first that what is served is what was trained (`harness.checkpoints.verify.ensure_verified`)."""
+
+    @property
+    def judge_settings(self) -> Mapping[str, Any]:
+        """The judge's part of the settings."""
+        return self.settings.get("judge", {})
+
+    @property
+    def backend_settings(self) -> BackendSettings:
+        """The backend's part of the settings.
+
+        Raises:
+            BadInputError: it has no such setting.
+        """
+        values = dict(self.settings.get("backend", {}))
+        return parse(self.backend.Settings, values, f"backend {self.backend.name}")
+
+    @property
+    def backend_identity(self) -> str:
+        """The backend with those of its settings that can change an answer."""
+        return self.backend_settings.identity(self.backend.name)
+
+
+def prepare(request: EvalRequest) -> tuple[list[Suite], str, Judge | None]:
+    """The suites with their items, each with its changed pictures behind it, the data's name, and the judge if one of the suites needs one.
+
+    Raises:
+        BadInputError: names, settings or data are at fault, or the backend does not serve what is to be evaluated.
+    """
+    if request.limit is not None and request.limit < 1:
+        raise BadInputError(f"--limit must be at least 1, not {request.limit}")
+    if request.repeat > 1 and request.shard:
+        raise BadInputError(
+            "--repeat and --shard exclude each other", remedy="use --repeat without shards, with a smaller --limit"
+        )
+    if request.repeat > 1 and request.changes:
+        raise BadInputError("--repeat and --noise exclude each other", remedy="use --repeat without --noise")
+    known = {*registry.entries("benchmarks"), "judge", "backend", "sampling"}
+    if unknown := sorted(set(request.settings) - known):
+        raise BadInputError(
+            f"unknown group of settings '{unknown[0]}'",
+            remedy=f"--set GROUP.KEY=VALUE; groups: {', '.join(sorted(known))}",
+        )
+    _ = request.backend_settings
+    _check_backend(request)
+    others = {*registry.entries("benchmarks")} - {*request.suites}
+    if idle := sorted(name for name, group in request.settings.items() if name in others and group):
+        raise BadInputError(
+            f"settings of '{idle[0]}' have no effect on the suites {', '.join(request.suites)}",
+            remedy=f"leave them out, or add '{idle[0]}' to --suite",
+        )
+    root, data_name, world_judge = data_root(request.data)
+    suites = [open_suite(name, root, request.settings, request.limit) for name in request.suites]
+    if request.backend.remote:
+        check_inside(suites, root)
+    suites = [suite.changed(change) for suite in suites for change in (None, *request.changes)]
+    if not any(suite.benchmark.needs_judge for suite in suites):
+        if request.judge or request.judge_settings:
+            raise BadInputError(
+                f"no judge is asked about {', '.join(request.suites)}",
+                remedy="leave out the options and settings of a judge",
+            )
+        return suites, data_name, None
+    # A judge model that is named is meant, even in a world that has a judge of its own.
+    default = "openai" if request.judge_settings else world_judge or "openai"
+    return suites, data_name, make_judge(request.judge or default, request.judge_settings)
+
+
+def _check_backend(request: EvalRequest) -> None:
+    """Weights that lie here are not an endpoint's to serve, nor the other way round."""
+    for target in request.targets:
+        if target.remote and not request.backend.remote:
+            raise BadInputError(
+                f"'{target.name}' is a model behind an endpoint: the backend '{request.backend.name}' cannot serve it",
+                remedy=f"--backend openai --endpoint URL --model {target.base}",
+            )
+        if request.backend.remote and not target.remote:
+            raise BadInputError(
+                f"the backend '{request.backend.name}' evaluates a model at an endpoint, but '{target.name}' has local weights",
+                remedy="give the endpoint's model with --model, or use another --backend",
+            )
