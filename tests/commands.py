@@ -8,6 +8,7 @@ import io
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,26 @@ def _commands() -> Any:
     from harness.cli import app
 
     return typer.main.get_command(app)
+
+
+def leaves() -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command that does something, with the words that name it: ("data", "check")."""
+
+    def below(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+        if hasattr(command, "commands"):
+            for name, one in command.commands.items():
+                yield from below(one, (*path, name))
+        else:
+            yield path, command
+
+    yield from below(_commands(), ())
+
+
+def parameters(command: Any) -> list[Any]:
+    """A command's options and arguments, those that installed suites declare among them."""
+    import typer
+
+    return list(command.get_params(typer.Context(command)))
 
 
 def run_here(arguments: list[str], folder: Path | None = None) -> tuple[int, str, str]:

@@ -35,6 +35,8 @@ def find_asked(name: str, results: Path, *, other_base: bool = False) -> Asked:
     Raises:
         BadInputError: nothing has this name, or the run is not complete.
     """
+    if not name.strip():  # results / "" would be the folder of all runs
+        raise BadInputError("the checkpoint's name is empty", remedy="`harness runs` lists the runs")
     for folder in (results / name, Path(name)):
         if is_checkpoint(folder):
             info, folder = inspect(folder), folder.resolve()
@@ -52,7 +54,7 @@ def find_asked(name: str, results: Path, *, other_base: bool = False) -> Asked:
             target = target_of_run(run)
             return Asked(name, target.base, target.adapter)
         if run.manifest is not None:
-            return Asked(name, str(run.manifest["base"]["location"]), None)
+            return Asked(name, run.base_location, None)
     location = resolve(name).locate()
     hub.reach(location)
     return Asked(name, location, None)

@@ -106,7 +106,7 @@ def align(
     """Align a model with a preference method, and write a checkpoint to a run folder."""
     from aligners.preferences.options import DataOptions
     from harness.alignment.align import AlignRequest, is_first_process, plan_align, run_align
-    from harness.core.config import merged, overrides, read_recipe
+    from harness.core.config import merged, named_once, overrides, read_recipe
     from harness.runs.folders import STAGES, list_runs
 
     named: dict[str, Any] = {}
@@ -114,7 +114,7 @@ def align(
         named["seed"] = seed
     if (tuning := _tuning(full, qlora)) is not None:
         named["tuning"] = tuning
-    layers = merged(read_recipe(recipe) if recipe else {}, overrides(settings or []), {"train": named})
+    layers = merged(read_recipe(recipe) if recipe else {}, named_once(overrides(settings or []), {"train": named}))
     _only(layers, ("train", "method"))
     request = AlignRequest(
         method,

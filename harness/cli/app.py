@@ -80,7 +80,9 @@ def ask(
     from harness.checkpoints.ask import find_asked
     from harness.serving.choose import choose_backend
 
-    asked = [find_asked(name, results) for name in dict.fromkeys(name for name in (checkpoint, compare) if name)]
+    asked = [
+        find_asked(name, results) for name in dict.fromkeys(name for name in (checkpoint, compare) if name is not None)
+    ]
     answers = run(asked, image, question, choose_backend(backend), max_new_tokens)
     if as_json:
         emit({name: answer.text for name, answer in answers.items()})

@@ -85,11 +85,11 @@ def corrupt(
     from aligners.rejected_images.corrupt import corrupt as run
     from aligners.rejected_images.image_set import Shard
     from aligners.rejected_images.settings import ImagePreferenceSettings
-    from harness.core.config import merged, overrides, parse
+    from harness.core.config import named_once, overrides, parse
     from harness.core.progress import console
 
     named = {"corruption": corruption, "regions": regions, "step": step}
-    layers = merged(overrides(settings or []), {name: value for name, value in named.items() if value is not None})
+    layers = named_once(overrides(settings or []), {name: value for name, value in named.items() if value is not None})
     request = CorruptRequest(
         data,
         output,

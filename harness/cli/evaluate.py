@@ -24,6 +24,7 @@ from harness.cli.options import (
     app,
     emit,
     judge_settings,
+    share_unscored,
 )
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def evaluate(
     judge_price: JudgePrice = None,
     max_cost: MaxCost = None,
     settings: Settings = None,
-    max_unscored: MaxUnscored = 0.01,
+    max_unscored: MaxUnscored = None,
     limit: Annotated[
         int | None,
         typer.Option(
@@ -143,18 +144,16 @@ def evaluate(
     from harness.serving.choose import choose_backend
 
     # Report every error that can be found now, before a model is made or an engine started.
-    suites, engine = (
-        registry.names("benchmarks", suite),
-        choose_backend("openai" if endpoint and not backend else backend),
-    )
+    suites = registry.names("benchmarks", suite)
+    engine = choose_backend("openai" if endpoint and not backend else backend)
     serving = _endpoints(endpoint, engine)
     targets, default_data = _targets(run, model, base, results, engine.remote)
     asked = judge_settings(judge_model, judge_url, judge_votes, judge_price, max_cost)
     scoring = _scoring(context, suites)
     layers = _layers(settings, scoring, asked, serving)
-    if shard and (scoring or judge or asked):
+    if shard and (scoring or judge or asked or max_unscored is not None):
         raise BadInputError(
-            "--shard only generates answers, so a judge or an option for scoring has no effect",
+            "--shard only generates answers, so a judge, --max-unscored or an option for scoring has no effect",
             remedy=f"give them to harness merge RUN --suite {suite}, which scores",
         )
     if resume and overwrite:
@@ -166,7 +165,7 @@ def evaluate(
         engine,
         layers,
         judge,
-        max_unscored,
+        share_unscored(max_unscored),
         limit,
         overwrite=overwrite,
         shard=Shard.parse(shard) if shard else None,
@@ -196,7 +195,7 @@ def rejudge(
     judge_price: JudgePrice = None,
     max_cost: MaxCost = None,
     settings: Settings = None,
-    max_unscored: MaxUnscored = 0.01,
+    max_unscored: MaxUnscored = None,
     dry_run: DryRun = False,
     results: Results = Path("results"),
     as_json: Json = False,
@@ -214,8 +213,10 @@ def rejudge(
     targets, default_data = _targets(run, None, base, results)
     engine, given = recorded_backend(targets, suites, data or default_data)
     asked = judge_settings(judge_model, judge_url, judge_votes, judge_price, max_cost)
-    layers = _layers(settings, _scoring(context, suites), asked, given)
-    request = EvalRequest(targets, suites, data or default_data, engine, layers, judge, max_unscored, generate=False)
+    layers = _layers(settings, _scoring(context, suites), asked, given, answered=True)
+    request = EvalRequest(
+        targets, suites, data or default_data, engine, layers, judge, share_unscored(max_unscored), generate=False
+    )
     _carry_out(request, dry_run, as_json)
 
 
@@ -232,7 +233,7 @@ def merge(
     judge_price: JudgePrice = None,
     max_cost: MaxCost = None,
     settings: Settings = None,
-    max_unscored: MaxUnscored = 0.01,
+    max_unscored: MaxUnscored = None,
     noise: Noise = None,
     results: Results = Path("results"),
     as_json: Json = False,
@@ -246,7 +247,7 @@ def merge(
     [target], default_data = _targets(run, None, False, results)
     engine, given = shard_backend(target, suites, data or default_data)
     asked = judge_settings(judge_model, judge_url, judge_votes, judge_price, max_cost)
-    layers = _layers(settings, _scoring(context, suites), asked, given)
+    layers = _layers(settings, _scoring(context, suites), asked, given, answered=True)
     request = EvalRequest(
         [target],
         suites,
@@ -254,7 +255,7 @@ def merge(
         engine,
         layers,
         judge,
-        max_unscored,
+        share_unscored(max_unscored),
         generate=False,
         changes=_changes(noise),
     )
@@ -279,12 +280,24 @@ def _changes(noise: str | None) -> list[Change]:
 
 
 def _layers(
-    settings: list[str] | None, scoring: dict[str, Any], judge: dict[str, Any], backend: dict[str, Any]
+    settings: list[str] | None,
+    scoring: dict[str, Any],
+    judge: dict[str, Any],
+    backend: dict[str, Any],
+    answered: bool = False,
 ) -> dict[str, Any]:
-    """Settings by group: those of `--set`, overridden by the other options."""
-    from harness.core.config import merged, overrides
+    """Settings by group: those of `--set` and of the other options; of `answered` suites those of the backend are as stored.
 
-    return merged(overrides(settings or []), scoring, {"judge": judge, "backend": backend})
+    Raises:
+        BadInputError: a setting is given twice with different values, or has no effect.
+    """
+    from harness.core.config import named_once, overrides
+    from harness.core.errors import BadInputError
+
+    given = overrides(settings or [])
+    if answered and given.get("backend"):
+        raise BadInputError("the answers are stored already, so --set backend.* has no effect", remedy="leave it out")
+    return named_once(given, {**scoring, "judge": judge, "backend": backend})
 
 
 def _scoring(context: typer.Context, suites: list[str]) -> dict[str, dict[str, str]]:

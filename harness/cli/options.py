@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -102,9 +103,13 @@ MaxCost = Annotated[
     typer.Option("--max-cost", min=0, help="Stop before judging costs more US dollars.", rich_help_panel=JUDGE_OPTIONS),
 ]
 MaxUnscored = Annotated[
-    float,
+    float | None,
     typer.Option(
-        "--max-unscored", min=0, max=1, help="Fraction of items that may lack a verdict.", rich_help_panel=JUDGE_OPTIONS
+        "--max-unscored",
+        min=0,
+        max=1,
+        help="Fraction of items that may lack a verdict. Default: 0.01.",
+        rich_help_panel=JUDGE_OPTIONS,
     ),
 ]
 
@@ -122,3 +127,18 @@ def judge_settings(
     named: dict[str, Any] = {"model": model, "base_url": url, "votes": votes, "max_cost": max_cost}
     named["price"] = parse_price(price) if price is not None else None
     return {name: value for name, value in named.items() if value is not None}
+
+
+def share_unscored(given: float | None) -> float:
+    """The fraction of items that may lack a verdict: `--max-unscored`, or 0.01.
+
+    Raises:
+        BadInputError: it is nan, which no fraction exceeds: everything would pass.
+    """
+    from harness.core.errors import BadInputError
+
+    if given is None:
+        return 0.01
+    if math.isnan(given):
+        raise BadInputError("--max-unscored is a number from 0 to 1, not nan")
+    return given

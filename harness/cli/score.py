@@ -22,6 +22,7 @@ from harness.cli.options import (
     app,
     emit,
     judge_settings,
+    share_unscored,
 )
 
 if TYPE_CHECKING:
@@ -48,11 +49,12 @@ def score(
         bool, typer.Option("--allow-partial", help="Score only the items that have responses.")
     ] = False,
     settings: Settings = None,
-    max_unscored: MaxUnscored = 0.01,
+    max_unscored: MaxUnscored = None,
     as_json: Json = False,
 ) -> None:
     """Score responses from any source."""
     from harness.core import registry
+    from harness.core.config import named_once
     from harness.core.contract import check_items
     from harness.evaluation.offline import refuse_unused, score_offline
     from harness.evaluation.score import make_judge
@@ -63,7 +65,7 @@ def score(
     items, answers = benchmark.read_offline(offered)
     check_items(benchmark, "read_offline", items, asked=False)
     refuse_unused(suite, offered.unused)
-    named |= judge_settings(judge_model, judge_url, None, judge_price, max_cost)
+    named = named_once(named, judge_settings(judge_model, judge_url, None, judge_price, max_cost))
 
     def judge_of() -> Judge:
         return make_judge(judge or "openai", named)
@@ -77,7 +79,7 @@ def score(
         judge_of=judge_of,
         judge_options=wanted,
         allow_partial=allow_partial,
-        max_unscored=max_unscored,
+        max_unscored=share_unscored(max_unscored),
         items_file=items_file,
     )
     if as_json:
@@ -119,27 +121,31 @@ def calibrate(
     judge: JudgeName = None,
     judge_model: JudgeModel = None,
     judge_url: JudgeUrl = None,
-    judge_votes: JudgeVotes = 2,
+    judge_votes: JudgeVotes = None,
     judge_price: JudgePrice = None,
     max_cost: MaxCost = None,
     settings: Settings = None,
     as_json: Json = False,
 ) -> None:
-    """Measure a judge's agreement with reference ratings (of people or another judge) and with itself."""
+    """Measure a judge's agreement with reference ratings (of people or another judge) and with itself, in two votes per answer."""
     from harness.analysis.declared import rated_suite
     from harness.core import registry
+    from harness.core.config import named_once
     from harness.core.errors import BadInputError
     from harness.evaluation.score import make_judge
     from harness.judging.calibration import calibrate as compare
 
     benchmark = registry.load("benchmarks", suite or rated_suite())()
-    named = _judge_group(settings) | judge_settings(judge_model, judge_url, judge_votes, judge_price, max_cost)
+    asked = judge_settings(judge_model, judge_url, judge_votes, judge_price, max_cost)
+    named, name = named_once(_judge_group(settings), asked), judge or "openai"
+    if "votes" in registry.load("judges", name).Settings.model_fields:  # pocket-truth has none
+        named = {"votes": 2} | named
     if benchmark.hallucinated_below is None:
         raise BadInputError(
             f"the suite '{benchmark.name}' does not use a judge",
             remedy="choose a suite that a judge rates",
         )
-    found = compare(make_judge(judge or "openai", named), reference, benchmark.read_reply, benchmark.hallucinated_below)
+    found = compare(make_judge(name, named), reference, benchmark.read_reply, benchmark.hallucinated_below)
     if as_json:
         emit(found)
         return

@@ -191,6 +191,28 @@ def merged(*layers: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+def named_once(settings: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """The settings of `--set`, merged with those of other options (`--seed` is `train.seed`); both nested.
+
+    Raises:
+        BadInputError: both give a setting, with different values; or as `merged`.
+    """
+    _refuse_twice(settings, options, "")
+    return merged(settings, options)
+
+
+def _refuse_twice(settings: dict[str, Any], options: dict[str, Any], path: str) -> None:
+    for key, value in options.items():
+        if isinstance(value, dict):
+            if isinstance(settings.get(key), dict):
+                _refuse_twice(settings[key], value, f"{path}{key}.")
+        elif key in settings and settings[key] != value:
+            raise BadInputError(
+                f"'{path}{key}' is given twice: {shown(settings[key])} by --set, and {shown(value)} by its own option",
+                remedy="give only one of them",
+            )
+
+
 def read_recipe(path: Path) -> dict[str, Any]:
     """Read a YAML recipe: a mapping with the keys `train` and `method`, each a group of settings.
 

@@ -95,6 +95,9 @@ class _Evaluation:
                 if self.request.verify:
                     ensure_verified(self.targets, self.request.backend, self.request.backend_settings)
                 self._generate(jobs)
+            elif self.request.generate:
+                idle = "; --verify has nothing to check" if self.request.verify else ""
+                logger.info("every answer is stored already, so the model is not asked%s", idle)
             if self.shard:
                 return [self._finish_shard(target, suite) for target in self.targets for suite in self.suites]
             return [record for target in self.targets for record in self._score_all(target)]

@@ -91,8 +91,10 @@ def resolve(name: str) -> ModelRef:
 
     Raises:
         UnknownNameError: none of these; the nearest aliases are suggested.
-        BadInputError: it looks like a path, and nothing is there.
+        BadInputError: it looks like a path, and nothing is there; it is empty.
     """
+    if not name.strip():  # Path("") would be the working directory
+        raise BadInputError("the model's name is empty", remedy="see `harness list models`")
     if name in _HUB:
         return _on_hub(name)
     if world := find_world(name):

@@ -220,10 +220,21 @@ class ManifestRecord(Record):
     checkpoint: CheckpointRecord | None = None
 
 
-class AlignedBase(BaseRecord):
-    """A base that something was trained on is somewhere, and known."""
+class LocatedBase(BaseRecord):
+    """A base whose weights are somewhere."""
 
     location: str
+
+
+class LocatedManifest(ManifestRecord):
+    """The manifest of a run whose base's weights can be loaded."""
+
+    base: LocatedBase
+
+
+class AlignedBase(LocatedBase):
+    """A base that something was trained on is somewhere, and known."""
+
     fingerprint: str
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.core.errors import BadInputError
 from harness.core.files import read_json
-from harness.records.run_files import read_manifest
+from harness.records.run_files import LocatedManifest, check, read_manifest
 from harness.runs.state import MANIFEST, state_of
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,23 @@ class Run:
     def base_label(self) -> str:
         """The base model, as the user named it."""
         return str(self.manifest["base"]["label"]) if self.manifest else ""
+
+    @property
+    def base_location(self) -> str:
+        """Where the base model's weights lie: a folder, or a hub id.
+
+        Raises:
+            BadInputError: the manifest names no such place; an endpoint's run has none.
+        """
+        if self.kind == "endpoint":
+            raise BadInputError(
+                f"'{self.name}' holds the answers of a model behind an endpoint: there are no weights of it here",
+                where=str(self.path),
+                remedy=f"harness eval --endpoint URL --model {self.base_label}",
+            )
+        check(LocatedManifest, self.manifest, "manifest", self.path / MANIFEST)
+        assert self.manifest is not None
+        return str(self.manifest["base"]["location"])
 
     @property
     def checkpoint(self) -> Path:
@@ -164,10 +181,12 @@ def find_run(name: str, results: Path) -> Run:
     """A run by its name under `results`, or by its folder.
 
     Raises:
-        BadInputError: there is none, or it is not complete.
+        BadInputError: there is none, it is not complete, or the name is empty.
     """
     from difflib import get_close_matches
 
+    if not name.strip():  # results / "" would be the folder of all runs
+        raise BadInputError("the run's name is empty", remedy="`harness runs` lists them")
     for path in (results / name, Path(name)):
         if path.is_dir():
             run = open_run(path)

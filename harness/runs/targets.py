@@ -142,8 +142,7 @@ def target_of(run: Run, results: Path) -> Target:
 
 def base_model(run: Run) -> ModelRef:
     """The base model of a complete run, which is not an endpoint's."""
-    assert run.manifest is not None
-    location = str(run.manifest["base"]["location"])
+    location = run.base_location
     if (
         run.checkpoint / "adapter_config.json"
     ).is_file():  # where the adapter's own file says, as for the adapter itself

@@ -209,8 +209,8 @@ REMOTE = ["--endpoint", "http://127.0.0.1:9/v1", "--model", "m"]
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--suite", "pope", "--extractor", "spacy"], "--extractor has no effect"),
-        (["--suite", "pope,amber", "--extractor", "nltk"], "--extractor has no effect"),
+        (["--suite", "pope", "--extractor", "spacy"], "does not use --extractor"),
+        (["--suite", "pope,amber", "--extractor", "nltk"], "does not use --extractor"),
         (["--suite", "pope", "--judge", "openai"], "no judge is asked"),
         (["--suite", "pope", "--judge-model", "gpt-4o"], "no judge is asked"),
         (["--suite", "pope", "--max-cost", "1"], "no judge is asked"),

@@ -70,6 +70,16 @@ class HubHandler(BaseHTTPRequestHandler):
             siblings = [{"rfilename": name, "size": size} for name, (size, _) in files.items()]
             self.answer(200, {"id": found[2], "sha": COMMIT, "private": False, "siblings": siblings})
             return True
+        if found := re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)/tree/[^/]+", path):
+            files = self.server.offered.get((found[1], found[2]))
+            if files is None:
+                return False
+            tree = [
+                {"type": "file", "path": name, "size": size, "oid": hashlib.sha1(body).hexdigest()}
+                for name, (size, body) in files.items()
+            ]
+            self.answer(200, tree)
+            return True
         if found := re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
             files = self.server.offered.get(("datasets" if found[1] else "models", found[2]), {})
             if found[3] not in files:

@@ -1,0 +1,206 @@
+"""No option is dropped in silence: what nothing reads is refused or named, for every suite, backend and method that comes with us.
+
+A command is carried out without the option and with it, from the same state. If exit code, output, files and questions asked are the
+same and the option is not named, nobody has read it. Options come from the commands, suites and backends from the registry.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import threading
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.core import registry
+from tests.commands import leaves, parameters, run_here
+
+_TIMES = re.compile(r'"(seconds|finished|started|when|time)": ?("[^"]*"|[0-9.e+-]+)')
+
+
+class _Endpoint(ThreadingHTTPServer):
+    """Answers questions about images with the same words, and everything else with a rating; keeps what it was asked."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.asked: Counter[str] = Counter()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Endpoint
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        text = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        body, sees = json.loads(text), "image_url" in text
+        self.server.asked[text] += 1
+        if sees and zlib.crc32(text.encode()) % 3 == 1:  # so that something is left without a verdict
+            self.send(400, {"error": {"message": "against the rules", "code": "content_filter"}})
+            return
+        text = "Yes, there is a dog beside a chair." if sees else "Rating: 4"
+        message = {"role": "assistant", "content": text}
+        answer = {
+            "id": "1", "object": "chat.completion", "created": 0, "model": body["model"],
+            "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
+            "usage": {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100},
+        }  # fmt: skip
+        self.send(200, answer)
+
+    def send(self, status: int, answer: Any) -> None:
+        data = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def endpoints() -> Iterator[list[_Endpoint]]:
+    """Two of them."""
+    running = [_Endpoint(), _Endpoint()]
+    for server in running:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    yield running
+    for server in running:
+        server.shutdown()
+
+
+@dataclass
+class Road:
+    """A command as it is carried out without the option in question, in a folder that is the same each time.
+
+    Attributes:
+        command: its name.
+        line: its arguments.
+        state: the folder that it begins in.
+        work: where it is done.
+        servers: whom it may ask.
+        tried: of every option that it takes, another value than the line's; None of a flag.
+    """
+
+    command: str
+    line: list[str]
+    state: Path
+    work: Path
+    servers: list[_Endpoint]
+    tried: dict[str, str | None] = field(default_factory=dict)
+
+    def outcome(self, *more: str) -> tuple[dict[str, Any], str]:
+        """(all that can be seen of one run, what it said)."""
+        shutil.rmtree(self.work, ignore_errors=True)
+        shutil.copytree(self.state, self.work, symlinks=True)
+        for server in self.servers:
+            server.asked.clear()
+        code, out, said = run_here([*self.command.split(), *self.line, *more], self.work)
+        files = {
+            str(path.relative_to(self.work)): sorted(_TIMES.sub("", path.read_text(errors="replace")).splitlines())
+            for path in self.work.rglob("*")
+            if path.is_file() and "cache" not in path.parts and not path.name.startswith(".")
+        }  # sorted: answers are written as they come; hidden: locks, with the time
+        asked = [dict(server.asked) for server in self.servers]
+        return {"code": code, "out": _TIMES.sub("", out), "files": files, "asked": asked}, said
+
+    def dropped(self) -> list[str]:
+        """The options that make no difference and are named by nobody; of `--resume` its help says that it makes none."""
+        [command] = [command for path, command in leaves() if " ".join(path) == self.command]
+        options = [
+            option
+            for option in parameters(command)
+            if option.opts[0].startswith("--")
+            and option.name != "help"
+            and "this is the default" not in (option.help or "")
+        ]
+        unknown = {one.name for one in options} - set(self.tried)
+        assert not unknown, f"a value to try is needed for {sorted(unknown)}: add it to this test"
+        (before, said), (again, _) = self.outcome(), self.outcome()
+        assert not (unequal := _unequal(before, again)), f"the same twice is not the same: {unequal}"
+        assert before["code"] == 0, said
+        found = []
+        for option in options:
+            value = self.tried[option.name]
+            after, said = self.outcome(option.opts[0], *([] if value is None else [value]))
+            assert "defect" not in said, said
+            if not _unequal(before, after) and option.opts[0] not in said:
+                found.append(option.opts[0])
+        return found
+
+
+def _unequal(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """What differs, by key, file and line."""
+    found = [
+        f"{key}: {one[key]!r:.300} {other[key]!r:.300}" for key in ("code", "out", "asked") if one[key] != other[key]
+    ]
+    for name in one["files"].keys() | other["files"].keys():
+        lines = set(one["files"].get(name, [])) ^ set(other["files"].get(name, []))
+        found += [f"{name}: {line:.300}" for line in lines]
+    return found
+
+
+def _eval_values(servers: list[_Endpoint]) -> dict[str, str | None]:
+    return {
+        "suite": "none", "run": "one", "model": "another", "base": None, "data": "more", "backend": "transformers",
+        "endpoint": servers[1].url, "judge": "pocket-truth", "judge_model": "another", "judge_url": servers[1].url,
+        "judge_votes": "2", "judge_price": "3,4", "max_cost": "0", "extractor": "llm",
+        "synonyms": "synonyms.txt", "matched_words": "3", "similarity": "exact", "settings": "sampling.max_new_tokens=7",
+        "max_unscored": "0", "limit": "2", "shard": "1/2", "repeat": "2", "noise": "blank",
+        "resume": None, "overwrite": None, "verify": None,
+        "dry_run": None, "results": "elsewhere", "as_json": None,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pocket world's benchmarks, and POPE's questions under the names of its sisters."""
+    from harness.worlds.pocket.formats import write_benchmarks
+
+    folder = tmp_path_factory.mktemp("benchmarks") / "data"
+    write_benchmarks(0, "validation", folder)
+    shutil.copytree(folder / "halbench" / "images", folder / "chair" / "images")
+    for sister in ("aokvqa", "gqa"):
+        shutil.copytree(folder / "pope", folder / f"pope-{sister}")
+        for path in (folder / f"pope-{sister}").glob("coco_*.json"):
+            path.rename(path.with_name(path.name.replace("coco", sister)))
+    shutil.copytree(folder, folder.with_name("more"))
+    return folder.parent
+
+
+@pytest.mark.parametrize("suite", registry.entries("benchmarks"))
+def test_of_eval(
+    suite: str, data: Path, endpoints: list[_Endpoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "x" * 20)
+    monkeypatch.setenv("OPENAI_BASE_URL", endpoints[0].url)
+    line = ["--suite", suite, "--endpoint", endpoints[0].url, "--model", "seer", "--data", "data"]
+    line += ["--max-unscored", "1", "--limit", "24" if suite.startswith("pope") else "6"]
+    if registry.load("benchmarks", suite)().needs_judge:
+        line += ["--judge", "openai", "--judge-model", "judge", "--judge-url", endpoints[0].url, "--judge-price", "1,1"]
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "synonyms.txt").write_text("dog, puppy\nchair, seat\n")
+    monkeypatch.setenv(
+        "HARNESS_CACHE", "cache"
+    )  # in the folder that it runs in, so that a judge's replies are kept for nobody else
+    for name in ("data", "more"):
+        (state / name).symlink_to(data / name)
+    code, _, said = run_here(["eval", *line, "--limit", "3"], state)  # so that some answers are there, and some are not
+    assert code == 0, said
+    road = Road("eval", line, state, tmp_path / "work", endpoints, _eval_values(endpoints))
+    assert road.dropped() == []
