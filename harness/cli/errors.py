@@ -11,7 +11,6 @@ from rich.text import Text
 
 from harness.core import notes
 from harness.core.errors import HarnessError
-from harness.core.plugins import blame
 from harness.core.terminal import Console, printable
 
 _PROBLEM, _WHERE, _REMEDY = 900, 300, 700
@@ -49,7 +48,7 @@ def run(app: Any, arguments: list[str]) -> int:
         _show(console, "stopped", None, "finished work is kept; run the same command with --resume")
         return 130
     except SystemExit as exit_:
-        if mistake := blame(exit_):
+        if mistake := _mistake(exit_):
             _show(console, mistake.problem, mistake.where, mistake.remedy)
             return mistake.exit_code
         return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
@@ -61,7 +60,7 @@ def run(app: Any, arguments: list[str]) -> int:
             return 130
         if debug:
             _trace()
-        if mistake := blame(error):
+        if mistake := _mistake(error):
             _show(console, mistake.problem, mistake.where, mistake.remedy)
             return mistake.exit_code
         if refusal := _refusal(error):
@@ -76,6 +75,13 @@ def run(app: Any, arguments: list[str]) -> int:
                 "run the same command with --debug to see the traceback",
             )
         return 1
+
+
+def _mistake(error: BaseException) -> HarnessError | None:
+    """The error of a plugin's author, or of a missing package; None for any other."""
+    from harness.core.plugins import blame  # imported here: `harness --help` needs none of what it brings
+
+    return blame(error)
 
 
 def _refusal(error: BaseException | None) -> tuple[str, str | None, str | None] | None:

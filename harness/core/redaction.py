@@ -2,7 +2,7 @@
 
 What is a secret: the values of environment variables whose names say so (OPENAI_API_KEY, HF_TOKEN, ...), and the credentials in an
 endpoint's URL (`user:password@`, `?api_key=...`). The doors: `HarnessError` (every message), `files` (every JSON file and row), `terminal`
-(everything printed). URLs are taken apart where they come in (`EndpointUrl`), so that most of this is a second net.
+(everything printed). URLs are taken apart where they come in (`endpoint_url`), so that most of this is a second net.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ import os
 import re
 import urllib.parse
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any
-
-from pydantic import AfterValidator, PlainSerializer
+from typing import Any
 
 HIDDEN = "[hidden]"
 _SECRET_NAME = r"key|token|secret|passw(?:or)?d|passwd|signature|sig|auth|credentials?"
@@ -154,15 +152,6 @@ def without_credentials(url: str) -> str:
         return redact(url)
     shown = urllib.parse.urlencode({name: value for name, value in query.items() if not is_secret_name(name)})
     return f"{bare}?{shown}" if shown else bare
-
-
-def _noted(url: str) -> str:
-    without_credentials(url)
-    return url
-
-
-EndpointUrl = Annotated[str, AfterValidator(_noted), PlainSerializer(without_credentials, return_type=str)]
-"""A setting that is a URL: whatever writes the settings writes it without credentials."""
 
 
 class _Filter(logging.Filter):

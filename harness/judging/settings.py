@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from harness.core.redaction import EndpointUrl
+from harness.core.endpoint_url import EndpointUrl
 from harness.judging.base import JudgeSettings
 
 

@@ -15,8 +15,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from harness.core.endpoint_url import EndpointUrl
 from harness.core.errors import BadInputError, HarnessError
-from harness.core.redaction import EndpointUrl
 from harness.core.types import FinishReason, ImageRef
 from harness.models import control_in
 from harness.remote.endpoint import Endpoints, Wrong, require_key
