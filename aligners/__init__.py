@@ -1,1 +1,1 @@
-"""Preference-optimisation methods: one short file a method, one trainer for all."""
+"""Preference-optimisation methods: one short file per method, one trainer for all."""

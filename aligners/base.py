@@ -63,14 +63,14 @@ Logps = Mapping[str, BranchLogps]
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """`per_example`: [batch], what is minimised (its mean). `metrics`: name -> [batch], detached, logged as means."""
+    """A loss: `per_example` is [batch], and its mean is minimised. `metrics`: name -> [batch], detached; means are logged."""
 
     per_example: Tensor
     metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
 class AlignerSettings(BaseModel):
-    """A method's own settings; subclasses add theirs."""
+    """Settings of a method. Subclasses add their own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     beta: float = Field(0.1, gt=0, description="strength of the pull towards the reference")
@@ -78,22 +78,22 @@ class AlignerSettings(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A part of the examples that is trained on in turn, with an optimizer schedule of its own."""
+    """Examples that are trained on together. Stages follow each other; each has its own optimizer schedule."""
 
     name: str
     examples: Sequence[PreferenceExample]
     reference: Literal["previous", "initial"] = "previous"
-    """The reference is the model that this stage starts from, or the very first one."""
+    """The reference model: "previous" is the model that this stage starts from, "initial" the one that training started from."""
 
 
 Measure = Literal["token", "predictive"]
-"""Of an example's difficulty, see `aligners.training.difficulty`."""
+"""How the difficulty of an example is measured, see `aligners.training.difficulty`."""
 Answer = Literal["chosen", "own"]
-"""Whose answer a difficulty is measured on: the chosen response, or the starting model's own."""
+"""The answer whose difficulty is measured: the chosen response, or the starting model's own answer."""
 
 
 class StageContext(ABC):
-    """What `Aligner.stages` may ask of the trainer about the starting model."""
+    """Measurements of the starting model, which the trainer offers to `Aligner.stages`."""
 
     @abstractmethod
     def difficulty(
@@ -103,23 +103,29 @@ class StageContext(ABC):
         answer: Answer = "chosen",
         max_new_tokens: int = 256,
     ) -> list[float]:
-        """How hard each example is for the starting model, given the original image; higher is harder. See `aligners.training.difficulty`.
+        """The difficulty of each example for the starting model, given the original image. Higher is harder.
 
         Args:
-            examples: of this alignment.
-            measure: `token`, the sum over the answer's tokens of -p log p with the token's own probability p, in nats; or `predictive`,
-                the mean entropy of the whole distribution, in nats a token.
-            answer: the chosen response, or the model's own, greedy one.
-            max_new_tokens: of its own answer.
+            examples: examples of this alignment.
+            measure: `token` is the sum of -p log p over the answer's tokens, with p the probability of the token, in nats. `predictive`
+                is the mean entropy of the whole distribution, in nats per token.
+            answer: the chosen response, or the model's own greedy answer.
+            max_new_tokens: maximum length of the model's own answer.
+
+        Returns:
+            One number per example, in the order of the examples.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class PrepareContext:
-    """What `Aligner.prepare` may use: where to keep what it computes (content-addressed), and the seed.
+    """What `Aligner.prepare` may use.
 
-    What it writes into `notes` (JSON-able) stands in the run's manifest. Into `output`, the run's folder, it may put samples
-    of what it made; None where there is no run.
+    Attributes:
+        cache: folder for computed data; entries must be content-addressed.
+        seed: the seed of the run.
+        notes: values that `prepare` adds to the run's manifest; they must be serialisable as JSON.
+        output: the run's folder, for samples of what was made; None if there is no run.
     """
 
     cache: Path
@@ -129,23 +135,23 @@ class PrepareContext:
 
 
 class Needs(enum.Flag):
-    """What a method's loss is to be given beside the log-probabilities of its branches."""
+    """Inputs of a loss in addition to the log-probabilities of its branches."""
 
     NOTHING = 0
     CORRECTIONS = enum.auto()
-    """`BranchLogps.corrected`: the data say, or the trainer finds, which tokens a correction changed."""
+    """`BranchLogps.corrected`: which tokens a correction changed, from the data or found by the trainer."""
     REFERENCE_DISTRIBUTION = enum.auto()
-    """`BranchLogps.divergence`, at the price of a live pass of the reference, which is then the first model."""
+    """`BranchLogps.divergence`. It costs a forward pass of the reference in every step; the reference is the initial model."""
 
 
 S_co = TypeVar("S_co", bound=AlignerSettings, default=AlignerSettings, covariant=True)
 
 
 class Aligner(ABC, Generic[S_co]):
-    """A preference method: `class Mine(Aligner[MySettings])`, or `Aligner` alone where it has the common settings only.
+    """A preference method. Subclass `Aligner[MySettings]`, or `Aligner` if the method has only the common settings.
 
-    A method must have a name, summary and source, and the function `loss`. What its data must have it says by `branches` (an image or
-    a response of an example, by name) and `needs`; what the data lack, `prepare` makes. See docs/plugins.md for a whole one.
+    A method must define `name`, `summary`, `source` and `loss`. `branches` (pairs of an image and a response of an example, by name)
+    and `needs` declare its inputs, and `prepare` makes inputs that the data lack. docs/plugins.md shows a complete method.
     """
 
     name: ClassVar[str]
@@ -155,14 +161,14 @@ class Aligner(ABC, Generic[S_co]):
     branches: ClassVar[tuple[Branch, ...]] = (CHOSEN, REJECTED)
     needs: ClassVar[Needs] = Needs.NOTHING
     Settings: ClassVar[type[AlignerSettings]] = AlignerSettings
-    """The class of `settings`; taken from the brackets behind `Aligner` where a method has some."""
+    """The class of `settings`: the type argument of `Aligner`, if there is one."""
     train_defaults: ClassVar[Mapping[str, Any]] = {}
-    """The paper's training settings, where they differ from `TrainSettings`'."""
+    """Training settings of the paper that differ from the defaults of `TrainSettings`."""
 
     ours: ClassVar[str] = ""
-    """What is not the paper's, in a sentence for the model card; "" where everything is."""
+    """What differs from the paper, as a sentence for the model card; "" if nothing does."""
     default_data: ClassVar[str | None] = None
-    """Preference data that the paper trains on, taken where none is named; None: the model's usual ones."""
+    """The paper's preference data, the default of `--data`; None: the default of the model."""
 
     def __init__(self, settings: S_co | None = None) -> None:
         self.settings: S_co = settings or cast("S_co", self.Settings())
@@ -175,13 +181,18 @@ class Aligner(ABC, Generic[S_co]):
             cls.Settings = settings[0]
 
     def prepare(self, examples: Sequence[PreferenceExample], context: PrepareContext) -> Sequence[PreferenceExample]:
-        """Add what the branches need (a rejected image, say). The default changes nothing."""
+        """Add what the branches need, such as a rejected image. The default changes nothing."""
         return examples
 
     def stages(self, examples: Sequence[PreferenceExample], context: StageContext) -> list[Stage]:
-        """Split the examples into stages. The default is one."""
+        """Split the examples into stages. The default is one stage."""
         return [Stage("all", examples)]
 
     @abstractmethod
     def loss(self, policy: Logps, reference: Logps) -> Loss:
-        """The loss per example, from log-probabilities of the policy (with gradient) and the reference (without)."""
+        """Compute the loss per example.
+
+        Args:
+            policy: branch name -> log-probabilities under the trained model, with gradient.
+            reference: branch name -> log-probabilities under the reference, without gradient.
+        """

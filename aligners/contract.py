@@ -1,4 +1,4 @@
-"""What a method's class is and what its functions gave back, looked at where it is given."""
+"""What a method's class is and what its functions gave back, checked where it is given."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def check_method(aligner: Aligner) -> None:
 def prepared(
     aligner: Aligner, examples: Sequence[PreferenceExample], context: PrepareContext
 ) -> Sequence[PreferenceExample]:
-    """`Aligner.prepare`, looked at: examples of those that were given, each once.
+    """`Aligner.prepare`, checked: examples of those that were given, each once.
 
     Raises:
         PluginError: what it gave are none.
@@ -57,7 +57,7 @@ def prepared(
 
 
 def stages_of(aligner: Aligner, examples: Sequence[PreferenceExample], context: StageContext) -> list[Stage]:
-    """`Aligner.stages`, looked at: at least one, each with a unique name and some of the examples.
+    """`Aligner.stages`, checked: at least one, each with a unique name and some of the examples.
 
     Raises:
         PluginError: what it gave are none.
@@ -103,7 +103,7 @@ def _check_examples(aligner: Aligner, method: str, found: Any, known: set[str], 
 
 
 def loss_of(aligner: Aligner, policy: Logps, reference: Logps, ids: Sequence[str]) -> Loss:
-    """`Aligner.loss`, looked at. Whether the values are finite is for the caller, who knows where the training stands.
+    """`Aligner.loss`, checked. Whether the values are finite is for the caller, who knows where the training stands.
 
     Args:
         aligner: the method.
@@ -148,7 +148,7 @@ def loss_of(aligner: Aligner, policy: Logps, reference: Logps, ids: Sequence[str
 
 
 def not_finite(values: Tensor, ids: Sequence[str]) -> tuple[str, float] | None:
-    """The first example whose value is no finite number, and that value."""
+    """The first example whose value is not a finite number, and that value."""
     for name, value in zip(ids, values.detach().tolist(), strict=True):
         if not math.isfinite(value):
             return name, value

@@ -43,7 +43,7 @@ def changed_tokens(
     Returns:
         A mark for each token of either.
     """
-    # The public code compares prompt and response together; so what both responses begin with goes on from the longest match there is.
+    # The public code compares prompt and response together; so what both responses begin with continues from the longest match there is.
     common = next(
         (place for place, (a, b) in enumerate(zip(rejected, chosen, strict=False)) if a != b),
         min(len(rejected), len(chosen)),

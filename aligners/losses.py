@@ -171,7 +171,7 @@ def chip(
         divergence_chosen: sum over the preferred response's tokens of KL(reference || policy), in nats, [batch].
         divergence_rejected: the same of the other response, [batch].
         beta: strength of the pull towards the reference; of the whole logit, the token level included, as in the public code.
-        beta_token: weight of the token level beside the others.
+        beta_token: weight of the token level next to the others.
 
     Source: Fu et al. (CHiP), ICLR 2025, and its public code; the token level is that of Zeng et al. (TDPO), ICML 2024, eq. 18.
     """

@@ -1,7 +1,7 @@
 """Responses that other tools wrote: where in a row the answer stands, which question it belongs to, and keeping many of them.
 
 Every suite has a form of its own, named first in its documentation. Beside it are read: the same under another usual name (LLaVA's
-`text`, COCO's `caption`), and the samples that lmms-eval logs. What is read in another form than the suite's own is said.
+`text`, COCO's `caption`), and the samples that lmms-eval logs. What is read in another form than the suite's own is reported.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def identity(row: Mapping[str, Any], key: str, where: str, what: str = "response
     """An id as text: a text that is not empty, or a whole number.
 
     Raises:
-        BadInputError: it is missing or of another kind: 1.9 is no id, and neither is true.
+        BadInputError: it is missing or of another kind: 1.9 is not an id, and neither is true.
     """
     value = row.get(key)
     if isinstance(value, str) and value.strip():

@@ -1,8 +1,8 @@
-"""The benchmark contract: three functions, and what a benchmark may declare beside them.
+"""The interface of benchmarks: three required methods, and optional declarations.
 
-A benchmark must have a name, title, source, `max_new_tokens` and `metrics`, and the functions `items`, `score` and `aggregate`. Everything
-else is optional; `Benchmark` lists it with what holds where it is left out. Tables, report, comparison and command line know a benchmark by
-this contract alone, so one of a plugin is shown as one of ours.
+A benchmark must define `name`, `title`, `source`, `max_new_tokens`, `metrics`, `items`, `score` and `aggregate`. Everything else is
+optional; `Benchmark` documents the defaults. Tables, report, comparison and command line use only this interface, so a plugin's
+benchmark is treated like a built-in one.
 """
 
 from __future__ import annotations
@@ -25,69 +25,69 @@ from harness.datasets.catalogue import compare
 from harness.judging.base import Judge, JudgeRequest
 
 Totals = Mapping[str, np.ndarray]
-"""Count name -> sums over items, float64, any common shape: [] for the point estimate, [R] for R resamples.
+"""Count name -> sums over items, float64, all of the same shape: [] for the point estimate, [R] for R resamples.
 
-Always holds "n", the number of scored items.
+Always contains "n", the number of scored items.
 """
 
 
 class BenchmarkSettings(BaseModel):
-    """Options of a benchmark; subclasses add theirs. They decide numbers, so they are saved with every score."""
+    """Settings of a benchmark. Subclasses add their own. They affect scores, so they are saved with every score."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Benchmark(ABC):
-    """A benchmark gives questions, scores answers item by item, and turns summed counts into metrics.
+    """A benchmark provides questions, scores answers item by item, and turns summed counts into metrics.
 
     Because `aggregate` is a pure, vectorised function of summed counts, ten thousand bootstrap resamples
     are one matrix product.
 
-    What the core reads of it, beside the three functions:
+    In addition to the three methods, the core reads:
 
-    - of a metric (`MetricSpec`): direction, unit, kind, whether it is a headline, and `invented_by`, its partner on the frontier;
-    - of an item: `Item.group`, the cluster that is resampled, and `truth`, what is shown as right;
-    - of an answer: `verdict`. A yes/no suite has none to write: it notes `said` and `label` in `SampleScore.details`; nor one whose
-      `Evidence` says what is hallucinated; nor one that a judge rates, with `hallucinated_below`;
+    - of a metric (`MetricSpec`): direction, unit, kind, whether it is a headline metric, and `invented_by`, its partner on the frontier;
+    - of an item: `Item.group`, the cluster for resampling, and `truth`, the correct answer for display;
+    - of an answer: `verdict`. The default works for yes/no suites (`said` and `label` in `SampleScore.details`), for suites whose
+      `Evidence` marks hallucinations, and for rated suites (`hallucinated_below`);
     - `offline_files`, `setting_options` and `read_offline` for `harness score`; `charts`; `matched`; `place`.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     source: ClassVar[str]
-    """Paper."""
+    """Paper, venue and year."""
     max_new_tokens: ClassVar[int]
     needs_judge: bool = False
-    """May depend on the settings."""
+    """Whether `score` needs a judge; may depend on the settings."""
     place: ClassVar[int] = 1000
-    """In tables, suites with lower numbers come first; equals stand as they were scored."""
+    """Order in tables: suites with lower numbers come first; equal ones keep the order of scoring."""
     offline_files: ClassVar[Sequence[OfflineFile]] = (
         OfflineFile("data", "a folder with one folder per suite, as for harness eval"),
         OfflineFile("responses", "JSON lines {item, text}"),
     )
-    """The files that `read_offline` takes: options of `harness score`."""
+    """The files that `read_offline` reads; each is an option of `harness score`."""
     setting_options: ClassVar[Sequence[SettingOption]] = ()
-    """Settings of how answers are scored that are options of the commands that score, too; `--set SUITE.KEY=VALUE` sets any."""
+    """Settings that are also options of the scoring commands. `--set SUITE.KEY=VALUE` works for every setting."""
     charts: ClassVar[Sequence[Chart]] = ()
-    """What the report draws of its metrics; what evidence tells (classes, pairs) is drawn of every suite that has some."""
+    """Charts of metrics in the report. Charts of evidence (classes, pairs) are drawn for every suite with evidence."""
     matched: ClassVar[MatchedForm | None] = None
-    """How descriptions are compared at equal length; None where responses are no descriptions with evidence."""
+    """Metrics at matched length; None if responses are not descriptions with evidence."""
     pipelines: ClassVar[Mapping[str, str]] = {}
-    """spaCy pipeline -> what of the official script needs it; `harness doctor` looks for them."""
+    """spaCy pipeline -> the part of the official script that needs it; `harness doctor` checks them."""
     hallucinated_below: ClassVar[float | None] = None
-    """A judge's rating (`details.rating`) below this is a hallucination; None where no judge rates."""
+    """A judge's rating (`details.rating`) below this value means a hallucination; None if no judge rates the answers."""
     Settings: ClassVar[type[BenchmarkSettings]] = BenchmarkSettings
 
     def __init__(self, settings: BenchmarkSettings | None = None) -> None:
         self.settings = settings or self.Settings()
         self.files: dict[str, Path] = {}
-        """The files that decided what was asked and what is right, by name; filled by `reading`."""
+        """The files that determined the questions and the ground truth, by name; filled by `reading`."""
         self.notes: list[str] = []
-        """What was read in another way than it is written, in sentences; stands below the scores."""
+        """Sentences about input that was not read literally; printed below the scores."""
 
     @contextmanager
     def reading(self, path: Path) -> Iterator[Path]:
-        """While a file of the benchmark is read: it is noted for the record, and an error says whether it is the official one."""
+        """Context manager for reading a file of the benchmark: records the file, and adds to errors whether it is the official one."""
         self.files[path.name] = path
         try:
             yield path
@@ -98,65 +98,78 @@ class Benchmark(ABC):
     @property
     @abstractmethod
     def metrics(self) -> Sequence[MetricSpec]:
-        """All metrics that `aggregate` returns, in the order of display."""
+        """All metrics that `aggregate` returns, in display order."""
 
     @property
     def variant(self) -> str:
-        """What made the numbers, as part of their name (e.g. the extractor): shown as `CHAIRs[spacy]`. "" for none."""
+        """What made the numbers, such as the extractor, as a part of the metric's name: `CHAIRs[spacy]`. "" for none."""
         return ""
 
     def variant_with(self, judge: Judge | None) -> str:
-        """The variant, with the judge where one graded."""
+        """The variant, followed by the judge if there is one."""
         return "+".join(part for part in (self.variant, judge.label if judge else "") if part)
 
     @abstractmethod
     def items(self, data: Path) -> list[Item]:
-        """The questions, read from a folder in the official file layout.
+        """Read the questions from a folder in the official file layout.
 
         Raises:
-            BadInputError: a file is missing or broken; the message names it and the command that gets it.
+            BadInputError: a file is missing or damaged; the message names it and the command that downloads it.
         """
 
     @abstractmethod
     def score(
         self, items: Sequence[Item], responses: Mapping[str, Response], judge: Judge | None = None
     ) -> list[SampleScore]:
-        """One `SampleScore` per item, in the order of `items`. `responses` (by item id) must cover them all."""
+        """Score every item.
+
+        Args:
+            items: the questions.
+            responses: item id -> response; must contain every item.
+            judge: rates the answers, if `needs_judge`.
+
+        Returns:
+            One `SampleScore` per item, in the order of `items`.
+        """
 
     @abstractmethod
     def aggregate(self, totals: Totals) -> dict[str, np.ndarray]:
-        """Metric id -> value(s) of the same shape as the totals; NaN where undefined (0/0). Rates are fractions."""
+        """Compute the metrics from summed counts.
+
+        Returns:
+            Metric id -> value(s), in the shape of the totals; NaN if undefined (0/0). Rates are fractions.
+        """
 
     def truth(self, item: Item) -> str:
-        """What is right, in words, for the report: by default the reference's `answer` or `label`; "" where there is neither."""
+        """The correct answer as a text, for the report. Default: `answer` or `label` of the reference, or ""."""
         return str(item.reference.get("answer", item.reference.get("label", "")))
 
     def verdict(self, row: Mapping[str, Any]) -> Verdict:
-        """The verdict on a stored answer: a row of an item file, with its text, counts, evidence and details."""
+        """The verdict on a stored answer. `row` is a row of an item file, with text, counts, evidence and details."""
         return verdict_of(row, self.hallucinated_below)
 
     def official(self, totals: Totals) -> dict[str, str]:
-        """Metric id -> the text that the official script prints, for those that it prints."""
+        """Metric id -> the text that the official script prints for it."""
         return {}
 
     def official_of(self, scores: Sequence[SampleScore]) -> dict[str, str]:
-        """As `official`, for a suite whose official script prints what counts do not tell (unreadable replies, say)."""
+        """Like `official`, for values that do not follow from the counts, such as unreadable replies."""
         return {}
 
     offline_judge: Judge | None = None
-    """A judge that `read_offline` found in the files (stored reviews)."""
+    """A judge that `read_offline` made from the files (stored reviews)."""
 
     def read_offline(self, files: Mapping[str, Path]) -> tuple[list[Item], Mapping[str, Response]]:
-        """Items and responses from files, for `harness score`: responses that came from anywhere.
+        """Read items and responses from files, for `harness score`.
 
-        By default the items of the suite's own folder in `data`, and responses that name their `item`, as in a run's responses.jsonl.
+        The default reads the items from the suite's folder in `data`, and responses with the key `item`, as in a run's responses.jsonl.
 
         Args:
-            files: declared option -> file or folder, of the options that were given. What is never looked up in it is refused by the
-                command, as it would decide nothing; `needed` looks one up that there must be.
+            files: declared option -> file or folder, for the given options. The command refuses options that are never looked up,
+                because they have no effect; `needed` looks up a required one.
 
         Raises:
-            BadInputError: an option that the suite needs is not given, or a file is broken.
+            BadInputError: a required option is missing, or a file is damaged.
         """
         items = self.items(needed(files, "data", self.name) / self.name)
         responses = PackedResponses()
@@ -169,27 +182,27 @@ class Benchmark(ABC):
         return items, responses
 
     def judge_requests(self, items: Sequence[Item], responses: Mapping[str, Response]) -> list[JudgeRequest]:
-        """What `score` will ask a judge, for an estimate beforehand; [] where it asks nothing."""
+        """The requests that `score` sends to a judge, to estimate their cost; [] without a judge."""
         return []
 
     def read_reply(self, text: str) -> float | None:
-        """The rating in a judge's reply, None where none can be read beyond doubt; for `harness calibrate`.
+        """The rating in a judge's reply, for `harness calibrate`; None if it is missing or ambiguous.
 
         Raises:
-            BadInputError: no judge rates this suite's answers.
+            BadInputError: no judge rates the answers of this suite.
         """
         raise BadInputError(f"the suite '{self.name}' does not use a judge", remedy="choose a suite that a judge rates")
 
     def provenance(self) -> dict[str, Any]:
-        """What determined the scores beyond the settings: parser versions, vocabulary used, pipeline. JSON-able."""
+        """What determined the scores in addition to the settings: parser versions, vocabulary, pipeline. Serialisable as JSON."""
         return {}
 
 
 def needed(files: Mapping[str, Path], option: str, suite: str) -> Path:
-    """The file given for an option.
+    """The file given for a required option.
 
     Raises:
-        BadInputError: it was not given, or does not exist.
+        BadInputError: the option is missing, or the file does not exist.
     """
     if option not in files:
         raise BadInputError(

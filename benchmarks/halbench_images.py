@@ -1,4 +1,4 @@
-"""Object HalBench's pictures: files beside the questions, or base64 in a question's own line."""
+"""Object HalBench's pictures: files next to the questions, or base64 in a question's own line."""
 
 from __future__ import annotations
 

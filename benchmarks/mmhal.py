@@ -52,7 +52,7 @@ Explain in a few sentences, then end with a line "Rating: N" where N is the numb
 OFFICIAL_TEMPLATE = "2c73d8c50f1740d000fae62cfeed103c2f7a5bcfa904b27e6e09900e7ce600cc"
 """SHA-256 of the string `template` in the official script (LLaVA-RLHF's and RLHF-V's `eval_gpt_mmhal.py` have the same)."""
 _SCRIPTS = ("eval_gpt_mmhal.py", "eval_gpt4.py")
-"""Names of the official script, looked for beside the questions."""
+"""Names of the official script, looked for next to the questions."""
 _FIELDS = ("image_content", "question", "gt_answer", "model_answer")
 
 
@@ -61,7 +61,7 @@ class MMHalSettings(BenchmarkSettings):
 
     template: Path | None = None
     """The official script, or a text file with the fields {image_content}, {question}, {gt_answer}, {model_answer} (or four {} in
-    this order); None is the official script where it lies beside the questions, else our own wording."""
+    this order); None is the official script where it is next to the questions, else our own wording."""
     template_sha256: str | None = None
     """What the template must be; None is the official one for a script, and anything for a text file."""
 
@@ -89,7 +89,7 @@ class ReviewsJudge(Judge):
 class MMHalBench(Benchmark):
     """Average score, hallucination rate (score below 3) and informativeness, in all and per type.
 
-    A reply that cannot be read is asked for again, then unscored in our figures; the official text counts it as 0, as the official
+    A reply that cannot be read is requested again, then unscored in our figures; the official text counts it as 0, as the official
     script does. With several votes an item's figures are the means of its votes.
 
     Source: Sun et al., 2023 (arXiv 2309.14525).

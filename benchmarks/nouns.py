@@ -87,7 +87,7 @@ class NltkNouns:
 class SpacyNouns:
     """Works with nothing downloaded: lemmas of all words.
 
-    There is no tagger, so what is no noun is kept out by the vocabulary alone. And the table of lemmas takes some nouns for
+    There is no tagger, so what is not a noun is kept out by the vocabulary alone. And the table of lemmas takes some nouns for
     verbs ("ground" from "grind"), so a word of the vocabulary stays as it is.
     """
 
@@ -113,7 +113,7 @@ class SpacyNouns:
                 for token in doc
                 if token.is_alpha and token.i not in inner
             ]
-            for parts in chained:  # as one word, like the official tokens: "bear-shaped" is no bear
+            for parts in chained:  # as one word, like the official tokens: "bear-shaped" is not a bear
                 words = [doc[part].lower_ for part in parts]
                 first, last = doc[parts[0]], doc[parts[-1]]
                 whole = next(

@@ -54,7 +54,7 @@ def _specs() -> tuple[MetricSpec, ...]:
 
 
 def _charts(title: str, name: str) -> tuple[BarChart]:
-    """The share of "yes" beside one half."""
+    """The share of "yes" next to one half."""
     caption = f"Share of “yes” on {title}, {{board}}: half of the questions should be answered with yes."
     return (BarChart("yes_ratio", name, caption, f"{title} yes-ratio", mark=0.5),)
 

@@ -43,11 +43,11 @@ def parse_strict(reply: str) -> int | None:
 def read_rating(reply: str) -> int:
     """The rating of 0 to 6 that a reply gives: "Rating: 4", with a full stop, emphasis or brackets about it, also "4/6".
 
-    The scale in brackets ("Rating (0-6): 5") is no rating. All ratings of a reply must agree; what a judge thinks before it
+    The scale in brackets ("Rating (0-6): 5") is not a rating. All ratings of a reply must agree; what a judge thinks before it
     replies is not part of it.
 
     Raises:
-        UnreadableError: there is none, several differ, or one is no whole number of the scale: a range, a rate out of ten.
+        UnreadableError: there is none, several differ, or one is not a whole number of the scale: a range, a rate out of ten.
     """
     text = _COMMANDS.sub(" ", spoken(reply).lower()).translate(_MARKS)
     found = {rating for label in _LABEL.finditer(text) if (rating := _behind(text, label.end())) is not None}

@@ -35,7 +35,7 @@ _LEAD_INS = re.compile(
     r"sorry|well|so|okay|ok|hmm|sure|certainly|therefore|thus|hence|then|looking|based|in|from|after|judging|according|given|upon|as|"
     r"unfortunately"
 )
-"""First words of clauses that only lead to what is said: "In the image, ...", "Sorry, ..."."""
+"""First words of clauses that only lead to what is reported: "In the image, ...", "Sorry, ..."."""
 _LABELS = ("answer", "a", "assistant", "response", "conclusion")
 _ANSWER_IS = re.compile(
     r"\banswer(?: to (?:the|this|that|your) question)?(?: is| would be| must be| should be|'s)\s+(?:a )?(\w+)(?: (\w+))?"

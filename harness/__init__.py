@@ -1,7 +1,7 @@
 """Benchmark harness with pluggable aligners for vision-language models.
 
 Importing this package is cheap: it pulls in neither torch nor vllm (a test holds that), and what notebooks import from it is only
-loaded when it is asked for.
+loaded when it is requested.
 """
 
 import importlib.util

@@ -48,7 +48,7 @@ def arrow_errors(what: str, where: str) -> Iterator[None]:
 
 
 class Cell(ABC):
-    """One value of one record, read again each time it is asked for."""
+    """One value of one record, read again each time it is requested."""
 
     @abstractmethod
     def value(self) -> Any:
@@ -174,7 +174,7 @@ def open_parquet(file: Path, **options: Any) -> Any:
     """A Parquet file, opened (`pyarrow.parquet.ParquetFile`).
 
     Raises:
-        BadInputError: it is none, or is damaged.
+        BadInputError: it is invalid, or is damaged.
     """
     import pyarrow.parquet as pq
 
@@ -187,7 +187,7 @@ def parquet_rows(file: Path, batch_size: int = 1024, columns: Sequence[str] | No
     """The rows of a Parquet file, so many at a time in memory.
 
     Raises:
-        BadInputError: it is none, or is damaged.
+        BadInputError: it is invalid, or is damaged.
     """
     blocks = open_parquet(file).iter_batches(
         batch_size=batch_size, columns=None if columns is None else list(columns), use_threads=False

@@ -44,7 +44,7 @@ ASIDE = "{} (of the file)"
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Columns under other names, and images outside of the data's folder.
+    """Columns under other names, and images outside the data's folder.
 
     Attributes:
         columns: a name of `NAMES` -> the column that has it in the file.

@@ -1,4 +1,4 @@
-"""From what a record has for an image to an `ImageRef` that was looked at: it is there, inside the folder, and decodes."""
+"""From what a record has for an image to an `ImageRef` that was checked: it is there, inside the folder, and decodes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST_BYTES = 64 << 20
 
 
 class Pictures:
-    """Finds and looks at images; a file that many records name is looked at once. Safe to use from several threads."""
+    """Finds and checks images; a file that many records name is checked once. Safe to use from several threads."""
 
     def __init__(
         self, root: Path, cache: Path | None = None, allow_download: bool = False, image_root: Path | None = None
@@ -79,7 +79,7 @@ class Pictures:
         return self._file(path, value)
 
     def facts(self, image: ImageRef) -> ImageFacts:
-        """What was seen when the image was looked at."""
+        """What was seen when the image was checked."""
         return self._facts[image.fingerprint()]
 
     def _inside(self, value: str | bytes, cell: Cell | None, item: int | None, name: str) -> ImageRef:

@@ -38,7 +38,7 @@ def example_from(said: Said, images: Mapping[str, ImageRef], record: Mapping[str
 
     Args:
         said: its texts.
-        images: its images, found and looked at.
+        images: its images, found and checked.
         record: for what is the same in all formats: chosen_spans, rejected_spans, objects.
         name: the example's id.
 

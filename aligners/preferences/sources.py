@@ -39,7 +39,7 @@ def find_files(source: str) -> Files:
     """The files that a name, a file or a folder stands for.
 
     Of a folder that is split by file names (`train-00000-of-00008.parquet`, `test-...`) only the training part is taken, and
-    that is said.
+    that is reported.
 
     Raises:
         BadInputError: there is nothing there.
@@ -97,7 +97,7 @@ def _record_files(folder: Path) -> list[Path]:
 
 
 def _holds_records(path: Path) -> bool:
-    """Whether a file may hold records: folders of data have manifests and descriptions beside them, which are objects.
+    """Whether a file may hold records: folders of data have manifests and descriptions next to them, which are objects.
 
     In a folder of `datasets` (`save_to_disk`) the files that its state names hold them; others are what it computed once.
     """

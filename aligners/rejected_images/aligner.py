@@ -28,7 +28,7 @@ class ImagePreferenceAligner(Aligner[S_co]):
     Settings = ImagePreferenceAlignerSettings
 
     def prepare(self, examples: Sequence[PreferenceExample], context: PrepareContext) -> Sequence[PreferenceExample]:
-        """A rejected image for every example that brings none; how they were made stands in the run's manifest."""
+        """A rejected image for every example that brings none; how they were made is in the run's manifest."""
         made, notes = generate(examples, self.settings.images, context)
         context.notes["image_preferences"] = notes
         return made

@@ -1,4 +1,4 @@
-"""`harness data corrupt`: a preference set with its rejected images, to be published, looked at, and used as data."""
+"""`harness data corrupt`: a preference set with its rejected images, to be published, checked, and used as data."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class CorruptRequest:
 
 
 def corrupt(request: CorruptRequest) -> dict[str, Any]:
-    """Write the set, or go on with it; gives back its (or the shard's) manifest.
+    """Write the set, or continue with it; gives back its (or the shard's) manifest.
 
     Raises:
         BadInputError: the data, a setting or the folder is at fault.

@@ -61,7 +61,7 @@ def random_mask(height: int, width: int, share: float, rng: np.random.Generator)
 def blur(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
     """Gaussian blur inside the mask; its standard deviation is `strength` times a quarter of the masked part's shorter side.
 
-    So a small thing loses as much of itself as a large one. Colours from just outside of the mask run in.
+    So a small thing loses as much of itself as a large one. Colours from just outside the mask run in.
 
     Source: Fong and Vedaldi, ICCV 2017, section 4.1.
     Differences: their deviation is fixed; Pillow's filter approximates the Gaussian by three box filters.
@@ -118,7 +118,7 @@ def shuffle(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, stren
 def crop(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
     """A random part of the image, of 1 % to (1 - strength) of its area, stretched to the image's size.
 
-    Its aspect ratio is drawn between 3:4 and 4:3, logarithmically uniform; the mask is not looked at.
+    Its aspect ratio is drawn between 3:4 and 4:3, logarithmically uniform; the mask is not checked.
 
     Source: Wang et al., EMNLP 2024 (mDPO), section 3.2: a crop that keeps up to a fifth of the image.
     Differences: taken from the image's pixels rather than from the model's input.

@@ -1,6 +1,6 @@
 """MFPO's own ranking of keywords: a graph of the response's words, by how near they stand and how much they mean the same.
 
-    theta_ij = sum over occurrences of 1 / (1 + |l_i - l_j|^phi)        how near two words stand in the text
+    theta_ij = sum over occurrences of 1 / (1 + |l_i - l_j|^phi)        how near two words are in the text
     sigma_ij = gamma cos(v_i, v_j)                                      how alike their vectors are
     omega_ij = (theta_ij + sigma_ij) exp(-lambda l_i)                   early words count more
     r(i) = (1 - alpha) + alpha sum_j omega_ij r(j) / sum_m omega_jm     from r = 1 - alpha, until it converges

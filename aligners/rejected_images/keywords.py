@@ -40,7 +40,7 @@ words for the image itself."""
 
 @dataclass(frozen=True)
 class Keyword:
-    """A phrase as it stands in the text, its lemmas, and its weight."""
+    """A phrase as it is in the text, its lemmas, and its weight."""
 
     phrase: str
     lemmas: tuple[str, ...]

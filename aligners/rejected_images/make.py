@@ -58,7 +58,7 @@ class Maker:
             )
             for example, picture in zip(block, pictures, strict=True)
         ]
-        # A box that lies outside of the image, or is thinner than half a pixel, is nothing to corrupt.
+        # A box that lies outside the image, or is thinner than half a pixel, is nothing to corrupt.
         return [[hit for hit in hits if hit.mask.any()] for hits in self.source.locate(asked)]
 
     def _row(self, name: str, original: np.ndarray, located: Sequence[Located]) -> dict[str, Any]:

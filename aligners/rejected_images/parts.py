@@ -70,7 +70,7 @@ class PartWriter:
         return len(part.examples)
 
     def _rows(self, examples: Sequence[PreferenceExample]) -> Iterator[dict[str, Any]]:
-        """One row an example, in order; examples that are dropped have none."""
+        """One row per example, in order; examples that are dropped have none."""
         self._maker = self._maker or Maker(self.recipe.settings, self.recipe.seed)
         wanted = [one for one in examples if self.recipe.replace or "rejected" not in one.images]
         made = {row["id"]: row for row in self._maker.rows(wanted)}

@@ -143,7 +143,7 @@ def _small(picture: Any) -> Any:
 
 
 def _outlined(picture: Any, mask: Any) -> Any:
-    """What is outside of the mask is dimmed, and the mask's edge drawn on top."""
+    """What is outside the mask is dimmed, and the mask's edge drawn on top."""
     from PIL import Image
 
     inside = np.asarray(mask.convert("L").resize(picture.size, Image.Resampling.BILINEAR)) >= 128

@@ -48,7 +48,7 @@ class Adapted:
         return f"adapters: on {', '.join(self.kinds)}; none on the language model's {shown}"
 
     def summary(self) -> dict[str, Any]:
-        """What stands in a manifest."""
+        """What is in a manifest."""
         return {"modules": len(self.paths), "kinds": self.kinds, "left_out": self.left_out}
 
 
@@ -85,7 +85,7 @@ def adapted_modules(model: Any, lora: LoraSettings) -> Adapted:
         lora: `targets` names endings of paths or a regular expression of paths in the language model; None stands for all linear layers.
 
     Raises:
-        BadInputError: a target matches no linear layer of the language model, or is no regular expression.
+        BadInputError: a target matches no linear layer of the language model, or is not a regular expression.
     """
     import torch
 

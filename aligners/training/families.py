@@ -59,7 +59,7 @@ class Family:
         """The positions that the inner model takes for a block's rows.
 
         Args:
-            inner: the model's inner model; only its configuration is looked at.
+            inner: the model's inner model; only its configuration is checked.
             block: with `image_inputs`, on the CPU.
 
         Returns:

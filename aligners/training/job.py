@@ -1,4 +1,4 @@
-"""One alignment as it is asked for, and what it leaves."""
+"""One alignment as it is requested, and what it leaves."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class AlignJob:
         on_error: what to do with a bad record.
         allow_download: fetch images that are given by URL.
         data_options: columns under other names, a folder of images besides the data's.
-        resume: go on from the newest intermediate checkpoint in `output`.
+        resume: continue from the newest intermediate checkpoint in `output`.
         canary: check before and at the first step that the trainer computes what the model does (`aligners.training.checks.canary`).
         stage_done: told of every stage whose checkpoint is kept, as soon as it is there: the stage's folder, with the checkpoint in
             it, and the summary so far (as in `AlignResult`).

@@ -4,7 +4,7 @@ One row holds one image and prompt (the prefix) and behind it all responses that
 `[prefix | response 1 | response 2 ...]`. Each response sees the prefix and itself only (a 4-D mask), and its positions
 restart after the prefix, so that the sums are what separate passes would give. Where a response begins as an earlier one
 does, as RLHF-V's corrections do for long, the common tokens are there once and the row branches where the two part.
-Without the shared prefix there is one row a branch; all else is the same.
+Without the shared prefix there is one row per branch; all else is the same.
 
 Rows of like length are padded to one length and go through the model together (a `Block`): MFPO's rows are of two lengths,
 and captions are of many.
@@ -38,10 +38,10 @@ class Block:
             windows of attention are counted in it.
         allowed: [rows, 1, masked, length] bool, True where the last `masked` positions may look; those before them, which are
             in the prefix of every row, look back only (`attention`).
-        images: one a row, until the block is prepared.
-        prefixes: tokens of image and prompt, one number a row.
+        images: one per row, until the block is prepared.
+        prefixes: tokens of image and prompt, one number per row.
         image_inputs: in a prepared block, what the processor makes of the images; empty where their features are kept.
-        features: in a prepared block, the images' fingerprints, one a row, where their features are kept.
+        features: in a prepared block, the images' fingerprints, one per row, where their features are kept.
     """
 
     input_ids: Tensor
@@ -273,7 +273,7 @@ def by_branch(values: Tensor, layouts: Mapping[str, BranchLayout]) -> dict[str, 
     """Values of all response tokens, branch after branch, as the branches' log-probabilities.
 
     Args:
-        values: [tokens] float32 log-probabilities, or [tokens, 2] with the divergence from the reference beside them.
+        values: [tokens] float32 log-probabilities, or [tokens, 2] with the divergence from the reference next to them.
         layouts: the branches.
     """
     import torch

@@ -1,4 +1,4 @@
-"""The training log: one row a step, and what stands behind the progress bar."""
+"""The training log: one row per step, and what stands behind the progress bar."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.core.progress import Advance
 
 
 class Recorder:
-    """Collects the metrics of a step's passes over all processes; writes one row a step and shows loss and margin behind the bar."""
+    """Collects the metrics of a step's passes over all processes; writes one row per step and shows loss and margin behind the bar."""
 
     def __init__(self, log: Path, stage: str, advance: Advance, process: Any) -> None:
         self.log, self.stage, self.advance, self.process = log, stage, advance, process

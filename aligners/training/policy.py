@@ -177,7 +177,7 @@ class Policy:
         """Log-probabilities of all response tokens, branch after branch, as `layout.by_branch` takes them, with gradient where that is on.
 
         Returns:
-            [tokens] float32, or with the distribution [tokens, 2]: the divergence KL(first model || this one) beside them.
+            [tokens] float32, or with the distribution [tokens, 2]: the divergence KL(first model || this one) next to them.
         """
         import torch
 
@@ -308,7 +308,7 @@ def token_logp(logits: Tensor, tokens: Tensor) -> Tensor:
 
 
 def _logp_and_divergence(logits: Tensor, tokens: Tensor, expected: Tensor) -> Tensor:
-    """Log-probability of each token beside the divergence from the expected distribution, [n, 2]."""
+    """Log-probability of each token next to the divergence from the expected distribution, [n, 2]."""
     import torch
 
     logs, wanted = logits.log_softmax(-1), expected.log_softmax(-1)

@@ -22,8 +22,8 @@ def this_process() -> Any:
     """Accelerate's account of this process among all; without a GPU they are joined by gloo, which must be said at the first call.
 
     Raises:
-        MissingPackageError: DeepSpeed was asked for, and is not installed.
-        BadInputError: it was asked for in a process that no launcher started.
+        MissingPackageError: DeepSpeed was requested, and is not installed.
+        BadInputError: it was requested in a process that no launcher started.
     """
     from accelerate import PartialState
 

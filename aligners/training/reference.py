@@ -1,7 +1,7 @@
 """What a fixed model says of an example (log-probabilities, entropy): computed once, kept on disk, shared by methods and sweeps.
 
 Content-addressed: a store belongs to all that determines its values (weights, template, arithmetic), and a value in it to its prefix,
-image and response. So DPO and MFPO share what they have in common, as do all runs of a sweep, and an interrupted pass goes on.
+image and response. So DPO and MFPO share what they have in common, as do all runs of a sweep, and an interrupted pass continues.
 Values differ in rounding with what they were computed beside; the same command on an empty cache gives the same bits.
 """
 
@@ -55,7 +55,7 @@ class ValueStore:
 
     Args:
         cache: the user's cache folder.
-        key: all that determines the values beside their own content (JSON-able).
+        key: all that determines the values next to their own content (JSON-able).
         keep: whether to use the disk at all.
     """
 

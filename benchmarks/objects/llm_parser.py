@@ -105,7 +105,7 @@ class LlmExtractor:
     def mentions(self, words: Sequence[str], text: str) -> list[Mention]:
         """The words that the vocabulary has, once each, with a place where the text has the word as it stands."""
         known = self.vocabulary.words
-        if "toilet" in words and "seat" in words:  # "the seat of the toilet" is no chair
+        if "toilet" in words and "seat" in words:  # "the seat of the toilet" is not a chair
             words = [word for word in words if word != "seat"]
         low = text.lower()
         aligned = len(low) == len(text)

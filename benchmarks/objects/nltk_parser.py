@@ -82,7 +82,7 @@ class NltkExtractor:
         if first:
             merged.append(first)
         present = {word for word, _, _ in merged}
-        if "toilet" in present and "seat" in present:  # "the seat of the toilet" is no chair
+        if "toilet" in present and "seat" in present:  # "the seat of the toilet" is not a chair
             merged = [row for row in merged if row[0] != "seat"]
         return merged
 

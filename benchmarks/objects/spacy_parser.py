@@ -1,7 +1,7 @@
 """Our own extractor on spaCy: works with nothing downloaded, and reads better with a pipeline that has a tagger.
 
-Phrases are matched on lemmas, longest first. "men" are people, "a baby elephant" is no person. "orange" before a noun is a colour;
-with a tagger any vocabulary word that is an adjective or a verb in its sentence is no object.
+Phrases are matched on lemmas, longest first. "men" are people, "a baby elephant" is not a person. "orange" before a noun is a colour;
+with a tagger any vocabulary word that is an adjective or a verb in its sentence is not an object.
 
 A hyphenated word is what its last part is: "teddy-bear" and "snow-board" are in the vocabulary, "coffee-table" ends in a table, and
 "bear-shaped", "tie-dye", "bus-stop" name no object at all; nor do measures, like "two-person". "dog-cat" are two.
@@ -36,7 +36,7 @@ _FORMS = 50_000
 _COLOURS = frozenset({"orange"})
 _AGES = ("baby", "adult")
 _MEASURED = frozenset({"bed", "beds", "chair", "chairs"})
-"""Objects that a number word makes to a kind of themselves: a twin-bed is a bed, a two-person tent is no person."""
+"""Objects that a number word makes to a kind of themselves: a twin-bed is a bed, a two-person tent is not a person."""
 
 
 @functools.cache
@@ -149,7 +149,7 @@ class SpacyExtractor:
             if (whole,) in self._phrases:
                 add(whole, whole, parts[0], parts[-1])
                 continue
-            for part in parts:  # what is "controlled" is no control
+            for part in parts:  # what is "controlled" is not a control
                 word = words[part]
                 add(word if word.endswith(("ed", "ing")) else lemmas[part], word, part, part)
             end = len(new_lemmas)

@@ -138,7 +138,7 @@ def _resolve(request: AlignRequest, *, writes: bool = True) -> _Resolved:
 
     Args:
         request: what the user asked for.
-        writes: whether a run will be written; its folder is looked at then.
+        writes: whether a run will be written; its folder is checked then.
 
     Raises:
         BadInputError: one of them is at fault.

@@ -1,4 +1,4 @@
-"""Image reliance, read again: scores with changed pictures beside the plain ones, and the table that they make for people."""
+"""Image reliance, read again: scores with changed pictures next to the plain ones, and the table that they make for people."""
 
 from __future__ import annotations
 

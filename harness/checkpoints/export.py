@@ -92,7 +92,7 @@ def _write(run: Run, info: CheckpointInfo, output: Path, *, merge: bool) -> dict
 
 
 def card_of(run: Run, manifest: dict[str, Any]) -> str:
-    """The run's model card, with all scores that lie beside it and can be used; of the others it is said why not.
+    """The run's model card, with all scores that lie next to it and can be used; of the others it is said why not.
 
     Raises:
         BadInputError: the manifest lacks what a card needs.

@@ -1,6 +1,6 @@
 """`harness verify`: what is served is what was trained, token by token.
 
-The trained side is a checkpoint as the trainer sees it: the processor that lies beside its weights, `prompt_inputs`, which must give
+The trained side is a checkpoint as the trainer sees it: the processor that is next to its weights, `prompt_inputs`, which must give
 the ids of the processor's own `apply_chat_template`, and transformers' own forward pass. The served side is a backend as `eval` starts
 it, whose prompts and processors are the engine's. On probe images of many sizes the two must agree in the prompt's token ids after image
 expansion, in the greedy tokens, and in the log-probability of every one of them. The trained side is given the served tokens (teacher
@@ -88,7 +88,7 @@ def verify(
 def ensure_verified(targets: Sequence[Target], backend: type[Backend], settings: BackendSettings) -> None:
     """`eval --verify`: two probes to every checkpoint of one base that is new to its run folder, before the first item.
 
-    It is asked for and not done by itself, because it costs more than it seems to: the probabilities must come from transformers, and
+    It is requested and not done by itself, because it costs more than it seems to: the probabilities must come from transformers, and
     a 7B model does not fit beside an engine that fills the GPU. So the weights are loaded three times (engine, transformers, engine),
     minutes that a suite of ten minutes should not pay unasked, while vLLM's own check for idle adapters runs at every start anyway.
     What agreed is kept in `verified.json` in the run's folder, and not asked again until weights, template or engine change.
@@ -204,7 +204,7 @@ class TrainedSide:
         width = inputs["input_ids"].shape[1]
         whole = {}
         for name, value in inputs.items():
-            # Token ids, mask and types of tokens: the answer goes on with them.
+            # Token ids, mask and types of tokens: the answer continues with them.
             if value.shape == inputs["input_ids"].shape:
                 tail = list(tokens) if name == "input_ids" else [int(name == "attention_mask")] * len(tokens)
                 value = torch.cat([value, torch.tensor([tail], dtype=value.dtype)], 1)
@@ -238,7 +238,7 @@ class TrainedSide:
 
 
 def _processor_folder(one: Asked) -> str:
-    """Where the checkpoint's own processor lies: beside its adapter, where that brings one, as the trainer's export does."""
+    """Where the checkpoint's own processor lies: next to its adapter, where that brings one, as the trainer's export does."""
     return str(one.adapter) if one.adapter and _brings_processor(one.adapter) else one.base
 
 

@@ -17,7 +17,7 @@ _LEVEL = 0.05
 
 
 def print_comparisons(found: Sequence[Comparison], reasons: Sequence[str], changes: int, every: bool) -> None:
-    """A table a suite and pair, then the items that changed most, side by side."""
+    """A table per suite and pair, then the items that changed most, side by side."""
     console = Console()
     for one in found:
         for pair in one.pairings:

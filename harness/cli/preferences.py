@@ -33,7 +33,7 @@ class Asked:
 
 
 def divided(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Names of data sets, and preference data. A name of the catalogue is that, whatever lies in the current folder.
+    """Names of data sets, and preference data. A name of the catalogue is that, whatever is in the current folder.
 
     Raises:
         UnknownNameError: neither.

@@ -112,7 +112,7 @@ def print_shards(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _change(row: dict[str, Any]) -> str:
-    """How a row's pictures are changed, as it was asked for."""
+    """How a row's pictures are changed, as it was requested."""
     return f", --noise {row['change']}" if row["change"] else ""
 
 
@@ -358,7 +358,7 @@ def _about(group: str, name: str) -> str:
 
 
 def print_listing(rows: Sequence[dict[str, Any]]) -> None:
-    """One table a kind."""
+    """One table per kind."""
     console = Console()
     for kind in dict.fromkeys(row["kind"] for row in rows):
         table = Table(title=kind, title_justify="left")

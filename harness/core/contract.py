@@ -1,7 +1,7 @@
-"""What a benchmark's methods gave back, looked at where it is given: items, scores, sums, metrics.
+"""What a benchmark's methods gave back, checked where it is given: items, scores, sums, metrics.
 
-A plugin's item is looked at as closely as its contract is written. What our own benchmarks give is held by their tests, and is not
-looked at item by item again.
+A plugin's item is checked as closely as its contract is written. What our own benchmarks give is held by their tests, and is not
+checked item by item again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MOST = 1 + 1e-9
 
 
 def items_of(benchmark: Any, data: Path) -> list[Item]:
-    """`Benchmark.items`, looked at.
+    """`Benchmark.items`, checked.
 
     Raises:
         BadInputError: a file is missing or broken, as the benchmark says.
@@ -78,7 +78,7 @@ def check_items(benchmark: Any, method: str, found: Any, *, asked: bool = True) 
 def scores_of(
     benchmark: Any, items: Sequence[Item], responses: Mapping[str, Response], judge: Any
 ) -> list[SampleScore]:
-    """`Benchmark.score`, looked at.
+    """`Benchmark.score`, checked.
 
     Raises:
         PluginError: what it gave are not these items' scores.
@@ -137,7 +137,7 @@ def _finite(value: Any) -> bool:
 
 
 def specs_of(benchmark: Any) -> Sequence[MetricSpec]:
-    """`Benchmark.metrics`, looked at.
+    """`Benchmark.metrics`, checked.
 
     Raises:
         PluginError: they are no specifications.
@@ -158,14 +158,14 @@ def specs_of(benchmark: Any) -> Sequence[MetricSpec]:
 
 
 def values_of(benchmark: Any, totals: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """`Benchmark.aggregate`, looked at: every metric that the benchmark names, in the totals' shape; NaN stands for 0/0.
+    """`Benchmark.aggregate`, checked: every metric that the benchmark names, in the totals' shape; NaN stands for 0/0.
 
     Args:
         benchmark: the benchmark.
         totals: count -> sums, of the shape [] or [R].
 
     Raises:
-        PluginError: a metric is missing or unknown, has another shape, is infinite, or is no fraction where it says so.
+        PluginError: a metric is missing or unknown, has another shape, is infinite, or is not a fraction where it says so.
     """
     found = benchmark.aggregate(totals)
     if not is_plugin(benchmark):
@@ -196,7 +196,7 @@ def values_of(benchmark: Any, totals: Mapping[str, np.ndarray]) -> dict[str, np.
 
 
 def truth_of(benchmark: Any, item: Item) -> str:
-    """`Benchmark.truth`, looked at.
+    """`Benchmark.truth`, checked.
 
     Raises:
         PluginError: it gave no text.
@@ -208,7 +208,7 @@ def truth_of(benchmark: Any, item: Item) -> str:
 
 
 def verdict_on(benchmark: Any, row: Mapping[str, Any]) -> Verdict:
-    """`Benchmark.verdict`, looked at.
+    """`Benchmark.verdict`, checked.
 
     Raises:
         PluginError: it gave no verdict.
@@ -242,7 +242,7 @@ def check_resamples(benchmark: Any, totals: Mapping[str, np.ndarray], values: Ma
 
 
 def json_of(made: Any, method: str = "provenance") -> Any:
-    """What a method says of itself, such as its provenance, looked at: it will be written as JSON.
+    """What a method says of itself, such as its provenance, checked: it will be written as JSON.
 
     Raises:
         PluginError: it cannot be.

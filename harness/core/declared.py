@@ -1,6 +1,6 @@
-"""What a benchmark declares of itself beside its metrics, so that tables, report and command line need not know it by name.
+"""Declarations of a benchmark in addition to its metrics, so that tables, report and command line do not depend on its name.
 
-`benchmarks.base.Benchmark` says where each declaration stands and what it is where a benchmark declares nothing.
+`benchmarks.base.Benchmark` documents the attribute and the default of each declaration.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ Verdict = Literal[
     "missed",
     "unscored",
 ]
-"""What is to be said of one answer.
+"""The verdict on one answer.
 
-To a yes/no question: `right`, or what is wrong with it; an answer that cannot be read counts as wrong and is neither a yes nor a no.
-To anything else: `invented` where something of it is not in the image (or a judge's rating says so), `missed` where nothing is
-invented and nothing of what is there is named either, else `clean`. `unscored`: there is no verdict.
+For a yes/no question: `right`, or the kind of error. An unreadable answer counts as wrong, and as neither yes nor no.
+For other questions: `invented` if a part of the answer is not in the image (or a judge's rating says so); `missed` if nothing is
+invented, but the answer mentions none of the objects in the image; `clean` otherwise. `unscored`: there is no verdict.
 """
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 _SAID = "said"
@@ -35,10 +35,10 @@ _LABEL = "label"
 
 @dataclass(frozen=True, slots=True)
 class OfflineFile:
-    """A file that `harness score` takes for a suite: `--safe-words` for the option `safe_words`, which its `read_offline` reads.
+    """A file option of `harness score` for a suite: `safe_words` becomes `--safe-words`; `read_offline` reads the file.
 
     Raises:
-        ValueError: the option is not written as a Python name is.
+        ValueError: the option is not a valid Python name.
     """
 
     option: str
@@ -50,10 +50,10 @@ class OfflineFile:
 
 @dataclass(frozen=True, slots=True)
 class SettingOption:
-    """A setting of the suite that scoring commands take as an option of its own: `--matched-words` for `matched_words`.
+    """A setting of the suite that is also an option of scoring commands: `matched_words` becomes `--matched-words`.
 
     Raises:
-        ValueError: the setting is not written as a Python name is.
+        ValueError: the setting is not a valid Python name.
     """
 
     setting: str
@@ -70,12 +70,13 @@ def _check_name(name: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class FrontierChart:
-    """A plane of what is said (a metric that declares `invented_by`) and of what of it is invented.
+    """A scatter chart of a metric that declares `invented_by` against the hallucination metric that it names.
 
     Attributes:
-        metric: the metric that says how much is said.
-        title: what the chart is about, the first words of its caption.
-        said: the upright axis in words, without its unit; `invented`: the level one.
+        metric: the metric that measures how much is reported.
+        title: the beginning of the caption.
+        said: label of the vertical axis, without its unit.
+        invented: label of the horizontal axis, without its unit.
     """
 
     metric: str
@@ -86,14 +87,14 @@ class FrontierChart:
 
 @dataclass(frozen=True, slots=True)
 class BarChart:
-    """One bar a checkpoint.
+    """A chart with one bar per checkpoint.
 
     Attributes:
-        metric: what is drawn.
-        name: of the file.
-        caption: `{board}` becomes the board's model and data.
-        axis: the axis in words, without its unit.
-        mark: a value to compare with, in the metric's own unit (0.5 for half).
+        metric: the metric.
+        name: the file name.
+        caption: the caption; `{board}` is replaced by the board's model and data.
+        axis: label of the axis, without its unit.
+        mark: a value to compare with, in the unit of the metric (0.5 for half).
     """
 
     metric: str
@@ -108,12 +109,12 @@ Chart = FrontierChart | BarChart
 
 @dataclass(frozen=True, slots=True)
 class MatchedForm:
-    """The suite scores whole descriptions whose mentions have places, so that all can be cut to equally many words.
+    """Metrics at matched length, for a suite that scores descriptions whose mentions have positions, so that they can be cut.
 
     Attributes:
-        beside: the metric beside which the matched figures stand.
-        responses: share of the cut responses with something hallucinated.
-        mentions: share of the mentions left in them that are hallucinated.
+        beside: the metric next to which the matched metrics are shown.
+        responses: fraction of the cut responses that contain a hallucination.
+        mentions: fraction of hallucinated mentions in the cut responses.
     """
 
     beside: str
@@ -127,12 +128,12 @@ class MatchedForm:
 
 
 def verdict_of(row: Mapping[str, Any], hallucinated_below: float | None = None) -> Verdict:
-    """The verdict on an item's row, see `Verdict`, by what every row may hold.
+    """The verdict on a row of an item file, see `Verdict`.
 
     Args:
-        row: of an item file (docs/ARCHITECTURE.md). A yes/no answer has `details.said` ("yes", "no", or None where it cannot be
-            read) and `details.label`; a judged one has `details.rating`; any other is told by its evidence.
-        hallucinated_below: a lower rating means that something is invented.
+        row: a row of an item file (docs/ARCHITECTURE.md). A yes/no answer has `details.said` ("yes", "no", or None if unreadable) and
+            `details.label`; a rated answer has `details.rating`; for other answers the evidence decides.
+        hallucinated_below: a lower rating means a hallucination.
     """
     details = row["details"]
     if row.get("unscored") is not None:
@@ -151,5 +152,5 @@ def verdict_of(row: Mapping[str, Any], hallucinated_below: float | None = None) 
 
 
 def is_right(verdict: Verdict) -> bool | None:
-    """Whether a yes/no answer is right; None where the item is no yes/no question, or has no verdict."""
+    """Whether a yes/no answer is right; None if the item is not a yes/no question, or has no verdict."""
     return True if verdict == "right" else False if verdict.startswith("wrong") else None

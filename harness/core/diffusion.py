@@ -1,6 +1,6 @@
 """Diffusion noise of one step: how much of an image is left by the schedules that papers use, and on which scale noise is added.
 
-MFPO's paper gives the formula x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps and step 500; its schedule stands in a supplement
+MFPO's paper gives the formula x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps and step 500; its schedule is in a supplement
 that nobody has published. That it is VCD's is our inference: the paper's own test of clean against noised images cites VCD, and the
 public code of POVID, CHiP and TARS takes that schedule with step 500, too.
 """

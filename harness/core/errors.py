@@ -1,4 +1,4 @@
-"""The one error family. Every message says what failed, the value seen, and how to fix it."""
+"""The exception classes of the harness. Every message says what failed, the value seen, and how to fix it."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ def _umask() -> int:
 
 
 def remove_left_overs(target: Path) -> None:
-    """Remove what killed writers of a file or folder left beside it; only for the one writer that there is now.
+    """Remove what killed writers of a file or folder left next to it; only for the one writer that there is now.
 
     This also removes what cannot be told from a living writer's where a file system knows no locks, and names of earlier versions.
     """

@@ -156,7 +156,7 @@ def _opened(data: bytes, where: str) -> Iterator[Image]:
 
 
 def _kind(data: bytes) -> str:
-    """What a file that is no readable picture seems to be, by its first bytes."""
+    """What a file that is not a readable picture seems to be, by its first bytes."""
     start = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n")
     if not start:
         return "empty"

@@ -22,7 +22,7 @@ def be_quiet() -> None:
 
 
 def spinner(title: str) -> contextlib.AbstractContextManager[object]:
-    """Show that work of unknown length goes on. Use as a context."""
+    """Show that work of unknown length continues. Use as a context."""
     return console.status(title)
 
 

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, NoReturn
 from harness.core.errors import BadInputError
 
 MOST_NESTED = 100
-"""Lists and objects may hold each other so often. No format of ours needs ten; a thousand exhaust the interpreter's stack."""
+"""Lists and objects may hold each other this many times. No format of ours needs ten; a thousand exhaust the interpreter's stack."""
 _THOROUGH = 1 << 20
 """Texts of up to so many characters are searched for deep nesting and numbers beyond floating point. In larger ones only what
 stops the parser is found: the search would take longer than the reading, and `Fields` refuses such values where they are used."""
@@ -41,7 +41,7 @@ def open_binary(path: Path, what: str = "file") -> BinaryIO:
         what: what the file is to the user ("annotations", "manifest"), for the message.
 
     Raises:
-        BadInputError: it does not exist, is no ordinary file, or may not be read.
+        BadInputError: it does not exist, is not an ordinary file, or may not be read.
     """
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116 (Path.stat is the same call)
@@ -236,7 +236,7 @@ def numbered_rows(path: Path, what: str = "file") -> Iterator[tuple[int, dict[st
 
 
 def read_records(path: Path, what: str = "file") -> Iterator[tuple[str, dict[str, Any]]]:
-    """(place, record) of a file of JSON objects, one a line or all in one JSON array: told by how it begins.
+    """(place, record) of a file of JSON objects, one per line or all in one JSON array: told by how it begins.
 
     The place is "PATH:LINE", in an array "PATH[INDEX]".
     """
@@ -266,7 +266,7 @@ def parse_line(line: bytes, number: int, what: str, path: Path, *, finite: bool 
     """The record in a line of a JSON-lines file.
 
     Raises:
-        BadInputError: it is no JSON object; says so with the line's number.
+        BadInputError: it is not a JSON object; says so with the line's number.
     """
     # In a later line a byte order mark is a mistake, and in UTF-16 every second line begins with half a character.
     text = decode(line, what, str(path)) if number == 1 else _utf8(line, number, what, path)

@@ -87,7 +87,7 @@ def swap(source: Path, target: Path, *, within: Path) -> None:
 
 
 def put_aside(path: Path, *, within: Path) -> Path:
-    """Move what is to be replaced out of the way, into `REPLACED` beside it, and say where it is now.
+    """Move what is to be replaced out of the way, into `REPLACED` next to it, and say where it is now.
 
     Raises:
         HarnessError: `path` is not inside `within`.
@@ -108,7 +108,7 @@ def aside_name(kept: Path) -> str:
 
 @contextlib.contextmanager
 def _hidden(path: Path) -> Iterator[Path]:
-    """Give a folder that is about to be removed a hidden name beside it, and hold its lock: nobody else takes it for left over."""
+    """Give a folder that is about to be removed a hidden name next to it, and hold its lock: nobody else takes it for left over."""
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with contextlib.suppress(OSError):  # a file system without locks

@@ -34,7 +34,7 @@ def kind_of(value: Any) -> str:
 
 
 class Fields:
-    """A JSON object whose values are asked for with their types.
+    """A JSON object whose values are requested with their types.
 
     Every method raises a `BadInputError` that names key, value and place where the value is of another type, or missing (or null)
     without a `default`.
@@ -50,7 +50,7 @@ class Fields:
             prefix: the path of keys that leads here.
 
         Raises:
-            BadInputError: it is no object.
+            BadInputError: it is not an object.
         """
         self.where, self.what, self._prefix = where, what, prefix
         if not isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""The few dataclasses that travel the road. No torch here, no logic beyond what their fields mean."""
+"""Dataclasses that the whole pipeline shares. They do not import torch, and contain no logic beyond their fields."""
 
 from __future__ import annotations
 
@@ -19,16 +19,20 @@ Span = tuple[int, int]
 
 
 class ImageSource(Protocol):
-    """Where encoded bytes lie that are neither a file of their own nor in memory: a cell of a Parquet file, say."""
+    """The source of encoded bytes that are neither a file nor in memory, such as a cell of a Parquet file."""
 
     def read(self) -> bytes:
-        """The encoded bytes; a `BadInputError` where they cannot be had."""
+        """The encoded bytes.
+
+        Raises:
+            BadInputError: the bytes cannot be read.
+        """
         ...
 
 
 @runtime_checkable
 class SizedImageSource(ImageSource, Protocol):
-    """One that knows the size without the bytes, as of a picture that is made only when it is read."""
+    """A source that knows the size without reading the bytes, such as a picture that is made when it is read."""
 
     def size(self) -> tuple[int, int]:
         """Width and height in pixels."""
@@ -37,12 +41,15 @@ class SizedImageSource(ImageSource, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """An image that is opened when it is needed: a file, encoded bytes (PNG, JPEG) in memory, or a place in a larger file.
+    """A reference to an image, opened when needed: a file, encoded bytes (PNG, JPEG) in memory, or a place in a larger file.
 
-    Exactly one of `path`, `data` and `source` is set. `name` is what errors call it. `digest` is the SHA-256 of the bytes
-    where it is known already, so that nobody reads them again to ask for it; of a picture that is made as it is read, a hash of all that it
-    is made from. Whoever looks an image up does so by
-    `fingerprint`: a copy of the reference, in a process of its own even, is the same image, which `id` does not know.
+    Images are compared and looked up by `fingerprint`, which copies of the reference share, also in other processes.
+
+    Attributes:
+        path, data, source: exactly one of them is set.
+        name: the name in error messages.
+        digest: SHA-256 of the bytes, if already known, so that they are not read again. For a picture that is made when it is read,
+            a hash of everything that it is made from.
     """
 
     path: Path | None = None
@@ -73,28 +80,28 @@ class ImageRef:
         return images.decode(self.read(), self._where)
 
     def size(self) -> tuple[int, int]:
-        """Width and height of what `open` gives, for a JPEG from the header alone.
+        """Width and height of the opened image in pixels; for a JPEG, only the header is read.
 
         Raises:
-            BadInputError: as `open`, as far as the header tells.
+            BadInputError: as for `open`, as far as the header shows.
         """
         if isinstance(self.source, SizedImageSource):
             return self.source.size()
         return images.size(self.read(), self._where)
 
     def facts(self) -> images.ImageFacts:
-        """Size and what decoding does to it; the bytes are read to their end and not kept.
+        """The size, and the changes that decoding makes. All bytes are read, and not kept in memory.
 
         Raises:
-            BadInputError: as `open`.
+            BadInputError: as for `open`.
         """
         return images.look(self.read(), self._where)
 
     def fingerprint(self) -> str:
-        """SHA-256 of the encoded bytes: what the image is. Read once; the reference and its copies remember it.
+        """SHA-256 of the encoded bytes, which identifies the image. Computed once; copies of the reference keep it.
 
         Raises:
-            BadInputError: as `read`.
+            BadInputError: as for `read`.
         """
         if not self.digest:
             object.__setattr__(self, "digest", sha256_bytes(self.read()))  # says nothing new: it follows from the bytes
@@ -117,8 +124,8 @@ class Region:
 class PreferenceExample:
     """One preference: an image, a prompt, a chosen and a rejected response.
 
-    Images and responses are named sets, and a branch is any pair of names (METHODS: SymMPO compares five).
-    `images` always has "original", `responses` always "chosen" and "rejected". Immutable: an aligner's
+    Images and responses have names, and a branch is a pair of names (SymMPO compares five branches).
+    `images` always contains "original", `responses` always "chosen" and "rejected". Examples are immutable: an aligner's
     `prepare` returns changed copies (`dataclasses.replace`).
     """
 
@@ -127,9 +134,9 @@ class PreferenceExample:
     images: Mapping[str, ImageRef]
     responses: Mapping[str, str]
     corrections: Mapping[str, tuple[Span, ...]] | None = None
-    """Per response name, the character spans that were corrected; None where the data set gives none."""
+    """Response name -> character spans that were corrected; None if the data set has none."""
     regions: tuple[Region, ...] = ()
-    """Known objects of the original image, where the data set gives them."""
+    """Known objects in the original image, if the data set has them."""
     source: str = ""
 
 
@@ -141,9 +148,9 @@ class Item:
     prompt: str
     image: ImageRef
     group: str
-    """The image it belongs to: the cluster that is resampled for intervals."""
+    """The cluster for resampling, normally the image."""
     reference: Mapping[str, Any] = field(default_factory=dict)
-    """Whatever its benchmark needs to score the answer (JSON-able)."""
+    """What the benchmark needs to score the answer; serialisable as JSON."""
 
 
 FinishReason = Literal["stop", "length", "unknown"]
@@ -151,10 +158,10 @@ FinishReason = Literal["stop", "length", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What a checkpoint said to one item.
+    """A checkpoint's answer to one item.
 
-    `refusal` is set where the model declined to answer (an endpoint's `refusal` field, or its content filter): its words. Then `text`
-    is no answer, and the item is unscored with these words; an empty text without a refusal is an answer that says nothing.
+    `refusal` contains the model's words if it declined to answer (an endpoint's `refusal` field, or its content filter). Then `text`
+    is not an answer, and the item is unscored for that reason. An empty text without a refusal is an empty answer.
     """
 
     item_id: str
@@ -167,9 +174,9 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """A piece of a response with a verdict, e.g. a mentioned object.
+    """A part of a response with a verdict, such as a mentioned object.
 
-    `verdict` is "correct", "hallucinated", "missed" (in the reference, not in the response; no span) or "unjudged".
+    `verdict` is "correct", "hallucinated", "missed" (in the reference but not in the response, so without a span) or "unjudged".
     """
 
     text: str
@@ -182,8 +189,8 @@ class Evidence:
 class SampleScore:
     """One item's counts (numerators and denominators, never ratios) and the evidence for them.
 
-    `unscored` holds the reason where no verdict could be had: then `counts` is empty and the item
-    is counted as unscored, never as 0.
+    `unscored` contains the reason if there is no verdict. Then `counts` is empty and the item
+    counts as unscored, never as 0.
     """
 
     item_id: str
@@ -196,29 +203,29 @@ class SampleScore:
 
 @dataclass(frozen=True, slots=True)
 class MetricSpec:
-    """What a metric is, before it has a value. `unit` "%" means: value is a fraction, shown times 100."""
+    """The definition of a metric. The unit "%" means that the value is a fraction, which is displayed times 100."""
 
     id: str
     title: str
     higher_is_better: bool | None
-    """None: neither direction is better (mean length, yes-ratio)."""
+    """None if neither direction is better (mean length, yes-ratio)."""
     unit: Literal["%", "words", "points", "count"] = "%"
     headline: bool = False
     """Shown in the leaderboard by default."""
     kind: Literal["rate", "score", "count", "diagnostic"] = "rate"
-    """A share, a grade, an amount; `diagnostic`: of the measurement rather than of the checkpoint, so that no row is best in it."""
+    """`diagnostic` is a property of the measurement, not of the checkpoint, so no row is marked as best."""
     invented_by: str | None = None
-    """Of a metric of how much is said (recall, length): the metric of what of it is invented. Neither is read without the other: a
-    checkpoint that no other beats in both is on the frontier."""
+    """For a metric of how much is said (recall, length): the metric that measures hallucination in the same text. A checkpoint that no
+    other beats in both is on the frontier."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A value with its interval. `value` is None where it is undefined (0/0), never NaN."""
+    """A metric's value with its interval. `value` is None if it is undefined (0/0), never NaN."""
 
     id: str
     value: float | None
     ci: tuple[float, float] | None
     n: int
     official: str | None = None
-    """The text that the official script prints for it, where it prints one."""
+    """The text that the official script prints for it, if any."""

@@ -1,6 +1,6 @@
-"""The contract of an embedded world: model, preference data and benchmark data made on this machine.
+"""The interface of embedded worlds: model, preference data and benchmark data that are made on this machine.
 
-A world stands in for downloads, in the official file formats, so that the whole road runs with nothing fetched.
+A world replaces downloads, in the official file formats, so that the whole pipeline runs offline.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ Split = Literal["validation", "test"]
 
 
 class World(ABC):
-    """Everything it makes is deterministic in `seed`, content-addressed, cached, and made on first use."""
+    """A source of a model and data. Everything is deterministic given `seed`, made on first use, and cached by content."""
 
     name: ClassVar[str]
     summary: ClassVar[str]
     judge: ClassVar[str]
-    """The registered judge that knows this world's truth."""
+    """Name of the registered judge that knows this world's ground truth."""
     methods: ClassVar[tuple[str, ...]] = ()
     suites: ClassVar[tuple[str, ...]] = ()
     """What `harness quickstart` runs and scores in this world where it is not told."""
@@ -28,7 +28,7 @@ class World(ABC):
 
     @abstractmethod
     def model(self) -> Path:
-        """The base model's folder (Hugging Face layout, hub weight names); trained on first use."""
+        """Folder of the base model (Hugging Face layout, hub weight names); trained on first use."""
 
     @abstractmethod
     def preferences(self, method: str | None = None) -> Path:
@@ -39,7 +39,7 @@ class World(ABC):
 
     @abstractmethod
     def benchmarks(self, split: Split) -> Path:
-        """A benchmark data root: one folder a suite, each in its official layout (docs/ARCHITECTURE.md)."""
+        """A benchmark data root: one folder per suite, each in its official layout (docs/ARCHITECTURE.md)."""
 
     def recipe(self, method: str) -> dict[str, Any]:
         """Settings (`train`, `method`) chosen for this world's size on its validation split; {} where none were.

@@ -102,7 +102,7 @@ def _too_much(most: int) -> str:
 
 
 def _members(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
-    """Name, stated size and bytes of every file; whatever is no plain file inside the archive is refused."""
+    """Name, stated size and bytes of every file; whatever is not a plain file inside the archive is refused."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as opened:
             for info in opened.infolist():

@@ -15,7 +15,7 @@ State = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True)
 class Line:
-    """What was looked at, how it stands, what was seen, and what to do about it ("" where nothing is to be done)."""
+    """What was checked, how it stands, what was seen, and what to do about it ("" where nothing is to be done)."""
 
     name: str
     state: State

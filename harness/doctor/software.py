@@ -49,7 +49,7 @@ _CPU_INDEX = "HARNESS_BUILD=cpu make setup (installs the CPU build)"
 
 
 def software(full: bool) -> Iterator[Line]:
-    """Every line about what is installed; the slow trials run beside each other.
+    """Every line about what is installed; the slow trials run next to each other.
 
     Args:
         full: also serve a tiny random model with every backend that is there.

@@ -73,7 +73,7 @@ def score_offline(
         judge_options: the options about a judge that were given; refused where none is asked.
         allow_partial: score what has a response.
         max_unscored: share of items that may have no verdict.
-        items_file: gets one JSON line an item; written only if everything went well.
+        items_file: gets one JSON line per item; written only if everything went well.
 
     Raises:
         BadInputError: responses are missing or belong to no item, or an option decides nothing.

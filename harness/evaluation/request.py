@@ -1,4 +1,4 @@
-"""What an evaluation was asked for, and what can be said of it before anything is asked or served."""
+"""What an evaluation was requested, and what can be said of it before anything is asked or served."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class EvalRequest:
     shard: Shard | None = None
     """Answer only this part, and score nothing."""
     repeat: int = 1
-    """Ask everything so often; the first answers are the score, the others tell its spread."""
+    """Ask everything this many times; the first answers are the score, the others tell its spread."""
     changes: Sequence[Change] = ()
     """Ask everything again with each of these changes of the pictures, and compare (`harness.evaluation.reliance`)."""
     verify: bool = False

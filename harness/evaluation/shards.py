@@ -39,7 +39,7 @@ class Shard:
         """From `i/n`.
 
         Raises:
-            BadInputError: it is none.
+            BadInputError: it is invalid.
         """
         found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text.strip())
         if not found or not 1 <= int(found[1]) <= int(found[2]):

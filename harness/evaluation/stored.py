@@ -108,6 +108,6 @@ def run_merge(request: EvalRequest) -> list[dict[str, Any]]:
 
 
 def _command(target: Target, suite: str, data: str, change: Change | None = None) -> str:
-    """What answers a shard, up to `--shard`."""
+    """What answers per shard, up to `--shard`."""
     changed = f" --noise {change.word}" if change else ""
     return f"harness eval --run {target.name} --suite {suite} --data {data}{changed}"

@@ -80,7 +80,7 @@ class Suite:
         return self.name if self.change is None else f"{self.name} ({self.change.label})"
 
     def folder(self, run: Path, data_name: str) -> Path:
-        """Where a run keeps its answers and scores: those with changed pictures lie beside the plain ones."""
+        """Where a run keeps its answers and scores: those with changed pictures lie next to the plain ones."""
         folder = suite_folder(run, self.name, data_name)
         return folder if self.change is None else folder / CHANGES / self.change.word
 

@@ -91,7 +91,7 @@ def _without(command: list[str], runs: set[str]) -> list[str]:
 
 
 def _with_resume(step: Step, folder: Folder) -> list[str]:
-    """The step's command; a run that was begun before goes on."""
+    """The step's command; a run that was begun before continues."""
     begun = step.kind == "align" and (folder.results / RUNS / step.run / "config.json").exists()
     if begun and open_run(folder.results / RUNS / step.run).manifest is None:
         return [*step.command, "--resume"]
@@ -116,7 +116,7 @@ class Here:
             future.set_result(None)
         except HarnessError as error:
             future.set_result(str(error))
-        except Exception as error:  # noqa: BLE001 (a defect in one step is its failure; the others go on)
+        except Exception as error:  # noqa: BLE001 (a defect in one step is its failure; the others continue)
             future.set_result(str(blame(error) or f"{type(error).__name__}: {error}"))
         return future
 

@@ -118,7 +118,7 @@ def _at(where: str, look_up: Any) -> Any:
 
 
 def _model_of(model: str, seed: int) -> str:
-    """The model of a seed: an embedded world has one a seed, any other model is the same for all."""
+    """The model of a seed: an embedded world has one per seed, any other model is the same for all."""
     world = find_world(model)
     return model if world is None or seed == 0 else f"{world.name}:{seed}"
 

@@ -32,7 +32,7 @@ def run_quickstart(
 ) -> list[Board]:
     """Run everything that is not done yet and return the leaderboard.
 
-    A run that is complete is kept; one that was interrupted goes on. Methods and suites that are not named are the world's own.
+    A run that is complete is kept; one that was interrupted continues. Methods and suites that are not named are the world's own.
     """
     kind = registry.load("worlds", WORLD)
     methods = kind.methods if methods is None else methods

@@ -27,7 +27,7 @@ class JudgeRequest:
 
 @dataclass(frozen=True, slots=True)
 class JudgeReply:
-    """The judge's words, or why there are none (`error`)."""
+    """The judge's reply, or the reason why there is none (`error`)."""
 
     item_id: str
     text: str | None
@@ -36,13 +36,14 @@ class JudgeReply:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What judging will take, before it is paid for.
+    """The expected cost of judging.
 
     Attributes:
-        calls: requests that must be made; `kept` have a reply already.
-        prompt_tokens: about so many, from the length of the prompts.
-        completion_tokens: at most so many.
-        usd: at most so much; None where the price is not known.
+        calls: number of requests that must be sent.
+        kept: number of requests with a stored reply.
+        prompt_tokens: approximate number, from the length of the prompts.
+        completion_tokens: upper bound.
+        usd: upper bound in US dollars; None if the price is unknown.
     """
 
     calls: int
@@ -53,58 +54,58 @@ class Estimate:
 
 
 class JudgeSettings(StrictModel):
-    """Options of a judge; subclasses add theirs."""
+    """Settings of a judge. Subclasses add their own."""
 
 
 class BudgetError(HarnessError):
-    """The next request could cost more than is left of `max_cost`. What was judged is kept."""
+    """The next request could exceed `max_cost`. Replies so far are stored."""
 
 
 class Judge(ABC):
-    """Grades answers. `label` (the model, where there is one) stands in every table made with it."""
+    """Rates answers. `label` (the model, if there is one) is shown in every table with its ratings."""
 
     name: ClassVar[str]
     Settings: ClassVar[type[JudgeSettings]] = JudgeSettings
     samples: ClassVar[bool] = False
-    """Whether asking the same thing again can give another reply."""
+    """Whether repeating a request can give another reply."""
     reads_prompt: ClassVar[bool] = True
-    """Whether the benchmark's prompt decides what it says."""
+    """Whether the reply depends on the benchmark's prompt."""
     votes: int = 1
-    """How often each answer is judged."""
+    """Votes per answer."""
     asks: int = 1
-    """How often a vote is asked for whose reply cannot be read."""
+    """Requests per vote if replies cannot be parsed."""
 
     def __init__(self, settings: JudgeSettings | None = None) -> None:
         self.settings = settings or self.Settings()
 
     @property
     def label(self) -> str:
-        """How tables call it."""
+        """The name in tables."""
         return self.name
 
     @abstractmethod
     def judge(self, requests: Sequence[JudgeRequest]) -> Iterator[JudgeReply]:
-        """Yield one reply a request, in any order. No two requests have the same item.
+        """Yield one reply per request, in any order. No two requests have the same item.
 
         Raises:
-            BudgetError: it would cost more than is allowed.
-            HarnessError: the judge cannot be asked at all.
+            BudgetError: the budget would be exceeded.
+            HarnessError: the judge cannot be reached.
         """
 
     @abstractmethod
     def provenance(self) -> dict[str, Any]:
-        """What determined the verdicts: judge name, model, version, what it took. JSON-able; no secrets."""
+        """What determined the verdicts: name of the judge, model, version, cost. Serialisable as JSON, without secrets."""
 
     def estimate(self, requests: Sequence[JudgeRequest]) -> Estimate:
-        """What judging these will take, votes included."""
+        """The expected cost of judging these requests, including votes."""
         return Estimate(len(requests) * self.votes)
 
 
 def check_votes(judge: Judge) -> None:
-    """Refuse votes of a judge that always says the same.
+    """Refuse several votes of a deterministic judge.
 
     Raises:
-        BadInputError: more than one vote of such a judge.
+        BadInputError: the judge is deterministic and has more than one vote.
     """
     if judge.votes > 1 and not judge.samples:
         raise BadInputError(f"the judge '{judge.name}' is deterministic: its {judge.votes} votes count as one vote")

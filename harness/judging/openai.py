@@ -256,7 +256,7 @@ class OpenAIJudge(Judge):
 
 
 def _declined(reply: Reply, most_tokens: int) -> str | None:
-    """Why a reply, which is paid for and would be the same again, is no verdict; None where it is one."""
+    """Why a reply, which is paid for and would be the same again, is not a verdict; None where it is one."""
     if reply.refusal:
         return f"the judge declined: {reply.refusal}"
     if reply.finish_reason == "content_filter":

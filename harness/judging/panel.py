@@ -33,11 +33,11 @@ class Vote(Generic[T]):
 
 
 def ask(judge: Judge, requests: Sequence[JudgeRequest], read: Callable[[str], T | None]) -> dict[str, list[Vote[T]]]:
-    """Ask for every item's votes; one that cannot be read is asked for again, `judge.asks` times in all.
+    """Ask for every item's votes; one that cannot be read is requested again, `judge.asks` times in all.
 
     Args:
         judge: says how many votes (`votes`) and askings (`asks`).
-        requests: one an item.
+        requests: one per item.
         read: the verdict in a reply; None, or an `UnreadableError` with the reason, where it has none that is beyond doubt.
 
     Returns:
@@ -77,7 +77,7 @@ def ask(judge: Judge, requests: Sequence[JudgeRequest], read: Callable[[str], T 
 
 
 def _replies(judge: Judge, requests: Sequence[JudgeRequest]) -> Iterator[JudgeReply]:
-    """`Judge.judge`, looked at: replies to what was asked, each once.
+    """`Judge.judge`, checked: replies to what was asked, each once.
 
     Raises:
         PluginError: a reply is none, or is to no request or a second one.

@@ -1,4 +1,4 @@
-"""What is sent to a judge model beside the prompt. Models differ in what they take; what an endpoint refused is not sent again."""
+"""What is sent to a judge model next to the prompt. Models differ in what they take; what an endpoint refused is not sent again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Parameters:
     """The parameters of one judge model at one endpoint.
 
     What the settings name is sent as it is named. What they leave open (`token_parameter: auto`, a temperature that nobody named) is
-    adapted once the endpoint refuses it with that reason; this is said, kept in the cache for later commands (so that a reply is found
+    adapted once the endpoint refuses it with that reason; this is reported, kept in the cache for later commands (so that a reply is found
     again under what was really sent), and part of every reply's key.
 
     Args:

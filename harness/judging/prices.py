@@ -13,7 +13,7 @@ from harness.core.yaml_values import read_yaml
 _TABLE = Path(__file__).with_name("prices.yaml")
 _DATED = re.compile(r"-(\d{4}(-\d{2}-\d{2})?|preview|latest)$")
 CHARACTERS_PER_TOKEN = 3.5
-"""English prose has about four characters a token; a little less is assumed, so that an estimate is no understatement."""
+"""English prose has about four characters per token; a little less is assumed, so that an estimate is not an understatement."""
 
 
 class Price(NamedTuple):
@@ -48,7 +48,7 @@ def parse_price(text: str) -> Price:
     """A price from `IN,OUT`.
 
     Raises:
-        BadInputError: it is none.
+        BadInputError: it is invalid.
     """
     try:
         prompt, completion = (float(part) for part in text.split(","))

@@ -1,4 +1,4 @@
-"""What processors of older checkpoints lack, taken from the files beside them, and said."""
+"""What processors of older checkpoints lack, taken from the files next to them, and said."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def missing_settings(processor: Any, location: str | Path) -> dict[str, Any]:
         BadInputError: the configuration does not say it either.
     """
     if not hasattr(processor, "patch_size") or not hasattr(processor, "vision_feature_select_strategy"):
-        return {}  # processors of other families count their image tokens by themselves
+        return {}  # processors of other families count their image tokens automatically
     said = _said(location)
     wanted = {
         "patch_size": processor.patch_size is None,

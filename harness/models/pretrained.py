@@ -1,4 +1,4 @@
-"""The one place where files of a model are read by transformers: no code of theirs is run, and what was loaded is looked at.
+"""The one place where files of a model are read by transformers: no code of theirs is run, and what was loaded is checked.
 
 Every `from_pretrained` and `from_config` of the project stands here (a test holds that). Each is told `trust_remote_code=False`: without
 it transformers asks at the terminal whether to run a model folder's own Python, and takes a piped "y" for consent.

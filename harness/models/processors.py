@@ -18,7 +18,7 @@ from harness.models.servable import loadable
 
 
 def load_processor(location: str | Path) -> Any:
-    """The checkpoint's own processor (tokenizer, image processor, chat template), with what older ones lack from the files beside it.
+    """The checkpoint's own processor (tokenizer, image processor, chat template), with what older ones lack from the files next to it.
 
     Raises:
         BadInputError: there is none, it has no chat template, or what it lacks stands nowhere.

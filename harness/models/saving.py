@@ -27,7 +27,7 @@ def export_full(model: Any, processor: Any, folder: Path, state: dict[str, Any] 
 
     Args:
         model: the transformers model.
-        processor: saved beside it.
+        processor: saved next to it.
         folder: target.
         state: its whole tensors by name, where the model itself holds a share of them only.
     """
@@ -45,7 +45,7 @@ def export_adapter(
 
     Args:
         peft_model: the wrapped model; only the adapter's weights are saved.
-        processor: saved beside it, so that the folder says how it was trained.
+        processor: saved next to it, so that the folder says how it was trained.
         folder: target; appears only when it is complete.
         base: folder or hub id of the base model, recorded in the adapter.
         state: the adapter's whole tensors by name, where the model itself holds a share of them only.

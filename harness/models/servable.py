@@ -30,7 +30,7 @@ def loadable(folder: str | Path) -> str:
     """The folder of full weights that transformers is to load for this one; mostly itself.
 
     Raises:
-        BadInputError: it is no checkpoint.
+        BadInputError: it is not a checkpoint.
     """
     return _copied(Path(folder), wrapped=fit(Path(folder)).wrapped, incomplete=False)
 
@@ -39,7 +39,7 @@ def servable(location: str | Path) -> str:
     """The folder, or hub id, of full weights that vLLM is to serve for this one; mostly itself.
 
     Raises:
-        BadInputError: it is no checkpoint, or on a hub and not as vLLM needs it.
+        BadInputError: it is not a checkpoint, or on a hub and not as vLLM needs it.
     """
     folder = Path(location)
     if not folder.is_dir():
@@ -59,7 +59,7 @@ def _is_complete(folder: Path) -> str:
 
 
 def _copied(folder: Path, *, wrapped: bool, incomplete: bool) -> str:
-    """The folder, or where something is to be put right its copy, which is kept; that is said."""
+    """The folder, or where something is to be put right its copy, which is kept; that is reported."""
     if not wrapped and not incomplete:
         return str(folder)
     state = sha256_json([fingerprint(folder), settings_hashes(folder), wrapped, incomplete])

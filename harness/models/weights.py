@@ -84,7 +84,7 @@ def _check_config(folder: Path) -> None:
     """Say what transformers says badly or not at all.
 
     Raises:
-        BadInputError: config.json is no JSON object, is LLaVA's own, or has more layers than any model.
+        BadInputError: config.json is not a JSON object, is LLaVA's own, or has more layers than any model.
     """
     path = folder / "config.json"
     config = read_object(path, "model's configuration")

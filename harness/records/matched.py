@@ -50,7 +50,7 @@ class PlacesTable:
         self._unknown = 0
 
     def add(self, text: str, pieces: Sequence[Piece]) -> None:
-        """One more description, with its evidence; what was missed is no mention."""
+        """One more description, with its evidence; what was missed is not a mention."""
         number = len(self._words)
         ends = [word.end() for word in _WORD.finditer(text)]
         self._words.append(len(ends))

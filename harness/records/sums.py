@@ -1,6 +1,6 @@
 """The counts of an item file, read once and kept: what a leaderboard of hundreds of runs is made of, without their texts.
 
-An item file of a whole suite has tens of megabytes, most of them texts that no figure depends on. What is left of it lies in the cache
+An item file of a whole suite has tens of megabytes, most of them texts that no figure depends on. What is left of it is in the cache
 folder under the file's identity (device, inode, size, times of the last changes), so a file that was written again is read again.
 """
 
@@ -69,7 +69,7 @@ def read_sums(path: Path) -> Sums:
     """What an item file holds, from what was kept of it or by reading it.
 
     Raises:
-        BadInputError: the file cannot be read, or a line is no item's row.
+        BadInputError: the file cannot be read, or a line is not an item's row.
     """
     before = _identity(path)
     kept = _folder() / f"{sha256_json([_FORMAT, before])}.npz"

@@ -86,7 +86,7 @@ class Pace:
         return max(0.0, self._until - time.monotonic())
 
     def hold(self, seconds: float) -> None:
-        """Nothing is asked for so long."""
+        """Nothing is requested so long."""
         self._until = max(self._until, time.monotonic() + seconds)
 
     async def wait(self) -> None:
@@ -119,7 +119,7 @@ class _Member:
 
 
 Permit = Callable[[], AbstractAsyncContextManager[None]]
-"""Entered for every single call, and left when its reply has been looked at: a budget lets calls through with it."""
+"""Entered for every single call, and left when its reply has been checked: a budget lets calls through with it."""
 Body = Callable[[], Mapping[str, Any]]
 
 

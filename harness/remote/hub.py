@@ -2,7 +2,7 @@
 
 `huggingface_hub` tries again five times for every single file of a model, waits for connections without a limit, and warns each time. So
 the first question of a process to the hub is asked here, once and with a limit; where the hub cannot be reached and the cache has
-what is wanted, the process goes on without the hub.
+what is wanted, the process continues without the hub.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Wanted:
     Attributes:
         name: NAMESPACE/NAME.
         kind: what it is.
-        folder: where it lies in the hub's cache, complete; None where something is missing.
+        folder: where it is in the hub's cache, complete; None where something is missing.
         download: bytes that would come over the network; None where the hub does not say.
     """
 

@@ -1,4 +1,4 @@
-"""Whether a reply's model is the one that was asked for: names are compared as names, not by how they begin."""
+"""Whether a reply's model is the one that was requested: names are compared as names, not by how they begin."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def _is_short_date(first: str, second: str, third: str | None) -> bool:
 
 
 def difference(wanted: str, given: str) -> str | None:
-    """How a reply's model is called otherwise than the one that was asked for.
+    """How a reply's model is called otherwise than the one that was requested.
 
     Args:
-        wanted: the name that was asked for.
+        wanted: the name that was requested.
         given: the name that the endpoint gives the model that answered.
 
     Returns:
@@ -61,5 +61,5 @@ def difference(wanted: str, given: str) -> str | None:
 
 
 def _same_model(wanted: str, given: str) -> bool:
-    """The same, or a snapshot of an alias. A snapshot that was asked for is not vouched for by its alias."""
+    """The same, or a snapshot of an alias. A snapshot that was requested is not vouched for by its alias."""
     return given == wanted or undated(given) == (_ALIAS.sub("", wanted))

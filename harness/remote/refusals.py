@@ -31,7 +31,7 @@ class NoReplyError(HarnessError):
 
 
 class WrongModelError(HarnessError):
-    """Another model than the one that was asked for answers."""
+    """Another model than the one that was requested answers."""
 
 
 @dataclass(frozen=True, slots=True)

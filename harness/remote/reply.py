@@ -24,7 +24,7 @@ class Reply:
         text: None where the body holds no choice at all (some servers send 200 with another body); a choice without words is "".
         model: the name that the endpoint gives itself, `UNNAMED` where it gives none.
         finish_reason: as the endpoint says; "unknown" where it does not.
-        prompt_tokens: as the endpoint counts; None where it does not, or where what it says is no count.
+        prompt_tokens: as the endpoint counts; None where it does not, or where what it says is not a count.
         completion_tokens: likewise.
         usage: the counts of the endpoint's account.
         refusal: the words with which the model declines to answer; None where it does not decline.
@@ -155,7 +155,7 @@ def _counts(usage: Mapping[str, Any], depth: int = 2) -> dict[str, Any] | None:
 
 
 def _string(value: Any) -> str:
-    """A text without halves of characters, which no file can hold; "" for everything that is no text."""
+    """A text without halves of characters, which no file can hold; "" for everything that is not a text."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
 
 

@@ -20,7 +20,7 @@ _TITLES = {
 
 
 def board_of(board: Board, deltas: bool = False) -> dict[str, Any]:
-    """What the template `board.html` shows of a board: a table a suite, and below them what their marks mean."""
+    """What the template `board.html` shows of a board: a table per suite, and below them what their marks mean."""
     signs, marked = footnotes(board), Marks(board)
     tables = []
     for suite in dict.fromkeys(column.suite for column in board.columns):

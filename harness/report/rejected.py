@@ -1,4 +1,4 @@
-"""What image preferences were made of: the original beside the corrupted image of some training examples."""
+"""What image preferences were made of: the original next to the corrupted image of some training examples."""
 
 from __future__ import annotations
 

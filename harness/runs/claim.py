@@ -35,7 +35,7 @@ def check_folder(folder: Path, *, resume: bool, overwrite: bool, held: bool | No
 
     Raises:
         BusyError: another process writes this run.
-        BadInputError: the folder is no run of ours, or it is one, and neither `resume` nor `overwrite` was said.
+        BadInputError: the folder is not a run of ours, or it is one, and neither `resume` nor `overwrite` was said.
     """
     check_place(folder)
     state = state_of(folder, held=held)
@@ -139,7 +139,7 @@ class Claim:
         self._begun = True
 
     def done(self) -> None:
-        """The run is complete; where the one before it is, is said."""
+        """The run is complete; where the one before it is, is reported."""
         if self.aside is not None:
             name = self.folder.name
             logger.info(

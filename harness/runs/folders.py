@@ -16,7 +16,7 @@ from harness.runs.state import MANIFEST, state_of
 logger = logging.getLogger(__name__)
 
 STAGES = "stages"
-"""In a run's folder: one folder a stage, each a run of its own once it has a manifest."""
+"""In a run's folder: one folder per stage, each a run of its own once it has a manifest."""
 
 
 @dataclass(frozen=True)

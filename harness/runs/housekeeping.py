@@ -1,4 +1,4 @@
-"""What lies in a folder of runs: complete ones, what was begun, what was put aside. It is removed only when somebody says so."""
+"""What is in a folder of runs: complete ones, what was begun, what was put aside. It is removed only when somebody says so."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Entry:
         name: the run's; of answers that were put aside, with the suite behind it.
         path: the folder.
         condition: as in `harness.runs.state`, and "replaced" or "leftover" (temporary folders of writers that were killed).
-        note: why it failed, how far it came, what stands in its place.
+        note: why it failed, how far it came, what is in its place.
         removable: whether `prune` removes it when no run is named.
         finished: when it was completed; "" while it is not.
         bytes: on the disk.
@@ -129,7 +129,7 @@ def named(entries: Sequence[Entry], names: Sequence[str]) -> list[Entry]:
 
 
 def restore(results: Path, name: str) -> Path:
-    """Bring back what was put aside, the latest of that name; what stands in its place is put aside in its turn.
+    """Bring back what was put aside, the latest of that name; what is in its place is put aside in its turn.
 
     Args:
         results: the folder of runs.
@@ -139,7 +139,7 @@ def restore(results: Path, name: str) -> Path:
         The folder where it is now.
 
     Raises:
-        BadInputError: nothing of the name was put aside, or what is in its place is no run.
+        BadInputError: nothing of the name was put aside, or what is in its place is not a run.
         BusyError: a process writes to it.
     """
     kept = [one for one in survey_all(results) if one.condition == "replaced"]
@@ -204,7 +204,7 @@ def _runs(results: Path) -> Iterator[Entry]:
             note = " on ".join(str(config[key]) for key in ("method", "model") if key in config)
         elif state.steps:
             note = f"{state.steps} steps" + (f"; {state.reason}" if state.reason else "")
-        condition = cast("Condition", state.condition)  # an empty folder, or one that is no run, was left out above
+        condition = cast("Condition", state.condition)  # an empty folder, or one that is not a run, was left out above
         yield Entry(path.name, path, condition, note, condition == "failed", finished)
 
 

@@ -32,7 +32,7 @@ class Target:
         model: label of the base model.
         method: the aligner, "base", or "endpoint".
         remote: `base` is the name of a model behind an endpoint; there are no weights here.
-        manifest: of a run that is only a model's answers: what is written when the first of them is asked for (`begin`).
+        manifest: of a run that is only a model's answers: what is written when the first of them is requested (`begin`).
     """
 
     name: str
@@ -76,7 +76,7 @@ class Target:
 
 
 def target_of_run(run: Run) -> Target:
-    """The target of an aligned run; its checkpoint is looked at before anything starts.
+    """The target of an aligned run; its checkpoint is checked before anything starts.
 
     Raises:
         BadInputError: the checkpoint is broken, or its base's weights are not those it was trained on.

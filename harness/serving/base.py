@@ -16,7 +16,7 @@ from harness.core.types import FinishReason, ImageRef
 
 
 class Sampling(BaseModel):
-    """How tokens are drawn. Greedy by default."""
+    """Sampling parameters. The default is greedy decoding."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     temperature: float = Field(default=0.0, ge=0)
@@ -35,7 +35,7 @@ class Request:
     image: ImageRef
     sampling: Sampling
     details: bool = False
-    """Whether the answer is to bring its tokens, of a backend that `gives_details`."""
+    """Whether the completion must contain its tokens; only for a backend with `gives_details`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,8 @@ class TokenDetails:
 
     Attributes:
         prompt_ids: token ids of the prompt in the chat template, image tokens expanded.
-        token_ids: of the answer, the end token included where there is one.
-        logprobs: natural logarithm of each answer token's probability given all before it, at temperature 1.
+        token_ids: token ids of the answer, including the end token if there is one.
+        logprobs: log-probability (natural logarithm) of each answer token given all tokens before it, at temperature 1.
     """
 
     prompt_ids: tuple[int, ...]
@@ -57,10 +57,13 @@ class TokenDetails:
 class Completion:
     """The answer to the request with this id.
 
-    `model` is the name of the model that answered, where the backend is told one. Token counts are None where nobody counted them.
-    `refused` is the reason where this one request cannot be answered (too long, against a vendor's rules): then there is no answer, and
-    the request counts as unscored and is asked again by the next command. `refusal` is the model's own answer where it declined (see
-    `Response.refusal`): it is paid for and logged like any other answer, and the item is unscored, too.
+    Attributes:
+        model: name of the model that answered, if the backend reports it.
+        prompt_tokens, completion_tokens: token counts; None if unknown.
+        refused: the reason if this request cannot be answered (too long, against a vendor's rules). Then there is no answer, the item
+            is unscored, and the next command asks again.
+        refusal: the model's own words if it declined to answer (see `Response.refusal`). It is logged like any other answer, and the
+            item is unscored.
     """
 
     id: str
@@ -76,39 +79,39 @@ class Completion:
 
 
 def refusal(request: Request, token: str) -> Completion:
-    """What every backend gives for a question that holds a control token: no answer, and the reason (`harness.models.control`)."""
+    """The completion for a question that contains a control token: no answer, and the reason (`harness.models.control`)."""
     reason = f"the question contains '{token}', which is a control token for a model, not text"
     return Completion(request.id, request.target, "", "unknown", 0, 0, refused=reason)
 
 
 class BackendSettings(BaseModel):
-    """Options of a backend, recorded in provenance; subclasses add theirs."""
+    """Settings of a backend, recorded in the provenance. Subclasses add their own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     decisive: ClassVar[frozenset[str]] = frozenset({"dtype"})
-    """Settings that can change an answer, and not only how soon it comes: answers are reused only if these are the same."""
+    """Settings that can change an answer, not only its speed. Answers are reused only if these are equal."""
     dtype: str = "auto"
 
     def identity(self, name: str) -> str:
-        """The backend's name with the decisive settings that are not at their default."""
+        """The backend's name, with the decisive settings that differ from their defaults."""
         given = self.model_dump(mode="json", include=set(self.decisive), exclude_defaults=True)
         return f"{name} {json.dumps(given, sort_keys=True)}" if given else name
 
 
 class Backend(ABC):
-    """One loaded base model, serving itself and any adapters of it.
+    """Serves one base model and any number of its adapters.
 
     Args:
-        base: folder (or hub id) of the base checkpoint, in the Hugging Face layout; for a remote backend the model's name there.
+        base: folder or hub id of the base checkpoint, in the Hugging Face layout; for a remote backend, the model's name there.
         adapters: target name -> PEFT adapter folder. The base itself is served under the target name "base".
     """
 
     name: ClassVar[str]
     Settings: ClassVar[type[BackendSettings]] = BackendSettings
     remote: ClassVar[bool] = False
-    """Whether it asks a model that runs elsewhere, by its name, and not weights that lie here."""
+    """Whether the backend asks a remote model by its name, and does not load local weights."""
     gives_details: ClassVar[bool] = False
-    """Whether it knows the tokens that it asks and answers with (`Request.details`); `provenance` then has the `dtype` computed in."""
+    """Whether it can return the tokens of prompt and answer (`Request.details`); `provenance` then has the `dtype` of computation."""
 
     def __init__(
         self, base: str | Path, adapters: Mapping[str, Path] | None = None, settings: BackendSettings | None = None
@@ -119,7 +122,7 @@ class Backend(ABC):
     @classmethod
     @abstractmethod
     def missing(cls) -> str | None:
-        """Why this backend cannot run here (what is not installed), or None. Must be cheap."""
+        """Why this backend cannot run on this machine (such as a missing package), or None. Must be cheap."""
 
     @abstractmethod
     def start(self) -> None:
@@ -127,10 +130,10 @@ class Backend(ABC):
 
     @abstractmethod
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        """Yield completions as they finish, in any order, one per request (`Completion.refused` where it cannot be answered).
+        """Yield completions as they finish, in any order, one per request; `Completion.refused` is set if it cannot be answered.
 
         Raises:
-            HarnessError: the engine failed; what was yielded before stands.
+            HarnessError: the engine failed; completions yielded before remain valid.
         """
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""What a backend answered, looked at as it comes."""
+"""What a backend answered, checked as it comes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _REASONS = get_args(FinishReason)
 
 
 def completions_of(backend: Backend, requests: Iterable[Request]) -> Iterator[Completion]:
-    """`Backend.generate`, looked at: every request is answered once, and nothing else is.
+    """`Backend.generate`, checked: every request is answered once, and nothing else is.
 
     Raises:
         PluginError: a completion is none, is to no request or a second one, or one never came.

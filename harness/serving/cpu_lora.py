@@ -1,6 +1,6 @@
 """LoRA on vLLM's CPU path: right for mixed batches, and as matrix products.
 
-vLLM 0.32 computes LoRA on a CPU by gathering the adapter's weights for every token (40 answers a second on the small model where the
+vLLM 0.32 computes LoRA on a CPU by gathering the adapter's weights for every token (40 answers per second on the small model where the
 base alone gives 600), and its gather takes the index -1, which marks tokens of the base, for the last adapter: in a batch that mixes
 base and adapter, the base's tokens get an adapter too. Here the same three operations are done adapter by adapter, and tokens without
 one are left alone. Applied in the engine's process, on CPUs only (`apply`); tests compare with vLLM's own where that is right.
@@ -81,7 +81,7 @@ def apply() -> None:
     """Put these in the place of vLLM's. Call it before the engine is made.
 
     Raises:
-        AttributeError: this vLLM has no such operations; then this module must be looked at again.
+        AttributeError: this vLLM has no such operations; then this module must be checked again.
     """
     from vllm.lora.ops import torch_ops
     from vllm.lora.ops.torch_ops import lora_ops

@@ -78,7 +78,7 @@ def _tools() -> tuple[Any, Any]:
 
 
 def _located(text: str, words: Sequence[str]) -> list[Token]:
-    """Find each token behind the one before it: at the next character that is no blank, or a little further."""
+    """Find each token behind the one before it: at the next character that is not a blank, or a little further."""
     tokens: list[Token] = []
     after = 0
     for word in words:

@@ -43,7 +43,7 @@ def detect(
     """The format of a file.
 
     Args:
-        file: it, for descriptions beside it and for messages.
+        file: it, for descriptions next to it and for messages.
         records: some of its records, under the names that the options give.
         named: the format that the user says it has; then it is only checked.
         options: what the user says about its columns.

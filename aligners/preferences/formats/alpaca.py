@@ -1,7 +1,7 @@
 """LLaMA-Factory's Alpaca preference format, with an image.
 
 Source: LLaMA-Factory's data/README.md: `instruction` and `input` (optional), which together are the prompt, one below the other;
-`chosen`, `rejected` (texts); `images`. `dataset_info.json` beside the file may give columns other names: this is its default form.
+`chosen`, `rejected` (texts); `images`. `dataset_info.json` next to the file may give columns other names: this is its default form.
 """
 
 from __future__ import annotations

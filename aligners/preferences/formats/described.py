@@ -1,4 +1,4 @@
-"""`dataset_info.json`: what LLaMA-Factory's users write beside their files about columns and tags."""
+"""`dataset_info.json`: what LLaMA-Factory's users write next to their files about columns and tags."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """LLaMA-Factory's ShareGPT preference format, with an image.
 
 Source: LLaMA-Factory's data/README.md: `conversations` (messages {from, value} by human and gpt), `chosen` and `rejected` (a message
-each), `images` (paths relative to the data folder), `<image>` in the text where the image belongs. `dataset_info.json` beside the file
+each), `images` (paths relative to the data folder), `<image>` in the text where the image belongs. `dataset_info.json` next to the file
 may give columns and tags other names.
 """
 

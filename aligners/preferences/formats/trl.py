@@ -42,7 +42,7 @@ class Trl(Format):
     own = frozenset({"prompt", "chosen", "rejected"})
 
     def for_columns(self, sample: Record) -> Trl:
-        """Whether the prompt is implicit is told by the columns."""
+        """Whether the prompt is implicit is recognised by the columns."""
         return replace(self, implicit=sample.get("prompt") is None)
 
     def recognises(self, sample: Record) -> bool:

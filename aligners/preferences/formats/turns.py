@@ -53,7 +53,7 @@ def without_silent_system(messages: Sequence[Any], tags: Tags = OPENAI) -> list[
 
 
 def _words(content: Any) -> bool:
-    """Whether a content says something: the type of a part is no word of it."""
+    """Whether a content says something: the type of a part is not a word of it."""
     if isinstance(content, list):
         return any(
             says_something({**one, "type": None}) if isinstance(one, Mapping) else says_something(one)

@@ -1,7 +1,7 @@
 """The canary: at the start of every run, whether the trainer computes what the model itself does. A few seconds on a few examples.
 
 Log-probabilities as they are trained on (ids, layout, masks, savings, a loader's process, precision, device) are held to those of the plain
-forward pass (`plain_pass`), and the trained weights to what the settings say; `first_batch` goes on from there.
+forward pass (`plain_pass`), and the trained weights to what the settings say; `first_batch` continues from there.
 
 A canary that fails stops the run and says which saving, switched off, makes it pass.
 """
@@ -219,7 +219,7 @@ class _Difference:
 
     @property
     def off(self) -> float:
-        """The one by the other; a difference that is no number counts as an endless one."""
+        """The one by the other; a difference that is not a number counts as an endless one."""
         return math.inf if math.isnan(self.mean) else self.mean / self.allowed
 
 
@@ -264,7 +264,7 @@ def mend(run: Session, way: Way, passes: Any) -> str:
     if run.process.num_processes > 1:
         return "with one process, the canary can find the setting that makes it pass"
     for words, other in _others(run, way):
-        with contextlib.suppress(RuntimeError, HarnessError):  # a way that does not work at all is no remedy
+        with contextlib.suppress(RuntimeError, HarnessError):  # a way that does not work at all is not a remedy
             if passes(other):
                 return f"{words} makes it pass"
     if run.bfloat16 and run.train_settings.tuning != "qlora":
@@ -285,7 +285,7 @@ def check_trained_weights(run: Session) -> dict[str, Any]:
         `trained` (number of weights or modules with adapters) and `left_out` (kinds of the language model's linear layers).
 
     Raises:
-        HarnessError: something outside of the language model has adapters, part of the vision tower is trained, or linear layers are left
+        HarnessError: something outside the language model has adapters, part of the vision tower is trained, or linear layers are left
             out that the settings do not leave out.
     """
     from torch import nn

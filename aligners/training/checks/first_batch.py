@@ -106,7 +106,7 @@ def _shifted(one: BranchLogps, sums: Tensor, with_divergence: bool) -> BranchLog
 
 
 def _mend_first(run: Session, batch: Batch, reference: Logps) -> str:
-    """`_mend` for the first batch; beside the ways of computing it tries values of the reference that are computed now."""
+    """`_mend` for the first batch; next to the ways of computing it tries values of the reference that are computed now."""
     encoded = [run.encoded[name] for name in batch.ids]
 
     def passes(way: Way, afresh: bool = False) -> bool:

@@ -1,4 +1,4 @@
-"""A model's plain forward pass: one row a response, ids by the processor's own template, attention and layers by transformers.
+"""A model's plain forward pass: one row per response, ids by the processor's own template, attention and layers by transformers.
 
 Nothing of the trainer takes part in it, so the trainer can be held to it (`canary`).
 """

@@ -16,7 +16,7 @@ class FrozenHead(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, states: torch.Tensor, tokens: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """Log-probabilities of the tokens, the gradient of each kept beside them."""
+        """Log-probabilities of the tokens, the gradient of each kept next to them."""
         logits = torch.nn.functional.linear(states, weight).float()
         logs = logits.sub_(logits.logsumexp(-1, keepdim=True))
         found = logs.gather(-1, tokens[:, None])[:, 0]

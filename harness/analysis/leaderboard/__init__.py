@@ -1,4 +1,4 @@
-"""The leaderboard: one row a checkpoint, one column a metric with its direction.
+"""The leaderboard: one row per checkpoint, one column a metric with its direction.
 
 `collect` reads runs into boards; `pool_seeds`, `add_published`, `select` and `sort` turn boards into boards; `tables` writes them.
 """

@@ -1,4 +1,4 @@
-"""What stands beside a value: the best of its column, a real difference to the base, a place on the frontier."""
+"""What is beside a value: the best of its column, a real difference to the base, a place on the frontier."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def pool_seeds(boards: Sequence[Board]) -> list[Board]:
     """Boards in which runs that differ in their seed only are one row.
 
     The interval resamples images within each seed and takes the seeds as they are; seeds are few, so their standard deviation
-    stands beside it.
+    is next to it.
     """
     together: dict[World, list[Board]] = defaultdict(list)
     for board in boards:

@@ -49,7 +49,7 @@ def read_published(path: Path) -> list[Published]:
     """The figures of a file.
 
     Raises:
-        BadInputError: a column is missing, a value is no number, or a figure has no source.
+        BadInputError: a column is missing, a value is not a number, or a figure has no source.
     """
     with io.StringIO(read_text(path, "table of published figures"), newline="") as stream:
         reader = csv.DictReader(stream)

@@ -192,7 +192,7 @@ def _json_cell(marked: Marks, row: Row, column: Column, cell: Cell) -> dict[str,
 
 
 def as_csv(boards: Sequence[Board]) -> str:
-    """One line a checkpoint and metric: value, interval, n, difference to the base."""
+    """One line per checkpoint and metric: value, interval, n, difference to the base."""
     stream = io.StringIO()
     identity = ["model", "data", "checkpoint", "method", "published", "seeds", "suite", "variant", "metric"]
     figures = ["value", "ci_low", "ci_high", "spread", "n", "of", "higher_is_better"]
@@ -219,7 +219,7 @@ def as_csv(boards: Sequence[Board]) -> str:
 
 
 def tables(board: Board, width: int, deltas: bool = False) -> list[Any]:
-    """rich tables of a board, one a suite where all columns would not fit into `width`, and the words below them."""
+    """rich tables of a board, one per suite where all columns would not fit into `width`, and the words below them."""
     from rich.markup import escape
     from rich.table import Table
     from rich.text import Text

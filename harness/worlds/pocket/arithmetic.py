@@ -27,7 +27,7 @@ def of_optimizers() -> contextlib.AbstractContextManager[Any]:
 
 
 class _Unrounded(TorchFunctionMode):
-    """Inside, what is asked for in bfloat16 is a copy in its own type."""
+    """Inside, what is requested in bfloat16 is a copy in its own type."""
 
     def __torch_function__(
         self,

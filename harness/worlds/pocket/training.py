@@ -2,13 +2,13 @@
 
 What makes it fit into minutes on two cores, and what makes it come out right with every seed:
 
-- The tower is frozen in the second stage and its features are computed once; questions are asked one a row.
+- The tower is frozen in the second stage and its features are computed once; questions are asked one per row.
 - The patch labels are the word embeddings themselves: a patch of a red dog on the left, projected, points where the words "dog",
   "red" and "left" point. And the language model's first layer starts with equal query and key weights, so that a word attends to the
   patches that point its way. Before both were there, the skill of answering "Is there a dog?" came late, or, with some seeds, not at all.
 - The language model's matrices are trained with Muon (Jordan et al., 2024): after the same 1,000 steps (seed 0, one run each) the
   captions' loss was 0.277, with AdamW 0.315.
-- The text starts with existence questions until that skill is there (`Recipe.lookup_wanted`), and goes on with all kinds.
+- The text starts with existence questions until that skill is there (`Recipe.lookup_wanted`), and continues with all kinds.
 """
 
 from __future__ import annotations
