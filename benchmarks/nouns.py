@@ -180,7 +180,7 @@ class Lemma(Exact):
         return {"similarity": "wordnet noun lemma"}
 
 
-class Table(Exact):
+class SimilarityTable(Exact):
     """The same word, or an unordered pair of a table: a JSON list of [word, word], or an object whose "pairs" is one."""
 
     name = "table"
@@ -257,7 +257,7 @@ def make_similarity(name: str) -> Similarity:
     makers: dict[str, Callable[[], Similarity]] = {
         "exact": Exact,
         "lemma": Lemma,
-        "table": lambda: Table(Path(rest)),
+        "table": lambda: SimilarityTable(Path(rest)),
         "spacy": lambda: Vectors(rest or OFFICIAL_PIPELINE),
     }
     if kind not in makers:

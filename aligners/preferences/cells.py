@@ -47,7 +47,7 @@ def arrow_errors(what: str, where: str) -> Iterator[None]:
         raise BadInputError(f"{what}: {shown(reason, 200)[1:-1]}", where=where, remedy=_REMEDY) from None
 
 
-class Cell(ABC):
+class SourceCell(ABC):
     """One value of one record, read again each time it is requested."""
 
     @abstractmethod
@@ -65,7 +65,7 @@ class Cell(ABC):
 
 
 @dataclass(frozen=True, slots=True)
-class ParquetCell(Cell):
+class ParquetCell(SourceCell):
     """A column of a row of a row group."""
 
     groups: RowGroups = field(repr=False)
@@ -75,12 +75,12 @@ class ParquetCell(Cell):
     column: str
 
     def value(self) -> Any:
-        """See `Cell`."""
+        """See `SourceCell`."""
         return self.groups.column(self.file, self.group, self.column)[self.row].as_py()
 
 
 @dataclass(frozen=True, slots=True)
-class LineCell(Cell):
+class LineCell(SourceCell):
     """A key of a JSON line that begins at a byte of a file."""
 
     file: Path
@@ -88,7 +88,7 @@ class LineCell(Cell):
     column: str
 
     def value(self) -> Any:
-        """See `Cell`."""
+        """See `SourceCell`."""
         return row_at(self.file, self.offset)[self.column]
 
 
@@ -96,7 +96,7 @@ class LineCell(Cell):
 class CellImage:
     """An image's encoded bytes in a cell (`harness.core.types.ImageSource`). `item` is its place where the cell holds a list."""
 
-    cell: Cell
+    cell: SourceCell
     item: int | None
 
     def read(self) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aligners.preferences.cells import Cell, CellImage, encoded
+from aligners.preferences.cells import CellImage, SourceCell, encoded
 from aligners.preferences.formats.base import BadRecordError, shown, single
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import sha256_bytes
@@ -56,7 +56,7 @@ class Pictures:
         Raises:
             BadRecordError: there is none, or it cannot be used.
         """
-        cell = value if isinstance(value, Cell) else None
+        cell = value if isinstance(value, SourceCell) else None
         item: int | None = None
         if cell:
             value = cell.checked()
@@ -82,7 +82,7 @@ class Pictures:
         """What was seen when the image was checked."""
         return self._facts[image.fingerprint()]
 
-    def _inside(self, value: str | bytes, cell: Cell | None, item: int | None, name: str) -> ImageRef:
+    def _inside(self, value: str | bytes, cell: SourceCell | None, item: int | None, name: str) -> ImageRef:
         """An image that is part of its data file."""
         try:
             data = encoded(value)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from aligners.preferences.cells import Cell, RowGroups
+from aligners.preferences.cells import RowGroups, SourceCell
 from aligners.preferences.formats import BadRecordError, Format, Record, detect, find_format
 from aligners.preferences.formats.base import MADE, MADE_BY_US, says_something
 from aligners.preferences.options import DataOptions
@@ -251,7 +251,7 @@ class _Reader:
         self.unread.update(
             name
             for name, value in record.items()
-            if name not in known and (isinstance(value, Cell) or says_something(value))
+            if name not in known and (isinstance(value, SourceCell) or says_something(value))
         )
 
     def _fallback(self, file: Path, row: int) -> str:

@@ -18,7 +18,7 @@ Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
-class Asked:
+class RegionQuery:
     """One image with what is looked for in it: an RGB picture (PIL), the keywords, and the regions that the data give."""
 
     picture: Any
@@ -41,7 +41,7 @@ class RegionSource(Protocol):
 
     models: dict[str, str]
 
-    def locate(self, asked: Sequence[Asked]) -> list[list[Located]]:
+    def locate(self, asked: Sequence[RegionQuery]) -> list[list[Located]]:
         """Per image the keywords that were found."""
 
 

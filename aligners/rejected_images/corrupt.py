@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from aligners.preferences import DataOptions, read_preferences
 from aligners.rejected_images.generate import said, sources
-from aligners.rejected_images.image_set import PART_SIZE, Shard, write_set
-from aligners.rejected_images.parts import Recipe, Write, write_here
+from aligners.rejected_images.image_set import PART_SIZE, SetShard, write_set
+from aligners.rejected_images.parts import SetRecipe, Write, write_here
 from aligners.rejected_images.regions import choose_source
 from aligners.rejected_images.settings import ImagePreferenceSettings
 from harness.core.errors import BadInputError
@@ -31,7 +31,7 @@ class CorruptRequest:
     seed: int = 0
     limit: int | None = None
     on_error: Literal["fail", "skip"] = "fail"
-    shard: Shard = Shard()  # noqa: RUF009 (frozen)
+    shard: SetShard = SetShard()  # noqa: RUF009 (frozen)
     part_size: int = PART_SIZE
     replace: bool = False
     overwrite: bool = False
@@ -73,7 +73,7 @@ def corrupt(request: CorruptRequest) -> dict[str, Any]:
     manifest = write_set(
         request.output,
         data.examples,
-        Recipe(settings, request.seed, whole=True, replace=request.replace),
+        SetRecipe(settings, request.seed, whole=True, replace=request.replace),
         {"data": request.data, "fingerprint": data.fingerprint},
         shard=request.shard,
         part_size=request.part_size,

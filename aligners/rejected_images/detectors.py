@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 
-from aligners.rejected_images.boxes import Asked, Box, Located, box_mask
+from aligners.rejected_images.boxes import Box, Located, RegionQuery, box_mask
 from harness.models import devices
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Found:
+class Detection:
     """A keyword's box in pixels, and the detector's score."""
 
     keyword: str
@@ -36,7 +36,7 @@ class Detector(Protocol):
     name: str
     one_size: bool
 
-    def detect(self, pictures: Sequence[Any], phrases: Sequence[list[str]]) -> list[list[Found]]:
+    def detect(self, pictures: Sequence[Any], phrases: Sequence[list[str]]) -> list[list[Detection]]:
         """One forward pass or a few; every picture has at least one phrase."""
 
 
@@ -56,9 +56,9 @@ class Detected:
         self.detector, self.segmenter, self.batch_size = detector, segmenter, batch_size
         self.models = {"detector": detector.name} | ({"segmenter": segmenter.name} if segmenter else {})
 
-    def locate(self, asked: Sequence[Asked]) -> list[list[Located]]:
+    def locate(self, asked: Sequence[RegionQuery]) -> list[list[Located]]:
         """Boxes for all keywords of an image at once, then masks for all of its boxes at once."""
-        found: list[list[Found]] = [[] for _ in asked]
+        found: list[list[Detection]] = [[] for _ in asked]
         sought = [number for number, one in enumerate(asked) if one.keywords]
         for group in _groups(
             sought, self.batch_size, lambda number: asked[number].picture.size if self.detector.one_size else None
@@ -77,7 +77,7 @@ class Detected:
             for pair in zip(found, masks, strict=True)
         ]
 
-    def _masks(self, pairs: Sequence[tuple[Any, list[Found]]]) -> list[list[np.ndarray]]:
+    def _masks(self, pairs: Sequence[tuple[Any, list[Detection]]]) -> list[list[np.ndarray]]:
         plain = [[box_mask(hit.box, picture.width, picture.height) for hit in hits] for picture, hits in pairs]
         if self.segmenter is None:
             return plain
@@ -137,7 +137,7 @@ class GroundingDino(_Pretrained):
         super().__init__(settings, settings.detector, "AutoModelForZeroShotObjectDetection", "AutoProcessor")
         self.text_threshold = settings.text_threshold
 
-    def detect(self, pictures: Sequence[Any], phrases: Sequence[list[str]]) -> list[list[Found]]:
+    def detect(self, pictures: Sequence[Any], phrases: Sequence[list[str]]) -> list[list[Detection]]:
         """All of an image's phrases are one caption, as the model was trained: "a dog. a cup."."""
         import torch
 
@@ -159,7 +159,7 @@ class GroundingDino(_Pretrained):
         for result, some, picture in zip(results, phrases, pictures, strict=True):
             rows = zip(result["text_labels"], result["boxes"].tolist(), result["scores"].tolist(), strict=True)
             hits = [(_nearest(label, some), _pixels(box, picture), score) for label, box, score in rows]
-            found.append([Found(keyword, box, score) for keyword, box, score in hits if keyword and box])
+            found.append([Detection(keyword, box, score) for keyword, box, score in hits if keyword and box])
         return found
 
 
@@ -175,7 +175,7 @@ class Owlv2(_Pretrained):
     def __init__(self, settings: ImagePreferenceSettings) -> None:
         super().__init__(settings, settings.detector, "Owlv2ForObjectDetection", "Owlv2Processor")
 
-    def detect(self, pictures: Sequence[Any], phrases: Sequence[list[str]]) -> list[list[Found]]:
+    def detect(self, pictures: Sequence[Any], phrases: Sequence[list[str]]) -> list[list[Detection]]:
         """Phrases are put into the prompt of its training, "a photo of a …"; images with fewer of them get blank ones, which never win."""
         import torch
 
@@ -203,7 +203,7 @@ class Owlv2(_Pretrained):
         for result, some, picture in zip(results, phrases, pictures, strict=True):
             rows = zip(result["labels"].tolist(), result["boxes"].tolist(), result["scores"].tolist(), strict=True)
             hits = [(some[label], _pixels(box, picture), score) for label, box, score in rows]
-            found.append([Found(keyword, box, score) for keyword, box, score in hits if box])
+            found.append([Detection(keyword, box, score) for keyword, box, score in hits if box])
         return found
 
 
@@ -253,7 +253,7 @@ class Sam3(_Pretrained):
         super().__init__(settings, settings.segmenter, "Sam3Model", "Sam3Processor")
         self.models, self.batch_size = {"segmenter": self.name}, settings.batch_size
 
-    def locate(self, asked: Sequence[Asked]) -> list[list[Located]]:
+    def locate(self, asked: Sequence[RegionQuery]) -> list[list[Located]]:
         """Each image is encoded once; the model is then asked once for each rank of keyword, for all images that have one."""
         found: list[list[Located]] = [[] for _ in asked]
         sought = [number for number, one in enumerate(asked) if one.keywords]
@@ -261,7 +261,7 @@ class Sam3(_Pretrained):
             self._locate([(asked[number], found[number]) for number in group])
         return found
 
-    def _locate(self, group: Sequence[tuple[Asked, list[Located]]]) -> None:
+    def _locate(self, group: Sequence[tuple[RegionQuery, list[Located]]]) -> None:
         import torch
 
         with torch.no_grad():

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from aligners.base import PrepareContext
-from aligners.preferences.cells import Cell, CellImage, RowGroups
+from aligners.preferences.cells import CellImage, RowGroups, SourceCell
 from aligners.preferences.tables import open_table
 from aligners.rejected_images.image_set import CONFIG, set_files, write_set
-from aligners.rejected_images.parts import Recipe
+from aligners.rejected_images.parts import SetRecipe
 from aligners.rejected_images.regions import choose_source
 from aligners.rejected_images.samples import write_samples
 from aligners.rejected_images.settings import ImagePreferenceSettings
@@ -39,7 +39,7 @@ def generate(
     counts = dict.fromkeys(MADE, 0) | {"dropped": 0, "given": len(examples) - len(wanted)}
     result, folder, ranked = list(examples), None, None
     if wanted:
-        recipe = Recipe(chosen, context.seed, whole=False)
+        recipe = SetRecipe(chosen, context.seed, whole=False)
         identity = {"contents": _contents(wanted, chosen.regions)}
         key = sha256_json([FORMAT, identity, chosen.determining(), context.seed])
         folder = context.cache / "image_preferences" / key[:32]
@@ -110,7 +110,7 @@ def _with_images(examples: Sequence[PreferenceExample], folder: Path) -> list[Pr
     return result
 
 
-def _image(name: str, cell: Cell) -> ImageRef:
+def _image(name: str, cell: SourceCell) -> ImageRef:
     """The image in a cell. It is read once here, row group by row group, so that nobody reads it again for its digest."""
     source = CellImage(cell, None)
     return ImageRef(source=source, name=f"{name}, rejected", digest=sha256_bytes(source.read()))

@@ -21,7 +21,7 @@ from typing import Any
 
 from aligners.preferences.cells import parquet_rows
 from aligners.rejected_images.keywords import keyword_notes
-from aligners.rejected_images.parts import Part, Recipe, Write, write_here
+from aligners.rejected_images.parts import SetPart, SetRecipe, Write, write_here
 from aligners.rejected_images.table import FORMAT, MADE
 from harness.core.disk import make_folder
 from harness.core.errors import BadInputError
@@ -38,14 +38,14 @@ PART_SIZE = 256
 
 
 @dataclass(frozen=True)
-class Shard:
+class SetShard:
     """The `number`-th of `count` stretches of the examples, from 1."""
 
     number: int = 1
     count: int = 1
 
     @classmethod
-    def parse(cls, text: str) -> Shard:
+    def parse(cls, text: str) -> SetShard:
         """Read `i/n`.
 
         Raises:
@@ -78,10 +78,10 @@ class Shard:
 def write_set(
     folder: Path,
     examples: Sequence[PreferenceExample],
-    recipe: Recipe,
+    recipe: SetRecipe,
     identity: dict[str, Any],
     *,
-    shard: Shard = Shard(),
+    shard: SetShard = SetShard(),
     part_size: int = PART_SIZE,
     write: Write = write_here,
     overwrite: bool = False,
@@ -133,9 +133,9 @@ def write_set(
 def _write_shard(
     folder: Path,
     examples: Sequence[PreferenceExample],
-    recipe: Recipe,
+    recipe: SetRecipe,
     config: dict[str, Any],
-    shard: Shard,
+    shard: SetShard,
     part_size: int,
     write: Write,
 ) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def _write_shard(
     for left_over in folder.glob(f".{stem}-*{_UNFINISHED}.*"):  # of a writer that was killed; we hold the lock
         remove(left_over, within=folder)
     parts = [
-        Part(folder / f"{stem}-{number:05d}.parquet{_UNFINISHED}", examples[start : start + part_size])
+        SetPart(folder / f"{stem}-{number:05d}.parquet{_UNFINISHED}", examples[start : start + part_size])
         for number, start in enumerate(range(0, len(examples), part_size))
     ]
     missing = [part for part in parts if not part.path.exists() and not _final(part.path).exists()]
@@ -204,10 +204,10 @@ def _versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in ("numpy", "pillow", "pyarrow", "spacy", "transformers")}
 
 
-def _joined(folder: Path, shard: Shard) -> dict[str, Any]:
+def _joined(folder: Path, shard: SetShard) -> dict[str, Any]:
     """The shard's manifest; if it is the last one to be there, the whole set's is written."""
     own: dict[str, Any] = read_json(folder / shard.manifest, "manifest")
-    names = [Shard(number, shard.count).manifest for number in range(1, shard.count + 1)]
+    names = [SetShard(number, shard.count).manifest for number in range(1, shard.count + 1)]
     if shard.count > 1 and all((folder / name).exists() for name in names) and not (folder / MANIFEST).exists():
         shards = [read_json(folder / name, "manifest") for name in names]
         frequent: Counter[str] = Counter()

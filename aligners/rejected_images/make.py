@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from aligners.rejected_images.boxes import Asked, Located
+from aligners.rejected_images.boxes import Located, RegionQuery
 from aligners.rejected_images.corruptions import random_mask
 from aligners.rejected_images.keywords import keywords, pipeline
 from aligners.rejected_images.regions import REGION_SOURCES
@@ -51,7 +51,7 @@ class Maker:
         if self.source is None:
             return [[] for _ in block]
         asked = [
-            Asked(
+            RegionQuery(
                 picture,
                 keywords(example.responses["chosen"], self.settings.top_k, self.nlp, self.settings.keywords),
                 example.regions,

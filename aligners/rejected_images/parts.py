@@ -31,7 +31,7 @@ _ROW_GROUP = 16
 
 
 @dataclass(frozen=True)
-class Part:
+class SetPart:
     """Some examples and the file that their rows go to."""
 
     path: Path
@@ -39,7 +39,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class SetRecipe:
     """What determines the rows besides the examples. `whole`: with the examples' own columns, so that the set can be used as data."""
 
     settings: ImagePreferenceSettings
@@ -52,11 +52,11 @@ class Recipe:
 class PartWriter:
     """Writes parts. It loads its models with the first part, and can be sent to another process."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: SetRecipe) -> None:
         self.recipe = recipe
         self._maker: Maker | None = None
 
-    def write(self, part: Part, advance: Callable[[int], None] | None = None) -> int:
+    def write(self, part: SetPart, advance: Callable[[int], None] | None = None) -> int:
         """Write one part; gives back how many examples it is of."""
         import pyarrow.parquet as pq
 
@@ -81,11 +81,11 @@ class PartWriter:
                 yield own_columns(example) | row if self.recipe.whole else row
 
 
-Write = Callable[[Recipe, Sequence[Part], Callable[[int], None]], None]
+Write = Callable[[SetRecipe, Sequence[SetPart], Callable[[int], None]], None]
 """Writes all parts; calls its last argument with the number of examples that became done."""
 
 
-def write_here(recipe: Recipe, parts: Sequence[Part], advance: Callable[[int], None]) -> None:
+def write_here(recipe: SetRecipe, parts: Sequence[SetPart], advance: Callable[[int], None]) -> None:
     """In this process, one after the other."""
     writer = PartWriter(recipe)
     for part in parts:
@@ -95,7 +95,7 @@ def write_here(recipe: Recipe, parts: Sequence[Part], advance: Callable[[int], N
 def write_in_processes(workers: int) -> Write:
     """In several processes of this machine. On a machine with GPUs they take turns in choosing one."""
 
-    def write(recipe: Recipe, parts: Sequence[Part], advance: Callable[[int], None]) -> None:
+    def write(recipe: SetRecipe, parts: Sequence[SetPart], advance: Callable[[int], None]) -> None:
         # Not forked: torch and Arrow hold threads and locks.
         context = multiprocessing.get_context("spawn")
         with concurrent.futures.ProcessPoolExecutor(
@@ -116,7 +116,7 @@ def write_in_processes(workers: int) -> Write:
 
 
 def _submit(
-    pool: concurrent.futures.Executor, parts: Sequence[Part], most: int, advance: Callable[[int], None]
+    pool: concurrent.futures.Executor, parts: Sequence[SetPart], most: int, advance: Callable[[int], None]
 ) -> None:
     """Keep at most `most` parts under way: an example may hold its image in memory."""
     waiting, left = set[concurrent.futures.Future[int]](), iter(parts)
@@ -136,7 +136,7 @@ _writer: PartWriter | None = None
 """This worker process's own."""
 
 
-def _begin(recipe: Recipe, workers: int, begun: Any) -> None:
+def _begin(recipe: SetRecipe, workers: int, begun: Any) -> None:
     """Set a worker process up: its share of the cores, and its GPU."""
     global _writer
     _writer = PartWriter(recipe)
@@ -153,7 +153,7 @@ def _begin(recipe: Recipe, workers: int, begun: Any) -> None:
         torch.cuda.set_device(number % torch.cuda.device_count())
 
 
-def _write(part: Part) -> int:
+def _write(part: SetPart) -> int:
     assert _writer is not None
     return _writer.write(part)
 
@@ -186,7 +186,7 @@ def write_through_ray(workers: int) -> Write:
             remedy="pip install 'vlm-align-harness[ray]', or use --workers on one machine",
         ) from None
 
-    def write(recipe: Recipe, parts: Sequence[Part], advance: Callable[[int], None]) -> None:
+    def write(recipe: SetRecipe, parts: Sequence[SetPart], advance: Callable[[int], None]) -> None:
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         if not ray.is_initialized():
             # One core more than workers: Ray Data's own steps must never wait for an actor to end.

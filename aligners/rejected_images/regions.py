@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from aligners.rejected_images.boxes import Asked, Located, RegionSource, box_mask
+from aligners.rejected_images.boxes import Located, RegionQuery, RegionSource, box_mask
 from aligners.rejected_images.detectors import Detected, GroundingDino, Owlv2, Sam, Sam3
 from aligners.rejected_images.settings import ImagePreferenceSettings
 from harness.core.types import PreferenceExample
@@ -17,7 +17,7 @@ class DatasetRegions:
     def __init__(self) -> None:
         self.models: dict[str, str] = {}
 
-    def locate(self, asked: Sequence[Asked]) -> list[list[Located]]:
+    def locate(self, asked: Sequence[RegionQuery]) -> list[list[Located]]:
         """A keyword matches a region if the label's words are all among the keyword's (words or lemmas), or the other way round."""
         found: list[list[Located]] = []
         for one in asked:

@@ -16,7 +16,7 @@ from harness.serving.contract import completions_of
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedCheckpoint:
     """A checkpoint that is asked: what the user called it, its full weights, and the adapter on top of them."""
 
     name: str
@@ -24,7 +24,7 @@ class Asked:
     adapter: Path | None
 
 
-def find_asked(name: str, results: Path, *, other_base: bool = False) -> Asked:
+def find_asked(name: str, results: Path, *, other_base: bool = False) -> AskedCheckpoint:
     """A checkpoint by a run's name or folder, a folder of full weights or of an adapter, a model alias, a world's label or a hub id.
 
     Args:
@@ -41,27 +41,27 @@ def find_asked(name: str, results: Path, *, other_base: bool = False) -> Asked:
         if is_checkpoint(folder):
             info, folder = inspect(folder), folder.resolve()
             if info.base is None:
-                return Asked(name, str(folder), None)
+                return AskedCheckpoint(name, str(folder), None)
             if other_base:
                 check_covers(folder, info.base, download=False)
             else:
                 check_base(folder, info.base)
-            return Asked(name, info.base, folder)
+            return AskedCheckpoint(name, info.base, folder)
         run = open_run(folder)
         if run.manifest is not None and run.aligned:
             if inspect(run.checkpoint).kind == "full":
-                return Asked(name, str(run.checkpoint.resolve()), None)
+                return AskedCheckpoint(name, str(run.checkpoint.resolve()), None)
             target = target_of_run(run)
-            return Asked(name, target.base, target.adapter)
+            return AskedCheckpoint(name, target.base, target.adapter)
         if run.manifest is not None:
-            return Asked(name, run.base_location, None)
+            return AskedCheckpoint(name, run.base_location, None)
     location = resolve(name).locate()
     hub.reach(location)
-    return Asked(name, location, None)
+    return AskedCheckpoint(name, location, None)
 
 
 def ask(
-    asked: list[Asked], image: Path, question: str, backend: type[Backend], max_new_tokens: int
+    asked: list[AskedCheckpoint], image: Path, question: str, backend: type[Backend], max_new_tokens: int
 ) -> dict[str, Completion]:
     """Every checkpoint's greedy answer, by its name. Checkpoints of one base share an engine.
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.checkpoints.ask import Asked
+from harness.checkpoints.ask import AskedCheckpoint
 from harness.checkpoints.export import card_of
 from harness.checkpoints.verify import VERIFIED, recorded_weights
 from harness.core.errors import BadInputError, HarnessError
@@ -127,7 +127,7 @@ def _check_shareable(request: PushRequest, info: CheckpointInfo, source: Path) -
             remedy=f"merge it into its base's weights: harness export {request.checkpoint} -o DIR, then harness push DIR "
             f"{request.repository}",
         )
-    asked = Asked(request.checkpoint, info.base or str(source), source if info.base else None)
+    asked = AskedCheckpoint(request.checkpoint, info.base or str(source), source if info.base else None)
     if findings := recorded_weights(asked):
         raise BadInputError(findings[0], where=str(source))
 

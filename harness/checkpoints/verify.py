@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.checkpoints.ask import Asked
+from harness.checkpoints.ask import AskedCheckpoint
 from harness.checkpoints.parity import Expected, compare, tolerance_of
 from harness.checkpoints.probes import Probe, draw_probes
 from harness.core.errors import BadInputError, HarnessError
@@ -46,7 +46,11 @@ VERIFIED = "verified.json"
 
 
 def verify(
-    asked: Sequence[Asked], backend: type[Backend], *, probes: int = 8, settings: BackendSettings | None = None
+    asked: Sequence[AskedCheckpoint],
+    backend: type[Backend],
+    *,
+    probes: int = 8,
+    settings: BackendSettings | None = None,
 ) -> list[dict[str, Any]]:
     """Compare checkpoints of one base on both sides; one engine serves them all, and has ended before the model is loaded again.
 
@@ -101,7 +105,7 @@ def ensure_verified(targets: Sequence[Target], backend: type[Backend], settings:
     new = [one for one in targets if not _kept(one.folder / VERIFIED, stamps[one.name])]
     if not new:
         return
-    asked = [Asked(one.name, one.base, one.adapter) for one in new]
+    asked = [AskedCheckpoint(one.name, one.base, one.adapter) for one in new]
     for target, found in zip(new, verify(asked, backend, probes=2, settings=settings), strict=True):
         if not found["same"]:
             raise HarnessError(
@@ -129,7 +133,9 @@ def _kept(path: Path, stamp: Mapping[str, Any]) -> bool:
     return {name: before.get(name) for name in stamp} == dict(stamp)
 
 
-def served_side(engine: Backend, asked: Sequence[Asked], probes: Sequence[Probe]) -> dict[str, dict[str, TokenDetails]]:
+def served_side(
+    engine: Backend, asked: Sequence[AskedCheckpoint], probes: Sequence[Probe]
+) -> dict[str, dict[str, TokenDetails]]:
     """A started backend's answers by checkpoint and probe."""
     sampling = Sampling(max_new_tokens=NEW_TOKENS)
     requests = [
@@ -149,7 +155,7 @@ def served_side(engine: Backend, asked: Sequence[Asked], probes: Sequence[Probe]
 class TrainedSide:
     """Checkpoints of one base in transformers."""
 
-    def __init__(self, asked: Sequence[Asked], dtype: str) -> None:
+    def __init__(self, asked: Sequence[AskedCheckpoint], dtype: str) -> None:
         """Load the base once, the adapters on top of it, and every checkpoint's own processor."""
         self.model = load_model(asked[0].base, dtype)
         self.processors = {one.name: load_processor(_processor_folder(one)) for one in asked}
@@ -163,7 +169,7 @@ class TrainedSide:
             )
         self.wrapped = bool(adapters)
 
-    def values(self, one: Asked, probe: Probe, served: TokenDetails) -> Expected:
+    def values(self, one: AskedCheckpoint, probe: Probe, served: TokenDetails) -> Expected:
         """What is expected of the served tokens; only the prompt where that is another one than the served."""
         processor, picture = self.processors[one.name], probe.image.open()
         inputs, tokens = prompt_inputs(processor, probe.prompt, picture), served.token_ids
@@ -217,7 +223,7 @@ class TrainedSide:
     def _chosen(logs: Any, tokens: Sequence[int]) -> tuple[float, ...]:
         return tuple(float(row[token]) for row, token in zip(logs, tokens, strict=True))
 
-    def differences(self, one: Asked) -> list[str]:
+    def differences(self, one: AskedCheckpoint) -> list[str]:
         """In words, what the checkpoint's own processor has otherwise than the served one."""
         own, served = self.processors[one.name], self.served
         found = []
@@ -237,7 +243,7 @@ class TrainedSide:
         return [f"{', '.join(found)} differ between {places}: copy the first one's processor files to the second"]
 
 
-def _processor_folder(one: Asked) -> str:
+def _processor_folder(one: AskedCheckpoint) -> str:
     """Where the checkpoint's own processor lies: next to its adapter, where that brings one, as the trainer's export does."""
     return str(one.adapter) if one.adapter and _brings_processor(one.adapter) else one.base
 
@@ -246,7 +252,7 @@ def _brings_processor(adapter: Path) -> bool:
     return (adapter / "tokenizer_config.json").exists()
 
 
-def recorded_weights(one: Asked) -> list[str]:
+def recorded_weights(one: AskedCheckpoint) -> list[str]:
     """In words, which weights are no longer those that the checkpoint's manifest names."""
     folder = one.adapter or Path(one.base)
     manifest = read_json(folder / MANIFEST, "manifest", finite=False) if (folder / MANIFEST).exists() else {}

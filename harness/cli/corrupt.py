@@ -83,7 +83,7 @@ def corrupt(
     from aligners.preferences.options import DataOptions
     from aligners.rejected_images.corrupt import CorruptRequest
     from aligners.rejected_images.corrupt import corrupt as run
-    from aligners.rejected_images.image_set import Shard
+    from aligners.rejected_images.image_set import SetShard
     from aligners.rejected_images.settings import ImagePreferenceSettings
     from harness.core.config import named_once, overrides, parse
     from harness.core.progress import console
@@ -97,7 +97,7 @@ def corrupt(
         seed,
         limit,
         on_error.value,
-        Shard.parse(shard) if shard else Shard(),
+        SetShard.parse(shard) if shard else SetShard(),
         part_size,
         replace,
         overwrite,

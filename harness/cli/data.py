@@ -116,7 +116,9 @@ def check(
         _show(found, as_json, fail=bool(names))
         return
     options = DataOptions.parse(columns, image_root)
-    asked = preferences.Asked(model, max_length, format_name, on_error.value, allow_download, limit, root, options)
+    asked = preferences.CheckOptions(
+        model, max_length, format_name, on_error.value, allow_download, limit, root, options
+    )
     reports = [preferences.report(name, asked) for name in pairs]
     if as_json:
         emit({"files": _rows(found), "preferences": reports})

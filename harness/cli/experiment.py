@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from harness.experiments.execute import Workers
     from harness.experiments.graph import Plan
     from harness.experiments.spec import Experiment
-    from harness.experiments.state import Folder
+    from harness.experiments.state import ExperimentFolder
 
 
 @app.command(rich_help_panel=TRAIN)
@@ -57,7 +57,7 @@ def experiment(
     from harness.experiments.graph import plan
     from harness.experiments.page import write_page
     from harness.experiments.spec import find_experiment, read_experiment
-    from harness.experiments.state import Folder
+    from harness.experiments.state import ExperimentFolder
 
     overrides = {"model": model, "data": data, "seeds": _numbers(seeds)}
     found = read_experiment(
@@ -65,7 +65,7 @@ def experiment(
     )
     read_claims(found)
     steps = plan(found, results, many=yes)
-    folder = Folder(results / found.name, results)
+    folder = ExperimentFolder(results / found.name, results)
     if dry_run or status or print_commands:
         _show(found, steps, folder, print_commands, as_json)
         return
@@ -113,7 +113,7 @@ def _workers(processes: int | None, ray: str | None, gpus: float) -> Workers:
     return Processes(processes) if processes else Here(lambda command: app(command, standalone_mode=False))
 
 
-def _show(experiment: Experiment, plan: Plan, folder: Folder, commands: bool, as_json: bool) -> None:
+def _show(experiment: Experiment, plan: Plan, folder: ExperimentFolder, commands: bool, as_json: bool) -> None:
     """The steps with their state, or the commands of those that are left."""
     import shlex
 
@@ -141,7 +141,7 @@ def _show(experiment: Experiment, plan: Plan, folder: Folder, commands: bool, as
             say(f"          {' '.join(record.error.split())[:300]}")
 
 
-def _as_json(experiment: Experiment, plan: Plan, folder: Folder, rows: Any) -> dict[str, Any]:
+def _as_json(experiment: Experiment, plan: Plan, folder: ExperimentFolder, rows: Any) -> dict[str, Any]:
     return {
         "title": experiment.spec.title,
         "running": folder.is_running,

@@ -19,7 +19,7 @@ _SHOWN = 8
 
 
 @dataclass(frozen=True)
-class Asked:
+class CheckOptions:
     """The command's options."""
 
     model: str | None
@@ -74,7 +74,7 @@ def is_ready(name: str, states: Sequence[Found]) -> bool:
     return name in KNOWN and all(one.state == "there" for one in states)
 
 
-def report(name: str, asked: Asked) -> dict[str, Any]:
+def report(name: str, asked: CheckOptions) -> dict[str, Any]:
     """The report on one source. See `aligners.preferences.check.check_preferences`."""
     from aligners.preferences.check import CheckRequest, check_preferences
     from aligners.preferences.overlap import evaluation_sets

@@ -14,7 +14,7 @@ from harness.core.terminal import say
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.runs.housekeeping import Entry
+    from harness.runs.housekeeping import RunEntry
 
 
 @app.command(rich_help_panel=CHECKPOINTS)
@@ -78,7 +78,7 @@ def runs(
     say(f"{len(chosen)} removed, {written_bytes(freed)}" if chosen else "nothing to remove")
 
 
-def _print(entries: Sequence[Entry], results: Path, title: str = "") -> None:
+def _print(entries: Sequence[RunEntry], results: Path, title: str = "") -> None:
     """Print a table, and the commands that apply."""
     from rich.table import Table
     from rich.text import Text

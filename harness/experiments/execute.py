@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.plugins import blame
 from harness.experiments.graph import RUNS, Plan, Step
-from harness.experiments.state import Folder
+from harness.experiments.state import ExperimentFolder
 from harness.runs.folders import open_run
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class Workers(Protocol):
         """End whatever was started for the commands."""
 
 
-def run_steps(plan: Plan, folder: Folder, workers: Workers) -> dict[str, str]:
+def run_steps(plan: Plan, folder: ExperimentFolder, workers: Workers) -> dict[str, str]:
     """Carry out what is not done, in order, as many at a time as the workers take. A failed step does not stop the
     others, and what it should have made is left out by those that need it.
 
@@ -90,7 +90,7 @@ def _without(command: list[str], runs: set[str]) -> list[str]:
     ]
 
 
-def _with_resume(step: Step, folder: Folder) -> list[str]:
+def _with_resume(step: Step, folder: ExperimentFolder) -> list[str]:
     """The step's command; a run that was begun before continues."""
     begun = step.kind == "align" and (folder.results / RUNS / step.run / "config.json").exists()
     if begun and open_run(folder.results / RUNS / step.run).manifest is None:

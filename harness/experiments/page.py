@@ -19,7 +19,7 @@ from harness.core.terminal import plain
 from harness.experiments.claims import Finding, find, read_claims
 from harness.experiments.graph import RUNS, Plan
 from harness.experiments.spec import Arm, Experiment, dotted
-from harness.experiments.state import Folder
+from harness.experiments.state import ExperimentFolder
 from harness.report import write_document
 from harness.runs.folders import open_run
 from harness.runs.manifest import surroundings
@@ -27,7 +27,9 @@ from harness.runs.manifest import surroundings
 PAGE, RESULT = "index", "experiment.json"
 
 
-def write_page(experiment: Experiment, plan: Plan, folder: Folder, failed: Mapping[str, str]) -> list[Finding]:
+def write_page(
+    experiment: Experiment, plan: Plan, folder: ExperimentFolder, failed: Mapping[str, str]
+) -> list[Finding]:
     """Write `index.md`, `index.html` and `experiment.json` of what is there; gives back what became of the claims.
 
     Raises:
@@ -81,7 +83,7 @@ def write_page(experiment: Experiment, plan: Plan, folder: Folder, failed: Mappi
     return findings
 
 
-def _boards(plan: Plan, folder: Folder) -> list[Board]:
+def _boards(plan: Plan, folder: ExperimentFolder) -> list[Board]:
     """Boards of the experiment's own runs and their base models."""
     runs = folder.results / RUNS
     names = [name for name in plan.runs if (runs / name / "manifest.json").exists()]

@@ -23,7 +23,7 @@ _LOCK = ".experiment.lock"
 
 
 @dataclass(frozen=True)
-class Record:
+class StepRecord:
     """What is known of a step: `changed` is one that was done as something else, `failed` one whose command ended badly."""
 
     state: State
@@ -31,7 +31,7 @@ class Record:
     error: str | None = None
 
 
-class Folder:
+class ExperimentFolder:
     """An experiment's folder: `steps/NAME.json`, the page, and a lock."""
 
     def __init__(self, path: Path, results: Path) -> None:
@@ -72,18 +72,18 @@ class Folder:
         lock.release()
         return False
 
-    def record(self, step: Step) -> Record:
+    def record(self, step: Step) -> StepRecord:
         """What is known of a step."""
         # A run says more than any record: another experiment may have made it.
         if step.kind == "align" and open_run(self.results / RUNS / step.run).manifest is not None:
-            return Record("done", self._kept(step).get("seconds"))
+            return StepRecord("done", self._kept(step).get("seconds"))
         kept = self._kept(step)
         if not kept:
-            return Record("waiting")
+            return StepRecord("waiting")
         if kept.get("key") != step.key:
-            return Record("changed")
+            return StepRecord("changed")
         state: State = "done" if kept.get("state") == "done" and step.kind != "align" else "failed"
-        return Record(state, kept.get("seconds"), kept.get("error"))
+        return StepRecord(state, kept.get("seconds"), kept.get("error"))
 
     def _kept(self, step: Step) -> Mapping[str, Any]:
         path = self.path / "steps" / f"{step.name}.json"
@@ -112,12 +112,12 @@ class Folder:
             },
         )
 
-    def table(self, plan: Plan) -> Sequence[tuple[Step, Record]]:
+    def table(self, plan: Plan) -> Sequence[tuple[Step, StepRecord]]:
         """Every step with what is known of it; a done evaluation of runs that are not done is to be done again."""
-        records: dict[str, Record] = {}
+        records: dict[str, StepRecord] = {}
         for step in plan.steps:
             record = self.record(step)
             if record.state == "done" and any(records[need].state != "done" for need in step.needs):
-                record = Record("changed")
+                record = StepRecord("changed")
             records[step.name] = record
         return [(step, records[step.name]) for step in plan.steps]

@@ -13,7 +13,7 @@ from harness.analysis.leaderboard.board import Column, scale
 from harness.analysis.reliance import picture_of
 from harness.analysis.scored import Scored
 from harness.core.declared import BarChart, FrontierChart
-from harness.report.gather import Suite, class_rates, together, training
+from harness.report.gather import SuiteSamples, class_rates, together, training
 from harness.runs.folders import Run
 
 _CLASSES, _PAIRS, _BINS = 12, 8, 80
@@ -137,7 +137,7 @@ def _under_change(
     return Figure(_name("reliance", *key), caption, Bars(rows, names, title, digits=digits))
 
 
-def figures(boards: Sequence[Board], suites: Sequence[Suite], runs: Sequence[Run]) -> list[Figure]:
+def figures(boards: Sequence[Board], suites: Sequence[SuiteSamples], runs: Sequence[Run]) -> list[Figure]:
     """All charts that these scores and training logs give."""
     found: list[Figure | None] = []
     for board in boards:
@@ -229,11 +229,11 @@ def _bars(board: Board, suite: str, chart: BarChart) -> Figure | None:
     return Figure(_name(chart.name, board.model, board.data), caption, content)
 
 
-def _of(suite: Suite) -> str:
+def _of(suite: SuiteSamples) -> str:
     return f"{suite.name}{f' [{suite.variant}]' if suite.variant else ''} on {suite.data}"
 
 
-def _classes(suite: Suite) -> Figure | None:
+def _classes(suite: SuiteSamples) -> Figure | None:
     """The classes that are invented most, over all checkpoints."""
     rates = class_rates(suite)
     wrong = {
@@ -255,7 +255,7 @@ def _classes(suite: Suite) -> Figure | None:
     return Figure(_name("classes", suite.name, suite.variant, suite.data), caption, content)
 
 
-def _together(suite: Suite) -> Figure | None:
+def _together(suite: SuiteSamples) -> Figure | None:
     """What the first checkpoint (the base, where there is one) invents beside what, and how often the others do."""
     names = list(suite.rows)
     counts = {name: together(suite, name) for name in names}

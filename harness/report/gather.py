@@ -31,7 +31,7 @@ THUMBNAIL = 224
 
 
 @dataclass
-class Suite:
+class SuiteSamples:
     """One suite on one data set: which checkpoints were scored, and the rows of their items.
 
     Attributes:
@@ -51,14 +51,14 @@ class Suite:
     judged: Callable[[Mapping[str, Any]], Verdict] = verdict_of
 
 
-def gather(runs: Sequence[Run], *, look_up: bool = True) -> tuple[list[Suite], list[str]]:
+def gather(runs: Sequence[Run], *, look_up: bool = True) -> tuple[list[SuiteSamples], list[str]]:
     """All suites of the runs, and in words what was left out.
 
     Args:
         runs: complete run folders.
         look_up: find the pictures and the truth in the benchmarks' data.
     """
-    suites: dict[tuple[str, str, str], Suite] = {}
+    suites: dict[tuple[str, str, str], SuiteSamples] = {}
     sources: dict[tuple[str, str, str], Mapping[str, Any]] = {}
     left_out = []
     for run in runs:
@@ -75,7 +75,7 @@ def gather(runs: Sequence[Run], *, look_up: bool = True) -> tuple[list[Suite], l
                     f"{run.name}: {one.items.name}: {error.problem}, so {one.record['suite']} has no samples"
                 )
                 continue
-            suites.setdefault(one.key, Suite(*one.key)).rows[run.name] = rows
+            suites.setdefault(one.key, SuiteSamples(*one.key)).rows[run.name] = rows
             sources[one.key] = one.record
     for key, suite in suites.items():
         suite.judged = verdicts(sources[key])
@@ -84,7 +84,7 @@ def gather(runs: Sequence[Run], *, look_up: bool = True) -> tuple[list[Suite], l
     return sorted(suites.values(), key=lambda suite: suite_place(suite.name)), left_out
 
 
-def _look_up(suite: Suite, record: Mapping[str, Any]) -> str:
+def _look_up(suite: SuiteSamples, record: Mapping[str, Any]) -> str:
     """Fill in pictures and truth from the benchmark's data; says why where it is not at hand."""
     source = record.get("source")
     if not source:
@@ -100,12 +100,14 @@ def _look_up(suite: Suite, record: Mapping[str, Any]) -> str:
     return ""
 
 
-def samples(suites: Sequence[Suite], most: int, seed: int = 0) -> tuple[list[dict[str, Any]], dict[str, str], int]:
+def samples(
+    suites: Sequence[SuiteSamples], most: int, seed: int = 0
+) -> tuple[list[dict[str, Any]], dict[str, str], int]:
     """JSON-able samples, their pictures as data URLs by name, and how many samples there are in all.
 
     Above `most`, a seeded sample of each suite is taken, in proportion; a suite keeps at least fifty.
     """
-    chosen: list[tuple[Suite, str]] = []
+    chosen: list[tuple[SuiteSamples, str]] = []
     whole = sum(len(_items(suite)) for suite in suites)
     for suite in suites:
         ids = _items(suite)
@@ -122,11 +124,11 @@ def samples(suites: Sequence[Suite], most: int, seed: int = 0) -> tuple[list[dic
     return result, pictures, whole
 
 
-def _items(suite: Suite) -> list[str]:
+def _items(suite: SuiteSamples) -> list[str]:
     return list(dict.fromkeys(item for rows in suite.rows.values() for item in rows))
 
 
-def _sample(suite: Suite, item: str, pictures: dict[str, str], names: dict[str, str]) -> dict[str, Any]:
+def _sample(suite: SuiteSamples, item: str, pictures: dict[str, str], names: dict[str, str]) -> dict[str, Any]:
     rows = {name: rows[item] for name, rows in suite.rows.items() if item in rows}
     first = next(iter(rows.values()))
     answers = []
@@ -200,7 +202,7 @@ def thumbnail(image: Image) -> str:
     return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
-def class_rates(suite: Suite) -> dict[str, dict[str, tuple[int, int]]]:
+def class_rates(suite: SuiteSamples) -> dict[str, dict[str, tuple[int, int]]]:
     """Checkpoint -> object class -> (hallucinated mentions, mentions)."""
     found: dict[str, dict[str, tuple[int, int]]] = {}
     for name, rows in suite.rows.items():
@@ -215,7 +217,7 @@ def class_rates(suite: Suite) -> dict[str, dict[str, tuple[int, int]]]:
     return found
 
 
-def together(suite: Suite, run: str) -> Counter[tuple[str, str]]:
+def together(suite: SuiteSamples, run: str) -> Counter[tuple[str, str]]:
     """How often one checkpoint names (right object, invented object) together: what invites the invention."""
     pairs: Counter[tuple[str, str]] = Counter()
     for row in suite.rows.get(run, {}).values():

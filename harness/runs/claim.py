@@ -60,7 +60,7 @@ def check_folder(folder: Path, *, resume: bool, overwrite: bool, held: bool | No
 
 
 @contextlib.contextmanager
-def claimed(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[Claim]:
+def claimed(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[FolderClaim]:
     """Take a run's folder for the block; another process that wants it is refused for so long.
 
     What was left by an attempt that made no step is removed. With `overwrite` a run that is there is put aside. If the block fails
@@ -73,7 +73,7 @@ def claimed(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[Claim]:
     check_folder(folder, resume=resume, overwrite=overwrite)
     with writing(lock_of(folder), "this run", folder):
         state = _while_locked(folder, resume=resume, overwrite=overwrite)
-        claim = Claim(folder, state, overwrite=overwrite)
+        claim = FolderClaim(folder, state, overwrite=overwrite)
         try:
             yield claim
         except BaseException as error:
@@ -116,7 +116,7 @@ def _while_locked(folder: Path, *, resume: bool, overwrite: bool) -> State:
     return state
 
 
-class Claim:
+class FolderClaim:
     """A run's folder under way. Nothing is written before `begin`."""
 
     def __init__(self, folder: Path, state: State, *, overwrite: bool) -> None:
@@ -174,4 +174,4 @@ def _about(error: BaseException) -> dict[str, str]:
     return {"reason": reason[:2000], "when": now, "command": " ".join(["harness", *sys.argv[1:]])[:2000]}
 
 
-__all__ = ["BusyError", "Claim", "check_folder", "claimed"]
+__all__ = ["BusyError", "FolderClaim", "check_folder", "claimed"]

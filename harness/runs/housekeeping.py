@@ -26,7 +26,7 @@ _TEMPORARY = re.compile(rf"\..+\.([a-z0-9_]{{8}}({re.escape(SUFFIX)})?|[0-9a-f]{
 
 
 @dataclass(frozen=True)
-class Entry:
+class RunEntry:
     """A run, or something that is left of one.
 
     Attributes:
@@ -64,7 +64,7 @@ class Entry:
         }
 
 
-def survey_all(results: Path) -> list[Entry]:
+def survey_all(results: Path) -> list[RunEntry]:
     """Everything in a folder of runs, by name; what was put aside stands behind what is in its place.
 
     Raises:
@@ -80,7 +80,7 @@ def survey_all(results: Path) -> list[Entry]:
     return sorted(entries, key=lambda one: (one.name, order[one.condition], one.path.name))
 
 
-def prune(results: Path, entries: Sequence[Entry]) -> int:
+def prune(results: Path, entries: Sequence[RunEntry]) -> int:
     """Remove entries, and say how many bytes that freed. A run that somebody writes is left, and so is every complete one.
 
     Raises:
@@ -104,7 +104,7 @@ def prune(results: Path, entries: Sequence[Entry]) -> int:
     return freed
 
 
-def named(entries: Sequence[Entry], names: Sequence[str]) -> list[Entry]:
+def named(entries: Sequence[RunEntry], names: Sequence[str]) -> list[RunEntry]:
     """What may be removed: of all that is removable, or of these names whatever is not complete.
 
     Raises:
@@ -112,7 +112,7 @@ def named(entries: Sequence[Entry], names: Sequence[str]) -> list[Entry]:
     """
     if not names:
         return [one for one in entries if one.removable]
-    chosen: list[Entry] = []
+    chosen: list[RunEntry] = []
     for name in names:
         meant = [one for one in entries if name in (one.name, str(one.path), one.path.name)]
         if not meant:
@@ -191,7 +191,7 @@ def size_of(path: Path) -> int:
     return total
 
 
-def _runs(results: Path) -> Iterator[Entry]:
+def _runs(results: Path) -> Iterator[RunEntry]:
     for path in sorted(results.iterdir()):
         if path.name.startswith(".") or not path.is_dir() or not is_run(path):
             continue
@@ -205,20 +205,20 @@ def _runs(results: Path) -> Iterator[Entry]:
         elif state.steps:
             note = f"{state.steps} steps" + (f"; {state.reason}" if state.reason else "")
         condition = cast("Condition", state.condition)  # an empty folder, or one that is not a run, was left out above
-        yield Entry(path.name, path, condition, note, condition == "failed", finished)
+        yield RunEntry(path.name, path, condition, note, condition == "failed", finished)
 
 
-def _aside(results: Path) -> Iterator[Entry]:
+def _aside(results: Path) -> Iterator[RunEntry]:
     """Whole runs that were replaced."""
     for path in sorted((results / REPLACED).glob("*.*")):
         name = aside_name(path)
         inside, instead = state_of(path, held=False), state_of(results / name)
         spare = instead.condition == "complete" or inside.condition == "failed"
         note = f"{inside.condition}; replaced by: {'nothing' if instead.condition == 'nothing' else f'a run, {instead.condition}'}"
-        yield Entry(name, path, "replaced", note, spare)
+        yield RunEntry(name, path, "replaced", note, spare)
 
 
-def _answers_aside(results: Path) -> Iterator[Entry]:
+def _answers_aside(results: Path) -> Iterator[RunEntry]:
     """Answers that were generated again."""
     for pattern in _ANSWERS:
         for path in sorted(results.glob(f"{pattern}/{REPLACED}/*")):
@@ -227,10 +227,10 @@ def _answers_aside(results: Path) -> Iterator[Entry]:
                 continue  # of a run that was put aside as a whole
             scored = next(folder.glob("scores*.json"), None) or (folder / "shard.json").exists()
             note = f"answers; replaced by: {'newer ones, complete' if scored else 'nothing complete'}"
-            yield Entry(folder.relative_to(results).as_posix(), path, "replaced", note, bool(scored))
+            yield RunEntry(folder.relative_to(results).as_posix(), path, "replaced", note, bool(scored))
 
 
-def _left_over(results: Path) -> Iterator[Entry]:
+def _left_over(results: Path) -> Iterator[RunEntry]:
     """Temporary files and folders of writers that were killed: an export, or a run that was being removed."""
     for path in sorted(results.iterdir()):
         if _TEMPORARY.fullmatch(path.name) and path.name not in (LOCKS, REPLACED):
@@ -239,4 +239,4 @@ def _left_over(results: Path) -> Iterator[Entry]:
             note = "not complete: from a process that was killed, or that is writing now"
             if half or dead:
                 note = "was being removed" if half else "not complete: from a process that was killed"
-            yield Entry(path.name, path, "leftover", note, half or dead)
+            yield RunEntry(path.name, path, "leftover", note, half or dead)

@@ -110,7 +110,7 @@ def on_two_sides(folder: Path, out: Path) -> str:
 
 def answers(family: str, folder: Path, out: Path) -> list[Any]:
     """Prompts, tokens and log-probabilities (as `verify` finds them) of a base's and an adapter's answers to three pictures at once."""
-    from harness.checkpoints.ask import Asked
+    from harness.checkpoints.ask import AskedCheckpoint
     from harness.checkpoints.probes import Probe
     from harness.checkpoints.verify import TrainedSide, served_side
     from harness.core.types import ImageRef
@@ -118,7 +118,7 @@ def answers(family: str, folder: Path, out: Path) -> list[Any]:
 
     base, adapter = str(folder / family), folder / "trained" / family / "checkpoint"
     probes = [Probe(str(n), "What is it?", ImageRef(path=folder / f"{n}.png"), size) for n, size in enumerate(SIZES)]
-    asked = [Asked("base", base, None), Asked("aligned", base, adapter)]
+    asked = [AskedCheckpoint("base", base, None), AskedCheckpoint("aligned", base, adapter)]
     engine = TransformersBackend(base, {"aligned": adapter}, TransformersSettings(batch_size=3, dtype="float32"))
     engine.start()
     served = served_side(engine, asked, probes)
@@ -137,7 +137,7 @@ def answers(family: str, folder: Path, out: Path) -> list[Any]:
 def regions(source: str, folder: Path, out: Path) -> list[float]:
     """Boxes, scores and areas that a region source finds."""
     from aligners.rejected_images import ImagePreferenceSettings
-    from aligners.rejected_images.boxes import Asked
+    from aligners.rejected_images.boxes import RegionQuery
     from aligners.rejected_images.keywords import Keyword
     from aligners.rejected_images.regions import REGION_SOURCES
 
@@ -151,7 +151,7 @@ def regions(source: str, folder: Path, out: Path) -> list[float]:
     )
     keywords = [Keyword(word, (word,), 1.0) for word in ("dog", "cup")]
     pictures = [Image.open(folder / f"{number}.png") for number in range(len(SIZES))]
-    found = REGION_SOURCES[source](settings).locate([Asked(picture, keywords) for picture in pictures])
+    found = REGION_SOURCES[source](settings).locate([RegionQuery(picture, keywords) for picture in pictures])
     return [number for hits in found for hit in hits for number in (*hit.box, hit.score, float(hit.mask.sum()))]
 
 

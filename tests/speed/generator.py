@@ -12,7 +12,7 @@ import numpy as np
 
 from aligners.rejected_images import ImagePreferenceSettings
 from aligners.rejected_images.image_set import write_set
-from aligners.rejected_images.parts import Part, PartWriter, Recipe, write_here, write_in_processes
+from aligners.rejected_images.parts import PartWriter, SetPart, SetRecipe, write_here, write_in_processes
 from harness.core.types import ImageRef, PreferenceExample, Region
 
 SIDE, COUNT, PICTURES = 336, 256, 32
@@ -62,12 +62,12 @@ def examples() -> list[PreferenceExample]:
 def rates(cores: int) -> Iterator[tuple[str, float, str, float]]:
     """(what, figure, unit, least acceptable figure): one process with its models loaded, then one process a core, start-up included."""
     rows = examples()
-    recipe = Recipe(ImagePreferenceSettings(regions="dataset"), 0, whole=True)
+    recipe = SetRecipe(ImagePreferenceSettings(regions="dataset"), 0, whole=True)
     with tempfile.TemporaryDirectory() as folder:
         writer = PartWriter(recipe)
-        writer.write(Part(Path(folder) / "warm", rows[:16]))
+        writer.write(SetPart(Path(folder) / "warm", rows[:16]))
         start = time.perf_counter()
-        writer.write(Part(Path(folder) / "measured", rows))
+        writer.write(SetPart(Path(folder) / "measured", rows))
         yield (
             "rejected images, boxes given, 336 px, one process",
             len(rows) / (time.perf_counter() - start),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from aligners.preferences.cells import Cell
+from aligners.preferences.cells import SourceCell
 from aligners.preferences.formats.alpaca import Alpaca
 from aligners.preferences.formats.base import PROMPTS, BadRecordError, Format, Record, Said, has_image, says_something
 from aligners.preferences.formats.plain import Plain
@@ -112,4 +112,4 @@ def _unknown(sample: Record, candidates: Iterable[Format], named: Format | None,
 def _kind(value: Any) -> str:
     """What a column holds, in a word."""
     kinds = {str: "text", list: "list", dict: "object", type(None): "null", int: "number", float: "number"}
-    return kinds.get(type(value), "image" if isinstance(value, Cell) else type(value).__name__)
+    return kinds.get(type(value), "image" if isinstance(value, SourceCell) else type(value).__name__)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from aligners.preferences.cells import Cell
+from aligners.preferences.cells import SourceCell
 from harness.core.errors import shown as _shown
 
 Record = Mapping[str, Any]
@@ -142,7 +142,7 @@ def image_of(record: Record) -> Any:
 
 def says_something(value: Any) -> bool:
     """Whether a value is more than nothing: null, blanks, or a list or an object of such."""
-    if isinstance(value, Cell):
+    if isinstance(value, SourceCell):
         value = value.checked()
     if value is None or value == b"":
         return False

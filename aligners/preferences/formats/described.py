@@ -15,14 +15,14 @@ DESCRIPTION = "dataset_info.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class FileDescription:
     """What is said about one file."""
 
     columns: Mapping[str, str]
     tags: Mapping[str, str]
 
 
-def entry_of(file: Path, formatting: str) -> Entry | None:
+def entry_of(file: Path, formatting: str) -> FileDescription | None:
     """What the description beside a file says about it, if it says that it has this form.
 
     Raises:
@@ -44,7 +44,7 @@ def entry_of(file: Path, formatting: str) -> Entry | None:
                 remedy='write "ranking": true if its records have chosen and rejected answers',
             )
         fields = Fields(entry, str(path), "entry")
-        return Entry(_names(fields, "columns"), _names(fields, "tags"))
+        return FileDescription(_names(fields, "columns"), _names(fields, "tags"))
     return None
 
 

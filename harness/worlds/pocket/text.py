@@ -31,7 +31,7 @@ _PLACES = ("on the left", "on the right", "in the middle", "at the top", "at the
 STYLES = 4
 
 
-class Mention(NamedTuple):
+class SceneMention(NamedTuple):
     """One object as a caption names it."""
 
     name: str
@@ -54,19 +54,19 @@ def place(thing: Thing) -> str:
     return f"on the {horizontal}" if horizontal else "in the middle"
 
 
-def faithful_mentions(scene: Scene) -> list[Mention]:
+def faithful_mentions(scene: Scene) -> list[SceneMention]:
     """Every object that is there, from left to right."""
-    return [Mention(thing.name, thing.colour, place(thing)) for thing in scene.ordered]
+    return [SceneMention(thing.name, thing.colour, place(thing)) for thing in scene.ordered]
 
 
-def invented(name: str, rng: np.random.Generator) -> Mention:
+def invented(name: str, rng: np.random.Generator) -> SceneMention:
     """An absent object, described as if it were there."""
-    return Mention(name, str(rng.choice(list(COLOURS))), str(rng.choice(_PLACES)))
+    return SceneMention(name, str(rng.choice(list(COLOURS))), str(rng.choice(_PLACES)))
 
 
-def biased_mentions(scene: Scene, rng: np.random.Generator) -> list[Mention]:
+def biased_mentions(scene: Scene, rng: np.random.Generator) -> list[SceneMention]:
     """As `faithful_mentions`, with the absent partner of a lone first object put in behind it, by the pair's probability."""
-    mentions: list[Mention] = []
+    mentions: list[SceneMention] = []
     for mention in faithful_mentions(scene):
         mentions.append(mention)
         partner = PARTNER.get(mention.name)
@@ -75,7 +75,7 @@ def biased_mentions(scene: Scene, rng: np.random.Generator) -> list[Mention]:
     return mentions
 
 
-def write_caption(mentions: list[Mention], style: int) -> str:
+def write_caption(mentions: list[SceneMention], style: int) -> str:
     """A caption of one to four sentences in one of the four styles."""
     if not mentions:
         return "The image shows nothing."
@@ -92,7 +92,7 @@ def write_caption(mentions: list[Mention], style: int) -> str:
     return f"{first} There {'are' if len(rest) > 1 else 'is'} also {_join([f'{article(m.name)} {m.place}' for m in rest])}."
 
 
-def parse_caption(text: str) -> tuple[int, list[Mention]] | None:
+def parse_caption(text: str) -> tuple[int, list[SceneMention]] | None:
     """Style and mentions of a caption, or None if it is not exactly one that `write_caption` writes.
 
     What a style leaves out (colour, place) is "" in the mentions.
@@ -101,7 +101,7 @@ def parse_caption(text: str) -> tuple[int, list[Mention]] | None:
     if style is None:
         return None
     mentions = [
-        Mention(found["name"], (found["colour"] or "").strip(), (found["place"] or "").strip())
+        SceneMention(found["name"], (found["colour"] or "").strip(), (found["place"] or "").strip())
         for found in _MENTION.finditer(text)
     ]
     return (style, mentions) if mentions and write_caption(mentions, style) == text else None

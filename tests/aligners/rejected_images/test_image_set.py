@@ -25,8 +25,8 @@ from aligners.base import PrepareContext
 from aligners.preferences import read_preferences
 from aligners.preferences.cells import CellImage
 from aligners.rejected_images import ImagePreferenceSettings, generate
-from aligners.rejected_images.image_set import Shard, set_files, set_rows, write_set
-from aligners.rejected_images.parts import Recipe, Write, write_here, write_in_processes, write_through_ray
+from aligners.rejected_images.image_set import SetShard, set_files, set_rows, write_set
+from aligners.rejected_images.parts import SetRecipe, Write, write_here, write_in_processes, write_through_ray
 from harness.core.errors import BadInputError
 from harness.core.files import sha256_bytes
 from harness.core.types import PreferenceExample
@@ -62,9 +62,9 @@ def preferences(path: Path, count: int, size: tuple[int, int] = (60, 40)) -> Pat
 
 
 def made(
-    folder: Path, examples: Sequence[PreferenceExample], recipe: Recipe | None = None, **options: Any
+    folder: Path, examples: Sequence[PreferenceExample], recipe: SetRecipe | None = None, **options: Any
 ) -> list[dict[str, Any]]:
-    write_set(folder, examples, recipe or Recipe(SETTINGS, 0, whole=True), {"data": "test"}, **options)
+    write_set(folder, examples, recipe or SetRecipe(SETTINGS, 0, whole=True), {"data": "test"}, **options)
     return list(set_rows(set_files(folder)))
 
 
@@ -126,14 +126,14 @@ def test_shards_order_part_size_and_processes_change_no_byte(write: Write, tmp_p
     plain = made(tmp_path / "plain", examples)
     for number in (2, 1, 3):
         assert not (tmp_path / "shards/manifest.json").exists()
-        made(tmp_path / "shards", examples, shard=Shard(number, 3), part_size=2, write=write)
+        made(tmp_path / "shards", examples, shard=SetShard(number, 3), part_size=2, write=write)
     assert list(set_rows(set_files(tmp_path / "shards"))) == plain
     manifest = json.loads((tmp_path / "shards/manifest.json").read_text())
     assert manifest["counts"] == {"regions": 9, "random-regions": 0, "whole-image": 2, "given": 0, "dropped": 0}
     assert sum(file["rows"] for file in manifest["files"]) == 11
     backwards = made(tmp_path / "backwards", examples[::-1], part_size=3)
     assert backwards[::-1] == plain
-    other = made(tmp_path / "other", examples, Recipe(SETTINGS, 1, whole=True))
+    other = made(tmp_path / "other", examples, SetRecipe(SETTINGS, 1, whole=True))
     assert all(one["rejected_image"] != two["rejected_image"] for one, two in zip(other, plain, strict=True))
 
 
@@ -209,7 +209,9 @@ def test_an_alignment_has_the_same_images_and_leaves_samples(tmp_path: Path) -> 
 
 def test_examples_without_a_region_can_be_left_out_by_name(tmp_path: Path) -> None:
     examples = read_preferences(str(preferences(tmp_path / "prefs.parquet", 6))).examples
-    rows = made(tmp_path / "set", examples, Recipe(SETTINGS.model_copy(update={"on_nothing": "drop"}), 0, whole=True))
+    rows = made(
+        tmp_path / "set", examples, SetRecipe(SETTINGS.model_copy(update={"on_nothing": "drop"}), 0, whole=True)
+    )
     assert [row["id"] for row in rows] == ["0", "1", "2", "3", "5"]
     manifest = json.loads((tmp_path / "set/manifest.json").read_text())
     assert manifest["counts"]["dropped"] == 1 and manifest["dropped"] == ["4"]
@@ -219,10 +221,10 @@ def test_given_images_are_kept_or_replaced(tmp_path: Path) -> None:
     examples = read_preferences(str(preferences(tmp_path / "prefs.parquet", 3))).examples
     first = made(tmp_path / "first", examples)
     again = read_preferences(str(tmp_path / "first")).examples
-    kept = made(tmp_path / "kept", again, Recipe(SETTINGS, 1, whole=True))
+    kept = made(tmp_path / "kept", again, SetRecipe(SETTINGS, 1, whole=True))
     assert [row["made"] for row in kept] == ["given"] * 3
     assert [row["rejected_image"]["bytes"] for row in kept] == [row["rejected_image"]["bytes"] for row in first]
-    replaced = made(tmp_path / "replaced", again, Recipe(SETTINGS, 0, whole=True, replace=True))
+    replaced = made(tmp_path / "replaced", again, SetRecipe(SETTINGS, 0, whole=True, replace=True))
     assert replaced == first
 
 
@@ -231,7 +233,7 @@ def test_what_is_not_the_same_set_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "set"
     made(folder, examples)
     with pytest.raises(BadInputError, match=r"other settings \(settings\)"):
-        made(folder, examples, Recipe(SETTINGS.model_copy(update={"step": 1}), 0, whole=True))
+        made(folder, examples, SetRecipe(SETTINGS.model_copy(update={"step": 1}), 0, whole=True))
     (tmp_path / "other").mkdir()
     (tmp_path / "other/thesis.tex").touch()
     with pytest.raises(BadInputError, match=r"not empty.*thesis\.tex"):
@@ -288,7 +290,7 @@ def test_a_set_that_is_begun_again_is_kept_until_the_new_one_is_complete(tmp_pat
     folder = tmp_path / "set"
     made(folder, examples)
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    other = Recipe(SETTINGS.model_copy(update={"step": 1}), 0, whole=True)
+    other = SetRecipe(SETTINGS.model_copy(update={"step": 1}), 0, whole=True)
     (folder / "mine.txt").write_text("mine")
 
     def broken(*_: object) -> None:

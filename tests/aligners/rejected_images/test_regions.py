@@ -12,7 +12,7 @@ from PIL import Image
 
 from aligners.base import PrepareContext
 from aligners.rejected_images import ImagePreferenceSettings, generate
-from aligners.rejected_images.boxes import Asked
+from aligners.rejected_images.boxes import RegionQuery
 from aligners.rejected_images.keywords import Keyword
 from aligners.rejected_images.regions import REGION_SOURCES, DatasetRegions
 from harness.core.errors import HarnessError
@@ -41,7 +41,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., ImagePre
     return made
 
 
-def asked(count: int = 5) -> list[Asked]:
+def asked(count: int = 5) -> list[RegionQuery]:
     """Pictures of two sizes, with one to three keywords; the last has none."""
     words = ["dog", "cup", "red boat"]
     found = []
@@ -50,7 +50,7 @@ def asked(count: int = 5) -> list[Asked]:
         values = np.random.default_rng(number).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
         phrases = words[: 1 + number % 3] if number < count - 1 else []
         keys = [Keyword(phrase, tuple(phrase.split()), 1.0) for phrase in phrases]
-        found.append(Asked(Image.fromarray(values), keys))
+        found.append(RegionQuery(Image.fromarray(values), keys))
     return found
 
 
@@ -123,7 +123,7 @@ def test_a_model_that_is_not_there_is_said(settings: Callable[..., ImagePreferen
 def test_boxes_of_the_data_outside_of_the_image_or_without_a_name_are_nothing(tmp_path: Path) -> None:
     picture = Image.new("RGB", (60, 40))
     regions = [Region("dog", (100, 100, 120, 120)), Region("", (1, 1, 9, 9)), Region("big dog", (1, 1, 9, 9))]
-    hits = DatasetRegions().locate([Asked(picture, [Keyword("dog", ("dog",), 1.0)], regions)])[0]
+    hits = DatasetRegions().locate([RegionQuery(picture, [Keyword("dog", ("dog",), 1.0)], regions)])[0]
     assert [hit.box for hit in hits] == [(100, 100, 120, 120), (1, 1, 9, 9)]
     made, notes = generate(
         [example("a", "A red dog.", (Region("dog", (100, 100, 120, 120)),))],

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from harness.checkpoints.ask import Asked, find_asked
+from harness.checkpoints.ask import AskedCheckpoint, find_asked
 from harness.checkpoints.verify import TrainedSide
 from harness.core.errors import BadInputError, HarnessError
 from harness.models import check_base, export_adapter, inspect, load_model, load_processor, with_adapters
@@ -101,7 +101,7 @@ def test_an_adapter_that_is_not_what_its_configuration_says(case: str, base: Pat
     loaded = words.replace("does not fit its base model ", "cannot be loaded: ")
     for attempt in (
         lambda: TransformersBackend(base, {"a": folder}).start(),
-        lambda: TrainedSide([Asked("a", str(base), folder)], "float32"),
+        lambda: TrainedSide([AskedCheckpoint("a", str(base), folder)], "float32"),
         lambda: with_adapters(load_model(base, device="cpu"), {"a": folder}),
     ):
         with pytest.raises(BadInputError, match=loaded):

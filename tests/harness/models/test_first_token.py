@@ -24,7 +24,7 @@ import pytest
 
 from aligners.base import CHOSEN, REJECTED
 from aligners.training.encoding import Encoder
-from harness.checkpoints.ask import Asked
+from harness.checkpoints.ask import AskedCheckpoint
 from harness.checkpoints.probes import draw_probes
 from harness.checkpoints.verify import TrainedSide
 from harness.cli import app
@@ -91,13 +91,13 @@ def test_verify_compares_with_the_processors_own_ids(
     assert run(app, command) == 0
     served = served_with_a_second_one(models / "pixtral")
     [probe] = draw_probes(1)
-    side = TrainedSide([Asked("base", str(models / "pixtral"), None)], "float32")
-    expected = side.values(Asked("base", str(models / "pixtral"), None), probe, served)
+    side = TrainedSide([AskedCheckpoint("base", str(models / "pixtral"), None)], "float32")
+    expected = side.values(AskedCheckpoint("base", str(models / "pixtral"), None), probe, served)
     assert expected.prompt_ids == served.prompt_ids[1:], "what is served with two of them is found"
     # Both sides wrong in the same way, as they were: the processor's own ids find it.
     monkeypatch.setattr("harness.models.processors.text_options", lambda processor: {})
     with pytest.raises(HarnessError, match="are not those of the processor's own chat template"):
-        side.values(Asked("base", str(models / "pixtral"), None), probe, served)
+        side.values(AskedCheckpoint("base", str(models / "pixtral"), None), probe, served)
     capsys.readouterr()
     assert run(app, command) == 1
     assert "the processor's own chat template" in " ".join(capsys.readouterr().err.split())

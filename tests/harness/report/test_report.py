@@ -19,7 +19,7 @@ from harness.core.files import write_json, write_jsonl
 from harness.core.types import Response
 from harness.evaluation.score import item_rows, score_suite, write_scores
 from harness.report import write_report
-from harness.report.gather import Suite, together
+from harness.report.gather import SuiteSamples, together
 from harness.runs.folders import Run, open_run
 from tests.scored_runs import make_run as make_scored
 from tests.tiny import tiny_photograph
@@ -155,7 +155,7 @@ def test_equally_frequent_pairs_have_an_order() -> None:
     """A set's order of texts differs from process to process, and with it would the chart."""
     labels = [f"object {n:02}" for n in range(20)]
     evidence = [{"label": one, "verdict": verdict} for one in labels for verdict in ("hallucinated", "correct")]
-    suite = Suite("s", "d", "", {"run": {"1": {"evidence": evidence}}})
+    suite = SuiteSamples("s", "d", "", {"run": {"1": {"evidence": evidence}}})
     assert list(together(suite, "run")) == [(one, other) for one in labels for other in labels]
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from harness.checkpoints.ask import Asked
+from harness.checkpoints.ask import AskedCheckpoint
 from harness.checkpoints.parity import TOLERANCE, compare
 from harness.checkpoints.probes import draw_probes
 from harness.checkpoints.verify import TrainedSide, served_side
@@ -114,12 +114,12 @@ def test_one_engine_serves_base_and_adapters_as_transformers_does(folder: Path, 
     assert_verified(folder, probed)
 
 
-def checkpoints(folder: Path) -> list[Asked]:
+def checkpoints(folder: Path) -> list[AskedCheckpoint]:
     """Base and adapters, as `harness verify` takes them."""
     adapters = {name: folder / "results" / name / "checkpoint" for name in ("one", "two")}
     return [
-        Asked("base", str(folder / "base"), None),
-        *(Asked(n, str(folder / "base"), a) for n, a in adapters.items()),
+        AskedCheckpoint("base", str(folder / "base"), None),
+        *(AskedCheckpoint(n, str(folder / "base"), a) for n, a in adapters.items()),
     ]
 
 
@@ -127,7 +127,7 @@ def assert_verified(folder: Path, probed: dict[str, dict[str, TokenDetails]]) ->
     """What vLLM said to the probes is what transformers says, and is told from what other weights, prompts and images would give."""
     drawn = draw_probes(9)
 
-    def against(one: Asked, answers: dict[str, TokenDetails]) -> tuple[dict[str, Any], list[str]]:
+    def against(one: AskedCheckpoint, answers: dict[str, TokenDetails]) -> tuple[dict[str, Any], list[str]]:
         trained = TrainedSide([one], "float32")
         expected = [trained.values(one, probe, answers[probe.id]) for probe in drawn]
         served = [answers[probe.id] for probe in drawn]
@@ -158,7 +158,7 @@ def assert_verified(folder: Path, probed: dict[str, dict[str, TokenDetails]]) ->
     assert "the chat template differ between" in differences[0]
 
 
-def broken(folder: Path, one: Asked, name: str, file: str, old: str, new: str) -> Asked:
+def broken(folder: Path, one: AskedCheckpoint, name: str, file: str, old: str, new: str) -> AskedCheckpoint:
     """A copy of an adapter whose processor is another one."""
     assert one.adapter is not None
     copy = folder / f"broken-{name}"
@@ -166,7 +166,7 @@ def broken(folder: Path, one: Asked, name: str, file: str, old: str, new: str) -
     text = (copy / file).read_text()
     assert old in text
     (copy / file).write_text(text.replace(old, new))
-    return Asked(name, one.base, copy)
+    return AskedCheckpoint(name, one.base, copy)
 
 
 @needs_vllm
