@@ -70,7 +70,7 @@ def name_of(record: Mapping[str, Any]) -> str | None:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, (str, int)) or not says_something(value):
-            raise BadRecordError(f"'{key}' is {kind_of(value)} , not a name: {shown(value)}")
+            raise BadRecordError(f"'{key}' is {kind_of(value)}, not a name: {shown(value)}")
         return _label(str(value), f"'{key}'")
     return None
 

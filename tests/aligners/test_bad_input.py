@@ -200,7 +200,7 @@ def test_columns_and_images_elsewhere_are_named_used_recorded_and_kept_by_resume
     options = ["--columns", "prompt=query", "--image-root", str(tmp_path / "pictures")]
     assert align(base, path, tmp_path, "--overwrite", *options) == 0
     said = capsys.readouterr().err
-    assert "the column 'topic' is not read (2 of 2 records have it)" in said
+    assert "the column 'topic' is not used (2 of 2 records have it)" in said
     assert "2 examples have a rejected image, which dpo does not use" in said
     config = read_json(tmp_path / "results/one/config.json")
     assert config["columns"] == {"prompt": "query"} and config["image_root"] == str(tmp_path / "pictures")

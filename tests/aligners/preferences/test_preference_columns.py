@@ -62,7 +62,7 @@ def test_an_implicit_prompt_is_of_a_file_and_not_of_one_record(folder: Path) -> 
     with pytest.raises(BadInputError, match="has a 'prompt', but the file's first records have an implicit one"):
         read_preferences(path)
     path = jsonl(folder / "d.jsonl", [bare] * 64 + [bare | {"question": "What?"}])
-    with pytest.raises(BadInputError, match="'question' may be it"):
+    with pytest.raises(BadInputError, match="'question', which may be it"):
         read_preferences(path)
 
 
@@ -135,8 +135,8 @@ def test_columns_that_nothing_reads_are_named_with_their_counts(
     found = read_preferences(jsonl(folder / "d.jsonl", [row | {"image": "good.png"} for row in rows]))
     assert found.unread == {"category": 2, "score": 3, "\x1b[31m": 1}
     said = capsys.readouterr().err
-    assert "the column 'score' is not read (3 of 3 records have it)" in said
-    assert "the column 'category' is not read (2 of 3 records have it)" in said and "\x1b[31m'" not in said
+    assert "the column 'score' is not used (3 of 3 records have it)" in said
+    assert "the column 'category' is not used (2 of 3 records have it)" in said and "\x1b[31m'" not in said
 
 
 def test_what_our_own_sets_say_about_their_making_is_known(folder: Path) -> None:
@@ -300,7 +300,7 @@ def test_a_folder_that_datasets_saved(folder: Path, splits: bool) -> None:
         ({"chosen_spans": ["05"]}, "with integers"),
         ({"chosen_spans": [[True, 5]]}, "with integers"),
         ({"chosen_spans": {"0": 5}}, "with integers"),
-        ({"chosen_spans": [[0, 10**30]]}, "outside of the"),
+        ({"chosen_spans": [[0, 10**30]]}, "outside the"),
         ({"objects": [{"label": "dog", "box": "1234"}]}, "is not a list of"),
         ({"objects": [{"label": 5, "box": [0, 0, 1, 1]}]}, "is not a list of"),
         ({"objects": [{"label": "dog", "box": [0, 0, 1, 10**310]}]}, "has 311 digits"),

@@ -276,7 +276,7 @@ def test_the_command_says_what_it_made_and_begins_again_when_told(tmp_path: Path
     source, folder = preferences(tmp_path / "prefs.parquet", 5), tmp_path / "set"
     done = harness("corrupt", str(source), "-o", str(folder), "--step", "700")
     assert done.returncode == 0, done.stderr
-    assert "5 examples in 1 files" in done.stdout and "4 corrupted in regions, 1 as a whole" in done.stdout
+    assert "5 examples in 1 files" in done.stdout and "4 corrupted in regions, 1 on the whole image" in done.stdout
     assert "keywords: dog 4" in done.stdout and f"harness align --method chip|mdpo|mfpo --data {folder}" in done.stdout
     assert "no keyword was found in the image of 1 of 5 examples" in done.stderr
     again = harness("corrupt", str(source), "-o", str(folder), "--corruption", "black", "--overwrite", "--json")

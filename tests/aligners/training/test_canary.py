@@ -238,7 +238,7 @@ class Odd(DPO):
 
 def test_a_loss_that_is_not_its_formula_is_noticed(base: Path, pairs: Path, tmp_path: Path) -> None:
     error = stopped_at_the_first_batch((base, pairs), tmp_path / "run", Odd())
-    assert "'loss' is 1.69315, and the formula of 'dpo' gives 0.693147 for rewards of 0" in error.problem
+    assert "'loss' is 1.69315, but the formula of 'dpo' gives 0.693147 for rewards of 0" in error.problem
 
 
 def test_the_command_says_it_and_goes_on_without_it(

@@ -191,7 +191,7 @@ def test_an_image_that_the_processor_refuses_is_named(tmp_path: Path) -> None:
 
 def test_another_family_is_refused_by_name(tmp_path: Path) -> None:
     write_json(tmp_path / "config.json", {"model_type": "paligemma"})
-    with pytest.raises(BadInputError, match="'paligemma' can be evaluated, but not aligned") as caught:
+    with pytest.raises(BadInputError, match="'paligemma' can be evaluated but not aligned") as caught:
         check_family(str(tmp_path))
     assert "qwen2_5_vl" in str(caught.value.remedy) and caught.value.where == str(tmp_path)
 

@@ -127,7 +127,7 @@ def test_a_dry_run_asks_the_hub_nothing(on_hub: Path, server: HubServer, tmp_pat
     assert server.asked == []
     for name in contents(on_hub / "one" / "checkpoint"):
         assert name in done.stdout
-    assert "would be uploaded to" in done.stdout and "(private if it is made)" in done.stdout
+    assert "would be uploaded to" in done.stdout and "(private if it is new)" in done.stdout
 
 
 @pytest.mark.parametrize(

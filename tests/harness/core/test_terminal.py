@@ -141,8 +141,8 @@ def test_only_the_command_line_prints() -> None:
 def test_what_modules_log_is_shown_without_its_markup_or_commands(capsys: pytest.CaptureFixture[str]) -> None:
     text = HOSTILE.encode("utf-8", "replace").decode()  # pytest-xdist cannot send half a character in a log's report
     logging.getLogger("harness.models.families").warning(f"{text} [red]%s 100 %[/red]")
-    logging.getLogger("aligners.dpo").info("stage 1: finished before")
+    logging.getLogger("aligners.dpo").info("stage 1: already finished")
     logging.getLogger("aligners.dpo").debug("not for everybody")
     shown = capsys.readouterr().err
-    assert "[red]%s 100 %[/red]" in shown and "stage 1: finished before" in shown and "not for everybody" not in shown
+    assert "[red]%s 100 %[/red]" in shown and "stage 1: already finished" in shown and "not for everybody" not in shown
     assert not COMMANDS.search(shown)

@@ -52,7 +52,7 @@ def test_an_adapter_of_a_relative_base_is_evaluated_from_elsewhere(there: Path, 
 
 def test_a_run_and_a_model_are_two_things(tmp_path: Path) -> None:
     done = harness(small_pope(tmp_path), *EVAL, "--run", "mine", "--model", "./base", "--data", "data", code=2)
-    assert "do not go together" in done.stderr and "--base" in done.stderr
+    assert "exclude each other" in done.stderr and "--base" in done.stderr
 
 
 def test_names_keep_their_meaning_and_folders_their_place() -> None:
@@ -66,6 +66,6 @@ def test_names_keep_their_meaning_and_folders_their_place() -> None:
 def test_a_folder_that_is_gone_has_no_fingerprint(tmp_path: Path) -> None:
     assert fingerprint("somebody/model") != fingerprint("somebody/other")
     for gone in (tmp_path / "gone", "./gone"):
-        with pytest.raises(BadInputError, match="not there") as caught:
+        with pytest.raises(BadInputError, match="does not exist") as caught:
             fingerprint(gone)
         assert caught.value.where == str(gone)

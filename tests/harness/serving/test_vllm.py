@@ -146,10 +146,7 @@ def assert_verified(folder: Path, probed: dict[str, dict[str, TokenDetails]]) ->
 
     changed = broken(folder, one, "image", "processor_config.json", '"height": 72', '"height": 96')
     record, differences = against(changed, probed["one"])
-    assert (
-        len(record["findings"]) == 9
-        and "48 image tokens in training and 36 where it is served" in record["findings"][0]
-    )
+    assert len(record["findings"]) == 9 and "48 image tokens in training and 36 in serving" in record["findings"][0]
     assert "crop_size" in differences[0]
 
     changed = broken(folder, one, "template", "chat_template.jinja", "USER:", "Human:")
