@@ -12,7 +12,7 @@ from harness.analysis.scored import Scored, items_beside
 from harness.core.errors import BadInputError
 from harness.core.files import sha256_file
 from harness.core.stats import holm
-from harness.records.run_files import read_changed_scores
+from harness.records.changed_scores import read_changed_scores
 from harness.runs.folders import Run
 
 CHANGES = "noise"

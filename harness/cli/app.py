@@ -8,13 +8,27 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import align, checkpoints, corrupt, data, doctor, evaluate, experiment, launch, results, runs, score
+from harness.cli import (
+    align,
+    balance,
+    checkpoints,
+    corrupt,
+    data,
+    doctor,
+    evaluate,
+    experiment,
+    launch,
+    results,
+    runs,
+    score,
+)
 from harness.cli.options import CHECKPOINTS, SETUP, TRAIN, Json, Results, app, emit
 from harness.core.terminal import say
 
 __all__ = [
     "align",
     "app",
+    "balance",
     "checkpoints",
     "corrupt",
     "data",

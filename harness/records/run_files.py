@@ -17,7 +17,7 @@ from harness.core.reading import parse_line, read_json
 
 MOST = 1e12
 """Larger values and counts are none: a thousand words on every image of the world."""
-_ROUNDING = 1e-9
+ROUNDING = 1e-9
 _NAMED = 12
 """Missing keys that an error names."""
 
@@ -47,7 +47,7 @@ class MetricRecord(Record):
     def _in_range(self) -> Self:
         if self.ci is not None and self.ci[0] > self.ci[1]:
             raise ValueError(f"the interval {self.ci} ends before it starts")
-        if self.unit == "%" and (most := max([self.value or 0.0, *(self.ci or ())])) > 1 + _ROUNDING:
+        if self.unit == "%" and (most := max([self.value or 0.0, *(self.ci or ())])) > 1 + ROUNDING:
             raise ValueError(f"{most:g} is not a rate, which is a fraction of at most 1")
         return self
 
@@ -92,62 +92,6 @@ class ScoresRecord(Record):
     source: str | None = None
     files: dict[str, Any] | None = None
     counts: dict[str, Number] | None = None
-
-
-class GapRecord(Record):
-    """A difference, see `harness.core.stats.Difference`."""
-
-    value: Number
-    ci: Annotated[list[Number], Field(min_length=2, max_length=2)]
-    p: Annotated[float, Field(ge=0, le=1)]
-
-
-class ChangedMetric(Record):
-    """A metric with the picture as it is, with the changed one, and the difference."""
-
-    clean: Value
-    changed: Value
-    gap: GapRecord
-
-
-Rate = Annotated[float, Field(ge=0, le=1 + _ROUNDING)]
-
-
-class UnchangedRecord(Record):
-    """The share of answers that a changed picture does not change."""
-
-    value: Rate
-    ci: Annotated[list[Rate], Field(min_length=2, max_length=2)] | None
-
-
-class RelianceRecord(Record):
-    """See `harness.evaluation.reliance.reliance`; `clean_items` is the SHA-256 of the item file that it compares with."""
-
-    clean_items: str
-    n: Whole
-    unchanged: UnchangedRecord
-    metrics: dict[str, ChangedMetric]
-
-
-class PicturesRecord(Record):
-    """How the pictures were changed, see `harness.evaluation.pictures.Change.about`."""
-
-    change: str
-    kind: Literal["noise", "blank", "shuffled"]
-    step: Annotated[int, Field(ge=0, le=999)] | None = None
-
-    @model_validator(mode="after")
-    def _noise_has_a_step(self) -> Self:
-        if (self.kind == "noise") != (self.step is not None):
-            raise ValueError("noise has a step, and nothing else has one")
-        return self
-
-
-class ChangedScoresRecord(ScoresRecord):
-    """A score file with changed pictures."""
-
-    pictures: PicturesRecord
-    reliance: RelianceRecord
 
 
 class PieceRecord(Record):
@@ -268,6 +212,26 @@ class Summary(Record):
     data: DataSummary
 
 
+class StageRow(Record):
+    """What a stage of a training reports."""
+
+    stage: str
+    steps: Whole
+
+
+class StagesSummary(Record):
+    """The stages of a training, in turn."""
+
+    stages: list[StageRow]
+
+
+class TrainedManifest(AlignedManifest):
+    """The same, as far as what its stages left is looked at."""
+
+    summary: StagesSummary  # type: ignore[assignment]
+    checkpoint: CheckpointRecord
+
+
 class Hardware(Record):
     """What it ran on."""
 
@@ -328,17 +292,6 @@ def read_scores(path: Path) -> dict[str, Any]:
     value = read_json(path, "scores")
     check(ScoresRecord, value, "scores", path)
     assert isinstance(value, dict)
-    return value
-
-
-def read_changed_scores(path: Path) -> dict[str, Any]:
-    """A score file with changed pictures, checked.
-
-    Raises:
-        BadInputError: it cannot be read or used.
-    """
-    value = read_scores(path)
-    check(ChangedScoresRecord, value, "scores", path)
     return value
 
 

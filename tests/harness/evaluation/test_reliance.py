@@ -93,13 +93,13 @@ def pool(given: list[Item]) -> list[ImageRef]:
 def test_what_the_option_takes() -> None:
     assert Change.parse_list("0, 999,blank,shuffled") == [Change("noise", 0), Change("noise", 999), BLANK, SHUFFLED]
     for text, said in (
-        ("1000", "there is no step 1000"),
-        ("-1", "there is no step -1"),
-        ("blank,grey", "'grey' is no change"),
-        ("", "'' is no change"),
+        ("1000", "step 1000 does not exist"),
+        ("-1", "step -1 does not exist"),
+        ("blank,grey", "'grey' is not a known change"),
+        ("", "'' is not a known change"),
         ("500,500", "noise 500 twice"),
         ("0500,500", "step .* does not exist|not a known change|twice"),
-        ("1e2", "'1e2' is no change"),
+        ("1e2", "'1e2' is not a known change"),
     ):
         with pytest.raises(BadInputError, match=said):
             Change.parse_list(text)
@@ -280,7 +280,7 @@ def test_as_a_user_types_it(folder: Path, server: VisionServer) -> None:
     rows = json.loads(harness(folder, *ask, "--noise", "250", "--dry-run", "--json").stdout)
     assert [(row["change"], row["to_generate"]) for row in rows] == [(None, 0), ("250", 40)]
     for wrong, said in (
-        (["--noise", "1000"], "there is no step 1000"),
+        (["--noise", "1000"], "step 1000 does not exist"),
         (["--noise", "500", "--repeat", "2"], "--repeat and --noise exclude each other"),
     ):
         code, _, error = run_here([*ask, *wrong], folder)

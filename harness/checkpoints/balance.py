@@ -1,0 +1,316 @@
+"""`harness balance`: what an alignment moved, the preference between texts or the one between pictures.
+
+The reward of a pair (picture m, answer y) to a question x is r = beta (log p(y | m, x) - log p_start(y | m, x)), with the starting model's
+p_start. On pairs that were not trained on, the text margin is r(chosen) - r(rejected answer), the image margin is r(chosen answer with the
+original picture) - r(the same with the rejected picture). So it is measured for every method, those included that never saw a rejected
+picture.
+
+Source: Jiang et al., IJCAI 2025 (MFPO), Figure 2, which gives the rewards of both kinds. The held-out pairs, the intervals and the ratio
+are ours.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aligners.base import CHOSEN, IMAGE_REJECTED, REJECTED, Branch, PrepareContext
+from aligners.preferences import read_preferences
+from aligners.preferences.options import DataOptions
+from aligners.rejected_images import ImagePreferenceSettings, generate
+from aligners.training.encoding import EncodedExample, Encoder
+from harness.core.errors import BadInputError, HarnessError
+from harness.core.files import sha256_json, write_json
+from harness.core.memory import give_back
+from harness.core.names import name_from
+from harness.core.paths import cache_folder
+from harness.core.progress import progress
+from harness.core.stats import Counts, intervals
+from harness.core.types import PreferenceExample, SampleScore
+from harness.core.version import VERSION
+from harness.core.worlds import find_world
+from harness.models import fingerprint, load_model, load_processor, prompt_inputs, with_adapters
+from harness.records.run_files import TrainedManifest, check
+from harness.runs.folders import MANIFEST, STAGES, Run, open_run
+from harness.runs.targets import target_of_run
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "balance"
+"""In a run's folder: a record for every set of pairs that it was measured on."""
+BRANCHES = (CHOSEN, REJECTED, IMAGE_REJECTED)
+_REWARDS = tuple(branch.name for branch in BRANCHES)
+_EVERYTHING = 10**6
+"""No limit of length: what does not fit into the training's is cut by `max_length` there, and measured whole here."""
+
+
+@dataclass(frozen=True)
+class BalanceRequest:
+    """What is measured: a run, on which pairs, with which rejected pictures where the pairs bring none.
+
+    Attributes:
+        run: aligned and complete; its kept stages are measured, too.
+        data: preference data: a file, a known name, or a world's label.
+        limit: a seeded sample of this many pairs.
+        images: how rejected pictures are made; the same for all runs that are to be compared.
+        dtype: of the weights; auto is the model's own.
+        seed: of the sample and of the rejected pictures.
+        options: how the pairs are read.
+    """
+
+    run: Run
+    data: str
+    limit: int = 200
+    images: ImagePreferenceSettings = field(default_factory=lambda: ImagePreferenceSettings(corruption="whole-noise"))
+    dtype: str = "auto"
+    seed: int = 0
+    options: DataOptions = field(default_factory=DataOptions)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """One checkpoint: what it is called, where it lies, and how many steps made it."""
+
+    after: str
+    folder: Path
+    steps: int
+
+
+def measure_balance(request: BalanceRequest) -> dict[str, Any]:
+    """Measure the margins, and keep them in the run's folder (`balance/DATA.json`).
+
+    Returns:
+        The record: `n` pairs, `left_out` (those that were trained on), `images` (how rejected pictures were made), and `measured`: for each
+        kept stage and for the whole run the mean rewards, `text` and `image` margin with 95 % intervals (bootstrap over pictures), the
+        share of pairs with a margin above 0, and `ratio`, image margin through text margin, None unless both are surely above 0.
+
+    Raises:
+        BadInputError: the run, its base or the pairs are at fault, or all pairs were trained on.
+    """
+    run = request.run
+    if not run.aligned:
+        raise BadInputError(f"'{run.name}' is no aligned run: it moved nothing", where=str(run.path))
+    assert run.manifest is not None
+    target, config = target_of_run(run), run.manifest["config"]
+    base = str(target.base) if target.adapter else str(run.manifest["base"]["location"])
+    if fingerprint(base) != run.manifest["base"]["fingerprint"]:
+        raise BadInputError(
+            "the base's weights are not those that the run started from", where=base, remedy="put the old ones back"
+        )
+    examples, about = _pairs(request, config)
+    checkpoints = list(_checkpoints(run))
+    processor = load_processor(str(target.adapter) if target.adapter else base)
+    encoder = Encoder(processor, BRANCHES, _EVERYTHING, None)
+    encoded = {example.id: encoder.encode(example) for example in examples}
+    values = _log_probabilities(request, base, checkpoints, examples, encoded, processor)
+    beta = float(config["settings"]["method"]["beta"])
+    groups = [example.images["original"].fingerprint() for example in examples]
+    measured = [
+        {"after": one.after, "steps": one.steps, **margins(beta * (after - values[0]), groups)}
+        for one, after in zip(checkpoints, values[1:], strict=True)
+    ]
+    record = {
+        "run": run.name,
+        "method": config["method"],
+        "data": request.data,
+        "seed": request.seed,
+        "limit": request.limit,
+        "beta": beta,
+        "dtype": request.dtype,
+        "checkpoint": run.manifest["checkpoint"]["fingerprint"],
+        **about,
+        "measured": measured,
+        "harness": VERSION,
+    }
+    write_json(run.path / FOLDER / f"{name_from(Path(request.data).name)}.json", record)
+    return record
+
+
+def _pairs(request: BalanceRequest, config: Mapping[str, Any]) -> tuple[list[PreferenceExample], dict[str, Any]]:
+    """The pairs that were not trained on, each with a rejected picture, and what is to be said of them."""
+    method = str(config["method"])
+    data = read_preferences(
+        _location(request.data, method),
+        limit=request.limit,
+        seed=request.seed,
+        cache=cache_folder(),
+        options=request.options,
+    )
+    trained = _trained_on(config)
+    examples = [example for example in data.examples if _content(example) not in trained]
+    if not examples:
+        raise BadInputError(
+            f"all {len(data.examples)} pairs are among those that the run was trained on",
+            where=request.data,
+            remedy="name other pairs with --data, such as another seed of a world or a larger --limit of the same set",
+        )
+    if left := len(data.examples) - len(examples):
+        logger.warning(f"{left} of {len(data.examples)} pairs were trained on, and are left out")
+    context = PrepareContext(cache_folder(), request.seed)
+    made, notes = generate(examples, request.images, context)
+    return made, {"n": len(made), "left_out": left, "fingerprint": data.fingerprint, "images": notes}
+
+
+def _location(label: str, method: str) -> str:
+    world = find_world(label)
+    return str(world.preferences(method)) if world else label
+
+
+def _trained_on(config: Mapping[str, Any]) -> set[str]:
+    """Hashes of the pairs that a run was trained on.
+
+    Raises:
+        BadInputError: they cannot be read any more, so that nobody can say which pairs are held out.
+    """
+    try:
+        data = read_preferences(
+            _location(str(config["data"]), str(config["method"])),
+            limit=config.get("limit"),
+            seed=config["settings"]["train"]["seed"],
+            on_error="skip",
+            cache=cache_folder(),
+            options=DataOptions(config.get("columns", {}), Path(root) if (root := config.get("image_root")) else None),
+        )
+    except HarnessError as error:
+        raise BadInputError(
+            f"the pairs that the run was trained on cannot be read, so nobody can say which ones are held out: {error.problem}",
+            where=error.where,
+            remedy="put them back where they were",
+        ) from error
+    return {_content(example) for example in data.examples}
+
+
+def _content(example: PreferenceExample) -> str:
+    """What makes two pairs the same pair: picture, question and both answers."""
+    answers = [example.responses[name] for name in ("chosen", "rejected")]
+    return sha256_json([example.images["original"].fingerprint(), example.prompt, *answers])
+
+
+def _checkpoints(run: Run) -> Iterator[_Measured]:
+    """The stages that were kept, and the end, each with the steps up to it."""
+    assert run.manifest is not None
+    found = check(TrainedManifest, run.manifest, "manifest", run.path / MANIFEST)
+    rows = found.summary.stages
+    steps = 0
+    for number, row in enumerate(rows, 1):
+        steps += row.steps
+        folder = run.path / STAGES / f"{number}-{row.stage}"
+        if number < len(rows) and open_run(folder).manifest is not None:
+            yield _Measured(row.stage, folder / "checkpoint", steps)
+    yield _Measured("end", run.checkpoint, steps)
+
+
+def _log_probabilities(
+    request: BalanceRequest,
+    base: str,
+    checkpoints: Sequence[_Measured],
+    examples: Sequence[PreferenceExample],
+    encoded: Mapping[str, EncodedExample],
+    processor: Any,
+) -> np.ndarray:
+    """Sums of the answers' log-probabilities in nats, [1 + checkpoints, examples, branches]; the starting model comes first."""
+    adapters = {f"adapter{number}": one.folder for number, one in enumerate(checkpoints) if _is_adapter(one.folder)}
+    found = np.full((1 + len(checkpoints), len(examples), len(BRANCHES)), np.nan)
+    with progress("measuring margins", found.shape[0] * len(examples)) as advance:
+
+        def fill(place: int, model: Any) -> None:
+            for row, example in enumerate(examples):
+                for column, branch in enumerate(BRANCHES):
+                    found[place, row, column] = answer_logp(model, processor, example, encoded[example.id], branch)
+                advance()
+
+        model = load_model(base, request.dtype)
+        if not adapters:
+            fill(0, model)
+        else:
+            model = with_adapters(model, adapters)
+            with model.disable_adapter():
+                fill(0, model)
+        for number, one in enumerate(checkpoints):
+            if not _is_adapter(one.folder):
+                del model
+                give_back()
+                model = load_model(str(one.folder), request.dtype)
+            else:
+                model.set_adapter(f"adapter{number}")
+            fill(1 + number, model)
+    return found
+
+
+def _is_adapter(folder: Path) -> bool:
+    return (folder / "adapter_config.json").exists()
+
+
+def answer_logp(
+    model: Any, processor: Any, example: PreferenceExample, encoded: EncodedExample, branch: Branch
+) -> float:
+    """log p(answer | picture, question) in nats, the end token included, by the model's own forward pass.
+
+    Raises:
+        HarnessError: the picture's tokens are others than those that it was encoded with.
+    """
+    import torch
+
+    inputs = prompt_inputs(processor, example.prompt, example.images[branch.image].open())
+    width, tail = inputs["input_ids"].shape[1], encoded.responses[branch.response]
+    if inputs["input_ids"][0].tolist() != encoded.prefixes[branch.image]:
+        raise HarnessError("the question has other tokens with this picture than it was encoded with", where=example.id)
+    whole = {}
+    for name, value in inputs.items():
+        if value.shape == inputs["input_ids"].shape:  # ids, mask, types of tokens: the answer goes on with them
+            more = tail if name == "input_ids" else [int(name == "attention_mask")] * len(tail)
+            value = torch.cat([value, torch.tensor([more], dtype=value.dtype)], 1)
+        whole[name] = value.to(model.device, model.dtype if value.is_floating_point() else None)
+    with torch.no_grad():
+        logits = model(**whole).logits[0, width - 1 : -1].float()
+    targets = torch.tensor(tail, device=logits.device)
+    return float(logits.log_softmax(-1).gather(-1, targets[:, None]).double().sum())
+
+
+def margins(rewards: np.ndarray, groups: Sequence[str]) -> dict[str, Any]:
+    """Mean rewards and margins with intervals.
+
+    Args:
+        rewards: [pairs, 3]: of the chosen answer, the rejected answer, and the chosen answer with the rejected picture.
+        groups: of each pair its picture; pictures are resampled.
+    """
+    text, image = rewards[:, 0] - rewards[:, 1], rewards[:, 0] - rewards[:, 2]
+    scores = [
+        SampleScore(
+            str(row),
+            group,
+            {
+                **{name: float(rewards[row, column]) for column, name in enumerate(_REWARDS)},
+                "text": float(text[row]),
+                "image": float(image[row]),
+                "text_above_0": float(text[row] > 0),
+                "image_above_0": float(image[row] > 0),
+            },
+        )
+        for row, group in enumerate(groups)
+    ]
+    counts = Counts.of(scores)
+
+    def aggregate(totals: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        means = {name: total / totals["n"] for name, total in totals.items() if name != "n"}
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.where(means["text"] > 0, means["image"] / means["text"], np.nan)
+        return {**means, "ratio": ratio}
+
+    values, bounds = aggregate(counts.totals()), intervals(counts, aggregate)
+    found = {name: {"value": float(value), "ci": bounds[name]} for name, value in values.items() if name != "ratio"}
+    sure = all(bounds[name] is not None and bounds[name][0] > 0 for name in ("text", "image"))  # type: ignore[index]
+    ratio = {"value": float(values["ratio"]), "ci": bounds["ratio"]} if sure else None
+    return {
+        "rewards": {name: found[name]["value"] for name in _REWARDS},
+        "text": found["text"],
+        "image": found["image"],
+        "text_above_0": found["text_above_0"],
+        "image_above_0": found["image_above_0"],
+        "ratio": ratio,
+    }

@@ -1,0 +1,77 @@
+"""What a score file with changed pictures must hold to be read, see `harness.evaluation.reliance`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from harness.records.run_files import ROUNDING, Number, Record, ScoresRecord, Value, Whole, check, read_scores
+
+
+class GapRecord(Record):
+    """A difference, see `harness.core.stats.Difference`."""
+
+    value: Number
+    ci: Annotated[list[Number], Field(min_length=2, max_length=2)]
+    p: Annotated[float, Field(ge=0, le=1)]
+
+
+class ChangedMetric(Record):
+    """A metric with the picture as it is, with the changed one, and the difference."""
+
+    clean: Value
+    changed: Value
+    gap: GapRecord
+
+
+Rate = Annotated[float, Field(ge=0, le=1 + ROUNDING)]
+
+
+class UnchangedRecord(Record):
+    """The share of answers that a changed picture does not change."""
+
+    value: Rate
+    ci: Annotated[list[Rate], Field(min_length=2, max_length=2)] | None
+
+
+class RelianceRecord(Record):
+    """See `harness.evaluation.reliance.reliance`; `clean_items` is the SHA-256 of the item file that it compares with."""
+
+    clean_items: str
+    n: Whole
+    unchanged: UnchangedRecord
+    metrics: dict[str, ChangedMetric]
+
+
+class PicturesRecord(Record):
+    """How the pictures were changed, see `harness.evaluation.pictures.Change.about`."""
+
+    change: str
+    kind: Literal["noise", "blank", "shuffled"]
+    step: Annotated[int, Field(ge=0, le=999)] | None = None
+
+    @model_validator(mode="after")
+    def _noise_has_a_step(self) -> Self:
+        if (self.kind == "noise") != (self.step is not None):
+            raise ValueError("noise has a step, and nothing else has one")
+        return self
+
+
+class ChangedScoresRecord(ScoresRecord):
+    """A score file with changed pictures."""
+
+    pictures: PicturesRecord
+    reliance: RelianceRecord
+
+
+def read_changed_scores(path: Path) -> dict[str, Any]:
+    """A score file with changed pictures, checked.
+
+    Raises:
+        BadInputError: it cannot be read or used.
+    """
+    value = read_scores(path)
+    check(ChangedScoresRecord, value, "scores", path)
+    return value

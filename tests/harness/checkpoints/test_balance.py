@@ -1,0 +1,175 @@
+"""`harness balance`: margins on pairs that were not trained on, for every method, after each stage; against an independent computation."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aligners.training.checks.plain_pass import own_inputs
+from harness.alignment.align import AlignRequest, run_align
+from harness.checkpoints.balance import BalanceRequest, margins, measure_balance
+from harness.cli import app
+from harness.cli.errors import run as command
+from harness.core.errors import BadInputError
+from harness.core.files import read_json, write_json
+from harness.models import load_model, load_processor, with_adapters
+from harness.runs.folders import Run, open_run
+from tests.tiny import tiny_llava, tiny_photograph
+
+PAIR = {"prompt": "what is this", "chosen": "a red cat", "rejected": "a blue dog"}
+
+
+def pairs(folder: Path, name: str, numbers: range) -> Path:
+    """A picture for each number, and two pairs about it."""
+    rows = []
+    for number in numbers:
+        tiny_photograph(folder / f"{number}.png", number)
+        for turn, question in enumerate(("what is this", "what is on the table")):
+            rows.append(PAIR | {"id": f"{number}-{turn}", "image": f"{number}.png", "prompt": question})
+    path = folder / f"{name}.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base, pairs to train on, pairs that are held out."""
+    folder = tmp_path_factory.mktemp("balance")
+    tiny_llava(folder / "base")
+    pairs(folder, "train", range(4))
+    pairs(folder, "held", range(100, 104))
+    pairs(folder, "mixed", range(2, 6))
+    return folder
+
+
+def aligned(folder: Path, method: str, name: str, **own: Any) -> Run:
+    train = {
+        "learning_rate": 0.02,
+        "epochs": 1,
+        "batch_size": 4,
+        "micro_batch_size": 4,
+        "max_length": 256,
+        "keep_stages": True,
+    }
+    settings = {"train": train | own.pop("train", {}), "method": own}
+    data = str(folder / "train.jsonl")
+    return run_align(
+        AlignRequest(method, str(folder / "base"), folder / "results", data=data, name=name, settings=settings)
+    )
+
+
+@pytest.fixture(scope="module")
+def staged(folder: Path) -> Run:
+    return aligned(folder, "mfpo", "staged", stages={"count": 2}, images={"corruption": "whole-noise"})
+
+
+@pytest.fixture(scope="module")
+def text_only(folder: Path) -> Run:
+    return aligned(folder, "dpo", "text-only", beta=0.2)
+
+
+def by_hand(folder: Path, run: Run, beta: float) -> np.ndarray:
+    """Rewards of the held-out pairs [pairs, 2] (chosen, rejected), by the processor's own template, one conversation at a time."""
+    from PIL import Image
+
+    processor = load_processor(str(run.checkpoint))
+    model = with_adapters(load_model(str(folder / "base"), "float32").double(), {"a": run.checkpoint})
+    rewards = []
+    for row in map(json.loads, (folder / "held.jsonl").read_text().splitlines()):
+        picture = Image.open(folder / row["image"]).convert("RGB")
+        found = []
+        for answer in (row["chosen"], row["rejected"]):
+            inputs = own_inputs(processor, row["prompt"], answer, picture)
+            ids = inputs["input_ids"][0]
+            given = {name: value.double() if value.is_floating_point() else value for name, value in inputs.items()}
+            # Everything behind the question is the answer and its end; the question's tokens are the same under both models.
+            start = len(own_inputs(processor, row["prompt"], "", picture)["input_ids"][0]) - 1
+            sums = []
+            for adapted in (True, False):
+                if adapted:
+                    logits = model(**given).logits
+                else:
+                    with model.disable_adapter():
+                        logits = model(**given).logits
+                logp = logits[0, :-1].log_softmax(-1).gather(-1, ids[1:, None])[:, 0]
+                sums.append(float(logp[start - 1 :].sum()))
+            found.append(beta * (sums[0] - sums[1]))
+        rewards.append(found)
+    return np.array(rewards)
+
+
+@pytest.mark.slow
+def test_margins_are_those_of_the_models_own_forward_pass_also_for_a_method_without_images(
+    folder: Path, text_only: Run
+) -> None:
+    record = measure_balance(BalanceRequest(text_only, str(folder / "held.jsonl")))
+    expected = by_hand(folder, text_only, 0.2)
+    [end] = record["measured"]
+    assert record["n"] == 8 and record["beta"] == 0.2 and end["after"] == "end" and end["steps"] == 2
+    assert end["rewards"]["chosen"] == pytest.approx(expected[:, 0].mean(), abs=1e-4)
+    assert end["rewards"]["rejected"] == pytest.approx(expected[:, 1].mean(), abs=1e-4)
+    assert end["text"]["value"] == pytest.approx((expected[:, 0] - expected[:, 1]).mean(), abs=1e-4)
+    assert end["text"]["value"] > 0.01 and end["text_above_0"]["value"] == 1, (
+        "nothing was learned, so nothing is tested"
+    )
+    # What was never trained is measured all the same, on pictures that whole-image noise made.
+    assert record["images"]["whole-image"] == 8 and abs(end["image"]["value"]) < end["text"]["value"]
+    assert read_json(text_only.path / "balance" / "held.jsonl.json") == json.loads(json.dumps(record))
+
+
+@pytest.mark.slow
+def test_each_kept_stage_and_the_end(folder: Path, staged: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    done = command(app, ["balance", str(staged.path), "--data", str(folder / "held.jsonl"), "--json"])
+    [record] = json.loads(capsys.readouterr().out)
+    assert done == 0 and [(one["after"], one["steps"]) for one in record["measured"]] == [("easy", 1), ("end", 2)]
+    first, last = record["measured"]
+    assert first["rewards"] != last["rewards"]
+    # A stage's checkpoint is a run of its own, and is measured as such.
+    stage = measure_balance(BalanceRequest(open_run(staged.path / "stages" / "1-easy"), str(folder / "held.jsonl")))
+    assert stage["measured"][-1]["text"]["value"] == pytest.approx(first["text"]["value"], abs=1e-5)
+    assert command(app, ["balance", str(staged.path), "--data", str(folder / "held.jsonl")]) == 0
+    shown = capsys.readouterr().out
+    assert "Modality balance" in shown and "easy" in shown and "margin" in shown
+
+
+@pytest.mark.slow
+def test_what_was_trained_on_is_left_out_and_what_cannot_be_measured_is_said(
+    folder: Path, text_only: Run, tmp_path: Path
+) -> None:
+    record = measure_balance(BalanceRequest(text_only, str(folder / "mixed.jsonl")))
+    assert (record["n"], record["left_out"]) == (4, 4)
+    with pytest.raises(BadInputError, match="all 8 pairs are among those that the run was trained on"):
+        measure_balance(BalanceRequest(text_only, str(folder / "train.jsonl")))
+    copy = open_run(Path(shutil.copytree(text_only.path, tmp_path / "copy")))
+    assert copy.manifest is not None
+    config = copy.manifest["config"]
+    for manifest, said in (
+        (copy.manifest | {"kind": "base"}, "no aligned run"),
+        (copy.manifest | {"summary": {}}, "no summary.stages"),
+        (
+            copy.manifest | {"config": config | {"data": str(tmp_path / "gone.jsonl")}},
+            "nobody can say which ones are held out",
+        ),
+        (copy.manifest | {"base": copy.manifest["base"] | {"fingerprint": "0" * 64}}, "weights"),
+    ):
+        write_json(copy.path / "manifest.json", manifest)
+        with pytest.raises(BadInputError, match=said):
+            measure_balance(BalanceRequest(open_run(copy.path), str(folder / "held.jsonl")))
+
+
+def test_margins_by_hand() -> None:
+    rewards = np.array([[1.0, 0.0, 0.5], [2.0, -1.0, 1.0], [0.5, 0.25, 0.0], [1.5, 0.5, 2.0]])
+    found = margins(rewards, ["a", "b", "c", "d"])
+    assert found["rewards"] == {"chosen": 1.25, "rejected": -0.0625, "image_rejected": 0.875}
+    assert found["text"]["value"] == 1.3125 and found["image"]["value"] == 0.375
+    assert found["text_above_0"]["value"] == 1 and found["image_above_0"]["value"] == 0.75
+    assert found["text"]["ci"][0] > 0 and found["image"]["ci"][0] < 0 and found["ratio"] is None
+    sure = margins(np.array([[1.0, 0.0, 0.5]] * 3 + [[2.0, 0.0, 1.0]]), ["a", "b", "c", "d"])
+    assert sure["ratio"]["value"] == 0.5 and sure["ratio"]["ci"] == (0.5, 0.5)
+    clustered = margins(np.repeat(rewards, 3, 0), [name for name in "abcd" for _ in range(3)])
+    assert clustered["text"] == found["text"], "three pairs about one picture are no more pictures"
