@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from harness.analysis.leaderboard import ARROW
 from harness.analysis.leaderboard.board import scale, written
 from harness.analysis.scored import Scored, items_beside
+from harness.analysis.text_table import TextTable
 from harness.core.errors import BadInputError
 from harness.core.files import sha256_file
 from harness.core.stats import holm
@@ -53,17 +53,7 @@ def _place(about: Mapping[str, Any]) -> tuple[int, int]:
     return ("noise", "blank", "shuffled").index(about["kind"]), about.get("step") or 0
 
 
-@dataclass(frozen=True)
-class Reliance:
-    """One checkpoint's table of one suite: a row a picture, the plain one first; cells are text."""
-
-    title: str
-    heads: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str
-
-
-def reliance_tables(records: Sequence[Mapping[str, Any]]) -> list[Reliance]:
+def reliance_tables(records: Sequence[Mapping[str, Any]]) -> list[TextTable]:
     """The tables of score records; those with the pictures as they are stay out.
 
     Args:
@@ -77,7 +67,7 @@ def reliance_tables(records: Sequence[Mapping[str, Any]]) -> list[Reliance]:
     return [_table(group) for group in groups.values()]
 
 
-def _table(records: Sequence[Mapping[str, Any]]) -> Reliance:
+def _table(records: Sequence[Mapping[str, Any]]) -> TextTable:
     first = records[0]
     measured = {name for record in records for name in record["reliance"]["metrics"]}
     metrics = {name: about for name, about in first["metrics"].items() if about["headline"] and name in measured}
@@ -106,7 +96,7 @@ def _table(records: Sequence[Mapping[str, Any]]) -> Reliance:
     size = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
     title = f"Image reliance: {first.get('title', first['suite'])}{variant}, {first.get('target', '')} on {first['data']}, n = {size}"
     note = "behind a comma: changed picture minus picture as it is, with its paired 95 % interval; * p < 0.05, Holm-corrected in this table"
-    return Reliance(title, heads, tuple(rows), note)
+    return TextTable(title, heads, tuple(rows), note)
 
 
 def _clean(records: Sequence[Mapping[str, Any]], name: str, unit: str) -> str:

@@ -35,14 +35,13 @@ from harness.core.types import PreferenceExample, SampleScore
 from harness.core.version import VERSION
 from harness.core.worlds import find_world
 from harness.models import fingerprint, load_model, load_processor, prompt_inputs, with_adapters
+from harness.records.balance_file import FOLDER
 from harness.records.run_files import TrainedManifest, check
 from harness.runs.folders import MANIFEST, STAGES, Run, open_run
 from harness.runs.targets import target_of_run
 
 logger = logging.getLogger(__name__)
 
-FOLDER = "balance"
-"""In a run's folder: a record for every set of pairs that it was measured on."""
 BRANCHES = (CHOSEN, REJECTED, IMAGE_REJECTED)
 _REWARDS = tuple(branch.name for branch in BRANCHES)
 _EVERYTHING = 10**6

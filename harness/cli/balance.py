@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -54,45 +54,8 @@ def balance(
     found = [measure_balance(BalanceRequest(one, data, limit, images, dtype, seed, options)) for one in runs]
     if as_json:
         emit(found)
-    else:
-        _print(found)
+        return
+    from harness.analysis.balance import balance_tables
+    from harness.cli.tables import print_text_tables
 
-
-def _print(records: list[dict[str, Any]]) -> None:
-    """A row for each stage of each run."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    from harness.core.terminal import Console
-
-    sizes = sorted({record["n"] for record in records})
-    size = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-    table = Table(
-        title=escape(f"Modality balance on {records[0]['data']}, n = {size}"),
-        title_justify="left",
-        caption_justify="left",
-    )
-    for place, head in enumerate(
-        ("run", "after", "steps", "text margin", "text > 0", "image margin", "image > 0", "image / text")
-    ):
-        table.add_column(head, justify="right" if place > 1 else "left")
-    for record in records:
-        for one in record["measured"]:
-            share = [f"{100 * one[name]['value']:.1f} %" for name in ("text_above_0", "image_above_0")]
-            row = [
-                record["run"],
-                one["after"],
-                f"{one['steps']:,}",
-                _written(one["text"]),
-                share[0],
-                _written(one["image"]),
-                share[1],
-            ]
-            table.add_row(*map(escape, row), _written(one["ratio"]) if one["ratio"] else "–")
-    table.caption = "margins: mean reward differences on held-out pairs, with 95 % intervals; – unless both margins are surely above 0"
-    Console().print(table)
-
-
-def _written(found: dict[str, Any]) -> str:
-    text = f"{found['value']:.3f}"
-    return text + (f" ({found['ci'][0]:.3f} to {found['ci'][1]:.3f})" if found["ci"] else "")
+    print_text_tables(balance_tables(found))

@@ -12,6 +12,7 @@ from rich.text import Text
 from harness.analysis.leaderboard import ARROW, Board, tables
 from harness.analysis.leaderboard.board import written, written_interval
 from harness.analysis.reliance import reliance_tables
+from harness.analysis.text_table import TextTable
 from harness.core import registry
 from harness.core.errors import HarnessError
 from harness.core.plugins import attributed
@@ -34,7 +35,12 @@ def print_records(records: Sequence[dict[str, Any]]) -> None:
     for record in records:
         if not record.get("pictures"):
             print_record(record)
-    for found in reliance_tables(records):
+    print_text_tables(reliance_tables(records))
+
+
+def print_text_tables(tables: Sequence[TextTable]) -> None:
+    """Tables whose cells are text already."""
+    for found in tables:
         table = Table(
             title=escape(found.title), title_justify="left", caption=escape(found.note), caption_justify="left"
         )

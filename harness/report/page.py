@@ -10,6 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from harness.analysis.balance import balance_records, balance_tables
 from harness.analysis.leaderboard import Board, collect
 from harness.analysis.reliance import changed_scores, reliance_tables
 from harness.analysis.scored import EVALUATE
@@ -58,6 +59,8 @@ def write_report(
     compared = [changed_scores(run) for run in runs]
     changed = [one for found, _ in compared for one in found]
     reasons += [reason for _, stale in compared for reason in stale]
+    measured = [balance_records(run) for run in runs]
+    reasons += [reason for _, stale in measured for reason in stale]
     charts = [*figures(boards, suites, runs), *reliance_figures(changed)]
     style, script = _part("page.css"), _part("page.js")
     _write(
@@ -70,7 +73,14 @@ def write_report(
         f"style-src '{_digest(style)}'; script-src '{_digest(script)}'",
         boards=[board_of(board) for board in boards],
         charts=[{"svg": Markup(svg(one.content)), "caption": one.caption} for one in charts],
-        reliance=reliance_tables([{"target": one.run, **one.record} for one in changed]),
+        diagnostics=[
+            (key, title, tables)
+            for key, title, tables in (
+                ("reliance", "Image reliance", reliance_tables([{"target": one.run, **one.record} for one in changed])),
+                ("balance", "Modality balance", balance_tables([one for found, _ in measured for one in found])),
+            )
+            if tables
+        ],
         rejected=rejected,
         notes=[*reasons, *(f"{suite.name} on {suite.data}: {suite.note}" for suite in suites if suite.note)],
         shown=len(shown_samples),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from harness.core.errors import BadInputError
 from harness.core.files import read_json, write_json
 from harness.models import load_model, load_processor, with_adapters
 from harness.runs.folders import Run, open_run
+from tests.commands import run_here
+from tests.scored_runs import make_run
 from tests.tiny import tiny_llava, tiny_photograph
 
 PAIR = {"prompt": "what is this", "chosen": "a red cat", "rejected": "a blue dog"}
@@ -173,3 +176,29 @@ def test_margins_by_hand() -> None:
     assert sure["ratio"]["value"] == 0.5 and sure["ratio"]["ci"] == (0.5, 0.5)
     clustered = margins(np.repeat(rewards, 3, 0), [name for name in "abcd" for _ in range(3)])
     assert clustered["text"] == found["text"], "three pairs about one picture are no more pictures"
+
+
+def test_the_report_shows_what_was_measured_with_these_weights(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "results", "mine", ["A dog.", "A dog and a cat."])
+    manifest = read_json(folder / "manifest.json") | {"checkpoint": {"kind": "adapter", "fingerprint": "f" * 64}}
+    write_json(folder / "manifest.json", manifest)
+    rewards = np.array([[1.0, 0.0, 0.5], [2.0, -1.0, 1.0], [0.5, 0.25, 0.0], [1.5, 0.5, 2.0]])
+    one = {"after": "end", "steps": 1200, **margins(rewards, ["a", "b", "c", "d"])}
+    record = {"run": "mine", "data": "pairs <b>", "n": 4, "checkpoint": "f" * 64, "measured": [one]}
+    write_json(folder / "balance" / "pairs.json", record)
+    write_json(folder / "balance" / "old.json", record | {"checkpoint": "0" * 64, "data": "other"})
+    write_json(folder / "balance" / "broken.json", record | {"measured": []})
+    code, _, said = run_here(["report", "-o", "r.html"], tmp_path)
+    assert code == 0
+    page = (tmp_path / "r.html").read_text()
+    assert (
+        '<section id="balance"><h2>Modality balance</h2>' in page
+        and "Modality balance on pairs &lt;b&gt;, n = 4" in page
+    )
+    cells = re.findall(r"<td>(.*?)</td>", page.partition('<section id="balance">')[2].partition("</section>")[0])
+    assert cells[:2] == ["end", "1,200"] and cells[3] == "100.0 %" and cells[5:] == ["75.0 %", "–"]
+    assert cells[2].startswith("1.312 (") and cells[4].startswith("0.375 (−")
+    assert (
+        "old.json was measured with other weights: harness balance mine --data other" in " ".join(said.split()) + page
+    )
+    assert "broken.json: the margins cannot be used: measured" in " ".join(said.split()) + page

@@ -1,0 +1,65 @@
+"""Modality balance, read again: margins of text and image preference of runs, and the table that they make for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.analysis.text_table import TextTable
+from harness.core.errors import BadInputError
+from harness.records.balance_file import FOLDER, read_balance
+from harness.runs.folders import Run
+
+_HEADS = ("run", "after", "steps", "text margin", "text > 0", "image margin", "image > 0", "image / text")
+
+
+def balance_records(run: Run) -> tuple[list[dict[str, Any]], list[str]]:
+    """The usable records of a run, and in words what cannot be used and why: other weights, or a damaged file."""
+    found, reasons = [], []
+    own = ((run.manifest or {}).get("checkpoint") or {}).get("fingerprint")
+    for path in sorted(run.path.glob(f"{FOLDER}/*.json")):
+        place = path.relative_to(run.path)
+        try:
+            record = read_balance(path)
+        except BadInputError as error:
+            reasons.append(f"{run.name}: {place}: {error.problem}")
+            continue
+        if record["checkpoint"] != own:
+            again = f"harness balance {run.name} --data {record['data']}"
+            reasons.append(f"{run.name}: {place} was measured with other weights: {again}")
+            continue
+        found.append({**record, "run": run.name})
+    return found, reasons
+
+
+def balance_tables(records: Sequence[Mapping[str, Any]]) -> list[TextTable]:
+    """A table for each set of pairs, with a row for each measured checkpoint."""
+    tables = []
+    for data in dict.fromkeys(str(record["data"]) for record in records):
+        own = [record for record in records if record["data"] == data]
+        sizes = sorted({record["n"] for record in own})
+        size = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+        rows = tuple(_row(record["run"], one) for record in own for one in record["measured"])
+        note = "margins: mean reward differences on held-out pairs, with 95 % intervals; – unless both margins are surely above 0"
+        tables.append(TextTable(f"Modality balance on {data}, n = {size}", _HEADS, rows, note))
+    return tables
+
+
+def _row(run: str, one: Mapping[str, Any]) -> tuple[str, ...]:
+    above = [f"{100 * one[name]['value']:.1f} %" for name in ("text_above_0", "image_above_0")]
+    ratio = _written(one["ratio"]) if one["ratio"] else "–"
+    return (
+        run,
+        str(one["after"]),
+        f"{one['steps']:,}",
+        _written(one["text"]),
+        above[0],
+        _written(one["image"]),
+        above[1],
+        ratio,
+    )
+
+
+def _written(found: Mapping[str, Any]) -> str:
+    interval = f" ({found['ci'][0]:.3f} to {found['ci'][1]:.3f})" if found["ci"] else ""
+    return f"{found['value']:.3f}{interval}".replace("-", "−")
