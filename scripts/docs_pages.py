@@ -51,12 +51,12 @@ def formats() -> str:
     """The records of a run's files, and every setting, with types, defaults and descriptions."""
     from harness.core import registry
     from harness.core.config import TrainSettings
-    from harness.records import answer_files, run_files
+    from harness.records import answer_files, changed_scores, run_files, score_files
 
     parts = [
         '# Files and settings\n\nWhere the files lie: [ARCHITECTURE.md](ARCHITECTURE.md), "Folder layouts".\n\n## Files of a run\n'
     ]
-    for module in (run_files, answer_files):
+    for module in (score_files, changed_scores, run_files, answer_files):
         for _, kind in inspect.getmembers(module, inspect.isclass):
             if issubclass(kind, BaseModel) and kind.__module__ == module.__name__ and kind.model_fields:
                 parts.append(table(kind.__name__, kind))
@@ -101,7 +101,9 @@ def _rows(model: type[BaseModel], prefix: str) -> list[str]:
             rows += _rows(nested, f"{prefix}{name}.")
             continue
         default = "required" if field.is_required() else f"`{_short(field.get_default(call_default_factory=True))}`"
-        rows.append(f"| `{prefix}{name}` | {_type(field.annotation)} | {default} | {_cell(field.description or '')} |")
+        rows.append(
+            f"| `{prefix}{field.alias or name}` | {_type(field.annotation)} | {default} | {_cell(field.description or '')} |"
+        )
     return rows
 
 

@@ -112,10 +112,10 @@ def test_a_plugins_suite_is_scored_offline(museum: Path) -> None:
     assert record["counts"] == evaluated["counts"] and record["metrics"] == evaluated["metrics"]
     assert record["metrics"]["invention"]["value"] == pytest.approx(1 / 5)
     code, _, error = run_here([*said, "--relations", "x"], museum)
-    assert code == 2 and "no use of --relations" in error
+    assert code == 2 and "does not use --relations" in error
     write_jsonl(museum / "twice.jsonl", [{"item": "d1", "text": "vase"}] * 2)
     code, _, error = run_here(["score", "--suite", "museum", "--data", "data", "--responses", "twice.jsonl"], museum)
-    assert code == 2 and "twice.jsonl:2" in error and "a second response to the item 'd1'" in error
+    assert code == 2 and "twice.jsonl:2" in error and "a second response for the item 'd1'" in error
 
 
 def test_a_plugins_suite_has_its_frontier(museum: Path) -> None:

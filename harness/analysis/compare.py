@@ -107,7 +107,7 @@ def compare(runs: Sequence[Run], suites: Sequence[str] | None = None) -> tuple[l
         reasons += unusable
         found[run.name] = {}
         for one in usable:
-            if suites and one.record["suite"] not in suites:
+            if suites and one.record.suite not in suites:
                 continue
             if not one.items.exists():
                 reasons.append(f"{run.name}: {one.items.name} is missing, so {one.label} cannot be compared")
@@ -124,8 +124,8 @@ def compare(runs: Sequence[Run], suites: Sequence[str] | None = None) -> tuple[l
             reasons.append(f"{label}: not scored for {', '.join(absent)}")
             continue
         shared = [one[key] for one in found.values()]
-        settings = {str(one.scored.record["settings"]) for one in shared}
-        files = {str(one.scored.record.get("files")) for one in shared}
+        settings = {str(one.scored.record.settings) for one in shared}
+        files = {str(one.scored.record.files) for one in shared}
         if len(settings) > 1 or len(files) > 1:
             reasons.append(f"{label}: scored with different {'settings' if len(settings) > 1 else 'benchmark files'}")
             continue

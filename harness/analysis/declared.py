@@ -16,27 +16,28 @@ from harness.core.errors import BadInputError, HarnessError
 
 if TYPE_CHECKING:
     from benchmarks.base import Benchmark
+    from harness.records.score_files import ScoresRecord
 
 _LAST = 1 << 30
 """The place of a suite that is not installed."""
 
 
-def benchmark_of(record: Mapping[str, Any]) -> Benchmark:
+def benchmark_of(record: ScoresRecord) -> Benchmark:
     """The benchmark that made a score record, with the settings of then; one object for all records that share them.
 
     Raises:
         HarnessError: the suite is not installed, or does not know the settings.
     """
-    return _benchmark(record["suite"], json.dumps(record["settings"], sort_keys=True), tuple(sys.path))
+    return _benchmark(record.suite, json.dumps(record.settings, sort_keys=True), tuple(sys.path))
 
 
-def fresh(record: Mapping[str, Any]) -> Benchmark:
+def fresh(record: ScoresRecord) -> Benchmark:
     """As `benchmark_of`, an object of its own: reading items fills it.
 
     Raises:
         HarnessError: as `benchmark_of`.
     """
-    return _made(record["suite"], json.dumps(record["settings"], sort_keys=True))
+    return _made(record.suite, json.dumps(record.settings, sort_keys=True))
 
 
 @functools.lru_cache(maxsize=64)
@@ -51,7 +52,7 @@ def _made(suite: str, settings: str) -> Benchmark:
     return found
 
 
-def known(record: Mapping[str, Any]) -> Benchmark | None:
+def known(record: ScoresRecord) -> Benchmark | None:
     """As `benchmark_of`; None where it cannot be had. What only it declares is then not shown; `collect` notes why."""
     try:
         return benchmark_of(record)
@@ -101,7 +102,7 @@ def charts_of(suite: str) -> Sequence[Chart]:
     return charts
 
 
-def verdicts(record: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Verdict]:
+def verdicts(record: ScoresRecord) -> Callable[[Mapping[str, Any]], Verdict]:
     """What says the verdict on a row of the record's items; without the benchmark, what every row tells."""
     found = known(record)
     return functools.partial(verdict_on, found) if found is not None else verdict_of

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from harness.analysis.leaderboard import ARROW
 from harness.analysis.leaderboard.board import scale, written
-from harness.analysis.scored import Scored, items_beside
+from harness.analysis.scored import items_beside, label_of
 from harness.analysis.text_table import TextTable
 from harness.core.errors import BadInputError
 from harness.core.files import sha256_file
@@ -26,7 +28,26 @@ def picture_of(record: Mapping[str, Any]) -> str:
     return f"noise {about['step']}" if about["kind"] == "noise" else str(about["kind"])
 
 
-def changed_scores(run: Run) -> tuple[list[Scored], list[str]]:
+@dataclass(frozen=True)
+class Changed:
+    """One run's scores of one suite with changed pictures: the record (a `ChangedScoresRecord`'s content), and its file."""
+
+    run: str
+    path: Path
+    record: Mapping[str, Any]
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """(suite, data, variant), as of `harness.analysis.scored.Scored`."""
+        return self.record["suite"], self.record["data"], self.record["variant"]
+
+    @property
+    def label(self) -> str:
+        """The key in words."""
+        return label_of(*self.key)
+
+
+def changed_scores(run: Run) -> tuple[list[Changed], list[str]]:
     """Every usable score file with changed pictures of a run, noise by its step first, and in words what cannot be used and why.
 
     A comparison with plain answers that are not there any more, or were scored anew with another result, is none.
@@ -44,7 +65,7 @@ def changed_scores(run: Run) -> tuple[list[Scored], list[str]]:
             again = f"harness eval --run {run.name} --suite {record['suite']} --noise {record['pictures']['change']}"
             reasons.append(f"{run.name}: {place} compares with plain answers or scores that are replaced: {again}")
             continue
-        found.append(Scored(run.name, path, record))
+        found.append(Changed(run.name, path, record))
     return sorted(found, key=lambda one: (one.key, _place(one.record["pictures"]))), reasons
 
 

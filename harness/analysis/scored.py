@@ -15,7 +15,8 @@ from harness.core.reading import open_binary
 from harness.core.stats import Aggregate
 from harness.core.types import SampleScore
 from harness.core.version import VERSION
-from harness.records.run_files import item_row, read_scores
+from harness.records.run_files import item_row
+from harness.records.score_files import ScoresRecord, read_scores
 from harness.runs.folders import Run
 
 EVALUATE = "harness eval --suite SUITE,...; `harness list benchmarks` names them"
@@ -40,24 +41,28 @@ def read_rows(path: Path, *, unscored: bool = False) -> dict[str, dict[str, Any]
         return {row["item"]: row for row in rows if unscored or row.get("unscored") is None}
 
 
+def label_of(suite: str, data: str, variant: str) -> str:
+    """What was scored, in words."""
+    return f"{suite} on {data}{f' [{variant}]' if variant else ''}"
+
+
 @dataclass(frozen=True)
 class Scored:
     """One run's scores of one suite: the record, and where its items are."""
 
     run: str
     path: Path
-    record: Mapping[str, Any]
+    record: ScoresRecord
 
     @property
     def key(self) -> tuple[str, str, str]:
         """(suite, data, variant): what scores must share to be compared."""
-        return self.record["suite"], self.record["data"], self.record["variant"]
+        return self.record.suite, self.record.data, self.record.variant
 
     @property
     def label(self) -> str:
         """The key in words."""
-        suite, data, variant = self.key
-        return f"{suite} on {data}{f' [{variant}]' if variant else ''}"
+        return label_of(*self.key)
 
     @property
     def items(self) -> Path:

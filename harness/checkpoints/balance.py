@@ -36,7 +36,8 @@ from harness.core.version import VERSION
 from harness.core.worlds import find_world
 from harness.models import fingerprint, load_model, load_processor, prompt_inputs, with_adapters
 from harness.records.balance_file import FOLDER
-from harness.records.run_files import TrainedManifest, check
+from harness.records.record import check
+from harness.records.run_files import TrainedManifest
 from harness.runs.folders import MANIFEST, STAGES, Run, open_run
 from harness.runs.targets import target_of_run
 

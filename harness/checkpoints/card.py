@@ -8,9 +8,10 @@ from typing import Any
 import yaml
 
 from harness.models.aliases import is_hub_id
+from harness.records.score_files import ScoresRecord
 
 
-def model_card(manifest: Mapping[str, Any], method: Mapping[str, str], scores: Sequence[Mapping[str, Any]]) -> str:
+def model_card(manifest: Mapping[str, Any], method: Mapping[str, str], scores: Sequence[ScoresRecord]) -> str:
     """Markdown with the hub's metadata on top.
 
     Args:
@@ -59,21 +60,21 @@ def model_card(manifest: Mapping[str, Any], method: Mapping[str, str], scores: S
     return "\n".join(lines) + "\n"
 
 
-def _scores(scores: Sequence[Mapping[str, Any]]) -> list[str]:
+def _scores(scores: Sequence[ScoresRecord]) -> list[str]:
     if not scores:
         return ["Not scored yet. What a model of this kind says about an image may be wrong."]
     lines = ["| suite | metric | value | 95 % interval | n |", "|---|---|---|---|---|"]
     for record in scores:
-        for metric in record["metrics"].values():
-            if metric["headline"] and metric["value"] is not None:
-                factor = 100 if metric["unit"] == "%" else 1
-                interval = " to ".join(f"{factor * bound:.1f}" for bound in metric["ci"] or ())
+        for metric in record.metrics.values():
+            if metric.headline and metric.value is not None:
+                factor = 100 if metric.unit == "%" else 1
+                interval = " to ".join(f"{factor * bound:.1f}" for bound in metric.ci or ())
                 cells = [
-                    f"{record['suite']} ({record['data']})",
-                    metric["title"],
-                    f"{factor * metric['value']:.1f}",
+                    f"{record.suite} ({record.data})",
+                    metric.title,
+                    f"{factor * metric.value:.1f}",
                     interval,
-                    str(record["n"]),
+                    str(record.n),
                 ]
                 lines.append(f"| {' | '.join(cells)} |")
     return [*lines, "", "95 % bootstrap confidence intervals over images."]

@@ -16,7 +16,9 @@ from harness.core.files import atomic_folder, remove_left_overs, write_json
 from harness.core.locks import writing
 from harness.core.removal import move, remove
 from harness.models import CheckpointInfo, check_base, export_full, inspect, load_model, load_processor, with_adapters
-from harness.records.run_files import CardManifest, check, read_scores
+from harness.records.record import check
+from harness.records.run_files import CardManifest
+from harness.records.score_files import read_scores
 from harness.runs.folders import MANIFEST, Run
 from harness.runs.state import read_object
 

@@ -30,7 +30,8 @@ from harness.models import (
     template_hash_of,
     with_adapters,
 )
-from harness.records.run_files import ManifestRecord, check
+from harness.records.record import check
+from harness.records.run_files import ManifestRecord
 from harness.runs.folders import MANIFEST
 from harness.runs.state import KINDS
 from harness.runs.targets import BASE, Target

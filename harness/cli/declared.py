@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import sys
 from collections import defaultdict
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,7 +14,7 @@ from typer.core import TyperCommand
 if TYPE_CHECKING:
     from benchmarks.base import Benchmark
 
-_PARAMETERS, _TAKEN, _GIVEN = "harness.declared.parameters", "harness.declared.taken", "harness.declared.given"
+_GIVEN = "harness.declared.given"
 _PANEL = "Options of suites"
 
 
@@ -28,17 +29,20 @@ class SettingsCommand(TyperCommand):
 
     def get_params(self, ctx: Any) -> list[Any]:
         """The command's own options, those of the suites, and `--help`."""
-        if _PARAMETERS not in ctx.meta:
-            taken = {option for one in self.params for option in (*one.opts, *one.secondary_opts)} | {"--help"}
-            ctx.meta[_TAKEN] = taken
-            helps = {name: text for name, text in _helps(self.files).items() if flag(name) not in taken}
-            ctx.meta[_PARAMETERS] = _parameters(helps)
         every = super().get_params(ctx)
-        return [*self.params, *ctx.meta[_PARAMETERS], *every[len(self.params) :]]
+        return [*self.params, *self._declared(), *every[len(self.params) :]]
+
+    @property
+    def own(self) -> set[str]:
+        """The command's own options, whose names no suite can have."""
+        return {option for one in self.params for option in (*one.opts, *one.secondary_opts)} | {"--help"}
+
+    def _declared(self) -> tuple[Any, ...]:
+        return _parameters(self.files, frozenset(self.own), tuple(sys.path))
 
     def invoke(self, ctx: Any) -> Any:
         """Hand the suites' options over by `declared_options`: the command's function has no parameters of their names."""
-        names = {one.name for one in ctx.meta[_PARAMETERS]}
+        names = {one.name for one in self._declared()}
         ctx.meta[_GIVEN] = {name: ctx.params[name] for name in names if ctx.params.get(name) is not None}
         ctx.params = {name: value for name, value in ctx.params.items() if name not in names}
         return super().invoke(ctx)
@@ -58,10 +62,12 @@ def declared_options(context: typer.Context, *suites: type[Benchmark]) -> dict[s
     """
     from harness.core.plugins import wrong
 
+    command = context.command
+    assert isinstance(command, SettingsCommand)
     for suite in suites:
         for attribute, names in declared_names(suite).items():
-            for name in names if attribute != "offline_files" or isinstance(context.command, FilesCommand) else ():
-                if flag(name) in context.meta[_TAKEN]:
+            for name in names if attribute != "offline_files" or command.files else ():
+                if flag(name) in command.own:
                     raise wrong(suite, attribute, f"{flag(name)}, an option of the command", "another name")
     found: dict[str, str] = context.meta[_GIVEN]
     return found
@@ -106,10 +112,12 @@ def _helps(files: bool) -> dict[str, str]:
     }
 
 
-def _parameters(helps: Mapping[str, str]) -> list[Any]:
-    """Options as Typer makes them of a function that has them as parameters."""
+@functools.cache
+def _parameters(files: bool, own: frozenset[str], path: tuple[str, ...]) -> tuple[Any, ...]:
+    """Options as Typer makes them of a function that has them as parameters; `path` is `sys.path`, along which suites are found."""
     from rich.markup import escape
 
+    helps = {name: text for name, text in _helps(files).items() if flag(name) not in own}
     kinds = {
         name: Annotated[str | None, typer.Option(flag(name), help=escape(text), rich_help_panel=_PANEL)]
         for name, text in helps.items()
@@ -127,5 +135,4 @@ def _parameters(helps: Mapping[str, str]) -> list[Any]:
     )
     maker = typer.Typer(add_completion=False)
     maker.command()(options)
-    found: list[Any] = [*typer.main.get_command(maker).params]
-    return found
+    return tuple(typer.main.get_command(maker).params)

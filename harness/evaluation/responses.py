@@ -16,7 +16,7 @@ from harness.core.reading import parse_line
 from harness.core.terminal import say
 from harness.core.types import Item, Response
 from harness.records.answer_files import AnswerRecord
-from harness.records.run_files import check
+from harness.records.record import check
 from harness.runs.set_aside import bring_answers_back, put_answers_aside
 from harness.serving.base import Completion, Sampling
 

@@ -19,6 +19,7 @@ from harness.core.stats import Counts, intervals
 from harness.core.types import Item, Response, SampleScore
 from harness.datasets.catalogue import describe
 from harness.judging.base import Judge, check_votes
+from harness.records.score_files import ScoresRecord
 from harness.records.sums import keep_sums
 
 if TYPE_CHECKING:
@@ -135,6 +136,7 @@ class Tally:
         totals = counts.totals()
         official = benchmark.official(totals) | benchmark.official_of(self._official)
         return {
+            "schema": ScoresRecord.KNOWN,
             "suite": benchmark.name,
             "title": benchmark.title,
             "variant": benchmark.variant_with(self.judge),
@@ -168,6 +170,8 @@ def _metrics(benchmark: Benchmark, counts: Counts, official: Mapping[str, str]) 
             "title": spec.title,
             "unit": spec.unit,
             "headline": spec.headline,
+            "kind": spec.kind,
+            "invented_by": spec.invented_by,
         }
     return metrics
 

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from harness.core.reading import read_json
-from harness.records.run_files import Record, ServingRecord, Value, Whole, check
+from harness.records.record import Record, Value, Whole, check
+from harness.records.score_files import ServingRecord
 
 
 def _is_text(value: object) -> object:

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from harness.core.reading import read_json
-from harness.records.run_files import ROUNDING, Number, Record, Whole, check
+from harness.records.record import Number, Record, Whole, check
+from harness.records.score_files import ROUNDING
 
 FOLDER = "balance"
 """In a run's folder: a record for every set of pairs that margins were measured on."""

@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from harness.records.run_files import ROUNDING, Number, Record, ScoresRecord, Value, Whole, check, read_scores
+from harness.core.reading import read_json
+from harness.records.record import Number, Record, Value, Whole, check
+from harness.records.score_files import ROUNDING, ScoresRecord
 
 
 class GapRecord(Record):
@@ -72,6 +74,7 @@ def read_changed_scores(path: Path) -> dict[str, Any]:
     Raises:
         BadInputError: it cannot be read or used.
     """
-    value = read_scores(path)
+    value = read_json(path, "scores")
     check(ChangedScoresRecord, value, "scores", path)
+    assert isinstance(value, dict)
     return value

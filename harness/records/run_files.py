@@ -1,97 +1,15 @@
-"""What a run's files must hold to be read: manifests, score records and items' rows, each checked once where it is read.
-
-The files are data: a killed writer, another version or a stranger may have made them. A file that does not fit is refused with its path
-and the first thing that is wrong; other keys than those named here pass, so that what other versions add or leave out does not matter.
-"""
+"""What items' rows and manifests must hold to be read. See `record`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from harness.core.errors import BadInputError, shown
 from harness.core.reading import parse_line, read_json
-
-MOST = 1e12
-"""Larger values and counts are none: a thousand words on every image of the world."""
-ROUNDING = 1e-9
-_NAMED = 12
-"""Missing keys that an error names."""
-
-Number = Annotated[float, Field(ge=-MOST, le=MOST, allow_inf_nan=False)]
-Value = Annotated[float, Field(ge=0, le=MOST, allow_inf_nan=False)]
-Whole = Annotated[int, Field(ge=0, le=int(MOST))]
-
-
-class Record(BaseModel):
-    """An object of a file: no value is turned into another type, and unknown keys pass."""
-
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
-
-
-class MetricRecord(Record):
-    """A metric's value, and what it is."""
-
-    value: Value | None
-    ci: Annotated[list[Value], Field(min_length=2, max_length=2)] | None
-    higher_is_better: bool | None
-    title: str
-    unit: Literal["%", "words", "points", "count"]
-    headline: bool
-    official: str | None = None
-
-    @model_validator(mode="after")
-    def _in_range(self) -> Self:
-        if self.ci is not None and self.ci[0] > self.ci[1]:
-            raise ValueError(f"the interval {self.ci} ends before it starts")
-        if self.unit == "%" and (most := max([self.value or 0.0, *(self.ci or ())])) > 1 + ROUNDING:
-            raise ValueError(f"{most:g} is not a rate, which is a fraction of at most 1")
-        return self
-
-
-class ServingRecord(Record):
-    """What answered."""
-
-    backend: str
-    distribution: str | None = None
-    device: str | None = None
-
-
-class SamplingRecord(Record):
-    """How answers were drawn."""
-
-    max_new_tokens: Whole
-
-
-class JudgeRecord(Record):
-    """Who judged."""
-
-    judge: str
-    model: str | None = None
-
-
-class ScoresRecord(Record):
-    """A score file, see `harness.evaluation.score.score_suite`."""
-
-    suite: str
-    variant: str
-    data: str
-    model: str
-    method: str
-    settings: dict[str, Any]
-    metrics: dict[str, MetricRecord]
-    n: Whole
-    of: Whole
-    unscored: Whole
-    judge: JudgeRecord | None
-    sampling: SamplingRecord
-    serving: ServingRecord
-    source: str | None = None
-    files: dict[str, Any] | None = None
-    counts: dict[str, Number] | None = None
+from harness.records.record import Number, Record, Value, Whole, check
 
 
 class PieceRecord(Record):
@@ -247,52 +165,6 @@ class CardManifest(AlignedManifest):
     wall_seconds: Value
     hardware: Hardware
     harness: str
-
-
-R = TypeVar("R", bound=Record)
-
-
-def check(kind: type[R], value: Any, what: str, where: Path | str) -> R:
-    """A value of a file as the record that it should be.
-
-    Raises:
-        BadInputError: it is another one; the first key that is wrong is named.
-    """
-    try:
-        return kind.model_validate(value)
-    except ValidationError as error:
-        raise BadInputError(
-            f"the {what} cannot be used: {_reason(error)}",
-            where=str(where),
-            remedy="run the command that wrote it again, or remove it",
-        ) from None
-
-
-def _reason(error: ValidationError) -> str:
-    """The first thing that is wrong, in a few words."""
-    found = error.errors(include_url=False)
-    if missing := sorted(".".join(map(str, one["loc"])) for one in found if one["type"] == "missing"):
-        return f"it is from another version: it has no {', '.join(missing[:_NAMED])}"
-    first = found[0]
-    key = ".".join(str(part) for part in first["loc"])
-    key = shown(key, 200)[1:-1]
-    if first["type"] == "value_error":
-        said = first["msg"].removeprefix("Value error, ")
-        return f"{key}: {said}" if key else said
-    said = f"{first['msg'][0].lower()}{first['msg'][1:]}"
-    return f"{key} is {shown(first['input'])}: {said}" if key else f"it is {shown(first['input'])}: {said}"
-
-
-def read_scores(path: Path) -> dict[str, Any]:
-    """A score file, checked.
-
-    Raises:
-        BadInputError: it cannot be read or used.
-    """
-    value = read_json(path, "scores")
-    check(ScoresRecord, value, "scores", path)
-    assert isinstance(value, dict)
-    return value
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

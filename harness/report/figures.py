@@ -10,8 +10,7 @@ from typing import Any
 from harness.analysis.declared import charts_of
 from harness.analysis.leaderboard import Board, Cell, Row
 from harness.analysis.leaderboard.board import Column, scale
-from harness.analysis.reliance import picture_of
-from harness.analysis.scored import Scored
+from harness.analysis.reliance import Changed, picture_of
 from harness.core.declared import BarChart, FrontierChart
 from harness.report.gather import SuiteSamples, class_rates, together, training
 from harness.runs.folders import Run
@@ -71,7 +70,7 @@ class Figure:
     content: Scatter | Bars | Lines
 
 
-def reliance_figures(changed: Sequence[Scored]) -> list[Figure]:
+def reliance_figures(changed: Sequence[Changed]) -> list[Figure]:
     """For each suite the share of unchanged answers and the first headline metric, for every change of the picture and checkpoint.
 
     Args:

@@ -21,6 +21,7 @@ from harness.core.files import read_jsonl
 from harness.core.progress import progress
 from harness.core.types import ImageRef
 from harness.evaluation.suites import data_root
+from harness.records.score_files import ScoresRecord
 from harness.runs.folders import Run
 
 if TYPE_CHECKING:
@@ -59,21 +60,19 @@ def gather(runs: Sequence[Run], *, look_up: bool = True) -> tuple[list[SuiteSamp
         look_up: find the pictures and the truth in the benchmarks' data.
     """
     suites: dict[tuple[str, str, str], SuiteSamples] = {}
-    sources: dict[tuple[str, str, str], Mapping[str, Any]] = {}
+    sources: dict[tuple[str, str, str], ScoresRecord] = {}
     left_out = []
     for run in runs:
         found, unusable = scored(run)
         left_out += unusable
         for one in found:
             if not one.items.exists():
-                left_out.append(f"{run.name}: {one.items.name} is missing, so {one.record['suite']} has no samples")
+                left_out.append(f"{run.name}: {one.items.name} is missing, so {one.record.suite} has no samples")
                 continue
             try:
                 rows = read_rows(one.items, unscored=True)
             except BadInputError as error:
-                left_out.append(
-                    f"{run.name}: {one.items.name}: {error.problem}, so {one.record['suite']} has no samples"
-                )
+                left_out.append(f"{run.name}: {one.items.name}: {error.problem}, so {one.record.suite} has no samples")
                 continue
             suites.setdefault(one.key, SuiteSamples(*one.key)).rows[run.name] = rows
             sources[one.key] = one.record
@@ -84,9 +83,9 @@ def gather(runs: Sequence[Run], *, look_up: bool = True) -> tuple[list[SuiteSamp
     return sorted(suites.values(), key=lambda suite: suite_place(suite.name)), left_out
 
 
-def _look_up(suite: SuiteSamples, record: Mapping[str, Any]) -> str:
+def _look_up(suite: SuiteSamples, record: ScoresRecord) -> str:
     """Fill in pictures and truth from the benchmark's data; says why where it is not at hand."""
-    source = record.get("source")
+    source = record.source
     if not source:
         return "the scores do not say where the benchmark's data lies (they are of an older version)"
     try:

@@ -10,7 +10,8 @@ from typing import Any
 
 from harness.core.errors import BadInputError
 from harness.core.files import read_json
-from harness.records.run_files import LocatedManifest, check, read_manifest
+from harness.records.record import check
+from harness.records.run_files import LocatedManifest, read_manifest
 from harness.runs.state import MANIFEST, state_of
 
 logger = logging.getLogger(__name__)

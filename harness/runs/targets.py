@@ -12,7 +12,8 @@ from harness.core.errors import BadInputError
 from harness.core.files import sha256_json, write_json
 from harness.core.names import name_from
 from harness.models import ModelRef, check_base, fingerprint, inspect, recorded, template_hash_of
-from harness.records.run_files import AlignedManifest, check
+from harness.records.record import check
+from harness.records.run_files import AlignedManifest
 from harness.remote import hub
 from harness.runs.folders import MANIFEST, Run, open_run
 from harness.runs.manifest import surroundings

@@ -10,6 +10,7 @@ from typing import Any
 from harness.core.stats import Aggregate, Counts, Difference
 from harness.core.types import MetricSpec
 from harness.records.counts import ItemCounts
+from harness.records.score_files import MetricRecord
 from harness.records.sums import Sums
 
 ARROW = {True: "↑", False: "↓", None: ""}
@@ -165,10 +166,14 @@ class Board:
         return {name: cell.value for name, cell in cells.items() if cell.value is not None and cell.rules in rules}
 
 
-def column_of(suite: str, variant: str, metric: str, about: Mapping[str, Any], spec: MetricSpec | None) -> Column:
-    """The column of a metric in a score record; `spec` is what the benchmark declares of it, None where it does not know it."""
-    said = about["title"], about["higher_is_better"], about["unit"], about["headline"]
-    return _column(suite, variant, metric, *said, *_declared(spec))
+def column_of(suite: str, variant: str, metric: str, about: MetricRecord, spec: MetricSpec | None) -> Column:
+    """The column of a metric in a score record; `spec` is what the benchmark declares of it, None where it does not know it.
+
+    What a record of an older schema does not say, the benchmark does.
+    """
+    said = about.title, about.higher_is_better, about.unit, about.headline
+    own = (about.kind != "diagnostic", about.invented_by) if about.kind is not None else _declared(spec)
+    return _column(suite, variant, metric, *said, *own)
 
 
 def _declared(spec: MetricSpec | None) -> tuple[bool, str | None]:

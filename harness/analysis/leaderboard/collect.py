@@ -7,7 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -24,10 +24,23 @@ from harness.core.stats import Aggregate, gaps, intervals
 from harness.core.worlds import find_world
 from harness.records.counts import ItemCounts
 from harness.records.matched import MatchedRates, cut
+from harness.records.score_files import MetricRecord, ScoresRecord
 from harness.records.sums import Sums, read_sums
 from harness.runs.folders import Run, list_runs
 
 GroupBy = Literal["base", "data"]
+
+
+class _Value(NamedTuple):
+    """A metric's value, its interval, and their unit."""
+
+    value: float | None
+    ci: tuple[float, float] | None
+    unit: str
+
+    @staticmethod
+    def of(record: MetricRecord) -> _Value:
+        return _Value(record.value, (record.ci[0], record.ci[1]) if record.ci else None, record.unit)
 
 
 def collect(
@@ -51,8 +64,8 @@ def collect(
         usable, unusable = scored(run)
         reasons += unusable
         for one in usable:
-            model = one.record["model"] if group_by == "base" else ""
-            grouped[model, one.record["data"]].append((name, run, one))
+            model = one.record.model if group_by == "base" else ""
+            grouped[model, one.record.data].append((name, run, one))
     if not grouped:
         raise BadInputError(
             "nothing was scored yet" + (f": {'; '.join(reasons)}" if reasons else ""),
@@ -82,17 +95,17 @@ def _board(model: str, data: str, found: Sequence[tuple[str, Run, Scored]]) -> B
             advance()
     for (name, run, one), part in zip(found, parts, strict=True):
         record = one.record
-        row = rows.setdefault(name, Row(name, record["method"], record["model"], (name,), configuration(run)))
+        row = rows.setdefault(name, Row(name, record.method, record.model, (name,), configuration(run)))
         if part is not None:
-            row.parts[record["suite"], record["variant"], False] = (part,)
+            row.parts[record.suite, record.variant, False] = (part,)
         benchmark = known(record)
-        if benchmark is not None and benchmark.matched is not None and benchmark.matched.beside in record["metrics"]:
-            described[record["suite"], record["variant"]][name] = one
-            forms[record["suite"]] = benchmark.matched
+        if benchmark is not None and benchmark.matched is not None and benchmark.matched.beside in record.metrics:
+            described[record.suite, record.variant][name] = one
+            forms[record.suite] = benchmark.matched
         specs = {spec.id: spec for spec in benchmark.metrics} if benchmark is not None else {}
-        for metric, about in record["metrics"].items():
-            column = column_of(record["suite"], record["variant"], metric, about, specs.get(metric))
-            row.cells[column] = _cell(about, record, _rules(record), part)
+        for metric, about in record.metrics.items():
+            column = column_of(record.suite, record.variant, metric, about, specs.get(metric))
+            row.cells[column] = _cell(_Value.of(about), record.n, record.of, _rules(record), part)
     words = [_add_matched(rows, key, group, forms[key[0]], notes) for key, group in described.items()]
     ordered = sorted(rows.values(), key=lambda row: (row.model, row.method != BASE))
     columns = list(dict.fromkeys(column for row in ordered for column in row.cells if column.headline))
@@ -115,9 +128,9 @@ def _board(model: str, data: str, found: Sequence[tuple[str, Run, Scored]]) -> B
     return board
 
 
-def _rules(record: Mapping[str, Any]) -> str:
+def _rules(record: ScoresRecord) -> str:
     """What two scores must share to be ranked: data, settings, benchmark files, and how many items were asked."""
-    return sha256_json([record["data"], record["settings"], record.get("files"), record["n"] + record["unscored"]])
+    return sha256_json([record.data, record.settings, record.files, record.n + record.unscored])
 
 
 def _part(one: Scored, notes: list[str]) -> Part | None:
@@ -142,37 +155,37 @@ def _part(one: Scored, notes: list[str]) -> Part | None:
     return _part_of(record, aggregate, sums)
 
 
-def _other_items(sums: Sums, record: Mapping[str, Any]) -> str:
+def _other_items(sums: Sums, record: ScoresRecord) -> str:
     """Why an item file is not the one that the scores were made from; "" where it is."""
-    if sums.size != record["n"]:
-        return f"{sums.path.name} has {sums.size} scored items, but the scores say {record['n']}"
-    for name, total in (record.get("counts") or {}).items():
+    if sums.size != record.n:
+        return f"{sums.path.name} has {sums.size} scored items, but the scores say {record.n}"
+    for name, total in (record.counts or {}).items():
         if not math.isclose(total, sums.totals.get(name, 0.0), rel_tol=1e-9, abs_tol=1e-9):
             return f"{sums.path.name} is not what was scored: its {name} sums to {sums.totals.get(name, 0.0):g}, not to {total:g}"
     return ""
 
 
-def _part_of(record: Mapping[str, Any], aggregate: Aggregate, items: ItemCounts | Sums, form: str = "") -> Part:
-    rules = sha256_json([record["settings"], record.get("files"), *([form] if form else [])])
-    return Part((record["model"], record["data"]), rules, aggregate, items)
+def _part_of(record: ScoresRecord, aggregate: Aggregate, items: ItemCounts | Sums, form: str = "") -> Part:
+    rules = sha256_json([record.settings, record.files, *([form] if form else [])])
+    return Part((record.model, record.data), rules, aggregate, items)
 
 
-def _cell(about: Mapping[str, Any], record: Mapping[str, Any], rules: str, part: Part | None) -> Cell:
-    value, ci = about["value"], tuple(about["ci"]) if about["ci"] else None
+def _cell(about: _Value, n: int, of: int, rules: str, part: Part | None) -> Cell:
+    value, ci = about.value, about.ci
     notes = []
-    if record["n"] != record["of"]:
-        notes.append(f"{record['n']} of {record['of']} items")
+    if n != of:
+        notes.append(f"{n} of {of} items")
     if value is None:
         notes.append("undefined: the denominator is 0 on these items")
     elif ci is None:
         notes.append("no interval: a bootstrap over images needs more than one image")
-    elif about["unit"] == "%" and ci[0] == ci[1] and value in (0.0, 1.0) and part is not None:
+    elif about.unit == "%" and ci[0] == ci[1] and value in (0.0, 1.0) and part is not None:
         images = part.items.images
         notes.append(
             f"the same for all {images} images, so the bootstrap interval has width 0; "
             f"up to {min(100.0, 300 / images):.1f} % of all images may differ (rule of three)"
         )
-    return Cell(value, ci, record["n"], record["of"], rules, notes=tuple(notes))  # type: ignore[arg-type]
+    return Cell(value, ci, n, of, rules, notes=tuple(notes))
 
 
 def _add_matched(
@@ -189,7 +202,7 @@ def _add_matched(
     sums = {name: rows[name].parts[suite, variant, False][0].items for name in group}
     found = cut({name: one.described() for name, one in sums.items() if isinstance(one, Sums)})
     if found is None:
-        title = next(iter(group.values())).record["metrics"][form.beside]["title"]
+        title = next(iter(group.values())).record.metrics[form.beside].title
         reason = "the checkpoints answered different items, or too many mentions have no position"
         notes.append(f"{suite}: no {title} at matched length: {reason}")
         return None
@@ -202,9 +215,8 @@ def _add_matched(
         for spec in form.metrics:
             column = column_of_spec(suite, spec, variant, matched=True)
             value = float(values[spec.id])
-            about = {"value": value if math.isfinite(value) else None, "ci": bounds.get(spec.id), "unit": spec.unit}
-            size = {"n": counts.size, "of": counts.size}
-            rows[name].cells[column] = _cell(about, size, _rules(record), part)
+            about = _Value(value if math.isfinite(value) else None, bounds.get(spec.id), spec.unit)
+            rows[name].cells[column] = _cell(about, counts.size, counts.size, _rules(record), part)
             rows[name].parts[column.sheet] = (part,)
     return found.words
 
@@ -235,39 +247,36 @@ def _seedless(label: str) -> str:
     return world.name if world else label
 
 
-def seedless_data(record: Mapping[str, Any]) -> str:
+def seedless_data(record: ScoresRecord) -> str:
     """The data's name without the seed of an embedded world."""
-    name, _, split = str(record.get("source") or "").partition("@")
+    name, _, split = (record.source or "").partition("@")
     world = find_world(name)
-    return f"{world.name}-{split or 'test'}" if world else str(record["data"])
+    return f"{world.name}-{split or 'test'}" if world else record.data
 
 
-def _embedded(record: Mapping[str, Any]) -> bool:
-    return find_world(str(record.get("source") or "").partition("@")[0]) is not None
+def _embedded(record: ScoresRecord) -> bool:
+    return find_world((record.source or "").partition("@")[0]) is not None
 
 
-def _caption(records: Sequence[Mapping[str, Any]]) -> str:
+def _caption(records: Sequence[ScoresRecord]) -> str:
     """n by suite, backend, judge, extraction: what a reader needs to know whether two tables can be compared."""
 
     def several(values: Sequence[str]) -> str:
         return " / ".join(dict.fromkeys(values))
 
     sizes = defaultdict(list)
-    for record in sorted(records, key=lambda one: suite_place(one["suite"])):
-        part = "" if record["n"] == record["of"] else f" of {record['of']}"
-        sizes[record["suite"]].append(f"{record['n']}{part}")
+    for record in sorted(records, key=lambda one: suite_place(one.suite)):
+        part = "" if record.n == record.of else f" of {record.of}"
+        sizes[record.suite].append(f"{record.n}{part}")
     parts = ["n: " + ", ".join(f"{suite} {several(found)}" for suite, found in sizes.items())]
     served = [
-        f"{r['serving'].get('distribution') or r['serving']['backend']} on {r['serving'].get('device', '?')}"
+        f"{r.serving.distribution or r.serving.backend} on {r.serving.device if 'device' in r.serving.model_fields_set else '?'}"
         for r in records
     ]
     parts.append("backend: " + several(served))
-    tokens = {
-        suite: several([str(r["sampling"]["max_new_tokens"]) for r in records if r["suite"] == suite])
-        for suite in sizes
-    }
+    tokens = {suite: several([str(r.sampling.max_new_tokens) for r in records if r.suite == suite]) for suite in sizes}
     parts.append("tokens: " + ", ".join(f"{suite} ≤{most}" for suite, most in tokens.items()))
-    if judges := [r["judge"] for r in records if r["judge"]]:
-        names = [f"{one['judge']} ({one['model']})" if one.get("model") else one["judge"] for one in judges]
+    if judges := [r.judge for r in records if r.judge]:
+        names = [f"{one.judge} ({one.model})" if one.model else one.judge for one in judges]
         parts.append("judge: " + several(names))
     return "; ".join(parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
 import os
@@ -355,6 +356,6 @@ def test_the_command(results: Path) -> None:
     page = results.parent / "board.html"
     run(str(results), "--html", str(page), "--published", cwd=results.parent)
     text = page.read_text()
-    assert "default-src &#x27;none&#x27;" in text and "<script" not in text and "Muffin (published)" in text
+    assert "default-src 'none'" in html.unescape(text) and "<script" not in text and "Muffin (published)" in text
     assert "no metric 'nope'" in run(str(results), "--metric", "nope", cwd=results.parent, code=2).stderr
     assert "no folder" in run("nowhere", cwd=results.parent, code=2).stderr
