@@ -20,7 +20,7 @@ from aligners.rejected_images import (
 class CHiPSettings(ImagePreferenceAlignerSettings):
     """CHiP's settings; defaults are those of its public code."""
 
-    beta: float = Field(0.1, gt=0)
+    beta: float = Field(0.1, gt=0, description="strength of the pull towards the reference")
     gamma: float = Field(4.0, gt=0, description="weight of a corrected token; the public scripts have 2 or 4")
     normalise: losses.Normalise = Field(
         "sum", description="a response's likelihood: sum over its tokens, or weighted mean"

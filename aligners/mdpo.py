@@ -20,7 +20,7 @@ class MDPOSettings(ImagePreferenceAlignerSettings):
     """mDPO's settings; defaults are the paper's."""
 
     delta: float = Field(0.0, description="reward that the preferred pair should keep")
-    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="of the text term, as in DPO")
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="label smoothing of the text term")
     images: ImagePreferenceSettings = ImagePreferenceSettings(corruption="crop")
 
 

@@ -24,9 +24,9 @@ _NAMES = {1: ("all",), 2: ("easy", "hard"), 3: ("easy", "medium", "hard")}
 
 
 class StageSettings(StrictModel):
-    """How many stages, where they are cut, and what each is held to."""
+    """Number of stages, their borders, and the reference of each."""
 
-    count: int = Field(3, ge=1)
+    count: int = Field(3, ge=1, description="number of stages")
     borders: tuple[float, ...] = Field(
         (), description="fractions of the sorted examples at which stages end; () for equal parts"
     )
@@ -63,7 +63,7 @@ class MFPOSettings(ImagePreferenceAlignerSettings):
     lambda_image: float = Field(1.0, ge=0, description="weight of the image term")
     lambda_margin: float = Field(1.0, ge=0, description="weight of the margin term")
     delta: float = Field(0.0, description="reward that the preferred pair should keep")
-    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="of the text term, as in DPO")
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="label smoothing of the text term")
     stages: StageSettings = StageSettings()
 
 

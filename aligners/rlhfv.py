@@ -15,13 +15,15 @@ from aligners.corrections import CorrectedTokens
 class RLHFVSettings(AlignerSettings):
     """RLHF-V's settings; defaults are the paper's."""
 
-    beta: float = Field(0.5, gt=0)
+    beta: float = Field(0.5, gt=0, description="strength of the pull towards the reference")
     gamma: float = Field(5.0, gt=0, description="weight of a corrected token")
     normalise: losses.Normalise = Field(
         "mean",
         description="a response's likelihood: weighted mean (the paper's) or sum over its tokens (later public trainers')",
     )
-    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="as in DPO")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=0.5, description="probability that a preference is reversed, as in DPO"
+    )
     corrected: CorrectedTokens = CorrectedTokens()
 
 

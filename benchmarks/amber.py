@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from pydantic import Field
 
 from benchmarks.amber_files import GENERATIVE, PARTS, read_annotations, read_associations
 from benchmarks.answers import AnswerRow, PackedResponses, whole
@@ -33,12 +34,15 @@ _EPSILON = 0.001
 
 
 class AmberSettings(BenchmarkSettings):
-    """How words are compared and nouns are found."""
+    """Settings of the comparison of words and of the search for nouns."""
 
-    similarity: str = "auto"
-    """"lemma", "exact", "table:FILE", "spacy" or "spacy:PIPELINE"; auto is the official pipeline where it is installed, else exact."""
-    nouns: str = "auto"
-    """"nltk" (official), "spacy"; auto is NLTK where its data is, else spaCy."""
+    similarity: str = Field(
+        "auto",
+        description="lemma, exact, table:FILE, spacy or spacy:PIPELINE; auto: the official pipeline if it is installed, or else exact",
+    )
+    nouns: str = Field(
+        "auto", description="nltk (official) or spacy; auto: nltk if its data is installed, or else spacy"
+    )
 
 
 _ZEROS = {

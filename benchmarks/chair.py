@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from pydantic import Field
+
 from benchmarks.answers import ImageNames, identity
 from benchmarks.coco import coco_truth
 from benchmarks.halbench import SYNONYMS, HalBenchSettings, ObjectHalBench
@@ -19,9 +21,9 @@ _SUFFIXES = frozenset((".jpg", ".jpeg", ".png"))
 
 
 class CHAIRSettings(HalBenchSettings):
-    """As Object HalBench's, and what is asked."""
+    """Settings of Object HalBench, and the question."""
 
-    prompt: str = "Please describe this image in detail."
+    prompt: str = Field("Please describe this image in detail.", description="the question about every image")
 
 
 class CHAIR(ObjectHalBench):

@@ -40,21 +40,28 @@ _ANSWER = ("text", "caption", "answer", "response", "prediction")
 
 
 class HalBenchSettings(BenchmarkSettings):
-    """How objects are found. The extraction is part of the metrics' name."""
+    """Settings of the extraction of objects. The extractor is part of the metrics' names."""
 
-    extractor: str = "spacy"
-    """"nltk" (the official parser), "llm" (the official LLM mode), "spacy" (needs no download) or "spacy:PIPELINE"."""
-    synonyms: Path | None = None
-    """A vocabulary file in the official form; None is the one in the data folder, else our own COCO-80 table."""
-    matched_words: int | None = Field(default=None, ge=1)
-    """CHAIR of the first so many words of every response, beside the plain one."""
-    template: Path | None = None
-    """`llm`: the judge's prompt: the official script, or a text file with the field {description} (or {question} and {answer}).
-
-    None is the official script where it lies beside the questions, else our own wording.
-    """
-    pipeline: str | None = None
-    """`llm`: the spaCy pipeline that tags the judge's phrases; None is the official one or the best that is installed."""
+    extractor: str = Field(
+        "spacy",
+        description="nltk (the official parser), llm (the official LLM mode), spacy (needs no download) or spacy:PIPELINE",
+    )
+    synonyms: Path | None = Field(
+        None,
+        description="synonyms file in the official format; None: the one in the data folder, or else our own COCO-80 table",
+    )
+    matched_words: int | None = Field(
+        default=None, ge=1, description="also compute CHAIR of the first N words of every response"
+    )
+    template: Path | None = Field(
+        None,
+        description="llm: the judge's prompt: the official script, or a text file with the field {description} (or {question} and "
+        "{answer}); None: the official script if it is next to the questions, or else our own prompt",
+    )
+    pipeline: str | None = Field(
+        None,
+        description="llm: the spaCy pipeline that tags the judge's phrases; None: the official one, or the best that is installed",
+    )
 
 
 class ObjectHalBench(Benchmark):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
 from benchmarks.answers import whole
 from benchmarks.base import Benchmark, BenchmarkSettings, Totals, needed, ratio
@@ -57,13 +58,17 @@ _FIELDS = ("image_content", "question", "gt_answer", "model_answer")
 
 
 class MMHalSettings(BenchmarkSettings):
-    """The judge's prompt."""
+    """Settings of the judge's prompt."""
 
-    template: Path | None = None
-    """The official script, or a text file with the fields {image_content}, {question}, {gt_answer}, {model_answer} (or four {} in
-    this order); None is the official script where it is next to the questions, else our own wording."""
-    template_sha256: str | None = None
-    """What the template must be; None is the official one for a script, and anything for a text file."""
+    template: Path | None = Field(
+        None,
+        description="the official script, or a text file with the fields {image_content}, {question}, {gt_answer}, {model_answer} (or "
+        "four {} in this order); None: the official script if it is next to the questions, or else our own prompt",
+    )
+    template_sha256: str | None = Field(
+        None,
+        description="required SHA-256 of the template; None: that of the official script for a script, any for a text file",
+    )
 
 
 class ReviewsJudge(Judge):

@@ -13,7 +13,7 @@ from harness.core.types import PreferenceExample
 
 
 class ImagePreferenceAlignerSettings(AlignerSettings):
-    """How the rejected images are made, where the data brings none."""
+    """Settings of a method with rejected images, which are made if the data contain none."""
 
     images: ImagePreferenceSettings = ImagePreferenceSettings()
 

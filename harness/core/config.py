@@ -31,61 +31,68 @@ class StrictModel(BaseModel):
 class LoraSettings(StrictModel):
     """Low-rank adapters on the language model's linear layers (never on the vision tower)."""
 
-    rank: int = Field(64, ge=1)
-    alpha: int = Field(128, ge=1)
-    dropout: float = Field(0.0, ge=0, lt=1)
+    rank: int = Field(64, ge=1, description="rank of the adapters")
+    alpha: int = Field(128, ge=1, description="scale of the adapters: their output is multiplied by alpha / rank")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the input of the adapters")
     targets: str | tuple[str, ...] | None = Field(
         None,
-        description="modules with adapters: endings of names ([q_proj, v_proj]), or a regular expression of whole paths in the language "
-        "model (layers.[0-9]+.mlp.*); by default all its linear layers",
+        description="layers that get adapters: name endings ([q_proj, v_proj]), or a regular expression over whole paths in the language "
+        "model (layers.[0-9]+.mlp.*); default: all its linear layers",
     )
 
 
 class Savings(StrictModel):
-    """The trainer's five savings. Each can be switched off; loss and gradient agree with it on and off (tested)."""
+    """Optimisations of the trainer that change results by rounding only. Each can be switched off."""
 
-    shared_prefix: bool = True
-    reference_cache: bool = True
-    feature_cache: bool = True
-    chunked_logits: bool = True
-    lean_layers: bool = True
+    shared_prefix: bool = Field(True, description="compute image and prompt once for all responses of an example")
+    reference_cache: bool = Field(True, description="store the reference's log-probabilities on disk, for all runs")
+    feature_cache: bool = Field(True, description="compute image features once, and keep them in memory")
+    chunked_logits: bool = Field(True, description="compute logits in chunks, at response tokens only")
+    lean_layers: bool = Field(True, description="decoder layers with fewer copies of activations")
 
 
 class TrainSettings(StrictModel):
-    """How a preference method is trained, whatever its loss."""
+    """Settings of training that do not depend on the method."""
 
-    learning_rate: float = Field(1e-5, gt=0)
-    epochs: float = Field(1.0, gt=0)
+    learning_rate: float = Field(1e-5, gt=0, description="peak learning rate of AdamW")
+    epochs: float = Field(1.0, gt=0, description="passes over the examples of each stage")
     batch_size: int = Field(32, ge=1, description="examples per optimizer step")
     micro_batch_size: int = Field(4, ge=1, description="examples per forward pass")
     warmup_ratio: float = Field(0.1, ge=0, le=1)
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    weight_decay: float = Field(0.0, ge=0)
-    adam_beta2: float = Field(0.999, gt=0, lt=1, description="AdamW's decay of squared gradients")
+    schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="learning rate after the warm-up")
+    weight_decay: float = Field(0.0, ge=0, description="weight decay of AdamW")
+    adam_beta2: float = Field(0.999, gt=0, lt=1, description="AdamW's beta2, the decay rate of squared gradients")
     adam_epsilon: float = Field(
-        1e-8, gt=0, description="AdamW's: a gradient much smaller than it moves a weight by its size, not by its sign"
+        1e-8,
+        gt=0,
+        description="AdamW's epsilon; gradients much smaller than it change a weight in proportion to their size",
     )
-    max_grad_norm: float = Field(1.0, gt=0)
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
     max_length: int = Field(4096, ge=16, description="tokens of prompt, image and response together")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     gradient_checkpointing: bool = False
     tuning: Literal["lora", "qlora", "full"] = Field(
-        "lora", description="adapters, adapters on a base held in 4 bits, or all weights but the vision tower's"
+        "lora",
+        description="lora: adapters; qlora: adapters on a base in 4 bits; full: all weights except the vision tower's",
     )
     lora: LoraSettings = LoraSettings()
-    seed: int = 0
-    save_steps: int = Field(200, ge=1)
+    seed: int = Field(0, description="seed of the order of examples, of adapters and of dropout")
+    save_steps: int = Field(
+        200, ge=1, description="steps between intermediate checkpoints, from which --resume continues"
+    )
     keep_stages: bool | None = Field(
-        None, description="keep a checkpoint of every stage; by default of adapters, and not of full weights"
+        None, description="keep a checkpoint of every stage; default: true for adapters, false for full weights"
     )
     workers: int = Field(0, ge=0, description="processes that open and prepare images while the model computes")
-    report_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field((), description="where else the log goes")
+    report_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field(
+        (), description="loggers that also get the log"
+    )
     savings: Savings = Savings()
 
     COST_ONLY: ClassVar[frozenset[str]] = frozenset(
         {"micro_batch_size", "gradient_checkpointing", "save_steps", "keep_stages", "workers", "report_to", "savings"}
     )
-    """Settings that change what a training takes and leaves, not what it computes: a run may be resumed with others."""
+    """Settings that change the cost of training, and which checkpoints are kept, but not the result: they may change with --resume."""
 
     @property
     def adapters(self) -> bool:
@@ -103,7 +110,11 @@ class TrainSettings(StrictModel):
 
 
 def parse(model: type[M], values: Any, what: str) -> M:
-    """Validate settings; an unknown key or a bad value is a `BadInputError` that names it."""
+    """Validate settings.
+
+    Raises:
+        BadInputError: an unknown key or an invalid value; the message names it.
+    """
     if not isinstance(values, dict):
         raise BadInputError(
             f"'{what}' is a group of settings, not the value {shown(values)}",
@@ -127,7 +138,7 @@ def parse(model: type[M], values: Any, what: str) -> M:
             ) from None
         reason = str(first.get("ctx", {}).get("error", first["msg"]))
         if not loc:  # what a model says about several of its values
-            raise BadInputError(f"the settings of {what} do not go together: {reason}") from None
+            raise BadInputError(f"the settings of {what} contradict each other: {reason}") from None
         raise BadInputError(f"bad value {shown(first.get('input'))} for '{key}' of {what}: {first['msg']}") from None
 
 
@@ -156,8 +167,8 @@ def overrides(pairs: list[str]) -> dict[str, Any]:
             raise BadInputError(f"--set takes KEY=VALUE, not {shown(pair)}")
         if len(key) > _LONGEST_KEY or not _KEY.fullmatch(key):
             raise BadInputError(
-                f"--set takes KEY=VALUE, and {shown(key)} is no setting's name",
-                remedy="a name is of letters, digits, _ and -, in its groups: train.lora.rank=32",
+                f"--set takes KEY=VALUE, and {shown(key)} is not a setting's name",
+                remedy="use letters, digits, _ and -, and a dot after each group: train.lora.rank=32",
             )
         node = nested
         *parents, leaf = key.split(".")
@@ -167,7 +178,7 @@ def overrides(pairs: list[str]) -> dict[str, Any]:
                 raise BadInputError(f"--set {shown(pair)[1:-1]}: '{parent}' already has a value")
         value = parse_yaml(text, f"the value of --set {key}", None)
         if isinstance(node.get(leaf), dict) != isinstance(value, dict) and leaf in node:
-            raise BadInputError(f"--set {shown(pair)[1:-1]}: '{leaf}' is named as a group and as a value")
+            raise BadInputError(f"--set {shown(pair)[1:-1]}: '{leaf}' is given as a group and as a value")
         node[leaf] = merged(node.get(leaf, {}), value) if isinstance(value, dict) else value
     return nested
 

@@ -41,23 +41,23 @@ class ArmSpec(StrictModel):
 class ExperimentSpec(StrictModel):
     """An experiment. Defaults are those of the embedded world."""
 
-    title: str = Field(min_length=1)
+    title: str = Field(min_length=1, description="heading of the page")
     about: str = Field("", description="introduction of the page")
-    model: str = "pocket"
+    model: str = Field("pocket", description="base model, as for align --model")
     data: str | None = Field(None, description="preference data of all arms; default: that of each method")
     limit: int | None = Field(None, ge=1, description="use a seeded sample of this many pairs")
     seeds: list[int] = Field([0], min_length=1, description="seeds of the training, and of an embedded world")
-    suites: list[str] = Field(min_length=1)
+    suites: list[str] = Field(min_length=1, description="benchmarks to score")
     split: Literal["validation", "test"] = Field("test", description="split of an embedded world's benchmarks")
     benchmarks: str | None = Field(
         None, description="benchmark data, as for eval --data; default: depends on the model"
     )
     questions: int | None = Field(None, ge=1, description="use a seeded sample of about this many items per suite")
-    backend: str | None = None
-    judge: str | None = None
+    backend: str | None = Field(None, description="as for eval --backend")
+    judge: str | None = Field(None, description="as for eval --judge")
     settings: dict[str, Any] = Field({}, description="training settings of all arms; an arm's settings override them")
     evaluation: dict[str, Any] = Field({}, description="settings of eval: suites, sampling, backend, judge")
-    arms: dict[str, ArmSpec] = Field(min_length=1)
+    arms: dict[str, ArmSpec] = Field(min_length=1, description="name -> method and settings")
     claims: list[str] = Field([], description="METRIC(ARM) < METRIC(OTHER ARM), or >")
 
 

@@ -11,9 +11,9 @@ from harness.judging.base import JudgeSettings
 
 
 class OpenAIJudgeSettings(JudgeSettings):
-    """Which model judges, and how it is asked. The key comes from the environment and is written nowhere."""
+    """The judge's model, and settings of requests. The key comes from the environment and is never stored."""
 
-    model: str = "gpt-4o"
+    model: str = Field("gpt-4o", description="model of the judge")
     base_url: EndpointUrl | None = Field(
         default=None,
         repr=False,
@@ -34,11 +34,11 @@ class OpenAIJudgeSettings(JudgeSettings):
     reasoning_effort: str | None = Field(
         default=None, pattern="^[a-z]+$", description="minimal, low, medium, high, ... if the model has it"
     )
-    concurrency: int = Field(default=8, ge=1)
-    timeout_s: float = Field(default=60, gt=0)
+    concurrency: int = Field(default=8, ge=1, description="concurrent requests")
+    timeout_s: float = Field(default=60, gt=0, description="time limit of a request in seconds")
     attempts: int = Field(default=6, ge=1, description="attempts per reply")
     asks: int = Field(default=3, ge=1, description="requests per vote if replies cannot be parsed")
-    votes: int = Field(default=1, ge=1)
+    votes: int = Field(default=1, ge=1, description="votes per answer")
     accept: Literal["same", "any"] = Field(
         default="same", description="any: accept replies from a model with another name than the requested one"
     )

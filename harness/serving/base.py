@@ -19,10 +19,10 @@ class Sampling(BaseModel):
     """Sampling parameters. The default is greedy decoding."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    temperature: float = Field(default=0.0, ge=0)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    seed: int = 0
-    max_new_tokens: int = Field(default=512, ge=1)
+    temperature: float = Field(default=0.0, ge=0, description="0 means greedy decoding")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="nucleus sampling")
+    seed: int = Field(0, description="seed of sampling")
+    max_new_tokens: int = Field(default=512, ge=1, description="maximum length of an answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class BackendSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     decisive: ClassVar[frozenset[str]] = frozenset({"dtype"})
     """Settings that can change an answer, not only its speed. Answers are reused only if these are equal."""
-    dtype: str = "auto"
+    dtype: str = Field("auto", description="float32, bfloat16 or float16; auto: the backend's default")
 
     def identity(self, name: str) -> str:
         """The backend's name, with the decisive settings that differ from their defaults."""

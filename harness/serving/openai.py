@@ -35,14 +35,14 @@ _GIVEN_UP_IN_A_ROW = 8
 
 
 class OpenAISettings(BackendSettings):
-    """How an endpoint is asked. The key comes from the environment and is written nowhere."""
+    """Settings of requests to an endpoint. The key comes from the environment and is never stored."""
 
     decisive: ClassVar[frozenset[str]] = frozenset({"detail", "extra"})
     endpoints: tuple[EndpointUrl, ...] = Field(
         default=(), repr=False, description="base URLs; none: OPENAI_BASE_URL, or else the vendor's"
     )
     concurrency: int = Field(default=32, ge=1, description="concurrent requests, over all endpoints")
-    timeout_s: float = Field(default=180, gt=0)
+    timeout_s: float = Field(default=180, gt=0, description="time limit of a request in seconds")
     attempts: int = Field(default=8, ge=1, description="attempts per answer")
     accept: Literal["same", "any"] = Field(
         default="same", description="any: accept answers from a model with another name than the requested one"

@@ -15,13 +15,13 @@ from harness.serving.base import Backend, BackendSettings, Completion, Request, 
 
 
 class TransformersSettings(BackendSettings):
-    """Options of the fallback."""
+    """Settings of the transformers backend."""
 
-    batch_size: int = Field(16, ge=1)
+    batch_size: int = Field(16, ge=1, description="questions that are answered together")
 
 
 class TransformersBackend(Backend):
-    """Slower than vLLM, needs nothing but the core."""
+    """Generates answers with transformers: slower than vLLM, without additional packages."""
 
     name = "transformers"
     Settings = TransformersSettings

@@ -32,12 +32,12 @@ _AT_ONCE = 64
 
 
 class VllmSettings(BackendSettings):
-    """Options of the engine; None leaves vLLM's own default."""
+    """Settings of vLLM; None means vLLM's default."""
 
     decisive: ClassVar[frozenset[str]] = frozenset({"dtype", "quantization", "max_model_len"})
-    max_model_len: int | None = None
-    max_num_seqs: int = Field(256, ge=1)
-    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    max_model_len: int | None = Field(None, description="context length in tokens; None: that of the model")
+    max_num_seqs: int = Field(256, ge=1, description="maximum number of concurrent requests per engine")
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="fraction of GPU memory that an engine uses")
     tensor_parallel_size: int = Field(1, ge=1, description="GPUs over which every layer is split")
     pipeline_parallel_size: int = Field(
         1, ge=1, description="GPUs, or groups of them, over which the layers are distributed"
@@ -46,7 +46,7 @@ class VllmSettings(BackendSettings):
     distributed_executor_backend: Literal["mp", "ray"] | None = Field(
         None, description="how an engine's workers are started; ray: on several machines"
     )
-    quantization: str | None = None
+    quantization: str | None = Field(None, description="quantisation method of vLLM, such as bitsandbytes")
     kv_cache_gb: int = Field(1, ge=1, description="key-value cache on a CPU, in GiB per engine")
 
     @model_validator(mode="after")
@@ -54,7 +54,7 @@ class VllmSettings(BackendSettings):
         if self.distributed_executor_backend == "ray" and self.data_parallel_size > 1:
             raise ValueError(
                 "data_parallel_size assigns GPUs of this machine, but with ray the cluster assigns them: "
-                "one engine a job there, with --shard I/N, then harness merge"
+                "use one engine per job, with --shard I/N, then harness merge"
             )
         return self
 

@@ -202,10 +202,10 @@ def test_settings_are_read_as_the_core_types_of_yaml_1_2() -> None:
         ("a=`", "it is not valid YAML"),
         ('a="\\U99999999"', "it is not valid YAML"),
         ("a=1\n---\n2", "it is not valid YAML"),
-        ("=1", "is no setting's name"),
-        ("a..b=1", "is no setting's name"),
-        ("\x1b=1", "is no setting's name"),
-        ("x" * 5000 + "=1", "is no setting's name"),
+        ("=1", "is not a setting's name"),
+        ("a..b=1", "is not a setting's name"),
+        ("\x1b=1", "is not a setting's name"),
+        ("x" * 5000 + "=1", "is not a setting's name"),
         ("nothing", "takes KEY=VALUE"),
     ],
 )
@@ -249,7 +249,7 @@ def test_recipes_of_another_form_are_refused(tmp_path: Path, text: str, reason: 
 def test_a_value_is_not_lost_under_a_group() -> None:
     with pytest.raises(BadInputError, match="'train' is a group of settings, not a whole number: 5"):
         merged(overrides(["train=5"]), {"train": {}})
-    with pytest.raises(BadInputError, match="named as a group and as a value"):
+    with pytest.raises(BadInputError, match="given as a group and as a value"):
         overrides(["a.b=1", "a=2"])
     with pytest.raises(BadInputError, match="'train' is a group of settings"):
         parse(TrainSettings, "x", "train")
