@@ -99,8 +99,8 @@ class ObjectHalBench(Benchmark):
     )
     setting_options = (
         SettingOption("extractor", "nltk (official), llm (official, a judge), spacy[:PIPELINE]"),
-        SettingOption("synonyms", "the vocabulary file; default: our own table"),
-        SettingOption("matched_words", "CHAIR of the first so many words, beside the plain one"),
+        SettingOption("synonyms", "the synonyms file; default: our own table"),
+        SettingOption("matched_words", "also compute CHAIR of the first N words"),
     )
 
     @property

@@ -75,7 +75,9 @@ class POPE(Benchmark):
     charts = _charts("POPE", "yes-ratio")
     offline_files = (
         OfflineFile("questions", "one split's questions"),
-        OfflineFile("responses", "JSON lines {question_id, answer}, or {question, answer} in the questions' order"),
+        OfflineFile(
+            "responses", "JSON lines {question_id, answer}, or {question, answer} in the order of the questions"
+        ),
     )
     pictures: ClassVar[str] = "coco"
     """What the official files' names begin with."""

@@ -40,7 +40,7 @@ def balance_tables(records: Sequence[Mapping[str, Any]]) -> list[TextTable]:
         sizes = sorted({record["n"] for record in own})
         size = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
         rows = tuple(_row(record["run"], one) for record in own for one in record["measured"])
-        note = "margins: mean reward differences on held-out pairs, with 95 % intervals; – unless both margins are surely above 0"
+        note = "margins: mean reward differences on held-out pairs, with 95 % intervals; – unless both are significantly above 0"
         tables.append(TextTable(f"Modality balance on {data}, n = {size}", _HEADS, rows, note))
     return tables
 

@@ -63,7 +63,9 @@ def changed_scores(run: Run) -> tuple[list[Changed], list[str]]:
         plain = items_beside(path.parents[2] / path.name)
         if not plain.exists() or sha256_file(plain) != record["reliance"]["clean_items"]:
             again = f"harness eval --run {run.name} --suite {record['suite']} --noise {record['pictures']['change']}"
-            reasons.append(f"{run.name}: {place} compares with plain answers or scores that are replaced: {again}")
+            reasons.append(
+                f"{run.name}: {place} compares with plain answers or scores that were replaced since: {again}"
+            )
             continue
         found.append(Changed(run.name, path, record))
     return sorted(found, key=lambda one: (one.key, _place(one.record["pictures"]))), reasons
@@ -105,7 +107,7 @@ def _table(records: Sequence[Mapping[str, Any]]) -> TextTable:
         *(f"{one['title']} {ARROW[one['higher_is_better']]}".strip() for one in metrics.values()),
     )
     plain = [_clean(records, name, about["unit"]) for name, about in metrics.items()]
-    rows = [("as it is", "", *plain)]
+    rows = [("original", "", *plain)]
     for record in records:
         cells = [
             _cell(record, name, about["unit"], f"{picture_of(record)} {name}" in sure)
@@ -116,7 +118,7 @@ def _table(records: Sequence[Mapping[str, Any]]) -> TextTable:
     sizes = sorted({record["reliance"]["n"] for record in records})
     size = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
     title = f"Image reliance: {first.get('title', first['suite'])}{variant}, {first.get('target', '')} on {first['data']}, n = {size}"
-    note = "behind a comma: changed picture minus picture as it is, with its paired 95 % interval; * p < 0.05, Holm-corrected in this table"
+    note = "after the comma: changed minus original picture, with its paired 95 % interval; * p < 0.05, Holm-corrected in this table"
     return TextTable(title, heads, tuple(rows), note)
 
 

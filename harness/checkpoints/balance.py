@@ -94,13 +94,13 @@ def measure_balance(request: BalanceRequest) -> dict[str, Any]:
     """
     run = request.run
     if not run.aligned:
-        raise BadInputError(f"'{run.name}' is no aligned run: it moved nothing", where=str(run.path))
+        raise BadInputError(f"'{run.name}' is not an aligned run", where=str(run.path))
     assert run.manifest is not None
     target, config = target_of_run(run), run.manifest["config"]
     base = str(target.base) if target.adapter else str(run.manifest["base"]["location"])
     if fingerprint(base) != run.manifest["base"]["fingerprint"]:
         raise BadInputError(
-            "the base's weights are not those that the run started from", where=base, remedy="put the old ones back"
+            "the base's weights are not those that the run started from", where=base, remedy="restore the old ones"
         )
     examples, about = _pairs(request, config)
     checkpoints = list(_checkpoints(run))
@@ -147,10 +147,10 @@ def _pairs(request: BalanceRequest, config: Mapping[str, Any]) -> tuple[list[Pre
         raise BadInputError(
             f"all {len(data.examples)} pairs are among those that the run was trained on",
             where=request.data,
-            remedy="name other pairs with --data, such as another seed of a world or a larger --limit of the same set",
+            remedy="choose other pairs with --data, such as another seed of a world or a larger --limit of the same set",
         )
     if left := len(data.examples) - len(examples):
-        logger.warning(f"{left} of {len(data.examples)} pairs were trained on, and are left out")
+        logger.warning(f"{left} of {len(data.examples)} pairs were used in training, and are left out")
     context = PrepareContext(cache_folder(), request.seed)
     made, notes = generate(examples, request.images, context)
     return made, {"n": len(made), "left_out": left, "fingerprint": data.fingerprint, "images": notes}
@@ -178,9 +178,9 @@ def _trained_on(config: Mapping[str, Any]) -> set[str]:
         )
     except HarnessError as error:
         raise BadInputError(
-            f"the pairs that the run was trained on cannot be read, so nobody can say which ones are held out: {error.problem}",
+            f"the pairs that the run was trained on cannot be read, so it is unknown which ones are held out: {error.problem}",
             where=error.where,
-            remedy="put them back where they were",
+            remedy="put them back",
         ) from error
     return {_content(example) for example in data.examples}
 
@@ -259,7 +259,7 @@ def answer_logp(
     inputs = prompt_inputs(processor, example.prompt, example.images[branch.image].open())
     width, tail = inputs["input_ids"].shape[1], encoded.responses[branch.response]
     if inputs["input_ids"][0].tolist() != encoded.prefixes[branch.image]:
-        raise HarnessError("the question has other tokens with this picture than it was encoded with", where=example.id)
+        raise HarnessError("the question's tokens with this picture differ from the encoded ones", where=example.id)
     whole = {}
     for name, value in inputs.items():
         if value.shape == inputs["input_ids"].shape:  # ids, mask, types of tokens: the answer goes on with them

@@ -7,37 +7,35 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import CHECKPOINTS, Columns, ImageRoot, Json, Results, app, emit
+from harness.cli.options import EVALUATE, Columns, ImageRoot, Json, Results, app, emit
 
 
-@app.command(rich_help_panel=CHECKPOINTS)
+@app.command(rich_help_panel=EVALUATE)
 def balance(
-    run: Annotated[str, typer.Argument(help="Aligned runs by name or folder, several with commas.")],
-    data: Annotated[
-        str, typer.Option("--data", help="Pairs that were not trained on: a file, a known name, pocket:SEED.")
-    ],
-    limit: Annotated[int, typer.Option("--limit", min=1, help="A seeded sample of this many pairs.")] = 200,
+    run: Annotated[str, typer.Argument(help="Aligned runs by name or folder, comma-separated.")],
+    data: Annotated[str, typer.Option("--data", help="Held-out pairs: a file, a known name, or pocket:SEED.")],
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Use a seeded sample of this many pairs.")] = 200,
     corruption: Annotated[
         str,
         typer.Option(
             "--corruption",
-            help="Of the rejected pictures, where the pairs bring none: whole-noise, crop, noise, blur, ...",
+            help="Corruption that makes rejected images, if the pairs have none: whole-noise, crop, noise, blur, ...",
         ),
     ] = "whole-noise",
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any other setting of the rejected pictures, e.g. step=750."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Any other setting of the rejected images, e.g. step=750."),
     ] = None,
     dtype: Annotated[
-        str, typer.Option("--dtype", help="float32, bfloat16 or float16; auto is the model's own.")
+        str, typer.Option("--dtype", help="float32, bfloat16 or float16; auto: that of the model.")
     ] = "auto",
-    seed: Annotated[int, typer.Option("--seed", help="Of the sample and of the rejected pictures.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the sample and of the rejected images.")] = 0,
     columns: Columns = None,
     image_root: ImageRoot = None,
     results: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
-    """Margins of text and image preference on held-out pairs, after each kept stage and at the end. For every method."""
+    """Measure the margins of text and image preference on held-out pairs, after each kept stage and at the end."""
     from aligners.preferences.options import DataOptions
     from aligners.rejected_images import ImagePreferenceSettings
     from harness.checkpoints.balance import BalanceRequest, measure_balance
@@ -46,7 +44,7 @@ def balance(
     from harness.runs.folders import find_run
 
     if dtype not in ("auto", "float32", "bfloat16", "float16"):
-        raise BadInputError(f"there is no type '{dtype}'", remedy="--dtype auto, float32, bfloat16 or float16")
+        raise BadInputError(f"unknown data type '{dtype}'", remedy="use --dtype auto, float32, bfloat16 or float16")
     layers = merged(overrides(settings or []), {"corruption": corruption})
     images = parse(ImagePreferenceSettings, layers, "the rejected images")
     options = DataOptions.parse(columns, image_root)

@@ -114,7 +114,7 @@ def print_shards(rows: Sequence[dict[str, Any]]) -> None:
         suites = ",".join(dict.fromkeys(row["suite"] for row in own))
         changes = ",".join(dict.fromkeys(row["change"] for row in own if row["change"]))
         command = f"harness merge {name} --suite {suites}" + (f" --noise {changes}" if changes else "")
-        console.print(f"when all are there: {command}", markup=False, highlight=False)
+        console.print(f"when all shards are done: {command}", markup=False, highlight=False)
 
 
 def _change(row: dict[str, Any]) -> str:

@@ -57,7 +57,7 @@ class PicturesRecord(Record):
     @model_validator(mode="after")
     def _noise_has_a_step(self) -> Self:
         if (self.kind == "noise") != (self.step is not None):
-            raise ValueError("noise has a step, and nothing else has one")
+            raise ValueError("noise must have a step, and nothing else may have one")
         return self
 
 

@@ -90,7 +90,7 @@ def reliance_figures(changed: Sequence[Changed]) -> list[Figure]:
         found.append(
             Figure(
                 _name("unchanged", *key),
-                f"How many answers stay the same to the letter when the picture is changed: {of}. Bars are 95 % intervals.",
+                f"Percentage of answers that stay exactly the same when the picture is changed: {of}. Bars are 95 % intervals.",
                 Bars(
                     [
                         (picture, [one and 100 * one["value"] for one in row])
@@ -132,7 +132,7 @@ def _under_change(
     rows = [("as it is", [value(first[name], "clean") for name in names])]
     rows += [(picture, [value(cells.get((picture, name)), "changed") for name in names]) for picture in pictures]
     title = f"{about['title']}{', percent' if about['unit'] == '%' else ''}"
-    caption = f"{about['title']} with the picture as it is and with changed ones: {of}. The table has the differences with their intervals."
+    caption = f"{about['title']} with the original and with changed pictures: {of}. The table has the differences with their intervals."
     return Figure(_name("reliance", *key), caption, Bars(rows, names, title, digits=digits))
 
 
@@ -247,7 +247,7 @@ def _classes(suite: SuiteSamples) -> Figure | None:
         for label in labels
     ]
     caption = (
-        f"Of each class's mentions, how many percent are hallucinated: {_of(suite)}, the classes that are invented most. "
+        f"Percentage of each class's mentions that are hallucinated: {_of(suite)}, the classes that are hallucinated most. "
         f"From above: {', '.join(rates)}."
     )
     content = Bars(rows, list(rates), "hallucinated mentions by class, percent")
@@ -266,10 +266,10 @@ def _together(suite: SuiteSamples) -> Figure | None:
         for (seen, invented), _ in pairs
     ]
     caption = (
-        f"What is invented beside what is there: {_of(suite)}, how often, the pairs of {names[0]} that are most frequent. "
+        f"Hallucinated objects and the objects in the image: {_of(suite)}, number of times, the most frequent pairs of {names[0]}. "
         f"From above: {', '.join(names)}."
     )
-    content = Bars(rows, names, "invented beside what is there, times", digits=0)
+    content = Bars(rows, names, "hallucinated object and object in the image, times", digits=0)
     return Figure(_name("together", suite.name, suite.variant, suite.data), caption, content)
 
 
@@ -302,7 +302,7 @@ def _training(run: Run) -> list[Figure | None]:
         if lines:
             width = max(1, len(log) // _BINS)
             means = f" Means of {width} steps." if width > 1 else ""
-            caption = f"{title.capitalize()} of {run.name} while it was trained, stage by stage.{means}"
+            caption = f"{title.capitalize()} of {run.name} during training, stage by stage.{means}"
             content = Lines(lines, "step", title, stages if len(stages) > 1 else ())
             found.append(Figure(_name(kind, run.name), caption, content))
     return found

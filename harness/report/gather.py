@@ -87,7 +87,7 @@ def _look_up(suite: SuiteSamples, record: ScoresRecord) -> str:
     """Fill in pictures and truth from the benchmark's data; says why where it is not at hand."""
     source = record.source
     if not source:
-        return "the scores do not say where the benchmark's data lies (they are of an older version)"
+        return "the scores do not record the place of the benchmark's data (they are from an older version)"
     try:
         root, _, _ = data_root(source)
         benchmark = fresh(record)
@@ -95,7 +95,7 @@ def _look_up(suite: SuiteSamples, record: ScoresRecord) -> str:
             suite.pictures[item.id] = item.image
             suite.truth[item.id] = truth_of(benchmark, item)
     except HarnessError as error:
-        return f"the benchmark's data is not at hand: {error.problem}"
+        return f"the benchmark's data cannot be read: {error.problem}"
     return ""
 
 

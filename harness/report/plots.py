@@ -62,7 +62,7 @@ def write_plots(
         BadInputError: an unknown format, or nothing to draw.
     """
     if unknown := [one for one in formats if one not in FORMATS]:
-        raise BadInputError(f"there is no format '{unknown[0]}'", remedy=f"formats: {', '.join(FORMATS)}")
+        raise BadInputError(f"unknown format '{unknown[0]}'", remedy=f"formats: {', '.join(FORMATS)}")
     runs = sorted(runs, key=lambda run: run.aligned)  # base models first
     suites, left_out = gather(runs, look_up=False)
     changed = [changed_scores(run) for run in runs]

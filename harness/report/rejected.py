@@ -32,7 +32,7 @@ def rejected_images(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], list[str
             left_out.append(f"{run.name}: rejected images: {error.problem} ({error.where})")
             continue
         whole = sum(notes.get(kind, 0) for kind in ("regions", "random-regions", "whole-image", "given"))
-        title = f"{run.name}: {len(pairs)} of {whole:,} training examples, drawn by their ids."
+        title = f"{run.name}: {len(pairs)} of {whole:,} training examples, selected by their ids."
         shown.append({"title": title, "pairs": pairs})
     return shown, left_out
 
@@ -45,7 +45,7 @@ def _inside(run: Run, name: str) -> Path:
     """
     path = (run.path / name).resolve()
     if not path.is_relative_to(run.path.resolve()):
-        raise BadInputError(f"'{name}' is outside of the run's folder", where=str(run.path))
+        raise BadInputError(f"'{name}' is outside the run's folder", where=str(run.path))
     return path
 
 
@@ -55,7 +55,7 @@ def _pair(run: Run, row: Mapping[str, Any]) -> dict[str, Any]:
         key for key in ("id", "prompt", "chosen", "original", "rejected") if not isinstance(row.get(key), str)
     ]:
         raise BadInputError(f"a row has no {', '.join(missing)}", where=str(run.path))
-    kinds = {"given": "given by the data", "random-regions": "random regions"}
+    kinds = {"given": "from the data", "random-regions": "random regions"}
     words = ", ".join(map(str, row.get("keywords") or ())) or kinds.get(str(row.get("made")), "none: the whole image")
     how = [str(row["corruption"])] if row.get("corruption") else []
     if row.get("step") is not None:

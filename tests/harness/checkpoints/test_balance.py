@@ -156,7 +156,7 @@ def test_what_was_trained_on_is_left_out_and_what_cannot_be_measured_is_said(
         (copy.manifest | {"summary": {}}, "no summary.stages"),
         (
             copy.manifest | {"config": config | {"data": str(tmp_path / "gone.jsonl")}},
-            "nobody can say which ones are held out",
+            "so it is unknown which ones are held out",
         ),
         (copy.manifest | {"base": copy.manifest["base"] | {"fingerprint": "0" * 64}}, "weights"),
     ):

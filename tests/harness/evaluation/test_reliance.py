@@ -267,14 +267,14 @@ def test_as_a_user_types_it(folder: Path, server: VisionServer) -> None:
         done.stdout.count("Image reliance: POPE, seer on data, n = 40") == 1
         and done.stdout.count("official script") == 1
     )
-    for name in ("as it is", "noise 0", "noise 500", "blank", "shuffled"):
+    for name in ("original", "noise 0", "noise 500", "blank", "shuffled"):
         assert re.search(rf"│ {name} +│", done.stdout), name
     assert "50.0, −50.0* (−50.0 to −50.0)" in done.stdout and "50.0 % (50.0–50.0)" in done.stdout
     assert "noise 500" not in harness(folder, "leaderboard").stdout
     harness(folder, "report", "-o", "r.html")
     page = (folder / "r.html").read_text()
     assert '<section id="reliance">' in page and "50.0, −50.0* (−50.0 to −50.0)" in page
-    assert "How many answers stay the same to the letter when the picture is changed" in page
+    assert "Percentage of answers that stay exactly the same when the picture is changed" in page
     drawn = json.loads(harness(folder, "plot", "-o", "plots", "--format", "svg", "--json").stdout)
     assert {"unchanged-pope-data", "reliance-pope-data"} <= {one["name"] for one in drawn["plots"]}
     rows = json.loads(harness(folder, *ask, "--noise", "250", "--dry-run", "--json").stdout)

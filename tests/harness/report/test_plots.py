@@ -109,7 +109,7 @@ def test_the_files(runs: list[Run], tmp_path: Path) -> None:
     first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     write_plots(runs, tmp_path, ["svg", "pdf", "png"])
     assert first == {path.name: path.read_bytes() for path in tmp_path.iterdir()}, "the same data give the same files"
-    with pytest.raises(BadInputError, match="no format 'gif'"):
+    with pytest.raises(BadInputError, match="unknown format 'gif'"):
         write_plots(runs, tmp_path, ["gif"])
 
 

@@ -177,7 +177,7 @@ def test_what_is_missing_is_said(runs: list[Run], tmp_path: Path) -> None:
     about = write_report([open_run(results / name) for name in ("aligned", "base", "empty")], tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
     assert "empty: nothing was scored" in about["left_out"] and "empty: nothing was scored" in text
-    assert "items.jsonl is missing" in text and "not at hand" in text
+    assert "items.jsonl is missing" in text and "cannot be read" in text
     with pytest.raises(BadInputError, match="no runs"):
         write_report([], tmp_path / "none.html")
     assert not (tmp_path / "none.html").exists()
@@ -196,7 +196,7 @@ def test_rejected_images_stand_beside_the_original(runs: list[Run], tmp_path: Pa
     )
     assert EVIL not in text and text.count("<script") == 2 and 'href="#rejected"' in text
     for wrong, said in (
-        ({"rejected": "../../../etc/passwd"}, "outside of the run's folder"),
+        ({"rejected": "../../../etc/passwd"}, "outside the run's folder"),
         ({"original": "image_preferences/none.png"}, "does not exist"),
         ({"chosen": None}, "a row has no chosen"),
     ):
