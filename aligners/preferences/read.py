@@ -15,7 +15,7 @@ from typing import Literal
 
 from aligners.preferences.cells import RowGroups, SourceCell
 from aligners.preferences.formats import BadRecordError, Format, Record, detect, find_format
-from aligners.preferences.formats.base import MADE, MADE_BY_US, says_something
+from aligners.preferences.formats.base import GENERATED, MADE, MADE_BY_US, says_something
 from aligners.preferences.options import DataOptions
 from aligners.preferences.pictures import Pictures
 from aligners.preferences.records import check_meaning, example_from, name_of
@@ -247,7 +247,10 @@ class _Reader:
         """Count the columns of a record that say something and are not read."""
         if BROKEN in record:
             return
-        known = kind.reads | (MADE if record.keys() >= MADE_BY_US else set())
+        known = kind.reads
+        for ours, mark in ((MADE, MADE_BY_US), (GENERATED, GENERATED)):
+            if record.keys() >= mark:
+                known = known | ours
         self.unread.update(
             name
             for name, value in record.items()

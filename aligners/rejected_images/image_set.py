@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from aligners.preferences.cells import parquet_rows
 from aligners.rejected_images.keywords import keyword_notes
@@ -31,6 +31,7 @@ from harness.core.progress import progress
 from harness.core.removal import REPLACED, move, remove
 from harness.core.types import PreferenceExample
 
+T = TypeVar("T")
 MANIFEST, CONFIG = "manifest.json", "config.json"
 _UNFINISHED, _ASIDE = ".unfinished", ".replaced"
 PART_SIZE = 256
@@ -69,7 +70,7 @@ class SetShard:
         """Its manifest's file name."""
         return f"{self.name}.json" if self.name else MANIFEST
 
-    def of(self, examples: Sequence[PreferenceExample]) -> Sequence[PreferenceExample]:
+    def of(self, examples: Sequence[T]) -> Sequence[T]:
         """Its own stretch; all stretches together, in order, are the examples."""
         start, end = (len(examples) * edge // self.count for edge in (self.number - 1, self.number))
         return examples[start:end]

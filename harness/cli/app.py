@@ -17,6 +17,7 @@ from harness.cli import (
     doctor,
     evaluate,
     experiment,
+    generate,
     launch,
     results,
     runs,
@@ -35,6 +36,7 @@ __all__ = [
     "doctor",
     "evaluate",
     "experiment",
+    "generate",
     "launch",
     "results",
     "runs",
@@ -50,6 +52,7 @@ class Kind(StrEnum):
     benchmarks = "benchmarks"
     backends = "backends"
     judges = "judges"
+    candidate_judges = "candidate-judges"
     worlds = "worlds"
 
 
@@ -156,7 +159,7 @@ def list_(
     kind: Annotated[Kind | None, typer.Argument(help="What to list. Default: everything.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List models, methods, benchmarks, backends, judges and worlds, and the package of each."""
+    """List models, methods, benchmarks, backends, judges, judges of candidates and worlds, and the package of each."""
     from harness.cli.tables import listing, print_listing
 
     rows = [row for row in listing() if kind is None or row["kind"] == kind.value]

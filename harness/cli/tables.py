@@ -334,6 +334,7 @@ def listing() -> list[dict[str, Any]]:
         ("benchmarks", "benchmarks"),
         ("backends", "backends"),
         ("judges", "judges"),
+        ("candidate_judges", "candidate-judges"),
         ("worlds", "worlds"),
     ):
         for name, entry in registry.entries(group).items():  # type: ignore[arg-type]

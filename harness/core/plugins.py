@@ -24,9 +24,16 @@ from typing import Any, Literal
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.packages import OWN_DISTRIBUTION, MissingPackageError, is_installed
 
-Kind = Literal["aligners", "benchmarks", "backends", "judges", "worlds"]
-KINDS: tuple[Kind, ...] = ("aligners", "benchmarks", "backends", "judges", "worlds")
-WORD = {"aligners": "method", "benchmarks": "suite", "backends": "backend", "judges": "judge", "worlds": "world"}
+Kind = Literal["aligners", "benchmarks", "backends", "judges", "candidate_judges", "worlds"]
+KINDS: tuple[Kind, ...] = ("aligners", "benchmarks", "backends", "judges", "candidate_judges", "worlds")
+WORD = {
+    "aligners": "method",
+    "benchmarks": "suite",
+    "backends": "backend",
+    "judges": "judge",
+    "candidate_judges": "judge of candidates",
+    "worlds": "world",
+}
 _OWN = ("harness", "aligners", "benchmarks")
 REMEDY = "report it to the plugin's author (--debug shows the whole traceback), or do not use the plugin"
 _MACHINE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})

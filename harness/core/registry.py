@@ -35,6 +35,7 @@ _CONTRACTS = {
     "benchmarks": ("benchmarks.base:Benchmark", ("title", "source")),
     "backends": ("harness.serving.base:Backend", ()),
     "judges": ("harness.judging.base:Judge", ()),
+    "candidate_judges": ("harness.judging.candidates:CandidateJudge", ("summary", "source")),
     "worlds": ("harness.core.worlds:World", ("summary", "judge")),
 }
 """The class that each kind stands on, named as entry points name theirs, and the words that a class must have of itself."""

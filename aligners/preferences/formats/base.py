@@ -40,6 +40,19 @@ MADE = frozenset(
 """Columns by which a set of rejected images (`harness data corrupt`) says how they were made; training does not read them."""
 MADE_BY_US = frozenset({"made", "region_source", "corruption"})
 """Those that a set of ours has in any case."""
+GENERATED = frozenset(
+    {
+        "judge",
+        "model",
+        "chosen_score",
+        "rejected_score",
+        "chosen_why",
+        "rejected_why",
+        "chosen_sample",
+        "rejected_sample",
+    }
+)
+"""Columns by which a set of generated pairs (`harness data generate`) says where they come from; training does not read them."""
 PROMPTS = ("prompt", "question", "instruction", "query", "messages", "conversations")
 """Columns that hold a prompt in one format or another. Two of them in one file are two answers to what the prompt is."""
 UNSAID = {

@@ -5,9 +5,12 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+from harness.core.errors import BadInputError
 from harness.judging.base import Judge, JudgeReply, JudgeRequest
+from harness.judging.candidates import Candidate, CandidateJudge, Prompt, Verdict
 from harness.worlds.pocket.scenes import CLASSES
 
 _CLASS = re.compile(rf"\b({'|'.join(CLASSES)})s?\b")
@@ -38,6 +41,31 @@ class PocketTruthJudge(Judge):
     def provenance(self) -> dict[str, Any]:
         """It has no settings."""
         return {"judge": self.name, "model": "none: a program that knows the drawn truth", "version": 1}
+
+
+class PocketTruthCandidates(CandidateJudge):
+    """Scores descriptions of drawn pictures as `PocketTruthJudge` rates them, 0 to 6: the data's boxes say what is there."""
+
+    name, summary = "pocket-truth", "knows what is drawn in the pocket world's pictures"
+    source = "the pocket world"
+    min_gap = 1.0
+
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        """All pictures are the pocket world's."""
+        for prompt in prompts:
+            labels = {region.label for region in prompt.regions}
+            if not labels or labels - set(CLASSES):
+                raise BadInputError(
+                    "the judge 'pocket-truth' knows the pictures of the pocket world only",
+                    where=f"prompt {prompt.id}",
+                    remedy="--prompts pocket, or another --judge",
+                )
+
+    def judge(self, candidates: Sequence[Candidate], folder: Path) -> Iterator[tuple[str, Verdict]]:
+        """Compare the classes named with those drawn."""
+        for candidate in candidates:
+            rating, reason = _describe(candidate.text, {region.label for region in candidate.prompt.regions})
+            yield candidate.id, Verdict(float(rating), reason)
 
 
 def _describe(said: str, there: set[str]) -> tuple[int, str]:

@@ -1,0 +1,170 @@
+"""`harness data generate`: preference pairs from a model's own answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.cli.data import data_app
+from harness.cli.options import Columns, ImageRoot, Json, Results, Settings, emit
+from harness.core.terminal import say
+
+if TYPE_CHECKING:
+    from harness.runs.targets import Target
+    from harness.serving.base import Backend
+
+
+@data_app.command()
+def generate(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A base model, a run by name or folder, or with --endpoint its name there."
+        ),
+    ],
+    prompts: Annotated[
+        str,
+        typer.Option(
+            "--prompts",
+            help="Preference data (its questions and images), a .jsonl of {image, prompt}, or a folder of images.",
+        ),
+    ],
+    judge: Annotated[str, typer.Option("--judge", help="Who scores the answers; see `harness list candidate-judges`.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the set. The same command resumes it.")],
+    samples: Annotated[int | None, typer.Option("--samples", help="Answers to each prompt. Default: 10.")] = None,
+    temperature: Annotated[float | None, typer.Option("--temperature", help="Of the sampling. Default: 0.7.")] = None,
+    pairs: Annotated[int | None, typer.Option("--pairs", help="Pairs of each prompt at most. Default: 2.")] = None,
+    how: Annotated[str | None, typer.Option("--how", help="Which pairs: random (default) or best-worst.")] = None,
+    min_gap: Annotated[
+        float | None, typer.Option("--min-gap", help="Smallest difference of scores. Default: the judge's own.")
+    ] = None,
+    annotations: Annotated[
+        Path | None, typer.Option("--annotations", help="For the judge chair: folder of COCO's annotations.")
+    ] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option("--backend", help="vllm, transformers, openai or a plugin's. Default: vllm where installed."),
+    ] = None,
+    endpoint: Annotated[
+        str | None, typer.Option("--endpoint", help="OpenAI-compatible endpoints that serve MODEL, with commas.")
+    ] = None,
+    settings: Settings = None,
+    held_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--held-out",
+            help="Benchmark data root whose images are left out. Default: the cache folder's; see `harness data get`.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the sampling and of the pairs.")] = 0,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Use a seeded sample of this many prompts.")
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option("--shard", metavar="I/N", help="Work on this part only, e.g. 2/4; all into one folder."),
+    ] = None,
+    part_size: Annotated[int, typer.Option("--part-size", min=1, help="Prompts a file.")] = 256,
+    allow_download: Annotated[
+        bool, typer.Option("--allow-download", help="Fetch images that preference data gives by URL.")
+    ] = False,
+    columns: Columns = None,
+    image_root: ImageRoot = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a set with other settings; answers that fit are used again.")
+    ] = False,
+    results: Results = Path("results"),
+    as_json: Json = False,
+) -> None:
+    """Make preference pairs from a model's own answers: sample several, let a judge score them, pair better with worse."""
+    from aligners.preferences.options import DataOptions
+    from aligners.preferences.overlap import evaluation_sets
+    from aligners.rejected_images.image_set import SetShard
+    from harness.core import registry
+    from harness.core.config import merged, overrides, parse
+    from harness.core.errors import BadInputError
+    from harness.core.paths import cache_folder
+    from harness.generation.candidates import Sampler
+    from harness.generation.generate import GenerateRequest
+    from harness.generation.generate import generate as run
+    from harness.generation.settings import PairSettings, SampleSettings
+    from harness.serving.choose import choose_backend
+
+    kind = registry.load("candidate_judges", judge)
+    named = {
+        "sample": _given(samples=samples, temperature=temperature),
+        "pair": _given(per_prompt=pairs, how=how, min_gap=min_gap),
+        "judge": _given(annotations=None if annotations is None else str(annotations)),
+    }
+    layers = merged(overrides(settings or []), named)
+    if unknown := sorted(set(layers) - {"sample", "pair", "judge", "backend"}):
+        raise BadInputError(f"unknown group of settings '{unknown[0]}'", remedy="groups: sample, pair, judge, backend")
+    engine = choose_backend("openai" if endpoint and not backend else backend)
+    target = _target(model, results, engine)
+    serving = merged(layers.get("backend", {}), {"endpoints": endpoint.split(",")} if endpoint else {})
+    manifest = run(
+        GenerateRequest(
+            Sampler(
+                target,
+                engine,
+                parse(engine.Settings, serving, f"backend {engine.name}"),
+                parse(SampleSettings, layers["sample"], "sample"),
+                seed,
+            ),
+            prompts,
+            kind(parse(kind.Settings, layers["judge"], f"judge {judge}")),
+            parse(PairSettings, layers["pair"], "pair"),
+            output,
+            limit=limit,
+            shard=SetShard.parse(shard) if shard else SetShard(),
+            part_size=part_size,
+            allow_download=allow_download,
+            options=DataOptions.parse(columns, image_root),
+            held_out=evaluation_sets(held_out or cache_folder() / "benchmarks"),
+            overwrite=overwrite,
+        )
+    )
+    if as_json:
+        emit(manifest)
+        return
+    _show(manifest, output)
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _target(model: str, results: Path, engine: type[Backend]) -> Target:
+    """A run of this name, else a model."""
+    from harness.models import resolve
+    from harness.runs.folders import open_run
+    from harness.runs.targets import target_of, target_of_endpoint, target_of_model
+
+    if engine.remote:
+        return target_of_endpoint(model, results)
+    for folder in (results / model, Path(model)):
+        if (folder / "manifest.json").is_file() and (run := open_run(folder)).manifest is not None:
+            return target_of(run, results)
+    return target_of_model(resolve(model), results)
+
+
+def _show(manifest: dict[str, Any], output: Path) -> None:
+    counts, balance = manifest["counts"], manifest["length_balance"]
+    say(f"{manifest['pairs']:,} pairs of {counts['prompts']:,} prompts in {output}")
+    reasons = ("could not be answered", "refused", "empty", "cut off", "not judged", "repeated")
+    left = ", ".join(f"{counts[name]:,} {name}" for name in reasons if counts.get(name))
+    say(f"answers: {counts['answers']:,}, of which {counts['usable']:,} can be paired{f' ({left})' if left else ''}")
+    if counts.get("prompts without a pair"):
+        say(f"prompts without a pair: {counts['prompts without a pair']:,}")
+    for reason, count in manifest.get("not_judged", {}).items():
+        say(f"  not judged: {count:,} times: {reason}")
+    if isinstance(balance, dict):
+        chosen, rejected = balance["mean_words"]
+        say(
+            f"words: chosen {chosen}, rejected {rejected} on average; {balance['left_out']:,} pairs left out to balance them"
+        )
+    for suite, count in manifest.get("held_out", {}).items():
+        say(f"left out: {count:,} images that {suite} asks about")
+    say(f"next: harness align --method dpo --model {manifest['model']['label']} --data {output}")

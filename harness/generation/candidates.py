@@ -1,0 +1,113 @@
+"""Sampling: so many answers to each prompt, each with a seed of its own, logged as they come."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.core.files import sha256_json
+from harness.core.progress import progress
+from harness.core.types import Item, Response
+from harness.evaluation.responses import ResponseLog, request_hash
+from harness.generation.settings import SampleSettings
+from harness.judging.candidates import Prompt
+from harness.models import load_processor, refuse_control
+from harness.runs.targets import Target
+from harness.serving.base import Backend, BackendSettings, Request
+from harness.serving.contract import completions_of
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stretch of the prompts that is worked on at once, and the folder of its logs."""
+
+    folder: Path
+    prompts: Sequence[Prompt]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Whom to ask, and how.
+
+    Attributes:
+        target: the checkpoint.
+        backend: what serves it.
+        backend_settings: its settings.
+        sample: number and sampling of the answers.
+        seed: of the set; each request's own seed follows from it, the prompt, the image and the answer's number.
+    """
+
+    target: Target
+    backend: type[Backend]
+    backend_settings: BackendSettings
+    sample: SampleSettings
+    seed: int
+
+    def requests(self, prompt: Prompt) -> list[Request]:
+        """The requests for one prompt's answers. A request's id is the hash of all that determines its answer."""
+        image = prompt.image.fingerprint()
+        identity = self.backend_settings.identity(self.backend.name)
+        item = Item(prompt.id, prompt.text, prompt.image, prompt.id)
+        found = []
+        for number in range(self.sample.samples):
+            seed = int(sha256_json([self.seed, prompt.text, image, number])[:7], 16)
+            sampling = self.sample.sampling(seed)
+            digest = request_hash(
+                item, image, sampling, self.target.fingerprint, self.target.template, identity, number
+            )
+            found.append(Request(digest, self.target.served, prompt.text, prompt.image, sampling))
+        return found
+
+    def run(self, parts: Sequence[Part]) -> dict[str, str]:
+        """Ask for every answer that is not in the parts' logs.
+
+        Returns:
+            Request id -> why it could not be answered.
+
+        Raises:
+            BadInputError: a question holds a control token.
+            HarnessError: the engine failed; what was answered is kept.
+        """
+        self._check_questions(parts)
+        refused: dict[str, str] = {}
+        answered_by = functools.cache(self.target.answered_by)
+        total = sum(len(part.prompts) for part in parts) * self.sample.samples
+        with ExitStack() as stack, progress("sampling answers", total) as advance:
+            backend: Backend | None = None
+            for part in parts:
+                with ResponseLog(part.folder) as log:
+                    asked = [(prompt, request) for prompt in part.prompts for request in self.requests(prompt)]
+                    owners = {request.id: prompt.id for prompt, request in asked}
+                    missing = [one for prompt, one in asked if log.get(prompt.id, one.id) is None]
+                    advance(len(asked) - len(missing))
+                    if not missing:
+                        continue
+                    if backend is None:  # nobody starts an engine for nothing
+                        adapters = {self.target.name: self.target.adapter} if self.target.adapter else {}
+                        backend = stack.enter_context(self.backend(self.target.base, adapters, self.backend_settings))
+                    for done in completions_of(backend, missing):
+                        if done.refused is not None:
+                            refused[done.id] = done.refused
+                        else:
+                            log.add(owners[done.id], done.id, done, backend.name, answered_by(done.model))
+                        advance()
+        return refused
+
+    def _check_questions(self, parts: Sequence[Part]) -> None:
+        processor = None if self.target.remote else load_processor(self.target.base)
+        for part in parts:
+            for prompt in part.prompts:
+                refuse_control({"the question": prompt.text}, processor, f"prompt {prompt.id}")
+
+    def answers(self, part: Part) -> Iterator[tuple[Prompt, list[tuple[int, Response]]]]:
+        """(prompt, its numbered answers) of a part, from its log."""
+        with ResponseLog(part.folder) as log:
+            for prompt in part.prompts:
+                found = [log.get(prompt.id, request.id) for request in self.requests(prompt)]
+                yield prompt, [(number, one) for number, one in enumerate(found) if one is not None]

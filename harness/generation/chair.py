@@ -1,0 +1,125 @@
+"""CHAIR as a judge: an answer is better the smaller the share of its object mentions is that are not in the image."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import Field
+
+from benchmarks.chair_counts import cleaned, counted
+from benchmarks.coco import coco_truth
+from benchmarks.objects import Extractor, Vocabulary, make_extractor, read_vocabulary
+from harness.core.errors import BadInputError
+from harness.core.types import Item
+from harness.judging.candidates import Candidate, CandidateJudge, CandidateJudgeSettings, Prompt, Verdict
+
+_NUMBER = re.compile(r"(\d+)$")
+
+
+class ChairSettings(CandidateJudgeSettings):
+    """Whose objects are true, and which parser reads the answers."""
+
+    annotations: str | None = Field(
+        None,
+        description="folder of COCO's instances_*.json and captions_*.json; default: the objects that the data has boxes of",
+    )
+    synonyms: str | None = Field(
+        None, description="vocabulary, one class a line with its synonyms; default: COCO's 80 classes"
+    )
+    extractor: str = Field("spacy", description="nltk (the official parser), spacy, spacy:PIPELINE")
+    recall_weight: float = Field(
+        0.0, ge=0, description="added to the score for the share of the image's objects that are named"
+    )
+
+
+class ChairJudge(CandidateJudge):
+    """Score = -CHAIRi + recall_weight * recall, both in [0, 1], of one answer.
+
+    An answer that names no object has no CHAIRi and is not judged: saying nothing is not preferred.
+    CHAIR-DPO (Compagnoni et al., BMVC 2025) has recall weight 0 and detections in place of annotations.
+    """
+
+    name, summary = "chair", "our CHAIR scorer, against COCO's annotations or the data's boxes"
+    source = "Rohrbach et al., EMNLP 2018; as a judge: CHAIR-DPO, BMVC 2025"
+    Settings = ChairSettings
+    settings: ChairSettings
+
+    @cached_property
+    def _vocabulary(self) -> Vocabulary:
+        return read_vocabulary(Path(self.settings.synonyms) if self.settings.synonyms else None)
+
+    @cached_property
+    def _extractor(self) -> Extractor:
+        return make_extractor(self.settings.extractor, self._vocabulary)
+
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        """The objects of every image are known, in the vocabulary's words."""
+        self._truth = self._annotated(prompts) if self.settings.annotations else self._boxed(prompts)
+
+    def judge(self, candidates: Sequence[Candidate], folder: Path) -> Iterator[tuple[str, Verdict]]:
+        """Parse and count; nothing is asked."""
+        texts = [cleaned(candidate.text) for candidate in candidates]
+        mentions = self._extractor.mentions([text for text, _ in texts])
+        for candidate, (text, places), found in zip(candidates, texts, mentions, strict=True):
+            item = Item(candidate.id, candidate.prompt.text, candidate.prompt.image, candidate.prompt.id)
+            scored = counted(item, text, found, self._truth[candidate.prompt.id], places, None)
+            counts = scored.counts
+            if not counts["mentions"]:
+                yield candidate.id, Verdict(None, error="the answer names no object")
+                continue
+            recall = counts["found"] / counts["truth"] if counts["truth"] else 0.0
+            share = counts["hallucinated_mentions"] / counts["mentions"]
+            wrong = list(dict.fromkeys(one.label for one in scored.evidence if one.verdict == "hallucinated"))
+            why = f"not in the image: {', '.join(wrong)}" if wrong else "all objects named are in the image"
+            evidence = tuple(one for one in scored.evidence if one.verdict != "missed")
+            yield candidate.id, Verdict(self.settings.recall_weight * recall - share, why, evidence)
+
+    def _boxed(self, prompts: Sequence[Prompt]) -> dict[str, frozenset[str]]:
+        words, truth = self._vocabulary.words, {}
+        for prompt in prompts:
+            if not prompt.regions:
+                raise BadInputError(
+                    "the objects of this image are not known: the data has no boxes of it",
+                    where=f"prompt {prompt.id}",
+                    remedy="--annotations FOLDER with COCO's instances and captions, or another --judge",
+                )
+            labels = {region.label.lower() for region in prompt.regions}
+            if strange := sorted(labels - words.keys()):
+                raise BadInputError(
+                    f"the vocabulary does not have the object '{strange[0]}'",
+                    where=f"prompt {prompt.id}",
+                    remedy="--set judge.synonyms=FILE with a line for each class of the data's boxes",
+                )
+            truth[prompt.id] = frozenset(words[label] for label in labels)
+        return truth
+
+    def _annotated(self, prompts: Sequence[Prompt]) -> dict[str, frozenset[str]]:
+        assert self.settings.annotations
+        annotated, words = coco_truth(Path(self.settings.annotations)), self._vocabulary.words
+        names = {prompt.id: _coco_number(prompt) for prompt in prompts}
+        if absent := [name for name, number in names.items() if number not in annotated]:
+            raise BadInputError(
+                f"COCO has no annotations of {len(absent)} of {len(names)} images",
+                where=f"{self.settings.annotations}, prompt {absent[0]}",
+                remedy="images are known by the number at the end of their file's name: COCO_val2014_000000000042.jpg",
+            )
+        captions = [(number, text) for number in set(names.values()) for text in annotated[number]["captions"]]
+        told: dict[str, set[str]] = {number: set() for number in names.values()}
+        for (number, _), mentions in zip(
+            captions, self._extractor.mentions([text for _, text in captions]), strict=True
+        ):
+            told[number] |= {mention.label for mention in mentions}
+        return {
+            name: frozenset(told[number] | {words.get(label, label) for label in annotated[number]["instances"]})
+            for name, number in names.items()
+        }
+
+
+def _coco_number(prompt: Prompt) -> str:
+    """The number at the end of the image's file name; "" where it has none."""
+    name = prompt.image.name or str(prompt.image.path or "")
+    found = _NUMBER.search(Path(name).stem)
+    return str(int(found.group(1))) if found else ""

@@ -1,0 +1,214 @@
+"""RLAIF-V's judge: a language model splits an answer into yes/no questions, a vision-language model answers them."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from pydantic import Field
+
+from benchmarks.yesno import tolerant
+from harness.core.config import parse
+from harness.core.endpoint_url import EndpointUrl
+from harness.core.errors import BadInputError
+from harness.core.types import Item, Response
+from harness.evaluation.responses import ResponseLog, request_hash
+from harness.judging.base import JudgeRequest
+from harness.judging.candidates import Candidate, CandidateJudge, CandidateJudgeSettings, Prompt, Verdict
+from harness.judging.openai import OpenAIJudge
+from harness.judging.settings import OpenAIJudgeSettings
+from harness.models import resolve
+from harness.runs.targets import Target, target_of_endpoint, target_of_model
+from harness.serving.base import Backend, Request, Sampling
+from harness.serving.choose import choose_backend
+from harness.serving.contract import completions_of
+
+SPLIT = """\
+Below is what somebody answered to a question about an image. List every statement about the image that the answer makes, as a question \
+that can be answered with yes or no by looking at the image, and to which the answer's own statement is "yes". One question for each \
+separate fact: an object, a number, a colour, an action, a place. Leave out opinions and anything that no image can show.
+
+Write one question on each line, beginning with "- ", and nothing else. If the answer makes no statement about the image, write NONE.
+
+Question: {question}
+Answer: {answer}
+"""
+ASK = "{question} Please answer yes or no."
+_LINE = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+(.+\?)\s*$")
+
+
+class ClaimsSettings(CandidateJudgeSettings):
+    """Who splits answers into claims, and who looks at the image."""
+
+    splitter: OpenAIJudgeSettings = Field(
+        default_factory=OpenAIJudgeSettings,
+        description="the language model behind an OpenAI-compatible endpoint; it sees no image",
+    )
+    verifier: str = Field(
+        "", description="the vision-language model: its name at verifier_url, or a checkpoint of this machine"
+    )
+    verifier_url: EndpointUrl | None = Field(
+        None, repr=False, description="OpenAI-compatible endpoint of the verifier; None: it runs here, by `backend`"
+    )
+    backend: str | None = Field(
+        None, description="what serves a verifier of this machine; default: vllm where installed"
+    )
+
+
+class ClaimsJudge(CandidateJudge):
+    """Score = minus the number of claims that the verifier denies (RLAIF-V, Yu et al., CVPR 2025, section 3.2).
+
+    A claim whose verdict cannot be read or was refused leaves its answer unjudged: such an answer is counted and never paired.
+    RLAIF-V compares the probabilities of yes and no; here the words decide.
+    """
+
+    name, summary = "claims", "an LLM splits answers into claims, a vision-language model checks each (RLAIF-V)"
+    source = "RLAIF-V, Yu et al., CVPR 2025"
+    Settings = ClaimsSettings
+    settings: ClaimsSettings
+    min_gap = 1.0
+
+    def __init__(self, settings: CandidateJudgeSettings | None = None) -> None:
+        super().__init__(settings)
+        self._splitter = OpenAIJudge(self.settings.splitter)
+        self._held = ExitStack()
+        self._engine: Backend | None = None
+        self._took: dict[str, int] = defaultdict(int)
+
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        """The verifier is there, and an endpoint's sees images: the backend asks it about a small picture first."""
+        if not self.settings.verifier:
+            raise BadInputError(
+                "the judge 'claims' needs a model that looks at the images",
+                remedy="--set judge.verifier=MODEL, with --set judge.verifier_url=URL where an endpoint serves it",
+            )
+        self._target, self._backend = self._verifier()
+        if self._backend.remote:
+            with self._made():
+                pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the verifier."""
+        self._held.close()
+        self._engine = None
+
+    def __enter__(self) -> Self:
+        """The verifier is loaded when the first claim is to be checked."""
+        return self
+
+    def judge(self, candidates: Sequence[Candidate], folder: Path) -> Iterator[tuple[str, Verdict]]:
+        """Split all answers, then ask about all claims; every reply is kept."""
+        claims: dict[str, list[str]] = {}
+        by_id = {candidate.id: candidate for candidate in candidates}
+        for reply in self._splitter.judge([_to_split(candidate) for candidate in candidates]):
+            found = claims_in(reply.text) if reply.text is not None else None
+            if found is None:
+                problem = reply.error or f"no list of questions: {(reply.text or '')[:80]!r}"
+                yield reply.item_id, Verdict(None, error=f"not split into claims: {problem}")
+            elif not found:
+                yield reply.item_id, Verdict(None, error="the answer makes no claim")
+            else:
+                claims[reply.item_id] = found
+        answers = self._answers({name: (by_id[name].prompt, found) for name, found in claims.items()}, folder)
+        for name, found in claims.items():
+            yield name, _verdict(found, [answers.get((name, claim)) for claim in found])
+
+    def _answers(self, claims: dict[str, tuple[Prompt, list[str]]], folder: Path) -> dict[tuple[str, str], str | None]:
+        """(candidate, claim) -> "yes", "no", or None where the verifier's words are neither."""
+        items = {
+            (prompt.image.fingerprint(), claim): Item(prompt.id, ASK.format(question=claim), prompt.image, prompt.id)
+            for prompt, found in claims.values()
+            for claim in found
+        }
+        sampling = Sampling(max_new_tokens=16)
+        identity = parse(self._backend.Settings, self._backend_settings(), "verifier").identity(self._backend.name)
+        requests = {}
+        for (image, claim), item in items.items():
+            digest = request_hash(item, image, sampling, self._target.fingerprint, self._target.template, identity)
+            requests[image, claim] = Request(digest, self._target.served, item.prompt, item.image, sampling)
+        said: dict[str, str | None] = {}
+        with ResponseLog(folder / "claims") as log:
+            kept = {request.id: log.get("claim", request.id) for request in requests.values()}
+            said.update({name: answer.text for name, answer in kept.items() if answer is not None})
+            missing = list({one.id: one for one in requests.values() if one.id not in said}.values())
+            self._took["claims kept"] += len(said)
+            if missing:
+                for done in completions_of(self._running(), missing):
+                    self._took["claims asked"] += 1
+                    said[done.id] = None
+                    if done.refused is None and done.refusal is None:
+                        said[done.id] = done.text
+                        log.add("claim", done.id, done, self._backend.name, self._target.answered_by(done.model))
+        found: dict[tuple[str, str], str | None] = {}
+        for name, (prompt, listed) in claims.items():
+            for claim in listed:
+                text = said.get(requests[prompt.image.fingerprint(), claim].id)
+                found[name, claim] = None if text is None else tolerant(text, claim)
+        return found
+
+    def _verifier(self) -> tuple[Target, type[Backend]]:
+        # The target's run folder is not made: answers about claims are kept with the set.
+        if self.settings.verifier_url:
+            return target_of_endpoint(self.settings.verifier, Path("results")), choose_backend("openai")
+        backend = choose_backend(self.settings.backend)
+        return target_of_model(resolve(self.settings.verifier), Path("results")), backend
+
+    def _backend_settings(self) -> dict[str, Any]:
+        return {"endpoints": [self.settings.verifier_url]} if self.settings.verifier_url else {}
+
+    def _made(self) -> Backend:
+        settings = parse(self._backend.Settings, self._backend_settings(), "verifier")
+        adapters = {self._target.name: self._target.adapter} if self._target.adapter else {}
+        return self._backend(self._target.base, adapters, settings)
+
+    def _running(self) -> Backend:
+        if self._engine is None:
+            self._engine = self._held.enter_context(self._made())
+        return self._engine
+
+    def identity(self) -> dict[str, Any]:
+        """Both models and the wording of both questions; where they are asked decides nothing."""
+        splitter = self.settings.splitter
+        return {
+            "judge": self.name,
+            "splitter": {
+                "model": splitter.model,
+                "temperature": splitter.temperature,
+                "max_tokens": splitter.max_tokens,
+            },
+            "verifier": self.settings.verifier,
+            "prompts": [SPLIT, ASK],
+        }
+
+    def provenance(self) -> dict[str, Any]:
+        """What was asked and spent."""
+        return self.identity() | {"split_by": self._splitter.provenance(), "took": dict(self._took)}
+
+
+def claims_in(text: str) -> list[str] | None:
+    """The questions of a splitter's reply, each once; [] where there are none to ask, None where it cannot be read."""
+    if text.strip().strip(".").upper() == "NONE":
+        return []
+    found = [match.group(1).strip() for line in text.splitlines() if (match := _LINE.match(line))]
+    return list(dict.fromkeys(found)) or None
+
+
+def _to_split(candidate: Candidate) -> JudgeRequest:
+    item = Item(candidate.id, candidate.prompt.text, candidate.prompt.image, candidate.prompt.id)
+    prompt = SPLIT.format(question=candidate.prompt.text, answer=candidate.text)
+    return JudgeRequest(item, Response(candidate.id, candidate.text), prompt)
+
+
+def _verdict(claims: Sequence[str], answers: Sequence[str | None]) -> Verdict:
+    if unread := sum(answer is None for answer in answers):
+        return Verdict(None, error=f"{unread} of {len(claims)} claims were not judged")
+    denied = [claim for claim, answer in zip(claims, answers, strict=True) if answer == "no"]
+    why = f"{len(denied)} of {len(claims)} claims denied" + (f": {'; '.join(denied)}" if denied else "")
+    return Verdict(-float(len(denied)), why)

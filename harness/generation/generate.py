@@ -1,0 +1,334 @@
+"""A set of preference pairs on disk, made of a model's own answers: sampled, judged, paired.
+
+config.json                             what determines the set
+candidates/part-00000/responses.jsonl   every answer; nothing is asked twice
+candidates/part-00000/verdicts.jsonl    every verdict
+part-00000.parquet ...                  the pairs; with shards: shard-1-of-4-part-00000.parquet ...
+manifest.json                           counts, written last; a shard's is shard-1-of-4.json
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aligners.preferences import DataOptions
+from aligners.preferences.overlap import EvaluationSet, overlaps
+from aligners.rejected_images.image_set import CONFIG, MANIFEST, SetShard
+from harness.core.disk import make_folder
+from harness.core.errors import BadInputError, HarnessError
+from harness.core.files import read_json, sha256_json, write_json
+from harness.core.locks import writing
+from harness.core.progress import progress
+from harness.core.removal import move, remove
+from harness.generation.candidates import Part, Sampler
+from harness.generation.pairs import Judged, Pair, balancing_ratio, is_balanced, pairs_of, usable
+from harness.generation.prompts import read_prompts
+from harness.generation.settings import PairSettings
+from harness.generation.table import FORMAT, row_of, write_part
+from harness.generation.verdicts import VerdictLog, verdict_key
+from harness.judging.candidates import Candidate, CandidateJudge, Prompt, Verdict
+
+logger = logging.getLogger(__name__)
+
+KIND = "preference_pairs"
+_UNFINISHED = ".unfinished"
+
+
+@dataclass(frozen=True)
+class GenerateRequest:
+    """What the user asked for.
+
+    Attributes:
+        sampler: the checkpoint and how it is asked.
+        prompts: see `read_prompts`.
+        judge: scores the answers.
+        pair: which answers make a pair.
+        output: the set's folder.
+        limit: a seeded sample of so many prompts.
+        shard: work on this stretch of the prompts only.
+        part_size: prompts a part.
+        allow_download: see `read_prompts`.
+        options: see `read_prompts`.
+        held_out: suites whose images are left out of the prompts.
+        overwrite: the folder may hold a set with other settings, which is replaced when this one is complete.
+    """
+
+    sampler: Sampler
+    prompts: str
+    judge: CandidateJudge
+    pair: PairSettings
+    output: Path
+    limit: int | None = None
+    shard: SetShard = field(default_factory=SetShard)
+    part_size: int = 256
+    allow_download: bool = False
+    options: DataOptions = field(default_factory=DataOptions)
+    held_out: Sequence[EvaluationSet] = ()
+    overwrite: bool = False
+
+    @property
+    def min_gap(self) -> float:
+        """The smallest difference of scores that makes a pair."""
+        return self.judge.min_gap if self.pair.min_gap is None else self.pair.min_gap
+
+
+def generate(request: GenerateRequest) -> dict[str, Any]:
+    """Make the set, or one shard of it; what is there already is kept.
+
+    Returns:
+        The manifest of the shard.
+
+    Raises:
+        BadInputError: prompts, judge or folder are at fault, said before anything is asked; or another process works on this shard.
+        HarnessError: the model or the judge cannot be asked (what was answered is kept), or no pair could be made.
+    """
+    seed, shard = request.sampler.seed, request.shard
+    every = read_prompts(
+        request.prompts,
+        limit=request.limit,
+        seed=seed,
+        allow_download=request.allow_download,
+        options=request.options,
+    )
+    prompts, shared = _without_held_out(every, request.held_out)
+    mine = shard.of(prompts)
+    if not mine:
+        raise BadInputError(f"{len(prompts)} prompts are fewer than {shard.count} shards")
+    request.judge.check(mine)
+    make_folder(request.output)
+    what = "this set" + (f"'s shard {shard.number}" if shard.name else "")
+    with writing(request.output / f".{shard.name or 'set'}.lock", what, request.output):
+        config = _config(request, prompts)
+        if (kept := _kept(request, config)) is not None:
+            return kept
+        write_json(request.output / CONFIG, config)
+        started = time.perf_counter()
+        manifest = _Work(request, config, mine).run()
+        manifest |= {"held_out": shared, "seconds": round(time.perf_counter() - started, 1)}
+        write_json(request.output / shard.manifest, manifest)
+        return _joined(request.output, shard)
+
+
+class _Work:
+    """One shard under way: its parts go through the three steps one after the other, so that memory holds one part at a time."""
+
+    def __init__(self, request: GenerateRequest, config: dict[str, Any], prompts: Sequence[Prompt]) -> None:
+        self.request, self.config = request, config
+        stem = f"{request.shard.name}-part" if request.shard.name else "part"
+        self.stem = stem
+        self.parts = [
+            Part(request.output / "candidates" / f"{stem}-{number:05d}", prompts[start : start + request.part_size])
+            for number, start in enumerate(range(0, len(prompts), request.part_size))
+        ]
+        for part in self.parts:
+            make_folder(part.folder)
+        self.counts: Counter[str] = Counter()
+        self.unjudged: Counter[str] = Counter()
+
+    def run(self) -> dict[str, Any]:
+        """Sample, judge, pair; returns the manifest."""
+        refused = self.request.sampler.run(self.parts)
+        self.counts["could not be answered"] += len(refused)
+        self._judge()
+        lengths = [pair.words for part in self.parts for pair in self._pairs(part, count=True)]
+        if not lengths:
+            raise self._nothing()
+        ratio = balancing_ratio(lengths) if self.request.pair.length_balance else 0.0
+        files = self._write(ratio)
+        kept = [words for words in lengths if is_balanced(words, ratio)]
+        return self.config | {
+            "shard": [self.request.shard.number, self.request.shard.count],
+            "pairs": len(kept),
+            "counts": dict(self.counts),
+            "not_judged": dict(self.unjudged.most_common(20)),
+            "length_balance": {
+                "ratio": ratio,
+                "left_out": len(lengths) - len(kept),
+                "mean_words": [round(sum(side) / len(kept), 2) for side in zip(*kept, strict=True)],
+            },
+            "judged_by": self.request.judge.provenance(),
+            "files": files,
+        }
+
+    def _judge(self) -> None:
+        """Every answer that may be paired is judged once; verdicts are on the disk part by part."""
+        judge, identity = self.request.judge, self.request.judge.identity()
+        with judge, progress("judging answers", sum(len(part.prompts) for part in self.parts)) as advance:
+            for part in self.parts:
+                log = VerdictLog(part.folder)
+                open_: dict[str, tuple[str, Candidate]] = {}
+                for candidate in self._candidates(part):
+                    key = verdict_key(candidate, identity)
+                    if log.get(key) is None:
+                        open_.setdefault(key, (key, candidate))
+                by_id = {candidate.id: key for key, candidate in open_.values()}
+                if by_id:
+                    asked = [candidate for _, candidate in open_.values()]
+                    log.add((by_id[name], verdict) for name, verdict in judge.judge(asked, part.folder))
+                advance(len(part.prompts))
+
+    def _candidates(self, part: Part) -> Iterator[Candidate]:
+        unjudged = Verdict(0.0)
+        for prompt, answers in self.request.sampler.answers(part):
+            judged = [Judged(number, response, unjudged) for number, response in answers]
+            for answer in usable(judged, Counter()):
+                yield Candidate(f"{prompt.id}#{answer.number}", prompt, answer.response.text.strip())
+
+    def _pairs(self, part: Part, *, count: bool = False) -> Iterator[Pair]:
+        """The pairs of a part, before lengths are balanced."""
+        request, identity = self.request, self.request.judge.identity()
+        log = VerdictLog(part.folder)
+        counts: Counter[str] = Counter()
+        for prompt, answers in request.sampler.answers(part):
+            judged = []
+            for number, response in answers:
+                candidate = Candidate("", prompt, response.text.strip())
+                verdict = log.get(verdict_key(candidate, identity)) or Verdict(None, error="not judged")
+                judged.append(Judged(number, response, verdict))
+            good = usable(judged, counts)
+            found = pairs_of(prompt, good, request.pair, request.min_gap, request.sampler.seed)
+            counts.update(prompts=1, answers=len(answers), usable=len(good))
+            if not found:
+                counts["prompts without a pair"] += 1
+                if len(good) > 1 and len({answer.score for answer in good}) == 1:
+                    counts["prompts with equal scores only"] += 1
+            yield from found
+        if count:
+            self.counts.update(counts)
+
+    def _nothing(self) -> HarnessError:
+        counts = self.counts
+        reasons = ("could not be answered", "refused", "empty", "cut off", "not judged", "repeated")
+        said = ", ".join(f"{counts[name]:,} {name}" for name in reasons if counts[name])
+        return HarnessError(
+            f"no pair could be made of {counts['answers']:,} answers to {counts['prompts']:,} prompts: "
+            f"{said or 'all can be used'}; {counts['prompts with equal scores only']:,} prompts have equal scores only",
+            where=str(self.request.output),
+            remedy="raise --samples or --temperature, lower --min-gap, or take another --judge; answers and verdicts are kept",
+        )
+
+    def _write(self, ratio: float) -> list[dict[str, Any]]:
+        """Write the parts under other names first: a set that was here before is whole until this one is."""
+        folder, judge = self.request.output, self.request.judge.name
+        files = []
+        for number, part in enumerate(self.parts):
+            path = folder / f"{self.stem}-{number:05d}.parquet"
+            rows = (
+                row_of(pair, judge, self.request.sampler.target.model)
+                for pair in self._pairs(part)
+                if is_balanced(pair.words, ratio)
+            )
+            count = write_part(path.with_name(path.name + _UNFINISHED), rows)
+            files.append({"name": path.name, "rows": count})
+        names = [str(file["name"]) for file in files]
+        for name in (MANIFEST, self.request.shard.manifest):
+            remove(folder / name, within=folder)
+        for old in folder.glob(f"{self.stem}-*.parquet"):
+            remove(old, within=folder)
+        for name in names:
+            move(folder / f"{name}{_UNFINISHED}", folder / name, within=folder)
+        return files
+
+
+def _without_held_out(prompts: list[Prompt], held_out: Sequence[EvaluationSet]) -> tuple[list[Prompt], dict[str, int]]:
+    """The prompts whose images no evaluation suite asks about; suite -> images left out."""
+    if not held_out:
+        return prompts, {}
+    found = overlaps({prompt.id: prompt.image for prompt in prompts}, held_out)
+    shared = {name for overlap in found for name in overlap.all}
+    if len(shared) == len(prompts):
+        raise BadInputError("all images are images of the evaluation suites", remedy="take other --prompts")
+    return [prompt for prompt in prompts if prompt.id not in shared], {
+        overlap.suite: len(overlap.all) for overlap in found if overlap.all
+    }
+
+
+def _config(request: GenerateRequest, prompts: Sequence[Prompt]) -> dict[str, Any]:
+    """All that determines the set."""
+    sampler = request.sampler
+    contents = [[prompt.id, prompt.text, prompt.image.fingerprint()] for prompt in prompts]
+    return {
+        "kind": KIND,
+        "format": FORMAT,
+        "model": {
+            "label": sampler.target.model,
+            "name": sampler.target.name,
+            "fingerprint": sampler.target.fingerprint,
+        },
+        "template": sampler.target.template,
+        "backend": sampler.backend_settings.identity(sampler.backend.name),
+        "prompts": {"source": request.prompts, "count": len(prompts), "fingerprint": sha256_json(contents)},
+        "sampling": sampler.sample.model_dump(),
+        "judge": request.judge.identity(),
+        "pairing": request.pair.model_dump() | {"min_gap": request.min_gap},
+        "seed": sampler.seed,
+        "shards": request.shard.count,
+        "part_size": request.part_size,
+    }
+
+
+def _kept(request: GenerateRequest, config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The manifest where the set is complete; None where there is work to do.
+
+    Raises:
+        BadInputError: the folder holds something else.
+    """
+    folder, new = request.output, json.loads(json.dumps(config))
+    manifest = folder / request.shard.manifest
+    if not (folder / CONFIG).exists():
+        known = {"candidates"}
+        if strange := sorted(
+            path.name for path in folder.iterdir() if not path.name.endswith(".lock") and path.name not in known
+        ):
+            raise BadInputError(
+                f"the folder is not empty and holds no set of pairs ({', '.join(strange[:3])})",
+                where=str(folder),
+                remedy="write to a folder of its own",
+            )
+        return None
+    old = read_json(folder / CONFIG, "configuration")
+    if not isinstance(old, dict) or old.get("kind") != KIND:
+        raise BadInputError(
+            "the folder holds no set of pairs", where=str(folder), remedy="write to a folder of its own"
+        )
+    changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    if changed and not request.overwrite:
+        raise BadInputError(
+            f"the set was begun with other settings ({', '.join(changed)})",
+            where=str(folder / CONFIG),
+            remedy="give the same ones, write to another folder, or --overwrite (answers that fit are used again)",
+        )
+    if not changed and manifest.exists():
+        kept: dict[str, Any] = read_json(manifest, "manifest")
+        if all(kept.get(key) == value for key, value in new.items()):
+            logger.info(f"the set is complete: {folder}")
+            return kept
+    return None
+
+
+def _joined(folder: Path, shard: SetShard) -> dict[str, Any]:
+    """The shard's manifest; the last shard to be complete writes the whole set's."""
+    own: dict[str, Any] = read_json(folder / shard.manifest, "manifest")
+    names = [SetShard(number, shard.count).manifest for number in range(1, shard.count + 1)]
+    if shard.count > 1 and all((folder / name).exists() for name in names):
+        shards = [read_json(folder / name, "manifest") for name in names]
+        counts: Counter[str] = Counter()
+        for one in shards:
+            counts.update(one["counts"])
+        whole = {name: value for name, value in own.items() if name not in ("shard", "length_balance", "judged_by")} | {
+            "pairs": sum(one["pairs"] for one in shards),
+            "counts": dict(counts),
+            "length_balance": [one["length_balance"] for one in shards],
+            "judged_by": [one["judged_by"] for one in shards],
+            "files": [file for one in shards for file in one["files"]],
+            "seconds": round(sum(one["seconds"] for one in shards), 1),
+        }
+        write_json(folder / MANIFEST, whole)
+    return own

@@ -1,0 +1,118 @@
+"""Judged answers -> pairs: which of them, and the balance of lengths. Pure functions, seeded by what they work on."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from harness.core.types import Response
+from harness.generation.settings import PairSettings
+from harness.judging.candidates import Prompt, Verdict
+
+RATIOS = tuple(round(0.02 * step, 2) for step in range(50))
+"""0 to 0.98: the ratios that RLAIF-V tries."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """An answer with its verdict."""
+
+    number: int
+    response: Response
+    verdict: Verdict
+
+    @property
+    def score(self) -> float:
+        """The score of an answer that has one."""
+        assert self.verdict.score is not None
+        return self.verdict.score
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A preference: the answer with the higher score is chosen."""
+
+    prompt: Prompt
+    chosen: Judged
+    rejected: Judged
+
+    @property
+    def words(self) -> tuple[int, int]:
+        """Length of the chosen and of the rejected answer, in words."""
+        return len(self.chosen.response.text.split()), len(self.rejected.response.text.split())
+
+
+def usable(answers: Iterable[Judged], counts: Counter[str]) -> list[Judged]:
+    """The answers that may be paired, each text once; why others may not is counted.
+
+    Args:
+        answers: of one prompt, in the order in which they were sampled.
+        counts: reason -> answers; added to.
+    """
+    kept: dict[str, Judged] = {}
+    for answer in answers:
+        text = answer.response.text.strip()
+        if answer.response.refusal is not None:
+            counts["refused"] += 1
+        elif not text:
+            counts["empty"] += 1
+        elif answer.response.finish_reason == "length":
+            counts["cut off"] += 1
+        elif answer.verdict.score is None:
+            counts["not judged"] += 1
+        elif text in kept:
+            counts["repeated"] += 1
+        else:
+            kept[text] = answer
+    return list(kept.values())
+
+
+def pairs_of(
+    prompt: Prompt, answers: Sequence[Judged], settings: PairSettings, min_gap: float, seed: int
+) -> list[Pair]:
+    """The pairs of one prompt.
+
+    Args:
+        prompt: what was asked.
+        answers: see `usable`.
+        settings: how pairs are chosen among those with a sufficient gap.
+        min_gap: the smallest difference of scores; equal scores never make a pair.
+        seed: of the choice, with the prompt's text and image.
+    """
+    found = []
+    for one, other in itertools.combinations(answers, 2):
+        better, worse = (one, other) if one.score > other.score else (other, one)
+        if better.score - worse.score >= min_gap and better.score > worse.score:
+            found.append(Pair(prompt, better, worse))
+    if len(found) <= settings.per_prompt:
+        return found
+    if settings.how == "best-worst":
+        # Python's sort is stable: of equal gaps the pair that was sampled first.
+        return sorted(found, key=lambda pair: pair.rejected.score - pair.chosen.score)[: settings.per_prompt]
+    draw = random.Random(f"{seed} {prompt.image.fingerprint()} {prompt.text}")
+    places = sorted(draw.sample(range(len(found)), settings.per_prompt))
+    return [found[place] for place in places]
+
+
+def is_balanced(words: tuple[int, int], ratio: float) -> bool:
+    """Whether a pair stays at a ratio: the chosen answer has at least `ratio` times the words of the rejected one."""
+    return words[0] >= ratio * words[1]
+
+
+def balancing_ratio(lengths: Sequence[tuple[int, int]]) -> float:
+    """The ratio at which the mean lengths of the remaining chosen and rejected answers differ least.
+
+    RLAIF-V's search (Yu et al., CVPR 2025): the ratios of `RATIOS`, the smallest of equally good ones.
+
+    Args:
+        lengths: words of the chosen and of the rejected answer of every pair.
+    """
+
+    def difference(ratio: float) -> float:
+        kept = [words for words in lengths if is_balanced(words, ratio)]
+        return abs(sum(chosen - rejected for chosen, rejected in kept)) / len(kept) if kept else float("inf")
+
+    return min(RATIOS, key=difference) if lengths else 0.0

@@ -1,0 +1,71 @@
+"""The columns of a set of generated pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.core.files import atomic_path, sha256_json
+from harness.generation.pairs import Judged, Pair
+
+if TYPE_CHECKING:
+    import pyarrow
+
+FORMAT = 1
+"""Raised when the columns change."""
+
+
+def schema() -> pyarrow.Schema:
+    """The columns that every reader of preference data knows, and those of `formats.base.GENERATED`."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("id", pa.string()),
+            ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+            ("question", pa.string()),
+            ("chosen", pa.string()),
+            ("rejected", pa.string()),
+            ("objects", pa.list_(pa.struct([("label", pa.string()), ("box", pa.list_(pa.float64()))]))),
+            ("origin_dataset", pa.string()),
+            ("judge", pa.string()),
+            ("model", pa.string()),
+            *((f"{side}_score", pa.float64()) for side in ("chosen", "rejected")),
+            *((f"{side}_why", pa.string()) for side in ("chosen", "rejected")),
+            *((f"{side}_sample", pa.int32()) for side in ("chosen", "rejected")),
+        ]
+    )
+
+
+def row_of(pair: Pair, judge: str, model: str) -> dict[str, Any]:
+    """A pair's row. The image's bytes are those that it came with."""
+    prompt = pair.prompt
+    return {
+        "id": f"{prompt.id}-{sha256_json([pair.chosen.number, pair.rejected.number])[:6]}",
+        "image": {"bytes": prompt.image.read(), "path": prompt.image.name or None},
+        "question": prompt.text,
+        "chosen": pair.chosen.response.text.strip(),
+        "rejected": pair.rejected.response.text.strip(),
+        "objects": [{"label": region.label, "box": list(region.box)} for region in prompt.regions] or None,
+        "origin_dataset": prompt.source or None,
+        "judge": judge,
+        "model": model,
+        **_side("chosen", pair.chosen),
+        **_side("rejected", pair.rejected),
+    }
+
+
+def _side(name: str, answer: Judged) -> dict[str, Any]:
+    return {f"{name}_score": answer.score, f"{name}_why": answer.verdict.why, f"{name}_sample": answer.number}
+
+
+def write_part(path: Path, rows: Iterable[dict[str, Any]]) -> int:
+    """Write one file; returns the number of its rows."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pylist(list(rows), schema=schema())
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, row_group_size=500)
+    return int(table.num_rows)

@@ -1,0 +1,54 @@
+"""The log of verdicts: append-only JSON lines, reused only if judge, prompt, image and answer are the same."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from harness.core.errors import BadInputError
+from harness.core.files import dump_row, naming, sha256_json
+from harness.core.reading import parse_line
+from harness.core.typed import Fields
+from harness.judging.candidates import Candidate, Verdict
+
+
+def verdict_key(candidate: Candidate, judge: Any) -> str:
+    """Hash of all that decides a verdict: the judge's identity, question, image with its known objects, and answer."""
+    prompt = candidate.prompt
+    objects = [[region.label, list(region.box)] for region in prompt.regions]
+    return sha256_json([judge, prompt.text, prompt.image.fingerprint(), objects, candidate.text])
+
+
+class VerdictLog:
+    """The verdicts of one part. A torn last line, left by a kill, is cut off. The caller holds the set's lock."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "verdicts.jsonl"
+        self._verdicts: dict[str, Verdict] = {}
+        data = self.path.read_bytes() if self.path.exists() else b""
+        end = data.rfind(b"\n") + 1
+        if end < len(data):
+            with self.path.open("r+b") as stream:
+                stream.truncate(end)
+        for number, line in enumerate(data[:end].splitlines(), 1):
+            row = Fields(parse_line(line, number, "verdicts", self.path), f"{self.path}:{number}", "verdict")
+            self._verdicts[row.text("key")] = Verdict(row.number("score"), row.text("why"))
+
+    def get(self, key: str) -> Verdict | None:
+        """The kept verdict."""
+        return self._verdicts.get(key)
+
+    def add(self, rows: Iterable[tuple[str, Verdict]]) -> None:
+        """Keep verdicts that have a score, on the disk when this returns."""
+        with naming(self.path), self.path.open("a", encoding="utf-8") as stream:
+            for key, verdict in rows:
+                self._verdicts[key] = verdict
+                if verdict.score is None:
+                    continue
+                if not -1e12 < verdict.score < 1e12:
+                    raise BadInputError(f"a judge gave the score {verdict.score}", where=str(self.path))
+                stream.write(dump_row({"key": key, "score": verdict.score, "why": verdict.why}) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())

@@ -1,0 +1,115 @@
+"""The contract of judges that score a model's own answers, so that preference pairs can be made of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+from harness.core.config import StrictModel
+from harness.core.types import Evidence, ImageRef, Region
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One question about one image.
+
+    Attributes:
+        id: unique in its set.
+        text: the question.
+        image: what it is about.
+        regions: known objects of the image, where the data gives them.
+        source: the data set that it comes from, "" where that is not known.
+    """
+
+    id: str
+    text: str
+    image: ImageRef
+    regions: tuple[Region, ...] = ()
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One answer that may become half of a pair. `id` is unique in its set."""
+
+    id: str
+    prompt: Prompt
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a judge says of one candidate.
+
+    Attributes:
+        score: higher is better; comparable among the candidates of one prompt. None: not judged, and never paired.
+        why: in words, what decided it.
+        evidence: the parts of the answer that decided it.
+        error: why there is no score. The candidate is judged again by the next command.
+    """
+
+    score: float | None
+    why: str = ""
+    evidence: tuple[Evidence, ...] = ()
+    error: str | None = None
+
+
+class CandidateJudgeSettings(StrictModel):
+    """Options of a judge of candidates; subclasses add theirs. All of them decide its verdicts."""
+
+
+class CandidateJudge(ABC):
+    """Scores candidates. An entry point in the group `harness.candidate_judges` registers it."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    source: ClassVar[str]
+    """The publication that it follows."""
+    Settings: ClassVar[type[CandidateJudgeSettings]] = CandidateJudgeSettings
+    min_gap: ClassVar[float] = 0.0
+    """The default of `--min-gap`: two candidates make a pair if their scores differ by at least this, and by more than 0."""
+
+    def __init__(self, settings: CandidateJudgeSettings | None = None) -> None:
+        self.settings = settings or self.Settings()
+
+    def __enter__(self) -> Self:
+        """Begin judging: no other engine runs while the judge is entered, so it may load a model."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End judging; what was loaded is released."""
+        return
+
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        """Called once before anything is generated: find out whether the judge can do its work.
+
+        Raises:
+            BadInputError: it cannot (no ground truth for an image, a verifier that sees no pictures, ...).
+        """
+        return
+
+    @abstractmethod
+    def judge(self, candidates: Sequence[Candidate], folder: Path) -> Iterator[tuple[str, Verdict]]:
+        """Yield (candidate id, verdict) for each candidate, in any order. Called once for each part of a set.
+
+        Args:
+            candidates: the answers; no two with the same prompt and text.
+            folder: where the judge may keep what it asked others.
+
+        Raises:
+            HarnessError: the judge cannot be asked at all. What it said before is kept.
+        """
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the verdicts: they are reused only if this is the same. JSON-able; no secrets."""
+        return {"judge": self.name, "settings": self.settings.model_dump(mode="json")}
+
+    def provenance(self) -> dict[str, Any]:
+        """For the set's manifest: `identity` and what the judging took. JSON-able; no secrets."""
+        return self.identity()
