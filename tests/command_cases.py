@@ -20,6 +20,10 @@ ENGINE = ("--backend", "transformers")
 SMALL = ("--data", "data", *ENGINE, "--set", "sampling.max_new_tokens=4")
 
 
+ENDPOINT = "{endpoint}"
+"""Stands for the URL of an endpoint whose model names one of the pocket world's things, by the seed."""
+
+
 @dataclass(frozen=True)
 class Case:
     """How a command is run once.
@@ -89,6 +93,13 @@ COMMANDS: dict[str, Case] = {
     ),
     "data corrupt": Case(
         ("prefs/rlaif-v.parquet", "-o", "made", "--corruption", "blur", "--limit", "3"), leaves="made/manifest.json"
+    ),
+    "data generate": Case(
+        (
+            *("vlm", "--endpoint", ENDPOINT, "--prompts", "prefs/rlaif-v.parquet", "--judge", "pocket-truth"),
+            *("--samples", "20", "-o", "pairs"),
+        ),
+        leaves="pairs/manifest.json",
     ),
     "data preview": Case(("made", "-o", "sheet.png"), ("data corrupt",), "sheet.png"),
 }

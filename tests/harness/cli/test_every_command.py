@@ -19,9 +19,12 @@ from pathlib import Path
 
 import pytest
 
+from harness.remote.endpoint import KEY_VARIABLE
 from harness.serving.vllm import VllmBackend
-from tests.command_cases import COMMANDS, SMALL, fill
+from harness.worlds.pocket.scenes import CLASSES
+from tests.command_cases import COMMANDS, ENDPOINT, SMALL, fill
 from tests.commands import leaves
+from tests.harness.generation.scripted import Asked, scripted
 from tests.harness.remote.hub_server import hub
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -35,6 +38,7 @@ class Installed:
     site: Path
     folder: Path
     environment: dict[str, str]
+    endpoint: str
     done: dict[str, subprocess.CompletedProcess[str]] = field(default_factory=dict)
 
     def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -55,7 +59,8 @@ class Installed:
                 for shard in SHARDS:
                     answered = self.run(*shard)
                     assert answered.returncode == 0, answered.stderr[-3000:]
-            self.done[name] = self.run(*name.split(), *COMMANDS[name].arguments)
+            arguments = [self.endpoint if one == ENDPOINT else one for one in COMMANDS[name].arguments]
+            self.done[name] = self.run(*name.split(), *arguments)
         return self.done[name]
 
 
@@ -70,7 +75,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
     [wheel] = made.glob("*.whl")
     subprocess.run([*pip, "install", "-q", "--no-deps", "--no-index", "--target", str(site), str(wheel)], check=True)
     fill(folder)
-    with pytest.MonkeyPatch.context() as patch, hub() as server:
+    with pytest.MonkeyPatch.context() as patch, hub() as server, scripted(_a_thing) as endpoint:
         patch.setenv("HARNESS_CACHE", str(cache))
         _small_world(folder)
         server.offered["datasets", "openbmb/RLAIF-V-Dataset"] = {"x.parquet": (3, b"abc")}
@@ -79,9 +84,14 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
             "HF_HOME": str(folder / "hf"),
             "HF_ENDPOINT": server.url,
             "OMP_NUM_THREADS": "1",
+            KEY_VARIABLE: "sk-test",
             "COLUMNS": "200",
         }
-        yield Installed(site, folder, environment)
+        yield Installed(site, folder, environment, endpoint.url)
+
+
+def _a_thing(asked: Asked) -> str:
+    return f"There is a {CLASSES[(asked.seed or 0) % len(CLASSES)]}."
 
 
 def _small_world(folder: Path) -> None:
