@@ -47,6 +47,7 @@ COMMANDS: dict[str, Case] = {
     "export": Case(("one", "-o", "exported"), ("align",), "exported/model.safetensors"),
     "push": Case(("exported", "somebody/model", "--dry-run"), ("export",), says="model.safetensors"),
     "verify": Case(("one", "--probes", "2", *ENGINE), ("align",), says="same"),
+    "balance": Case(("one", "--data", "held-out.jsonl", "--dtype", "float32"), ("align",), says="image"),
     "ask": Case(("one", "p.png", "what is this", "--max-new-tokens", "3"), ("align",)),
     "eval": Case(
         ("--run", "one", "--suite", "mmhal", "--judge", "pocket-truth", "--limit", "24", *SMALL),
@@ -125,6 +126,8 @@ def fill(folder: Path) -> None:
     (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     answers = [{"question_id": n, "question": "Is there a dog?", "answer": "yes"} for n in range(4)]
     (folder / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers))
+    pair = {"image": "p.png", "prompt": "What is this?", "chosen": "A photograph.", "rejected": "A giraffe."}
+    (folder / "held-out.jsonl").write_text(json.dumps(pair) + "\n")
     arms = {"dpo": {"method": "dpo"}}
     experiment: dict[str, Any] = {"title": "one", "model": "./base", "data": "./prefs/rlaif-v.parquet", "arms": arms}
     experiment |= {"suites": ["pope"], "benchmarks": "./data", "seeds": [0]}
