@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import html
+import importlib.metadata
 import io
 import json
 import os
@@ -34,6 +35,7 @@ from harness.analysis.leaderboard import (
 )
 from harness.analysis.leaderboard.marks import best, frontier, marks
 from harness.analysis.leaderboard.tables import explained
+from harness.core import plugins, registry
 from harness.core.errors import BadInputError
 from harness.core.files import read_json, write_json
 from harness.runs.folders import open_run, survey
@@ -359,3 +361,22 @@ def test_the_command(results: Path) -> None:
     assert "default-src 'none'" in html.unescape(text) and "<script" not in text and "Muffin (published)" in text
     assert "no metric 'nope'" in run(str(results), "--metric", "nope", cwd=results.parent, code=2).stderr
     assert "no folder" in run("nowhere", cwd=results.parent, code=2).stderr
+
+
+def test_installed_packages_are_searched_once_however_many_runs_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search takes 20 ms, and every run asks for its suites several times."""
+    for number in range(6):
+        make_run(tmp_path, f"run-{number}", ["A dog.", "A dog and a cat."])
+    search, searches = importlib.metadata.entry_points, []
+
+    def counted(**wanted: str) -> Any:
+        searches.append(wanted)
+        return search(**wanted)
+
+    monkeypatch.setattr(importlib.metadata, "entry_points", counted)
+    plugins._registered.cache_clear()
+    registry._entries.cache_clear()
+    [board] = collect(tmp_path)
+    assert len(board.rows) == 6 and 0 < len(searches) <= len(registry.KINDS)

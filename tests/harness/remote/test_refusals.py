@@ -12,7 +12,10 @@ from harness.core.errors import BadInputError, HarnessError
 from harness.core.types import ImageRef, Item, Response
 from harness.evaluation.responses import ResponseLog
 from harness.evaluation.score import item_rows, score_suite
+from harness.remote.endpoint import KEY_VARIABLE
 from harness.serving.base import Completion, Sampling
+from tests.commands import run_here
+from tests.harness.serving.fake_vision import DECLINED, SECRET, seeing, small_pope
 from tests.tiny import tiny_photograph
 
 WORDS = "I'm sorry, I can't help with that."
@@ -50,6 +53,30 @@ def test_only_refusals_are_no_score() -> None:
     with pytest.raises(HarnessError, match="no item could be scored"):
         responses = {item.id: Response(item.id, "", refusal=WORDS) for item in items}
         score_suite(ObjectHalBench(), items, responses, max_unscored=1.0)
+
+
+def test_a_refusal_of_an_endpoint_is_unscored_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`content: null` with a refusal, as endpoints send it: not an empty answer, which POPE would count as a no."""
+    monkeypatch.setenv(KEY_VARIABLE, SECRET)
+    small_pope(tmp_path)
+    with seeing() as server:
+        server.say = lambda image, prompt: None if prompt.endswith(", 7?") else "No."
+        ask = ["eval", "--endpoint", server.url, "--model", "seer", "--data", "data", "--suite", "pope"]
+        code, _, said = run_here(ask, tmp_path)
+        assert code == 1 and "1 of 40 items could not be scored" in said and DECLINED in " ".join(said.split())
+        code, out, said = run_here([*ask, "--max-unscored", "0.03", "--json"], tmp_path)
+        assert code == 0, said
+        asked = server.answered.total()
+        assert run_here([*ask, "--max-unscored", "0.03"], tmp_path)[0] == 0
+        assert server.answered.total() == asked, "a refusal is kept as any answer, and not asked for again"
+    [record] = json.loads(out)
+    assert (record["n"], record["unscored"], record["of"]) == (39, 1, 40)
+    assert record["metrics"]["yes_ratio"]["value"] == 0 and record["metrics"]["accuracy"]["value"] == 19 / 39, (
+        "a no would be right here"
+    )
+    rows = (tmp_path / "results" / "seer" / "evals" / "pope@data" / "items.jsonl").read_text().splitlines()
+    [declined] = [row for row in map(json.loads, rows) if row["unscored"]]
+    assert declined["item"] == "random/7" and DECLINED in declined["unscored"] and not declined["counts"]
 
 
 def test_the_log_keeps_refusals_and_reads_what_was_written_before_there_were_any(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from tests.tiny import tiny_photograph
 
 SECRET = "sk-this-must-not-be-seen-anywhere"
+DECLINED = "I'm sorry, I can't help with that."
 TROUBLES = ("429", "500", "cut", "empty")
 
 
@@ -34,8 +35,8 @@ class VisionServer(ThreadingHTTPServer):
     def __init__(self, model: str, trouble: float = 0.0) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.model, self.trouble, self.dead = model, trouble, False
-        self.say: Callable[[bytes, str], str] = expected
-        """(the picture's bytes, question) -> answer."""
+        self.say: Callable[[bytes, str], str | None] = expected
+        """(the picture's bytes, question) -> answer; None: the model declines in its own words (`DECLINED`)."""
         self.rng, self.lock = random.Random(0), threading.Lock()
         self.answered: Counter[tuple[str, str]] = Counter()
         self.troubles: Counter[str] = Counter()
@@ -96,21 +97,21 @@ class Handler(BaseHTTPRequestHandler):
             text = self.server.say(image, prompt)
             if self.server.model == "moody" and self.server.rng.random() < 0.3:
                 text = "No, " + text
+            message = {"role": "assistant", "content": None if text is None else f" {text} "}
+            message |= {"refusal": DECLINED} if text is None else {}
             answer = {
                 "id": "1",
                 "object": "chat.completion",
                 "created": 0,
                 "model": self.server.model.replace("@", "-"),
-                "choices": [
-                    {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": f" {text} "}}
-                ],
+                "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
                 "usage": {"prompt_tokens": 580, "completion_tokens": 7, "total_tokens": 587},
             }
             if kind == "cut":
                 self.send(200, answer, cut=True)
                 return
             with self.server.lock:
-                self.server.answered[text, prompt] += 1
+                self.server.answered[text or "", prompt] += 1
                 self.server.bodies.append(body)
             self.send(200, answer)
 
