@@ -14,6 +14,7 @@ import pytest
 from harness.core import registry
 from harness.core.files import write_json, write_jsonl
 from harness.core.plugins import Kind
+from harness.records.run_files import ManifestRecord
 from tests.commands import run_here
 from tests.museum import ANSWERS, QUESTIONS, SOURCE, VERDICTS
 from tests.plugins import installed
@@ -116,6 +117,13 @@ def test_a_plugins_suite_is_scored_offline(museum: Path) -> None:
     write_jsonl(museum / "twice.jsonl", [{"item": "d1", "text": "vase"}] * 2)
     code, _, error = run_here(["score", "--suite", "museum", "--data", "data", "--responses", "twice.jsonl"], museum)
     assert code == 2 and "twice.jsonl:2" in error and "a second response for the item 'd1'" in error
+
+
+def test_manifests_say_their_schema(museum: Path) -> None:
+    """An aligned run's, which its checkpoint has, too, and one of a model that was only asked."""
+    for place in ("inventive", "inventive/checkpoint", "base-honest"):
+        manifest = json.loads((museum / "results" / place / "manifest.json").read_text())
+        assert manifest["schema"] == ManifestRecord.KNOWN, place
 
 
 def test_a_plugins_suite_has_its_frontier(museum: Path) -> None:

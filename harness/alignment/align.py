@@ -33,6 +33,7 @@ from harness.core.progress import be_quiet
 from harness.core.removal import remove
 from harness.core.worlds import find_world
 from harness.models import ModelRef, fingerprint, inspect, resolve
+from harness.records.run_files import ManifestRecord
 from harness.remote import hub
 from harness.remote.hub import Wanted
 from harness.runs.claim import check_folder, claimed
@@ -284,6 +285,7 @@ def _write_manifest(
     run = open_run(folder)
     info = inspect(run.checkpoint)
     manifest = {
+        "schema": ManifestRecord.KNOWN,
         "kind": "align",
         "name": run.name,
         "config": config,

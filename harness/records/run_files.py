@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from harness.core.reading import parse_line, read_json
-from harness.records.record import Number, Record, Value, Whole, check
+from harness.records.record import Number, Record, Value, Versioned, Whole, check
 
 
 class PieceRecord(Record):
@@ -69,9 +69,10 @@ class CheckpointRecord(Record):
     fingerprint: str
 
 
-class ManifestRecord(Record):
+class ManifestRecord(Versioned):
     """A run's manifest, as far as every run has it."""
 
+    KNOWN = 1
     kind: str
     base: BaseRecord
     name: str | None = None

@@ -13,7 +13,7 @@ from harness.core.files import sha256_json, write_json
 from harness.core.names import name_from
 from harness.models import ModelRef, check_base, fingerprint, inspect, recorded, template_hash_of
 from harness.records.record import check
-from harness.records.run_files import AlignedManifest
+from harness.records.run_files import AlignedManifest, ManifestRecord
 from harness.remote import hub
 from harness.runs.folders import MANIFEST, Run, open_run
 from harness.runs.manifest import surroundings
@@ -52,7 +52,7 @@ class Target:
         before = open_run(self.folder).manifest
         # The weights may have moved: later commands look where they are now.
         if before is None or before["base"] != self.manifest["base"]:
-            write_json(self.folder / MANIFEST, {**self.manifest, **surroundings()})
+            write_json(self.folder / MANIFEST, {"schema": ManifestRecord.KNOWN, **self.manifest, **surroundings()})
 
     @property
     def served(self) -> str:

@@ -14,8 +14,9 @@ from harness.analysis.leaderboard import collect
 from harness.analysis.scored import scored
 from harness.core.errors import BadInputError
 from harness.core.files import write_json
+from harness.records.run_files import ManifestRecord
 from harness.records.score_files import ScoresRecord, read_scores
-from harness.runs.folders import open_run
+from harness.runs.folders import open_run, read_runs
 from tests.commands import run_here
 from tests.scored_runs import make_run
 
@@ -75,6 +76,18 @@ def test_a_file_of_a_later_version_is_refused(kept: Path) -> None:
         read_scores(path)
     found, reasons = scored(open_run(kept / "results" / "dpo"))
     assert [one.record.suite for one in found] == ["pope"] and "upgrade harness" in reasons[0]
+
+
+def test_a_run_of_a_later_version_is_left_out_and_said(kept: Path) -> None:
+    path = kept / "results" / "dpo" / "manifest.json"
+    assert "schema" not in json.loads(path.read_text())
+    write_json(path, json.loads(path.read_text()) | {"schema": ManifestRecord.KNOWN + 1})
+    runs, reasons = read_runs(kept / "results")
+    assert [run.name for run in runs] == ["base-base"]
+    [reason] = reasons
+    assert "dpo" in reason and "a newer version of harness wrote it" in reason and "upgrade harness" in reason
+    code, _, said = run_here(["compare", "base-base", "dpo"], kept)
+    assert code == 2 and "upgrade harness" in said
 
 
 def test_scores_say_what_is_needed_to_show_them_without_the_suite(tmp_path: Path) -> None:

@@ -263,4 +263,4 @@ def test_prune_leaves_a_run_that_is_being_written(tmp_path: Path) -> None:
 def test_no_folder_of_runs_is_said_and_not_made(tmp_path: Path) -> None:
     assert "no folder" in harness(tmp_path, "runs", code=2).stderr
     (tmp_path / "results").write_text("a file")
-    assert "no folder" in harness(tmp_path, "runs", code=2).stderr
+    assert "not a folder" in harness(tmp_path, "runs", code=2).stderr
