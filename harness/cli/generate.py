@@ -167,4 +167,4 @@ def _show(manifest: dict[str, Any], output: Path) -> None:
         )
     for suite, count in manifest.get("held_out", {}).items():
         say(f"left out: {count:,} images that {suite} asks about")
-    say(f"next: harness align --method dpo --model {manifest['model']['label']} --data {output}")
+    say(f"next: harness align --method METHOD --model {manifest['model']['label']} --data {output}")
