@@ -82,6 +82,8 @@ def run_stage(
         "stage": name,
         "examples": len(examples),
         "steps": steps,
+        "micro_batch_size": micro,
+        "gradient_checkpointing": bool(settings.gradient_checkpointing),
         "seconds": round(time.perf_counter() - started, 1),
         "reference": "from disk" if not reference.computed else "computed",
         "canary": stage.canary,

@@ -22,14 +22,23 @@ def accumulation(settings: TrainSettings, processes: int = 1) -> tuple[int, int]
     Raises:
         BadInputError: the batch cannot be split over so many processes.
     """
+    share = share_of_batch(settings, processes)
+    micro = next(size for size in range(min(settings.micro, share), 0, -1) if share % size == 0)
+    return micro, share // micro
+
+
+def share_of_batch(settings: TrainSettings, processes: int) -> int:
+    """Examples of each process in a step.
+
+    Raises:
+        BadInputError: the batch cannot be split over so many processes.
+    """
     if settings.batch_size % processes:
         raise BadInputError(
             f"a batch of {settings.batch_size} examples cannot be divided among {processes} processes",
             remedy=f"--set train.batch_size={math.ceil(settings.batch_size / processes) * processes}",
         )
-    share = settings.batch_size // processes
-    micro = next(size for size in range(min(settings.micro_batch_size, share), 0, -1) if share % size == 0)
-    return micro, share // micro
+    return settings.batch_size // processes
 
 
 def steps_of(examples: int, settings: TrainSettings) -> int:

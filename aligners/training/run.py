@@ -156,6 +156,7 @@ def _summary(session: Session, facts: dict[str, Any], rows: list[dict[str, Any]]
     return {
         **facts,
         "stages": rows,
+        "step": session.step.summary(),
         "truncated_responses": session.truncated,
         "feature_cache": session.features,
         "bfloat16": session.bfloat16,

@@ -15,6 +15,7 @@ from aligners.training.batches import Preparer
 from aligners.training.encoding import EncodedExample, encode_all
 from aligners.training.job import AlignJob
 from aligners.training.layout import Batch, by_branch
+from aligners.training.planning.step import shares_of, step_of
 from aligners.training.policy import Policy
 from aligners.training.processes import is_deepspeed, is_sharded
 from harness.core.errors import BadInputError
@@ -67,9 +68,15 @@ class Session:
                 "a model in 4 bits cannot be trained with FSDP or DeepSpeed",
                 remedy="--lora, or harness launch --sharding none",
             )
-        torch.manual_seed(job.train.seed)
         self.processor = load_processor(job.model)
+        self.encoded = self._encode(examples)
+        self.shares = shares_of(process)
+        self.step = step_of(aligner, job, list(self.encoded.values()), process)
+        self.train_settings = self.step.train
+        if said := self.step.said():
+            console.print(f"[dim]{said}[/dim]", highlight=False, soft_wrap=True)
         gpu = devices.has_accelerator()
+        torch.manual_seed(job.train.seed)
         if not gpu:
             reuse_large_blocks()
         self.bfloat16 = job.train.in_bfloat16(gpu)
@@ -89,11 +96,10 @@ class Session:
             self.bfloat16,
             with_distribution=Needs.REFERENCE_DISTRIBUTION in aligner.needs,
         )
-        if job.train.gradient_checkpointing:
+        if self.train_settings.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             # Only re-entrant checkpoints need inputs with gradients; in the frozen tower those would cost a pass back through it.
             model.disable_input_require_grads()
-        self.encoded = self._encode(examples)
         self.features = self.policy.keep_features(
             image for one in self.encoded.values() for image in one.images.values()
         )

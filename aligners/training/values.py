@@ -100,12 +100,13 @@ def _stored(
     if all(key in store for key in wanted):
         return store, keys, 0
     session.policy.model.eval()
-    # Blocks of like length, several at a time in the layout.
-    size = 2 * session.train_settings.micro_batch_size
+    # Blocks of like length, several at a time in the layout; no more where memory is short.
+    micro = session.train_settings.micro
+    size = micro if session.train_settings.gradient_checkpointing else 2 * micro
     ordered = sorted(examples, key=lambda one: max(row_lengths(one, branches)))
     blocks = [ordered[start : start + size] for start in range(0, len(ordered), size)]
     share = (session.process.process_index, session.process.num_processes) if keep else (0, 1)
-    with progress(title, len(ordered)) as advance, out_of_memory(session, ordered, size):
+    with progress(title, len(ordered)) as advance, out_of_memory(session, ordered, micro, size):
         computed = fill(store, blocks, keys, compute, share=share, in_step=session.sharded, done=advance)
     session.process.wait_for_everyone()
     store.load(wanted)

@@ -43,15 +43,18 @@ def print_align_plan(found: dict[str, Any]) -> None:
     )
     for one in found["stages"]:
         table.add_row(escape(f"stage {one['name']}"), f"{one['examples']:,} examples, {one['steps']:,} steps")
-    table.add_row("step", f"{step['batch_size']} examples: {step['passes']} passes of {step['micro_batch_size']}")
-    parts = ("weights", "gradients", "optimizer", "activations", "program")
+    passes = "1 pass" if step["passes"] == 1 else f"{step['passes']} passes"
+    again = ", gradient checkpointing" if step["gradient_checkpointing"] else ""
+    chosen = "; chosen for the available memory (train.micro_batch_size=auto)" if step["chosen"] else ""
+    table.add_row("step", f"{step['batch_size']} examples: {passes} of {step['micro_batch_size']}{again}{chosen}")
+    parts = ("weights", "gradients", "optimizer", "activations", "features", "program")
     detail = ", ".join(f"{name} {written_bytes(memory[name])}" for name in parts if memory[name])
     fits = "" if memory["fits"] else " [red](does not fit)[/red]"
     table.add_row(
         "peak memory",
         f"{written_bytes(memory['predicted_peak'])} of {written_bytes(memory['available'])} {memory['where']}{fits}: {detail}",
     )
-    table.add_row("largest micro-batch", f"{memory['largest_micro_batch'] or 'none'} fits")
+    table.add_row("largest micro-batch", f"{memory['largest_micro_batch'] or 'none'} fits with some room to spare")
     kinds = ("checkpoint", "while_training", "reference_cache", "rejected_images")
     room = ", ".join(f"{name.replace('_', ' ')} {written_bytes(disk[name])}" for name in kinds if disk[name])
     table.add_row("disk", f"{room}; {written_bytes(disk['free'])} free")

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from harness.core.errors import BadInputError, shown
 from harness.core.typed import kind_of
@@ -20,6 +21,13 @@ from harness.core.yaml_values import parse_yaml, read_yaml
 M = TypeVar("M", bound=BaseModel)
 _KEY = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _LONGEST_KEY = 200
+
+
+def _auto_or_count(value: Any) -> Any:
+    """ "auto" or a whole number of at least 1, said in one sentence: of a union pydantic says what its first part wants."""
+    if value == "auto" or (not isinstance(value, bool) and re.fullmatch("0*[1-9][0-9]{0,8}", str(value))):
+        return value
+    raise PydanticCustomError("auto_or_count", "Input should be auto, or a whole number of at least 1")
 
 
 class StrictModel(BaseModel):
@@ -57,7 +65,9 @@ class TrainSettings(StrictModel):
     learning_rate: float = Field(1e-5, gt=0, description="peak learning rate of AdamW")
     epochs: float = Field(1.0, gt=0, description="passes over the examples of each stage")
     batch_size: int = Field(32, ge=1, description="examples per optimizer step")
-    micro_batch_size: int = Field(4, ge=1, description="examples per forward pass")
+    micro_batch_size: Annotated[Literal["auto"] | int, BeforeValidator(_auto_or_count)] = Field(
+        "auto", description="examples per forward pass; auto: as many as the memory allows by prediction"
+    )
     warmup_ratio: float = Field(0.1, ge=0, le=1)
     schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="learning rate after the warm-up")
     weight_decay: float = Field(0.0, ge=0, description="weight decay of AdamW")
@@ -70,7 +80,10 @@ class TrainSettings(StrictModel):
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
     max_length: int = Field(4096, ge=16, description="tokens of prompt, image and response together")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | None = Field(
+        None,
+        description="compute activations again in the backward pass; by default only where micro_batch_size=auto finds no room else",
+    )
     tuning: Literal["lora", "qlora", "full"] = Field(
         "lora",
         description="lora: adapters; qlora: adapters on a base in 4 bits; full: all weights except the vision tower's",
@@ -103,6 +116,13 @@ class TrainSettings(StrictModel):
     def keeps_stages(self) -> bool:
         """Whether the checkpoint of every stage is kept."""
         return self.adapters if self.keep_stages is None else self.keep_stages
+
+    @property
+    def micro(self) -> int:
+        """Examples per forward pass, where that is decided (`aligners.training.planning.step`)."""
+        if self.micro_batch_size == "auto":
+            raise ValueError("how many examples a forward pass takes is not decided yet")
+        return self.micro_batch_size
 
     def in_bfloat16(self, gpu: bool) -> bool:
         """Whether a step is computed in bfloat16; "auto" does so on GPUs."""

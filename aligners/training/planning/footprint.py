@@ -35,6 +35,7 @@ class Architecture:
     Attributes:
         weights: numbers in the model; trained: those that are trained (the adapters' where adapters are); in_4_bits: those held so.
         largest: numbers of the largest matrix that is held in 4 bits, which is written out when it is used.
+        in_layers: numbers in the language model's layers.
         layers, width, inner, heads, key_width, vocabulary: of the language model; key_width is that of all keys of a token.
         lean: its layers are computed by `layers`, where that is not switched off.
     """
@@ -43,6 +44,7 @@ class Architecture:
     trained: int
     in_4_bits: int
     largest: int
+    in_layers: int
     layers: int
     width: int
     inner: int
@@ -50,6 +52,25 @@ class Architecture:
     key_width: int
     vocabulary: int
     lean: bool
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How processes share a training out among them.
+
+    Attributes:
+        processes: how many there are.
+        weights: each holds a share of weights, gradients and moments (FSDP 2).
+        moments: each holds a share of the moments, and of the float32 copies that DeepSpeed's ZeRO has beside them.
+    """
+
+    processes: int = 1
+    weights: bool = False
+    moments: bool = False
+
+
+ALONE = Shares()
+"""One process."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +119,7 @@ def architecture(location: str, train: TrainSettings) -> Architecture:
         trained,
         sum(held),
         max(held, default=0),
+        sum(one.numel() for one in model.model.get_submodule(family.language).layers.parameters()),
         text.num_hidden_layers,
         text.hidden_size,
         text.intermediate_size,
@@ -116,6 +138,7 @@ def footprint(
     copy: bool,
     rows: Sequence[int],
     responses: int,
+    shares: Shares = ALONE,
 ) -> Footprint:
     """The peak of a step whose micro-batch has these rows.
 
@@ -126,6 +149,7 @@ def footprint(
         copy: the method needs the reference's distribution: where all weights are trained, a copy of the first model is kept.
         rows: tokens of each row of the micro-batch.
         responses: response tokens of the micro-batch, over all branches.
+        shares: what of it each process holds.
     """
     full = train.tuning == "full"
     size = 2 if bfloat16 else _FLOAT32
@@ -137,7 +161,15 @@ def footprint(
         weights += model.trained * (_FLOAT32 + 2 * bfloat16)
     blocks = [(len(block), max(rows[number] for number in block)) for block in group_by_length(rows)]
     activations = _activations(model, train, size, copy, blocks, responses) + model.largest * size
-    return Footprint(weights, model.trained * _FLOAT32, model.trained * _MOMENTS, activations)
+    gradients, moments = model.trained * _FLOAT32, model.trained * _MOMENTS
+    if shares.weights:
+        # Layers are gathered one by one, the next one while one is computed; all else at once, and for as long as a step.
+        gathered = model.weights - model.in_layers + 2 * model.in_layers // model.layers
+        weights = weights // shares.processes + gathered * (_FLOAT32 if full else size)
+        gradients, moments = gradients // shares.processes, moments // shares.processes
+    elif shares.moments:
+        moments = (moments + model.trained * _FLOAT32) // shares.processes
+    return Footprint(weights, gradients, moments, activations)
 
 
 def _activations(

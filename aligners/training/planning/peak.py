@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aligners.base import Needs
 from aligners.training.layout import row_lengths
-from aligners.training.planning.footprint import Architecture, Footprint, architecture, footprint
+from aligners.training.planning.footprint import ALONE, Architecture, Footprint, Shares, architecture, footprint
 from harness.core.config import TrainSettings
 from harness.core.errors import HarnessError
-from harness.core.memory import written_bytes
+from harness.core.memory import available, written_bytes
+from harness.models import devices
 
 if TYPE_CHECKING:
+    from aligners.base import Aligner
     from aligners.training.encoding import EncodedExample
     from aligners.training.session import Session
 
@@ -32,6 +34,7 @@ class Peak:
         responses: example id -> response tokens, over all branches.
         copy: a copy of the first model is kept, where all weights are trained.
         gpu: it is trained on one.
+        shares: what of it each process holds.
     """
 
     model: Architecture
@@ -39,6 +42,34 @@ class Peak:
     responses: Mapping[str, int]
     copy: bool
     gpu: bool
+    shares: Shares = ALONE
+
+    @classmethod
+    def of_examples(
+        cls,
+        aligner: Aligner,
+        location: str,
+        train: TrainSettings,
+        examples: Iterable[EncodedExample],
+        gpu: bool,
+        shares: Shares = ALONE,
+    ) -> Peak:
+        """Of a training on these examples.
+
+        Args:
+            aligner: the method.
+            location: folder or hub id of the model.
+            train: its `savings` those that the model can have.
+            examples: all that are trained on.
+            gpu: it is trained on one.
+            shares: what of it each process holds.
+        """
+        rows, responses = {}, {}
+        for one in examples:
+            rows[one.id] = row_lengths(one, aligner.branches, train.savings.shared_prefix)
+            responses[one.id] = sum(len(one.responses[branch.response]) for branch in aligner.branches)
+        copy = Needs.REFERENCE_DISTRIBUTION in aligner.needs
+        return cls(architecture(location, train), rows, responses, copy, gpu, shares)
 
     def of(self, train: TrainSettings, micro: int) -> Footprint:
         """The step's peak with so many examples a forward pass."""
@@ -50,13 +81,14 @@ class Peak:
             copy=self.copy,
             rows=[length for name in names for length in self.rows[name]],
             responses=sum(self.responses[name] for name in names),
+            shares=self.shares,
         )
 
-    def remedy(self, train: TrainSettings, micro: int, available: int) -> str:
+    def remedy(self, train: TrainSettings, micro: int, there: int) -> str:
         """The cheapest setting with which a step fits into so many bytes, by prediction; or that there is none."""
         now = self.of(train, micro).total
         # Where it should have fitted, something else takes memory, too: then the next smaller step is worth a try.
-        limit = min(now - 1, available)
+        limit = min(now - 1, there)
         then = now
         for changes in _smaller(train, micro):
             then = self.of(train.model_copy(update=changes), changes.get("micro_batch_size", micro)).total
@@ -67,12 +99,13 @@ class Peak:
                 )
                 return (
                     f"{sets} {price}: a step then takes {written_bytes(then)} by prediction instead of "
-                    f"{written_bytes(now)}, of {written_bytes(available)}"
+                    f"{written_bytes(now)}, of {written_bytes(there)}"
                 )
+        lighter = {"full": "train adapters (--lora), ", "lora": "hold the base in 4 bits (--qlora), "}
         return (
-            f"lower train.max_length (the longest row has {max(map(max, self.rows.values())):,} tokens), train adapters (--lora), "
-            f"or use several GPUs (accelerate launch): the smallest step takes {written_bytes(then)} by prediction, "
-            f"of {written_bytes(available)}"
+            f"lower train.max_length (the longest row has {max(map(max, self.rows.values())):,} tokens), "
+            f"{lighter.get(train.tuning, '')}or use several GPUs (accelerate launch): the smallest step takes "
+            f"{written_bytes(then)} by prediction, of {written_bytes(there)}"
         )
 
 
@@ -82,18 +115,20 @@ def _smaller(train: TrainSettings, micro: int) -> Iterator[dict[str, Any]]:
         micro //= 2
         yield {"micro_batch_size": micro}
     if not train.gradient_checkpointing:
-        fewer = {} if train.micro_batch_size == 1 else {"micro_batch_size": 1}
-        yield {**fewer, "gradient_checkpointing": True}
+        yield {"micro_batch_size": 1, "gradient_checkpointing": True}
 
 
 @contextlib.contextmanager
-def out_of_memory(run: Session, examples: Sequence[EncodedExample], micro: int) -> Iterator[None]:
+def out_of_memory(
+    run: Session, examples: Sequence[EncodedExample], micro: int, at_once: int | None = None
+) -> Iterator[None]:
     """Say which setting to lower when the memory does not suffice; what was saved is kept.
 
     Args:
         run: the training under way.
         examples: what goes through the model.
-        micro: examples a forward pass.
+        micro: examples a forward pass of a step.
+        at_once: examples a forward pass here, where it is no step's.
 
     Raises:
         HarnessError: the memory did not suffice inside.
@@ -107,30 +142,19 @@ def out_of_memory(run: Session, examples: Sequence[EncodedExample], micro: int) 
         if not isinstance(error, torch.OutOfMemoryError | MemoryError) and _ON_CPU not in str(error):
             raise
         said = next(iter(str(error).splitlines()), "")
+        train = run.train_settings.model_copy(update={"savings": run.policy.savings})
+        peak = Peak.of_examples(run.aligner, run.job.model, train, examples, devices.has_accelerator(), run.shares)
         raise HarnessError(
-            f"out of memory with {micro} examples a forward pass: {said}",
-            remedy=f"{_remedy(run, examples, micro)}; go on with --resume",
+            f"out of memory with {at_once or micro} examples a forward pass: {said}",
+            remedy=f"{peak.remedy(train, micro, memory_there(run.policy.device.type == 'cuda'))}; go on with --resume",
         ) from error
 
 
-def _remedy(run: Session, examples: Sequence[EncodedExample], micro: int) -> str:
-    train = run.train_settings
-    gpu = run.policy.device.type == "cuda"
-    peak = Peak(
-        architecture(run.job.model, train),
-        {one.id: row_lengths(one, run.branches, run.policy.savings.shared_prefix) for one in examples},
-        {one.id: sum(len(one.responses[branch.response]) for branch in run.branches) for one in examples},
-        copy=Needs.REFERENCE_DISTRIBUTION in run.aligner.needs,
-        gpu=gpu,
-    )
-    return peak.remedy(train, micro, memory_there(gpu))
-
-
 def memory_there(gpu: bool) -> int:
-    """Bytes that this process could have: a GPU's, or what is free of the machine's and what it has already."""
+    """Bytes that this process could have: what is free and what it has already, of the GPU's memory or of the machine's."""
     import psutil
     import torch
 
     if gpu:
-        return int(torch.cuda.mem_get_info()[1])
-    return int(psutil.virtual_memory().available + psutil.Process().memory_info().rss)
+        return int(torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved())
+    return available() + int(psutil.Process().memory_info().rss)

@@ -24,8 +24,9 @@ from aligners.training.families import possible_savings
 from aligners.training.job import AlignJob
 from aligners.training.layout import by_branch, group_by_length, row_lengths
 from aligners.training.microbatches import accumulation, epoch_order, steps_of
-from aligners.training.planning.footprint import Architecture, Footprint, architecture
-from aligners.training.planning.peak import Peak, memory_there
+from aligners.training.planning.footprint import Architecture
+from aligners.training.planning.peak import Peak
+from aligners.training.planning.step import Step, decide, room_for
 from aligners.training.policy import FEATURE_BUDGET, token_logp
 from aligners.training.processes import this_process
 from aligners.training.session import Session, preferences_of
@@ -56,9 +57,10 @@ def plan(aligner: Aligner, job: AlignJob) -> dict[str, Any]:
         raise BadInputError("no preference example is left to train on", where=job.data)
     asked = _Order()
     stages = stages_of(aligner, examples, asked)
-    tokens = _Tokens(aligner, job.train.model_copy(update={"savings": savings}), encoded, stages)
-    memory, largest = _memory(aligner, job, tokens)
-    micro, passes = accumulation(job.train)
+    usual = dataclasses.replace(job, train=job.train.model_copy(update={"savings": savings}))
+    memory, step = _memory(aligner, usual, list(encoded.values()), config, process)
+    tokens = _Tokens(aligner, step.train, encoded, stages)
+    job = dataclasses.replace(job, train=step.train.model_copy(update={"savings": job.train.savings}))
     model = memory.pop("architecture")
     found: dict[str, Any] = {
         "examples": {"count": len(examples), "dropped": len(data.dropped) + len(refused)},
@@ -67,8 +69,8 @@ def plan(aligner: Aligner, job: AlignJob) -> dict[str, Any]:
             {"name": one.name, "examples": len(one.examples), "steps": steps_of(len(one.examples), job.train)}
             for one in stages
         ],
-        "step": {"batch_size": job.train.batch_size, "micro_batch_size": micro, "passes": passes},
-        "memory": {**memory, "largest_micro_batch": largest},
+        "step": {"batch_size": job.train.batch_size, **step.summary()},
+        "memory": memory,
         "disk": _disk(aligner, job, model, tokens, len(stages), made),
         "time": None,
         "estimated": estimated,
@@ -177,34 +179,37 @@ def padded(rows: Sequence[int]) -> int:
     return sum(len(block) * max(rows[number] for number in block) for block in group_by_length(rows))
 
 
-def _memory(aligner: Aligner, job: AlignJob, tokens: _Tokens) -> tuple[dict[str, Any], int]:
-    """The predicted peak of the longest micro-batch, in bytes, and the largest micro-batch whose peak fits (0: none)."""
-    import psutil
+def _memory(
+    aligner: Aligner, job: AlignJob, encoded: Sequence[EncodedExample], config: Any, process: Any
+) -> tuple[dict[str, Any], Step]:
+    """The predicted peak of the longest micro-batch, in bytes, and the step that is taken.
 
-    gpu = devices.has_accelerator()
-    model = architecture(job.model, job.train)
-    program = 0 if gpu else psutil.Process().memory_info().rss
-    available = memory_there(gpu)
-    responses = {name: tokens.responses(name) for name in tokens.encoded}
-    predicted = Peak(model, tokens.rows, responses, Needs.REFERENCE_DISTRIBUTION in aligner.needs, gpu)
-
-    def peak(micro: int) -> Footprint:
-        return predicted.of(job.train, micro)
-
-    micro, passes = accumulation(job.train)
-    found = peak(micro)
-    total = program + found.total
-    sizes = range(micro * passes, 0, -1)
-    largest = next((size for size in sizes if program + peak(size).total <= available), 0)
+    Where nothing fits that may be chosen, the step is the smallest one, which the plan then says does not fit.
+    """
+    asked = job.train
+    peak = Peak.of_examples(aligner, job.model, asked, encoded, devices.has_accelerator())
+    room = room_for(process, config, asked, encoded)
+    try:
+        step = decide(asked, peak, room)
+    except BadInputError:
+        last = asked.model_copy(
+            update={"micro_batch_size": 1, "gradient_checkpointing": asked.gradient_checkpointing is not False}
+        )
+        step = dataclasses.replace(decide(last, peak, room), chosen=True)
+    found = peak.of(step.train, step.train.micro)
+    total = room.program + room.features + found.total
+    sizes = range(asked.batch_size, 0, -1)
     return {
         "predicted_peak": total,
         **dataclasses.asdict(found),
-        "program": program,
-        "available": available,
-        "where": "GPU" if gpu else "RAM",
-        "fits": total <= available,
-        "architecture": model,
-    }, largest
+        "program": room.program,
+        "features": room.features,
+        "available": room.available,
+        "where": room.where,
+        "fits": total <= room.available and not (step.chosen and step.room is None),
+        "largest_micro_batch": next((n for n in sizes if peak.of(step.train, n).total <= room.for_steps), 0),
+        "architecture": peak.model,
+    }, step
 
 
 def _disk(

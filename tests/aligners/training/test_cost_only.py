@@ -20,6 +20,8 @@ from aligners.mfpo import MFPO
 from aligners.rlhfv import RLHFV
 from aligners.training import run as training
 from aligners.training.job import AlignJob
+from aligners.training.planning import step
+from aligners.training.planning.peak import Peak
 from harness.core.config import Savings, TrainSettings, merged
 
 SETTINGS: dict[str, Any] = {
@@ -88,6 +90,7 @@ class Trained:
 
     def __init__(self, aligner: Any, job: AlignJob) -> None:
         done = training.train(aligner, job)
+        self.summary = done.summary
         self.weights = load_file(done.checkpoint / "adapter_model.safetensors")
         self.curve = [json.loads(line) for line in (job.output / "train_log.jsonl").read_text().splitlines()]
 
@@ -106,10 +109,10 @@ class Trained:
                 torch.testing.assert_close(other.weights[name], value, atol=learned / 500, rtol=1e-3)
 
 
-def job(base: Path, pairs: Path, output: Path, names: Sequence[str], resume: bool = False) -> AlignJob:
+def job(base: Path, pairs: Path, output: Path, names: Sequence[str], resume: bool = False, **more: Any) -> AlignJob:
     """An alignment with some settings at their other value."""
     output.mkdir(parents=True, exist_ok=True)
-    train = TrainSettings.model_validate(merged(SETTINGS, *(OTHERS[name] for name in names)))
+    train = TrainSettings.model_validate(merged(SETTINGS, *(OTHERS[name] for name in names), more))
     # The canary has tests of its own, and would take as long as these trainings do.
     where = output.parent / ("cache" if "reference_cache" not in names else "none")
     return AlignJob(str(base), str(pairs), output, train, where, limit=20, resume=resume, canary=False)
@@ -126,6 +129,32 @@ def plain(base: Path, pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.mark.parametrize("name", OTHERS)
 def test_alone(name: str, plain: dict[type, Trained], base: Path, pairs: Path, tmp_path: Path) -> None:
     plain[DPO].holds(Trained(DPO(), job(base, pairs, tmp_path / "run", [name])), exact=name in TO_THE_BIT)
+
+
+def roomy(monkeypatch: pytest.MonkeyPatch, base: Path, micro: int, again: bool) -> None:
+    """There is memory for just so many examples a pass."""
+
+    def room(process: Any, config: Any, train: TrainSettings, encoded: Any) -> step.Room:
+        peak = Peak.of_examples(DPO(), str(base), train, encoded, gpu=False)
+        needed = peak.of(train.model_copy(update={"gradient_checkpointing": again}), micro).total
+        return step.Room(step.RAM, int(needed / 0.8) + 1)
+
+    monkeypatch.setattr(step, "room_for", room)
+
+
+@pytest.mark.slow
+def test_a_micro_batch_that_is_chosen_changes_nothing_either(
+    plain: dict[type, Trained], base: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Begun where there is room for two examples a pass, gone on with where there is room for one that is computed again."""
+    auto = {"micro_batch_size": "auto", "save_steps": 1}
+    roomy(monkeypatch, base, 2, again=False)
+    with pytest.raises(KilledError):
+        training.train(killed_at(DPO, 5), job(base, pairs, tmp_path / "run", [], **auto))  # in the second step
+    roomy(monkeypatch, base, 1, again=True)
+    found = Trained(DPO(), job(base, pairs, tmp_path / "run", [], resume=True, **auto))
+    assert found.summary["step"]["micro_batch_size"] == 1 and found.summary["step"]["gradient_checkpointing"]
+    plain[DPO].holds(found, exact=False)
 
 
 @pytest.mark.slow

@@ -150,8 +150,11 @@ def trained(base: Path, pairs: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.mark.slow
 def test_two_processes_train_as_one(trained: Trained) -> None:
-    trained.align("ddp", [launch("ddp.yaml", "--main_process_port", str(free_port()))])
+    """Each takes as many examples a pass as both have memory for: all of its half of a batch; the one process takes 2."""
+    trained.align("ddp", [launch("ddp.yaml", "--main_process_port", str(free_port()))], micro_batch_size="auto")
     assert trained.processes("ddp") == (2, False)
+    step = trained.summary("ddp")["step"]
+    assert (step["micro_batch_size"], step["passes"], step["chosen"]) == (4, 1, True)
     trained.like_one_process("ddp")
 
 

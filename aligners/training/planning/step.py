@@ -1,0 +1,209 @@
+"""How a step is taken: examples a forward pass, and whether activations are computed again in the backward pass.
+
+With `train.micro_batch_size=auto` these are decided here, before weights are loaded: the most examples for which memory suffices by
+prediction. What a step computes is the same with any of them (`TrainSettings.COST_ONLY`), but for rounding.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from aligners.training.families import possible_savings
+from aligners.training.microbatches import accumulation, share_of_batch
+from aligners.training.planning.footprint import Shares
+from aligners.training.planning.peak import Peak, memory_there
+from aligners.training.policy import FEATURE_BUDGET
+from aligners.training.processes import is_deepspeed, is_sharded
+from harness.core.config import TrainSettings
+from harness.core.errors import BadInputError
+from harness.core.memory import written_bytes
+from harness.models import devices
+from harness.models.pretrained import configuration
+
+if TYPE_CHECKING:
+    from aligners.base import Aligner
+    from aligners.training.encoding import EncodedExample
+    from aligners.training.job import AlignJob
+
+GPU, RAM = "GPU", "RAM"
+_SPARE = {GPU: 0.1, RAM: 0.2}
+"""The share of the memory that is left free: the prediction can be a few percent too low, allocators leave gaps, and a machine's memory
+belongs to other programs, too."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """The memory that a training has, in bytes.
+
+    Attributes:
+        where: `GPU` or `RAM`.
+        available: what this process could have of it.
+        program: what the program itself takes there without model and data.
+        features: what kept features of images take there.
+    """
+
+    where: str
+    available: int
+    program: int = 0
+    features: int = 0
+
+    @property
+    def for_steps(self) -> int:
+        """What is left for weights and steps, with a part of the memory spared."""
+        return int(self.available * (1 - _SPARE[self.where])) - self.program - self.features
+
+
+@dataclass(frozen=True)
+class Step:
+    """How a step is taken.
+
+    Attributes:
+        train: the settings, with nothing left to decide.
+        passes: forward passes of each process.
+        chosen: the settings left it to the prediction, which is then told: `predicted`, a step's peak with the program and the kept
+            features, and `room`.
+    """
+
+    train: TrainSettings
+    passes: int
+    chosen: bool = False
+    predicted: int = 0
+    room: Room | None = None
+
+    def summary(self) -> dict[str, Any]:
+        """What stands in a manifest."""
+        found = {
+            "micro_batch_size": self.train.micro,
+            "passes": self.passes,
+            "gradient_checkpointing": self.train.gradient_checkpointing,
+            "chosen": self.chosen,
+        }
+        return found if self.room is None else {**found, "predicted_peak": self.predicted, "room": asdict(self.room)}
+
+    def said(self) -> str | None:
+        """One line about what was chosen; None where nothing was."""
+        if self.room is None:
+            return None
+        again = ", activations computed again (gradient checkpointing)" if self.train.gradient_checkpointing else ""
+        passes = "1 pass" if self.passes == 1 else f"{self.passes} passes"
+        return (
+            f"a step: {passes} of {self.train.micro} examples{again}; {written_bytes(self.predicted)} at its peak by prediction, of "
+            f"{written_bytes(self.room.available)} {self.room.where} (train.micro_batch_size=auto)"
+        )
+
+
+def shares_of(process: Any) -> Shares:
+    """How this process and the others share the training out, as accelerate was told."""
+    return Shares(process.num_processes, is_sharded(), is_deepspeed())
+
+
+def room_for(process: Any, config: Any, train: TrainSettings, encoded: Collection[EncodedExample]) -> Room:
+    """The memory that a training has, asked before weights are loaded.
+
+    Args:
+        process: accelerate's account of this process.
+        config: the model's configuration.
+        train: its `savings` those that the model can have.
+        encoded: what is trained on.
+
+    Returns:
+        The least that any of the processes has, so that all of them decide alike.
+    """
+    import psutil
+
+    on_gpu = devices.usual() == "cuda"
+    available, program, features = memory_there(on_gpu), 0, 0
+    if not on_gpu:
+        program = int(psutil.Process().memory_info().rss)
+        features = kept_features(config, train, encoded)
+        # The processes of one machine divide what is free of it.
+        together = int(os.environ.get("LOCAL_WORLD_SIZE", process.num_processes))
+        available = program + (available - program) // together
+    if process.num_processes > 1:
+        from accelerate.utils import gather_object
+
+        available, program = min(gather_object([(available, program)]), key=lambda one: one[0] - one[1])
+    return Room(GPU if on_gpu else RAM, available, program, features)
+
+
+def kept_features(config: Any, train: TrainSettings, encoded: Collection[EncodedExample]) -> int:
+    """Bytes of the tower's features that `Policy.keep_features` will keep; 0 where it keeps none."""
+    if not train.savings.feature_cache:
+        return 0
+    tower, layers = config.vision_config, config.vision_feature_layer
+    tokens = (tower.image_size // tower.patch_size) ** 2
+    if tower.model_type == "clip_vision_model" and config.vision_feature_select_strategy != "default":
+        tokens += 1
+    size = 2 if train.adapters and train.in_bfloat16(devices.has_accelerator()) else 4
+    image = tokens * tower.hidden_size * (1 if isinstance(layers, int) else len(layers)) * size
+    found = image * len({one.fingerprint() for example in encoded for one in example.images.values()})
+    return found if found <= FEATURE_BUDGET else 0
+
+
+def step_of(aligner: Aligner, job: AlignJob, encoded: Sequence[EncodedExample], process: Any) -> Step:
+    """The step of a training on these examples, by the memory that there is.
+
+    Raises:
+        BadInputError: as of `decide`.
+    """
+    if (
+        job.train.micro_batch_size != "auto" or not encoded
+    ):  # without examples there is nothing to train, which the caller says
+        asked = job.train if encoded else job.train.model_copy(update={"micro_batch_size": 1})
+        return decide(asked, None, None, process.num_processes)
+    config = configuration(job.model)
+    train = job.train.model_copy(update={"savings": possible_savings(config, job.train.savings)})
+    shares = shares_of(process)
+    if shares.weights:  # as `Session` has it
+        train = train.model_copy(update={"savings": train.savings.model_copy(update={"chunked_logits": False})})
+    peak = Peak.of_examples(aligner, job.model, train, encoded, devices.has_accelerator(), shares)
+    found = decide(train, peak, room_for(process, config, train, encoded), process.num_processes)
+    return replace(found, train=found.train.model_copy(update={"savings": job.train.savings}))
+
+
+def decide(asked: TrainSettings, peak: Peak | None, room: Room | None, processes: int = 1) -> Step:
+    """The step that the settings ask for, or where they leave it open the largest that fits.
+
+    Args:
+        asked: the settings.
+        peak: the predicted peaks; needed only where `asked.micro_batch_size` is "auto", as is `room`.
+        room: the memory that there is.
+        processes: how many divide the batch.
+
+    Raises:
+        BadInputError: the batch cannot be split over so many processes, or not even the smallest step fits.
+    """
+    if asked.micro_batch_size != "auto":
+        micro, passes = accumulation(asked, processes)
+        again = bool(asked.gradient_checkpointing)
+        return Step(asked.model_copy(update={"micro_batch_size": micro, "gradient_checkpointing": again}), passes)
+    share = share_of_batch(asked, processes)
+    if peak is None or room is None:
+        raise ValueError("without a prediction nothing can be decided")
+    least = None
+    for train in _ways(asked, share):
+        least = peak.of(train, train.micro).total
+        if least <= room.for_steps:
+            predicted = least + room.program + room.features
+            return Step(train, share // train.micro, True, predicted, room)
+    smallest = asked.model_copy(
+        update={"micro_batch_size": 1, "gradient_checkpointing": bool(asked.gradient_checkpointing)}
+    )
+    raise BadInputError(
+        f"not even one example a forward pass fits into memory: {written_bytes(least or 0)} by prediction, "
+        f"{written_bytes(max(0, room.for_steps))} of {written_bytes(room.available)} {room.where} can be had for it",
+        where="train.micro_batch_size=auto",
+        remedy=f"{peak.remedy(smallest, 1, room.for_steps)}; --set train.micro_batch_size=1 tries it all the same",
+    )
+
+
+def _ways(asked: TrainSettings, share: int) -> Iterator[TrainSettings]:
+    """The settings' steps, the most examples first; activations are computed again only where nothing else is left, or it was asked for."""
+    free = asked.gradient_checkpointing is None
+    for again in (False, True) if free else (bool(asked.gradient_checkpointing),):
+        for micro in range(share, 0, -1):
+            if share % micro == 0:
+                yield asked.model_copy(update={"micro_batch_size": micro, "gradient_checkpointing": again})
