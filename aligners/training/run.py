@@ -17,6 +17,7 @@ from aligners.training.checkpoint import FINISHED, export, load_finished, save_f
 from aligners.training.checks.canary import check_trainer
 from aligners.training.job import AlignJob, AlignResult
 from aligners.training.loop import run_stage
+from aligners.training.planning.step import remember
 from aligners.training.processes import is_deepspeed, shares_out, this_process
 from aligners.training.reference import Reference, content_print
 from aligners.training.session import Session, preferences_of
@@ -65,6 +66,8 @@ def train(aligner: Aligner, job: AlignJob) -> AlignResult:
         "prepared": context.notes,
         "canary": check_trainer(session, examples) if job.canary else None,
     }
+    if process.is_main_process:
+        remember(session.step, job.output)
     stages = stages_of(aligner, examples, StartingModel(session))
     summary = train_stages(session, stages, facts)
     checkpoint = job.output / "checkpoint"

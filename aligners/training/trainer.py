@@ -182,7 +182,8 @@ def _arguments(stage: Stage) -> TrainingArguments:
         gradient_accumulation_steps=batches.passes,
         max_steps=batches.steps,
         learning_rate=settings.learning_rate,
-        lr_scheduler_type=settings.schedule,
+        # What transformers calls constant ignores the warm-up.
+        lr_scheduler_type="constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
         warmup_steps=round(settings.warmup_ratio * batches.steps),
         weight_decay=settings.weight_decay,
         adam_beta2=settings.adam_beta2,

@@ -46,6 +46,11 @@ def plan(aligner: Aligner, job: AlignJob) -> dict[str, Any]:
     """
     check_method(aligner)
     process = this_process()
+    if process.num_processes > 1:
+        raise BadInputError(
+            f"--dry-run plans a training on one device, and {process.num_processes} processes were launched",
+            remedy="give the same align command without `harness launch` or `accelerate launch`",
+        )
     config = check_model(job.model, job.train)
     savings = possible_savings(config, job.train.savings)
     data = preferences_of(job, aligner)

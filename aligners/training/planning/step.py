@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aligners.training.families import possible_savings
@@ -19,7 +20,10 @@ from aligners.training.policy import FEATURE_BUDGET
 from aligners.training.processes import is_deepspeed, is_sharded
 from harness.core.config import TrainSettings
 from harness.core.errors import BadInputError
+from harness.core.files import write_json
 from harness.core.memory import written_bytes
+from harness.core.reading import read_json
+from harness.core.typed import Fields
 from harness.models import devices
 from harness.models.pretrained import configuration
 
@@ -29,6 +33,8 @@ if TYPE_CHECKING:
     from aligners.training.job import AlignJob
 
 GPU, RAM = "GPU", "RAM"
+STEP = "step.json"
+"""In a run's folder: how it is stepped."""
 _SPARE = {GPU: 0.1, RAM: 0.2}
 """The share of the memory that is left free: the prediction can be a few percent too low, allocators leave gaps, and a machine's memory
 belongs to other programs, too."""
@@ -65,6 +71,7 @@ class Step:
         passes: forward passes of each process.
         chosen: the settings left it to the prediction, which is then told: `predicted`, a step's peak with the program and the kept
             features, and `room`.
+        why: what is told beside it: where it comes from, or why it is not the number that was asked for.
     """
 
     train: TrainSettings
@@ -72,6 +79,7 @@ class Step:
     chosen: bool = False
     predicted: int = 0
     room: Room | None = None
+    why: str = ""
 
     def summary(self) -> dict[str, Any]:
         """What stands in a manifest."""
@@ -84,14 +92,16 @@ class Step:
         return found if self.room is None else {**found, "predicted_peak": self.predicted, "room": asdict(self.room)}
 
     def said(self) -> str | None:
-        """One line about what was chosen; None where nothing was."""
-        if self.room is None:
-            return None
-        again = ", activations computed again (gradient checkpointing)" if self.train.gradient_checkpointing else ""
+        """One line about what was chosen; None where the step is what was asked for."""
         passes = "1 pass" if self.passes == 1 else f"{self.passes} passes"
+        taken = f"a step: {passes} of {self.train.micro} examples"
+        if self.room is None:
+            return f"{taken}: {self.why}" if self.why else None
+        again = ", activations computed again (gradient checkpointing)" if self.train.gradient_checkpointing else ""
+        why = f"; {self.why}" if self.why else ""
         return (
-            f"a step: {passes} of {self.train.micro} examples{again}; {written_bytes(self.predicted)} at its peak by prediction, of "
-            f"{written_bytes(self.room.available)} {self.room.where} (train.micro_batch_size=auto)"
+            f"{taken}{again}; {written_bytes(self.predicted)} at its peak by prediction, of "
+            f"{written_bytes(self.room.available)} {self.room.where} (train.micro_batch_size=auto{why})"
         )
 
 
@@ -146,12 +156,13 @@ def kept_features(config: Any, train: TrainSettings, encoded: Collection[Encoded
 def step_of(aligner: Aligner, job: AlignJob, encoded: Sequence[EncodedExample], process: Any) -> Step:
     """The step of a training on these examples, by the memory that there is.
 
+    A run that is gone on with is stepped as it was begun, where memory suffices for that.
+
     Raises:
-        BadInputError: as of `decide`.
+        BadInputError: as of `decide`; or the file that says how the run was begun is damaged.
     """
-    if (
-        job.train.micro_batch_size != "auto" or not encoded
-    ):  # without examples there is nothing to train, which the caller says
+    # Without examples there is nothing to train, which the caller says.
+    if job.train.micro_batch_size != "auto" or not encoded:
         asked = job.train if encoded else job.train.model_copy(update={"micro_batch_size": 1})
         return decide(asked, None, None, process.num_processes)
     config = configuration(job.model)
@@ -160,11 +171,39 @@ def step_of(aligner: Aligner, job: AlignJob, encoded: Sequence[EncodedExample], 
     if shares.weights:  # as `Session` has it
         train = train.model_copy(update={"savings": train.savings.model_copy(update={"chunked_logits": False})})
     peak = Peak.of_examples(aligner, job.model, train, encoded, devices.has_accelerator(), shares)
-    found = decide(train, peak, room_for(process, config, train, encoded), process.num_processes)
+    # Read before processes meet in `room_for`, after which the first one writes it anew.
+    begun = begun_with(job.output) if job.resume else None
+    found = decide(train, peak, room_for(process, config, train, encoded), process.num_processes, begun)
     return replace(found, train=found.train.model_copy(update={"savings": job.train.savings}))
 
 
-def decide(asked: TrainSettings, peak: Peak | None, room: Room | None, processes: int = 1) -> Step:
+def remember(step: Step, run: Path) -> None:
+    """Write down in a run's folder how it is stepped, for `begun_with`."""
+    write_json(
+        run / STEP,
+        {"micro_batch_size": step.train.micro, "gradient_checkpointing": bool(step.train.gradient_checkpointing)},
+    )
+
+
+def begun_with(run: Path) -> tuple[int, bool] | None:
+    """Examples a forward pass, and whether activations are computed again, in the run so far; None where it was not written down.
+
+    Raises:
+        BadInputError: the file is damaged.
+    """
+    if not (run / STEP).exists():
+        return None
+    found = Fields(read_json(run / STEP, "step's file"), str(run / STEP), "step's file")
+    return found.integer("micro_batch_size", low=1), found.flag("gradient_checkpointing")
+
+
+def decide(
+    asked: TrainSettings,
+    peak: Peak | None,
+    room: Room | None,
+    processes: int = 1,
+    begun: tuple[int, bool] | None = None,
+) -> Step:
     """The step that the settings ask for, or where they leave it open the largest that fits.
 
     Args:
@@ -172,6 +211,7 @@ def decide(asked: TrainSettings, peak: Peak | None, room: Room | None, processes
         peak: the predicted peaks; needed only where `asked.micro_batch_size` is "auto", as is `room`.
         room: the memory that there is.
         processes: how many divide the batch.
+        begun: the step of the run so far, which is kept where it fits.
 
     Raises:
         BadInputError: the batch cannot be split over so many processes, or not even the smallest step fits.
@@ -179,16 +219,19 @@ def decide(asked: TrainSettings, peak: Peak | None, room: Room | None, processes
     if asked.micro_batch_size != "auto":
         micro, passes = accumulation(asked, processes)
         again = bool(asked.gradient_checkpointing)
-        return Step(asked.model_copy(update={"micro_batch_size": micro, "gradient_checkpointing": again}), passes)
+        why = "" if micro == asked.micro else _why_fewer(asked, processes)
+        taken = asked.model_copy(update={"micro_batch_size": micro, "gradient_checkpointing": again})
+        return Step(taken, passes, why=why)
     share = share_of_batch(asked, processes)
     if peak is None or room is None:
         raise ValueError("without a prediction nothing can be decided")
+    ways = list(_ways(asked, share))
     least = None
-    for train in _ways(asked, share):
+    for train in sorted(ways, key=lambda one: _way(one) != begun):  # stable: all others stay in their order
         least = peak.of(train, train.micro).total
         if least <= room.for_steps:
             predicted = least + room.program + room.features
-            return Step(train, share // train.micro, True, predicted, room)
+            return Step(train, share // train.micro, True, predicted, room, _why_begun(begun, train))
     smallest = asked.model_copy(
         update={"micro_batch_size": 1, "gradient_checkpointing": bool(asked.gradient_checkpointing)}
     )
@@ -198,6 +241,29 @@ def decide(asked: TrainSettings, peak: Peak | None, room: Room | None, processes
         where="train.micro_batch_size=auto",
         remedy=f"{peak.remedy(smallest, 1, room.for_steps)}; --set train.micro_batch_size=1 tries it all the same",
     )
+
+
+def _way(train: TrainSettings) -> tuple[int, bool]:
+    return train.micro, bool(train.gradient_checkpointing)
+
+
+def _why_fewer(asked: TrainSettings, processes: int) -> str:
+    """Why a pass takes fewer examples than the settings say."""
+    share = share_of_batch(asked, processes)
+    whose = "a step" if processes == 1 else "each process's share of a step"
+    if asked.micro > share:
+        return f"train.micro_batch_size={asked.micro} is more than {whose} has"
+    return f"train.micro_batch_size={asked.micro} does not divide the {share} examples of {whose}"
+
+
+def _why_begun(begun: tuple[int, bool] | None, taken: TrainSettings) -> str:
+    """How the step of a run that is gone on with is related to the one so far; "" where none is known."""
+    if begun is None:
+        return ""
+    if begun == _way(taken):
+        return "as the run was begun"
+    how = f"{begun[0]} a pass, computed again," if begun[1] else f"{begun[0]} a pass,"
+    return f"the run was begun with {how} which cannot be kept: memory, batch or processes are others"
 
 
 def _ways(asked: TrainSettings, share: int) -> Iterator[TrainSettings]:

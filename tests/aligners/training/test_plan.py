@@ -56,7 +56,9 @@ def test_steps_and_tokens_are_those_of_the_training(base: Path, pairs: Path, tmp
     steps = steps_of(len(encoded), one.train)
     assert found["examples"] == {"count": 45, "dropped": 0}
     assert found["stages"] == [{"name": "all", "examples": 45, "steps": steps}] and steps == 12
-    assert found["step"] == {"batch_size": 8, "micro_batch_size": micro, "passes": passes}
+    assert found["step"] == {
+        "batch_size": 8, "micro_batch_size": micro, "passes": passes, "gradient_checkpointing": False, "chosen": False
+    }  # fmt: skip
     batches = MicroBatches(trainer, encoded, steps // 2, micro, passes, (0, 1))
     held = [batches.chosen(index) for index in range(len(batches))]
     positions = sum(trainer.batch(examples).tokens for examples, weights in held if weights[0])

@@ -94,6 +94,7 @@ def test_all_weights_fit_where_processes_share_them_out(seven: dict[str, str]) -
     assert moments.of(train, 1).optimizer == pytest.approx(alone.of(train, 1).optimizer * 12 / 8 / 8, rel=1e-6)
 
 
+@pytest.mark.claims("train.micro_batch_size")
 @pytest.mark.parametrize(
     ("wanted", "expected"),
     [
@@ -127,7 +128,7 @@ def test_what_is_named_is_taken(wanted: dict[str, Any], expected: tuple[int, int
         assert step.predicted == needed + 2000 and "2 of 8" not in str(step.said())
         assert "4 passes of 2 examples, activations computed again" in str(step.said())
     else:
-        assert step.said() is None
+        assert "train.micro_batch_size=3 does not divide the 8 examples" in str(step.said())
 
 
 def test_never_more_than_a_processs_share_of_the_batch_and_always_a_divisor(base: Path) -> None:
@@ -140,6 +141,49 @@ def test_never_more_than_a_processs_share_of_the_batch_and_always_a_divisor(base
     assert taken(decide(train, peak, Room(RAM, int(five / 0.8) + 1))) == (4, 3, False)
     with pytest.raises(BadInputError, match="cannot be split over 5"):
         decide(train, peak, Room(RAM, 2**50), 5)
+
+
+def test_a_run_goes_on_as_it_was_begun_where_that_fits(base: Path) -> None:
+    train = TrainSettings(batch_size=8)
+    names = [str(number) for number in range(8)]
+    counted = replace(architecture(str(base), train), layers=32)
+    peak = Peak(counted, {name: [900] for name in names}, dict.fromkeys(names, 4), copy=False, gpu=False)
+    wide = Room(RAM, 2**50)
+    kept = decide(train, peak, wide, begun=(2, True))
+    assert taken(kept) == (2, 4, True) and "; as the run was begun)" in str(kept.said())
+    assert taken(decide(train, peak, wide)) == (8, 1, False), "which would be taken otherwise"
+    for asked, processes, expected in (
+        (train.model_copy(update={"gradient_checkpointing": False}), 1, (8, 1, False)),
+        (train, 8, (1, 1, False)),
+    ):
+        other = decide(asked, peak, wide, processes, begun=(2, True))
+        assert taken(other) == expected
+        assert "begun with 2 a pass, computed again, which cannot be kept" in str(other.said())
+    narrow = Room(RAM, int(peak.of(train, 2).total / 0.8) + 1)
+    less = decide(train, peak, narrow, begun=(4, False))
+    assert taken(less) == (2, 4, False) and "begun with 4 a pass, which cannot be kept" in str(less.said())
+
+
+@pytest.mark.parametrize(
+    ("asked", "processes", "expected", "said"),
+    [
+        (3, 1, (2, 4, False), "train.micro_batch_size=3 does not divide the 8 examples of a step"),
+        (
+            3,
+            2,
+            (2, 2, False),
+            "train.micro_batch_size=3 does not divide the 4 examples of each process's share of a step",
+        ),
+        (16, 1, (8, 1, False), "train.micro_batch_size=16 is more than a step has"),
+        (4, 1, (4, 2, False), None),
+    ],
+)
+def test_a_number_that_cannot_be_taken_is_said(
+    asked: int, processes: int, expected: tuple[int, int, bool], said: str | None
+) -> None:
+    step = decide(TrainSettings(batch_size=8, micro_batch_size=asked), None, None, processes)
+    assert taken(step) == expected
+    assert step.said() is None if said is None else str(step.said()).endswith(said)
 
 
 @pytest.mark.parametrize("value", [0, -1, True, 2.5, "all", None])
@@ -238,8 +282,19 @@ def test_the_command_says_and_records_what_was_chosen(
     assert 0 < step["predicted_peak"] < step["room"]["available"]
     (stage,) = manifest["summary"]["stages"]
     assert (stage["micro_batch_size"], stage["gradient_checkpointing"]) == (8, False)
-    # Goes on where there is less memory, and is refused where there is none; a complete run is left as it is.
+    # Gone on with as it was begun, whatever would be chosen now; refused where there is no memory.
+    begun = tmp_path / "results/one/step.json"
+    assert json.loads(begun.read_text()) == {"micro_batch_size": 8, "gradient_checkpointing": False}
+    begun.write_text('{"micro_batch_size": 2, "gradient_checkpointing": false}')
     (tmp_path / "results/one/manifest.json").unlink()
+    assert run(app, [*command, "--resume"]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "a step: 4 passes of 2 examples;" in said and "(train.micro_batch_size=auto; as the run was begun)" in said
+    (tmp_path / "results/one/manifest.json").unlink()
+    begun.write_text('{"micro_batch_size": "two"}')
+    assert run(app, [*command, "--resume"]) == 2
+    assert "'micro_batch_size'" in capsys.readouterr().err
+    begun.unlink()
     monkeypatch.setattr(deciding, "memory_there", lambda gpu: 0)
     assert run(app, [*command, "--resume"]) == 2
     said = " ".join(capsys.readouterr().err.split())
@@ -248,3 +303,11 @@ def test_the_command_says_and_records_what_was_chosen(
     planned = json.loads(capsys.readouterr().out)
     assert not planned["memory"]["fits"] and planned["step"]["micro_batch_size"] == 1 and planned["time"] is None
     assert planned["step"]["gradient_checkpointing"] is True
+
+
+def test_a_plan_is_for_one_device(base: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from aligners.training.planning import plan as planning
+
+    monkeypatch.setattr(planning, "this_process", OfTwo)
+    with pytest.raises(BadInputError, match="one device, and 2 processes were launched"):
+        planning.plan(DPO(), job(base, pairs, tmp_path))
