@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from aligners.training.processes import whole
+from aligners.training.resume import begin_again, stored, tensors
 from aligners.training.session import Session
+from harness.core.errors import BadInputError
 from harness.core.files import atomic_path, remove_left_overs
 from harness.core.removal import remove
 from harness.models import export_adapter, export_full
@@ -21,7 +23,7 @@ def export(session: Session, folder: Path) -> None:
     adapters, first = session.train_settings.adapters, session.process.is_main_process
     state = None
     if session.sharded:
-        state = whole(_trainable(session.policy.model) if adapters else _stored(session.policy.plain), first)
+        state = whole(_trainable(session.policy.model) if adapters else stored(session.policy.plain), first)
     if not first:
         return
     remove_left_overs(folder)
@@ -29,12 +31,6 @@ def export(session: Session, folder: Path) -> None:
         export_adapter(session.policy.model, session.processor, folder, session.job.model, state)
     else:
         export_full(session.policy.plain, session.processor, folder, state)
-
-
-def _stored(model: Any) -> dict[str, Any]:
-    """What a checkpoint holds of a model: weights that are tied to others, as a head may be to the embeddings, once."""
-    tied = dict(model.named_parameters(remove_duplicate=False)).keys() - dict(model.named_parameters()).keys()
-    return {name: value for name, value in model.state_dict().items() if name not in tied}
 
 
 def _trainable(model: Any) -> dict[str, Any]:
@@ -56,15 +52,26 @@ def save_finished(model: Any, folder: Path, first: bool, summary: dict[str, Any]
 
 
 def load_finished(model: Any, folder: Path) -> dict[str, Any] | None:
-    """Load what a finished stage trained, and give back its summary; None if it was not finished."""
+    """Load what a finished stage trained, and give back its summary; None if it was not finished.
+
+    Raises:
+        BadInputError: the file is damaged, or is another model's: nothing of it is loaded then.
+    """
     path = folder / FINISHED
     if not path.exists():
         return None
     import torch
     from safetensors import safe_open
 
-    with torch.no_grad(), safe_open(path, framework="pt") as stored:
-        for name, value in _trainable(model).items():
-            value.copy_(stored.get_tensor(name))
-        summary: dict[str, Any] = json.loads(stored.metadata()["summary"])
+    own, remedy = _trainable(model), begin_again(path)
+    with torch.no_grad():
+        for name, value in tensors(path, own, remedy):
+            own[name].copy_(value)
+    with safe_open(path, framework="pt") as opened:
+        try:
+            summary = json.loads((opened.metadata() or {})["summary"])
+        except (KeyError, ValueError):
+            summary = None
+    if not isinstance(summary, dict) or "stage" not in summary:
+        raise BadInputError("what a stage trained does not say what it was", where=str(path), remedy=remedy)
     return summary

@@ -16,6 +16,7 @@ from aligners.training.log import Recorder
 from aligners.training.microbatches import MicroBatches, accumulation, steps_of
 from aligners.training.planning.peak import out_of_memory
 from aligners.training.reference import Reference
+from aligners.training.resume import check_state
 from harness.core.errors import HarnessError
 from harness.core.progress import progress
 
@@ -66,6 +67,8 @@ def run_stage(
         )
         trainer = build(stage)
         done = step_of(newest) if newest else 0
+        if newest is not None:
+            check_state(newest, done)
         recorder.go_on_from(done)
         advance(done)
         with out_of_memory(run, examples, micro), loaders_end():

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from aligners.base import Logps, Loss
@@ -24,6 +24,7 @@ from aligners.training.microbatches import MicroBatches
 from aligners.training.processes import CONFIGURATION, say_what_is_gathered_together
 from aligners.training.reference import Reference
 from aligners.training.session import Session
+from aligners.training.strict import StrictTrainer
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.plugins import is_plugin, wrong
 
@@ -69,11 +70,11 @@ class Stage:
         )
 
 
-class PreferenceTrainer(Trainer):
+class PreferenceTrainer(StrictTrainer):
     """Trainer whose inputs are laid-out batches and whose loss is the method's."""
 
     def __init__(self, stage: Stage) -> None:
-        self.stage = stage
+        self.stage, self.session = stage, stage.run
         super().__init__(
             model=stage.run.policy.model,
             args=_arguments(stage),

@@ -1,0 +1,204 @@
+"""Going on from what an interrupted run left: all of it is taken, as it was written, or none of it and the command says why.
+
+transformers' trainer loads what it finds: weights under other names, and a checkpoint without its optimizer, are no error to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.core.errors import BadInputError
+from harness.models.weights import safetensors_shapes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from aligners.training.session import Session
+
+WHOLE, ADAPTER = "model.safetensors", "adapter_model.safetensors"
+_TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "BOOL": "bool"}
+"""safetensors' names of types, and torch's."""
+_OPTIMIZER, _SCHEDULER, _STATE = "optimizer.pt", "scheduler.pt", "trainer_state.json"
+
+
+def stored(model: Any) -> dict[str, Any]:
+    """What a checkpoint holds of a model: weights that are tied to others, as a head may be to the embeddings, once."""
+    tied = dict(model.named_parameters(remove_duplicate=False)).keys() - dict(model.named_parameters()).keys()
+    return {name: value for name, value in model.state_dict().items() if name not in tied}
+
+
+def begin_again(checkpoint: Path) -> str:
+    """What helps where a checkpoint cannot be gone on from."""
+    return f"remove {checkpoint}: --resume then goes on from what was finished before it; or begin the run again with --overwrite"
+
+
+def tensors(path: Path, expected: Mapping[str, Any], remedy: str) -> Iterator[tuple[str, Tensor]]:
+    """All tensors of a file one by one, which must be just those that are expected: that is looked at before the first is given.
+
+    Args:
+        path: a safetensors file.
+        expected: name -> a tensor of the shape and type that it must have.
+        remedy: what to do where it is another.
+
+    Raises:
+        BadInputError: the file is missing, cut off or broken; or a tensor is missing, nobody's, or of another shape or type.
+    """
+    from safetensors import safe_open
+
+    if not path.is_file():
+        raise BadInputError(
+            f"{path.name} is missing in a checkpoint of this run", where=str(path.parent), remedy=remedy
+        )
+    try:
+        shapes = safetensors_shapes(path)
+    except BadInputError as error:
+        raise BadInputError(error.problem, where=error.where, remedy=remedy) from None
+    _refuse_names(shapes.keys(), expected.keys(), path, remedy)
+    with safe_open(path, framework="pt") as opened:
+        for name, value in expected.items():
+            here = (list(shapes[name]), _TYPES.get(opened.get_slice(name).get_dtype(), "another"))
+            wanted = (list(value.shape), str(value.dtype).removeprefix("torch."))
+            if here != wanted:
+                raise _refused(
+                    f"'{name}' is {here[0]} {here[1]}, and {wanted[0]} {wanted[1]} in the model", path, remedy
+                )
+        for name in expected:
+            yield name, opened.get_tensor(name)
+
+
+def _refuse_names(found: Any, expected: Any, path: Path, remedy: str) -> None:
+    if missing := sorted(expected - found):
+        raise _refused(
+            f"{len(missing)} of {len(expected)} tensors of the model are missing, first '{missing[0]}'", path, remedy
+        )
+    if strange := sorted(found - expected):
+        raise _refused(f"{len(strange)} tensors have no place in the model, first '{strange[0]}'", path, remedy)
+
+
+def _refused(problem: str, path: Path, remedy: str) -> BadInputError:
+    return BadInputError(f"a checkpoint of this run does not fit its model: {problem}", where=str(path), remedy=remedy)
+
+
+def load_weights(session: Session, checkpoint: Path) -> None:
+    """Load an intermediate checkpoint's weights, all or none.
+
+    Raises:
+        BadInputError: as of `tensors`.
+    """
+    import torch
+
+    model, remedy = session.policy.model, begin_again(checkpoint)
+    if session.train_settings.adapters:
+        from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+        found = dict(tensors(checkpoint / ADAPTER, get_peft_model_state_dict(model), remedy))
+        report = set_peft_model_state_dict(model, found)
+        if report.unexpected_keys:
+            raise _refused(f"'{report.unexpected_keys[0]}' has no place in the model", checkpoint / ADAPTER, remedy)
+        return
+    own = stored(session.policy.plain)
+    with torch.no_grad():
+        for name, value in tensors(checkpoint / WHOLE, own, remedy):
+            own[name].copy_(value)
+
+
+def save_whole(session: Session, checkpoint: Path) -> None:
+    """Write all weights of an intermediate checkpoint under the names that they have in the model, which `load_weights` looks for."""
+    from safetensors.torch import save_file
+
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    values = {name: value.detach().cpu().contiguous() for name, value in stored(session.policy.plain).items()}
+    save_file(values, checkpoint / WHOLE, metadata={"format": "pt"})
+    session.policy.plain.config.save_pretrained(checkpoint)
+
+
+def check_optimizer(checkpoint: Path, optimizer: Any) -> None:
+    """The state of the optimizer and of its schedule is there and is that of the weights that are trained.
+
+    Raises:
+        BadInputError: a file is missing or cannot be read, or it is another model's state.
+    """
+    remedy = begin_again(checkpoint)
+    for name in (_OPTIMIZER, _SCHEDULER):
+        if not (checkpoint / name).is_file():
+            raise BadInputError(f"{name} is missing in a checkpoint of this run", where=str(checkpoint), remedy=remedy)
+    with _reading(checkpoint / _SCHEDULER, remedy):
+        _unpickled(checkpoint / _SCHEDULER)
+    path = checkpoint / _OPTIMIZER
+    with _reading(path, remedy):
+        kept = _unpickled(path)
+        groups = [list(group["params"]) for group in kept["param_groups"]]
+        states = {
+            number: {name: getattr(value, "shape", None) for name, value in state.items()}
+            for number, state in kept["state"].items()
+        }
+    trained = [group["params"] for group in optimizer.param_groups]
+    if [len(group) for group in groups] != [len(group) for group in trained]:
+        raise _refused(
+            f"the optimizer's state is of {sum(map(len, groups))} weights, {sum(map(len, trained))} are trained",
+            path,
+            remedy,
+        )
+    for numbers, weights in zip(groups, trained, strict=True):
+        for number, weight in zip(numbers, weights, strict=True):
+            moments = states.get(number, {})
+            if any(moments.get(name) != weight.shape for name in ("exp_avg", "exp_avg_sq")):
+                raise _refused(
+                    f"the optimizer's state of weight {number} is missing or of another shape than {list(weight.shape)}",
+                    path,
+                    remedy,
+                )
+
+
+def check_random_state(checkpoint: Path, name: str) -> None:
+    """The state of the random numbers is there and can be read: dropout depends on it.
+
+    Raises:
+        BadInputError: it is missing or cannot be read.
+    """
+    remedy = begin_again(checkpoint)
+    if not (checkpoint / name).is_file():
+        raise BadInputError(f"{name} is missing in a checkpoint of this run", where=str(checkpoint), remedy=remedy)
+    from transformers.trainer_pt_utils import safe_globals
+
+    with _reading(checkpoint / name, remedy), safe_globals():
+        _unpickled(checkpoint / name)
+
+
+def check_state(checkpoint: Path, step: int) -> None:
+    """What the trainer wrote last is of the step that the folder's name says.
+
+    Raises:
+        BadInputError: it is of another step.
+    """
+    path = checkpoint / _STATE
+    state = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(state, dict) or state.get("global_step") != step:
+        raise BadInputError(
+            f"a checkpoint of step {step} says that it is of another step",
+            where=str(path),
+            remedy=begin_again(checkpoint),
+        )
+
+
+def _unpickled(path: Path) -> Any:
+    """What torch wrote, by its loader of data alone; tensors stay in the file."""
+    import torch
+
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+
+
+@contextlib.contextmanager
+def _reading(path: Path, remedy: str) -> Iterator[None]:
+    """What goes wrong inside is said of the file."""
+    try:
+        yield
+    except Exception as error:
+        said = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+        raise BadInputError(
+            f"a checkpoint of this run cannot be read: {path.name} is damaged ({said})", where=str(path), remedy=remedy
+        ) from error

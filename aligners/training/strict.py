@@ -1,0 +1,49 @@
+"""transformers' trainer, which resumes from whole checkpoints only. Imported only where something is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import Trainer
+
+from aligners.training.resume import check_optimizer, check_random_state, load_weights, save_whole
+from aligners.training.session import Session
+
+
+class StrictTrainer(Trainer):
+    """Saves all weights under the names by which it loads them, and loads what fits or says what does not.
+
+    Where processes share weights or optimizer state out, FSDP and DeepSpeed save and load them in their own ways.
+    """
+
+    session: Session
+    """Set before `Trainer.__init__`."""
+
+    @property
+    def _whole(self) -> bool:
+        """Whether every process holds all weights and the optimizer's whole state."""
+        return not (self.session.sharded or self.is_deepspeed_enabled)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if self.session.train_settings.adapters or not self._whole:
+            super()._save(output_dir, state_dict)
+        else:
+            save_whole(self.session, Path(output_dir or self.args.output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self._whole:
+            load_weights(self.session, Path(resume_from_checkpoint))
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None and self._whole:
+            check_optimizer(Path(checkpoint), getattr(self.optimizer, "optimizer", self.optimizer))
+        super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        # A checkpoint of several processes has no state for a single one, and none that would be right.
+        if checkpoint is not None and self.args.world_size == 1 and not list(Path(checkpoint).glob("rng_state_*.pth")):
+            check_random_state(Path(checkpoint), "rng_state.pth")
+        super()._load_rng_state(checkpoint)

@@ -1,0 +1,195 @@
+"""`--resume` takes a checkpoint as it was written, or says what is wrong with it: nothing is loaded in part, and nothing is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from aligners.dpo import DPO
+from aligners.mfpo import MFPO
+from aligners.training import run as training
+from aligners.training.job import AlignJob
+from harness.core.config import TrainSettings, merged
+from harness.core.errors import BadInputError
+from tests.aligners.training.test_cost_only import KilledError, killed_at
+
+SETTINGS: dict[str, Any] = {
+    "learning_rate": 5e-3,
+    "batch_size": 8,
+    "micro_batch_size": 8,
+    "max_length": 256,
+    "adam_epsilon": 1e-3,
+    "save_steps": 1,
+    "lora": {"rank": 4, "alpha": 8, "dropout": 0.1},
+}
+
+
+def job(base: Path, pairs: Path, output: Path, resume: bool = False, **more: Any) -> AlignJob:
+    output.mkdir(parents=True, exist_ok=True)
+    train = TrainSettings.model_validate(merged(SETTINGS, more))
+    return AlignJob(
+        str(base), str(pairs), output, train, output.parent / "cache", limit=24, resume=resume, canary=False
+    )
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    [file] = (folder / "checkpoint").glob("*.safetensors")
+    return load_file(file)
+
+
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_what_was_trained_is_gone_on_with(tuning: str, base: Path, pairs: Path, tmp_path: Path) -> None:
+    """Also where all weights are trained: transformers saves them under other names than those by which it resumes."""
+    slow = {"tuning": tuning, **({"learning_rate": 1e-3} if tuning == "full" else {})}
+    training.train(DPO(), job(base, pairs, tmp_path / "whole", **slow))
+    with pytest.raises(KilledError):
+        training.train(killed_at(DPO, 3), job(base, pairs, tmp_path / "killed", **slow))
+    training.train(DPO(), job(base, pairs, tmp_path / "killed", resume=True, **slow))
+    expected, found = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    before = load_file(base / "model.safetensors")
+    assert found.keys() == expected.keys()
+    moved = max(float((value - before.get(name, 0 * value)).abs().max()) for name, value in expected.items())
+    assert moved > 1e-3, "nothing was learned"
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-7)
+
+
+def changed(change: Callable[[dict[str, torch.Tensor]], Any]) -> Callable[[Path], None]:
+    """Spoils a file of tensors."""
+
+    def spoil(path: Path) -> None:
+        values = load_file(path)
+        change(values)
+        save_file(values, path, metadata={"format": "pt"})
+
+    return spoil
+
+
+def first(values: dict[str, torch.Tensor]) -> str:
+    return min(values)
+
+
+TENSORS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "missing": (changed(lambda values: values.pop(first(values))), "1 of 56 tensors of the model are missing"),
+    "nobody's": (changed(lambda values: values.update(more=torch.zeros(1))), "1 tensors have no place"),
+    "another shape": (
+        changed(lambda values: values.update({first(values): values[first(values)][:1].clone()})),
+        "in the model",
+    ),
+    "another type": (
+        changed(lambda values: values.update({first(values): values[first(values)].bfloat16()})),
+        "bfloat16, and",
+    ),
+    "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-100]), "its header says"),
+    "empty": (lambda path: path.write_bytes(b""), "truncated or not in safetensors format"),
+    "gone": (lambda path: path.unlink(), "is missing in a checkpoint"),
+}
+
+
+@pytest.fixture(scope="module")
+def killed(base: Path, pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one stage that ended in its third step."""
+    folder = tmp_path_factory.mktemp("killed")
+    with pytest.raises(KilledError):
+        training.train(killed_at(DPO, 3), job(base, pairs, folder / "run"))
+    return folder / "run"
+
+
+def refused(base: Path, pairs: Path, killed: Path, output: Path, spoil: Callable[[Path], Any], **more: Any) -> str:
+    """What is said where a copy of the run is gone on with after its checkpoint was spoiled; the copy stays as it is."""
+    import shutil
+
+    shutil.copytree(killed, output)
+    checkpoint = output / "stages" / "1-all" / "checkpoint-2"
+    spoil(checkpoint)
+    before = {path: path.read_bytes() for path in checkpoint.rglob("*") if path.is_file()}
+    with pytest.raises(BadInputError) as caught:
+        training.train(DPO(), job(base, pairs, output, resume=True, **more))
+    assert caught.value.exit_code == 2 and "--overwrite" in str(caught.value.remedy)
+    assert before == {path: path.read_bytes() for path in checkpoint.rglob("*") if path.is_file()}
+    assert not (output / "checkpoint").exists()
+    return caught.value.problem
+
+
+@pytest.mark.parametrize("kind", TENSORS)
+def test_spoiled_weights_are_refused(kind: str, base: Path, pairs: Path, killed: Path, tmp_path: Path) -> None:
+    spoil, said = TENSORS[kind]
+    problem = refused(base, pairs, killed, tmp_path / "run", lambda folder: spoil(folder / "adapter_model.safetensors"))
+    assert said in problem
+
+
+def optimizer(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    """Spoils the optimizer's state."""
+
+    def spoil(folder: Path) -> None:
+        state = torch.load(folder / "optimizer.pt", weights_only=True)
+        change(state)
+        torch.save(state, folder / "optimizer.pt")
+
+    return spoil
+
+
+def cut(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:-200])  # type: ignore[return-value]
+
+
+STATES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "no optimizer": (lambda folder: (folder / "optimizer.pt").unlink(), "optimizer.pt is missing"),
+    "no schedule": (lambda folder: (folder / "scheduler.pt").unlink(), "scheduler.pt is missing"),
+    "no random numbers": (lambda folder: (folder / "rng_state.pth").unlink(), "rng_state.pth is missing"),
+    "optimizer cut off": (cut("optimizer.pt"), "optimizer.pt is damaged"),
+    "schedule cut off": (cut("scheduler.pt"), "scheduler.pt is damaged"),
+    "random numbers cut off": (cut("rng_state.pth"), "rng_state.pth is damaged"),
+    "a moment is missing": (optimizer(lambda state: state["state"].pop(3)), "of weight 3 is missing"),
+    "a moment of another shape": (
+        optimizer(lambda state: state["state"][3].update(exp_avg=torch.zeros(2, 2))),
+        "of another shape",
+    ),
+    "fewer weights": (
+        optimizer(lambda state: state["param_groups"][0]["params"].pop()),
+        "weights,",
+    ),
+    "another step": (
+        lambda folder: (folder / "trainer_state.json").write_text('{"global_step": 1}'),
+        "says that it is of another step",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", STATES)
+def test_a_spoiled_state_is_refused(kind: str, base: Path, pairs: Path, killed: Path, tmp_path: Path) -> None:
+    spoil, said = STATES[kind]
+    assert said in refused(base, pairs, killed, tmp_path / "run", spoil)
+
+
+def test_all_weights_under_other_names_are_refused(base: Path, pairs: Path, tmp_path: Path) -> None:
+    """As versions before this one left them, whose runs went on from the base model without a word."""
+    full = {"tuning": "full", "learning_rate": 1e-3}
+    with pytest.raises(KilledError):
+        training.train(killed_at(DPO, 3), job(base, pairs, tmp_path / "killed", **full))
+
+    def renamed(folder: Path) -> None:
+        values = load_file(folder / "model.safetensors")
+        save_file({name.removeprefix("model."): value for name, value in values.items()}, folder / "model.safetensors")
+
+    said = refused(base, pairs, tmp_path / "killed", tmp_path / "run", renamed, **full)
+    assert "tensors of the model are missing" in said
+
+
+@pytest.mark.parametrize("kind", ["missing", "another shape", "truncated"])
+def test_a_finished_stage_that_was_spoiled_is_refused(kind: str, base: Path, pairs: Path, tmp_path: Path) -> None:
+    """A tensor of another shape would be stretched to fit."""
+    method = MFPO(MFPO.Settings.model_validate({"stages": {"count": 2}}))
+    short = killed_at(MFPO, 3)
+    short.settings = method.settings
+    with pytest.raises(KilledError):
+        training.train(short, job(base, pairs, tmp_path / "run"))
+    TENSORS[kind][0](tmp_path / "run" / "stages" / "1-easy" / "finished.safetensors")
+    with pytest.raises(BadInputError) as caught:
+        training.train(method, job(base, pairs, tmp_path / "run", resume=True))
+    assert "finished.safetensors" in str(caught.value.where) and "--overwrite" in str(caught.value.remedy)
