@@ -22,8 +22,9 @@ from typing import Any, TypeVar
 from aligners.preferences.cells import parquet_rows
 from aligners.rejected_images.keywords import keyword_notes
 from aligners.rejected_images.parts import SetPart, SetRecipe, Write, write_here
+from aligners.rejected_images.size import predicted_bytes
 from aligners.rejected_images.table import FORMAT, MADE
-from harness.core.disk import make_folder
+from harness.core.disk import make_folder, need
 from harness.core.errors import BadInputError
 from harness.core.files import read_json, write_json
 from harness.core.locks import writing
@@ -152,6 +153,7 @@ def _write_shard(
     with progress("making rejected images", len(examples)) as advance:
         advance(len(examples) - sum(len(part.examples) for part in missing))
         if missing:
+            _check_room(folder, missing, recipe)
             write(recipe, missing, advance)
     for part in parts:
         if part.path.exists():
@@ -167,6 +169,17 @@ def _write_shard(
     }
     write_json(folder / shard.manifest, manifest)
     return _joined(folder, shard)
+
+
+def _check_room(folder: Path, parts: Sequence[SetPart], recipe: SetRecipe) -> None:
+    """The disk has room for the parts that are missing.
+
+    Raises:
+        BadInputError: it has not.
+    """
+    examples = [one for part in parts for one in part.examples]
+    made = [one.images["original"] for one in examples if recipe.replace or "rejected" not in one.images]
+    need([(folder, predicted_bytes(made), f"{len(made):,} rejected images")])
 
 
 def _final(path: Path) -> Path:

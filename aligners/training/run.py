@@ -17,11 +17,14 @@ from aligners.training.checkpoint import FINISHED, export, load_finished, save_f
 from aligners.training.checks.canary import check_trainer
 from aligners.training.job import AlignJob, AlignResult
 from aligners.training.loop import run_stage
+from aligners.training.planning.footprint import architecture
+from aligners.training.planning.room import room_of_stages, still_to_write
 from aligners.training.planning.step import remember
 from aligners.training.processes import is_deepspeed, shares_out, this_process
 from aligners.training.reference import Reference, content_print
 from aligners.training.session import Session, preferences_of
 from aligners.training.values import StartingModel, reference_of
+from harness.core.disk import need
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import sha256_json, write_jsonl
 from harness.core.names import check_name
@@ -69,6 +72,9 @@ def train(aligner: Aligner, job: AlignJob) -> AlignResult:
     if process.is_main_process:
         remember(session.step, job.output)
     stages = stages_of(aligner, examples, StartingModel(session))
+    if process.is_main_process:
+        room = room_of_stages(architecture(job.model, job.train), job.train, stages)
+        need([(job.output, still_to_write(room, job.output), f"the checkpoints of {len(stages)} stages")])
     summary = train_stages(session, stages, facts)
     checkpoint = job.output / "checkpoint"
     export(session, checkpoint)

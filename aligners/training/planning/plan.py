@@ -14,10 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from aligners.base import Aligner, Answer, Measure, Needs, PrepareContext, Stage, StageContext
 from aligners.contract import check_method, prepared, stages_of
+from aligners.rejected_images.size import predicted_bytes
 from aligners.training.adapters import check_model
 from aligners.training.encoding import EncodedExample, encode_all
 from aligners.training.families import possible_savings
@@ -26,6 +25,7 @@ from aligners.training.layout import by_branch, group_by_length, row_lengths
 from aligners.training.microbatches import accumulation, epoch_order, steps_of
 from aligners.training.planning.footprint import Architecture
 from aligners.training.planning.peak import Peak
+from aligners.training.planning.room import room_of_stages
 from aligners.training.planning.step import Step, decide, room_for
 from aligners.training.policy import FEATURE_BUDGET, token_logp
 from aligners.training.processes import this_process
@@ -34,8 +34,6 @@ from harness.core.config import TrainSettings
 from harness.core.errors import BadInputError
 from harness.core.types import ImageRef, PreferenceExample
 from harness.models import devices, load_processor
-
-_SAMPLED_IMAGES = 8
 
 
 def plan(aligner: Aligner, job: AlignJob) -> dict[str, Any]:
@@ -76,7 +74,7 @@ def plan(aligner: Aligner, job: AlignJob) -> dict[str, Any]:
         ],
         "step": {"batch_size": job.train.batch_size, **step.summary()},
         "memory": memory,
-        "disk": _disk(aligner, job, model, tokens, len(stages), made),
+        "disk": _disk(aligner, job, model, tokens, stages, made),
         "time": None,
         "estimated": estimated,
     }
@@ -218,41 +216,27 @@ def _memory(
 
 
 def _disk(
-    aligner: Aligner, job: AlignJob, model: Architecture, tokens: _Tokens, stages: int, made: Sequence[ImageRef]
+    aligner: Aligner,
+    job: AlignJob,
+    model: Architecture,
+    tokens: _Tokens,
+    stages: Sequence[Stage],
+    made: Sequence[ImageRef],
 ) -> dict[str, int]:
     """Bytes on disk: at the end, and at most on the way."""
-    trained = model.trained * 4
-    final = trained if job.train.adapters else model.weights * 4
-    kept = stages * final if stages > 1 and job.train.keeps_stages else 0
+    room = room_of_stages(model, job.train, stages)
     keys = 40  # a value's content key and length
     values = sum(4 * tokens.responses(name) + keys * len(aligner.branches) for name in tokens.encoded)
     there = job.output.absolute()
     while not there.exists() and there != there.parent:
         there = there.parent
     return {
-        "checkpoint": final + kept,
-        # The newest two with AdamW's moments, while one takes the other's place, and what earlier stages trained.
-        "while_training": 2 * 3 * trained + (stages - 1) * trained + kept,
+        "checkpoint": room.checkpoint,
+        "while_training": room.most,
         "reference_cache": values if job.train.savings.reference_cache else 0,
-        "rejected_images": _rejected_bytes(made),
+        "rejected_images": predicted_bytes(made),
         "free": shutil.disk_usage(there).free,
     }
-
-
-def _rejected_bytes(made: Sequence[ImageRef]) -> int:
-    """Bytes of rejected images: some originals with noise in a quarter, as the generator writes them, and so many more."""
-    if not made:
-        return 0
-    from aligners.rejected_images.make import encoded
-
-    sample = made[:: max(1, len(made) // _SAMPLED_IMAGES)][:_SAMPLED_IMAGES]
-    sizes = []
-    for image in sample:
-        values = np.array(image.open())
-        height, width = values.shape[0] // 2, values.shape[1] // 2
-        values[:height, :width] = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-        sizes.append(len(encoded(values)))
-    return round(sum(sizes) / len(sizes) * len(made))
 
 
 def _time(

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from aligners.preferences.sources import known_repository, place_of
 from aligners.training.families import family_of
 from aligners.training.job import AlignJob
+from aligners.training.planning.footprint import architecture
+from aligners.training.planning.room import disk_room, still_to_write
 from aligners.training.processes import is_deepspeed
 from harness.core.config import TrainSettings
 from harness.core.disk import need
 from harness.core.packages import is_installed, need_package
 from harness.core.reading import read_json
 from harness.remote import hub
-
-_OPTIMISER_COPIES = 6
-"""Two checkpoints under way, each the weights and AdamW's two moments."""
 
 
 def preflight(job: AlignJob) -> list[hub.Wanted]:
@@ -33,25 +33,26 @@ def preflight(job: AlignJob) -> list[hub.Wanted]:
     """
     check_packages(job.train)
     wanted: list[hub.Wanted] = []
-    weights = 0
+    config: dict[str, Any] = {}
     if job.model:
         folder = Path(job.model)
         if folder.is_dir():
             config = read_json(folder / "config.json", "configuration") if (folder / "config.json").exists() else {}
-            weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
         else:
             found = hub.look(job.model)
             wanted.append(found)
             config = hub.small_file(job.model, "config.json")
-            weights = found.download or 0
         if "model_type" in config:
             family_of(str(config["model_type"]), job.model)
     repository = known_repository(place_of(job.data)) if job.data else None
     if repository is not None:
         wanted.append(hub.look(repository, "dataset", ["*.parquet"]))
     rooms = [(hub.cache_folder(), one.download or 0, f"the {one.name} of the hub") for one in wanted]
-    if job.train.tuning == "full":
-        rooms.append((job.output, _OPTIMISER_COPIES * 2 * weights, "the checkpoints of all weights"))
+    if "model_type" in config:
+        # How many stages and steps there will be is not known before the data are read: at least one of each.
+        room = disk_room(architecture(job.model, job.train), job.train)
+        what = "adapters" if job.train.adapters else "all weights"
+        rooms.append((job.output, still_to_write(room, job.output), f"the checkpoints of {what}"))
     need(rooms)
     return wanted
 

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from aligners.training.planning.footprint import architecture
+from aligners.training.planning.room import disk_room
 from harness.cli import app
 from harness.cli.errors import run
+from harness.core.config import LoraSettings, TrainSettings
 from tests.chaos.kills import make
 from tests.commands import harness
 from tests.tiny import tiny_pairs
@@ -40,6 +43,7 @@ class Disk:
     def fill(self, leave: int = 0) -> Path:
         """Take all space but so many bytes."""
         ballast = self.path / "ballast"
+        ballast.unlink(missing_ok=True)
         free = shutil.disk_usage(self.path).free
         with ballast.open("wb") as stream:
             stream.write(b"0" * max(0, free - leave))
@@ -93,7 +97,14 @@ def test_a_full_disk_is_said_and_the_evaluation_goes_on_once_there_is_room(made:
 
 @pytest.mark.slow
 def test_a_disk_that_fills_up_under_a_training_is_said(made: Path, disk: Disk) -> None:
-    disk.fill(leave=40_000)
+    train = TrainSettings(lora=LoraSettings(rank=2))
+    wanted = disk_room(architecture(str(made / "base"), train), train).most
+    disk.fill(leave=wanted - 20_000)
+    done = harness(made, *ALIGN, "--results", str(disk.path / "results"), code=2)
+    said(done, "the disk is too small", disk.path)
+    assert "the checkpoints of adapters" in done.stderr and not (disk.path / "results").exists()
+    # Weights and moments have room; the logs and the tokenizer beside them have not.
+    disk.fill(leave=wanted + 20_000)
     done = harness(made, *ALIGN, "--results", str(disk.path / "results"), code=2)
     said(done, "no space left on device", disk.path)
     (disk.path / "ballast").unlink()

@@ -1,0 +1,60 @@
+"""What a training writes to the disk: checkpoints under way, what stages trained, and the checkpoint itself; weights and moments, without
+the few megabytes of tokenizers and logs beside them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aligners.training.microbatches import steps_of
+from aligners.training.planning.footprint import Architecture
+from harness.core.config import TrainSettings
+
+if TYPE_CHECKING:
+    from aligners.base import Stage
+
+_NUMBER = 4
+"""Bytes of a number: what is trained, its moments and all full weights are kept in float32."""
+
+
+@dataclass(frozen=True)
+class DiskRoom:
+    """Bytes on the disk.
+
+    Attributes:
+        checkpoint: what is left at the end: the checkpoint, and those of the stages where they are kept.
+        most: the most that lies there at a time, from the first step to the end.
+    """
+
+    checkpoint: int
+    most: int
+
+
+def disk_room(model: Architecture, train: TrainSettings, steps: Sequence[int] = (1,)) -> DiskRoom:
+    """What a training with so many steps in each of its stages writes.
+
+    While one checkpoint under way takes the place of the one before, both are there: weights, and AdamW's two moments. What a stage
+    trained is kept beside them until the run is complete. A stage writes at least one, with its last step.
+    """
+    trained, stages = model.trained * _NUMBER, len(steps)
+    weights = trained if train.adapters else model.weights * _NUMBER
+    kept = stages * weights if stages > 1 and train.keeps_stages else 0
+    at_once = min(2, max(math.ceil(count / train.save_steps) for count in steps))
+    under_way = at_once * (weights + 2 * trained)
+    return DiskRoom(weights + kept, kept + stages * trained + max(under_way, weights))
+
+
+def room_of_stages(model: Architecture, train: TrainSettings, stages: Sequence[Stage]) -> DiskRoom:
+    """The same for stages that are known."""
+    return disk_room(model, train, [steps_of(len(stage.examples), train) for stage in stages])
+
+
+def still_to_write(room: DiskRoom, run: Path) -> int:
+    """Bytes of it that are not in the run's folder yet: a run that is gone on with has written some."""
+    there = sum(
+        path.stat().st_size for part in ("stages", "checkpoint") for path in (run / part).rglob("*") if path.is_file()
+    )
+    return max(0, room.most - there)
