@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from benchmarks.answers import AnswerRow, ImageNames, PackedResponses, identity
 from benchmarks.base import Benchmark, BenchmarkSettings, Totals, harmonic, needed, ratio
@@ -62,6 +62,14 @@ class HalBenchSettings(BenchmarkSettings):
         None,
         description="llm: the spaCy pipeline that tags the judge's phrases; None: the official one, or the best that is installed",
     )
+
+    @model_validator(mode="after")
+    def _of_a_judge(self) -> HalBenchSettings:
+        if self.extractor != "llm" and (named := [one for one in ("template", "pipeline") if getattr(self, one)]):
+            raise ValueError(
+                f"{named[0]} is for extractor=llm, and the extractor is '{self.extractor}' (spacy:PIPELINE names another pipeline)"
+            )
+        return self
 
 
 class ObjectHalBench(Benchmark):

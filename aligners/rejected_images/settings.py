@@ -93,6 +93,13 @@ class ImagePreferenceSettings(StrictModel):
 
     @model_validator(mode="after")
     def _one_amount(self) -> ImagePreferenceSettings:
+        for unused, names in (
+            (self.how.strength is not None, ("step", "schedule", "scale")),
+            (self.how.where != "random", ("share",)),
+        ):
+            fields = type(self).model_fields
+            if unused and (named := [one for one in names if getattr(self, one) != fields[one].default]):
+                raise ValueError(f"the corruption '{self.corruption}' takes no '{named[0]}'")
         if self.strength is not None and self.how.strength is None:
             raise ValueError(f"the corruption '{self.corruption}' has no strength; use 'step'")
         if self.how.strength is None:

@@ -19,6 +19,7 @@ from aligners.training.encoding import EncodedExample
 from aligners.training.policy import entropy_of
 from harness.core.errors import BadInputError
 from harness.models import batch_inputs
+from harness.models.generation import as_asked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,7 +91,7 @@ def own_answers(
         }
     finally:
         tokenizer.padding_side = side
-    with torch.no_grad(), session.policy.without_adapter(), _own_forward(plain):
+    with torch.no_grad(), session.policy.without_adapter(), _own_forward(plain), as_asked(plain):
         made = plain.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
     ends = plain.generation_config.eos_token_id
     ends = set(ends if isinstance(ends, list) else [tokenizer.eos_token_id if ends is None else ends])

@@ -108,6 +108,8 @@ def _workers(processes: int | None, ray: str | None, gpus: float) -> Workers:
 
     if ray and processes:
         raise BadInputError("--ray and --processes exclude each other", remedy="give only one of them")
+    if gpus and not ray:
+        raise BadInputError("--gpus is for the steps of a Ray cluster", remedy="give it together with --ray ADDRESS")
     if ray:
         return OnRay(ray, gpus)
     return Processes(processes) if processes else Here(lambda command: app(command, standalone_mode=False))

@@ -17,7 +17,16 @@ KINDS = ("align", "base", "endpoint")
 LOCKS = ".locks"
 """Beside the runs: a lock's file for every run that was ever written to."""
 LOG = "train_log.jsonl"
-BEFORE_THE_FIRST_STEP = (CONFIG, FAILED, "step.json", "dropped.jsonl", "image_preferences.jsonl", "image_preferences", LOG, "stages")
+BEFORE_THE_FIRST_STEP = (
+    CONFIG,
+    FAILED,
+    "step.json",
+    "dropped.jsonl",
+    "image_preferences.jsonl",
+    "image_preferences",
+    LOG,
+    "stages",
+)
 """What an attempt may have left that made no step: it is made anew by the next one."""
 
 Condition = Literal["complete", "running", "interrupted", "failed", "nothing", "foreign"]

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from harness.core.endpoint_url import EndpointUrl
 from harness.core.errors import BadInputError, HarnessError
@@ -57,6 +57,13 @@ class OpenAISettings(BackendSettings):
     extra: dict[str, Any] = Field(
         default={}, description="additional parameters of every request, e.g. reasoning_effort"
     )
+
+    @field_validator("dtype")
+    @classmethod
+    def _not_ours(cls, dtype: str) -> str:
+        if dtype != "auto":
+            raise ValueError("an endpoint computes in the dtype that it was started with")
+        return dtype
 
 
 class OpenAIBackend(Backend):

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from harness.core.errors import HarnessError
 from harness.models import batch_inputs, control_in, load_model, load_processor, prompt_inputs, with_adapters
+from harness.models.generation import only_ends
 from harness.serving.base import Backend, BackendSettings, Completion, Request, TokenDetails, refusal
 
 
@@ -52,6 +53,7 @@ class TransformersBackend(Backend):
             folders = {self._names[name]: folder for name, folder in self.adapters.items()}
             self.model = with_adapters(self.model, folders)
             self._check_adapters()
+        self.model.generation_config = only_ends(self.model)
 
     def _check_adapters(self) -> None:
         """An adapter that leaves a probe's log-probabilities as the base has them is not applied, or was not trained: an error.
@@ -94,7 +96,8 @@ class TransformersBackend(Backend):
         inputs = self._on_device(batch_inputs(self.processor, prompts, pictures, padding=True))
         options: dict[str, Any] = {"max_new_tokens": sampling.max_new_tokens, "do_sample": sampling.temperature > 0}
         if sampling.temperature > 0:
-            options |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
+            # Unasked, transformers draws from the 50 likeliest tokens only.
+            options |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
             torch.manual_seed(sampling.seed)
         with torch.no_grad(), self._selected(target):
             made = self.model.generate(

@@ -1,0 +1,28 @@
+"""Generation by what is asked for, and by nothing that a model's `generation_config.json` adds, as vLLM's engine has it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+_ENDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+def only_ends(model: Any) -> Any:
+    """A generation configuration with the tokens that begin and end the model's answers, and no penalty, cut-off or beams of its own."""
+    from transformers import GenerationConfig
+
+    before = model.generation_config
+    return GenerationConfig(**{name: getattr(before, name) for name in _ENDS})
+
+
+@contextlib.contextmanager
+def as_asked(model: Any) -> Iterator[None]:
+    """Inside, `model.generate` does what its arguments say. The configuration that is saved with the model stays what it is."""
+    before = model.generation_config
+    model.generation_config = only_ends(model)
+    try:
+        yield
+    finally:
+        model.generation_config = before
