@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from aligners.training.batches import loaders_end
 from aligners.training.encoding import EncodedExample
 from aligners.training.log import Recorder
-from aligners.training.microbatches import MicroBatches, accumulation, steps_of
-from aligners.training.planning.peak import out_of_memory
+from aligners.training.memory.batch import accumulation, steps_of
+from aligners.training.microbatches import MicroBatches
+from aligners.training.planning.out_of_memory import out_of_memory
 from aligners.training.reference import Reference
 from aligners.training.resume import check_state
 from harness.core.errors import HarnessError

@@ -8,42 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.core.config import TrainSettings
-from harness.core.errors import BadInputError
-
 if TYPE_CHECKING:
     from aligners.training.encoding import EncodedExample
     from aligners.training.session import Session
-
-
-def accumulation(settings: TrainSettings, processes: int = 1) -> tuple[int, int]:
-    """(examples a forward pass, passes a step) of each process: the largest micro-batch that divides its part of the batch.
-
-    Raises:
-        BadInputError: the batch cannot be split over so many processes.
-    """
-    share = share_of_batch(settings, processes)
-    micro = next(size for size in range(min(settings.micro, share), 0, -1) if share % size == 0)
-    return micro, share // micro
-
-
-def share_of_batch(settings: TrainSettings, processes: int) -> int:
-    """Examples of each process in a step.
-
-    Raises:
-        BadInputError: the batch cannot be split over so many processes.
-    """
-    if settings.batch_size % processes:
-        raise BadInputError(
-            f"a batch of {settings.batch_size} examples cannot be divided among {processes} processes",
-            remedy=f"--set train.batch_size={math.ceil(settings.batch_size / processes) * processes}",
-        )
-    return settings.batch_size // processes
-
-
-def steps_of(examples: int, settings: TrainSettings) -> int:
-    """Optimizer steps of a stage with so many examples."""
-    return max(1, math.ceil(math.ceil(examples / settings.batch_size) * settings.epochs))
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:

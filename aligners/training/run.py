@@ -17,9 +17,9 @@ from aligners.training.checkpoint import FINISHED, export, load_finished, save_f
 from aligners.training.checks.canary import check_trainer
 from aligners.training.job import AlignJob, AlignResult
 from aligners.training.loop import run_stage
-from aligners.training.planning.footprint import architecture
+from aligners.training.memory.footprint import architecture
+from aligners.training.memory.step import remember
 from aligners.training.planning.room import room_of_stages, still_to_write
-from aligners.training.planning.step import remember
 from aligners.training.processes import is_deepspeed, shares_out, this_process
 from aligners.training.reference import Reference, content_print
 from aligners.training.session import Session, preferences_of

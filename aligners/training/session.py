@@ -15,7 +15,7 @@ from aligners.training.batches import Preparer
 from aligners.training.encoding import EncodedExample, encode_all
 from aligners.training.job import AlignJob
 from aligners.training.layout import Batch, by_branch
-from aligners.training.planning.step import shares_of, step_of
+from aligners.training.memory.step import shares_of, step_of
 from aligners.training.policy import Policy
 from aligners.training.processes import is_deepspeed, is_sharded
 from harness.core.errors import BadInputError
@@ -74,7 +74,7 @@ class Session:
         self.step = step_of(aligner, job, list(self.encoded.values()), process)
         self.train_settings = self.step.train
         if said := self.step.said():
-            console.print(f"[dim]{said}[/dim]", highlight=False, soft_wrap=True)
+            logger.info(said)
         gpu = devices.has_accelerator()
         torch.manual_seed(job.train.seed)
         if not gpu:

@@ -10,7 +10,7 @@ from aligners.base import CHOSEN, Answer, Branch, Measure, Stage, StageContext
 from aligners.training.difficulty import difficulty_of
 from aligners.training.encoding import EncodedExample
 from aligners.training.layout import row_lengths
-from aligners.training.planning.peak import out_of_memory
+from aligners.training.planning.out_of_memory import out_of_memory
 from aligners.training.policy import token_logp
 from aligners.training.reference import Keys, Reference, ValueStore, content_keys, fill
 from aligners.training.session import Session

@@ -29,6 +29,8 @@ _REFUSALS = {
     errno.EIO: "the disk reports errors: check it",
 }
 """What to do if the operating system refuses something; all its other errors are reported as defects."""
+_TORCH_CANNOT_WRITE = ("basic_ios::clear: iostream error", "PytorchStreamWriter failed writing file")
+"""torch's words for a checkpoint that the disk does not take; it has no error of its own for that."""
 
 
 def run(app: Any, arguments: list[str]) -> int:
@@ -87,6 +89,8 @@ def _mistake(error: BaseException) -> HarnessError | None:
 def _refusal(error: BaseException | None) -> tuple[str, str | None, str | None] | None:
     """Problem, place and remedy where the machine refuses what was asked of it: a full disk, a place that may not be written."""
     while error is not None and not (isinstance(error, OSError) and error.errno in _REFUSALS):
+        if isinstance(error, RuntimeError) and any(words in str(error) for words in _TORCH_CANNOT_WRITE):
+            return "a file could not be written: no space left on device, mostly", None, _REFUSALS[errno.ENOSPC]
         error = error.__cause__
     if not isinstance(error, OSError) or error.errno not in _REFUSALS:
         return None

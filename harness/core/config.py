@@ -119,7 +119,7 @@ class TrainSettings(StrictModel):
 
     @property
     def micro(self) -> int:
-        """Examples per forward pass, where that is decided (`aligners.training.planning.step`)."""
+        """Examples per forward pass, where that is decided (`aligners.training.memory.step`)."""
         if self.micro_batch_size == "auto":
             raise ValueError("how many examples a forward pass takes is not decided yet")
         return self.micro_batch_size

@@ -86,7 +86,10 @@ def need(rooms: Sequence[tuple[Path, int, str]]) -> None:
             disks[there(path).stat().st_dev].append((there(path), size, what))
     for parts in disks.values():
         place, wanted = parts[0][0], sum(size for _, size, _ in parts)
-        if (free := shutil.disk_usage(place).free) < wanted:
+        usage = shutil.disk_usage(place)
+        if (
+            usage.total and (free := usage.free) < wanted
+        ):  # what has no size at all is no disk, and says so when it is written to
             detail = ", ".join(f"{what} {written_bytes(size)}" for _, size, what in parts)
             raise BadInputError(
                 f"the disk is too small: {written_bytes(wanted)} are needed ({detail}), {written_bytes(free)} are free",

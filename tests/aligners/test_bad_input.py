@@ -92,6 +92,7 @@ def test_bad_data_is_named_before_anything_is_trained(
         assert not (tmp_path / "results/one/checkpoint").exists()
 
 
+@pytest.mark.claims("align --on-error")
 def test_bad_rows_can_be_left_out_by_name(base: Path, folder: Path, tmp_path: Path) -> None:
     data = jsonl(folder / "d.jsonl", [GOOD, GOOD | {"image": "../x.png"}, GOOD | {"chosen": " "}, GOOD])
     assert align(base, data, tmp_path, "--on-error", "skip") == 0
@@ -124,6 +125,7 @@ def test_odd_pictures_are_made_plain_and_trained_on(
         assert f"1 images are {said}" in heard
 
 
+@pytest.mark.claims("align --allow-download")
 def test_pictures_by_url_are_fetched_only_when_that_is_said(
     base: Path, folder: Path, tmp_path: Path, server: tuple[str, list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -147,6 +149,7 @@ def test_an_answer_of_which_the_tokenizer_keeps_nothing_is_named() -> None:
     assert caught.value.where == "seven"
 
 
+@pytest.mark.claims("align --resume")
 def test_a_run_that_needed_less_memory_goes_on_with_it_and_with_nothing_else(
     base: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -180,6 +183,7 @@ def test_what_only_the_models_own_processor_refuses_can_be_skipped_like_any_bad_
     assert (summary["examples"], summary["dropped"]) == (1, 2)
 
 
+@pytest.mark.claims("align --columns", "align --image-root")
 def test_columns_and_images_elsewhere_are_named_used_recorded_and_kept_by_resume(
     base: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

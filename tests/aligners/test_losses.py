@@ -62,6 +62,7 @@ def ratios(policy: dict[str, BranchLogps], reference: dict[str, BranchLogps], ro
     }
 
 
+@pytest.mark.claims("dpo.beta")
 def test_dpo() -> None:
     policy, reference = both(("chosen", "rejected"))
     loss = DPO(DPOSettings(beta=0.3)).loss(policy, reference).per_example
@@ -76,6 +77,7 @@ def test_dpo() -> None:
         torch.testing.assert_close(rejected[row], torch.full_like(rejected[row], slope), **TOLERANCE)
 
 
+@pytest.mark.claims("dpo.label_smoothing")
 def test_label_smoothing_is_the_mixture_of_both_orders() -> None:
     policy, reference = both(("chosen", "rejected"))
     swapped = [{"chosen": one["rejected"], "rejected": one["chosen"]} for one in (policy, reference)]
@@ -84,6 +86,7 @@ def test_label_smoothing_is_the_mixture_of_both_orders() -> None:
     torch.testing.assert_close(smooth, 0.8 * plain + 0.2 * flipped, **TOLERANCE)
 
 
+@pytest.mark.claims("dpo.per_token", "dpo.length_penalty")
 def test_dpo_by_length() -> None:
     policy, reference = both(("chosen", "rejected"))
     aligner = DPO(DPOSettings(beta=0.3, per_token=True, length_penalty=0.05))
@@ -96,6 +99,7 @@ def test_dpo_by_length() -> None:
     slopes_agree(aligner, policy, reference)
 
 
+@pytest.mark.claims("mfpo.label_smoothing", "mdpo.label_smoothing")
 @pytest.mark.parametrize("kind", [MFPO, MDPO])
 def test_smoothing_flips_the_text_term_only(kind: type[Aligner]) -> None:
     policy, reference = both(("chosen", "rejected", "image_rejected"))
@@ -108,6 +112,7 @@ def test_smoothing_flips_the_text_term_only(kind: type[Aligner]) -> None:
         assert float(smooth[row] - plain[row]) == pytest.approx(0.25 * 0.3 * (r["chosen"] - r["rejected"]), abs=1e-6)
 
 
+@pytest.mark.claims("rlhfv.label_smoothing")
 def test_smoothing_of_rlhfv_is_the_mixture_of_both_orders() -> None:
     policy, reference = both(("chosen", "rejected"))
     swapped = [{"chosen": one["rejected"], "rejected": one["chosen"]} for one in (policy, reference)]
@@ -116,9 +121,10 @@ def test_smoothing_of_rlhfv_is_the_mixture_of_both_orders() -> None:
     torch.testing.assert_close(smooth, 0.8 * plain + 0.2 * flipped, **TOLERANCE)
 
 
+@pytest.mark.claims("rlhfv.beta", "rlhfv.gamma", "rlhfv.normalise")
 @pytest.mark.parametrize("normalise", ["mean", "sum"])
 def test_rlhfv(normalise: Any) -> None:
-    gamma, beta = 5.0, 0.5
+    gamma, beta = 4.0, 0.3
     policy, reference = both(("chosen", "rejected"))
     loss = RLHFV(RLHFVSettings(beta=beta, gamma=gamma, normalise=normalise)).loss(policy, reference).per_example
 
@@ -144,6 +150,7 @@ def test_rlhfv(normalise: Any) -> None:
     assert float(marked / plain) == pytest.approx(gamma, rel=1e-9)
 
 
+@pytest.mark.claims("mfpo.beta", "mfpo.lambda_text", "mfpo.lambda_image", "mfpo.lambda_margin", "mfpo.delta")
 def test_mfpo() -> None:
     beta, text, image, margin, delta = 0.2, 1.3, 0.7, 1.5, 0.4
     policy, reference = both(("chosen", "rejected", "image_rejected"))
@@ -185,6 +192,7 @@ def slopes_agree(aligner: Aligner, policy: dict[str, BranchLogps], reference: di
             assert float(gradient[row, place]) == pytest.approx((values[0] - values[1]) / (2 * step), abs=1e-6)
 
 
+@pytest.mark.claims("mdpo.beta", "mdpo.delta")
 def test_mdpo() -> None:
     policy, reference = both(("chosen", "rejected", "image_rejected"))
     aligner = MDPO(MDPOSettings(beta=0.2, delta=0.3))
@@ -200,6 +208,7 @@ def test_mdpo() -> None:
     slopes_agree(aligner, policy, reference)
 
 
+@pytest.mark.claims("symmpo.beta", "symmpo.lambda_pair", "symmpo.lambda_consistency")
 def test_symmpo() -> None:
     beta, pair, consistency = 0.3, 0.6, 0.02
     policy, reference = both(tuple(branch.name for branch in SymMPO.branches))
@@ -219,6 +228,7 @@ def test_symmpo() -> None:
     slopes_agree(aligner, policy, reference)
 
 
+@pytest.mark.claims("chip.beta", "chip.gamma", "chip.beta_token", "chip.normalise")
 @pytest.mark.parametrize("normalise", ["mean", "sum"])
 def test_chip(normalise: Any) -> None:
     beta, gamma, token = 0.4, 3.0, 0.7

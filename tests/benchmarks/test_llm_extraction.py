@@ -93,6 +93,7 @@ class Lister(Judge):
         return {"judge": self.name}
 
 
+@pytest.mark.claims("halbench.extractor", "halbench.pipeline")
 def test_scores_by_hand(tmp_path: Path, pipeline: Path) -> None:
     truth = [{"image_id": 1, "instances": ["dog", "chair"], "captions": []}]
     texts = [
@@ -153,6 +154,7 @@ def test_any_installed_pipeline_extracts(tmp_path: Path, pipeline: Path) -> None
         wrong.score(*wrong.read_offline(files))
 
 
+@pytest.mark.claims("halbench.template")
 def test_the_official_prompt_is_read_from_its_script(tmp_path: Path, pipeline: Path) -> None:
     files = {
         "annotations": jsonl(tmp_path / "gt.jsonl", [{"image_id": 1, "instances": [], "captions": []}]),

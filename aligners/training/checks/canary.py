@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from aligners.training.batches import checked, loader, loaders_end
 from aligners.training.checks.plain_pass import PlainRow, as_transformers_does, plain_row
 from aligners.training.layout import Batch, by_branch
-from aligners.training.microbatches import accumulation
-from aligners.training.planning.peak import out_of_memory
+from aligners.training.memory.batch import accumulation
+from aligners.training.planning.out_of_memory import out_of_memory
 from harness.core.config import Savings
 from harness.core.errors import HarnessError
 from harness.core.types import PreferenceExample

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aligners.base import Aligner, Answer, Measure, Needs, PrepareContext, Stage, StageContext
+from aligners.base import Aligner, Answer, Measure, PrepareContext, Stage, StageContext
 from aligners.contract import check_method, prepared, stages_of
 from aligners.rejected_images.size import predicted_bytes
 from aligners.training.adapters import check_model
@@ -22,11 +22,12 @@ from aligners.training.encoding import EncodedExample, encode_all
 from aligners.training.families import possible_savings
 from aligners.training.job import AlignJob
 from aligners.training.layout import by_branch, group_by_length, row_lengths
-from aligners.training.microbatches import accumulation, epoch_order, steps_of
-from aligners.training.planning.footprint import Architecture
-from aligners.training.planning.peak import Peak
+from aligners.training.memory.batch import accumulation, steps_of
+from aligners.training.memory.footprint import Architecture
+from aligners.training.memory.peak import Peak
+from aligners.training.memory.step import Step, decide, room_for
+from aligners.training.microbatches import epoch_order
 from aligners.training.planning.room import room_of_stages
-from aligners.training.planning.step import Step, decide, room_for
 from aligners.training.policy import FEATURE_BUDGET, token_logp
 from aligners.training.processes import this_process
 from aligners.training.session import Session, preferences_of

@@ -8,7 +8,7 @@ from typing import Any
 from aligners.preferences.sources import known_repository, place_of
 from aligners.training.families import family_of
 from aligners.training.job import AlignJob
-from aligners.training.planning.footprint import architecture
+from aligners.training.memory.footprint import architecture
 from aligners.training.planning.room import disk_room, still_to_write
 from aligners.training.processes import is_deepspeed
 from harness.core.config import TrainSettings

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aligners.training.microbatches import steps_of
-from aligners.training.planning.footprint import Architecture
+from aligners.training.memory.batch import steps_of
+from aligners.training.memory.footprint import Architecture
 from harness.core.config import TrainSettings
 
 if TYPE_CHECKING:

@@ -116,6 +116,7 @@ def test_the_graphs_keywords_are_things_and_neighbours_are_one() -> None:
     assert keywords("It is.", 5, pipeline("blank"), "graph") == []
 
 
+@pytest.mark.claims("images.keywords")
 def test_a_manifest_says_how_keywords_were_ranked_and_that_there_were_no_vectors(tmp_path: Path) -> None:
     rows = [example("a", "A red dog.", (Region("dog", (10, 5, 30, 25)),))]
     _, notes = generate(rows, ImagePreferenceSettings(), PrepareContext(tmp_path, 0))
@@ -175,6 +176,7 @@ def test_noise_is_inside_the_mask_only_and_has_the_schedules_statistics(
     assert not np.array_equal(noisy, noise(image, mask, random_numbers("other seed"), diffusion))
 
 
+@pytest.mark.claims("images.corruption")
 def test_random_regions_and_whole_noise_ask_no_detector(tmp_path: Path) -> None:
     rows = [example(name, "A red dog.", ()) for name in ("a", "bb")]
     for corruption, made in (
@@ -191,6 +193,7 @@ def test_random_regions_and_whole_noise_ask_no_detector(tmp_path: Path) -> None:
             assert [np.asarray(Image.open(io.BytesIO(row["mask"]))).sum() for row in kept] == [480, 480]
 
 
+@pytest.mark.claims("images.step")
 def test_generator_keeps_what_is_outside_the_named_boxes(tmp_path: Path) -> None:
     rows = [
         example("a", "A red dog.", (Region("dog", (10, 5, 30, 25)), Region("cup", (35, 5, 55, 25)))),
@@ -222,6 +225,7 @@ def test_a_label_of_two_words_is_found_whatever_its_lemmas_are(tmp_path: Path) -
     assert notes["regions"] == 2
 
 
+@pytest.mark.claims("images.on_nothing")
 def test_nothing_found_can_be_dropped_and_is_counted(tmp_path: Path) -> None:
     rows = [
         example("a", "A red dog.", (Region("dog", (10, 5, 30, 25)),)),
@@ -232,6 +236,7 @@ def test_nothing_found_can_be_dropped_and_is_counted(tmp_path: Path) -> None:
     assert notes["dropped"] == 1
 
 
+@pytest.mark.claims("images.detector", "images.segmenter")
 def test_detector_and_segmenter_of_the_real_architectures_run(tmp_path: Path) -> None:
     from tests.tiny_detectors import tiny_grounding_dino, tiny_sam
 
@@ -248,6 +253,7 @@ def test_detector_and_segmenter_of_the_real_architectures_run(tmp_path: Path) ->
     assert made[0].images["rejected"].open().size == (60, 40)
 
 
+@pytest.mark.claims("mfpo.stages.borders")
 def test_stages_are_cut_by_entropy_easy_first() -> None:
     rows = [example(name, "A dog.", ()) for name in ("a", "b", "c", "d", "e", "f")]
     stages = split_by_difficulty(rows, [0.5, 0.1, 0.9, 0.3, 0.7, 0.2], StageSettings())
@@ -256,8 +262,8 @@ def test_stages_are_cut_by_entropy_easy_first() -> None:
         ("medium", ["d", "a"]),
         ("hard", ["e", "c"]),
     ]
-    uneven = split_by_difficulty(rows, [0.5, 0.1, 0.9, 0.3, 0.7, 0.2], StageSettings(count=2, borders=(0.5,)))
-    assert [len(stage.examples) for stage in uneven] == [3, 3]
+    uneven = split_by_difficulty(rows, [0.5, 0.1, 0.9, 0.3, 0.7, 0.2], StageSettings(count=2, borders=(1 / 3,)))
+    assert [len(stage.examples) for stage in uneven] == [2, 4]
     with pytest.raises(ValueError, match="increasing borders"):
         StageSettings(count=3, borders=(0.9, 0.1))
 

@@ -75,6 +75,7 @@ def test_every_source_finds_the_same_alone_and_in_a_batch(
             assert 0 <= left < right <= image.picture.width and 0 <= top < bottom <= image.picture.height
 
 
+@pytest.mark.claims("images.box_threshold")
 @pytest.mark.parametrize("name", ["grounding-dino", "owlv2"])
 def test_without_a_segmenter_masks_are_boxes_and_the_threshold_holds(
     name: str, settings: Callable[..., ImagePreferenceSettings]
@@ -104,6 +105,7 @@ def test_all_run_in_bfloat16(name: str, settings: Callable[..., ImagePreferenceS
     assert sum(map(len, found)) > 0
 
 
+@pytest.mark.claims("images.regions")
 def test_a_set_names_its_models_and_scores(settings: Callable[..., ImagePreferenceSettings], tmp_path: Path) -> None:
     rows = [example("a", "A red dog.", ()), example("bb", "A cup.", ())]
     made, notes = generate(rows, settings("owlv2+sam"), PrepareContext(tmp_path, 0))

@@ -13,7 +13,7 @@ import torch
 from aligners.mfpo import MFPO
 from aligners.training.adapters import adapted_modules, check_model
 from aligners.training.job import AlignJob
-from aligners.training.planning.footprint import architecture
+from aligners.training.memory.footprint import architecture
 from aligners.training.planning.plan import plan
 from aligners.training.policy import Policy
 from aligners.training.run import train as train
@@ -58,6 +58,7 @@ def test_the_memory_is_counted_for_the_adapters_that_are_made(name: str, tmp_pat
     assert counted == sum(one.numel() for one in policy.model.parameters() if one.requires_grad)
 
 
+@pytest.mark.claims("train.lora.targets")
 @pytest.mark.parametrize(
     ("targets", "kinds", "count"),
     [

@@ -106,6 +106,7 @@ def lose_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches.Preparer, "_block", block)
 
 
+@pytest.mark.claims("train.workers")
 def test_features_that_a_worker_loses_are_noticed(
     base: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,6 +242,7 @@ def test_a_loss_that_is_not_its_formula_is_noticed(base: Path, pairs: Path, tmp_
     assert "'loss' is 1.69315, but the formula of 'dpo' gives 0.693147 for rewards of 0" in error.problem
 
 
+@pytest.mark.claims("align --no-canary")
 def test_the_command_says_it_and_goes_on_without_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -30,6 +30,7 @@ def marked(marks: list[bool]) -> list[int]:
     return [place for place, mark in enumerate(marks) if mark]
 
 
+@pytest.mark.claims("corrected.min_match")
 def test_changes_with_fewer_than_three_common_tokens_between_them_are_one() -> None:
     # Six changes, at 3, 6, 9, 12, 14 and 16; between them 2, 2, 2, 1 and 1 common tokens; three common ones at the end.
     chosen = list(range(20))
@@ -53,6 +54,7 @@ def test_the_beginning_goes_on_from_the_prompt_and_the_end_stands_alone() -> Non
         assert marked(one) == [1, 5]
 
 
+@pytest.mark.claims("corrected.one_sided")
 def test_what_is_only_added_or_only_removed_is_not_corrected() -> None:
     chosen, rejected = [1, 2, 3, 4, 5, 6], [1, 2, 3, 90, 91, 4, 5, 6]
     assert [marked(one) for one in changed_tokens(chosen, rejected, PUBLIC)] == [[], []]
@@ -92,6 +94,7 @@ def test_the_public_rule_written_out(chosen: list[int], rejected: list[int], lea
     assert [set(marked(one)) for one in found] == list(expected)
 
 
+@pytest.mark.claims("rlhfv.corrected", "chip.corrected")
 def test_the_settings_of_a_method_say_how() -> None:
     every = {"corrected": {"min_match": 1, "one_sided": True}}
     assert corrections_of(DPO()) is None

@@ -20,8 +20,8 @@ from aligners.mfpo import MFPO
 from aligners.rlhfv import RLHFV
 from aligners.training import run as training
 from aligners.training.job import AlignJob
-from aligners.training.planning import step
-from aligners.training.planning.peak import Peak
+from aligners.training.memory import step
+from aligners.training.memory.peak import Peak
 from harness.core.config import Savings, TrainSettings, merged
 
 SETTINGS: dict[str, Any] = {

@@ -13,10 +13,11 @@ from aligners.dpo import DPO
 from aligners.mfpo import MFPO
 from aligners.training.job import AlignJob
 from aligners.training.layout import row_lengths
-from aligners.training.microbatches import MicroBatches, accumulation, steps_of
+from aligners.training.memory.batch import accumulation, steps_of
+from aligners.training.memory.footprint import architecture, footprint
+from aligners.training.memory.peak import Peak
+from aligners.training.microbatches import MicroBatches
 from aligners.training.planning import plan as planning
-from aligners.training.planning.footprint import architecture, footprint
-from aligners.training.planning.peak import Peak
 from aligners.training.planning.plan import plan
 from aligners.training.session import Session
 from harness.cli import app
@@ -152,6 +153,7 @@ def test_what_does_not_fit_is_said_and_not_tried(
     assert "would not fit" in found["estimated"][-1]
 
 
+@pytest.mark.claims("align --dry-run", "align --json")
 def test_the_command_shows_the_plan(
     base: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

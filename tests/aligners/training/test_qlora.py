@@ -12,7 +12,7 @@ import torch
 from aligners.dpo import DPO
 from aligners.training import run as training
 from aligners.training.job import AlignJob
-from aligners.training.planning.footprint import architecture, footprint
+from aligners.training.memory.footprint import architecture, footprint
 from aligners.training.session import Session
 from harness.cli import app
 from harness.cli.errors import run
@@ -98,6 +98,7 @@ def test_what_is_counted_is_what_is_held(base: Path, pairs: Path, tmp_path: Path
     assert whole.weights - rounded.weights == pytest.approx(saved, rel=0.01)
 
 
+@pytest.mark.claims("align --qlora")
 def test_flags_that_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(app, ["align", "--method", "dpo", "--model", "pocket", "--qlora", "--full"]) == 2
     assert "--qlora and --full exclude each other" in capsys.readouterr().err

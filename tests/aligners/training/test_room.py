@@ -13,7 +13,7 @@ from aligners.dpo import DPO
 from aligners.mfpo import MFPO
 from aligners.rejected_images import image_set
 from aligners.training import run as training
-from aligners.training.planning.footprint import architecture
+from aligners.training.memory.footprint import architecture
 from aligners.training.planning.room import disk_room, still_to_write
 from harness.core import disk
 from harness.core.config import TrainSettings

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from aligners.dpo import DPO
-from aligners.training.planning import step as deciding
-from aligners.training.planning.footprint import Shares, architecture
-from aligners.training.planning.peak import Peak
-from aligners.training.planning.step import GPU, RAM, Room, Step, decide, kept_features
+from aligners.training.memory import step as deciding
+from aligners.training.memory.footprint import Shares, architecture
+from aligners.training.memory.peak import Peak
+from aligners.training.memory.step import GPU, RAM, Room, Step, decide, kept_features
 from harness.cli import app
 from harness.cli.errors import run
 from harness.core.config import TrainSettings, parse
@@ -139,7 +139,7 @@ def test_never_more_than_a_processs_share_of_the_batch_and_always_a_divisor(base
     assert taken(decide(train, peak, Room(RAM, 2**50), 2)) == (6, 1, False)
     five = peak.of(train, 5).total
     assert taken(decide(train, peak, Room(RAM, int(five / 0.8) + 1))) == (4, 3, False)
-    with pytest.raises(BadInputError, match="cannot be split over 5"):
+    with pytest.raises(BadInputError, match="cannot be divided among 5"):
         decide(train, peak, Room(RAM, 2**50), 5)
 
 
@@ -271,7 +271,7 @@ def test_the_command_says_and_records_what_was_chosen(
     assert planned["memory"]["fits"] and planned["time"]["seconds"] > 0
     assert run(app, [*command, "--dry-run"]) == 0
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "8 examples: 1 pass of 8; chosen for the memory that there is" in shown
+    assert "8 examples: 1 pass of 8; chosen for the available memory" in shown
     assert run(app, command) == 0
     said = " ".join(capsys.readouterr().err.split())
     assert said.count("a step: 1 pass of 8 examples;") == 1 and "(train.micro_batch_size=auto)" in said

@@ -23,7 +23,7 @@ from aligners.mfpo import MFPO
 from aligners.symmpo import SymMPO
 from aligners.training import run as training
 from aligners.training.job import AlignJob
-from aligners.training.microbatches import accumulation
+from aligners.training.memory.batch import accumulation
 from harness.core.config import TrainSettings
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.types import PreferenceExample
@@ -69,6 +69,7 @@ def test_training_lowers_the_loss_and_raises_the_margin(base: Path, pairs: Path,
     assert log[-1]["loss"] < 0.5 and log[-1]["margin"] > 0.5
 
 
+@pytest.mark.claims("train.precision")
 @pytest.mark.slow
 @pytest.mark.parametrize("tuning", ["lora", "full"])
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -116,6 +117,7 @@ def test_five_branches_over_two_images(base: Path, pairs: Path, tmp_path: Path) 
     assert log[-1]["loss"] < 3.3 and log[-1]["margin_cross_image"] > 0
 
 
+@pytest.mark.claims("train.savings.reference_cache", "mfpo.stages.reference")
 @pytest.mark.slow
 def test_reference_values_are_shared_by_methods_and_sweeps(base: Path, pairs: Path, tmp_path: Path) -> None:
     def run(name: str, aligner: Any, **settings: Any) -> list[str]:

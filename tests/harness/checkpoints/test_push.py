@@ -80,6 +80,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.claims("push --message", "push --revision", "push --json")
 def test_a_merged_checkpoint_arrives_byte_for_byte(aligned: Run, server: HubServer, tmp_path: Path) -> None:
     export_run(aligned, tmp_path / "merged")
     there = contents(tmp_path / "merged")
@@ -107,6 +108,7 @@ def _oid(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+@pytest.mark.claims("push --public")
 def test_a_run_goes_up_with_a_card_of_today(on_hub: Path, server: HubServer, tmp_path: Path) -> None:
     checkpoint = on_hub / "one" / "checkpoint"
     there = contents(checkpoint)
@@ -121,6 +123,7 @@ def test_a_run_goes_up_with_a_card_of_today(on_hub: Path, server: HubServer, tmp
     assert server.private == {"team/adapter": False} and "not verified" in done.stdout
 
 
+@pytest.mark.claims("push --dry-run")
 def test_a_dry_run_asks_the_hub_nothing(on_hub: Path, server: HubServer, tmp_path: Path) -> None:
     done = harness(server, tmp_path, "push", "one", "team/one", "--dry-run", token=None, HF_HUB_OFFLINE="1")
     assert done.returncode == 0, done.stderr

@@ -162,6 +162,7 @@ def test_a_backend_that_does_not_know_its_tokens_is_refused(aligned: Run, capsys
     assert "does not report the tokens" in capsys.readouterr().err
 
 
+@pytest.mark.claims("eval --verify")
 def test_eval_verifies_once_a_checkpoint_and_stops_before_the_first_item(
     aligned: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

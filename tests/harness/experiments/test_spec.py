@@ -20,6 +20,13 @@ def written(path: Path, text: str) -> Path:
     return path
 
 
+@pytest.mark.claims(
+    "experiment.settings",
+    "experiment.arms.settings",
+    "experiment.arms.extends",
+    "experiment.arms.grid",
+    "experiment.arms.pairs",
+)
 def test_every_combination_of_a_grid_with_every_row_of_pairs(tmp_path: Path) -> None:
     file = written(
         tmp_path / "a.yaml",

@@ -57,6 +57,7 @@ def test_every_item_is_answered_once_through_all_failures(
     assert again.provenance()["took"]["calls"] == 0 and again.provenance()["took"]["kept"] == len(prompts)
 
 
+@pytest.mark.claims("judge.openai.concurrency")
 def test_concurrency_is_bounded(server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     list(
         make(server, tmp_path, monkeypatch, concurrency=2).judge(requests(*(f"good:{number}" for number in range(20))))
@@ -64,6 +65,7 @@ def test_concurrency_is_bounded(server: FakeServer, tmp_path: Path, monkeypatch:
     assert 1 <= server.most_running <= 2
 
 
+@pytest.mark.claims("judge.openai.attempts")
 def test_what_never_answers_is_an_error_and_is_not_kept(
     server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +130,7 @@ def test_what_was_paid_for_is_kept_when_the_endpoint_refuses(
     assert kept == {f"Rating: 4 ({prompt})" for prompt in asked}
 
 
+@pytest.mark.claims("judge.openai.accept")
 def test_another_models_reply_is_no_verdict(
     server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

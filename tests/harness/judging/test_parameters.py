@@ -29,6 +29,7 @@ def test_a_reasoning_model_judges_and_it_is_said(tmp_path: Path) -> None:
         assert f'"parameters": [{{"temperature": 0.0, "max_completion_tokens": {REASONING_TOKENS}}}]' in seen.output
 
 
+@pytest.mark.claims("judge.openai.token_parameter")
 @pytest.mark.parametrize(
     ("fault", "settings", "remedy"),
     [
@@ -45,12 +46,14 @@ def test_what_was_named_is_never_changed_in_silence(
     assert server.asked.total() == 1, "every item was asked, though all of them are refused"
 
 
+@pytest.mark.claims("judge.openai.max_tokens")
 def test_a_limit_that_was_named_is_kept(tmp_path: Path) -> None:
     with faulty(TOKENS) as server:
         judged(server, tmp_path, PROMPTS, max_tokens=99)
         assert server.bodies[-1]["max_completion_tokens"] == 99
 
 
+@pytest.mark.claims("judge.openai.reasoning_effort")
 def test_temperature_null_and_reasoning_effort_are_sent_as_they_are(tmp_path: Path) -> None:
     with faulty(Fault(times=-1)) as server:
         judged(

@@ -85,6 +85,7 @@ def test_a_pool_survives_an_endpoint_that_dies(pictures: list[ImageRef]) -> None
     assert len(found) == len(set(found)) == 36
 
 
+@pytest.mark.claims("backend.openai.detail", "backend.openai.extra")
 def test_the_request_has_the_image_first_and_the_sampling(pictures: list[ImageRef]) -> None:
     with seeing() as server:
         ask(questions(pictures[:1], 1), server, detail="low", extra={"reasoning_effort": "low", "top_k": 1})

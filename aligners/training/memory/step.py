@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aligners.training.families import possible_savings
-from aligners.training.microbatches import accumulation, share_of_batch
-from aligners.training.planning.footprint import Shares
-from aligners.training.planning.peak import Peak, memory_there
+from aligners.training.memory.batch import accumulation, share_of_batch
+from aligners.training.memory.footprint import Shares
+from aligners.training.memory.peak import Peak, memory_there
 from aligners.training.policy import FEATURE_BUDGET
 from aligners.training.processes import is_deepspeed, is_sharded
 from harness.core.config import TrainSettings
@@ -173,6 +173,10 @@ def step_of(aligner: Aligner, job: AlignJob, encoded: Sequence[EncodedExample], 
     peak = Peak.of_examples(aligner, job.model, train, encoded, devices.has_accelerator(), shares)
     # Read before processes meet in `room_for`, after which the first one writes it anew.
     begun = begun_with(job.output) if job.resume else None
+    if process.num_processes > 1:
+        from accelerate.utils import broadcast_object_list
+
+        [begun] = broadcast_object_list([begun])
     found = decide(train, peak, room_for(process, config, train, encoded), process.num_processes, begun)
     return replace(found, train=found.train.model_copy(update={"savings": job.train.savings}))
 

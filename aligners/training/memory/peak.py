@@ -1,27 +1,20 @@
-"""Too little memory: which setting to lower, and what a step would then take, by `aligners.training.planning.footprint`'s count."""
+"""Too little memory: which setting to lower, and what a step would then take, by `aligners.training.memory.footprint`'s count."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aligners.base import Needs
 from aligners.training.layout import row_lengths
-from aligners.training.planning.footprint import ALONE, Architecture, Footprint, Shares, architecture, footprint
+from aligners.training.memory.footprint import ALONE, Architecture, Footprint, Shares, architecture, footprint
 from harness.core.config import TrainSettings
-from harness.core.errors import HarnessError
 from harness.core.memory import available, written_bytes
-from harness.models import devices
 
 if TYPE_CHECKING:
     from aligners.base import Aligner
     from aligners.training.encoding import EncodedExample
-    from aligners.training.session import Session
-
-_ON_CPU = "can't allocate memory"
-"""In the message of torch's allocator for CPUs."""
 
 
 @dataclass(frozen=True)
@@ -116,38 +109,6 @@ def _smaller(train: TrainSettings, micro: int) -> Iterator[dict[str, Any]]:
         yield {"micro_batch_size": micro}
     if not train.gradient_checkpointing:
         yield {"micro_batch_size": 1, "gradient_checkpointing": True}
-
-
-@contextlib.contextmanager
-def out_of_memory(
-    run: Session, examples: Sequence[EncodedExample], micro: int, at_once: int | None = None
-) -> Iterator[None]:
-    """Say which setting to lower when the memory does not suffice; what was saved is kept.
-
-    Args:
-        run: the training under way.
-        examples: what goes through the model.
-        micro: examples a forward pass of a step.
-        at_once: examples a forward pass here, where it is no step's.
-
-    Raises:
-        HarnessError: the memory did not suffice inside.
-    """
-    import torch
-
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        # torch's allocator for CPUs has no error class of its own.
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and _ON_CPU not in str(error):
-            raise
-        said = next(iter(str(error).splitlines()), "")
-        train = run.train_settings.model_copy(update={"savings": run.policy.savings})
-        peak = Peak.of_examples(run.aligner, run.job.model, train, examples, devices.has_accelerator(), run.shares)
-        raise HarnessError(
-            f"out of memory with {at_once or micro} examples a forward pass: {said}",
-            remedy=f"{peak.remedy(train, micro, memory_there(run.policy.device.type == 'cuda'))}; go on with --resume",
-        ) from error
 
 
 def memory_there(gpu: bool) -> int:
