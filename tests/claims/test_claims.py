@@ -5,7 +5,6 @@ from __future__ import annotations
 from tests.claims.marks import claims
 from tests.claims.settings import options, settings
 
-
 TO_DO = ("data generate ",)
 """Commands whose tests do not claim their options yet. Nothing may be added."""
 
