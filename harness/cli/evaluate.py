@@ -151,9 +151,9 @@ def evaluate(
     asked = judge_settings(judge_model, judge_url, judge_votes, judge_price, max_cost)
     scoring = _scoring(context, suites)
     layers = _layers(settings, scoring, asked, serving)
-    if shard and (scoring or judge or asked or max_unscored is not None):
+    if shard and (scoring or judge or asked):
         raise BadInputError(
-            "--shard only generates answers, so a judge, --max-unscored or an option for scoring has no effect",
+            "--shard only generates answers, so a judge or an option for scoring has no effect",
             remedy=f"give them to harness merge RUN --suite {suite}, which scores",
         )
     if resume and overwrite:

@@ -246,8 +246,8 @@ def print_calibration(found: dict[str, Any]) -> None:
                 f"{100 * value:.1f} %" if key in ("exact", "within_one", "same_verdict") and value is not None else text
             )
         table.add_row(label, *cells)
-    if found["unread"]:
-        table.caption = f"{found['unread']} answers had no reply that could be parsed"
+    notes = [f"{found['unread']} answers had no reply that could be parsed"] if found["unread"] else []
+    table.caption = escape("\n".join([*notes, _judged(found["judge"])]))
     Console().print(table)
 
 

@@ -117,7 +117,8 @@ def merge(
         _check_cover(parts, items, owners, suite_folder, command)
         log = stack.enter_context(ResponseLog(suite_folder))
         for item in items:
-            record = owners[item.id][0].log.record(item.id, hashes[item.id]) if owners[item.id] else None
+            own = owners.get(item.id)  # of an item that the endpoint refused, none
+            record = own[0].log.record(item.id, hashes[item.id]) if own else None
             if record is not None and log.record(item.id, hashes[item.id]) is None:
                 log.put(record)
         serving = {part.name: read_serving(suite_folder / _FOLDER / part.name / "serving.json") for part in parts}

@@ -6,11 +6,11 @@ same and the option is not named, nobody has read it. Options come from the comm
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
 import threading
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,6 +22,7 @@ import pytest
 
 from harness.core import registry
 from tests.commands import leaves, parameters, run_here
+from tests.tiny import tiny_llava
 
 _TIMES = re.compile(r'"(seconds|finished|started|when|time)": ?("[^"]*"|[0-9.e+-]+)')
 
@@ -48,10 +49,12 @@ class _Handler(BaseHTTPRequestHandler):
         text = self.rfile.read(int(self.headers["Content-Length"])).decode()
         body, sees = json.loads(text), "image_url" in text
         self.server.asked[text] += 1
-        if sees and zlib.crc32(text.encode()) % 3 == 1:  # so that something is left without a verdict
+        if sees and hashlib.sha256(text.encode()).digest()[0] % 3 == 1:  # so that something is left without a verdict
             self.send(400, {"error": {"message": "against the rules", "code": "content_filter"}})
             return
-        text = "Yes, there is a dog beside a chair." if sees else "Rating: 4"
+        asked = json.dumps(body["messages"]).encode()
+        rating = "I would rather not say." if hashlib.sha256(asked).digest()[0] % 3 == 1 else "Rating: 4"
+        text = "Yes, there is a dog beside a chair." if sees else rating
         message = {"role": "assistant", "content": text}
         answer = {
             "id": "1", "object": "chat.completion", "created": 0, "model": body["model"],
@@ -128,7 +131,7 @@ class Road:
             and option.name != "help"
             and "this is the default" not in (option.help or "")
         ]
-        unknown = {one.name for one in options} - set(self.tried)
+        unknown = {option.name for option in options} - set(self.tried)
         assert not unknown, f"a value to try is needed for {sorted(unknown)}: add it to this test"
         (before, said), (again, _) = self.outcome(), self.outcome()
         assert not (unequal := _unequal(before, again)), f"the same twice is not the same: {unequal}"
@@ -154,18 +157,6 @@ def _unequal(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     return found
 
 
-def _eval_values(servers: list[_Endpoint]) -> dict[str, str | None]:
-    return {
-        "suite": "none", "run": "one", "model": "another", "base": None, "data": "more", "backend": "transformers",
-        "endpoint": servers[1].url, "judge": "pocket-truth", "judge_model": "another", "judge_url": servers[1].url,
-        "judge_votes": "2", "judge_price": "3,4", "max_cost": "0", "extractor": "llm",
-        "synonyms": "synonyms.txt", "matched_words": "3", "similarity": "exact", "settings": "sampling.max_new_tokens=7",
-        "max_unscored": "0", "limit": "2", "shard": "1/2", "repeat": "2", "noise": "blank",
-        "resume": None, "overwrite": None, "verify": None,
-        "dry_run": None, "results": "elsewhere", "as_json": None,
-    }  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The pocket world's benchmarks, and POPE's questions under the names of its sisters."""
@@ -182,25 +173,103 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder.parent
 
 
-@pytest.mark.parametrize("suite", registry.entries("benchmarks"))
-def test_of_eval(
-    suite: str, data: Path, endpoints: list[_Endpoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def state(data: Path, endpoints: list[_Endpoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to begin in. Its cache lies in it, so that a judge's replies are kept for nobody else."""
     monkeypatch.setenv("OPENAI_API_KEY", "x" * 20)
     monkeypatch.setenv("OPENAI_BASE_URL", endpoints[0].url)
+    monkeypatch.setenv("HARNESS_CACHE", "cache")
+    folder = tmp_path / "state"
+    folder.mkdir()
+    (folder / "synonyms.txt").write_text("dog, puppy\nchair, seat\n")
+    for name in ("data", "more"):
+        (folder / name).symlink_to(data / name)
+    return folder
+
+
+def begin(state: Path, *line: str) -> None:
+    """Do something in the folder to begin in."""
+    code, _, said = run_here([*line], state)
+    assert code == 0, said
+
+
+def scoring(servers: list[_Endpoint]) -> dict[str, str | None]:
+    """Values to try of what all commands have that score with a judge."""
+    return {
+        "suite": "none", "run": "none", "base": None, "data": "more", "judge": "pocket-truth", "judge_model": "another",
+        "judge_url": servers[1].url, "judge_votes": "2", "judge_price": "3,4", "max_cost": "0", "extractor": "llm",
+        "synonyms": "synonyms.txt", "matched_words": "3", "similarity": "exact", "settings": "judge.asks=2", "max_unscored": "0",
+        "noise": "blank", "dry_run": None, "results": "elsewhere", "as_json": None,
+    }  # fmt: skip
+
+
+def answering(servers: list[_Endpoint]) -> dict[str, str | None]:
+    """Values to try of what `eval` has."""
+    return scoring(servers) | {
+        "run": "one", "model": "another", "backend": "none", "endpoint": servers[1].url, "settings": "sampling.max_new_tokens=7",
+        "limit": "2", "shard": "1/2", "repeat": "2", "resume": None, "overwrite": None, "verify": None,
+    }  # fmt: skip
+
+
+def judged(server: _Endpoint) -> list[str]:
+    return ["--judge", "openai", "--judge-model", "judge", "--judge-url", server.url, "--judge-price", "1,1"]
+
+
+@pytest.mark.parametrize("suite", registry.entries("benchmarks"))
+def test_of_eval_at_an_endpoint(suite: str, state: Path, endpoints: list[_Endpoint], tmp_path: Path) -> None:
     line = ["--suite", suite, "--endpoint", endpoints[0].url, "--model", "seer", "--data", "data"]
     line += ["--max-unscored", "1", "--limit", "24" if suite.startswith("pope") else "6"]
     if registry.load("benchmarks", suite)().needs_judge:
-        line += ["--judge", "openai", "--judge-model", "judge", "--judge-url", endpoints[0].url, "--judge-price", "1,1"]
-    state = tmp_path / "state"
-    state.mkdir()
-    (state / "synonyms.txt").write_text("dog, puppy\nchair, seat\n")
-    monkeypatch.setenv(
-        "HARNESS_CACHE", "cache"
-    )  # in the folder that it runs in, so that a judge's replies are kept for nobody else
-    for name in ("data", "more"):
-        (state / name).symlink_to(data / name)
-    code, _, said = run_here(["eval", *line, "--limit", "3"], state)  # so that some answers are there, and some are not
-    assert code == 0, said
-    road = Road("eval", line, state, tmp_path / "work", endpoints, _eval_values(endpoints))
-    assert road.dropped() == []
+        line += judged(endpoints[0])
+    begin(state, "eval", *line, "--limit", "3")  # some answers are there, and some are not
+    assert Road("eval", line, state, tmp_path / "work", endpoints, answering(endpoints)).dropped() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "backend",
+    [
+        pytest.param(name, marks=[pytest.mark.exhaustive, pytest.mark.timeout(3600)] if name == "vllm" else [])
+        for name in registry.entries("backends")
+        if not registry.load("backends", name).remote and registry.load("backends", name).missing() is None
+    ],
+)
+def test_of_eval_with_weights(backend: str, state: Path, endpoints: list[_Endpoint], tmp_path: Path) -> None:
+    tiny_llava(state / "base")
+    line = ["--suite", "halbench", "--backend", backend, "--model", "./base", "--data", "data", "--limit", "4"]
+    line += ["--set", "sampling.max_new_tokens=2"]
+    begin(state, "eval", *line, "--limit", "2")
+    values = answering(endpoints) | {"settings": "sampling.max_new_tokens=3", "max_unscored": "nan"}
+    assert Road("eval", line, state, tmp_path / "work", endpoints, values).dropped() == []
+
+
+def test_of_rejudge(state: Path, endpoints: list[_Endpoint], tmp_path: Path) -> None:
+    answers = ["--suite", "mmhal", "--endpoint", endpoints[0].url, "--model", "seer", "--data", "data", "--limit", "6"]
+    begin(state, "eval", *answers, "--judge", "pocket-truth", "--max-unscored", "1")
+    line = ["--run", "seer", "--data", "data", "--max-unscored", "1", *judged(endpoints[0])]
+    assert Road("rejudge", line, state, tmp_path / "work", endpoints, scoring(endpoints)).dropped() == []
+
+
+def test_of_merge(state: Path, endpoints: list[_Endpoint], tmp_path: Path) -> None:
+    answers = ["--suite", "mmhal", "--endpoint", endpoints[0].url, "--model", "seer", "--data", "data", "--limit", "6"]
+    for shard in ("1/2", "2/2"):
+        begin(state, "eval", *answers, "--shard", shard, "--max-unscored", "1")
+    line = ["seer", "--suite", "mmhal", "--data", "data", "--max-unscored", "1", *judged(endpoints[0])]
+    assert Road("merge", line, state, tmp_path / "work", endpoints, scoring(endpoints)).dropped() == []
+
+
+def test_of_calibrate(state: Path, endpoints: list[_Endpoint], tmp_path: Path) -> None:
+    rows = [{"item": str(n), "prompt": f"Rate this, {n}.", "rating": n % 6} for n in range(6)]
+    (state / "rated.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    line = ["--reference", "rated.jsonl", *judged(endpoints[0])]
+    values = scoring(endpoints) | {"reference": "none.jsonl", "judge_votes": "3", "settings": "judge.temperature=0.5"}
+    assert Road("calibrate", line, state, tmp_path / "work", endpoints, values).dropped() == []
+
+
+def test_of_eval_for_a_shard(state: Path, endpoints: list[_Endpoint], tmp_path: Path) -> None:
+    """Nothing is scored: what the scoring reads is refused; `--max-unscored` is about questions that the endpoint refuses, too."""
+    line = ["--suite", "halbench", "--endpoint", endpoints[0].url, "--model", "seer", "--data", "data"]
+    line += ["--max-unscored", "1", "--limit", "6", "--shard", "1/2"]
+    begin(state, "eval", *line, "--limit", "4")
+    values = answering(endpoints) | {"shard": "2/2"}
+    assert Road("eval", line, state, tmp_path / "work", endpoints, values).dropped() == []
