@@ -201,6 +201,7 @@ class _Evaluation:
         key = (target.name, suite.key, 0)
         if not suite.items:
             raise BadInputError(f"{suite.name} has fewer images than shards; shard {self.shard.label}")
+        refused = self._refused(suite, key)
         model = self._one_model(target, suite, 0)
         about = {
             "target": target.name,
@@ -212,7 +213,7 @@ class _Evaluation:
             "limit": self.request.limit,
             "items": len(suite.items),
             "of": suite.whole,
-            "refused": self._refused(suite, key),
+            "refused": refused,
             "model": model,
             "checkpoint": target.answered_by(model),
             "sampling": suite.sampling.model_dump(),
@@ -291,6 +292,13 @@ class _Evaluation:
 
     def _check_refused(self, suite: Suite, refused: Mapping[str, str]) -> None:
         """Too many requests that cannot be answered are an error, with the first one's reason."""
+        if refused and len(refused) == len(suite.items):
+            name, reason = next(iter(refused.items()))
+            raise HarnessError(
+                f"all {len(refused)} requests were refused, so there is nothing to score; first: {reason}",
+                where=f"{suite.name}, item {name}",
+                remedy="fix the cause, or ask more items: a larger --limit, or fewer shards",
+            )
         if len(refused) <= self.request.max_unscored * len(suite.items):
             return
         name, reason = next(iter(refused.items()))

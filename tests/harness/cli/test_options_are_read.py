@@ -24,6 +24,7 @@ from harness.core import registry
 from tests.commands import leaves, parameters, run_here
 from tests.tiny import tiny_llava
 
+_IMAGE = re.compile(r'"(data:image/[^"]+)"')
 _TIMES = re.compile(r'"(seconds|finished|started|when|time)": ?("[^"]*"|[0-9.e+-]+)')
 
 
@@ -35,6 +36,8 @@ class _Endpoint(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.asked: Counter[str] = Counter()
+        self.refused = ""
+        """An image that is against the rules, as its URL; so that something is left without a verdict."""
 
     @property
     def url(self) -> str:
@@ -49,7 +52,7 @@ class _Handler(BaseHTTPRequestHandler):
         text = self.rfile.read(int(self.headers["Content-Length"])).decode()
         body, sees = json.loads(text), "image_url" in text
         self.server.asked[text] += 1
-        if sees and hashlib.sha256(text.encode()).digest()[0] % 3 == 1:  # so that something is left without a verdict
+        if self.server.refused in _IMAGE.findall(text):
             self.send(400, {"error": {"message": "against the rules", "code": "content_filter"}})
             return
         asked = json.dumps(body["messages"]).encode()
@@ -179,6 +182,7 @@ def state(data: Path, endpoints: list[_Endpoint], tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("OPENAI_API_KEY", "x" * 20)
     monkeypatch.setenv("OPENAI_BASE_URL", endpoints[0].url)
     monkeypatch.setenv("HARNESS_CACHE", "cache")
+    endpoints[0].refused = ""
     folder = tmp_path / "state"
     folder.mkdir()
     (folder / "synonyms.txt").write_text("dog, puppy\nchair, seat\n")
@@ -191,6 +195,19 @@ def begin(state: Path, *line: str) -> None:
     """Do something in the folder to begin in."""
     code, _, said = run_here([*line], state)
     assert code == 0, said
+
+
+def refuse_one(state: Path, server: _Endpoint, *line: str) -> None:
+    """From now on the endpoint refuses one of the images that this line asks about."""
+    server.refused = ""
+    server.asked.clear()
+    trial = state.with_name("trial")
+    shutil.copytree(state, trial, symlinks=True)
+    code, _, said = run_here([*line], trial)
+    assert code == 0, said
+    asked = [found[0] for text in server.asked if (found := _IMAGE.findall(text))]
+    server.refused = max(asked, key=lambda image: (len(image), image))  # not the small one that the backend tries first
+    shutil.rmtree(trial)
 
 
 def scoring(servers: list[_Endpoint]) -> dict[str, str | None]:
@@ -215,13 +232,21 @@ def judged(server: _Endpoint) -> list[str]:
     return ["--judge", "openai", "--judge-model", "judge", "--judge-url", server.url, "--judge-price", "1,1"]
 
 
-@pytest.mark.parametrize("suite", registry.entries("benchmarks"))
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "suite",
+    [
+        pytest.param(name, marks=pytest.mark.exhaustive if name in ("pope-aokvqa", "pope-gqa") else [])
+        for name in registry.entries("benchmarks")
+    ],
+)
 def test_of_eval_at_an_endpoint(suite: str, state: Path, endpoints: list[_Endpoint], tmp_path: Path) -> None:
     line = ["--suite", suite, "--endpoint", endpoints[0].url, "--model", "seer", "--data", "data"]
-    line += ["--max-unscored", "1", "--limit", "24" if suite.startswith("pope") else "6"]
+    line += ["--max-unscored", "1", "--limit", "6" if suite in ("chair", "halbench", "mmhal") else "24"]
     if registry.load("benchmarks", suite)().needs_judge:
         line += judged(endpoints[0])
     begin(state, "eval", *line, "--limit", "3")  # some answers are there, and some are not
+    refuse_one(state, endpoints[0], "eval", *line)
     assert Road("eval", line, state, tmp_path / "work", endpoints, answering(endpoints)).dropped() == []
 
 
@@ -245,13 +270,14 @@ def test_of_eval_with_weights(backend: str, state: Path, endpoints: list[_Endpoi
 
 def test_of_rejudge(state: Path, endpoints: list[_Endpoint], tmp_path: Path) -> None:
     answers = ["--suite", "mmhal", "--endpoint", endpoints[0].url, "--model", "seer", "--data", "data", "--limit", "6"]
-    begin(state, "eval", *answers, "--judge", "pocket-truth", "--max-unscored", "1")
+    begin(state, "eval", *answers, "--judge", "pocket-truth")
     line = ["--run", "seer", "--data", "data", "--max-unscored", "1", *judged(endpoints[0])]
     assert Road("rejudge", line, state, tmp_path / "work", endpoints, scoring(endpoints)).dropped() == []
 
 
 def test_of_merge(state: Path, endpoints: list[_Endpoint], tmp_path: Path) -> None:
     answers = ["--suite", "mmhal", "--endpoint", endpoints[0].url, "--model", "seer", "--data", "data", "--limit", "6"]
+    refuse_one(state, endpoints[0], "eval", *answers, "--shard", "1/2")
     for shard in ("1/2", "2/2"):
         begin(state, "eval", *answers, "--shard", shard, "--max-unscored", "1")
     line = ["seer", "--suite", "mmhal", "--data", "data", "--max-unscored", "1", *judged(endpoints[0])]
@@ -271,5 +297,15 @@ def test_of_eval_for_a_shard(state: Path, endpoints: list[_Endpoint], tmp_path: 
     line = ["--suite", "halbench", "--endpoint", endpoints[0].url, "--model", "seer", "--data", "data"]
     line += ["--max-unscored", "1", "--limit", "6", "--shard", "1/2"]
     begin(state, "eval", *line, "--limit", "4")
+    refuse_one(state, endpoints[0], "eval", *line)
     values = answering(endpoints) | {"shard": "2/2"}
     assert Road("eval", line, state, tmp_path / "work", endpoints, values).dropped() == []
+
+
+def test_an_endpoint_that_refuses_every_question(state: Path, endpoints: list[_Endpoint]) -> None:
+    line = ["eval", "--suite", "pope", "--endpoint", endpoints[0].url, "--model", "seer", "--data", "data"]
+    line += ["--max-unscored", "1", "--limit", "3"]  # of one image
+    refuse_one(state, endpoints[0], *line)
+    for more in ([], ["--shard", "1/1"]):
+        code, _, said = run_here([*line, *more], state)
+        assert code == 1 and "requests were refused, so there is nothing to score; first:" in said and "rules" in said
