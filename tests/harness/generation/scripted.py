@@ -17,12 +17,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Asked:
-    """One request: the model's name, the text, SHA-256 of the image ("" without one), and the seed."""
+    """One request: the model's name, the text, SHA-256 of the image ("" without one), and the sampling."""
 
     model: str
     text: str
     image: str
     seed: int | None
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
 
 
 Say = Callable[[Asked], str | tuple[int, dict[str, Any]]]
@@ -55,7 +58,8 @@ class _Handler(BaseHTTPRequestHandler):
         text = "".join(part["text"] for part in parts if part["type"] == "text")
         urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
         image = hashlib.sha256(base64.b64decode(urls[0].partition(",")[2])).hexdigest() if urls else ""
-        asked = Asked(body["model"], text, image, body.get("seed"))
+        sampling = (body.get(name) for name in ("seed", "temperature", "top_p", "max_tokens"))
+        asked = Asked(body["model"], text, image, *sampling)
         time.sleep(self.server.delay_s)
         with self.server.lock:
             said = self.server.say(asked)

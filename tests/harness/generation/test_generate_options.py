@@ -1,0 +1,257 @@
+"""Each option and setting of `harness data generate` does what it says."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from harness.core.files import write_json, write_jsonl
+from harness.models import resolve
+from harness.remote.endpoint import KEY_VARIABLE
+from harness.runs.targets import target_of_model
+from harness.worlds.pocket.formats import write_benchmarks
+from tests.aligners.preferences.test_preference_images import server as server
+from tests.commands import run_here
+from tests.harness.generation.scripted import Asked, ScriptedEndpoint, scripted
+from tests.tiny import tiny_llava
+
+COLOURS = ("red", "green", "blue", "white")
+WORDS = ("dog", "cat", "car", "cup", "bus", "bird")
+"""What the model may name, by its seed; only a dog and a cat are in the pictures."""
+QUESTION = "What is shown?"
+
+
+def say(asked: Asked) -> str:
+    if asked.seed is None:
+        return "A probe."
+    names = [WORDS[asked.seed % 6], WORDS[asked.seed // 6 % 6], WORDS[asked.seed // 36 % 6]]
+    return f"There is a {names[0]}, a {names[1]} and a {names[2]}."
+
+
+@pytest.fixture
+def endpoint() -> Iterator[ScriptedEndpoint]:
+    with scripted(say) as running:
+        yield running
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Four pictures with boxes, as preference data."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv(KEY_VARIABLE, "sk-test")
+    for number, colour in enumerate(COLOURS, 1):
+        Image.new("RGB", (24, 24), colour).save(tmp_path / f"{number}.png")
+    write_jsonl(tmp_path / "prefs.jsonl", [row(number) for number in range(1, 5)])
+    return tmp_path
+
+
+def row(number: int) -> dict[str, Any]:
+    objects = [{"label": name, "box": [1.0, 1.0, 9.0, 9.0]} for name in ("dog", "cat")]
+    return {
+        "id": f"p{number}",
+        "image": f"{number}.png",
+        "prompt": QUESTION,
+        "chosen": "A",
+        "rejected": "B",
+        "objects": objects,
+    }
+
+
+def run(endpoint: ScriptedEndpoint | None, *more: str, code: int = 0, model: str = "vlm", **other: str) -> Any:
+    """The manifest; or what is said where it fails."""
+    options = {"prompts": "prefs.jsonl", "judge": "chair", "output": "pairs", "samples": "6"} | other
+    command = [
+        "data",
+        "generate",
+        model,
+        "--json",
+        *(part for key, value in options.items() for part in (f"--{key}", value)),
+    ]
+    ended, out, said = run_here([*command, *(["--endpoint", endpoint.url] if endpoint else []), *more])
+    assert ended == code, said
+    return json.loads(out) if out else " ".join(said.split())
+
+
+def rows(folder: str = "pairs") -> list[dict[str, Any]]:
+    return [row for path in sorted(Path(folder).glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+def asked(endpoint: ScriptedEndpoint) -> list[Asked]:
+    return [one for one in endpoint.asked if one.text == QUESTION]
+
+
+@pytest.mark.claims(
+    "data generate --endpoint", "data generate --samples", "data generate --temperature", "data generate --seed",
+    "data generate --output", "data generate --json", "data generate --judge", "data generate --prompts",
+    "sample.samples", "sample.temperature", "sample.top_p", "sample.max_new_tokens",
+)  # fmt: skip
+def test_how_answers_are_sampled(here: Path, endpoint: ScriptedEndpoint) -> None:
+    sample = ("--set", "sample.top_p=0.9", "--set", "sample.max_new_tokens=33")
+    manifest = run(endpoint, "--temperature", "1.5", *sample)
+    assert {(one.temperature, one.top_p, one.max_tokens) for one in asked(endpoint)} == {(1.5, 0.9, 33)}
+    seeds = {one.seed for one in asked(endpoint)}
+    assert len(seeds) == 24 == manifest["counts"]["answers"], "each answer has a seed of its own"
+    run(endpoint, "--seed", "1", output="others", samples="3")
+    assert len({one.seed for one in asked(endpoint)}) == 36
+    run(endpoint, output="plain", samples="2")
+    plain = {(one.temperature, one.top_p, one.max_tokens) for one in asked(endpoint)} - {(1.5, 0.9, 33)}
+    assert plain == {(0.7, 1.0, 512)}
+    assert {row["judge"] for row in rows()} == {"chair"} and Path("others/manifest.json").exists()
+
+
+@pytest.mark.claims(
+    "data generate --pairs", "data generate --how", "data generate --min-gap", "data generate --set",
+    "pair.per_prompt", "pair.how", "pair.min_gap", "pair.length_balance",
+)  # fmt: skip
+def test_which_answers_are_paired(here: Path, endpoint: ScriptedEndpoint) -> None:
+    plain = ("--set", "pair.length_balance=false")
+    every = run(endpoint, "--pairs", "99", *plain, output="every")["pairs"]
+    one = run(endpoint, "--pairs", "1", *plain, output="one")["pairs"]
+    assert one <= 4 < every
+    run(endpoint, "--pairs", "1", "--how", "best-worst", *plain, output="best")
+    gaps = {row["id"].rpartition("-")[0]: row["chosen_score"] - row["rejected_score"] for row in rows("every")}
+    for row in rows("every"):
+        name = row["id"].rpartition("-")[0]
+        gaps[name] = max(gaps[name], row["chosen_score"] - row["rejected_score"])
+    best = {row["id"].rpartition("-")[0]: row["chosen_score"] - row["rejected_score"] for row in rows("best")}
+    assert best == gaps
+    wide = run(endpoint, "--pairs", "99", "--min-gap", "0.5", *plain, output="wide")["pairs"]
+    assert 0 < wide < every and all(row["chosen_score"] - row["rejected_score"] >= 0.5 for row in rows("wide"))
+    assert run(endpoint, "--pairs", "99", output="balanced")["length_balance"]["mean_words"]
+
+
+def test_lengths_are_balanced(here: Path) -> None:
+    """Short right answers and long wrong ones: without the balance, pairs teach brevity."""
+
+    def longer(said: Asked) -> str:
+        return ("A dog.", "A dog and a cat, both of them on the ground.", f"A {'very ' * 30}red cup.")[
+            (said.seed or 0) % 3
+        ]
+
+    with scripted(longer) as endpoint:
+        run(endpoint, "--pairs", "99", "--set", "pair.length_balance=false", output="plain", samples="12")
+        manifest = run(endpoint, "--pairs", "99", output="balanced", samples="12")
+    plain, balanced = rows("plain"), rows("balanced")
+
+    def difference(pairs: list[dict[str, Any]]) -> float:
+        return abs(sum(len(row["chosen"].split()) - len(row["rejected"].split()) for row in pairs)) / len(pairs)
+
+    assert 0 < len(balanced) < len(plain) and difference(balanced) < difference(plain)
+    assert manifest["length_balance"]["left_out"] == len(plain) - len(balanced)
+
+
+@pytest.mark.claims(
+    "data generate --limit", "data generate --shard", "data generate --part-size", "data generate --overwrite"
+)
+def test_parts_of_the_prompts(here: Path, endpoint: ScriptedEndpoint) -> None:
+    assert run(endpoint, "--limit", "2", output="two")["counts"]["prompts"] == 2
+    plain = ("--set", "pair.length_balance=false")
+    run(endpoint, "--part-size", "1", *plain, output="parts")
+    assert len(list(Path("parts").glob("*.parquet"))) == 4
+    for number in (1, 2):
+        run(endpoint, "--shard", f"{number}/2", *plain, output="shards")
+    assert rows("shards") == rows("parts") and json.loads(Path("shards/manifest.json").read_text())["pairs"] == len(
+        rows("parts")
+    )
+    assert "--overwrite" in run(endpoint, "--pairs", "1", *plain, "--part-size", "1", code=2, output="parts")
+    run(endpoint, "--pairs", "1", *plain, "--part-size", "1", "--overwrite", output="parts")
+    assert len(rows("parts")) <= 4
+
+
+@pytest.mark.claims("data generate --columns", "data generate --image-root", "data generate --allow-download")
+def test_prompts_of_preference_data(here: Path, endpoint: ScriptedEndpoint, server: tuple[str, list[str]]) -> None:
+    (here / "elsewhere").mkdir()
+    for number in range(1, 5):
+        (here / f"{number}.png").rename(here / "elsewhere" / f"{number}.png")
+    renamed = [{("query_" if key == "prompt" else key): value for key, value in row(n).items()} for n in range(1, 5)]
+    write_jsonl(here / "prefs.jsonl", renamed)
+    assert "image" in run(endpoint, "--columns", "prompt=query_", code=2)
+    assert run(endpoint, "--columns", "prompt=query_", "--image-root", "elsewhere")["pairs"] > 0
+    write_jsonl(here / "remote.jsonl", [row(1) | {"image": f"{server[0]}/x.png"}])
+    assert "--allow-download" in run(endpoint, code=2, prompts="remote.jsonl", output="remote")
+    assert run(endpoint, "--allow-download", prompts="remote.jsonl", output="remote")["pairs"] > 0
+
+
+@pytest.mark.claims("data generate --held-out")
+def test_images_of_evaluation_suites_are_left_out(here: Path, endpoint: ScriptedEndpoint) -> None:
+    write_benchmarks(0, "validation", here / "data")
+    picture = next(path for path in sorted((here / "data").rglob("*.png")))
+    (here / "1.png").write_bytes(picture.read_bytes())
+    assert run(endpoint, output="all")["counts"]["prompts"] == 4
+    manifest = run(endpoint, "--held-out", "data")
+    assert manifest["counts"]["prompts"] == 3 and set(manifest["held_out"].values()) == {1}
+    digest = hashlib.sha256(picture.read_bytes()).hexdigest()
+    assert all(hashlib.sha256(row["image"]["bytes"]).hexdigest() != digest for row in rows())
+
+
+@pytest.mark.claims(
+    "data generate --annotations", "judge.chair.annotations", "judge.chair.synonyms", "judge.chair.extractor",
+    "judge.chair.recall_weight",
+)  # fmt: skip
+def test_what_chair_goes_by(here: Path, endpoint: ScriptedEndpoint) -> None:
+    truth = here / "coco"
+    write_json(
+        truth / "instances_val2014.json",
+        {
+            "categories": [{"id": 1, "name": "cup"}],
+            "annotations": [{"image_id": n, "category_id": 1} for n in range(1, 5)],
+        },
+    )
+    write_json(
+        truth / "captions_val2014.json", {"annotations": [{"image_id": n, "caption": "A bus."} for n in range(1, 5)]}
+    )
+    run(endpoint, "--pairs", "99", output="boxes")
+    run(endpoint, "--pairs", "99", "--annotations", "coco", output="coco-pairs")
+    absent = {
+        word for row in rows("boxes") for word in row["rejected_why"].removeprefix("not in the image: ").split(", ")
+    }
+    assert absent <= {*WORDS} - {"dog", "cat"}
+    absent = {
+        word
+        for row in rows("coco-pairs")
+        for word in row["rejected_why"].removeprefix("not in the image: ").split(", ")
+    }
+    assert absent and absent <= {*WORDS} - {"cup", "bus"}
+
+    scored = {(row["question"], row["chosen"]): row["chosen_score"] for row in rows("boxes")}
+    run(endpoint, "--pairs", "99", "--set", "judge.recall_weight=1", output="recall")
+    recalled = {(row["question"], row["chosen"]): row["chosen_score"] for row in rows("recall")}
+    common = scored.keys() & recalled.keys()
+    assert common and all(recalled[name] >= scored[name] for name in common) and recalled != scored
+
+    (here / "words.txt").write_text("dog, cat\ncar\n")
+    run(endpoint, "--pairs", "99", "--set", "judge.synonyms=words.txt", output="few")
+    assert {row["rejected_why"] for row in rows("few")} == {"not in the image: car"}
+    assert "no-such" in run(endpoint, "--set", "judge.extractor=no-such", code=2, output="none")
+
+
+@pytest.mark.slow
+@pytest.mark.claims("data generate --backend", "data generate --results")
+def test_a_model_of_this_machine(here: Path) -> None:
+    tiny_llava(here / "base")
+    target_of_model(resolve("./base"), here / "mine").begin()
+    more = (
+        "--backend",
+        "transformers",
+        "--set",
+        "sample.max_new_tokens=3",
+        "--set",
+        "backend.dtype=float32",
+        "--limit",
+        "1",
+    )
+    said = run(None, *more, "--results", "mine", model="base-base", code=1)
+    assert "6 cut off" in said
+    [log] = Path("pairs").rglob("responses.jsonl")
+    answers = [json.loads(line) for line in log.read_text().splitlines()]
+    assert len(answers) == 6 and {one["backend"] for one in answers} == {"transformers"}
+    assert len({one["text"] for one in answers}) > 1, "answers with seeds of their own differ"
+    assert "base-base" in run(None, *more, model="base-base", code=2, output="other")
