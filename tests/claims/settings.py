@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from pydantic import BaseModel
 
-GROUPS = ("images", "corrected")
+GROUPS = ("images", "corrected", "splitter")
 """Groups of settings that several methods share: their settings are listed once, under the group's name, and the group for every method."""
 
 
@@ -50,6 +50,7 @@ def settings() -> list[Setting]:
     from harness.core import registry
     from harness.core.config import TrainSettings
     from harness.experiments.spec import ExperimentSpec
+    from harness.generation.settings import PairSettings, SampleSettings
     from harness.serving.base import Sampling
 
     found = [
@@ -59,7 +60,14 @@ def settings() -> list[Setting]:
         *_fields(ExperimentSpec, "experiment"),
         Setting("corrupt --set", ImagePreferenceSettings, "corruption"),
     ]
-    kinds = {"aligners": "", "benchmarks": "", "backends": "backend.", "judges": "judge."}
+    found += [*_fields(SampleSettings, "sample"), *_fields(PairSettings, "pair")]
+    kinds = {
+        "candidate_judges": "judge.",
+        "aligners": "",
+        "benchmarks": "",
+        "backends": "backend.",
+        "judges": "judge.",
+    }
     for kind, prefix in kinds.items():
         for name in registry.entries(kind):  # type: ignore[arg-type]
             loaded: Any = registry.load(kind, name)  # type: ignore[call-overload]

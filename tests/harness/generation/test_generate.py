@@ -128,6 +128,7 @@ def expected_pairs() -> set[tuple[str, str, str]]:
     }
 
 
+@pytest.mark.claims("judge.claims.splitter", "judge.claims.verifier", "judge.claims.verifier_url")
 def test_claims_give_the_pairs_worked_out_by_hand(tmp_path: Path, pictures: Path, endpoint: ScriptedEndpoint) -> None:
     out, _ = run(tmp_path, arguments(pictures, endpoint, "-o", "pairs", "--set", "pair.length_balance=false", "--json"))
     manifest = json.loads(out)
