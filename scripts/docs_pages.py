@@ -1,4 +1,4 @@
-"""Pages of the documentation that are made from the code: the commands, the files' formats, the settings. A hook of mkdocs."""
+"""A hook of mkdocs that generates pages from the code: commands, file formats, settings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add what is generated, and the pages that lie at the top of the repository."""
+    """Add the generated pages, and the pages in the top folder of the repository."""
     pages = {
         "cli.md": commands(),
         "formats.md": formats(),
@@ -32,13 +32,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def top(name: str) -> str:
-    """A page of the repository's top folder, with its links as seen from docs/."""
+    """A page in the top folder of the repository, with links relative to docs/."""
     text = (ROOT / name).read_text(encoding="utf-8").replace("](docs/", "](")
     return text.replace("](ARCHITECTURE)", "](ARCHITECTURE.md)")
 
 
 def commands() -> str:
-    """Every command with its options, as `--help` has them."""
+    """All commands with their options, as in `--help`."""
     from harness.cli.app import app
 
     command = typer.main.get_command(app)
@@ -54,7 +54,7 @@ def formats() -> str:
     from harness.records import answer_files, changed_scores, run_files, score_files
 
     parts = [
-        '# Files and settings\n\nWhere the files lie: [ARCHITECTURE.md](ARCHITECTURE.md), "Folder layouts".\n\n## Files of a run\n'
+        '# Files and settings\n\nFor their places see [ARCHITECTURE.md](ARCHITECTURE.md), "Folder layouts".\n\n## Files of a run\n'
     ]
     for module in (score_files, changed_scores, run_files, answer_files):
         for _, kind in inspect.getmembers(module, inspect.isclass):
@@ -77,12 +77,12 @@ def formats() -> str:
 
 
 def table(title: str, model: type[BaseModel]) -> str:
-    """The fields of a model, one a row; nested models with dotted names."""
+    """A table of the fields of a model; fields of nested models have dotted names."""
     rows = [
         f"### {title}\n",
         (inspect.getdoc(model) or "").split("\n\n")[0],
         "",
-        "| key | type | default | |",
+        "| key | type | default | meaning |",
         "|---|---|---|---|",
     ]
     return "\n".join([*rows, *_rows(model, "")]) + "\n"

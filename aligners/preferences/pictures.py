@@ -133,7 +133,7 @@ class Pictures:
         if not self._inside_roots(path):
             raise BadRecordError(
                 f"the image path leaves the data folder: {shown(value)} "
-                f"(name the folder that images may be read from: --image-root {path.parent})"
+                f"(to allow a folder with images: --image-root {path.parent})"
             )
         if path.exists() and not path.is_file():
             raise BadRecordError(f"the image is not a file but a folder, a pipe or a device: {shown(value)}")

@@ -114,7 +114,7 @@ def read_object(path: Path, what: str) -> dict[str, Any]:
     value = read_json(path, what, finite=False)
     if not isinstance(value, dict):
         raise BadInputError(
-            f"the {what} holds {type(value).__name__} instead of an object",
+            f"the {what} contains {type(value).__name__} instead of an object",
             where=str(path),
             remedy="copy it again",
         )

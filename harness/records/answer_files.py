@@ -35,14 +35,14 @@ class AnswerRecord(Record):
 
 
 class Took(Record):
-    """What generating answers took."""
+    """Number of answers, and seconds that it took to generate them."""
 
     answers: Annotated[int, Field(ge=1)]
     seconds: Value
 
 
 class ServedRecord(ServingRecord):
-    """A `serving.json`: what answered, with its settings."""
+    """A `serving.json`: the backend that answered, with its settings."""
 
     settings: dict[str, Any] = Field(default_factory=dict)
     took: Took | None = None

@@ -21,7 +21,7 @@ class GapRecord(Record):
 
 
 class ChangedMetric(Record):
-    """A metric with the picture as it is, with the changed one, and the difference."""
+    """A metric with the original picture, with the changed picture, and the difference."""
 
     clean: Value
     changed: Value
@@ -32,7 +32,7 @@ Rate = Annotated[float, Field(ge=0, le=1 + ROUNDING)]
 
 
 class UnchangedRecord(Record):
-    """The share of answers that a changed picture does not change."""
+    """The fraction of answers that stay the same with the changed picture."""
 
     value: Rate
     ci: Annotated[list[Rate], Field(min_length=2, max_length=2)] | None

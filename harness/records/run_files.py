@@ -27,7 +27,7 @@ class PieceRecord(Record):
 
 
 class DetailsRecord(Record):
-    """Of what benchmarks note about an item, the parts that are shown."""
+    """The parts of an item's details that are shown."""
 
     said: str | None = None
     rating: Number | None = None
@@ -63,14 +63,14 @@ class BaseRecord(Record):
 
 
 class CheckpointRecord(Record):
-    """What a checkpoint is."""
+    """Kind and fingerprint of a checkpoint."""
 
     kind: str
     fingerprint: str
 
 
 class ManifestRecord(Versioned):
-    """A run's manifest, as far as every run has it."""
+    """The part of a manifest that every run has."""
 
     KNOWN = 1
     kind: str
@@ -84,7 +84,7 @@ class ManifestRecord(Versioned):
 
 
 class LocatedBase(BaseRecord):
-    """A base whose weights are somewhere."""
+    """A base model with a known location."""
 
     location: str
 
@@ -96,13 +96,13 @@ class LocatedManifest(ManifestRecord):
 
 
 class AlignedBase(LocatedBase):
-    """A base that something was trained on is somewhere, and known."""
+    """The base model of an aligned run: location and fingerprint are known."""
 
     fingerprint: str
 
 
 class AlignConfig(Record):
-    """What an alignment was told."""
+    """The configuration of an alignment."""
 
     method: str
     model: str
@@ -112,7 +112,7 @@ class AlignConfig(Record):
 
 
 class AlignedManifest(ManifestRecord):
-    """The manifest of an aligned run, as far as serving, exporting and its model card need it."""
+    """The manifest of an aligned run: the part that serving, exporting and model cards need."""
 
     base: AlignedBase
     config: AlignConfig  # type: ignore[assignment]
@@ -126,20 +126,20 @@ class DataSummary(Record):
 
 
 class Summary(Record):
-    """What a training reports."""
+    """Summary of a training run."""
 
     data: DataSummary
 
 
 class StageRow(Record):
-    """What a stage of a training reports."""
+    """Summary of a training stage."""
 
     stage: str
     steps: Whole
 
 
 class StagesSummary(Record):
-    """The stages of a training, in turn."""
+    """Summaries of the stages, in order."""
 
     stages: list[StageRow]
 
@@ -152,14 +152,14 @@ class TrainedManifest(AlignedManifest):
 
 
 class Hardware(Record):
-    """What it ran on."""
+    """Hardware of the run."""
 
     gpus: list[str]
     cores: Whole | None = None
 
 
 class CardManifest(AlignedManifest):
-    """The same, as far as its model card needs it."""
+    """The manifest of an aligned run: the part that its model card needs."""
 
     summary: Summary  # type: ignore[assignment]
     checkpoint: CheckpointRecord

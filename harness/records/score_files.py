@@ -14,7 +14,7 @@ ROUNDING = 1e-9
 
 
 class MetricRecord(Record):
-    """A metric's value, and what it is.
+    """A metric's value and definition.
 
     `kind` and `invented_by` (see `harness.core.types.MetricSpec`) are None in files of schema 1; the benchmark tells them.
     """
@@ -39,7 +39,7 @@ class MetricRecord(Record):
 
 
 class ServingRecord(Record):
-    """What answered."""
+    """The backend that answered."""
 
     backend: str
     distribution: str | None = None
@@ -47,13 +47,13 @@ class ServingRecord(Record):
 
 
 class SamplingRecord(Record):
-    """How answers were drawn."""
+    """Sampling parameters of the answers."""
 
     max_new_tokens: Whole
 
 
 class JudgeRecord(Record):
-    """Who judged."""
+    """The judge."""
 
     judge: str
     model: str | None = None

@@ -57,7 +57,7 @@ class Run:
         """
         if self.kind == "endpoint":
             raise BadInputError(
-                f"'{self.name}' holds the answers of a model behind an endpoint: there are no weights of it here",
+                f"'{self.name}' contains the answers of a model behind an endpoint, so it has no weights",
                 where=str(self.path),
                 remedy=f"harness eval --endpoint URL --model {self.base_label}",
             )
