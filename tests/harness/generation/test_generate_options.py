@@ -255,3 +255,26 @@ def test_a_model_of_this_machine(here: Path) -> None:
     assert len(answers) == 6 and {one["backend"] for one in answers} == {"transformers"}
     assert len({one["text"] for one in answers}) > 1, "answers with seeds of their own differ"
     assert "base-base" in run(None, *more, model="base-base", code=2, output="other")
+
+
+@pytest.mark.slow
+@pytest.mark.claims("judge.claims.backend")
+def test_a_verifier_of_this_machine(here: Path) -> None:
+    tiny_llava(here / "base")
+
+    def speaks(asked: Asked) -> str:
+        return "- Is there a dog?\n- Is there a cat?" if asked.model == "splitter" else say(asked)
+
+    with scripted(speaks) as endpoint:
+        judge = {
+            "splitter.model": "splitter",
+            "splitter.base_url": endpoint.url,
+            "verifier": "./base",
+            "backend": "transformers",
+        }
+        settings = [part for key, value in judge.items() for part in ("--set", f"judge.{key}={value}")]
+        said = run(endpoint, *settings, "--limit", "1", code=1, judge="claims")
+    assert "not judged" in said, "an untrained verifier says neither yes nor no"
+    [log] = Path("pairs").rglob("claims/responses.jsonl")
+    answers = [json.loads(line) for line in log.read_text().splitlines()]
+    assert len(answers) == 2 and {one["backend"] for one in answers} == {"transformers"}
