@@ -28,7 +28,7 @@ ODD = st.sampled_from(
      "./", "~", "~nobody", "/dev/null", "/dev/full", "/proc/self/none", "none/none", "none.jsonl", "x" * 300, "x" * 5000, "a/" * 3000,
      "\x1b[31mRED\x1b]0;pwn\x07", "\r\n", "\t", "\x7f", "\x9b31m", "\udcff", "\ud800", "\u202e", "\ufeff", "\u2028", "\U0001f984", "é",
      "\u0065\u0301", "CON", "a b", "a\nb", "*", "[/]", "[bold]x", "%s", "{0}", "$HOME", "`id`", "; id", "@file", "--help", "--results",
-     "--debug", "-x", "http://", "http://[", "http://127.0.0.1:9/v1", "file:///etc/passwd", "https://u:p@h:99999/", "pocket:",
+     "-x", "http://", "http://[", "http://127.0.0.1:9/v1", "file:///etc/passwd", "https://u:p@h:99999/", "pocket:",
      "pocket:x", "pocket:0@", "pocket:0@none", "pocket:-1", "official", "spacy:", "spacy:none", "table:", "table:none", "judge.model=",
      "judge.votes=nan", "train.=1", "train.seed=-1", ".=.", "backend.x=1", "sampling.max_new_tokens=-1", "halbench.matched_words=x",
      "127.0.0.1:x", ":", "localhost:" + "9" * 400, "one@", "@data", "pope@data"]
