@@ -62,7 +62,7 @@ def bad(folder: Path) -> dict[str, tuple[Path | str, str]]:
         "bomb": (GOOD | {"image": "bomb.png"}, "decompression bomb"),
         "stray token": (GOOD | {"prompt": "what <image> is it"}, "stray '<image>'"),
         "wrong type in a row": (GOOD | {"chosen": 4}, "'chosen' is a whole number, not text: 4"),
-        "nothing but an end": (GOOD | {"chosen": "</s>"}, "the chosen answer holds '</s>'"),
+        "nothing but an end": (GOOD | {"chosen": "</s>"}, "the chosen answer contains '</s>'"),
     }
     found: dict[str, tuple[Path | str, str]] = {
         name: (jsonl(folder / f"{name}.jsonl", [GOOD, row]), said) for name, (row, said) in lines.items()

@@ -114,7 +114,7 @@ def test_control_tokens_in_texts_are_fatal(folder: Path) -> None:
         report = check_preferences(CheckRequest(path, processor))
         [found] = report["control_tokens"]
         assert found == {"where": f"{path}:2", "id": "ends", "text": "the chosen answer", "token": "</s>"}
-        assert "d.jsonl:2: the chosen answer holds '</s>'" in report["fatal"][0]
+        assert "d.jsonl:2: the chosen answer contains '</s>'" in report["fatal"][0]
         skipped = check_preferences(CheckRequest(path, processor, on_error="skip"))
         assert not skipped["fatal"] and "contain control tokens" in skipped["warnings"][0]
 
@@ -207,7 +207,7 @@ def test_the_command(folder: Path) -> None:
         "4, of which 4 can be used",
         "tokens of ./model",
         "image and prompt",
-        "nothing",
+        "align would accept",
     ):
         assert said in done.stdout
     jsonl(folder / "bad.jsonl", [row("0.png"), row("../0.png"), row("1.png", chosen=4)])

@@ -48,7 +48,7 @@ def test_one_engine_has_the_machine() -> None:
 def test_settings_that_do_not_go_together() -> None:
     ray = {"distributed_executor_backend": "ray", "pipeline_parallel_size": 2}
     assert parse(VllmSettings, ray, "backend vllm").identity("vllm") == "vllm", "how it is spread changes no answer"
-    with pytest.raises(BadInputError, match=r"do not go together: data_parallel_size .* --shard"):
+    with pytest.raises(BadInputError, match=r"contradict each other: data_parallel_size .* --shard"):
         parse(VllmSettings, {**ray, "data_parallel_size": 2}, "backend vllm")
     with pytest.raises(BadInputError, match=r"'mpi'.*distributed_executor_backend"):
         parse(VllmSettings, {"distributed_executor_backend": "mpi"}, "backend vllm")
