@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,16 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv(
         "HARNESS_CACHE", os.environ.get("HARNESS_TEST_CACHE") or str(tmp_path_factory.getbasetemp() / "cache")
     )
+
+
+@pytest.fixture(autouse=True)
+def network_as_before() -> Iterator[None]:
+    """A command that found no hub asks it nothing more in its process (`harness.remote.hub.go_offline`); the next test may ask."""
+    before = os.environ.get("HF_HUB_OFFLINE")
+    yield
+    changed = before is None and os.environ.pop("HF_HUB_OFFLINE", None) is not None
+    if changed and (constants := sys.modules.get("huggingface_hub.constants")):
+        constants.HF_HUB_OFFLINE = False  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="session", autouse=True)

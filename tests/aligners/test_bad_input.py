@@ -120,7 +120,7 @@ def test_odd_pictures_are_made_plain_and_trained_on(
         "scaled from 16 to 8 bits per channel",
         "converted from CMYK",
         "rotated by their EXIF",
-        "first of several frames",
+        "reduced to the first of several frames",
     ):
         assert f"1 images are {said}" in heard
 

@@ -166,7 +166,7 @@ def test_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def states() -> list[str]:
         return [row["state"] for row in json.loads(out("runs", "--results", "there", "--json"))]
 
-    assert states() == ["complete", "put aside", "failed"]
+    assert states() == ["complete", "replaced", "failed"]
     out("runs", "--results", "there", "--restore", "one")
     assert (there / "one/checkpoint/weights").read_text() == "first"
     assert "--yes" in out("runs", "--results", "there", "--prune", code=2) and len(states()) == 3

@@ -138,7 +138,7 @@ def test_a_mask_without_the_models_window_is_noticed(
 ) -> None:
     monkeypatch.setattr(masks, "_windowed", lambda allowed, order, window: allowed)
     error = stopped(made(kind, tmp_path), tmp_path / "run")
-    assert "differ by" in error.problem and "none of train.savings" in str(error.remedy)
+    assert "differ from those" in error.problem and "none of train.savings" in str(error.remedy)
 
 
 def test_a_prefix_that_is_shared_under_linear_attention_is_noticed(
@@ -146,7 +146,7 @@ def test_a_prefix_that_is_shared_under_linear_attention_is_noticed(
 ) -> None:
     monkeypatch.setattr(Family, "not_possible", lambda self, config: {"feature_cache": "it has no such tower"})
     error = stopped(made("qwen3.5", tmp_path), tmp_path / "run")
-    assert "differ by" in error.problem
+    assert "differ from those" in error.problem
     assert str(error.remedy).startswith("--set train.savings.shared_prefix=false makes it pass")
 
 

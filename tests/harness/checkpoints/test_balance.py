@@ -152,7 +152,7 @@ def test_what_was_trained_on_is_left_out_and_what_cannot_be_measured_is_said(
     assert copy.manifest is not None
     config = copy.manifest["config"]
     for manifest, said in (
-        (copy.manifest | {"kind": "base"}, "no aligned run"),
+        (copy.manifest | {"kind": "base"}, "is not an aligned run"),
         (copy.manifest | {"summary": {}}, "no summary.stages"),
         (
             copy.manifest | {"config": config | {"data": str(tmp_path / "gone.jsonl")}},

@@ -29,6 +29,7 @@ CALLERS = {
     "harness/datasets/unpack.py": "its own temporary folder",
     "harness/core/files.py": "temporary files and folders; what an atomic write replaces",
     "harness/core/temporary.py": "temporary files and folders that no writer holds any more",
+    "harness/generation/generate.py": "pairs and manifests of its own set, which new ones replace",
     "harness/models/saving.py": "PEFT's empty card in the folder that is being written",
     "harness/runs/set_aside.py": "puts answers and their scores aside that are to be generated again",
     "harness/alignment/align.py": "what stages kept for --resume, of a run that is complete",

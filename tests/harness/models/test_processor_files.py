@@ -97,7 +97,9 @@ def test_what_stands_nowhere_is_refused_with_the_file_and_the_keys(exported: dic
         config["vision_config"]["model_type"] = "dinov2"  # transformers knows it, we do not know its extra tokens
 
     edit(folder / "config.json", another_tower)
-    with pytest.raises(BadInputError, match=r"does not say num_additional_image_tokens, and config\.json") as caught:
+    with pytest.raises(
+        BadInputError, match=r"does not have num_additional_image_tokens, nor does config\.json"
+    ) as caught:
         load_processor(folder)
     assert caught.value.where == str(folder / "processor_config.json")
     assert "add num_additional_image_tokens there" in str(caught.value.remedy)

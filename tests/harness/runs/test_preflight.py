@@ -18,6 +18,12 @@ MODEL, DATA = "llava-hf/llava-v1.6-vicuna-7b-hf", "openbmb/RLAIF-V-Dataset"
 LARGE = 7 * 2**30
 
 
+@pytest.fixture(autouse=True)
+def online(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test says itself whether the hub is to be asked."""
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a model and pairs for it."""
