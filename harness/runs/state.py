@@ -69,10 +69,11 @@ def state_of(folder: Path, *, held: bool | None = None) -> State:
         return State("foreign")
     if not any(folder.iterdir()):
         return State("nothing")
-    if not is_run(folder):
-        return State("foreign")
+    running = is_held(lock_of(folder)) if held is None else held
+    if not is_run(folder):  # a run that begins holds its lock before its configuration is there
+        return State("running" if running else "foreign")
     reason, steps = _reason(folder), steps_of(folder)
-    if is_held(lock_of(folder)) if held is None else held:
+    if running:
         return State("running", "", steps)
     if (folder / MANIFEST).exists():
         return State("complete")

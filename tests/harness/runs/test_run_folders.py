@@ -264,3 +264,13 @@ def test_no_folder_of_runs_is_said_and_not_made(tmp_path: Path) -> None:
     assert "no folder" in harness(tmp_path, "runs", code=2).stderr
     (tmp_path / "results").write_text("a file")
     assert "not a folder" in harness(tmp_path, "runs", code=2).stderr
+
+
+def test_a_run_that_begins_is_running_before_its_configuration_is_there(tmp_path: Path) -> None:
+    folder = tmp_path / "one"
+    folder.mkdir()
+    (folder / ".config.json.x.part").write_text("{")
+    assert state_of(folder).condition == "foreign"
+    with writing(lock_of(folder), "this run", folder):
+        assert state_of(folder).condition == "running"
+    assert state_of(folder).condition == "foreign"
