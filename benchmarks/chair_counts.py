@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
+from typing import Any
 
-from benchmarks.objects import Mention
+from benchmarks.objects import Extractor, Mention, Vocabulary
 from harness.core.types import Evidence, Item, SampleScore
 
 _SPEAKER = "Assistant:"
 _WORD = re.compile(r"\S+")
+
+
+def classes_of(
+    references: Mapping[str, Mapping[str, Any]], extractor: Extractor, vocabulary: Vocabulary
+) -> dict[str, frozenset[str]]:
+    """The classes that are in each image: its instances', and those that its captions mention.
+
+    Args:
+        references: image -> {"instances": category names, "captions": texts}.
+        extractor: reads the captions, as it reads the descriptions.
+        vocabulary: an instance's category is a class, or a word for one where the vocabulary is not COCO's.
+    """
+    captions = [(image, caption) for image, reference in references.items() for caption in reference["captions"]]
+    classes: dict[str, set[str]] = {image: set() for image in references}
+    for (image, _), mentions in zip(captions, extractor.mentions([text for _, text in captions]), strict=True):
+        classes[image] |= {mention.label for mention in mentions}
+    for image, reference in references.items():
+        classes[image] |= {vocabulary.words.get(name, name) for name in reference["instances"]}
+    return {image: frozenset(names) for image, names in classes.items()}
 
 
 def counted(

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from benchmarks.answers import AnswerRow, ImageNames, PackedResponses, identity
 from benchmarks.base import Benchmark, BenchmarkSettings, Totals, harmonic, needed, ratio
-from benchmarks.chair_counts import cleaned, counted
+from benchmarks.chair_counts import classes_of, cleaned, counted
 from benchmarks.coco import coco_truth, truth_rows
 from benchmarks.halbench_images import image_of
 from benchmarks.objects import EXTRACTORS, Extractor, Mention, Vocabulary, make_extractor, read_vocabulary
@@ -295,16 +295,8 @@ class ObjectHalBench(Benchmark):
             for item in items
             if item.group not in kept or kept[item.group][0] is not item.reference
         }
-        captions = [(group, caption) for group, reference in new.items() for caption in reference["captions"]]
-        found: dict[str, set[str]] = {group: set() for group in new}
-        for (group, _), mentions in zip(
-            captions, self._extractor.mentions([caption for _, caption in captions]), strict=True
-        ):
-            found[group] |= {mention.label for mention in mentions}
-        for group, reference in new.items():
-            # An instance category is a class, or a word for one where the vocabulary is not COCO's.
-            found[group] |= {self._vocabulary.words.get(name, name) for name in reference["instances"]}
-            kept[group] = (reference, frozenset(found[group]))
+        for group, classes in classes_of(new, self._extractor, self._vocabulary).items():
+            kept[group] = (new[group], classes)
         return {item.group: kept[item.group][1] for item in items}
 
     def aggregate(self, totals: Totals) -> dict[str, np.ndarray]:

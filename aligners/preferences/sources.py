@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from aligners.preferences.set_folder import refuse_incomplete
 from harness.core.disk import need
 from harness.core.errors import BadInputError, shown
 from harness.core.reading import open_binary, read_json
@@ -53,6 +54,7 @@ def find_files(source: str) -> Files:
     except OSError:  # a text that is too long for a name
         is_folder = is_file = False
     if is_folder:
+        refuse_incomplete(path)
         return Files(path, _of_folder(path))
     if not is_file:
         if _is_something(path):

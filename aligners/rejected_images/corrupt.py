@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from aligners.preferences import DataOptions, read_preferences
+from aligners.preferences.set_folder import WHOLE, SetShard
 from aligners.rejected_images.generate import said, sources
-from aligners.rejected_images.image_set import PART_SIZE, SetShard, write_set
+from aligners.rejected_images.image_set import PART_SIZE, write_set
 from aligners.rejected_images.parts import SetRecipe, Write, write_here
 from aligners.rejected_images.regions import choose_source
 from aligners.rejected_images.settings import ImagePreferenceSettings
@@ -31,7 +32,7 @@ class CorruptRequest:
     seed: int = 0
     limit: int | None = None
     on_error: Literal["fail", "skip"] = "fail"
-    shard: SetShard = SetShard()  # noqa: RUF009 (frozen)
+    shard: SetShard = WHOLE
     part_size: int = PART_SIZE
     replace: bool = False
     overwrite: bool = False

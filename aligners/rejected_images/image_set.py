@@ -9,72 +9,31 @@ A part under way ends in `.unfinished`: nothing reads it as data before its whol
 
 from __future__ import annotations
 
-import json
-import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from aligners.preferences.cells import parquet_rows
+from aligners.preferences.set_folder import CONFIG, MANIFEST, UNFINISHED, WHOLE, SetShard, join_shards, same_set
 from aligners.rejected_images.keywords import keyword_notes
 from aligners.rejected_images.parts import SetPart, SetRecipe, Write, write_here
 from aligners.rejected_images.size import predicted_bytes
 from aligners.rejected_images.table import FORMAT, MADE
 from harness.core.disk import make_folder, need
 from harness.core.errors import BadInputError
-from harness.core.files import read_json, write_json
+from harness.core.files import write_json
 from harness.core.locks import writing
 from harness.core.progress import progress
 from harness.core.removal import REPLACED, move, remove
 from harness.core.types import PreferenceExample
 
-T = TypeVar("T")
-MANIFEST, CONFIG = "manifest.json", "config.json"
-_UNFINISHED, _ASIDE = ".unfinished", ".replaced"
+_KIND = "image_preferences"
+_ASIDE = ".replaced"
 PART_SIZE = 256
 """Examples a part."""
-
-
-@dataclass(frozen=True)
-class SetShard:
-    """The `number`-th of `count` stretches of the examples, from 1."""
-
-    number: int = 1
-    count: int = 1
-
-    @classmethod
-    def parse(cls, text: str) -> SetShard:
-        """Read `i/n`.
-
-        Raises:
-            BadInputError: it is not of that form, or i is not one of 1 to n.
-        """
-        number, _, count = text.partition("/")
-        given = re.fullmatch(r"[0-9]{1,6}/[0-9]{1,6}", text) is not None
-        if not (given and 1 <= int(number) <= int(count)):
-            raise BadInputError(
-                f"--shard must be i/n with i from 1 to n, and n with at most six digits, e.g. 2/4, not '{text[:80]}'"
-            )
-        return cls(int(number), int(count))
-
-    @property
-    def name(self) -> str:
-        """What its files begin with; sorted names are in the order of the examples."""
-        return f"shard-{self.number:0{len(str(self.count))}d}-of-{self.count}" if self.count > 1 else ""
-
-    @property
-    def manifest(self) -> str:
-        """Its manifest's file name."""
-        return f"{self.name}.json" if self.name else MANIFEST
-
-    def of(self, examples: Sequence[T]) -> Sequence[T]:
-        """Its own stretch; all stretches together, in order, are the examples."""
-        start, end = (len(examples) * edge // self.count for edge in (self.number - 1, self.number))
-        return examples[start:end]
 
 
 def write_set(
@@ -83,7 +42,7 @@ def write_set(
     recipe: SetRecipe,
     identity: dict[str, Any],
     *,
-    shard: SetShard = SetShard(),
+    shard: SetShard = WHOLE,
     part_size: int = PART_SIZE,
     write: Write = write_here,
     overwrite: bool = False,
@@ -108,7 +67,7 @@ def write_set(
     """
     make_folder(folder)
     config = {
-        "kind": "image_preferences",
+        "kind": _KIND,
         "format": FORMAT,
         **identity,
         "settings": recipe.settings.determining(),
@@ -123,9 +82,9 @@ def write_set(
         writing(folder / f".{shard.name or 'set'}.lock", what, folder),
         replacing_set(folder) if overwrite else nullcontext(),
     ):
-        _same_set(folder, config)
+        same_set(folder, config, "set of rejected images")
         if (folder / shard.manifest).exists():
-            return _joined(folder, shard)
+            return join_shards(folder, shard, _joined)
         write_json(folder / CONFIG, config)
         manifest = _write_shard(folder, shard.of(examples), recipe, config, shard, part_size, write)
         remove(folder / REPLACED, within=folder)  # the set that was here before; this one is complete
@@ -143,10 +102,10 @@ def _write_shard(
 ) -> dict[str, Any]:
     started = time.perf_counter()
     stem = f"{shard.name}-part" if shard.name else "part"
-    for left_over in folder.glob(f".{stem}-*{_UNFINISHED}.*"):  # of a writer that was killed; we hold the lock
+    for left_over in folder.glob(f".{stem}-*{UNFINISHED}.*"):  # of a writer that was killed; we hold the lock
         remove(left_over, within=folder)
     parts = [
-        SetPart(folder / f"{stem}-{number:05d}.parquet{_UNFINISHED}", examples[start : start + part_size])
+        SetPart(folder / f"{stem}-{number:05d}.parquet{UNFINISHED}", examples[start : start + part_size])
         for number, start in enumerate(range(0, len(examples), part_size))
     ]
     missing = [part for part in parts if not part.path.exists() and not _final(part.path).exists()]
@@ -168,7 +127,7 @@ def _write_shard(
         "seconds": round(time.perf_counter() - started, 1),
     }
     write_json(folder / shard.manifest, manifest)
-    return _joined(folder, shard)
+    return join_shards(folder, shard, _joined)
 
 
 def _check_room(folder: Path, parts: Sequence[SetPart], recipe: SetRecipe) -> None:
@@ -183,7 +142,7 @@ def _check_room(folder: Path, parts: Sequence[SetPart], recipe: SetRecipe) -> No
 
 
 def _final(path: Path) -> Path:
-    return path.with_name(path.name.removesuffix(_UNFINISHED))
+    return path.with_name(path.name.removesuffix(UNFINISHED))
 
 
 def _counted(parts: Sequence[tuple[Path, Sequence[PreferenceExample]]]) -> dict[str, Any]:
@@ -218,47 +177,19 @@ def _versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in ("numpy", "pillow", "pyarrow", "spacy", "transformers")}
 
 
-def _joined(folder: Path, shard: SetShard) -> dict[str, Any]:
-    """The shard's manifest; if it is the last one to be there, the whole set's is written."""
-    own: dict[str, Any] = read_json(folder / shard.manifest, "manifest")
-    names = [SetShard(number, shard.count).manifest for number in range(1, shard.count + 1)]
-    if shard.count > 1 and all((folder / name).exists() for name in names) and not (folder / MANIFEST).exists():
-        shards = [read_json(folder / name, "manifest") for name in names]
-        frequent: Counter[str] = Counter()
-        for one in shards:
-            frequent.update(one["frequent_keywords"])
-        whole = {name: value for name, value in own.items() if name != "shard"} | {
-            "counts": {name: sum(one["counts"][name] for one in shards) for name in own["counts"]},
-            "dropped": [name for one in shards for name in one["dropped"]],
-            "models": {role: name for one in shards for role, name in one["models"].items()},
-            "frequent_keywords": dict(frequent.most_common(20)),
-            "files": [file for one in shards for file in one["files"]],
-            "seconds": round(sum(one["seconds"] for one in shards), 1),
-        }
-        write_json(folder / MANIFEST, whole)
-    return own
-
-
-def _same_set(folder: Path, config: dict[str, Any]) -> None:
-    """A set that is continued must be the same set."""
-    before = folder / CONFIG
-    if before.exists():
-        old, new = read_json(before, "configuration"), json.loads(json.dumps(config))
-        changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
-        if changed:
-            raise BadInputError(
-                f"the set was begun with other settings ({', '.join(changed)})",
-                where=str(before),
-                remedy="use the same settings, write to another folder, or start again with --overwrite",
-            )
-    elif not (folder / REPLACED).exists() and (
-        strange := sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
-    ):  # beside a set that is begun again other files may lie, as they did before
-        raise BadInputError(
-            f"the folder is not empty, and is not a set of rejected images ({', '.join(strange[:3])})",
-            where=str(folder),
-            remedy="write to another folder",
-        )
+def _joined(shards: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the whole set's manifest says in place of a shard's."""
+    frequent: Counter[str] = Counter()
+    for one in shards:
+        frequent.update(one["frequent_keywords"])
+    return {
+        "counts": {name: sum(one["counts"][name] for one in shards) for name in shards[0]["counts"]},
+        "dropped": [name for one in shards for name in one["dropped"]],
+        "models": {role: name for one in shards for role, name in one["models"].items()},
+        "frequent_keywords": dict(frequent.most_common(20)),
+        "files": [file for one in shards for file in one["files"]],
+        "seconds": round(sum(one["seconds"] for one in shards), 1),
+    }
 
 
 @contextmanager
@@ -297,7 +228,7 @@ def replacing_set(folder: Path) -> Iterator[None]:
 
 def _set_parts(folder: Path) -> Iterator[Path]:
     """The files of a set, the configuration last."""
-    for pattern in (MANIFEST, "shard-*.json", "*part-*.parquet", f"*part-*.parquet{_UNFINISHED}", CONFIG):
+    for pattern in (MANIFEST, "shard-*.json", "*part-*.parquet", f"*part-*.parquet{UNFINISHED}", CONFIG):
         yield from sorted(folder.glob(pattern))
 
 

@@ -81,9 +81,9 @@ def corrupt(
 ) -> None:
     """Make a rejected image for every preference: corrupt the regions that the chosen answer is about."""
     from aligners.preferences.options import DataOptions
+    from aligners.preferences.set_folder import SetShard
     from aligners.rejected_images.corrupt import CorruptRequest
     from aligners.rejected_images.corrupt import corrupt as run
-    from aligners.rejected_images.image_set import SetShard
     from aligners.rejected_images.settings import ImagePreferenceSettings
     from harness.core.config import named_once, overrides, parse
     from harness.core.progress import console

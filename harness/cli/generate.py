@@ -81,7 +81,7 @@ def generate(
     """Make preference pairs from a model's own answers: sample several, let a judge score them, pair better with worse."""
     from aligners.preferences.options import DataOptions
     from aligners.preferences.overlap import evaluation_sets
-    from aligners.rejected_images.image_set import SetShard
+    from aligners.preferences.set_folder import SetShard
     from harness.core import registry
     from harness.core.config import merged, overrides, parse
     from harness.core.errors import BadInputError

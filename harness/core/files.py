@@ -78,6 +78,16 @@ def _encodes(text: str) -> bool:
     return True
 
 
+def whole_lines(path: Path) -> list[bytes]:
+    """The lines of a file that is only appended to, by one writer: a last line that a kill cut off is cut away, in the file too."""
+    data = path.read_bytes() if path.exists() else b""
+    end = data.rfind(b"\n") + 1
+    if end < len(data):
+        with path.open("r+b") as stream:
+            stream.truncate(end)
+    return data[:end].splitlines()
+
+
 def sha256_folder(folder: Path, names: Iterable[str]) -> str:
     """Hex SHA-256 over the named files of a folder (names and contents, in sorted order)."""
     return sha256_json({name: sha256_file(folder / name) for name in sorted(names)})

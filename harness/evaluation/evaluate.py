@@ -19,18 +19,19 @@ from harness.core.contract import json_of
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import sha256_file, write_json
 from harness.core.progress import progress
+from harness.evaluation.context import check_context
 from harness.evaluation.jobs import Job, Key, pending, request_hashes
 from harness.evaluation.reliance import Answered, reliance
 from harness.evaluation.repeats import repeat_folder, spread
 from harness.evaluation.request import EvalRequest, prepare
-from harness.evaluation.responses import ResponseLog
+from harness.evaluation.responses import ResponseLog, one_model
 from harness.evaluation.score import item_rows, score_suite, write_scores
 from harness.evaluation.shards import write_shard
 from harness.evaluation.suites import SAMPLE_SEED, Suite
 from harness.judging.base import Judge
-from harness.models import PromptLengths, context_length, load_processor, refuse_control
+from harness.models import load_processor, refuse_control
 from harness.records.answer_files import read_serving
-from harness.runs.targets import Target
+from harness.runs.targets import Target, engine_of
 from harness.serving.contract import completions_of
 
 logger = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ class _Evaluation:
                 processor = None if self.targets[0].remote else load_processor(self.base)
                 self._check_questions(processor)
                 if processor is not None:
-                    self._check_context(jobs, processor)
+                    check_context((job.request for job in jobs), self.base, self.request.backend_settings, processor)
                 if self.request.verify:
                     ensure_verified(self.targets, self.request.backend, self.request.backend_settings)
                 self._generate(jobs)
@@ -129,35 +130,13 @@ class _Evaluation:
             for item in suite.items:
                 refuse_control({"the question": item.prompt}, processor, f"{suite.name}, item {item.id}")
 
-    def _check_context(self, jobs: Sequence[Job], processor: Any) -> None:
-        """The longest prompt, with its image, fits into the model's context.
-
-        Raises:
-            BadInputError: it does not; with the numbers.
-        """
-        given = getattr(self.request.backend_settings, "max_model_len", None)
-        context = min((length for length in (context_length(self.base), given) if length), default=None)
-        longest = max((job.request for job in jobs), key=lambda request: len(request.prompt))
-        lengths, size = PromptLengths(processor), longest.image.size()
-        whole, image = lengths.length(longest.prompt, size), lengths.image_tokens(size) + 1
-        if context is not None and whole >= context:
-            raise BadInputError(
-                f"the context is too short: {context} tokens, of which the image takes {image} and the question {whole - image}, "
-                "which leaves none for the answer",
-                where=f"{self.base}, '{longest.prompt[:60]}'",
-                remedy="raise --set backend.max_model_len, or use a model with a longer context"
-                if given
-                else "use a model with a longer context, or smaller images",
-            )
-
     def _generate(self, jobs: Sequence[Job]) -> None:
         """Run the engine over the jobs and log every answer as it comes."""
-        adapters = {target.name: target.adapter for target in self.targets if target.adapter}
         by_name = {target.served: target for target in self.targets}
         # Once a target, and not once an answer: it looks at every weight file.
         answered_by = functools.cache(lambda name, model: by_name[name].answered_by(model))
         by_hash = {job.hash: job for job in jobs}
-        with self.request.backend(self.base, adapters, self.request.backend_settings) as backend:
+        with engine_of(self.targets, self.request.backend, self.request.backend_settings) as backend:
             # Before the first answer, so that answers that a kill leaves behind have it; and after the last, since a
             # remote backend learns from the answers who gave them.
             self._write_serving(json_of(backend))
@@ -318,12 +297,4 @@ class _Evaluation:
         key = (target.name, suite.key, repeat)
         log = self.logs[key]
         records = [log.record(item.id, self.hashes[(*key, item.id)]) for item in suite.items]
-        models = Counter(record.get("model", "") for record in records if record is not None)
-        if len(models) > 1:
-            named = ", ".join(f"{model} ({count})" for model, count in models.most_common())
-            raise HarnessError(
-                f"the answers to {suite.name} come from several models behind the name '{target.base}': {named}",
-                where=str(log.path),
-                remedy="use the dated model name, or generate all answers again: --overwrite",
-            )
-        return str(next(iter(models)))
+        return one_model(records, target.base, suite.name, log.path)

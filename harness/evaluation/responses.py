@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 from harness.core.errors import BadInputError, HarnessError
-from harness.core.files import dump_row, naming, sha256_json
+from harness.core.files import dump_row, naming, sha256_json, whole_lines
 from harness.core.locks import writing
 from harness.core.reading import parse_line
 from harness.core.terminal import say
@@ -104,14 +105,7 @@ class ResponseLog:
 
     def _read(self) -> None:
         """Take the complete records; a torn last line, left by a kill, is cut off and its item asked again."""
-        if not self.path.exists():
-            return
-        data = self.path.read_bytes()
-        end = data.rfind(b"\n") + 1
-        if end < len(data):
-            with self.path.open("r+b") as stream:
-                stream.truncate(end)
-        for number, line in enumerate(data[:end].splitlines(), 1):
+        for number, line in enumerate(whole_lines(self.path), 1):
             try:
                 record = parse_line(line, number, "response log", self.path)
                 check(AnswerRecord, record, "answer", self.path)
@@ -183,3 +177,26 @@ class ResponseLog:
             self._stream.flush()
             os.fsync(self._stream.fileno())
         self._unsynced = 0
+
+
+def one_model(records: Iterable[Mapping[str, Any] | None], asked: str, what: str, where: Path) -> str:
+    """The model that gave all answers, "" where it is the checkpoint itself; an endpoint may change its model behind the name.
+
+    Args:
+        records: of a log; None where an answer is missing.
+        asked: the model that was asked for.
+        what: what the answers are to.
+        where: the log.
+
+    Raises:
+        HarnessError: several models answered.
+    """
+    models = Counter(record.get("model", "") for record in records if record is not None)
+    if len(models) > 1:
+        named = ", ".join(f"{model} ({count})" for model, count in models.most_common())
+        raise HarnessError(
+            f"the answers to {what} come from several models behind the name '{asked}': {named}",
+            where=str(where),
+            remedy="use the dated model name, or generate all answers again",
+        )
+    return str(next(iter(models), ""))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,15 +11,14 @@ from pathlib import Path
 from harness.core.files import sha256_json
 from harness.core.progress import progress
 from harness.core.types import Item, Response
-from harness.evaluation.responses import ResponseLog, request_hash
+from harness.evaluation.context import check_context
+from harness.evaluation.responses import ResponseLog, one_model, request_hash
 from harness.generation.settings import SampleSettings
 from harness.judging.candidates import Prompt
 from harness.models import load_processor, refuse_control
-from harness.runs.targets import Target
+from harness.runs.targets import Target, engine_of
 from harness.serving.base import Backend, BackendSettings, Request
 from harness.serving.contract import completions_of
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,10 +69,11 @@ class Sampler:
             Request id -> why it could not be answered.
 
         Raises:
-            BadInputError: a question holds a control token.
+            BadInputError: a question holds a control token, or is too long.
             HarnessError: the engine failed; what was answered is kept.
         """
         self._check_questions(parts)
+        asks = functools.partial(engine_of, [self.target], self.backend, self.backend_settings)
         refused: dict[str, str] = {}
         answered_by = functools.cache(self.target.answered_by)
         total = sum(len(part.prompts) for part in parts) * self.sample.samples
@@ -89,8 +88,7 @@ class Sampler:
                     if not missing:
                         continue
                     if backend is None:  # nobody starts an engine for nothing
-                        adapters = {self.target.name: self.target.adapter} if self.target.adapter else {}
-                        backend = stack.enter_context(self.backend(self.target.base, adapters, self.backend_settings))
+                        backend = stack.enter_context(asks())
                     for done in completions_of(backend, missing):
                         if done.refused is not None:
                             refused[done.id] = done.refused
@@ -101,13 +99,30 @@ class Sampler:
 
     def _check_questions(self, parts: Sequence[Part]) -> None:
         processor = None if self.target.remote else load_processor(self.target.base)
-        for part in parts:
-            for prompt in part.prompts:
-                refuse_control({"the question": prompt.text}, processor, f"prompt {prompt.id}")
+        prompts = [prompt for part in parts for prompt in part.prompts]
+        for prompt in prompts:
+            refuse_control({"the question": prompt.text}, processor, f"prompt {prompt.id}")
+        if processor is not None:
+            longest = max(prompts, key=lambda prompt: len(prompt.text))
+            check_context(self.requests(longest), self.target.base, self.backend_settings, processor)
 
     def answers(self, part: Part) -> Iterator[tuple[Prompt, list[tuple[int, Response]]]]:
         """(prompt, its numbered answers) of a part, from its log."""
         with ResponseLog(part.folder) as log:
             for prompt in part.prompts:
                 found = [log.get(prompt.id, request.id) for request in self.requests(prompt)]
-                yield prompt, [(number, one) for number, one in enumerate(found) if one is not None]
+                yield prompt, [(number, answer) for number, answer in enumerate(found) if answer is not None]
+
+    def answered_by(self, parts: Sequence[Part]) -> str:
+        """The name that an endpoint's model gave itself; "" for weights of this machine.
+
+        Raises:
+            HarnessError: several models answered.
+        """
+        records = []
+        for part in parts:
+            with ResponseLog(part.folder) as log:
+                asked = [(prompt.id, request.id) for prompt in part.prompts for request in self.requests(prompt)]
+                models = {(log.record(*one) or {}).get("model") for one in asked} - {None}
+                records += [{"model": model} for model in models]
+        return one_model(records, self.target.base, "these prompts", parts[0].folder.parent)

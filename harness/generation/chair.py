@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
 from pydantic import Field
 
-from benchmarks.chair_counts import cleaned, counted
+from aligners.preferences.overlap import coco_number
+from benchmarks.chair_counts import classes_of, cleaned, counted
 from benchmarks.coco import coco_truth
 from benchmarks.objects import Extractor, Vocabulary, make_extractor, read_vocabulary
 from harness.core.errors import BadInputError
 from harness.core.types import Item
 from harness.judging.candidates import Candidate, CandidateJudge, CandidateJudgeSettings, Prompt, Verdict
-
-_NUMBER = re.compile(r"(\d+)$")
 
 
 class ChairSettings(CandidateJudgeSettings):
@@ -98,28 +96,14 @@ class ChairJudge(CandidateJudge):
 
     def _annotated(self, prompts: Sequence[Prompt]) -> dict[str, frozenset[str]]:
         assert self.settings.annotations
-        annotated, words = coco_truth(Path(self.settings.annotations)), self._vocabulary.words
-        names = {prompt.id: _coco_number(prompt) for prompt in prompts}
+        annotated = coco_truth(Path(self.settings.annotations))
+        names = {prompt.id: str(coco_number(prompt.image.name or str(prompt.image.path or ""))) for prompt in prompts}
         if absent := [name for name, number in names.items() if number not in annotated]:
             raise BadInputError(
                 f"COCO has no annotations of {len(absent)} of {len(names)} images",
                 where=f"{self.settings.annotations}, prompt {absent[0]}",
                 remedy="images are known by the number at the end of their file's name: COCO_val2014_000000000042.jpg",
             )
-        captions = [(number, text) for number in set(names.values()) for text in annotated[number]["captions"]]
-        told: dict[str, set[str]] = {number: set() for number in names.values()}
-        for (number, _), mentions in zip(
-            captions, self._extractor.mentions([text for _, text in captions]), strict=True
-        ):
-            told[number] |= {mention.label for mention in mentions}
-        return {
-            name: frozenset(told[number] | {words.get(label, label) for label in annotated[number]["instances"]})
-            for name, number in names.items()
-        }
-
-
-def _coco_number(prompt: Prompt) -> str:
-    """The number at the end of the image's file name; "" where it has none."""
-    name = prompt.image.name or str(prompt.image.path or "")
-    found = _NUMBER.search(Path(name).stem)
-    return str(int(found.group(1))) if found else ""
+        references = {number: annotated[number] for number in names.values()}
+        truth = classes_of(references, self._extractor, self._vocabulary)
+        return {name: truth[number] for name, number in names.items()}

@@ -23,7 +23,7 @@ from harness.judging.candidates import Candidate, CandidateJudge, CandidateJudge
 from harness.judging.openai import OpenAIJudge
 from harness.judging.settings import OpenAIJudgeSettings
 from harness.models import resolve
-from harness.runs.targets import Target, target_of_endpoint, target_of_model
+from harness.runs.targets import Target, engine_of, target_of_endpoint, target_of_model
 from harness.serving.base import Backend, Request, Sampling
 from harness.serving.choose import choose_backend
 from harness.serving.contract import completions_of
@@ -165,8 +165,7 @@ class ClaimsJudge(CandidateJudge):
 
     def _made(self) -> Backend:
         settings = parse(self._backend.Settings, self._backend_settings(), "verifier")
-        adapters = {self._target.name: self._target.adapter} if self._target.adapter else {}
-        return self._backend(self._target.base, adapters, settings)
+        return engine_of([self._target], self._backend, settings)
 
     def _running(self) -> Backend:
         if self._engine is None:

@@ -13,14 +13,22 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from aligners.preferences import DataOptions
 from aligners.preferences.overlap import EvaluationSet, overlaps
-from aligners.rejected_images.image_set import CONFIG, MANIFEST, SetShard
+from aligners.preferences.set_folder import (
+    CONFIG,
+    MANIFEST,
+    UNFINISHED,
+    SetShard,
+    changed_keys,
+    join_shards,
+    same_set,
+)
 from harness.core.disk import make_folder
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import read_json, sha256_json, write_json
@@ -33,12 +41,14 @@ from harness.generation.prompts import read_prompts
 from harness.generation.settings import PairSettings
 from harness.generation.table import FORMAT, row_of, write_part
 from harness.generation.verdicts import VerdictLog, verdict_key
-from harness.judging.candidates import Candidate, CandidateJudge, Prompt, Verdict
+from harness.judging.candidates import Candidate, CandidateJudge, Prompt, Verdict, verdicts_of
 
 logger = logging.getLogger(__name__)
 
 KIND = "preference_pairs"
-_UNFINISHED = ".unfinished"
+_CANDIDATES = "candidates"
+_REASONS = 20
+"""Reasons why answers were not judged that a manifest lists, the most frequent first."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +123,7 @@ def generate(request: GenerateRequest) -> dict[str, Any]:
         manifest = _Work(request, config, mine).run()
         manifest |= {"held_out": shared, "seconds": round(time.perf_counter() - started, 1)}
         write_json(request.output / shard.manifest, manifest)
-        return _joined(request.output, shard)
+        return join_shards(request.output, shard, _joined)
 
 
 class _Work:
@@ -124,7 +134,7 @@ class _Work:
         stem = f"{request.shard.name}-part" if request.shard.name else "part"
         self.stem = stem
         self.parts = [
-            Part(request.output / "candidates" / f"{stem}-{number:05d}", prompts[start : start + request.part_size])
+            Part(request.output / _CANDIDATES / f"{stem}-{number:05d}", prompts[start : start + request.part_size])
             for number, start in enumerate(range(0, len(prompts), request.part_size))
         ]
         for part in self.parts:
@@ -135,6 +145,7 @@ class _Work:
     def run(self) -> dict[str, Any]:
         """Sample, judge, pair; returns the manifest."""
         refused = self.request.sampler.run(self.parts)
+        answered_by = self.request.sampler.answered_by(self.parts)
         self.counts["could not be answered"] += len(refused)
         self._judge()
         lengths = [pair.words for part in self.parts for pair in self._pairs(part, count=True)]
@@ -145,9 +156,10 @@ class _Work:
         kept = [words for words in lengths if is_balanced(words, ratio)]
         return self.config | {
             "shard": [self.request.shard.number, self.request.shard.count],
+            "answered_by": answered_by,
             "pairs": len(kept),
             "counts": dict(self.counts),
-            "not_judged": dict(self.unjudged.most_common(20)),
+            "not_judged": dict(self.unjudged.most_common(_REASONS)),
             "length_balance": {
                 "ratio": ratio,
                 "left_out": len(lengths) - len(kept),
@@ -163,16 +175,23 @@ class _Work:
         with judge, progress("judging answers", sum(len(part.prompts) for part in self.parts)) as advance:
             for part in self.parts:
                 log = VerdictLog(part.folder)
-                open_: dict[str, tuple[str, Candidate]] = {}
+                open_: dict[str, Candidate] = {}
                 for candidate in self._candidates(part):
                     key = verdict_key(candidate, identity)
                     if log.get(key) is None:
-                        open_.setdefault(key, (key, candidate))
-                by_id = {candidate.id: key for key, candidate in open_.values()}
-                if by_id:
-                    asked = [candidate for _, candidate in open_.values()]
-                    log.add((by_id[name], verdict) for name, verdict in judge.judge(asked, part.folder))
+                        open_.setdefault(key, candidate)
+                if open_:
+                    by_id = {candidate.id: key for key, candidate in open_.items()}
+                    asked = list(open_.values())
+                    log.add(self._noted(by_id, verdicts_of(judge, asked, part.folder)))
                 advance(len(part.prompts))
+
+    def _noted(self, keys: Mapping[str, str], verdicts: Iterable[tuple[str, Verdict]]) -> Iterator[tuple[str, Verdict]]:
+        """(key, verdict), with the reasons counted why there is no score."""
+        for name, verdict in verdicts:
+            if verdict.error is not None:
+                self.unjudged[verdict.error] += 1
+            yield keys[name], verdict
 
     def _candidates(self, part: Part) -> Iterator[Candidate]:
         unjudged = Verdict(0.0)
@@ -225,7 +244,7 @@ class _Work:
                 for pair in self._pairs(part)
                 if is_balanced(pair.words, ratio)
             )
-            count = write_part(path.with_name(path.name + _UNFINISHED), rows)
+            count = write_part(path.with_name(path.name + UNFINISHED), rows)
             files.append({"name": path.name, "rows": count})
         names = [str(file["name"]) for file in files]
         for name in (MANIFEST, self.request.shard.manifest):
@@ -233,7 +252,7 @@ class _Work:
         for old in folder.glob(f"{self.stem}-*.parquet"):
             remove(old, within=folder)
         for name in names:
-            move(folder / f"{name}{_UNFINISHED}", folder / name, within=folder)
+            move(folder / f"{name}{UNFINISHED}", folder / name, within=folder)
         return files
 
 
@@ -278,57 +297,36 @@ def _kept(request: GenerateRequest, config: Mapping[str, Any]) -> dict[str, Any]
     """The manifest where the set is complete; None where there is work to do.
 
     Raises:
-        BadInputError: the folder holds something else.
+        BadInputError: the folder holds something else, or a set with other settings that is not to be replaced.
     """
-    folder, new = request.output, json.loads(json.dumps(config))
-    manifest = folder / request.shard.manifest
-    if not (folder / CONFIG).exists():
-        known = {"candidates"}
-        if strange := sorted(
-            path.name for path in folder.iterdir() if not path.name.endswith(".lock") and path.name not in known
-        ):
-            raise BadInputError(
-                f"the folder is not empty and holds no set of pairs ({', '.join(strange[:3])})",
-                where=str(folder),
-                remedy="write to a folder of its own",
-            )
+    folder = request.output
+    if (folder / CONFIG).exists() and request.overwrite:
+        if "kind" in (changed := changed_keys(folder, config)):
+            raise BadInputError("the folder is not a set of pairs", where=str(folder), remedy="write to another folder")
+    else:
+        same_set(folder, config, "set of pairs", beside=[_CANDIDATES])
+        changed = []
+    if changed or not (folder / request.shard.manifest).exists():
         return None
-    old = read_json(folder / CONFIG, "configuration")
-    if not isinstance(old, dict) or old.get("kind") != KIND:
-        raise BadInputError(
-            "the folder holds no set of pairs", where=str(folder), remedy="write to a folder of its own"
-        )
-    changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
-    if changed and not request.overwrite:
-        raise BadInputError(
-            f"the set was begun with other settings ({', '.join(changed)})",
-            where=str(folder / CONFIG),
-            remedy="give the same ones, write to another folder, or --overwrite (answers that fit are used again)",
-        )
-    if not changed and manifest.exists():
-        kept: dict[str, Any] = read_json(manifest, "manifest")
-        if all(kept.get(key) == value for key, value in new.items()):
-            logger.info(f"the set is complete: {folder}")
-            return kept
-    return None
+    kept: dict[str, Any] = read_json(folder / request.shard.manifest, "manifest")
+    if any(kept.get(key) != value for key, value in json.loads(json.dumps(config)).items()):
+        return None  # --overwrite was stopped: the manifest is that of the set that was to be replaced
+    logger.info(f"the set is complete: {folder}")
+    return kept
 
 
-def _joined(folder: Path, shard: SetShard) -> dict[str, Any]:
-    """The shard's manifest; the last shard to be complete writes the whole set's."""
-    own: dict[str, Any] = read_json(folder / shard.manifest, "manifest")
-    names = [SetShard(number, shard.count).manifest for number in range(1, shard.count + 1)]
-    if shard.count > 1 and all((folder / name).exists() for name in names):
-        shards = [read_json(folder / name, "manifest") for name in names]
-        counts: Counter[str] = Counter()
-        for one in shards:
-            counts.update(one["counts"])
-        whole = {name: value for name, value in own.items() if name not in ("shard", "length_balance", "judged_by")} | {
-            "pairs": sum(one["pairs"] for one in shards),
-            "counts": dict(counts),
-            "length_balance": [one["length_balance"] for one in shards],
-            "judged_by": [one["judged_by"] for one in shards],
-            "files": [file for one in shards for file in one["files"]],
-            "seconds": round(sum(one["seconds"] for one in shards), 1),
-        }
-        write_json(folder / MANIFEST, whole)
-    return own
+def _joined(shards: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the whole set's manifest says in place of a shard's."""
+    counts, unjudged = Counter[str](), Counter[str]()
+    for one in shards:
+        counts.update(one["counts"])
+        unjudged.update(one["not_judged"])
+    return {
+        "pairs": sum(one["pairs"] for one in shards),
+        "counts": dict(counts),
+        "not_judged": dict(unjudged.most_common(_REASONS)),
+        "length_balance": [one["length_balance"] for one in shards],
+        "judged_by": [one["judged_by"] for one in shards],
+        "files": [file for one in shards for file in one["files"]],
+        "seconds": round(sum(one["seconds"] for one in shards), 1),
+    }

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from aligners.preferences import DataOptions
+from aligners.preferences.formats import BadRecordError
 from aligners.preferences.read import read_preferences
+from aligners.preferences.records import without_placeholder
 from harness.core.errors import BadInputError
 from harness.core.files import sha256_json
 from harness.core.inside import Folder
@@ -97,7 +99,10 @@ def _of_file(path: Path) -> Iterator[Prompt]:
         name = row.text("image", empty=False)
         image = ImageRef(path=folder.path(name, where), name=name)
         image.facts()
-        text = row.text(question, empty=False).replace("<image>", "").strip()
+        try:
+            text = without_placeholder(row.text(question, empty=False))
+        except BadRecordError as error:
+            raise BadInputError(str(error), where=where) from None
         label = _id(record, image, text)
         if label in seen:
             raise BadInputError(f"two prompts have the id '{label}'", where=where)

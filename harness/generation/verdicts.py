@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from harness.core.errors import BadInputError
-from harness.core.files import dump_row, naming, sha256_json
+from harness.core.files import dump_row, naming, sha256_json, whole_lines
 from harness.core.reading import parse_line
 from harness.core.typed import Fields
 from harness.judging.candidates import Candidate, Verdict
@@ -27,12 +26,7 @@ class VerdictLog:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "verdicts.jsonl"
         self._verdicts: dict[str, Verdict] = {}
-        data = self.path.read_bytes() if self.path.exists() else b""
-        end = data.rfind(b"\n") + 1
-        if end < len(data):
-            with self.path.open("r+b") as stream:
-                stream.truncate(end)
-        for number, line in enumerate(data[:end].splitlines(), 1):
+        for number, line in enumerate(whole_lines(self.path), 1):
             row = Fields(parse_line(line, number, "verdicts", self.path), f"{self.path}:{number}", "verdict")
             self._verdicts[row.text("key")] = Verdict(row.number("score"), row.text("why"))
 
@@ -47,8 +41,6 @@ class VerdictLog:
                 self._verdicts[key] = verdict
                 if verdict.score is None:
                     continue
-                if not -1e12 < verdict.score < 1e12:
-                    raise BadInputError(f"a judge gave the score {verdict.score}", where=str(self.path))
                 stream.write(dump_row({"key": key, "score": verdict.score, "why": verdict.why}) + "\n")
             stream.flush()
             os.fsync(stream.fileno())

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
 from harness.core.config import StrictModel
+from harness.core.errors import shown
+from harness.core.plugins import wrong
 from harness.core.types import Evidence, ImageRef, Region
 
 
@@ -56,6 +59,9 @@ class Verdict:
     why: str = ""
     evidence: tuple[Evidence, ...] = ()
     error: str | None = None
+
+
+_EXPECTED = "an iterator of (candidate id, Verdict), one per candidate"
 
 
 class CandidateJudgeSettings(StrictModel):
@@ -113,3 +119,32 @@ class CandidateJudge(ABC):
     def provenance(self) -> dict[str, Any]:
         """For the set's manifest: `identity` and what the judging took. JSON-able; no secrets."""
         return self.identity()
+
+
+def verdicts_of(judge: CandidateJudge, candidates: Sequence[Candidate], folder: Path) -> Iterator[tuple[str, Verdict]]:
+    """`CandidateJudge.judge`, checked: every candidate has one verdict, and a score is a number.
+
+    Raises:
+        PluginError: what the judge gave is something else.
+    """
+    found, open_ = judge.judge(candidates, folder), {candidate.id for candidate in candidates}
+    if not isinstance(found, Iterable):
+        raise wrong(judge, "judge", shown(found), _EXPECTED)
+    for pair in found:
+        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[1], Verdict) and pair[0] in open_):
+            raise wrong(judge, "judge", shown(pair), _EXPECTED)
+        name, verdict = pair
+        score = verdict.score
+        if score is None and not isinstance(verdict.error, str):
+            raise wrong(
+                judge,
+                "judge",
+                f"a verdict on {shown(name)} without a score",
+                "a score; or None, and then an error text",
+            )
+        if score is not None and not (isinstance(score, int | float) and math.isfinite(score)):
+            raise wrong(judge, "judge", f"the score {shown(score)} for {shown(name)}", "a finite number")
+        open_.remove(name)
+        yield name, verdict
+    if open_:
+        raise wrong(judge, "judge", f"no verdict on {len(open_)} of {len(candidates)} candidates", _EXPECTED)

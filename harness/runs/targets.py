@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from harness.records.run_files import AlignedManifest, ManifestRecord
 from harness.remote import hub
 from harness.runs.folders import MANIFEST, Run, open_run
 from harness.runs.manifest import surroundings
+from harness.serving.base import Backend, BackendSettings
 
 BASE, ENDPOINT = "base", "endpoint"
 
@@ -74,6 +75,12 @@ class Target:
     def answered_by(self, model: str) -> str:
         """The fingerprint of what answered: an endpoint's with the name that the answering model gave itself."""
         return sha256_json([self.fingerprint, model]) if self.remote else self.fingerprint
+
+
+def engine_of(targets: Sequence[Target], backend: type[Backend], settings: BackendSettings) -> Backend:
+    """One engine for checkpoints of one base: the base itself, and every adapter by its target's name. Not started."""
+    adapters = {target.name: target.adapter for target in targets if target.adapter}
+    return backend(targets[0].base, adapters, settings)
 
 
 def target_of_run(run: Run) -> Target:

@@ -24,8 +24,9 @@ from PIL import Image
 from aligners.base import PrepareContext
 from aligners.preferences import read_preferences
 from aligners.preferences.cells import CellImage
+from aligners.preferences.set_folder import SetShard
 from aligners.rejected_images import ImagePreferenceSettings, generate
-from aligners.rejected_images.image_set import SetShard, set_files, set_rows, write_set
+from aligners.rejected_images.image_set import set_files, set_rows, write_set
 from aligners.rejected_images.parts import SetRecipe, Write, write_here, write_in_processes, write_through_ray
 from harness.core.errors import BadInputError
 from harness.core.files import sha256_bytes

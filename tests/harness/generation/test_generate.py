@@ -142,6 +142,9 @@ def test_claims_give_the_pairs_worked_out_by_hand(tmp_path: Path, pictures: Path
     counts = manifest["counts"]
     assert counts["prompts"] == 3 and counts["answers"] == 24 and counts["prompts without a pair"] == 2
     assert counts["usable"] == len(SCORES) and counts["not judged"] >= 3
+    reasons = manifest["not_judged"]
+    assert {"the answer makes no claim", "1 of 2 claims were not judged"} < reasons.keys() and len(reasons) == 3
+    assert sum(reasons.values()) == 3 and any(reason.startswith("not split into claims") for reason in reasons)
     assert (
         set(endpoint.asked.values()) == {1}
         or max(count for asked, count in endpoint.asked.items() if asked.text != "Describe this image.") == 1
@@ -180,7 +183,7 @@ def test_other_settings_need_another_folder_or_overwrite(
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     _, said = run(tmp_path, arguments(pictures, endpoint, "-o", "mine"), 2)
-    assert "holds no set of pairs" in said and (tmp_path / "mine" / "notes.txt").read_text() == "mine"
+    assert "is not a set of pairs" in said and (tmp_path / "mine" / "notes.txt").read_text() == "mine"
 
 
 def test_shards_make_the_same_pairs(tmp_path: Path, pictures: Path, endpoint: ScriptedEndpoint) -> None:

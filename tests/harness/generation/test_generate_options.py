@@ -12,7 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from aligners.preferences.formats.base import GENERATED
 from harness.core.files import write_json, write_jsonl
+from harness.generation.table import schema
 from harness.models import resolve
 from harness.remote.endpoint import KEY_VARIABLE
 from harness.runs.targets import target_of_model
@@ -48,16 +50,20 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv(KEY_VARIABLE, "sk-test")
     for number, colour in enumerate(COLOURS, 1):
-        Image.new("RGB", (24, 24), colour).save(tmp_path / f"{number}.png")
+        Image.new("RGB", (24, 24), colour).save(tmp_path / name_of(number))
     write_jsonl(tmp_path / "prefs.jsonl", [row(number) for number in range(1, 5)])
     return tmp_path
+
+
+def name_of(number: int) -> str:
+    return f"{number:012}.png"
 
 
 def row(number: int) -> dict[str, Any]:
     objects = [{"label": name, "box": [1.0, 1.0, 9.0, 9.0]} for name in ("dog", "cat")]
     return {
         "id": f"p{number}",
-        "image": f"{number}.png",
+        "image": name_of(number),
         "prompt": QUESTION,
         "chosen": "A",
         "rejected": "B",
@@ -170,7 +176,7 @@ def test_parts_of_the_prompts(here: Path, endpoint: ScriptedEndpoint) -> None:
 def test_prompts_of_preference_data(here: Path, endpoint: ScriptedEndpoint, server: tuple[str, list[str]]) -> None:
     (here / "elsewhere").mkdir()
     for number in range(1, 5):
-        (here / f"{number}.png").rename(here / "elsewhere" / f"{number}.png")
+        (here / name_of(number)).rename(here / "elsewhere" / name_of(number))
     renamed = [{("query_" if key == "prompt" else key): value for key, value in row(n).items()} for n in range(1, 5)]
     write_jsonl(here / "prefs.jsonl", renamed)
     assert "image" in run(endpoint, "--columns", "prompt=query_", code=2)
@@ -183,8 +189,11 @@ def test_prompts_of_preference_data(here: Path, endpoint: ScriptedEndpoint, serv
 @pytest.mark.claims("data generate --held-out")
 def test_images_of_evaluation_suites_are_left_out(here: Path, endpoint: ScriptedEndpoint) -> None:
     write_benchmarks(0, "validation", here / "data")
+    for number in range(1, 5):  # names that tell no COCO number, by which images would be recognised, too
+        (here / name_of(number)).rename(here / f"p{number}.png")
+    write_jsonl(here / "prefs.jsonl", [row(number) | {"image": f"p{number}.png"} for number in range(1, 5)])
     picture = next(path for path in sorted((here / "data").rglob("*.png")))
-    (here / "1.png").write_bytes(picture.read_bytes())
+    (here / "p1.png").write_bytes(picture.read_bytes())
     assert run(endpoint, output="all")["counts"]["prompts"] == 4
     manifest = run(endpoint, "--held-out", "data")
     assert manifest["counts"]["prompts"] == 3 and set(manifest["held_out"].values()) == {1}
@@ -278,3 +287,42 @@ def test_a_verifier_of_this_machine(here: Path) -> None:
     [log] = Path("pairs").rglob("claims/responses.jsonl")
     answers = [json.loads(line) for line in log.read_text().splitlines()]
     assert len(answers) == 2 and {one["backend"] for one in answers} == {"transformers"}
+
+
+def test_the_columns_that_tell_where_pairs_come_from_are_known(here: Path, endpoint: ScriptedEndpoint) -> None:
+    common = {"id", "image", "question", "chosen", "rejected", "objects", "origin_dataset"}
+    assert {*schema().names} - common == GENERATED
+
+
+def test_images_without_a_coco_number_are_not_taken_for_others(here: Path, endpoint: ScriptedEndpoint) -> None:
+    (here / name_of(1)).rename(here / "mine_1.png")
+    write_jsonl(here / "prefs.jsonl", [row(1) | {"image": "mine_1.png"}])
+    instances = {"categories": [{"id": 1, "name": "cup"}], "annotations": [{"image_id": 1, "category_id": 1}]}
+    write_json(here / "coco" / "instances_val2014.json", instances)
+    write_json(here / "coco" / "captions_val2014.json", {"annotations": [{"image_id": 1, "caption": "A bus."}]})
+    assert "COCO has no annotations of 1 of 1 images" in run(endpoint, "--annotations", "coco", code=2)
+
+
+def test_a_set_with_shards_missing_is_no_data(here: Path, endpoint: ScriptedEndpoint) -> None:
+    run(endpoint, "--shard", "1/2", "--set", "pair.length_balance=false")
+    ended, _, said = run_here(["data", "check", "pairs"])
+    assert ended == 2 and "not complete" in said and "1 of 2 shards are done" in said
+    run(endpoint, "--shard", "2/2", "--set", "pair.length_balance=false")
+    assert run_here(["data", "check", "pairs"])[0] == 0
+
+
+def test_answers_of_several_models_are_not_paired(here: Path, endpoint: ScriptedEndpoint) -> None:
+    run(endpoint, "--limit", "2", output="pairs")
+    [log] = Path("pairs").rglob("responses.jsonl")
+    first, *others = log.read_text().splitlines()
+    log.write_text("\n".join([json.dumps(json.loads(first) | {"model": "vlm-2025"}), *others]) + "\n")
+    said = run(endpoint, "--limit", "2", "--pairs", "1", "--overwrite", code=1)
+    assert "several models behind the name 'vlm'" in said
+
+
+@pytest.mark.slow
+def test_a_question_that_is_too_long_is_said_before_anything_is_asked(here: Path) -> None:
+    tiny_llava(here / "base")
+    write_jsonl(here / "prefs.jsonl", [row(1) | {"prompt": "What? " * 9000}])
+    said = run(None, "--backend", "transformers", model="./base", code=2)
+    assert "context is too short" in said and not list(Path("pairs").rglob("responses.jsonl"))

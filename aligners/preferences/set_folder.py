@@ -1,0 +1,151 @@
+"""A set of preference data that a command writes in parts: it can be interrupted, continued, and written in shards.
+
+    config.json                         what determines it, written first; `kind` says what it is
+    part-00000.parquet ...              several shards: shard-1-of-4-part-00000.parquet ...
+    manifest.json                       written last; a shard's is shard-1-of-4.json, the last shard writes this one
+
+A part under way ends in `.unfinished`. A set without its manifest is no data: `refuse_incomplete`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from harness.core.errors import BadInputError
+from harness.core.files import read_json, write_json
+from harness.core.removal import REPLACED
+
+T = TypeVar("T")
+MANIFEST, CONFIG = "manifest.json", "config.json"
+UNFINISHED = ".unfinished"
+_DETERMINES = frozenset({"kind", "format", "seed", "shards", "part_size"})
+"""Keys of every set's configuration, by which it is known."""
+
+
+@dataclass(frozen=True)
+class SetShard:
+    """The `number`-th of `count` stretches of the examples, from 1."""
+
+    number: int = 1
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> SetShard:
+        """Read `i/n`.
+
+        Raises:
+            BadInputError: it is not of that form, or i is not one of 1 to n.
+        """
+        number, _, count = text.partition("/")
+        given = re.fullmatch(r"[0-9]{1,6}/[0-9]{1,6}", text) is not None
+        if not (given and 1 <= int(number) <= int(count)):
+            raise BadInputError(
+                f"--shard must be i/n with i from 1 to n, and n with at most six digits, e.g. 2/4, not '{text[:80]}'"
+            )
+        return cls(int(number), int(count))
+
+    @property
+    def name(self) -> str:
+        """What its files begin with; sorted names are in the order of the examples."""
+        return f"shard-{self.number:0{len(str(self.count))}d}-of-{self.count}" if self.count > 1 else ""
+
+    @property
+    def manifest(self) -> str:
+        """Its manifest's file name."""
+        return f"{self.name}.json" if self.name else MANIFEST
+
+    def of(self, examples: Sequence[T]) -> Sequence[T]:
+        """Its own stretch; all stretches together, in order, are the examples."""
+        start, end = (len(examples) * edge // self.count for edge in (self.number - 1, self.number))
+        return examples[start:end]
+
+
+WHOLE = SetShard()
+"""The whole set."""
+
+
+def same_set(folder: Path, config: Mapping[str, Any], what: str, *, beside: Sequence[str] = ()) -> None:
+    """Make sure that a set that is continued is the same set, and that nothing else lies in a new one's folder.
+
+    Args:
+        folder: the set's.
+        config: what determines the set, JSON-able.
+        what: what it is called in messages.
+        beside: names of what may lie there without a configuration.
+
+    Raises:
+        BadInputError: it is another set, or the folder holds other files.
+    """
+    before = folder / CONFIG
+    if before.exists():
+        if changed := changed_keys(folder, config):
+            raise BadInputError(
+                f"the set was begun with other settings ({', '.join(changed)})",
+                where=str(before),
+                remedy="use the same settings, write to another folder, or start again with --overwrite",
+            )
+    elif not (folder / REPLACED).exists() and (
+        strange := sorted(
+            path.name for path in folder.iterdir() if not path.name.endswith(".lock") and path.name not in beside
+        )
+    ):  # beside a set that is begun again other files may lie, as they did before
+        raise BadInputError(
+            f"the folder is not empty, and is not a {what} ({', '.join(strange[:3])})",
+            where=str(folder),
+            remedy="write to another folder",
+        )
+
+
+def changed_keys(folder: Path, config: Mapping[str, Any]) -> list[str]:
+    """The keys in which the configuration of a folder's set is another; it must be there."""
+    old, new = read_json(folder / CONFIG, "configuration"), json.loads(json.dumps(config))
+    if not isinstance(old, dict):
+        return sorted(new)
+    return [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+
+
+def join_shards(
+    folder: Path, shard: SetShard, joined: Callable[[Sequence[dict[str, Any]]], dict[str, Any]]
+) -> dict[str, Any]:
+    """A shard's manifest; if it is the last one to be there, the whole set's is written.
+
+    Args:
+        folder: the set's.
+        shard: one whose manifest is there.
+        joined: all shards' manifests -> what the whole set's says in place of a shard's.
+    """
+    own: dict[str, Any] = read_json(folder / shard.manifest, "manifest")
+    names = [SetShard(number, shard.count).manifest for number in range(1, shard.count + 1)]
+    if shard.count > 1 and all((folder / name).exists() for name in names) and not (folder / MANIFEST).exists():
+        shards = [read_json(folder / name, "manifest") for name in names]
+        write_json(folder / MANIFEST, {name: value for name, value in own.items() if name != "shard"} | joined(shards))
+    return own
+
+
+def refuse_incomplete(folder: Path) -> None:
+    """Refuse a set of ours that was begun and is not complete, which must not pass for all of the data.
+
+    Raises:
+        BadInputError: it is one.
+    """
+    config = folder / CONFIG
+    if (folder / MANIFEST).exists() or not config.is_file():
+        return
+    try:
+        value = json.loads(config.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError):  # not ours
+        return
+    if not isinstance(value, dict) or not value.keys() >= _DETERMINES:
+        return
+    done = len(list(folder.glob("shard-*-of-*.json")))
+    shards = f"; {done} of {value['shards']} shards are done" if value["shards"] != 1 else ""
+    raise BadInputError(
+        f"this set is not complete{shards}",
+        where=str(folder),
+        remedy="run the command that writes it again: it resumes",
+    )

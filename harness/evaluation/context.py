@@ -1,0 +1,38 @@
+"""Whether questions fit into a model's context."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from harness.core.errors import BadInputError
+from harness.models import PromptLengths, context_length
+from harness.serving.base import BackendSettings, Request
+
+
+def check_context(requests: Iterable[Request], base: str, settings: BackendSettings, processor: Any) -> None:
+    """The longest prompt, with its image, fits into the model's context.
+
+    Args:
+        requests: at least one.
+        base: folder or hub id of the model.
+        settings: of the backend, which may limit the context.
+        processor: the model's.
+
+    Raises:
+        BadInputError: it does not; with the numbers.
+    """
+    given = getattr(settings, "max_model_len", None)
+    context = min((length for length in (context_length(base), given) if length), default=None)
+    longest = max(requests, key=lambda request: len(request.prompt))
+    lengths, size = PromptLengths(processor), longest.image.size()
+    whole, image = lengths.length(longest.prompt, size), lengths.image_tokens(size) + 1
+    if context is not None and whole >= context:
+        raise BadInputError(
+            f"the context is too short: {context} tokens, of which the image takes {image} and the question {whole - image}, "
+            "which leaves none for the answer",
+            where=f"{base}, '{longest.prompt[:60]}'",
+            remedy="raise --set backend.max_model_len, or use a model with a longer context"
+            if given
+            else "use a model with a longer context, or smaller images",
+        )
