@@ -1,4 +1,4 @@
-"""A plugin author's mistake is said to be his, with his file and line; what is not installed, with the command that installs it."""
+"""A plugin author's mistake is said to be the author's, with file and line."""
 
 from __future__ import annotations
 
@@ -9,132 +9,21 @@ from pathlib import Path
 import pytest
 
 from tests.commands import harness, run_here
-from tests.plugins import VERSION, Plugin, installed
-from tests.tiny import tiny_llava, tiny_pairs, tiny_photograph
-
-HEAD = """
-from collections.abc import Iterator
-from aligners.base import Aligner, AlignerSettings, Branch, Loss, Stage
-from benchmarks.base import Benchmark, BenchmarkSettings
-from harness.core.types import Evidence, ImageRef, Item, MetricSpec, SampleScore
-from harness.core.worlds import World
-from harness.judging.base import Judge, JudgeReply, JudgeRequest
-from harness.judging.panel import ask
-from harness.serving.base import Backend, Completion
-from pydantic import field_validator
-"""
-
-METHOD = """
-class Mine(Aligner):
-    name, summary, source = "mine", "a method", "this file"
-    # more
-    def loss(self, policy, reference):
-        gap = policy["chosen"].sums - policy["rejected"].sums
-        # before
-        return Loss(-gap)  # loss
-"""
-
-SUITE = """
-class Mine(Benchmark):
-    name, title, source, max_new_tokens = "mine", "Mine", "this file", 16
-    metrics = (MetricSpec("accuracy", "Accuracy", higher_is_better=True, headline=True),)
-    # more
-    def items(self, data):
-        found = [Item(str(n), f"question {n}", ImageRef(data / "a.png"), "a.png") for n in range(3)]
-        return found  # items
-    def score(self, items, responses, judge=None):
-        # before
-        found = [SampleScore(item.id, item.group, {"right": 1.0}) for item in items]
-        return found  # score
-    def aggregate(self, totals):
-        return {"accuracy": totals["right"] / totals["n"]}  # aggregate
-"""
-
-ENGINE = """
-class Engine(Backend):
-    name = "engine"
-    @classmethod
-    def missing(cls):
-        return None
-    def start(self):
-        pass
-    def close(self):
-        pass
-    def provenance(self):
-        return {"backend": "engine"}  # provenance
-    def generate(self, requests):
-        for request in requests:
-            yield Completion(request.id, request.target, "yes", "stop", 3, 1)  # generate
-"""
-
-JUDGED = SUITE.replace("    # more", "    needs_judge = True\n    # more").replace(
-    "        # before\n",
-    """        asked = [JudgeRequest(item, responses[item.id], "rate it") for item in items]
-        votes = ask(judge, asked, float)
-""",
+from tests.harness.core.mistaken_plugins import (
+    ALIGN,
+    ENGINE,
+    EVAL,
+    GRADER,
+    HEAD,
+    JUDGED,
+    METHOD,
+    SUITE,
+    WORLD,
+    check,
+    said_by,
 )
-
-GRADER = """
-class Grader(Judge):
-    name = "grader"
-    def provenance(self):
-        return {"judge": "grader"}
-    def judge(self, requests):
-        for one in requests:
-            yield JudgeReply(one.item.id, "1.0")  # judge
-"""
-
-WORLD = """
-class Mine(World):
-    name, summary, judge = "mine", "a world", "pocket-truth"
-    # more
-    def model(self):
-        raise ZeroDivisionError("no model today")  # HERE
-    def preferences(self, method="dpo"):
-        return None
-    def benchmarks(self, split):
-        return None
-"""
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model, pairs, and a suite's picture."""
-    folder = tmp_path_factory.mktemp("mistakes")
-    tiny_llava(folder / "base")
-    tiny_pairs(folder, 4)
-    (folder / "data" / "mine").mkdir(parents=True)
-    tiny_photograph(folder / "data" / "mine" / "a.png", 0)
-    return folder
-
-
-ALIGN = [
-    *("align", "--method", "mine", "--model", "./base", "--data", "rlaif-v.parquet", "--name", "mine", "--overwrite"),
-    *("--set", "train.batch_size=4", "--set", "train.max_length=256", "--set", "train.learning_rate=1e-3"),
-]
-EVAL = [
-    *("eval", "--suite", "mine", "--model", "./base", "--data", "data", "--backend", "engine"),
-    *("--overwrite", "--results", "scored"),
-]
-
-
-def said_by(plugin: Plugin, command: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What a command says with the plugin installed: it ends with 2, in a paragraph, and calls nothing a defect of ours."""
-    monkeypatch.syspath_prepend(str(plugin.site))
-    code, _, said = run_here(command, folder)
-    assert code == 2, said
-    assert "Traceback" not in said and "defect" not in said, said
-    said = said[said.index("error: ") :]
-    assert len(said) <= 2000
-    return " ".join(said.split())
-
-
-def check(said: str, plugin: Plugin, *words: str, place: str = "# HERE") -> None:
-    assert f"of {plugin.distribution} {VERSION}" in said, said
-    assert plugin.place(place) in said, said
-    for word in words:
-        assert word in said, said
-
+from tests.harness.core.mistaken_plugins import folder as folder
+from tests.plugins import installed
 
 RAISED = {
     "import": ("# head", "1 / 0  # HERE", "ZeroDivisionError: division by zero"),
@@ -432,87 +321,6 @@ def test_no_such_module_and_no_such_class(folder: Path, tmp_path: Path, monkeypa
     gone.file.unlink()
     said = said_by(gone, [word.replace("mine", "gone") for word in ALIGN], folder, monkeypatch)
     assert f"no module '{gone.module}'" in said and f"reinstall {gone.distribution}" in said
-
-
-@pytest.mark.parametrize(
-    ("requires", "command"),
-    [
-        ((), "pip install nowhere-to-be-found"),
-        (("nowhere_to_be_found>=2",), "pip install 'nowhere_to_be_found>=2'"),
-        (("nowhere-to-be-found; extra == 'more'",), "[more]'"),
-    ],
-)
-@pytest.mark.parametrize("at", ["# head", "        # before"])
-def test_a_package_that_a_plugin_lacks(
-    at: str,
-    requires: tuple[str, ...],
-    command: str,
-    folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    indent = at[: len(at) - len(at.lstrip())]
-    source = ("# head\n" + HEAD + METHOD).replace(at, f"{indent}import nowhere_to_be_found.part  # HERE", 1)
-    plugin = installed(tmp_path / "site", source, {"aligners.mine": "Mine"}, requires)
-    said = said_by(plugin, ALIGN, folder, monkeypatch)
-    check(said, plugin, "is not installed", command)
-
-
-@pytest.mark.parametrize(
-    ("package", "setting", "command"),
-    [
-        ("bitsandbytes", "train.tuning=qlora", "pip install 'vlm-align-harness[qlora]'"),
-        ("wandb", "train.report_to=[wandb]", "pip install wandb"),
-        ("trackio", "train.report_to=[trackio]", "pip install trackio"),
-    ],
-)
-def test_a_package_that_we_lack(
-    package: str, setting: str, command: str, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    without(package, monkeypatch)
-    pairs = ["align", "--method", "dpo", "--model", "./base", "--data", "rlaif-v.parquet", "--name", "lacks"]
-    code, _, said = run_here([*pairs, "--set", setting], folder)
-    assert code == 2 and f"'{package}' is not installed" in said and command in said, said
-    assert not (folder / "results" / "lacks").exists()
-
-
-@pytest.mark.parametrize(
-    ("package", "arguments", "command"),
-    [
-        (
-            "ray",
-            ["data", "corrupt", "rlaif-v.parquet", "-o", "made", "--ray", "2"],
-            "pip install 'vlm-align-harness[ray]'",
-        ),
-        ("matplotlib", ["plot", "-o", "charts"], "pip install 'matplotlib<4,>=3.10'"),
-    ],
-)
-def test_an_import_that_fails_says_what_to_install(
-    package: str, arguments: list[str], command: str, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from tests.scored_runs import make_run
-
-    without(package, monkeypatch)
-    for name in ("base", "other"):
-        make_run(folder / "results", name, ["a dog", "a cat", "a dog and a cat", "a bird"] * 10)
-    code, _, said = run_here(arguments, folder)
-    assert code == 2 and command in said and "defect" not in said, said
-
-
-def without(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if a package were not installed: nothing finds it any more, and who imports it is told so."""
-    import importlib.machinery
-    import sys
-
-    class Nowhere(importlib.machinery.PathFinder):
-        @classmethod
-        def find_spec(cls, name: str, path: object = None, target: object = None) -> None:
-            if name.partition(".")[0] == package:
-                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(sys, "meta_path", [Nowhere, *sys.meta_path])
 
 
 @pytest.mark.parametrize("what", ["import", "loss"])
