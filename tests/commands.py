@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import json
 import os
 import subprocess
 import sys
@@ -68,6 +69,13 @@ def run_here(arguments: list[str], folder: Path | None = None) -> tuple[int, str
     ):
         code = run(_commands(), arguments)
     return code, out.getvalue(), err.getvalue()
+
+
+def json_here(*arguments: str, code: int = 0) -> Any:
+    """What a command prints as JSON, in this process and folder; where it prints none, what it says, on one line."""
+    ended, out, said = run_here([*arguments, "--json"])
+    assert ended == code, said
+    return json.loads(out) if out else " ".join(said.split())
 
 
 def run_bounded(arguments: list[str], folder: Path) -> tuple[int, str, str]:

@@ -11,6 +11,7 @@ import pytest
 from harness.alignment.align import AlignRequest, run_align
 from harness.core.files import read_json, write_json
 from harness.models import fingerprint, inspect
+from tests.commands import json_here as run
 from tests.commands import run_here
 from tests.tiny import tiny_llava, tiny_pairs, tiny_photograph
 
@@ -32,12 +33,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def here(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(made)
     return made
-
-
-def run(*arguments: str, code: int = 0) -> Any:
-    ended, out, said = run_here([*arguments, "--json"])
-    assert ended == code, said
-    return json.loads(out) if code in (0, 1) and out else " ".join(said.split())
 
 
 @pytest.mark.claims(

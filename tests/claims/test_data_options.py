@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,14 @@ from harness.datasets.catalogue import DataSet
 from tests.aligners.preferences.test_preference_data import GOOD, jsonl, png
 from tests.aligners.preferences.test_preference_images import server as server
 from tests.aligners.rejected_images.test_image_set import preferences
-from tests.commands import run_here
+from tests.commands import json_here, run_here
 from tests.harness.data_sets.file_server import FileServer, serving
 from tests.tiny import tiny_llava
 
 TEXT = b"questions\n"
 
 
-def run(*arguments: str, code: int = 0) -> Any:
-    """What `harness data ... --json` prints, or says where it fails."""
-    ended, out, said = run_here(["data", *arguments, "--json"])
-    assert ended == code, said
-    return json.loads(out) if out else " ".join(said.split())
+run = functools.partial(json_here, "data")
 
 
 @pytest.fixture

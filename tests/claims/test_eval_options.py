@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 
 from harness.remote.endpoint import KEY_VARIABLE
 from harness.worlds.pocket.formats import write_benchmarks
-from tests.commands import run_here
+from tests.commands import json_here as run
 from tests.harness.judging import fake_endpoint
 from tests.harness.judging.fake_endpoint import FakeServer
 from tests.harness.judging.fake_endpoint import serving as judging
@@ -62,13 +61,6 @@ def server() -> Iterator[VisionServer]:
 def judge() -> Iterator[FakeServer]:
     with judging() as running:
         yield running
-
-
-def run(*arguments: str, code: int = 0) -> Any:
-    """What a command prints as JSON, or says where it fails."""
-    ended, out, said = run_here([*arguments, "--json"])
-    assert ended == code, said
-    return json.loads(out) if code == 0 else " ".join(said.split())
 
 
 def evaluate(server: VisionServer, *more: str, data: str = "data", suite: str = "pope", code: int = 0) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,7 +13,7 @@ from harness.remote.endpoint import KEY_VARIABLE
 from tests.benchmarks.scoring import jsonl
 from tests.benchmarks.test_llm_extraction import pipeline as pipeline
 from tests.claims.test_eval_options import Mute
-from tests.commands import run_here
+from tests.commands import json_here as run
 from tests.harness.evaluation.test_score_command import files
 from tests.harness.judging.fake_endpoint import SECRET, FakeServer, serving
 
@@ -43,12 +42,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def judge() -> Iterator[FakeServer]:
     with serving() as running:
         yield running
-
-
-def run(*arguments: str, code: int = 0) -> Any:
-    ended, out, said = run_here([*arguments, "--json"])
-    assert ended == code, said
-    return json.loads(out) if out else " ".join(said.split())
 
 
 CHAIR = ["score", "--suite", "chair", "--annotations", "gt.jsonl", "--responses", "chair.jsonl"]

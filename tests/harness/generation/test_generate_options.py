@@ -20,7 +20,7 @@ from harness.remote.endpoint import KEY_VARIABLE
 from harness.runs.targets import target_of_model
 from harness.worlds.pocket.formats import write_benchmarks
 from tests.aligners.preferences.test_preference_images import server as server
-from tests.commands import run_here
+from tests.commands import json_here, run_here
 from tests.harness.generation.scripted import Asked, ScriptedEndpoint, scripted
 from tests.tiny import tiny_llava
 
@@ -74,16 +74,9 @@ def row(number: int) -> dict[str, Any]:
 def run(endpoint: ScriptedEndpoint | None, *more: str, code: int = 0, model: str = "vlm", **other: str) -> Any:
     """The manifest; or what is said where it fails."""
     options = {"prompts": "prefs.jsonl", "judge": "chair", "output": "pairs", "samples": "6"} | other
-    command = [
-        "data",
-        "generate",
-        model,
-        "--json",
-        *(part for key, value in options.items() for part in (f"--{key}", value)),
-    ]
-    ended, out, said = run_here([*command, *(["--endpoint", endpoint.url] if endpoint else []), *more])
-    assert ended == code, said
-    return json.loads(out) if out else " ".join(said.split())
+    named = [part for key, value in options.items() for part in (f"--{key}", value)]
+    where = ["--endpoint", endpoint.url] if endpoint else []
+    return json_here("data", "generate", model, *named, *where, *more, code=code)
 
 
 def rows(folder: str = "pairs") -> list[dict[str, Any]]:
