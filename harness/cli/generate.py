@@ -129,7 +129,7 @@ def generate(
     if as_json:
         emit(manifest)
         return
-    _show(manifest, output)
+    _show(manifest, output, "MODEL" if target.remote else target.model)
 
 
 def _given(**values: Any) -> dict[str, Any]:
@@ -150,7 +150,7 @@ def _target(model: str, results: Path, engine: type[Backend]) -> Target:
     return target_of_model(resolve(model), results)
 
 
-def _show(manifest: dict[str, Any], output: Path) -> None:
+def _show(manifest: dict[str, Any], output: Path, model: str) -> None:
     counts, balance = manifest["counts"], manifest["length_balance"]
     say(f"{manifest['pairs']:,} pairs of {counts['prompts']:,} prompts in {output}")
     reasons = ("could not be answered", "refused", "empty", "cut off", "not judged", "repeated")
@@ -167,4 +167,4 @@ def _show(manifest: dict[str, Any], output: Path) -> None:
         )
     for suite, count in manifest.get("held_out", {}).items():
         say(f"left out: {count:,} images that {suite} asks about")
-    say(f"next: harness align --method METHOD --model {manifest['model']['label']} --data {output}")
+    say(f"next: harness align --method METHOD --model {model} --data {output}")
