@@ -179,7 +179,9 @@ class ResponseLog:
         self._unsynced = 0
 
 
-def one_model(records: Iterable[Mapping[str, Any] | None], asked: str, what: str, where: Path) -> str:
+def one_model(
+    records: Iterable[Mapping[str, Any] | None], asked: str, what: str, where: Path, again: str = "--overwrite"
+) -> str:
     """The model that gave all answers, "" where it is the checkpoint itself; an endpoint may change its model behind the name.
 
     Args:
@@ -187,6 +189,7 @@ def one_model(records: Iterable[Mapping[str, Any] | None], asked: str, what: str
         asked: the model that was asked for.
         what: what the answers are to.
         where: the log.
+        again: the option by which all answers are generated again.
 
     Raises:
         HarnessError: several models answered.
@@ -197,6 +200,6 @@ def one_model(records: Iterable[Mapping[str, Any] | None], asked: str, what: str
         raise HarnessError(
             f"the answers to {what} come from several models behind the name '{asked}': {named}",
             where=str(where),
-            remedy="use the dated model name, or generate all answers again",
+            remedy=f"use the dated model name, or generate all answers again: {again}",
         )
     return str(next(iter(models), ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -119,10 +120,14 @@ class Sampler:
         Raises:
             HarnessError: several models answered.
         """
-        records = []
+        answered: Counter[str] = Counter()
         for part in parts:
             with ResponseLog(part.folder) as log:
-                asked = [(prompt.id, request.id) for prompt in part.prompts for request in self.requests(prompt)]
-                models = {(log.record(*one) or {}).get("model") for one in asked} - {None}
-                records += [{"model": model} for model in models]
-        return one_model(records, self.target.base, "these prompts", parts[0].folder.parent)
+                records = (
+                    log.record(prompt.id, request.id) for prompt in part.prompts for request in self.requests(prompt)
+                )
+                answered.update(record.get("model", "") for record in records if record is not None)
+        named = ({"model": model} for model in answered.elements())
+        return one_model(
+            named, self.target.base, "these prompts", parts[0].folder.parent, "into another folder with -o"
+        )

@@ -310,7 +310,7 @@ def test_answers_of_several_models_are_not_paired(here: Path, endpoint: Scripted
     first, *others = log.read_text().splitlines()
     log.write_text("\n".join([json.dumps(json.loads(first) | {"model": "vlm-2025"}), *others]) + "\n")
     said = run(endpoint, "--limit", "2", "--pairs", "1", "--overwrite", code=1)
-    assert "several models behind the name 'vlm'" in said
+    assert "several models behind the name 'vlm'" in said and "another folder with -o" in said
 
 
 @pytest.mark.slow
