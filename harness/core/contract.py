@@ -37,13 +37,13 @@ def items_of(benchmark: Any, data: Path) -> list[Item]:
     return list(found)
 
 
-def check_items(benchmark: Any, method: str, found: Any, *, asked: bool = True) -> None:
+def check_items(benchmark: Any, method: str, items: Any, *, asked: bool = True) -> None:
     """Make sure that what a method gave are items, with an image and an id of their own, that can be asked: with text.
 
     Args:
         benchmark: whose method it is.
         method: its name.
-        found: what it gave.
+        items: what it gave.
         asked: whether they will be; what was answered elsewhere needs no text.
 
     Raises:
@@ -52,12 +52,12 @@ def check_items(benchmark: Any, method: str, found: Any, *, asked: bool = True) 
     if not is_plugin(benchmark):
         return
     expected = "a list of Item, each with a unique id"
-    if not isinstance(found, Sequence) or isinstance(found, str):
-        raise wrong(benchmark, method, _kind(found), expected)
-    if not found:
+    if not isinstance(items, Sequence) or isinstance(items, str):
+        raise wrong(benchmark, method, _kind(items), expected)
+    if not items:
         raise wrong(benchmark, method, "an empty list", f"{expected}, and at least one")
     seen: set[str] = set()
-    for place, item in enumerate(found):
+    for place, item in enumerate(items):
         if not isinstance(item, Item):
             raise wrong(benchmark, method, f"{_kind(item)} at position {place}", expected)
         for name in ("id", "prompt", "group") if asked else ("id", "group"):
@@ -83,17 +83,17 @@ def scores_of(
     Raises:
         PluginError: what it gave are not these items' scores.
     """
-    found = benchmark.score(items, responses, judge)
+    scores = benchmark.score(items, responses, judge)
     if not is_plugin(benchmark):
-        return list(found)
-    if not isinstance(found, Sequence):
-        raise wrong(benchmark, "score", _kind(found), _SCORES)
-    if len(found) != len(items):
-        raise wrong(benchmark, "score", f"{len(found)} scores for {len(items)} items", _SCORES)
-    for item, score in zip(items, found, strict=True):
+        return list(scores)
+    if not isinstance(scores, Sequence):
+        raise wrong(benchmark, "score", _kind(scores), _SCORES)
+    if len(scores) != len(items):
+        raise wrong(benchmark, "score", f"{len(scores)} scores for {len(items)} items", _SCORES)
+    for item, score in zip(items, scores, strict=True):
         if problem := _score_problem(item, score, responses[item.id].text):
             raise wrong(benchmark, "score", *problem)
-    return list(found)
+    return list(scores)
 
 
 def _score_problem(item: Item, score: Any, text: str) -> tuple[str, str] | None:
@@ -167,15 +167,15 @@ def values_of(benchmark: Any, totals: Mapping[str, np.ndarray]) -> dict[str, np.
     Raises:
         PluginError: a metric is missing or unknown, has another shape, is infinite, or is not a fraction where it says so.
     """
-    found = benchmark.aggregate(totals)
+    values = benchmark.aggregate(totals)
     if not is_plugin(benchmark):
-        return dict(found)
-    specs = {one.id: one for one in specs_of(benchmark)}
-    if not isinstance(found, Mapping) or found.keys() != specs.keys():
-        got = shown(list(found)) if isinstance(found, Mapping) else _kind(found)
+        return dict(values)
+    specs = {spec.id: spec for spec in specs_of(benchmark)}
+    if not isinstance(values, Mapping) or values.keys() != specs.keys():
+        got = shown(list(values)) if isinstance(values, Mapping) else _kind(values)
         raise wrong(benchmark, "aggregate", got, f"a value for each of its metrics: {', '.join(specs)}")
     shape = next(iter(totals.values())).shape
-    for name, value in found.items():
+    for name, value in values.items():
         array = np.asarray(value)
         if array.dtype.kind not in "biuf":
             raise wrong(benchmark, "aggregate", f"{_kind(value)} as '{name}'", "numbers")
@@ -192,7 +192,7 @@ def values_of(benchmark: Any, totals: Mapping[str, np.ndarray]) -> dict[str, np.
                 f"{most:.6g} as '{name}', in %",
                 "a fraction: % multiplies it by 100 for display",
             )
-    return dict(found)
+    return dict(values)
 
 
 def truth_of(benchmark: Any, item: Item) -> str:
@@ -201,10 +201,10 @@ def truth_of(benchmark: Any, item: Item) -> str:
     Raises:
         PluginError: it gave no text.
     """
-    found = benchmark.truth(item)
-    if not isinstance(found, str):
-        raise wrong(benchmark, "truth", f"{_kind(found)} for item {item.id}", "a text")
-    return found
+    truth = benchmark.truth(item)
+    if not isinstance(truth, str):
+        raise wrong(benchmark, "truth", f"{_kind(truth)} for item {item.id}", "a text")
+    return truth
 
 
 def verdict_on(benchmark: Any, row: Mapping[str, Any]) -> Verdict:
@@ -213,10 +213,10 @@ def verdict_on(benchmark: Any, row: Mapping[str, Any]) -> Verdict:
     Raises:
         PluginError: it gave no verdict.
     """
-    found: Verdict = benchmark.verdict(row)
-    if found not in VERDICTS:
-        raise wrong(benchmark, "verdict", f"{shown(found)} for item {row['item']}", f"one of {', '.join(VERDICTS)}")
-    return found
+    verdict: Verdict = benchmark.verdict(row)
+    if verdict not in VERDICTS:
+        raise wrong(benchmark, "verdict", f"{shown(verdict)} for item {row['item']}", f"one of {', '.join(VERDICTS)}")
+    return verdict
 
 
 def check_resamples(benchmark: Any, totals: Mapping[str, np.ndarray], values: Mapping[str, np.ndarray]) -> None:
@@ -247,13 +247,13 @@ def json_of(made: Any, method: str = "provenance") -> Any:
     Raises:
         PluginError: it cannot be.
     """
-    found = getattr(made, method)()
+    content = getattr(made, method)()
     if is_plugin(made):
-        if not isinstance(found, dict):
-            raise wrong(made, method, _kind(found), "a dict that can be written as JSON")
-        if problem := _not_json("a dict with", found):
+        if not isinstance(content, dict):
+            raise wrong(made, method, _kind(content), "a dict that can be written as JSON")
+        if problem := _not_json("a dict with", content):
             raise wrong(made, method, *problem)
-    return found
+    return content
 
 
 def _not_json(what: str, value: Any) -> tuple[str, str] | None:

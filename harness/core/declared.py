@@ -145,10 +145,10 @@ def verdict_of(row: Mapping[str, Any], hallucinated_below: float | None = None) 
         return "wrong: false yes" if said == "yes" else "wrong: false no" if said == "no" else "wrong: unreadable"
     if hallucinated_below is not None and (rating := details.get("rating")) is not None:
         return "invented" if rating < hallucinated_below else "clean"
-    found = {piece["verdict"] for piece in row["evidence"]}
-    if "hallucinated" in found:
+    verdicts = {piece["verdict"] for piece in row["evidence"]}
+    if "hallucinated" in verdicts:
         return "invented"
-    return "missed" if "missed" in found and "correct" not in found else "clean"
+    return "missed" if "missed" in verdicts and "correct" not in verdicts else "clean"
 
 
 def is_right(verdict: Verdict) -> bool | None:

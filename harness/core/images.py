@@ -176,14 +176,14 @@ def _upright_size(image: Image) -> tuple[int, int]:
 
 
 def _treated(image: Image) -> tuple[str, ...]:
-    found = {
+    treatments = {
         "rotated": image.getexif().get(_ORIENTATION, 1) not in (0, 1),
         "16-bit": image.mode in _DEEP,
         "CMYK": image.mode == "CMYK",
         "transparent": _transparent(image),
         "animated": getattr(image, "n_frames", 1) > 1,
     }
-    return tuple(name for name, true in found.items() if true)
+    return tuple(name for name, true in treatments.items() if true)
 
 
 def _transparent(image: Image) -> bool:

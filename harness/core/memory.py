@@ -38,21 +38,21 @@ def reuse_large_blocks() -> None:
         set_option(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def available(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
+def available(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> int:
     """Bytes that this process could still take: what is free of the machine's memory, or of the container's or job's share of it.
 
     Args:
-        root: where the kernel shows control groups; own: which of them this process belongs to. Only tests name others.
+        root: where the kernel shows control groups; membership: which of them this process belongs to. Only tests name others.
     """
     import psutil
 
-    return min([int(psutil.virtual_memory().available), *_left_of_groups(root, own)])
+    return min([int(psutil.virtual_memory().available), *_left_of_groups(root, membership)])
 
 
-def _left_of_groups(root: Path, own: Path) -> Iterator[int]:
+def _left_of_groups(root: Path, membership: Path) -> Iterator[int]:
     """What is left of the limit of each control group that this process is in, version 2 or 1; none where there are no limits."""
     try:
-        lines = [line.split(":", 2) for line in own.read_text().splitlines()]
+        lines = [line.split(":", 2) for line in membership.read_text().splitlines()]
     except OSError:
         return
     for _, controllers, place in (line for line in lines if len(line) == 3):

@@ -88,15 +88,15 @@ def _requirements(distribution: str) -> list[tuple[str | None, Requirement]]:
         lines = importlib.metadata.requires(distribution) or []
     except importlib.metadata.PackageNotFoundError:
         return []
-    found = []
+    requirements = []
     for line in lines:
         try:
             requirement = Requirement(line)
         except InvalidRequirement:  # of another's package, of which only the name is wanted
             continue
         extra = re.search(r"""extra == ['"]([^'"]+)['"]""", str(requirement.marker or ""))
-        found.append((extra[1] if extra else None, requirement))
-    return found
+        requirements.append((extra[1] if extra else None, requirement))
+    return requirements
 
 
 def _top(module: str) -> str:

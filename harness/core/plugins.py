@@ -104,7 +104,7 @@ def entry_of(file: str, qualified_name: str = "") -> Entry | None:
 @functools.cache
 def _roots(path: tuple[str, ...]) -> tuple[tuple[str, Entry], ...]:
     """(file or folder, entry) of every plugin: its modules as Python finds them, and what its distribution installed."""
-    found: list[tuple[str, Entry]] = []
+    roots: list[tuple[str, Entry]] = []
     for entry in _registered(path):
         module = entry.target.partition(":")[0]
         if entry.builtin or module.partition(".")[0] in _OWN:
@@ -112,9 +112,9 @@ def _roots(path: tuple[str, ...]) -> tuple[tuple[str, Entry], ...]:
         places = [*_places(module)]
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             files = importlib.metadata.distribution(entry.distribution).files or []
-            places += [str(one.locate()) for one in files if one.suffix == ".py"]
-        found += [(os.path.realpath(place), entry) for place in places]
-    return tuple(dict.fromkeys(found))
+            places += [str(file.locate()) for file in files if file.suffix == ".py"]
+        roots += [(os.path.realpath(place), entry) for place in places]
+    return tuple(dict.fromkeys(roots))
 
 
 def _places(module: str) -> Iterator[str]:
@@ -145,11 +145,11 @@ def blame(error: BaseException) -> HarnessError | None:
         return None
     seen: BaseException | None = error
     while seen is not None and not isinstance(seen, HarnessError):
-        found = _deepest(seen)
+        culprit = _deepest(seen)
         if isinstance(seen, ModuleNotFoundError) and seen.name and not is_installed(seen.name):
-            return _missing(seen, found)
-        if found is not None:
-            entry, place = found
+            return _missing(seen, culprit)
+        if culprit is not None:
+            entry, place = culprit
             if isinstance(seen, OSError) and seen.errno in _MACHINE:
                 return None
             return PluginError(
@@ -161,7 +161,7 @@ def blame(error: BaseException) -> HarnessError | None:
     return None
 
 
-def _missing(error: ModuleNotFoundError, found: tuple[Entry, str] | None) -> HarnessError | None:
+def _missing(error: ModuleNotFoundError, importer: tuple[Entry, str] | None) -> HarnessError | None:
     """Of a module that is nowhere: a package to install, unless it is a part of the plugin, or of the harness, itself."""
     name = str(error.name)
     top = name.partition(".")[0]
@@ -169,14 +169,14 @@ def _missing(error: ModuleNotFoundError, found: tuple[Entry, str] | None) -> Har
         if not entry.builtin and entry.target.partition(":")[0].partition(".")[0] == top:
             return PluginError(
                 f"{entry} is registered as {entry.target}, but there is no module '{name}'",
-                where=found[1] if found else f"{entry.distribution} {entry.version}, entry_points.txt",
+                where=importer[1] if importer else f"{entry.distribution} {entry.version}, entry_points.txt",
                 remedy=f"reinstall {entry.distribution}; if that does not help, report it to the plugin's author",
             )
     if top in _OWN:
         return None
-    if found is None:
+    if importer is None:
         return MissingPackageError(name)
-    entry, place = found
+    entry, place = importer
     return MissingPackageError(name, f"{place}: {entry} imports it", entry.distribution)
 
 
@@ -187,20 +187,20 @@ def _deepest(error: BaseException) -> tuple[Entry, str] | None:
     """
     if isinstance(error, SyntaxError) and error.filename and (entry := entry_of(error.filename)):
         return entry, f"{error.filename}:{error.lineno}"
-    found: tuple[Entry, str] | None = None
+    deepest: tuple[Entry, str] | None = None
     trace: TracebackType | None = error.__traceback__
     before: CodeType | None = None
     while trace is not None:
         code = trace.tb_frame.f_code
         if entry := entry_of(code.co_filename, code.co_qualname):
-            found = entry, f"{code.co_filename}:{trace.tb_lineno}, in {code.co_qualname}"
+            deepest = entry, f"{code.co_filename}:{trace.tb_lineno}, in {code.co_qualname}"
             before = code
         else:
             if before is not None and before.co_name == code.co_name and not code.co_name.startswith("<"):
-                found = None if _is_ours(code.co_filename) else found
+                deepest = None if _is_ours(code.co_filename) else deepest
             before = None
         trace = trace.tb_next
-    return found
+    return deepest
 
 
 def _is_ours(file: str) -> bool:

@@ -94,11 +94,11 @@ def blank(text: str) -> str:
 def _without_beginning(text: str, secret: str, instead: str = HIDDEN) -> str:
     """Wherever the secret begins, as much of it as stands there is replaced."""
     parts, at = [], 0
-    while (found := text.find(secret[:_PART], at)) >= 0:
-        end = found + _PART
-        while end < len(text) and end - found < len(secret) and text[end] == secret[end - found]:
+    while (start := text.find(secret[:_PART], at)) >= 0:
+        end = start + _PART
+        while end < len(text) and end - start < len(secret) and text[end] == secret[end - start]:
             end += 1
-        parts += [text[at:found], instead]
+        parts += [text[at:start], instead]
         at = end
     return "".join((*parts, text[at:]))
 

@@ -52,18 +52,18 @@ def entries(kind: Kind) -> dict[str, Entry]:
 
 @functools.cache
 def _entries(kind: Kind, path: tuple[str, ...]) -> dict[str, Entry]:
-    """The entries of the packages that are found along `path`, which is `sys.path`."""
-    found: dict[str, Entry] = {}
+    """The entries, by name, of the packages that are found along `path`, which is `sys.path`."""
+    by_name: dict[str, Entry] = {}
     for entry in registered(kind):
-        other = found.get(entry.name)
+        other = by_name.get(entry.name)
         if other and (other.target, other.distribution) != (entry.target, entry.distribution):
             raise PluginError(
                 f"two packages register the {WORD[kind]} '{entry.name}': {other.distribution} ({other.target}) "
                 f"and {entry.distribution} ({entry.target})",
                 remedy="uninstall one of them",
             )
-        found[entry.name] = entry
-    return dict(sorted(found.items()))
+        by_name[entry.name] = entry
+    return dict(sorted(by_name.items()))
 
 
 def load(kind: Kind, name: str) -> Any:
@@ -95,17 +95,17 @@ def _class(entry: Entry, path: tuple[str, ...]) -> Any:
     module, _, attribute = entry.target.partition(":")
     with attributed():
         try:
-            found: Any = importlib.import_module(module)
+            target: Any = importlib.import_module(module)
         except (Exception, SystemExit) as error:
             raise _not_imported(entry, error) from error
     for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise mistake_in(found, entry, f"it is registered as {entry.target}, and {module} has no '{attribute}'")
-        found = getattr(found, part)
+        if not hasattr(target, part):
+            raise mistake_in(target, entry, f"it is registered as {entry.target}, and {module} has no '{attribute}'")
+        target = getattr(target, part)
     if not entry.builtin:
         with attributed():
-            _check(entry, found)
-    return found
+            _check(entry, target)
+    return target
 
 
 def _not_imported(entry: Entry, error: BaseException) -> BaseException:
@@ -117,7 +117,7 @@ def _not_imported(entry: Entry, error: BaseException) -> BaseException:
     )
 
 
-def _check(entry: Entry, found: Any) -> None:
+def _check(entry: Entry, plugin: Any) -> None:
     """Hold a plugin's class to what can be seen of it before it is used.
 
     Raises:
@@ -126,47 +126,51 @@ def _check(entry: Entry, found: Any) -> None:
     target, words = _CONTRACTS[entry.kind]
     module, _, attribute = target.partition(":")
     base = getattr(importlib.import_module(module), attribute)
-    if not isinstance(found, type) or not issubclass(found, base):
-        what = f"the class {found.__qualname__}" if isinstance(found, type) else f"of the type {type(found).__name__}"
-        raise mistake_in(found, entry, f"{entry.target} is {what}, not a subclass of {module}.{attribute}")
-    _check_words(entry, found, words)
-    if (settings := getattr(base, "Settings", None)) is not None:
-        _check_settings(entry, found, settings)
-
-
-def _check_words(entry: Entry, found: Any, words: Sequence[str]) -> None:
-    called, target = found.__qualname__, _CONTRACTS[entry.kind][0].replace(":", ".")
-    if inspect.isabstract(found):
-        lacking = ", ".join(sorted(found.__abstractmethods__))
-        raise mistake_in(found, entry, f"{called} does not define {lacking}, which {target} requires")
-    for word in ("name", *words):
-        value = inspect.getattr_static(found, word, None)
-        if not isinstance(value, property) and not (isinstance(value, str) and value.strip()):
-            raise mistake_in(found, entry, f"{called}.{word} is {value!r}, not a text")
-    if isinstance(found.name, str) and found.name != entry.name:
-        raise mistake_in(found, entry, f"{called}.name is '{found.name}', but it is registered as '{entry.name}'")
-    if entry.kind == "benchmarks":
-        most = inspect.getattr_static(found, "max_new_tokens", None)
-        if not isinstance(most, property) and not (type(most) is int and most > 0):
-            raise mistake_in(found, entry, f"{called}.max_new_tokens is {most!r}, not a number of tokens")
-
-
-def _check_settings(entry: Entry, found: Any, base: type) -> None:
-    own: Any = found.Settings
-    if not (isinstance(own, type) and issubclass(own, base)):
-        raise mistake_in(
-            found, entry, f"{found.__qualname__}.Settings is {own!r}, not a subclass of {base.__qualname__}"
+    if not isinstance(plugin, type) or not issubclass(plugin, base):
+        what = (
+            f"the class {plugin.__qualname__}" if isinstance(plugin, type) else f"of the type {type(plugin).__name__}"
         )
-    fields: Mapping[str, Any] = own.model_fields  # type: ignore[attr-defined]
+        raise mistake_in(plugin, entry, f"{entry.target} is {what}, not a subclass of {module}.{attribute}")
+    _check_words(entry, plugin, words)
+    if (settings := getattr(base, "Settings", None)) is not None:
+        _check_settings(entry, plugin, settings)
+
+
+def _check_words(entry: Entry, plugin: Any, words: Sequence[str]) -> None:
+    called, target = plugin.__qualname__, _CONTRACTS[entry.kind][0].replace(":", ".")
+    if inspect.isabstract(plugin):
+        lacking = ", ".join(sorted(plugin.__abstractmethods__))
+        raise mistake_in(plugin, entry, f"{called} does not define {lacking}, which {target} requires")
+    for word in ("name", *words):
+        value = inspect.getattr_static(plugin, word, None)
+        if not isinstance(value, property) and not (isinstance(value, str) and value.strip()):
+            raise mistake_in(plugin, entry, f"{called}.{word} is {value!r}, not a text")
+    if isinstance(plugin.name, str) and plugin.name != entry.name:
+        raise mistake_in(plugin, entry, f"{called}.name is '{plugin.name}', but it is registered as '{entry.name}'")
+    if entry.kind == "benchmarks":
+        most = inspect.getattr_static(plugin, "max_new_tokens", None)
+        if not isinstance(most, property) and not (type(most) is int and most > 0):
+            raise mistake_in(plugin, entry, f"{called}.max_new_tokens is {most!r}, not a number of tokens")
+
+
+def _check_settings(entry: Entry, plugin: Any, base: type) -> None:
+    settings: Any = plugin.Settings
+    if not (isinstance(settings, type) and issubclass(settings, base)):
+        raise mistake_in(
+            plugin, entry, f"{plugin.__qualname__}.Settings is {settings!r}, not a subclass of {base.__qualname__}"
+        )
+    fields: Mapping[str, Any] = settings.model_fields  # type: ignore[attr-defined]
     if bare := [name for name, field in fields.items() if field.is_required()]:
         raise mistake_in(
-            found, entry, f"{own.__qualname__}.{bare[0]} has no default: every setting of a plugin needs a default"
+            plugin,
+            entry,
+            f"{settings.__qualname__}.{bare[0]} has no default: every setting of a plugin needs a default",
         )
     try:
-        own()
+        settings()
     except ValueError as error:
         first = " ".join(str(error).split())
-        raise mistake_in(found, entry, f"{own.__qualname__} does not accept its own defaults: {first}") from error
+        raise mistake_in(plugin, entry, f"{settings.__qualname__} does not accept its own defaults: {first}") from error
 
 
 def names(kind: Kind, wanted: str) -> list[str]:

@@ -156,44 +156,44 @@ class Difference:
 
 
 def paired(
-    one: Counts, other: Counts, aggregate: Aggregate, resamples: int = RESAMPLES, seed: int = SEED
+    run: Counts, other: Counts, aggregate: Aggregate, resamples: int = RESAMPLES, seed: int = SEED
 ) -> dict[str, Difference]:
     """Differences of all metrics that are defined for both, both runs resampled alike.
 
     Raises:
         ValueError: the runs do not cover the same clusters.
     """
-    images = len(one.clusters)
-    found = {name: difference(*gap, images) for name, gap in gaps(one, other, aggregate, resamples, seed).items()}
-    return {name: one for name, one in found.items() if one is not None}
+    images = len(run.clusters)
+    differences = {name: difference(*gap, images) for name, gap in gaps(run, other, aggregate, resamples, seed).items()}
+    return {name: gap for name, gap in differences.items() if gap is not None}
 
 
 def gaps(
-    one: Counts, other: Counts, aggregate: Aggregate, resamples: int = RESAMPLES, seed: int = SEED
+    run: Counts, other: Counts, aggregate: Aggregate, resamples: int = RESAMPLES, seed: int = SEED
 ) -> dict[str, tuple[float, np.ndarray]]:
     """For every metric its value for one run minus that for the other, and the same of every resample, [resamples].
 
     Raises:
         ValueError: the runs do not cover the same clusters.
     """
-    other = aligned(one, other)
-    first, second = aggregate(one.totals()), aggregate(other.totals())
-    drawn = (aggregate(resampled(one, resamples, seed)), aggregate(resampled(other, resamples, seed)))
+    other = aligned(run, other)
+    first, second = aggregate(run.totals()), aggregate(other.totals())
+    drawn = (aggregate(resampled(run, resamples, seed)), aggregate(resampled(other, resamples, seed)))
     return {name: (float(first[name] - second[name]), drawn[0][name] - drawn[1][name]) for name in first}
 
 
-def aligned(one: Counts, other: Counts) -> Counts:
+def aligned(run: Counts, other: Counts) -> Counts:
     """The second run's counts with its images in the order of the first's, so that both are resampled alike.
 
     Raises:
         ValueError: the runs do not cover the same clusters.
     """
-    if one.clusters == other.clusters:
+    if run.clusters == other.clusters:
         return other
-    if set(one.clusters) != set(other.clusters):
+    if set(run.clusters) != set(other.clusters):
         raise ValueError("the runs do not cover the same images")
     place = {group: number for number, group in enumerate(other.clusters)}
-    return Counts(other.names, one.clusters, other.matrix[[place[group] for group in one.clusters]])
+    return Counts(other.names, run.clusters, other.matrix[[place[group] for group in run.clusters]])
 
 
 def difference(value: float, drawn: np.ndarray, clusters: int) -> Difference | None:
@@ -226,15 +226,15 @@ def holm(values: Mapping[str, float]) -> dict[str, float]:
     return {name: corrected[name] for name in values}
 
 
-def mcnemar(one: Sequence[bool], other: Sequence[bool]) -> tuple[int, int, float]:
+def mcnemar(run: Sequence[bool], other: Sequence[bool]) -> tuple[int, int, float]:
     """Answers that only the first run has right, that only the second has, and the exact two-sided p that it is chance.
 
     Takes the answers as independent, which those to one image are not quite: the paired bootstrap does not.
 
     Source: McNemar, 1947; exact binomial form.
     """
-    first = sum(a and not b for a, b in zip(one, other, strict=True))
-    second = sum(b and not a for a, b in zip(one, other, strict=True))
+    first = sum(a and not b for a, b in zip(run, other, strict=True))
+    second = sum(b and not a for a, b in zip(run, other, strict=True))
     both = first + second
     if not both:
         return first, second, 1.0

@@ -72,13 +72,13 @@ def left_overs(folder: Path) -> list[Path]:
         names = sorted(entry.name for entry in os.scandir(folder))
     except OSError:
         return []
-    there, found = set(names), []
+    present, left = set(names), []
     for name in names:
         hidden = _HIDDEN.fullmatch(name)
         unfinished = bool(_TEMPORARY.fullmatch(hidden["target"] if hidden else name))
-        if (unfinished or (hidden and hidden["target"] in there)) and is_unheld(folder / name):
-            found.append(folder / name)
-    return found
+        if (unfinished or (hidden and hidden["target"] in present)) and is_unheld(folder / name):
+            left.append(folder / name)
+    return left
 
 
 def is_unheld(path: Path) -> bool:

@@ -62,9 +62,9 @@ class _Loader(yaml.SafeLoader):
         if isinstance(node, yaml.ScalarNode):
             return self.scalar(node)
         if isinstance(node, yaml.SequenceNode):
-            return [self.value(one) for one in node.value]
+            return [self.value(item) for item in node.value]
         values: dict[Hashable, Any] = {}
-        for name, one in node.value:
+        for name, item in node.value:
             key = self.value(name)
             if not isinstance(key, str):
                 self.refuse(f"a key is not a text: {shown(key)}", name)
@@ -72,7 +72,7 @@ class _Loader(yaml.SafeLoader):
                 self.refuse("merge keys (<<) are not supported", name)
             if key in values:
                 self.refuse(f"the key {shown(key)} appears twice", name)
-            values[key] = self.value(one)
+            values[key] = self.value(item)
         return values
 
     def scalar(self, node: Any) -> Any:

@@ -76,11 +76,11 @@ def catalogue() -> dict[str, DataSet]:
     """All known data sets, by name."""
     content = read_yaml(_SOURCES, "list of data sets")
     lists = ("needs", "files", "archives", "manual")
-    found = {}
+    data_sets = {}
     for name, entry in content.items():
         values: dict[str, Any] = {key: tuple(value) if key in lists else value for key, value in entry.items()}
-        found[name] = DataSet(name=name, **values)
-    return found
+        data_sets[name] = DataSet(name=name, **values)
+    return data_sets
 
 
 def find(name: str) -> DataSet:
@@ -97,12 +97,12 @@ def find(name: str) -> DataSet:
 
 def with_needs(names: Sequence[str]) -> list[DataSet]:
     """The data sets and those that they need, each once."""
-    found: dict[str, DataSet] = {}
+    data_sets: dict[str, DataSet] = {}
     for name in names:
-        found[name] = find(name)
-        for needed in found[name].needs:
-            found.setdefault(needed, find(needed))
-    return list(found.values())
+        data_sets[name] = find(name)
+        for needed in data_sets[name].needs:
+            data_sets.setdefault(needed, find(needed))
+    return list(data_sets.values())
 
 
 def compare(path: Path) -> str | None:
@@ -266,10 +266,10 @@ def bring(folder: Path, names: Sequence[str], root: Path | None = None) -> list[
 def _matching(inside: dict[str, list[Path]], file: dict[str, Any]) -> Path | None:
     """The file with the right checksum; where none is known, the only one of that name."""
     names = {Path(str(file["path"])).name, str(file["url"]).rpartition("/")[2]}
-    found = [path for name in sorted(names) for path in inside.get(name, [])]
+    candidates = [path for name in sorted(names) for path in inside.get(name, [])]
     if file.get("sha256"):
-        return next((path for path in found if sha256_file(path) == file["sha256"]), None)
-    return found[0] if len(found) == 1 else None
+        return next((path for path in candidates if sha256_file(path) == file["sha256"]), None)
+    return candidates[0] if len(candidates) == 1 else None
 
 
 def _take_unpacked(inside: dict[str, list[Path]], folders: dict[str, list[Path]], target: Path, name: str) -> int:

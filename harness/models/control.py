@@ -67,15 +67,17 @@ def refuse_control(texts: Mapping[str, str], processor: Any = None, where: str |
 
 def _own(processor: Any) -> re.Pattern[str]:
     """A pattern of the model's own control tokens."""
-    found = _patterns.get(processor)
-    if found is None:
+    pattern = _patterns.get(processor)
+    if pattern is None:
         tokenizer = processor.tokenizer
         special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
         placeholders = {
             getattr(processor, name, None) for name in ("image_token", "video_token", "boi_token", "eoi_token")
         }
-        tokens = special | set(tokenizer.all_special_tokens) | {one for one in placeholders if isinstance(one, str)}
+        tokens = (
+            special | set(tokenizer.all_special_tokens) | {token for token in placeholders if isinstance(token, str)}
+        )
         # Longest first, so that the token that is named is the one that the tokenizer would take.
         longest = sorted((token for token in tokens if token.strip()), key=len, reverse=True)
-        found = _patterns[processor] = re.compile("|".join(map(re.escape, longest)) or r"(?!)")
-    return found
+        pattern = _patterns[processor] = re.compile("|".join(map(re.escape, longest)) or r"(?!)")
+    return pattern

@@ -54,11 +54,11 @@ def served_rank(ranks: Iterable[int], where: str | None = None) -> int:
         HarnessError: vLLM serves no adapter of such a rank.
     """
     wanted = max(ranks, default=1)
-    found = next((rank for rank in served_ranks() if rank >= wanted), None)
-    if found is None:
+    rank = next((rank for rank in served_ranks() if rank >= wanted), None)
+    if rank is None:
         raise HarnessError(
             f"vLLM serves adapters up to rank {served_ranks()[-1]}, not of rank {wanted}",
             where=where,
             remedy="merge it into its base (harness export RUN -o DIR) and serve that, or use --backend transformers",
         )
-    return found
+    return rank

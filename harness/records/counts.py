@@ -47,10 +47,10 @@ class ItemCounts:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of all of it."""
-        found = hashlib.sha256(json.dumps([self.items, self.clusters, self.names, self.matrix.dtype.str]).encode())
+        digest = hashlib.sha256(json.dumps([self.items, self.clusters, self.names, self.matrix.dtype.str]).encode())
         for array in (self.groups, self.matrix):
-            found.update(np.ascontiguousarray(array).tobytes())
-        return found.hexdigest()
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
     @cached_property
     def items_digest(self) -> str:

@@ -124,17 +124,17 @@ def _order(wanted: Sequence[str], items: Sequence[str]) -> np.ndarray:
     return np.array([place[item] for item in wanted], int)
 
 
-def _cut(one: Described, words: np.ndarray, order: np.ndarray) -> ItemCounts:
+def _cut(described: Described, words: np.ndarray, order: np.ndarray) -> ItemCounts:
     """The counts of a checkpoint's first `words` words of each item; `order` says which of its items each of them is."""
     size = len(order)
-    own = np.empty(size, np.int64)
-    own[order] = words
-    item, needed, wrong = one.places.mentions.T
-    said = needed <= own[item]
+    words_of = np.empty(size, np.int64)
+    words_of[order] = words
+    item, needed, wrong = described.places.mentions.T
+    said = needed <= words_of[item]
     mentions = np.bincount(item[said], minlength=size)
     false = np.bincount(item[said & (wrong > 0)], minlength=size)
     matrix = np.stack([np.ones(size, int), false > 0, mentions, false], axis=1).astype(np.uint32)
-    return ItemCounts(one.items.items, one.items.clusters, one.items.groups, _NAMES, matrix)
+    return ItemCounts(described.items.items, described.items.clusters, described.items.groups, _NAMES, matrix)
 
 
 _NAMES = ("responses", "hallucinated", "mentions", "false")

@@ -72,10 +72,10 @@ def check(kind: type[R], value: Any, what: str, where: Path | str) -> R:
 
 def _reason(error: ValidationError) -> str:
     """The first thing that is wrong, in a few words."""
-    found = error.errors(include_url=False)
-    if missing := sorted(".".join(map(str, one["loc"])) for one in found if one["type"] == "missing"):
+    errors = error.errors(include_url=False)
+    if missing := sorted(".".join(map(str, entry["loc"])) for entry in errors if entry["type"] == "missing"):
         return f"it is from another version: it has no {', '.join(missing[:_NAMED])}"
-    first = found[0]
+    first = errors[0]
     key = ".".join(str(part) for part in first["loc"])
     key = shown(key, 200)[1:-1]
     if first["type"] == "value_error":

@@ -114,8 +114,8 @@ def _read(path: Path) -> Described:
     return Described(table.finish(), places.finish())
 
 
-def _keep(path: Path, target: Path, found: Described, *, keep: bool) -> Sums:
-    items = found.items
+def _keep(path: Path, target: Path, described: Described, *, keep: bool) -> Sums:
+    items = described.items
     about: dict[str, Any] = {
         "size": items.size,
         "images": items.images,
@@ -127,7 +127,7 @@ def _keep(path: Path, target: Path, found: Described, *, keep: bool) -> Sums:
     if keep:
         with to_cache(target):
             with atomic_path(target) as temporary, temporary.open("wb") as stream:
-                np.savez_compressed(stream, about=_text(about), **_arrays(found))  # type: ignore[arg-type]
+                np.savez_compressed(stream, about=_text(about), **_arrays(described))  # type: ignore[arg-type]
             kept = target
     return Sums(path, kept=kept, **about)
 
@@ -154,20 +154,20 @@ def _held(path: Path, kept: Path | None, digest: str) -> Described:
     Raises:
         BadInputError: the file was changed in the meantime.
     """
-    found: Described | None = None
+    described: Described | None = None
     if kept is not None:
         try:
             with np.load(kept, allow_pickle=False) as stored:
                 items, clusters, names, unknown = json.loads(stored["names"].tobytes())
                 groups = stored["groups"].astype(np.int32)
                 counts = ItemCounts(tuple(items), tuple(clusters), groups, tuple(names), stored["matrix"])
-                found = Described(counts, Places(stored["words"], stored["mentions"], unknown))
+                described = Described(counts, Places(stored["words"], stored["mentions"], unknown))
         except _BROKEN:
-            found = None
-    if found is None or found.items.digest != digest:
-        found = _read(path)
-    if found.items.digest != digest:
+            described = None
+    if described is None or described.items.digest != digest:
+        described = _read(path)
+    if described.items.digest != digest:
         raise BadInputError(
             "the items were changed while they were read", where=str(path), remedy="run the command again"
         )
-    return found
+    return described

@@ -217,28 +217,28 @@ class Endpoints:
             await member.pace.wait()
             async with permit():
                 sent = dict(body())
-                found = await self._call(member, sent)
-                wrong = check(found) if isinstance(found, Reply) else None
-                if isinstance(found, _Failed) and found.perhaps_paid:
+                outcome = await self._call(member, sent)
+                wrong = check(outcome) if isinstance(outcome, Reply) else None
+                if isinstance(outcome, _Failed) and outcome.perhaps_paid:
                     failed()
-            if isinstance(found, Reply) and wrong is None:
-                return found
-            if isinstance(found, Refused):  # a parameter that is no longer sent makes another request of it
-                if found.reason is Reason.PARAMETER:
-                    adapt(found)
+            if isinstance(outcome, Reply) and wrong is None:
+                return outcome
+            if isinstance(outcome, Refused):  # a parameter that is no longer sent makes another request of it
+                if outcome.reason is Reason.PARAMETER:
+                    adapt(outcome)
                 adapted += 1
-                if found.reason is not Reason.PARAMETER or dict(body()) == sent or adapted > _MOST_ADAPTED:
-                    raise refusal(found, self.options, self._where(member))
+                if outcome.reason is not Reason.PARAMETER or dict(body()) == sent or adapted > _MOST_ADAPTED:
+                    raise refusal(outcome, self.options, self._where(member))
                 continue
-            calls, paid = calls + 1, paid + isinstance(found, Reply)
+            calls, paid = calls + 1, paid + isinstance(outcome, Reply)
             if calls >= most or paid >= PAID_ATTEMPTS:
-                raise self._given_up(wrong or Wrong(str(found)), calls, member)
-            pause = found.asked_to_wait_s if isinstance(found, _Failed) else 0.0
+                raise self._given_up(wrong or Wrong(str(outcome)), calls, member)
+            pause = outcome.asked_to_wait_s if isinstance(outcome, _Failed) else 0.0
             if (
-                isinstance(found, _Failed)
-                and not found.busy
+                isinstance(outcome, _Failed)
+                and not outcome.busy
                 and only is None
-                and any(one.well for one in self._members)
+                and any(member.well for member in self._members)
             ):
                 continue  # another endpoint of the pool is asked at once
             grown = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (calls - 1)) * random.uniform(0.5, 1.5)
@@ -248,7 +248,7 @@ class Endpoints:
         """One call, with a limit to its whole time and to the length of its reply."""
         import openai
 
-        found: Reply | Refused | _Failed
+        outcome: Reply | Refused | _Failed
         broken: tuple[type[Exception], ...] = (openai.OpenAIError, ValueError, *_transport_errors())
         waits = 0.0
         try:
@@ -262,27 +262,27 @@ class Endpoints:
                     if len(data) > _MOST_BYTES:
                         break
                 if len(data) > _MOST_BYTES:
-                    found = _Failed(f"a reply of more than {_MOST_BYTES >> 20} MB", perhaps_paid=True)
+                    outcome = _Failed(f"a reply of more than {_MOST_BYTES >> 20} MB", perhaps_paid=True)
                 else:
-                    found = read_reply(bytes(data), response.headers.get("content-type", ""))
+                    outcome = read_reply(bytes(data), response.headers.get("content-type", ""))
         except openai.APIStatusError as error:
-            found, waits = read_refusal(error.status_code, error.body), _asked_to_wait(error.response.headers)
+            outcome, waits = read_refusal(error.status_code, error.body), _asked_to_wait(error.response.headers)
         except (TimeoutError, openai.APITimeoutError):
-            found = _Failed(f"no complete reply within {self._timeout_s:g} s", perhaps_paid=True)
+            outcome = _Failed(f"no complete reply within {self._timeout_s:g} s", perhaps_paid=True)
         except broken as error:
-            found = _Failed.of(error)
-        if isinstance(found, Refused) and found.reason.passes:
-            busy = found.reason is Reason.BUSY
-            said = f"it is busy ({found})" if busy else f"it failed ({found})"
+            outcome = _Failed.of(error)
+        if isinstance(outcome, Refused) and outcome.reason.passes:
+            busy = outcome.reason is Reason.BUSY
+            said = f"it is busy ({outcome})" if busy else f"it failed ({outcome})"
             asked = f", and asks to wait {waits:.0f} s" if waits > _LONGEST_WAIT_S else ""
-            found = _Failed(said + asked, asked_to_wait_s=min(waits, _LONGEST_WAIT_S), busy=busy)
-        if isinstance(found, Reply):
+            outcome = _Failed(said + asked, asked_to_wait_s=min(waits, _LONGEST_WAIT_S), busy=busy)
+        if isinstance(outcome, Reply):
             member.failures = 0
-        elif isinstance(found, _Failed) and found.busy:
-            member.pace.hold(found.asked_to_wait_s)  # a limit is the account's: it holds for the others too
-        elif isinstance(found, _Failed):
-            member.failed(found.asked_to_wait_s)
-        return found
+        elif isinstance(outcome, _Failed) and outcome.busy:
+            member.pace.hold(outcome.asked_to_wait_s)  # a limit is the account's: it holds for the others too
+        elif isinstance(outcome, _Failed):
+            member.failed(outcome.asked_to_wait_s)
+        return outcome
 
     async def models(self, only: int = 0) -> list[str]:
         """The models that an endpoint says it has; [] where it does not say."""

@@ -16,12 +16,12 @@ _ALIAS = re.compile(r"[-:]latest$")
 def undated(name: str) -> str:
     """A model's name without the date or number of a snapshot: `gpt-4o-2024-08-06`, `gpt-4-0613` (month and day), `mistral-large-2407`
     (year and month), `command-r-08-2024`, `gemini-1.5-pro-002`; and without `-latest`, which stands for the newest of them."""
-    if found := _DATE.search(name):
-        return name[: found.start()] if _is_day(found[2], found[3]) else name
-    if (found := _YEAR.search(name)) and 1 <= int(found["month"] or 1) <= 12:
-        return name[: found.start()]
-    if (found := _SHORT_DATE.search(name)) and _is_short_date(*found.groups()):
-        return name[: found.start()]
+    if date := _DATE.search(name):
+        return name[: date.start()] if _is_day(date[2], date[3]) else name
+    if (date := _YEAR.search(name)) and 1 <= int(date["month"] or 1) <= 12:
+        return name[: date.start()]
+    if (date := _SHORT_DATE.search(name)) and _is_short_date(*date.groups()):
+        return name[: date.start()]
     return _ALIAS.sub("", _NUMBERED.sub("", name))
 
 

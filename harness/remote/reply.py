@@ -146,12 +146,12 @@ def count(value: Any) -> int | None:
 
 def _counts(usage: Mapping[str, Any], depth: int = 2) -> dict[str, Any] | None:
     """The counts of an account, those of its parts too (`completion_tokens_details.reasoning_tokens`), and nothing else."""
-    found: dict[str, Any] = {}
+    counts: dict[str, Any] = {}
     for name, value in list(usage.items())[:32]:
         part = _counts(value, depth - 1) if isinstance(value, dict) and depth > 1 else count(value)
         if part is not None:
-            found[_string(name)] = part
-    return found or None
+            counts[_string(name)] = part
+    return counts or None
 
 
 def _string(value: Any) -> str:
@@ -254,11 +254,11 @@ def read_refusal(status: int, body: Any) -> Refused:
             _string((inner or {}).get("code")) if isinstance(inner, dict) else "",
         )
     )
-    found = next((reason for reason, pattern in _SAID if pattern.search(said)), None)
+    stated = next((reason for reason, pattern in _SAID if pattern.search(said)), None)
     if status == 429 or status >= 500:  # busy, or failing, but for an account that is empty
-        found = found if found is Reason.BILLING else None
+        stated = stated if stated is Reason.BILLING else None
     default = Reason.SERVER if status >= 500 else _BY_STATUS.get(status, Reason.UNKNOWN)
-    reason = found or default
+    reason = stated or default
     return Refused(status, reason, words, _parameter(fields, said) if reason is Reason.PARAMETER else "")
 
 
@@ -279,10 +279,10 @@ def _words(error: Any) -> str:
                 return _words(error[name])
         return ""
     if isinstance(error, list):  # FastAPI's list of {loc, msg}
-        places = [one for one in error if isinstance(one, dict)]
+        places = [detail for detail in error if isinstance(detail, dict)]
         return "; ".join(
-            f"{'.'.join(map(str, place)) if isinstance(place := one.get('loc'), list) else ''} {_string(one.get('msg'))}"
-            for one in places[:4]
+            f"{'.'.join(map(str, place)) if isinstance(place := detail.get('loc'), list) else ''} {_string(detail.get('msg'))}"
+            for detail in places[:4]
         ).strip()
     text = _string(error)
     if "<html" in text[:500].lower() or text.lstrip().startswith("<"):

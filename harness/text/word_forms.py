@@ -17,16 +17,16 @@ _DOTTED = re.compile(r"(?:[a-z]\.)+[a-z]?")
 
 def plurals(word: str) -> set[str]:
     """The regular plurals of a noun, those of its irregular likes included: "calf" gives "calves" and "calfs"."""
-    found = {f"{word}s"}
+    forms = {f"{word}s"}
     if word.endswith(("s", "x", "z", "ch", "sh")):
-        found = {f"{word}es"}
+        forms = {f"{word}es"}
     elif word.endswith("o"):
-        found.add(f"{word}es")
+        forms.add(f"{word}es")
     elif re.search(r"[^aeiou]y$", word):
-        found = {f"{word[:-1]}ies"}
+        forms = {f"{word[:-1]}ies"}
     elif word.endswith(("f", "fe")):
-        found.add(f"{word.removesuffix('e')[:-1]}ves")
-    return found
+        forms.add(f"{word.removesuffix('e')[:-1]}ves")
+    return forms
 
 
 def singulars(word: str) -> list[str]:
@@ -47,15 +47,15 @@ def plain(word: str) -> str:
 
 def chains(doc: Any) -> list[list[int]]:
     """Places of the words of every hyphenated word in a spaCy document: "a bear-shaped toy" has [[1, 3]]."""
-    found: list[list[int]] = []
+    places: list[list[int]] = []
     for hyphen in (token for token in doc if token.text == "-"):
         before, after = hyphen.i - 1, hyphen.i + 1
         if before < 0 or after >= len(doc) or doc[before].whitespace_ or hyphen.whitespace_:
             continue
         if not (doc[before].text[-1:].isalnum() and doc[after].text[:1].isalnum()):
             continue
-        if found and found[-1][-1] == before:
-            found[-1].append(after)
+        if places and places[-1][-1] == before:
+            places[-1].append(after)
         else:
-            found.append([before, after])
-    return found
+            places.append([before, after])
+    return places

@@ -57,14 +57,14 @@ def noun_lemma(word: str) -> str:
     """
     nouns, irregular = _nouns()
     if word in irregular:
-        found = [form for form in (word, *irregular[word]) if form in nouns]
-        return min(found, key=len) if found else word
+        lemmas = [form for form in (word, *irregular[word]) if form in nouns]
+        return min(lemmas, key=len) if lemmas else word
     forms = _shorter([word])
-    found = [form for form in (word, *forms) if form in nouns]
-    while not found and forms:
+    lemmas = [form for form in (word, *forms) if form in nouns]
+    while not lemmas and forms:
         forms = _shorter(forms)
-        found = [form for form in forms if form in nouns]
-    return min(found, key=len) if found else word
+        lemmas = [form for form in forms if form in nouns]
+    return min(lemmas, key=len) if lemmas else word
 
 
 def _shorter(forms: list[str]) -> list[str]:
