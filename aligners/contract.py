@@ -49,11 +49,11 @@ def prepared(
     Raises:
         PluginError: what it gave are none.
     """
-    found = aligner.prepare(examples, context)
+    kept = aligner.prepare(examples, context)
     if is_plugin(aligner):
         expected = "a list of PreferenceExample: the given ones, or changed copies with the same ids"
-        _check_examples(aligner, "prepare", found, {one.id for one in examples}, expected)
-    return found
+        _check_examples(aligner, "prepare", kept, {example.id for example in examples}, expected)
+    return kept
 
 
 def stages_of(aligner: Aligner, examples: Sequence[PreferenceExample], context: StageContext) -> list[Stage]:
@@ -62,14 +62,14 @@ def stages_of(aligner: Aligner, examples: Sequence[PreferenceExample], context: 
     Raises:
         PluginError: what it gave are none.
     """
-    found = aligner.stages(examples, context)
+    stages = aligner.stages(examples, context)
     if not is_plugin(aligner):
-        return found
+        return stages
     expected = "a list of Stage, each with a unique name and some of the examples"
-    if not isinstance(found, Sequence) or not found or not all(isinstance(one, Stage) for one in found):
-        raise wrong(aligner, "stages", shown(found), expected)
-    known, names = {one.id for one in examples}, set()
-    for stage in found:
+    if not isinstance(stages, Sequence) or not stages or not all(isinstance(stage, Stage) for stage in stages):
+        raise wrong(aligner, "stages", shown(stages), expected)
+    known, names = {example.id for example in examples}, set()
+    for stage in stages:
         try:
             check_name(stage.name, "a stage's name")
         except (BadInputError, TypeError):
@@ -82,24 +82,24 @@ def stages_of(aligner: Aligner, examples: Sequence[PreferenceExample], context: 
         if stage.reference not in ("previous", "initial"):
             raise wrong(aligner, "stages", f"reference={shown(stage.reference)}", "'previous' or 'initial'")
         _check_examples(aligner, "stages", stage.examples, known, expected)
-    return list(found)
+    return list(stages)
 
 
-def _check_examples(aligner: Aligner, method: str, found: Any, known: set[str], expected: str) -> None:
+def _check_examples(aligner: Aligner, method: str, examples: Any, known: set[str], expected: str) -> None:
     """Make sure that a method gave some of the examples that are known."""
-    if not isinstance(found, Sequence) or isinstance(found, str):
-        raise wrong(aligner, method, shown(found), expected)
-    if not found:
+    if not isinstance(examples, Sequence) or isinstance(examples, str):
+        raise wrong(aligner, method, shown(examples), expected)
+    if not examples:
         raise wrong(aligner, method, "no example", expected)
     seen: set[str] = set()
-    for one in found:
-        if not isinstance(one, PreferenceExample):
-            raise wrong(aligner, method, f"{shown(one)} among the examples", expected)
-        if one.id not in known:
-            raise wrong(aligner, method, f"an example with the id {shown(one.id)}, which was not given", expected)
-        if one.id in seen:
-            raise wrong(aligner, method, f"the example {shown(one.id)} twice", expected)
-        seen.add(one.id)
+    for example in examples:
+        if not isinstance(example, PreferenceExample):
+            raise wrong(aligner, method, f"{shown(example)} among the examples", expected)
+        if example.id not in known:
+            raise wrong(aligner, method, f"an example with the id {shown(example.id)}, which was not given", expected)
+        if example.id in seen:
+            raise wrong(aligner, method, f"the example {shown(example.id)} twice", expected)
+        seen.add(example.id)
 
 
 def loss_of(aligner: Aligner, policy: Logps, reference: Logps, ids: Sequence[str]) -> Loss:
@@ -116,24 +116,24 @@ def loss_of(aligner: Aligner, policy: Logps, reference: Logps, ids: Sequence[str
     """
     import torch
 
-    found = aligner.loss(policy, reference)
+    loss = aligner.loss(policy, reference)
     size = len(ids)
-    if not isinstance(found, Loss):
-        kind = type(found).__name__
+    if not isinstance(loss, Loss):
+        kind = type(loss).__name__
         raise wrong(
-            aligner, "loss", "None" if found is None else f"a {kind}", "a Loss: Loss(values of the shape [batch])"
+            aligner, "loss", "None" if loss is None else f"a {kind}", "a Loss: Loss(values of the shape [batch])"
         )
-    _check_values(aligner, "per_example", found.per_example, size)
-    differentiable = torch.is_grad_enabled() and any(one.sums.requires_grad for one in policy.values())
-    if differentiable and not found.per_example.requires_grad:
+    _check_values(aligner, "per_example", loss.per_example, size)
+    differentiable = torch.is_grad_enabled() and any(branch.sums.requires_grad for branch in policy.values())
+    if differentiable and not loss.per_example.requires_grad:
         raise wrong(
             aligner, "loss", "a loss without a gradient", "a loss that is computed from the policy's log-probabilities"
         )
-    if not isinstance(found.metrics, Mapping):
+    if not isinstance(loss.metrics, Mapping):
         raise wrong(
-            aligner, "loss", f"metrics={shown(found.metrics)}", "a dict of names and values of the shape [batch]"
+            aligner, "loss", f"metrics={shown(loss.metrics)}", "a dict of names and values of the shape [batch]"
         )
-    for name, values in found.metrics.items():
+    for name, values in loss.metrics.items():
         if not isinstance(name, str) or name in _RESERVED or (is_plugin(aligner) and name.startswith(_OURS)):
             raise wrong(
                 aligner,
@@ -144,7 +144,7 @@ def loss_of(aligner: Aligner, policy: Logps, reference: Logps, ids: Sequence[str
         _check_values(aligner, f"metrics['{name}']", values, size)
         if is_plugin(aligner) and (bad := not_finite(values, ids)):
             raise wrong(aligner, "loss", f"{bad[1]} as the metric '{name}' of example {bad[0]}", "a finite number")
-    return found
+    return loss
 
 
 def not_finite(values: Tensor, ids: Sequence[str]) -> tuple[str, float] | None:

@@ -97,7 +97,7 @@ def check_preferences(request: CheckRequest) -> Report:
 
 def _control_tokens(data: PreferenceSet, processor: Any) -> list[Report]:
     """Records whose texts hold control tokens, which `align` refuses: the model's own where it is known, and the common ones."""
-    found = []
+    reports = []
     for example in data.examples:
         texts = {
             "the prompt": example.prompt,
@@ -105,9 +105,9 @@ def _control_tokens(data: PreferenceSet, processor: Any) -> list[Report]:
         }
         for name, text in texts.items():
             if token := control_in(text, processor):
-                found.append({"where": data.rows[example.id], "id": example.id, "text": name, "token": token})
+                reports.append({"where": data.rows[example.id], "id": example.id, "text": name, "token": token})
                 break
-    return found
+    return reports
 
 
 def _images(data: PreferenceSet) -> Report:
@@ -228,19 +228,21 @@ def _listed(data: PreferenceSet, which: np.ndarray, tokens: np.ndarray) -> list[
 
 
 def _overlap(data: PreferenceSet, sets: Sequence[EvaluationSet]) -> list[Report]:
-    training = {f"{one.images['original'].name} ({one.id})": one.images["original"] for one in data.examples}
+    training = {
+        f"{example.images['original'].name} ({example.id})": example.images["original"] for example in data.examples
+    }
     return [
         {
-            "suite": one.suite,
-            "images_of_the_suite": one.of,
-            "shared": len(one.all),
-            "by_coco_number": len(one.by_coco_number),
-            "by_content": len(one.by_content),
-            "by_look": len(one.by_look),
-            "examples": one.all[:_LISTED],
-            "missing": one.missing,
+            "suite": overlap.suite,
+            "images_of_the_suite": overlap.of,
+            "shared": len(overlap.all),
+            "by_coco_number": len(overlap.by_coco_number),
+            "by_content": len(overlap.by_content),
+            "by_look": len(overlap.by_look),
+            "examples": overlap.all[:_LISTED],
+            "missing": overlap.missing,
         }
-        for one in (overlaps(training, sets) if sets else ())
+        for overlap in (overlaps(training, sets) if sets else ())
     ]
 
 

@@ -73,17 +73,17 @@ class DataOptions:
         said: dict[str, Any] = {"columns": dict(self.columns)} if self.columns else {}
         return said | ({"image_root": str(self.image_root)} if self.image_root else {})
 
-    def check(self, found: Mapping[str, Any], where: str) -> None:
+    def check(self, columns: Mapping[str, Any], where: str) -> None:
         """See that a file has the columns that were named.
 
         Raises:
             BadInputError: it has not.
         """
         for name, column in self.columns.items():
-            if column not in found:
-                near = difflib.get_close_matches(column, list(found), n=1)
+            if column not in columns:
+                near = difflib.get_close_matches(column, list(columns), n=1)
                 raise BadInputError(
-                    f"--columns {name}={column}: there is no column '{column}'; there are: {', '.join(found)}",
+                    f"--columns {name}={column}: there is no column '{column}'; there are: {', '.join(columns)}",
                     where=where,
                     remedy=f"did you mean {name}={near[0]}?" if near else "choose one of these",
                 )

@@ -63,17 +63,17 @@ class Overlap:
 
 def evaluation_sets(root: Path) -> list[EvaluationSet]:
     """The images that the registered benchmarks ask about, as far as their questions are below a data root."""
-    found = []
+    sets = []
     for name in registry.entries("benchmarks"):
         try:
             with attributed():  # of a plugin that nobody asked for no mistake stops a command
                 items = items_of(registry.load("benchmarks", name)(), root / name)
         except BadInputError as error:
-            found.append(EvaluationSet(name, missing=error.problem))
+            sets.append(EvaluationSet(name, missing=error.problem))
             continue
         images = {str(item.image.path or item.image.name or item.group): item.image for item in items}
-        found.append(EvaluationSet(name, images))
-    return found
+        sets.append(EvaluationSet(name, images))
+    return sets
 
 
 def coco_number(name: str) -> int | None:
@@ -102,29 +102,29 @@ def overlaps(training: Mapping[str, ImageRef], sets: Sequence[EvaluationSet]) ->
         training: images by the name that is reported; the name, and the image's own, may tell its COCO number.
         sets: the suites.
     """
-    here = {one.suite: {key: image for key, image in one.images.items() if _is_here(image)} for one in sets}
+    here = {suite.suite: {key: image for key, image in suite.images.items() if _is_here(image)} for suite in sets}
     numbers = {name: _number(name, image) for name, image in training.items()}
     digests: dict[str, str] = {}
     looks: dict[str, np.ndarray] = {}
     if any(here.values()):
         digests = {name: image.fingerprint() for name, image in training.items()}
         looks = _looks(training, "hashing the training images")
-    found = []
-    for one in sets:
-        known = {_number(key, image) for key, image in one.images.items()} - {None}
-        contents = {image.fingerprint() for image in here[one.suite].values()}
-        seen = _looks(here[one.suite], f"how {one.suite}'s images look") if here[one.suite] else {}
-        found.append(
+    compared = []
+    for suite in sets:
+        known = {_number(key, image) for key, image in suite.images.items()} - {None}
+        contents = {image.fingerprint() for image in here[suite.suite].values()}
+        seen = _looks(here[suite.suite], f"how {suite.suite}'s images look") if here[suite.suite] else {}
+        compared.append(
             Overlap(
-                one.suite,
-                len(one.images),
+                suite.suite,
+                len(suite.images),
                 tuple(name for name, number in numbers.items() if number in known),
                 tuple(name for name, digest in digests.items() if digest in contents),
                 tuple(_near(looks, seen)),
-                one.missing,
+                suite.missing,
             )
         )
-    return found
+    return compared
 
 
 def _number(name: str, image: ImageRef) -> int | None:
@@ -137,7 +137,7 @@ def _is_here(image: ImageRef) -> bool:
 
 def _looks(images: Mapping[str, ImageRef], title: str) -> dict[str, np.ndarray]:
     """Hashes of images; what does not open has none, and is somebody else's to report."""
-    found: dict[str, np.ndarray] = {}
+    looks: dict[str, np.ndarray] = {}
     by_content: dict[str, Any] = {}
     with progress(title, len(images)) as advance:
         for name, image in images.items():
@@ -145,9 +145,9 @@ def _looks(images: Mapping[str, ImageRef], title: str) -> dict[str, np.ndarray]:
             if content is not None and content not in by_content:
                 by_content[content] = _try(lambda image=image: look(image.open()))  # type: ignore[misc]
             if by_content.get(content) is not None:
-                found[name] = by_content[content]
+                looks[name] = by_content[content]
             advance()
-    return found
+    return looks
 
 
 def _try(work: Callable[[], Any]) -> Any:

@@ -96,18 +96,18 @@ class Pictures:
 
     def _file(self, path: Path, name: str) -> ImageRef:
         with self._lock:
-            found = self._seen.get(path)
-        if found is None:
+            image = self._seen.get(path)
+        if image is None:
             try:
                 data = ImageRef(path=path, name=name).read()
             except BadInputError as error:
                 raise BadRecordError(error.problem) from None
             digest = sha256_bytes(data)
             self._look(ImageRef(data=data, name=name, digest=digest))
-            found = ImageRef(path=path, name=name, digest=digest)
+            image = ImageRef(path=path, name=name, digest=digest)
             with self._lock:  # whoever was first: one file is one image, whose features are computed once
-                found = self._seen.setdefault(path, found)
-        return found
+                image = self._seen.setdefault(path, image)
+        return image
 
     def _look(self, image: ImageRef) -> ImageRef:
         try:
@@ -169,10 +169,10 @@ class Pictures:
 
 def _resolved(path: Path) -> Path | None:
     """The place that a path leads to; None where it cannot be followed."""
-    found = resolved(path)
+    target = resolved(path)
     try:
-        if found is not None:
-            found.exists()
+        if target is not None:
+            target.exists()
     except (OSError, ValueError):  # a text that is too long for a name
         return None
-    return found
+    return target

@@ -109,13 +109,13 @@ def read_preferences(
         BadInputError: no such data, no known format, a broken file, or (unless skipped) a bad record, named by file and row.
     """
     place, named = _named(source, format_name)
-    found = find_files(place)
+    files = find_files(place)
     groups = RowGroups()
     options = options or DataOptions()
     images = [column for name, column in options.columns.items() if name in IMAGE_COLUMNS]
-    tables = [open_table(file, groups, cache, images) for file in found.files]
+    tables = [open_table(file, groups, cache, images) for file in files.files]
     wanted = _sampled(tables, limit, seed)
-    reader = _Reader(found, Pictures(found.root, cache, allow_download, options.image_root), on_error, options)
+    reader = _Reader(files, Pictures(files.root, cache, allow_download, options.image_root), on_error, options)
     total = sum(map(len, wanted))
     with progress(f"reading {place if place in KNOWN else Path(place).name}", total) as advance:
         for table, rows in zip(tables, wanted, strict=True):
@@ -123,8 +123,8 @@ def read_preferences(
                 reader.read(table, rows, named, advance)
     if not reader.examples:
         reasons: dict[str, str] = {}
-        for one in reader.dropped:
-            reasons.setdefault(one.reason, f"{Path(one.where).name}: {one.reason}")
+        for dropped in reader.dropped:
+            reasons.setdefault(dropped.reason, f"{Path(dropped.where).name}: {dropped.reason}")
         first = "; ".join(list(reasons.values())[:3])
         if not total:
             raise BadInputError("the data contain no record", where=source, remedy="give the right file")
@@ -134,7 +134,7 @@ def read_preferences(
             remedy="fix the records, or give the right file",
         )
     examples = list(reader.examples.values())
-    found_set = PreferenceSet(
+    preferences = PreferenceSet(
         examples,
         reader.dropped,
         _fingerprint(examples),
@@ -144,11 +144,11 @@ def read_preferences(
         reader.rows,
         dict(reader.unread),
     )
-    for name, count in found_set.treated.items():
+    for name, count in preferences.treated.items():
         logger.info(f"{count} images are {TREATMENTS[name]}")
-    for line in unread_lines(found_set.unread, total):
+    for line in unread_lines(preferences.unread, total):
         logger.warning(line)
-    return found_set
+    return preferences
 
 
 def unread_lines(unread: Mapping[str, int], total: int) -> list[str]:
@@ -294,13 +294,13 @@ def _fingerprint(examples: list[PreferenceExample]) -> str:
     return sha256_json(
         [
             [
-                one.id,
-                one.prompt,
-                dict(one.responses),
-                {name: image.fingerprint() for name, image in one.images.items()},
-                one.corrections,
-                [[region.label, region.box] for region in one.regions],
+                example.id,
+                example.prompt,
+                dict(example.responses),
+                {name: image.fingerprint() for name, image in example.images.items()},
+                example.corrections,
+                [[region.label, region.box] for region in example.regions],
             ]
-            for one in examples
+            for example in examples
         ]
     )

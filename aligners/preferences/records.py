@@ -200,11 +200,11 @@ def _regions(record: Mapping[str, Any]) -> tuple[Region, ...]:
     form = "'objects' is not a list of {label, box: [left, top, right, bottom]}"
     if not isinstance(objects, (list, tuple)):
         raise BadRecordError(f"{form}: {shown(objects)}")
-    found = []
-    for one in objects:
-        label, box = (one.get("label"), one.get("box")) if isinstance(one, Mapping) else (None, None)
+    regions = []
+    for entry in objects:
+        label, box = (entry.get("label"), entry.get("box")) if isinstance(entry, Mapping) else (None, None)
         if not isinstance(label, str) or not isinstance(box, (list, tuple)):
-            raise BadRecordError(f"{form}: {shown(one)}")
+            raise BadRecordError(f"{form}: {shown(entry)}")
         _whole(label, "a label in 'objects'")
         numbers = len(box) == 4 and all(
             isinstance(edge, (int, float)) and not isinstance(edge, bool) and is_finite(edge) for edge in box
@@ -212,5 +212,5 @@ def _regions(record: Mapping[str, Any]) -> tuple[Region, ...]:
         if not numbers or not (box[0] < box[2] and box[1] < box[3]):
             raise BadRecordError(f"the box of '{shown(label)}' is not [left, top, right, bottom]: {shown(box)}")
         left, top, right, bottom = map(float, box)
-        found.append(Region(label, (left, top, right, bottom)))
-    return tuple(found)
+        regions.append(Region(label, (left, top, right, bottom)))
+    return tuple(regions)

@@ -119,12 +119,14 @@ def join_shards(
         shard: one whose manifest is there.
         joined: all shards' manifests -> what the whole set's says in place of a shard's.
     """
-    own: dict[str, Any] = read_json(folder / shard.manifest, "manifest")
+    manifest: dict[str, Any] = read_json(folder / shard.manifest, "manifest")
     names = [SetShard(number, shard.count).manifest for number in range(1, shard.count + 1)]
     if shard.count > 1 and all((folder / name).exists() for name in names) and not (folder / MANIFEST).exists():
         shards = [read_json(folder / name, "manifest") for name in names]
-        write_json(folder / MANIFEST, {name: value for name, value in own.items() if name != "shard"} | joined(shards))
-    return own
+        write_json(
+            folder / MANIFEST, {name: value for name, value in manifest.items() if name != "shard"} | joined(shards)
+        )
+    return manifest
 
 
 def refuse_incomplete(folder: Path) -> None:

@@ -159,9 +159,9 @@ def place_of(source: str) -> str:
 def _download(name: str) -> str:
     """The folder of a public data set, from the hub's local cache or the hub."""
     repository, size = KNOWN[name]
-    found = hub.look(repository, "dataset", ["*.parquet"])
-    if found.folder is not None:
-        return str(found.folder)
-    need([(hub.cache_folder(), found.download or 0, repository)])
+    snapshot = hub.look(repository, "dataset", ["*.parquet"])
+    if snapshot.folder is not None:
+        return str(snapshot.folder)
+    need([(hub.cache_folder(), snapshot.download or 0, repository)])
     logger.info(f"preference data {name}: downloading {repository} ({size}) from the hub")
     return str(hub.download(repository, "dataset", ["*.parquet"]))

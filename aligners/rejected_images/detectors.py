@@ -58,23 +58,25 @@ class Detected:
 
     def locate(self, asked: Sequence[RegionQuery]) -> list[list[Located]]:
         """Boxes for all keywords of an image at once, then masks for all of its boxes at once."""
-        found: list[list[Detection]] = [[] for _ in asked]
-        sought = [number for number, one in enumerate(asked) if one.keywords]
+        detections: list[list[Detection]] = [[] for _ in asked]
+        sought = [number for number, query in enumerate(asked) if query.keywords]
         for group in _groups(
             sought, self.batch_size, lambda number: asked[number].picture.size if self.detector.one_size else None
         ):
             phrases = [[keyword.phrase for keyword in asked[number].keywords] for number in group]
             hits = self.detector.detect([asked[number].picture for number in group], phrases)
             for number, hit in zip(group, hits, strict=True):
-                found[number] = hit
+                detections[number] = hit
         masks: list[list[np.ndarray]] = [[] for _ in asked]
-        hit_numbers = [number for number, hit in enumerate(found) if hit]
+        hit_numbers = [number for number, hit in enumerate(detections) if hit]
         for group in _groups(hit_numbers, self.batch_size, lambda number: None):
-            for number, drawn in zip(group, self._masks([(asked[n].picture, found[n]) for n in group]), strict=True):
+            for number, drawn in zip(
+                group, self._masks([(asked[n].picture, detections[n]) for n in group]), strict=True
+            ):
                 masks[number] = drawn
         return [
             [Located(hit.keyword, hit.box, mask, hit.score) for hit, mask in zip(*pair, strict=True)]
-            for pair in zip(found, masks, strict=True)
+            for pair in zip(detections, masks, strict=True)
         ]
 
     def _masks(self, pairs: Sequence[tuple[Any, list[Detection]]]) -> list[list[np.ndarray]]:
@@ -155,12 +157,12 @@ class GroundingDino(_Pretrained):
             text_threshold=self.text_threshold,
             target_sizes=[(picture.height, picture.width) for picture in pictures],
         )
-        found = []
+        detections = []
         for result, some, picture in zip(results, phrases, pictures, strict=True):
             rows = zip(result["text_labels"], result["boxes"].tolist(), result["scores"].tolist(), strict=True)
             hits = [(_nearest(label, some), _pixels(box, picture), score) for label, box, score in rows]
-            found.append([Detection(keyword, box, score) for keyword, box, score in hits if keyword and box])
-        return found
+            detections.append([Detection(keyword, box, score) for keyword, box, score in hits if keyword and box])
+        return detections
 
 
 class Owlv2(_Pretrained):
@@ -197,14 +199,14 @@ class Owlv2(_Pretrained):
             row[:, len(some) :] = -torch.inf
         outputs.logits, outputs.pred_boxes = logits, outputs.pred_boxes.float()
         results = self.processor.post_process_grounded_object_detection(
-            outputs, threshold=self.threshold, target_sizes=[(one.height, one.width) for one in pictures]
+            outputs, threshold=self.threshold, target_sizes=[(picture.height, picture.width) for picture in pictures]
         )
-        found = []
+        detections = []
         for result, some, picture in zip(results, phrases, pictures, strict=True):
             rows = zip(result["labels"].tolist(), result["boxes"].tolist(), result["scores"].tolist(), strict=True)
             hits = [(some[label], _pixels(box, picture), score) for label, box, score in rows]
-            found.append([Detection(keyword, box, score) for keyword, box, score in hits if box])
-        return found
+            detections.append([Detection(keyword, box, score) for keyword, box, score in hits if box])
+        return detections
 
 
 class Sam(_Pretrained):
@@ -255,11 +257,11 @@ class Sam3(_Pretrained):
 
     def locate(self, asked: Sequence[RegionQuery]) -> list[list[Located]]:
         """Each image is encoded once; the model is then asked once for each rank of keyword, for all images that have one."""
-        found: list[list[Located]] = [[] for _ in asked]
-        sought = [number for number, one in enumerate(asked) if one.keywords]
+        located: list[list[Located]] = [[] for _ in asked]
+        sought = [number for number, query in enumerate(asked) if query.keywords]
         for group in _groups(sought, self.batch_size, lambda number: None):
-            self._locate([(asked[number], found[number]) for number in group])
-        return found
+            self._locate([(asked[number], located[number]) for number in group])
+        return located
 
     def _locate(self, group: Sequence[tuple[RegionQuery, list[Located]]]) -> None:
         import torch

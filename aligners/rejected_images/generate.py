@@ -83,12 +83,12 @@ def _contents(examples: Sequence[PreferenceExample], regions: str) -> str:
     return sha256_json(
         [
             [
-                one.id,
-                one.responses["chosen"],
-                one.images["original"].fingerprint(),
-                [[region.label, region.box] for region in one.regions] if regions == "dataset" else None,
+                example.id,
+                example.responses["chosen"],
+                example.images["original"].fingerprint(),
+                [[region.label, region.box] for region in example.regions] if regions == "dataset" else None,
             ]
-            for one in examples
+            for example in examples
         ]
     )
 

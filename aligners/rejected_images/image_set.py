@@ -148,7 +148,7 @@ def _final(path: Path) -> Path:
 def _counted(parts: Sequence[tuple[Path, Sequence[PreferenceExample]]]) -> dict[str, Any]:
     """What the parts hold: counts by how the image was made, which examples were dropped, models, keywords, files."""
     made: Counter[str] = Counter()
-    found: Counter[str] = Counter()
+    keywords: Counter[str] = Counter()
     models: dict[str, str] = {}
     dropped: list[str] = []
     files = []
@@ -156,16 +156,16 @@ def _counted(parts: Sequence[tuple[Path, Sequence[PreferenceExample]]]) -> dict[
         rows = list(parquet_rows(path, columns=["id", "made", "keywords", "detector", "segmenter"]))
         made.update(row["made"] for row in rows)
         for row in rows:
-            found.update(set(row["keywords"] or ()))
+            keywords.update(set(row["keywords"] or ()))
             models.update({role: row[role] for role in ("detector", "segmenter") if row[role]})
-        there = {row["id"] for row in rows}
-        dropped += [one.id for one in examples if one.id not in there]
+        written = {row["id"] for row in rows}
+        dropped += [example.id for example in examples if example.id not in written]
         files.append({"name": path.name, "rows": len(rows), "bytes": path.stat().st_size})
     return {
         "counts": {name: made[name] for name in MADE} | {"dropped": len(dropped)},
         "dropped": dropped,
         "models": models,
-        "frequent_keywords": dict(found.most_common(20)),
+        "frequent_keywords": dict(keywords.most_common(20)),
         "files": files,
     }
 

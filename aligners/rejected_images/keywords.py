@@ -191,34 +191,34 @@ def _is_content(token: Any) -> bool:
 
 
 def _chunks(doc: Any) -> list[Candidate]:
-    found = []
+    candidates = []
     for chunk in doc.noun_chunks:
         words = [token for token in chunk if not token.is_stop and token.is_alpha and token.lower_ not in _NOT_NOUNS]
         if words:
-            found.append(
+            candidates.append(
                 Candidate(
                     " ".join(token.lower_ for token in words),
                     tuple(token.lemma_.lower() for token in words),
                     words[0].i,
                 )
             )
-    return found
+    return candidates
 
 
 def _runs(doc: Any) -> list[Candidate]:
     """Maximal runs of words that are neither stop words nor in `_NOT_NOUNS`: without a tagger the best that can be said."""
-    found: list[Candidate] = []
+    candidates: list[Candidate] = []
     run: list[Any] = []
     for token in [*doc, None]:
         if token is not None and _is_content(token):
             run.append(token)
             continue
         if run:
-            found.append(
+            candidates.append(
                 Candidate(" ".join(word.lower_ for word in run), tuple(word.lemma_.lower() for word in run), run[0].i)
             )
         run = []
-    return found
+    return candidates
 
 
 def cluster(lemmas: Sequence[Sequence[str]]) -> list[int]:

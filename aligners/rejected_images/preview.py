@@ -104,7 +104,7 @@ def _sample(row: dict[str, Any]) -> Sample:
     best: dict[str, float | None] = {}
     for keyword, score in zip(row.get("keywords") or [], scores, strict=False):
         best[keyword] = max(filter(None, (best.get(keyword), score)), default=None)
-    found = ", ".join(keyword + (f" {score:.2f}" if score is not None else "") for keyword, score in best.items())
+    keywords = ", ".join(keyword + (f" {score:.2f}" if score is not None else "") for keyword, score in best.items())
     whole = {
         "whole-image": "the whole image",
         "random-regions": "random regions",
@@ -127,7 +127,7 @@ def _sample(row: dict[str, Any]) -> Sample:
     return Sample(
         str(row.get("id")),
         (_small(original), marked, _small(rejected)),
-        found or whole.get(str(row.get("made")), ""),
+        keywords or whole.get(str(row.get("made")), ""),
         how,
         " ".join(str(row.get("chosen") or "").split()),
     )
@@ -166,7 +166,7 @@ def _write_png(samples: Sequence[Sample], title: str, path: Path) -> None:
     large, plain, small = (ImageFont.load_default(size) for size in (22, 15, 13))
     card = 3 * SIDE + 4 * _GAP
     rows = [samples[start : start + 2] for start in range(0, len(samples), 2)]
-    heights = [max(one.pictures[0].height for one in row) + 2 * _GAP + 64 for row in rows]
+    heights = [max(sample.pictures[0].height for sample in row) + 2 * _GAP + 64 for row in rows]
     columns = min(2, max(1, len(samples)))
     width = columns * card + (columns + 1) * _GAP
     sheet = Image.new("RGB", (width, 64 + sum(heights) + (len(rows) + 1) * _GAP), _PAPER)
@@ -175,18 +175,18 @@ def _write_png(samples: Sequence[Sample], title: str, path: Path) -> None:
     pen.text((_GAP * 2, 44), "left: original   middle: corrupted region   right: rejected image", _FAINT, plain)
     top = 64 + _GAP
     for row, height in zip(rows, heights, strict=True):
-        for column, one in enumerate(row):
+        for column, sample in enumerate(row):
             left = _GAP + column * (card + _GAP)
             pen.rounded_rectangle((left, top, left + card, top + height), 8, _CARD)
-            for place, picture in enumerate(one.pictures):
+            for place, picture in enumerate(sample.pictures):
                 box_left = left + _GAP + place * (SIDE + _GAP)
                 middle = (height - 2 * _GAP - 64 - picture.height) // 2
                 sheet.paste(picture, (box_left + (SIDE - picture.width) // 2, top + _GAP + middle))
             line = top + height - 62
             across = card - 2 * _GAP
-            pen.text((left + _GAP, line), _fitting(one.found, plain, across), _INK, plain)
-            pen.text((left + _GAP, line + 20), _fitting(f"{one.how} · id {one.id}", small, across), _FAINT, small)
-            pen.text((left + _GAP, line + 38), _fitting(one.said, small, across), _FAINT, small)
+            pen.text((left + _GAP, line), _fitting(sample.found, plain, across), _INK, plain)
+            pen.text((left + _GAP, line + 20), _fitting(f"{sample.how} · id {sample.id}", small, across), _FAINT, small)
+            pen.text((left + _GAP, line + 38), _fitting(sample.said, small, across), _FAINT, small)
         top += height + _GAP
     sheet.save(path, "PNG")
 

@@ -19,18 +19,18 @@ class DatasetRegions:
 
     def locate(self, asked: Sequence[RegionQuery]) -> list[list[Located]]:
         """A keyword matches a region if the label's words are all among the keyword's (words or lemmas), or the other way round."""
-        found: list[list[Located]] = []
-        for one in asked:
-            labels = [set(region.label.lower().split()) for region in one.regions]
+        located: list[list[Located]] = []
+        for query in asked:
+            labels = [set(region.label.lower().split()) for region in query.regions]
             hits = []
-            for keyword in one.keywords:
+            for keyword in query.keywords:
                 words, lemmas = set(keyword.phrase.split()), set(keyword.lemmas)
-                for region, label in zip(one.regions, labels, strict=True):
+                for region, label in zip(query.regions, labels, strict=True):
                     if label and (label <= words | lemmas or words <= label or lemmas <= label):
-                        mask = box_mask(region.box, one.picture.width, one.picture.height)
+                        mask = box_mask(region.box, query.picture.width, query.picture.height)
                         hits.append(Located(keyword.phrase, region.box, mask))
-            found.append(hits)
-        return found
+            located.append(hits)
+        return located
 
 
 def _with_masks(detector: Any) -> Callable[[ImagePreferenceSettings], RegionSource]:

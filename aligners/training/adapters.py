@@ -108,7 +108,7 @@ def adapted_modules(model: Any, lora: LoraSettings) -> Adapted:
 
 def _named(linear: Sequence[str], targets: str | tuple[str, ...]) -> list[str]:
     """The linear layers that the settings name, in the model's order."""
-    found: set[str] = set()
+    named: set[str] = set()
     for target in (targets,) if isinstance(targets, str) else targets:
         if _ENDING.fullmatch(target):
             matching = [name for name in linear if f".{name}".endswith(f".{target}")]
@@ -126,8 +126,8 @@ def _named(linear: Sequence[str], targets: str | tuple[str, ...]) -> list[str]:
                 f"train.lora.targets: no linear layer of the language model matches {target!r}",
                 remedy=f"its linear layers: {kinds}; example of a whole path: {linear[0]}",
             )
-        found.update(matching)
-    return [name for name in linear if name in found]
+        named.update(matching)
+    return [name for name in linear if name in named]
 
 
 def _pattern(model: Any, language: str, paths: Sequence[str]) -> str | list[str]:

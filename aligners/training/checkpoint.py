@@ -63,10 +63,10 @@ def load_finished(model: Any, folder: Path) -> dict[str, Any] | None:
     import torch
     from safetensors import safe_open
 
-    own, remedy = _trainable(model), begin_again(path)
+    trainable, remedy = _trainable(model), begin_again(path)
     with torch.no_grad():
-        for name, value in tensors(path, own, remedy):
-            own[name].copy_(value)
+        for name, value in tensors(path, trainable, remedy):
+            trainable[name].copy_(value)
     with safe_open(path, framework="pt") as opened:
         try:
             summary = json.loads((opened.metadata() or {})["summary"])

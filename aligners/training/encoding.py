@@ -113,12 +113,12 @@ class Encoder:
                     strict=True,
                 )
             )
-        found: dict[str, list[bool]] = {}
+        corrected: dict[str, list[bool]] = {}
         for name, ids in responses.items():
             spans: tuple[Span, ...] = example.corrections.get(name, ())
             marks = [any(start < end and a < end and b > start for a, b in spans) for start, end in offsets[name]]
-            found[name] = (marks + [False] * len(ids))[: len(ids)]
-        return found
+            corrected[name] = (marks + [False] * len(ids))[: len(ids)]
+        return corrected
 
 
 def encode_all(

@@ -72,14 +72,14 @@ class Family:
 
         prefixes = torch.tensor(block.prefixes)[:, None]
         inside = torch.arange(block.input_ids.shape[1]) < prefixes
-        found, shift = inner.get_rope_index(
+        in_prefix, shift = inner.get_rope_index(
             input_ids=block.input_ids,
             mm_token_type_ids=(block.input_ids == inner.config.image_token_id).int(),
             image_grid_thw=block.image_inputs["image_grid_thw"],
             attention_mask=inside.long(),
         )
         # The shift is by how much the greatest position of a prefix falls behind its length.
-        return torch.where(inside, found, block.position_ids + shift)
+        return torch.where(inside, in_prefix, block.position_ids + shift)
 
 
 _LLAVA = Family(

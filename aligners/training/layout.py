@@ -82,24 +82,26 @@ class Batch:
     def to(self, device: Any) -> Batch:
         """The batch on another device."""
 
-        def block(one: Block) -> Block:
+        def block(original: Block) -> Block:
             return replace(
-                one,
-                input_ids=one.input_ids.to(device),
-                position_ids=one.position_ids.to(device),
-                order=one.order.to(device),
-                allowed=one.allowed.to(device),
-                image_inputs={name: value.to(device) for name, value in one.image_inputs.items()},
+                original,
+                input_ids=original.input_ids.to(device),
+                position_ids=original.position_ids.to(device),
+                order=original.order.to(device),
+                allowed=original.allowed.to(device),
+                image_inputs={name: value.to(device) for name, value in original.image_inputs.items()},
             )
 
-        def layout(one: BranchLayout) -> BranchLayout:
-            corrected = None if one.corrected is None else one.corrected.to(device)
-            return BranchLayout(one.predictor.to(device), one.target.to(device), one.mask.to(device), corrected)
+        def layout(original: BranchLayout) -> BranchLayout:
+            corrected = None if original.corrected is None else original.corrected.to(device)
+            return BranchLayout(
+                original.predictor.to(device), original.target.to(device), original.mask.to(device), corrected
+            )
 
         return replace(
             self,
-            blocks=[block(one) for one in self.blocks],
-            layouts={name: layout(one) for name, one in self.layouts.items()},
+            blocks=[block(original) for original in self.blocks],
+            layouts={name: layout(original) for name, original in self.layouts.items()},
         )
 
     @property
@@ -141,10 +143,10 @@ class _Row:
         return [self.prefix - 1, *places[:-1]]
 
 
-def _agreement(one: Sequence[int], other: Sequence[int]) -> int:
+def _agreement(first: Sequence[int], second: Sequence[int]) -> int:
     """How many tokens two sequences have in common at their beginning."""
     count = 0
-    for a, b in zip(one, other, strict=False):
+    for a, b in zip(first, second, strict=False):
         if a != b:
             break
         count += 1
@@ -282,9 +284,9 @@ def by_branch(values: Tensor, layouts: Mapping[str, BranchLayout]) -> dict[str, 
         return torch.zeros(mask.shape, dtype=torch.float32, device=part.device).masked_scatter(mask, part)
 
     result: dict[str, BranchLogps] = {}
-    parts = values.split([int(one.mask.sum()) for one in layouts.values()])
-    for (name, one), part in zip(layouts.items(), parts, strict=True):
-        columns = [padded(column, one.mask) for column in (part.unbind(-1) if part.ndim == 2 else [part])]
+    parts = values.split([int(layout.mask.sum()) for layout in layouts.values()])
+    for (name, layout), part in zip(layouts.items(), parts, strict=True):
+        columns = [padded(column, layout.mask) for column in (part.unbind(-1) if part.ndim == 2 else [part])]
         divergence = columns[1] if len(columns) == 2 else None
-        result[name] = BranchLogps(columns[0].sum(-1), columns[0], one.mask, one.corrected, divergence)
+        result[name] = BranchLogps(columns[0].sum(-1), columns[0], layout.mask, layout.corrected, divergence)
     return result

@@ -86,10 +86,10 @@ def whole(values: Mapping[str, Any], first: bool) -> dict[str, Tensor]:
     """
     from torch.distributed.tensor import DTensor
 
-    found: dict[str, Tensor] = {}
+    gathered: dict[str, Tensor] = {}
     for name, value in values.items():
         value = value.detach()
-        gathered = value.full_tensor() if isinstance(value, DTensor) else value
+        tensor = value.full_tensor() if isinstance(value, DTensor) else value
         if first:
-            found[name] = gathered.to("cpu", copy=True).contiguous()
-    return found
+            gathered[name] = tensor.to("cpu", copy=True).contiguous()
+    return gathered

@@ -70,12 +70,12 @@ def tensors(path: Path, expected: Mapping[str, Any], remedy: str) -> Iterator[tu
             yield name, opened.get_tensor(name)
 
 
-def _refuse_names(found: Any, expected: Any, path: Path, remedy: str) -> None:
-    if missing := sorted(expected - found):
+def _refuse_names(names: Any, expected: Any, path: Path, remedy: str) -> None:
+    if missing := sorted(expected - names):
         raise _refused(
             f"{len(missing)} of {len(expected)} tensors of the model are missing, first '{missing[0]}'", path, remedy
         )
-    if strange := sorted(found - expected):
+    if strange := sorted(names - expected):
         raise _refused(f"{len(strange)} tensors have no place in the model, first '{strange[0]}'", path, remedy)
 
 
@@ -95,15 +95,15 @@ def load_weights(session: Session, checkpoint: Path) -> None:
     if session.train_settings.adapters:
         from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
-        found = dict(tensors(checkpoint / ADAPTER, get_peft_model_state_dict(model), remedy))
-        report = set_peft_model_state_dict(model, found)
+        adapter = dict(tensors(checkpoint / ADAPTER, get_peft_model_state_dict(model), remedy))
+        report = set_peft_model_state_dict(model, adapter)
         if report.unexpected_keys:
             raise _refused(f"'{report.unexpected_keys[0]}' has no place in the model", checkpoint / ADAPTER, remedy)
         return
-    own = stored(session.policy.plain)
+    weights = stored(session.policy.plain)
     with torch.no_grad():
-        for name, value in tensors(checkpoint / WHOLE, own, remedy):
-            own[name].copy_(value)
+        for name, value in tensors(checkpoint / WHOLE, weights, remedy):
+            weights[name].copy_(value)
 
 
 def save_whole(session: Session, checkpoint: Path) -> None:

@@ -134,11 +134,11 @@ class Session:
         plain = self.policy.without_adapter() if trained == "start" else contextlib.nullcontext()
         with torch.no_grad(), self.autocast(), plain:
             # Through whatever the model is wrapped in, as in training: it may hold a share of the weights only.
-            found = by_branch(self.policy.model(batch, value), batch.layouts)
+            per_branch = by_branch(self.policy.model(batch, value), batch.layouts)
         return [
             {
-                (branch.image, branch.response): found[branch.name]
-                .tokens[row][found[branch.name].mask[row]]
+                (branch.image, branch.response): per_branch[branch.name]
+                .tokens[row][per_branch[branch.name].mask[row]]
                 .cpu()
                 .numpy()
                 for branch in branches

@@ -46,9 +46,13 @@ def is_messages(value: Any, tags: Tags = OPENAI) -> bool:
 def without_silent_system(messages: Sequence[Any], tags: Tags = OPENAI) -> list[Any]:
     """The messages without system turns that have no words."""
     return [
-        one
-        for one in messages
-        if not (tags.role_of(one) == tags.system and isinstance(one, Mapping) and not _words(one.get(tags.content)))
+        message
+        for message in messages
+        if not (
+            tags.role_of(message) == tags.system
+            and isinstance(message, Mapping)
+            and not _words(message.get(tags.content))
+        )
     ]
 
 
@@ -56,8 +60,8 @@ def _words(content: Any) -> bool:
     """Whether a content says something: the type of a part is not a word of it."""
     if isinstance(content, list):
         return any(
-            says_something({**one, "type": None}) if isinstance(one, Mapping) else says_something(one)
-            for one in content
+            says_something({**part, "type": None}) if isinstance(part, Mapping) else says_something(part)
+            for part in content
         )
     return says_something(content)
 

@@ -101,7 +101,7 @@ def check_trainer(run: Session, examples: Sequence[PreferenceExample]) -> dict[s
                 remedy=f"{remedy}; {LEAVE}",
             )
     policy.model.eval()
-    found = {
+    report = {
         "examples": [example.id for example in probes],
         "difference": worst.mean,
         "allowed": worst.allowed,
@@ -110,9 +110,9 @@ def check_trainer(run: Session, examples: Sequence[PreferenceExample]) -> dict[s
     }
     logger.info(
         f"canary: the trainer computes what the model does, to {worst.mean:.1g} nats per token "
-        f"(allowed {worst.allowed:.1g}; {len(probes)} examples, {found['seconds']:.1f} s)"
+        f"(allowed {worst.allowed:.1g}; {len(probes)} examples, {report['seconds']:.1f} s)"
     )
-    return found
+    return report
 
 
 def _probes(run: Session, examples: Sequence[PreferenceExample]) -> list[PreferenceExample]:
@@ -141,10 +141,10 @@ def _plain(run: Session, probes: Sequence[PreferenceExample], encoded: Sequence[
     with as_transformers_does(run.policy):
         return [
             {
-                (branch.image, branch.response): plain_row(run.policy, example, one, branch, run.autocast())
+                (branch.image, branch.response): plain_row(run.policy, example, tokens, branch, run.autocast())
                 for branch in run.branches
             }
-            for example, one in zip(probes, encoded, strict=True)
+            for example, tokens in zip(probes, encoded, strict=True)
         ]
 
 
@@ -190,7 +190,7 @@ class _Probes:
 
 def trained_logps(run: Session, encoded: Sequence[EncodedExample], way: Way) -> list[dict[str, Tensor]]:
     """Log-probabilities as they are trained on: of every example the branches', [tokens] on the CPU."""
-    policy, found = run.policy, []
+    policy, logps = run.policy, []
     policy.model.train(way.dropout)
     if not way.checkpointing:
         policy.plain.gradient_checkpointing_disable()
@@ -201,11 +201,14 @@ def trained_logps(run: Session, encoded: Sequence[EncodedExample], way: Way) -> 
                 batch: Batch = checked(inputs)["batch"].to(policy.device)
                 with run.autocast():
                     branches = by_branch(policy.model(batch), batch.layouts)
-                found += [
-                    {name: one.tokens[row][one.mask[row]].detach().float().cpu() for name, one in branches.items()}
+                logps += [
+                    {
+                        name: branch.tokens[row][branch.mask[row]].detach().float().cpu()
+                        for name, branch in branches.items()
+                    }
                     for row in range(len(batch.ids))
                 ]
-    return found
+    return logps
 
 
 @dataclass(frozen=True)

@@ -42,10 +42,10 @@ def check_first_batch(run: Session, batch: Batch, policy: Logps, reference: Logp
         HarnessError: policy and reference differ by more than arithmetic does, or a term by more than such a difference explains.
     """
     beta, rewards = run.aligner.settings.beta, 0.0
-    for name, one in policy.items():
+    for name, branch in policy.items():
         for row, example in enumerate(batch.ids):
-            off = float((one.sums[row] - reference[name].sums[row]).detach().abs())
-            allowed = _allowed(run, one.mask)[row].item()
+            off = float((branch.sums[row] - reference[name].sums[row]).detach().abs())
+            allowed = _allowed(run, branch.mask)[row].item()
             rewards = max(rewards, beta * off)
             if not off <= allowed:
                 raise HarnessError(
@@ -71,16 +71,14 @@ def _terms_are_the_formulas(run: Session, batch: Batch, policy: Logps, reference
 
     def terms(signs: Sequence[int]) -> dict[str, Tensor]:
         shifted = {
-            name: _shifted(one, sign * _allowed(run, one.mask), policy[name].divergence is not None)
-            for sign, (name, one) in zip(signs, reference.items(), strict=True)
+            name: _shifted(branch, sign * _allowed(run, branch.mask), policy[name].divergence is not None)
+            for sign, (name, branch) in zip(signs, reference.items(), strict=True)
         }
-        found = loss_of(aligner, shifted, reference, batch.ids)
-        if found.metrics.keys() != loss.metrics.keys():
-            got = (
-                f"the metrics {', '.join(found.metrics) or 'of none'} and, before, {', '.join(loss.metrics) or 'none'}"
-            )
+        shifted_loss = loss_of(aligner, shifted, reference, batch.ids)
+        if shifted_loss.metrics.keys() != loss.metrics.keys():
+            got = f"the metrics {', '.join(shifted_loss.metrics) or 'of none'} and, before, {', '.join(loss.metrics) or 'none'}"
             raise wrong(aligner, "loss", got, "the same names at every call")
-        return {"loss": found.per_example.detach(), **found.metrics}
+        return {"loss": shifted_loss.per_example.detach(), **shifted_loss.metrics}
 
     expected = terms([0] * len(reference))
     corners = [terms(signs) for signs in itertools.product((-1, 1), repeat=len(reference))]
@@ -98,11 +96,13 @@ def _terms_are_the_formulas(run: Session, batch: Batch, policy: Logps, reference
             )
 
 
-def _shifted(one: BranchLogps, sums: Tensor, with_divergence: bool) -> BranchLogps:
+def _shifted(branch: BranchLogps, sums: Tensor, with_divergence: bool) -> BranchLogps:
     """A branch whose sums are so much greater, in equal parts at every token."""
-    step = (sums / one.mask.sum(-1).clamp(min=1))[:, None] * one.mask
-    tokens = one.tokens + step
-    return BranchLogps(tokens.sum(-1), tokens, one.mask, one.corrected, step.clamp(min=0) if with_divergence else None)
+    step = (sums / branch.mask.sum(-1).clamp(min=1))[:, None] * branch.mask
+    tokens = branch.tokens + step
+    return BranchLogps(
+        tokens.sum(-1), tokens, branch.mask, branch.corrected, step.clamp(min=0) if with_divergence else None
+    )
 
 
 def _mend_first(run: Session, batch: Batch, reference: Logps) -> str:
@@ -112,9 +112,9 @@ def _mend_first(run: Session, batch: Batch, reference: Logps) -> str:
     def passes(way: Way, afresh: bool = False) -> bool:
         trained, expected = trained_logps(run, encoded, way), now() if afresh else reference
         return all(
-            float((values[name].sum() - one.sums[row].cpu()).abs()) <= float(_allowed(run, one.mask)[row])
+            float((values[name].sum() - branch.sums[row].cpu()).abs()) <= float(_allowed(run, branch.mask)[row])
             for row, values in enumerate(trained)
-            for name, one in expected.items()
+            for name, branch in expected.items()
         )
 
     def now() -> Logps:
@@ -122,9 +122,9 @@ def _mend_first(run: Session, batch: Batch, reference: Logps) -> str:
         rows = run.values(encoded, run.branches, token_logp, "now")
         return {
             name: replace(
-                one, sums=one.sums.new_tensor([float(row[branch.image, branch.response].sum()) for row in rows])
+                logps, sums=logps.sums.new_tensor([float(row[branch.image, branch.response].sum()) for row in rows])
             )
-            for branch, (name, one) in zip(run.branches, reference.items(), strict=True)
+            for branch, (name, logps) in zip(run.branches, reference.items(), strict=True)
         }
 
     way = Way(run.policy.savings, run.train_settings.workers)

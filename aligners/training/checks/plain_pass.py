@@ -44,10 +44,10 @@ def own_inputs(processor: Any, prompt: str, answer: str, picture: Any) -> dict[s
         {"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": prompt}]},
         {"role": "assistant", "content": [{"type": "text", "text": answer}]},
     ]
-    found = dict(processor.apply_chat_template(turns, tokenize=True, return_dict=True, return_tensors="pt"))
+    inputs = dict(processor.apply_chat_template(turns, tokenize=True, return_dict=True, return_tensors="pt"))
     for name in getattr(processor, "unused_input_names", ()):
-        found.pop(name, None)
-    return found
+        inputs.pop(name, None)
+    return inputs
 
 
 @contextlib.contextmanager
@@ -57,20 +57,20 @@ def as_transformers_does(policy: Policy) -> Iterator[None]:
 
     from aligners.training.kernels import attention
 
-    def own(implementation: str) -> None:
+    def use_attention(implementation: str) -> None:
         policy.plain.set_attn_implementation({"text_config": implementation})
 
     policy.model.eval()
     layers.use(policy.layers, False)
     try:
         try:
-            own("sdpa")
+            use_attention("sdpa")
         except ValueError:  # a language model that has no other than the written-out one
-            own("eager")
+            use_attention("eager")
         with torch.no_grad(), policy.without_adapter():
             yield
     finally:
-        own(attention.NAME)
+        use_attention(attention.NAME)
         layers.use(policy.layers, policy.savings.lean_layers)
 
 

@@ -19,13 +19,13 @@ class FrozenHead(torch.autograd.Function):
         """Log-probabilities of the tokens, the gradient of each kept next to them."""
         logits = torch.nn.functional.linear(states, weight).float()
         logs = logits.sub_(logits.logsumexp(-1, keepdim=True))
-        found = logs.gather(-1, tokens[:, None])[:, 0]
+        logps = logs.gather(-1, tokens[:, None])[:, 0]
         if ctx.needs_input_grad[0]:
             falling = logs.exp_()
             falling[torch.arange(len(tokens), device=tokens.device), tokens] -= 1
             ctx.save_for_backward(falling.to(weight.dtype) @ weight)
             ctx.dtype = states.dtype
-        return found
+        return logps
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:  # type: ignore[override]

@@ -93,7 +93,7 @@ def _forward(
         or attention.config._attn_implementation != NAME
         or not _bare(attention, mlp)
     ):
-        own: Tensor = type(layer).forward(
+        states: Tensor = type(layer).forward(
             layer,
             hidden_states,
             attention_mask=attention_mask,
@@ -101,13 +101,13 @@ def _forward(
             position_embeddings=position_embeddings,
             **rest,
         )
-        return own
+        return states
     prefix = hidden_states.shape[1] - attention_mask.shape[2] if last else 0
-    cosine, sine = (one.unsqueeze(1) for one in position_embeddings)
+    cosine, sine = (part.unsqueeze(1) for part in position_embeddings)
 
     def heads(projection: Any, inputs: Tensor, norm: Any = None) -> Tensor:
-        found = _product(projection, inputs).unflatten(-1, (-1, attention.head_dim))
-        return (found if norm is None else _norm(norm, found)).transpose(1, 2)
+        projected = _product(projection, inputs).unflatten(-1, (-1, attention.head_dim))
+        return (projected if norm is None else _norm(norm, projected)).transpose(1, 2)
 
     normed = _norm(layer.input_layernorm, hidden_states)
     query = heads(attention.q_proj, normed[:, prefix:], getattr(attention, "q_norm", None))

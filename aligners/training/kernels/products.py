@@ -159,10 +159,10 @@ class Norm(torch.autograd.Function):
         of_weight = None
         if ctx.needs_input_grad[1]:
             of_weight = (gradient * (inputs * inverse)).flatten(0, -2).sum(0).to(weight.dtype)
-        found = gradient.to(inverse.dtype) * weight
-        mean = (found * inputs).mean(-1, keepdim=True)
-        found.addcmul_(inputs.to(found.dtype), mean.mul_(inverse).mul_(inverse), value=-1)
-        return found.mul_(inverse).to(inputs.dtype), of_weight, None
+        of_inputs = gradient.to(inverse.dtype) * weight
+        mean = (of_inputs * inputs).mean(-1, keepdim=True)
+        of_inputs.addcmul_(inputs.to(of_inputs.dtype), mean.mul_(inverse).mul_(inverse), value=-1)
+        return of_inputs.mul_(inverse).to(inputs.dtype), of_weight, None
 
 
 class Rotary(torch.autograd.Function):

@@ -77,11 +77,11 @@ class Peak:
             shares=self.shares,
         )
 
-    def remedy(self, train: TrainSettings, micro: int, there: int) -> str:
+    def remedy(self, train: TrainSettings, micro: int, available: int) -> str:
         """The cheapest setting with which a step fits into so many bytes, by prediction; or that there is none."""
         now = self.of(train, micro).total
         # Where it should have fitted, something else takes memory, too: then the next smaller step is worth a try.
-        limit = min(now - 1, there)
+        limit = min(now - 1, available)
         then = now
         for changes in _smaller(train, micro):
             then = self.of(train.model_copy(update=changes), changes.get("micro_batch_size", micro)).total
@@ -92,13 +92,13 @@ class Peak:
                 )
                 return (
                     f"{sets} {price}: a step then takes {written_bytes(then)} by prediction instead of "
-                    f"{written_bytes(now)}, of {written_bytes(there)}"
+                    f"{written_bytes(now)}, of {written_bytes(available)}"
                 )
         lighter = {"full": "train adapters (--lora), ", "lora": "hold the base in 4 bits (--qlora), "}
         return (
             f"lower train.max_length (the longest row has {max(map(max, self.rows.values())):,} tokens), "
             f"{lighter.get(train.tuning, '')}or use several GPUs (accelerate launch): the smallest step takes "
-            f"{written_bytes(then)} by prediction, of {written_bytes(there)}"
+            f"{written_bytes(then)} by prediction, of {written_bytes(available)}"
         )
 
 

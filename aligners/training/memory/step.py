@@ -83,13 +83,15 @@ class Step:
 
     def summary(self) -> dict[str, Any]:
         """What stands in a manifest."""
-        found = {
+        summary = {
             "micro_batch_size": self.train.micro,
             "passes": self.passes,
             "gradient_checkpointing": self.train.gradient_checkpointing,
             "chosen": self.chosen,
         }
-        return found if self.room is None else {**found, "predicted_peak": self.predicted, "room": asdict(self.room)}
+        return (
+            summary if self.room is None else {**summary, "predicted_peak": self.predicted, "room": asdict(self.room)}
+        )
 
     def said(self) -> str | None:
         """One line about what was chosen; None where the step is what was asked for."""

@@ -56,7 +56,7 @@ def plan(aligner: Aligner, job: AlignJob) -> dict[str, Any]:
     estimated: list[str] = []
     examples, made = _with_images(aligner, job, data.examples, estimated)
     encoded, refused = encode_all(load_processor(job.model), examples, aligner, job)
-    examples = [one for one in examples if one.id in encoded]
+    examples = [example for example in examples if example.id in encoded]
     if not examples:
         raise BadInputError("no preference example is left to train on", where=job.data)
     asked = _Order()
@@ -66,12 +66,12 @@ def plan(aligner: Aligner, job: AlignJob) -> dict[str, Any]:
     tokens = _Tokens(aligner, step.train, encoded, stages)
     job = dataclasses.replace(job, train=step.train.model_copy(update={"savings": job.train.savings}))
     model = memory.pop("architecture")
-    found: dict[str, Any] = {
+    report: dict[str, Any] = {
         "examples": {"count": len(examples), "dropped": len(data.dropped) + len(refused)},
         "tokens": tokens.summary(),
         "stages": [
-            {"name": one.name, "examples": len(one.examples), "steps": steps_of(len(one.examples), job.train)}
-            for one in stages
+            {"name": stage.name, "examples": len(stage.examples), "steps": steps_of(len(stage.examples), job.train)}
+            for stage in stages
         ],
         "step": {"batch_size": job.train.batch_size, **step.summary()},
         "memory": memory,
@@ -80,14 +80,14 @@ def plan(aligner: Aligner, job: AlignJob) -> dict[str, Any]:
         "estimated": estimated,
     }
     if memory["fits"]:
-        found["time"] = _time(aligner, job, examples, tokens, process, asked.examples)
+        report["time"] = _time(aligner, job, examples, tokens, process, asked.examples)
         if made:
             estimated.append(
                 "making the rejected images is not in the time: `harness data corrupt` shows it on a part of them"
             )
     else:
         estimated.append("the time was not measured: it would not fit into memory")
-    return found
+    return report
 
 
 class _Order(StageContext):
@@ -113,12 +113,14 @@ def _with_images(
     """The prepared examples, and the originals of rejected images that would be made: each original stands for its own."""
     made: list[ImageRef] = []
     if any(branch.image == "rejected" for branch in aligner.branches):
-        made = [one.images["original"] for one in examples if "rejected" not in one.images]
+        made = [example.images["original"] for example in examples if "rejected" not in example.images]
         examples = [
-            one
-            if "rejected" in one.images
-            else dataclasses.replace(one, images={**one.images, "rejected": _stand_in(one.images["original"])})
-            for one in examples
+            example
+            if "rejected" in example.images
+            else dataclasses.replace(
+                example, images={**example.images, "rejected": _stand_in(example.images["original"])}
+            )
+            for example in examples
         ]
     if made:
         estimated.append(
@@ -200,12 +202,12 @@ def _memory(
             update={"micro_batch_size": 1, "gradient_checkpointing": asked.gradient_checkpointing is not False}
         )
         step = dataclasses.replace(decide(last, peak, room), chosen=True)
-    found = peak.of(step.train, step.train.micro)
-    total = room.program + room.features + found.total
+    parts = peak.of(step.train, step.train.micro)
+    total = room.program + room.features + parts.total
     sizes = range(asked.batch_size, 0, -1)
     return {
         "predicted_peak": total,
-        **dataclasses.asdict(found),
+        **dataclasses.asdict(parts),
         "program": room.program,
         "features": room.features,
         "available": room.available,
@@ -228,15 +230,15 @@ def _disk(
     room = room_of_stages(model, job.train, stages)
     keys = 40  # a value's content key and length
     values = sum(4 * tokens.responses(name) + keys * len(aligner.branches) for name in tokens.encoded)
-    there = job.output.absolute()
-    while not there.exists() and there != there.parent:
-        there = there.parent
+    existing = job.output.absolute()
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
     return {
         "checkpoint": room.checkpoint,
         "while_training": room.most,
         "reference_cache": values if job.train.savings.reference_cache else 0,
         "rejected_images": predicted_bytes(made),
-        "free": shutil.disk_usage(there).free,
+        "free": shutil.disk_usage(existing).free,
     }
 
 

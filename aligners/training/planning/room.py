@@ -54,7 +54,7 @@ def room_of_stages(model: Architecture, train: TrainSettings, stages: Sequence[S
 
 def still_to_write(room: DiskRoom, run: Path) -> int:
     """Bytes of it that are not in the run's folder yet: a run that is gone on with has written some."""
-    there = sum(
+    written = sum(
         path.stat().st_size for part in ("stages", "checkpoint") for path in (run / part).rglob("*") if path.is_file()
     )
-    return max(0, room.most - there)
+    return max(0, room.most - written)
