@@ -209,12 +209,12 @@ def needed(files: Mapping[str, Path], option: str, suite: str) -> Path:
             f"the suite '{suite}' needs --{option.replace('_', '-')}", remedy="see `harness score --help`"
         )
     try:
-        there = files[option].exists()
+        exists = files[option].exists()
     except (OSError, ValueError) as error:  # a name that no file can have
         raise BadInputError(
             f"the file given by --{option.replace('_', '-')} cannot be read: {error}", where=str(files[option])
         ) from None
-    if not there:
+    if not exists:
         raise BadInputError(f"the file given by --{option.replace('_', '-')} does not exist", where=str(files[option]))
     return files[option]
 
@@ -225,7 +225,9 @@ def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     return np.divide(above, below, out=np.full(np.broadcast(above, below).shape, np.nan), where=below != 0)
 
 
-def harmonic(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def harmonic(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Harmonic mean; 0 where both are 0, NaN where one is undefined."""
-    both = np.asarray(one + other, float)
-    return np.where(both == 0, 0.0, np.divide(2 * one * other, both, out=np.full(both.shape, np.nan), where=both != 0))
+    both = np.asarray(first + second, float)
+    return np.where(
+        both == 0, 0.0, np.divide(2 * first * second, both, out=np.full(both.shape, np.nan), where=both != 0)
+    )

@@ -72,11 +72,11 @@ class CHAIR(ObjectHalBench):
 
     @staticmethod
     def _id(path: Path) -> str:
-        found = _NUMBER.search(path.stem)
-        if not found:
+        number = _NUMBER.search(path.stem)
+        if not number:
             raise BadInputError(
                 "the image's name does not end in its COCO number",
                 where=str(path),
                 remedy="list the images in questions.jsonl: {image_id, image, question}",
             )
-        return str(int(found.group(1)))
+        return str(int(number.group(1)))

@@ -36,7 +36,7 @@ def classes_of(
 def counted(
     item: Item,
     text: str,
-    found: Sequence[Mention],
+    unmoved: Sequence[Mention],
     truth: frozenset[str],
     places: Sequence[int],
     matched_words: int | None,
@@ -46,12 +46,12 @@ def counted(
     Args:
         item: what was asked.
         text: the description, see `cleaned`.
-        found: the mentions in `text`.
+        unmoved: the mentions in `text`.
         truth: the classes that are in the image.
         places: of each character of `text` in the response as it was given, which are the evidence's.
         matched_words: count the mentions in the first so many words, too.
     """
-    mentions = [_moved(mention, places) for mention in found]
+    mentions = [_moved(mention, places) for mention in unmoved]
     wrong = [mention for mention in mentions if mention.label not in truth]
     correct = {mention.label for mention in mentions} & truth
     evidence = [
@@ -71,7 +71,7 @@ def counted(
     }
     if matched_words is not None:
         end = end_of_words(text, matched_words)
-        first = [mention for mention in found if mention.span is None or mention.span[1] <= end]
+        first = [mention for mention in unmoved if mention.span is None or mention.span[1] <= end]
         false = [mention for mention in first if mention.label not in truth]
         counts |= {
             "matched_mentions": len(first),

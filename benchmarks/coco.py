@@ -69,14 +69,14 @@ def _add(truth: Any, kind: str, content: Fields) -> None:
     if kind == "instances":
         names = {row.integer("id"): row.text("name", empty=False) for row in content.records("categories")}
     for row in content.records("annotations"):
-        own = truth[str(row.integer("image_id"))]
+        image = truth[str(row.integer("image_id"))]
         if kind == "captions":
-            own["captions"].append(row.text("caption"))
+            image["captions"].append(row.text("caption"))
             continue
         category = row.integer("category_id")
         if category not in names:
             row.refuse("category_id", f"the id of one of the {len(names)} categories")
-        own["instances"][names[category]] = None
+        image["instances"][names[category]] = None
 
 
 def truth_rows(path: Path) -> Truth:

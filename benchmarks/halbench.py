@@ -252,13 +252,13 @@ class ObjectHalBench(Benchmark):
         """Counts of one response: mentions, hallucinated mentions, distinct correct classes, ground truth classes, words."""
         truth = self._ground_truth(items)
         texts, kept = zip(*(cleaned(responses[item.id].text) for item in items), strict=True) if items else ((), ())
-        found: Sequence[Sequence[Mention] | str]
-        found = self._listed(items, responses, texts, judge) if self.needs_judge else self._extractor.mentions(texts)
+        listed: Sequence[Sequence[Mention] | str]
+        listed = self._listed(items, responses, texts, judge) if self.needs_judge else self._extractor.mentions(texts)
         return [
             SampleScore(item.id, item.group, {}, unscored=mentions)
             if isinstance(mentions, str)
             else counted(item, text, mentions, truth[item.group], places, self.settings.matched_words)
-            for item, text, places, mentions in zip(items, texts, kept, found, strict=True)
+            for item, text, places, mentions in zip(items, texts, kept, listed, strict=True)
         ]
 
     def _listed(

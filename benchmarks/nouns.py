@@ -46,7 +46,7 @@ class Similarity(Protocol):
     def prepare(self, words: Iterable[str], others: Iterable[str]) -> None:
         """Told beforehand which words will be compared, so that all can be computed at once."""
 
-    def __call__(self, one: str, other: str) -> bool:
+    def __call__(self, first: str, second: str) -> bool:
         """Whether they do."""
 
     def provenance(self) -> dict[str, Any]:
@@ -69,11 +69,11 @@ class NltkNouns:
     def _nouns(text: str) -> list[Noun]:
         from nltk import pos_tag
 
-        found = tokenize(text)
-        tags = pos_tag([token.text for token in found])
+        tokens = tokenize(text)
+        tags = pos_tag([token.text for token in tokens])
         return [
             Noun(noun_lemma(token.text), (token.start, token.end) if token.start >= 0 else None)
-            for token, (_, tag) in zip(found, tags, strict=True)
+            for token, (_, tag) in zip(tokens, tags, strict=True)
             if tag.startswith("NN")
         ]
 
@@ -154,9 +154,9 @@ class Exact:
     def prepare(self, words: Iterable[str], others: Iterable[str]) -> None:
         """Nothing to do."""
 
-    def __call__(self, one: str, other: str) -> bool:
+    def __call__(self, first: str, second: str) -> bool:
         """Whether they are equal."""
-        return one == other
+        return first == second
 
     def provenance(self) -> dict[str, Any]:
         """Says that it is not the official way."""
@@ -171,9 +171,9 @@ class Lemma(Exact):
     def __init__(self) -> None:
         require_data()
 
-    def __call__(self, one: str, other: str) -> bool:
+    def __call__(self, first: str, second: str) -> bool:
         """Whether their lemmas are equal."""
-        return noun_lemma(one) == noun_lemma(other)
+        return noun_lemma(first) == noun_lemma(second)
 
     def provenance(self) -> dict[str, Any]:
         """Says so."""
@@ -195,9 +195,9 @@ class SimilarityTable(Exact):
         self._pairs = {frozenset(pair) for pair in rows}
         self._source = {"similarity": f"table {path.name}", "sha256": sha256_file(path)}
 
-    def __call__(self, one: str, other: str) -> bool:
+    def __call__(self, first: str, second: str) -> bool:
         """Whether they are equal or in the table."""
-        return one == other or frozenset((one, other)) in self._pairs
+        return first == second or frozenset((first, second)) in self._pairs
 
     def provenance(self) -> dict[str, Any]:
         """The table and its hash."""
@@ -232,12 +232,12 @@ class Vectors(Exact):
         new = sorted({*words, *others} - self._docs.keys())
         self._docs.update(zip(new, self._nlp.pipe(new, batch_size=256), strict=True))
 
-    def __call__(self, one: str, other: str) -> bool:
+    def __call__(self, first: str, second: str) -> bool:
         """Whether their similarity is above the official threshold."""
-        key = (one, other)
+        key = (first, second)
         if key not in self._known:
-            self.prepare((one,), (other,))
-            docs = self._docs[one], self._docs[other]
+            self.prepare((first,), (second,))
+            docs = self._docs[first], self._docs[second]
             self._known[key] = bool(docs[0].similarity(docs[1]) > THRESHOLD)
         return self._known[key]
 

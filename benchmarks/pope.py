@@ -209,10 +209,10 @@ class POPE(Benchmark):
                 precision, recall = ratio(tp, tp + fp), ratio(tp, tp + fn)
                 values = (ratio(tp + tn, count), precision, recall, harmonic(precision, recall), ratio(yes, count))
                 result |= {f"{split}.{rate}{parser}": value for rate, value in zip(_RATES, values, strict=True)}
-            there = np.stack([np.asarray(totals[f"{split}{parser}.n"]) > 0 for split in SPLITS])
+            asked = np.stack([np.asarray(totals[f"{split}{parser}.n"]) > 0 for split in SPLITS])
             for rate in _RATES:
                 values_ = np.stack([result[f"{split}.{rate}{parser}"] for split in SPLITS])
-                result[f"{rate}{parser}"] = ratio(np.where(there, values_, 0.0).sum(0), there.sum(0))
+                result[f"{rate}{parser}"] = ratio(np.where(asked, values_, 0.0).sum(0), asked.sum(0))
         result["unreadable"] = ratio(totals["unreadable"], totals["n"])
         return result
 

@@ -50,14 +50,14 @@ def read_rating(reply: str) -> int:
         UnreadableError: there is none, several differ, or one is not a whole number of the scale: a range, a rate out of ten.
     """
     text = _COMMANDS.sub(" ", spoken(reply).lower()).translate(_MARKS)
-    found = {rating for label in _LABEL.finditer(text) if (rating := _behind(text, label.end())) is not None}
-    if not found:  # "My rating is 4." where no line "Rating: N" is
-        found = {rating for label in _SAID.finditer(text) if (rating := _number(text, label.end())) is not None}
-    if not found:
+    ratings = {rating for label in _LABEL.finditer(text) if (rating := _behind(text, label.end())) is not None}
+    if not ratings:  # "My rating is 4." where no line "Rating: N" is
+        ratings = {rating for label in _SAID.finditer(text) if (rating := _number(text, label.end())) is not None}
+    if not ratings:
         raise UnreadableError("it has no rating")
-    if len(found) > 1:
-        raise UnreadableError(f"its ratings differ: {', '.join(map(str, sorted(found)))}")
-    return found.pop()
+    if len(ratings) > 1:
+        raise UnreadableError(f"its ratings differ: {', '.join(map(str, sorted(ratings)))}")
+    return ratings.pop()
 
 
 def _behind(text: str, place: int) -> int | None:

@@ -54,11 +54,11 @@ def double_words(vocabulary: Vocabulary) -> dict[str, str]:
 
 def found_doubles(words: Sequence[str], doubles: Mapping[str, str]) -> list[str]:
     """The double words of a phrase, from the left, no word used twice."""
-    found: list[str] = []
+    pairs: list[str] = []
     place = 0
     while place + 1 < len(words):
         pair = doubles.get(f"{words[place]} {words[place + 1]}")
         if pair:
-            found.append(pair)
+            pairs.append(pair)
         place += 2 if pair else 1
-    return found
+    return pairs

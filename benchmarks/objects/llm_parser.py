@@ -86,21 +86,21 @@ class LlmExtractor:
 
     def words(self, phrases: Sequence[str]) -> list[str]:
         """The words that listed phrases stand for, each once."""
-        found: list[str] = []
+        words: list[str] = []
         # "a" before the phrase, tags and lemmas as they come, capitals and all: as the official script has it.
         for doc in self._pipeline().pipe([f"a {readable(phrase)}" for phrase in phrases]):
             lemmas = [token.lemma_ or token.text for token in doc]
             if doubles := found_doubles(lemmas, self._doubles):
-                found += doubles
+                words += doubles
                 continue
             run: list[str] = []
             for token, lemma in [*zip(doc, lemmas, strict=True), (None, "")]:
                 if token is not None and token.tag_ in _NOUNS:
                     run.append(lemma)
                 elif run:
-                    found.append(" ".join(run))
+                    words.append(" ".join(run))
                     run = []
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys(words))
 
     def mentions(self, words: Sequence[str], text: str) -> list[Mention]:
         """The words that the vocabulary has, once each, with a place where the text has the word as it stands."""

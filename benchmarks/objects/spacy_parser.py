@@ -97,7 +97,7 @@ class SpacyExtractor:
         )
         if hyphens and (chained := chains(doc)):
             lemmas, words, places = self._joined(lemmas, words, chained)
-        found: list[Mention] = []
+        mentions: list[Mention] = []
         free = 0  # the first token that no phrase has taken
         for position, (lemma, word) in enumerate(zip(lemmas, words, strict=True)):
             if position < free or (lemma not in self._firsts and word not in self._firsts):
@@ -110,10 +110,10 @@ class SpacyExtractor:
                 label = self._phrases[phrase]
                 if label and not self._is_colour(doc, first, last):
                     span: Span = (doc[first].idx, doc[last].idx + len(doc[last]))
-                    found.append(Mention(" ".join(phrase), label, span))
+                    mentions.append(Mention(" ".join(phrase), label, span))
                 free = end
                 break
-        return found
+        return mentions
 
     def _phrase(self, lemmas: Sequence[str], words: Sequence[str], begin: int, end: int) -> tuple[str, ...] | None:
         """The phrase of the vocabulary that these words are."""

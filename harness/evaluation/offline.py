@@ -79,19 +79,19 @@ def score_offline(
         BadInputError: responses are missing or belong to no item, or an option decides nothing.
         HarnessError: more items than allowed have no verdict.
     """
-    there = check_coverage(items, responses, allow_partial)
+    answered = check_coverage(items, responses, allow_partial)
     judge = benchmark.offline_judge
-    if judge is None and benchmark.needs_judge and _asks(benchmark, there, responses):
+    if judge is None and benchmark.needs_judge and _asks(benchmark, answered, responses):
         judge = judge_of()
     elif judge_options:
         reason = "the reviews are already judged" if judge else "no judge is asked about these answers"
         refuse_unused(benchmark.name, judge_options, f"{reason}: leave out the options of a judge")
     tally = Tally(benchmark, judge)
     # A judge is asked about all at once: it answers many requests at a time, and its budget is one.
-    size = _PART if judge is None else max(1, len(there))
+    size = _PART if judge is None else max(1, len(answered))
     with _rows_to(items_file) as write:
-        for start in range(0, len(there), size):
-            part = there[start : start + size]
+        for start in range(0, len(answered), size):
+            part = answered[start : start + size]
             scores = score_answered(benchmark, part, responses, judge)
             tally.add(scores)
             if items_file:

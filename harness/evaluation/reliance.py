@@ -44,12 +44,12 @@ def reliance(benchmark: Benchmark, clean: Answered, changed: Answered) -> dict[s
     both = [item for item in before if item in after]
     if not both:
         raise HarnessError("no item has a verdict with both pictures", where=benchmark.name)
-    one, other = (Counts.of([own[item] for item in both]) for own in (after, before))
+    changed_counts, clean_counts = (Counts.of([scores[item] for item in both]) for scores in (after, before))
     aggregate = functools.partial(values_of, benchmark)
-    first, second = aggregate(one.totals()), aggregate(other.totals())
+    first, second = aggregate(changed_counts.totals()), aggregate(clean_counts.totals())
     metrics = {
-        name: {"clean": float(second[name]), "changed": float(first[name]), "gap": asdict(found)}
-        for name, found in paired(one, other, aggregate).items()
+        name: {"clean": float(second[name]), "changed": float(first[name]), "gap": asdict(difference)}
+        for name, difference in paired(changed_counts, clean_counts, aggregate).items()
         if math.isfinite(float(second[name])) and math.isfinite(float(first[name]))
     }
     return {"n": len(both), "unchanged": _unchanged(both, before, clean, changed), "metrics": metrics}

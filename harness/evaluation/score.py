@@ -217,8 +217,8 @@ def item_rows(
             "text": responses[score.item_id].text,
             "counts": {name: _number(count) for name, count in score.counts.items()},
             "evidence": [
-                {"text": one.text, "verdict": one.verdict, "label": one.label, "span": one.span}
-                for one in score.evidence
+                {"text": piece.text, "verdict": piece.verdict, "label": piece.label, "span": piece.span}
+                for piece in score.evidence
             ],
             "details": dict(score.details),
             "unscored": score.unscored,

@@ -41,12 +41,12 @@ class Shard:
         Raises:
             BadInputError: it is invalid.
         """
-        found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text.strip())
-        if not found or not 1 <= int(found[1]) <= int(found[2]):
+        match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text.strip())
+        if not match or not 1 <= int(match[1]) <= int(match[2]):
             raise BadInputError(
                 f"--shard must be i/n with i from 1 to n, and n with at most six digits, e.g. 2/4, not '{text[:80]}'"
             )
-        return cls(int(found[1]), int(found[2]))
+        return cls(int(match[1]), int(match[2]))
 
     @property
     def label(self) -> str:
@@ -117,15 +117,15 @@ def merge(
         _check_cover(parts, items, owners, suite_folder, command)
         log = stack.enter_context(ResponseLog(suite_folder))
         for item in items:
-            own = owners.get(item.id)  # of an item that the endpoint refused, none
-            record = own[0].log.record(item.id, hashes[item.id]) if own else None
+            holders = owners.get(item.id)  # of an item that the endpoint refused, none
+            record = holders[0].log.record(item.id, hashes[item.id]) if holders else None
             if record is not None and log.record(item.id, hashes[item.id]) is None:
                 log.put(record)
         serving = {part.name: read_serving(suite_folder / _FOLDER / part.name / "serving.json") for part in parts}
         write_json(suite_folder / "serving.json", {**next(iter(serving.values())), "shards": serving})
     counts = {part.name: 0 for part in parts}
-    for own in owners.values():
-        counts[own[0].name] += 1
+    for holders in owners.values():
+        counts[holders[0].name] += 1
     return counts
 
 

@@ -53,19 +53,19 @@ def _backend_of(paths: Sequence[Path]) -> tuple[type[Backend], dict[str, Any]]:
     Raises:
         BadInputError: there are several.
     """
-    found = {}
+    backends = {}
     for path in paths:
         record = read_serving(path)
         backend: type[Backend] = registry.load("backends", record["backend"])
         given = dict(record.get("settings", {}))
-        found[parse(backend.Settings, given, f"backend {backend.name}").identity(backend.name)] = (backend, given)
-    if len(found) > 1:
+        backends[parse(backend.Settings, given, f"backend {backend.name}").identity(backend.name)] = (backend, given)
+    if len(backends) > 1:
         raise BadInputError(
-            f"the answers come from several backends: {', '.join(sorted(found))}",
+            f"the answers come from several backends: {', '.join(sorted(backends))}",
             where=", ".join(str(path.parent) for path in paths),
             remedy="keep those of one backend",
         )
-    return next(iter(found.values()))
+    return next(iter(backends.values()))
 
 
 def shard_backend(target: Target, suites: Sequence[str], data: str) -> tuple[type[Backend], dict[str, Any]]:

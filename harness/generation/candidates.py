@@ -53,15 +53,15 @@ class Sampler:
         image = prompt.image.fingerprint()
         identity = self.backend_settings.identity(self.backend.name)
         item = Item(prompt.id, prompt.text, prompt.image, prompt.id)
-        found = []
+        requests = []
         for number in range(self.sample.samples):
             seed = int(sha256_json([self.seed, prompt.text, image, number])[:7], 16)
             sampling = self.sample.sampling(seed)
             digest = request_hash(
                 item, image, sampling, self.target.fingerprint, self.target.template, identity, number
             )
-            found.append(Request(digest, self.target.served, prompt.text, prompt.image, sampling))
-        return found
+            requests.append(Request(digest, self.target.served, prompt.text, prompt.image, sampling))
+        return requests
 
     def run(self, parts: Sequence[Part]) -> dict[str, str]:
         """Ask for every answer that is not in the parts' logs.

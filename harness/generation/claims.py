@@ -108,24 +108,24 @@ class ClaimsJudge(CandidateJudge):
         claims: dict[str, list[str]] = {}
         by_id = {candidate.id: candidate for candidate in candidates}
         for reply in self._splitter.judge([_to_split(candidate) for candidate in candidates]):
-            found = claims_in(reply.text) if reply.text is not None else None
-            if found is None:
+            listed = claims_in(reply.text) if reply.text is not None else None
+            if listed is None:
                 problem = reply.error or f"no list of questions: {(reply.text or '')[:80]!r}"
                 yield reply.item_id, Verdict(None, error=f"not split into claims: {problem}")
-            elif not found:
+            elif not listed:
                 yield reply.item_id, Verdict(None, error="the answer makes no claim")
             else:
-                claims[reply.item_id] = found
-        answers = self._answers({name: (by_id[name].prompt, found) for name, found in claims.items()}, folder)
-        for name, found in claims.items():
-            yield name, _verdict(found, [answers.get((name, claim)) for claim in found])
+                claims[reply.item_id] = listed
+        answers = self._answers({name: (by_id[name].prompt, listed) for name, listed in claims.items()}, folder)
+        for name, listed in claims.items():
+            yield name, _verdict(listed, [answers.get((name, claim)) for claim in listed])
 
     def _answers(self, claims: dict[str, tuple[Prompt, list[str]]], folder: Path) -> dict[tuple[str, str], str | None]:
         """(candidate, claim) -> "yes", "no", or None where the verifier's words are neither."""
         items = {
             (prompt.image.fingerprint(), claim): Item(prompt.id, ASK.format(question=claim), prompt.image, prompt.id)
-            for prompt, found in claims.values()
-            for claim in found
+            for prompt, listed in claims.values()
+            for claim in listed
         }
         sampling = Sampling(max_new_tokens=16)
         identity = parse(self._backend.Settings, self._backend_settings(), "verifier").identity(self._backend.name)
@@ -137,7 +137,7 @@ class ClaimsJudge(CandidateJudge):
         with ResponseLog(folder / "claims") as log:
             kept = {request.id: log.get("claim", request.id) for request in requests.values()}
             said.update({name: answer.text for name, answer in kept.items() if answer is not None})
-            missing = list({one.id: one for one in requests.values() if one.id not in said}.values())
+            missing = list({request.id: request for request in requests.values() if request.id not in said}.values())
             self._took["claims kept"] += len(said)
             if missing:
                 for done in completions_of(self._running(), missing):
@@ -146,12 +146,12 @@ class ClaimsJudge(CandidateJudge):
                     if done.refused is None and done.refusal is None:
                         said[done.id] = done.text
                         log.add("claim", done.id, done, self._backend.name, self._target.answered_by(done.model))
-        found: dict[tuple[str, str], str | None] = {}
+        verdicts: dict[tuple[str, str], str | None] = {}
         for name, (prompt, listed) in claims.items():
             for claim in listed:
                 text = said.get(requests[prompt.image.fingerprint(), claim].id)
-                found[name, claim] = None if text is None else tolerant(text, claim)
-        return found
+                verdicts[name, claim] = None if text is None else tolerant(text, claim)
+        return verdicts
 
     def _verifier(self) -> tuple[Target, type[Backend]]:
         # The target's run folder is not made: answers about claims are kept with the set.

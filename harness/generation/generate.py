@@ -212,13 +212,13 @@ class _Work:
                 verdict = log.get(verdict_key(candidate, identity)) or Verdict(None, error="not judged")
                 judged.append(Judged(number, response, verdict))
             good = usable(judged, counts)
-            found = pairs_of(prompt, good, request.pair, request.min_gap, request.sampler.seed)
+            pairs = pairs_of(prompt, good, request.pair, request.min_gap, request.sampler.seed)
             counts.update(prompts=1, answers=len(answers), usable=len(good))
-            if not found:
+            if not pairs:
                 counts["prompts without a pair"] += 1
                 if len(good) > 1 and len({answer.score for answer in good}) == 1:
                     counts["prompts with equal scores only"] += 1
-            yield from found
+            yield from pairs
         if count:
             self.counts.update(counts)
 
@@ -260,12 +260,12 @@ def _without_held_out(prompts: list[Prompt], held_out: Sequence[EvaluationSet]) 
     """The prompts whose images no evaluation suite asks about; suite -> images left out."""
     if not held_out:
         return prompts, {}
-    found = overlaps({prompt.id: prompt.image for prompt in prompts}, held_out)
-    shared = {name for overlap in found for name in overlap.all}
+    compared = overlaps({prompt.id: prompt.image for prompt in prompts}, held_out)
+    shared = {name for overlap in compared for name in overlap.all}
     if len(shared) == len(prompts):
         raise BadInputError("all images are images of the evaluation suites", remedy="take other --prompts")
     return [prompt for prompt in prompts if prompt.id not in shared], {
-        overlap.suite: len(overlap.all) for overlap in found if overlap.all
+        overlap.suite: len(overlap.all) for overlap in compared if overlap.all
     }
 
 

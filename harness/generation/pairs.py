@@ -82,19 +82,19 @@ def pairs_of(
         min_gap: the smallest difference of scores; equal scores never make a pair.
         seed: of the choice, with the prompt's text and image.
     """
-    found = []
-    for one, other in itertools.combinations(answers, 2):
-        better, worse = (one, other) if one.score > other.score else (other, one)
+    pairs = []
+    for first, second in itertools.combinations(answers, 2):
+        better, worse = (first, second) if first.score > second.score else (second, first)
         if better.score - worse.score >= min_gap and better.score > worse.score:
-            found.append(Pair(prompt, better, worse))
-    if len(found) <= settings.per_prompt:
-        return found
+            pairs.append(Pair(prompt, better, worse))
+    if len(pairs) <= settings.per_prompt:
+        return pairs
     if settings.how == "best-worst":
         # Python's sort is stable: of equal gaps the pair that was sampled first.
-        return sorted(found, key=lambda pair: pair.rejected.score - pair.chosen.score)[: settings.per_prompt]
+        return sorted(pairs, key=lambda pair: pair.rejected.score - pair.chosen.score)[: settings.per_prompt]
     draw = random.Random(f"{seed} {prompt.image.fingerprint()} {prompt.text}")
-    places = sorted(draw.sample(range(len(found)), settings.per_prompt))
-    return [found[place] for place in places]
+    places = sorted(draw.sample(range(len(pairs)), settings.per_prompt))
+    return [pairs[place] for place in places]
 
 
 def is_balanced(words: tuple[int, int], ratio: float) -> bool:

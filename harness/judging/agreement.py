@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 
 
-def kappa(one: Sequence[float], other: Sequence[float], *, quadratic: bool = False) -> float | None:
+def kappa(ratings: Sequence[float], others: Sequence[float], *, quadratic: bool = False) -> float | None:
     """Cohen's kappa of two raters over the same items; with quadratic weights, for ratings on a scale.
 
     None where it is undefined: no items, or both say one and the same of all.
 
     Source: Cohen, 1960; weighted, Cohen, 1968.
     """
-    values, places = np.unique(np.concatenate([one, other]), return_inverse=True)
-    if not len(one) or len(values) < 2:
+    values, places = np.unique(np.concatenate([ratings, others]), return_inverse=True)
+    if not len(ratings) or len(values) < 2:
         return None
-    first, second = places[: len(one)], places[len(one) :]
+    first, second = places[: len(ratings)], places[len(ratings) :]
     joint = np.zeros((len(values), len(values)))
-    np.add.at(joint, (first, second), 1 / len(one))
+    np.add.at(joint, (first, second), 1 / len(ratings))
     distance = np.abs(values[:, None] - values[None, :]) ** 2 if quadratic else 1.0 - np.eye(len(values))
     expected = float((np.outer(joint.sum(1), joint.sum(0)) * distance).sum())
     return 1 - float((joint * distance).sum()) / expected if expected else None

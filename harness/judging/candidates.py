@@ -127,10 +127,10 @@ def verdicts_of(judge: CandidateJudge, candidates: Sequence[Candidate], folder: 
     Raises:
         PluginError: what the judge gave is something else.
     """
-    found, open_ = judge.judge(candidates, folder), {candidate.id for candidate in candidates}
-    if not isinstance(found, Iterable):
-        raise wrong(judge, "judge", shown(found), _EXPECTED)
-    for pair in found:
+    verdicts, open_ = judge.judge(candidates, folder), {candidate.id for candidate in candidates}
+    if not isinstance(verdicts, Iterable):
+        raise wrong(judge, "judge", shown(verdicts), _EXPECTED)
+    for pair in verdicts:
         if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[1], Verdict) and pair[0] in open_):
             raise wrong(judge, "judge", shown(pair), _EXPECTED)
         name, verdict = pair

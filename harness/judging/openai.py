@@ -227,12 +227,12 @@ class OpenAIJudge(Judge):
     def estimate(self, requests: Sequence[JudgeRequest]) -> Estimate:
         """Calls, tokens and cost of all votes; what is kept costs nothing."""
         numbered = [
-            JudgeRequest(one.item, one.response, one.prompt, vote * self.asks)
-            for one in requests
+            JudgeRequest(request.item, request.response, request.prompt, vote * self.asks)
+            for request in requests
             for vote in range(self.votes)
         ]
-        new = [one for one in numbered if self._kept(one) is None]
-        prompt, completion = sum(tokens_of(one.prompt) for one in new), len(new) * self._parameters.most_tokens
+        new = [request for request in numbered if self._kept(request) is None]
+        prompt, completion = sum(tokens_of(request.prompt) for request in new), len(new) * self._parameters.most_tokens
         price = self.ledger.price
         usd = price.of(prompt, completion) if price else None
         return Estimate(len(new), len(numbered) - len(new), prompt, completion, usd)

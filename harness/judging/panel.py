@@ -52,27 +52,27 @@ def ask(judge: Judge, requests: Sequence[JudgeRequest], read: Callable[[str], T 
     asks = judge.asks if judge.samples else 1
     for vote in range(judge.votes):
         open_ = {request.item.id: request for request in requests}
-        found: dict[str, Vote[T]] = {}
+        latest: dict[str, Vote[T]] = {}
         for attempt in range(asks):
-            numbered = [dataclasses.replace(one, sample=vote * asks + attempt) for one in open_.values()]
+            numbered = [dataclasses.replace(request, sample=vote * asks + attempt) for request in open_.values()]
             if not numbered:
                 break
             for reply in _replies(judge, numbered):
-                before = found.get(reply.item_id)
+                before = latest.get(reply.item_id)
                 first = before.first if before else reply.text
                 if reply.text is None:  # the judge has its own patience; what it gave up on is not asked again
-                    found[reply.item_id] = Vote(None, None, first, f"the judge gave no reply: {reply.error}")
+                    latest[reply.item_id] = Vote(None, None, first, f"the judge gave no reply: {reply.error}")
                     del open_[reply.item_id]
                     continue
                 value, why = _read(read, reply.text)
                 if value is None:
                     reason = f"the judge's reply cannot be parsed{why}: {reply.text[-80:]!r}"
-                    found[reply.item_id] = Vote(None, reply.text, first, reason)
+                    latest[reply.item_id] = Vote(None, reply.text, first, reason)
                 else:
-                    found[reply.item_id] = Vote(value, reply.text, first)
+                    latest[reply.item_id] = Vote(value, reply.text, first)
                     del open_[reply.item_id]
-        for name, own in votes.items():
-            own.append(found.get(name) or Vote(None, None, None, "the judge gave no reply"))
+        for name, cast in votes.items():
+            cast.append(latest.get(name) or Vote(None, None, None, "the judge gave no reply"))
     return votes
 
 
@@ -82,11 +82,11 @@ def _replies(judge: Judge, requests: Sequence[JudgeRequest]) -> Iterator[JudgeRe
     Raises:
         PluginError: a reply is none, or is to no request or a second one.
     """
-    found, open_ = judge.judge(requests), {request.item.id for request in requests}
+    replies, open_ = judge.judge(requests), {request.item.id for request in requests}
     expected = "an iterator of JudgeReply, one per request, with its item's id"
-    if not isinstance(found, Iterable):
-        raise wrong(judge, "judge", shown(found), expected)
-    for reply in found:
+    if not isinstance(replies, Iterable):
+        raise wrong(judge, "judge", shown(replies), expected)
+    for reply in replies:
         if not isinstance(reply, JudgeReply) or reply.item_id not in open_:
             raise wrong(judge, "judge", shown(reply), expected)
         if not isinstance(reply.text, str | None) or (reply.text is None and not isinstance(reply.error, str)):

@@ -80,11 +80,13 @@ class Parameters:
         settings, temperature = self._settings, self._settings.temperature
         if again and temperature is not None and settings.retry_temperature is not None:
             temperature = max(temperature, settings.retry_temperature)
-        found: dict[str, Any] = {} if temperature is None or self._temperature_refused else {"temperature": temperature}
-        found[self._token_parameter] = self.most_tokens
+        parameters: dict[str, Any] = (
+            {} if temperature is None or self._temperature_refused else {"temperature": temperature}
+        )
+        parameters[self._token_parameter] = self.most_tokens
         if settings.reasoning_effort is not None:
-            found["reasoning_effort"] = settings.reasoning_effort
-        return found
+            parameters["reasoning_effort"] = settings.reasoning_effort
+        return parameters
 
     def key(self, sent: Mapping[str, Any], prompt: str, sample: int) -> str:
         """Of a reply in the cache: everything that was sent for it, and where to. Requests of the first kind keep the key that they

@@ -33,10 +33,10 @@ def completions_of(backend: Backend, requests: Iterable[Request]) -> Iterator[Co
             yield request
 
     source = noted()
-    found = backend.generate(source)
-    if not isinstance(found, Iterable):
-        raise wrong(backend, "generate", shown(found), _EXPECTED)
-    for completion in found:
+    completions = backend.generate(source)
+    if not isinstance(completions, Iterable):
+        raise wrong(backend, "generate", shown(completions), _EXPECTED)
+    for completion in completions:
         if problem := _problem(completion, asked, open_):
             raise wrong(backend, "generate", *problem)
         open_.remove(completion.id)
@@ -48,23 +48,26 @@ def completions_of(backend: Backend, requests: Iterable[Request]) -> Iterator[Co
         raise wrong(backend, "generate", got, _EXPECTED)
 
 
-def _problem(one: Any, asked: dict[str, Request], open_: set[str]) -> tuple[str, str] | None:
+def _problem(completion: Any, asked: dict[str, Request], open_: set[str]) -> tuple[str, str] | None:
     """(what is wrong with an answer, what was expected); None where nothing is."""
-    if not isinstance(one, Completion):
-        return shown(one), _EXPECTED
-    if one.id not in open_:
-        return f"{'a second completion' if one.id in asked else 'a completion'} with the id {shown(one.id)}", _EXPECTED
-    if one.target != asked[one.id].target:
-        return f"the target {shown(one.target)} for a request to {shown(asked[one.id].target)}", _EXPECTED
-    if not isinstance(one.text, str) or not isinstance(one.model, str):
-        return f"text={shown(one.text)}, model={shown(one.model)}", "texts"
-    if one.finish_reason not in _REASONS:
-        return f"finish_reason={shown(one.finish_reason)}", f"one of {', '.join(_REASONS)}"
+    if not isinstance(completion, Completion):
+        return shown(completion), _EXPECTED
+    if completion.id not in open_:
+        return (
+            f"{'a second completion' if completion.id in asked else 'a completion'} with the id {shown(completion.id)}",
+            _EXPECTED,
+        )
+    if completion.target != asked[completion.id].target:
+        return f"the target {shown(completion.target)} for a request to {shown(asked[completion.id].target)}", _EXPECTED
+    if not isinstance(completion.text, str) or not isinstance(completion.model, str):
+        return f"text={shown(completion.text)}, model={shown(completion.model)}", "texts"
+    if completion.finish_reason not in _REASONS:
+        return f"finish_reason={shown(completion.finish_reason)}", f"one of {', '.join(_REASONS)}"
     for name in ("prompt_tokens", "completion_tokens"):
-        count = getattr(one, name)
+        count = getattr(completion, name)
         if count is not None and (type(count) is not int or count < 0):
             return f"{name}={shown(count)}", "a whole number, or None if unknown"
     for name in ("refused", "refusal"):
-        if not isinstance(getattr(one, name), str | None):
-            return f"{name}={shown(getattr(one, name))}", "a text, or None"
+        if not isinstance(getattr(completion, name), str | None):
+            return f"{name}={shown(getattr(completion, name))}", "a text, or None"
     return None

@@ -87,7 +87,7 @@ def apply() -> None:
     from vllm.lora.ops.torch_ops import lora_ops
     from vllm.lora.punica_wrapper import punica_cpu
 
-    for own in (bgmv_shrink, bgmv_expand, bgmv_expand_slice):
+    for operation in (bgmv_shrink, bgmv_expand, bgmv_expand_slice):
         for module in (lora_ops, torch_ops, punica_cpu):
-            getattr(module, own.__name__)  # a renamed operation must not be missed in silence
-            setattr(module, own.__name__, own)
+            getattr(module, operation.__name__)  # a renamed operation must not be missed in silence
+            setattr(module, operation.__name__, operation)

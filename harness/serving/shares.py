@@ -76,10 +76,10 @@ def _parts(values: Sequence[T], count: int, size: int) -> list[Sequence[T]]:
     return [values[number * size : (number + 1) * size] for number in range(count)]
 
 
-def _check(found: int, engines: int, workers: int, what: str) -> None:
-    if found < engines * workers:
+def _check(present: int, engines: int, workers: int, what: str) -> None:
+    if present < engines * workers:
         raise BadInputError(
-            f"{engines} engines of {workers} workers each need {engines * workers} {what}, but this machine has {found}",
+            f"{engines} engines of {workers} workers each need {engines * workers} {what}, but this machine has {present}",
             where="backend.data_parallel_size, times tensor_parallel_size and pipeline_parallel_size",
             remedy="use fewer, or split the suite over several machines: --shard I/N, then harness merge",
         )

@@ -66,13 +66,13 @@ class TransformersBackend(Backend):
 
         picture = Image.effect_noise((64, 64), 80).convert("RGB")
         inputs = self._on_device(prompt_inputs(self.processor, "Describe this image.", picture))
-        found = {}
+        logits = {}
         with torch.no_grad():
             for target in ("base", *self.adapters):
                 with self._selected(target):
-                    found[target] = self.model(**inputs).logits
+                    logits[target] = self.model(**inputs).logits
         for name in self.adapters:
-            if torch.equal(found[name], found["base"]):
+            if torch.equal(logits[name], logits["base"]):
                 raise HarnessError(
                     f"the adapter '{name}' changes nothing: it was not trained, or its weights' names do not match this model",
                     where=str(self.adapters[name]),

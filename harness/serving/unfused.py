@@ -77,9 +77,9 @@ def _rows(kind: str, text: Any) -> list[int]:
 
 def _single_keys(pattern: dict[str, Any]) -> dict[str, Any]:
     """A pattern by module's name, with the single products' names."""
-    found = {}
+    single_keys = {}
     for key, value in pattern.items():
-        kind = next((one for one in _FUSED if key.endswith(one)), None)
-        for name in (key,) if kind is None else (key.removesuffix(kind) + single for single in _FUSED[kind]):
-            found[name] = value
-    return found
+        kind = next((fused for fused in _FUSED if key.endswith(fused)), None)
+        for name in (key,) if kind is None else (key.removesuffix(kind) + part for part in _FUSED[kind]):
+            single_keys[name] = value
+    return single_keys

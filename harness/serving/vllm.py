@@ -108,7 +108,9 @@ class VllmBackend(Backend):
         for folder in self.adapters.values():
             check_covers(folder, self.base)
         settings = self.settings
-        own = shares(settings.data_parallel_size, settings.tensor_parallel_size * settings.pipeline_parallel_size)
+        engine_shares = shares(
+            settings.data_parallel_size, settings.tensor_parallel_size * settings.pipeline_parallel_size
+        )
         rank = served_rank(map(rank_of, self.adapters.values()), str(self.base)) if self.adapters else 0
         order = {
             "base": base,
@@ -118,11 +120,11 @@ class VllmBackend(Backend):
             "max_lora_rank": rank,
             **settings.model_dump(),
         }
-        engines = f" in {len(own)} engines" if len(own) > 1 else ""
+        engines = f" in {len(engine_shares)} engines" if len(engine_shares) > 1 else ""
         with spinner(f"starting vLLM with {Path(self.base).name} and {len(self.adapters)} adapters{engines}"):
             try:
                 environment = torchvision_shim.child_environment()
-                for share in own:
+                for share in engine_shares:
                     self._engines.append(EngineProcess(order, share, environment, self._said))
                 self._wait_ready()
             except BaseException:
