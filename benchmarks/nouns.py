@@ -106,7 +106,7 @@ class SpacyNouns:
                 lemmas[word] = next((form for form in forms if form in vocabulary), forms[1])
             return lemmas[word]
 
-        def one(doc: Any, chained: Sequence[Sequence[int]]) -> list[Noun]:
+        def nouns_in(doc: Any, chained: Sequence[Sequence[int]]) -> list[Noun]:
             inner = {part for parts in chained for part in parts}
             nouns = [
                 Noun(lemma(token.lower_), (token.idx, token.idx + len(token)))
@@ -123,7 +123,7 @@ class SpacyNouns:
             return sorted(nouns, key=_place) if chained else nouns
 
         docs = nlp.tokenizer.pipe(texts, batch_size=256)
-        return [one(doc, chains(doc) if "-" in text else ()) for doc, text in zip(docs, texts, strict=True)]
+        return [nouns_in(doc, chains(doc) if "-" in text else ()) for doc, text in zip(docs, texts, strict=True)]
 
     def provenance(self) -> dict[str, Any]:
         """spaCy's version."""

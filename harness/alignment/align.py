@@ -22,7 +22,7 @@ from aligners.training.planning.preflight import preflight
 from harness.checkpoints.export import card_of
 from harness.core import registry
 from harness.core.config import TrainSettings, merged, parse
-from harness.core.disk import there
+from harness.core.disk import nearest_existing
 from harness.core.errors import BadInputError
 from harness.core.files import read_json, write_json
 from harness.core.memory import give_back
@@ -98,22 +98,22 @@ def run_align(request: AlignRequest) -> Run:
     Raises:
         BadInputError: a name, a setting, the data or the run folder is at fault; said before anything is trained.
     """
-    found = _resolve(request)
+    resolved = _resolve(request)
     if not is_first_process():
         be_quiet()
-        return _train(request, found)
-    with claimed(found.folder, resume=request.resume, overwrite=request.overwrite) as claim:
+        return _train(request, resolved)
+    with claimed(resolved.folder, resume=request.resume, overwrite=request.overwrite) as claim:
         if request.resume and not claim.state.reusable:
-            _same_as_before(found.folder, found.config)
+            _same_as_before(resolved.folder, resolved.config)
         if not request.resume or claim.state.condition != "complete":
             claim.begin()
-            write_json(found.folder / CONFIG, found.config)
-        return _train(request, found)
+            write_json(resolved.folder / CONFIG, resolved.config)
+        return _train(request, resolved)
 
 
-def _train(request: AlignRequest, found: _Resolved) -> Run:
+def _train(request: AlignRequest, resolved: _Resolved) -> Run:
     """What every process does, the first one with the run's folder in its hands."""
-    folder, config, first = found.folder, found.config, is_first_process()
+    folder, config, first = resolved.folder, resolved.config, is_first_process()
     if request.resume and (run := open_run(folder)).manifest is not None:
         logger.info(f"the run is complete: {folder}")
         return run
@@ -123,13 +123,13 @@ def _train(request: AlignRequest, found: _Resolved) -> Run:
 
     def stage_done(stage: Path, summary: dict[str, Any]) -> None:
         """A stage's folder is a run of its own from then on: it can be evaluated while the next one is trained."""
-        _write_manifest(stage, {**config, "stage": stage.name}, found.model, summary, started)
+        _write_manifest(stage, {**config, "stage": stage.name}, resolved.model, summary, started)
 
-    job = replace(found.job(request), stage_done=stage_done)
+    job = replace(resolved.job(request), stage_done=stage_done)
     give_back()  # making a world's model and pairs leaves much behind
-    result = train(found.aligner, job)
+    result = train(resolved.aligner, job)
     if first:
-        _write_manifest(folder, config, found.model, result.summary, started)
+        _write_manifest(folder, config, resolved.model, result.summary, started)
         _remove(result.scratch, folder)
     return open_run(folder)
 
@@ -222,15 +222,15 @@ def plan_align(request: AlignRequest) -> dict[str, Any]:
     """
     from aligners.training.planning.plan import plan as plan_of
 
-    found = _resolve(request, writes=False)
-    about = {"method": request.method, "model": found.model.label, "data": found.config["data"]}
-    missing = [one for one in found.wanted if one.folder is None]
-    download = [{"name": one.name, "kind": one.kind, "bytes": one.download} for one in missing]
+    resolved = _resolve(request, writes=False)
+    about = {"method": request.method, "model": resolved.model.label, "data": resolved.config["data"]}
+    missing = [snapshot for snapshot in resolved.wanted if snapshot.folder is None]
+    download = [{"name": snapshot.name, "kind": snapshot.kind, "bytes": snapshot.download} for snapshot in missing]
     if missing:
-        return {**about, "download": download, "free": shutil.disk_usage(there(hub.cache_folder())).free}
-    job = found.job(request)
+        return {**about, "download": download, "free": shutil.disk_usage(nearest_existing(hub.cache_folder())).free}
+    job = resolved.job(request)
     give_back()
-    return {**about, "download": [], **plan_of(found.aligner, job)}
+    return {**about, "download": [], **plan_of(resolved.aligner, job)}
 
 
 def is_first_process() -> bool:

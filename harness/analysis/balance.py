@@ -15,8 +15,8 @@ _HEADS = ("run", "after", "steps", "text margin", "text > 0", "image margin", "i
 
 def balance_records(run: Run) -> tuple[list[dict[str, Any]], list[str]]:
     """The usable records of a run, and in words what cannot be used and why: other weights, or a damaged file."""
-    found, reasons = [], []
-    own = ((run.manifest or {}).get("checkpoint") or {}).get("fingerprint")
+    records, reasons = [], []
+    weights = ((run.manifest or {}).get("checkpoint") or {}).get("fingerprint")
     for path in sorted(run.path.glob(f"{FOLDER}/*.json")):
         place = path.relative_to(run.path)
         try:
@@ -24,37 +24,37 @@ def balance_records(run: Run) -> tuple[list[dict[str, Any]], list[str]]:
         except BadInputError as error:
             reasons.append(f"{run.name}: {place}: {error.problem}")
             continue
-        if record["checkpoint"] != own:
+        if record["checkpoint"] != weights:
             again = f"harness balance {run.name} --data {record['data']}"
             reasons.append(f"{run.name}: {place} was measured with other weights: {again}")
             continue
-        found.append({**record, "run": run.name})
-    return found, reasons
+        records.append({**record, "run": run.name})
+    return records, reasons
 
 
 def balance_tables(records: Sequence[Mapping[str, Any]]) -> list[TextTable]:
     """A table for each set of pairs, with a row for each measured checkpoint."""
     tables = []
     for data in dict.fromkeys(str(record["data"]) for record in records):
-        own = [record for record in records if record["data"] == data]
-        sizes = sorted({record["n"] for record in own})
+        of_data = [record for record in records if record["data"] == data]
+        sizes = sorted({record["n"] for record in of_data})
         size = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-        rows = tuple(_row(record["run"], one) for record in own for one in record["measured"])
+        rows = tuple(_row(record["run"], measured) for record in of_data for measured in record["measured"])
         note = "margins: mean reward differences on held-out pairs, with 95 % intervals; – unless both are significantly above 0"
         tables.append(TextTable(f"Modality balance on {data}, n = {size}", _HEADS, rows, note))
     return tables
 
 
-def _row(run: str, one: Mapping[str, Any]) -> tuple[str, ...]:
-    above = [f"{100 * one[name]['value']:.1f} %" for name in ("text_above_0", "image_above_0")]
-    ratio = _written(one["ratio"]) if one["ratio"] else "–"
+def _row(run: str, measured: Mapping[str, Any]) -> tuple[str, ...]:
+    above = [f"{100 * measured[name]['value']:.1f} %" for name in ("text_above_0", "image_above_0")]
+    ratio = _written(measured["ratio"]) if measured["ratio"] else "–"
     return (
         run,
-        str(one["after"]),
-        f"{one['steps']:,}",
-        _written(one["text"]),
+        str(measured["after"]),
+        f"{measured['steps']:,}",
+        _written(measured["text"]),
         above[0],
-        _written(one["image"]),
+        _written(measured["image"]),
         above[1],
         ratio,
     )

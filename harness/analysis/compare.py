@@ -100,36 +100,36 @@ def compare(runs: Sequence[Run], suites: Sequence[str] | None = None) -> tuple[l
         raise BadInputError("a comparison needs at least two runs")
     if len({run.name for run in runs}) < len(runs):
         raise BadInputError("a run appears twice in the comparison")
-    found: dict[str, dict[tuple[str, str, str], Compared]] = {}
+    by_run: dict[str, dict[tuple[str, str, str], Compared]] = {}
     comparisons, reasons = [], []
     for run in runs:
         usable, unusable = scored(run)
         reasons += unusable
-        found[run.name] = {}
-        for one in usable:
-            if suites and one.record.suite not in suites:
+        by_run[run.name] = {}
+        for score in usable:
+            if suites and score.record.suite not in suites:
                 continue
-            if not one.items.exists():
-                reasons.append(f"{run.name}: {one.items.name} is missing, so {one.label} cannot be compared")
+            if not score.items.exists():
+                reasons.append(f"{run.name}: {score.items.name} is missing, so {score.label} cannot be compared")
                 continue
             try:
-                found[run.name][one.key] = Compared(one, read_rows(one.items))
+                by_run[run.name][score.key] = Compared(score, read_rows(score.items))
             except BadInputError as error:
-                reasons.append(f"{run.name}: {one.items.name}: {error.problem}, so {one.label} cannot be compared")
-    keys = list(dict.fromkeys(key for one in found.values() for key in one))
+                reasons.append(f"{run.name}: {score.items.name}: {error.problem}, so {score.label} cannot be compared")
+    keys = list(dict.fromkeys(key for by_key in by_run.values() for key in by_key))
     for key in keys:
-        label = next(one[key].scored.label for one in found.values() if key in one)
-        absent = [name for name, one in found.items() if key not in one]
+        label = next(by_key[key].scored.label for by_key in by_run.values() if key in by_key)
+        absent = [name for name, by_key in by_run.items() if key not in by_key]
         if absent:
             reasons.append(f"{label}: not scored for {', '.join(absent)}")
             continue
-        shared = [one[key] for one in found.values()]
-        settings = {str(one.scored.record.settings) for one in shared}
-        files = {str(one.scored.record.files) for one in shared}
+        shared = [by_key[key] for by_key in by_run.values()]
+        settings = {str(compared.scored.record.settings) for compared in shared}
+        files = {str(compared.scored.record.files) for compared in shared}
         if len(settings) > 1 or len(files) > 1:
             reasons.append(f"{label}: scored with different {'settings' if len(settings) > 1 else 'benchmark files'}")
             continue
-        common = set.intersection(*(set(one.rows) for one in shared))
+        common = set.intersection(*(set(compared.rows) for compared in shared))
         if not common:
             reasons.append(f"{label}: no item was scored for all")
             continue
@@ -150,26 +150,26 @@ def _compare(key: tuple[str, str, str], shared: Sequence[Compared], common: set[
     benchmark = benchmark_of(shared[0].scored.record)
     judged = verdicts(shared[0].scored.record)
     order = [item for item in shared[0].rows if item in common]
-    counts = {one.run: Counts.of(sample_scores(one.rows, order)) for one in shared}
-    for name, one in counts.items():
-        if reason := unlike(benchmark.aggregate, one.totals()):
+    counts = {compared.run: Counts.of(sample_scores(compared.rows, order)) for compared in shared}
+    for name, counted in counts.items():
+        if reason := unlike(benchmark.aggregate, counted.totals()):
             raise BadInputError(f"{name}: {reason}")
-    if len({str(sorted((item, one.rows[item]["group"]) for item in common)) for one in shared}) > 1:
+    if len({str(sorted((item, compared.rows[item]["group"]) for item in common)) for compared in shared}) > 1:
         raise BadInputError("the same items have different images")
     values = {
         name: {
             metric: float(value) if math.isfinite(value) else None
-            for metric, value in benchmark.aggregate(one.totals()).items()
+            for metric, value in benchmark.aggregate(counted.totals()).items()
         }
-        for name, one in counts.items()
+        for name, counted in counts.items()
     }
     first = shared[0]
     differences = {other.run: paired(counts[other.run], counts[first.run], benchmark.aggregate) for other in shared[1:]}
     # Several runs against one are several chances to find something: Holm's correction, metric by metric.
-    metrics = list(dict.fromkeys(metric for one in differences.values() for metric in one))
+    metrics = list(dict.fromkeys(metric for gaps in differences.values() for metric in gaps))
     corrected: dict[str, dict[str, float]] = {name: {} for name in differences}
     for metric in metrics:
-        for name, p in holm({name: one[metric].p for name, one in differences.items() if metric in one}).items():
+        for name, p in holm({name: gaps[metric].p for name, gaps in differences.items() if metric in gaps}).items():
             corrected[name][metric] = p
     specs = {spec.id: spec for spec in benchmark.metrics}
     return Comparison(
@@ -177,7 +177,7 @@ def _compare(key: tuple[str, str, str], shared: Sequence[Compared], common: set[
         data,
         variant,
         len(order),
-        {one.run: len(one.rows) - len(order) for one in shared},
+        {compared.run: len(compared.rows) - len(order) for compared in shared},
         {name: spec.title for name, spec in specs.items()},
         {name: spec.unit for name, spec in specs.items()},
         {name: spec.higher_is_better for name, spec in specs.items()},
@@ -198,34 +198,34 @@ def _compare(key: tuple[str, str, str], shared: Sequence[Compared], common: set[
 
 def _flips(first: Compared, other: Compared, order: Sequence[str], judged: Judged) -> tuple[int, int, float] | None:
     pairs = [(is_right(judged(first.rows[item])), is_right(judged(other.rows[item]))) for item in order]
-    both = [(one, two) for one, two in pairs if one is not None and two is not None]
-    return mcnemar([one for one, _ in both], [two for _, two in both]) if both else None
+    both = [(was, now) for was, now in pairs if was is not None and now is not None]
+    return mcnemar([was for was, _ in both], [now for _, now in both]) if both else None
 
 
 def _changes(first: Compared, other: Compared, order: Sequence[str], judged: Judged) -> list[Change]:
     """Changed items, those with most new or cured hallucinations first."""
-    found = []
+    changes = []
     for item in order:
-        one, two = first.rows[item], other.rows[item]
-        before, after = _labels(one, judged), _labels(two, judged)
+        row_before, row_after = first.rows[item], other.rows[item]
+        before, after = _labels(row_before, judged), _labels(row_after, judged)
         change = Change(
             item,
-            one["prompt"],
-            (one["text"], two["text"]),
+            row_before["prompt"],
+            (row_before["text"], row_after["text"]),
             *(tuple(sorted(names)) for names in (after[0] - before[0], before[0] - after[0], before[1] - after[1], after[1] - before[1])),
         )  # fmt: skip
         if change.size:
-            found.append(change)
-    return sorted(found, key=lambda change: (-len(change.new) - len(change.cured), -change.size, change.item))
+            changes.append(change)
+    return sorted(changes, key=lambda change: (-len(change.new) - len(change.cured), -change.size, change.item))
 
 
 def _labels(row: Row, judged: Judged) -> tuple[set[str], set[str]]:
     """Hallucinated and right labels of an item; for a yes/no question its answer."""
     wrong = {piece["label"] for piece in row["evidence"] if piece["verdict"] == "hallucinated"}
-    found = {piece["label"] for piece in row["evidence"] if piece["verdict"] == "correct"}
+    right = {piece["label"] for piece in row["evidence"] if piece["verdict"] == "correct"}
     if (correct := is_right(judged(row))) is not None:
-        (found if correct else wrong).add(f"answer {row['details'].get('said') or 'unreadable'}")
-    return wrong, found - wrong
+        (right if correct else wrong).add(f"answer {row['details'].get('said') or 'unreadable'}")
+    return wrong, right - wrong
 
 
 def as_json(comparisons: Sequence[Comparison], reasons: Sequence[str], changes: int) -> dict[str, Any]:
@@ -234,12 +234,12 @@ def as_json(comparisons: Sequence[Comparison], reasons: Sequence[str], changes: 
         "not_compared": list(reasons),
         "comparisons": [
             {
-                "suite": one.suite,
-                "data": one.data,
-                "variant": one.variant,
-                "n": one.n,
-                "left_out": dict(one.left_out),
-                "values": {run: dict(values) for run, values in one.values.items()},
+                "suite": comparison.suite,
+                "data": comparison.data,
+                "variant": comparison.variant,
+                "n": comparison.n,
+                "left_out": dict(comparison.left_out),
+                "values": {run: dict(values) for run, values in comparison.values.items()},
                 "pairings": [
                     {
                         "other": pair.other,
@@ -253,9 +253,9 @@ def as_json(comparisons: Sequence[Comparison], reasons: Sequence[str], changes: 
                         "changed": len(pair.changes),
                         "changes": [asdict(change) for change in pair.changes[:changes]],
                     }
-                    for pair in one.pairings
+                    for pair in comparison.pairings
                 ],
             }
-            for one in comparisons
+            for comparison in comparisons
         ],
     }

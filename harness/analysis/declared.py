@@ -80,17 +80,17 @@ def rated_suite() -> str:
     Raises:
         BadInputError: there is none, or there are several.
     """
-    found = []
+    rated = []
     for name in registry.entries("benchmarks"):
         try:
             if registry.load("benchmarks", name).hallucinated_below is not None:
-                found.append(name)
+                rated.append(name)
         except HarnessError:  # whoever names it is told why
             continue
-    if len(found) != 1:
-        what = f"the suites {', '.join(found)} are rated by a judge" if found else "no suite here is rated by a judge"
+    if len(rated) != 1:
+        what = f"the suites {', '.join(rated)} are rated by a judge" if rated else "no suite here is rated by a judge"
         raise BadInputError(f"--suite is missing: {what}", remedy="choose one: --suite NAME")
-    return found[0]
+    return rated[0]
 
 
 def charts_of(suite: str) -> Sequence[Chart]:

@@ -58,20 +58,20 @@ def load_runs(runs: Sequence[str | Path] | None = None, results: str | Path = "r
     for run in chosen:
         usable, unusable = scored(run)
         left_out += unusable
-        for one in usable:
-            record = one.record
+        for score in usable:
+            record = score.record
             key = {"run": run.name, "suite": record.suite, "data": record.data, "variant": record.variant}
             about = {name: getattr(record, name) for name in ("method", "model", "n", "of", "unscored")}
             judge = (record.judge.model or record.judge.judge) if record.judge else None
             for name, metric in record.metrics.items():
                 low, high = metric.ci or (None, None)
-                own = {"metric": name, "value": metric.value, "ci_low": low, "ci_high": high}
-                metrics.append(key | about | own | {"higher_is_better": metric.higher_is_better, "judge": judge})
+                figures = {"metric": name, "value": metric.value, "ci_low": low, "ci_high": high}
+                metrics.append(key | about | figures | {"higher_is_better": metric.higher_is_better, "judge": judge})
             try:
-                rows = read_rows(one.items, unscored=True) if one.items.exists() else {}
+                rows = read_rows(score.items, unscored=True) if score.items.exists() else {}
             except BadInputError as error:
                 rows = {}
-                left_out.append(f"{run.name}: {one.items.name}: {error.problem}, so {record.suite} has no items")
+                left_out.append(f"{run.name}: {score.items.name}: {error.problem}, so {record.suite} has no items")
             for row in rows.values():
                 plain = {name: row[name] for name in ("item", "group", "prompt", "text", "unscored")}
                 items.append(key | plain | row["counts"])

@@ -52,7 +52,7 @@ def changed_scores(run: Run) -> tuple[list[Changed], list[str]]:
 
     A comparison with plain answers that are not there any more, or were scored anew with another result, is none.
     """
-    found, reasons = [], []
+    changed, reasons = [], []
     for path in sorted(run.path.glob(f"evals/*/{CHANGES}/*/scores*.json")):
         place = path.relative_to(run.path)
         try:
@@ -67,8 +67,8 @@ def changed_scores(run: Run) -> tuple[list[Changed], list[str]]:
                 f"{run.name}: {place} compares with plain answers or scores that were replaced since: {again}"
             )
             continue
-        found.append(Changed(run.name, path, record))
-    return sorted(found, key=lambda one: (one.key, _place(one.record["pictures"]))), reasons
+        changed.append(Changed(run.name, path, record))
+    return sorted(changed, key=lambda entry: (entry.key, _place(entry.record["pictures"]))), reasons
 
 
 def _place(about: Mapping[str, Any]) -> tuple[int, int]:
@@ -130,14 +130,14 @@ def _clean(records: Sequence[Mapping[str, Any]], name: str, unit: str) -> str:
 
 
 def _cell(record: Mapping[str, Any], name: str, unit: str, sure: bool) -> str:
-    found = record["reliance"]["metrics"].get(name)
-    if found is None:
+    metric = record["reliance"]["metrics"].get(name)
+    if metric is None:
         return "–"
     factor, digits = scale(unit)
     gap, low, high = (
-        f"{one * factor:+.{digits}f}".replace("-", "−") for one in (found["gap"]["value"], *found["gap"]["ci"])
+        f"{value * factor:+.{digits}f}".replace("-", "−") for value in (metric["gap"]["value"], *metric["gap"]["ci"])
     )
-    return f"{written(found['changed'], unit)}, {gap}{'*' if sure else ''} ({low} to {high})"
+    return f"{written(metric['changed'], unit)}, {gap}{'*' if sure else ''} ({low} to {high})"
 
 
 def _share(found: Mapping[str, Any]) -> str:

@@ -72,11 +72,11 @@ class Scored:
 
 def scored(run: Run) -> tuple[list[Scored], list[str]]:
     """Every score file of a run, and in words what cannot be used and why."""
-    found, reasons = [], []
+    scores, reasons = [], []
     paths = sorted(run.path.glob("evals/*/scores*.json"))
     for path in paths:
         try:
-            found.append(Scored(run.name, path, read_scores(path)))
+            scores.append(Scored(run.name, path, read_scores(path)))
         except BadInputError as error:
             reasons.append(f"{run.name}: {path.relative_to(run.path)}: {error.problem}")
     if not paths:
@@ -86,7 +86,7 @@ def scored(run: Run) -> tuple[list[Scored], list[str]]:
     version = (run.manifest or {}).get("harness")
     if version not in (None, VERSION):
         reasons.append(f"{run.name}: made by version {version}, this is {VERSION}; shown anyway")
-    return found, reasons
+    return scores, reasons
 
 
 def sample_scores(rows: Mapping[str, Row], items: Sequence[str]) -> list[SampleScore]:

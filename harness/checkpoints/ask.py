@@ -74,18 +74,20 @@ def ask(
     picture = ImageRef(path=image)
     picture.open()
     answers: dict[str, Completion] = {}
-    for base in dict.fromkeys(one.base for one in asked):
-        group = [one for one in asked if one.base == base]
-        adapters = {str(number): one.adapter for number, one in enumerate(group) if one.adapter is not None}
+    for base in dict.fromkeys(checkpoint.base for checkpoint in asked):
+        group = [checkpoint for checkpoint in asked if checkpoint.base == base]
+        adapters = {
+            str(number): checkpoint.adapter for number, checkpoint in enumerate(group) if checkpoint.adapter is not None
+        }
         requests = [
             Request(
-                one.name,
-                str(number) if one.adapter else BASE,
+                checkpoint.name,
+                str(number) if checkpoint.adapter else BASE,
                 question,
                 picture,
                 Sampling(max_new_tokens=max_new_tokens),
             )
-            for number, one in enumerate(group)
+            for number, checkpoint in enumerate(group)
         ]
         with backend(base, adapters) as engine:
             answers |= {completion.id: completion for completion in completions_of(engine, requests)}

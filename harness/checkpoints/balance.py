@@ -111,8 +111,8 @@ def measure_balance(request: BalanceRequest) -> dict[str, Any]:
     beta = float(config["settings"]["method"]["beta"])
     groups = [example.images["original"].fingerprint() for example in examples]
     measured = [
-        {"after": one.after, "steps": one.steps, **margins(beta * (after - values[0]), groups)}
-        for one, after in zip(checkpoints, values[1:], strict=True)
+        {"after": checkpoint.after, "steps": checkpoint.steps, **margins(beta * (after - values[0]), groups)}
+        for checkpoint, after in zip(checkpoints, values[1:], strict=True)
     ]
     record = {
         "run": run.name,
@@ -214,14 +214,18 @@ def _log_probabilities(
     processor: Any,
 ) -> np.ndarray:
     """Sums of the answers' log-probabilities in nats, [1 + checkpoints, examples, branches]; the starting model comes first."""
-    adapters = {f"adapter{number}": one.folder for number, one in enumerate(checkpoints) if _is_adapter(one.folder)}
-    found = np.full((1 + len(checkpoints), len(examples), len(BRANCHES)), np.nan)
-    with progress("measuring margins", found.shape[0] * len(examples)) as advance:
+    adapters = {
+        f"adapter{number}": checkpoint.folder
+        for number, checkpoint in enumerate(checkpoints)
+        if _is_adapter(checkpoint.folder)
+    }
+    logps = np.full((1 + len(checkpoints), len(examples), len(BRANCHES)), np.nan)
+    with progress("measuring margins", logps.shape[0] * len(examples)) as advance:
 
         def fill(place: int, model: Any) -> None:
             for row, example in enumerate(examples):
                 for column, branch in enumerate(BRANCHES):
-                    found[place, row, column] = answer_logp(model, processor, example, encoded[example.id], branch)
+                    logps[place, row, column] = answer_logp(model, processor, example, encoded[example.id], branch)
                 advance()
 
         model = load_model(base, request.dtype)
@@ -231,15 +235,15 @@ def _log_probabilities(
             model = with_adapters(model, adapters)
             with model.disable_adapter():
                 fill(0, model)
-        for number, one in enumerate(checkpoints):
-            if not _is_adapter(one.folder):
+        for number, checkpoint in enumerate(checkpoints):
+            if not _is_adapter(checkpoint.folder):
                 del model
                 give_back()
-                model = load_model(str(one.folder), request.dtype)
+                model = load_model(str(checkpoint.folder), request.dtype)
             else:
                 model.set_adapter(f"adapter{number}")
             fill(1 + number, model)
-    return found
+    return logps
 
 
 def _is_adapter(folder: Path) -> bool:
@@ -303,14 +307,14 @@ def margins(rewards: np.ndarray, groups: Sequence[str]) -> dict[str, Any]:
         return {**means, "ratio": ratio}
 
     values, bounds = aggregate(counts.totals()), intervals(counts, aggregate)
-    found = {name: {"value": float(value), "ci": bounds[name]} for name, value in values.items() if name != "ratio"}
+    estimates = {name: {"value": float(value), "ci": bounds[name]} for name, value in values.items() if name != "ratio"}
     sure = all(bounds[name] is not None and bounds[name][0] > 0 for name in ("text", "image"))  # type: ignore[index]
     ratio = {"value": float(values["ratio"]), "ci": bounds["ratio"]} if sure else None
     return {
-        "rewards": {name: found[name]["value"] for name in _REWARDS},
-        "text": found["text"],
-        "image": found["image"],
-        "text_above_0": found["text_above_0"],
-        "image_above_0": found["image_above_0"],
+        "rewards": {name: estimates[name]["value"] for name in _REWARDS},
+        "text": estimates["text"],
+        "image": estimates["image"],
+        "text_above_0": estimates["text_above_0"],
+        "image_above_0": estimates["image_above_0"],
         "ratio": ratio,
     }

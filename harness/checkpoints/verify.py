@@ -68,7 +68,7 @@ def verify(
             remedy="use --backend vllm, or --backend transformers",
         )
     drawn = draw_probes(probes)
-    adapters = {one.name: one.adapter for one in asked if one.adapter is not None}
+    adapters = {checkpoint.name: checkpoint.adapter for checkpoint in asked if checkpoint.adapter is not None}
     with backend(asked[0].base, adapters, settings) as engine:
         answers, serving = served_side(engine, asked, drawn), engine.provenance()
     give_back()
@@ -76,17 +76,21 @@ def verify(
     tolerance = tolerance_of(serving)
     records = []
     with progress("the same in transformers", len(asked) * len(drawn)) as advance:
-        for one in asked:
+        for checkpoint in asked:
             expected: list[Expected] = []
             for probe in drawn:
-                expected.append(trained.values(one, probe, answers[one.name][probe.id]))
+                expected.append(trained.values(checkpoint, probe, answers[checkpoint.name][probe.id]))
                 advance()
-            found = compare(drawn, expected, [answers[one.name][probe.id] for probe in drawn], tolerance)
-            findings = [*recorded_weights(one), *found["findings"]]
-            if found["findings"]:
-                findings += trained.differences(one)
-            about = {"checkpoint": one.name, "base": one.base, "adapter": str(one.adapter) if one.adapter else None}
-            records.append({**about, "same": not findings, **found, "findings": findings, "serving": serving})
+            comparison = compare(drawn, expected, [answers[checkpoint.name][probe.id] for probe in drawn], tolerance)
+            findings = [*recorded_weights(checkpoint), *comparison["findings"]]
+            if comparison["findings"]:
+                findings += trained.differences(checkpoint)
+            about = {
+                "checkpoint": checkpoint.name,
+                "base": checkpoint.base,
+                "adapter": str(checkpoint.adapter) if checkpoint.adapter else None,
+            }
+            records.append({**about, "same": not findings, **comparison, "findings": findings, "serving": serving})
     return records
 
 
@@ -103,27 +107,29 @@ def ensure_verified(targets: Sequence[Target], backend: type[Backend], settings:
         HarnessError: a checkpoint is not served as it was trained.
     """
     stamps = {target.name: _stamp(target, backend, settings) for target in targets}
-    new = [one for one in targets if not _kept(one.folder / VERIFIED, stamps[one.name])]
+    new = [target for target in targets if not _kept(target.folder / VERIFIED, stamps[target.name])]
     if not new:
         return
-    asked = [AskedCheckpoint(one.name, one.base, one.adapter) for one in new]
-    for target, found in zip(new, verify(asked, backend, probes=2, settings=settings), strict=True):
-        if not found["same"]:
+    asked = [AskedCheckpoint(target.name, target.base, target.adapter) for target in new]
+    for target, verified in zip(new, verify(asked, backend, probes=2, settings=settings), strict=True):
+        if not verified["same"]:
             raise HarnessError(
-                f"'{target.name}' is not served as it was trained: {found['findings'][0]}",
+                f"'{target.name}' is not served as it was trained: {verified['findings'][0]}",
                 where=str(target.adapter or target.base),
                 remedy=f"for details: harness verify {target.folder}",
             )
-        write_json(target.folder / VERIFIED, {**stamps[target.name], **found})
+        write_json(target.folder / VERIFIED, {**stamps[target.name], **verified})
         logger.info(f"{target.name}: served as it was trained")
 
 
 def _stamp(target: Target, backend: type[Backend], settings: BackendSettings) -> dict[str, Any]:
     """All that a verification depends on."""
-    own = template_hash_of(target.adapter) if target.adapter and _brings_processor(target.adapter) else None
+    adapter_template = (
+        template_hash_of(target.adapter) if target.adapter and _brings_processor(target.adapter) else None
+    )
     return {
         "weights": target.fingerprint,
-        "templates": [target.template, own],
+        "templates": [target.template, adapter_template],
         "backend": settings.identity(backend.name),
     }
 
@@ -140,17 +146,24 @@ def served_side(
     """A started backend's answers by checkpoint and probe."""
     sampling = Sampling(max_new_tokens=NEW_TOKENS)
     requests = [
-        Request(f"{number}/{probe.id}", one.name if one.adapter else BASE, probe.prompt, probe.image, sampling, True)
-        for number, one in enumerate(asked)
+        Request(
+            f"{number}/{probe.id}",
+            checkpoint.name if checkpoint.adapter else BASE,
+            probe.prompt,
+            probe.image,
+            sampling,
+            True,
+        )
+        for number, checkpoint in enumerate(asked)
         for probe in probes
     ]
-    found: dict[str, dict[str, TokenDetails]] = {one.name: {} for one in asked}
+    answers: dict[str, dict[str, TokenDetails]] = {checkpoint.name: {} for checkpoint in asked}
     for completion in completions_of(engine, requests):
         number, _, probe = completion.id.partition("/")
         if completion.details is None:
             raise HarnessError(f"the backend '{engine.name}' gave an answer without its tokens", where=completion.id)
-        found[asked[int(number)].name][probe] = completion.details
-    return found
+        answers[asked[int(number)].name][probe] = completion.details
+    return answers
 
 
 class TrainedSide:
@@ -159,34 +172,39 @@ class TrainedSide:
     def __init__(self, asked: Sequence[AskedCheckpoint], dtype: str) -> None:
         """Load the base once, the adapters on top of it, and every checkpoint's own processor."""
         self.model = load_model(asked[0].base, dtype)
-        self.processors = {one.name: load_processor(_processor_folder(one)) for one in asked}
+        self.processors = {checkpoint.name: load_processor(_processor_folder(checkpoint)) for checkpoint in asked}
         self.served = load_processor(asked[0].base)
-        adapters = [one for one in asked if one.adapter is not None]
+        adapters = [checkpoint for checkpoint in asked if checkpoint.adapter is not None]
         if adapters:
             # PEFT's names are those of torch modules, which have no dots.
-            self.adapters = {one.name: f"adapter{number}" for number, one in enumerate(adapters)}
+            self.adapters = {checkpoint.name: f"adapter{number}" for number, checkpoint in enumerate(adapters)}
             self.model = with_adapters(
-                self.model, {self.adapters[one.name]: one.adapter for one in adapters if one.adapter is not None}
+                self.model,
+                {
+                    self.adapters[checkpoint.name]: checkpoint.adapter
+                    for checkpoint in adapters
+                    if checkpoint.adapter is not None
+                },
             )
         self.wrapped = bool(adapters)
 
-    def values(self, one: AskedCheckpoint, probe: Probe, served: TokenDetails) -> Expected:
+    def values(self, checkpoint: AskedCheckpoint, probe: Probe, served: TokenDetails) -> Expected:
         """What is expected of the served tokens; only the prompt where that is another one than the served."""
-        processor, picture = self.processors[one.name], probe.image.open()
+        processor, picture = self.processors[checkpoint.name], probe.image.open()
         inputs, tokens = prompt_inputs(processor, probe.prompt, picture), served.token_ids
         prompt_ids = tuple(own_prompt_ids(processor, probe.prompt, picture))
         if (ours := tuple(inputs["input_ids"][0].tolist())) != prompt_ids:
             raise HarnessError(
                 f"the prompt's ids in training are not those of the processor's own chat template: {len(ours)} tokens that start with "
                 f"{list(ours[:4])}, {len(prompt_ids)} that start with {list(prompt_ids[:4])}",
-                where=f"{_processor_folder(one)}, probe {probe.id}",
+                where=f"{_processor_folder(checkpoint)}, probe {probe.id}",
                 remedy="do not train on it: this is a bug in the harness, or in the checkpoint's processor",
             )
-        image_token = getattr(self.processors[one.name], "image_token_id", None)
+        image_token = getattr(self.processors[checkpoint.name], "image_token_id", None)
         if prompt_ids != served.prompt_ids:  # an image of another size may not even fit the model
             return Expected(prompt_ids, image_token)
-        if one.adapter:
-            self.model.set_adapter(self.adapters[one.name])
+        if checkpoint.adapter:
+            self.model.set_adapter(self.adapters[checkpoint.name])
             logs, without = self._logs(inputs, tokens), self._chosen(self._without(inputs, tokens), tokens)
         else:
             logs, without = self._without(inputs, tokens) if self.wrapped else self._logs(inputs, tokens), None
@@ -224,48 +242,48 @@ class TrainedSide:
     def _chosen(logs: Any, tokens: Sequence[int]) -> tuple[float, ...]:
         return tuple(float(row[token]) for row, token in zip(logs, tokens, strict=True))
 
-    def differences(self, one: AskedCheckpoint) -> list[str]:
+    def differences(self, checkpoint: AskedCheckpoint) -> list[str]:
         """In words, what the checkpoint's own processor has otherwise than the served one."""
-        own, served = self.processors[one.name], self.served
-        found = []
-        if own.chat_template != served.chat_template:
-            found.append("the chat template")
-        if own.tokenizer.get_vocab() != served.tokenizer.get_vocab():
-            found.append("the tokenizer")
-        mine, theirs = own.image_processor.to_dict(), served.image_processor.to_dict()
-        found += [
+        trained, served = self.processors[checkpoint.name], self.served
+        parts = []
+        if trained.chat_template != served.chat_template:
+            parts.append("the chat template")
+        if trained.tokenizer.get_vocab() != served.tokenizer.get_vocab():
+            parts.append("the tokenizer")
+        mine, theirs = trained.image_processor.to_dict(), served.image_processor.to_dict()
+        parts += [
             f"the image processor's {name} ({mine.get(name)}, served {theirs.get(name)})"
             for name in sorted({*mine, *theirs})
             if mine.get(name) != theirs.get(name)
         ]
-        if not found:
+        if not parts:
             return []
-        places = f"{_processor_folder(one)} and {one.base}"
-        return [f"{', '.join(found)} differ between {places}: copy the first one's processor files to the second"]
+        places = f"{_processor_folder(checkpoint)} and {checkpoint.base}"
+        return [f"{', '.join(parts)} differ between {places}: copy the first one's processor files to the second"]
 
 
-def _processor_folder(one: AskedCheckpoint) -> str:
+def _processor_folder(checkpoint: AskedCheckpoint) -> str:
     """Where the checkpoint's own processor lies: next to its adapter, where that brings one, as the trainer's export does."""
-    return str(one.adapter) if one.adapter and _brings_processor(one.adapter) else one.base
+    return str(checkpoint.adapter) if checkpoint.adapter and _brings_processor(checkpoint.adapter) else checkpoint.base
 
 
 def _brings_processor(adapter: Path) -> bool:
     return (adapter / "tokenizer_config.json").exists()
 
 
-def recorded_weights(one: AskedCheckpoint) -> list[str]:
+def recorded_weights(checkpoint: AskedCheckpoint) -> list[str]:
     """In words, which weights are no longer those that the checkpoint's manifest names."""
-    folder = one.adapter or Path(one.base)
+    folder = checkpoint.adapter or Path(checkpoint.base)
     manifest = read_json(folder / MANIFEST, "manifest", finite=False) if (folder / MANIFEST).exists() else {}
     if not isinstance(manifest, dict) or manifest.get("kind") not in KINDS:
         return []  # a model's folder may have a file of this name that is not ours
     check(ManifestRecord, manifest, "manifest", folder / MANIFEST)
-    found = []
+    changed = []
     base = manifest["base"].get("fingerprint")
-    if one.adapter and base and fingerprint(one.base) != base:
-        found.append(
-            f"the base's weights are not those that the adapter was trained on: restore the old ones in {one.base}"
+    if checkpoint.adapter and base and fingerprint(checkpoint.base) != base:
+        changed.append(
+            f"the base's weights are not those that the adapter was trained on: restore the old ones in {checkpoint.base}"
         )
-    if (own := manifest.get("checkpoint")) and fingerprint(folder) != own["fingerprint"]:
-        found.append(f"the weights in {folder} were changed after they were written: export or align again")
-    return found
+    if (recorded := manifest.get("checkpoint")) and fingerprint(folder) != recorded["fingerprint"]:
+        changed.append(f"the weights in {folder} were changed after they were written: export or align again")
+    return changed

@@ -132,13 +132,13 @@ def align(
         canary,
     )
     if dry_run:
-        found = plan_align(request)
+        training_plan = plan_align(request)
         if as_json:
-            emit(found)
+            emit(training_plan)
         else:
             from harness.cli.align_plan import print_align_plan
 
-            print_align_plan(found)
+            print_align_plan(training_plan)
         return
     run = run_align(request)
     if not is_first_process():

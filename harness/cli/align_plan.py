@@ -12,37 +12,37 @@ from harness.core.memory import written_bytes
 from harness.core.terminal import Console, say
 
 
-def _print_download(found: dict[str, Any]) -> None:
+def _print_download(plan: dict[str, Any]) -> None:
     """What would come from the hub; without it no more can be said."""
-    say(f"{found['method']} on {found['model']}: these would be downloaded (nothing was)")
-    for one in found["download"]:
-        size = "of unknown size" if one["bytes"] is None else written_bytes(one["bytes"])
-        say(f"  {'data set' if one['kind'] == 'dataset' else one['kind']} {one['name']}: {size}")
-    say(f"{written_bytes(found['free'])} are free. Download them to get estimates of steps, tokens, memory and time:")
-    for one in found["download"]:
-        say(f"  hf download {one['name']}{' --repo-type dataset' if one['kind'] == 'dataset' else ''}")
+    say(f"{plan['method']} on {plan['model']}: these would be downloaded (nothing was)")
+    for download in plan["download"]:
+        size = "of unknown size" if download["bytes"] is None else written_bytes(download["bytes"])
+        say(f"  {'data set' if download['kind'] == 'dataset' else download['kind']} {download['name']}: {size}")
+    say(f"{written_bytes(plan['free'])} are free. Download them to get estimates of steps, tokens, memory and time:")
+    for download in plan["download"]:
+        say(f"  hf download {download['name']}{' --repo-type dataset' if download['kind'] == 'dataset' else ''}")
 
 
-def print_align_plan(found: dict[str, Any]) -> None:
+def print_align_plan(plan: dict[str, Any]) -> None:
     """The plan as a table of two columns, what is estimated below it."""
-    if found["download"]:
-        _print_download(found)
+    if plan["download"]:
+        _print_download(plan)
         return
-    tokens, step, memory, disk = found["tokens"], found["step"], found["memory"], found["disk"]
-    title = f"{found['method']} on {found['model']}: training plan (nothing was trained)"
+    tokens, step, memory, disk = plan["tokens"], plan["step"], plan["memory"], plan["disk"]
+    title = f"{plan['method']} on {plan['model']}: training plan (nothing was trained)"
     table = Table(title=escape(title), title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column()
-    dropped = f", {found['examples']['dropped']:,} dropped" if found["examples"]["dropped"] else ""
-    table.add_row("examples", f"{found['examples']['count']:,}{dropped} ({escape(str(found['data']))})")
+    dropped = f", {plan['examples']['dropped']:,} dropped" if plan["examples"]["dropped"] else ""
+    table.add_row("examples", f"{plan['examples']['count']:,}{dropped} ({escape(str(plan['data']))})")
     cut = f"; {tokens['responses_cut']:,} responses are truncated" if tokens["responses_cut"] else ""
     table.add_row(
         "tokens",
         f"{tokens['epoch']:,} per epoch ({tokens['epoch_with_padding']:,} with padding), {tokens['mean_example']:,} per example, "
         f"longest row {tokens['longest_row']:,}{cut}",
     )
-    for one in found["stages"]:
-        table.add_row(escape(f"stage {one['name']}"), f"{one['examples']:,} examples, {one['steps']:,} steps")
+    for stage in plan["stages"]:
+        table.add_row(escape(f"stage {stage['name']}"), f"{stage['examples']:,} examples, {stage['steps']:,} steps")
     passes = "1 pass" if step["passes"] == 1 else f"{step['passes']} passes"
     again = ", gradient checkpointing" if step["gradient_checkpointing"] else ""
     chosen = "; chosen for the available memory (train.micro_batch_size=auto)" if step["chosen"] else ""
@@ -58,7 +58,7 @@ def print_align_plan(found: dict[str, Any]) -> None:
     kinds = ("checkpoint", "while_training", "reference_cache", "rejected_images")
     room = ", ".join(f"{name.replace('_', ' ')} {written_bytes(disk[name])}" for name in kinds if disk[name])
     table.add_row("disk", f"{room}; {written_bytes(disk['free'])} free")
-    if clock := found["time"]:
+    if clock := plan["time"]:
         kinds = ("training", "reference", "images_once", "difficulty")
         detail = ", ".join(f"{name.replace('_', ' ')} {written_seconds(clock[name])}" for name in kinds if clock[name])
         table.add_row("time", f"about {written_seconds(clock['seconds'])} on this machine: {detail}")
@@ -66,6 +66,6 @@ def print_align_plan(found: dict[str, Any]) -> None:
     console.print(table)
     for line in (
         *([f"measured: {clock['measured']}"] if clock else []),
-        *(f"estimated: {one}" for one in found["estimated"]),
+        *(f"estimated: {line}" for line in plan["estimated"]),
     ):
         console.print(line, markup=False, highlight=False, soft_wrap=True)

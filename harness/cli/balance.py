@@ -49,11 +49,11 @@ def balance(
     images = parse(ImagePreferenceSettings, layers, "the rejected images")
     options = DataOptions.parse(columns, image_root)
     runs = [find_run(name.strip(), results) for name in run.split(",")]
-    found = [measure_balance(BalanceRequest(one, data, limit, images, dtype, seed, options)) for one in runs]
+    records = [measure_balance(BalanceRequest(aligned, data, limit, images, dtype, seed, options)) for aligned in runs]
     if as_json:
-        emit(found)
+        emit(records)
         return
     from harness.analysis.balance import balance_tables
     from harness.cli.tables import print_text_tables
 
-    print_text_tables(balance_tables(found))
+    print_text_tables(balance_tables(records))

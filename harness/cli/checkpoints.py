@@ -54,37 +54,37 @@ def push(
     from harness.checkpoints.push import push as upload
 
     request = PushRequest(checkpoint, repository, results, private, revision, message)
-    found = upload(request, dry_run=dry_run)
+    record = upload(request, dry_run=dry_run)
     if as_json:
-        emit(found)
+        emit(record)
     else:
-        _print_push(found)
+        _print_push(record)
 
 
-def _print_push(found: dict[str, Any]) -> None:
+def _print_push(record: dict[str, Any]) -> None:
     """Print the files as a table, the notes, and the address."""
     from rich.table import Table
 
     from harness.core.memory import written_bytes
 
-    done, console = found["commit"] is not None, Console()
-    seen = "private" if found["private"] else "public"
+    done, console = record["commit"] is not None, Console()
+    seen = "private" if record["private"] else "public"
     table = Table(
-        title=f"{found['kind']} checkpoint {'on' if done else 'for'} {found['repository']}", title_justify="left"
+        title=f"{record['kind']} checkpoint {'on' if done else 'for'} {record['repository']}", title_justify="left"
     )
     table.add_column("file")
     table.add_column("size", justify="right")
-    for one in found["files"]:
-        table.add_row(escape(one["name"]), written_bytes(one["bytes"]))
+    for file in record["files"]:
+        table.add_row(escape(file["name"]), written_bytes(file["bytes"]))
     table.add_section()
-    table.add_row(f"{len(found['files'])} files", written_bytes(found["bytes"]))
+    table.add_row(f"{len(record['files'])} files", written_bytes(record["bytes"]))
     console.print(table)
-    for note in found["notes"]:
+    for note in record["notes"]:
         console.print(f"[yellow]{escape(note)}[/yellow]", soft_wrap=True, highlight=False)
     if done:
-        said = f"{found['url']} ({seen}), branch {found['revision']}, commit {found['commit']}"
+        said = f"{record['url']} ({seen}), branch {record['revision']}, commit {record['commit']}"
     else:
-        said = f"would be uploaded to {found['url']} ({seen} if it is new), branch {found['revision']}"
+        said = f"would be uploaded to {record['url']} ({seen} if it is new), branch {record['revision']}"
     console.print(said, soft_wrap=True, highlight=False, markup=False)
 
 
@@ -112,12 +112,14 @@ def verify(
 
     engine = choose_backend(backend)
     settings = parse(engine.Settings, {"dtype": dtype}, f"backend {engine.name}")
-    [found] = compare([find_asked(checkpoint, results, other_base=True)], engine, probes=probes, settings=settings)
+    [verification] = compare(
+        [find_asked(checkpoint, results, other_base=True)], engine, probes=probes, settings=settings
+    )
     if as_json:
-        emit(found)
+        emit(verification)
     else:
         from harness.cli.tables import print_verified
 
-        print_verified(found)
-    if not found["same"]:
+        print_verified(verification)
+    if not verification["same"]:
         raise typer.Exit(1)

@@ -16,46 +16,50 @@ from harness.core.terminal import Console
 _LEVEL = 0.05
 
 
-def print_comparisons(found: Sequence[Comparison], reasons: Sequence[str], changes: int, every: bool) -> None:
+def print_comparisons(comparisons: Sequence[Comparison], reasons: Sequence[str], changes: int, every: bool) -> None:
     """A table per suite and pair, then the items that changed most, side by side."""
     console = Console()
-    for one in found:
-        for pair in one.pairings:
-            console.print(_table(one, pair, every))
+    for comparison in comparisons:
+        for pair in comparison.pairings:
+            console.print(_table(comparison, pair, every))
             if changes and pair.changes:
-                _print_changes(console, one, pair, changes)
+                _print_changes(console, comparison, pair, changes)
             console.print()
     for reason in reasons:
         console.print(f"[yellow]not compared:[/yellow] {escape(reason)}")
 
 
-def _table(one: Comparison, pair: Pairing, every: bool) -> Table:
-    first = next(iter(one.values))
-    variant = f" [{one.variant}]" if one.variant else ""
-    title = f"{one.suite}{variant} on {one.data}: {pair.other} against {first}, {one.n} common items"
+def _table(comparison: Comparison, pair: Pairing, every: bool) -> Table:
+    first = next(iter(comparison.values))
+    variant = f" [{comparison.variant}]" if comparison.variant else ""
+    title = (
+        f"{comparison.suite}{variant} on {comparison.data}: {pair.other} against {first}, {comparison.n} common items"
+    )
     table = Table(title=escape(title), title_justify="left", caption_justify="left")
     for heading in ("metric", first, pair.other, "difference (95 % interval)", "p", "verdict", "detectable"):
         table.add_column(escape(heading), justify="left" if heading in ("metric", "verdict") else "right")
-    shown = [name for name in pair.differences if every or name in one.headline]
+    shown = [name for name in pair.differences if every or name in comparison.headline]
     for name in shown:
         difference, p = pair.differences[name], pair.corrected[name]
-        factor, digits = scale(one.units[name])
+        factor, digits = scale(comparison.units[name])
         low, high = (bound * factor for bound in difference.ci)
         table.add_row(
-            escape(f"{one.titles[name]} {ARROW[one.better[name]]}".strip()),
-            written(one.values[first][name], one.units[name]),
-            written(one.values[pair.other][name], one.units[name]),
+            escape(f"{comparison.titles[name]} {ARROW[comparison.better[name]]}".strip()),
+            written(comparison.values[first][name], comparison.units[name]),
+            written(comparison.values[pair.other][name], comparison.units[name]),
             f"{difference.value * factor:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})",
             "< 0.001" if p < 0.001 else f"{p:.3f}",
-            _verdict(difference.value, p, one.better[name]),
+            _verdict(difference.value, p, comparison.better[name]),
             f"{difference.detectable * factor:.{digits}f}",
         )
-    notes = ["p: paired bootstrap over images" + (", corrected by Holm" if len(one.pairings) > 1 else "")]
+    notes = ["p: paired bootstrap over images" + (", corrected by Holm" if len(comparison.pairings) > 1 else "")]
     notes.append("detectable: the smallest true difference that this many images show with 80 % probability")
     if not pair.differences:
         notes.append("no test is possible with fewer than two images")
     elif undefined := [
-        one.titles[name] for name in one.titles if name in one.headline and name not in pair.differences
+        comparison.titles[name]
+        for name in comparison.titles
+        if name in comparison.headline and name not in pair.differences
     ]:
         notes.append(f"undefined for one of the runs: {', '.join(undefined)}")
     if pair.flips:
@@ -63,9 +67,9 @@ def _table(one: Comparison, pair: Pairing, every: bool) -> Table:
         notes.append(
             f"yes/no answers: {lost} right only in {first}, {won} only in {pair.other} (McNemar p = {p_flip:.3g})"
         )
-    if any(one.left_out.values()):
+    if any(comparison.left_out.values()):
         notes.append(
-            "left out: " + ", ".join(f"{count} items of {run}" for run, count in one.left_out.items() if count)
+            "left out: " + ", ".join(f"{count} items of {run}" for run, count in comparison.left_out.items() if count)
         )
     table.caption = escape(";\n".join(notes))
     return table
@@ -79,10 +83,10 @@ def _verdict(value: float, p: float, better: bool | None) -> str:
     return "[green]▲ better[/green]" if (value > 0) == better else "[red]▼ worse[/red]"
 
 
-def _print_changes(console: Console, one: Comparison, pair: Pairing, most: int) -> None:
-    first = next(iter(one.values))
+def _print_changes(console: Console, comparison: Comparison, pair: Pairing, most: int) -> None:
+    first = next(iter(comparison.values))
     table = Table(
-        title=f"{len(pair.changes)} of {one.n} items changed; the {min(most, len(pair.changes))} that changed most",
+        title=f"{len(pair.changes)} of {comparison.n} items changed; the {min(most, len(pair.changes))} that changed most",
         title_justify="left",
         show_lines=True,
     )

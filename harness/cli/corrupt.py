@@ -161,14 +161,14 @@ def _takers() -> list[str]:
     from harness.core import registry
     from harness.core.errors import HarnessError
 
-    found = []
+    methods = []
     for name in registry.entries("aligners"):
         try:
             if any(branch.image == "rejected" for branch in registry.load("aligners", name).branches):
-                found.append(name)
+                methods.append(name)
         except HarnessError:  # whoever names it is told why
             continue
-    return found
+    return methods
 
 
 @data_app.command()

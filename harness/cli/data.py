@@ -110,10 +110,10 @@ def check(
 
     sets, pairs = preferences.divided(names or [])
     chosen = with_needs(sets) if sets or pairs else list(catalogue().values())
-    found = [(data, look(data, root)) for data in chosen]
-    pairs += [data.name for data, states in found if data.name in sets and preferences.is_ready(data.name, states)]
+    checked = [(data, look(data, root)) for data in chosen]
+    pairs += [data.name for data, states in checked if data.name in sets and preferences.is_ready(data.name, states)]
     if not pairs:
-        _show(found, as_json, fail=bool(names))
+        _show(checked, as_json, fail=bool(names))
         return
     options = DataOptions.parse(columns, image_root)
     asked = preferences.CheckOptions(
@@ -121,14 +121,14 @@ def check(
     )
     reports = [preferences.report(name, asked) for name in pairs]
     if as_json:
-        emit({"files": _rows(found), "preferences": reports})
+        emit({"files": _rows(checked), "preferences": reports})
     else:
         preferences.print_reports(reports)
     if any(report["fatal"] for report in reports):
         raise typer.Exit(2)
-    if any(row["state"] != "there" for row in _rows(found)):
+    if any(row["state"] != "there" for row in _rows(checked)):
         if not as_json:
-            _show(found, as_json, fail=False)
+            _show(checked, as_json, fail=False)
         raise typer.Exit(1)
 
 
@@ -165,9 +165,9 @@ def _show(found: list[tuple[DataSet, list[Found]]], as_json: bool, *, fail: bool
         raise typer.Exit(1)
 
 
-def _rows(found: list[tuple[DataSet, list[Found]]]) -> list[dict[str, Any]]:
+def _rows(checked: list[tuple[DataSet, list[Found]]]) -> list[dict[str, Any]]:
     return [
-        {"data": data.name, "file": str(one.path), "state": one.state, "note": one.note}
-        for data, states in found
-        for one in states
+        {"data": data.name, "file": str(file.path), "state": file.state, "note": file.note}
+        for data, states in checked
+        for file in states
     ]

@@ -35,7 +35,9 @@ class SettingsCommand(TyperCommand):
     @property
     def own(self) -> set[str]:
         """The command's own options, whose names no suite can have."""
-        return {option for one in self.params for option in (*one.opts, *one.secondary_opts)} | {"--help"}
+        return {option for parameter in self.params for option in (*parameter.opts, *parameter.secondary_opts)} | {
+            "--help"
+        }
 
     def _declared(self) -> tuple[Any, ...]:
         return _parameters(self.files, frozenset(self.own), tuple(sys.path))
@@ -113,11 +115,11 @@ def _helps(files: bool) -> dict[str, str]:
 
 
 @functools.cache
-def _parameters(files: bool, own: frozenset[str], path: tuple[str, ...]) -> tuple[Any, ...]:
+def _parameters(files: bool, taken: frozenset[str], path: tuple[str, ...]) -> tuple[Any, ...]:
     """Options as Typer makes them of a function that has them as parameters; `path` is `sys.path`, along which suites are found."""
     from rich.markup import escape
 
-    helps = {name: text for name, text in _helps(files).items() if flag(name) not in own}
+    helps = {name: text for name, text in _helps(files).items() if flag(name) not in taken}
     kinds = {
         name: Annotated[str | None, typer.Option(flag(name), help=escape(text), rich_help_panel=_PANEL)]
         for name, text in helps.items()

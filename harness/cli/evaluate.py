@@ -259,13 +259,13 @@ def merge(
         generate=False,
         changes=_changes(noise),
     )
-    found = run_merge(request)
+    records = run_merge(request)
     if as_json:
-        emit(found)
+        emit(records)
         return
     from harness.cli.tables import print_records
 
-    print_records(found)
+    print_records(records)
 
 
 def _changes(noise: str | None) -> list[Change]:
@@ -390,10 +390,10 @@ def _carry_out(request: EvalRequest, dry_run: bool, as_json: bool) -> None:
     from harness.evaluation.evaluate import run_eval
     from harness.evaluation.plan import plan_eval
 
-    found = plan_eval(request) if dry_run else run_eval(request)
+    outcome = plan_eval(request) if dry_run else run_eval(request)
     if as_json:
-        emit(found)
+        emit(outcome)
         return
     from harness.cli.tables import print_plan, print_records, print_shards
 
-    (print_plan if dry_run else print_shards if request.shard else print_records)(found)
+    (print_plan if dry_run else print_shards if request.shard else print_records)(outcome)

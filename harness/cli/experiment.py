@@ -60,20 +60,20 @@ def experiment(
     from harness.experiments.state import ExperimentFolder
 
     overrides = {"model": model, "data": data, "seeds": _numbers(seeds)}
-    found = read_experiment(
+    parsed = read_experiment(
         find_experiment(file), {name: value for name, value in overrides.items() if value is not None}
     )
-    read_claims(found)
-    steps = plan(found, results, many=yes)
-    folder = ExperimentFolder(results / found.name, results)
+    read_claims(parsed)
+    steps = plan(parsed, results, many=yes)
+    folder = ExperimentFolder(results / parsed.name, results)
     if dry_run or status or print_commands:
-        _show(found, steps, folder, print_commands, as_json)
+        _show(parsed, steps, folder, print_commands, as_json)
         return
     workers = _workers(processes, ray, gpus)
     try:
         with folder.locked():
             failed = run_steps(steps, folder, workers)
-            findings = write_page(found, steps, folder, failed)
+            findings = write_page(parsed, steps, folder, failed)
     finally:
         workers.close()
     if as_json:

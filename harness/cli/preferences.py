@@ -103,29 +103,31 @@ def report(name: str, asked: CheckOptions) -> dict[str, Any]:
 def print_reports(reports: Sequence[dict[str, Any]]) -> None:
     """What a person needs of them; `--json` has all."""
     console = Console()
-    for one in reports:
-        console.print(f"[bold]{escape(one['source'])}[/bold]  format {', '.join(one['formats'])}", highlight=False)
-        console.print(_counts(one))
-        if one["tokens"]:
-            _print_tokens(console, one)
-        _print_overlap(console, one["overlap"])
-        _print_bad(console, one["bad"])
-        for warning in one["warnings"]:
+    for report in reports:
+        console.print(
+            f"[bold]{escape(report['source'])}[/bold]  format {', '.join(report['formats'])}", highlight=False
+        )
+        console.print(_counts(report))
+        if report["tokens"]:
+            _print_tokens(console, report)
+        _print_overlap(console, report["overlap"])
+        _print_bad(console, report["bad"])
+        for warning in report["warnings"]:
             console.print(f"[yellow]note:[/yellow] {escape(warning)}", highlight=False)
-        for fatal in one["fatal"]:
+        for fatal in report["fatal"]:
             console.print(f"[red]align would stop:[/red] {escape(fatal)}", highlight=False)
-        if not one["fatal"]:
+        if not report["fatal"]:
             console.print("[green]align would accept these data[/green]")
 
 
-def _counts(one: dict[str, Any]) -> Table:
-    images, duplicates, words = one["images"], one["duplicates"], one["words"]
+def _counts(report: dict[str, Any]) -> Table:
+    images, duplicates, words = report["images"], report["duplicates"], report["words"]
     edges = images["longest_edge"]
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="dim")
     table.add_column()
     rows = {
-        "records": f"{one['records']:,}, of which {one['usable']:,} can be used",
+        "records": f"{report['records']:,}, of which {report['usable']:,} can be used",
         "images": f"{images['distinct']:,} different, longest edge {edges['min']} to {edges['max']} px (median {edges['median']})"
         + (
             f"; {images['with_rejected_image']:,} records have a rejected image"
@@ -137,7 +139,7 @@ def _counts(one: dict[str, Any]) -> Table:
         f"with another; {duplicates['contradicting']:,} contradict another",
         "words": f"chosen {words['chosen']}, rejected {words['rejected']} on average ({words['ratio']:.2f} times); "
         f"chosen is longer in {100 * words['chosen_longer']:.0f} %, shorter in {100 * words['rejected_longer']:.0f} %",
-        "taken from": ", ".join(f"{name} {count:,}" for name, count in list(one["sources"].items())[:_SHOWN]),
+        "taken from": ", ".join(f"{name} {count:,}" for name, count in list(report["sources"].items())[:_SHOWN]),
     }
     for name, value in rows.items():
         if value:

@@ -82,38 +82,38 @@ def leaderboard(
     from harness.runs.folders import survey
 
     runs, left_out = survey(folders or [results])
-    found = boards.collect(runs, group_by=group_by.value, left_out=left_out)
+    tables = boards.collect(runs, group_by=group_by.value, left_out=left_out)
     if pool:
-        found = boards.pool_seeds(found)
+        tables = boards.pool_seeds(tables)
     if published or rank_published:
         figures = boards.read_published(boards.published_file(folders or [results]))
-        found = boards.add_published(found, figures, rank=rank_published)
-    found = boards.select(
-        found, suites=_split(suite), methods=_split(method), models=_split(model), metrics=_split(metric)
+        tables = boards.add_published(tables, figures, rank=rank_published)
+    tables = boards.select(
+        tables, suites=_split(suite), methods=_split(method), models=_split(model), metrics=_split(metric)
     )
     if sort:
-        found = boards.sort(found, sort)
+        tables = boards.sort(tables, sort)
     for reason in left_out:
         say(f"note: {reason}", err=True)
     if html:
         from harness.report import write_leaderboard
 
-        write_leaderboard(found, html, left_out, deltas=delta)
+        write_leaderboard(tables, html, left_out, deltas=delta)
         say(f"leaderboard: {html.resolve()}", err=True)
     if as_json:
-        emit(boards.as_json(found, left_out))
+        emit(boards.as_json(tables, left_out))
     elif markdown:
-        say(boards.as_markdown(found, delta), nl=False)
+        say(boards.as_markdown(tables, delta), nl=False)
     elif latex:
-        say(boards.as_latex(found, delta), nl=False)
+        say(boards.as_latex(tables, delta), nl=False)
     elif as_csv:
-        for note in dict.fromkeys(note for board in found for note in board.notes):  # CSV has no place for notes
+        for note in dict.fromkeys(note for board in tables for note in board.notes):  # CSV has no place for notes
             say(f"note: {note}", err=True)
-        say(boards.as_csv(found), nl=False)
+        say(boards.as_csv(tables), nl=False)
     elif not html:
         from harness.cli.tables import print_boards
 
-        print_boards(found, delta)
+        print_boards(tables, delta)
 
 
 @app.command(rich_help_panel=RESULTS)
@@ -132,13 +132,13 @@ def compare(
     from harness.runs.folders import find_run
 
     suites = registry.names("benchmarks", suite) if suite else None
-    found, reasons = run([find_run(name, results) for name in runs], suites)
+    comparisons, reasons = run([find_run(name, results) for name in runs], suites)
     if as_json:
-        emit(values_of(found, reasons, changes))
+        emit(values_of(comparisons, reasons, changes))
         return
     from harness.cli.compare_tables import print_comparisons
 
-    print_comparisons(found, reasons, changes, every)
+    print_comparisons(comparisons, reasons, changes, every)
 
 
 @app.command(rich_help_panel=RESULTS)
@@ -155,13 +155,15 @@ def report(
     from harness.report import write_report
 
     chosen, left_out = _chosen(runs, results)
-    found = write_report(chosen, output, most=samples, left_out=left_out)
+    summary = write_report(chosen, output, most=samples, left_out=left_out)
     if as_json:
-        emit(found | {"report": str(output.resolve())})
+        emit(summary | {"report": str(output.resolve())})
         return
-    for reason in found["left_out"]:
+    for reason in summary["left_out"]:
         say(f"left out: {reason}", err=True)
-    say(f"report: {output.resolve()} ({found['samples']} of {found['of']} samples, {found['bytes'] / 2**20:.1f} MB)")
+    say(
+        f"report: {output.resolve()} ({summary['samples']} of {summary['of']} samples, {summary['bytes'] / 2**20:.1f} MB)"
+    )
 
 
 def _chosen(names: list[str] | None, results: Path) -> tuple[list[Run], list[str]]:

@@ -93,19 +93,25 @@ def _print(entries: Sequence[RunEntry], results: Path, title: str = "") -> None:
     for heading, justify in (("run", "left"), ("state", "left"), ("finished", "left"), ("size", "right"), ("", "left")):
         table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
     colours = {"failed": "red", "interrupted": "yellow", "replaced": "dim", "leftover": "dim", "running": "green"}
-    for one in entries:
-        name = one.path.name if one.condition == "replaced" and "/" not in one.name else one.name
-        cells = (name, one.condition, one.finished[:16].replace("T", " "), written_bytes(one.bytes), one.note[:200])
-        style = colours.get(one.condition, "")
+    for entry in entries:
+        name = entry.path.name if entry.condition == "replaced" and "/" not in entry.name else entry.name
+        cells = (
+            name,
+            entry.condition,
+            entry.finished[:16].replace("T", " "),
+            written_bytes(entry.bytes),
+            entry.note[:200],
+        )
+        style = colours.get(entry.condition, "")
         table.add_row(*(Text(plain(cell), style=style if number == 1 else "") for number, cell in enumerate(cells)))
     console = Console()
     console.print(table)
     if title:
         return
-    if any(one.condition == "interrupted" for one in entries):
+    if any(entry.condition == "interrupted" for entry in entries):
         say("interrupted: run the same command with --resume")
-    if any(one.condition == "replaced" for one in entries):
+    if any(entry.condition == "replaced" for entry in entries):
         say("replaced: restore it with `harness runs --restore NAME`")
-    if spare := [one for one in entries if one.removable]:
-        size = written_bytes(sum(one.bytes for one in spare))
+    if spare := [entry for entry in entries if entry.removable]:
+        size = written_bytes(sum(entry.bytes for entry in spare))
         say(f"`harness runs --prune` removes {len(spare)} of these, {size}")

@@ -145,13 +145,13 @@ def calibrate(
             f"the suite '{benchmark.name}' does not use a judge",
             remedy="choose a suite that a judge rates",
         )
-    found = compare(make_judge(name, named), reference, benchmark.read_reply, benchmark.hallucinated_below)
+    agreement = compare(make_judge(name, named), reference, benchmark.read_reply, benchmark.hallucinated_below)
     if as_json:
-        emit(found)
+        emit(agreement)
         return
     from harness.cli.tables import print_calibration
 
-    print_calibration(found)
+    print_calibration(agreement)
 
 
 def _judge_group(settings: list[str] | None) -> dict[str, Any]:

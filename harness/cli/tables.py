@@ -40,13 +40,16 @@ def print_records(records: Sequence[dict[str, Any]]) -> None:
 
 def print_text_tables(tables: Sequence[TextTable]) -> None:
     """Tables whose cells are text already."""
-    for found in tables:
+    for text_table in tables:
         table = Table(
-            title=escape(found.title), title_justify="left", caption=escape(found.note), caption_justify="left"
+            title=escape(text_table.title),
+            title_justify="left",
+            caption=escape(text_table.note),
+            caption_justify="left",
         )
-        for place, head in enumerate(found.heads):
+        for place, head in enumerate(text_table.heads):
             table.add_column(escape(head), justify="right" if place else "left")
-        for row in found.rows:
+        for row in text_table.rows:
             table.add_row(*map(escape, row))
         Console().print(table)
 
@@ -89,12 +92,12 @@ def _shown(metric: dict[str, Any]) -> str:
     return f"{written(metric['value'], metric['unit'])} {written_interval(metric['ci'], metric['unit'])}".strip()
 
 
-def _spread(found: dict[str, float] | None, unit: str) -> str:
+def _spread(metric: dict[str, float] | None, unit: str) -> str:
     """A metric over repeats, in the digits of its table and one more."""
-    if found is None:
+    if metric is None:
         return "–"
     factor, digits = (100, 2) if unit == "%" else (1, 3)
-    mean, sd, low, high = (f"{found[key] * factor:.{digits}f}" for key in ("mean", "sd", "min", "max"))
+    mean, sd, low, high = (f"{metric[key] * factor:.{digits}f}" for key in ("mean", "sd", "min", "max"))
     return f"{mean} ± {sd} ({low}–{high})"
 
 
@@ -122,14 +125,14 @@ def _change(row: dict[str, Any]) -> str:
     return f", --noise {row['change']}" if row["change"] else ""
 
 
-def print_verified(found: dict[str, Any]) -> None:
+def print_verified(record: dict[str, Any]) -> None:
     """Every probe on both sides, what differs with what to look at, and the verdict in a line."""
-    serving, console = found["serving"], Console()
-    title = f"{found['checkpoint']}: {serving['distribution']} and transformers, {serving['dtype']}"
+    serving, console = record["serving"], Console()
+    title = f"{record['checkpoint']}: {serving['distribution']} and transformers, {serving['dtype']}"
     table = Table(title=escape(title), title_justify="left")
     for heading in ("probe", "picture", "prompt tokens", "ids same", "greedy tokens", "tokens same", "largest Δ log p"):
         table.add_column(heading, justify="left" if heading == "picture" else "right")
-    for row in found["probes"]:
+    for row in record["probes"]:
         near = f" + {row['near_ties']} near ties" if row["near_ties"] else ""
         table.add_row(
             row["probe"],
@@ -141,16 +144,16 @@ def print_verified(found: dict[str, Any]) -> None:
             "–" if row["largest"] is None else f"{row['largest']:.1e}",
         )
     console.print(table)
-    changes = found["adapter_changes"]
+    changes = record["adapter_changes"]
     effect = "" if changes is None else f"; the adapter changes log-probabilities by up to {changes:.2g}"
-    if found["same"]:
-        largest = f"{found['largest']:.1e} at most, tolerance {found['tolerance']:g}"
+    if record["same"]:
+        largest = f"{record['largest']:.1e} at most, tolerance {record['tolerance']:g}"
         lines = [f"[green]passed[/green]: served as it was trained (log-probabilities differ by {largest}{effect})"]
     else:
-        lines = [f"[red]failed[/red]: {len(found['findings'])} findings{effect}"]
+        lines = [f"[red]failed[/red]: {len(record['findings'])} findings{effect}"]
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False)
-    for line in (*found["findings"], *found["notes"]):
+    for line in (*record["findings"], *record["notes"]):
         console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
 
 
@@ -222,9 +225,9 @@ def written_seconds(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def print_calibration(found: dict[str, Any]) -> None:
+def print_calibration(record: dict[str, Any]) -> None:
     """Agreement with the reference and with itself."""
-    judge = found["judge"].get("model") or found["judge"]["judge"]
+    judge = record["judge"].get("model") or record["judge"]["judge"]
     table = Table(title=escape(f"Agreement of {judge}"), title_justify="left", caption_justify="left")
     table.add_column("measure")
     table.add_column("with the reference", justify="right")
@@ -240,14 +243,14 @@ def print_calibration(found: dict[str, Any]) -> None:
     }
     for key, label in labels.items():
         cells = []
-        for value in (found["reference"][key], found["itself"][key]):
+        for value in (record["reference"][key], record["itself"][key]):
             text = "–" if value is None else str(value) if key == "n" else f"{value:.3f}"
             cells.append(
                 f"{100 * value:.1f} %" if key in ("exact", "within_one", "same_verdict") and value is not None else text
             )
         table.add_row(label, *cells)
-    notes = [f"{found['unread']} answers had no reply that could be parsed"] if found["unread"] else []
-    table.caption = escape("\n".join([*notes, _judged(found["judge"])]))
+    notes = [f"{record['unread']} answers had no reply that could be parsed"] if record["unread"] else []
+    table.caption = escape("\n".join([*notes, _judged(record["judge"])]))
     Console().print(table)
 
 
@@ -259,14 +262,14 @@ def print_answers(answers: dict[str, str]) -> None:
         return
     from benchmarks.objects import make_extractor, read_vocabulary
 
-    found = make_extractor("spacy", read_vocabulary()).mentions(list(answers.values()))
-    shared = set.intersection(*({mention.label for mention in own} for own in found))
+    per_answer = make_extractor("spacy", read_vocabulary()).mentions(list(answers.values()))
+    shared = set.intersection(*({mention.label for mention in mentions} for mentions in per_answer))
     table = Table(caption=escape("[in brackets]: objects that only one of the two mentions"), caption_justify="left")
     cells = []
-    for (name, text), own in zip(answers.items(), found, strict=True):
+    for (name, text), mentions in zip(answers.items(), per_answer, strict=True):
         table.add_column(escape(name), ratio=1)
         cell, at = Text(), 0
-        for mention in own:
+        for mention in mentions:
             if mention.label not in shared and mention.span:
                 start, end = mention.span
                 cell.append(text[at:start]).append(f"[{text[start:end]}]", style="bold yellow")
@@ -354,14 +357,16 @@ def _about(group: str, name: str) -> str:
     """What a registered class says of itself, or why it cannot be loaded."""
     try:
         with attributed():
-            found = registry.load(group, name)  # type: ignore[arg-type]
-            reason = found.missing() if group == "backends" else None
+            registered = registry.load(group, name)  # type: ignore[arg-type]
+            reason = registered.missing() if group == "backends" else None
     except HarnessError as error:
         return f"cannot be loaded: {error}"
     if reason:
         return f"not usable here: {reason}"
-    words = [str(getattr(found, part)) for part in ("title", "summary", "source") if getattr(found, part, None)]
-    return "; ".join(words) or str(found.__doc__ or "").strip().splitlines()[0]
+    words = [
+        str(getattr(registered, part)) for part in ("title", "summary", "source") if getattr(registered, part, None)
+    ]
+    return "; ".join(words) or str(registered.__doc__ or "").strip().splitlines()[0]
 
 
 def print_listing(rows: Sequence[dict[str, Any]]) -> None:

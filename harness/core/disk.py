@@ -12,7 +12,7 @@ from harness.core.errors import BadInputError
 from harness.core.memory import written_bytes
 
 
-def there(path: Path) -> Path:
+def nearest_existing(path: Path) -> Path:
     """The path, or the nearest folder above it that is there."""
     path = path.absolute()
     while not path.exists() and path != path.parent:
@@ -83,7 +83,7 @@ def need(rooms: Sequence[tuple[Path, int, str]]) -> None:
     disks: dict[int, list[tuple[Path, int, str]]] = defaultdict(list)
     for path, size, what in rooms:
         if size > 0:
-            disks[there(path).stat().st_dev].append((there(path), size, what))
+            disks[nearest_existing(path).stat().st_dev].append((nearest_existing(path), size, what))
     for parts in disks.values():
         place, wanted = parts[0][0], sum(size for _, size, _ in parts)
         usage = shutil.disk_usage(place)

@@ -122,18 +122,18 @@ def _arm(side: str, experiment: Experiment, where: str) -> str:
         if not equals:
             raise BadInputError(f"'{part}' is not a setting of the form KEY=VALUE", where=where)
         wanted[key.strip().removeprefix("method.")] = parse_yaml(value, f"the value of {key}", where)
-    found = [
+    labels = [
         arm.label
         for arm in experiment.arms
         if arm.name == name and {key.removeprefix("method."): value for key, value in arm.assigned.items()} == wanted
     ]
-    if not found:
+    if not labels:
         raise BadInputError(
             f"there is no arm '{side.strip()}'",
             where=where,
             remedy=f"arms: {'; '.join([BASE, *(arm.label for arm in experiment.arms)][:30])}",
         )
-    return found[0]
+    return labels[0]
 
 
 def find(claims: Sequence[Claim], plan: Plan, boards: Sequence[Board]) -> list[Finding]:
@@ -160,23 +160,25 @@ def _measure(claim: Claim, plan: Plan, row_of: Any) -> Finding:
         column = _column(left, right, claim.metric)
         if column is None:
             return Finding(claim, "no data", reason=f"seed {seed}: no common value of {claim.metric}")
-        one, other = (_part(row, column) for row in (left, right))
-        if one is None or other is None or set(one.counts.clusters) != set(other.counts.clusters):
+        left_part, right_part = (_part(row, column) for row in (left, right))
+        if left_part is None or right_part is None or set(left_part.counts.clusters) != set(right_part.counts.clusters):
             return Finding(
                 claim, "no data", column=column, reason=f"seed {seed}: the arms were not scored on the same items"
             )
         # Seeds on the same pictures are resampled alike, other pictures independently.
         same = len(set(plan.worlds.values())) == 1
-        value, gap = gaps(one.counts, other.counts, one.aggregate, seed=SEED + (0 if same else number))[column.metric]
+        value, gap = gaps(
+            left_part.counts, right_part.counts, left_part.aggregate, seed=SEED + (0 if same else number)
+        )[column.metric]
         values.append(value)
         drawn.append(gap)
         sides.append((left.cells[column].value, right.cells[column].value))
-        clusters = max(clusters, len(one.counts.clusters))
-    found = difference(float(np.mean(values)), np.mean(drawn, axis=0), clusters)
-    if found is None or column is None:
+        clusters = max(clusters, len(left_part.counts.clusters))
+    pooled = difference(float(np.mean(values)), np.mean(drawn, axis=0), clusters)
+    if pooled is None or column is None:
         return Finding(claim, "no data", column=column, reason="the metric is undefined for one of the arms")
     means = (float(np.mean([side[0] for side in sides])), float(np.mean([side[1] for side in sides])))
-    return Finding(claim, "not seen", means, found.value, found.ci, found.p, values, column)
+    return Finding(claim, "not seen", means, pooled.value, pooled.ci, pooled.p, values, column)
 
 
 def _column(left: Row, right: Row, metric: str) -> Column | None:
@@ -199,9 +201,11 @@ def _part(row: Row, column: Column) -> Part | None:
     return parts[column.sheet][0] if parts.get(column.sheet) else None
 
 
-def _judged(found: Finding, p: float | None) -> Finding:
-    if p is None or found.value is None:
-        return found
-    as_claimed = (found.value < 0) == found.claim.less and found.value != 0
+def _judged(finding: Finding, p: float | None) -> Finding:
+    if p is None or finding.value is None:
+        return finding
+    as_claimed = (finding.value < 0) == finding.claim.less and finding.value != 0
     verdict: Verdict = "not seen" if p >= LEVEL else "seen" if as_claimed else "reversed"
-    return Finding(found.claim, verdict, found.values, found.value, found.ci, p, found.by_seed, found.column)
+    return Finding(
+        finding.claim, verdict, finding.values, finding.value, finding.ci, p, finding.by_seed, finding.column
+    )

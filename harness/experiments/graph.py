@@ -128,14 +128,14 @@ def _align(experiment: Experiment, arm: Arm, seed: int, model: str, results: Pat
     spec = experiment.spec
     where = experiment.where("arms", arm.name)
     kind = _at(experiment.where("arms", arm.name, "method"), lambda: registry.load("aligners", arm.method))
-    found = resolve(model)
-    recipe = found.world.recipe(arm.method) if found.world else {}
+    base_model = resolve(model)
+    recipe = base_model.world.recipe(arm.method) if base_model.world else {}
     layers = merged({"train": dict(kind.train_defaults)}, recipe, dict(arm.settings), {"train": {"seed": seed}})
     if unknown := sorted(set(layers) - {"train", "method"}):
         raise BadInputError(f"settings must be in the groups train and method, not '{unknown[0]}'", where=where)
     train = _at(where, lambda: parse(TrainSettings, layers.get("train", {}), "train"))
     method = _at(where, lambda: parse(kind.Settings, layers.get("method", {}), f"method {arm.method}"))
-    data = arm.data or (None if found.world else kind.default_data) or found.default_preferences
+    data = arm.data or (None if base_model.world else kind.default_data) or base_model.default_preferences
     identity = {
         "method": arm.method,
         "model": model,
@@ -145,7 +145,7 @@ def _align(experiment: Experiment, arm: Arm, seed: int, model: str, results: Pat
         "settings": method.model_dump(mode="json"),
     }
     key = sha256_json(identity)
-    run = f"{arm.method}-{_plain(found.label)}-{key[:10]}"
+    run = f"{arm.method}-{_plain(base_model.label)}-{key[:10]}"
     command = ["align", "--method", arm.method, "--model", model, "--data", data, "--name", run]
     command += ["--results", str(results / RUNS)]
     if spec.limit:

@@ -170,14 +170,14 @@ def _with_extended(path: Path, seen: tuple[Path, ...]) -> Any:
 
 def _lines(path: Path) -> dict[tuple[str | int, ...], int]:
     """Where the values of a file begin: path of keys -> line from 1. The file was read before, so it is sound."""
-    found: dict[tuple[str | int, ...], int] = {}
+    lines: dict[tuple[str | int, ...], int] = {}
 
     def walk(node: yaml.Node, place: tuple[str | int, ...]) -> None:
-        found.setdefault(place, node.start_mark.line + 1)
+        lines.setdefault(place, node.start_mark.line + 1)
         if isinstance(node, yaml.MappingNode):
             for key, value in node.value:
                 inner = (*place, str(key.value))
-                found[inner] = key.start_mark.line + 1
+                lines[inner] = key.start_mark.line + 1
                 walk(value, inner)
         elif isinstance(node, yaml.SequenceNode):
             for number, value in enumerate(node.value):
@@ -186,7 +186,7 @@ def _lines(path: Path) -> dict[tuple[str | int, ...], int]:
     node = yaml.compose(read_text(path, "experiment"), Loader=yaml.SafeLoader)
     if node is not None:
         walk(node, ())
-    return found
+    return lines
 
 
 def _arms(name: str, experiment: Experiment) -> list[Arm]:
@@ -257,10 +257,10 @@ def grouped(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """The inverse of `grouped`: every setting by its dotted key."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in values.items():
-        found |= dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return found
+        flat |= dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
 
 
 def _label(name: str, values: Mapping[str, Any]) -> str:

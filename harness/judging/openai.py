@@ -145,7 +145,7 @@ class OpenAIJudge(Judge):
         async with endpoint:
             with progress(f"judging with {settings.model}", len(asked)) as advance:
 
-                async def one(request: JudgeRequest) -> JudgeReply | None:
+                async def reply_to(request: JudgeRequest) -> JudgeReply | None:
                     nonlocal in_a_row
                     async with gate:
                         if stopped:
@@ -165,7 +165,7 @@ class OpenAIJudge(Judge):
                     advance(note=self.ledger.note)
                     return reply
 
-                replies = [reply for reply in await asyncio.gather(*map(one, asked)) if reply]
+                replies = [reply for reply in await asyncio.gather(*map(reply_to, asked)) if reply]
         return [reply for reply in replies if reply.text is not None] if stopped else replies, next(iter(stopped), None)
 
     def _gone(self, count: int, error: HarnessError) -> HarnessError:

@@ -76,36 +76,38 @@ def reliance_figures(changed: Sequence[Changed]) -> list[Figure]:
     Args:
         changed: scores with changed pictures, see `harness.analysis.reliance.changed_scores`.
     """
-    found = []
-    for key in dict.fromkeys(one.key for one in changed):
-        own = [one for one in changed if one.key == key]
-        names = list(dict.fromkeys(one.run for one in own))
-        cells = {(picture_of(one.record), one.run): one.record for one in own}
+    drawn = []
+    for key in dict.fromkeys(score.key for score in changed):
+        scores = [score for score in changed if score.key == key]
+        names = list(dict.fromkeys(score.run for score in scores))
+        cells = {(picture_of(score.record), score.run): score.record for score in scores}
         pictures = list(dict.fromkeys(picture for picture, _ in cells))
-        of = f"{own[0].label}, from above: {', '.join(names)}"
+        of = f"{scores[0].label}, from above: {', '.join(names)}"
         shares = [
             [cells.get((picture, name), {}).get("reliance", {}).get("unchanged") for name in names]
             for picture in pictures
         ]
-        found.append(
+        drawn.append(
             Figure(
                 _name("unchanged", *key),
                 f"Percentage of answers that stay exactly the same when the picture is changed: {of}. Bars are 95 % intervals.",
                 Bars(
                     [
-                        (picture, [one and 100 * one["value"] for one in row])
+                        (picture, [share and 100 * share["value"] for share in row])
                         for picture, row in zip(pictures, shares, strict=True)
                     ],
                     names,
                     "unchanged answers, percent",
-                    intervals=[[_percent(one["ci"]) if one else None for one in row] for row in shares],
+                    intervals=[[_percent(share["ci"]) if share else None for share in row] for row in shares],
                 ),
             )
         )
-        measured = {name for one in own for name in one.record["reliance"]["metrics"]}
-        headline = [name for name, one in own[0].record["metrics"].items() if one["headline"] and name in measured]
-        found += [_under_change(key, of, names, pictures, cells, metric) for metric in headline[:1]]
-    return found
+        measured = {name for score in scores for name in score.record["reliance"]["metrics"]}
+        headline = [
+            name for name, about in scores[0].record["metrics"].items() if about["headline"] and name in measured
+        ]
+        drawn += [_under_change(key, of, names, pictures, cells, metric) for metric in headline[:1]]
+    return drawn
 
 
 def _percent(ci: Interval) -> Interval:
@@ -138,14 +140,14 @@ def _under_change(
 
 def figures(boards: Sequence[Board], suites: Sequence[SuiteSamples], runs: Sequence[Run]) -> list[Figure]:
     """All charts that these scores and training logs give."""
-    found: list[Figure | None] = []
+    drawn: list[Figure | None] = []
     for board in boards:
-        found += _declared(board)
+        drawn += _declared(board)
     for suite in suites:
-        found += [_classes(suite), _together(suite)]
+        drawn += [_classes(suite), _together(suite)]
     for run in runs:
-        found += _training(run)
-    return [figure for figure in found if figure is not None]
+        drawn += _training(run)
+    return [figure for figure in drawn if figure is not None]
 
 
 def _name(*parts: str) -> str:
@@ -154,13 +156,13 @@ def _name(*parts: str) -> str:
 
 def _declared(board: Board) -> list[Figure | None]:
     """The charts that the board's suites declare."""
-    found: list[Figure | None] = []
+    drawn: list[Figure | None] = []
     for name in dict.fromkeys(column.suite for column in board.columns):
         for chart in charts_of(name):
-            found.append(
+            drawn.append(
                 _frontier(board, name, chart) if isinstance(chart, FrontierChart) else _bars(board, name, chart)
             )
-    return found
+    return drawn
 
 
 def _frontier(board: Board, suite: str, chart: FrontierChart) -> Figure | None:
@@ -207,21 +209,21 @@ def _interval(cell: Cell, column: Column) -> Interval:
 
 
 def _bars(board: Board, suite: str, chart: BarChart) -> Figure | None:
-    found = [
+    bars = [
         (row.name, cell, column)
         for row in board.rows
         for column, cell in row.cells.items()
         if (column.suite, column.metric) == (suite, chart.metric) and cell.value is not None
     ]
-    if not found:
+    if not bars:
         return None
-    rows = [(name, [_drawn(cell.value, column)]) for name, cell, column in found]
-    unit = found[0][2].unit
+    rows = [(name, [_drawn(cell.value, column)]) for name, cell, column in bars]
+    unit = bars[0][2].unit
     content = Bars(
         rows,
         [""],
         f"{chart.axis}, {'percent' if unit == '%' else unit}",
-        intervals=[[_interval(cell, column)] for _, cell, column in found],
+        intervals=[[_interval(cell, column)] for _, cell, column in bars],
         mark=None if chart.mark is None else chart.mark * scale(unit)[0],
     )
     caption = chart.caption.replace("{board}", board.title)
@@ -295,7 +297,7 @@ def _training(run: Run) -> list[Figure | None]:
         "margins": ("reward margin", margins | {key: key.removeprefix("margin_") for key in others}),
         "loss": ("loss", losses),
     }
-    found: list[Figure | None] = []
+    charts: list[Figure | None] = []
     for kind, (title, names) in drawn.items():
         lines = {label: _curve(log, steps, key) for key, label in names.items()}
         lines = {label: points for label, points in lines.items() if len(points) > 1}
@@ -304,8 +306,8 @@ def _training(run: Run) -> list[Figure | None]:
             means = f" Means of {width} steps." if width > 1 else ""
             caption = f"{title.capitalize()} of {run.name} during training, stage by stage.{means}"
             content = Lines(lines, "step", title, stages if len(stages) > 1 else ())
-            found.append(Figure(_name(kind, run.name), caption, content))
-    return found
+            charts.append(Figure(_name(kind, run.name), caption, content))
+    return charts
 
 
 def _curve(log: Sequence[Mapping[str, Any]], steps: Sequence[float], key: str) -> list[tuple[float, float]]:

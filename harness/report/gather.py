@@ -63,19 +63,21 @@ def gather(runs: Sequence[Run], *, look_up: bool = True) -> tuple[list[SuiteSamp
     sources: dict[tuple[str, str, str], ScoresRecord] = {}
     left_out = []
     for run in runs:
-        found, unusable = scored(run)
+        usable, unusable = scored(run)
         left_out += unusable
-        for one in found:
-            if not one.items.exists():
-                left_out.append(f"{run.name}: {one.items.name} is missing, so {one.record.suite} has no samples")
+        for score in usable:
+            if not score.items.exists():
+                left_out.append(f"{run.name}: {score.items.name} is missing, so {score.record.suite} has no samples")
                 continue
             try:
-                rows = read_rows(one.items, unscored=True)
+                rows = read_rows(score.items, unscored=True)
             except BadInputError as error:
-                left_out.append(f"{run.name}: {one.items.name}: {error.problem}, so {one.record.suite} has no samples")
+                left_out.append(
+                    f"{run.name}: {score.items.name}: {error.problem}, so {score.record.suite} has no samples"
+                )
                 continue
-            suites.setdefault(one.key, SuiteSamples(*one.key)).rows[run.name] = rows
-            sources[one.key] = one.record
+            suites.setdefault(score.key, SuiteSamples(*score.key)).rows[run.name] = rows
+            sources[score.key] = score.record
     for key, suite in suites.items():
         suite.judged = verdicts(sources[key])
         if look_up:
@@ -203,7 +205,7 @@ def thumbnail(image: Image) -> str:
 
 def class_rates(suite: SuiteSamples) -> dict[str, dict[str, tuple[int, int]]]:
     """Checkpoint -> object class -> (hallucinated mentions, mentions)."""
-    found: dict[str, dict[str, tuple[int, int]]] = {}
+    rates: dict[str, dict[str, tuple[int, int]]] = {}
     for name, rows in suite.rows.items():
         counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
         for row in rows.values():
@@ -212,8 +214,8 @@ def class_rates(suite: SuiteSamples) -> dict[str, dict[str, tuple[int, int]]]:
                     counts[piece["label"]][0] += piece["verdict"] == "hallucinated"
                     counts[piece["label"]][1] += 1
         if counts:
-            found[name] = {label: (wrong, all_) for label, (wrong, all_) in counts.items()}
-    return found
+            rates[name] = {label: (wrong, all_) for label, (wrong, all_) in counts.items()}
+    return rates
 
 
 def together(suite: SuiteSamples, run: str) -> Counter[tuple[str, str]]:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.core.disk import check_place, make_folder, there
+from harness.core.disk import check_place, make_folder, nearest_existing
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import write_json
 from harness.core.locks import BusyError, busy, writing
@@ -94,7 +94,7 @@ def refusal_in(error: BaseException, folder: Path) -> OSError | None:
     number = re.search(r"\(os error (\d+)\)", str(error))
     if number:
         code = int(number[1])
-    elif "PytorchStreamWriter" in str(error) and shutil.disk_usage(there(folder)).free < 2**20:
+    elif "PytorchStreamWriter" in str(error) and shutil.disk_usage(nearest_existing(folder)).free < 2**20:
         code = errno.ENOSPC
     else:
         return None

@@ -117,7 +117,7 @@ def survey(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
     Raises:
         BadInputError: a folder does not exist, or holds no run.
     """
-    found: list[Run] = []
+    runs: list[Run] = []
     reasons: list[str] = []
     for folder in folders:
         if not folder.is_dir():
@@ -127,7 +127,7 @@ def survey(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
             )
         if (folder / MANIFEST).exists():
             try:
-                found.append(open_run(folder))
+                runs.append(open_run(folder))
             except BadInputError as error:
                 reasons.append(f"{folder.name}: {error.problem}")
             continue
@@ -142,9 +142,9 @@ def survey(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
                 where=str(folder),
                 remedy="harness align, then harness eval; `harness runs` lists incomplete ones",
             )
-        found += complete
+        runs += complete
         reasons += [f"{path.name}: not complete: {MANIFEST}, which is written last, is missing" for path in begun]
-    return list({run.path.resolve(): run for run in found}.values()), reasons
+    return list({run.path.resolve(): run for run in runs}.values()), reasons
 
 
 def _interrupted(folder: Path) -> bool:

@@ -83,24 +83,24 @@ def _names(runs: Sequence[Run]) -> dict[str, Run]:
     }
 
 
-def _board(model: str, data: str, found: Sequence[tuple[str, Run, Scored]]) -> Board:
+def _board(model: str, data: str, scores: Sequence[tuple[str, Run, Scored]]) -> Board:
     rows: dict[str, Row] = {}
     described: dict[tuple[str, str], dict[str, Scored]] = defaultdict(dict)
     forms: dict[str, MatchedForm] = {}
     notes: list[str] = []
-    with progress_of_many("scores", len(found)) as advance:
+    with progress_of_many("scores", len(scores)) as advance:
         parts = []
-        for _, _, one in found:
-            parts.append(_part(one, notes))
+        for _, _, score in scores:
+            parts.append(_part(score, notes))
             advance()
-    for (name, run, one), part in zip(found, parts, strict=True):
-        record = one.record
+    for (name, run, score), part in zip(scores, parts, strict=True):
+        record = score.record
         row = rows.setdefault(name, Row(name, record.method, record.model, (name,), configuration(run)))
         if part is not None:
             row.parts[record.suite, record.variant, False] = (part,)
         benchmark = known(record)
         if benchmark is not None and benchmark.matched is not None and benchmark.matched.beside in record.metrics:
-            described[record.suite, record.variant][name] = one
+            described[record.suite, record.variant][name] = score
             forms[record.suite] = benchmark.matched
         specs = {spec.id: spec for spec in benchmark.metrics} if benchmark is not None else {}
         for metric, about in record.metrics.items():
@@ -117,9 +117,9 @@ def _board(model: str, data: str, found: Sequence[tuple[str, Run, Scored]]) -> B
             not column.matched and (column.suite, column.metric) not in first,
         )
     )
-    records = [one.record for _, _, one in found]
+    records = [score.record for _, _, score in scores]
     caption = _caption(records)
-    if mean := " / ".join(f"{one:.1f}" for one in words if one is not None):
+    if mean := " / ".join(f"{length:.1f}" for length in words if length is not None):
         caption += f"; matched: each image's descriptions are cut to the length, in words, of the shortest one ({mean} on average)"
     models = list(dict.fromkeys(row.model for row in ordered))
     seedless = (_seedless(model) if model else "", seedless_data(records[0]))
@@ -133,24 +133,24 @@ def _rules(record: ScoresRecord) -> str:
     return sha256_json([record.data, record.settings, record.files, record.n + record.unscored])
 
 
-def _part(one: Scored, notes: list[str]) -> Part | None:
+def _part(score: Scored, notes: list[str]) -> Part | None:
     """The items behind a run's scores of a suite; None, with a note, where they cannot be had or are others than were scored."""
-    record = one.record
-    if not one.items.exists():
+    record = score.record
+    if not score.items.exists():
         notes.append(
-            f"{one.run}: {one.items.name} is missing, so there are no differences from the base for {one.label}"
+            f"{score.run}: {score.items.name} is missing, so there are no differences from the base for {score.label}"
         )
         return None
     try:
         aggregate = benchmark_of(record).aggregate
-        sums = read_sums(one.items)
+        sums = read_sums(score.items)
         reason = _other_items(sums, record) or unlike(aggregate, sums.totals)
     except BadInputError as error:
-        reason = f"{one.items.name}: {error.problem}"
+        reason = f"{score.items.name}: {error.problem}"
     except HarnessError as error:
         reason = error.problem
     if reason:
-        notes.append(f"{one.run}: {one.label}: no differences from the base: {reason}")
+        notes.append(f"{score.run}: {score.label}: no differences from the base: {reason}")
         return None
     return _part_of(record, aggregate, sums)
 
@@ -200,14 +200,14 @@ def _add_matched(
     if len(group) < 2 or not all((suite, variant, False) in rows[name].parts for name in group):
         return None
     sums = {name: rows[name].parts[suite, variant, False][0].items for name in group}
-    found = cut({name: one.described() for name, one in sums.items() if isinstance(one, Sums)})
-    if found is None:
+    matched = cut({name: item_sums.described() for name, item_sums in sums.items() if isinstance(item_sums, Sums)})
+    if matched is None:
         title = next(iter(group.values())).record.metrics[form.beside].title
         reason = "the checkpoints answered different items, or too many mentions have no position"
         notes.append(f"{suite}: no {title} at matched length: {reason}")
         return None
     aggregate = MatchedRates(form).aggregate
-    for name, counts in found.counts.items():
+    for name, counts in matched.counts.items():
         record = group[name].record
         part = _part_of(record, aggregate, counts, form.responses.id)
         bounds = kept("intervals", [(part,)], [], functools.partial(_intervals, part), (gaps, _intervals))
@@ -218,7 +218,7 @@ def _add_matched(
             about = _Value(value if math.isfinite(value) else None, bounds.get(spec.id), spec.unit)
             rows[name].cells[column] = _cell(about, counts.size, counts.size, _rules(record), part)
             rows[name].parts[column.sheet] = (part,)
-    return found.words
+    return matched.words
 
 
 def _intervals(part: Part) -> dict[str, tuple[float, float] | None]:

@@ -21,11 +21,11 @@ LEVEL = 0.05
 
 def best(board: Board, column: Column) -> set[str]:
     """Names of the rows that are best in a column, if it has a direction and more than one row a value."""
-    found = board.ranked(column)
-    if not column.ranked or column.higher_is_better is None or len(found) < 2:
+    values = board.ranked(column)
+    if not column.ranked or column.higher_is_better is None or len(values) < 2:
         return set()
-    top = (max if column.higher_is_better else min)(found.values())
-    return {name for name, value in found.items() if value == top}
+    top = (max if column.higher_is_better else min)(values.values())
+    return {name for name, value in values.items() if value == top}
 
 
 def frontier(board: Board, column: Column) -> set[str]:
@@ -119,7 +119,7 @@ def _differences_of(
     board: Board, sheet: Sheet, bases: Mapping[tuple[World, Sheet], Part], advance: Advance
 ) -> dict[str, tuple[dict[str, Difference], int]]:
     """Row name -> every metric's difference to the base, and the number of items; where there is none, a note says why."""
-    found: dict[str, tuple[dict[str, Difference], int]] = {}
+    differences: dict[str, tuple[dict[str, Difference], int]] = {}
     for row in board.rows:
         if sheet in row.parts:
             advance()
@@ -131,8 +131,8 @@ def _differences_of(
             if note not in board.notes:
                 board.notes.append(note)
             continue
-        found[row.name] = _differences([(part, base) for part, base in pairs if base is not None])
-    return found
+        differences[row.name] = _differences([(part, base) for part, base in pairs if base is not None])
+    return differences
 
 
 def _reason(pairs: Sequence[tuple[Part, Part | None]]) -> str:
@@ -143,10 +143,10 @@ def _reason(pairs: Sequence[tuple[Part, Part | None]]) -> str:
         if part.rules != base.rules:
             return "it was scored with other settings or other benchmark files"
         if part.items.items_digest != base.items.items_digest:
-            own, others = part.items.load().images_of, base.items.load().images_of
-            if not own.keys() & others.keys():
+            images, others = part.items.load().images_of, base.items.load().images_of
+            if not images.keys() & others.keys():
                 return "they have no item in common"
-            if any(own[item] != others[item] for item in own.keys() & others.keys()):
+            if any(images[item] != others[item] for item in images.keys() & others.keys()):
                 return "the same items have different images"
     return ""
 
@@ -155,14 +155,14 @@ def _differences(pairs: Sequence[tuple[Part, Part]]) -> tuple[dict[str, Differen
     """Row minus base, the mean over the seeds; and on how many items. Seeds on the same pictures are resampled alike."""
     worlds = list(dict.fromkeys(part.world[1] for part, _ in pairs))
     places = [worlds.index(part.world[1]) for part, _ in pairs]
-    found = kept("differences", pairs, places, lambda: _computed(pairs, places), (stats.gaps, add_differences))
-    if not all(_as_now(pair, found["values"][number]) for number, pair in enumerate(pairs)):
-        found = _computed(pairs, places)  # a part of the suite's code that the key does not know is another now
+    pooled = kept("differences", pairs, places, lambda: _computed(pairs, places), (stats.gaps, add_differences))
+    if not all(_as_now(pair, pooled["values"][number]) for number, pair in enumerate(pairs)):
+        pooled = _computed(pairs, places)  # a part of the suite's code that the key does not know is another now
     differences = {
-        name: Difference(one["value"], tuple(one["ci"]), one["p"], one["detectable"])
-        for name, one in found["differences"].items()
+        name: Difference(entry["value"], tuple(entry["ci"]), entry["p"], entry["detectable"])
+        for name, entry in pooled["differences"].items()
     }
-    return differences, found["items"]
+    return differences, pooled["items"]
 
 
 def _computed(pairs: Sequence[tuple[Part, Part]], places: Sequence[int]) -> dict[str, Any]:
@@ -170,41 +170,41 @@ def _computed(pairs: Sequence[tuple[Part, Part]], places: Sequence[int]) -> dict
     values: dict[str, list[tuple[float, np.ndarray]]] = {}
     count = images = 0
     for (part, base), place in zip(pairs, places, strict=True):
-        one, other, items = _common(part, base)
+        counts, base_counts, items = _common(part, base)
         count += items
-        images += len(one.clusters)
-        for name, gap in _gaps(one, other, part.aggregate, SEED + place).items():
+        images += len(counts.clusters)
+        for name, gap in _gaps(counts, base_counts, part.aggregate, SEED + place).items():
             values.setdefault(name, []).append(gap)
-    found = {
+    pooled = {
         name: difference(
-            float(np.mean([value for value, _ in own])), np.mean([drawn for _, drawn in own], axis=0), images
+            float(np.mean([value for value, _ in of_seeds])), np.mean([drawn for _, drawn in of_seeds], axis=0), images
         )
-        for name, own in values.items()
-        if len(own) == len(pairs)
+        for name, of_seeds in values.items()
+        if len(of_seeds) == len(pairs)
     }
-    differences = {name: asdict(one) for name, one in found.items() if one is not None}
+    differences = {name: asdict(gap) for name, gap in pooled.items() if gap is not None}
     return {"differences": differences, "values": [_values(pair) for pair in pairs], "items": count}
 
 
 def _values(pair: tuple[Part, Part]) -> list[dict[str, float | None]]:
     """Every metric of both on all of their items, for a comparison with what the code makes of them later."""
-    found = []
+    per_part = []
     for part in pair:
         totals = {name: np.asarray(total) for name, total in part.items.totals.items()}
         values = {name: float(value) for name, value in part.aggregate(totals).items()}
-        found.append({name: value if math.isfinite(value) else None for name, value in values.items()})
-    return found
+        per_part.append({name: value if math.isfinite(value) else None for name, value in values.items()})
+    return per_part
 
 
 def _as_now(pair: tuple[Part, Part], before: Sequence[Mapping[str, float | None]]) -> bool:
     return _values(pair) == list(before)
 
 
-def _gaps(one: Counts, other: Counts, aggregate: Aggregate, seed: int) -> dict[str, tuple[float, np.ndarray]]:
+def _gaps(counts: Counts, base_counts: Counts, aggregate: Aggregate, seed: int) -> dict[str, tuple[float, np.ndarray]]:
     """As `stats.gaps`; the base's resampled values are held for the next row, which is compared with the same base."""
-    other = aligned(one, other)
-    first, second = aggregate(one.totals()), aggregate(other.totals())
-    drawn, base = aggregate(resampled(one, seed=seed)), _base(other, aggregate, seed)
+    base_counts = aligned(counts, base_counts)
+    first, second = aggregate(counts.totals()), aggregate(base_counts.totals())
+    drawn, base = aggregate(resampled(counts, seed=seed)), _base(base_counts, aggregate, seed)
     return {name: (float(first[name] - second[name]), drawn[name] - base[name]) for name in first}
 
 
@@ -225,20 +225,22 @@ def _common(part: Part, base: Part) -> tuple[Counts, Counts, int]:
     """Counts of both on their common items, and how many these are."""
     if part.items.items_digest == base.items.items_digest:
         return part.counts, base.counts, part.items.size
-    own, others = part.items.load(), base.items.load()
-    known = set(others.items)
-    items = [item for item in own.items if item in known]
-    return own.of_items(items), others.of_items(items), len(items)
+    row_items, base_items = part.items.load(), base.items.load()
+    known = set(base_items.items)
+    items = [item for item in row_items.items if item in known]
+    return row_items.of_items(items), base_items.of_items(items), len(items)
 
 
-def _put(board: Board, sheet: Sheet, found: Mapping[str, tuple[dict[str, Difference], int]]) -> None:
+def _put(board: Board, sheet: Sheet, by_row: Mapping[str, tuple[dict[str, Difference], int]]) -> None:
     """Put the differences into the cells, with p corrected over the rows of each column."""
     for column in dict.fromkeys(column for row in board.rows for column in row.cells if column.sheet == sheet):
-        own = {
-            name: differences[column.metric] for name, (differences, _) in found.items() if column.metric in differences
+        in_column = {
+            name: differences[column.metric]
+            for name, (differences, _) in by_row.items()
+            if column.metric in differences
         }
-        corrected = holm({name: one.p for name, one in own.items()})
+        corrected = holm({name: difference.p for name, difference in in_column.items()})
         for row in board.rows:
-            if row.name in own and column in row.cells:
-                delta = Delta(own[row.name], corrected[row.name], found[row.name][1])
+            if row.name in in_column and column in row.cells:
+                delta = Delta(in_column[row.name], corrected[row.name], by_row[row.name][1])
                 row.cells[column] = replace(row.cells[column], delta=delta)

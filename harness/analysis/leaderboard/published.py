@@ -55,7 +55,7 @@ def read_published(path: Path) -> list[Published]:
         reader = csv.DictReader(stream)
         if missing := [name for name in _COLUMNS if name not in (reader.fieldnames or ())]:
             raise BadInputError(f"published figures need the columns {', '.join(missing)}", where=str(path))
-        found = []
+        figures = []
         try:
             rows = list(reader)
         except csv.Error as error:
@@ -74,8 +74,8 @@ def read_published(path: Path) -> list[Published]:
                 raise BadInputError("the figure has no source", where=where)
             value = value / 100 if row["unit"] == "%" else value
             rest = {name: row[name] or "" for name in ("model", "method", "suite", "metric", "source", "place", "note")}
-            found.append(Published(value=value, **rest))
-    return found
+            figures.append(Published(value=value, **rest))
+    return figures
 
 
 def add_published(boards: Sequence[Board], figures: Sequence[Published], *, rank: bool = False) -> list[Board]:
@@ -83,11 +83,11 @@ def add_published(boards: Sequence[Board], figures: Sequence[Published], *, rank
 
     An embedded world's boards stay as they are: published figures are about other pictures.
     """
-    found = []
+    extended = []
     for board in boards:
         if board.embedded:
             note = "published figures are for the suites' own pictures, so they are not shown for this data"
-            found.append(replace(board, notes=[*board.notes, note]))
+            extended.append(replace(board, notes=[*board.notes, note]))
             continue
         columns = _columns(board, figures)
         rows: dict[tuple[str, str, str], Row] = {}
@@ -108,8 +108,8 @@ def add_published(boards: Sequence[Board], figures: Sequence[Published], *, rank
         shown = [*board.columns, *(column for column in columns.values() if column not in board.columns)]
         suites = list(dict.fromkeys(column.suite for column in shown))
         shown.sort(key=lambda column: suites.index(column.suite))
-        found.append(replace(board, rows=[*board.rows, *rows.values()], columns=shown, rank_published=rank))
-    return found
+        extended.append(replace(board, rows=[*board.rows, *rows.values()], columns=shown, rank_published=rank))
+    return extended
 
 
 def _row(figure: Published, taken: Container[str]) -> Row:
@@ -123,14 +123,16 @@ def _row(figure: Published, taken: Container[str]) -> Row:
 
 def _columns(board: Board, figures: Sequence[Published]) -> dict[tuple[str, str], Column]:
     """The column in which the figures of a suite and metric stand: the board's own, whatever extraction made it."""
-    found: dict[tuple[str, str], Column] = {}
+    columns: dict[tuple[str, str], Column] = {}
     suites = {column.suite for column in board.columns}
     for suite, metric in dict.fromkeys((figure.suite, figure.metric) for figure in figures):
         if suite not in suites:
             continue
-        own = [column for row in board.rows for column in row.cells if (column.suite, column.metric) == (suite, metric)]
-        shown = [column for column in own if column in board.columns]
-        specs = {spec.id: spec for spec in registry.load("benchmarks", suite)().metrics} if not own else {}
-        if own or metric in specs:
-            found[suite, metric] = (shown or own or [column_of_spec(suite, specs[metric])])[0]
-    return found
+        of_board = [
+            column for row in board.rows for column in row.cells if (column.suite, column.metric) == (suite, metric)
+        ]
+        shown = [column for column in of_board if column in board.columns]
+        specs = {spec.id: spec for spec in registry.load("benchmarks", suite)().metrics} if not of_board else {}
+        if of_board or metric in specs:
+            columns[suite, metric] = (shown or of_board or [column_of_spec(suite, specs[metric])])[0]
+    return columns

@@ -34,18 +34,20 @@ def select(
     for metric in metrics:
         every = [column for board in boards for row in board.rows for column in row.cells]
         if not any(column.named(metric) for column in every):
-            raise BadInputError(f"no metric '{metric}' was scored", remedy=_list("metrics", [one.key for one in every]))
-    found = []
+            raise BadInputError(
+                f"no metric '{metric}' was scored", remedy=_list("metrics", [column.key for column in every])
+            )
+    selected = []
     for board in boards:
         rows = [row for row in board.rows if _fits(row.method, methods) and _fits(row.model, models)]
         columns = _columns(board, rows, metrics)
         columns = [column for column in columns if _fits(column.suite, suites)]
         rows = [row for row in rows if any(column in row.cells for column in columns)]
         if rows and columns:
-            found.append(replace(board, rows=rows, columns=columns))
-    if not found:
+            selected.append(replace(board, rows=rows, columns=columns))
+    if not selected:
         raise BadInputError("no score matches all filters", remedy="remove one of them")
-    return found
+    return selected
 
 
 def _columns(board: Board, rows: Sequence[Row], metrics: Sequence[str]) -> list[Column]:
@@ -77,18 +79,18 @@ def sort(boards: Sequence[Board], metric: str) -> list[Board]:
     Raises:
         BadInputError: no board shows this metric, or several of them do on one board.
     """
-    found, seen = [], False
+    ordered, seen = [], False
     for board in boards:
         columns = [column for column in board.columns if column.named(metric)]
         if len(columns) > 1:
             keys = ", ".join(column.key for column in columns)
             raise BadInputError(f"--sort {metric}: several columns have this name", remedy=f"use one of: {keys}")
         seen = seen or bool(columns)
-        found.append(replace(board, rows=_sorted(board, columns[0])) if columns else board)
+        ordered.append(replace(board, rows=_sorted(board, columns[0])) if columns else board)
     if not seen:
         every = [column.key for board in boards for column in board.columns]
         raise BadInputError(f"--sort {metric}: this column does not exist", remedy=_list("columns", every))
-    return found
+    return ordered
 
 
 def _sorted(board: Board, column: Column) -> list[Row]:

@@ -202,13 +202,13 @@ def as_csv(boards: Sequence[Board]) -> str:
     for board in boards:
         for row in board.rows:
             seeds = len(row.runs) or ""
-            own = [row.model, board.data, row.name, row.method, row.published, seeds]
+            about = [row.model, board.data, row.name, row.method, row.published, seeds]
             for column in board.columns:
                 if cell := row.cells.get(column):
                     values = [cell.value, *(cell.ci or ("", "")), cell.spread, cell.n, cell.of, column.higher_is_better]
                     gap = cell.delta and cell.delta.difference
                     test = [gap.value, *gap.ci, gap.p, cell.delta.p] if gap and cell.delta else [""] * len(tests)
-                    line = [*own, column.suite, column.variant, column.metric, *values, *test]
+                    line = [*about, column.suite, column.variant, column.metric, *values, *test]
                     writer.writerow(
                         [
                             "" if value is None else one_line(value) if isinstance(value, str) else value

@@ -137,11 +137,11 @@ def _amber_rows(scene: Scene) -> list[tuple[str, str, str]]:
 
 def _amber_relations(scene: Scene) -> list[tuple[str, str, str]]:
     rows: list[tuple[str, str, str]] = []
-    for one, other in zip(scene.ordered, scene.ordered[1:], strict=False):
-        if text.left_of(one, other):
+    for left, right in zip(scene.ordered, scene.ordered[1:], strict=False):
+        if text.left_of(left, right):
             question = "Is the {} to the left of the {} in this image?"
-            rows.append(("discriminative-relation", question.format(one.name, other.name), "yes"))
-            rows.append(("relation", question.format(other.name, one.name), "no"))
+            rows.append(("discriminative-relation", question.format(left.name, right.name), "yes"))
+            rows.append(("relation", question.format(right.name, left.name), "no"))
     return rows[:2]
 
 

@@ -32,10 +32,10 @@ class PocketTruthJudge(Judge):
         """Yield a reply in the official form, "... Rating: N", for each request."""
         for request in requests:
             reference = request.item.reference
-            there = set(ast.literal_eval(str(reference["image_content"])))
+            present = set(ast.literal_eval(str(reference["image_content"])))
             said, truth = request.response.text.strip(), str(reference["gt_answer"])
             describes = reference["question_type"] in ("environment", "holistic")
-            rating, reason = _describe(said, there) if describes else _answer(said, truth, there)
+            rating, reason = _describe(said, present) if describes else _answer(said, truth, present)
             yield JudgeReply(request.item.id, f"{reason} Rating: {rating}")
 
     def provenance(self) -> dict[str, Any]:
@@ -68,18 +68,20 @@ class PocketTruthCandidates(CandidateJudge):
             yield candidate.id, Verdict(float(rating), reason)
 
 
-def _describe(said: str, there: set[str]) -> tuple[int, str]:
+def _describe(said: str, present: set[str]) -> tuple[int, str]:
     named = set(_CLASS.findall(said.lower()))
-    absent = sorted(named - there)
-    share = len(named & there) / len(there)
+    absent = sorted(named - present)
+    share = len(named & present) / len(present)
     if absent:
         return (
             2 if share == 1 else 1 if share > 0 else 0
         ), f"It names what is not in the picture: {', '.join(absent)}."
-    return 3 + int(3 * share), f"It names {len(named & there)} of {len(there)} objects and nothing that is not there."
+    return 3 + int(
+        3 * share
+    ), f"It names {len(named & present)} of {len(present)} objects and nothing that is not there."
 
 
-def _answer(said: str, truth: str, there: set[str]) -> tuple[int, str]:
+def _answer(said: str, truth: str, present: set[str]) -> tuple[int, str]:
     if not _WORD.search(said.lower()):
         return 3, "It says nothing."
     first = {text: (_WORD.findall(text.lower()) or [""])[0] for text in (said, truth)}
@@ -89,7 +91,7 @@ def _answer(said: str, truth: str, there: set[str]) -> tuple[int, str]:
         if first[said] != first[truth]:
             return 0, f"It says {first[said]}, the truth is {first[truth]}."
         return (6 if len(_WORD.findall(said)) > 1 else 5), "It answers rightly."
-    absent = sorted(set(_CLASS.findall(said.lower())) - there)
+    absent = sorted(set(_CLASS.findall(said.lower())) - present)
     wanted = set(_WORD.findall(truth.lower())) - _FILLER
     given = set(_WORD.findall(said.lower())) - _FILLER
     if absent:

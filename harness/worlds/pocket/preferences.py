@@ -109,10 +109,10 @@ def _pair(scene: Scene, prompt: str, sample: str, rng: np.random.Generator) -> P
     return Pair(scene, prompt, faithful, text.write_caption(mentions, style), faithful, False)
 
 
-def changed_spans(one: str, other: str) -> tuple[list[list[int]], list[list[int]]]:
+def changed_spans(text: str, other: str) -> tuple[list[list[int]], list[list[int]]]:
     """Character spans [start, end) of each text that the other does not have, by words."""
-    words = [[match.span() for match in re.finditer(r"\w+|[^\w\s]", value)] for value in (one, other)]
-    before, after = ([value[a:b] for a, b in spans] for value, spans in zip((one, other), words, strict=True))
+    words = [[match.span() for match in re.finditer(r"\w+|[^\w\s]", value)] for value in (text, other)]
+    before, after = ([value[a:b] for a, b in spans] for value, spans in zip((text, other), words, strict=True))
     changed: tuple[list[list[int]], list[list[int]]] = ([], [])
     for tag, *ranges in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
         if tag == "equal":

@@ -101,8 +101,8 @@ def parse_caption(text: str) -> tuple[int, list[SceneMention]] | None:
     if style is None:
         return None
     mentions = [
-        SceneMention(found["name"], (found["colour"] or "").strip(), (found["place"] or "").strip())
-        for found in _MENTION.finditer(text)
+        SceneMention(match["name"], (match["colour"] or "").strip(), (match["place"] or "").strip())
+        for match in _MENTION.finditer(text)
     ]
     return (style, mentions) if mentions and write_caption(mentions, style) == text else None
 
@@ -164,10 +164,10 @@ def existence_question(scene: Scene, rng: np.random.Generator) -> Question:
     thing = scene.things[int(rng.integers(len(scene.things)))]
     absent = [name for name in CLASSES if name not in scene.names]
     other = absent[int(rng.integers(len(absent)))]
-    there = rng.random() < 0.5
+    is_present = rng.random() < 0.5
     if rng.random() < 0.15:
-        return Question("existence", exists(thing.name if there else other, "this"), yes(there))
-    if there:
+        return Question("existence", exists(thing.name if is_present else other, "this"), yes(is_present))
+    if is_present:
         return Question("existence", exists(thing.name), f"Yes, there is {article(thing.name)} {place(thing)}.")
     return Question("existence", exists(other), f"No, there is no {other}.")
 
