@@ -33,7 +33,7 @@ class Sample:
 
     id: str
     pictures: tuple[Any, Any, Any]
-    found: str
+    keywords: str
     how: str
     said: str
 
@@ -184,7 +184,7 @@ def _write_png(samples: Sequence[Sample], title: str, path: Path) -> None:
                 sheet.paste(picture, (box_left + (SIDE - picture.width) // 2, top + _GAP + middle))
             line = top + height - 62
             across = card - 2 * _GAP
-            pen.text((left + _GAP, line), _fitting(sample.found, plain, across), _INK, plain)
+            pen.text((left + _GAP, line), _fitting(sample.keywords, plain, across), _INK, plain)
             pen.text((left + _GAP, line + 20), _fitting(f"{sample.how} · id {sample.id}", small, across), _FAINT, small)
             pen.text((left + _GAP, line + 38), _fitting(sample.said, small, across), _FAINT, small)
         top += height + _GAP

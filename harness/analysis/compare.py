@@ -37,7 +37,7 @@ class Change:
 
     Attributes:
         new: hallucinations that only the other run has; `cured`, those that only the first had.
-        lost: right objects (or answers) that only the first had; `found`, those that only the other has.
+        lost: right objects (or answers) that only the first had; `gained`, those that only the other has.
     """
 
     item: str
@@ -46,12 +46,12 @@ class Change:
     new: tuple[str, ...]
     cured: tuple[str, ...]
     lost: tuple[str, ...]
-    found: tuple[str, ...]
+    gained: tuple[str, ...]
 
     @property
     def size(self) -> int:
         """How much changed."""
-        return len(self.new) + len(self.cured) + len(self.lost) + len(self.found)
+        return len(self.new) + len(self.cured) + len(self.lost) + len(self.gained)
 
 
 @dataclass(frozen=True)

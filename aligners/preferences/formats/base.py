@@ -100,7 +100,7 @@ class Format(ABC):
     title: ClassVar[str]
     needs: ClassVar[str]
     """The columns it is recognised by, for people."""
-    own: frozenset[str]
+    columns_read: frozenset[str]
     """The columns that it reads besides `COMMON`."""
 
     def for_file(self, file: Path) -> Format:
@@ -126,7 +126,7 @@ class Format(ABC):
     @property
     def reads(self) -> frozenset[str]:
         """All columns that it reads."""
-        return self.own | COMMON
+        return self.columns_read | COMMON
 
 
 def is_text(sample: Record, *names: str) -> bool:

@@ -10,7 +10,7 @@ class Plain(Format):
 
     name, title = "plain", "plain records"
     needs = "image, prompt, chosen, rejected"
-    own = frozenset({"prompt", "chosen", "rejected", "source"})
+    columns_read = frozenset({"prompt", "chosen", "rejected", "source"})
 
     def recognises(self, sample: Record) -> bool:
         """See `Format`."""

@@ -24,7 +24,7 @@ class RlaifV(Format):
 
     name, title = "rlaif-v", "RLAIF-V-Dataset as published"
     needs = "image, question, chosen, rejected"
-    own = _OWN
+    columns_read = _OWN
 
     def recognises(self, sample: Record) -> bool:
         """See `Format`."""
@@ -41,7 +41,7 @@ class RlhfV(Format):
 
     name, title = "rlhf-v", "RLHF-V-Dataset as published"
     needs = "image, text (JSON: question, chosen, rejected)"
-    own = _OWN - set(_TEXTS)
+    columns_read = _OWN - set(_TEXTS)
 
     def recognises(self, sample: Record) -> bool:
         """See `Format`."""

@@ -46,7 +46,7 @@ class ShareGpt(Format):
     needs: ClassVar[str] = "conversations ({from, value}), chosen, rejected (a message each), images"
 
     @property
-    def own(self) -> frozenset[str]:  # type: ignore[override]
+    def columns_read(self) -> frozenset[str]:  # type: ignore[override]
         """See `Format`."""
         return frozenset({*self.columns.values(), "messages"})
 

@@ -19,7 +19,7 @@ class Swift(Format):
 
     name, title = "swift", "ms-swift's preference format"
     needs = "messages (user, assistant) or query and response, rejected_response or rejected_messages, images"
-    own = frozenset({"messages", "query", "response", "rejected_response", "rejected_messages"})
+    columns_read = frozenset({"messages", "query", "response", "rejected_response", "rejected_messages"})
 
     def recognises(self, sample: Record) -> bool:
         """See `Format`."""

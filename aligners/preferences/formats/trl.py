@@ -39,7 +39,7 @@ class Trl(Format):
     needs: ClassVar[str] = (
         "images or image, chosen, rejected, and prompt unless it is implicit; texts or lists of {role, content}"
     )
-    own = frozenset({"prompt", "chosen", "rejected"})
+    columns_read = frozenset({"prompt", "chosen", "rejected"})
 
     def for_columns(self, sample: Record) -> Trl:
         """Whether the prompt is implicit is recognised by the columns."""

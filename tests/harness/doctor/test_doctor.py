@@ -69,23 +69,23 @@ def test_packages_that_stop_on_import(doctor: Doctor) -> None:
     states = {name: line["state"] for name, line in lines.items()}
     assert states["Python"] == "ok"
     # The first trap: a torch for CUDA on a machine without a GPU, and a torchvision that does not load beside it.
-    assert states["torch"] == "warn" and "without a GPU" in lines["torch"]["found"]
+    assert states["torch"] == "warn" and "without a GPU" in lines["torch"]["finding"]
     assert "HARNESS_BUILD=cpu" in lines["torch"]["remedy"]
-    assert states["torchvision"] == "fail" and "nms does not exist" in lines["torchvision"]["found"]
+    assert states["torchvision"] == "fail" and "nms does not exist" in lines["torchvision"]["finding"]
     # The fifth: packages that nobody needs and that stop transformers.
     for name in ("torchaudio", "torchcodec"):
         assert states[name] == "fail" and f"pip uninstall {name}" in lines[name]["remedy"]
     assert states["transformers"] == "fail" and "torchaudio" in lines["transformers"]["remedy"]
     # The fourth, and two builds at once.
-    assert states["vLLM"] == "fail" and "libcudart" in lines["vLLM"]["found"]
-    assert states["versions"] == "fail" and "needs torch" in lines["versions"]["found"]
-    assert "1.0 is installed" in lines["versions"]["found"]
+    assert states["vLLM"] == "fail" and "libcudart" in lines["vLLM"]["finding"]
+    assert states["versions"] == "fail" and "needs torch" in lines["versions"]["finding"]
+    assert "1.0 is installed" in lines["versions"]["finding"]
     # The third: what is downloaded from elsewhere.
-    assert states["spaCy"] == "fail" and "no spacy here" in lines["spaCy"]["found"]
+    assert states["spaCy"] == "fail" and "no spacy here" in lines["spaCy"]["finding"]
     assert states["en_core_web_lg"] in ("warn", "ok") and states["data amber"] == "warn"
     assert "harness data get amber" in lines["data amber"]["remedy"]
     broken = lines["harness.backends broken"]
-    assert broken["state"] == "fail" and "nowhere_at_all" in broken["found"] and "broken-plugin" in broken["remedy"]
+    assert broken["state"] == "fail" and "nowhere_at_all" in broken["finding"] and "broken-plugin" in broken["remedy"]
     assert states["cache folder"] == "fail" and "HARNESS_CACHE" in lines["cache folder"]["remedy"]
     assert states["key OPENAI_API_KEY"] == "ok" and SECRET not in said
     assert all(line["remedy"] for line in lines.values() if line["state"] == "fail")
