@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import pkgutil
 import types
 from pathlib import Path
 from typing import Any, get_args
@@ -13,6 +15,9 @@ from mkdocs.structure.files import File, Files
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 from typer.cli import get_docs_for_click
+
+import harness.records
+from harness.core.record import Record
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -51,15 +56,11 @@ def formats() -> str:
     """The records of a run's files, and every setting, with types, defaults and descriptions."""
     from harness.core import registry
     from harness.core.config import TrainSettings
-    from harness.records import answer_files, changed_scores, run_files, score_files
 
     parts = [
         '# Files and settings\n\nFor their places see [ARCHITECTURE.md](ARCHITECTURE.md), "Folder layouts".\n\n## Files of a run\n'
     ]
-    for module in (score_files, changed_scores, run_files, answer_files):
-        for _, kind in inspect.getmembers(module, inspect.isclass):
-            if issubclass(kind, BaseModel) and kind.__module__ == module.__name__ and kind.model_fields:
-                parts.append(table(kind.__name__, kind))
+    parts += [table(kind.__name__, kind) for kind in records()]
     parts.append("## Settings of `align` (`--set train.KEY=VALUE`)\n")
     parts.append(table("train", TrainSettings))
     for kind, heading, prefix in (
@@ -74,6 +75,14 @@ def formats() -> str:
             if settings is not None and settings.model_fields:
                 parts.append(table(f"{name} (`--set {prefix or name}.KEY=VALUE`)", settings))
     return "\n".join(parts)
+
+
+def records() -> list[type[Record]]:
+    """The models of all our files, by the modules that hold them."""
+    modules = [f"harness.records.{found.name}" for found in pkgutil.iter_modules(harness.records.__path__)]
+    members = [inspect.getmembers(importlib.import_module(name), inspect.isclass) for name in modules]
+    kinds = dict.fromkeys(kind for found in members for _, kind in found if issubclass(kind, Record))
+    return [kind for kind in kinds if kind.__module__ in modules and kind.model_fields]
 
 
 def table(title: str, model: type[BaseModel]) -> str:

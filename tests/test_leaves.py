@@ -14,7 +14,7 @@ import pytest
 from harness.core import registry
 from harness.core.files import write_json, write_jsonl
 from harness.core.plugins import Kind
-from harness.records.run_files import ManifestRecord
+from harness.records.manifest_file import ManifestRecord
 from tests.commands import run_here
 from tests.museum import ANSWERS, QUESTIONS, SOURCE, VERDICTS
 from tests.plugins import installed

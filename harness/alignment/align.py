@@ -33,7 +33,7 @@ from harness.core.progress import be_quiet
 from harness.core.removal import remove
 from harness.core.worlds import find_world
 from harness.models import ModelRef, fingerprint, inspect, resolve
-from harness.records.run_files import ManifestRecord
+from harness.records.manifest_file import BaseRecord, CheckpointRecord, ManifestRecord
 from harness.remote import hub
 from harness.remote.hub import Wanted
 from harness.runs.claim import check_folder, claimed
@@ -284,20 +284,21 @@ def _write_manifest(
     """Say of the checkpoint in a run's or a stage's folder where it comes from: card, and manifest last."""
     run = open_run(folder)
     info = inspect(run.checkpoint)
-    manifest = {
-        "schema": ManifestRecord.KNOWN,
-        "kind": "align",
-        "name": run.name,
-        "config": config,
-        "base": {"label": model.label, "location": config["location"], "fingerprint": fingerprint(config["location"])},
-        "checkpoint": {"kind": info.kind, "fingerprint": info.fingerprint},
-        "summary": summary,
-        "wall_seconds": round(time.perf_counter() - started, 1),
-        **surroundings(),
-    }
-    (run.checkpoint / "README.md").write_text(card_of(run, manifest), encoding="utf-8")
-    write_json(run.checkpoint / MANIFEST, manifest)
-    write_json(folder / MANIFEST, manifest)
+    location = config["location"]
+    manifest = ManifestRecord(
+        schema=ManifestRecord.KNOWN,
+        kind="align",
+        name=run.name,
+        config=config,
+        base=BaseRecord(label=model.label, location=location, fingerprint=fingerprint(location)),
+        checkpoint=CheckpointRecord(kind=info.kind, fingerprint=info.fingerprint),
+        summary=summary,
+        wall_seconds=round(time.perf_counter() - started, 1),
+        **surroundings().written(),
+    )
+    (run.checkpoint / "README.md").write_text(card_of(replace(run, manifest=manifest)), encoding="utf-8")
+    write_json(run.checkpoint / MANIFEST, manifest.written())
+    write_json(folder / MANIFEST, manifest.written())
 
 
 def _remove(scratch: Sequence[Path], run: Path) -> None:

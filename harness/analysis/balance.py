@@ -16,7 +16,8 @@ _HEADS = ("run", "after", "steps", "text margin", "text > 0", "image margin", "i
 def balance_records(run: Run) -> tuple[list[dict[str, Any]], list[str]]:
     """The usable records of a run, and in words what cannot be used and why: other weights, or a damaged file."""
     records, reasons = [], []
-    weights = ((run.manifest or {}).get("checkpoint") or {}).get("fingerprint")
+    checkpoint = run.manifest.checkpoint if run.manifest else None
+    weights = checkpoint.fingerprint if checkpoint else None
     for path in sorted(run.path.glob(f"{FOLDER}/*.json")):
         place = path.relative_to(run.path)
         try:

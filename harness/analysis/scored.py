@@ -15,7 +15,7 @@ from harness.core.reading import open_binary
 from harness.core.stats import Aggregate
 from harness.core.types import SampleScore
 from harness.core.version import VERSION
-from harness.records.run_files import item_row
+from harness.records.item_files import item_row
 from harness.records.score_files import ScoresRecord, read_scores
 from harness.runs.folders import Run
 
@@ -83,7 +83,7 @@ def scored(run: Run) -> tuple[list[Scored], list[str]]:
         asked = sorted(path.parent.name for path in run.path.glob("evals/*/responses.jsonl"))
         what = f"answered but not scored: {', '.join(asked)}" if asked else "nothing was scored"
         reasons.append(f"{run.name}: {what}")
-    version = (run.manifest or {}).get("harness")
+    version = run.manifest.harness if run.manifest else None
     if version not in (None, VERSION):
         reasons.append(f"{run.name}: made by version {version}, this is {VERSION}; shown anyway")
     return scores, reasons

@@ -36,9 +36,8 @@ from harness.core.version import VERSION
 from harness.core.worlds import find_world
 from harness.models import fingerprint, load_model, load_processor, prompt_inputs, with_adapters
 from harness.records.balance_file import FOLDER
-from harness.records.record import check
-from harness.records.run_files import TrainedManifest
-from harness.runs.folders import MANIFEST, STAGES, Run, open_run
+from harness.records.manifest_file import AlignConfig, StageRow, TrainedManifest
+from harness.runs.folders import STAGES, Run, open_run
 from harness.runs.targets import target_of_run
 
 logger = logging.getLogger(__name__)
@@ -95,20 +94,20 @@ def measure_balance(request: BalanceRequest) -> dict[str, Any]:
     run = request.run
     if not run.aligned:
         raise BadInputError(f"'{run.name}' is not an aligned run", where=str(run.path))
-    assert run.manifest is not None
-    target, config = target_of_run(run), run.manifest["config"]
-    base = str(target.base) if target.adapter else str(run.manifest["base"]["location"])
-    if fingerprint(base) != run.manifest["base"]["fingerprint"]:
+    target, manifest = target_of_run(run), run.manifest_as(TrainedManifest)
+    config = manifest.config
+    base = str(target.base) if target.adapter else manifest.base.location
+    if fingerprint(base) != manifest.base.fingerprint:
         raise BadInputError(
             "the base's weights are not those that the run started from", where=base, remedy="restore the old ones"
         )
     examples, about = _pairs(request, config)
-    checkpoints = list(_checkpoints(run))
+    checkpoints = list(_checkpoints(run, manifest.summary.stages))
     processor = load_processor(str(target.adapter) if target.adapter else base)
     encoder = Encoder(processor, BRANCHES, _EVERYTHING, None)
     encoded = {example.id: encoder.encode(example) for example in examples}
     values = _log_probabilities(request, base, checkpoints, examples, encoded, processor)
-    beta = float(config["settings"]["method"]["beta"])
+    beta = float(config.settings["method"]["beta"])
     groups = [example.images["original"].fingerprint() for example in examples]
     measured = [
         {"after": checkpoint.after, "steps": checkpoint.steps, **margins(beta * (after - values[0]), groups)}
@@ -116,13 +115,13 @@ def measure_balance(request: BalanceRequest) -> dict[str, Any]:
     ]
     record = {
         "run": run.name,
-        "method": config["method"],
+        "method": config.method,
         "data": request.data,
         "seed": request.seed,
         "limit": request.limit,
         "beta": beta,
         "dtype": request.dtype,
-        "checkpoint": run.manifest["checkpoint"]["fingerprint"],
+        "checkpoint": manifest.checkpoint.fingerprint,
         **about,
         "measured": measured,
         "harness": VERSION,
@@ -131,9 +130,9 @@ def measure_balance(request: BalanceRequest) -> dict[str, Any]:
     return record
 
 
-def _pairs(request: BalanceRequest, config: Mapping[str, Any]) -> tuple[list[PreferenceExample], dict[str, Any]]:
+def _pairs(request: BalanceRequest, config: AlignConfig) -> tuple[list[PreferenceExample], dict[str, Any]]:
     """The pairs that were not trained on, each with a rejected picture, and what is to be said of them."""
-    method = str(config["method"])
+    method = config.method
     data = read_preferences(
         _location(request.data, method),
         limit=request.limit,
@@ -161,7 +160,7 @@ def _location(label: str, method: str) -> str:
     return str(world.preferences(method)) if world else label
 
 
-def _trained_on(config: Mapping[str, Any]) -> set[str]:
+def _trained_on(config: AlignConfig) -> set[str]:
     """Hashes of the pairs that a run was trained on.
 
     Raises:
@@ -169,12 +168,12 @@ def _trained_on(config: Mapping[str, Any]) -> set[str]:
     """
     try:
         data = read_preferences(
-            _location(str(config["data"]), str(config["method"])),
-            limit=config.get("limit"),
-            seed=config["settings"]["train"]["seed"],
+            _location(config.data, config.method),
+            limit=config.limit,
+            seed=config.settings["train"]["seed"],
             on_error="skip",
             cache=cache_folder(),
-            options=DataOptions(config.get("columns", {}), Path(root) if (root := config.get("image_root")) else None),
+            options=DataOptions(config.columns or {}, Path(config.image_root) if config.image_root else None),
         )
     except HarnessError as error:
         raise BadInputError(
@@ -191,11 +190,8 @@ def _content(example: PreferenceExample) -> str:
     return sha256_json([example.images["original"].fingerprint(), example.prompt, *answers])
 
 
-def _checkpoints(run: Run) -> Iterator[_Measured]:
+def _checkpoints(run: Run, rows: Sequence[StageRow]) -> Iterator[_Measured]:
     """The stages that were kept, and the end, each with the steps up to it."""
-    assert run.manifest is not None
-    found = check(TrainedManifest, run.manifest, "manifest", run.path / MANIFEST)
-    rows = found.summary.stages
     steps = 0
     for number, row in enumerate(rows, 1):
         steps += row.steps

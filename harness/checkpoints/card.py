@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import yaml
 
 from harness.models.aliases import is_hub_id
+from harness.records.manifest_file import CardManifest
 from harness.records.score_files import ScoresRecord
 
 
-def model_card(manifest: Mapping[str, Any], method: Mapping[str, str], scores: Sequence[ScoresRecord]) -> str:
+def model_card(manifest: CardManifest, method: Mapping[str, str], scores: Sequence[ScoresRecord]) -> str:
     """Markdown with the hub's metadata on top.
 
     Args:
@@ -19,38 +19,38 @@ def model_card(manifest: Mapping[str, Any], method: Mapping[str, str], scores: S
         method: the aligner's `summary`, `source` and `ours`.
         scores: score records of the run (`runs.score`); none is said as such.
     """
-    config, kind = manifest["config"], manifest["checkpoint"]["kind"]
-    base = manifest["base"]["location"]
+    config, kind = manifest.config, manifest.checkpoint.kind
+    base = manifest.base.location
     metadata = {
         # Only a name on the hub: it refuses a card that names a folder as the base.
         **({"base_model": base} if is_hub_id(base) else {}),
         "library_name": "peft" if kind == "adapter" else "transformers",
         "pipeline_tag": "image-text-to-text",
-        "tags": ["vision-language", "preference-optimization", config["method"]],
+        "tags": ["vision-language", "preference-optimization", config.method],
     }
-    data = manifest["summary"]["data"]
+    data = manifest.summary.data
     lines = [
         "---",
         yaml.safe_dump(metadata, sort_keys=False).strip(),
         "---",
         "",
-        f"# {config['model']}, aligned with {config['method']}",
+        f"# {config.model}, aligned with {config.method}",
         "",
-        f"A {'LoRA adapter for' if kind == 'adapter' else 'vision-language model from'} `{config['model']}`, aligned by vlm-align-harness "
-        f"{manifest['harness']}.",
+        f"A {'LoRA adapter for' if kind == 'adapter' else 'vision-language model from'} `{config.model}`, aligned by vlm-align-harness "
+        f"{manifest.harness}.",
         "",
-        f"- Method: `{config['method']}`, {method['summary']} ({method['source']})",
+        f"- Method: `{config.method}`, {method['summary']} ({method['source']})",
         *([f"- Not the paper's: {method['ours']}"] if method.get("ours") else []),
-        *([f"- After its stage `{config['stage']}`"] if "stage" in config else []),
-        f"- Preference data: `{config['data']}`, {data['examples']:,} pairs, fingerprint `{data['fingerprint'][:16]}`",
-        f"- Weights: base model `{manifest['base']['fingerprint'][:16]}`, this checkpoint `{manifest['checkpoint']['fingerprint'][:16]}`",
-        f"- Made {manifest['finished'][:10]} in {manifest['wall_seconds']:,.0f} s on "
-        + (", ".join(manifest["hardware"]["gpus"]) or f"{manifest['hardware']['cores']} CPU cores"),
+        *([f"- After its stage `{config.stage}`"] if config.stage is not None else []),
+        f"- Preference data: `{config.data}`, {data.examples:,} pairs, fingerprint `{data.fingerprint[:16]}`",
+        f"- Weights: base model `{manifest.base.fingerprint[:16]}`, this checkpoint `{manifest.checkpoint.fingerprint[:16]}`",
+        f"- Made {manifest.finished[:10]} in {manifest.wall_seconds:,.0f} s on "
+        + (", ".join(manifest.hardware.gpus) or f"{manifest.hardware.cores} CPU cores"),
         "",
         "## Settings",
         "",
         "```yaml",
-        yaml.safe_dump(config["settings"], sort_keys=False).strip(),
+        yaml.safe_dump(config.settings, sort_keys=False).strip(),
         "```",
         "",
         "## Scores",

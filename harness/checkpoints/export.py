@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from aligners.base import Aligner
 from harness.checkpoints.card import model_card
@@ -16,8 +16,7 @@ from harness.core.files import atomic_folder, remove_left_overs, write_json
 from harness.core.locks import writing
 from harness.core.removal import move, remove
 from harness.models import CheckpointInfo, check_base, export_full, inspect, load_model, load_processor, with_adapters
-from harness.records.record import check
-from harness.records.run_files import CardManifest
+from harness.records.manifest_file import CardManifest, CheckpointRecord, ExportedFrom, ManifestRecord
 from harness.records.score_files import read_scores
 from harness.runs.folders import MANIFEST, Run
 from harness.runs.state import read_object
@@ -25,7 +24,7 @@ from harness.runs.state import read_object
 logger = logging.getLogger(__name__)
 
 
-def export_run(run: Run, output: Path, *, merge: bool = True, overwrite: bool = False) -> dict[str, Any]:
+def export_run(run: Run, output: Path, *, merge: bool = True, overwrite: bool = False) -> ManifestRecord:
     """Write the checkpoint to `output`; the folder appears only when it is complete.
 
     Args:
@@ -74,7 +73,7 @@ def _check_target(output: Path, *, overwrite: bool) -> None:
         )
 
 
-def _write(run: Run, info: CheckpointInfo, output: Path, *, merge: bool) -> dict[str, Any]:
+def _write(run: Run, info: CheckpointInfo, output: Path, *, merge: bool) -> ManifestRecord:
     """The folder, complete or not at all; an exported checkpoint that is there is replaced when the new one is complete."""
     assert run.manifest is not None
     with atomic_folder(output) as temporary:
@@ -83,24 +82,25 @@ def _write(run: Run, info: CheckpointInfo, output: Path, *, merge: bool) -> dict
         else:
             shutil.copytree(run.checkpoint, temporary, dirs_exist_ok=True)
         kind = inspect(temporary)
-        manifest = {
-            **run.manifest,
-            "checkpoint": {"kind": kind.kind, "fingerprint": kind.fingerprint},
-            "exported_from": {"run": run.name, "kind": info.kind, "fingerprint": info.fingerprint},
-        }
-        (temporary / "README.md").write_text(card_of(run, manifest), encoding="utf-8")
-        write_json(temporary / MANIFEST, manifest)
+        manifest = run.manifest.model_copy(
+            update={
+                "checkpoint": CheckpointRecord(kind=kind.kind, fingerprint=kind.fingerprint),
+                "exported_from": ExportedFrom(run=run.name, kind=info.kind, fingerprint=info.fingerprint),
+            }
+        )
+        (temporary / "README.md").write_text(card_of(replace(run, manifest=manifest)), encoding="utf-8")
+        write_json(temporary / MANIFEST, manifest.written())
     return manifest
 
 
-def card_of(run: Run, manifest: dict[str, Any]) -> str:
-    """The run's model card, with all scores that lie next to it and can be used; of the others it is said why not.
+def card_of(run: Run) -> str:
+    """The model card of a run with its manifest, with all scores that lie next to it and can be used; of the others it is said why not.
 
     Raises:
         BadInputError: the manifest lacks what a card needs.
     """
-    check(CardManifest, manifest, "manifest", run.path / MANIFEST)
-    method: type[Aligner] = registry.load("aligners", manifest["config"]["method"])
+    manifest = run.manifest_as(CardManifest)
+    method: type[Aligner] = registry.load("aligners", manifest.config.method)
     scores = []
     for path in sorted(run.path.glob("evals/*/scores*.json")):
         try:
@@ -114,7 +114,7 @@ def card_of(run: Run, manifest: dict[str, Any]) -> str:
 def _merge(run: Run, base: str, folder: Path) -> None:
     """The base's weights, in the type they are stored in, plus the adapter's."""
     assert run.manifest is not None
-    check_base(run.checkpoint, base, run.manifest["base"]["fingerprint"])
+    check_base(run.checkpoint, base, run.manifest.base.fingerprint)
     logger.info(f"merging the adapter into {run.base_label}")
     model = with_adapters(load_model(base, device="cpu"), {"merged": run.checkpoint})
     export_full(model.merge_and_unload(safe_merge=True), load_processor(run.checkpoint), folder / "merged")

@@ -143,7 +143,7 @@ def _staged(source: Path, run: Run | None) -> Iterator[Path]:
         for path in source.iterdir():
             if path.name != _CARD:
                 (folder / path.name).symlink_to(path)
-        (folder / _CARD).write_text(card_of(run, run.manifest), encoding="utf-8")
+        (folder / _CARD).write_text(card_of(run), encoding="utf-8")
         yield folder
 
 

@@ -21,6 +21,7 @@ from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import read_json, write_json
 from harness.core.memory import give_back
 from harness.core.progress import progress
+from harness.core.record import check
 from harness.models import (
     fingerprint,
     load_model,
@@ -30,8 +31,7 @@ from harness.models import (
     template_hash_of,
     with_adapters,
 )
-from harness.records.record import check
-from harness.records.run_files import ManifestRecord
+from harness.records.manifest_file import ManifestRecord
 from harness.runs.folders import MANIFEST
 from harness.runs.state import KINDS
 from harness.runs.targets import BASE, Target
@@ -277,13 +277,13 @@ def recorded_weights(checkpoint: AskedCheckpoint) -> list[str]:
     manifest = read_json(folder / MANIFEST, "manifest", finite=False) if (folder / MANIFEST).exists() else {}
     if not isinstance(manifest, dict) or manifest.get("kind") not in KINDS:
         return []  # a model's folder may have a file of this name that is not ours
-    check(ManifestRecord, manifest, "manifest", folder / MANIFEST)
+    record = check(ManifestRecord, manifest, "manifest", folder / MANIFEST)
     changed = []
-    base = manifest["base"].get("fingerprint")
+    base = record.base.fingerprint
     if checkpoint.adapter and base and fingerprint(checkpoint.base) != base:
         changed.append(
             f"the base's weights are not those that the adapter was trained on: restore the old ones in {checkpoint.base}"
         )
-    if (recorded := manifest.get("checkpoint")) and fingerprint(folder) != recorded["fingerprint"]:
+    if record.checkpoint and fingerprint(folder) != record.checkpoint.fingerprint:
         changed.append(f"the weights in {folder} were changed after they were written: export or align again")
     return changed

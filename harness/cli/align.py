@@ -144,7 +144,7 @@ def align(
     if not is_first_process():
         return
     if as_json:
-        emit(run.manifest)
+        emit(run.manifest.written() if run.manifest else None)
     else:
         say(f"checkpoint: {run.checkpoint}")
         if stages := list_runs(run.path / STAGES):

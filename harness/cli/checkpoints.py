@@ -29,9 +29,9 @@ def export(
 
     manifest = export_run(find_run(run, results), output, merge=merge, overwrite=overwrite)
     if as_json:
-        emit(manifest)
+        emit(manifest.written())
     else:
-        say(f"{manifest['checkpoint']['kind']} checkpoint: {output}")
+        say(f"{manifest.checkpoint.kind if manifest.checkpoint else ''} checkpoint: {output}")
         say(f"next: harness serve {output}")
 
 

@@ -314,7 +314,9 @@ def print_line(line: Line) -> None:
     marks = {"ok": "[green]ok  [/green]", "warn": "[yellow]warn[/yellow]", "fail": "[red]fail[/red]"}
     console = Console()
     console.print(
-        f"{marks[line.state]}  [bold]{escape(line.name)}[/bold]: {escape(line.finding)}", soft_wrap=True, highlight=False
+        f"{marks[line.state]}  [bold]{escape(line.name)}[/bold]: {escape(line.finding)}",
+        soft_wrap=True,
+        highlight=False,
     )
     if line.remedy:
         console.print(f"      [dim]{escape(line.remedy)}[/dim]", soft_wrap=True, highlight=False)

@@ -14,10 +14,10 @@ from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import dump_row, naming, sha256_json, whole_lines
 from harness.core.locks import writing
 from harness.core.reading import parse_line
+from harness.core.record import check
 from harness.core.terminal import say
 from harness.core.types import Item, Response
 from harness.records.answer_files import AnswerRecord
-from harness.records.record import check
 from harness.runs.set_aside import bring_answers_back, put_answers_aside
 from harness.serving.base import Completion, Sampling
 

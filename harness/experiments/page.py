@@ -77,7 +77,7 @@ def write_page(
             "arms": {arm.label: [plan.labels[arm.label, seed] for seed in plan.worlds] for arm in experiment.arms},
             "seeds": list(plan.worlds),
             "failed": dict(failed),
-            **surroundings(),
+            **surroundings().written(),
         },
     )
     return findings
@@ -110,11 +110,11 @@ def _named(board: Board, plan: Plan) -> Board:
 
 def _head(experiment: Experiment, plan: Plan) -> list[str]:
     spec, here = experiment.spec, surroundings()
-    hardware = here["hardware"]
-    machine = ", ".join(hardware["gpus"]) or f"{hardware['cores']} CPU cores ({hardware['machine']})"
+    hardware = here.hardware
+    machine = ", ".join(hardware.gpus) or f"{hardware.cores} CPU cores ({hardware.machine})"
     return [
         f"Model {spec.model}; {len(experiment.arms)} arms; seeds {', '.join(map(str, plan.worlds))}; {spec.split} split. "
-        f"{here['finished'][:10]}, {machine}, harness {here['harness']}.",
+        f"{here.finished[:10]}, {machine}, harness {here.harness}.",
         f"Made by `harness experiment {experiment.path.name}`.",
     ]
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from harness.core.reading import read_json
-from harness.records.record import Record, Value, Whole, check
+from harness.core.record import Record, Value, Whole, check
 from harness.records.score_files import ServingRecord
 
 

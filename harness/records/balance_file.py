@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from harness.core.reading import read_json
-from harness.records.record import Number, Record, Whole, check
+from harness.core.record import Number, Record, Whole, check
 from harness.records.score_files import ROUNDING
 
 FOLDER = "balance"

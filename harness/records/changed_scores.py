@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from harness.core.reading import read_json
-from harness.records.record import Number, Record, Value, Whole, check
+from harness.core.record import Number, Record, Value, Whole, check
 from harness.records.score_files import ROUNDING, ScoresRecord
 
 

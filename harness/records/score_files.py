@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from harness.core.reading import read_json
-from harness.records.record import Number, Record, Versioned, Whole, check
+from harness.core.record import Number, Record, Versioned, Whole, check
 
 ROUNDING = 1e-9
 

@@ -24,8 +24,8 @@ from harness.core.files import atomic_path, sha256_json, to_cache
 from harness.core.paths import cache_folder
 from harness.core.reading import open_binary
 from harness.records.counts import ItemCounts, ItemTable, compact
+from harness.records.item_files import item_record
 from harness.records.matched import Described, Places, PlacesTable
-from harness.records.run_files import item_record
 
 _FORMAT = 2
 _SETTLED_NS = 50_000_000

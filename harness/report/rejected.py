@@ -21,7 +21,8 @@ def rejected_images(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], list[str
     """
     shown, left_out = [], []
     for run in runs:
-        notes = (run.manifest or {}).get("summary", {}).get("prepared", {}).get("image_preferences") or {}
+        summary = (run.manifest.summary if run.manifest else None) or {}
+        notes = summary.get("prepared", {}).get("image_preferences") or {}
         if not notes.get("samples"):
             continue
         try:

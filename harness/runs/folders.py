@@ -6,16 +6,17 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from harness.core.errors import BadInputError
 from harness.core.files import read_json
-from harness.records.record import check
-from harness.records.run_files import LocatedManifest, read_manifest
+from harness.core.record import check
+from harness.records.manifest_file import LocatedManifest, ManifestRecord, read_manifest
 from harness.runs.state import MANIFEST, state_of
 
 logger = logging.getLogger(__name__)
 
+M = TypeVar("M", bound=ManifestRecord)
 STAGES = "stages"
 """In a run's folder: one folder per stage, each a run of its own once it has a manifest."""
 
@@ -25,7 +26,7 @@ class Run:
     """A run's folder; `manifest` is None while it is not complete."""
 
     path: Path
-    manifest: dict[str, Any] | None
+    manifest: ManifestRecord | None
 
     @property
     def name(self) -> str:
@@ -36,7 +37,7 @@ class Run:
     @property
     def kind(self) -> str:
         """ "align", "base" (a base model's answers) or "endpoint"; "" while it is not complete."""
-        return str((self.manifest or {}).get("kind", ""))
+        return self.manifest.kind if self.manifest else ""
 
     @property
     def aligned(self) -> bool:
@@ -46,7 +47,7 @@ class Run:
     @property
     def base_label(self) -> str:
         """The base model, as the user named it."""
-        return str(self.manifest["base"]["label"]) if self.manifest else ""
+        return self.manifest.base.label if self.manifest else ""
 
     @property
     def base_location(self) -> str:
@@ -61,9 +62,16 @@ class Run:
                 where=str(self.path),
                 remedy=f"harness eval --endpoint URL --model {self.base_label}",
             )
-        check(LocatedManifest, self.manifest, "manifest", self.path / MANIFEST)
+        return self.manifest_as(LocatedManifest).base.location
+
+    def manifest_as(self, kind: type[M]) -> M:
+        """The manifest of a complete run with what one use of it requires.
+
+        Raises:
+            BadInputError: the manifest lacks some of that.
+        """
         assert self.manifest is not None
-        return str(self.manifest["base"]["location"])
+        return check(kind, self.manifest.written(), "manifest", self.path / MANIFEST)
 
     @property
     def checkpoint(self) -> Path:
@@ -108,7 +116,7 @@ def read_runs(results: Path) -> tuple[list[Run], list[str]]:
             runs.append(open_run(path.parent))
         except BadInputError as error:
             reasons.append(f"{path.parent.name}: {error.problem}")
-    return sorted(runs, key=lambda run: (str((run.manifest or {}).get("finished", "")), run.name)), reasons
+    return sorted(runs, key=lambda run: (run.manifest.finished if run.manifest else "", run.name)), reasons
 
 
 def survey(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:

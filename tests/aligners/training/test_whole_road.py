@@ -197,8 +197,9 @@ def test_every_stage_leaves_a_checkpoint_that_is_a_run(road: Road, capsys: pytes
         assert sorted(path.name for path in folder.iterdir()) == ["checkpoint", "manifest.json"]
         stage = open_run(folder)
         assert stage.name == f"calm-{folder.name}" and stage.aligned and stage.manifest is not None
-        assert stage.manifest["summary"]["stages"] == whole["summary"]["stages"][:number]
-        assert stage.manifest["config"] == {**whole["config"], "stage": folder.name}
+        assert stage.manifest.summary is not None
+        assert stage.manifest.summary["stages"] == whole["summary"]["stages"][:number]
+        assert stage.manifest.config == {**whole["config"], "stage": folder.name}
         assert f"After its stage `{folder.name}`" in (folder / "checkpoint" / "README.md").read_text()
     assert len({adapter(folder) for folder in folders}) == 3 and adapter(folders[-1]) == adapter(road.run("calm"))
     # A learning rate that falls to nothing in each stage: every one has a schedule of its own.

@@ -150,15 +150,15 @@ def test_what_was_trained_on_is_left_out_and_what_cannot_be_measured_is_said(
         measure_balance(BalanceRequest(text_only, str(folder / "train.jsonl")))
     copy = open_run(Path(shutil.copytree(text_only.path, tmp_path / "copy")))
     assert copy.manifest is not None
-    config = copy.manifest["config"]
+    whole = copy.manifest.written()
     for manifest, said in (
-        (copy.manifest | {"kind": "base"}, "is not an aligned run"),
-        (copy.manifest | {"summary": {}}, "no summary.stages"),
+        (whole | {"kind": "base"}, "is not an aligned run"),
+        (whole | {"summary": {}}, "no summary.stages"),
         (
-            copy.manifest | {"config": config | {"data": str(tmp_path / "gone.jsonl")}},
+            whole | {"config": whole["config"] | {"data": str(tmp_path / "gone.jsonl")}},
             "so it is unknown which ones are held out",
         ),
-        (copy.manifest | {"base": copy.manifest["base"] | {"fingerprint": "0" * 64}}, "weights"),
+        (whole | {"base": whole["base"] | {"fingerprint": "0" * 64}}, "weights"),
     ):
         write_json(copy.path / "manifest.json", manifest)
         with pytest.raises(BadInputError, match=said):

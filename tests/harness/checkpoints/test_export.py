@@ -46,7 +46,7 @@ def test_merged_weights_say_what_the_adapter_says(aligned: Run, tmp_path: Path) 
     assert run(app, ["export", str(aligned.path), "-o", str(tmp_path / "merged")]) == 0
     picture = tiny_photograph(tmp_path / "p.png", 1, (96, 96))
     processor = load_processor(tmp_path / "merged")
-    base = load_model(str(aligned.manifest["base"]["location"]))  # type: ignore[index]
+    base = load_model(aligned.base_location)
     plain = logits(base, processor, picture)
     expected = logits(PeftModel.from_pretrained(base, aligned.checkpoint), processor, picture)
     found = logits(load_model(tmp_path / "merged"), processor, picture)

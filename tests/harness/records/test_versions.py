@@ -14,7 +14,7 @@ from harness.analysis.leaderboard import collect
 from harness.analysis.scored import scored
 from harness.core.errors import BadInputError
 from harness.core.files import write_json
-from harness.records.run_files import ManifestRecord
+from harness.records.manifest_file import ManifestRecord
 from harness.records.score_files import ScoresRecord, read_scores
 from harness.runs.folders import open_run, read_runs
 from tests.commands import run_here

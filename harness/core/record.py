@@ -1,7 +1,9 @@
-"""What every file of a run has in common: it is checked once, where it is read, against a model of what it must hold.
+"""Records: the models of our own files. A file is written from its record, and checked against it once, where it is read.
 
 The files are data: a killed writer, another version or a stranger may have made them. A file that does not fit is refused with its path
 and the first thing that is wrong; other keys than those of the model pass, so that what other versions add does not matter.
+
+The records of a run's folder are in `harness.records`; packages that those may not import have their own (`docs/ARCHITECTURE.md`).
 """
 
 from __future__ import annotations
@@ -27,6 +29,10 @@ class Record(BaseModel):
     """An object of a file: no value is turned into another type, and unknown keys pass."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+    def written(self) -> dict[str, Any]:
+        """The JSON-able object that a file holds: the model's keys that were given, in the model's order, then all others."""
+        return self.model_dump(by_alias=True, exclude_unset=True)
 
 
 class Versioned(Record):

@@ -1,0 +1,177 @@
+"""The manifest of a run, `manifest.json`: what was made, of what, by what, with which result. See `harness.core.record`.
+
+`ManifestRecord` is what every run's manifest can be read as. Its subclasses are views of an aligned run's manifest: each names what one use
+of the run requires beside that, so that a manifest that lacks what a model card needs can still be evaluated.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from harness.core.reading import read_json
+from harness.core.record import Record, Value, Versioned, Whole, check
+
+
+class BaseRecord(Record):
+    """The base model of a run."""
+
+    label: str = Field(description="as the user named it")
+    location: str | None = Field(None, description="folder or hub id of the weights; null behind an endpoint")
+    fingerprint: str | None = Field(None, description="hash of the weights; null behind an endpoint")
+
+
+class CheckpointRecord(Record):
+    """Kind and fingerprint of a checkpoint."""
+
+    kind: str = Field(description="full or adapter")
+    fingerprint: str = Field(description="hash of the weights")
+
+
+class Hardware(Record):
+    """Hardware of a run."""
+
+    machine: str | None = Field(None, description="architecture of the processor")
+    cores: Whole | None = Field(None, description="cores that the process could use")
+    gpus: list[str] = Field(description="names of the GPUs")
+
+
+class Surroundings(Record):
+    """Versions, source commit, hardware and command line of what wrote a file."""
+
+    harness: str = Field(description="version of this package")
+    commit: str | None = Field(description="of the source, with +changes; null outside of a checkout")
+    python: str = Field(description="version of Python")
+    packages: dict[str, str] = Field(description="versions of packages that determine numbers")
+    hardware: Hardware
+    command: list[str] = Field(description="the command line")
+    finished: str = Field(description="time in UTC, ISO 8601")
+
+
+class ExportedFrom(Record):
+    """Where an exported checkpoint comes from."""
+
+    run: str = Field(description="name of the run")
+    kind: str = Field(description="full or adapter: what the run had")
+    fingerprint: str = Field(description="hash of the run's weights")
+
+
+class ManifestRecord(Versioned):
+    """What every run's manifest can be read as.
+
+    Only `kind` and `base` are in all of them: version 0.1 and base models' runs have fewer keys than aligned ones of today.
+    """
+
+    KNOWN = 1
+    kind: str = Field(description="align, base or endpoint")
+    name: str | None = Field(None, description="of the run")
+    config: dict[str, Any] | None = Field(None, description="the resolved configuration, as config.json has it")
+    base: BaseRecord
+    checkpoint: CheckpointRecord | None = Field(None, description="of an aligned run")
+    summary: dict[str, Any] | None = Field(None, description="of the training: data, stages, step")
+    wall_seconds: Value | None = Field(None, description="duration of the training")
+    harness: str | None = Field(None, description="as in Surroundings, like the keys below")
+    commit: str | None = None
+    python: str | None = None
+    packages: dict[str, Any] | None = None
+    hardware: dict[str, Any] | None = None
+    command: list[str] | None = None
+    finished: str = ""
+    exported_from: ExportedFrom | None = Field(None, description="of an exported checkpoint")
+
+
+class LocatedBase(BaseRecord):
+    """A base model with a known location."""
+
+    location: str
+
+
+class LocatedManifest(ManifestRecord):
+    """The manifest of a run whose base's weights can be loaded."""
+
+    base: LocatedBase
+
+
+class AlignedBase(LocatedBase):
+    """The base model of an aligned run: location and fingerprint are known."""
+
+    fingerprint: str
+
+
+class AlignConfig(Record):
+    """The resolved configuration of an alignment, `config.json`.
+
+    The second and third key are those of `--columns` and `--image-root`, and only there where these were given.
+    """
+
+    method: str = Field(description="the aligner")
+    model: str = Field(description="the base model, as the user named it")
+    location: str | None = Field(None, description="folder or hub id of its weights")
+    data: str = Field(description="preference data, as the user named it")
+    limit: int | None = Field(None, description="size of the sample of the data")
+    on_error: str | None = Field(None, description="fail or skip: what happens to records that cannot be used")
+    columns: dict[str, str] | None = Field(None, description="--columns: name in the formats -> column")
+    image_root: str | None = Field(None, description="--image-root")
+    settings: dict[str, Any] = Field(description="`train` and `method`, with defaults")
+    stage: str | None = Field(None, description="in a stage's manifest: the stage's folder")
+
+
+class AlignedManifest(ManifestRecord):
+    """The manifest of an aligned run: the part that serving, exporting and model cards need."""
+
+    config: AlignConfig  # type: ignore[assignment]
+    base: AlignedBase
+
+
+class DataSummary(Record):
+    """The preference data of a training."""
+
+    examples: Whole
+    fingerprint: str
+
+
+class Summary(Record):
+    """Summary of a training run."""
+
+    data: DataSummary
+
+
+class StageRow(Record):
+    """Summary of a training stage."""
+
+    stage: str
+    steps: Whole
+
+
+class StagesSummary(Record):
+    """Summaries of the stages, in order."""
+
+    stages: list[StageRow]
+
+
+class TrainedManifest(AlignedManifest):
+    """The same, as far as what its stages left is looked at."""
+
+    checkpoint: CheckpointRecord
+    summary: StagesSummary  # type: ignore[assignment]
+
+
+class CardManifest(AlignedManifest):
+    """The manifest of an aligned run: the part that its model card needs."""
+
+    checkpoint: CheckpointRecord
+    summary: Summary  # type: ignore[assignment]
+    wall_seconds: Value
+    harness: str
+    hardware: Hardware  # type: ignore[assignment]
+
+
+def read_manifest(path: Path) -> ManifestRecord:
+    """A run's manifest.
+
+    Raises:
+        BadInputError: it cannot be read or used.
+    """
+    return check(ManifestRecord, read_json(path, "manifest", finite=False), "manifest", path)
