@@ -19,6 +19,7 @@ from harness.core.contract import json_of
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import sha256_file, write_json
 from harness.core.progress import progress
+from harness.core.record import check
 from harness.evaluation.context import check_context
 from harness.evaluation.jobs import Job, Key, pending, request_hashes
 from harness.evaluation.reliance import Answered, reliance
@@ -30,7 +31,7 @@ from harness.evaluation.shards import write_shard
 from harness.evaluation.suites import SAMPLE_SEED, Suite
 from harness.judging.base import Judge
 from harness.models import load_processor, refuse_control
-from harness.records.answer_files import read_serving
+from harness.records.answer_files import ServedRecord, ShardRecord, read_serving
 from harness.runs.targets import Target, engine_of
 from harness.serving.contract import completions_of
 
@@ -100,7 +101,7 @@ class _Evaluation:
                 idle = "; --verify has nothing to check" if self.request.verify else ""
                 logger.info("every answer is stored already, so the model is not asked%s", idle)
             if self.shard:
-                return [self._finish_shard(target, suite) for target in self.targets for suite in self.suites]
+                return [self._finish_shard(target, suite).written() for target in self.targets for suite in self.suites]
             return [record for target in self.targets for record in self._score_all(target)]
 
     def _take_known(self) -> None:
@@ -113,12 +114,12 @@ class _Evaluation:
             asked = {self.hashes[(*plain, item.id)]: item.id for item in suite.items}
             served, serving = (self.folders[which] / "serving.json" for which in (plain, key))
             if served.exists() and not serving.exists():  # where nothing is left to ask, nothing else says who answered
-                write_json(serving, read_serving(served))
+                write_json(serving, read_serving(served).written())
             for item in suite.items:
                 digest = self.hashes[(*key, item.id)]
                 other = self.logs[plain].record(asked[digest], digest) if digest in asked else None
                 if other is not None and self.logs[key].get(item.id, digest) is None:
-                    self.logs[key].put({**other, "item": item.id})
+                    self.logs[key].put(other.model_copy(update={"item": item.id}))
 
     def _check_questions(self, processor: Any) -> None:
         """No question holds a control token; of an endpoint's model only the common ones are known.
@@ -164,8 +165,8 @@ class _Evaluation:
             logger.info(f"{took['answers']:,} answers in {seconds:.0f} s: {', '.join(rates)} per second")
 
     def _write_serving(self, serving: Mapping[str, Any]) -> None:
-        for folder in self.folders.values():
-            write_json(folder / "serving.json", serving)
+        for path in (folder / "serving.json" for folder in self.folders.values()):
+            write_json(path, check(ServedRecord, serving, "serving record", path).written())
 
     def _refused(self, suite: Suite, key: Key) -> dict[str, str]:
         """Item id -> why it could not be answered."""
@@ -174,7 +175,7 @@ class _Evaluation:
         self._check_refused(suite, refused)
         return refused
 
-    def _finish_shard(self, target: Target, suite: Suite) -> dict[str, Any]:
+    def _finish_shard(self, target: Target, suite: Suite) -> ShardRecord:
         """Say what this shard holds; `harness merge` joins it with the others."""
         assert self.shard
         key = (target.name, suite.key, 0)
@@ -182,24 +183,24 @@ class _Evaluation:
             raise BadInputError(f"{suite.name} has fewer images than shards; shard {self.shard.label}")
         refused = self._refused(suite, key)
         model = self._one_model(target, suite, 0)
-        about = {
-            "target": target.name,
-            "suite": suite.name,
-            "change": suite.change.word if suite.change else None,
-            "data": self.data_name,
-            "index": self.shard.index,
-            "count": self.shard.count,
-            "limit": self.request.limit,
-            "items": len(suite.items),
-            "of": suite.whole,
-            "refused": refused,
-            "model": model,
-            "checkpoint": target.answered_by(model),
-            "sampling": suite.sampling.model_dump(),
-            "backend": self.request.backend_identity,
-            "template": target.template,
-            "folder": str(self.folders[key]),
-        }
+        about = ShardRecord(
+            target=target.name,
+            suite=suite.name,
+            change=suite.change.word if suite.change else None,
+            data=self.data_name,
+            index=self.shard.index,
+            count=self.shard.count,
+            limit=self.request.limit,
+            items=len(suite.items),
+            of=suite.whole,
+            refused=refused,
+            model=model,
+            checkpoint=target.answered_by(model),
+            sampling=suite.sampling.model_dump(),
+            backend=self.request.backend_identity,
+            template=target.template,
+            folder=str(self.folders[key]),
+        )
         write_shard(self.folders[key], about)
         return about
 
@@ -243,7 +244,7 @@ class _Evaluation:
                 remedy="the data, the weights or the template changed: harness eval generates new ones",
             )
         model = self._one_model(target, suite, repeat)
-        serving = read_serving(self.folders[key] / "serving.json")
+        serving = read_serving(self.folders[key] / "serving.json").written()
         items = [item for item in suite.items if item.id in responses]
         data = self.request.data
         record, scores = score_suite(
@@ -296,5 +297,6 @@ class _Evaluation:
         """
         key = (target.name, suite.key, repeat)
         log = self.logs[key]
-        records = [log.record(item.id, self.hashes[(*key, item.id)]) for item in suite.items]
-        return one_model(records, target.base, suite.name, log.path)
+        records = (log.record(item.id, self.hashes[(*key, item.id)]) for item in suite.items)
+        models = (record.model for record in records if record is not None)
+        return one_model(models, target.base, suite.name, log.path)

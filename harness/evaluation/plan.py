@@ -118,7 +118,7 @@ def _seconds(request: EvalRequest, target: Target, data_name: str, asked: int) -
     runs = [target.folder, *(one for one in sorted(target.folder.parent.glob("*")) if one != target.folder)]
     for path in [path for run in runs for path in sorted(run.glob(f"evals/*@{data_name}/serving.json"))]:
         record = read_serving(path)
-        took = record.get("took")
-        if took and record["backend"] == request.backend.name and open_run(path.parents[2]).base_label == target.model:
-            return float(asked * took["seconds"] / took["answers"])
+        took = record.took
+        if took and record.backend == request.backend.name and open_run(path.parents[2]).base_label == target.model:
+            return asked * took.seconds / took.answers
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,9 @@ from typing import Any
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import dump_row, naming, sha256_json, whole_lines
 from harness.core.locks import writing
-from harness.core.reading import parse_line
-from harness.core.record import check
 from harness.core.terminal import say
 from harness.core.types import Item, Response
-from harness.records.answer_files import AnswerRecord
+from harness.records.answer_files import AnswerRecord, answer_record
 from harness.runs.set_aside import bring_answers_back, put_answers_aside
 from harness.serving.base import Completion, Sampling
 
@@ -42,15 +40,13 @@ def request_hash(
     return sha256_json([*identity, repeat] if repeat else identity)
 
 
-def _complete(folder: Path) -> Iterator[dict[str, Any]]:
+def _complete(folder: Path) -> Iterator[AnswerRecord]:
     """The complete records of a log that may be in use."""
     path = folder / "responses.jsonl"
     data = path.read_bytes() if path.exists() else b""
     for line in data[: data.rfind(b"\n") + 1].splitlines():
         with suppress(BadInputError):
-            record = parse_line(line, 2, "response log", path)
-            check(AnswerRecord, record, "answer", path)
-            yield record
+            yield answer_record(line, 2, path)
 
 
 class ResponseLog:
@@ -68,7 +64,7 @@ class ResponseLog:
         self._aside: Path | None = None
         self._held = ExitStack()
         self._added = False
-        self._records: dict[tuple[str, str], dict[str, Any]] = {}
+        self._records: dict[tuple[str, str], AnswerRecord] = {}
         self._unsynced = 0
 
     def __enter__(self) -> ResponseLog:
@@ -107,27 +103,26 @@ class ResponseLog:
         """Take the complete records; a torn last line, left by a kill, is cut off and its item asked again."""
         for number, line in enumerate(whole_lines(self.path), 1):
             try:
-                record = parse_line(line, number, "response log", self.path)
-                check(AnswerRecord, record, "answer", self.path)
+                record = answer_record(line, number, self.path)
             except BadInputError as error:
                 raise BadInputError(
                     f"the response log is damaged: {error.problem}",
                     where=f"{self.path}:{number}",
                     remedy="remove the line, or generate again with --overwrite",
                 ) from None
-            self._records[record["item"], record["request"]] = record
+            self._records[record.item, record.request] = record
 
     @staticmethod
     def peek(folder: Path) -> dict[tuple[str, str], str]:
         """(item, request hash) -> text of every complete record, read without a lock and without mending anything."""
-        return {(row["item"], row["request"]): row["text"] for row in _complete(folder)}
+        return {(row.item, row.request): row.text for row in _complete(folder)}
 
     @staticmethod
     def peek_lengths(folder: Path) -> list[int]:
         """Number of generated tokens of every complete record that says it, read likewise."""
-        return [row["completion_tokens"] for row in _complete(folder) if row["completion_tokens"] is not None]
+        return [row.completion_tokens for row in _complete(folder) if row.completion_tokens is not None]
 
-    def record(self, item_id: str, request: str) -> dict[str, Any] | None:
+    def record(self, item_id: str, request: str) -> AnswerRecord | None:
         """The whole record of an answer, if it is there."""
         return self._records.get((item_id, request))
 
@@ -138,36 +133,38 @@ class ResponseLog:
             return None
         return Response(
             item_id,
-            record["text"],
-            record["finish_reason"],
-            record["prompt_tokens"],
-            record["completion_tokens"],
-            record.get("refusal"),
+            record.text,
+            record.finish_reason,
+            record.prompt_tokens,
+            record.completion_tokens,
+            record.refusal,
         )
 
     def add(self, item_id: str, request: str, completion: Completion, backend: str, checkpoint: str) -> None:
         """Append an answer. It is on the disk after at most `_SYNC_EVERY` answers, or when the log is closed."""
-        record = {
-            "item": item_id,
-            "request": request,
-            "text": completion.text,
-            "finish_reason": completion.finish_reason,
-            "prompt_tokens": completion.prompt_tokens,
-            "completion_tokens": completion.completion_tokens,
-            "backend": backend,
-            "checkpoint": checkpoint,
-            **({"model": completion.model} if completion.model else {}),
-            **({"refusal": completion.refusal} if completion.refusal is not None else {}),
-            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
-        }
-        self.put(record)
+        optional: dict[str, Any] = {"model": completion.model} if completion.model else {}
+        optional |= {"refusal": completion.refusal} if completion.refusal is not None else {}
+        self.put(
+            AnswerRecord(
+                item=item_id,
+                request=request,
+                text=completion.text,
+                finish_reason=completion.finish_reason,
+                prompt_tokens=completion.prompt_tokens,
+                completion_tokens=completion.completion_tokens,
+                backend=backend,
+                checkpoint=checkpoint,
+                time=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+                **optional,
+            )
+        )
 
-    def put(self, record: dict[str, Any]) -> None:
+    def put(self, record: AnswerRecord) -> None:
         """Append a complete record."""
-        self._records[record["item"], record["request"]] = record
+        self._records[record.item, record.request] = record
         self._added = True
         with naming(self.path):
-            self._stream.write(dump_row(record) + "\n")
+            self._stream.write(dump_row(record.written()) + "\n")
         self._unsynced += 1
         if self._unsynced >= _SYNC_EVERY:
             self._sync()
@@ -179,13 +176,11 @@ class ResponseLog:
         self._unsynced = 0
 
 
-def one_model(
-    records: Iterable[Mapping[str, Any] | None], asked: str, what: str, where: Path, again: str = "--overwrite"
-) -> str:
+def one_model(answered: Iterable[str], asked: str, what: str, where: Path, again: str = "--overwrite") -> str:
     """The model that gave all answers, "" where it is the checkpoint itself; an endpoint may change its model behind the name.
 
     Args:
-        records: of a log; None where an answer is missing.
+        answered: the model of every answer, "" where it is the checkpoint itself.
         asked: the model that was asked for.
         what: what the answers are to.
         where: the log.
@@ -194,7 +189,7 @@ def one_model(
     Raises:
         HarnessError: several models answered.
     """
-    models = Counter(record.get("model", "") for record in records if record is not None)
+    models = Counter(answered)
     if len(models) > 1:
         named = ", ".join(f"{model} ({count})" for model, count in models.most_common())
         raise HarnessError(
@@ -202,4 +197,4 @@ def one_model(
             where=str(where),
             remedy=f"use the dated model name, or generate all answers again: {again}",
         )
-    return str(next(iter(models), ""))
+    return next(iter(models), "")

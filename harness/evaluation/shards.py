@@ -9,14 +9,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from harness.core.errors import BadInputError
 from harness.core.files import write_json
 from harness.core.types import Item
 from harness.evaluation.responses import ResponseLog
 from harness.evaluation.suites import Suite
-from harness.records.answer_files import read_serving, read_shard
+from harness.records.answer_files import ShardRecord, read_serving, read_shard
 from harness.runs.targets import Target
 
 _FOLDER = "shards"
@@ -69,9 +68,9 @@ class Shard:
         return dataclasses.replace(suite, items=self.pick(suite.items))
 
 
-def write_shard(folder: Path, about: Mapping[str, Any]) -> None:
+def write_shard(folder: Path, about: ShardRecord) -> None:
     """Say what a shard's folder holds."""
-    write_json(folder / _RECORD, about)
+    write_json(folder / _RECORD, about.written())
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class _Part:
     """A shard's folder as it lies there."""
 
     name: str
-    about: dict[str, Any]
+    about: ShardRecord
     log: ResponseLog
 
 
@@ -122,7 +121,8 @@ def merge(
             if record is not None and log.record(item.id, hashes[item.id]) is None:
                 log.put(record)
         serving = {part.name: read_serving(suite_folder / _FOLDER / part.name / "serving.json") for part in parts}
-        write_json(suite_folder / "serving.json", {**next(iter(serving.values())), "shards": serving})
+        shards = {name: record.written() for name, record in serving.items()}
+        write_json(suite_folder / "serving.json", {**next(iter(shards.values())), "shards": shards})
     counts = {part.name: 0 for part in parts}
     for holders in owners.values():
         counts[holders[0].name] += 1
@@ -136,8 +136,7 @@ def shard_limit(suite_folder: Path, command: str) -> int | None:
         BadInputError: there are no shards.
     """
     folders = shard_folders(suite_folder, command)
-    limit: int | None = read_shard(folders[0] / _RECORD).get("limit")
-    return limit
+    return read_shard(folders[0] / _RECORD).limit
 
 
 def shard_folders(suite_folder: Path, command: str) -> list[Path]:
@@ -165,7 +164,7 @@ def _check_same(parts: Sequence[_Part], suite_folder: Path, target: Target, comm
     for key in _SAME:
         values: dict[str, list[str]] = defaultdict(list)
         for part in parts:
-            values[str(part.about.get(key))].append(part.name)
+            values[str(getattr(part.about, key))].append(part.name)
         if len(values) > 1:
             found = "; ".join(f"{', '.join(names)}: {value}" for value, names in values.items())
             raise BadInputError(
@@ -173,7 +172,7 @@ def _check_same(parts: Sequence[_Part], suite_folder: Path, target: Target, comm
                 where=str(suite_folder / _FOLDER),
                 remedy="remove the wrong ones, and run them again with the same command",
             )
-    answered, here = str(parts[0].about["checkpoint"]), target.answered_by(str(parts[0].about["model"]))
+    answered, here = parts[0].about.checkpoint, target.answered_by(parts[0].about.model)
     if answered != here:
         raise BadInputError(
             f"the shards were answered by another checkpoint ({answered[:12]}…) than the one in this folder ({here[:12]}…)",
@@ -198,8 +197,8 @@ def _check_cover(
             where=str(suite_folder / _FOLDER),
             remedy="remove the folder of the superfluous shard",
         )
-    refused = {name for part in parts for name in part.about.get("refused", {})}
-    count = int(parts[0].about["count"])
+    refused = {name for part in parts for name in part.about.refused}
+    count = parts[0].about.count
     gaps = []
     for shard in (Shard(index, count) for index in range(1, count + 1)):
         missing = [item.id for item in shard.pick(items) if not owners.get(item.id) and item.id not in refused]

@@ -56,8 +56,8 @@ def _backend_of(paths: Sequence[Path]) -> tuple[type[Backend], dict[str, Any]]:
     backends = {}
     for path in paths:
         record = read_serving(path)
-        backend: type[Backend] = registry.load("backends", record["backend"])
-        given = dict(record.get("settings", {}))
+        backend: type[Backend] = registry.load("backends", record.backend)
+        given = dict(record.settings)
         backends[parse(backend.Settings, given, f"backend {backend.name}").identity(backend.name)] = (backend, given)
     if len(backends) > 1:
         raise BadInputError(

@@ -126,8 +126,8 @@ class Sampler:
                 records = (
                     log.record(prompt.id, request.id) for prompt in part.prompts for request in self.requests(prompt)
                 )
-                answered.update(record.get("model", "") for record in records if record is not None)
-        named = ({"model": model} for model in answered.elements())
+                answered.update(record.model for record in records if record is not None)
+        models = answered.elements()
         return one_model(
-            named, self.target.base, "these prompts", parts[0].folder.parent, "into another folder with -o"
+            models, self.target.base, "these prompts", parts[0].folder.parent, "into another folder with -o"
         )

@@ -1,84 +1,123 @@
-"""What the files beside a suite's answers must hold to be read: the answers, what served them, and a shard's record. See `records`."""
+"""The files beside a suite's answers: the answers, what served them, and a shard's record. See `harness.core.record`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field, PlainValidator
 
-from harness.core.reading import read_json
+from harness.core.reading import parse_line, read_json
 from harness.core.record import Record, Value, Whole, check
-from harness.records.score_files import ServingRecord
 
 
-def _is_text(value: object) -> object:
+def _text(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError("this is not a text")
     return value
 
 
-AnyText = Annotated[object, AfterValidator(_is_text)]
+AnyText = Annotated[str, PlainValidator(_text)]
 """A text that may hold halves of characters, as a model's answer may."""
 
 
 class AnswerRecord(Record):
-    """A line of a response log, see `harness.evaluation.responses.ResponseLog.add`."""
+    """A line of a response log, `responses.jsonl`: one complete answer."""
 
-    item: str
-    request: str
-    text: AnyText
-    finish_reason: Literal["stop", "length", "unknown"]
-    prompt_tokens: Whole | None
-    completion_tokens: Whole | None
-    refusal: AnyText | None = None
+    item: str = Field(description="id of the item; in a set of generated pairs, of the prompt")
+    request: str = Field(description="hash of everything that determines the answer")
+    text: AnyText = Field(description="the answer")
+    finish_reason: Literal["stop", "length", "unknown"] = Field(description="why the answer ended")
+    prompt_tokens: Whole | None = Field(description="null if unknown")
+    completion_tokens: Whole | None = Field(description="null if unknown")
+    backend: str | None = Field(None, description="name of the backend")
+    checkpoint: str | None = Field(None, description="fingerprint of what answered")
+    model: str = Field("", description="of an endpoint: the name that the answering model gave itself")
+    refusal: AnyText | None = Field(None, description="the model's own words, if it declined to answer")
+    time: str | None = Field(None, description="in UTC, ISO 8601")
+
+
+class ServingRecord(Record):
+    """The backend that answered, as score files have it.
+
+    A backend describes itself; its other keys are kept behind these.
+    """
+
+    backend: str
+    note: str | None = Field(None, description="what a reader must know of the backend")
+    distribution: str | None = Field(None, description="package and version")
+    device: str | None = Field(None, description="of the weights; endpoint if they are elsewhere")
+    dtype: str | None = Field(None, description="of computation")
+    identity: str | None = Field(None, description="of an endpoint: what identifies the model")
+    model: str | None = Field(None, description="of an endpoint: the requested model")
+    answered_by: list[str] | None = Field(None, description="of an endpoint: the models that answered")
+    token_parameter: str | None = Field(None, description="of an endpoint: the parameter that limits the answer")
+    adapters: list[str] | None = Field(None, description="adapters that the engine served")
+    engines: Any = Field(None, description="of several engines: each one's part of the machine")
+    settings: Any = Field(None, description="settings of the backend")
+    took: Any = Field(None, description="answers, tokens and seconds of the last command that generated some")
+    shards: dict[str, Any] | None = Field(None, description="of merged shards: each one's record")
 
 
 class Took(Record):
     """Number of answers, and seconds that it took to generate them."""
 
     answers: Annotated[int, Field(ge=1)]
+    prompt_tokens: Whole | None = None
+    completion_tokens: Whole | None = None
     seconds: Value
 
 
 class ServedRecord(ServingRecord):
-    """A `serving.json`: the backend that answered, with its settings."""
+    """`serving.json`: the backend that answered, with its settings."""
 
     settings: dict[str, Any] = Field(default_factory=dict)
     took: Took | None = None
 
 
 class ShardRecord(Record):
-    """A `shard.json`, see `harness.evaluation.evaluate`."""
+    """`shard.json`: what one job answered of a suite (`--shard`)."""
 
-    index: Annotated[int, Field(ge=1, le=999_999)]
-    count: Annotated[int, Field(ge=1, le=999_999)]
-    checkpoint: str
-    model: str
-    limit: Annotated[int, Field(ge=1)] | None = None
-    refused: dict[str, Any] = Field(default_factory=dict)
+    target: str | None = Field(None, description="the evaluated checkpoint's run")
+    suite: str | None = None
+    change: str | None = Field(None, description="how the pictures were changed (`--noise`)")
+    data: str | None = Field(None, description="name of the benchmark data")
+    index: Annotated[int, Field(ge=1, le=999_999)] = Field(description="of this shard, from 1")
+    count: Annotated[int, Field(ge=1, le=999_999)] = Field(description="of shards")
+    limit: Annotated[int, Field(ge=1)] | None = Field(None, description="size of the sample of the suite")
+    items: Whole | None = Field(None, description="of this shard")
+    of: Whole | None = Field(None, description="items of the whole suite")
+    refused: dict[str, Any] = Field(default_factory=dict, description="item -> why it could not be answered")
+    model: str = Field(description="the model that answered behind an endpoint; empty elsewhere")
+    checkpoint: str = Field(description="fingerprint of what answered")
+    sampling: dict[str, Any] | None = Field(None, description="how tokens were drawn")
+    backend: str | None = Field(None, description="the backend, with the settings that can change an answer")
+    template: str | None = Field(None, description="hash of the prompt's template")
+    folder: str | None = Field(None, description="where the answers are")
 
 
-def read_serving(path: Path) -> dict[str, Any]:
-    """A serving record, checked.
+def answer_record(line: bytes, number: int, path: Path) -> AnswerRecord:
+    """An answer from its line in a response log.
+
+    Raises:
+        BadInputError: the line is not JSON, or not an answer.
+    """
+    return check(AnswerRecord, parse_line(line, number, "response log", path), "answer", path)
+
+
+def read_serving(path: Path) -> ServedRecord:
+    """A serving record.
 
     Raises:
         BadInputError: it cannot be read or used.
     """
-    return _read(ServedRecord, path, "serving record")
+    return check(ServedRecord, read_json(path, "serving record"), "serving record", path)
 
 
-def read_shard(path: Path) -> dict[str, Any]:
-    """A shard's record, checked.
+def read_shard(path: Path) -> ShardRecord:
+    """A shard's record.
 
     Raises:
         BadInputError: it cannot be read or used.
     """
-    return _read(ShardRecord, path, "shard's record")
-
-
-def _read(kind: type[Record], path: Path, what: str) -> dict[str, Any]:
-    value = read_json(path, what)
-    check(kind, value, what, path)
-    assert isinstance(value, dict)
-    return value
+    return check(ShardRecord, read_json(path, "shard's record"), "shard's record", path)

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from harness.core.reading import read_json
 from harness.core.record import Number, Record, Versioned, Whole, check
+from harness.records.answer_files import ServingRecord
 
 ROUNDING = 1e-9
 
@@ -36,14 +37,6 @@ class MetricRecord(Record):
         if self.unit == "%" and abs(most := max([self.value or 0.0, *(self.ci or ())], key=abs)) > 1 + ROUNDING:
             raise ValueError(f"{most:g} is not a rate, which is a fraction of at most 1")
         return self
-
-
-class ServingRecord(Record):
-    """The backend that answered."""
-
-    backend: str
-    distribution: str | None = None
-    device: str | None = None
 
 
 class SamplingRecord(Record):

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness.core.files import dump_row
 from harness.core.record import Record
+from harness.evaluation.responses import ResponseLog
+from harness.records.answer_files import ServedRecord, answer_record, read_serving
 from harness.records.manifest_file import ManifestRecord, read_manifest
+from harness.serving.base import Completion
 from tests.harness.records.test_versions import KEPT
 
 
@@ -35,3 +40,47 @@ def test_numbers_stay_what_they_are() -> None:
 
     value = {"anything": 1, "several": {"whole": 1, "part": 1.0, "yes": True}}
     assert text_of(Some.model_validate(value).written()) == text_of(value)
+
+
+@pytest.mark.parametrize("path", sorted(KEPT.glob("results/*/evals/*/serving.json")), ids=lambda path: path.parent.name)
+def test_serving(path: Path) -> None:
+    assert text_of(read_serving(path).written()) == path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "path", sorted(KEPT.glob("results/*/evals/*/responses.jsonl")), ids=lambda path: path.parent.name
+)
+def test_answers(path: Path) -> None:
+    lines = path.read_bytes().splitlines(keepends=True)
+    records = [answer_record(line, number, path) for number, line in enumerate(lines, 1)]
+    assert [dump_row(record.written()).encode() + b"\n" for record in records] == lines
+
+
+def test_an_answer_with_half_a_character_and_a_refusal(tmp_path: Path) -> None:
+    completion = Completion("r", "base", "a \ud83d b", "stop", None, 3, model="gpt-x", refusal="no \udc00")
+    with ResponseLog(tmp_path) as log:
+        log.add("1", "r", completion, "openai", "c")
+    line = (tmp_path / "responses.jsonl").read_bytes()
+    value = json.loads(line)
+    assert list(value) == [
+        "item", "request", "text", "finish_reason", "prompt_tokens", "completion_tokens", "backend", "checkpoint",
+        "model", "refusal", "time",
+    ]  # fmt: skip
+    assert (value["text"], value["refusal"], value["prompt_tokens"]) == ("a \ud83d b", "no \udc00", None)
+    assert dump_row(answer_record(line, 1, tmp_path).written()).encode() + b"\n" == line
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        {"backend": "vllm", "distribution": "vllm 1", "device": "gpu", "dtype": "bfloat16", "adapters": ["a"],
+         "settings": {"dtype": "auto"}},
+        {"backend": "transformers", "note": "n", "distribution": "t", "device": None, "dtype": None, "settings": {}},
+        {"backend": "openai", "distribution": "o", "device": "endpoint", "identity": "i", "model": "m", "answered_by": [],
+         "token_parameter": None, "settings": {"concurrency": 4},
+         "took": {"answers": 1, "prompt_tokens": 2, "completion_tokens": 3, "seconds": 0.1}},
+    ],
+    ids=lambda described: described["backend"],
+)  # fmt: skip
+def test_every_backend_describes_itself_in_the_record_s_order(described: dict[str, Any]) -> None:
+    assert text_of(ServedRecord.model_validate(described).written()) == text_of(described)
