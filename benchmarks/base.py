@@ -47,8 +47,8 @@ class Benchmark(ABC):
 
     - of a metric (`MetricSpec`): direction, unit, kind, whether it is a headline metric, and `invented_by`, its partner on the frontier;
     - of an item: `Item.group`, the cluster for resampling, and `truth`, the correct answer for display;
-    - of an answer: `verdict`. The default works for yes/no suites (`said` and `label` in `SampleScore.details`), for suites whose
-      `Evidence` marks hallucinations, and for rated suites (`hallucinated_below`);
+    - of an answer: `verdict`. The default works for yes/no and multiple-choice suites (`said` and `label` in `SampleScore.details`),
+      for suites whose `Evidence` marks hallucinations, and for rated suites (`hallucinated_below`);
     - `offline_files`, `setting_options` and `read_offline` for `harness score`; `charts`; `matched`; `place`.
     """
 
@@ -74,6 +74,9 @@ class Benchmark(ABC):
     """Metrics at matched length; None if responses are not descriptions with evidence."""
     pipelines: ClassVar[Mapping[str, str]] = {}
     """spaCy pipeline -> the part of the official script that needs it; `harness doctor` checks them."""
+    whole_groups: ClassVar[bool] = False
+    """Whether `score` must be given all items of a group at once, as for "both answers to a pair are right". Such a count belongs to one
+    item of the group: resampling draws whole groups."""
     hallucinated_below: ClassVar[float | None] = None
     """A judge's rating (`details.rating`) below this value means a hallucination; None if no judge rates the answers."""
     Settings: ClassVar[type[BenchmarkSettings]] = BenchmarkSettings

@@ -16,6 +16,7 @@ Verdict = Literal[
     "right",
     "wrong: false yes",
     "wrong: false no",
+    "wrong: other option",
     "wrong: unreadable",
     "clean",
     "invented",
@@ -24,7 +25,7 @@ Verdict = Literal[
 ]
 """The verdict on one answer.
 
-For a yes/no question: `right`, or the kind of error. An unreadable answer counts as wrong, and as neither yes nor no.
+For a yes/no or multiple-choice question: `right`, or the kind of error. An unreadable answer counts as wrong, and as neither yes nor no.
 For other questions: `invented` if a part of the answer is not in the image (or a judge's rating says so); `missed` if nothing is
 invented, but the answer mentions none of the objects in the image; `clean` otherwise. `unscored`: there is no verdict.
 """
@@ -131,8 +132,9 @@ def verdict_of(row: Mapping[str, Any], hallucinated_below: float | None = None) 
     """The verdict on a row of an item file, see `Verdict`.
 
     Args:
-        row: a row of an item file (docs/ARCHITECTURE.md). A yes/no answer has `details.said` ("yes", "no", or None if unreadable) and
-            `details.label`; a rated answer has `details.rating`; for other answers the evidence decides.
+        row: a row of an item file (docs/ARCHITECTURE.md). A yes/no or multiple-choice answer has `details.said` ("yes", "no", the
+            option's letter, or None if unreadable) and `details.label`; a rated answer has `details.rating`; for other answers the
+            evidence decides.
         hallucinated_below: a lower rating means a hallucination.
     """
     details = row["details"]
@@ -142,7 +144,9 @@ def verdict_of(row: Mapping[str, Any], hallucinated_below: float | None = None) 
         said = details[_SAID]
         if said == details[_LABEL]:
             return "right"
-        return "wrong: false yes" if said == "yes" else "wrong: false no" if said == "no" else "wrong: unreadable"
+        if said is None:
+            return "wrong: unreadable"
+        return "wrong: false yes" if said == "yes" else "wrong: false no" if said == "no" else "wrong: other option"
     if hallucinated_below is not None and (rating := details.get("rating")) is not None:
         return "invented" if rating < hallucinated_below else "clean"
     verdicts = {piece["verdict"] for piece in row["evidence"]}
@@ -152,5 +156,5 @@ def verdict_of(row: Mapping[str, Any], hallucinated_below: float | None = None) 
 
 
 def is_right(verdict: Verdict) -> bool | None:
-    """Whether a yes/no answer is right; None if the item is not a yes/no question, or has no verdict."""
+    """Whether an answer is right; None if the item is neither a yes/no nor a multiple-choice question, or has no verdict."""
     return True if verdict == "right" else False if verdict.startswith("wrong") else None

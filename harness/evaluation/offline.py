@@ -88,7 +88,7 @@ def score_offline(
         refuse_unused(benchmark.name, judge_options, f"{reason}: leave out the options of a judge")
     tally = Tally(benchmark, judge)
     # A judge is asked about all at once: it answers many requests at a time, and its budget is one.
-    size = _PART if judge is None else max(1, len(answered))
+    size = _PART if judge is None and not benchmark.whole_groups else max(1, len(answered))
     with _rows_to(items_file) as write:
         for start in range(0, len(answered), size):
             part = answered[start : start + size]

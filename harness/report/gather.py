@@ -180,13 +180,14 @@ def _picture(image: ImageRef | None, pictures: dict[str, str], names: dict[str, 
     """The name of an image's thumbnail; each picture is in the report once, however many questions there are about it."""
     if image is None:
         return None
+    key = str(image.path)
     try:
         key = str(image.path or image.fingerprint())
         if key in names:
             return names[key] or None
         opened = image.open()
     except BadInputError:
-        names[str(image.path)] = ""
+        names[key] = ""
         return None
     fingerprint = image.fingerprint()[:16]
     if fingerprint not in pictures:

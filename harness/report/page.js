@@ -8,7 +8,7 @@
   const PAGE = 40;
   // A verdict's sign: what is right, what is wrong, and what is neither.
   const GOOD = ["right", "clean"];
-  const BAD = ["invented", "wrong: false yes", "wrong: false no", "wrong: unreadable"];
+  const BAD = ["invented", "wrong: false yes", "wrong: false no", "wrong: other option", "wrong: unreadable"];
   const NEITHER = ["missed", "unscored"];
   const sign = (verdict) => GOOD.includes(verdict) ? "✓" : BAD.includes(verdict) ? "✗" : "?";
   const MARKS = { correct: "✓", hallucinated: "✗", unjudged: "?" };

@@ -8,12 +8,18 @@ import pytest
 from benchmarks.amber import AMBER, AmberSettings
 from benchmarks.base import Benchmark
 from benchmarks.halbench import ObjectHalBench
+from benchmarks.mme import MME
 from benchmarks.mmhal import MMHalBench
+from benchmarks.mmstar import MMStar
 from benchmarks.pope import POPE
 
 
 @pytest.mark.parametrize(
-    "benchmark", [ObjectHalBench(), AMBER(AmberSettings(nouns="spacy", similarity="exact")), POPE(), MMHalBench()]
+    "benchmark",
+    [
+        *(ObjectHalBench(), AMBER(AmberSettings(nouns="spacy", similarity="exact")), POPE(), MMHalBench()),
+        *(MMStar(), MME()),
+    ],
 )
 def test_metrics_are_what_aggregate_returns(benchmark: Benchmark) -> None:
     class Ones(dict[str, np.ndarray]):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from harness.core.files import write_json, write_jsonl
-from harness.worlds.pocket import text
+from harness.worlds.pocket import general, text
 from harness.worlds.pocket.draw import draw, png
 from harness.worlds.pocket.scenes import CLASSES, COLOURS, PARTNER, Scene, Split, Thing, generator, make_scenes
 
@@ -24,15 +24,18 @@ _TOPICS = ("attribute", "adversarial", "comparison", "counting", "relation", "en
 
 
 def write_benchmarks(seed: int, split: Split, folder: Path) -> None:
-    """Write all four suites. Scenes are taken from the split in turn, so that no two suites share a picture."""
-    scenes = make_scenes(seed, split, HALBENCH + POPE + AMBER + MMHAL)
-    borders = np.cumsum([0, HALBENCH, POPE, AMBER, MMHAL])
+    """Write all suites. Scenes are taken from the split in turn, so that no two suites share a picture."""
+    sizes = (HALBENCH, POPE, AMBER, MMHAL, general.MMSTAR, general.MME)
+    scenes = make_scenes(seed, split, sum(sizes))
+    borders = np.cumsum([0, *sizes])
     parts = [scenes[start:end] for start, end in itertools.pairwise(borders)]
     rng = generator("benchmarks", seed, split)
     _halbench(parts[0], folder / "halbench", rng)
     _pope(parts[1], folder / "pope", rng)
     _amber(parts[2], folder / "amber")
     _mmhal(parts[3], folder / "mmhal")
+    general.write_mmstar(parts[4], folder / "mmstar", generator("multiple choice", seed, split))
+    general.write_mme(parts[5], folder / "mme")
 
 
 def _save(scenes: list[Scene], folder: Path, names: list[str]) -> None:

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 _SHAPING = {
     "model": ("scenes.py", "draw.py", "text.py", "network.py", "training.py", "arithmetic.py"),
     "preferences": ("scenes.py", "draw.py", "text.py", "network.py", "training.py", "arithmetic.py", "preferences.py"),
-    "benchmarks": ("scenes.py", "draw.py", "text.py", "formats.py"),
+    "benchmarks": ("scenes.py", "draw.py", "text.py", "formats.py", "general.py"),
 }
 """The sources that decide each part's bytes: a change of what any of them does makes the part anew."""
 RLHFV_METHODS = frozenset({"rlhfv"})
@@ -62,7 +62,7 @@ class PocketWorld(World):
         return self._part("preferences", make) / ("rlhf-v.parquet" if method in RLHFV_METHODS else "rlaif-v.parquet")
 
     def benchmarks(self, split: Split) -> Path:
-        """The four suites' files for a split."""
+        """The suites' files for a split."""
 
         def make(folder: Path) -> None:
             from harness.worlds.pocket.formats import write_benchmarks

@@ -113,9 +113,21 @@ def test_import_takes_what_is_there(data: DataSet, tmp_path: Path, monkeypatch: 
 
 def test_the_catalogue_itself() -> None:
     known = catalogue()
-    assert {"halbench", "amber", "pope", "pope-aokvqa", "pope-gqa", "mmhal", "nltk", "rlaif-v", "rlhf-v"} <= set(known)
+    assert {
+        "halbench",
+        "amber",
+        "pope",
+        "pope-aokvqa",
+        "pope-gqa",
+        "mmhal",
+        "mmstar",
+        "mme",
+        "nltk",
+        "rlaif-v",
+        "rlhf-v",
+    } <= set(known)
     for data in known.values():
-        assert data.licence and data.source and data.size and (data.hub or data.files or data.archives)
+        assert data.licence and data.source and data.size and (data.hub or data.files or data.archives or data.manual)
         for file in data.files:
             assert file["url"].startswith("https://") and len(file.get("sha256", "0" * 64)) == 64
             assert not Path(file["path"]).is_absolute() and ".." not in Path(file["path"]).parts

@@ -144,3 +144,23 @@ def test_ask(folder: Path, tmp_path: Path) -> None:
     assert "this image does not exist" in harness(folder, "ask", "./base", "nothing.png", code=2).stderr
     (tmp_path / "text.png").write_text("no picture")
     assert "does not decode" in harness(folder, "ask", "./base", str(tmp_path / "text.png"), code=2).stderr
+
+
+@pytest.mark.slow
+def test_suites_beyond_hallucination(folder: Path) -> None:
+    """Multiple choice from a table that contains its pictures, and pairs of questions: asked, scored, and scored again from the answers."""
+    names = ("mmstar", "mme")
+    records = evaluate(folder, "--suite", ",".join(names), "--limit", "24")
+    found = {record["suite"]: record for record in records}
+    assert set(found) == set(names)
+    for name in names:
+        record, said = found[name], answers(folder, name)
+        assert record["n"] == 24 == len({row["item"] for row in said}) and record["unscored"] == 0
+        assert all(row["text"] for row in said), "every item was asked"
+    assert found["mme"]["counts"]["existence.pairs"] * 2 == found["mme"]["counts"]["existence.n"]
+    assert found["mmstar"]["metrics"]["accuracy"]["value"] is not None
+    table = harness(folder, "leaderboard", "--markdown").stdout
+    assert "MMStar" in table and "MME hallucination" in table
+    page = folder / "report.html"
+    harness(folder, "report", "-o", str(page))
+    assert "Options: A:" in page.read_text()

@@ -33,6 +33,11 @@ def files(folder: Path) -> dict[str, str]:
     jsonl(folder / "q_random.json", [{"question_id": 1, "image": "a.jpg", "text": "Is there a dog?", "label": "yes"}])
     jsonl(folder / "pa.jsonl", [{"question_id": 1, "answer": "Yes"}])
     jsonl(folder / "rev.jsonl", [{"index": 0, "review": "Rating: 4"}])
+    key = {"index": 0, "answer": "A", "category": "math", "l2_category": "geometry"}
+    jsonl(folder / "choices.jsonl", [key])
+    jsonl(folder / "chosen.jsonl", [{"index": 0, "prediction": "A"}])
+    (folder / "mme").mkdir()
+    (folder / "mme" / "count.txt").write_text("a.jpg\tQ?\tYes\tYes\na.jpg\tQ?\tNo\tNo\n")
     return {}
 
 
@@ -52,6 +57,8 @@ NEEDED = {
     "pope-aokvqa": POPE,
     "pope-gqa": POPE,
     "mmhal": {"--reviews": "rev.jsonl"},
+    "mmstar": {"--questions": "choices.jsonl", "--responses": "chosen.jsonl"},
+    "mme": {"--responses": "mme"},
 }
 OPTIONS = {
     "--annotations": "gt.jsonl",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,16 @@ import pytest
 
 from benchmarks.amber import AMBER
 from benchmarks.halbench import ObjectHalBench
+from benchmarks.mme import MME
 from benchmarks.mmhal import MMHalBench
+from benchmarks.mmstar import MMStar
 from benchmarks.pope import POPE
-from harness.worlds.pocket import text
-from harness.worlds.pocket.draw import draw
+from harness.core.types import ImageRef
+from harness.worlds.pocket import general, text
+from harness.worlds.pocket.draw import draw, png
 from harness.worlds.pocket.formats import write_benchmarks
 from harness.worlds.pocket.preferences import changed_spans
-from harness.worlds.pocket.scenes import BIAS, CLASSES, PARTNER, SIDE, generator, make_scenes
+from harness.worlds.pocket.scenes import BIAS, CLASSES, PARTNER, SIDE, Scene, generator, make_scenes
 
 SPLITS = ("train", "preference", "validation", "test")
 
@@ -138,9 +142,51 @@ def test_the_official_formats_are_read_by_the_suites(files: Path) -> None:
     assert len(mmhal) == 96
 
 
+def test_questions_of_the_general_suites_have_the_truth_of_their_scenes(files: Path) -> None:
+    scenes = make_scenes(0, "validation", 746 + general.MMSTAR + general.MME)
+    drawn = {ImageRef(data=png(draw(scene))).fingerprint(): scene for scene in scenes[746:]}
+    choices = MMStar().items(files / "mmstar")
+    assert len(choices) == 240 and {item.reference["answer"] for item in choices} == set("ABCD")
+    for item in choices:
+        scene, options = drawn[item.image.fingerprint()], item.reference["options"]
+        right = options[item.reference["answer"]]
+        true = [option for option in options.values() if _holds(item.prompt, option, scene)]
+        assert true == [right] and len(options) in (2, 4), item.prompt
+    asked = MME().items(files / "mme")
+    assert Counter(item.reference["task"] for item in asked) == dict.fromkeys(
+        ("existence", "count", "position", "color"), 60
+    )
+    for item in asked:
+        assert _holds(item.prompt, "Yes", drawn[item.image.fingerprint()]) == (item.reference["label"] == "yes"), item
+
+
+def _holds(question: str, answer: str, scene: Scene) -> bool:
+    """Whether an answer to a question is true of a scene, read from its words."""
+    words = question.lower()
+    named = sorted((thing for thing in scene.things if thing.name in words), key=lambda thing: words.index(thing.name))
+    if words.startswith("how many"):
+        return answer == text.NUMBERS[len(scene.things)]
+    if words.startswith("what color"):
+        return answer == named[0].colour
+    if words.startswith("where"):
+        return answer == text.place(named[0])
+    if words.startswith("which"):
+        return answer in scene.names
+    if "to the left of" in words:
+        said = named[0].centre[0] < named[1].centre[0]
+    elif "object" in words:
+        said = f" {text.NUMBERS[len(scene.things)]} object" in words
+    elif words.startswith(("is there", "are there")):
+        said = bool(named)
+    else:
+        said = f"{named[0].name} {named[0].colour} in" in words
+    return said == (answer == "Yes")
+
+
 def test_no_two_suites_share_a_picture(files: Path) -> None:
-    pictures = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files.glob("*/image*/*.png"))]
-    assert len(pictures) == 746 and len(set(pictures)) == 746
+    pictures = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files.rglob("*.png"))]
+    pictures += {item.image.fingerprint() for item in MMStar().items(files / "mmstar")}
+    assert len(pictures) == 746 + 4 * general.MME_IMAGES + general.MMSTAR and len(set(pictures)) == len(pictures)
 
 
 def test_perfect_answers_have_perfect_scores(files: Path) -> None:

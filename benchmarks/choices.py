@@ -1,0 +1,107 @@
+"""Parsers of multiple-choice answers. Which one made a number is part of its name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from harness.judging.replies import spoken
+
+PARSER = 1
+"""Version of `read_choice`, stored with the scores: what it reads decides `[tolerant]` figures."""
+LETTERS = ("A", "B", "C", "D")
+_MARKUP = re.compile(r"<\|[^|<>]{0,40}\|>|</?[a-z][^<>]{0,80}>|\\(?:text|textbf|mathbf|mathrm)\b", re.IGNORECASE)
+_SURROUNDS = str.maketrans(dict.fromkeys('*_`~"“”„«»{}$#', " ") | {"’": "'", "‘": "'", "[": "(", "]": ")"})
+_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.IGNORECASE | re.DOTALL)
+_BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
+_ALONE = re.compile(r"\s*\(?\s*([A-Da-d])\s*\)?\s*[.:,;!]?\s*")
+_FIRST = re.compile(r"\s*(?:\(\s*([A-D])\s*\)|([A-D])\s*(?:[).:,;]|\s[-–—]\s|\n))")
+"""A letter that begins the answer and is marked as an option: "(B) red", "B. red", "B: red", "B, because"."""
+_NAMED = re.compile(
+    r"\b(?:answer|choice|option|letter)(?:\s+(?:to (?:the|this) question|choice|option))?\s*(?:is|would be|must be|should be|:|=)+\s*"
+    r"(?:option\s+|choice\s+|letter\s+)?(?:\(\s*([A-Da-d])\s*\)|([A-D])(?![\w'])(?!\s+[a-z]))"
+    r"|\b(?:option|choice)\s+\(?\s*([A-D])(?![\w'])",
+    re.IGNORECASE,
+)
+_WORD = re.compile(r"\w")
+_LISTED = re.compile(r"(?:^|[\s,;])\(?([A-D])[):]\s+", re.MULTILINE)
+_CHOICES = re.compile(r"\b(?:options|choices)\s*:\s*", re.IGNORECASE)
+
+
+def mmstar_official(answer: str) -> str | None:
+    """The letter that MMStar's rule reads, A to D; None if it reads none.
+
+    Lower-cased, stripped, newlines as blanks: the first character, or the one behind "(", "option " or "the answer is " at the beginning.
+
+    Source: Chen et al., NeurIPS 2024, eval/vlmeval/evaluate/mmstar.py.
+    """
+    said = answer.lower().strip().replace("\n", " ")
+    starts = ("", "(", "option ", "the answer is ")
+    found = (said[len(start) :][:1].upper() for start in starts if said.startswith(start))
+    return next((letter for letter in found if letter in LETTERS), None)
+
+
+def options_of(question: str) -> dict[str, str]:
+    """Letter -> text of the options that a question lists behind "Options:" or "Choices:"; {} if it lists none in order from A."""
+    heads = list(_CHOICES.finditer(question))
+    if not heads:
+        return {}
+    listed = question[heads[-1].end() :]
+    marks, wanted = [], iter(LETTERS)
+    letter = next(wanted)
+    for mark in _LISTED.finditer(listed):
+        if mark.group(1) == letter:
+            marks.append(mark)
+            letter = next(wanted, "")
+    if len(marks) < 2:
+        return {}
+    ends = [mark.start() for mark in marks[1:]] + [len(listed)]
+    texts = [listed[mark.end() : end].strip().rstrip(",;.").strip() for mark, end in zip(marks, ends, strict=True)]
+    return {mark.group(1): text for mark, text in zip(marks, texts, strict=True)}
+
+
+def read_choice(answer: str, options: Mapping[str, str] | None = None) -> str | None:
+    """The letter of the option that an answer chooses, if a person would read it beyond doubt; None if not.
+
+    Read are a letter that stands alone or begins the answer as an option ("B", "(B) red", "B. red"), "The answer is B", `<answer>` and
+    `\\boxed{}`, and otherwise the text of exactly one option as whole words ("It is red."). The article "A" is no choice.
+
+    Args:
+        answer: what the model said.
+        options: letter -> text of the options, if known.
+    """
+    said = spoken(answer)
+    for marked in (_TAGGED.findall(said), _BOXED.findall(said)):
+        if marked:
+            said = "\n".join(marked)
+            break
+    text = _MARKUP.sub(" ", said).translate(_SURROUNDS).strip()
+    if alone := _ALONE.fullmatch(text):
+        return alone.group(1).upper()
+    letters = {next(part for part in named.groups() if part).upper() for named in _NAMED.finditer(text)}
+    if first := _FIRST.match(text):
+        letters.add(next(part for part in first.groups() if part))
+    if letters:
+        return letters.pop() if len(letters) == 1 else None
+    return _by_text(text, options or {})
+
+
+def _by_text(text: str, options: Mapping[str, str]) -> str | None:
+    """The only option whose text occurs in the answer. An option inside of another one's text ("red" in "dark red") does not count."""
+    low = text.lower()
+    found = {letter: option.lower() for letter, option in options.items() if _occurs(option.lower(), low)}
+    longest = {
+        letter: option
+        for letter, option in found.items()
+        if not any(
+            option != other and _occurs(option, other) and not _occurs(option, low.replace(other, " "))
+            for other in found.values()
+        )
+    }
+    return next(iter(longest)) if len(longest) == 1 else None
+
+
+def _occurs(words: str, text: str) -> bool:
+    if not _WORD.search(words):
+        return False
+    return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text) is not None

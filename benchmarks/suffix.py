@@ -1,0 +1,49 @@
+"""What suites put behind their questions: an instruction how to answer. Another one than the published makes another variant."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from benchmarks.base import BenchmarkSettings
+from harness.core.files import sha256_bytes
+
+
+class SuffixSettings(BenchmarkSettings):
+    """Settings of a suite whose questions may end with an instruction."""
+
+    suffix: str | None = Field(
+        None,
+        description="the instruction at the end of every question, such as 'Please answer yes or no.'; a blank is put before it unless it "
+        "begins with one (or with a newline); empty: no instruction; None: as published",
+    )
+
+
+def with_suffix(question: str, suffix: str | None, published: str = "", own: str = "") -> str:
+    """A question as it is asked.
+
+    Args:
+        question: as the suite's file has it.
+        suffix: the setting.
+        published: what the suite's authors put behind the question.
+        own: the instruction with which the file's questions end, if any; the setting replaces it.
+    """
+    if suffix is None:
+        return question + published
+    if own and question.rstrip().endswith(own):
+        question = question.rstrip().removesuffix(own).rstrip()
+    return question + _blank_before(suffix)
+
+
+def suffix_variant(suffix: str | None) -> str:
+    """The part of a metric's name that tells another instruction than the published one."""
+    if suffix is None:
+        return ""
+    if not suffix.strip():
+        return "no suffix"
+    asked, words = _blank_before(suffix), " ".join(suffix.split())
+    digest = "" if asked == f" {words}" and len(words) <= 40 else f" {sha256_bytes(asked.encode())[:6]}"
+    return f'suffix "{words if len(words) <= 40 else words[:39] + "…"}"{digest}'
+
+
+def _blank_before(suffix: str) -> str:
+    return suffix if not suffix.strip() or suffix[0].isspace() else f" {suffix}"

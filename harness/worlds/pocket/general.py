@@ -1,0 +1,157 @@
+"""Writes the suites that measure more than hallucination in their official file formats: multiple choice, and pairs of yes/no questions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from harness.worlds.pocket import text
+from harness.worlds.pocket.draw import draw, png
+from harness.worlds.pocket.scenes import CLASSES, COLOURS, Scene
+
+MMSTAR, MME = 120, 160
+"""Scenes for each suite; MME draws `MME_IMAGES` of them for each of its four tasks."""
+MME_IMAGES = 30
+_LETTERS = "ABCD"
+_PLACES = ("at the top left", "at the top right", "at the bottom left", "at the bottom right")
+_SUFFIX = " Please answer yes or no."
+
+Choice = tuple[str, str, str, list[str], int]
+"""Category, sub-category, question, options, and the place of the right one."""
+
+
+def write_mmstar(scenes: Sequence[Scene], folder: Path, rng: np.random.Generator) -> None:
+    """`mmstar.parquet` as on the hub: pictures are bytes in the table, and the questions list their options."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows: list[dict[str, object]] = []
+    for scene in scenes:
+        picture = png(draw(scene))
+        for category, part, question, options, right in _choices(scene, rng):
+            listed = ", ".join(f"{letter}: {option}" for letter, option in zip(_LETTERS, options, strict=False))
+            rows.append(
+                {
+                    "index": len(rows),
+                    "question": f"{question}\nOptions: {listed}",
+                    "image": {"bytes": picture, "path": None},
+                    "answer": _LETTERS[right],
+                    "category": category,
+                    "l2_category": part,
+                    "meta_info": {"source": "pocket", "split": "val", "image_path": f"pocket/{scene.index}.png"},
+                }
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), folder / "mmstar.parquet", compression="none")
+
+
+def _choices(scene: Scene, rng: np.random.Generator) -> list[Choice]:
+    """Two questions about a scene, of five kinds in turn."""
+    thing, count = scene.ordered[0], len(scene.things)
+    free = [name for name in CLASSES if name not in scene.names]
+    colours = [colour for colour in COLOURS if colour != thing.colour]
+    kinds: list[Callable[[], Choice]] = [
+        lambda: _choice(
+            "fine-grained perception", "object counting", "How many objects are in the image?",
+            text.NUMBERS[count], [one for one in text.NUMBERS[1:] if one != text.NUMBERS[count]], rng,
+        ),
+        lambda: _choice(
+            "instance reasoning", "single-instance reasoning", text.colour_question(thing).prompt,
+            thing.colour, colours, rng,
+        ),
+        lambda: _choice(
+            "fine-grained perception", "recognition", "Which of these objects is in the image?", thing.name, free, rng
+        ),
+        lambda: _choice(
+            "fine-grained perception", "localization", text.place_question(thing).prompt, text.place(thing),
+            [place for place in _PLACES if place != text.place(thing)], rng,
+        ),
+        lambda: _relation(scene, rng),
+    ]  # fmt: skip
+    return [kinds[(scene.index + step) % len(kinds)]() for step in (0, 2)]
+
+
+def _choice(
+    category: str, part: str, question: str, right: str, wrong: Sequence[str], rng: np.random.Generator
+) -> Choice:
+    """The right option among three wrong ones, in a random order."""
+    options = [right, *(wrong[place] for place in rng.choice(len(wrong), 3, replace=False))]
+    order = [int(place) for place in rng.permutation(4)]
+    return category, part, question, [options[place] for place in order], order.index(0)
+
+
+def _relation(scene: Scene, rng: np.random.Generator) -> Choice:
+    """Which of two things is on the left; the colour of a thing if no two are clearly apart."""
+    pair = _side_by_side(scene)
+    if pair is None:
+        thing = scene.ordered[-1]
+        others = [colour for colour in COLOURS if colour != thing.colour]
+        question = text.colour_question(thing).prompt
+        return _choice("instance reasoning", "single-instance reasoning", question, thing.colour, others, rng)
+    left, right = pair
+    options = ["Yes", "No"] if rng.random() < 0.5 else ["No", "Yes"]
+    first, second = (left, right) if rng.random() < 0.5 else (right, left)
+    question = f"Is the {first} to the left of the {second} in this image?"
+    answer = options.index("Yes" if first == left else "No")
+    return "instance reasoning", "cross-instance relation reasoning", question, options, answer
+
+
+def _side_by_side(scene: Scene) -> tuple[str, str] | None:
+    """The names of two neighbours that are clearly apart, left one first."""
+    for one, other in zip(scene.ordered, scene.ordered[1:], strict=False):
+        if text.left_of(one, other):
+            return one.name, other.name
+    return None
+
+
+def write_mme(scenes: Sequence[Scene], folder: Path) -> None:
+    """The release's layout: for each task a folder with pictures and, beside each, a text file with a question for yes and one for no."""
+    makers: dict[str, Callable[[Scene], tuple[str, str] | None]] = {
+        "position": _position, "existence": _existence, "count": _count, "color": _colour,
+    }  # fmt: skip
+    made: dict[str, int] = dict.fromkeys(makers, 0)
+    for scene in scenes:
+        # Positions come first: not every scene has two things that are clearly apart.
+        for task, maker in sorted(makers.items(), key=lambda pair: (made[pair[0]], pair[0] != "position")):
+            if made[task] < MME_IMAGES and (questions := maker(scene)):
+                made[task] += 1
+                target = folder / task
+                target.mkdir(parents=True, exist_ok=True)
+                name = f"{scene.index:012d}"
+                (target / f"{name}.png").write_bytes(png(draw(scene)))
+                lines = [f"{asked}{_SUFFIX}\t{label}" for asked, label in zip(questions, ("Yes", "No"), strict=True)]
+                (target / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+                break
+
+
+def _existence(scene: Scene) -> tuple[str, str]:
+    absent = scene.tempting or [name for name in CLASSES if name not in scene.names]
+    return text.exists(scene.ordered[0].name, "this"), text.exists(absent[0], "this")
+
+
+def _count(scene: Scene) -> tuple[str, str]:
+    count = len(scene.things)
+    wrong = count + 1 if count < 4 and (scene.index % 2 or count == 1) else count - 1
+    return _number(count), _number(wrong)
+
+
+def _number(count: int) -> str:
+    return (
+        f"Is there {text.NUMBERS[count]} object in this image?"
+        if count == 1
+        else (f"Are there {text.NUMBERS[count]} objects in this image?")
+    )
+
+
+def _position(scene: Scene) -> tuple[str, str] | None:
+    pair = _side_by_side(scene)
+    question = "Is the {} to the left of the {} in this image?"
+    return pair and (question.format(*pair), question.format(*reversed(pair)))
+
+
+def _colour(scene: Scene) -> tuple[str, str]:
+    thing, colours = scene.ordered[0], list(COLOURS)
+    wrong = colours[(colours.index(thing.colour) + 1 + scene.index % 5) % 6]
+    return f"Is the {thing.name} {thing.colour} in this image?", f"Is the {thing.name} {wrong} in this image?"
