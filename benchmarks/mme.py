@@ -70,10 +70,12 @@ def _specs() -> tuple[MetricSpec, ...]:
             headline = not parser and "." not in name
             specs.append(
                 MetricSpec(
-                    f"{name}{parser}", f"{_TITLES[name]}{parser}", True, "points", headline=headline, kind="score"
+                    f"score.{name}{parser}", f"{_TITLES[name]}{parser}", True, "points", headline=headline, kind="score"
                 )
             )
-        specs += [MetricSpec(f"{task}{parser}", f"MME {task}{parser}", True, "points", kind="score") for task in TASKS]
+        specs += [
+            MetricSpec(f"score.{task}{parser}", f"MME {task}{parser}", True, "points", kind="score") for task in TASKS
+        ]
         specs += [
             MetricSpec(f"accuracy{parser}", f"MME accuracy{parser}", True),
             MetricSpec(f"accuracy_plus{parser}", f"MME accuracy+{parser}", True),
@@ -234,10 +236,10 @@ class MME(Benchmark):
             for task in TASKS:
                 plain = ratio(totals[f"{task}{parser}.right"], totals[f"{task}.n"])
                 both = ratio(totals[f"{task}{parser}.both"], totals[f"{task}.pairs"])
-                result[f"{task}{parser}"] = plain * 100 + both * 100
+                result[f"score.{task}{parser}"] = plain * 100 + both * 100
             for name, tasks in SUMS.items():
                 # Task by task, as the official script adds: the last digit depends on the order.
-                result[f"{name}{parser}"] = sum((result[f"{task}{parser}"] for task in tasks), np.zeros(()))
+                result[f"score.{name}{parser}"] = sum((result[f"score.{task}{parser}"] for task in tasks), np.zeros(()))
             for name, cells in (("accuracy", ("right", "n")), ("accuracy_plus", ("both", "pairs"))):
                 above, below = (
                     np.sum(
@@ -258,7 +260,9 @@ class MME(Benchmark):
         if any(2 * totals[f"{task}.pairs"] != totals[f"{task}.n"] for task in TASKS):
             return {}
         values = self.aggregate(totals)
-        return {name: str(float(values[name])) for name in ("perception", "cognition", *TASKS)}
+        return {
+            name: str(float(values[name])) for name in (f"score.{one}" for one in ("perception", "cognition", *TASKS))
+        }
 
     def provenance(self) -> dict[str, Any]:
         """The version of our own parser, and what was asked: the questions are in more than a thousand files."""

@@ -52,9 +52,9 @@ def test_both_answers_to_an_image(tmp_path: Path) -> None:
     responses = {item.id: Response(item.id, text) for item, text in zip(items, said, strict=True)}
     totals = Counts.of(suite.score(items, responses)).totals()
     values = {name: float(value) for name, value in suite.aggregate(totals).items()}
-    assert values["existence"] == 75 + 50 and values["accuracy"] == 0.75 and values["accuracy_plus"] == 0.5
-    assert values["existence[tolerant]"] == 75 + 50  # "The answer is no" is read, "None." is not
-    assert math.isnan(values["hallucination"]) and math.isnan(values["perception"])
+    assert values["score.existence"] == 75 + 50 and values["accuracy"] == 0.75 and values["accuracy_plus"] == 0.5
+    assert values["score.existence[tolerant]"] == 75 + 50  # "The answer is no" is read, "None." is not
+    assert math.isnan(values["score.hallucination"]) and math.isnan(values["score.perception"])
     # An image of which one answer has no score is no pair; its other answer counts.
     totals = Counts.of(suite.score(items[:3], responses)).totals()
     assert (totals["existence.n"], totals["existence.pairs"], totals["existence.both"]) == (3, 1, 0)
@@ -70,7 +70,7 @@ def test_a_large_file_is_not_cut_between_the_questions_of_an_image(tmp_path: Pat
     """`harness score` scores in parts; 301 images have more questions than a part, and the labels are apart."""
     lines = [f"{n}.jpg\tQ?\t{label}\t{label}" for label in ("Yes", "No") for n in range(301)]
     record = json_here("score", "--suite", "mme", "--responses", str(results(tmp_path / "r", "\n".join(lines))))
-    assert record["counts"]["count.pairs"] == 301 and record["metrics"]["count"]["value"] == 200
+    assert record["counts"]["count.pairs"] == 301 and record["metrics"]["score.count"]["value"] == 200
 
 
 WRONG = {

@@ -59,14 +59,14 @@ def test_case(folder: Path, keys: list[dict[str, Any]], tmp_path: Path, case: st
     values, official = benchmark.aggregate(totals), benchmark.official(totals)
     expected = recorded["official"]
     if expected["exception"]:  # no answer of a task can be read
-        assert official == {} and float(values["perception"]) == 0
+        assert official == {} and float(values["score.perception"]) == 0
         return
-    assert float(values["perception"]) == expected["total_perception"]
-    assert float(values["cognition"]) == expected["total_cognition"]
-    assert {task: float(values[task]) for task in TASKS} == expected["task_scores"]
+    assert float(values["score.perception"]) == expected["total_perception"]
+    assert float(values["score.cognition"]) == expected["total_cognition"]
+    assert {task: float(values[f"score.{task}"]) for task in TASKS} == expected["task_scores"]
     printed = re.findall(r"total score: (\S+)", expected["stdout"]) + re.findall(r"  score: (\S+)", expected["stdout"])
-    assert [official[name] for name in ("perception", "cognition")] == printed[:2]
-    assert [official[task] for task in TASKS] == printed[2:]
+    assert [official[f"score.{name}"] for name in ("perception", "cognition")] == printed[:2]
+    assert [official[f"score.{task}"] for task in TASKS] == printed[2:]
     for task in TASKS:
         metrics = expected["metrics"][task]
         assert totals[f"{task}.right"] / totals[f"{task}.n"] == metrics["acc"]
@@ -83,8 +83,8 @@ def test_hallucination_subset(folder: Path, keys: list[dict[str, Any]], tmp_path
     benchmark = MME()
     totals = Counts.of(benchmark.score(*benchmark.read_offline({"responses": tmp_path}))).totals()
     values = benchmark.aggregate(totals)
-    assert float(values["hallucination"]) == sum(recorded["official"]["task_scores"][task] for task in subset)
-    assert math.isnan(values["perception"]) and benchmark.official(totals) == {}
+    assert float(values["score.hallucination"]) == sum(recorded["official"]["task_scores"][task] for task in subset)
+    assert math.isnan(values["score.perception"]) and benchmark.official(totals) == {}
 
 
 def test_probes(folder: Path) -> None:
@@ -101,5 +101,5 @@ def test_lines_out_of_place(folder: Path, keys: list[dict[str, Any]], tmp_path: 
     benchmark = MME()
     totals = Counts.of(benchmark.score(*benchmark.read_offline({"responses": tmp_path}))).totals()
     quirk = json.loads((folder / "aggregates.json").read_text())["quirks"]["pairs_by_position"]
-    assert float(benchmark.aggregate(totals)["existence"]) == quirk["file_order"]["score"]
+    assert float(benchmark.aggregate(totals)["score.existence"]) == quirk["file_order"]["score"]
     assert benchmark.official(totals) == {} and len(benchmark.notes) == 1
