@@ -1,8 +1,16 @@
-"""Progress bars for everything that takes more than two seconds. They go to standard error."""
+"""Progress of everything that takes more than two seconds, on standard error: a bar in a terminal, plain lines in a pipe or file.
+
+A job of ten hours that writes into a file of a cluster leaves one line every 30 seconds there, with count, rate and the time left.
+`HARNESS_PROGRESS_SECONDS` sets another interval.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -15,15 +23,25 @@ console = Console(stderr=True)
 Advance = Callable[..., None]
 """`advance(n=1, note="")`: n more units are done; `note` is shown behind the bar."""
 
+_SECONDS = 30.0  # between two lines
+_WINDOW = 10  # lines: the rate is that of the last five minutes, so that a slow start is soon forgotten
+
 
 def be_quiet() -> None:
     """Show nothing from here on: of several training processes only the first one speaks."""
     console.quiet = True
 
 
-def spinner(title: str) -> contextlib.AbstractContextManager[object]:
-    """Show that work of unknown length continues. Use as a context."""
-    return console.status(title)
+@contextlib.contextmanager
+def spinner(title: str) -> Iterator[Callable[[str], None]]:
+    """Show that work of unknown length continues. Yields the function that sets a note behind the title."""
+    if shows_bars():
+        with console.status(title) as status:
+            yield lambda note: status.update(f"{title} ({note})")
+        return
+    lines = _Lines(title, None)
+    with lines:
+        yield lines.set_note
 
 
 @contextlib.contextmanager
@@ -38,7 +56,16 @@ def progress_of_many(title: str, total: int, few: int = 50) -> Iterator[Advance]
 
 @contextlib.contextmanager
 def progress(title: str, total: int | None) -> Iterator[Advance]:
-    """Show one bar for a piece of work of `total` units; yields the function that advances it."""
+    """Show the progress of a piece of work of `total` units; yields the function that advances it.
+
+    In a terminal (or a notebook) it is a bar. Elsewhere it is a plain line every 30 seconds, and one at the end.
+    """
+    if not shows_bars():
+        lines = _Lines(title, total)
+        with lines:
+            yield lines.advance
+        lines.end()
+        return
     columns = (
         TextColumn("{task.description}", style="bold", markup=False),
         BarColumn(bar_width=28),
@@ -56,3 +83,97 @@ def progress(title: str, total: int | None) -> Iterator[Advance]:
             bar.update(task, advance=n)
 
         yield advance
+
+
+def shows_bars() -> bool:
+    """Whether standard error can redraw a line: a terminal (not a dumb one) or a notebook."""
+    return console.is_interactive or console.is_jupyter
+
+
+def duration(seconds: float) -> str:
+    """A time in at most two units: `48 s`, `3 min 20 s`, `2 h 5 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+class _Lines:
+    """Prints a line about a piece of work at regular times, from a thread, so that work that has stopped moving is told too.
+
+    Args:
+        title: of the work.
+        total: units in all; None where nobody knows.
+    """
+
+    def __init__(self, title: str, total: int | None) -> None:
+        self.title, self.total = title, total
+        self._done, self._note = 0, ""
+        self._begun = time.monotonic()
+        self._marks: deque[tuple[float, int]] = deque([(self._begun, 0)], maxlen=_WINDOW)
+        self._lock, self._ended = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._tick, args=(_interval(),), daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def advance(self, n: int = 1, note: str | None = None) -> None:
+        """Count n more units."""
+        with self._lock:
+            self._done += n
+            if note is not None:
+                self._note = note
+
+    def set_note(self, note: str) -> None:
+        """Show this behind the count from now on."""
+        self.advance(0, note)
+
+    def end(self) -> None:
+        """Print the last line."""
+        self._print(f"{self._count()} in {duration(time.monotonic() - self._begun)}")
+
+    def _tick(self, seconds: float) -> None:
+        while not self._ended.wait(seconds):
+            self._print(self._state(time.monotonic()))
+
+    def _state(self, now: float) -> str:
+        """Count, rate and time left; the time so far, where nothing is counted."""
+        with self._lock:
+            done = self._done
+        before, counted = self._marks[0]
+        self._marks.append((now, done))
+        rate = (done - counted) / (now - before) if now > before else 0.0
+        parts = [self._count(), f"{duration(now - self._begun)} so far"] if done or self.total else []
+        if not parts:
+            return f"{duration(now - self._begun)} so far"
+        if rate:
+            parts.append(f"{rate:,.1f}/s" if rate >= 1 else f"{1 / rate:,.1f} s each")
+            if self.total:
+                parts.append(f"about {duration((self.total - done) / rate)} left")
+        return ", ".join(parts)
+
+    def _count(self) -> str:
+        if self.total is None:
+            return f"{self._done:,}"
+        return f"{self._done:,} of {self.total:,}"
+
+    def _print(self, state: str) -> None:
+        with self._lock:
+            note = f" ({self._note})" if self._note else ""
+        with contextlib.suppress(Exception):  # a closed or full standard error is no error of the work
+            console.print(f"{self.title}: {state}{note}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _interval() -> float:
+    """Seconds between two lines; a value that is no positive number is not one."""
+    try:
+        seconds = float(os.environ.get("HARNESS_PROGRESS_SECONDS", _SECONDS))
+    except ValueError:
+        return _SECONDS
+    return seconds if seconds > 0 else _SECONDS

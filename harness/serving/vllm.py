@@ -121,11 +121,12 @@ class VllmBackend(Backend):
             **settings.model_dump(),
         }
         engines = f" in {len(engine_shares)} engines" if len(engine_shares) > 1 else ""
-        with spinner(f"starting vLLM with {Path(self.base).name} and {len(self.adapters)} adapters{engines}"):
+        with spinner(f"starting vLLM with {Path(self.base).name} and {len(self.adapters)} adapters{engines}") as note:
             try:
                 environment = torchvision_shim.child_environment()
                 for share in engine_shares:
                     self._engines.append(EngineProcess(order, share, environment, self._said))
+                note(f"log: {self._engines[0].log}")
                 self._wait_ready()
             except BaseException:
                 self.close()  # nobody else does, where `__enter__` fails

@@ -113,6 +113,11 @@ class EngineProcess:
         self.answers += 1
 
     @property
+    def log(self) -> str:
+        """The file of what vLLM itself says."""
+        return self._log.name
+
+    @property
     def part(self) -> dict[str, Any]:
         """What it had of the machine and of the work. JSON-able."""
         return {
