@@ -63,22 +63,19 @@ def push(
 
 def _print_push(record: dict[str, Any]) -> None:
     """Print the files as a table, the notes, and the address."""
-    from rich.table import Table
-
+    from harness.core.grid import Grid
     from harness.core.memory import written_bytes
 
     done, console = record["commit"] is not None, Console()
     seen = "private" if record["private"] else "public"
-    table = Table(
-        title=f"{record['kind']} checkpoint {'on' if done else 'for'} {record['repository']}", title_justify="left"
-    )
-    table.add_column("file")
-    table.add_column("size", justify="right")
+    grid = Grid(f"{record['kind']} checkpoint {'on' if done else 'for'} {record['repository']}")
+    grid.column("file", "left")
+    grid.column("size")
     for file in record["files"]:
-        table.add_row(escape(file["name"]), written_bytes(file["bytes"]))
-    table.add_section()
-    table.add_row(f"{len(record['files'])} files", written_bytes(record["bytes"]))
-    console.print(table)
+        grid.row(file["name"], written_bytes(file["bytes"]))
+    grid.section()
+    grid.row(f"{len(record['files'])} files", written_bytes(record["bytes"]))
+    grid.show(console)
     for note in record["notes"]:
         console.print(f"[yellow]{escape(note)}[/yellow]", soft_wrap=True, highlight=False)
     if done:

@@ -11,6 +11,7 @@ from rich.text import Text
 from harness.analysis.compare import Comparison, Pairing
 from harness.analysis.leaderboard import ARROW
 from harness.analysis.leaderboard.board import scale, written
+from harness.core.grid import PROSE_WIDTH, Grid
 from harness.core.terminal import Console
 
 _LEVEL = 0.05
@@ -21,7 +22,7 @@ def print_comparisons(comparisons: Sequence[Comparison], reasons: Sequence[str],
     console = Console()
     for comparison in comparisons:
         for pair in comparison.pairings:
-            console.print(_table(comparison, pair, every))
+            _grid(comparison, pair, every).show(console)
             if changes and pair.changes:
                 _print_changes(console, comparison, pair, changes)
             console.print()
@@ -29,22 +30,22 @@ def print_comparisons(comparisons: Sequence[Comparison], reasons: Sequence[str],
         console.print(f"[yellow]not compared:[/yellow] {escape(reason)}")
 
 
-def _table(comparison: Comparison, pair: Pairing, every: bool) -> Table:
+def _grid(comparison: Comparison, pair: Pairing, every: bool) -> Grid:
     first = next(iter(comparison.values))
     variant = f" [{comparison.variant}]" if comparison.variant else ""
     title = (
         f"{comparison.suite}{variant} on {comparison.data}: {pair.other} against {first}, {comparison.n} common items"
     )
-    table = Table(title=escape(title), title_justify="left", caption_justify="left")
+    grid = Grid(title)
     for heading in ("metric", first, pair.other, "difference (95 % interval)", "p", "verdict", "detectable"):
-        table.add_column(escape(heading), justify="left" if heading in ("metric", "verdict") else "right")
+        grid.column(heading, "left" if heading in ("metric", "verdict") else "right")
     shown = [name for name in pair.differences if every or name in comparison.headline]
     for name in shown:
         difference, p = pair.differences[name], pair.corrected[name]
         factor, digits = scale(comparison.units[name])
         low, high = (bound * factor for bound in difference.ci)
-        table.add_row(
-            escape(f"{comparison.titles[name]} {ARROW[comparison.better[name]]}".strip()),
+        grid.row(
+            f"{comparison.titles[name]} {ARROW[comparison.better[name]]}".strip(),
             written(comparison.values[first][name], comparison.units[name]),
             written(comparison.values[pair.other][name], comparison.units[name]),
             f"{difference.value * factor:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})",
@@ -71,16 +72,16 @@ def _table(comparison: Comparison, pair: Pairing, every: bool) -> Table:
         notes.append(
             "left out: " + ", ".join(f"{count} items of {run}" for run, count in comparison.left_out.items() if count)
         )
-    table.caption = escape(";\n".join(notes))
-    return table
+    grid.caption = ";\n".join(notes)
+    return grid
 
 
-def _verdict(value: float, p: float, better: bool | None) -> str:
+def _verdict(value: float, p: float, better: bool | None) -> str | Text:
     if p >= _LEVEL:
         return "not significant"
     if better is None:
         return "higher" if value > 0 else "lower"
-    return "[green]▲ better[/green]" if (value > 0) == better else "[red]▼ worse[/red]"
+    return Text("▲ better", style="green") if (value > 0) == better else Text("▼ worse", style="red")
 
 
 def _print_changes(console: Console, comparison: Comparison, pair: Pairing, most: int) -> None:
@@ -99,7 +100,7 @@ def _print_changes(console: Console, comparison: Comparison, pair: Pairing, most
             _marked(change.texts[0], change.cured, change.lost, ("cured", "lost")),
             _marked(change.texts[1], change.new, change.gained, ("new", "found")),
         )
-    console.print(table)
+    console.print(table, width=PROSE_WIDTH)
 
 
 def _marked(text: str, wrong: Iterable[str], right: Iterable[str], words: tuple[str, str]) -> Text:

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from aligners.preferences.options import DataOptions
+from harness.core.grid import Grid
 from harness.core.terminal import Console
 from harness.datasets.catalogue import Found, catalogue
 
@@ -149,13 +150,13 @@ def _counts(report: dict[str, Any]) -> Table:
 
 def _print_tokens(console: Console, one: dict[str, Any]) -> None:
     tokens = one["tokens"]
-    table = Table(title=escape(f"tokens of {one['model']}"), title_justify="left")
+    grid = Grid(f"tokens of {one['model']}")
     first = next(iter(tokens["lengths"].values()))
     for heading in ("", *first):
-        table.add_column(heading, justify="right" if heading else "left")
+        grid.column(heading, "right" if heading else "left")
     for name, values in tokens["lengths"].items():
-        table.add_row(name, *(f"{value:,}" for value in values.values()))
-    console.print(table)
+        grid.row(name, *(f"{value:,}" for value in values.values()))
+    grid.show(console)
     bars = tokens["histogram"]
     most = max(bar["count"] for bar in bars)
     drawn = "".join(_BLOCKS[-(-bar["count"] * 8 // most)] for bar in bars)
@@ -172,13 +173,14 @@ def _print_tokens(console: Console, one: dict[str, Any]) -> None:
 def _print_overlap(console: Console, rows: Sequence[dict[str, Any]]) -> None:
     known = [row for row in rows if not row["missing"]]
     if known:
-        table = Table(title="images that evaluation sets ask about", title_justify="left")
-        for heading in ("suite", "its images", "also here", "by COCO number", "by content", "by look", "for example"):
-            table.add_column(heading, justify="left" if heading in ("suite", "for example") else "right")
+        grid = Grid("images that evaluation sets ask about")
+        for heading in ("suite", "its images", "also here", "by COCO number", "by content", "by look"):
+            grid.column(heading, "left" if heading == "suite" else "right")
+        grid.column("for example", "left", folds=True)
         for row in known:
             counts = ("images_of_the_suite", "shared", "by_coco_number", "by_content", "by_look")
-            table.add_row(row["suite"], *(f"{row[key]:,}" for key in counts), escape(", ".join(row["examples"][:2])))
-        console.print(table)
+            grid.row(row["suite"], *(f"{row[key]:,}" for key in counts), ", ".join(row["examples"][:2]))
+        grid.show(console)
     if missing := [row["suite"] for row in rows if row["missing"]]:
         console.print(
             f"[dim]not compared, because they are not downloaded: {', '.join(missing)}[/dim]", highlight=False

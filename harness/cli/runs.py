@@ -80,18 +80,21 @@ def runs(
 
 def _print(entries: Sequence[RunEntry], results: Path, title: str = "") -> None:
     """Print a table, and the commands that apply."""
-    from rich.table import Table
     from rich.text import Text
 
+    from harness.core.grid import Grid
     from harness.core.memory import written_bytes
     from harness.core.terminal import Console, plain
 
     if not entries:
         say(f"there are no runs in {results}")
         return
-    table = Table(title=f"{results}: {title}" if title else str(results), title_justify="left")
-    for heading, justify in (("run", "left"), ("state", "left"), ("finished", "left"), ("size", "right"), ("", "left")):
-        table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    grid = Grid(f"{results}: {title}" if title else str(results))
+    grid.column("run", "left", folds=True)
+    grid.column("state", "left")
+    grid.column("finished", "left")
+    grid.column("size")
+    grid.column("", "left", folds=True)
     colours = {"failed": "red", "interrupted": "yellow", "replaced": "dim", "leftover": "dim", "running": "green"}
     for entry in entries:
         name = entry.path.name if entry.condition == "replaced" and "/" not in entry.name else entry.name
@@ -103,9 +106,8 @@ def _print(entries: Sequence[RunEntry], results: Path, title: str = "") -> None:
             entry.note[:200],
         )
         style = colours.get(entry.condition, "")
-        table.add_row(*(Text(plain(cell), style=style if number == 1 else "") for number, cell in enumerate(cells)))
-    console = Console()
-    console.print(table)
+        grid.row(*(Text(plain(cell), style=style if number == 1 else "") for number, cell in enumerate(cells)))
+    grid.show(Console())
     if title:
         return
     if any(entry.condition == "interrupted" for entry in entries):

@@ -9,12 +9,13 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from harness.analysis.leaderboard import ARROW, Board, tables
+from harness.analysis.leaderboard import ARROW, Board, explained, tables
 from harness.analysis.leaderboard.board import written, written_interval
 from harness.analysis.reliance import reliance_tables
 from harness.analysis.text_table import TextTable
 from harness.core import registry
 from harness.core.errors import HarnessError
+from harness.core.grid import PROSE_WIDTH, Grid
 from harness.core.plugins import attributed
 from harness.core.terminal import Console
 
@@ -26,8 +27,10 @@ def print_boards(boards: Sequence[Board], deltas: bool = False) -> None:
     """Every board, as wide as the terminal allows."""
     console = Console()
     for board in boards:
-        for table in tables(board, console.width, deltas):
-            console.print(table)
+        for grid in tables(board, console.width, deltas):
+            grid.show(console)
+        # Below the tables, not a caption of the last: that one may be narrow, and the words are about all.
+        console.print(Text("\n".join(explained(board)) + "\n", style="dim"), width=PROSE_WIDTH)
 
 
 def print_records(records: Sequence[dict[str, Any]]) -> None:
@@ -41,17 +44,12 @@ def print_records(records: Sequence[dict[str, Any]]) -> None:
 def print_text_tables(tables: Sequence[TextTable]) -> None:
     """Tables whose cells are text already."""
     for text_table in tables:
-        table = Table(
-            title=escape(text_table.title),
-            title_justify="left",
-            caption=escape(text_table.note),
-            caption_justify="left",
-        )
+        grid = Grid(text_table.title, text_table.note)
         for place, head in enumerate(text_table.heads):
-            table.add_column(escape(head), justify="right" if place else "left")
+            grid.column(head, "right" if place else "left")
         for row in text_table.rows:
-            table.add_row(*map(escape, row))
-        Console().print(table)
+            grid.row(*row)
+        grid.show(Console())
 
 
 def print_record(record: dict[str, Any]) -> None:
@@ -60,20 +58,20 @@ def print_record(record: dict[str, Any]) -> None:
     variant = f" [{record['variant']}]" if record["variant"] else ""
     title = f"{record['title']}{variant}: {record.get('target', 'responses')}, n = {record['n']}{of}"
     official = any(metric["official"] is not None for metric in record["metrics"].values())
-    table = Table(title=escape(title), title_justify="left", caption_justify="left")
-    table.add_column("metric")
-    table.add_column("value (95 % interval)", justify="right")
+    grid = Grid(title)
+    grid.column("metric", "left")
+    grid.column("value (95 % interval)")
     if official:
-        table.add_column("official script prints", justify="right")
+        grid.column("official script prints")
     repeats = record.get("repeats")
     if repeats:
-        table.add_column(f"mean ± sd (range) of {repeats['k']} repeats", justify="right")
+        grid.column(f"mean ± sd (range) of {repeats['k']} repeats")
     for name, metric in record["metrics"].items():
         if metric["value"] is None:
             continue
-        row = [escape(f"{name} {ARROW[metric['higher_is_better']]}".strip()), _shown(metric)]
+        row = [f"{name} {ARROW[metric['higher_is_better']]}".strip(), _shown(metric)]
         row += [metric["official"] or ""] if official else []
-        table.add_row(*row, *([_spread(repeats["metrics"].get(name), metric["unit"])] if repeats else []))
+        grid.row(*row, *([_spread(repeats["metrics"].get(name), metric["unit"])] if repeats else []))
     notes = [_judged(record["judge"])] if record["judge"] else []
     if record["unscored"]:
         notes.append(f"{record['unscored']} items have no verdict")
@@ -84,8 +82,8 @@ def print_record(record: dict[str, Any]) -> None:
         notes.append(f"a sample of the suite: --limit {record['sample']['limit']}")
     if undefined := [name for name, metric in record["metrics"].items() if metric["value"] is None]:
         notes.append(f"{len(undefined)} metrics are undefined on these items")
-    table.caption = escape("; ".join(notes)) or None
-    Console().print(table)
+    grid.caption = "; ".join(notes)
+    grid.show(Console())
 
 
 def _shown(metric: dict[str, Any]) -> str:
@@ -129,21 +127,21 @@ def print_verified(record: dict[str, Any]) -> None:
     """Every probe on both sides, what differs with what to look at, and the verdict in a line."""
     serving, console = record["serving"], Console()
     title = f"{record['checkpoint']}: {serving['distribution']} and transformers, {serving['dtype']}"
-    table = Table(title=escape(title), title_justify="left")
+    grid = Grid(title)
     for heading in ("probe", "picture", "prompt tokens", "ids same", "greedy tokens", "tokens same", "largest Δ log p"):
-        table.add_column(heading, justify="left" if heading == "picture" else "right")
+        grid.column(heading, "left" if heading == "picture" else "right")
     for row in record["probes"]:
         near = f" + {row['near_ties']} near ties" if row["near_ties"] else ""
-        table.add_row(
-            row["probe"],
+        grid.row(
+            str(row["probe"]),
             "x".join(map(str, row["size"])),
             str(row["prompt_tokens"]),
-            "yes" if row["same_ids"] else "[red]no[/red]",
+            "yes" if row["same_ids"] else Text("no", style="red"),
             str(row["tokens"]),
             "–" if row["same_tokens"] is None else f"{row['same_tokens']}{near}",
             "–" if row["largest"] is None else f"{row['largest']:.1e}",
         )
-    console.print(table)
+    grid.show(console)
     changes = record["adapter_changes"]
     effect = "" if changes is None else f"; the adapter changes log-probabilities by up to {changes:.2g}"
     if record["same"]:
@@ -172,7 +170,7 @@ def _judged(judge: dict[str, Any]) -> str:
 def print_plan(rows: Sequence[dict[str, Any]]) -> None:
     """What an evaluation would do."""
     judged = any(row["judge"] for row in rows)
-    table = Table(title="Plan (nothing was run)", title_justify="left", caption_justify="left")
+    grid = Grid("Plan (nothing was run)", "\n".join(_plan_notes(rows)), keys=2)
     headings = [
         "checkpoint",
         "suite",
@@ -185,7 +183,7 @@ def print_plan(rows: Sequence[dict[str, Any]]) -> None:
         "time",
     ]
     for heading in headings + (["judge", "calls", "cost"] if judged else []):
-        table.add_column(heading, justify="left" if heading in ("checkpoint", "suite", "judge") else "right")
+        grid.column(heading, "left" if heading in ("checkpoint", "suite", "judge") else "right")
     for row in rows:
         part = "" if row["items"] == row["of"] else f" of {row['of']:,}"
         suite = f"{row['suite']}{_change(row)}"
@@ -198,9 +196,8 @@ def print_plan(rows: Sequence[dict[str, Any]]) -> None:
         if row["judge"]:
             usd = row["judge_usd_at_most"]
             cells += [row["judge"], f"{row['judge_calls']:,}", "?" if usd is None else f"≤ ${usd:.2f}"]
-        table.add_row(*map(escape, cells))
-    table.caption = "\n".join(_plan_notes(rows)) or None
-    Console().print(table)
+        grid.row(*cells, *[""] * (3 if judged and not row["judge"] else 0))
+    grid.show(Console())
 
 
 def _plan_notes(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -228,10 +225,10 @@ def written_seconds(seconds: float) -> str:
 def print_calibration(record: dict[str, Any]) -> None:
     """Agreement with the reference and with itself."""
     judge = record["judge"].get("model") or record["judge"]["judge"]
-    table = Table(title=escape(f"Agreement of {judge}"), title_justify="left", caption_justify="left")
-    table.add_column("measure")
-    table.add_column("with the reference", justify="right")
-    table.add_column("with itself", justify="right")
+    grid = Grid(f"Agreement of {judge}")
+    grid.column("measure", "left")
+    grid.column("with the reference")
+    grid.column("with itself")
     labels = {
         "n": "answers; pairs of votes",
         "exact": "same rating",
@@ -248,7 +245,7 @@ def print_calibration(record: dict[str, Any]) -> None:
             cells.append(
                 f"{100 * value:.1f} %" if key in ("exact", "within_one", "same_verdict") and value is not None else text
             )
-        table.add_row(label, *cells)
+        grid.row(label, *cells)
     notes = [f"{record['unread']} answers had no reply that could be parsed"] if record["unread"] else []
     table.caption = escape("\n".join([*notes, _judged(record["judge"])]))
     Console().print(table)
@@ -276,7 +273,7 @@ def print_answers(answers: dict[str, str]) -> None:
                 at = end
         cells.append(cell.append(text[at:]))
     table.add_row(*cells)
-    console.print(table)
+    console.print(table, width=PROSE_WIDTH)
 
 
 def print_data_sets(rows: Sequence[dict[str, Any]]) -> None:

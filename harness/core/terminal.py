@@ -32,6 +32,7 @@ _HALVES: dict[int, str | None] = dict.fromkeys(range(0xD800, 0xE000), "\N{REPLAC
 _TABLE = _LEFT_OUT | _HALVES
 _ODD = re.compile("[" + "".join(f"\\U{code:08x}" for code in (*_COMMANDS, *_HALVES)) + "]")
 _TAG = re.compile(r"(\\*)(\[([a-z#/@][^[]*?)\])")  # what rich takes for one
+_PIPE_WIDTH = 10_000  # columns of a pipe or file: lines are as long as what they hold; COLUMNS sets another width
 _STYLES = frozenset(("bold", "dim", "green", "red", "yellow"))
 
 
@@ -87,6 +88,9 @@ class Console(rich.console.Console):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"emoji": False} | options)
+        # rich would take the width of the terminal that a pipe's other end may have, or 80, and cut figures for it.
+        if self._width is None and not self.is_terminal and not self.is_jupyter:
+            self.width = _PIPE_WIDTH
 
     def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]
         """As rich does it, where the markup is one of ours; else the text as it is."""

@@ -8,7 +8,7 @@ from harness.analysis.leaderboard.collect import collect
 from harness.analysis.leaderboard.pool import pool_seeds
 from harness.analysis.leaderboard.published import add_published, published_file, read_published
 from harness.analysis.leaderboard.select import select, sort
-from harness.analysis.leaderboard.tables import as_csv, as_json, as_latex, as_markdown, tables
+from harness.analysis.leaderboard.tables import as_csv, as_json, as_latex, as_markdown, explained, tables
 
 __all__ = [
     "ARROW",
@@ -22,6 +22,7 @@ __all__ = [
     "as_latex",
     "as_markdown",
     "collect",
+    "explained",
     "pool_seeds",
     "published_file",
     "read_published",

@@ -49,6 +49,11 @@ class Column:
         return f"{self.title}{f'[{self.variant}]' if self.variant else ''} {ARROW[self.higher_is_better]}".strip()
 
     @property
+    def short_heading(self) -> str:
+        """Title and direction, for a table whose title names the variant."""
+        return f"{self.title} {ARROW[self.higher_is_better]}".strip()
+
+    @property
     def key(self) -> str:
         """Its name in JSON and on the command line: `halbench[spacy].chair_s`."""
         return f"{self.suite}{f'[{self.variant}]' if self.variant else ''}.{self.metric}"

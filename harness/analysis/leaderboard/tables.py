@@ -8,10 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
+from rich.text import Text
+
 from harness.analysis.leaderboard.board import Board, Cell, Column, Row, written, written_delta, written_interval
 from harness.analysis.leaderboard.marks import BEST, BETTER, FRONTIER, LEVEL, WORSE, Marks, partner_of
+from harness.core.grid import Grid
 from harness.core.terminal import one_line
 
+_WIDE = 200  # a table of several suites that is wider than this is read more easily as one table per suite
 _LETTERS = "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ"
 
 
@@ -218,39 +222,42 @@ def as_csv(boards: Sequence[Board]) -> str:
     return stream.getvalue()
 
 
-def tables(board: Board, width: int, deltas: bool = False) -> list[Any]:
-    """rich tables of a board, one per suite where all columns would not fit into `width`, and the words below them."""
-    from rich.markup import escape
-    from rich.table import Table
-    from rich.text import Text
+def tables(board: Board, width: int, deltas: bool = False) -> list[Grid]:
+    """Tables of a board for the terminal: one, or one per suite where all columns would not fit into `width`."""
+    suites = list(dict.fromkeys(column.suite for column in board.columns))
+    parts = [[column for column in board.columns if column.suite == suite] for suite in suites]
+    variants = [_variant(columns) for columns in parts]
+    named = [f"{suite}{f' [{variant}]' if variant else ''}" for suite, variant in zip(suites, variants, strict=True)]
+    everything = _grid(board, board.columns, f"{board.title}: {', '.join(named)}", deltas)
+    if len(everything.tables(min(width, _WIDE))) == 1:
+        return [everything]
+    return [_grid(board, columns, f"{board.title}: {name}", deltas) for columns, name in zip(parts, named, strict=True)]
 
-    signs, marked = footnotes(board), Marks(board)
 
-    def build(columns: list[Column], title: str) -> Table:
-        table = Table(title=escape(title), title_justify="left", caption_justify="left", expand=False)
-        table.add_column("checkpoint", no_wrap=not any(row.published for row in board.rows))
+def _variant(columns: Sequence[Column]) -> str:
+    """What made the numbers of a suite, where it made all of them; "" where each heading must say it."""
+    variants = {column.variant for column in columns}
+    return variants.pop() if len(variants) == 1 else ""
+
+
+def _grid(board: Board, columns: Sequence[Column], title: str, deltas: bool) -> Grid:
+    """A table of some of a board's columns. The extractor, parser or judge of a suite is in the title, where all columns share it."""
+    signs, marked, grid = footnotes(board), Marks(board), Grid(title)
+    shared = {
+        suite: _variant([one for one in board.columns if one.suite == suite]) for suite in {c.suite for c in columns}
+    }
+    grid.column("checkpoint", "left", folds=any(row.published for row in board.rows))
+    for column in columns:
+        grid.column(column.short_heading if shared[column.suite] else column.heading)
+    for row in board.rows:
+        if not any(column in row.cells for column in columns):
+            continue
+        line: list[str | Text] = [Text(name_of(row, signs), style="italic" if row.published else "")]
         for column in columns:
-            table.add_column(escape(column.heading), justify="right", overflow="fold")
-        for row in board.rows:
-            if not any(column in row.cells for column in columns):
-                continue
-            line: list[Any] = [Text(name_of(row, signs), style="italic" if row.published else "")]
-            for column in columns:
-                value, found, own, interval = value_of(marked, row, column, signs)
-                text = Text(value + found + own, style="bold green" if BEST in found else "")
-                for small in (interval, delta_of(row, column) if deltas else ""):
-                    text = text.append(f"\n{small}", style="not bold dim") if small else text
-                line.append(text)
-            table.add_row(*line)
-        return table
-
-    wide = 24 + (28 if deltas else 15) * len(board.columns) <= width
-    suites = dict.fromkeys(column.suite for column in board.columns)
-    parts = {suite: [column for column in board.columns if column.suite == suite] for suite in suites}
-    built = (
-        [build(board.columns, board.title)]
-        if wide
-        else [build(columns, f"{board.title}: {suite}") for suite, columns in parts.items()]
-    )
-    # Below the tables, not a caption of the last: that one may be narrow, and the words are about all.
-    return [*built, Text("\n".join(explained(board)) + "\n", style="dim")]
+            value, marks, notes, interval = value_of(marked, row, column, signs)
+            text = Text(value + marks + notes, style="bold green" if BEST in marks else "")
+            for small in (interval, delta_of(row, column) if deltas else ""):
+                text = text.append(f"\n{small}", style="not bold dim") if small else text
+            line.append(text)
+        grid.row(*line)
+    return grid

@@ -33,6 +33,7 @@ from harness.analysis.leaderboard import (
     select,
     sort,
 )
+from harness.analysis.leaderboard.board import written, written_interval
 from harness.analysis.leaderboard.marks import best, frontier, marks
 from harness.analysis.leaderboard.tables import explained
 from harness.core import plugins, registry
@@ -380,3 +381,24 @@ def test_installed_packages_are_searched_once_however_many_runs_there_are(
     registry._entries.cache_clear()
     [board] = collect(tmp_path)
     assert len(board.rows) == 6 and 0 < len(searches) <= len(registry.KINDS)
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 200, None])
+def test_no_figure_is_cut_at_any_width_nor_in_a_pipe(results: Path, width: int | None) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | {"NO_COLOR": "1"}
+    command = [sys.executable, "-m", "harness", "leaderboard", str(results)]
+    shown = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment | ({"COLUMNS": str(width)} if width else {}),
+    ).stdout
+    [board] = collect(results)
+    for row in board.rows:
+        for metric, value in row.cells.items():
+            if metric in board.columns:
+                assert written(value.value, metric.unit) in shown and written_interval(value.ci, metric.unit) in shown
+    assert "…" not in shown and "halbench [spacy]" in shown and "CHAIRs[spacy]" not in shown
+    if width:
+        assert max(map(len, shown.splitlines())) <= width
