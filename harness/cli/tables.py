@@ -247,8 +247,8 @@ def print_calibration(record: dict[str, Any]) -> None:
             )
         grid.row(label, *cells)
     notes = [f"{record['unread']} answers had no reply that could be parsed"] if record["unread"] else []
-    table.caption = escape("\n".join([*notes, _judged(record["judge"])]))
-    Console().print(table)
+    grid.caption = "\n".join([*notes, _judged(record["judge"])])
+    grid.show(Console())
 
 
 def print_answers(answers: dict[str, str]) -> None:
