@@ -63,6 +63,7 @@ def push(
 
 def _print_push(record: dict[str, Any]) -> None:
     """Print the files as a table, the notes, and the address."""
+    from harness.cli.grids import print_grid
     from harness.core.grid import Grid
     from harness.core.memory import written_bytes
 
@@ -75,7 +76,7 @@ def _print_push(record: dict[str, Any]) -> None:
         grid.row(file["name"], written_bytes(file["bytes"]))
     grid.section()
     grid.row(f"{len(record['files'])} files", written_bytes(record["bytes"]))
-    grid.show(console)
+    print_grid(grid, console)
     for note in record["notes"]:
         console.print(f"[yellow]{escape(note)}[/yellow]", soft_wrap=True, highlight=False)
     if done:

@@ -11,7 +11,8 @@ from rich.text import Text
 from harness.analysis.compare import Comparison, Pairing
 from harness.analysis.leaderboard import ARROW
 from harness.analysis.leaderboard.board import scale, written
-from harness.core.grid import PROSE_WIDTH, Grid
+from harness.cli.grids import PROSE_WIDTH, print_grid
+from harness.core.grid import Grid
 from harness.core.terminal import Console
 
 _LEVEL = 0.05
@@ -22,7 +23,7 @@ def print_comparisons(comparisons: Sequence[Comparison], reasons: Sequence[str],
     console = Console()
     for comparison in comparisons:
         for pair in comparison.pairings:
-            _grid(comparison, pair, every).show(console)
+            print_grid(_grid(comparison, pair, every), console)
             if changes and pair.changes:
                 _print_changes(console, comparison, pair, changes)
             console.print()

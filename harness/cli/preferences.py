@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from aligners.preferences.options import DataOptions
+from harness.cli.grids import print_grid
 from harness.core.grid import Grid
 from harness.core.terminal import Console
 from harness.datasets.catalogue import Found, catalogue
@@ -156,7 +157,7 @@ def _print_tokens(console: Console, one: dict[str, Any]) -> None:
         grid.column(heading, "right" if heading else "left")
     for name, values in tokens["lengths"].items():
         grid.row(name, *(f"{value:,}" for value in values.values()))
-    grid.show(console)
+    print_grid(grid, console)
     bars = tokens["histogram"]
     most = max(bar["count"] for bar in bars)
     drawn = "".join(_BLOCKS[-(-bar["count"] * 8 // most)] for bar in bars)
@@ -180,7 +181,7 @@ def _print_overlap(console: Console, rows: Sequence[dict[str, Any]]) -> None:
         for row in known:
             counts = ("images_of_the_suite", "shared", "by_coco_number", "by_content", "by_look")
             grid.row(row["suite"], *(f"{row[key]:,}" for key in counts), ", ".join(row["examples"][:2]))
-        grid.show(console)
+        print_grid(grid, console)
     if missing := [row["suite"] for row in rows if row["missing"]]:
         console.print(
             f"[dim]not compared, because they are not downloaded: {', '.join(missing)}[/dim]", highlight=False

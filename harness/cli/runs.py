@@ -82,9 +82,10 @@ def _print(entries: Sequence[RunEntry], results: Path, title: str = "") -> None:
     """Print a table, and the commands that apply."""
     from rich.text import Text
 
+    from harness.cli.grids import print_grid
     from harness.core.grid import Grid
     from harness.core.memory import written_bytes
-    from harness.core.terminal import Console, plain
+    from harness.core.terminal import plain
 
     if not entries:
         say(f"there are no runs in {results}")
@@ -107,7 +108,7 @@ def _print(entries: Sequence[RunEntry], results: Path, title: str = "") -> None:
         )
         style = colours.get(entry.condition, "")
         grid.row(*(Text(plain(cell), style=style if number == 1 else "") for number, cell in enumerate(cells)))
-    grid.show(Console())
+    print_grid(grid)
     if title:
         return
     if any(entry.condition == "interrupted" for entry in entries):

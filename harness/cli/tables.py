@@ -13,9 +13,10 @@ from harness.analysis.leaderboard import ARROW, Board, explained, tables
 from harness.analysis.leaderboard.board import written, written_interval
 from harness.analysis.reliance import reliance_tables
 from harness.analysis.text_table import TextTable
+from harness.cli.grids import PROSE_WIDTH, print_grid
 from harness.core import registry
 from harness.core.errors import HarnessError
-from harness.core.grid import PROSE_WIDTH, Grid
+from harness.core.grid import Grid
 from harness.core.plugins import attributed
 from harness.core.terminal import Console
 
@@ -28,7 +29,7 @@ def print_boards(boards: Sequence[Board], deltas: bool = False) -> None:
     console = Console()
     for board in boards:
         for grid in tables(board, console.width, deltas):
-            grid.show(console)
+            print_grid(grid, console)
         # Below the tables, not a caption of the last: that one may be narrow, and the words are about all.
         console.print(Text("\n".join(explained(board)) + "\n", style="dim"), width=PROSE_WIDTH)
 
@@ -49,7 +50,7 @@ def print_text_tables(tables: Sequence[TextTable]) -> None:
             grid.column(head, "right" if place else "left")
         for row in text_table.rows:
             grid.row(*row)
-        grid.show(Console())
+        print_grid(grid)
 
 
 def print_record(record: dict[str, Any]) -> None:
@@ -83,7 +84,7 @@ def print_record(record: dict[str, Any]) -> None:
     if undefined := [name for name, metric in record["metrics"].items() if metric["value"] is None]:
         notes.append(f"{len(undefined)} metrics are undefined on these items")
     grid.caption = "; ".join(notes)
-    grid.show(Console())
+    print_grid(grid)
 
 
 def _shown(metric: dict[str, Any]) -> str:
@@ -141,7 +142,7 @@ def print_verified(record: dict[str, Any]) -> None:
             "–" if row["same_tokens"] is None else f"{row['same_tokens']}{near}",
             "–" if row["largest"] is None else f"{row['largest']:.1e}",
         )
-    grid.show(console)
+    print_grid(grid, console)
     changes = record["adapter_changes"]
     effect = "" if changes is None else f"; the adapter changes log-probabilities by up to {changes:.2g}"
     if record["same"]:
@@ -197,7 +198,7 @@ def print_plan(rows: Sequence[dict[str, Any]]) -> None:
             usd = row["judge_usd_at_most"]
             cells += [row["judge"], f"{row['judge_calls']:,}", "?" if usd is None else f"≤ ${usd:.2f}"]
         grid.row(*cells, *[""] * (3 if judged and not row["judge"] else 0))
-    grid.show(Console())
+    print_grid(grid)
 
 
 def _plan_notes(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -248,7 +249,7 @@ def print_calibration(record: dict[str, Any]) -> None:
         grid.row(label, *cells)
     notes = [f"{record['unread']} answers had no reply that could be parsed"] if record["unread"] else []
     grid.caption = "\n".join([*notes, _judged(record["judge"])])
-    grid.show(Console())
+    print_grid(grid)
 
 
 def print_answers(answers: dict[str, str]) -> None:

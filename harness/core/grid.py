@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from harness.core.terminal import Console
-
 _FRAME, _BORDER = 3, 1  # columns of the screen: for the frame and padding of each column, for the last border
 _NARROWEST = 8  # a column of prose is not folded to less
-PROSE_WIDTH = 150
-"""A paragraph below a table is at most this wide, so that it can be read in a file too."""
 
 
 @dataclass
@@ -89,13 +84,6 @@ class Grid:
             self._table([*zip(keys, least, strict=True), *part], width, self.title if number == 0 else "")
             for number, part in enumerate(parts)
         ]
-
-    def show(self, console: Console) -> None:
-        """Print the parts, as wide as the console is, and the caption."""
-        for table in self.tables(console.width):
-            console.print(table)
-        if self.caption:
-            console.print(Text(self.caption, style="dim"), width=PROSE_WIDTH)
 
     def _table(self, columns: Sequence[tuple[_Column, int]], width: int, title: str) -> Table:
         table = Table(

@@ -5,6 +5,7 @@ import io
 import pytest
 from rich.text import Text
 
+from harness.cli.grids import print_grid
 from harness.core.grid import Grid
 from harness.core.terminal import Console
 
@@ -19,7 +20,7 @@ def shown(width: int | None, name: str = "llava-1.5-7b", folds: bool = False) ->
     for row, cells in enumerate(FIGURES):
         grid.row(f"{name}-{row}", *map(Text, cells))
     stream = io.StringIO()
-    grid.show(Console(file=stream, width=width))
+    print_grid(grid, Console(file=stream, width=width))
     return stream.getvalue()
 
 
@@ -56,7 +57,7 @@ def test_prose_gets_what_the_figures_leave() -> None:
     grid.column("why", "left", folds=True)
     grid.row("dpo", "12.5 GB", "stopped after the second stage, since the disk was full")
     stream = io.StringIO()
-    grid.show(Console(file=stream, width=40))
+    print_grid(grid, Console(file=stream, width=40))
     text = stream.getvalue()
     assert "12.5 GB" in text and max(map(len, text.splitlines())) <= 40
     assert " ".join(line.split("│")[3].strip() for line in text.splitlines() if line.startswith("│")) == (
@@ -69,5 +70,5 @@ def test_cells_are_no_markup() -> None:
     grid.column("[red]head[/red]", "left")
     grid.row("[link=http://x]y[/link]")
     stream = io.StringIO()
-    grid.show(Console(file=stream, width=80))
+    print_grid(grid, Console(file=stream, width=80))
     assert all(word in stream.getvalue() for word in ("[bold]x[/bold]", "[red]head[/red]", "[link=http://x]y[/link]"))
