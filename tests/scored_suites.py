@@ -160,7 +160,7 @@ def make_runs(
             given = {item.id: Response(item.id, "") for item in suite.items}  # scored before
             record, _ = score_suite(suite.benchmark, suite.items, given, judge=suite.judge, about=about)
             if suite.judge:
-                record["variant"] = judge
+                record = record.model_copy(update={"variant": judge})
             rows = [suite.rows[version][place] for place, version in enumerate(picked)]
             write_scores(results / name / "evals" / f"{suite.benchmark.name}@{data}", record, rows)
         config = {"model": "m", "method": method, "data": "rlaif-v", "settings": {"train": {"seed": 0}, "method": {}}}

@@ -53,6 +53,10 @@ class Change:
         """How much changed."""
         return len(self.new) + len(self.cured) + len(self.lost) + len(self.gained)
 
+    def as_json(self) -> dict[str, Any]:
+        """The same under the keys of `harness compare --json`, which have been these since version 0.1."""
+        return {"found" if key == "gained" else key: value for key, value in asdict(self).items()}
+
 
 @dataclass(frozen=True)
 class Pairing:
@@ -251,7 +255,7 @@ def as_json(comparisons: Sequence[Comparison], reasons: Sequence[str], changes: 
                         if pair.flips is None
                         else dict(zip(("only_first_right", "only_other_right", "p_mcnemar"), pair.flips, strict=True)),
                         "changed": len(pair.changes),
-                        "changes": [asdict(change) for change in pair.changes[:changes]],
+                        "changes": [change.as_json() for change in pair.changes[:changes]],
                     }
                     for pair in comparison.pairings
                 ],

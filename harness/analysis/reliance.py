@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from harness.analysis.leaderboard import ARROW
 from harness.analysis.leaderboard.board import scale, written
@@ -14,7 +13,7 @@ from harness.analysis.text_table import TextTable
 from harness.core.errors import BadInputError
 from harness.core.files import sha256_file
 from harness.core.stats import holm
-from harness.records.changed_scores import read_changed_scores
+from harness.records.changed_scores import ChangedScoresRecord, PicturesRecord, UnchangedRecord, read_changed_scores
 from harness.runs.folders import Run
 
 CHANGES = "noise"
@@ -22,24 +21,24 @@ CHANGES = "noise"
 SURE = 0.05
 
 
-def picture_of(record: Mapping[str, Any]) -> str:
+def picture_of(record: ChangedScoresRecord) -> str:
     """What the model was shown, as tables say it."""
-    about = record["pictures"]
-    return f"noise {about['step']}" if about["kind"] == "noise" else str(about["kind"])
+    about = record.pictures
+    return f"noise {about.step}" if about.kind == "noise" else about.kind
 
 
 @dataclass(frozen=True)
 class Changed:
-    """One run's scores of one suite with changed pictures: the record (a `ChangedScoresRecord`'s content), and its file."""
+    """One run's scores of one suite with changed pictures: the record, and its file."""
 
     run: str
     path: Path
-    record: Mapping[str, Any]
+    record: ChangedScoresRecord
 
     @property
     def key(self) -> tuple[str, str, str]:
         """(suite, data, variant), as of `harness.analysis.scored.Scored`."""
-        return self.record["suite"], self.record["data"], self.record["variant"]
+        return self.record.suite, self.record.data, self.record.variant
 
     @property
     def label(self) -> str:
@@ -61,85 +60,80 @@ def changed_scores(run: Run) -> tuple[list[Changed], list[str]]:
             reasons.append(f"{run.name}: {place}: {error.problem}")
             continue
         plain = items_beside(path.parents[2] / path.name)
-        if not plain.exists() or sha256_file(plain) != record["reliance"]["clean_items"]:
-            again = f"harness eval --run {run.name} --suite {record['suite']} --noise {record['pictures']['change']}"
+        if not plain.exists() or sha256_file(plain) != record.reliance.clean_items:
+            again = f"harness eval --run {run.name} --suite {record.suite} --noise {record.pictures.change}"
             reasons.append(
                 f"{run.name}: {place} compares with plain answers or scores that were replaced since: {again}"
             )
             continue
         changed.append(Changed(run.name, path, record))
-    return sorted(changed, key=lambda entry: (entry.key, _place(entry.record["pictures"]))), reasons
+    return sorted(changed, key=lambda entry: (entry.key, _place(entry.record.pictures))), reasons
 
 
-def _place(about: Mapping[str, Any]) -> tuple[int, int]:
+def _place(about: PicturesRecord) -> tuple[int, int]:
     """Noise by its step, then grey, then another item's picture."""
-    return ("noise", "blank", "shuffled").index(about["kind"]), about.get("step") or 0
+    return ("noise", "blank", "shuffled").index(about.kind), about.step or 0
 
 
-def reliance_tables(records: Sequence[Mapping[str, Any]]) -> list[TextTable]:
-    """The tables of score records; those with the pictures as they are stay out.
+def reliance_tables(records: Sequence[ChangedScoresRecord]) -> list[TextTable]:
+    """The tables of score records with changed pictures.
 
     Args:
         records: score records with `target`, as `harness.evaluation.evaluate.run_eval` gives them back.
     """
-    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    groups: dict[tuple[str, ...], list[ChangedScoresRecord]] = {}
     for record in records:
-        if record.get("pictures"):
-            key = (record["suite"], record["variant"], record["data"], str(record.get("target", "")))
-            groups.setdefault(key, []).append(record)
+        groups.setdefault((record.suite, record.variant, record.data, record.target or ""), []).append(record)
     return [_table(group) for group in groups.values()]
 
 
-def _table(records: Sequence[Mapping[str, Any]]) -> TextTable:
+def _table(records: Sequence[ChangedScoresRecord]) -> TextTable:
     first = records[0]
-    measured = {name for record in records for name in record["reliance"]["metrics"]}
-    metrics = {name: about for name, about in first["metrics"].items() if about["headline"] and name in measured}
+    measured = {name for record in records for name in record.reliance.metrics}
+    metrics = {name: about for name, about in first.metrics.items() if about.headline and name in measured}
     gaps = {
-        f"{picture_of(record)} {name}": record["reliance"]["metrics"][name]["gap"]["p"]
+        f"{picture_of(record)} {name}": record.reliance.metrics[name].gap.p
         for record in records
         for name in metrics
-        if name in record["reliance"]["metrics"]
+        if name in record.reliance.metrics
     }
     sure = {key for key, p in holm(gaps).items() if p < SURE}
     heads = (
         "picture",
         "unchanged answers",
-        *(f"{one['title']} {ARROW[one['higher_is_better']]}".strip() for one in metrics.values()),
+        *(f"{one.title} {ARROW[one.higher_is_better]}".strip() for one in metrics.values()),
     )
-    plain = [_clean(records, name, about["unit"]) for name, about in metrics.items()]
+    plain = [_clean(records, name, about.unit) for name, about in metrics.items()]
     rows = [("original", "", *plain)]
     for record in records:
         cells = [
-            _cell(record, name, about["unit"], f"{picture_of(record)} {name}" in sure)
-            for name, about in metrics.items()
+            _cell(record, name, about.unit, f"{picture_of(record)} {name}" in sure) for name, about in metrics.items()
         ]
-        rows.append((picture_of(record), _share(record["reliance"]["unchanged"]), *cells))
-    variant = f" [{first['variant']}]" if first["variant"] else ""
-    sizes = sorted({record["reliance"]["n"] for record in records})
+        rows.append((picture_of(record), _share(record.reliance.unchanged), *cells))
+    variant = f" [{first.variant}]" if first.variant else ""
+    sizes = sorted({record.reliance.n for record in records})
     size = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-    title = f"Image reliance: {first.get('title', first['suite'])}{variant}, {first.get('target', '')} on {first['data']}, n = {size}"
+    title = f"Image reliance: {first.title or first.suite}{variant}, {first.target or ''} on {first.data}, n = {size}"
     note = "after the comma: changed minus original picture, with its paired 95 % interval; * p < 0.05, Holm-corrected in this table"
     return TextTable(title, heads, tuple(rows), note)
 
 
-def _clean(records: Sequence[Mapping[str, Any]], name: str, unit: str) -> str:
+def _clean(records: Sequence[ChangedScoresRecord], name: str, unit: str) -> str:
     """The metric with the pictures as they are; a range where changes left different items without a verdict."""
-    values = [one["reliance"]["metrics"][name]["clean"] for one in records if name in one["reliance"]["metrics"]]
+    values = [one.reliance.metrics[name].clean for one in records if name in one.reliance.metrics]
     texts = list(dict.fromkeys(written(value, unit) for value in sorted(values)))
     return "–" if not texts else texts[0] if len(texts) == 1 else f"{texts[0]} to {texts[-1]}"
 
 
-def _cell(record: Mapping[str, Any], name: str, unit: str, sure: bool) -> str:
-    metric = record["reliance"]["metrics"].get(name)
+def _cell(record: ChangedScoresRecord, name: str, unit: str, sure: bool) -> str:
+    metric = record.reliance.metrics.get(name)
     if metric is None:
         return "–"
     factor, digits = scale(unit)
-    gap, low, high = (
-        f"{value * factor:+.{digits}f}".replace("-", "−") for value in (metric["gap"]["value"], *metric["gap"]["ci"])
-    )
-    return f"{written(metric['changed'], unit)}, {gap}{'*' if sure else ''} ({low} to {high})"
+    gap, low, high = (f"{value * factor:+.{digits}f}".replace("-", "−") for value in (metric.gap.value, *metric.gap.ci))
+    return f"{written(metric.changed, unit)}, {gap}{'*' if sure else ''} ({low} to {high})"
 
 
-def _share(found: Mapping[str, Any]) -> str:
-    ci = found["ci"]
-    return f"{100 * found['value']:.1f} %" + (f" ({100 * ci[0]:.1f}–{100 * ci[1]:.1f})" if ci else "")
+def _share(found: UnchangedRecord) -> str:
+    ci = found.ci
+    return f"{100 * found.value:.1f} %" + (f" ({100 * ci[0]:.1f}–{100 * ci[1]:.1f})" if ci else "")

@@ -261,7 +261,7 @@ def merge(
     )
     records = run_merge(request)
     if as_json:
-        emit(records)
+        emit([record.written() for record in records])
         return
     from harness.cli.tables import print_records
 
@@ -387,13 +387,13 @@ def _targets(
 
 def _carry_out(request: EvalRequest, dry_run: bool, as_json: bool) -> None:
     """Run the evaluation and print the scores, or print the plan."""
+    from harness.cli.tables import print_plan, print_records
     from harness.evaluation.evaluate import run_eval
     from harness.evaluation.plan import plan_eval
 
-    outcome = plan_eval(request) if dry_run else run_eval(request)
-    if as_json:
-        emit(outcome)
+    if dry_run:
+        plan = plan_eval(request)
+        emit(plan) if as_json else print_plan(plan)
         return
-    from harness.cli.tables import print_plan, print_records, print_shards
-
-    (print_plan if dry_run else print_shards if request.shard else print_records)(outcome)
+    records = run_eval(request)
+    emit([record.written() for record in records]) if as_json else print_records(records)

@@ -83,7 +83,7 @@ def score(
         items_file=items_file,
     )
     if as_json:
-        emit(record)
+        emit(record.written())
         return
     from harness.cli.tables import print_record
 

@@ -19,6 +19,9 @@ from harness.core.errors import HarnessError
 from harness.core.grid import Grid
 from harness.core.plugins import attributed
 from harness.core.terminal import Console
+from harness.records.answer_files import ShardRecord
+from harness.records.changed_scores import ChangedScoresRecord
+from harness.records.score_files import JudgeRecord, MetricRecord, SpreadRecord, SuiteScores
 
 if TYPE_CHECKING:
     from harness.doctor import Line
@@ -34,12 +37,14 @@ def print_boards(boards: Sequence[Board], deltas: bool = False) -> None:
         console.print(Text("\n".join(explained(board)) + "\n", style="dim"), width=PROSE_WIDTH)
 
 
-def print_records(records: Sequence[dict[str, Any]]) -> None:
-    """A table for every suite and checkpoint; what changed pictures do to it is one table more."""
+def print_records(records: Sequence[SuiteScores | ShardRecord]) -> None:
+    """A table for every suite and checkpoint; what changed pictures do to it is one table more. Of shards, a line each."""
     for record in records:
-        if not record.get("pictures"):
+        if isinstance(record, SuiteScores) and not isinstance(record, ChangedScoresRecord):
             print_record(record)
-    print_text_tables(reliance_tables(records))
+    print_text_tables(reliance_tables([record for record in records if isinstance(record, ChangedScoresRecord)]))
+    if shards := [record for record in records if isinstance(record, ShardRecord)]:
+        print_shards(shards)
 
 
 def print_text_tables(tables: Sequence[TextTable]) -> None:
@@ -53,68 +58,69 @@ def print_text_tables(tables: Sequence[TextTable]) -> None:
         print_grid(grid)
 
 
-def print_record(record: dict[str, Any]) -> None:
+def print_record(record: SuiteScores) -> None:
     """One suite's metrics with intervals and, where the official script prints them, its own digits."""
-    of = "" if record["n"] == record["of"] else f" of {record['of']}"
-    variant = f" [{record['variant']}]" if record["variant"] else ""
-    title = f"{record['title']}{variant}: {record.get('target', 'responses')}, n = {record['n']}{of}"
-    official = any(metric["official"] is not None for metric in record["metrics"].values())
+    of = "" if record.n == record.of else f" of {record.of}"
+    variant = f" [{record.variant}]" if record.variant else ""
+    title = f"{record.title}{variant}: {record.target or 'responses'}, n = {record.n}{of}"
+    official = any(metric.official is not None for metric in record.metrics.values())
     grid = Grid(title)
     grid.column("metric", "left")
     grid.column("value (95 % interval)")
     if official:
         grid.column("official script prints")
-    repeats = record.get("repeats")
+    repeats = record.repeats
     if repeats:
-        grid.column(f"mean ± sd (range) of {repeats['k']} repeats")
-    for name, metric in record["metrics"].items():
-        if metric["value"] is None:
+        grid.column(f"mean ± sd (range) of {repeats.k} repeats")
+    for name, metric in record.metrics.items():
+        if metric.value is None:
             continue
-        row = [f"{name} {ARROW[metric['higher_is_better']]}".strip(), _shown(metric)]
-        row += [metric["official"] or ""] if official else []
-        grid.row(*row, *([_spread(repeats["metrics"].get(name), metric["unit"])] if repeats else []))
-    notes = [_judged(record["judge"])] if record["judge"] else []
-    if record["unscored"]:
-        notes.append(f"{record['unscored']} items have no verdict")
-    notes += record.get("notes", [])
-    if repeats and repeats["differ"] is not None:
-        notes.append(f"{100 * repeats['differ']:.1f} % of the answers differ between the {repeats['k']} repeats")
-    if record.get("sample"):
-        notes.append(f"a sample of the suite: --limit {record['sample']['limit']}")
-    if undefined := [name for name, metric in record["metrics"].items() if metric["value"] is None]:
+        row = [f"{name} {ARROW[metric.higher_is_better]}".strip(), _shown(metric)]
+        row += [metric.official or ""] if official else []
+        grid.row(*row, *([_spread(repeats.metrics.get(name), metric.unit)] if repeats else []))
+    notes = [_judged(record.judge)] if record.judge else []
+    if record.unscored:
+        notes.append(f"{record.unscored} items have no verdict")
+    notes += record.notes
+    if repeats and repeats.differ is not None:
+        notes.append(f"{100 * repeats.differ:.1f} % of the answers differ between the {repeats.k} repeats")
+    if record.sample:
+        notes.append(f"a sample of the suite: --limit {record.sample['limit']}")
+    if undefined := [name for name, metric in record.metrics.items() if metric.value is None]:
         notes.append(f"{len(undefined)} metrics are undefined on these items")
     grid.caption = "; ".join(notes)
     print_grid(grid)
 
 
-def _shown(metric: dict[str, Any]) -> str:
-    return f"{written(metric['value'], metric['unit'])} {written_interval(metric['ci'], metric['unit'])}".strip()
+def _shown(metric: MetricRecord) -> str:
+    ci = (metric.ci[0], metric.ci[1]) if metric.ci else None
+    return f"{written(metric.value, metric.unit)} {written_interval(ci, metric.unit)}".strip()
 
 
-def _spread(metric: dict[str, float] | None, unit: str) -> str:
+def _spread(metric: SpreadRecord | None, unit: str) -> str:
     """A metric over repeats, in the digits of its table and one more."""
     if metric is None:
         return "–"
     factor, digits = (100, 2) if unit == "%" else (1, 3)
-    mean, sd, low, high = (f"{metric[key] * factor:.{digits}f}" for key in ("mean", "sd", "min", "max"))
+    mean, sd, low, high = (f"{value * factor:.{digits}f}" for value in (metric.mean, metric.sd, metric.min, metric.max))
     return f"{mean} ± {sd} ({low}–{high})"
 
 
-def print_shards(rows: Sequence[dict[str, Any]]) -> None:
+def print_shards(rows: Sequence[ShardRecord]) -> None:
     """What a shard holds, and what comes next."""
     console = Console()
     for row in rows:
-        what = f"{row['target']}, {row['suite']}{_change(row)}"
+        change = f", --noise {row.change}" if row.change else ""
         console.print(
-            f"{what}: shard {row['index']} of {row['count']}, {row['items']:,} items: {row['folder']}",
+            f"{row.target}, {row.suite}{change}: shard {row.index} of {row.count}, {row.items:,} items: {row.folder}",
             markup=False,
             highlight=False,
             soft_wrap=True,
         )
-    for name in dict.fromkeys(row["target"] for row in rows):
-        own = [row for row in rows if row["target"] == name]
-        suites = ",".join(dict.fromkeys(row["suite"] for row in own))
-        changes = ",".join(dict.fromkeys(row["change"] for row in own if row["change"]))
+    for name in dict.fromkeys(row.target for row in rows):
+        shards = [row for row in rows if row.target == name]
+        suites = ",".join(dict.fromkeys(str(row.suite) for row in shards))
+        changes = ",".join(dict.fromkeys(row.change for row in shards if row.change))
         command = f"harness merge {name} --suite {suites}" + (f" --noise {changes}" if changes else "")
         console.print(f"when all shards are done: {command}", markup=False, highlight=False)
 
@@ -156,12 +162,12 @@ def print_verified(record: dict[str, Any]) -> None:
         console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
 
 
-def _judged(judge: dict[str, Any]) -> str:
+def _judged(judge: JudgeRecord) -> str:
     """Who judged, and what it took."""
-    text = f"judge: {judge.get('model') or judge['judge']}"
-    if others := [name for name in judge.get("answered_by", []) if name != judge.get("model")]:
+    text = f"judge: {judge.model or judge.judge}"
+    if others := [name for name in judge.answered_by or () if name != judge.model]:
         text += f" (answered as {', '.join(others)})"
-    if took := judge.get("took"):
+    if took := judge.took:
         tokens = took["prompt_tokens"] + took["completion_tokens"]
         cost = "" if took["usd"] is None else f", ${took['usd']:.4f}"
         text += f"; {took['calls']} calls, {took['kept']} cached replies, {tokens:,} tokens{cost}"
@@ -248,7 +254,7 @@ def print_calibration(record: dict[str, Any]) -> None:
             )
         grid.row(label, *cells)
     notes = [f"{record['unread']} answers had no reply that could be parsed"] if record["unread"] else []
-    grid.caption = "\n".join([*notes, _judged(record["judge"])])
+    grid.caption = "\n".join([*notes, _judged(JudgeRecord.model_validate(record["judge"]))])
     print_grid(grid)
 
 

@@ -60,8 +60,11 @@ class Versioned(Record):
 R = TypeVar("R", bound=Record)
 
 
-def check(kind: type[R], value: Any, what: str, where: Path | str) -> R:
-    """A value of a file as the record that it should be.
+_AGAIN = "run the command that wrote it again, or remove it"
+
+
+def check(kind: type[R], value: Any, what: str, where: Path | str, remedy: str = _AGAIN) -> R:
+    """A value, of a file or for one, as the record that it should be.
 
     Raises:
         BadInputError: it is another one; the first key that is wrong is named.
@@ -72,7 +75,7 @@ def check(kind: type[R], value: Any, what: str, where: Path | str) -> R:
         raise BadInputError(
             f"the {what} cannot be used: {_reason(error)}",
             where=str(where),
-            remedy="run the command that wrote it again, or remove it",
+            remedy=remedy,
         ) from None
 
 

@@ -32,14 +32,16 @@ from harness.evaluation.suites import SAMPLE_SEED, Suite
 from harness.judging.base import Judge
 from harness.models import load_processor, refuse_control
 from harness.records.answer_files import ServedRecord, ShardRecord, read_serving
+from harness.records.changed_scores import ChangedScoresRecord
+from harness.records.score_files import SuiteScores
 from harness.runs.targets import Target, engine_of
 from harness.serving.contract import completions_of
 
 logger = logging.getLogger(__name__)
 
 
-def run_eval(request: EvalRequest) -> list[dict[str, Any]]:
-    """Generate what is not in the logs yet, score everything, and return the score records.
+def run_eval(request: EvalRequest) -> Sequence[SuiteScores | ShardRecord]:
+    """Generate what is not in the logs yet, score everything, and return the score records; with `request.shard` the shards' records.
 
     Raises:
         BadInputError: names, data or checkpoints are at fault; said before an engine starts.
@@ -49,7 +51,7 @@ def run_eval(request: EvalRequest) -> list[dict[str, Any]]:
     by_base: dict[str, list[Target]] = defaultdict(list)
     for target in request.targets:
         by_base[target.base].append(target)
-    records = []
+    records: list[SuiteScores | ShardRecord] = []
     for base, targets in by_base.items():
         records += _Evaluation(request, base, targets, suites, data_name, judge).run()
     return records
@@ -78,7 +80,7 @@ class _Evaluation:
         self.refused: dict[str, str] = {}
         """Request hash -> why it cannot be answered."""
 
-    def run(self) -> list[dict[str, Any]]:
+    def run(self) -> Sequence[SuiteScores | ShardRecord]:
         for target in self.targets:
             target.begin()
         with ExitStack() as stack:
@@ -101,7 +103,7 @@ class _Evaluation:
                 idle = "; --verify has nothing to check" if self.request.verify else ""
                 logger.info("every answer is stored already, so the model is not asked%s", idle)
             if self.shard:
-                return [self._finish_shard(target, suite).written() for target in self.targets for suite in self.suites]
+                return [self._finish_shard(target, suite) for target in self.targets for suite in self.suites]
             return [record for target in self.targets for record in self._score_all(target)]
 
     def _take_known(self) -> None:
@@ -204,7 +206,7 @@ class _Evaluation:
         write_shard(self.folders[key], about)
         return about
 
-    def _score_all(self, target: Target) -> list[dict[str, Any]]:
+    def _score_all(self, target: Target) -> list[SuiteScores]:
         """A record for every suite; with changed pictures also how its answers differ from the plain ones, which come just before."""
         records = []
         clean: tuple[Answered, str] | None = None
@@ -216,21 +218,24 @@ class _Evaluation:
                 clean = answered, sha256_file(items_beside(items))
             else:
                 assert clean is not None
-                compared = {"clean_items": clean[1], **reliance(suite.benchmark, clean[0], answered)}
-                record |= {"pictures": suite.change.about(), "reliance": compared}
+                compared = reliance(suite.benchmark, clean[0], answered, clean[1])
+                more = {"pictures": suite.change.about(), "reliance": compared.written()}
+                record = check(ChangedScoresRecord, record.written() | more, "scores", folder)
                 write_scores(folder, record, item_rows(suite.items, answered.responses, answered.scores))
             records.append(record)
         return records
 
-    def _score(self, target: Target, suite: Suite) -> tuple[dict[str, Any], Answered]:
+    def _score(self, target: Target, suite: Suite) -> tuple[SuiteScores, Answered]:
         """The first answers' score, with the spread over the repeats where there are any."""
         scored = [self._score_repeat(target, suite, repeat) for repeat in range(self.request.repeat)]
         record, answered = scored[0]
         if len(scored) > 1:
-            record["repeats"] = spread([one[0] for one in scored], [one[1].responses for one in scored])
+            record = record.model_copy(
+                update={"repeats": spread([one[0] for one in scored], [one[1].responses for one in scored])}
+            )
         return record, answered
 
-    def _score_repeat(self, target: Target, suite: Suite, repeat: int) -> tuple[dict[str, Any], Answered]:
+    def _score_repeat(self, target: Target, suite: Suite, repeat: int) -> tuple[SuiteScores, Answered]:
         """Score record, and the scores with their responses, of one repeat."""
         key = (target.name, suite.key, repeat)
         log = self.logs[key]

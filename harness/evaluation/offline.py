@@ -12,6 +12,7 @@ from harness.core.files import atomic_path, dump_row
 from harness.core.types import Item, Response
 from harness.evaluation.score import Tally, check_coverage, item_rows, score_answered
 from harness.judging.base import Judge
+from harness.records.score_files import SuiteScores
 
 if TYPE_CHECKING:
     from benchmarks.base import Benchmark
@@ -62,7 +63,7 @@ def score_offline(
     allow_partial: bool = False,
     max_unscored: float = 0.01,
     items_file: Path | None = None,
-) -> dict[str, Any]:
+) -> SuiteScores:
     """The score record of what `Benchmark.read_offline` read.
 
     Args:

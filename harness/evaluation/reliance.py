@@ -5,15 +5,16 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from harness.core.contract import values_of
 from harness.core.errors import HarnessError
-from harness.core.stats import Counts, intervals, paired
+from harness.core.stats import Counts, Difference, intervals, paired
 from harness.core.types import Response, SampleScore
+from harness.records.changed_scores import ChangedMetric, GapRecord, RelianceRecord, UnchangedRecord
 
 if TYPE_CHECKING:
     from benchmarks.base import Benchmark
@@ -27,8 +28,14 @@ class Answered:
     responses: Mapping[str, Response]
 
 
-def reliance(benchmark: Benchmark, clean: Answered, changed: Answered) -> dict[str, Any]:
+def reliance(benchmark: Benchmark, clean: Answered, changed: Answered, clean_items: str) -> RelianceRecord:
     """Compare the answers with the changed picture to those with the picture as it is, on the items that have a verdict with both.
+
+    Args:
+        benchmark: with its settings.
+        clean: the answers with the picture as it is.
+        changed: the answers with the changed picture.
+        clean_items: SHA-256 of the item file of the former.
 
     Returns:
         `n` (items), `unchanged` (share of answers whose text is the same to the letter, with its interval) and `metrics`: of every
@@ -48,16 +55,21 @@ def reliance(benchmark: Benchmark, clean: Answered, changed: Answered) -> dict[s
     aggregate = functools.partial(values_of, benchmark)
     first, second = aggregate(changed_counts.totals()), aggregate(clean_counts.totals())
     metrics = {
-        name: {"clean": float(second[name]), "changed": float(first[name]), "gap": asdict(difference)}
+        name: ChangedMetric(clean=float(second[name]), changed=float(first[name]), gap=_gap(difference))
         for name, difference in paired(changed_counts, clean_counts, aggregate).items()
         if math.isfinite(float(second[name])) and math.isfinite(float(first[name]))
     }
-    return {"n": len(both), "unchanged": _unchanged(both, before, clean, changed), "metrics": metrics}
+    unchanged = _unchanged(both, before, clean, changed)
+    return RelianceRecord(clean_items=clean_items, n=len(both), unchanged=unchanged, metrics=metrics)
+
+
+def _gap(found: Difference) -> GapRecord:
+    return GapRecord(value=found.value, ci=list(found.ci), p=found.p, detectable=found.detectable)
 
 
 def _unchanged(
     items: Sequence[str], scores: Mapping[str, SampleScore], clean: Answered, changed: Answered
-) -> dict[str, Any]:
+) -> UnchangedRecord:
     """Share of the items whose answer is the same text, and its interval over pictures; None where there is one picture only."""
     same = Counts.of(
         [
@@ -73,4 +85,5 @@ def _unchanged(
     def share(totals: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {"unchanged": totals["same"] / totals["n"]}
 
-    return {"value": float(share(same.totals())["unchanged"]), "ci": intervals(same, share)["unchanged"]}
+    ci = intervals(same, share)["unchanged"]
+    return UnchangedRecord(value=float(share(same.totals())["unchanged"]), ci=list(ci) if ci else None)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from harness.core.types import Response
+from harness.records.score_files import RepeatsRecord, SpreadRecord, SuiteScores
 
 
 def repeat_folder(suite_folder: Path, repeat: int) -> Path:
@@ -15,33 +15,24 @@ def repeat_folder(suite_folder: Path, repeat: int) -> Path:
     return suite_folder if repeat == 0 else suite_folder / "repeats" / str(repeat + 1)
 
 
-def spread(records: Sequence[Mapping[str, Any]], answers: Sequence[Mapping[str, Response]]) -> dict[str, Any]:
+def spread(records: Sequence[SuiteScores], answers: Sequence[Mapping[str, Response]]) -> RepeatsRecord:
     """Mean, standard deviation (of a sample), least and greatest value of every metric, and how many texts differ.
 
     Args:
         records: score records, the first repeat's first.
         answers: item id -> response, of every repeat.
-
-    Returns:
-        `k`, `items` that all repeats have, `differ` (share of them whose text is not the same in all), `metrics`.
     """
     shared = [name for name in answers[0] if all(name in own for own in answers)]
     differ = sum(len({own[name].text for own in answers}) > 1 for name in shared)
     metrics = {}
-    for name in records[0]["metrics"]:
-        values = [record["metrics"][name]["value"] for record in records]
+    for name in records[0].metrics:
+        values = [record.metrics[name].value for record in records]
         known = [value for value in values if value is not None]
         if len(known) < len(values):  # undefined in one of the repeats
             continue
-        metrics[name] = {
-            "mean": statistics.fmean(known),
-            "sd": statistics.stdev(known),
-            "min": min(known),
-            "max": max(known),
-        }
-    return {
-        "k": len(records),
-        "items": len(shared),
-        "differ": differ / len(shared) if shared else None,
-        "metrics": metrics,
-    }
+        metrics[name] = SpreadRecord(
+            mean=statistics.fmean(known), sd=statistics.stdev(known), min=min(known), max=max(known)
+        )
+    return RepeatsRecord(
+        k=len(records), items=len(shared), differ=differ / len(shared) if shared else None, metrics=metrics
+    )

@@ -15,11 +15,12 @@ from harness.core.config import parse
 from harness.core.contract import check_resamples, json_of, scores_of, specs_of, values_of
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import write_json, write_jsonl
+from harness.core.record import check
 from harness.core.stats import Counts, intervals
 from harness.core.types import Item, Response, SampleScore
 from harness.datasets.catalogue import describe
 from harness.judging.base import Judge, check_votes
-from harness.records.score_files import ScoresRecord
+from harness.records.score_files import ScoresRecord, SuiteScores
 from harness.records.sums import keep_sums
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def score_suite(
     max_unscored: float = 0.01,
     of: int | None = None,
     about: Mapping[str, Any] | None = None,
-) -> tuple[dict[str, Any], list[SampleScore]]:
+) -> tuple[SuiteScores, list[SampleScore]]:
     """Score, aggregate, and put an interval on every metric.
 
     Args:
@@ -76,7 +77,7 @@ def score_suite(
         about: what else goes into the record (checkpoint, sampling, backend).
 
     Returns:
-        The JSON-able record, and the scores item by item.
+        The record, a `ScoresRecord` where `about` is given, and the scores item by item.
 
     Raises:
         HarnessError: more items than allowed have no verdict.
@@ -117,7 +118,7 @@ class Tally:
         of: int | None = None,
         about: Mapping[str, Any] | None = None,
         fault: type[HarnessError] = HarnessError,
-    ) -> dict[str, Any]:
+    ) -> SuiteScores:
         """Aggregate, and put an interval on every metric. `fault`: a `BadInputError` where all verdicts stand in the user's files.
 
         Raises:
@@ -135,8 +136,8 @@ class Tally:
             raise fault(f"no item could be scored{f': {first.unscored}' if first else ''}", where=benchmark.name)
         totals = counts.totals()
         official = benchmark.official(totals) | benchmark.official_of(self._official)
-        return {
-            "schema": ScoresRecord.KNOWN,
+        record = {
+            "schema": SuiteScores.KNOWN,
             "suite": benchmark.name,
             "title": benchmark.title,
             "variant": benchmark.variant_with(self.judge),
@@ -152,9 +153,13 @@ class Tally:
             "metrics": _metrics(benchmark, counts, official),
             "counts": {name: float(total) for name, total in totals.items()},
         }
+        kind = ScoresRecord if about else SuiteScores
+        return check(
+            kind, record, "scores", benchmark.name, "fix the benchmark or the judge: these are what it returned"
+        )
 
 
-def _metrics(benchmark: Benchmark, counts: Counts, official: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+def _metrics(benchmark: Benchmark, counts: Counts, official: Mapping[str, str]) -> dict[str, Any]:
     """Every metric with its interval and, where the official script prints it, its digits."""
     aggregate = functools.partial(values_of, benchmark)
     values, bounds = aggregate(counts.totals()), intervals(counts, aggregate)
@@ -165,7 +170,7 @@ def _metrics(benchmark: Benchmark, counts: Counts, official: Mapping[str, str]) 
         metrics[spec.id] = {
             "value": value if math.isfinite(value) else None,
             "official": official.get(spec.id),
-            "ci": bounds.get(spec.id),
+            "ci": list(found) if (found := bounds.get(spec.id)) else None,
             "higher_is_better": spec.higher_is_better,
             "title": spec.title,
             "unit": spec.unit,
@@ -232,12 +237,12 @@ def _number(count: float) -> float:
     return count if type(count) in (int, float) else float(count)
 
 
-def write_scores(folder: Path, record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Path:
+def write_scores(folder: Path, record: SuiteScores, rows: Sequence[Mapping[str, Any]]) -> Path:
     """Write items and then scores; a variant's files have its name, so that two parsers stand side by side."""
-    suffix = "-" + re.sub(r"[^\w.+-]+", "-", record["variant"]) if record["variant"] else ""
+    suffix = "-" + re.sub(r"[^\w.+-]+", "-", record.variant) if record.variant else ""
     items = folder / f"items{suffix}.jsonl"
     write_jsonl(items, rows)
     with contextlib.suppress(OSError, HarnessError):  # what is kept for leaderboards saves time, and nothing else
         keep_sums(items)
-    write_json(folder / f"scores{suffix}.json", record)
+    write_json(folder / f"scores{suffix}.json", record.written())
     return folder / f"scores{suffix}.json"

@@ -18,6 +18,7 @@ from harness.evaluation.request import EvalRequest
 from harness.evaluation.shards import merge, shard_folders, shard_limit
 from harness.evaluation.suites import data_root, open_suite, suite_folder
 from harness.records.answer_files import read_serving
+from harness.records.score_files import SuiteScores
 from harness.runs.targets import Target
 from harness.serving.base import Backend
 
@@ -83,7 +84,7 @@ def shard_backend(target: Target, suites: Sequence[str], data: str) -> tuple[typ
     return _backend_of([folder / "serving.json" for folder in folders])
 
 
-def run_merge(request: EvalRequest) -> list[dict[str, Any]]:
+def run_merge(request: EvalRequest) -> list[SuiteScores]:
     """Join the shards of a run's suites and score them.
 
     Raises:
@@ -92,7 +93,7 @@ def run_merge(request: EvalRequest) -> list[dict[str, Any]]:
     """
     root, data_name, _ = data_root(request.data)
     [target] = request.targets
-    records = []
+    records: list[SuiteScores] = []
     for name in request.suites:
         plain = suite_folder(target.folder, name, data_name)
         limit = shard_limit(plain, _command(target, name, request.data))
@@ -103,7 +104,8 @@ def run_merge(request: EvalRequest) -> list[dict[str, Any]]:
             own = {item.id: hashes[target.name, suite.key, 0, item.id] for item in suite.items}
             counts = merge(folder, command, target, suite.items, own)
             logger.info(f"{suite.key}: {', '.join(f'{shard}: {count}' for shard, count in counts.items())}")
-        records += run_eval(dataclasses.replace(request, suites=[name], limit=limit))
+        scored = run_eval(dataclasses.replace(request, suites=[name], limit=limit))
+        records += [record for record in scored if isinstance(record, SuiteScores)]
     return records
 
 

@@ -1,4 +1,4 @@
-"""What a score file with changed pictures must hold to be read, see `harness.evaluation.reliance`."""
+"""Score files with changed pictures, see `harness.evaluation.reliance`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from harness.core.reading import read_json
-from harness.core.record import Number, Record, Value, Whole, check
+from harness.core.record import Number, Record, Whole, check
 from harness.records.score_files import ROUNDING, ScoresRecord
 
 
@@ -18,13 +18,14 @@ class GapRecord(Record):
     value: Number
     ci: Annotated[list[Number], Field(min_length=2, max_length=2)]
     p: Annotated[float, Field(ge=0, le=1)]
+    detectable: Any = Field(None, description="the smallest true difference that would be found")
 
 
 class ChangedMetric(Record):
     """A metric with the original picture, with the changed picture, and the difference."""
 
-    clean: Value
-    changed: Value
+    clean: Number
+    changed: Number
     gap: GapRecord
 
 
@@ -50,9 +51,14 @@ class RelianceRecord(Record):
 class PicturesRecord(Record):
     """How the pictures were changed, see `harness.evaluation.pictures.Change.about`."""
 
-    change: str
+    change: str = Field(description="as `--noise` names it")
     kind: Literal["noise", "blank", "shuffled"]
-    step: Annotated[int, Field(ge=0, le=999)] | None = None
+    seed: Any = None
+    version: Any = Field(None, description="of the code that changes pictures")
+    step: Annotated[int, Field(ge=0, le=999)] | None = Field(None, description="of the diffusion")
+    schedule: Any = None
+    scale: Any = None
+    alpha_bar: Any = None
 
     @model_validator(mode="after")
     def _noise_has_a_step(self) -> Self:
@@ -68,13 +74,10 @@ class ChangedScoresRecord(ScoresRecord):
     reliance: RelianceRecord
 
 
-def read_changed_scores(path: Path) -> dict[str, Any]:
-    """A score file with changed pictures, checked.
+def read_changed_scores(path: Path) -> ChangedScoresRecord:
+    """A score file with changed pictures.
 
     Raises:
         BadInputError: it cannot be read or used.
     """
-    value = read_json(path, "scores")
-    check(ChangedScoresRecord, value, "scores", path)
-    assert isinstance(value, dict)
-    return value
+    return check(ChangedScoresRecord, read_json(path, "scores"), "scores", path)

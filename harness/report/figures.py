@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from harness.analysis.declared import charts_of
 from harness.analysis.leaderboard import Board, Cell, Row
 from harness.analysis.leaderboard.board import Column, scale
 from harness.analysis.reliance import Changed, picture_of
 from harness.core.declared import BarChart, FrontierChart
+from harness.records.changed_scores import ChangedScoresRecord
 from harness.report.gather import SuiteSamples, class_rates, together, training
 from harness.runs.folders import Run
 
@@ -84,7 +85,7 @@ def reliance_figures(changed: Sequence[Changed]) -> list[Figure]:
         pictures = list(dict.fromkeys(picture for picture, _ in cells))
         of = f"{scores[0].label}, from above: {', '.join(names)}"
         shares = [
-            [cells.get((picture, name), {}).get("reliance", {}).get("unchanged") for name in names]
+            [record.reliance.unchanged if (record := cells.get((picture, name))) else None for name in names]
             for picture in pictures
         ]
         drawn.append(
@@ -93,24 +94,22 @@ def reliance_figures(changed: Sequence[Changed]) -> list[Figure]:
                 f"Percentage of answers that stay exactly the same when the picture is changed: {of}. Bars are 95 % intervals.",
                 Bars(
                     [
-                        (picture, [share and 100 * share["value"] for share in row])
+                        (picture, [100 * share.value if share else None for share in row])
                         for picture, row in zip(pictures, shares, strict=True)
                     ],
                     names,
                     "unchanged answers, percent",
-                    intervals=[[_percent(share["ci"]) if share else None for share in row] for row in shares],
+                    intervals=[[_percent(share.ci) if share else None for share in row] for row in shares],
                 ),
             )
         )
-        measured = {name for score in scores for name in score.record["reliance"]["metrics"]}
-        headline = [
-            name for name, about in scores[0].record["metrics"].items() if about["headline"] and name in measured
-        ]
+        measured = {name for score in scores for name in score.record.reliance.metrics}
+        headline = [name for name, about in scores[0].record.metrics.items() if about.headline and name in measured]
         drawn += [_under_change(key, of, names, pictures, cells, metric) for metric in headline[:1]]
     return drawn
 
 
-def _percent(ci: Interval) -> Interval:
+def _percent(ci: Sequence[float] | None) -> Interval:
     return (ci[0] * 100, ci[1] * 100) if ci else None
 
 
@@ -119,22 +118,22 @@ def _under_change(
     of: str,
     names: Sequence[str],
     pictures: Sequence[str],
-    cells: Mapping[tuple[str, str], Mapping[str, Any]],
+    cells: Mapping[tuple[str, str], ChangedScoresRecord],
     metric: str,
 ) -> Figure:
     """A metric with each picture; the first group of bars is the picture as it is, on the items of the first change."""
-    about = next(iter(cells.values()))["metrics"][metric]
-    factor, digits = scale(about["unit"])
+    about = next(iter(cells.values())).metrics[metric]
+    factor, digits = scale(about.unit)
 
-    def value(record: Mapping[str, Any] | None, which: str) -> float | None:
-        found = record["reliance"]["metrics"].get(metric) if record else None
-        return found[which] * factor if found else None
+    def value(record: ChangedScoresRecord | None, which: Literal["clean", "changed"]) -> float | None:
+        found = record.reliance.metrics.get(metric) if record else None
+        return (found.clean if which == "clean" else found.changed) * factor if found else None
 
     first = {name: next(record for (_, run), record in cells.items() if run == name) for name in names}
     rows = [("as it is", [value(first[name], "clean") for name in names])]
     rows += [(picture, [value(cells.get((picture, name)), "changed") for name in names]) for picture in pictures]
-    title = f"{about['title']}{', percent' if about['unit'] == '%' else ''}"
-    caption = f"{about['title']} with the original and with changed pictures: {of}. The table has the differences with their intervals."
+    title = f"{about.title}{', percent' if about.unit == '%' else ''}"
+    caption = f"{about.title} with the original and with changed pictures: {of}. The table has the differences with their intervals."
     return Figure(_name("reliance", *key), caption, Bars(rows, names, title, digits=digits))
 
 

@@ -76,7 +76,11 @@ def write_report(
         diagnostics=[
             (key, title, tables)
             for key, title, tables in (
-                ("reliance", "Image reliance", reliance_tables([{"target": one.run, **one.record} for one in changed])),
+                (
+                    "reliance",
+                    "Image reliance",
+                    reliance_tables([one.record.model_copy(update={"target": one.run}) for one in changed]),
+                ),
                 ("balance", "Modality balance", balance_tables([one for found, _ in measured for one in found])),
             )
             if tables

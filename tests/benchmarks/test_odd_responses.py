@@ -51,7 +51,7 @@ def test_halbench(extractor: str, tmp_path: Path, request: pytest.FixtureRequest
     record, scores = score_suite(benchmark, items, answers)
     assert time.monotonic() - started < 60
     named = dict(zip(ODD, scores, strict=True))
-    assert record["n"] == len(ODD) and not named["empty"].counts["mentions"] and not named["null"].counts["mentions"]
+    assert record.n == len(ODD) and not named["empty"].counts["mentions"] and not named["null"].counts["mentions"]
     for kind in ("half a character", "arabic", "emoji", "blanks"):
         [mention] = named[kind].evidence
         assert mention.label == "dog" and mention.span is not None
@@ -83,8 +83,8 @@ def test_amber(nouns: str, tmp_path: Path, request: pytest.FixtureRequest) -> No
     }
     items, answers = benchmark.read_offline({**files, "responses": responses})
     record, _ = score_suite(benchmark, items, answers)
-    assert record["n"] == 2 * half and record["metrics"]["discriminative.accuracy"]["value"] == 0
-    assert record["files"]["relation.json"].startswith("sha256:")
+    assert record.n == 2 * half and record.metrics["discriminative.accuracy"].value == 0
+    assert record.files["relation.json"].startswith("sha256:")
 
 
 def test_pope(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_pope(tmp_path: Path) -> None:
     responses = jsonl(tmp_path / "r.jsonl", [{"question_id": n, "answer": text} for n, text in enumerate(ODD.values())])
     items, answers = (benchmark := POPE()).read_offline({"questions": questions, "responses": responses})
     record, _ = score_suite(benchmark, items, answers)
-    assert record["n"] == len(ODD) and record["metrics"]["unreadable"]["value"] == 1
+    assert record.n == len(ODD) and record.metrics["unreadable"].value == 1
     jsonl(responses, [{"question_id": 0}])
     with pytest.raises(BadInputError, match="no 'answer'"):
         POPE().read_offline({"questions": questions, "responses": responses})

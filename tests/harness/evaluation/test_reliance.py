@@ -156,27 +156,27 @@ def test_blank_is_grey_and_shuffled_never_the_own_content(tmp_path: Path) -> Non
 
 def test_a_model_that_looks_and_one_that_does_not(folder: Path, server: VisionServer) -> None:
     plain, *changed = run_eval(request(folder, server, changes=[NOISE, BLANK, SHUFFLED]))
-    assert plain["metrics"]["accuracy"]["value"] == 1 and "reliance" not in plain
+    assert plain.metrics["accuracy"].value == 1 and "reliance" not in plain.written()
     for record in changed:
-        found = record["reliance"]
-        assert record["metrics"]["accuracy"]["value"] == 0.5 and found["n"] == 40
-        assert found["unchanged"] == {"value": 0.5, "ci": (0.5, 0.5)}, (
+        found = record.reliance
+        assert record.metrics["accuracy"].value == 0.5 and found.n == 40
+        assert found.unchanged.written() == {"value": 0.5, "ci": [0.5, 0.5]}, (
             "of each picture's four questions two were answered with yes"
         )
-        accuracy = found["metrics"]["accuracy"]
-        assert (accuracy["clean"], accuracy["changed"], accuracy["gap"]["value"]) == (1, 0.5, -0.5)
-        assert accuracy["gap"]["ci"] == (-0.5, -0.5) and accuracy["gap"]["p"] < 0.01
+        accuracy = found.metrics["accuracy"]
+        assert (accuracy.clean, accuracy.changed, accuracy.gap.value) == (1, 0.5, -0.5)
+        assert accuracy.gap.ci == [-0.5, -0.5] and accuracy.gap.p < 0.01
         # Precision and F1 are 0/0 where nothing is called a yes: no gap, rather than a number.
-        assert "precision" not in found["metrics"] or found["metrics"]["precision"]["changed"] >= 0
-    assert [one["pictures"]["change"] for one in changed] == ["500", "blank", "shuffled"]
-    assert changed[0]["pictures"]["alpha_bar"] == pytest.approx(0.7446, abs=1e-3)
+        assert "precision" not in found.metrics or found.metrics["precision"].changed >= 0
+    assert [one.pictures.change for one in changed] == ["500", "blank", "shuffled"]
+    assert changed[0].pictures.alpha_bar == pytest.approx(0.7446, abs=1e-3)
 
     server.say = lambda image, prompt: "Yes." if number_in(prompt) % 3 else "No."
     _, *blind = run_eval(request(folder, server, "blind", changes=[NOISE, BLANK, SHUFFLED]))
     for record in blind:
-        assert record["reliance"]["unchanged"]["value"] == 1
-        assert {one["gap"]["value"] for one in record["reliance"]["metrics"].values()} == {0.0}
-        assert {one["gap"]["p"] for one in record["reliance"]["metrics"].values()} == {1.0}
+        assert record.reliance.unchanged.value == 1
+        assert {one.gap.value for one in record.reliance.metrics.values()} == {0.0}
+        assert {one.gap.p for one in record.reliance.metrics.values()} == {1.0}
     [table] = reliance_tables(blind)
     assert [row[:2] for row in table.rows[1:]] == [
         (name, "100.0 % (100.0–100.0)") for name in ("noise 500", "blank", "shuffled")
@@ -195,7 +195,7 @@ def test_nothing_is_asked_twice_and_a_limit_asks_a_part(folder: Path, server: Vi
     assert asked(server) == 36
     again = run_eval(request(folder, server, changes=[NOISE, BLANK], limit=12))
     assert asked(server) == 36
-    assert [one["reliance"] for one in again[1:]] == [one["reliance"] for one in first[1:]]
+    assert [one.reliance for one in again[1:]] == [one.reliance for one in first[1:]]
 
 
 def test_shuffled_takes_what_other_items_were_asked_about_the_same_picture(folder: Path, server: VisionServer) -> None:
@@ -208,10 +208,8 @@ def test_shuffled_takes_what_other_items_were_asked_about_the_same_picture(folde
     assert asked(server) == 10
     _, record = run_eval(request(folder, server, changes=[SHUFFLED]))
     assert asked(server) == 10
-    assert record["n"] == 10 and record["serving"]["backend"] == "openai"
-    assert record["metrics"]["yes_ratio"]["value"] == plain["metrics"]["yes_ratio"]["value"], (
-        "the same answers, given to others"
-    )
+    assert record.n == 10 and record.serving.backend == "openai"
+    assert record.metrics["yes_ratio"].value == plain.metrics["yes_ratio"].value, "the same answers, given to others"
 
 
 def test_shards_with_changed_pictures_merge_to_the_same(folder: Path, server: VisionServer) -> None:
@@ -219,8 +217,8 @@ def test_shards_with_changed_pictures_merge_to_the_same(folder: Path, server: Vi
     for index in (1, 2):
         run_eval(request(folder, server, changes=[NOISE, SHUFFLED], shard=Shard(index, 2)))
     merged = run_merge(request(folder, server, generate=False, changes=[NOISE, SHUFFLED]))
-    assert [one["metrics"] for one in merged] == [one["metrics"] for one in whole]
-    assert [one["reliance"]["metrics"] for one in merged[1:]] == [one["reliance"]["metrics"] for one in whole[1:]]
+    assert [one.metrics for one in merged] == [one.metrics for one in whole]
+    assert [one.reliance.metrics for one in merged[1:]] == [one.reliance.metrics for one in whole[1:]]
     with pytest.raises(BadInputError, match="no shards to merge") as none:
         run_merge(request(folder, server, generate=False, changes=[BLANK]))
     assert str(none.value.remedy).endswith("--noise blank --shard 1/N")
@@ -243,7 +241,7 @@ def test_changed_scores_stand_beside_the_plain_ones_and_in_no_board(folder: Path
     )
     run = find_run("seer", folder / "results")
     found, reasons = changed_scores(run)
-    assert not reasons and [one.record["pictures"]["change"] for one in found] == ["500", "blank"]
+    assert not reasons and [one.record.pictures.change for one in found] == ["500", "blank"]
     suite = folder / "results" / "seer" / "evals" / "pope@data"
     # The plain answers are others now: what was compared with the old ones is no comparison any more.
     server.say = lambda image, prompt: "No."
@@ -252,7 +250,7 @@ def test_changed_scores_stand_beside_the_plain_ones_and_in_no_board(folder: Path
     assert not found and len(reasons) == 2 and "harness eval --run seer --suite pope --noise 500" in reasons[0]
     run_eval(request(folder, server, changes=[NOISE]))
     found, reasons = changed_scores(run)
-    assert [one.record["pictures"]["change"] for one in found] == ["500"] and len(reasons) == 1
+    assert [one.record.pictures.change for one in found] == ["500"] and len(reasons) == 1
     record = read_json(suite / "noise" / "500" / "scores.json")
     for damage in ({"reliance": {}}, {"pictures": {"change": "500", "kind": "noise"}}, {"metrics": 3}):
         write_json(suite / "noise" / "500" / "scores.json", record | damage)

@@ -161,8 +161,8 @@ def test_a_file_in_parts_scores_as_a_file_at_once(tmp_path: Path, monkeypatch: p
     code, out, said = run_here([*command, *(part for name, path in paths.items() for part in (f"--{name}", str(path)))])
     assert code == 0, said
     parts = json.loads(out)
-    assert parts["counts"] == whole["counts"] and parts["n"] == 2500
-    assert json.loads(json.dumps(whole["metrics"])) == parts["metrics"]
+    assert parts["counts"] == whole.counts and parts["n"] == 2500
+    assert whole.written()["metrics"] == parts["metrics"]
     written = [json.loads(line) for line in (tmp_path / "i.jsonl").read_text().splitlines()]
     assert [row["item"] for row in written] == [item.id for item in items]
     assert [row["text"] for row in written] == [responses[item.id].text for item in items]

@@ -58,16 +58,16 @@ def test_merged_shards_score_as_one_run_does(folder: Path) -> None:
         [whole] = run_eval(request(folder, server, "whole"))
         for index in (1, 2, 3):
             [about] = run_eval(request(folder, server, shard=Shard(index, 3)))
-            assert (about["index"], about["count"], about["of"]) == (index, 3, 40)
+            assert (about.index, about.count, about.of) == (index, 3, 40)
         asked = server.answered.total()
         [merged] = run_merge(request(folder, server, generate=False))
         assert server.answered.total() == asked
-    assert merged["metrics"] == whole["metrics"] and merged["n"] == merged["of"] == 40
-    assert merged["checkpoint"] == whole["checkpoint"] and len(merged["serving"]["shards"]) == 3
+    assert merged.metrics == whole.metrics and merged.n == merged.of == 40
+    assert merged.checkpoint == whole.checkpoint and len(merged.serving.shards) == 3
     log = folder / "results" / "seer" / "evals" / "pope@data" / "responses.jsonl"
     before = log.read_bytes()
     with seeing() as server:
-        assert run_merge(request(folder, server, generate=False))[0]["metrics"] == whole["metrics"]
+        assert run_merge(request(folder, server, generate=False))[0].metrics == whole.metrics
     assert log.read_bytes() == before, "merging twice is not merging once"
 
 
@@ -99,7 +99,7 @@ def test_gaps_and_overlaps_are_refused_by_name(folder: Path) -> None:
         shutil.rmtree(shards / "1-of-2")
         with ResponseLog(shards / "3-of-3"), pytest.raises(HarnessError, match="another process is writing"):
             run_merge(joined)
-        assert run_merge(joined)[0]["n"] == 40
+        assert run_merge(joined)[0].n == 40
 
 
 def test_shards_of_another_checkpoint_or_sampling_are_refused(folder: Path) -> None:
@@ -139,7 +139,7 @@ def test_repeats_tell_the_spread_and_the_first_is_the_score(folder: Path) -> Non
         assert "repeats" not in alone
         [record] = run_eval(request(folder, server, repeat=4))
         assert server.answered.total() == 40 * 4 + 2, "an answer that is there was asked for again"  # and two probes
-    assert record["metrics"] == alone["metrics"]
+    assert record.metrics == alone.metrics
     evals = folder / "results" / "moody" / "evals" / "pope@data"
     texts = []
     for path in (evals, *(evals / "repeats" / str(number) for number in (2, 3, 4))):
@@ -147,22 +147,22 @@ def test_repeats_tell_the_spread_and_the_first_is_the_score(folder: Path) -> Non
         texts.append({row["item"]: row["text"] for row in rows})
         assert len(rows) == len(texts[-1]) == 40
     shares = [sum(text.startswith("Yes") for text in own.values()) / 40 for own in texts]
-    found = record["repeats"]["metrics"]["random.yes_ratio"]
+    found = record.repeats.metrics["random.yes_ratio"]
     mean = sum(shares) / 4
-    assert found["mean"] == pytest.approx(mean) and (found["min"], found["max"]) == (min(shares), max(shares))
-    assert found["sd"] == pytest.approx((sum((one - mean) ** 2 for one in shares) / 3) ** 0.5)
-    assert found["sd"] > 0 and record["metrics"]["random.yes_ratio"]["value"] == pytest.approx(shares[0])
+    assert found.mean == pytest.approx(mean) and (found.min, found.max) == (min(shares), max(shares))
+    assert found.sd == pytest.approx((sum((one - mean) ** 2 for one in shares) / 3) ** 0.5)
+    assert found.sd > 0 and record.metrics["random.yes_ratio"].value == pytest.approx(shares[0])
     differ = sum(len({own[name] for own in texts}) > 1 for name in texts[0])
-    assert record["repeats"]["differ"] == pytest.approx(differ / 40) and record["repeats"]["k"] == 4
-    assert json.loads((evals / "scores.json").read_text())["repeats"] == record["repeats"]
+    assert record.repeats.differ == pytest.approx(differ / 40) and record.repeats.k == 4
+    assert json.loads((evals / "scores.json").read_text())["repeats"] == record.repeats.written()
 
 
 def test_repeats_of_what_does_not_vary_have_no_spread(folder: Path) -> None:
     with seeing() as server:
         [record] = run_eval(request(folder, server, repeat=2, limit=12))
         assert server.answered.total() == 1 + 24
-    assert record["repeats"]["differ"] == 0 and record["repeats"]["items"] == 12
-    assert all(one["sd"] == 0 for one in record["repeats"]["metrics"].values())
+    assert record.repeats.differ == 0 and record.repeats.items == 12
+    assert all(one.sd == 0 for one in record.repeats.metrics.values())
     with seeing() as server, pytest.raises(BadInputError, match="exclude each other"):
         run_eval(request(folder, server, repeat=2, shard=Shard(1, 2)))
 
@@ -184,11 +184,11 @@ def test_a_plan_has_items_images_tokens_and_time(folder: Path) -> None:
         assert before["seconds"] is None and before["new_tokens"] is None and before["new_tokens_at_most"] == 12 * 64
         assert not server.answered, "a plan asked the endpoint"
         [record] = run_eval(request(folder, server, limit=12))
-        assert record["sample"] == {"limit": 12, "seed": 0} and (record["n"], record["of"]) == (12, 40)
+        assert record.sample == {"limit": 12, "seed": 0} and (record.n, record.of) == (12, 40)
         [after] = plan_eval(request(folder, server))
         [twice] = plan_eval(request(folder, server, repeat=2))
         [part] = plan_eval(request(folder, server, shard=Shard(1, 4)))
-    took = record["serving"]["took"]
+    took = record.serving.took
     assert took["answers"] == 12 and took["completion_tokens"] == 12 * 7
     assert (after["answered"], after["to_generate"], after["new_tokens"]) == (12, 28, 28 * 7)
     assert after["seconds"] == pytest.approx(28 * took["seconds"] / 12)

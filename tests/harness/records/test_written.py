@@ -13,6 +13,7 @@ from harness.core.record import Record
 from harness.evaluation.responses import ResponseLog
 from harness.records.answer_files import ServedRecord, answer_record, read_serving
 from harness.records.manifest_file import ManifestRecord, read_manifest
+from harness.records.score_files import read_scores
 from harness.serving.base import Completion
 from tests.harness.records.test_versions import KEPT
 
@@ -54,6 +55,11 @@ def test_answers(path: Path) -> None:
     lines = path.read_bytes().splitlines(keepends=True)
     records = [answer_record(line, number, path) for number, line in enumerate(lines, 1)]
     assert [dump_row(record.written()).encode() + b"\n" for record in records] == lines
+
+
+@pytest.mark.parametrize("path", sorted(KEPT.glob("results/*/evals/*/scores*.json")), ids=lambda path: path.parent.name)
+def test_scores(path: Path) -> None:
+    assert text_of(read_scores(path).written()) == path.read_text(encoding="utf-8")
 
 
 def test_an_answer_with_half_a_character_and_a_refusal(tmp_path: Path) -> None:

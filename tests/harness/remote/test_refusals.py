@@ -37,8 +37,8 @@ def test_a_refusal_is_unscored_with_its_words() -> None:
 
     items, responses = answers()
     record, scores = score_suite(ObjectHalBench(), items, responses, max_unscored=0.1)
-    assert (record["n"], record["unscored"]) == (9, 1)
-    assert record["metrics"]["chair_s"]["value"] == pytest.approx(3 / 9), "a refusal counts as free of hallucination"
+    assert (record.n, record.unscored) == (9, 1)
+    assert record.metrics["chair_s"].value == pytest.approx(3 / 9), "a refusal counts as free of hallucination"
     assert [score.item_id for score in scores] == [item.id for item in items]
     assert not scores[9].counts and WORDS in str(scores[9].unscored)
     assert WORDS in item_rows(items, responses, scores)[9]["unscored"]
