@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness.analysis.declared import benchmark_of, verdicts
-from harness.analysis.scored import Row, Scored, read_rows, sample_scores, scored, unlike
+from harness.analysis.scored import Scored, read_rows, sample_scores, scored, unlike
 from harness.core.declared import Verdict, is_right
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.stats import Counts, Difference, holm, mcnemar, paired
+from harness.records.item_files import ItemRow
 from harness.runs.folders import Run
 
-Judged = Callable[[Row], Verdict]
+Judged = Callable[[Mapping[str, Any]], Verdict]
 """What says the verdict on an item's row, see `harness.analysis.declared.verdicts`."""
 
 
@@ -23,7 +24,7 @@ class Compared:
     """One run's scores of one suite, with the rows of its items by id (unscored ones are left out)."""
 
     scored: Scored
-    rows: Mapping[str, Row]
+    rows: Mapping[str, ItemRow]
 
     @property
     def run(self) -> str:
@@ -158,7 +159,7 @@ def _compare(key: tuple[str, str, str], shared: Sequence[Compared], common: set[
     for name, counted in counts.items():
         if reason := unlike(benchmark.aggregate, counted.totals()):
             raise BadInputError(f"{name}: {reason}")
-    if len({str(sorted((item, compared.rows[item]["group"]) for item in common)) for compared in shared}) > 1:
+    if len({str(sorted((item, compared.rows[item].group) for item in common)) for compared in shared}) > 1:
         raise BadInputError("the same items have different images")
     values = {
         name: {
@@ -201,7 +202,9 @@ def _compare(key: tuple[str, str, str], shared: Sequence[Compared], common: set[
 
 
 def _flips(first: Compared, other: Compared, order: Sequence[str], judged: Judged) -> tuple[int, int, float] | None:
-    pairs = [(is_right(judged(first.rows[item])), is_right(judged(other.rows[item]))) for item in order]
+    pairs = [
+        (is_right(judged(first.rows[item].written())), is_right(judged(other.rows[item].written()))) for item in order
+    ]
     both = [(was, now) for was, now in pairs if was is not None and now is not None]
     return mcnemar([was for was, _ in both], [now for _, now in both]) if both else None
 
@@ -214,8 +217,8 @@ def _changes(first: Compared, other: Compared, order: Sequence[str], judged: Jud
         before, after = _labels(row_before, judged), _labels(row_after, judged)
         change = Change(
             item,
-            row_before["prompt"],
-            (row_before["text"], row_after["text"]),
+            row_before.prompt,
+            (row_before.text, row_after.text),
             *(tuple(sorted(names)) for names in (after[0] - before[0], before[0] - after[0], before[1] - after[1], after[1] - before[1])),
         )  # fmt: skip
         if change.size:
@@ -223,12 +226,12 @@ def _changes(first: Compared, other: Compared, order: Sequence[str], judged: Jud
     return sorted(changes, key=lambda change: (-len(change.new) - len(change.cured), -change.size, change.item))
 
 
-def _labels(row: Row, judged: Judged) -> tuple[set[str], set[str]]:
+def _labels(row: ItemRow, judged: Judged) -> tuple[set[str], set[str]]:
     """Hallucinated and right labels of an item; for a yes/no question its answer."""
-    wrong = {piece["label"] for piece in row["evidence"] if piece["verdict"] == "hallucinated"}
-    right = {piece["label"] for piece in row["evidence"] if piece["verdict"] == "correct"}
-    if (correct := is_right(judged(row))) is not None:
-        (right if correct else wrong).add(f"answer {row['details'].get('said') or 'unreadable'}")
+    wrong = {piece.label for piece in row.evidence if piece.verdict == "hallucinated"}
+    right = {piece.label for piece in row.evidence if piece.verdict == "correct"}
+    if (correct := is_right(judged(row.written()))) is not None:
+        (right if correct else wrong).add(f"answer {row.details.get('said') or 'unreadable'}")
     return wrong, right - wrong
 
 

@@ -73,12 +73,12 @@ def load_runs(runs: Sequence[str | Path] | None = None, results: str | Path = "r
                 rows = {}
                 left_out.append(f"{run.name}: {score.items.name}: {error.problem}, so {record.suite} has no items")
             for row in rows.values():
-                plain = {name: row[name] for name in ("item", "group", "prompt", "text", "unscored")}
-                items.append(key | plain | row["counts"])
-                for piece in row["evidence"]:
-                    start, end = piece["span"] or (None, None)
-                    words = {name: piece[name] for name in ("text", "label", "verdict")}
-                    evidence.append(key | {"item": row["item"]} | words | {"start": start, "end": end})
+                plain = {name: getattr(row, name) for name in ("item", "group", "prompt", "text", "unscored")}
+                items.append(key | plain | dict(row.counts))
+                for piece in row.evidence:
+                    start, end = piece.span or (None, None)
+                    words = {name: getattr(piece, name) for name in ("text", "label", "verdict")}
+                    evidence.append(key | {"item": row.item} | words | {"start": start, "end": end})
     if not metrics:
         raise BadInputError("nothing was scored yet", where=str(root), remedy=EVALUATE)
     return Frames(pd.DataFrame(metrics), pd.DataFrame(items), pd.DataFrame(evidence), tuple(left_out))

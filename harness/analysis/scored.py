@@ -15,14 +15,12 @@ from harness.core.reading import open_binary
 from harness.core.stats import Aggregate
 from harness.core.types import SampleScore
 from harness.core.version import VERSION
-from harness.records.item_files import item_row
+from harness.records.item_files import ItemRow, item_row
 from harness.records.score_files import ScoresRecord, read_scores
 from harness.runs.folders import Run
 
 EVALUATE = "harness eval --suite SUITE,...; `harness list benchmarks` names them"
 """The remedy where nothing was scored."""
-Row = Mapping[str, Any]
-"""An item's row, see `harness.evaluation.score.item_rows`."""
 
 
 def items_beside(scores: Path) -> Path:
@@ -30,7 +28,7 @@ def items_beside(scores: Path) -> Path:
     return scores.with_name(scores.name.replace("scores", "items", 1) + "l")
 
 
-def read_rows(path: Path, *, unscored: bool = False) -> dict[str, dict[str, Any]]:
+def read_rows(path: Path, *, unscored: bool = False) -> dict[str, ItemRow]:
     """The rows of an item file by item; those without a verdict only where asked for.
 
     Raises:
@@ -38,7 +36,7 @@ def read_rows(path: Path, *, unscored: bool = False) -> dict[str, dict[str, Any]
     """
     with open_binary(path, "items") as stream:
         rows = (item_row(line, number, path) for number, line in enumerate(stream, 1) if line.strip())
-        return {row["item"]: row for row in rows if unscored or row.get("unscored") is None}
+        return {row.item: row for row in rows if unscored or row.unscored is None}
 
 
 def label_of(suite: str, data: str, variant: str) -> str:
@@ -89,9 +87,9 @@ def scored(run: Run) -> tuple[list[Scored], list[str]]:
     return scores, reasons
 
 
-def sample_scores(rows: Mapping[str, Row], items: Sequence[str]) -> list[SampleScore]:
+def sample_scores(rows: Mapping[str, ItemRow], items: Sequence[str]) -> list[SampleScore]:
     """The counts of these items, in this order."""
-    return [SampleScore(item, rows[item]["group"], rows[item]["counts"]) for item in items]
+    return [SampleScore(item, rows[item].group, rows[item].counts) for item in items]
 
 
 def unlike(aggregate: Aggregate, totals: Mapping[str, Any]) -> str:

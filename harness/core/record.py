@@ -72,11 +72,12 @@ def check(kind: type[R], value: Any, what: str, where: Path | str, remedy: str =
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        raise BadInputError(
-            f"the {what} cannot be used: {_reason(error)}",
-            where=str(where),
-            remedy=remedy,
-        ) from None
+        raise unusable(error, what, where, remedy) from None
+
+
+def unusable(error: ValidationError, what: str, where: Path | str, remedy: str = _AGAIN) -> BadInputError:
+    """The error about a value that is not the record that it should be, with the first thing that is wrong."""
+    return BadInputError(f"the {what} cannot be used: {_reason(error)}", where=str(where), remedy=remedy)
 
 
 def _reason(error: ValidationError) -> str:

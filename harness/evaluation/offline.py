@@ -12,6 +12,7 @@ from harness.core.files import atomic_path, dump_row
 from harness.core.types import Item, Response
 from harness.evaluation.score import Tally, check_coverage, item_rows, score_answered
 from harness.judging.base import Judge
+from harness.records.item_files import ItemRow
 from harness.records.score_files import SuiteScores
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def score_offline(
 
 
 @contextmanager
-def _rows_to(path: Path | None) -> Iterator[Callable[[Sequence[Mapping[str, Any]]], None]]:
+def _rows_to(path: Path | None) -> Iterator[Callable[[Sequence[ItemRow]], None]]:
     """What writes rows as JSON lines, to a file that is there only if everything succeeds.
 
     Raises:
@@ -112,9 +113,9 @@ def _rows_to(path: Path | None) -> Iterator[Callable[[Sequence[Mapping[str, Any]
     with ExitStack() as stack:
         stream: Any = None
 
-        def write(rows: Sequence[Mapping[str, Any]]) -> None:
+        def write(rows: Sequence[ItemRow]) -> None:
             with _refusing(path):
-                stream.writelines(dump_row(row) + "\n" for row in rows)
+                stream.writelines(dump_row(row.written()) + "\n" for row in rows)
 
         if path is not None:
             if path.is_dir():

@@ -6,9 +6,9 @@ import contextlib
 import functools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from harness.core import registry
 from harness.core.config import parse
@@ -20,6 +20,7 @@ from harness.core.stats import Counts, intervals
 from harness.core.types import Item, Response, SampleScore
 from harness.datasets.catalogue import describe
 from harness.judging.base import Judge, check_votes
+from harness.records.item_files import DetailsRow, ItemRow, PieceRow
 from harness.records.score_files import ScoresRecord, SuiteScores
 from harness.records.sums import keep_sums
 
@@ -209,25 +210,20 @@ def make_judge(name: str, settings: Mapping[str, Any]) -> Judge:
     return judge
 
 
-def item_rows(
-    items: Sequence[Item], responses: Mapping[str, Response], scores: Sequence[SampleScore]
-) -> list[dict[str, Any]]:
-    """One JSON-able row an item: question, answer, counts, mentions with verdicts."""
+def item_rows(items: Sequence[Item], responses: Mapping[str, Response], scores: Sequence[SampleScore]) -> list[ItemRow]:
+    """One row an item: question, answer, counts, mentions with verdicts."""
     by_id = {item.id: item for item in items}
     return [
-        {
-            "item": score.item_id,
-            "group": score.group,
-            "prompt": by_id[score.item_id].prompt,
-            "text": responses[score.item_id].text,
-            "counts": {name: _number(count) for name, count in score.counts.items()},
-            "evidence": [
-                {"text": piece.text, "verdict": piece.verdict, "label": piece.label, "span": piece.span}
-                for piece in score.evidence
-            ],
-            "details": dict(score.details),
-            "unscored": score.unscored,
-        }
+        ItemRow(
+            item=score.item_id,
+            group=score.group,
+            prompt=by_id[score.item_id].prompt,
+            text=responses[score.item_id].text,
+            counts={name: _number(count) for name, count in score.counts.items()},
+            evidence=[PieceRow(piece.text, piece.verdict, piece.label, piece.span) for piece in score.evidence],
+            details=cast("DetailsRow", dict(score.details)),
+            unscored=score.unscored,
+        )
         for score in scores
     ]
 
@@ -237,11 +233,11 @@ def _number(count: float) -> float:
     return count if type(count) in (int, float) else float(count)
 
 
-def write_scores(folder: Path, record: SuiteScores, rows: Sequence[Mapping[str, Any]]) -> Path:
+def write_scores(folder: Path, record: SuiteScores, rows: Iterable[ItemRow]) -> Path:
     """Write items and then scores; a variant's files have its name, so that two parsers stand side by side."""
     suffix = "-" + re.sub(r"[^\w.+-]+", "-", record.variant) if record.variant else ""
     items = folder / f"items{suffix}.jsonl"
-    write_jsonl(items, rows)
+    write_jsonl(items, (row.written() for row in rows))
     with contextlib.suppress(OSError, HarnessError):  # what is kept for leaderboards saves time, and nothing else
         keep_sums(items)
     write_json(folder / f"scores{suffix}.json", record.written())

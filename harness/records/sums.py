@@ -24,7 +24,7 @@ from harness.core.files import atomic_path, sha256_json, to_cache
 from harness.core.paths import cache_folder
 from harness.core.reading import open_binary
 from harness.records.counts import ItemCounts, ItemTable, compact
-from harness.records.item_files import item_record
+from harness.records.item_files import item_row
 from harness.records.matched import Described, Places, PlacesTable
 
 _FORMAT = 2
@@ -104,13 +104,13 @@ def _read(path: Path) -> Described:
         for number, line in enumerate(stream, 1):
             if not line.strip():
                 continue
-            row = item_record(line, number, path)
+            row = item_row(line, number, path)
             if row.unscored is not None:
                 continue
             if row.item in table:
                 raise BadInputError(f"the item {row.item!r} appears twice in the items", where=f"{path}:{number}")
             table.add(row.item, row.group, row.counts)
-            places.add(row.text, [(piece.verdict, piece.place) for piece in row.evidence])
+            places.add(row.text, [(piece.verdict, piece.span) for piece in row.evidence])
     return Described(table.finish(), places.finish())
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.declared import fresh, suite_place, verdicts
-from harness.analysis.scored import Row, read_rows, scored
+from harness.analysis.scored import read_rows, scored
 from harness.core.contract import items_of, truth_of
 from harness.core.declared import Verdict, verdict_of
 from harness.core.errors import BadInputError, HarnessError
@@ -21,6 +21,7 @@ from harness.core.files import read_jsonl
 from harness.core.progress import progress
 from harness.core.types import ImageRef
 from harness.evaluation.suites import data_root
+from harness.records.item_files import ItemRow
 from harness.records.score_files import ScoresRecord
 from harness.runs.folders import Run
 
@@ -45,7 +46,7 @@ class SuiteSamples:
     name: str
     data: str
     variant: str
-    rows: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    rows: dict[str, dict[str, ItemRow]] = field(default_factory=dict)
     pictures: dict[str, ImageRef] = field(default_factory=dict)
     truth: dict[str, str] = field(default_factory=dict)
     note: str = ""
@@ -132,20 +133,20 @@ def _items(suite: SuiteSamples) -> list[str]:
 def _sample(suite: SuiteSamples, item: str, pictures: dict[str, str], names: dict[str, str]) -> dict[str, Any]:
     rows = {name: rows[item] for name, rows in suite.rows.items() if item in rows}
     first = next(iter(rows.values()))
-    answers = []
+    answers: list[dict[str, Any]] = []
     for name, row in rows.items():
-        details = row["details"]
+        details = row.details
         answers.append(
             {
                 "run": name,
-                "text": row["text"],
-                "verdict": suite.judged(row),
+                "text": row.text,
+                "verdict": suite.judged(row.written()),
                 "marks": _marks(row),
-                "wrong": sorted({p["label"] for p in row["evidence"] if p["verdict"] == "hallucinated"}),
-                "missed": sorted({p["label"] for p in row["evidence"] if p["verdict"] == "missed"}),
+                "wrong": sorted({piece.label for piece in row.evidence if piece.verdict == "hallucinated"}),
+                "missed": sorted({piece.label for piece in row.evidence if piece.verdict == "missed"}),
                 "judge": details.get("review"),
                 "rating": details.get("rating"),
-                "unscored": row.get("unscored"),
+                "unscored": row.unscored,
             }
         )
     verdicts = {answer["verdict"] for answer in answers}
@@ -153,7 +154,7 @@ def _sample(suite: SuiteSamples, item: str, pictures: dict[str, str], names: dic
         "id": f"{suite.name}{f'[{suite.variant}]' if suite.variant else ''}@{suite.data}/{item}",
         "suite": f"{suite.name}{f' [{suite.variant}]' if suite.variant else ''}",
         "data": suite.data,
-        "question": first["prompt"],
+        "question": first.prompt,
         "truth": suite.truth.get(item, ""),
         "picture": _picture(suite.pictures.get(item), pictures, names),
         "changed": len(verdicts) > 1 or len({tuple(answer["wrong"]) for answer in answers}) > 1,
@@ -161,18 +162,18 @@ def _sample(suite: SuiteSamples, item: str, pictures: dict[str, str], names: dic
     }
 
 
-def _marks(row: Row) -> list[list[Any]]:
+def _marks(row: ItemRow) -> list[list[Any]]:
     """[start, end, verdict, label] of every mention. One whose place was not kept is looked for by its word, from the left."""
-    text, marks = row["text"].lower(), []
+    text, marks = row.text.lower(), []
     after: Counter[str] = Counter()
-    for piece in row["evidence"]:
-        span = piece["span"]
-        if span is None and piece["verdict"] != "missed":
-            word = piece["text"].lower()
+    for piece in row.evidence:
+        span = piece.span
+        if span is None and piece.verdict != "missed":
+            word = piece.text.lower()
             if found := re.compile(rf"\b{re.escape(word)}\w{{0,3}}\b").search(text, after[word]):
                 span, after[word] = found.span(), found.end()
         if span is not None:
-            marks.append([*span, piece["verdict"], piece["label"]])
+            marks.append([*span, piece.verdict, piece.label])
     return marks
 
 
@@ -210,10 +211,10 @@ def class_rates(suite: SuiteSamples) -> dict[str, dict[str, tuple[int, int]]]:
     for name, rows in suite.rows.items():
         counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
         for row in rows.values():
-            for piece in row["evidence"]:
-                if piece["verdict"] in ("correct", "hallucinated"):
-                    counts[piece["label"]][0] += piece["verdict"] == "hallucinated"
-                    counts[piece["label"]][1] += 1
+            for piece in row.evidence:
+                if piece.verdict in ("correct", "hallucinated"):
+                    counts[piece.label][0] += piece.verdict == "hallucinated"
+                    counts[piece.label][1] += 1
         if counts:
             rates[name] = {label: (wrong, all_) for label, (wrong, all_) in counts.items()}
     return rates
@@ -223,8 +224,8 @@ def together(suite: SuiteSamples, run: str) -> Counter[tuple[str, str]]:
     """How often one checkpoint names (right object, invented object) together: what invites the invention."""
     pairs: Counter[tuple[str, str]] = Counter()
     for row in suite.rows.get(run, {}).values():
-        wrong = {piece["label"] for piece in row["evidence"] if piece["verdict"] == "hallucinated"}
-        true = {piece["label"] for piece in row["evidence"] if piece["verdict"] == "correct"}
+        wrong = {piece.label for piece in row.evidence if piece.verdict == "hallucinated"}
+        true = {piece.label for piece in row.evidence if piece.verdict == "correct"}
         # In an order of their own: which of equally frequent pairs is drawn must not differ from process to process.
         pairs.update((one, other) for one in sorted(true) for other in sorted(wrong))
     return pairs

@@ -57,7 +57,7 @@ def test_halbench(extractor: str, tmp_path: Path, request: pytest.FixtureRequest
         assert mention.label == "dog" and mention.span is not None
         assert ODD[kind][slice(*mention.span)] == "dog", kind
     assert named["many words"].counts["mentions"] == MEGABYTE // 8
-    write_jsonl(tmp_path / "items.jsonl", item_rows(items, answers, scores))
+    write_jsonl(tmp_path / "items.jsonl", (row.written() for row in item_rows(items, answers, scores)))
     rows = [json.loads(line) for line in (tmp_path / "items.jsonl").read_text(encoding="utf-8").splitlines()]
     assert rows[list(ODD).index("half a character")]["text"] == ODD["half a character"]
 

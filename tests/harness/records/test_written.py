@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from harness.core.errors import BadInputError
 from harness.core.files import dump_row
 from harness.core.record import Record
 from harness.evaluation.responses import ResponseLog
 from harness.records.answer_files import ServedRecord, answer_record, read_serving
+from harness.records.item_files import item_row
 from harness.records.manifest_file import ManifestRecord, read_manifest
 from harness.records.score_files import read_scores
 from harness.serving.base import Completion
@@ -90,3 +92,41 @@ def test_an_answer_with_half_a_character_and_a_refusal(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_every_backend_describes_itself_in_the_record_s_order(described: dict[str, Any]) -> None:
     assert text_of(ServedRecord.model_validate(described).written()) == text_of(described)
+
+
+@pytest.mark.parametrize("path", sorted(KEPT.glob("results/*/evals/*/items*.jsonl")), ids=lambda path: path.parent.name)
+def test_item_rows(path: Path) -> None:
+    lines = path.read_bytes().splitlines(keepends=True)
+    rows = [item_row(line, number, path) for number, line in enumerate(lines, 1)]
+    assert [dump_row(row.written()).encode() + b"\n" for row in rows] == lines
+
+
+ROW: dict[str, Any] = {
+    "item": "1", "group": "g", "prompt": "Describe.", "text": "A dog.", "counts": {"mentions": 1},
+    "evidence": [{"text": "dog", "verdict": "correct", "label": "dog", "span": [2, 5]}], "details": {"said": "yes", "more": [1]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"counts": {"mentions": float("nan")}}, "NaN is not a number"),
+        ({"counts": {"mentions": True}}, "counts.mentions is True"),
+        ({"counts": {"mentions": 1e13}}, "counts.mentions is 10000000000000.0"),
+        ({"evidence": [{"text": "x"}]}, "it has no evidence.0.label, evidence.0.span, evidence.0.verdict"),
+        ({"evidence": [ROW["evidence"][0] | {"span": [2, 99]}]}, r"the span \[2, 99\] is not a part of the text"),
+        ({"evidence": [ROW["evidence"][0] | {"verdict": "wrong"}]}, "evidence.0.verdict is 'wrong'"),
+        ({"details": {"rating": "4"}}, "details.rating is '4'"),
+        ({"item": 3}, "item is 3"),
+    ],
+)
+def test_a_row_that_is_none_is_refused_with_the_first_thing_that_is_wrong(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInputError, match=said) as error:
+        item_row(json.dumps(ROW | change).encode(), 7, Path("items.jsonl"))
+    assert error.value.where == "items.jsonl:7"
+
+
+def test_a_row_keeps_what_others_added_to_its_details() -> None:
+    assert item_row(json.dumps(ROW | {"later": 1}).encode(), 1, Path()).details == {"said": "yes", "more": [1]}
+    with pytest.raises(BadInputError, match="too large for floating point"):
+        item_row(json.dumps(ROW).replace("[1]", "[1e999]").encode(), 1, Path())

@@ -41,7 +41,7 @@ def test_a_refusal_is_unscored_with_its_words() -> None:
     assert record.metrics["chair_s"].value == pytest.approx(3 / 9), "a refusal counts as free of hallucination"
     assert [score.item_id for score in scores] == [item.id for item in items]
     assert not scores[9].counts and WORDS in str(scores[9].unscored)
-    assert WORDS in item_rows(items, responses, scores)[9]["unscored"]
+    assert WORDS in item_rows(items, responses, scores)[9].unscored
     with pytest.raises(HarnessError, match=r"1 of 10 items could not be scored.*gave no answer: I'm sorry"):
         score_suite(ObjectHalBench(), items, responses)
 
