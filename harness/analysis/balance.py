@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from harness.analysis.text_table import TextTable
 from harness.core.errors import BadInputError
-from harness.records.balance_file import FOLDER, read_balance
+from harness.records.balance_file import FOLDER, BalanceRecord, Mean, MeasuredRecord, read_balance
 from harness.runs.folders import Run
 
 _HEADS = ("run", "after", "steps", "text margin", "text > 0", "image margin", "image > 0", "image / text")
 
 
-def balance_records(run: Run) -> tuple[list[dict[str, Any]], list[str]]:
+def balance_records(run: Run) -> tuple[list[BalanceRecord], list[str]]:
     """The usable records of a run, and in words what cannot be used and why: other weights, or a damaged file."""
-    records, reasons = [], []
+    records: list[BalanceRecord] = []
+    reasons = []
     checkpoint = run.manifest.checkpoint if run.manifest else None
     weights = checkpoint.fingerprint if checkpoint else None
     for path in sorted(run.path.glob(f"{FOLDER}/*.json")):
@@ -25,42 +25,42 @@ def balance_records(run: Run) -> tuple[list[dict[str, Any]], list[str]]:
         except BadInputError as error:
             reasons.append(f"{run.name}: {place}: {error.problem}")
             continue
-        if record["checkpoint"] != weights:
-            again = f"harness balance {run.name} --data {record['data']}"
+        if record.checkpoint != weights:
+            again = f"harness balance {run.name} --data {record.data}"
             reasons.append(f"{run.name}: {place} was measured with other weights: {again}")
             continue
-        records.append({**record, "run": run.name})
+        records.append(record.model_copy(update={"run": run.name}))
     return records, reasons
 
 
-def balance_tables(records: Sequence[Mapping[str, Any]]) -> list[TextTable]:
+def balance_tables(records: Sequence[BalanceRecord]) -> list[TextTable]:
     """A table for each set of pairs, with a row for each measured checkpoint."""
     tables = []
-    for data in dict.fromkeys(str(record["data"]) for record in records):
-        of_data = [record for record in records if record["data"] == data]
-        sizes = sorted({record["n"] for record in of_data})
+    for data in dict.fromkeys(record.data for record in records):
+        of_data = [record for record in records if record.data == data]
+        sizes = sorted({record.n for record in of_data})
         size = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-        rows = tuple(_row(record["run"], measured) for record in of_data for measured in record["measured"])
+        rows = tuple(_row(record.run, measured) for record in of_data for measured in record.measured)
         note = "margins: mean reward differences on held-out pairs, with 95 % intervals; – unless both are significantly above 0"
         tables.append(TextTable(f"Modality balance on {data}, n = {size}", _HEADS, rows, note))
     return tables
 
 
-def _row(run: str, measured: Mapping[str, Any]) -> tuple[str, ...]:
-    above = [f"{100 * measured[name]['value']:.1f} %" for name in ("text_above_0", "image_above_0")]
-    ratio = _written(measured["ratio"]) if measured["ratio"] else "–"
+def _row(run: str, measured: MeasuredRecord) -> tuple[str, ...]:
+    above = [f"{100 * share.value:.1f} %" for share in (measured.text_above_0, measured.image_above_0)]
+    ratio = _written(measured.ratio) if measured.ratio else "–"
     return (
         run,
-        str(measured["after"]),
-        f"{measured['steps']:,}",
-        _written(measured["text"]),
+        measured.after,
+        f"{measured.steps:,}",
+        _written(measured.text),
         above[0],
-        _written(measured["image"]),
+        _written(measured.image),
         above[1],
         ratio,
     )
 
 
-def _written(found: Mapping[str, Any]) -> str:
-    interval = f" ({found['ci'][0]:.3f} to {found['ci'][1]:.3f})" if found["ci"] else ""
-    return f"{found['value']:.3f}{interval}".replace("-", "−")
+def _written(mean: Mean) -> str:
+    interval = f" ({mean.ci[0]:.3f} to {mean.ci[1]:.3f})" if mean.ci else ""
+    return f"{mean.value:.3f}{interval}".replace("-", "−")

@@ -35,7 +35,7 @@ from harness.core.types import PreferenceExample, SampleScore
 from harness.core.version import VERSION
 from harness.core.worlds import find_world
 from harness.models import fingerprint, load_model, load_processor, prompt_inputs, with_adapters
-from harness.records.balance_file import FOLDER
+from harness.records.balance_file import FOLDER, BalanceRecord, MeasuredRecord
 from harness.records.manifest_file import AlignConfig, StageRow, TrainedManifest
 from harness.runs.folders import STAGES, Run, open_run
 from harness.runs.targets import target_of_run
@@ -80,7 +80,7 @@ class _Measured:
     steps: int
 
 
-def measure_balance(request: BalanceRequest) -> dict[str, Any]:
+def measure_balance(request: BalanceRequest) -> BalanceRecord:
     """Measure the margins, and keep them in the run's folder (`balance/DATA.json`).
 
     Returns:
@@ -110,23 +110,23 @@ def measure_balance(request: BalanceRequest) -> dict[str, Any]:
     beta = float(config.settings["method"]["beta"])
     groups = [example.images["original"].fingerprint() for example in examples]
     measured = [
-        {"after": checkpoint.after, "steps": checkpoint.steps, **margins(beta * (after - values[0]), groups)}
+        MeasuredRecord(after=checkpoint.after, steps=checkpoint.steps, **margins(beta * (after - values[0]), groups))
         for checkpoint, after in zip(checkpoints, values[1:], strict=True)
     ]
-    record = {
-        "run": run.name,
-        "method": config.method,
-        "data": request.data,
-        "seed": request.seed,
-        "limit": request.limit,
-        "beta": beta,
-        "dtype": request.dtype,
-        "checkpoint": manifest.checkpoint.fingerprint,
+    record = BalanceRecord(
+        run=run.name,
+        method=config.method,
+        data=request.data,
+        seed=request.seed,
+        limit=request.limit,
+        beta=beta,
+        dtype=request.dtype,
+        checkpoint=manifest.checkpoint.fingerprint,
         **about,
-        "measured": measured,
-        "harness": VERSION,
-    }
-    write_json(run.path / FOLDER / f"{name_from(Path(request.data).name)}.json", record)
+        measured=measured,
+        harness=VERSION,
+    )
+    write_json(run.path / FOLDER / f"{name_from(Path(request.data).name)}.json", record.written())
     return record
 
 
@@ -273,7 +273,7 @@ def answer_logp(
 
 
 def margins(rewards: np.ndarray, groups: Sequence[str]) -> dict[str, Any]:
-    """Mean rewards and margins with intervals.
+    """Mean rewards and margins with intervals: the other values of a `MeasuredRecord`.
 
     Args:
         rewards: [pairs, 3]: of the chosen answer, the rejected answer, and the chosen answer with the rejected picture.
@@ -303,14 +303,14 @@ def margins(rewards: np.ndarray, groups: Sequence[str]) -> dict[str, Any]:
         return {**means, "ratio": ratio}
 
     values, bounds = aggregate(counts.totals()), intervals(counts, aggregate)
-    estimates = {name: {"value": float(value), "ci": bounds[name]} for name, value in values.items() if name != "ratio"}
+
+    def mean(name: str) -> dict[str, Any]:
+        interval = bounds[name]
+        return {"value": float(values[name]), "ci": list(interval) if interval else None}
+
     sure = all(bounds[name] is not None and bounds[name][0] > 0 for name in ("text", "image"))  # type: ignore[index]
-    ratio = {"value": float(values["ratio"]), "ci": bounds["ratio"]} if sure else None
     return {
-        "rewards": {name: estimates[name]["value"] for name in _REWARDS},
-        "text": estimates["text"],
-        "image": estimates["image"],
-        "text_above_0": estimates["text_above_0"],
-        "image_above_0": estimates["image_above_0"],
-        "ratio": ratio,
+        "rewards": {name: float(values[name]) for name in _REWARDS},
+        **{name: mean(name) for name in ("text", "image", "text_above_0", "image_above_0")},
+        "ratio": mean("ratio") if sure else None,
     }

@@ -51,7 +51,7 @@ def balance(
     runs = [find_run(name.strip(), results) for name in run.split(",")]
     records = [measure_balance(BalanceRequest(aligned, data, limit, images, dtype, seed, options)) for aligned in runs]
     if as_json:
-        emit(records)
+        emit([record.written() for record in records])
         return
     from harness.analysis.balance import balance_tables
     from harness.cli.tables import print_text_tables

@@ -1,4 +1,4 @@
-"""What a record of `harness balance` must hold to be read, see `harness.checkpoints.balance`."""
+"""Margins that `harness balance` measured, see `harness.checkpoints.balance`."""
 
 from __future__ import annotations
 
@@ -26,37 +26,45 @@ class Share(Record):
     """A share of the pairs."""
 
     value: Annotated[float, Field(ge=0, le=1 + ROUNDING)]
+    ci: list[Number] | None = None
 
 
 class MeasuredRecord(Record):
     """The margins of one checkpoint."""
 
-    after: str
-    steps: Whole
-    text: Mean
-    image: Mean
-    text_above_0: Share
-    image_above_0: Share
-    ratio: Mean | None
+    after: str = Field(description="the stage that it was saved after, or end")
+    steps: Whole = Field(description="up to it")
+    rewards: dict[str, Number] | None = Field(None, description="mean reward of every branch")
+    text: Mean = Field(description="chosen minus rejected response")
+    image: Mean = Field(description="chosen response with the original minus with the rejected picture")
+    text_above_0: Share = Field(description="of the pairs")
+    image_above_0: Share = Field(description="of the pairs")
+    ratio: Mean | None = Field(description="image through text; null unless both are significantly above 0")
 
 
 class BalanceRecord(Record):
-    """The margins of a run."""
+    """The margins of a run, `balance/DATA.json`."""
 
     run: str
-    data: str
-    n: Whole
-    checkpoint: str
+    method: str | None = None
+    data: str = Field(description="the pairs, as the user named them")
+    seed: int | None = Field(None, description="of sample and rejected pictures")
+    limit: int | None = Field(None, description="size of the sample")
+    beta: Number | None = Field(None, description="factor of the rewards")
+    dtype: str | None = Field(None, description="of the weights")
+    checkpoint: str = Field(description="fingerprint of the weights")
+    n: Whole = Field(description="pairs")
+    left_out: Whole | None = Field(None, description="pairs that the run was trained on")
+    fingerprint: str | None = Field(None, description="of the data")
+    images: dict[str, Any] | None = Field(None, description="how rejected pictures were made")
     measured: Annotated[list[MeasuredRecord], Field(min_length=1)]
+    harness: str | None = Field(None, description="version of this package")
 
 
-def read_balance(path: Path) -> dict[str, Any]:
-    """A record of margins, checked.
+def read_balance(path: Path) -> BalanceRecord:
+    """A record of margins.
 
     Raises:
         BadInputError: it cannot be read or used.
     """
-    value = read_json(path, "margins")
-    check(BalanceRecord, value, "margins", path)
-    assert isinstance(value, dict)
-    return value
+    return check(BalanceRecord, read_json(path, "margins"), "margins", path)

@@ -28,7 +28,7 @@ class MetricRecord(Record):
     unit: Literal["%", "words", "points", "count"]
     headline: bool = Field(description="whether leaderboards show it")
     kind: Literal["rate", "score", "count", "diagnostic"] | None = None
-    invented_by: str | None = Field(None, description="of recall: the metric of invention that it is drawn against")
+    invented_by: str | None = Field(None, description="the metric of invention that charts draw it against")
 
     @model_validator(mode="after")
     def _in_range(self) -> Self:
