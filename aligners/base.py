@@ -18,7 +18,7 @@ from typing_extensions import TypeVar, get_original_bases
 
 from harness.core.types import PreferenceExample
 
-if TYPE_CHECKING:  # torch is imported only when something is trained
+if TYPE_CHECKING:  # torch is imported only for training
     from torch import Tensor
 
 

@@ -33,7 +33,7 @@ class CHiPSettings(ImagePreferenceAlignerSettings):
 
 
 class CHiP(ImagePreferenceAligner[CHiPSettings]):
-    """Pays for a live pass of the reference, whose whole distribution the token level needs."""
+    """Needs a forward pass of the reference in every step, because the token level uses its whole distribution."""
 
     name, summary, source = "chip", "cross-modal hierarchical DPO", "Fu et al. (CHiP), ICLR 2025"
     needs = Needs.CORRECTIONS | Needs.REFERENCE_DISTRIBUTION

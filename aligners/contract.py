@@ -1,4 +1,4 @@
-"""What a method's class is and what its functions gave back, checked where it is given."""
+"""Checks of a method's class and of what its functions return."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _RESERVED = frozenset({"loss", "stage", "step", "learning_rate", "examples_per_second", "tokens_per_second"})
-"""Columns of the training log that are not the method's."""
+"""Columns of the training log that a method must not use."""
 _OURS = ("reward_", "margin", "accuracy")
-"""Beginnings of the columns that the trainer computes of every method."""
+"""Prefixes of the columns that the trainer computes for every method."""
 
 
 def check_method(aligner: Aligner) -> None:
-    """Make sure that a plugin's method says what it compares.
+    """Make sure that a plugin's method declares what it compares.
 
     Raises:
-        PluginError: its branches or its needs are none.
+        PluginError: its branches or its needs are invalid.
     """
     if not is_plugin(aligner):
         return
@@ -44,7 +44,7 @@ def check_method(aligner: Aligner) -> None:
 def prepared(
     aligner: Aligner, examples: Sequence[PreferenceExample], context: PrepareContext
 ) -> Sequence[PreferenceExample]:
-    """`Aligner.prepare`, checked: examples of those that were given, each once.
+    """`Aligner.prepare`, checked: it returns some of the given examples, each once.
 
     Raises:
         PluginError: what it gave are none.
@@ -86,7 +86,7 @@ def stages_of(aligner: Aligner, examples: Sequence[PreferenceExample], context: 
 
 
 def _check_examples(aligner: Aligner, method: str, examples: Any, known: set[str], expected: str) -> None:
-    """Make sure that a method gave some of the examples that are known."""
+    """Make sure that a method returned only known examples."""
     if not isinstance(examples, Sequence) or isinstance(examples, str):
         raise wrong(aligner, method, shown(examples), expected)
     if not examples:
@@ -103,16 +103,16 @@ def _check_examples(aligner: Aligner, method: str, examples: Any, known: set[str
 
 
 def loss_of(aligner: Aligner, policy: Logps, reference: Logps, ids: Sequence[str]) -> Loss:
-    """`Aligner.loss`, checked. Whether the values are finite is for the caller, who knows where the training stands.
+    """`Aligner.loss`, checked. The caller checks whether the values are finite, because it knows the step.
 
     Args:
         aligner: the method.
-        policy: its log-probabilities, of a batch of examples.
-        reference: the reference's.
-        ids: the examples', [batch].
+        policy: the policy's log-probabilities, of a batch of examples.
+        reference: the reference's log-probabilities.
+        ids: ids of the examples, [batch].
 
     Raises:
-        PluginError: it is no `Loss` of these examples, or has no gradient where the policy has one.
+        PluginError: it is not a `Loss` of these examples, or has no gradient although the policy has one.
     """
     import torch
 

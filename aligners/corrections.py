@@ -1,8 +1,8 @@
-"""Which tokens a correction changed, where the data do not say it: RLHF-V's corrected segments.
+"""Finding the tokens that a correction changed, if the data do not have them: RLHF-V's corrected segments.
 
 Source: RLHF-V's public code (thunlp/Muffin and RLHF-V/RLAIF-V, `utils/diff_lib.py`), which marks the tokens of the paper's segments y_c.
 The paper itself says only that segments are corrected. Differences: difflib's heuristic for sequences of 200 and more elements, which
-takes frequent tokens for junk, is off: there it depends on the prompt's length.
+treats frequent tokens as junk, is off, because it would depend on the prompt's length.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ def changed_tokens(
 
     Args:
         chosen: ids, end token included.
-        rejected: the same.
+        rejected: ids, end token included.
         how: what counts.
 
     Returns:
         A mark for each token of either.
     """
-    # The public code compares prompt and response together; so what both responses begin with continues from the longest match there is.
+    # The public code compares prompt and response together; so a common beginning of both responses continues the longest match.
     common = next(
         (place for place, (a, b) in enumerate(zip(rejected, chosen, strict=False)) if a != b),
         min(len(rejected), len(chosen)),
     )
     rest = difflib.SequenceMatcher(None, rejected[common:], chosen[common:], autojunk=False)
     marks = ([False] * len(chosen), [False] * len(rejected))
-    ours = theirs = common  # where the last run of unchanged tokens ended
+    ours = theirs = common  # end of the last run of unchanged tokens
     for block in rest.get_matching_blocks():
-        if block.size < how.min_match and block.size > 0:  # the last block is difflib's empty end
+        if block.size < how.min_match and block.size > 0:  # the last block is difflib's empty end marker
             continue
         to_ours, to_theirs = common + block.b, common + block.a
         if how.one_sided or (to_ours > ours and to_theirs > theirs):

@@ -36,11 +36,11 @@ def dpo(
     """-log sigma(beta (chosen - rejected) + extra).
 
     Args:
-        chosen: log-ratio of the preferred response, [batch]; divided by its length for length-normalised DPO.
-        rejected: log-ratio of the other one, [batch].
+        chosen: log-ratio of the preferred response, [batch]; divided by its length for length-normalised DPO. rejected: log-ratio of the
+        other response, [batch].
         beta: strength of the pull towards the reference.
         label_smoothing: see `logistic`.
-        extra: R-DPO's alpha (|y_w| - |y_l|), [batch] or 0: a preference for a longer response is partly one for length.
+        extra: R-DPO's alpha (|y_w| - |y_l|), [batch] or 0: corrects for the part of a preference that is due to length.
 
     Source: Rafailov et al., NeurIPS 2023, eq. 7; by length Park et al. (R-DPO), ACL Findings 2024, eq. 9, and Meng et al. (SimPO),
         NeurIPS 2024, table 3 (length-normalised DPO).
@@ -90,7 +90,7 @@ def image_preference(
         lambda_image: weight of the image term -log sigma(r(m_w, y_w) - r(m_l, y_w)).
         lambda_margin: weight of the margin term -log sigma(r(m_w, y_w) - delta).
         delta: reward that the preferred pair should keep.
-        label_smoothing: see `logistic`; of the text term, whose labels people or models gave.
+        label_smoothing: see `logistic`; for the text term, whose labels come from people or models.
         lambda_text: weight of the text term -log sigma(r(m_w, y_w) - r(m_w, y_l)).
 
     Source: MFPO (Jiang et al., IJCAI 2025, arXiv 2410.15334v2), eq. 5 to 7, whose Tables 5 and 6 find delta = 0 (the paper's eta) and
@@ -116,7 +116,7 @@ def symmpo(
     lambda_pair: float,
     lambda_consistency: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Two images and their preferred responses, each held against the other's, in both directions.
+    """Two images and their preferred responses, each compared with the other's, in both directions.
 
     With m, y_w, y_l the example and m2, y2 the second image and its preferred response:
     d1 = r(m, y_w) - r(m, y2), d2 = r(m2, y2) - r(m2, y_w), a1 and a2 the same without beta,

@@ -27,7 +27,7 @@ class MDPOSettings(ImagePreferenceAlignerSettings):
 class MDPO(ImagePreferenceAligner[MDPOSettings]):
     """MFPO's three terms with equal weights, on random crops instead of key regions and in one stage.
 
-    Differences: an example has one crop, kept with its set; the public code draws a new one every epoch.
+    Differences: an example has one crop, stored with its set; the public code draws a new one every epoch.
     """
 
     name, summary, source = "mdpo", "DPO + conditional (image) preference + anchor", "Wang et al. (mDPO), EMNLP 2024"

@@ -3,8 +3,8 @@
 Part 1, the rejected images, is `aligners.rejected_images`; part 2, the balanced objective, is `losses.image_preference`; part 3, easy
 examples first, is here.
 
-Ours, since the paper does not say: stages of equal size, one epoch each (its figures show three epochs in which the levels follow each
-other), and that a stage's reference is the model that it starts from.
+Our choices, because the paper does not specify them: stages of equal size with one epoch each (its figures show three epochs with one
+level after the other), and the model that a stage starts from as its reference.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class MFPOSettings(ImagePreferenceAlignerSettings):
 
 
 class MFPO(ImagePreferenceAligner[MFPOSettings]):
-    """Text and image preferences count alike; easy examples come first."""
+    """Text and image preferences have equal weight; easy examples come first."""
 
     name, summary, source = (
         "mfpo",
@@ -82,7 +82,7 @@ class MFPO(ImagePreferenceAligner[MFPOSettings]):
     )
 
     def stages(self, examples: Sequence[PreferenceExample], context: StageContext) -> list[Stage]:
-        """Section 3.3: easy to hard, by the entropy that the starting model has on an answer."""
+        """Section 3.3: easy to hard, by the starting model's entropy on an answer."""
         stages = self.settings.stages
         difficulty = context.difficulty(examples, stages.measure, stages.answer, stages.max_new_tokens)
         return split_by_difficulty(examples, difficulty, stages)
@@ -108,7 +108,7 @@ def split_by_difficulty(
 ) -> list[Stage]:
     """Sort by difficulty (low is easy) and cut. Stages without examples are left out.
 
-    Ties keep their order, so that the split is deterministic.
+    Ties keep their order, so the split is deterministic.
     """
     order = sorted(range(len(examples)), key=lambda index: difficulty[index])
     borders = settings.borders or tuple(part / settings.count for part in range(1, settings.count))

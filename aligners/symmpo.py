@@ -1,4 +1,5 @@
-"""SymMPO (Liu et al., NeurIPS 2025): every example is held against a similar image with its own preferred response, both ways."""
+"""SymMPO (Liu et al., NeurIPS 2025): every example is compared with a similar image and that image's preferred response, in both
+directions."""
 
 from __future__ import annotations
 
@@ -32,8 +33,8 @@ class SymMPOSettings(AlignerSettings):
 class SymMPO(Aligner[SymMPOSettings]):
     """Five branches: both images with both preferred responses, and the rejected response.
 
-    Differences: the paper finds the similar image by CLIP; here an example may bring it (image and response "second"), and otherwise
-    it is the nearest by thumbnail among the examples with the same prompt. An example whose prompt no other has is left out.
+    Differences: the paper finds the similar image by CLIP; here an example may have it (image and response "second"); otherwise it is
+    the nearest by thumbnail among the examples with the same prompt. An example with a unique prompt is left out.
     """
 
     name, summary, source = (
@@ -93,10 +94,10 @@ def _with_second(example: PreferenceExample, partner: PreferenceExample) -> Pref
 def nearest_with_the_same_prompt(examples: Sequence[PreferenceExample]) -> dict[str, PreferenceExample]:
     """For every example the one with the same prompt, but another image and preferred response, whose thumbnail is nearest.
 
-    Similarity is the cosine between mean-free RGB thumbnails of SIDE x SIDE pixels; of equals the first in order.
+    Similarity is the cosine between mean-free RGB thumbnails of SIDE x SIDE pixels; of ties the first in order.
 
     Returns:
-        Partner by example id; examples without one are not in it.
+        Example id -> partner; examples without one are not included.
     """
     groups: dict[str, list[PreferenceExample]] = defaultdict(list)
     for example in examples:

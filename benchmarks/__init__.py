@@ -1,1 +1,1 @@
-"""Hallucination benchmarks: items, scoring to the digit, aggregation over counts."""
+"""Hallucination benchmarks: items, scoring that reproduces the official scripts, aggregation of counts."""

@@ -30,7 +30,7 @@ _RATES = ("accuracy", "precision", "recall", "f1")
 _CELLS = ("correct", "count", "correct_no", "truth_no", "answered_no")
 _GENERATIVE = ("kept", "flagged", "covered", "truth", "cogged", "hallu", "clean", "generative")
 _EPSILON = 0.001
-"""Every denominator of the official script starts at this."""
+"""Initial value of every denominator in the official script."""
 
 
 class AmberSettings(BenchmarkSettings):
@@ -106,7 +106,7 @@ class AMBER(Benchmark):
 
     @property
     def variant(self) -> str:
-        """How nouns were found and words compared, e.g. `nltk+spacy` (the official way, with `en_core_web_lg`)."""
+        """How nouns are found and words compared, e.g. `nltk+spacy` (the official way, with `en_core_web_lg`)."""
         return f"{self._nouns.name}+{self._similar.name}"
 
     @cached_property
@@ -118,7 +118,7 @@ class AMBER(Benchmark):
         return make_similarity(self.settings.similarity)
 
     def items(self, data: Path) -> list[Item]:
-        """All queries of `data/query/query_all.json`, with the annotation of the same number."""
+        """All queries of `data/query/query_all.json`, each with its annotation."""
         files = data / "data"
         if not (files / "annotations.json").exists():
             raise BadInputError(
@@ -150,7 +150,7 @@ class AMBER(Benchmark):
         return truth if isinstance(truth, str) else "objects: " + ", ".join(truth)
 
     def _references(self, annotations: Path, relations: Path, safe_words: Path) -> tuple[list[Any], dict[str, Any]]:
-        """The annotations, and what all items share."""
+        """The annotations, and data that all items share."""
         with self.reading(annotations):
             rows, odd = read_annotations(annotations)
         if odd:
@@ -181,7 +181,8 @@ class AMBER(Benchmark):
                 )
             if str(place) in responses:
                 raise BadInputError(f"id {place} is answered twice", where=where)
-            # What is asked of a file is what its kinds of questions are: a generative file is no partial discriminative one.
+            # The questions of a file are those of the kinds in it, so a generative file does not count as an incomplete discriminative
+            # one.
             generative.add(annotations[place - 1]["type"] == GENERATIVE)
             responses.add(row.response(str(place)))
         if others := others - {"response"}:
@@ -217,7 +218,7 @@ class AMBER(Benchmark):
         return words + [other for word in words for other in associations.get(word, ())]
 
     def _describe(self, item: Item, nouns: Sequence[Noun]) -> SampleScore:
-        """Follow each kept noun through the official order: safe words, truth, hallucination targets, similarity."""
+        """Classify each kept noun in the official order: safe words, truth, hallucination targets, similarity."""
         annotation, associations = item.reference["annotation"], item.reference["associations"]
         truth, hallu = _Wanted(annotation["truth"], associations), _Wanted(annotation["hallu"], associations)
         places = [noun for noun in nouns if noun.word in item.reference["vocabulary"]]
@@ -272,7 +273,7 @@ class AMBER(Benchmark):
                 counts[f"{section}{parser}.count"] = 1.0
                 counts[f"{section}{parser}.correct"] = float(said == label)
                 counts[f"{section}{parser}.truth_no"] = float(label == "no")
-                # What is neither Yes nor No is wrong, and in the official script counts as no answer.
+                # An answer that is neither Yes nor No is wrong, and the official script does not count it as an answer.
                 counts[f"{section}{parser}.answered_no"] = float(said == "no")
                 counts[f"{section}{parser}.correct_no"] = float(said == label == "no")
         counts["differ"] = float(official != read)
@@ -319,7 +320,7 @@ class AMBER(Benchmark):
         if totals["discriminative.count"]:
             totals = dict(totals)
             for section in SECTIONS:
-                for cell in ("correct", "truth_no", "correct_no", "recalled_no"):  # by truths as the script takes them
+                for cell in ("correct", "truth_no", "correct_no", "recalled_no"):  # by truths as the script reads them
                     change = totals.get(f"{section}.official.{cell}", np.array(0.0))
                     before = totals[f"{section}.{'correct_no' if cell == 'recalled_no' else cell}"]
                     totals[f"{section}.taken.{cell}"] = before + change
@@ -340,7 +341,7 @@ class AMBER(Benchmark):
         return {name: str(value) for name, value in shown.items()}
 
     def provenance(self) -> dict[str, Any]:
-        """How nouns were found, words compared, and answers read."""
+        """How nouns are found, words compared, and answers read."""
         return {
             "nouns": self._nouns.provenance(),
             "similarity": self._similar.provenance(),
@@ -349,21 +350,21 @@ class AMBER(Benchmark):
 
 
 class _Wanted:
-    """A list of words to be found, each with its associations; marks which were."""
+    """A list of words to find, each with its associations, and marks for those that were found."""
 
     def __init__(self, words: Sequence[str], associations: Mapping[str, Sequence[str]]) -> None:
         self.words = list(words)
         self.marked = [False] * len(self.words)
-        # The official search goes through the associations of all words before it comes to the words themselves.
+        # The official search compares the associations of all words before the words themselves.
         self._order = [(other, place) for place, word in enumerate(self.words) for other in associations.get(word, ())]
         self._order += [(word, place) for place, word in enumerate(self.words)]
 
     def mark_exact(self, noun: str) -> bool:
-        """Mark the first that is the noun; whether there was one."""
+        """Mark the first word that equals the noun; returns whether there was one."""
         return self._mark(place for word, place in self._order if word == noun)
 
     def mark_similar(self, noun: str, similar: Similarity) -> bool:
-        """Mark the first that is similar to the noun; whether there was one."""
+        """Mark the first word that is similar to the noun; returns whether there was one."""
         return self._mark(place for word, place in self._order if similar(noun, word))
 
     def _mark(self, places: Any) -> bool:
@@ -375,9 +376,9 @@ class _Wanted:
 
 
 def _as_official(sections: Sequence[str], label: str, said: str | None) -> dict[str, float]:
-    """How the official script's counts differ where a truth is written neither yes nor no.
+    """How the official script's counts differ if a truth is not exactly yes or no.
 
-    It takes such a truth for a "no" that is to be found, counts "No" as right, and as wrong for the precision.
+    It treats such a truth as a "no" for recall, and counts the answer "No" as right for accuracy, but as wrong for precision.
     """
     changes = {
         "correct": (said == "no") - (said == label),

@@ -20,14 +20,14 @@ PARTS = {
     "discriminative-relation": ("relation",),
     "relation": ("relation",),
 }
-"""Question type -> the sections that it counts in, besides the discriminative whole."""
+"""Question type -> the sections that it counts in, besides all discriminative questions."""
 
 
 def read_annotations(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The annotations by place, which is their id less one, and how many truths are not written as the official ones.
+    """The annotations by position, which is their id minus one, and the number of truths in an unofficial spelling.
 
     Raises:
-        BadInputError: one is of another form, of an unknown type, or not at its place.
+        BadInputError: an annotation has another form, an unknown type, or a wrong position.
     """
     rows: list[dict[str, Any]] = []
     odd = 0
@@ -52,7 +52,7 @@ def read_annotations(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def read_associations(path: Path) -> dict[str, Any]:
-    """The associations of every word, and the vocabulary: all words that stand in them."""
+    """The associations of every word, and the vocabulary: all words in them."""
     fields = Fields(read_json(path, "relations"), str(path), "relations")
     associations = {word: fields.texts(word) for word in fields.value}
     vocabulary = frozenset(associations) | {word for words in associations.values() for word in words}

@@ -1,7 +1,7 @@
-"""Responses that other tools wrote: where in a row the answer stands, which question it belongs to, and keeping many of them.
+"""Reading responses of other tools: finding the answer in a row and its question, and storing many of them compactly.
 
-Every suite has a form of its own, named first in its documentation. Beside it are read: the same under another usual name (LLaVA's
-`text`, COCO's `caption`), and the samples that lmms-eval logs. What is read in another form than the suite's own is reported.
+Every suite has its own format, which its documentation names first. Other usual keys (LLaVA's `text`, COCO's `caption`) and the samples
+that lmms-eval logs are also accepted, which is then reported.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from harness.core.typed import Fields
 from harness.core.types import Response
 
 _MODELS = ("prediction", "response", "answer", "caption")
-"""Keys that hold a model's answer in one tool's files and the reference in another's."""
+"""Keys that contain a model's answer in one tool's files and the reference in another's."""
 _LOGGED = ("filtered_resps", "resps")
-"""Where lmms-eval's samples have the answer, the first one that is there."""
+"""Keys of the answer in lmms-eval's samples; the first existing one is used."""
 _COCO_NAME = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d+)(?:\.(?:jpe?g|png))?", re.IGNORECASE)
 
 
 class AnswerRow:
-    """One row of a file of responses: its answer and the values that say which question it is to."""
+    """One row of a file of responses: its answer and the values that identify the question."""
 
     def __init__(self, row: Mapping[str, Any], where: str, keys: tuple[str, ...]) -> None:
         """Find the answer.
@@ -32,10 +32,10 @@ class AnswerRow:
         Args:
             row: the record.
             where: file and line, for messages.
-            keys: names of the answer: the suite's own, then others that are as plain.
+            keys: keys of the answer: the suite's own, then other unambiguous ones.
 
         Raises:
-            BadInputError: there is no answer, or it is not plain which of two values is the model's.
+            BadInputError: there is no answer, or it is ambiguous which of two values is the model's.
         """
         self.where, self.row = where, row
         self.doc: Mapping[str, Any] = row
@@ -64,12 +64,12 @@ class AnswerRow:
         self.text = _text(value)
 
     def response(self, name: str) -> Response:
-        """The response to an item."""
+        """Make the response to an item."""
         return Response(name, self.text, refusal=self.refusal)
 
 
 def _text(value: Any) -> str:
-    """A text as it is; nothing for null; for a number or a list, its JSON."""
+    """A text unchanged; "" for null; for a number or a list, its JSON."""
     if isinstance(value, str):
         return value
     return "" if value is None else json.dumps(value, ensure_ascii=False)
@@ -78,7 +78,7 @@ def _text(value: Any) -> str:
 def _logged(row: Mapping[str, Any], where: str) -> str:
     """The one answer of an lmms-eval sample."""
     value = next(row[name] for name in _LOGGED if name in row)
-    for _ in range(2):  # resps is a list for every asking, each a list of answers
+    for _ in range(2):  # resps has a list for every request, each a list of answers
         if isinstance(value, list):
             if len(value) != 1:
                 raise BadInputError(
@@ -93,10 +93,10 @@ def _logged(row: Mapping[str, Any], where: str) -> str:
 
 
 def identity(row: Mapping[str, Any], key: str, where: str, what: str = "response") -> str:
-    """An id as text: a text that is not empty, or a whole number.
+    """An id as text, from a non-empty text or a whole number.
 
     Raises:
-        BadInputError: it is missing or of another kind: 1.9 is not an id, and neither is true.
+        BadInputError: it is missing or of another kind: for example 1.9 or true.
     """
     value = row.get(key)
     if isinstance(value, str) and value.strip():
@@ -108,7 +108,7 @@ def identity(row: Mapping[str, Any], key: str, where: str, what: str = "response
 
 
 def whole(row: Mapping[str, Any], key: str, where: str, what: str = "response") -> int:
-    """An id that is a whole number, also where it is written as text.
+    """An id that is a whole number, or a text with one.
 
     Raises:
         BadInputError: it is missing or something else.
@@ -120,7 +120,7 @@ def whole(row: Mapping[str, Any], key: str, where: str, what: str = "response") 
 
 
 class ImageNames:
-    """The images that are annotated, found under the names that COCO's tools give them.
+    """Finds annotated images by the names that COCO's tools use.
 
     42, "000000000042" and "COCO_val2014_000000000042.jpg" are one image.
     """
@@ -130,7 +130,7 @@ class ImageNames:
         self._numbers: dict[int, str | None] | None = None
 
     def find(self, name: str) -> str | None:
-        """The annotated image with this name, None where there is none, or where the number is that of several."""
+        """The annotated image with this name; None if there is none, or the number is ambiguous."""
         if name in self._names:
             return name
         if (number := _number(name)) is None:
@@ -151,9 +151,9 @@ def _number(name: str) -> int | None:
 
 
 class PackedResponses(Mapping[str, Response]):
-    """Responses by item, compressed in blocks: a file of a hundred megabytes takes a third of that, and is read again block by block.
+    """Responses by item, compressed in blocks: a file of a hundred megabytes takes a third of that, and is decompressed block by block.
 
-    Access in the order in which they were added unpacks every block once.
+    Access in the order of insertion decompresses every block once.
     """
 
     _SIZE = 256
@@ -165,7 +165,7 @@ class PackedResponses(Mapping[str, Response]):
         self._unpacked: tuple[int, list[tuple[str, str | None]]] = (-1, [])
 
     def add(self, response: Response) -> None:
-        """Keep text and refusal of a response; its item must be new."""
+        """Store text and refusal of a response; its item must be new."""
         self._places[response.item_id] = len(self._places)
         self._open.append((response.text, response.refusal))
         if len(self._open) == self._SIZE:

@@ -213,7 +213,7 @@ def needed(files: Mapping[str, Path], option: str, suite: str) -> Path:
         )
     try:
         exists = files[option].exists()
-    except (OSError, ValueError) as error:  # a name that no file can have
+    except (OSError, ValueError) as error:  # an invalid file name
         raise BadInputError(
             f"the file given by --{option.replace('_', '-')} cannot be read: {error}", where=str(files[option])
         ) from None
@@ -223,13 +223,13 @@ def needed(files: Mapping[str, Path], option: str, suite: str) -> Path:
 
 
 def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """above / below, NaN where below is 0."""
+    """above / below, NaN if below is 0."""
     below = np.asarray(below, float)
     return np.divide(above, below, out=np.full(np.broadcast(above, below).shape, np.nan), where=below != 0)
 
 
 def harmonic(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Harmonic mean; 0 where both are 0, NaN where one is undefined."""
+    """Harmonic mean; 0 if both are 0, NaN if one is undefined."""
     both = np.asarray(first + second, float)
     return np.where(
         both == 0, 0.0, np.divide(2 * first * second, both, out=np.full(both.shape, np.nan), where=both != 0)

@@ -29,8 +29,8 @@ class CHAIRSettings(HalBenchSettings):
 class CHAIR(ObjectHalBench):
     """CHAIR of descriptions of the images in `images/`, or of the questions in `questions.jsonl` {image_id, image, question}.
 
-    Which images are taken decides the figure, as do prompt and token limit: publish them with it. Object HalBench's annotations
-    serve where it has none of its own.
+    The figure depends on the choice of images, the prompt and the token limit: publish them with it. Without own annotations, those of
+    Object HalBench are used.
 
     Source: Rohrbach et al., EMNLP 2018.
     """
@@ -41,7 +41,7 @@ class CHAIR(ObjectHalBench):
     settings: CHAIRSettings
 
     def items(self, data: Path) -> list[Item]:
-        """One description of every image; its id is the number at the end of its name, as COCO's files have it."""
+        """One description per image, whose id is the number at the end of its file name, as in COCO."""
         own = data / "annotations"
         truth = coco_truth(own if own.is_dir() else data.parent / "halbench" / "annotations")
         if self.settings.synonyms is None and (official := data / SYNONYMS).exists():

@@ -1,4 +1,4 @@
-"""CHAIR's counts of one description, and which part of a response is the description."""
+"""CHAIR's counts of one description, and extracting the description from a response."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _WORD = re.compile(r"\S+")
 def classes_of(
     references: Mapping[str, Mapping[str, Any]], extractor: Extractor, vocabulary: Vocabulary
 ) -> dict[str, frozenset[str]]:
-    """The classes that are in each image: its instances', and those that its captions mention.
+    """The classes in each image: those of its instances, and those that its captions mention.
 
     Args:
         references: image -> {"instances": category names, "captions": texts}.
         extractor: reads the captions, as it reads the descriptions.
-        vocabulary: an instance's category is a class, or a word for one where the vocabulary is not COCO's.
+        vocabulary: an instance's category is a class, or with another vocabulary than COCO's a word for one.
     """
     captions = [(image, caption) for image, reference in references.items() for caption in reference["captions"]]
     classes: dict[str, set[str]] = {image: set() for image in references}
@@ -47,9 +47,9 @@ def counted(
         item: what was asked.
         text: the description, see `cleaned`.
         unmoved: the mentions in `text`.
-        truth: the classes that are in the image.
-        places: of each character of `text` in the response as it was given, which are the evidence's.
-        matched_words: count the mentions in the first so many words, too.
+        truth: the classes in the image.
+        places: position of each character of `text` in the original response, for the evidence.
+        matched_words: also count the mentions in this number of first words.
     """
     mentions = [_moved(mention, places) for mention in unmoved]
     wrong = [mention for mention in mentions if mention.label not in truth]
@@ -82,7 +82,7 @@ def counted(
 
 
 def cleaned(text: str) -> tuple[str, Sequence[int]]:
-    """The text as the official loader has it (every "Assistant:" removed, stripped), and the place in `text` of each character."""
+    """The text as in the official loader (every "Assistant:" removed, stripped), and the position of each character in `text`."""
     places: Sequence[int] = range(len(text))
     if _SPEAKER in text:
         removed = {index for start in _starts(text) for index in range(start, start + len(_SPEAKER))}
@@ -94,7 +94,7 @@ def cleaned(text: str) -> tuple[str, Sequence[int]]:
 
 
 def end_of_words(text: str, words: int) -> int:
-    """Where the first so many words of a text end, in characters."""
+    """End of the first `count` words of a text, in characters."""
     ends = [found.end() for found in islice(_WORD.finditer(text), words)]
     return ends[-1] if len(ends) == words else len(text)
 

@@ -89,13 +89,13 @@ def read_choice(answer: str, options: Mapping[str, str] | None = None) -> str | 
 def _by_text(text: str, options: Mapping[str, str]) -> str | None:
     """The only option whose text occurs in the answer. An option inside of another one's text ("red" in "dark red") does not count."""
     low = text.lower()
-    found = {letter: option.lower() for letter, option in options.items() if _occurs(option.lower(), low)}
+    occurring = {letter: option.lower() for letter, option in options.items() if _occurs(option.lower(), low)}
     longest = {
         letter: option
-        for letter, option in found.items()
+        for letter, option in occurring.items()
         if not any(
             option != other and _occurs(option, other) and not _occurs(option, low.replace(other, " "))
-            for other in found.values()
+            for other in occurring.values()
         )
     }
     return next(iter(longest)) if len(longest) == 1 else None

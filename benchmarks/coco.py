@@ -1,4 +1,4 @@
-"""COCO's annotations as ground truth: which categories and captions an image has."""
+"""COCO's annotations as ground truth: the categories and captions of an image."""
 
 from __future__ import annotations
 
@@ -23,11 +23,10 @@ _KINDS = ("instances", "captions")
 def coco_truth(folder: Path) -> Truth:
     """Instances and captions from all COCO files of a folder (2014: those of train and of val).
 
-    COCO's files take half a gigabyte and ten seconds to read; the index that is made of them is kept in the cache folder, under
-    the files' names, sizes and times.
+    COCO's files take half a gigabyte and ten seconds to read; the index of them is cached, by the files' names, sizes and times.
 
     Raises:
-        BadInputError: no instances or no captions, or a file of another form.
+        BadInputError: there are no instances or no captions, or a file has another form.
     """
     files = {kind: sorted(folder.glob(f"*{kind}*.json")) for kind in _KINDS}
     for kind, found in files.items():
@@ -64,7 +63,7 @@ def coco_truth(folder: Path) -> Truth:
 
 
 def _add(truth: Any, kind: str, content: Fields) -> None:
-    """Add what one of COCO's files says of its images."""
+    """Add the annotations of one of COCO's files."""
     names = {}
     if kind == "instances":
         names = {row.integer("id"): row.text("name", empty=False) for row in content.records("categories")}
@@ -80,10 +79,10 @@ def _add(truth: Any, kind: str, content: Fields) -> None:
 
 
 def truth_rows(path: Path) -> Truth:
-    """The same from JSON lines (or a JSON array) {image_id, instances: [category], captions: [text]}.
+    """The ground truth from JSON lines (or a JSON array) {image_id, instances: [category], captions: [text]}.
 
     Raises:
-        BadInputError: a row is of another form, or an image has two different ones.
+        BadInputError: a row has another form, or an image has two different rows.
     """
     truth: Truth = {}
     for where, row in read_records(path, "annotations"):

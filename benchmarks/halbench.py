@@ -30,13 +30,13 @@ from harness.judging.panel import ask
 from harness.judging.templates import fill, read_template
 
 _TRUTHS = 10_000
-"""Images whose classes are kept, about."""
+"""Approximate number of images whose classes are cached."""
 QUESTIONS = "obj_halbench_300_with_image.jsonl"
 SYNONYMS = "synonyms_refine.txt"
 SCRIPT = "eval_gpt_obj_halbench.py"
 """The official script; its prompt for the LLM mode is read, never run."""
 _ANSWER = ("text", "caption", "answer", "response", "prediction")
-"""Ours, that of COCO's results, RLHF-V's, and those of other tools."""
+"""Our key, that of COCO's results, RLHF-V's, and those of other tools."""
 
 
 class HalBenchSettings(BenchmarkSettings):
@@ -73,7 +73,7 @@ class HalBenchSettings(BenchmarkSettings):
 
 
 class ObjectHalBench(Benchmark):
-    """Which objects a description names that are not in the image.
+    """Measures the objects in a description that are not in the image.
 
     Ground truth is the annotated instances united with the objects of the human captions, found by the same parser.
 
@@ -113,7 +113,7 @@ class ObjectHalBench(Benchmark):
 
     @property
     def metrics(self) -> Sequence[MetricSpec]:
-        """With `matched_words`, CHAIR of so many words too."""
+        """With `matched_words`, also CHAIR of that number of first words."""
         words = self.settings.matched_words
         if words is None:
             return self._METRICS
@@ -143,7 +143,8 @@ class ObjectHalBench(Benchmark):
 
     @cached_property
     def _extractor(self) -> Extractor:
-        """Of responses, and of the human captions: the LLM mode reads those with the official parser where its data is."""
+        """The extractor of responses, and that of the human captions, for which the LLM mode uses the official parser if its data
+        exist."""
         name = self.settings.extractor
         if self.needs_judge:
             name = "spacy" if missing_data() else "nltk"
@@ -179,7 +180,7 @@ class ObjectHalBench(Benchmark):
 
     @staticmethod
     def _annotated(names: ImageNames, name: str, where: str) -> str:
-        """The annotated image that a name means."""
+        """The annotated image with a name."""
         if (found := names.find(name)) is None:
             raise BadInputError(f"image {shown(name)} is not in the annotations", where=where)
         return found
@@ -187,7 +188,7 @@ class ObjectHalBench(Benchmark):
     def read_offline(self, files: Mapping[str, Path]) -> tuple[list[Item], Mapping[str, Response]]:
         """`--annotations`: a COCO folder or JSON lines {image_id, instances, captions}; `--responses`: {image_id, text}.
 
-        COCO's results, a JSON array of {image_id, caption}, are read as well. For the extractor llm a response may bring `objs`, the
+        COCO's results, a JSON array of {image_id, caption}, are read as well. For the extractor llm a response may have `objs`, the
         words of its objects; then no judge is asked about it.
         """
         annotations = needed(files, "annotations", self.name)
@@ -213,7 +214,7 @@ class ObjectHalBench(Benchmark):
             responses.add(row.response(name))
         if others := sorted(keys - {"text"}):
             self.notes.append(f"answers were read from {' and '.join(others)}")
-        if not annotations.is_dir():  # a COCO folder has a hundred thousand images that nobody was asked about
+        if not annotations.is_dir():  # a COCO folder has a hundred thousand images without questions
             items += [
                 Item(f"{name}#0", "", ImageRef(name=name), name, truth[name]) for name in truth if name not in seen
             ]
@@ -224,7 +225,7 @@ class ObjectHalBench(Benchmark):
         return "objects: " + (", ".join(dict.fromkeys(item.reference["instances"])) or "none")
 
     def judge_requests(self, items: Sequence[Item], responses: Mapping[str, Response]) -> list[JudgeRequest]:
-        """For the extractor llm: the prompt for every response that is not too short, and whose objects are not given."""
+        """For the extractor llm: the prompts for responses that are not too short and have no given objects."""
         if not self.needs_judge:
             return []
         template, _ = self._template
@@ -238,7 +239,7 @@ class ObjectHalBench(Benchmark):
 
     @cached_property
     def _template(self) -> tuple[str, str]:
-        """The prompt of the LLM mode, and what it is: "own wording" or its SHA-256."""
+        """The prompt of the LLM mode, and its label: "own wording" or its SHA-256."""
         if self._template_file is None:
             return PROMPT, "own wording"
         text, digest = read_template(self._template_file, "prompt_template")
@@ -264,7 +265,7 @@ class ObjectHalBench(Benchmark):
     def _listed(
         self, items: Sequence[Item], responses: Mapping[str, Response], texts: Sequence[str], judge: Judge | None
     ) -> list[list[Mention] | str]:
-        """Mentions of every response by way of the judge, or why there are none."""
+        """Mentions of every response from the judge's reply, or the reason why there are none."""
         requests = self.judge_requests(items, responses)
         votes = {}
         if requests:
@@ -286,7 +287,7 @@ class ObjectHalBench(Benchmark):
         return result
 
     def _ground_truth(self, items: Sequence[Item]) -> dict[str, frozenset[str]]:
-        """The classes of every image. They are kept for the next part of a large file, which may be of the same images."""
+        """The classes of every image, cached for the next part of a large file, which may have the same images."""
         kept = self._truths
         if len(kept) > _TRUTHS:
             kept.clear()
@@ -323,7 +324,7 @@ class ObjectHalBench(Benchmark):
     def official(self, totals: Totals) -> dict[str, str]:
         """What RLHF-V's scripts print: percentages and the length with one decimal, recall (from the summary) with two.
 
-        Nothing where the extractor or the vocabulary is not theirs.
+        Empty if the extractor or the vocabulary is not theirs.
         """
         if self.settings.extractor not in ("nltk", "llm") or self._synonyms is None:
             return {}

@@ -1,4 +1,4 @@
-"""Object HalBench's pictures: files next to the questions, or base64 in a question's own line."""
+"""Object HalBench's pictures: files next to the questions, or base64 in the question's line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.core.typed import Fields
 from harness.core.types import ImageRef
 
 _LONGEST_NAME = 200
-"""A longer text in the place of an image is base64."""
+"""A longer text as image is base64."""
 
 
 def image_of(row: Fields, place: int, questions: Path, images: Folder) -> ImageRef:
@@ -21,7 +21,7 @@ def image_of(row: Fields, place: int, questions: Path, images: Folder) -> ImageR
 
     Args:
         row: the question.
-        place: of its line in `questions`, see `harness.core.reading.placed_rows`.
+        place: byte offset of its line in `questions`, see `harness.core.reading.placed_rows`.
         questions: the file.
         images: the folder of the images.
 
@@ -42,7 +42,7 @@ def image_of(row: Fields, place: int, questions: Path, images: Folder) -> ImageR
 
 @dataclass(frozen=True, slots=True)
 class _LineImage:
-    """An image as base64 in its question's line, which stays there until it is needed (`harness.core.types.ImageSource`)."""
+    """An image as base64 in its question's line, read on access (`harness.core.types.ImageSource`)."""
 
     questions: Path
     place: int

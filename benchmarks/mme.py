@@ -173,8 +173,8 @@ class MME(Benchmark):
     def read_offline(self, files: Mapping[str, Path]) -> tuple[list[Item], Mapping[str, Response]]:
         """`--responses`: the official result folder, TASK.txt with lines "image TAB question TAB Yes/No TAB answer"."""
         folder = needed(files, "responses", self.name)
-        there = [task for task in TASKS if (folder / f"{task}.txt").is_file()]
-        if not there:
+        tasks = [task for task in TASKS if (folder / f"{task}.txt").is_file()]
+        if not tasks:
             raise BadInputError(
                 "the folder contains no result of MME",
                 where=str(folder),
@@ -182,11 +182,11 @@ class MME(Benchmark):
             )
         items: list[Item] = []
         responses = {}
-        for task in there:
+        for task in tasks:
             rows = list(_rows(folder / f"{task}.txt", 4))
             made = list(self._items(task, rows, {}))
             self._paired_by_place &= all(
-                one.group == other.group for one, other in zip(made[::2], made[1::2], strict=True)
+                first.group == second.group for first, second in zip(made[::2], made[1::2], strict=True)
             )
             items += made
             for item, (_, cells) in zip(made, rows, strict=True):
@@ -278,11 +278,11 @@ def _rows(path: Path, cells: int) -> Iterator[tuple[str, list[str]]]:
         line = line.removesuffix("\r")
         if not line.strip():
             continue
-        found = line.split("\t")
-        if len(found) != cells:
+        fields = line.split("\t")
+        if len(fields) != cells:
             raise BadInputError(
-                f"the line has {len(found)} cells, separated by tabs, not {cells}",
+                f"the line has {len(fields)} cells, separated by tabs, not {cells}",
                 where=f"{path}:{number}",
                 remedy="write one question per line; an answer must contain neither a tab nor a line break",
             )
-        yield f"{path}:{number}", found
+        yield f"{path}:{number}", fields

@@ -27,7 +27,7 @@ from harness.judging.templates import fill, read_template
 
 QUESTIONS = 96
 HALLUCINATED_BELOW = 3.0
-"""The scale's own line: a lower rating is a hallucination."""
+"""The threshold of the scale: a lower rating is a hallucination."""
 TYPES = ("attribute", "adversarial", "comparison", "counting", "relation", "environment", "holistic", "other")
 _PROMPT = """You grade the answer of an assistant that looks at an image. You cannot see the image; what is known of it is given.
 
@@ -53,7 +53,7 @@ Explain in a few sentences, then end with a line "Rating: N" where N is the numb
 OFFICIAL_TEMPLATE = "2c73d8c50f1740d000fae62cfeed103c2f7a5bcfa904b27e6e09900e7ce600cc"
 """SHA-256 of the string `template` in the official script (LLaVA-RLHF's and RLHF-V's `eval_gpt_mmhal.py` have the same)."""
 _SCRIPTS = ("eval_gpt_mmhal.py", "eval_gpt4.py")
-"""Names of the official script, looked for next to the questions."""
+"""Names of the official script, searched next to the questions."""
 _FIELDS = ("image_content", "question", "gt_answer", "model_answer")
 
 
@@ -72,7 +72,7 @@ class MMHalSettings(BenchmarkSettings):
 
 
 class ReviewsJudge(Judge):
-    """Stored reviews, in the judge's place."""
+    """A judge that returns stored reviews."""
 
     name = "stored reviews"
     reads_prompt = False
@@ -92,10 +92,10 @@ class ReviewsJudge(Judge):
 
 
 class MMHalBench(Benchmark):
-    """Average score, hallucination rate (score below 3) and informativeness, in all and per type.
+    """Average score, hallucination rate (score below 3) and informativeness, overall and per type.
 
-    A reply that cannot be read is requested again, then unscored in our figures; the official text counts it as 0, as the official
-    script does. With several votes an item's figures are the means of its votes.
+    An unreadable reply is requested again, and then unscored in our figures; in the official text it counts as 0, as in the official
+    script. With several votes an item's figures are the means of its votes.
 
     Source: Sun et al., 2023 (arXiv 2309.14525).
     """
@@ -121,7 +121,7 @@ class MMHalBench(Benchmark):
 
     @cached_property
     def _template(self) -> tuple[str, str, str]:
-        """Text, SHA-256, and what it is: "official", "own wording" or "custom"."""
+        """Text, SHA-256, and label: "official", "own wording" or "custom"."""
         path = self._template_file
         if path is None:
             return _PROMPT, sha256_bytes(_PROMPT.encode()), "own wording"
@@ -137,11 +137,11 @@ class MMHalBench(Benchmark):
             raise BadInputError(
                 "the judge's template has no placeholder for the answer, {model_answer}", where=str(path)
             )
-        fill(text, dict.fromkeys(_FIELDS, ""))  # complains before anything is asked
+        fill(text, dict.fromkeys(_FIELDS, ""))  # raises errors before anything is asked
         return text, digest, "official" if digest == OFFICIAL_TEMPLATE else "custom"
 
     def variant_with(self, judge: Judge | None) -> str:
-        """The judge, and its prompt where that is not the official one."""
+        """The judge, and its prompt if that is not the official one."""
         if judge is None or not judge.reads_prompt:
             return judge.label if judge else ""
         _, digest, kind = self._template
@@ -180,7 +180,8 @@ class MMHalBench(Benchmark):
         return items
 
     def read_offline(self, files: Mapping[str, Path]) -> tuple[list[Item], Mapping[str, Response]]:
-        """`--reviews`: {index, review}; types follow from the index modulo 8. An index left out below the highest is missing."""
+        """`--reviews`: {index, review}; types follow from the index modulo 8. Indices below the highest that have no review count as
+        missing."""
         path = needed(files, "reviews", self.name)
         reviews: dict[str, str] = {}
         highest, last = -1, ""
@@ -217,7 +218,7 @@ class MMHalBench(Benchmark):
         return str(item.reference["gt_answer"])
 
     def judge_requests(self, items: Sequence[Item], responses: Mapping[str, Response]) -> list[JudgeRequest]:
-        """The template, filled in for every item."""
+        """The filled-in template for every item."""
         template, _, _ = self._template
         requests = []
         for item in items:
@@ -234,7 +235,7 @@ class MMHalBench(Benchmark):
     def score(
         self, items: Sequence[Item], responses: Mapping[str, Response], judge: Judge | None = None
     ) -> list[SampleScore]:
-        """Ask the judge about every answer and read its rating, of every vote."""
+        """Ask the judge about every answer and read the rating of every vote."""
         if judge is None:
             raise HarnessError("MMHal-Bench needs a judge", remedy="choose one: --judge openai")
         requests = self.judge_requests(items, responses)
@@ -243,7 +244,7 @@ class MMHalBench(Benchmark):
 
     @staticmethod
     def _one(request: JudgeRequest, votes: Sequence[Vote[int]]) -> SampleScore:
-        """Means over the votes that could be read; the official figures are of the first reply."""
+        """Means over the readable votes; the official figures use the first reply."""
         item, kind = request.item, request.item.reference["question_type"]
         ratings = [vote.value for vote in votes if vote.value is not None]
         details: dict[str, Any] = {
@@ -282,7 +283,7 @@ class MMHalBench(Benchmark):
         } | result
 
     def official_of(self, scores: Sequence[SampleScore]) -> dict[str, str]:
-        """What the official summary prints, of the first reply to each answer, unreadable ones as 0: two decimals."""
+        """The figures of the official summary, from the first reply to each answer, with unreadable ones as 0: two decimals."""
         ratings = [
             (score.details["official_rating"], score.details["type"])
             for score in scores

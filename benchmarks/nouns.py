@@ -1,4 +1,4 @@
-"""AMBER's two language tools: the nouns of a text, and whether two words mean the same."""
+"""AMBER's two language tools: finding the nouns of a text, and deciding whether two words mean the same."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ THRESHOLD = 0.8
 
 
 class Noun(NamedTuple):
-    """A lemmatised noun and where it stands; no place where it is not known."""
+    """A lemmatised noun and its span; None if the span is unknown."""
 
     word: str
     span: Span | None
@@ -32,25 +32,25 @@ class NounFinder(Protocol):
     name: str
 
     def nouns(self, texts: Sequence[str], vocabulary: Container[str] = ()) -> list[list[Noun]]:
-        """Per text its lemmatised nouns in order, repeats kept. `vocabulary` are the words that will be looked for."""
+        """The lemmatised nouns of each text in order, with repetitions. `vocabulary` has the words that will be searched."""
 
     def provenance(self) -> dict[str, Any]:
-        """What found them."""
+        """Name and version of the tools."""
 
 
 class Similarity(Protocol):
-    """Says whether two words mean the same."""
+    """Decides whether two words mean the same."""
 
     name: str
 
     def prepare(self, words: Iterable[str], others: Iterable[str]) -> None:
-        """Told beforehand which words will be compared, so that all can be computed at once."""
+        """Called first with the words that will be compared, so that they can be computed together."""
 
     def __call__(self, first: str, second: str) -> bool:
-        """Whether they do."""
+        """Whether two words mean the same."""
 
     def provenance(self) -> dict[str, Any]:
-        """What compared them."""
+        """Name and version of the comparison."""
 
 
 class NltkNouns:
@@ -85,10 +85,10 @@ class NltkNouns:
 
 
 class SpacyNouns:
-    """Works with nothing downloaded: lemmas of all words.
+    """Works without downloads: lemmas of all words.
 
-    There is no tagger, so what is not a noun is kept out by the vocabulary alone. And the table of lemmas takes some nouns for
-    verbs ("ground" from "grind"), so a word of the vocabulary stays as it is.
+    There is no tagger, so only the vocabulary excludes words that are not nouns. And the lemma table treats some nouns as verbs
+    ("ground" from "grind"), so words of the vocabulary are not changed.
     """
 
     name = "spacy"
@@ -137,7 +137,7 @@ def _place(noun: Noun) -> int:
 
 
 def make_noun_finder(name: str) -> NounFinder:
-    """By name: nltk, spacy, or auto."""
+    """Make a noun finder by name: nltk, spacy, or auto."""
     if name == "auto":
         name = "spacy" if missing_data("nouns") else "nltk"
     finders: dict[str, type[NounFinder]] = {"nltk": NltkNouns, "spacy": SpacyNouns}
@@ -159,7 +159,7 @@ class Exact:
         return first == second
 
     def provenance(self) -> dict[str, Any]:
-        """Says that it is not the official way."""
+        """A text that says that it is not the official way."""
         return {"similarity": "exact (official: spacy vectors)"}
 
 
@@ -176,12 +176,12 @@ class Lemma(Exact):
         return noun_lemma(first) == noun_lemma(second)
 
     def provenance(self) -> dict[str, Any]:
-        """Says so."""
+        """Name of the comparison."""
         return {"similarity": "wordnet noun lemma"}
 
 
 class SimilarityTable(Exact):
-    """The same word, or an unordered pair of a table: a JSON list of [word, word], or an object whose "pairs" is one."""
+    """The same word, or an unordered pair in a table: a JSON list of [word, word], or an object whose "pairs" is one."""
 
     name = "table"
 
@@ -228,7 +228,7 @@ class Vectors(Exact):
         self._known: dict[tuple[str, str], bool] = {}
 
     def prepare(self, words: Iterable[str], others: Iterable[str]) -> None:
-        """Parse all words in one go."""
+        """Parse all words together."""
         new = sorted({*words, *others} - self._docs.keys())
         self._docs.update(zip(new, self._nlp.pipe(new, batch_size=256), strict=True))
 
@@ -248,7 +248,7 @@ class Vectors(Exact):
 
 
 def make_similarity(name: str) -> Similarity:
-    """From `--similarity`: lemma, exact, table:FILE, spacy[:PIPELINE], or auto."""
+    """Make a similarity from `--similarity`: lemma, exact, table:FILE, spacy[:PIPELINE], or auto."""
     import spacy.util
 
     kind, _, rest = name.partition(":")

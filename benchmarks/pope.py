@@ -24,7 +24,7 @@ _RATES = ("accuracy", "precision", "recall", "f1", "yes_ratio")
 _TITLES = {"accuracy": "accuracy", "precision": "precision", "recall": "recall", "f1": "F1", "yes_ratio": "yes-ratio"}
 _CELLS = ("tp", "fp", "tn", "fn", "n", "yes")
 _ANSWER = ("answer", "text", "response", "prediction")
-"""The official key, and that of LLaVA's `model_vqa` and of other tools."""
+"""The official key, and those of LLaVA's `model_vqa` and other tools."""
 _HEADLINE = frozenset({"random.accuracy", "adversarial.accuracy", "f1", "yes_ratio"})
 
 
@@ -62,8 +62,8 @@ def _charts(title: str, name: str) -> tuple[BarChart]:
 class POPE(Benchmark):
     """Accuracy, precision, recall and F1 with "yes" as the positive class, and the share of "yes".
 
-    `accuracy` and the like are the means of the splits that are there; `random.accuracy` is one split's. The official parser is
-    the default; `[strict]` counts an answer that cannot be read as wrong.
+    `accuracy` and the others are means over the available splits; `random.accuracy` is of one split. The official parser is the default;
+    `[strict]` counts an unreadable answer as wrong.
 
     Source: Li et al., EMNLP 2023.
     """
@@ -80,10 +80,10 @@ class POPE(Benchmark):
         ),
     )
     pictures: ClassVar[str] = "coco"
-    """What the official files' names begin with."""
+    """Prefix of the official files' names."""
 
     def items(self, data: Path) -> list[Item]:
-        """The questions of every split that is there: `coco_pope_random.json` (or SEEM's, `..._pope_seem_random.json`) and so on."""
+        """The questions of every available split: `coco_pope_random.json` (or SEEM's, `..._pope_seem_random.json`) and so on."""
         items: list[Item] = []
         images = next(
             (path for path in (data / "images", data.parent / "pope" / "images") if path.is_dir()), data / "images"
@@ -132,7 +132,7 @@ class POPE(Benchmark):
         return items, responses
 
     def _in_order(self, items: Sequence[Item], rows: Sequence[AnswerRow], path: Path) -> PackedResponses:
-        """The answers of a file without ids, which belong to the questions by their place."""
+        """The answers of a file without ids, which are matched to the questions by position."""
         if len(rows) != len(items):
             raise BadInputError(
                 f"the responses have no question_id, so there must be one per question, but {len(rows)} are not {len(items)}",
@@ -156,7 +156,7 @@ class POPE(Benchmark):
             return self._questions(path, split, Folder(images) if images else None)
 
     def _questions(self, path: Path, split: str, images: Folder | None) -> list[Item]:
-        """The questions of a split's file; SEEM's files are one array. Without `images`, none will be opened."""
+        """The questions of a split's file; SEEM's files are one array. Without `images`, no image will be opened."""
         items, ids, odd = [], set(), 0
         for where, row in read_records(path, "questions"):
             fields = Fields(row, where, "question")
@@ -168,7 +168,7 @@ class POPE(Benchmark):
             reference = {"split": split, "label": label}
             if row["label"] != label:
                 odd += 1
-                reference["official_label"] = "yes"  # the official script takes all but "no" for yes
+                reference["official_label"] = "yes"  # the official script reads everything except "no" as yes
             image = ImageRef(path=images.path(picture, where)) if images else ImageRef(name=picture)
             items.append(Item(f"{split}/{name}", fields.text("text"), image, picture, reference))
         if odd:
@@ -222,11 +222,12 @@ class POPE(Benchmark):
         if len(splits) != 1:
             return {}
         changed = dict(totals)
-        for cell in _CELLS:  # by labels as the script takes them
+        for cell in _CELLS:  # by labels as the script reads them
             name = f"{splits[0]}.{cell}"
             changed[name] = totals[name] + totals.get(f"{splits[0]}.official.{cell}", np.array(0.0))
         values = {rate: float(value) for rate, value in self.aggregate(changed).items() if rate in _RATES}
-        # It divides by zero, and prints no rate at all, where no answer or no label is yes, or none of both agree.
+        # It fails with a division by zero, and prints no rates, if no answer is yes, no label is yes, or no answer and label are both
+        # yes.
         if not np.isfinite(list(values.values())).all() or values["f1"] == 0:
             return {}
         return {rate: str(value) for rate, value in values.items()}
@@ -237,12 +238,12 @@ class POPE(Benchmark):
 
 
 def _cell(said: str | None, label: str) -> str:
-    """The cell of an answer. One that cannot be read is wrong: it adds to the false ones, but is neither yes nor no."""
+    """The cell of an answer. An unreadable answer is wrong: it counts as false, but is neither yes nor no."""
     return ("t" if said == label else "f") + ("p" if (label == "yes") == (said == label) else "n")
 
 
 class POPEAOKVQA(POPE):
-    """POPE on A-OKVQA's images, with SEEM's objects. They are COCO's, so POPE's images serve where it has none of its own."""
+    """POPE on A-OKVQA's images, with SEEM's objects. They are COCO's, so POPE's images are used if its own folder has none."""
 
     name, title, pictures, place = "pope-aokvqa", "POPE A-OKVQA", "aokvqa", 50
     charts = _charts("POPE A-OKVQA", "yes-ratio-aokvqa")

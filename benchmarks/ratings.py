@@ -1,4 +1,4 @@
-"""Ratings in a judge's reply: the official reading of MMHal-Bench, and one that takes only what is beyond doubt."""
+"""Ratings in a judge's reply: MMHal-Bench's official parser, and a strict one that only accepts unambiguous ratings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _COMMANDS = re.compile(r"\\[a-z]+")
 _SCALE = re.compile(
     rf"\s*\(?\s*(?:scale\s*)?(?:is\s*)?(?:of\s*|from\s*|:\s*)?(?:0\s*(?:[{_DASH}]+|to|\.\.+|…|/)\s*6|(?:out of|max\.?|/)\s*6)\s*\)?"
 )
-"""The scale itself, as judges repeat it: "(0-6)", "scale from 0 to 6"."""
+"""The scale, as judges repeat it: "(0-6)", "scale from 0 to 6"."""
 _LABEL = re.compile(r"\brating(?:\s+score)?\b")
 _SEPARATOR = re.compile(rf"\s*(?:[:=]\s*|[{_DASH}]\s+)?[\s(]*")
 _NUMBER = re.compile(rf"(?P<sign>[{_DASH}+~≈])?\s*(?P<digits>\d+(?:\.\d+)?)")
@@ -27,13 +27,13 @@ _SHOWN = 24
 
 
 def parse_official(reply: str) -> int:
-    """The official reading: the one digit d for which "rating: d" occurs in the lower-cased reply, else 0."""
+    """The official parser: the only digit d for which "rating: d" occurs in the lower-cased reply, else 0."""
     found = [digit for digit in range(HIGHEST + 1) if f"rating: {digit}" in reply.lower()]
     return found[0] if len(found) == 1 else 0
 
 
 def parse_strict(reply: str) -> int | None:
-    """As `read_rating`; None where it cannot be read."""
+    """Like `read_rating`, but None if the rating cannot be read."""
     try:
         return read_rating(reply)
     except UnreadableError:
@@ -41,17 +41,17 @@ def parse_strict(reply: str) -> int | None:
 
 
 def read_rating(reply: str) -> int:
-    """The rating of 0 to 6 that a reply gives: "Rating: 4", with a full stop, emphasis or brackets about it, also "4/6".
+    """The rating from 0 to 6 in a reply: "Rating: 4", with a full stop, emphasis or brackets around it, also "4/6".
 
-    The scale in brackets ("Rating (0-6): 5") is not a rating. All ratings of a reply must agree; what a judge thinks before it
-    replies is not part of it.
+    The scale in brackets ("Rating (0-6): 5") is not a rating. All ratings of a reply must agree; a judge's reasoning before the reply is
+    not part of it.
 
     Raises:
-        UnreadableError: there is none, several differ, or one is not a whole number of the scale: a range, a rate out of ten.
+        UnreadableError: there is none, several differ, or one is not a whole number on the scale (a range, a rating out of ten).
     """
     text = _COMMANDS.sub(" ", spoken(reply).lower()).translate(_MARKS)
     ratings = {rating for label in _LABEL.finditer(text) if (rating := _behind(text, label.end())) is not None}
-    if not ratings:  # "My rating is 4." where no line "Rating: N" is
+    if not ratings:  # "My rating is 4." if there is no "Rating: N"
         ratings = {rating for label in _SAID.finditer(text) if (rating := _number(text, label.end())) is not None}
     if not ratings:
         raise UnreadableError("it has no rating")
@@ -61,13 +61,13 @@ def read_rating(reply: str) -> int:
 
 
 def _behind(text: str, place: int) -> int | None:
-    """The rating behind the word, its scale left out; None where none follows."""
+    """The rating after the word, without its scale; None if none follows."""
     scale = _SCALE.match(text, place)
     return _number(text, _SEPARATOR.match(text, scale.end() if scale else place).end())  # type: ignore[union-attr]
 
 
 def _number(text: str, place: int) -> int | None:
-    """The whole number that stands here and nothing more than it; None where no number does."""
+    """The whole number at this position; None if there is no number."""
     number = _NUMBER.match(text, place)
     if not number:
         return None

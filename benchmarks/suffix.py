@@ -18,19 +18,19 @@ class SuffixSettings(BenchmarkSettings):
     )
 
 
-def with_suffix(question: str, suffix: str | None, published: str = "", own: str = "") -> str:
+def with_suffix(question: str, suffix: str | None, published: str = "", instruction: str = "") -> str:
     """A question as it is asked.
 
     Args:
         question: as the suite's file has it.
         suffix: the setting.
         published: what the suite's authors put behind the question.
-        own: the instruction with which the file's questions end, if any; the setting replaces it.
+        instruction: the instruction with which the file's questions end, if any; the setting replaces it.
     """
     if suffix is None:
         return question + published
-    if own and question.rstrip().endswith(own):
-        question = question.rstrip().removesuffix(own).rstrip()
+    if instruction and question.rstrip().endswith(instruction):
+        question = question.rstrip().removesuffix(instruction).rstrip()
     return question + _blank_before(suffix)
 
 

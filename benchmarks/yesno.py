@@ -1,4 +1,4 @@
-"""Parsers of yes/no answers. Which one made a number is part of its name."""
+"""Parsers of yes/no answers. A metric's name contains its parser."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from harness.core.typed import Fields
 from harness.judging.replies import spoken
 
 PARSER = 2
-"""Version of `tolerant`, kept with the scores: what it reads decides `[strict]` and `[tolerant]` figures."""
+"""Version of `tolerant`, stored with the scores, because it determines the `[strict]` and `[tolerant]` figures."""
 _CACHED = 200
-"""Answers of at most so many characters are read once: a suite's answers are mostly the same few."""
+"""Results for answers of at most this length are cached, because a suite has mostly the same few answers."""
 _MARKUP = re.compile(r"<\|[^|<>]{0,40}\|>|</?[a-z][^<>]{0,80}>|\\(?:boxed|text|textbf|mathbf|mathrm)\b", re.IGNORECASE)
 _SURROUNDS = str.maketrans(dict.fromkeys('*_`~"“”„«»{}[]()$#>', " ") | {"’": "'", "‘": "'"})
 _QUOTED = re.compile(r"(?<![a-z])'|'(?![a-z])")
@@ -26,16 +26,16 @@ _IDIOMS = re.compile(
     r"doubts?|questions?|problems?|worries|idea|clue|comment|matter|answer|images?|pictures?|photos?|info|information|context|way|"
     r"need|reason|telling|mistake|mistaking|denying|visual"
 )
-"""What follows a "no" that denies nothing that was asked: "no doubt", "no idea", "no image was given"."""
+"""Words after a "no" that is not an answer: "no doubt", "no idea", "no image was given"."""
 _AFTER_NO = re.compile(
     r"there|it|i|the|this|that|these|those|they|s?he|we|you|not|sorry|wait|actually|none|as|because|since|to|for"
 )
-"""Words before which "no" at the beginning of a clause is an answer, and no determiner ("no other objects")."""
+"""Words before which "no" at the beginning of a clause is an answer and not a determiner, as in "no other objects"."""
 _LEAD_INS = re.compile(
     r"sorry|well|so|okay|ok|hmm|sure|certainly|therefore|thus|hence|then|looking|based|in|from|after|judging|according|given|upon|as|"
     r"unfortunately"
 )
-"""First words of clauses that only lead to what is reported: "In the image, ...", "Sorry, ..."."""
+"""First words of clauses that only introduce the answer: "In the image, ...", "Sorry, ..."."""
 _LABELS = ("answer", "a", "assistant", "response", "conclusion")
 _ANSWER_IS = re.compile(
     r"\banswer(?: to (?:the|this|that|your) question)?(?: is| would be| must be| should be|'s)\s+(?:a )?(\w+)(?: (\w+))?"
@@ -58,9 +58,8 @@ _VAGUE = re.compile(r"enough|sufficient|only|just|much|many|always|necessarily|r
 
 
 def pope_official(answer: str) -> str:
-    """POPE's rule: of the text up to the first full stop, commas removed, "no" if a blank-separated token is No, no or not.
-
-    Everything else is "yes", the empty answer included.
+    """POPE's rule: "no" if a blank-separated token of the text up to the first full stop, without commas, is No, no or not. Everything
+    else is "yes", including the empty answer.
     Source: Li et al., EMNLP 2023, evaluate.py.
     """
     first = answer.split(".", 1)[0].replace(",", "")
@@ -68,15 +67,16 @@ def pope_official(answer: str) -> str:
 
 
 def tolerant(answer: str, question: str = "") -> str | None:
-    """ "yes" or "no" where a person would read that beyond doubt; None where not, as for answers that contradict themselves.
+    """ "yes" or "no" if the answer is unambiguous for a human reader; else None, as for answers that contradict themselves.
 
-    Read are, in any case and within quotation marks and markup: an answer that begins with the word; one that stands alone between
-    marks ("Based on the image, no."); "Answer: No", "the answer is no"; `<answer>` and `\\boxed{}`, which then are the whole answer;
-    and a first statement that denies, as "There is no dog". What a model thinks before it answers is none of its answer.
+    It recognises, in any case and within quotation marks and markup: an answer that begins with the word; the word alone between
+    punctuation ("Based on the image, no."); "Answer: No", "the answer is no"; `<answer>` and `\\boxed{}`, which then are the whole
+    answer;
+    and a first statement that denies, such as "There is no dog". A model's reasoning before its answer is ignored.
 
     Args:
-        answer: what was said.
-        question: what was asked. To "Is there a dog?" the words "There is a dog" are a yes; of another dog they would not be.
+        answer: text of the answer.
+        question: text of the question. "There is a dog" is a yes to "Is there a dog?", but not to a question about something else.
     """
     return _known(answer, question) if len(answer) <= _CACHED else _read(answer, question)
 
@@ -89,7 +89,7 @@ def _read(answer: str, question: str) -> str | None:
             break
     text = _OPTION.sub("", _MARKUP.sub(" ", said)).lower().translate(_SURROUNDS)
     clauses = [words for part in _CLAUSE.split(_QUOTED.sub(" ", text)) if (words := _WORDS.findall(part))]
-    before = [_LABELS, *clauses]  # a word behind "Answer:" begins the answer, as the first word of all does
+    before = [_LABELS, *clauses]  # a word after "Answer:" begins the answer, like the very first word
     votes = {vote for words, last in zip(clauses, before, strict=False) if (vote := _vote(words, last[-1] in _LABELS))}
     votes |= {vote for words in clauses if (vote := _named(" ".join(words)))}
     if statement := _statement(clauses):
@@ -101,7 +101,7 @@ _known = functools.lru_cache(maxsize=1 << 13)(_read)
 
 
 def _vote(words: list[str], first: bool) -> str | None:
-    """What a clause says by the word that it begins with: "yes", "no", "both", or None."""
+    """The vote of a clause by its first word: "yes", "no", "both", or None."""
     word, following = words[0], words[1] if len(words) > 1 else ""
     if word in _AFFIRMED:
         return "both" if following.strip("/") in ("or", "and", "no") or following.startswith("/") else "yes"
@@ -130,7 +130,7 @@ def _named(clause: str) -> str | None:
 
 
 def _statement(clauses: list[list[str]]) -> str:
-    """The first clause that states something: behind "Yes", "Sorry", "In the image"."""
+    """The first clause with a statement, after "Yes", "Sorry" or "In the image"."""
     for words in clauses:
         if words[0] in _AFFIRMED | _DENIED and len(words) > 1 and _AFTER_NO.fullmatch(words[1]):
             return " ".join(words[1:])
@@ -149,7 +149,7 @@ def _denial(statement: str) -> str | None:
 
 
 def _restated(statement: str, question: str) -> str | None:
-    """Whether a statement is the question "Is there a dog in the image?" as a statement, its place apart."""
+    """Whether a statement repeats the question "Is there a dog in the image?", except for its position."""
     asked = re.match(r"(is|are) there (.+?)(?: (?:in|on|visible|present)\b.*)?[?. ]*$", question.strip().lower())
     if not asked:
         return None
@@ -158,10 +158,10 @@ def _restated(statement: str, question: str) -> str | None:
 
 
 def yes_or_no(fields: Fields, key: str) -> str:
-    """The label that a file gives: yes or no in any case, with blanks about it.
+    """The label in a file: yes or no in any case, with surrounding blanks allowed.
 
     Raises:
-        BadInputError: it is neither: null, a number and any other word say nothing.
+        BadInputError: it is neither, for example null, a number or another word.
     """
     value = fields.value.get(key)
     label = value.strip().lower() if isinstance(value, str) else ""

@@ -1,7 +1,7 @@
 """Benchmark harness with pluggable aligners for vision-language models.
 
-Importing this package is cheap: it pulls in neither torch nor vllm (a test holds that), and what notebooks import from it is only
-loaded when it is requested.
+Importing this package is cheap: it imports neither torch nor vllm (a test checks this), and what notebooks import from it is loaded on
+first use.
 """
 
 import importlib.util
@@ -20,8 +20,8 @@ __version__ = VERSION
 def _hook_torchvision() -> None:
     """Install the torchvision shim before anything can import torchvision.
 
-    Its file is run by its path, as in child processes (`models/child_site`): by its name all of `harness.models` would be imported by
-    every command, `harness --help` included.
+    The file is run by its path, as in child processes (`models/child_site`): importing it by name would import all of `harness.models`
+    in every command, `harness --help` included.
     """
     path = Path(__file__).with_name("models") / "torchvision_shim.py"
     spec = importlib.util.spec_from_file_location("_harness_torchvision_shim", path)

@@ -1,7 +1,7 @@
 """`python -m harness` is the same as `harness`, and so is `accelerate launch ... -m harness`.
 
-`python -m` puts the working directory before the installed packages, where a folder of the user's that is called `benchmarks`,
-`aligners` or `datasets` would be imported in the place of the package that is meant. `harness` does not, and so neither does this.
+`python -m` puts the working directory before the installed packages. A folder there called `benchmarks`, `aligners` or `datasets` would
+be imported instead of the installed package. The command `harness` does not do this, so this module undoes it.
 """
 
 import sys
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def _leave_out_the_working_directory() -> None:
-    """Take the entry that `python -m` made from the front of `sys.path`, unless this very package was found by it."""
+    """Remove the entry that `python -m` put at the front of `sys.path`, unless Python found this package through it."""
     first = sys.path[0] if sys.path and not sys.flags.safe_path else ""
     if first and first == str(Path.cwd()) and Path(__file__).resolve().parents[1] != Path(first).resolve():
         del sys.path[0]

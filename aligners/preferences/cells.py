@@ -1,7 +1,7 @@
-"""Images that stay where they are: cells of Parquet row groups and of JSON lines, opened when asked.
+"""Images that stay in their files: cells of Parquet row groups and of JSON lines, read on access.
 
-83,000 pairs with their images are 12 GB, their texts 60 MB. So a record that was read holds its texts, and in place of an image's
-bytes a cell: which file, which row group, which row. Row groups that were asked for last stay in memory, up to `MOST_BYTES`.
+83,000 pairs with their images are 12 GB, their texts 60 MB. So a record has its texts in memory, and instead of an image's bytes a cell:
+file, row group and row. The row groups that were used last stay in memory, up to `MOST_BYTES`.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from harness.core.reading import open_binary, row_at
 
 _REMEDY = "download or write the file again"
 MOST_BYTES = 64 << 20
-"""Row groups kept in memory, together; the one that is being read always is."""
+"""Total size of row groups kept in memory; the one that is being read is always kept."""
 
 
 @contextmanager
 def arrow_errors(what: str, where: str) -> Iterator[None]:
-    """Turn what Arrow, or the reading of a line, raises on broken data into a `BadInputError`.
+    """Turn exceptions of Arrow, or of reading a line, on damaged data into a `BadInputError`.
 
     Arrow's own errors are of many kinds (OSError of a page's header, ValueError of a text that is no UTF-8, OverflowError of a
-    date, NotImplementedError of an odd type); what they have in common is the file.
+    date, NotImplementedError of an unusual type); all of them are about the file.
     """
     try:
         yield
@@ -48,14 +48,14 @@ def arrow_errors(what: str, where: str) -> Iterator[None]:
 
 
 class SourceCell(ABC):
-    """One value of one record, read again each time it is requested."""
+    """One value of one record, read from disk each time."""
 
     @abstractmethod
     def value(self) -> Any:
         """The value: bytes, text, {bytes, path}, or a list of these."""
 
     def checked(self) -> Any:
-        """The same.
+        """The value, with errors as `BadInputError`.
 
         Raises:
             BadInputError: it cannot be read.
@@ -66,7 +66,7 @@ class SourceCell(ABC):
 
 @dataclass(frozen=True, slots=True)
 class ParquetCell(SourceCell):
-    """A column of a row of a row group."""
+    """A cell in a row group: column and row."""
 
     groups: RowGroups = field(repr=False)
     file: Path
@@ -81,7 +81,7 @@ class ParquetCell(SourceCell):
 
 @dataclass(frozen=True, slots=True)
 class LineCell(SourceCell):
-    """A key of a JSON line that begins at a byte of a file."""
+    """A key of a JSON line, which starts at a byte offset of a file."""
 
     file: Path
     offset: int
@@ -94,7 +94,7 @@ class LineCell(SourceCell):
 
 @dataclass(frozen=True, slots=True)
 class CellImage:
-    """An image's encoded bytes in a cell (`harness.core.types.ImageSource`). `item` is its place where the cell holds a list."""
+    """An image's encoded bytes in a cell (`harness.core.types.ImageSource`). `item` is its index if the cell contains a list."""
 
     cell: SourceCell
     item: int | None
@@ -112,7 +112,7 @@ class CellImage:
 
 
 def encoded(value: Any) -> bytes:
-    """An image's bytes out of what a data set has for them: bytes, {bytes, ...}, base64, a data URL.
+    """An image's bytes from a data set's value: bytes, {bytes, ...}, base64, or a data URL.
 
     Raises:
         ValueError: it is none of these.
@@ -144,7 +144,7 @@ class RowGroups:
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        """A worker process opens the files itself."""
+        """Drop open files: a worker process opens them itself."""
         return {"most_bytes": self.most_bytes}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -184,7 +184,7 @@ def open_parquet(file: Path, **options: Any) -> Any:
 
 
 def parquet_rows(file: Path, batch_size: int = 1024, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-    """The rows of a Parquet file, so many at a time in memory.
+    """The rows of a Parquet file, with a limited number in memory.
 
     Raises:
         BadInputError: it is invalid, or is damaged.
@@ -202,7 +202,7 @@ def parquet_rows(file: Path, batch_size: int = 1024, columns: Sequence[str] | No
 
 
 def open_groups(file: Path) -> Any:
-    """A Parquet file; or a file of Arrow record batches behind the one method that is used of it."""
+    """Open a Parquet file, or a file of Arrow record batches behind the same method."""
     return ArrowBatches(file) if file.suffix == ".arrow" else open_parquet(file)
 
 
@@ -215,12 +215,12 @@ class ArrowBatches:
         mapped = pa.memory_map(str(file))
         try:
             self.batches = list(pa.ipc.open_stream(mapped))
-        except pa.ArrowInvalid:  # not a stream: a file with a footer
+        except pa.ArrowInvalid:  # the file format with a footer, not a stream
             mapped.seek(0)
             opened = pa.ipc.open_file(mapped)
             self.batches = [opened.get_batch(number) for number in range(opened.num_record_batches)]
         for batch in self.batches:
-            batch.validate(full=True)  # a place of a damaged file may point anywhere in memory
+            batch.validate(full=True)  # an offset in a damaged file may point anywhere in memory
 
     def read_row_group(self, group: int, columns: Sequence[str], use_threads: bool = False) -> Any:
         """A batch's columns as a table."""

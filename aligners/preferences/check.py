@@ -1,4 +1,4 @@
-"""What a preference data set is like, before anything is trained on it: what `harness data check FILE` reports."""
+"""The report of `harness data check FILE`: facts and problems of a preference data set, before any training."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ _LISTED = 20
 _BARS = 16
 _PERCENTILES = (5, 50, 95, 99)
 _UNLIKE = 1.15
-"""Chosen answers so much longer or shorter than rejected ones teach length."""
+"""Ratio of lengths of chosen and rejected answers from which on a model learns the length."""
 
 
 @dataclass(frozen=True)
 class CheckRequest:
-    """What is to be checked.
+    """What to check.
 
     Attributes:
         source: see `read_preferences`.
-        processor: of the model whose tokens are counted, or None.
+        processor: processor of the model whose tokens are counted, or None.
         max_length: the trainer's limit, tokens of image, prompt and answer together.
         on_error: what `align` would do with a bad record; "fail" makes one fatal.
         cache: as in `read_preferences`.
         format_name: as in `read_preferences`.
         allow_download: as in `read_preferences`.
-        limit: check a sample of so many records.
-        evaluation: the suites whose images must not be among these.
+        limit: check a sample of this many records.
+        evaluation: the suites whose images must not be in the data.
         options: as in `read_preferences`.
     """
 
@@ -58,7 +58,7 @@ def check_preferences(request: CheckRequest) -> Report:
     """Read a preference data set and report on it.
 
     Returns:
-        JSON-able. `fatal` has what would stop `harness align`, `warnings` what would not but should be known.
+        JSON-able. `fatal` lists what would stop `harness align`, `warnings` what would not.
 
     Raises:
         BadInputError: there is no such data, no format fits it, or no record can be used.
@@ -96,7 +96,7 @@ def check_preferences(request: CheckRequest) -> Report:
 
 
 def _control_tokens(data: PreferenceSet, processor: Any) -> list[Report]:
-    """Records whose texts hold control tokens, which `align` refuses: the model's own where it is known, and the common ones."""
+    """Records whose texts contain control tokens, which `align` refuses: the model's own, if it is known, and the common ones."""
     reports = []
     for example in data.examples:
         texts = {
@@ -149,7 +149,7 @@ def _duplicates(examples: Sequence[PreferenceExample]) -> Report:
 
 
 def _balance(lengths: Sequence[tuple[int, int]]) -> Report:
-    """How long chosen answers are, next to rejected ones."""
+    """Lengths of chosen and rejected answers."""
     chosen, rejected = np.array(lengths, dtype=float).T
     return {
         "chosen": round(float(chosen.mean()), 1),
@@ -161,7 +161,7 @@ def _balance(lengths: Sequence[tuple[int, int]]) -> Report:
 
 
 def _tokens(data: PreferenceSet, request: CheckRequest) -> Report:
-    """Lengths in the model's tokens, its image expanded as its processor does; an answer counts its end token."""
+    """Lengths in tokens of the model, with the image expanded as by its processor, and an answer's end token included."""
     prompts, answers = PromptLengths(request.processor), AnswerEncoder(request.processor)
     tokenizer = request.processor.tokenizer
     rows, images, silent = [], [], []
@@ -215,7 +215,7 @@ def _histogram(values: np.ndarray) -> list[dict[str, int]]:
 
 
 def _listed(data: PreferenceSet, which: np.ndarray, tokens: np.ndarray) -> list[dict[str, Any]]:
-    """The longest of them first."""
+    """The longest ones first."""
     places = sorted(np.flatnonzero(which), key=lambda place: -int(tokens[place]))[:_LISTED]
     return [
         {

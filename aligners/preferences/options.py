@@ -1,4 +1,4 @@
-"""What a user says about how preference data is to be read, where the data does not say it itself."""
+"""The user's options for reading preference data."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ NAMES = (
     "rejected_spans",
     "objects",
 )
-"""What columns are called in the formats that are read: the left sides of `--columns`."""
+"""Column names of the formats: the left sides of `--columns`."""
 ASIDE = "{} (of the file)"
-"""What a column is called whose name `--columns` gave to another one."""
+"""New name of a column whose name `--columns` gave to another column."""
 
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Columns under other names, and images outside the data's folder.
+    """Renamed columns, and images outside of the data's folder.
 
     Attributes:
-        columns: a name of `NAMES` -> the column that has it in the file.
-        image_root: a folder that image paths may be relative to, or lie in, besides the data's own; None where there is none.
+        columns: a name of `NAMES` -> the file's column.
+        image_root: a folder that image paths may be relative to, or lie in, besides the data's own; or None.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class DataOptions:
         """From the options `--columns question=query,image=picture` and `--image-root DIR`.
 
         Raises:
-            BadInputError: another form, an unknown name, one named twice, or no such folder.
+            BadInputError: a value has another form, a name is unknown or appears twice, or the folder does not exist.
         """
         if image_root is not None and not _is_folder(image_root):
             raise BadInputError(
@@ -69,15 +69,15 @@ class DataOptions:
         return cls(_pairs(columns) if columns is not None else {}, image_root)
 
     def described(self) -> dict[str, Any]:
-        """For a run's record; empty where nothing was said."""
+        """Values for a run's record; empty without options."""
         said: dict[str, Any] = {"columns": dict(self.columns)} if self.columns else {}
         return said | ({"image_root": str(self.image_root)} if self.image_root else {})
 
     def check(self, columns: Mapping[str, Any], where: str) -> None:
-        """See that a file has the columns that were named.
+        """Check that a file has the named columns.
 
         Raises:
-            BadInputError: it has not.
+            BadInputError: it does not.
         """
         for name, column in self.columns.items():
             if column not in columns:
@@ -89,7 +89,7 @@ class DataOptions:
                 )
 
     def renamed(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """A record under the names of the formats."""
+        """A record with columns renamed to the formats' names."""
         if not self.columns:
             return dict(record)
         taken = set(self.columns.values())

@@ -1,8 +1,8 @@
-"""Images that training data and evaluation sets have in common: by COCO's numbers, by content, and by look.
+"""Finding images that training data and evaluation sets share: by COCO number, by content, and by appearance.
 
-POPE, CHAIR and Object HalBench ask about images of COCO, and most preference data is made from COCO too. A number in a file's name
-tells a COCO image even where its copy was scaled or stored anew; equal bytes tell any other; and a hash of the look tells a scaled copy
-without a name: the sign of each brightness step between neighbours in a picture of 17 by 16 points (256 bits), which scaling and
+POPE, CHAIR and Object HalBench ask about images of COCO, and most preference data is made from COCO too. The number in a file's name
+identifies a COCO image even if it was scaled or saved again; equal bytes identify any image; and a perceptual hash identifies a scaled
+copy without a name: the sign of each brightness step between neighbours in a picture of 17 by 16 points (256 bits), which scaling and
 compression hardly change.
 """
 
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 _COCO = re.compile(r"COCO_(?:train|val|test)20\d\d_(\d{12})(?!\d)|(?<!\d)(\d{12})(?!\d)")
 _LARGEST_COCO = 600_000
 _NEAR = 32
-"""Bits of 256 that two copies of an image may differ in. Of 57 photographs no two differ in fewer than 88; copies at half the size, stored
-anew as JPEG of quality 40, in at most 24."""
+"""Number of bits of 256 in which copies of an image may differ. No two of 57 photographs differ in fewer than 88; copies at half the
+size, saved again as JPEG of quality 40, differ in at most 24."""
 _FLAT = 12
-"""A picture with fewer steps in one direction is too plain to be told by its look."""
+"""A picture with fewer steps in one direction is too plain to be recognised by its hash."""
 
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """The images of a suite that are here. `missing` says why there are none."""
+    """The images of a suite on this machine. `missing` is the reason if there are none."""
 
     suite: str
     images: Mapping[str, ImageRef] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class EvaluationSet:
 
 @dataclass(frozen=True)
 class Overlap:
-    """What a suite has in common with the training images: names of training images, by how that was seen."""
+    """The training images that a suite also has, by how they were recognised."""
 
     suite: str
     of: int
@@ -62,11 +62,11 @@ class Overlap:
 
 
 def evaluation_sets(root: Path) -> list[EvaluationSet]:
-    """The images that the registered benchmarks ask about, as far as their questions are below a data root."""
+    """The images of all registered benchmarks whose questions are below a data root."""
     sets = []
     for name in registry.entries("benchmarks"):
         try:
-            with attributed():  # of a plugin that nobody asked for no mistake stops a command
+            with attributed():  # mistakes of a plugin that is not used must not stop the command
                 items = items_of(registry.load("benchmarks", name)(), root / name)
         except BadInputError as error:
             sets.append(EvaluationSet(name, missing=error.problem))
@@ -77,7 +77,7 @@ def evaluation_sets(root: Path) -> list[EvaluationSet]:
 
 
 def coco_number(name: str) -> int | None:
-    """The COCO image that a file's name tells, or None."""
+    """The COCO number in a file's name, or None."""
     for match in _COCO.finditer(name):
         number = int(match.group(1) or match.group(2))
         if match.group(1) or number < _LARGEST_COCO:
@@ -86,7 +86,7 @@ def coco_number(name: str) -> int | None:
 
 
 def look(image: Image) -> np.ndarray | None:
-    """The hash of an image's look, [4] uint64; None for a picture that is too plain."""
+    """The perceptual hash of an image, [4] uint64; None for a picture that is too plain."""
     small = np.asarray(image.convert("L").resize((17, 16), resample=3), dtype=np.int16)
     steps = (small[:, 1:] > small[:, :-1]).ravel()
     if not _FLAT <= int(steps.sum()) <= steps.size - _FLAT:
@@ -99,7 +99,7 @@ def overlaps(training: Mapping[str, ImageRef], sets: Sequence[EvaluationSet]) ->
     """Compare every training image with every suite.
 
     Args:
-        training: images by the name that is reported; the name, and the image's own, may tell its COCO number.
+        training: images by the name to report; this name or the image's own may contain a COCO number.
         sets: the suites.
     """
     here = {suite.suite: {key: image for key, image in suite.images.items() if _is_here(image)} for suite in sets}
@@ -136,7 +136,7 @@ def _is_here(image: ImageRef) -> bool:
 
 
 def _looks(images: Mapping[str, ImageRef], title: str) -> dict[str, np.ndarray]:
-    """Hashes of images; what does not open has none, and is somebody else's to report."""
+    """Hashes of images; images that cannot be opened are left out, because other checks report them."""
     looks: dict[str, np.ndarray] = {}
     by_content: dict[str, Any] = {}
     with progress(title, len(images)) as advance:

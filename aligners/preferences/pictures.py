@@ -1,4 +1,4 @@
-"""From what a record has for an image to an `ImageRef` that was checked: it is there, inside the folder, and decodes."""
+"""From a record's image value to a checked `ImageRef`: the image exists, is inside the folder, and decodes."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from harness.core.types import ImageRef
 _LONGEST_PATH = 4096
 _ATTEMPTS = 3
 MOST_BYTES = 64 << 20
-"""An image that is fetched may have so many bytes."""
+"""Maximum size of a downloaded image in bytes."""
 
 
 class Pictures:
-    """Finds and checks images; a file that many records name is checked once. Safe to use from several threads."""
+    """Finds and checks images; a file in many records is checked once. Safe to use from several threads."""
 
     def __init__(
         self, root: Path, cache: Path | None = None, allow_download: bool = False, image_root: Path | None = None
@@ -32,9 +32,9 @@ class Pictures:
         """Begin.
 
         Args:
-            root: the data folder; image paths must stay in it, or in `image_root`.
-            cache: where fetched images are kept, by URL.
-            allow_download: fetch an image that is given by URL and not in the cache; else it is refused.
+            root: the data folder; image paths must not leave it, except into `image_root`.
+            cache: folder of downloaded images, by URL.
+            allow_download: download images that are given by URL and are not in the cache; else they are refused.
             image_root: another folder that image paths may be relative to, or lie in.
         """
         self.root, self.cache, self.allow_download = root, cache, allow_download
@@ -49,9 +49,9 @@ class Pictures:
         """The image of a record.
 
         Args:
-            value: a path, a URL, bytes, {bytes, path}, base64, a data URL, a list of one of these, or a cell that holds one.
-            folder: the data file's; paths are relative to it, or to the root.
-            name: what errors call the image where it has no name of its own.
+            value: a path, a URL, bytes, {bytes, path}, base64, a data URL, a list of one of these, or a cell with one of these.
+            folder: folder of the data file; paths are relative to it, or to the root.
+            name: name of the image in errors if it has no own name.
 
         Raises:
             BadRecordError: there is none, or it cannot be used.
@@ -79,11 +79,11 @@ class Pictures:
         return self._file(path, value)
 
     def facts(self, image: ImageRef) -> ImageFacts:
-        """What was seen when the image was checked."""
+        """Facts from checking the image."""
         return self._facts[image.fingerprint()]
 
     def _inside(self, value: str | bytes, cell: SourceCell | None, item: int | None, name: str) -> ImageRef:
-        """An image that is part of its data file."""
+        """An image inside the data file."""
         try:
             data = encoded(value)
         except ValueError:
@@ -105,7 +105,7 @@ class Pictures:
             digest = sha256_bytes(data)
             self._look(ImageRef(data=data, name=name, digest=digest))
             image = ImageRef(path=path, name=name, digest=digest)
-            with self._lock:  # whoever was first: one file is one image, whose features are computed once
+            with self._lock:  # keep the first one, so that one file is one image, whose features are computed once
                 image = self._seen.setdefault(path, image)
         return image
 
@@ -119,7 +119,7 @@ class Pictures:
         return image
 
     def _path(self, value: str, folder: Path) -> Path | None:
-        """The file, or None where the text is base64."""
+        """The file, or None if the text is base64."""
         if len(value) <= _LONGEST_PATH and "\0" not in value:
             for base in dict.fromkeys((folder, *self._roots)):
                 path = _resolved(base / value)
@@ -143,7 +143,7 @@ class Pictures:
         return any(folder.holds(path) for folder in self._folders)
 
     def _fetched(self, url: str) -> Path:
-        """The file of a URL: from the cache, or fetched where that is allowed."""
+        """The file of a URL: from the cache, or downloaded if allowed."""
         if not url.startswith(("http://", "https://")):
             raise BadRecordError(f"the image has a URL of a kind that is not downloaded: {shown(url)}")
         path = self.cache / "preferences" / "fetched" / sha256_bytes(url.encode()) if self.cache else None
@@ -168,7 +168,7 @@ class Pictures:
 
 
 def _resolved(path: Path) -> Path | None:
-    """The place that a path leads to; None where it cannot be followed."""
+    """The resolved path; None if it cannot be followed."""
     target = resolved(path)
     try:
         if target is not None:

@@ -1,4 +1,4 @@
-"""Reading preference data: every record checked, its texts in memory, its images left where they are."""
+"""Reading preference data: every record is checked; texts are in memory, images stay in their files."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ logger = logging.getLogger(__name__)
 _UNREAD_LINES = 12
 
 _BLOCK = 64
-"""Records that are looked at together."""
+"""Number of records that are checked together."""
 _SAMPLE = 64
-"""Records of a file that its format is told by."""
+"""Number of a file's records by which its format is recognised."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +48,17 @@ class Dropped:
 
 @dataclass(frozen=True)
 class PreferenceSet:
-    """Checked examples, what was dropped, and a fingerprint of the examples' content.
+    """Checked examples, dropped records, and a fingerprint of the examples' content.
 
     Attributes:
-        examples: in the data's order. Their images are opened when asked.
-        dropped: what was left out.
+        examples: in the data's order. Images are opened on access.
+        dropped: records that were left out.
         fingerprint: SHA-256 over texts and images.
-        label: the source as it was named.
+        label: the source as the user named it.
         formats: names of the formats that the files have.
-        facts: digest of an image -> its size and what decoding does to it.
+        facts: digest of an image -> its size and how decoding changes it.
         rows: example id -> file and row it was read from.
-        unread: column that nothing reads -> in how many records it says something.
+        unread: unused column -> number of records with a value in it.
     """
 
     examples: list[PreferenceExample]
@@ -77,7 +77,7 @@ class PreferenceSet:
 
     @property
     def treated(self) -> dict[str, int]:
-        """How many images decoding changes, by what it does (`harness.core.images.TREATMENTS`)."""
+        """Number of images that decoding changes, by kind of change (`harness.core.images.TREATMENTS`)."""
         counts = Counter(name for facts in self.facts.values() for name in facts.treated)
         return {name: counts[name] for name in TREATMENTS if counts[name]}
 
@@ -93,17 +93,17 @@ def read_preferences(
     allow_download: bool = False,
     options: DataOptions | None = None,
 ) -> PreferenceSet:
-    """Read and check a preference data set. Columns that nothing reads are said.
+    """Read and check a preference data set. Unused columns are logged.
 
     Args:
-        source: a `.parquet`, `.jsonl` or `.json` file, a folder of them, or a name in `KNOWN`; `FORMAT:FILE` names its format too.
-        on_error: a bad record stops the reading, or is left out and listed in `dropped`.
+        source: a `.parquet`, `.jsonl` or `.json` file, a folder of them, or a name in `KNOWN`; `FORMAT:FILE` also names the format.
+        on_error: a bad record raises an error, or is skipped and listed in `dropped`.
         limit: keep a seeded sample of this many records, in their order.
         seed: of the sample.
-        cache: where copies of badly grouped Parquet files and fetched images are kept; None: neither is made.
-        format_name: the format; by default it is told by the columns.
+        cache: folder of regrouped copies of Parquet files and of downloaded images; None: neither is made.
+        format_name: the format; by default it is recognised by the columns.
         allow_download: fetch images that are given by URL.
-        options: columns under other names, a folder of images besides the data's.
+        options: renamed columns, and a further folder of images.
 
     Raises:
         BadInputError: no such data, no known format, a broken file, or (unless skipped) a bad record, named by file and row.
@@ -152,7 +152,7 @@ def read_preferences(
 
 
 def unread_lines(unread: Mapping[str, int], total: int) -> list[str]:
-    """A line for every column that nothing reads, the most frequent first."""
+    """A line for every unused column, the most frequent first."""
     ranked = sorted(unread.items(), key=lambda pair: -pair[1])
     lines = [f"the column {shown(name)} is not used ({count:,} of {total:,} records have it)" for name, count in ranked]
     more = len(lines) - _UNREAD_LINES
@@ -164,7 +164,7 @@ def unread_lines(unread: Mapping[str, int], total: int) -> list[str]:
 
 
 def _named(source: str, format_name: str | None) -> tuple[str, Format | None]:
-    """The place and the format of `FORMAT:PLACE`."""
+    """Split `FORMAT:PLACE` into place and format."""
     from aligners.preferences.formats import FORMATS
 
     head, colon, rest = source.partition(":")
@@ -174,7 +174,7 @@ def _named(source: str, format_name: str | None) -> tuple[str, Format | None]:
 
 
 def _sampled(tables: list[Table], limit: int | None, seed: int) -> list[Collection[int]]:
-    """The rows of every table that are read."""
+    """The rows of every table that will be read."""
     numbers = [table.numbers() for table in tables]
     total = sum(map(len, numbers))
     if limit is None or limit >= total:
@@ -187,7 +187,7 @@ def _sampled(tables: list[Table], limit: int | None, seed: int) -> list[Collecti
 
 
 class _Reader:
-    """What was read so far."""
+    """Collects examples while tables are read."""
 
     def __init__(
         self, found: Files, pictures: Pictures, on_error: Literal["fail", "skip"], options: DataOptions
@@ -200,7 +200,7 @@ class _Reader:
         self.formats: dict[str, None] = {}
 
     def read(self, table: Table, rows: Collection[int], named: Format | None, advance: Callable[..., None]) -> None:
-        """The wanted rows of a table: images are looked at by several threads, everything else is done in order."""
+        """The wanted rows of a table: images are checked in several threads, everything else is done in order."""
         read = table.records(rows)
         first = list(itertools.islice(read, _SAMPLE))
         whole = [record for _, record in first if BROKEN not in record]
@@ -239,12 +239,12 @@ class _Reader:
             raise BadRecordError("the record has both 'rejected_image' and 'rejected_images'")
         if (value := other if says_something(other) else others) is not None and says_something(value):
             found = self._pictures.find(value, file.parent, f"rejected image of {name}")
-            if found.fingerprint() != images["original"].fingerprint():  # the same one says that there is no other
+            if found.fingerprint() != images["original"].fingerprint():  # the same record would repeat the id
                 images["rejected"] = found
         return example_from(said, images, record, name)
 
     def _note(self, record: Record, kind: Format) -> None:
-        """Count the columns of a record that say something and are not read."""
+        """Count the unused columns of a record that have a value."""
         if BROKEN in record:
             return
         known = kind.reads
@@ -263,7 +263,7 @@ class _Reader:
     def _take(self, file: Path, row: int, record: Record, result: PreferenceExample | BadRecordError) -> None:
         where = f"{file}:{row}"
         if isinstance(result, PreferenceExample) and result.id in self.examples and record.get("id") is None:
-            # A data set's own numbering may begin again in each of its files; only an `id` promises to be the only one.
+            # A data set's numbering (`idx`) may start again in each file; only an `id` must be unique.
             result = replace(result, id=f"{result.id}@{self._fallback(file, row)}")
         if isinstance(result, PreferenceExample) and result.id in self.examples:
             result = BadRecordError(f"the id '{result.id}' was seen before, at {self.rows[result.id]}")
@@ -280,7 +280,7 @@ class _Reader:
         self.dropped.append(Dropped(where, shown(record.get("id", record.get("idx", row))).strip("'"), str(result)))
 
     def facts(self) -> dict[str, ImageFacts]:
-        """What was seen of the images that are used."""
+        """Facts of the images that are used."""
         images = (image for example in self.examples.values() for image in example.images.values())
         return {image.fingerprint(): self._pictures.facts(image) for image in images}
 

@@ -1,10 +1,9 @@
-"""From what a record says to a checked `PreferenceExample`, or the reason why it is none.
+"""From a record's values to a checked `PreferenceExample`, or the reason why it is invalid.
 
 The placeholder `<image>`. Data sets made for LLaVA or LLaMA-Factory write it where the image belongs; here the chat template puts
-the image in, at the family's place. One at the beginning or the end of the prompt stands for the image and is removed. Any other is
-refused rather than escaped: tokenizers read it as the image's own token, so that the model would count more image tokens than it has
-features and stop; written differently it would no longer say what its author wrote; and moved to the front it could mean another thing
-("compare <image> with ..."). In a response there is nothing it could stand for.
+the image in, at the family's place. A placeholder at the beginning or the end of the prompt is removed. Any other is refused and not
+escaped: tokenizers read it as an image token, so the model would count more image tokens than features and fail; escaping would change
+the text; and moving it to the front could change its meaning ("compare <image> with ..."). In a response it has no meaning.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from harness.core.typed import is_finite, kind_of
 from harness.core.types import ImageRef, PreferenceExample, Region, Span
 
 _LONGEST_NAME = 500
-"""Characters of an id or a source's name."""
+"""Maximum number of characters of an id or a source's name."""
 _STANDS_FOR_IT = "<image>"
 PLACEHOLDERS = (
     _STANDS_FOR_IT,
@@ -30,16 +29,16 @@ PLACEHOLDERS = (
     "<|vision_end|>",
     "[IMG]",
 )
-"""What tokenizers of known families read as an image's token."""
+"""Texts that tokenizers of known families read as an image token."""
 
 
 def example_from(said: Said, images: Mapping[str, ImageRef], record: Mapping[str, Any], name: str) -> PreferenceExample:
-    """Check what a record says.
+    """Check a record's values.
 
     Args:
-        said: its texts.
+        said: its values.
         images: its images, found and checked.
-        record: for what is the same in all formats: chosen_spans, rejected_spans, objects.
+        record: the record, for the columns of all formats: chosen_spans, rejected_spans, objects.
         name: the example's id.
 
     Raises:
@@ -58,7 +57,7 @@ def example_from(said: Said, images: Mapping[str, ImageRef], record: Mapping[str
 
 
 def name_of(record: Mapping[str, Any]) -> str | None:
-    """The example's id: the record's `id`, or its number `idx`; None where it has neither.
+    """The example's id: the record's `id`, or its number `idx`; None if it has neither.
 
     Raises:
         BadRecordError: one is neither a text nor a whole number.
@@ -85,14 +84,14 @@ def _label(value: Any, what: str) -> str:
 
 
 def check_meaning(record: Mapping[str, Any], reads: frozenset[str]) -> None:
-    """See that nothing changes what the preference means which its format does not read.
+    """Check that no unread column changes the meaning of the preference.
 
     Args:
         record: all its columns.
-        reads: the columns that are read.
+        reads: the columns that the format reads.
 
     Raises:
-        BadRecordError: something does.
+        BadRecordError: one does.
     """
     for column, what in UNSAID.items():
         if column not in reads and column not in COMMON and says_something(value := record.get(column)):
@@ -105,7 +104,7 @@ def checked_texts(said: Said) -> tuple[str, str, str]:
     """Prompt, chosen and rejected response.
 
     Raises:
-        BadRecordError: one is missing, empty, no text or holds an image's token; or chosen and rejected are the same.
+        BadRecordError: one is missing, empty, not a text, or contains an image token; or chosen and rejected are the same.
     """
     prompt = without_placeholder(_text(said.prompt, "prompt"))
     chosen, rejected = _text(said.chosen, "chosen"), _text(said.rejected, "rejected")
@@ -121,7 +120,7 @@ def without_placeholder(prompt: str) -> str:
     """The prompt without the one placeholder that stands for the image.
 
     Raises:
-        BadRecordError: there is another one, or nothing else.
+        BadRecordError: there is a further placeholder, or no other text.
     """
     bare = prompt.strip()
     if bare.startswith(_STANDS_FOR_IT):
@@ -160,7 +159,7 @@ def _whole(text: str, what: str) -> str:
 
 
 def _says_anything(text: str) -> bool:
-    """Whether there is a character that is neither blank nor invisible: templates trim what is not."""
+    """Whether a text has a character that is neither blank nor invisible; templates strip such characters."""
     return any(not one.isspace() and unicodedata.category(one) not in ("Cc", "Cf") for one in text)
 
 
@@ -189,7 +188,7 @@ def _spans(value: Any, said: str, name: str) -> tuple[Span, ...]:
 
 
 def _is_place(value: Any) -> bool:
-    """Whether a value is a whole number. (Tables write one beside empty cells as 3.0.)"""
+    """Whether a value is a whole number. (In columns with empty cells, tables write it as 3.0.)"""
     return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and value.is_integer())
 
 

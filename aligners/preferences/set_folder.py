@@ -1,10 +1,10 @@
 """A set of preference data that a command writes in parts: it can be interrupted, continued, and written in shards.
 
-    config.json                         what determines it, written first; `kind` says what it is
+    config.json what determines the set, written first; `kind` is its kind
     part-00000.parquet ...              several shards: shard-1-of-4-part-00000.parquet ...
     manifest.json                       written last; a shard's is shard-1-of-4.json, the last shard writes this one
 
-A part under way ends in `.unfinished`. A set without its manifest is no data: `refuse_incomplete`.
+A part in progress ends in `.unfinished`. A set without a manifest is refused as data: `refuse_incomplete`.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ T = TypeVar("T")
 MANIFEST, CONFIG = "manifest.json", "config.json"
 UNFINISHED = ".unfinished"
 _DETERMINES = frozenset({"kind", "format", "seed", "shards", "part_size"})
-"""Keys of every set's configuration, by which it is known."""
+"""Keys that identify a set's configuration."""
 
 
 @dataclass(frozen=True)
 class SetShard:
-    """The `number`-th of `count` stretches of the examples, from 1."""
+    """The `number`-th of `count` slices of the examples, from 1."""
 
     number: int = 1
     count: int = 1
@@ -39,7 +39,7 @@ class SetShard:
         """Read `i/n`.
 
         Raises:
-            BadInputError: it is not of that form, or i is not one of 1 to n.
+            BadInputError: it has another form, or i is not from 1 to n.
         """
         number, _, count = text.partition("/")
         given = re.fullmatch(r"[0-9]{1,6}/[0-9]{1,6}", text) is not None
@@ -51,7 +51,7 @@ class SetShard:
 
     @property
     def name(self) -> str:
-        """What its files begin with; sorted names are in the order of the examples."""
+        """Prefix of its files; sorted names are in the order of the examples."""
         return f"shard-{self.number:0{len(str(self.count))}d}-of-{self.count}" if self.count > 1 else ""
 
     @property
@@ -60,7 +60,7 @@ class SetShard:
         return f"{self.name}.json" if self.name else MANIFEST
 
     def of(self, examples: Sequence[T]) -> Sequence[T]:
-        """Its own stretch; all stretches together, in order, are the examples."""
+        """Its slice; all slices in order are the examples."""
         start, end = (len(examples) * edge // self.count for edge in (self.number - 1, self.number))
         return examples[start:end]
 
@@ -70,16 +70,16 @@ WHOLE = SetShard()
 
 
 def same_set(folder: Path, config: Mapping[str, Any], what: str, *, beside: Sequence[str] = ()) -> None:
-    """Make sure that a set that is continued is the same set, and that nothing else lies in a new one's folder.
+    """Make sure that a resumed set is the same set, and that a new set's folder contains nothing else.
 
     Args:
         folder: the set's.
         config: what determines the set, JSON-able.
-        what: what it is called in messages.
-        beside: names of what may lie there without a configuration.
+        what: the set's kind, for messages.
+        beside: names that may exist in the folder without a configuration.
 
     Raises:
-        BadInputError: it is another set, or the folder holds other files.
+        BadInputError: it is another set, or the folder contains other files.
     """
     before = folder / CONFIG
     if before.exists():
@@ -93,7 +93,7 @@ def same_set(folder: Path, config: Mapping[str, Any], what: str, *, beside: Sequ
         strange := sorted(
             path.name for path in folder.iterdir() if not path.name.endswith(".lock") and path.name not in beside
         )
-    ):  # beside a set that is begun again other files may lie, as they did before
+    ):  # a set that is started again may have other files next to it, as before
         raise BadInputError(
             f"the folder is not empty, and is not a {what} ({', '.join(strange[:3])})",
             where=str(folder),
@@ -102,7 +102,7 @@ def same_set(folder: Path, config: Mapping[str, Any], what: str, *, beside: Sequ
 
 
 def changed_keys(folder: Path, config: Mapping[str, Any]) -> list[str]:
-    """The keys in which the configuration of a folder's set is another; it must be there."""
+    """The keys in which the configuration of a folder's set differs; it must exist."""
     old, new = read_json(folder / CONFIG, "configuration"), json.loads(json.dumps(config))
     if not isinstance(old, dict):
         return sorted(new)
@@ -112,12 +112,12 @@ def changed_keys(folder: Path, config: Mapping[str, Any]) -> list[str]:
 def join_shards(
     folder: Path, shard: SetShard, joined: Callable[[Sequence[dict[str, Any]]], dict[str, Any]]
 ) -> dict[str, Any]:
-    """A shard's manifest; if it is the last one to be there, the whole set's is written.
+    """Return a shard's manifest; if all shards are done, write the whole set's.
 
     Args:
         folder: the set's.
-        shard: one whose manifest is there.
-        joined: all shards' manifests -> what the whole set's says in place of a shard's.
+        shard: a shard with a manifest.
+        joined: all shards' manifests -> the keys of the whole set's that replace a shard's.
     """
     manifest: dict[str, Any] = read_json(folder / shard.manifest, "manifest")
     names = [SetShard(number, shard.count).manifest for number in range(1, shard.count + 1)]
@@ -130,7 +130,7 @@ def join_shards(
 
 
 def refuse_incomplete(folder: Path) -> None:
-    """Refuse a set of ours that was begun and is not complete, which must not pass for all of the data.
+    """Refuse an incomplete set of ours, because it is only a part of the data.
 
     Raises:
         BadInputError: it is one.

@@ -1,4 +1,4 @@
-"""What a user may name as preference data, and the files it stands for."""
+"""Resolving a user's name for preference data to files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KNOWN = {
     "rlaif-v": ("openbmb/RLAIF-V-Dataset", "about 83,000 pairs, some 12 GB"),
     "rlhf-v": ("openbmb/RLHF-V-Dataset", "about 5,700 pairs, some 300 MB"),
 }
-"""Names of public data sets on the hub, and what is said before they are downloaded."""
+"""Names of public data sets on the hub, and their sizes for the log."""
 SUFFIXES = (".parquet", ".jsonl", ".json", ".arrow")
 _SPLIT = re.compile(r"(?:^|[-_./])(train|training|test|validation|valid|val|dev|eval)(?:[-_./]|$)")
 _LONGEST_PATH = 4096
@@ -37,10 +37,10 @@ class Files:
 
 
 def find_files(source: str) -> Files:
-    """The files that a name, a file or a folder stands for.
+    """The files of a name, a file or a folder.
 
-    Of a folder that is split by file names (`train-00000-of-00008.parquet`, `test-...`) only the training part is taken, and
-    that is reported.
+    If file names in a folder mark splits (`train-00000-of-00008.parquet`, `test-...`), only the training split is used, and this is
+    logged.
 
     Raises:
         BadInputError: there is nothing there.
@@ -58,7 +58,7 @@ def find_files(source: str) -> Files:
         return Files(path, _of_folder(path))
     if not is_file:
         if _is_something(path):
-            open_binary(path, "preference data").close()  # says what it is in the place of a file
+            open_binary(path, "preference data").close()  # raises an error about its type
         raise BadInputError(
             "this preference data does not exist",
             where=source,
@@ -74,7 +74,7 @@ def find_files(source: str) -> Files:
 
 
 def _is_something(path: Path) -> bool:
-    """Whether a name is taken, by a link that leads nowhere or a pipe, too."""
+    """Whether a path exists, even as a broken link or a pipe."""
     try:
         return path.is_symlink() or path.exists()
     except OSError:
@@ -86,7 +86,7 @@ def _of_folder(folder: Path) -> list[Path]:
 
 
 def _record_files(folder: Path) -> list[Path]:
-    """The files of a folder that may hold records, of the first kind that is there.
+    """The files of a folder that may contain records, of the first existing type.
 
     Raises:
         BadInputError: there are none.
@@ -99,9 +99,9 @@ def _record_files(folder: Path) -> list[Path]:
 
 
 def _holds_records(path: Path) -> bool:
-    """Whether a file may hold records: folders of data have manifests and descriptions next to them, which are objects.
+    """Whether a file may contain records, and is not a manifest or description, which are JSON objects.
 
-    In a folder of `datasets` (`save_to_disk`) the files that its state names hold them; others are what it computed once.
+    In a folder of `datasets` (`save_to_disk`), only the files in its state file contain records; others are its cache.
     """
     state = path.with_name("state.json")
     if path.suffix == ".arrow" and state.is_file():
@@ -133,15 +133,15 @@ def _or(words: tuple[str, ...]) -> str:
 
 
 def known_repository(place: str) -> str | None:
-    """The hub's name of a public data set that a source names; None where it names something else."""
+    """The hub's name of a public data set; None if the source is something else."""
     return KNOWN[place][0] if place in KNOWN else None
 
 
 def place_of(source: str) -> str:
-    """Where a source (`PLACE` or `FORMAT:PLACE`) is: a known name, a file or a folder. Nothing is read or downloaded.
+    """The place of a source (`PLACE` or `FORMAT:PLACE`): a known name, a file or a folder. Nothing is read or downloaded.
 
     Raises:
-        BadInputError: there is nothing there that could hold preference data.
+        BadInputError: there is nothing that could be preference data.
     """
     from aligners.preferences.formats import FORMATS
 

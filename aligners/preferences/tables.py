@@ -1,4 +1,4 @@
-"""Files of records: Parquet, Arrow, JSON lines, JSON arrays. Texts are read into memory, images are left where they are (`cells`)."""
+"""Files of records: Parquet, Arrow, JSON lines, JSON arrays. Texts are read into memory, images stay in the files (`cells`)."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ logger = logging.getLogger(__name__)
 
 IMAGE_COLUMNS = ("image", "images", "rejected_image", "rejected_images")
 BROKEN = "\0broken"
-"""The one key of a record that could not be read; its value says why."""
+"""The only key of a record that could not be read; its value is the reason."""
 _LONG = 4096
 """A longer text in an image column is an encoded image, not a path."""
 _GROUP_BYTES = 64 << 20
-"""A row group with more bytes of images is copied in pieces: one image would cost reading all of it."""
+"""A larger row group of images is copied in pieces, because reading one image would read all of it."""
 _PIECE_BYTES = 8 << 20
 
 Record = dict[str, Any]
@@ -46,7 +46,7 @@ class Table(ABC):
 
     @abstractmethod
     def numbers(self) -> Collection[int]:
-        """The rows that hold a record. Nothing but their places is read."""
+        """The rows that contain a record. Only their positions are read."""
 
     @abstractmethod
     def records(self, wanted: Collection[int]) -> Iterator[tuple[int, Record]]:
@@ -54,16 +54,16 @@ class Table(ABC):
 
 
 def open_table(file: Path, groups: RowGroups, cache: Path | None, images: Collection[str] = ()) -> Table:
-    """The file's reader, by its suffix; of JSON by how it begins.
+    """The file's reader, by its suffix; for JSON by its first character.
 
     Args:
         file: the file.
-        groups: what keeps row groups in memory.
-        cache: where copies of badly grouped Parquet files are kept.
-        images: columns that may hold images besides `IMAGE_COLUMNS`.
+        groups: the cache of row groups.
+        cache: folder of regrouped copies of Parquet files.
+        images: columns that may contain images besides `IMAGE_COLUMNS`.
 
     Raises:
-        BadInputError: it is not what its suffix says, or no file.
+        BadInputError: its content does not match its suffix, or it is not a file.
     """
     columns = frozenset({*IMAGE_COLUMNS, *images})
     with open_binary(file, "data") as stream:
@@ -72,7 +72,7 @@ def open_table(file: Path, groups: RowGroups, cache: Path | None, images: Collec
         return ParquetTable(file, groups, cache, columns)
     if file.suffix == ".arrow":
         return ArrowTable(file, groups, columns)
-    decode(begin[: begin.rfind(b"\n") + 1], "data", str(file))  # another encoding is one mistake, not one of every line
+    decode(begin[: begin.rfind(b"\n") + 1], "data", str(file))  # a wrong encoding is one error, not one per line
     array = begin.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
     return ArrayTable(file) if array or file.suffix == ".json" else LineTable(file, columns)
 
@@ -119,7 +119,7 @@ def _is_long(value: Any) -> bool:
 
 
 class ArrayTable(Table):
-    """One JSON array of records, as LLaMA-Factory has them. It is held as a whole: its images should be paths."""
+    """One JSON array of records, as LLaMA-Factory writes. It is read into memory as a whole, so its images should be paths."""
 
     def __init__(self, file: Path) -> None:
         super().__init__(file)
@@ -150,7 +150,7 @@ class ArrayTable(Table):
 
 
 def _kept(schema: Any, file: Path, images: Collection[str]) -> tuple[list[str], list[str]]:
-    """Columns that stay in the file, and columns that are read.
+    """Split columns into those that stay in the file, and those that are read.
 
     Raises:
         BadInputError: two columns have one name.
@@ -165,7 +165,7 @@ def _kept(schema: Any, file: Path, images: Collection[str]) -> tuple[list[str], 
 
 
 class ArrowTable(Table):
-    """Record batches of Arrow, as `datasets` saves them. Columns that hold bytes, and those named as images, stay in the file."""
+    """Record batches of Arrow, as `datasets` saves them. Columns with bytes, and those named as images, stay in the file."""
 
     def __init__(self, file: Path, groups: RowGroups, images: Collection[str]) -> None:
         super().__init__(file)
@@ -194,7 +194,7 @@ class ArrowTable(Table):
 
 
 class ParquetTable(Table):
-    """Parquet. Columns that hold bytes, and those named as images, stay in the file."""
+    """Parquet. Columns with bytes, and those named as images, stay in the file."""
 
     def __init__(self, file: Path, groups: RowGroups, cache: Path | None, images: Collection[str]) -> None:
         super().__init__(file)
@@ -237,7 +237,7 @@ class ParquetTable(Table):
         yield from parquet_rows(self.file, columns=self._read)
 
     def _images(self) -> Path:
-        """The file that images are opened from: this one, or a copy of its images in small row groups."""
+        """The file for reading images: this one, or a copy of its images in small row groups."""
         largest = max((sum(_sizes(self._parquet, group, self._left)) for group in _groups_of(self._parquet)), default=0)
         if largest <= _GROUP_BYTES or self._cache is None:
             return self.file
@@ -255,7 +255,7 @@ class ParquetTable(Table):
         return copy
 
     def _copy(self, target: Path) -> None:
-        """The image columns in the same order. Memory holds a page of the original, which writers make of up to 1,024 rows."""
+        """The image columns in the same order. Memory contains one page of the original, which has up to 1,024 rows."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 

@@ -1,4 +1,4 @@
-"""MFPO's part 1: a rejected image that differs from the original only where the preferred response looks."""
+"""MFPO's part 1: rejected images, which differ from the original only in the regions that the preferred response describes."""
 
 from aligners.rejected_images.aligner import ImagePreferenceAligner, ImagePreferenceAlignerSettings
 from aligners.rejected_images.generate import generate

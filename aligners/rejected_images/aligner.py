@@ -1,4 +1,4 @@
-"""What the methods have in common that compare the original image with a rejected one."""
+"""The base class of methods that compare the original image with a rejected one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.core.types import PreferenceExample
 
 
 class ImagePreferenceAlignerSettings(AlignerSettings):
-    """Settings of a method with rejected images, which are made if the data contain none."""
+    """Settings of a method with rejected images, which are made if the data have none."""
 
     images: ImagePreferenceSettings = ImagePreferenceSettings()
 
@@ -28,7 +28,7 @@ class ImagePreferenceAligner(Aligner[S_co]):
     Settings = ImagePreferenceAlignerSettings
 
     def prepare(self, examples: Sequence[PreferenceExample], context: PrepareContext) -> Sequence[PreferenceExample]:
-        """A rejected image for every example that brings none; how they were made is in the run's manifest."""
+        """Make a rejected image for every example without one; the manifest records how they were made."""
         made, notes = generate(examples, self.settings.images, context)
         context.notes["image_preferences"] = notes
         return made

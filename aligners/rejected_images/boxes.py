@@ -1,4 +1,4 @@
-"""Boxes and masks of keywords in images: what a region source is asked, what it gives, and the names of the sources."""
+"""Boxes and masks of keywords in images: queries to region sources, their results, and the names of the sources."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from aligners.rejected_images.keywords import Keyword
 from harness.core.types import Region
 
 SOURCES = ("dataset", "grounding-dino+sam", "grounding-dino", "owlv2+sam", "owlv2", "sam3")
-"""What `regions` may name. Without "+sam" the masks are the boxes."""
+"""Valid values of `regions`. Without "+sam" the masks are the boxes."""
 
 Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class RegionQuery:
-    """One image with what is looked for in it: an RGB picture (PIL), the keywords, and the regions that the data give."""
+    """One image and what to find in it: an RGB picture (PIL), the keywords, and the regions of the data."""
 
     picture: Any
     keywords: Sequence[Keyword]
@@ -37,12 +37,12 @@ class Located:
 
 
 class RegionSource(Protocol):
-    """Finds keywords in images. `models` says which models it asks, as role -> folder or hub id."""
+    """Finds keywords in images. `models` maps role -> folder or hub id of the models that it uses."""
 
     models: dict[str, str]
 
     def locate(self, asked: Sequence[RegionQuery]) -> list[list[Located]]:
-        """Per image the keywords that were found."""
+        """Return for each image the keywords that were found."""
 
 
 def box_mask(box: Box, width: int, height: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""`harness data corrupt`: a preference set with its rejected images, to be published, checked, and used as data."""
+"""`harness data corrupt`: writes a preference set with its rejected images, which can be checked, published, and used as data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CorruptRequest:
-    """What the user asked for. `write` says by whom: this process, several, or Ray Data."""
+    """What the user asked for. `write` makes the parts: in this process, in several, or with Ray Data."""
 
     data: str
     output: Path
@@ -41,10 +41,10 @@ class CorruptRequest:
 
 
 def corrupt(request: CorruptRequest) -> dict[str, Any]:
-    """Write the set, or continue with it; gives back its (or the shard's) manifest.
+    """Write or resume the set; returns its (or the shard's) manifest.
 
     Raises:
-        BadInputError: the data, a setting or the folder is at fault.
+        BadInputError: the data, a setting or the folder is unusable.
     """
     if request.limit is not None and request.limit < 1:
         raise BadInputError(f"--limit must be at least 1, not {request.limit}")

@@ -1,7 +1,7 @@
-"""What makes an image a rejected one: diffusion noise in the masks, and what it is compared with in ablations.
+"""Corruptions that make rejected images: diffusion noise in the masks, and the alternatives of ablations.
 
-Every corruption is a pure function of (image, mask, generator, amount). Outside of the mask the image stays untouched, bit for bit; only
-those that work `everywhere` look at no mask.
+Every corruption is a pure function of (image, mask, generator, amount). Outside of the mask, the image is unchanged bit for bit; only
+corruptions that work `everywhere` ignore the mask.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def whole_noise(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, d
 def random_mask(height: int, width: int, share: float, rng: np.random.Generator) -> np.ndarray:
     """A bool mask [height, width] of random square patches that cover `share` of the image, to the pixel.
 
-    Patches lie on a grid, an eighth of the shorter side wide; the last of them is cut to what is still missing.
+    Patches are on a grid, an eighth of the shorter side wide; the last one is cut to the missing number of pixels.
 
-    Source: MFPO's Table 8 compares with noise "in random 20 % of regions". How they were drawn is not said: the grid is ours.
+    Source: MFPO's Table 8 compares with noise "in random 20 % of regions". The paper does not say how they are drawn: the grid is ours.
     """
     wanted, side = max(1, round(share * height * width)), max(1, min(height, width) // 8)
     rows, columns = -(-height // side), -(-width // side)
@@ -51,7 +51,7 @@ def random_mask(height: int, width: int, share: float, rng: np.random.Generator)
     number = np.arange(height)[:, None] // side * columns + np.arange(width)[None, :] // side
     rank = np.empty(rows * columns, np.int64)
     rank[order] = np.arange(rows * columns)
-    # Pixels by their patch's turn, and inside a patch row by row: the first of them are the mask.
+    # Pixels sorted by their patch's random rank, and inside a patch row by row: the first ones are the mask.
     turn = np.argsort(rank[number].ravel(), kind="stable")
     mask = np.zeros(height * width, bool)
     mask[turn[:wanted]] = True
@@ -61,10 +61,10 @@ def random_mask(height: int, width: int, share: float, rng: np.random.Generator)
 def blur(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
     """Gaussian blur inside the mask; its standard deviation is `strength` times a quarter of the masked part's shorter side.
 
-    So a small thing loses as much of itself as a large one. Colours from just outside the mask run in.
+    So small and large objects lose equally much detail. Colours from just outside the mask blend in.
 
     Source: Fong and Vedaldi, ICCV 2017, section 4.1.
-    Differences: their deviation is fixed; Pillow's filter approximates the Gaussian by three box filters.
+    Differences: the paper's deviation is fixed; Pillow's filter approximates the Gaussian by three box filters.
     """
     from PIL import Image, ImageFilter
 
@@ -80,7 +80,7 @@ def blur(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, strength
 
 
 def black(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
-    """The masked part with `strength` of its light taken away; 1 is black.
+    """Darken the masked part by `strength`; 1 is black.
 
     Source: Fong and Vedaldi, ICCV 2017, section 4.1 (a constant value).
     """
@@ -90,10 +90,11 @@ def black(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, strengt
 
 
 def shuffle(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
-    """Patches inside the mask change places; `strength` is the share of them that is moved.
+    """Exchange patches inside the mask; `strength` is the share of patches that are moved.
 
-    A patch's side is an eighth of the masked part's shorter side (2 to 32 pixels). Patches that lie only partly in the mask cannot move
-    without touching what is outside, so their masked pixels are permuted one by one, as are all where fewer than four patches fit.
+    A patch's side is an eighth of the masked part's shorter side (2 to 32 pixels). Patches that are only partly in the mask cannot be
+    moved without changing pixels outside, so their masked pixels are permuted individually, as are all pixels if fewer than four patches
+    fit.
 
     Source: Naseer et al., NeurIPS 2021, section 3.2 (the whole image).
     """
@@ -129,7 +130,7 @@ def crop(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, strength
     area = height * width * rng.uniform(0.01, max(0.01, 1 - strength))
     ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
     across, down = (max(1.0, math.sqrt(area * ratio)), max(1.0, math.sqrt(area / ratio)))
-    # Very long images hold no such rectangle of that area: the part is then narrower, and its area is kept.
+    # Very elongated images cannot contain such a rectangle of that area: the part is then narrower, with the same area.
     if across > width:
         across, down = float(width), min(height, area / width)
     if down > height:
@@ -143,14 +144,14 @@ def crop(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, strength
 
 @dataclass(frozen=True)
 class Corruption:
-    """A registered corruption: the function, its usual strength, where it works, and what is said about it."""
+    """A registered corruption: the function, its default strength, where it works, and its description."""
 
     apply: Corrupt
     strength: float | None
-    """None: its amount is a `Diffusion`."""
+    """Default strength; None: its amount is a `Diffusion`."""
     summary: str
     where: Literal["keywords", "random", "everywhere"] = "keywords"
-    """In the regions of the keywords, in random ones, or in the whole image. Only the first needs somebody who finds regions."""
+    """In the regions of the keywords, in random ones, or in the whole image. Only the first needs a region source."""
 
 
 CORRUPTIONS: dict[str, Corruption] = {
@@ -166,7 +167,7 @@ CORRUPTIONS: dict[str, Corruption] = {
 
 
 def _extent(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """(top, bottom, left, right) of what is set, half open; the mask is not empty."""
+    """(top, bottom, left, right) of the mask's bounding box, half open; the mask must not be empty."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
 
@@ -186,7 +187,7 @@ def _untiled(tiles: np.ndarray, columns: int) -> np.ndarray:
 
 
 def _moved(places: np.ndarray, rng: np.random.Generator, share: float) -> np.ndarray:
-    """For each place the one that its content comes from: a random `share` of them go round in one random cycle."""
+    """For each position the one that its content comes from: a random `share` of them is permuted in one random cycle."""
     chosen = rng.permutation(len(places))[: max(2, round(share * len(places)))]
     source = places.copy()
     source[chosen] = places[np.roll(chosen, 1)]

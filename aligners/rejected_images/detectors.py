@@ -1,7 +1,7 @@
-"""Open-vocabulary detectors and segmenters of transformers: Grounding DINO, OWLv2, SAM, and SAM 3, which is both.
+"""Open-vocabulary detectors and segmenters of transformers: Grounding DINO, OWLv2, SAM, and SAM 3, which does both.
 
-Whatever is batched together does not touch: images that a model would pad to a common size share a forward pass only if they have one
-size already, so that neighbours change a box by no more than the arithmetic's rounding; and boxes are rounded to whole pixels.
+Images in a batch must not influence each other: images that a model would pad to a common size share a forward pass only if their sizes
+are equal, so that other images change a box only by rounding errors; and boxes are rounded to whole pixels.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Detection:
 
 
 class Detector(Protocol):
-    """Finds boxes for phrases. `name` is its folder or hub id; `one_size`: images of one pass must have one size."""
+    """Finds boxes for phrases. `name` is its folder or hub id; `one_size`: images of one pass must have equal sizes."""
 
     name: str
     one_size: bool
@@ -46,11 +46,11 @@ class Segmenter(Protocol):
     name: str
 
     def segment(self, pictures: Sequence[Any], boxes: Sequence[list[Box]]) -> list[list[np.ndarray]]:
-        """Bool masks [height, width], one a box; every picture has at least one box."""
+        """Bool masks [height, width], one per box; every picture has at least one box."""
 
 
 class Detected:
-    """A detector, and a segmenter or the boxes themselves."""
+    """A detector with an optional segmenter; without one, the masks are the boxes."""
 
     def __init__(self, detector: Detector, segmenter: Segmenter | None, batch_size: int) -> None:
         self.detector, self.segmenter, self.batch_size = detector, segmenter, batch_size
@@ -86,7 +86,7 @@ class Detected:
         drawn = self.segmenter.segment(
             [picture for picture, _ in pairs], [[hit.box for hit in hits] for _, hits in pairs]
         )
-        # A mask that is left empty is replaced by its box: the region was found, only its outline was not.
+        # An empty mask is replaced by its box, because the region was found, but not its outline.
         return [
             [mask if mask.any() else box for mask, box in zip(*both, strict=True)]
             for both in zip(drawn, plain, strict=True)
@@ -94,7 +94,7 @@ class Detected:
 
 
 class _Pretrained:
-    """A processor and a model, on the device and in the precision that suit them."""
+    """A processor and a model, with their device and precision."""
 
     usual: ClassVar[str]
     box_threshold: ClassVar[float] = 0.0
@@ -133,7 +133,7 @@ class GroundingDino(_Pretrained):
     """
 
     usual, box_threshold, bfloat16_on_gpu = "IDEA-Research/grounding-dino-base", 0.35, False
-    one_size = True  # its backbone sees what a batch is padded with
+    one_size = True  # its backbone sees a batch's padding
 
     def __init__(self, settings: ImagePreferenceSettings) -> None:
         super().__init__(settings, settings.detector, "AutoModelForZeroShotObjectDetection", "AutoProcessor")
@@ -172,13 +172,14 @@ class Owlv2(_Pretrained):
     """
 
     usual, box_threshold = "google/owlv2-base-patch16-ensemble", 0.2
-    one_size = False  # each image is made a square by itself
+    one_size = False  # each image is padded to a square by itself
 
     def __init__(self, settings: ImagePreferenceSettings) -> None:
         super().__init__(settings, settings.detector, "Owlv2ForObjectDetection", "Owlv2Processor")
 
     def detect(self, pictures: Sequence[Any], phrases: Sequence[list[str]]) -> list[list[Detection]]:
-        """Phrases are put into the prompt of its training, "a photo of a …"; images with fewer of them get blank ones, which never win."""
+        """Phrases are put into the prompt of its training, "a photo of a …"; images with fewer phrases get empty ones, which are never
+        selected."""
         import torch
 
         most = max(map(len, phrases))
@@ -210,7 +211,7 @@ class Owlv2(_Pretrained):
 
 
 class Sam(_Pretrained):
-    """SAM, asked by boxes.
+    """SAM, prompted by boxes.
 
     Source: Kirillov et al., ICCV 2023.
     """
@@ -221,14 +222,14 @@ class Sam(_Pretrained):
         super().__init__(settings, settings.segmenter, "SamModel", "SamProcessor")
 
     def segment(self, pictures: Sequence[Any], boxes: Sequence[list[Box]]) -> list[list[np.ndarray]]:
-        """One mask a box; where images have unequally many, the last box is asked again and the answer left out."""
+        """One mask per box; if the numbers of boxes differ, the last box is repeated, and its additional masks are dropped."""
         import torch
 
         most = max(map(len, boxes))
         asked = [[list(box) for box in [*some, *[some[-1]] * (most - len(some))]] for some in boxes]
         inputs = self.processor(list(pictures), input_boxes=asked, return_tensors="pt")
         moved = self.on_device(inputs)
-        # Not bfloat16, which knows coordinates of this size to four pixels; the model rounds them once they are between -1 and 1.
+        # Not bfloat16, which has a resolution of four pixels for such coordinates; the model converts them after scaling to [-1, 1].
         moved["input_boxes"] = moved["input_boxes"].float()
         sizes = {name: moved.pop(name) for name in ("original_sizes", "reshaped_input_sizes")}
         with torch.no_grad():
@@ -244,7 +245,7 @@ class Sam(_Pretrained):
 
 
 class Sam3(_Pretrained):
-    """SAM 3, asked by words: every instance of a phrase, with its mask.
+    """SAM 3, prompted by phrases: every instance of a phrase, with its mask.
 
     Source: Carion et al., 2025 (SAM 3: Segment Anything with Concepts).
     """
@@ -256,7 +257,7 @@ class Sam3(_Pretrained):
         self.models, self.batch_size = {"segmenter": self.name}, settings.batch_size
 
     def locate(self, asked: Sequence[RegionQuery]) -> list[list[Located]]:
-        """Each image is encoded once; the model is then asked once for each rank of keyword, for all images that have one."""
+        """Each image is encoded once; then the n-th keywords of all images are processed together."""
         located: list[list[Located]] = [[] for _ in asked]
         sought = [number for number, query in enumerate(asked) if query.keywords]
         for group in _groups(sought, self.batch_size, lambda number: None):
@@ -297,7 +298,7 @@ class Sam3(_Pretrained):
 
 
 def _groups(numbers: Sequence[int], size: int, key: Callable[[int], Any]) -> Iterator[list[int]]:
-    """Batches of at most `size` among those of one key, in order."""
+    """Batches of at most `size` elements with equal keys, in order."""
     alike: dict[Any, list[int]] = {}
     for number in numbers:
         alike.setdefault(key(number), []).append(number)
@@ -307,14 +308,14 @@ def _groups(numbers: Sequence[int], size: int, key: Callable[[int], Any]) -> Ite
 
 
 def _pixels(box: Sequence[float], picture: Any) -> Box | None:
-    """A box in whole pixels inside the picture; None where nothing is left of it."""
+    """A box in whole pixels, clipped to the picture; None if it is empty."""
     edges = zip(box, (picture.width, picture.height) * 2, strict=True)
     left, top, right, bottom = (float(min(max(round(edge), 0), most)) for edge, most in edges)
     return (left, top, right, bottom) if left < right and top < bottom else None
 
 
 def _nearest(label: str, phrases: Sequence[str]) -> str | None:
-    """The phrase that shares most words with what a detector calls a box (it may join two phrases); None if none shares any."""
+    """The phrase that shares most words with a detector's label (which may join two phrases); None if no phrase shares any."""
     words = set(label.split())
     best = max(phrases, key=lambda phrase: (len(words & set(phrase.split())), -len(phrase.split())))
     return best if words & set(best.split()) else None

@@ -1,4 +1,5 @@
-"""Rejected images for an alignment: the same set as `harness data corrupt` writes, kept in the cache under all that determines it."""
+"""Rejected images for an alignment: the same set as `harness data corrupt` writes, in the cache under a hash of everything that
+determines it."""
 
 from __future__ import annotations
 
@@ -32,8 +33,8 @@ def generate(
     """Add `images["rejected"]` to every example that has none.
 
     Returns:
-        The examples (fewer, if `on_nothing` is "drop"), and notes: how many were made in regions, of the whole image, dropped, given by
-        the data set; how they were made, where the set is kept, and where samples of it are to be seen.
+        The examples (fewer, if `on_nothing` is "drop"), and notes: the numbers of images made in regions and of the whole image, of
+        dropped examples, and of images from the data set; how they were made; and the folders of the set and of samples.
     """
     wanted = [example for example in examples if "rejected" not in example.images]
     chosen = settings.model_copy(update={"regions": choose_source(settings.regions, wanted)})
@@ -64,12 +65,12 @@ def generate(
 
 
 def sources(settings: ImagePreferenceSettings) -> str:
-    """In words, who finds the regions, where the corruption has some."""
+    """Text with the source of the regions, if the corruption uses regions."""
     return f"; regions from {settings.regions}" if settings.how.where == "keywords" else ""
 
 
 def said(counts: dict[str, int], settings: ImagePreferenceSettings) -> None:
-    """Say how often no keyword was found in an image, and what was done then."""
+    """Log how often no keyword was found in an image, and what was done then."""
     nothing = counts["whole-image"] + counts["dropped"]
     if nothing and settings.how.where == "keywords":
         logger.warning(
@@ -79,7 +80,7 @@ def said(counts: dict[str, int], settings: ImagePreferenceSettings) -> None:
 
 
 def _contents(examples: Sequence[PreferenceExample], regions: str) -> str:
-    """A digest of what the generator looks at."""
+    """A digest of everything that the generator uses."""
     return sha256_json(
         [
             [
@@ -94,7 +95,7 @@ def _contents(examples: Sequence[PreferenceExample], regions: str) -> str:
 
 
 def _with_images(examples: Sequence[PreferenceExample], folder: Path) -> list[PreferenceExample]:
-    """The examples with the images that the set has for them, left in its files; those that it has none for are left out."""
+    """The examples with their images of the set, which stay in its files; examples without one are left out."""
     groups = RowGroups()
     tables = [open_table(file, groups, None) for file in set_files(folder)]
     made = {
@@ -112,6 +113,6 @@ def _with_images(examples: Sequence[PreferenceExample], folder: Path) -> list[Pr
 
 
 def _image(name: str, cell: SourceCell) -> ImageRef:
-    """The image in a cell. It is read once here, row group by row group, so that nobody reads it again for its digest."""
+    """The image in a cell. It is read once here, row group by row group, so that it is not read again for its digest."""
     source = CellImage(cell, None)
     return ImageRef(source=source, name=f"{name}, rejected", digest=sha256_bytes(source.read()))

@@ -1,10 +1,10 @@
 """A set of rejected images on disk: a folder of Parquet parts that can be interrupted, continued, and written in shards.
 
-    config.json                         what determines it, written first
+    config.json what determines the set, written first
     part-00000.parquet ...              several shards: shard-1-of-4-part-00000.parquet ...
     manifest.json                       counts and files, written last; a shard's is shard-1-of-4.json, the last shard writes this one
 
-A part under way ends in `.unfinished`: nothing reads it as data before its whole shard is there.
+A part in progress ends in `.unfinished`, so that it is not read as data before its shard is complete.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from harness.core.types import PreferenceExample
 _KIND = "image_preferences"
 _ASIDE = ".replaced"
 PART_SIZE = 256
-"""Examples a part."""
+"""Examples per part."""
 
 
 def write_set(
@@ -47,23 +47,23 @@ def write_set(
     write: Write = write_here,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Write what is not there yet of a set, or of one shard of it, and its manifest last.
+    """Write the missing parts of a set, or of one shard of it, and finally its manifest.
 
     Args:
         folder: the set's folder.
-        examples: all examples, of which the shard takes its stretch.
-        recipe: how the rows are made; `regions` is not "auto" any more.
-        identity: what else says which set this is (data, fingerprint), JSON-able.
-        shard: which stretch.
-        part_size: examples a part; shards of one set may not differ in it.
-        write: who writes the parts.
-        overwrite: begin a set that is there again.
+        examples: all examples, of which the shard takes its slice.
+        recipe: how the rows are made; `regions` must not be "auto".
+        identity: further identification of the set (data, fingerprint), JSON-able.
+        shard: the slice to write.
+        part_size: examples per part; must be equal for all shards of a set.
+        write: function that writes the parts.
+        overwrite: start an existing set again.
 
     Returns:
         The manifest of the shard.
 
     Raises:
-        BadInputError: the folder holds another set or other files, or another process is writing this shard.
+        BadInputError: the folder contains another set or other files, or another process is writing this shard.
     """
     make_folder(folder)
     config = {
@@ -87,7 +87,7 @@ def write_set(
             return join_shards(folder, shard, _joined)
         write_json(folder / CONFIG, config)
         manifest = _write_shard(folder, shard.of(examples), recipe, config, shard, part_size, write)
-        remove(folder / REPLACED, within=folder)  # the set that was here before; this one is complete
+        remove(folder / REPLACED, within=folder)  # parts of the replaced set; this one is complete
         return manifest
 
 
@@ -102,7 +102,7 @@ def _write_shard(
 ) -> dict[str, Any]:
     started = time.perf_counter()
     stem = f"{shard.name}-part" if shard.name else "part"
-    for left_over in folder.glob(f".{stem}-*{UNFINISHED}.*"):  # of a writer that was killed; we hold the lock
+    for left_over in folder.glob(f".{stem}-*{UNFINISHED}.*"):  # left by a killed writer; we hold the lock
         remove(left_over, within=folder)
     parts = [
         SetPart(folder / f"{stem}-{number:05d}.parquet{UNFINISHED}", examples[start : start + part_size])
@@ -131,10 +131,10 @@ def _write_shard(
 
 
 def _check_room(folder: Path, parts: Sequence[SetPart], recipe: SetRecipe) -> None:
-    """The disk has room for the parts that are missing.
+    """Check that the disk has room for the missing parts.
 
     Raises:
-        BadInputError: it has not.
+        BadInputError: it does not.
     """
     examples = [one for part in parts for one in part.examples]
     made = [one.images["original"] for one in examples if recipe.replace or "rejected" not in one.images]
@@ -146,7 +146,7 @@ def _final(path: Path) -> Path:
 
 
 def _counted(parts: Sequence[tuple[Path, Sequence[PreferenceExample]]]) -> dict[str, Any]:
-    """What the parts hold: counts by how the image was made, which examples were dropped, models, keywords, files."""
+    """Summary of the parts: counts by how the image was made, dropped examples, models, keywords, files."""
     made: Counter[str] = Counter()
     keywords: Counter[str] = Counter()
     models: dict[str, str] = {}
@@ -171,14 +171,14 @@ def _counted(parts: Sequence[tuple[Path, Sequence[PreferenceExample]]]) -> dict[
 
 
 def _versions() -> dict[str, str]:
-    """The packages that the images' bytes come from."""
+    """Versions of the packages that determine the images' bytes."""
     import importlib.metadata
 
     return {name: importlib.metadata.version(name) for name in ("numpy", "pillow", "pyarrow", "spacy", "transformers")}
 
 
 def _joined(shards: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What the whole set's manifest says in place of a shard's."""
+    """The keys of the whole set's manifest that replace a shard's."""
     frequent: Counter[str] = Counter()
     for one in shards:
         frequent.update(one["frequent_keywords"])
@@ -194,12 +194,11 @@ def _joined(shards: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 @contextmanager
 def replacing_set(folder: Path) -> Iterator[None]:
-    """Begin a set again: its files, and no others, are put aside for the block, and removed when the new set is complete.
-
-    If the block fails before a part is made, they come back. The caller holds the set's lock.
+    """Start a set again: its files, and no others, are set aside during the block, and removed when the new set is complete. If the
+    block fails before a part is made, they are restored. The caller must hold the set's lock.
 
     Raises:
-        BadInputError: there are files, but no set.
+        BadInputError: the folder has files, but is not a set.
     """
     aside = folder / REPLACED
     if not (folder / CONFIG).exists() and not aside.exists():
@@ -207,13 +206,13 @@ def replacing_set(folder: Path) -> Iterator[None]:
             raise BadInputError("the folder is not a set of rejected images", where=str(folder))
         yield
         return
-    if aside.exists():  # of a writer that was killed: what it put aside is worth more than what it had begun
+    if aside.exists():  # left by a killed writer: the set that it set aside is worth more than its incomplete one
         for path in list(_set_parts(folder)):
             remove(path, within=folder)
     else:
         aside.mkdir()
         for path in list(_set_parts(folder)):
-            move(path, aside / f"{path.name}{_ASIDE}", within=folder)  # whoever looks for Parquet files finds none here
+            move(path, aside / f"{path.name}{_ASIDE}", within=folder)  # a search for Parquet files must find none here
     try:
         yield
     except BaseException:

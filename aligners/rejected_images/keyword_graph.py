@@ -1,15 +1,16 @@
-"""MFPO's own ranking of keywords: a graph of the response's words, by how near they stand and how much they mean the same.
+"""MFPO's own ranking of keywords: a graph of the response's words, weighted by distance in the text and similarity of meaning.
 
     theta_ij = sum over occurrences of 1 / (1 + |l_i - l_j|^phi)        how near two words are in the text
-    sigma_ij = gamma cos(v_i, v_j)                                      how alike their vectors are
+    sigma_ij = gamma cos(v_i, v_j)                                      how similar their vectors are
     omega_ij = (theta_ij + sigma_ij) exp(-lambda l_i)                   early words count more
     r(i) = (1 - alpha) + alpha sum_j omega_ij r(j) / sum_m omega_jm     from r = 1 - alpha, until it converges
 
 Source: Jiang et al., IJCAI 2025 (MFPO), section 3.1.
-Ours, since the paper gives no value or formula: phi, gamma, lambda, alpha and the number of keywords; that "related words" adjust nothing
-(theta + sigma is used as it is); that l_i in the last factor is a word's first place; that negative cosines count as 0, so that all
-weights are those of a graph; which words are nodes (nouns where a tagger is installed, else words that describe no place or colour); and
-that chosen words which stand side by side are joined to one keyword ("fire", "hydrant"), since a detector is asked for things.
+Ours, since the paper gives no value or formula: phi, gamma, lambda, alpha and the number of keywords; that "related words" have no
+further effect (theta + sigma is used unchanged); that l_i in the last factor is a word's first position; that negative cosines count as
+0, so that all weights are non-negative; which words are nodes (nouns if a tagger is installed, else words that are not places or
+colours); and that chosen words which are adjacent in the text are joined to one keyword ("fire", "hydrant"), because a detector needs
+names of objects.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def graph_weights(
     """omega [words, words], 0 on the diagonal.
 
     Args:
-        places: of every word the places of its occurrences in the text (counted in words from 0), in rising order.
+        places: for every word the positions of its occurrences in the text (counted in words from 0), in ascending order.
         vectors: [words, d], or None: sigma is 0 then.
         constants: phi, gamma and lambda.
     """
@@ -60,8 +61,8 @@ def graph_weights(
 def graph_rank(omega: np.ndarray, alpha: float = GraphConstants.alpha) -> np.ndarray:
     """r [words], by iteration from 1 - alpha.
 
-    It converges for every alpha < 1: apart from a factor a word, which is the same in numerator and denominator, the weights are
-    symmetric, so the matrix of the iteration is similar to alpha times a stochastic one. A word without neighbours keeps 1 - alpha.
+    It converges for every alpha < 1: apart from a factor per word, which cancels, the weights are symmetric, so the matrix of the
+    iteration is similar to alpha times a stochastic matrix. A word without neighbours keeps 1 - alpha.
 
     Args:
         omega: [words, words], from `graph_weights`.

@@ -34,7 +34,7 @@ along inside outside together suggest indicate appear seem create add include en
 overall different main central clear atmosphere distance view area part addition parked riding displayed setting
 """
 _NOT_NOUNS = frozenset(_NOT_NOUNS_LISTED.split())
-"""Words (forms or lemmas) that are not taken for things where no tagger is installed: verbs and colours of descriptions, places, and
+"""Words (forms or lemmas) that do not name objects, for use without a tagger: verbs and colours of descriptions, places, and
 words for the image itself."""
 
 
@@ -81,12 +81,12 @@ def pipeline(name: str) -> Any:
 
 
 def keywords(text: str, top_k: int, nlp: Any, ranking: Ranking = "graph") -> list[Keyword]:
-    """The `top_k` things that a text is about, best first.
+    """The `top_k` objects that a text is about, best first.
 
     Args:
         text: the preferred response.
-        top_k: how many at the most.
-        nlp: a pipeline from `pipeline`; see the two rankings for what they take of it.
+        top_k: maximum number.
+        nlp: a pipeline from `pipeline`; the docstrings of the rankings say what they use.
         ranking: by MFPO's graph of words, or by MultipartiteRank of noun phrases.
     """
     doc = nlp(text)
@@ -94,7 +94,7 @@ def keywords(text: str, top_k: int, nlp: Any, ranking: Ranking = "graph") -> lis
 
 
 def has_vectors(nlp: Any) -> bool:
-    """Whether a pipeline has word vectors, which the graph's sigma is made of; without them gamma is 0."""
+    """Whether a pipeline has word vectors, from which the graph's sigma is computed; without them gamma is 0."""
     return bool(len(nlp.vocab.vectors))
 
 
@@ -111,9 +111,9 @@ def keyword_notes(ranking: Ranking, spacy_pipeline: str) -> dict[str, Any]:
 
 
 def _by_graph(doc: Any, top_k: int, with_vectors: bool) -> list[Keyword]:
-    """Words by `keyword_graph`, where those that stand side by side in the text are one keyword.
+    """Words ranked by `keyword_graph`; words that are adjacent in the text are one keyword.
 
-    Nodes are lemmas: of nouns where the pipeline tags, else of the words that `_is_content` lets through.
+    Nodes are lemmas: of nouns if the pipeline has a tagger, else of words that pass `_is_content`.
     """
     tagged = doc.has_annotation("TAG")
     tokens = [token for token in doc if _is_content(token) and (not tagged or token.pos_ in ("NOUN", "PROPN"))]
@@ -134,7 +134,7 @@ def _by_graph(doc: Any, top_k: int, with_vectors: bool) -> list[Keyword]:
     made: dict[tuple[str, ...], Keyword] = {}
     for run in _neighbours([token for token in tokens if token.lemma_.lower() in chosen], sure=tagged):
         words = tuple(token.lemma_.lower() for token in run)
-        # A word that was taken into a longer keyword is not named again alone.
+        # A word that is part of a longer keyword is not a keyword itself.
         if not any(set(words) <= set(other) for other in made):
             phrase = " ".join(token.lower_ for token in run)
             made[words] = Keyword(phrase, words, float(max(rank[word] for word in words)))
@@ -142,11 +142,12 @@ def _by_graph(doc: Any, top_k: int, with_vectors: bool) -> list[Keyword]:
 
 
 def _neighbours(tokens: Sequence[Any], sure: bool) -> list[list[Any]]:
-    """Tokens in runs that stand side by side in the text, longest runs first, else in order.
+    """Runs of adjacent tokens in the text, longest runs first, else in order.
 
     Args:
         tokens: the words that were chosen, in the text's order.
-        sure: they are known to be nouns. Else a neighbour may be a verb ("dog sits"), and only words that never stand apart are joined.
+        sure: they are known to be nouns. Otherwise a neighbour may be a verb ("dog sits"), and only words that are always adjacent are
+        joined.
     """
     alone = Counter(token.lemma_ for token in tokens)
     pairs = Counter((left.lemma_, right.lemma_) for left, right in itertools.pairwise(tokens) if left.i + 1 == right.i)
@@ -166,7 +167,7 @@ def _neighbours(tokens: Sequence[Any], sure: bool) -> list[list[Any]]:
 
 
 def _by_multipartite_rank(doc: Any, top_k: int) -> list[Keyword]:
-    """Noun phrases, one a topic: noun chunks where the pipeline parses, else runs of content words."""
+    """Noun phrases, one per topic: noun chunks if the pipeline has a parser, else runs of content words."""
     candidates = _chunks(doc) if doc.has_annotation("DEP") else _runs(doc)
     if not candidates:
         return []
@@ -181,7 +182,7 @@ def _by_multipartite_rank(doc: Any, top_k: int) -> list[Keyword]:
 
 
 def _is_content(token: Any) -> bool:
-    """Whether a word may name a thing: no stop word, and not in `_NOT_NOUNS`."""
+    """Whether a word may name an object: not a stop word, and not in `_NOT_NOUNS`."""
     return bool(
         token.is_alpha
         and not token.is_stop
@@ -206,7 +207,7 @@ def _chunks(doc: Any) -> list[Candidate]:
 
 
 def _runs(doc: Any) -> list[Candidate]:
-    """Maximal runs of words that are neither stop words nor in `_NOT_NOUNS`: without a tagger the best that can be said."""
+    """Maximal runs of words that are neither stop words nor in `_NOT_NOUNS`: the best approximation without a tagger."""
     candidates: list[Candidate] = []
     run: list[Any] = []
     for token in [*doc, None]:
@@ -222,7 +223,7 @@ def _runs(doc: Any) -> list[Candidate]:
 
 
 def cluster(lemmas: Sequence[Sequence[str]]) -> list[int]:
-    """A topic number for each candidate: it joins the first topic with whose first candidate it shares half of its lemmas."""
+    """A topic number for each candidate: it joins the first topic whose first candidate shares half of its lemmas."""
     heads: list[set[str]] = []
     topics: list[int] = []
     for words in map(set, lemmas):
@@ -249,7 +250,7 @@ def multipartite_rank(positions: Sequence[int], topics: Sequence[int], alpha: fl
     weights = np.where(apart, 1 / np.maximum(1, np.abs(places[:, None] - places[None, :])), 0.0)  # [from, to]
     boosted = weights.copy()
     for first in {topics.index(one) for one in topics}:
-        # Eq. 2: the first candidate's incoming edges get what leads to the others of its topic.
+        # Eq. 2: the first candidate's incoming edges get the weights of edges to the others of its topic.
         siblings = np.flatnonzero((topic == topic[first]) & (np.arange(len(topic)) != first))
         boosted[:, first] += alpha * math.exp(1 / (positions[first] + 1)) * weights[:, siblings].sum(1)
     return _pagerank(boosted)

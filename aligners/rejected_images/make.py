@@ -1,4 +1,4 @@
-"""From examples to rows: keywords -> regions -> corruption. The one generator, whoever asks for the images."""
+"""From examples to rows: keywords -> regions -> corruption. The only generator of rejected images."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from harness.core.diffusion import random_numbers
 from harness.core.types import PreferenceExample
 
 BLOCK = 32
-"""Examples whose pictures are held decoded at once."""
+"""Number of examples whose pictures are decoded at once."""
 _WEBP_LIMIT = 16383  # pixels a side
 
 
 class Maker:
-    """Makes the rows of rejected images; holds the language pipeline and, where there are some, detector and segmenter.
+    """Makes the rows of rejected images; has the language pipeline and, if used, detector and segmenter.
 
     Args:
-        settings: how they are made; `regions` is not "auto" any more.
-        seed: of the whole set. An image's random numbers come from it and the example's id, and from nothing else: not from the
-            order, the batch, the shard or the process.
+        settings: how they are made; `regions` must not be "auto".
+        seed: seed of the whole set. An image's random numbers depend only on it and the example's id, not on order, batch, shard or
+        process.
     """
 
     def __init__(self, settings: ImagePreferenceSettings, seed: int) -> None:
         self.settings, self.seed = settings, seed
         self._needs_regions = settings.how.where == "keywords"
         self.nlp = pipeline(settings.pipeline) if self._needs_regions else None
-        # A corruption of random regions or of the whole image asks no detector, so none is loaded.
+        # A corruption of random regions or of the whole image uses no detector, so none is loaded.
         self.source = REGION_SOURCES[settings.regions](settings) if self._needs_regions else None
 
     def rows(self, examples: Sequence[PreferenceExample]) -> Iterator[dict[str, Any]]:
-        """One row (`table.MADE`) an example, in order; none for one that has no region where those are dropped."""
+        """One row (`table.MADE`) per example, in order; examples without a region have none if the settings drop them."""
         for start in range(0, len(examples), BLOCK):
             block = examples[start : start + BLOCK]
             pictures = [example.images["original"].open() for example in block]
@@ -47,7 +47,7 @@ class Maker:
                     yield self._row(example.id, np.asarray(picture), located)
 
     def _located(self, block: Sequence[PreferenceExample], pictures: Sequence[Any]) -> list[list[Located]]:
-        """Of every picture the keywords that are in it; none where the corruption looks at no keywords."""
+        """The keywords that are in each picture; none if the corruption does not use keywords."""
         if self.source is None:
             return [[] for _ in block]
         asked = [
@@ -58,7 +58,7 @@ class Maker:
             )
             for example, picture in zip(block, pictures, strict=True)
         ]
-        # A box that lies outside the image, or is thinner than half a pixel, is nothing to corrupt.
+        # A box outside of the image, or thinner than half a pixel, cannot be corrupted.
         return [[hit for hit in hits if hit.mask.any()] for hits in self.source.locate(asked)]
 
     def _row(self, name: str, original: np.ndarray, located: Sequence[Located]) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class Maker:
 
 
 def encoded(values: np.ndarray) -> bytes:
-    """An RGB image without loss: WebP, or PNG where a side is too long for it.
+    """Encode an RGB image losslessly: WebP, or PNG if a side is too long for WebP.
 
     Photographs of 336 pixels with noise in a quarter take 4 ms and 197 kB, as PNG (level 1) 10 ms and 226 kB.
     """
@@ -105,7 +105,7 @@ def encoded(values: np.ndarray) -> bytes:
 
 
 def encoded_mask(mask: np.ndarray) -> bytes:
-    """A bool mask as a PNG of one bit a pixel; white is the mask."""
+    """A bool mask as a PNG with one bit per pixel; white is the mask."""
     from PIL import Image
 
     stream = io.BytesIO()

@@ -1,6 +1,6 @@
-"""Writing a set in parts: one Parquet file for some examples, whole or not there, by this process, by several, or through Ray Data.
+"""Writing a set in parts: one atomic Parquet file for some examples, in this process, in several, or with Ray Data.
 
-A part is a pure function of its examples, the settings and the seed, so that it does not matter who writes it, or when.
+A part is a pure function of its examples, the settings and the seed, so it does not matter which process writes it, or when.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from harness.core.files import atomic_path
 from harness.core.types import PreferenceExample
 
 _BLOCK = 64
-"""Rows that are made and written at once."""
+"""Number of rows that are made and written at once."""
 _ROW_GROUP = 16
-"""Rows that are later read at once: whoever wants one image reads so many."""
+"""Number of rows per row group: reading one image reads all of them."""
 
 
 @dataclass(frozen=True)
 class SetPart:
-    """Some examples and the file that their rows go to."""
+    """Some examples, and the file for their rows."""
 
     path: Path
     examples: Sequence[PreferenceExample]
@@ -40,24 +40,24 @@ class SetPart:
 
 @dataclass(frozen=True)
 class SetRecipe:
-    """What determines the rows besides the examples. `whole`: with the examples' own columns, so that the set can be used as data."""
+    """What determines the rows besides the examples. `whole`: include the examples' own columns, so that the set can be used as data."""
 
     settings: ImagePreferenceSettings
     seed: int
     whole: bool
     replace: bool = False
-    """Make an image also where the example brings one."""
+    """Also make an image for examples that have one."""
 
 
 class PartWriter:
-    """Writes parts. It loads its models with the first part, and can be sent to another process."""
+    """Writes parts. It loads its models for the first part, and can be pickled for another process."""
 
     def __init__(self, recipe: SetRecipe) -> None:
         self.recipe = recipe
         self._maker: Maker | None = None
 
     def write(self, part: SetPart, advance: Callable[[int], None] | None = None) -> int:
-        """Write one part; gives back how many examples it is of."""
+        """Write one part; returns its number of examples."""
         import pyarrow.parquet as pq
 
         schema = whole_schema() if self.recipe.whole else made_schema()
@@ -70,7 +70,7 @@ class PartWriter:
         return len(part.examples)
 
     def _rows(self, examples: Sequence[PreferenceExample]) -> Iterator[dict[str, Any]]:
-        """One row per example, in order; examples that are dropped have none."""
+        """One row per example, in order; dropped examples have none."""
         self._maker = self._maker or Maker(self.recipe.settings, self.recipe.seed)
         wanted = [one for one in examples if self.recipe.replace or "rejected" not in one.images]
         made = {row["id"]: row for row in self._maker.rows(wanted)}
@@ -82,21 +82,21 @@ class PartWriter:
 
 
 Write = Callable[[SetRecipe, Sequence[SetPart], Callable[[int], None]], None]
-"""Writes all parts; calls its last argument with the number of examples that became done."""
+"""Writes all parts; calls its last argument with the number of newly finished examples."""
 
 
 def write_here(recipe: SetRecipe, parts: Sequence[SetPart], advance: Callable[[int], None]) -> None:
-    """In this process, one after the other."""
+    """Write the parts in this process, one after the other."""
     writer = PartWriter(recipe)
     for part in parts:
         writer.write(part, advance)
 
 
 def write_in_processes(workers: int) -> Write:
-    """In several processes of this machine. On a machine with GPUs they take turns in choosing one."""
+    """Write the parts in several processes of this machine, which are distributed over its GPUs."""
 
     def write(recipe: SetRecipe, parts: Sequence[SetPart], advance: Callable[[int], None]) -> None:
-        # Not forked: torch and Arrow hold threads and locks.
+        # Not forked, because torch and Arrow have threads and locks.
         context = multiprocessing.get_context("spawn")
         with concurrent.futures.ProcessPoolExecutor(
             workers, context, _begin, (recipe, workers, context.Value("i", 0))
@@ -118,7 +118,7 @@ def write_in_processes(workers: int) -> Write:
 def _submit(
     pool: concurrent.futures.Executor, parts: Sequence[SetPart], most: int, advance: Callable[[int], None]
 ) -> None:
-    """Keep at most `most` parts under way: an example may hold its image in memory."""
+    """Keep at most `most` parts in flight, because an example may have its image in memory."""
     waiting, left = set[concurrent.futures.Future[int]](), iter(parts)
     while True:
         for part in left:
@@ -133,16 +133,16 @@ def _submit(
 
 
 _writer: PartWriter | None = None
-"""This worker process's own."""
+"""The writer of this worker process."""
 
 
 def _begin(recipe: SetRecipe, workers: int, begun: Any) -> None:
-    """Set a worker process up: its share of the cores, and its GPU."""
+    """Set up a worker process: its share of the cores, and its GPU."""
     global _writer
     _writer = PartWriter(recipe)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which lets parts under way end
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C, and waits for parts in flight
     end_with_parent()
-    if recipe.settings.regions == "dataset":  # no model, so torch need not be imported
+    if recipe.settings.regions == "dataset":  # without a model, torch need not be imported
         return
     import torch
 
@@ -159,7 +159,7 @@ def _write(part: SetPart) -> int:
 
 
 class _RayWriter:
-    """What an actor of Ray Data runs: one part a row. The recipe comes with each, and is the same in all."""
+    """Runs in an actor of Ray Data: one part per row. Every row has the same recipe."""
 
     def __init__(self) -> None:
         self.writer: PartWriter | None = None
@@ -171,9 +171,9 @@ class _RayWriter:
 
 
 def write_through_ray(workers: int) -> Write:
-    """Through Ray Data: on the cluster that `RAY_ADDRESS` names, else with local workers.
+    """Write the parts with Ray Data: on the cluster of `RAY_ADDRESS`, or with local workers.
 
-    The folder must be one that all machines see. On a cluster with GPUs a detector has one of its own.
+    All machines must see the folder. On a cluster with GPUs, each detector has its own.
 
     Raises:
         BadInputError: Ray is not installed.
@@ -209,7 +209,7 @@ def write_through_ray(workers: int) -> Write:
 
 
 def _cause(error: BaseException) -> HarnessError:
-    """The error of ours that Ray wrapped, or Ray's own in ours."""
+    """Our error that Ray wrapped, or Ray's error as one of ours."""
     wrapped: BaseException | None = error
     while wrapped is not None:
         if isinstance(wrapped, HarnessError):

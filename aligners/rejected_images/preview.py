@@ -1,4 +1,4 @@
-"""A contact sheet of a set of rejected images: original, what was found in it, what was made of it. As a picture or a page."""
+"""A contact sheet of a set of rejected images: originals, corrupted regions and rejected images, as a picture or a page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from harness.core.pages import render
 from harness.core.types import ImageRef
 
 SIDE = 240
-"""Longest side of a picture on the sheet, pixels."""
+"""Longest side of a picture on the sheet, in pixels."""
 _OUTLINE = (255, 0, 200)
 _INK, _FAINT, _PAPER, _CARD = (28, 28, 32), (105, 105, 115), (244, 244, 246), (255, 255, 255)
 _GAP = 10
@@ -29,7 +29,7 @@ _GAP = 10
 
 @dataclass(frozen=True)
 class Sample:
-    """One example on the sheet: three pictures of one size (PIL), and what is written beneath."""
+    """One example on the sheet: three pictures of one size (PIL), and the text below them."""
 
     id: str
     pictures: tuple[Any, Any, Any]
@@ -39,12 +39,12 @@ class Sample:
 
 
 def preview(source: Path, output: Path, count: int, seed: int = 0, options: DataOptions | None = None) -> int:
-    """Write a sheet of `count` examples, drawn by the seed, in their order; gives back how many there are on it.
+    """Write a sheet of `count` examples, drawn by the seed, in their order; returns the number on it.
 
-    `options` says which columns of a set that somebody else made are the image and the rejected one.
+    `options` names the columns of the image and the rejected image in a set that was made elsewhere.
 
     Raises:
-        BadInputError: there is no such set, or no such kind of sheet.
+        BadInputError: there is no such set, or the sheet has an unknown type.
     """
     writers: dict[str, Callable[[Sequence[Sample], str, Path], None]] = {".png": _write_png, ".html": _write_html}
     if output.suffix not in writers:
@@ -100,7 +100,7 @@ def _sample(row: dict[str, Any]) -> Sample:
     if row.get("mask"):
         marked = _outlined(marked, ImageRef(data=row["mask"], name=f"{row.get('id')}, mask").open())
     scores = row.get("scores") or []
-    # One thing may be found several times: it is named once, with its best score.
+    # An object may be found several times; it is listed once, with its best score.
     best: dict[str, float | None] = {}
     for keyword, score in zip(row.get("keywords") or [], scores, strict=False):
         best[keyword] = max(filter(None, (best.get(keyword), score)), default=None)
@@ -114,7 +114,7 @@ def _sample(row: dict[str, Any]) -> Sample:
         str(part)
         for part in (
             row.get("corruption"),
-            # Sets of before the schedule was a setting were made by DDPM's.
+            # Sets without a schedule are older than the setting, and used DDPM's.
             f"t = {row['step']} ({row.get('schedule') or 'ddpm'})"
             if row.get("step") is not None
             else f"strength {row['strength']:g}"
@@ -143,7 +143,7 @@ def _small(picture: Any) -> Any:
 
 
 def _outlined(picture: Any, mask: Any) -> Any:
-    """What is outside the mask is dimmed, and the mask's edge drawn on top."""
+    """Dim the image outside of the mask, and draw the mask's edge."""
     from PIL import Image
 
     inside = np.asarray(mask.convert("L").resize(picture.size, Image.Resampling.BILINEAR)) >= 128

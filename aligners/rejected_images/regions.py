@@ -1,4 +1,4 @@
-"""Where the keywords are in the image: boxes that the data set gives, or an open-vocabulary detector and a segmenter."""
+"""Finding keywords in images: by the data set's boxes, or with an open-vocabulary detector and a segmenter."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class DatasetRegions:
         self.models: dict[str, str] = {}
 
     def locate(self, asked: Sequence[RegionQuery]) -> list[list[Located]]:
-        """A keyword matches a region if the label's words are all among the keyword's (words or lemmas), or the other way round."""
+        """A keyword matches a region if the label's words are all among the keyword's (words or lemmas), or vice versa."""
         located: list[list[Located]] = []
         for query in asked:
             labels = [set(region.label.lower().split()) for region in query.regions]
@@ -49,11 +49,11 @@ REGION_SOURCES: dict[str, Callable[[ImagePreferenceSettings], RegionSource]] = {
     "owlv2": _with_boxes(Owlv2),
     "sam3": Sam3,
 }
-"""A name of `boxes.SOURCES` -> what makes the source; models are loaded only then."""
+"""A name of `boxes.SOURCES` -> function that makes the source and loads its models."""
 
 
 def choose_source(name: str, examples: Sequence[PreferenceExample]) -> str:
-    """The source that a name means for these examples: "auto" is the data set's boxes if every example has them, else the detector."""
+    """Resolve the name of a source for these examples: "auto" is the data set's boxes if every example has them, else the detector."""
     if name != "auto":
         return name
     return "dataset" if all(example.regions for example in examples) else "grounding-dino+sam"

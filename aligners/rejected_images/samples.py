@@ -1,4 +1,4 @@
-"""A few examples of a run with their original and rejected images as files, for people and for the report."""
+"""Saving a few examples of a run with their original and rejected images, for the report."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def write_samples(examples: Sequence[PreferenceExample], made_in: Path | None, o
     """Write `image_preferences.jsonl` and the images it names, relative to `output`.
 
     A row: id, prompt, chosen, original and rejected (files), and, where the image was made and not given, mask (file), keywords, boxes,
-    scores, corruption, step, schedule, scale, strength, seed. Which examples these are depends on their ids only.
+    scores, corruption, step, schedule, scale, strength, seed. The choice of examples depends only on their ids.
 
     Args:
         examples: with their rejected images.
-        made_in: the set that the rejected images were made in; None where all were given.
+        made_in: the set of the rejected images; None if all were given in the data.
         output: the run's folder.
 
     Returns:

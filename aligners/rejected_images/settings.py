@@ -1,4 +1,4 @@
-"""How rejected images are made: what a user can set."""
+"""Settings of making rejected images."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _OF_KEYWORDS = {
     "text_threshold",
     "precision",
 }
-"""Settings that nobody looks at where the corruption has no keywords."""
+"""Settings without effect if the corruption does not use keywords."""
 
 
 class ImagePreferenceSettings(StrictModel):
@@ -103,26 +103,26 @@ class ImagePreferenceSettings(StrictModel):
         if self.strength is not None and self.how.strength is None:
             raise ValueError(f"the corruption '{self.corruption}' has no strength; use 'step'")
         if self.how.strength is None:
-            Diffusion(self.step, self.schedule, self.scale)  # says which steps the schedule has
+            Diffusion(self.step, self.schedule, self.scale)  # its error names the schedule's steps
         return self
 
     @property
     def how(self) -> Corruption:
-        """The corruption that is named."""
+        """The named corruption."""
         return CORRUPTIONS[self.corruption]
 
     @property
     def diffusion(self) -> Diffusion | None:
-        """The noise, where the corruption adds some."""
+        """The noise, if the corruption adds noise."""
         return Diffusion(self.step, self.schedule, self.scale) if self.how.strength is None else None
 
     @property
     def amount(self) -> float | Diffusion:
-        """What the corruption is called with: its noise, or its strength."""
+        """The argument of the corruption: its noise, or its strength."""
         return self.diffusion or (self.how.strength if self.strength is None else self.strength)  # type: ignore[return-value]
 
     def recorded(self) -> dict[str, Any]:
-        """How an image was corrupted, as it is kept beside it; what does not apply is None."""
+        """How an image was corrupted, for its row; None for values that do not apply."""
         diffusion = self.diffusion
         return {
             "corruption": self.corruption,
@@ -133,15 +133,15 @@ class ImagePreferenceSettings(StrictModel):
         }
 
     def described(self) -> str:
-        """The corruption in words."""
+        """Text that describes the corruption."""
         if (diffusion := self.diffusion) is None:
             return f"{self.how.summary}, strength {self.amount:g}"
         share = f" ({100 * self.share:g} % of the image)" if self.how.where == "random" else ""
         return f"{self.how.summary}{share}, t = {diffusion.step} of {diffusion.schedule}'s schedule, scale {diffusion.scale}"
 
     def determining(self) -> dict[str, Any]:
-        """The settings that the images depend on (not the batch size, nor what the corruption does not look at), with `regions` as
-        they are."""
+        """The settings that the images depend on (not the batch size, and only those that the corruption uses), with the actual
+        `regions`."""
         unused = set(_SPEED_ONLY)
         if self.how.where != "keywords":
             unused |= _OF_KEYWORDS

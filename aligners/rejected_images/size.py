@@ -1,4 +1,4 @@
-"""How large a set of rejected images will be, from a few of its originals."""
+"""Predicting the size of a set of rejected images from a few originals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SAMPLED = 8
 
 
 def predicted_bytes(originals: Sequence[ImageRef]) -> int:
-    """Bytes of the images that are made of these: some of them with noise in a quarter, as the generator writes them, and so many more."""
+    """Predicted bytes of the rejected images of these originals, extrapolated from a few that are encoded with noise in a quarter."""
     if not originals:
         return 0
     sizes = []

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 FORMAT = 4
 """Raised when the columns or the images change. 3: noise by DDPM's schedule on the scale of [-1, 1], which the columns did not say."""
 MADE = ("regions", "random-regions", "whole-image", "given")
-"""How a rejected image came about: in the keywords' regions, in random ones, of the whole image, or it came with the data."""
+"""Origin of a rejected image: corrupted in the keywords' regions, in random ones, or as a whole, or given in the data."""
 
 
 def made_schema() -> pyarrow.Schema:
-    """What the generator adds, by the example's id."""
+    """The columns that the generator adds, with the example's id."""
     import pyarrow as pa
 
     words, image = pa.list_(pa.string()), pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -44,7 +44,7 @@ def made_schema() -> pyarrow.Schema:
 
 
 def whole_schema() -> pyarrow.Schema:
-    """The example's own columns, as every reader of preference data knows them, before those."""
+    """The same, preceded by the example's own columns, as every reader of preference data knows them."""
     import pyarrow as pa
 
     image, span = pa.struct([("bytes", pa.binary()), ("path", pa.string())]), pa.list_(pa.int32())
@@ -66,7 +66,7 @@ def whole_schema() -> pyarrow.Schema:
 
 
 def own_columns(example: PreferenceExample) -> dict[str, Any]:
-    """An example's own columns; the image's bytes are those that it came with."""
+    """An example's own columns, with the image's original encoded bytes."""
     original = example.images["original"]
     spans: dict[str, Any] = {"chosen_spans": None, "rejected_spans": None}
     if example.corrections is not None:
@@ -84,7 +84,7 @@ def own_columns(example: PreferenceExample) -> dict[str, Any]:
 
 
 def given_row(example: PreferenceExample) -> dict[str, Any]:
-    """The row of an example that brings its rejected image: nothing is known of how it was made."""
+    """The row of an example whose rejected image is in the data; nothing is known about how it was made."""
     image = example.images["rejected"]
     return {"id": example.id, "rejected_image": {"bytes": image.read(), "path": image.name or None}, "made": "given"}
 

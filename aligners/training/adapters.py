@@ -1,7 +1,7 @@
-"""Which modules get adapters: the language model's linear layers, found in the model itself, or those that the settings name.
+"""Choosing the modules that get adapters: the language model's linear layers, found in the model itself, or those that the settings name.
 
-No list of names would do: Phi-3 and GLM-4V have fused products (`qkv_proj`, `gate_up_proj`), Qwen3.5's linear attention has its own.
-The vision tower and what projects its features get none, because servers ignore adapters there.
+A fixed list of names would not work: Phi-3 and GLM-4V have fused products (`qkv_proj`, `gate_up_proj`), Qwen3.5's linear attention has
+further names. The vision tower and the projector get none, because servers ignore adapters there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from harness.models import served_ranks
 from harness.models.pretrained import empty_model
 
 _ENDING = re.compile(r"[\w.]+")
-"""What names a module by its ending; anything else is a regular expression."""
+"""Pattern of a module name's ending; any other target is a regular expression."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Adapted:
     Attributes:
         pattern: for PEFT: a regular expression of full paths that matches these modules and no others, or the paths themselves.
         paths: full paths in the model, in order.
-        left_out: the language model's other matrices: the kind of each, by the last parts of its name, with how many there are.
+        left_out: the language model's other matrices: number of each kind, by the last parts of the name.
     """
 
     pattern: str | list[str]
@@ -48,22 +48,22 @@ class Adapted:
         return f"adapters: on {', '.join(self.kinds)}; none on the language model's {shown}"
 
     def summary(self) -> dict[str, Any]:
-        """What is in a manifest."""
+        """Values for the manifest."""
         return {"modules": len(self.paths), "kinds": self.kinds, "left_out": self.left_out}
 
 
 def check_model(location: str, train: TrainSettings) -> Any:
-    """Refuse, before data are read or images made, what cannot be trained, or not be served after it.
+    """Refuse, before data are read or images made, models and settings that cannot be trained, or not served afterwards.
 
     Args:
         location: folder or hub id of the model.
-        train: how it is to be trained.
+        train: settings of the training.
 
     Returns:
         The model's configuration.
 
     Raises:
-        BadInputError: the family cannot be aligned, or the adapters' modules or rank are at fault.
+        BadInputError: the family cannot be aligned, or the adapters' modules or rank are invalid.
     """
     config = check_family(location)
     if train.adapters and train.lora.rank > (most := served_ranks()[-1]):
@@ -131,7 +131,7 @@ def _named(linear: Sequence[str], targets: str | tuple[str, ...]) -> list[str]:
 
 
 def _pattern(model: Any, language: str, paths: Sequence[str]) -> str | list[str]:
-    """A short regular expression, where one says exactly which: it outlives changes of the names before the language model's."""
+    """A short regular expression, if one matches exactly these modules; it survives changes of the names before the language model's."""
     kinds = "|".join(dict.fromkeys(re.escape(path.rpartition(".")[2]) for path in paths))
     pattern = rf".*{language}.*\.({kinds})"
     matched = {name for name, _ in model.named_modules() if re.fullmatch(pattern, name)}

@@ -1,7 +1,7 @@
 """Prepared batches, and the processes that make them while the model computes.
 
-What makes a batch holds no weights and can be pickled, so that a loader's process may be started in any way: as a copy of this one, or
-afresh, as Python does from 3.14 on.
+The objects that make batches have no weights and can be pickled, so that loader processes may be forked or spawned (Python's default
+from 3.14 on).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Preparer:
-    """Lays examples out, and adds what the processor makes of the images whose features are not kept. Runs on the CPU."""
+    """Lays examples out, and adds the processor's outputs for images whose features are not cached. Runs on the CPU."""
 
     def __init__(
         self,
@@ -36,13 +36,13 @@ class Preparer:
         shared_prefix: bool = True,
         one_block: bool = False,
     ) -> None:
-        """Take what is needed of a model and its processor.
+        """Keep what is needed of a model and its processor.
 
         Args:
-            processor: the model's.
-            family: the model's.
-            inner: the model's inner model, of which only class and configuration are kept.
-            kept: fingerprints of the images whose features are kept.
+            processor: processor of the model.
+            family: family of the model.
+            inner: the model's inner model, of which only class and configuration are used.
+            kept: fingerprints of the images whose features are cached.
             shared_prefix: as in `layout.collate`.
             one_block: as in `layout.collate`.
         """
@@ -53,7 +53,7 @@ class Preparer:
         return pickle.dumps({**self.__dict__, "kept": frozenset(self.kept)})
 
     def __setstate__(self, state: bytes) -> None:
-        # A process that was started afresh imports transformers when it reads these bytes: as the whole harness does.
+        # A spawned process imports transformers when it unpickles these bytes, with our usual settings.
         quiet_transformers()
         self.__dict__.update(pickle.loads(state))
 
@@ -63,24 +63,24 @@ class Preparer:
         return self.prepare(collate(examples, branches, pad, self.shared_prefix, one_block=self.one_block))
 
     def prepare(self, batch: Batch) -> Batch:
-        """Say of every block's images which kept features stand for them, or what the processor makes of them."""
+        """Add to every block the keys of its images' cached features, or the processor's outputs for its images."""
         return replace(batch, blocks=[self._block(block) for block in batch.blocks])
 
     def _block(self, block: Block) -> Block:
         fingerprints = [image.fingerprint() for image in block.images]
         if all(one in self.kept for one in fingerprints):
             return replace(block, images=[], features=fingerprints)
-        # Idefics3's takes the list for one row's images, and its model puts all rows' tiles behind each other: so none is padding.
+        # Idefics3's processor treats the list as one row's images, and its model concatenates all rows' tiles, so there is no padding.
         pictures = [image.open() for image in block.images]
         inputs = dict(self.processor.image_processor(images=pictures, return_tensors="pt"))
-        for name in getattr(self.processor, "unused_input_names", ()):  # for the prompt's ids only
+        for name in getattr(self.processor, "unused_input_names", ()):  # only used for the prompt's ids
             inputs.pop(name, None)
         block = replace(block, images=[], image_inputs=inputs)
         return replace(block, position_ids=self.family.positions(self.inner, block))
 
 
 def _without_weights(inner: Any) -> Any:
-    """A module of the same class and configuration that holds nothing: its methods that only look at the configuration work."""
+    """A module of the same class and configuration without weights; methods that only use the configuration work."""
     from torch import nn
 
     kind: Any = type(inner)
@@ -91,7 +91,7 @@ def _without_weights(inner: Any) -> Any:
 
 
 def loader(batches: Any, workers: int) -> Any:
-    """A `DataLoader` over ready batches, in so many processes; 0 makes them in this one.
+    """A `DataLoader` over prepared batches with `workers` processes; 0 prepares them in this process.
 
     Args:
         batches: a sequence of batches that can be pickled.
@@ -105,7 +105,7 @@ def loader(batches: Any, workers: int) -> Any:
 
 
 class _Careful:
-    """Batches, and in the place of one that cannot be made the error: from a loader's process torch would bring its text only."""
+    """Returns batches, or instead of a failed batch the exception; from a loader process, torch would only pass on its text."""
 
     def __init__(self, batches: Any) -> None:
         self.batches = batches
@@ -121,10 +121,10 @@ class _Careful:
 
 
 def checked(inputs: dict[str, Any]) -> dict[str, Any]:
-    """What a loader gave, if it is a batch.
+    """Return a loader's result, if it is a batch.
 
     Raises:
-        HarnessError: it could not be made; the error is the one that was raised where that was tried.
+        HarnessError: it could not be made; this is the original error.
     """
     if "error" in inputs:
         raise inputs["error"]
@@ -133,10 +133,10 @@ def checked(inputs: dict[str, Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def loaders_end() -> Iterator[None]:
-    """Say what to do when a loader's process is ended from outside.
+    """Context that reports what to do if a loader process is killed.
 
     Raises:
-        HarnessError: one was, inside.
+        HarnessError: one was killed.
     """
     try:
         yield
@@ -150,11 +150,11 @@ def loaders_end() -> Iterator[None]:
 
 
 def _only(rows: Sequence[Any]) -> Any:
-    """The one row that a batch of the loader has: it is a whole batch already."""
+    """The loader's batches have one element, which is a complete batch."""
     (row,) = rows
     return row
 
 
 def _leave_interrupts(worker: int) -> None:
-    """Ctrl-C reaches all processes of a terminal; this one ends when the one that it works for does."""
+    """Ignore Ctrl-C, which reaches all processes of a terminal; this process ends with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""What training leaves on disk: the checkpoint, and between stages what each of them trained."""
+"""Files that training writes: the checkpoint, and between stages the weights that each stage trained."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from harness.core.removal import remove
 from harness.models import export_adapter, export_full
 
 FINISHED = "finished.safetensors"
-"""In a stage's folder: what it trained, with its summary in the header. Written last, after the stage's own checkpoint."""
+"""File in a stage's folder with the trained weights, and the stage's summary in the header. Written last, after the stage's own
+checkpoint."""
 
 
 def export(session: Session, folder: Path) -> None:
-    """Write the checkpoint; the first process does, with the others' shares of the weights."""
+    """Write the checkpoint, in the first process, with the other processes' shards of the weights."""
     adapters, first = session.train_settings.adapters, session.process.is_main_process
     state = None
     if session.sharded:
@@ -38,7 +39,8 @@ def _trainable(model: Any) -> dict[str, Any]:
 
 
 def save_finished(model: Any, folder: Path, first: bool, summary: dict[str, Any]) -> None:
-    """Keep what a stage trained; the name appears only when the file is complete. Every process calls it, the first one writes."""
+    """Save the weights that a stage trained; the file appears only when it is complete. Every process must call this, and the first one
+    writes."""
     from safetensors.torch import save_file
 
     values = whole(_trainable(model), first)
@@ -52,10 +54,10 @@ def save_finished(model: Any, folder: Path, first: bool, summary: dict[str, Any]
 
 
 def load_finished(model: Any, folder: Path) -> dict[str, Any] | None:
-    """Load what a finished stage trained, and give back its summary; None if it was not finished.
+    """Load the weights that a finished stage trained, and return its summary; None if it was not finished.
 
     Raises:
-        BadInputError: the file is damaged, or is another model's: nothing of it is loaded then.
+        BadInputError: the file is damaged, or belongs to another model; then nothing is loaded.
     """
     path = folder / FINISHED
     if not path.exists():

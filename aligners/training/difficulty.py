@@ -1,8 +1,8 @@
-"""How hard an example is for the starting model: the entropy of an answer, by one of two measures, of one of two answers.
+"""How hard an example is for the starting model: the entropy of one of two answers, by one of two measures.
 
 Source: Jiang et al., IJCAI 2025 (MFPO), section 3.3, prints H = -sum_i p_i log p_i over the predicted tokens, with p_i the probability of
-the token itself, calls it semantic entropy, and takes high values for hard. It does not say whose answer it is measured on: that it is the
-chosen one unless `own` is asked for is ours, as is the other measure.
+the token itself, calls it semantic entropy, and treats high values as hard. It does not say on which answer it is measured: the default,
+the chosen answer, is our choice, and so is the second measure.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ def difficulty_of(
     """The difficulty of each example, [1] under the chosen branch.
 
     Args:
-        session: the alignment, whose model is still the starting one.
+        session: the alignment, whose model is not trained yet.
         examples: encoded.
         prompts: their questions as texts.
-        measure: `token`: the sum of -p log p over the answer's tokens (the paper's); `predictive`: the mean over the answer's places of
-            the entropy of the whole distribution, in nats a token.
-        answer: whose tokens: the chosen response's, or those that the model itself says, greedily.
-        max_new_tokens: of the model's own answer.
+        measure: `token`: the sum of -p log p over the answer's tokens (the paper's); `predictive`: the mean over the answer's tokens of
+        the entropy of the whole distribution, in nats per token.
+        answer: which answer: the chosen response, or the model's own greedy answer.
+        max_new_tokens: maximum length of the model's own answer.
     """
     if answer == "own":
         examples = [
@@ -67,10 +67,10 @@ def difficulty_of(
 def own_answers(
     session: Session, examples: Sequence[EncodedExample], prompts: Sequence[str], max_new_tokens: int
 ) -> list[list[int]]:
-    """Token ids of the starting model's own answers, greedy, with the end token where it said one.
+    """Token ids of the starting model's own greedy answers, with the end token if it generated one.
 
     Raises:
-        BadInputError: the weights are shared out over several processes, which cannot answer.
+        BadInputError: the weights are sharded over several processes, which cannot generate.
     """
     import torch
 
@@ -104,7 +104,7 @@ def own_answers(
 
 @contextlib.contextmanager
 def _own_forward(model: Any) -> Iterator[None]:
-    """Inside, calling the model is what its class says: `Policy` puts its own call there where all weights are trained."""
+    """Context in which calling the model uses its class's forward, which `Policy` replaces if all weights are trained."""
     kept = model.__dict__.pop("forward", None)
     try:
         yield

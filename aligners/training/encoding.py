@@ -1,4 +1,4 @@
-"""Examples as token ids: what is put before the model, and which tokens a correction changed."""
+"""Encoding examples as token ids, and marking the tokens that a correction changed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _REMEDY = "fix the record; list them all: harness data check FILE --model MODEL"
 
 
 def texts_of(example: PreferenceExample) -> dict[str, str]:
-    """An example's texts, by what a message calls them."""
+    """An example's texts, by their names in messages."""
     return {"the prompt": example.prompt, **{f"the {name} answer": text for name, text in example.responses.items()}}
 
 
@@ -50,10 +50,10 @@ class Encoder:
         """Encode the images and responses that the branches name.
 
         Raises:
-            BadInputError: image and prompt alone exceed the length limit, a named image or response is missing, an image is of a
-                shape that the processor refuses, a text holds the model's own control tokens, or a response is empty once encoded.
+            BadInputError: image and prompt alone exceed the length limit, a named image or response is missing, the processor refuses
+            the shape of an image, a text contains the model's own control tokens, or a response is empty once encoded.
         """
-        # A tokenizer takes control tokens in a text for its own: an answer would end, or an image begin, in the middle of it.
+        # A tokenizer reads control tokens in a text as tokens: an answer would end, or an image begin, in the middle of it.
         refuse_control(texts_of(example), self.processor, f"record {example.id}")
         prefixes = {name: self._prefix(example, name) for name in dict.fromkeys(b.image for b in self.branches)}
         room = self.max_length - max(map(len, prefixes.values()))
@@ -81,7 +81,7 @@ class Encoder:
         return EncodedExample(example.id, prefixes, images, responses, corrected, truncated)
 
     def _prefix(self, example: PreferenceExample, image: str) -> list[int]:
-        """Ids of image and prompt, image tokens expanded. How many there are depends on the image's size alone."""
+        """Ids of image and prompt, image tokens expanded. Their number depends only on the image's size."""
         if image not in example.images:
             raise BadInputError(f"the example has no {image} image", where=example.id)
         picture = example.images[image]
@@ -124,7 +124,7 @@ class Encoder:
 def encode_all(
     processor: Any, examples: Sequence[PreferenceExample], aligner: Aligner, job: AlignJob
 ) -> tuple[dict[str, EncodedExample], dict[str, str]]:
-    """All examples, by id, as the method needs them; and those that the model's processor cannot take, with the reason.
+    """Encode all examples, by id, as the method needs them; and return those that the model's processor refuses, with the reason.
 
     Raises:
         BadInputError: as `Encoder.encode`, unless the job says that bad records are skipped.
@@ -145,7 +145,7 @@ def encode_all(
 
 
 def corrections_of(aligner: Aligner) -> CorrectedTokens | None:
-    """How a method finds corrected tokens: as its settings say (`corrected`), else as RLHF-V's public code; None where it needs none."""
+    """How a method finds corrected tokens: by its settings (`corrected`), or like RLHF-V's public code; None if it does not need them."""
     if Needs.CORRECTIONS not in aligner.needs:
         return None
     how = getattr(aligner.settings, "corrected", None)

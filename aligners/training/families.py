@@ -1,7 +1,7 @@
-"""What the trainer must know of a family of models: which parts are trained, and which positions its rows have.
+"""What the trainer must know about a family of models: which parts are trained, and the positions of its rows.
 
-Rows, masks and losses know nothing of families. A family is one line in `FAMILIES`, if transformers' model of it has the parts that all of
-these have: an inner model (`model.model`) that takes token ids, a 4-D mask, positions, and what the image processor makes of the images.
+Rows, masks and losses do not depend on the family. A family is one line in `FAMILIES`, if its transformers model has the parts that all
+of these have: an inner model (`model.model`) that takes token ids, a 4-D mask, positions, and the image processor's outputs.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Family:
 
     Attributes:
         language: the language model's name in the inner model.
-        tower: the vision tower's, as a regular expression of the weights that stay as they are. What projects its features into the
-            language model is none of it, also where it is stored inside (Qwen's mergers).
-        keeping_towers: `model_type`s of towers that give every image features of one shape, whatever its size, so that they can be kept.
+        tower: the vision tower's, as a regular expression of the weights that are not trained. The projector is not part of it, even if
+        it is stored inside (Qwen's mergers).
+        keeping_towers: `model_type`s of towers whose features have the same shape for every image size, so that they can be cached.
         whole_images: an image's tokens see each other in both directions.
         grid_positions: image tokens have positions in three dimensions (time, height, width), which the model's `get_rope_index` finds.
     """
@@ -41,7 +41,7 @@ class Family:
     whole_images: bool = False
 
     def not_possible(self, config: Any) -> dict[str, str]:
-        """The trainer's savings that a model of this family cannot have, each with the reason."""
+        """The trainer's savings that are not possible for a model of this family, each with the reason."""
         reasons = {}
         tower = getattr(getattr(config, "vision_config", None), "model_type", None)
         if tower not in self.keeping_towers:
@@ -56,15 +56,15 @@ class Family:
         return re.search(rf"(^|\.){self.tower}", name) is None
 
     def positions(self, inner: Any, block: Block) -> Tensor:
-        """The positions that the inner model takes for a block's rows.
+        """The position ids of a block's rows for the inner model.
 
         Args:
             inner: the model's inner model; only its configuration is checked.
             block: with `image_inputs`, on the CPU.
 
         Returns:
-            [rows, length] as the layout made them, or where the family has a grid [3, rows, length]: in the prefix as the model itself
-            finds them; a response counts on from the greatest of these, in all dimensions, and restarts with its branch.
+            [rows, length] from the layout; or, for a family with grid positions, [3, rows, length]: in the prefix as computed by the
+            model; a response continues from the maximum of these in all dimensions, and each branch restarts there.
         """
         if not self.grid_positions:
             return block.position_ids
@@ -78,7 +78,7 @@ class Family:
             image_grid_thw=block.image_inputs["image_grid_thw"],
             attention_mask=inside.long(),
         )
-        # The shift is by how much the greatest position of a prefix falls behind its length.
+        # The shift is the difference between a prefix's maximum position and its length.
         return torch.where(inside, in_prefix, block.position_ids + shift)
 
 
@@ -120,10 +120,10 @@ def family_of(model_type: str, where: str | None = None) -> Family:
 
 
 def check_family(location: str) -> Any:
-    """Say before the weights are loaded that a family cannot be trained; gives back the model's configuration.
+    """Refuse families that cannot be trained, before weights are loaded; returns the model's configuration.
 
     Raises:
-        BadInputError: it is none of `FAMILIES`, or its language model has layers of a kind that the trainer does not know.
+        BadInputError: it is not in `FAMILIES`, or its language model has layers that the trainer does not support.
     """
     config = configuration(location)
     family_of(config.model_type, location)
@@ -132,5 +132,5 @@ def check_family(location: str) -> Any:
 
 
 def possible_savings(config: Any, wanted: Savings) -> Savings:
-    """The wanted savings without those that a model cannot have."""
+    """The requested savings without those that are not possible for a model."""
     return wanted.model_copy(update=dict.fromkeys(family_of(config.model_type).not_possible(config), False))

@@ -1,4 +1,4 @@
-"""One alignment as it is requested, and what it leaves."""
+"""The request and the result of an alignment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.core.config import TrainSettings
 
 @dataclass(frozen=True)
 class AlignJob:
-    """One alignment: everything that determines it, and where it goes.
+    """One alignment: everything that determines it, and its output folder.
 
     Attributes:
         model: folder or hub id of the starting model, resolved.
@@ -27,8 +27,8 @@ class AlignJob:
         data_options: columns under other names, a folder of images besides the data's.
         resume: continue from the newest intermediate checkpoint in `output`.
         canary: check before and at the first step that the trainer computes what the model does (`aligners.training.checks.canary`).
-        stage_done: told of every stage whose checkpoint is kept, as soon as it is there: the stage's folder, with the checkpoint in
-            it, and the summary so far (as in `AlignResult`).
+        stage_done: called for every stage whose checkpoint is kept, when it is finished, with the stage's folder, which contains the
+        checkpoint, and the summary so far (as in `AlignResult`).
     """
 
     model: str
@@ -47,9 +47,9 @@ class AlignJob:
 
 @dataclass(frozen=True, slots=True)
 class AlignResult:
-    """What an alignment left: the checkpoint folder and a JSON-able summary for the manifest.
+    """The result of an alignment: the checkpoint folder and a JSON-able summary for the manifest.
 
-    `scratch` are files that only resuming needed: they go once the manifest is written, and the folders that are then empty.
+    `scratch` are files that only --resume needs; they and empty folders are removed when the manifest is written.
     """
 
     checkpoint: Path

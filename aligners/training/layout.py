@@ -1,12 +1,12 @@
-"""How a batch is laid out: many branches in as few tokens as possible, without one changing another.
+"""The layout of a batch: many branches in as few tokens as possible, without influence on each other.
 
-One row holds one image and prompt (the prefix) and behind it all responses that are compared given that image:
-`[prefix | response 1 | response 2 ...]`. Each response sees the prefix and itself only (a 4-D mask), and its positions
-restart after the prefix, so that the sums are what separate passes would give. Where a response begins as an earlier one
-does, as RLHF-V's corrections do for long, the common tokens are there once and the row branches where the two part.
-Without the shared prefix there is one row per branch; all else is the same.
+One row contains one image and prompt (the prefix), followed by all responses that are compared given that image:
+`[prefix | response 1 | response 2 ...]`. Each response attends only to the prefix and itself (a 4-D mask), and its positions restart
+after the prefix, so that the sums equal those of separate passes. If a response begins like an earlier one, as RLHF-V's corrections do,
+the common tokens are in the row once, and the row branches where the two differ.
+Without the shared prefix there is one row per branch; everything else is the same.
 
-Rows of like length are padded to one length and go through the model together (a `Block`): MFPO's rows are of two lengths,
+Rows of similar length are padded to one length and go through the model together (a `Block`): MFPO's rows are of two lengths,
 and captions are of many.
 """
 
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BLOCK_COST = 256
-"""What one more block costs, in tokens: a second pass through the model is worth it where it saves more padding than that."""
+"""Cost of a further block in tokens: a second pass through the model is worthwhile if it saves more padding than that."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """Rows that are padded to one length.
+    """Rows that are padded to the same length.
 
     Attributes:
         input_ids: [rows, length].
-        position_ids: [rows, length], counted over the row's tokens; [3, rows, length] where a family places image tokens on a grid.
-        order: [rows, length], a token's place in its own sequence of image, prompt and response, whatever the family's positions are;
-            windows of attention are counted in it.
-        allowed: [rows, 1, masked, length] bool, True where the last `masked` positions may look; those before them, which are
-            in the prefix of every row, look back only (`attention`).
+        position_ids: [rows, length], counted over the row's tokens; [3, rows, length] for a family with image tokens on a grid.
+        order: [rows, length], a token's index in its own sequence of image, prompt and response, independent of the family's positions;
+        sliding windows use it.
+        allowed: [rows, 1, masked, length] bool, True where the last `masked` positions may attend; the positions before them, which are
+        in the prefix of every row, are causal (`attention`).
         images: one per row, until the block is prepared.
         prefixes: tokens of image and prompt, one number per row.
-        image_inputs: in a prepared block, what the processor makes of the images; empty where their features are kept.
-        features: in a prepared block, the images' fingerprints, one per row, where their features are kept.
+        image_inputs: in a prepared block, the processor's outputs for the images; empty if their features are cached.
+        features: in a prepared block, the images' fingerprints, one per row, if their features are cached.
     """
 
     input_ids: Tensor
@@ -56,10 +56,10 @@ class Block:
 
 @dataclass(frozen=True)
 class BranchLayout:
-    """Where a branch's tokens are: all [batch, length], right-padded.
+    """The positions of a branch's tokens: all [batch, length], right-padded.
 
     Attributes:
-        predictor: place of the hidden state that predicts the token, among those of all blocks, row after row.
+        predictor: index of the hidden state that predicts the token, among those of all blocks, row after row.
         target: the token.
         mask: True at response tokens.
         corrected: True at corrected tokens, or None.
@@ -73,7 +73,7 @@ class BranchLayout:
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples, laid out."""
+    """Examples in the layout of this module."""
 
     ids: list[str]
     blocks: list[Block]
@@ -119,16 +119,16 @@ class _Row:
     positions: list[int] = field(init=False)
     prefix: int = field(init=False)
     paths: list[tuple[list[int], list[int]]] = field(default_factory=list)
-    """Of every response its tokens and their places in the row."""
+    """For every response its tokens and their positions in the row."""
     parts: list[tuple[list[int], int, int]] = field(default_factory=list)
-    """Of every run of new tokens the places before it in its response, its start and its end."""
+    """For every run of new tokens the preceding positions of its response, its start and its end."""
 
     def __post_init__(self) -> None:
         self.prefix = len(self.tokens)
         self.positions = list(range(self.prefix))
 
     def add(self, response: Sequence[int]) -> list[int]:
-        """Put a response into the row; returns the places that predict its tokens."""
+        """Add a response to the row; returns the positions that predict its tokens."""
         common: list[int] = []
         for tokens, places in self.paths:
             agree = _agreement(tokens, response)
@@ -144,7 +144,7 @@ class _Row:
 
 
 def _agreement(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many tokens two sequences have in common at their beginning."""
+    """Length of the common beginning of two sequences."""
     count = 0
     for a, b in zip(first, second, strict=False):
         if a != b:
@@ -156,7 +156,7 @@ def _agreement(first: Sequence[int], second: Sequence[int]) -> int:
 def _rows(
     example: EncodedExample, branches: Sequence[Branch], shared: bool
 ) -> tuple[list[_Row], list[tuple[int, list[int]]]]:
-    """An example's rows, and for every branch its row's number and the predicting places in it."""
+    """An example's rows, and for every branch the index of its row and the predicting positions in it."""
     rows: list[_Row] = []
     by_image: dict[str, int] = {}
     places: list[tuple[int, list[int]]] = []
@@ -175,13 +175,13 @@ def row_lengths(example: EncodedExample, branches: Sequence[Branch], shared: boo
 
 
 def group_by_length(lengths: Sequence[int]) -> list[list[int]]:
-    """Cut rows into blocks so that padding and the cost of a block (`BLOCK_COST`) are least together.
+    """Group rows into blocks so that padding plus the cost of blocks (`BLOCK_COST`) is minimal.
 
     Returns:
-        Numbers of the rows of each block, shortest rows first; rows of one length keep their order.
+        Row indices of each block, shortest rows first; rows of equal length keep their order.
     """
     order = sorted(range(len(lengths)), key=lambda number: lengths[number])
-    best: list[tuple[int, int]] = [(0, 0)]  # cost of the first `end` rows, and where their last block starts
+    best: list[tuple[int, int]] = [(0, 0)]  # cost of the first `end` rows, and the start of their last block
     for end in range(1, len(order) + 1):
         longest = lengths[order[end - 1]]
         best.append(min((best[start][0] + (end - start) * longest + BLOCK_COST, start) for start in range(end)))
@@ -233,7 +233,7 @@ def _block(rows: Sequence[_Row], pad: int) -> Block:
     import torch
 
     length = max(len(row.tokens) for row in rows)
-    # A prefix's last position predicts the first token of every response, so it is one of those that are read.
+    # A prefix's last position predicts the first token of every response, so it is read, too.
     causal = min(row.prefix for row in rows) - 1
     input_ids = torch.full((len(rows), length), pad)
     position_ids = torch.zeros((len(rows), length), dtype=torch.long)
@@ -272,11 +272,11 @@ def _layout(
 
 
 def by_branch(values: Tensor, layouts: Mapping[str, BranchLayout]) -> dict[str, BranchLogps]:
-    """Values of all response tokens, branch after branch, as the branches' log-probabilities.
+    """Split the values of all response tokens, branch after branch, into the branches' log-probabilities.
 
     Args:
-        values: [tokens] float32 log-probabilities, or [tokens, 2] with the divergence from the reference next to them.
-        layouts: the branches.
+        values: [tokens] float32 log-probabilities, or [tokens, 2] with the divergence from the reference as second column.
+        layouts: layouts of the branches.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""The training log: one row per step, and what stands behind the progress bar."""
+"""The training log: one row per step, and the text after the progress bar."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from harness.core.progress import Advance
 
 
 class Recorder:
-    """Collects the metrics of a step's passes over all processes; writes one row per step and shows loss and margin behind the bar."""
+    """Collects the metrics of a step's passes over all processes; writes one row per step and shows loss and margin after the bar."""
 
     def __init__(self, log: Path, stage: str, advance: Advance, process: Any) -> None:
         self.log, self.stage, self.advance, self.process = log, stage, advance, process
         self.first: dict[str, Any] = {}
         self.last: dict[str, Any] = {}
         self.ids: list[str] = []
-        """Of the examples of the step under way."""
+        """Metrics of the examples of the current step."""
         self._sums: dict[str, float] = {}
         self._count = self._tokens = 0
         self._clock = time.perf_counter()
 
     def go_on_from(self, step: int) -> None:
-        """Drop the stage's rows behind a step: after a kill it is gone on with from there, and they come again."""
+        """Drop the stage's rows after a step, from which an interrupted run is resumed and logs them again."""
         if not self.log.exists():
             return
         rows = [row for row in _whole_rows(self.log) if row["stage"] != self.stage or row["step"] <= step]
@@ -36,7 +36,7 @@ class Recorder:
             write_jsonl(self.log, rows)
 
     def add(self, metrics: dict[str, Any], weights: Any, tokens: int, ids: Sequence[str]) -> None:
-        """A pass: its metrics ([batch] each), its examples' weights ([batch]) and ids, and the positions that it computed."""
+        """Add a pass: its metrics ([batch] each), its examples' weights ([batch]) and ids, and the number of computed positions."""
         self.ids += ids
         self._count += int(weights.sum())
         self._tokens += tokens
@@ -44,7 +44,7 @@ class Recorder:
             self._sums[name] = self._sums.get(name, 0.0) + float((value * weights).sum())
 
     def step(self, number: int, rate: float) -> dict[str, Any]:
-        """A step is done: write its row, and return it."""
+        """Finish a step: write its row, and return it."""
         from accelerate.utils import gather_object
 
         now = time.perf_counter()
@@ -72,7 +72,7 @@ class Recorder:
 
 
 def _whole_rows(log: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a log whose last line may be cut off by a kill."""
+    """The rows of a log whose last line may be incomplete after a kill."""
     for line in log.read_text(encoding="utf-8").splitlines(keepends=True):
         if line.endswith("\n"):
             yield json.loads(line)

@@ -1,4 +1,4 @@
-"""One stage of training: `transformers.Trainer` with a preference loss, its log, its bar, and the guards against NaN and Ctrl-C."""
+"""One stage of training: `transformers.Trainer` with a preference loss, a log, a progress bar, and handling of NaN and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ def run_stage(
     *,
     begins_equal: bool,
 ) -> dict[str, Any]:
-    """Train on one stage's examples; goes on from the stage's newest intermediate checkpoint if there is one.
+    """Train on one stage's examples, from the stage's newest intermediate checkpoint if there is one.
 
     Args:
         run: the alignment.
-        name: the stage's.
-        examples: the stage's.
-        reference: its values of the examples.
-        folder: for intermediate checkpoints.
-        log: of all stages.
-        begins_equal: before the first update policy and reference are one model, which the canary then looks at.
+        name: name of the stage.
+        examples: examples of the stage.
+        reference: the reference's values for the examples.
+        folder: folder of intermediate checkpoints.
+        log: training log of all stages.
+        begins_equal: before the first update policy and reference are the same model, which the canary then checks.
 
     Returns:
         A JSON-able summary: steps, examples, seconds, first and last logged values.
 
     Raises:
-        HarnessError: a loss or a gradient was not finite (the examples are named and the last intermediate checkpoint is kept), the
-            memory did not suffice, or the run was interrupted by Ctrl-C (the present step's checkpoint is kept).
+        HarnessError: a loss or a gradient was not finite (the message names the examples, and the last intermediate checkpoint is kept),
+        memory ran out, or the run was interrupted by Ctrl-C (the current step's checkpoint is kept).
     """
     from aligners.training.trainer import Stage, build, newest_checkpoint, step_of
 
@@ -75,7 +75,7 @@ def run_stage(
         with out_of_memory(run, examples, micro), loaders_end():
             trainer.train(resume_from_checkpoint=str(newest) if newest else None)
         if trainer.is_deepspeed_enabled:
-            trainer.deepspeed.destroy()  # or the next stage's gradients would go to it as well
+            trainer.deepspeed.destroy()  # otherwise it would also receive the next stage's gradients
     if asked_to_stop.is_set() and trainer.state.global_step < steps:
         raise HarnessError(
             f"interrupted at step {trainer.state.global_step} of {steps} of stage {name}; the training progress is kept",
@@ -98,7 +98,7 @@ def run_stage(
 
 @contextlib.contextmanager
 def _stop_on_interrupt() -> Iterator[threading.Event]:
-    """Inside, the first Ctrl-C sets the event that is given (the step is finished and saved), the second one stops at once."""
+    """Context in which the first Ctrl-C sets the yielded event (the step is finished and saved), and the second one stops at once."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked

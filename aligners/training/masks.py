@@ -1,9 +1,8 @@
-"""Which positions every kind of layer may look at: all before it, a window of them, or a state that carries them all.
+"""Attention masks by type of layer: full causal, sliding window, or none for a recurrent state (linear attention).
 
-transformers gives a layer its mask by the layer's type (`config.layer_types`), or all layers one mask, which is that of a window where
-the configuration names one (`masking_utils.create_masks_for_generate`). Here the same masks are made from a layout's block. A window is
-counted in a token's place in its own sequence of image, prompt and response, and not in the row, where other responses may stand
-between the two.
+transformers gives a layer its mask by the layer's type (`config.layer_types`), or one mask to all layers, which is that of a window if
+the configuration has one (`masking_utils.create_masks_for_generate`). Here the same masks are made from a layout's block. A window
+counts tokens in their own sequence of image, prompt and response, not in the row, which may have other responses in between.
 """
 
 from __future__ import annotations
@@ -18,17 +17,17 @@ if TYPE_CHECKING:
     from aligners.training.layout import Block
 
 FULL, WINDOW, STATE = "full_attention", "sliding_attention", "linear_attention"
-"""transformers' names of the types of layers that can be trained."""
+"""transformers' names of the layer types that can be trained."""
 
 
 def layer_types(config: Any) -> list[str] | None:
-    """The types of a language model's layers, each once; None where transformers gives all layers one mask."""
+    """The types of a language model's layers, each once; None if transformers gives all layers the same mask."""
     types = getattr(config.get_text_config(), "layer_types", None)
     return None if types is None else sorted(set(types))
 
 
 def window_of(config: Any) -> int | None:
-    """Positions that a layer with a window sees, its own included; None where no layer has one."""
+    """Number of positions in the window of a layer, its own included; None if no layer has a window."""
     text = config.get_text_config()
     types = layer_types(config)
     if types is not None and WINDOW not in types:
@@ -38,12 +37,12 @@ def window_of(config: Any) -> int | None:
 
 
 def carries_state(config: Any) -> bool:
-    """Whether layers pass a state from each position to the next (linear attention), whatever a mask says."""
+    """Whether layers pass a state from each position to the next (linear attention), independent of masks."""
     return STATE in (layer_types(config) or ())
 
 
 def check_layers(config: Any, where: str | None = None) -> None:
-    """Refuse a language model with layers whose masks are not made here.
+    """Refuse a language model with unsupported layer types.
 
     Raises:
         BadInputError: it has such layers.
@@ -60,17 +59,17 @@ def check_layers(config: Any, where: str | None = None) -> None:
 
 
 def layer_masks(block: Block, config: Any, dtype: Any, *, whole_images: bool = False) -> Any:
-    """The masks of a block, as the language model takes them.
+    """The masks of a block for the language model.
 
     Args:
         block: on the model's device.
         config: the model's configuration.
-        dtype: that attention is computed in.
-        whole_images: the tokens of an image see each other in both directions.
+        dtype: type of the attention's computation.
+        whole_images: the tokens of an image attend to each other in both directions.
 
     Returns:
-        [rows, 1, masked, length] as `attention.additive_mask` gives it; or, where the layers are of named types, a dictionary of them
-        by type. Rows of the prefix that look back without a limit are in no mask.
+        [rows, 1, masked, length] as `attention.additive_mask` gives it; or, if the layers have named types, a dictionary of masks by
+        type. Positions of the prefix with plain causal attention are not part of a mask.
     """
     from aligners.training.kernels.attention import additive_mask
 
@@ -84,25 +83,25 @@ def layer_masks(block: Block, config: Any, dtype: Any, *, whole_images: bool = F
         masks[WINDOW] = masks[FULL] if windowed is allowed else additive_mask(windowed, dtype)
     if types is None:
         return masks[WINDOW] if window is not None else masks[FULL]
-    # Padding stands behind all that is read, so a state needs no mask.
+    # Padding follows everything that is read, so a state needs no mask.
     return {name: masks.get(name) for name in types}
 
 
 def _windowed(allowed: Tensor, order: Tensor, window: int) -> Tensor:
-    """`allowed` within a window; the very same where the window leaves nothing out."""
+    """`allowed` restricted to a window; the same object if the window excludes nothing."""
     import torch
 
     length = allowed.shape[3]
     if length <= window or int(order.max()) < window:
         return allowed
-    # The first positions see less than a window, so they look back as if there were none.
+    # The first positions have fewer predecessors than a window, so they are plain causal.
     first = min(length - allowed.shape[2], window)
     near = order[:, first:, None] - order[:, None, :] < window
     return torch.logical_and(_rows_from(allowed, first), near[:, None])
 
 
 def _rows_from(allowed: Tensor, first: int) -> Tensor:
-    """`allowed` with the rows from `first` on: those of the prefix look back without a limit."""
+    """`allowed` extended to the positions from `first` on: those of the prefix are plain causal."""
     import torch
 
     length, masked = allowed.shape[3], allowed.shape[2]
@@ -118,7 +117,7 @@ def _all_rows(allowed: Tensor) -> Tensor:
 
 
 def _same_image(block: Block, config: Any) -> Tensor:
-    """[rows, 1, length, length] bool: both positions are tokens of one image, whose tokens follow each other."""
+    """[rows, 1, length, length] bool: both positions are tokens of the same image; an image's tokens are adjacent."""
     image = block.input_ids == config.image_token_id
     starts = image & ~image.roll(1, 1)
     starts[:, 0] = image[:, 0]

@@ -1,4 +1,4 @@
-"""Which examples go through the model together: a step's batch, dealt to processes and passes. Decided by the seed alone."""
+"""Which examples go through the model together: a step's batch, distributed to processes and passes. Determined by the seed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
-    """The order in which an epoch takes its examples: a permutation of their places, [count]."""
+    """The order of an epoch's examples: a permutation of their indices, [count]."""
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
@@ -22,8 +22,8 @@ class MicroBatches:
     """The micro-batches of one process over all of a stage's steps, in order: `(examples, weights)` at every index.
 
     Every epoch is a permutation of the examples, drawn from the seed; which examples make a step does not depend on the number
-    of processes or the size of the micro-batch. A short last batch leaves places empty; a process all of whose places are empty
-    still makes its pass, which gradients of several processes wait for, with an example of weight 0.
+    of processes or the size of the micro-batch. A short last batch leaves slots empty; a process with only empty slots still makes its
+    pass, because the others wait for its gradients, with an example of weight 0.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class MicroBatches:
         return self.steps * self.passes
 
     def chosen(self, index: int) -> tuple[list[EncodedExample], list[float]]:
-        """The examples of a pass, and their weights: 1, or 0 where a place is only held."""
+        """The examples of a pass, and their weights: 1, or 0 for a filled-in example."""
         process, processes = self.place
         batch = self.micro * self.passes * processes
         step, number = divmod(index, self.passes)
@@ -58,6 +58,6 @@ class MicroBatches:
         return [self.examples[self._epochs[epoch][0]]], [0.0]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """A pass's prepared batch, and the weights of its examples."""
+        """The prepared batch of a pass, and the weights of its examples."""
         examples, weights = self.chosen(index)
         return {"batch": self.preparer.batch(examples, self.branches), "weights": weights}

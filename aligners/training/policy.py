@@ -1,4 +1,4 @@
-"""The model that is trained, as the trainer sees it: values of a batch's response tokens, and what is kept of its images."""
+"""The trained model, as the trainer uses it: values of a batch's response tokens, and cached features of its images."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CHUNK = 1024
-"""Response tokens whose logits are held at a time."""
+"""Number of response tokens whose logits are in memory at a time."""
 FEATURE_BUDGET = 4 * 2**30
-"""Bytes of tower features kept in memory; above it they are computed in every step."""
+"""Maximum size of cached tower features in bytes; above it, features are computed in every step."""
 
 
 class Policy:
-    """A model with its processor; tower frozen, features kept where the family allows it.
+    """A model with its processor; the tower is frozen, and its features are cached if the family allows it.
 
     Attributes:
         model: the transformers model, wrapped by PEFT when it is tuned by LoRA.
-        family: what is particular to models of its kind.
-        adapted: the modules with adapters; None where all weights are trained.
-        savings: those that were asked for and that the model can have.
+        family: properties of the model's family.
+        adapted: the modules with adapters; None if all weights are trained.
+        savings: the requested savings that are possible for the model.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Policy:
         bfloat16: bool,
         with_distribution: bool = False,
     ) -> None:
-        """Wrap a model; `with_distribution` adds the divergence from the model as it is now to `token_logps`."""
+        """Wrap a model; `with_distribution` adds the divergence from the present model to `token_logps`."""
         from aligners.training.kernels import attention, layers
 
         attention.use(model)
@@ -70,8 +70,8 @@ class Policy:
             logger.info(f"lean layers: {self.lean}")
         self.adapted: Adapted | None = None
         self.model = self._tunable(model, tuning, lora)
-        # The training loop calls the model through whatever it is wrapped in (DDP, FSDP), so that gradients are synchronised.
-        # Not the bound method itself: in mixed precision accelerate takes that apart and binds it to the model.
+        # The training loop calls the model through its wrappers (DDP, FSDP), so that gradients are synchronised.
+        # Not the bound method itself: in mixed precision, accelerate unwraps it and binds it to the model.
         self.model.forward = functools.partial(self.forward)
         self._features: dict[str, Tensor] = {}
 
@@ -97,7 +97,7 @@ class Policy:
 
     @property
     def device(self) -> Any:
-        """Where the model is."""
+        """The device of the model."""
         return next(self.plain.parameters()).device
 
     @property
@@ -106,7 +106,7 @@ class Policy:
         return self.plain.model.get_submodule(self.family.language).layers
 
     def keep_features(self, images: Iterable[ImageRef]) -> str:
-        """Compute the tower's features once an image, if the family and the memory allow it; says what was done."""
+        """Compute and cache the tower's features of each image, if the family and the memory allow it; returns what was done."""
         import torch
 
         wanted = list({image.fingerprint(): image for image in images}.values())
@@ -131,7 +131,7 @@ class Policy:
 
     @property
     def feature_bytes(self) -> int:
-        """Bytes of one image's kept features; 0 where none are kept."""
+        """Bytes of one image's cached features; 0 if none are cached."""
         return next(iter(self._features.values())).nbytes if self._features else 0
 
     def forget_features(self) -> None:
@@ -139,7 +139,7 @@ class Policy:
         self._features = {}
 
     def preparer(self, one_block: bool = False) -> Preparer:
-        """What makes batches of examples for this model, in whatever process."""
+        """An object that makes batches for this model, in any process."""
         return Preparer(
             self.processor,
             self.family,
@@ -151,7 +151,7 @@ class Policy:
 
     @contextlib.contextmanager
     def with_savings(self, savings: Savings) -> Iterator[None]:
-        """Inside, the model is computed with these of the savings that it has."""
+        """Context in which the model uses only these of its savings."""
         from aligners.training.kernels import layers
 
         before, features = self.savings, self._features
@@ -166,18 +166,18 @@ class Policy:
             layers.use(self.layers, before.lean_layers)
 
     def prepare(self, batch: Batch) -> Batch:
-        """Add what the processor makes of the images whose features are not kept. Runs on the CPU."""
+        """Add the processor's outputs for images whose features are not cached. Runs on the CPU."""
         return self.preparer().prepare(batch)
 
     def forward(self, batch: Batch, value: Callable[[Tensor, Tensor], Tensor] | None = None) -> Tensor:
-        """What the wrapped model computes: `token_logps`, or `response_values` of another value."""
+        """The forward pass of the wrapped model: `token_logps`, or `response_values` of another value."""
         return self.token_logps(batch) if value is None else self.response_values(batch, value)
 
     def token_logps(self, batch: Batch) -> Tensor:
-        """Log-probabilities of all response tokens, branch after branch, as `layout.by_branch` takes them, with gradient where that is on.
+        """Log-probabilities of all response tokens, branch after branch, for `layout.by_branch`, with gradient if enabled.
 
         Returns:
-            [tokens] float32, or with the distribution [tokens, 2]: the divergence KL(first model || this one) next to them.
+            [tokens] float32, or with the distribution [tokens, 2]: the second column is the divergence KL(initial model || this one).
         """
         import torch
 
@@ -188,14 +188,14 @@ class Policy:
         return self.response_values(batch, _logp_and_divergence, expected)
 
     def response_values(self, batch: Batch, value: Callable[..., Tensor], expected: Tensor | None = None) -> Tensor:
-        """A value of every response token, branch after branch, with gradient where gradients are on.
+        """A value of every response token, branch after branch, with gradient if enabled.
 
         Args:
             batch: a prepared batch on the model's device.
-            value: function of logits [n, vocabulary] float32 and target tokens [n], and of the first model's logits where
-                `expected` is given. With `savings.chunked_logits` it sees CHUNK tokens at a time, and no logits are held for
-                the backward pass: they are computed again there, or their gradient is made at once (`frozen_head`).
-            expected: the first model's hidden states at the same tokens, [tokens, width].
+            value: function of logits [n, vocabulary] float32 and target tokens [n], and of the initial model's logits if `expected` is
+            given. With `savings.chunked_logits` it gets CHUNK tokens at a time, and no logits are stored for the backward pass: they are
+            computed again there, or their gradient is computed at once (`frozen_head`).
+            expected: the initial model's hidden states at the same tokens, [tokens, width].
         """
         import torch
         from torch.utils.checkpoint import checkpoint
@@ -223,7 +223,7 @@ class Policy:
 
     @contextlib.contextmanager
     def _first_model(self) -> Iterator[Any]:
-        """The model as it was before training: a copy, or this one without its adapter."""
+        """The initial model: a copy, or this one without its adapter."""
         if self._frozen is not None:
             yield self._frozen
         else:
@@ -231,7 +231,7 @@ class Policy:
                 yield self.plain
 
     def without_adapter(self) -> contextlib.AbstractContextManager[None]:
-        """Inside, the model is as it was before training where it is tuned by an adapter; full weights are as they are."""
+        """Context in which an adapter is switched off, which gives the initial model; full weights are not changed."""
         return self.model.disable_adapter() if hasattr(self.model, "disable_adapter") else contextlib.nullcontext()
 
     def _states(self, batch: Batch, plain: Any) -> Tensor:
@@ -245,7 +245,7 @@ class Policy:
         """Last hidden states [rows, length, width] of this model or its copy.
 
         Raises:
-            HarnessError: the block has no pictures: the model would compute without them, and nobody would know.
+            HarnessError: the block has no pictures; the model would silently compute without them.
         """
         import torch
 
@@ -291,7 +291,7 @@ class Policy:
         return values.to(self.device, self.plain.dtype)
 
     def _tower(self, pixel_values: Tensor) -> Tensor:
-        """The features that the projector takes, [n, tokens, width], as the model's own forward selects them."""
+        """The input features of the projector, [n, tokens, width], selected as in the model's own forward."""
         import torch
 
         config = self.plain.config
@@ -308,7 +308,7 @@ def token_logp(logits: Tensor, tokens: Tensor) -> Tensor:
 
 
 def _logp_and_divergence(logits: Tensor, tokens: Tensor, expected: Tensor) -> Tensor:
-    """Log-probability of each token next to the divergence from the expected distribution, [n, 2]."""
+    """Log-probability of each token and the divergence from the expected distribution, [n, 2]."""
     import torch
 
     logs, wanted = logits.log_softmax(-1), expected.log_softmax(-1)
@@ -317,6 +317,6 @@ def _logp_and_divergence(logits: Tensor, tokens: Tensor, expected: Tensor) -> Te
 
 
 def entropy_of(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Predictive entropy in nats, whatever the token was."""
+    """Predictive entropy in nats, independent of the token."""
     logs = logits.log_softmax(-1)
     return -(logs.exp() * logs).sum(-1)

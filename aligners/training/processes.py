@@ -1,4 +1,4 @@
-"""Several processes (`accelerate launch`): which one this is, and what all must do together where they share the weights out (FSDP 2)."""
+"""Several processes (`accelerate launch`): their state, and collective operations for sharded weights (FSDP 2)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ CONFIGURATION = "harness launch --sharding fsdp (docs/training.md)"
 
 
 def this_process() -> Any:
-    """Accelerate's account of this process among all; without a GPU they are joined by gloo, which must be said at the first call.
+    """Accelerate's state of this process; without a GPU the backend is gloo, which must be set at the first call.
 
     Raises:
         MissingPackageError: DeepSpeed was requested, and is not installed.
-        BadInputError: it was requested in a process that no launcher started.
+        BadInputError: it was requested in a process that was not started by a launcher.
     """
     from accelerate import PartialState
 
@@ -33,7 +33,7 @@ def this_process() -> Any:
 
 
 def is_deepspeed() -> bool:
-    """Whether `accelerate launch` was told to share gradients and moments out by DeepSpeed."""
+    """Whether `accelerate launch` uses DeepSpeed, which shards gradients and moments."""
     return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
 
 
@@ -44,34 +44,35 @@ def _check_deepspeed() -> None:
             "DeepSpeed's processes must be started by accelerate",
             remedy="harness launch --sharding zero2 (docs/training.md)",
         )
-    # Said in every run, and about nothing: transformers leaves the passes of a step to DeepSpeed, and that calls torch by an old name.
+    # Warnings of every run without meaning: transformers leaves the passes of a step to DeepSpeed, which uses a deprecated name of torch.
     logging.getLogger("accelerate.accelerator").addFilter(lambda line: "steps mismatch" not in line.getMessage())
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
 
 
 def is_sharded() -> bool:
-    """Whether `accelerate launch` was told to share the weights out.
+    """Whether `accelerate launch` shards the weights.
 
-    Every process must then call the model equally often: each call gathers weights from all of them, and waits for them.
+    Every process must then call the model equally often: each call gathers weights from all of them.
     """
     return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
 def shares_out(model: Any) -> bool:
-    """Whether this process holds a share of the model's weights only."""
+    """Whether this process has only a shard of the model's weights."""
     from torch.distributed.fsdp import FSDPModule
 
     return isinstance(model, FSDPModule)
 
 
 def say_what_is_gathered_together(model: Any, layer: Any) -> None:
-    """Tell accelerate before a stage which modules' weights are gathered together, where weights are shared out and the user named none.
+    """Tell accelerate before a stage which modules' weights are gathered together, if weights are sharded and the user did not specify
+    it.
 
     Args:
-        model: the model as it is trained.
+        model: the model to train.
         layer: one of the language model's layers, which accelerate finds by the name of their class.
     """
-    if shares_out(model):  # in an earlier stage: nothing is left to do, and the class has another name by now
+    if shares_out(model):  # done in an earlier stage; the class has another name by now
         os.environ["FSDP_AUTO_WRAP_POLICY"] = "NO_WRAP"
     elif is_sharded():
         os.environ.setdefault("FSDP_TRANSFORMER_CLS_TO_WRAP", type(layer).__name__)
@@ -81,8 +82,8 @@ def whole(values: Mapping[str, Any], first: bool) -> dict[str, Tensor]:
     """Whole tensors on the CPU, gathered one by one; every process must call it.
 
     Args:
-        values: tensors, shared out or not.
-        first: whether this process is the one that keeps them; the others get none.
+        values: tensors, sharded or not.
+        first: whether this process keeps them; the others get none.
     """
     from torch.distributed.tensor import DTensor
 

@@ -1,8 +1,8 @@
-"""What a fixed model says of an example (log-probabilities, entropy): computed once, kept on disk, shared by methods and sweeps.
+"""Values of a fixed model for examples (log-probabilities, entropy): computed once, stored on disk, shared by methods and sweeps.
 
-Content-addressed: a store belongs to all that determines its values (weights, template, arithmetic), and a value in it to its prefix,
-image and response. So DPO and MFPO share what they have in common, as do all runs of a sweep, and an interrupted pass continues.
-Values differ in rounding with what they were computed beside; the same command on an empty cache gives the same bits.
+Content-addressed: a store's key has everything that determines its values (weights, template, arithmetic), and a value's key has its
+prefix, image and response. So DPO and MFPO share common values, as do all runs of a sweep, and an interrupted pass is resumed. Rounding
+of a value depends on its batch; the same command on an empty cache gives the same bits.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from aligners.training.layout import Batch
 from harness.core.files import atomic_path, sha256_bytes, sha256_json, to_cache
 
 FORMAT = 3
-"""Raised when what is stored, or how it is computed, changes."""
+"""Version; raised when the stored values or their computation change."""
 PART = 2_000_000
-"""Values after which a part is written: a kill loses at most so many."""
+"""Number of values after which a part is written, so that a kill loses at most this many."""
 
 Keys = dict[tuple[str, str], bytes]
 """Branch (image, response) of an example -> content key of its value."""
@@ -45,7 +45,7 @@ def content_keys(example: EncodedExample, branches: Iterable[Branch]) -> Keys:
 
 
 def content_print(example: EncodedExample, branches: Iterable[Branch]) -> str:
-    """One hash of all of an example's branches, and of what a correction changed."""
+    """One hash of all branches of an example, and of its corrected tokens."""
     keys = content_keys(example, branches)
     return sha256_json([[*pair, key.hex()] for pair, key in keys.items()] + [dict(example.corrected)])
 
@@ -55,8 +55,8 @@ class ValueStore:
 
     Args:
         cache: the user's cache folder.
-        key: all that determines the values next to their own content (JSON-able).
-        keep: whether to use the disk at all.
+        key: everything that determines the values besides their content (JSON-able).
+        keep: whether to use the disk.
     """
 
     def __init__(self, cache: Path, key: dict[str, Any], keep: bool = True) -> None:
@@ -67,7 +67,7 @@ class ValueStore:
         self._new_values = 0
 
     def load(self, wanted: Iterable[bytes]) -> None:
-        """Read what the disk has of the wanted values."""
+        """Read the requested values that are on disk."""
         missing = set(wanted) - self._values.keys()
         for path in sorted(self.folder.glob("part-*.npz")) if self.keep and missing else ():
             with np.load(path, allow_pickle=False) as stored:
@@ -80,11 +80,11 @@ class ValueStore:
         return key in self._values
 
     def __getitem__(self, key: bytes) -> np.ndarray:
-        """The value, [tokens] float32."""
+        """The value of a key, [tokens] float32."""
         return self._values[key]
 
     def put(self, key: bytes, value: np.ndarray) -> None:
-        """Add a value; it is on disk after the next `flush`, which comes by itself every PART numbers."""
+        """Add a value; it is on disk after the next `flush`, which happens automatically every PART numbers."""
         if key in self._values:
             return
         self._values[key] = value
@@ -94,7 +94,7 @@ class ValueStore:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is new."""
+        """Write new values."""
         if self._new and self.keep:
             values = [self._values[key] for key in self._new]
             path = self.folder / f"part-{sha256_bytes(b''.join(self._new))[:32]}.npz"
@@ -115,7 +115,7 @@ class Reference:
         self._store, self._keys, self.computed = store, keys, computed
 
     def logps(self, batch: Batch, branches: Sequence[Branch]) -> Logps:
-        """The batch's reference log-probabilities, in the layout of its policy."""
+        """The batch's reference log-probabilities, in the layout of the policy's."""
         import torch
 
         result: dict[str, BranchLogps] = {}
@@ -140,19 +140,19 @@ def fill(
     in_step: bool = False,
     done: Callable[[int], None] = lambda count: None,
 ) -> int:
-    """Compute the blocks that the store does not have, whole: what a value is computed beside does not depend on where a kill came.
+    """Compute missing blocks as a whole, so that a value's batch does not depend on when a run was interrupted.
 
     Args:
-        store: loaded with what the disk has.
+        store: loaded from disk.
         blocks: examples that go through the model together.
-        keys: of every example by its id.
-        compute: gives for a block, in order, the values of each example's branches.
+        keys: keys of every example by its id.
+        compute: returns for a block, in order, the values of each example's branches.
         share: (i, n): compute only every n-th missing block, from the i-th; n processes share the work.
-        in_step: every process must compute equally often: one that has no block left does its part of the last round with another's.
-        done: told how many examples are dealt with.
+        in_step: every process must compute equally often: a process without a block repeats another one's in the last round.
+        done: called with the number of finished examples.
 
     Returns:
-        How many examples were not there, whichever process computed them.
+        The number of examples that were missing, whichever process computed them.
     """
     missing = missing_blocks = 0
     for block in blocks:

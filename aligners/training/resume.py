@@ -1,6 +1,6 @@
-"""Going on from what an interrupted run left: all of it is taken, as it was written, or none of it and the command says why.
+"""Resuming an interrupted run: its state is loaded completely, as it was written, or an error says why not.
 
-transformers' trainer loads what it finds: weights under other names, and a checkpoint without its optimizer, are no error to it.
+transformers' trainer is lenient: it accepts weights under other names, and a checkpoint without an optimizer state.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ _OPTIMIZER, _SCHEDULER, _STATE = "optimizer.pt", "scheduler.pt", "trainer_state.
 
 
 def stored(model: Any) -> dict[str, Any]:
-    """What a checkpoint holds of a model: weights that are tied to others, as a head may be to the embeddings, once."""
+    """The tensors of a model in a checkpoint; tied weights, such as a head and the embeddings, once."""
     tied = dict(model.named_parameters(remove_duplicate=False)).keys() - dict(model.named_parameters()).keys()
     return {name: value for name, value in model.state_dict().items() if name not in tied}
 
 
 def begin_again(checkpoint: Path) -> str:
-    """What helps where a checkpoint cannot be gone on from."""
+    """The remedy if a checkpoint cannot be resumed from."""
     return f"remove {checkpoint}: --resume then goes on from what was finished before it; or begin the run again with --overwrite"
 
 
 def tensors(path: Path, expected: Mapping[str, Any], remedy: str) -> Iterator[tuple[str, Tensor]]:
-    """All tensors of a file one by one, which must be just those that are expected: that is looked at before the first is given.
+    """Yield all tensors of a file, which must be exactly the expected ones; this is checked before the first is yielded.
 
     Args:
         path: a safetensors file.
         expected: name -> a tensor of the shape and type that it must have.
-        remedy: what to do where it is another.
+        remedy: what to do if they differ.
 
     Raises:
-        BadInputError: the file is missing, cut off or broken; or a tensor is missing, nobody's, or of another shape or type.
+        BadInputError: the file is missing, cut off or broken; or a tensor is missing, unexpected, or has another shape or type.
     """
     from safetensors import safe_open
 
@@ -107,7 +107,7 @@ def load_weights(session: Session, checkpoint: Path) -> None:
 
 
 def save_whole(session: Session, checkpoint: Path) -> None:
-    """Write all weights of an intermediate checkpoint under the names that they have in the model, which `load_weights` looks for."""
+    """Write all weights of an intermediate checkpoint under their names in the model, which `load_weights` expects."""
     from safetensors.torch import save_file
 
     checkpoint.mkdir(parents=True, exist_ok=True)
@@ -117,10 +117,10 @@ def save_whole(session: Session, checkpoint: Path) -> None:
 
 
 def check_optimizer(checkpoint: Path, optimizer: Any) -> None:
-    """The state of the optimizer and of its schedule is there and is that of the weights that are trained.
+    """Check that the state of the optimizer and of its schedule exists and fits the trained weights.
 
     Raises:
-        BadInputError: a file is missing or cannot be read, or it is another model's state.
+        BadInputError: a file is missing or cannot be read, or it belongs to another model.
     """
     remedy = begin_again(checkpoint)
     for name in (_OPTIMIZER, _SCHEDULER):
@@ -155,7 +155,7 @@ def check_optimizer(checkpoint: Path, optimizer: Any) -> None:
 
 
 def check_random_state(checkpoint: Path, name: str) -> None:
-    """The state of the random numbers is there and can be read: dropout depends on it.
+    """Check that the state of the random numbers exists and can be read, because dropout depends on it.
 
     Raises:
         BadInputError: it is missing or cannot be read.
@@ -170,7 +170,7 @@ def check_random_state(checkpoint: Path, name: str) -> None:
 
 
 def check_state(checkpoint: Path, step: int) -> None:
-    """What the trainer wrote last is of the step that the folder's name says.
+    """Check that the trainer's state is of the step in the folder's name.
 
     Raises:
         BadInputError: it is of another step.
@@ -186,7 +186,7 @@ def check_state(checkpoint: Path, step: int) -> None:
 
 
 def _unpickled(path: Path) -> Any:
-    """What torch wrote, by its loader of data alone; tensors stay in the file."""
+    """Load a file of torch without running code; tensors are memory-mapped."""
     import torch
 
     return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -194,7 +194,7 @@ def _unpickled(path: Path) -> Any:
 
 @contextlib.contextmanager
 def _reading(path: Path, remedy: str) -> Iterator[None]:
-    """What goes wrong inside is said of the file."""
+    """Context that turns exceptions into an error about the file."""
     try:
         yield
     except Exception as error:

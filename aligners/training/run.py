@@ -36,17 +36,17 @@ LOG = "train_log.jsonl"
 
 
 def train(aligner: Aligner, job: AlignJob) -> AlignResult:
-    """Run one alignment. See `AlignJob` for what it takes and `docs/ARCHITECTURE.md` for what it leaves.
+    """Run one alignment. See `AlignJob` for the input and `docs/ARCHITECTURE.md` for the files that it writes.
 
     Raises:
-        BadInputError: the data or a setting is at fault.
-        HarnessError: the loss was not finite, or the model cannot be had.
+        BadInputError: the data or a setting is invalid.
+        HarnessError: the loss was not finite, or the model cannot be loaded.
     """
     started = time.perf_counter()
     check_method(aligner)
     check_model(job.model, job.train)
     process = this_process()
-    with process.main_process_first():  # the others find what it made in the cache
+    with process.main_process_first():  # the other processes read the results from the cache
         data = preferences_of(job, aligner)
         context = PrepareContext(job.cache, job.train.seed, output=job.output if process.is_main_process else None)
         examples = prepared(aligner, data.examples, context)
@@ -87,18 +87,18 @@ def train(aligner: Aligner, job: AlignJob) -> AlignResult:
 
 
 def _folders(job: AlignJob, stages: Sequence[Stage]) -> list[Path]:
-    """Where each stage leaves what it makes."""
+    """The output folder of each stage."""
     names = [check_name(stage.name, "a stage") for stage in stages]
     return [job.output / "stages" / f"{number}-{name}" for number, name in enumerate(names, 1)]
 
 
 def train_stages(session: Session, stages: Sequence[Stage], facts: dict[str, Any]) -> dict[str, Any]:
-    """Train the stages in turn; finished ones of an interrupted run are taken from disk.
+    """Train the stages in order; finished ones of an interrupted run are loaded from disk.
 
     Args:
-        session: set up, with nothing trained yet.
-        stages: of its examples.
-        facts: what the run's summary says beside its stages: `data`, `prepared`, `canary`.
+        session: the session, with nothing trained yet.
+        stages: stages of its examples.
+        facts: further keys of the run's summary: `data`, `prepared`, `canary`.
 
     Returns:
         The run's summary, JSON-able.
@@ -116,7 +116,7 @@ def train_stages(session: Session, stages: Sequence[Stage], facts: dict[str, Any
         remove(job.output / LOG, within=job.output)
         remove(job.output / "stages", within=job.output)
     process.wait_for_everyone()
-    # The first model's values must be taken before anything is trained.
+    # The initial model's values must be computed before anything is trained.
     initial = {stage.name: reference_of(session, stage, "start") for stage in stages if stage.reference == "initial"}
     rows: list[dict[str, Any]] = []
     trained = "start"
@@ -139,14 +139,14 @@ def train_stages(session: Session, stages: Sequence[Stage], facts: dict[str, Any
 
 def _train_stage(session: Session, stage: Stage, reference: Reference, folder: Path, *, first: bool) -> dict[str, Any]:
     examples = [session.encoded[example.id] for example in stage.examples]
-    # Dropout in an adapter that was trained already makes policy and reference two models.
+    # Dropout in a trained adapter makes policy and reference differ.
     begins_equal = first or (stage.reference == "previous" and not session.train_settings.lora.dropout)
     log = session.job.output / LOG
     return run_stage(session, stage.name, examples, reference, folder, log, begins_equal=begins_equal)
 
 
 def _trained_on(session: Session, stage: Stage, trained: str) -> str:
-    """A hash of everything that made the model after a stage: what made it before, the settings, and what was trained on."""
+    """A hash of everything that determines the model after a stage: the hash before it, the settings, and the training data."""
     return sha256_json(
         [
             trained,
@@ -161,7 +161,7 @@ def _trained_on(session: Session, stage: Stage, trained: str) -> str:
 
 
 def _summary(session: Session, facts: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """What stands in a manifest; `rows` are the summaries of the stages so far."""
+    """Summary for the manifest; `rows` are the summaries of the stages so far."""
     return {
         **facts,
         "stages": rows,

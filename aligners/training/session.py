@@ -1,4 +1,4 @@
-"""One alignment, set up: the policy, its processor, and the encoded examples. Whatever trains or measures starts from it."""
+"""One alignment, set up: the policy, its processor, and the encoded examples. The starting point of training and measurements."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 def preferences_of(job: AlignJob, aligner: Aligner) -> PreferenceSet:
-    """The data of an alignment, as its settings have it read. What the method leaves unused is said."""
+    """Read the data of an alignment by its settings. Data that the method does not use are logged."""
     data = read_preferences(
         job.data,
         on_error=job.on_error,
@@ -49,12 +49,12 @@ class Session:
 
     Args:
         aligner: the method.
-        job: what is to be done.
-        examples: prepared; those that cannot be encoded are left out (`refused`, or an error, as `job.on_error` says).
+        job: the alignment's job.
+        examples: prepared examples; those that cannot be encoded are skipped (`refused`) or raise an error, by `job.on_error`.
         process: accelerate's view of this process.
 
     Raises:
-        BadInputError: a setting does not go with how this process was launched.
+        BadInputError: a setting does not fit the way this process was launched.
     """
 
     def __init__(self, aligner: Aligner, job: AlignJob, examples: Sequence[PreferenceExample], process: Any) -> None:
@@ -80,7 +80,8 @@ class Session:
         if not gpu:
             reuse_large_blocks()
         self.bfloat16 = job.train.in_bfloat16(gpu)
-        # Full weights stay in float32 and are cast in the step; frozen ones are held in the type they are computed in, or in 4 bits.
+        # Trained full weights stay in float32 and are cast in the step; frozen ones are stored in the type of the computation, or in 4
+        # bits.
         dtype = "bfloat16" if self.bfloat16 and job.train.adapters else "float32"
         self.base_held = {"qlora": f"4 bits (NF4, double quantisation), computed in {dtype}"}.get(
             job.train.tuning, dtype
@@ -91,14 +92,14 @@ class Session:
             self.processor,
             job.train.tuning,
             job.train.lora,
-            # Chunks of logits call the head as often as a process has tokens, and not as often as the others do.
+            # With chunked logits, the number of calls of the head depends on a process's tokens, but must be equal in all processes.
             job.train.savings.model_copy(update={"chunked_logits": False}) if self.sharded else job.train.savings,
             self.bfloat16,
             with_distribution=Needs.REFERENCE_DISTRIBUTION in aligner.needs,
         )
         if self.train_settings.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-            # Only re-entrant checkpoints need inputs with gradients; in the frozen tower those would cost a pass back through it.
+            # Only re-entrant checkpoints need inputs with gradients; in the frozen tower they would cost a backward pass.
             model.disable_input_require_grads()
         self.features = self.policy.keep_features(
             image for one in self.encoded.values() for image in one.images.values()
@@ -116,7 +117,7 @@ class Session:
         return self.preparer().batch(examples, branches or self.branches)
 
     def preparer(self) -> Preparer:
-        """What makes its batches, in whatever process."""
+        """An object that makes its batches, in any process."""
         return self.policy.preparer(one_block=self.sharded)
 
     def values(
@@ -126,14 +127,14 @@ class Session:
         value: Callable[[Any, Any], Any],
         trained: str = "start",
     ) -> list[dict[tuple[str, str], np.ndarray]]:
-        """A value of every response token of the examples' branches under the present model, without gradient."""
+        """A value of every response token of the examples' branches by the present model, without gradient."""
         import torch
 
         batch = self.batch(examples, branches).to(self.policy.device)
-        # A new adapter changes nothing, so it need not be computed.
+        # A new adapter has no effect, so it need not be computed.
         plain = self.policy.without_adapter() if trained == "start" else contextlib.nullcontext()
         with torch.no_grad(), self.autocast(), plain:
-            # Through whatever the model is wrapped in, as in training: it may hold a share of the weights only.
+            # Called through the model's wrappers, as in training, because this process may have only a shard of the weights.
             per_branch = by_branch(self.policy.model(batch, value), batch.layouts)
         return [
             {

@@ -1,4 +1,4 @@
-"""transformers' trainer, which resumes from whole checkpoints only. Imported only where something is trained."""
+"""transformers' trainer, but it resumes only from complete checkpoints. Imported only for training."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from aligners.training.session import Session
 
 
 class StrictTrainer(Trainer):
-    """Saves all weights under the names by which it loads them, and loads what fits or says what does not.
+    """Saves all weights under the names by which it loads them, and raises an error for anything that does not fit.
 
-    Where processes share weights or optimizer state out, FSDP and DeepSpeed save and load them in their own ways.
+    If weights or optimizer state are sharded, FSDP and DeepSpeed save and load them in their own ways.
     """
 
     session: Session
@@ -22,7 +22,7 @@ class StrictTrainer(Trainer):
 
     @property
     def _whole(self) -> bool:
-        """Whether every process holds all weights and the optimizer's whole state."""
+        """Whether every process has all weights and the optimizer's whole state."""
         return not (self.session.sharded or self.is_deepspeed_enabled)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
@@ -43,7 +43,7 @@ class StrictTrainer(Trainer):
         super()._load_optimizer_and_scheduler(checkpoint)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        # A checkpoint of several processes has no state for a single one, and none that would be right.
+        # A checkpoint of several processes has no correct state for a single process.
         if checkpoint is not None and self.args.world_size == 1 and not list(Path(checkpoint).glob("rng_state_*.pth")):
             check_random_state(Path(checkpoint), "rng_state.pth")
         super()._load_rng_state(checkpoint)

@@ -1,4 +1,4 @@
-"""The trainer of one stage: `transformers.Trainer` with a method's preference loss. Imported only where something is trained."""
+"""The trainer of one stage: `transformers.Trainer` with a method's preference loss. Imported only for training."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TRAINER_STATE = "trainer_state.json"
 
 @dataclass
 class Stage:
-    """What one stage's trainer works with.
+    """The inputs of one stage's trainer.
 
     Attributes:
         run: the alignment.
@@ -42,8 +42,8 @@ class Stage:
         folder: where intermediate checkpoints are written.
         recorder: writes the training log.
         asked_to_stop: set by Ctrl-C; the step is finished and saved.
-        check: the first batch is to be checked before the first update (see `checks.first_batch`).
-        canary: what that check measured.
+        check: the first batch must be checked before the first update (see `checks.first_batch`).
+        canary: results of that check.
     """
 
     run: Session
@@ -84,13 +84,13 @@ class PreferenceTrainer(StrictTrainer):
         self.remove_callback(PrinterCallback)
 
     def get_train_dataloader(self) -> Any:
-        """The micro-batches as they are: they know their process, their order and their epochs."""
+        """The micro-batches as they are: they already implement process, order and epochs."""
         return loader(self.stage.batches, self.stage.run.train_settings.workers)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Sum over the pass's examples divided by the micro-batch: a short last pass weighs its examples like the others."""
+        """Sum over the pass's examples divided by the micro-batch: a short last pass gives its examples the same weight."""
         stage, run = self.stage, self.stage.run
         batch = checked(inputs)["batch"].to(run.policy.device)
         logps = by_branch(model(batch), batch.layouts)
@@ -110,7 +110,7 @@ class PreferenceTrainer(StrictTrainer):
         return (loss.per_example * weights).sum() / stage.batches.micro
 
     def _check_finite(self, loss: Loss, ids: Sequence[str], logps: Logps, baseline: Logps) -> None:
-        """Stop at a loss that is not a number. Before the first update, a plugin's formula is to blame for it."""
+        """Stop at a non-finite loss. Before the first update, it is a fault of a plugin's formula."""
         finite = torch.isfinite(loss.per_example)
         if finite.all():
             return
@@ -127,14 +127,14 @@ class PreferenceTrainer(StrictTrainer):
 
 
 class _Report(TrainerCallback):
-    """Tells the recorder that a step is done, and stops where that was asked for or has to be."""
+    """Tells the recorder that a step is done, and stops the training if requested or necessary."""
 
     def __init__(self, stage: Stage, trainer: PreferenceTrainer) -> None:
         self.stage, self.trainer = stage, trainer
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Called before the weights are changed: a gradient that is no number would spoil them, and then every checkpoint."""
-        if self.trainer.is_deepspeed_enabled:  # it has taken its step, and kept no gradients
+        """Called before the weights are changed: a non-finite gradient would destroy them, and then every checkpoint."""
+        if self.trainer.is_deepspeed_enabled:  # DeepSpeed has already made its step, and keeps no gradients
             return
         gradients = [weight.grad for weight in kwargs["model"].parameters() if weight.grad is not None]
         if not torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
@@ -156,13 +156,13 @@ def build(stage: Stage) -> PreferenceTrainer:
     """The trainer of a stage.
 
     Raises:
-        BadInputError: the launcher shares the weights out in a way that is not supported here.
+        BadInputError: the launcher shards the weights in an unsupported way.
     """
     policy = stage.run.policy
     say_what_is_gathered_together(policy.model, policy.layers[0])
     trainer = PreferenceTrainer(stage)
     if stage.run.sharded and not trainer.is_fsdp_enabled:
-        # Accelerate would go on without a word, each process with all weights.
+        # Accelerate would silently continue with all weights in each process.
         raise BadInputError(
             "weights are sharded over GPUs only, and there are none",
             remedy="harness launch --sharding none, or one process",
@@ -183,7 +183,7 @@ def _arguments(stage: Stage) -> TrainingArguments:
         gradient_accumulation_steps=batches.passes,
         max_steps=batches.steps,
         learning_rate=settings.learning_rate,
-        # What transformers calls constant ignores the warm-up.
+        # transformers' "constant" schedule ignores the warm-up.
         lr_scheduler_type="constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
         warmup_steps=round(settings.warmup_ratio * batches.steps),
         weight_decay=settings.weight_decay,
@@ -202,13 +202,13 @@ def _arguments(stage: Stage) -> TrainingArguments:
         ddp_find_unused_parameters=False,
         use_cpu=stage.run.policy.device.type == "cpu",
     )
-    # Several GPUs without `accelerate launch`: one is used; torch's DataParallel would tear the batches apart.
+    # Several GPUs without `accelerate launch`: one is used; torch's DataParallel would split the batches.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """A stage's newest intermediate checkpoint; one that was being written when the run was killed is none."""
+    """A stage's newest intermediate checkpoint; incomplete ones are ignored."""
     return max(filter(_is_whole, folder.glob("checkpoint-*")), key=step_of, default=None)
 
 
@@ -218,7 +218,7 @@ def step_of(checkpoint: Path) -> int:
 
 
 def _is_whole(checkpoint: Path) -> bool:
-    """Whether the file is there, to its end, that transformers writes last."""
+    """Whether the file that transformers writes last exists completely."""
     try:
         return bool(json.loads((checkpoint / TRAINER_STATE).read_text(encoding="utf-8")))
     except (OSError, ValueError):
@@ -226,5 +226,5 @@ def _is_whole(checkpoint: Path) -> bool:
 
 
 def _all_finite(*models: Logps) -> bool:
-    """Whether all log-probabilities that a loss is made of are numbers."""
+    """Whether all log-probabilities of a loss are finite."""
     return all(bool(torch.isfinite(values.sums).all()) for logps in models for values in logps.values())

@@ -1,4 +1,4 @@
-"""What the starting model, or a stage's reference, says of the examples: computed once, read from disk where it was computed before."""
+"""Values of the starting model, or of a stage's reference, for the examples: computed once, and read from disk afterwards."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from harness.models import fingerprint, template_hash
 
 
 class StartingModel(StageContext):
-    """What `Aligner.stages` may ask about the model that training starts from."""
+    """Measurements of the starting model for `Aligner.stages`."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -55,9 +55,9 @@ def reference_of(session: Session, stage: Stage, trained: str) -> Reference:
     """The reference's log-probabilities for a stage's examples.
 
     Args:
-        session: its model is the reference at this moment.
-        stage: whose examples.
-        trained: a hash of everything that the model was trained on so far; "start" before any training.
+        session: its model is the reference at this time.
+        stage: the stage of the examples.
+        trained: a hash of the training so far; "start" before any training.
     """
     return Reference(
         *_stored(
@@ -81,14 +81,14 @@ def _stored(
     compute: Callable[[Sequence[EncodedExample]], list[dict[tuple[str, str], np.ndarray]]],
     title: str,
 ) -> tuple[ValueStore, dict[str, Keys], int]:
-    """Values of the present model for examples, from disk where they were computed before; with their keys, and how many were not."""
+    """Values of the present model for examples, from disk if possible; with their keys, and the number of computed ones."""
     key = {
         "what": what,
         "model": fingerprint(session.job.model),
         "trained": trained,
         "template": template_hash(session.processor),
         "bfloat16": session.bfloat16,
-        # Rounded weights have other values.
+        # Quantised weights have other values.
         **({"base_held": session.base_held} if session.train_settings.tuning == "qlora" else {}),
     }
     keep = session.train_settings.savings.reference_cache
@@ -96,11 +96,11 @@ def _stored(
     keys = {example.id: content_keys(example, branches) for example in examples}
     wanted = [key for one in keys.values() for key in one.values()]
     store.load(wanted)
-    session.process.wait_for_everyone()  # all must have seen the same before one adds to it
+    session.process.wait_for_everyone()  # all processes must have read the same state before one adds to it
     if all(key in store for key in wanted):
         return store, keys, 0
     session.policy.model.eval()
-    # Blocks of like length, several at a time in the layout; no more where memory is short.
+    # Blocks of similar length, several per layout; fewer if memory is short.
     micro = session.train_settings.micro
     size = micro if session.train_settings.gradient_checkpointing else 2 * micro
     ordered = sorted(examples, key=lambda one: max(row_lengths(one, branches)))

@@ -1,4 +1,4 @@
-"""Object extraction: which objects a text mentions, where, and which class each is."""
+"""Object extraction: the objects that a text mentions, with their positions and classes."""
 
 from benchmarks.objects.base import Extractor, Mention
 from benchmarks.objects.extract import EXTRACTORS, make_extractor

@@ -1,4 +1,4 @@
-"""What an extractor is: texts in, mentions of objects with class and character span out."""
+"""The interface of extractors: from texts to mentions of objects with class and character span."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.core.types import Span
 
 
 class Mention(NamedTuple):
-    """An object that a text mentions: the word as the parser has it, its class, and where it stands."""
+    """An object that a text mentions: the parser's word, its class, and its span."""
 
     word: str
     label: str
@@ -22,10 +22,10 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def readable(text: str) -> str:
-    """The text as spaCy can read it, with every character in its place.
+    """The text in a form that spaCy can read, with every character at its position.
 
-    Halves of characters, which some JSON holds, become replacement characters. Of a thousand and more characters without a blank,
-    which no sentence has and which take its tokenizer minutes, nothing is read.
+    Lone surrogates, which some JSON contains, become replacement characters. Runs of a thousand or more characters without a blank,
+    which no sentence has and which take its tokenizer minutes, are ignored.
     """
     return _CHUNK.sub(lambda found: "x" * len(found.group()), _SURROGATE.sub("\ufffd", text))
 
@@ -34,7 +34,7 @@ class Extractor(Protocol):
     """Finds the vocabulary's objects in texts."""
 
     def mentions(self, texts: Sequence[str]) -> list[list[Mention]]:
-        """Per text its mentions in order, repeats kept."""
+        """The mentions of each text in order, with repetitions."""
 
     def provenance(self) -> dict[str, Any]:
-        """Versions of what parsed. JSON-able."""
+        """Versions of the parser. JSON-able."""

@@ -1,4 +1,4 @@
-"""The official table of double words: pairs that are one word, some of them another than their parts say."""
+"""The official table of double words: pairs that count as one word, in some cases a different one."""
 
 from __future__ import annotations
 

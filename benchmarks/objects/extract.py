@@ -30,7 +30,7 @@ def _spacy(vocabulary: Vocabulary, pipeline: str) -> Extractor:
 
 
 EXTRACTORS = ("nltk", "llm", "spacy")
-"""The names; `spacy:PIPELINE` is spaCy with an installed pipeline. What `llm` lists comes from a judge, not from a text alone."""
+"""The names; `spacy:PIPELINE` is spaCy with an installed pipeline. `llm` needs a judge, so it cannot extract from a text alone."""
 
 
 def make_extractor(name: str, vocabulary: Vocabulary) -> Extractor:

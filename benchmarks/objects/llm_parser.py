@@ -1,10 +1,10 @@
-"""The official LLM mode: a judge model lists the objects of a response, spaCy's tags and lemmas turn them into words.
+"""The official LLM mode: a judge model lists the objects of a response, and spaCy's tags and lemmas turn them into words.
 
-A response of at most three words names nothing and is not sent. A listed phrase that holds a double word gives its double words
-alone; any other gives its runs of nouns. A word counts once a response, and is an object if the vocabulary has it.
+A response of at most three words counts as naming nothing, and is not sent. A listed phrase with double words gives only these; any
+other gives its runs of nouns. A word counts once per response, and is an object if the vocabulary has it.
 
-Source: Yu et al. (RLHF-V), CVPR 2024, evaluation of Object HalBench. The prompt is the official script's where that is at hand, else our
-own wording; it is sent as the user's message (the official one sends it as the system's).
+Source: Yu et al. (RLHF-V), CVPR 2024, evaluation of Object HalBench. The prompt is the official script's if that is available, else our
+own wording; it is sent as the user's message (officially as the system's).
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ Description:
 """
 FEWEST_WORDS = 4
 _PIPELINES = ("en_core_web_trf", "en_core_web_lg", "en_core_web_md", "en_core_web_sm")
-"""Looked for in this order; the first is the official one."""
+"""Pipelines in order of preference; the first is the official one."""
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+(.+?)\s*$")
 _NOUNS = ("NN", "NNS", "NNP", "NNPS")
 
 
 def read_objects(reply: str) -> list[str] | None:
-    """The phrases of a judge's reply: a JSON list of strings, or a list with bullets; None where it is neither."""
+    """The phrases of a judge's reply: a JSON list of strings, or a list with bullets; None if it is neither."""
     reply = spoken(reply)
     start, end = reply.find("["), reply.rfind("]")
     if 0 <= start < end:
         try:
             listed = json.loads(reply[start : end + 1])
-        except (ValueError, RecursionError):  # thousands of brackets, one in the other, are no list of phrases
+        except (ValueError, RecursionError):  # thousands of nested brackets are not a list of phrases
             listed = None
         if isinstance(listed, list) and all(isinstance(one, str) for one in listed):
             return [one.strip() for one in listed if one.strip()]
@@ -54,7 +54,7 @@ def read_objects(reply: str) -> list[str] | None:
 
 
 class LlmExtractor:
-    """From the phrases that a judge listed to mentions."""
+    """Turns the phrases that a judge listed into mentions."""
 
     def __init__(self, vocabulary: Vocabulary, pipeline: str | None = None) -> None:
         self.vocabulary = vocabulary
@@ -87,7 +87,7 @@ class LlmExtractor:
     def words(self, phrases: Sequence[str]) -> list[str]:
         """The words that listed phrases stand for, each once."""
         words: list[str] = []
-        # "a" before the phrase, tags and lemmas as they come, capitals and all: as the official script has it.
+        # "a" before the phrase, with tags, lemmas and capitals unchanged, as in the official script.
         for doc in self._pipeline().pipe([f"a {readable(phrase)}" for phrase in phrases]):
             lemmas = [token.lemma_ or token.text for token in doc]
             if doubles := found_doubles(lemmas, self._doubles):
@@ -103,7 +103,7 @@ class LlmExtractor:
         return list(dict.fromkeys(words))
 
     def mentions(self, words: Sequence[str], text: str) -> list[Mention]:
-        """The words that the vocabulary has, once each, with a place where the text has the word as it stands."""
+        """The words in the vocabulary, each once, with a span if the text contains the exact word."""
         known = self.vocabulary.words
         if "toilet" in words and "seat" in words:  # "the seat of the toilet" is not a chair
             words = [word for word in words if word != "seat"]

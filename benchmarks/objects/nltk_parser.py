@@ -1,7 +1,7 @@
-"""The official non-LLM parser of CHAIR and Object HalBench, to the digit.
+"""The official non-LLM parser of CHAIR and Object HalBench, with identical results.
 
-Lower-case, sentence split and word tokens (Punkt, Treebank), WordNet noun lemma of every token, pairs of tokens merged
-from the left by the table of double words, and of what is left the words of the vocabulary.
+It lower-cases, splits sentences and words (Punkt, Treebank), takes the WordNet noun lemma of every token, merges pairs of tokens from
+the left by the table of double words, and keeps words of the vocabulary.
 
 Source: Rohrbach et al., EMNLP 2018, in the form of RLHF-V's evaluation.
 """
@@ -24,7 +24,7 @@ _RESOURCES = {"words": _WORDS, "nouns": (*_WORDS, "taggers/averaged_perceptron_t
 
 
 def missing_data(use: str = "words") -> list[str]:
-    """NLTK resources that are not on this machine, of those that a use ("words", "nouns") needs."""
+    """The missing NLTK resources of those that a use ("words", "nouns") needs."""
     import nltk
 
     own = str(cache_folder() / "nltk_data")  # `harness data get nltk`
@@ -43,7 +43,7 @@ def missing_data(use: str = "words") -> list[str]:
 
 
 def require_data(use: str = "words") -> None:
-    """Raise a `HarnessError` that says how to get NLTK's data, if it is not there."""
+    """Raise a `HarnessError` that says how to get NLTK's data, if it is missing."""
     if absent := missing_data(use):
         raise HarnessError(
             f"NLTK's data is missing: {', '.join(absent)}",
@@ -62,9 +62,9 @@ class NltkExtractor:
         self._firsts = {pair.partition(" ")[0] for pair in self._doubles}
 
     def words(self, text: str) -> list[tuple[str, int, int]]:
-        """All words of a text after lemmas and merging: (word, start, end) with its place in the text; -1, -1 if unknown."""
+        """All words of a text after lemmatising and merging: (word, start, end) with its position in the text; -1, -1 if unknown."""
         merged: list[tuple[str, int, int]] = []
-        first: tuple[str, int, int] | None = None  # a word that may begin a pair
+        first: tuple[str, int, int] | None = None  # a word that can start a pair
         for token, start, end in tokenize(text.lower()):
             word = noun_lemma(token)
             if first:
@@ -92,7 +92,7 @@ class NltkExtractor:
 
     def _mentions(self, text: str) -> list[Mention]:
         known = self.vocabulary.words
-        # Where lower-casing changes the length (a dotted capital I), places no longer match.
+        # If lower-casing changes the length (a dotted capital I), positions no longer match.
         aligned = len(text.lower()) == len(text)
         return [
             Mention(word, known[word], (start, end) if aligned and 0 <= start < end else None)

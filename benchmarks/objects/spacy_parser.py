@@ -1,10 +1,10 @@
-"""Our own extractor on spaCy: works with nothing downloaded, and reads better with a pipeline that has a tagger.
+"""Our own extractor on spaCy: works without downloads, and better with a pipeline that has a tagger.
 
 Phrases are matched on lemmas, longest first. "men" are people, "a baby elephant" is not a person. "orange" before a noun is a colour;
 with a tagger any vocabulary word that is an adjective or a verb in its sentence is not an object.
 
-A hyphenated word is what its last part is: "teddy-bear" and "snow-board" are in the vocabulary, "coffee-table" ends in a table, and
-"bear-shaped", "tie-dye", "bus-stop" name no object at all; nor do measures, like "two-person". "dog-cat" are two.
+A hyphenated word has the class of its last part: "teddy-bear" and "snow-board" are in the vocabulary, "coffee-table" ends in a table,
+and "bear-shaped", "tie-dye", "bus-stop" name no object; neither do measures such as "two-person". "dog-cat" is two objects.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ _HIDES = {
     "passenger jet": "jet",
     "passenger train": "train",
 }
-"""Phrases that are no object, or another one than their words say."""
+"""Phrases that name no object, or another one than their words."""
 RULES = 2
-"""Version of what the module says, kept with the scores."""
+"""Version of this module's rules, stored with the scores."""
 _LONGEST = 10_000_000
-"""Characters of a response that a pipeline takes; its own bound of a million is meant for memory."""
+"""Maximum length of a response for a pipeline; spaCy's own limit of a million characters is for memory."""
 _FORMS = 50_000
-"""Words whose forms are kept, about."""
+"""Approximate number of words whose forms are cached."""
 _COLOURS = frozenset({"orange"})
 _AGES = ("baby", "adult")
 _MEASURED = frozenset({"bed", "beds", "chair", "chairs"})
-"""Objects that a number word makes to a kind of themselves: a twin-bed is a bed, a two-person tent is not a person."""
+"""Objects that stay objects after a number word: a twin-bed is a bed, but a two-person tent is not a person."""
 
 
 @functools.cache
@@ -64,7 +64,7 @@ class SpacyExtractor:
         for phrase, label in phrases.items():
             for form in (phrase, " ".join(_lemma(token) for token in self.nlp(phrase))):
                 self._phrases.setdefault(tuple(form.split()), label)
-        for phrase, label in phrases.items():  # what the table of lemmas does not know: "TVs", "smartphones"
+        for phrase, label in phrases.items():  # missing in the lemma table: "TVs", "smartphones"
             *first, last = phrase.split()
             for plural in plurals(last):
                 self._phrases.setdefault((*first, plural), label)
@@ -80,8 +80,8 @@ class SpacyExtractor:
         texts = [readable(text.translate(CHARACTERS)) for text in texts]
         if len(self._known) > _FORMS:
             self._known.clear()
-        # The table needs tokens only: its lemmas are looked up once a word, in `_forms`. (spaCy's memory zones would forget rare words
-        # after every part, and take four times as long.)
+        # The lookup pipeline only tokenises: lemmas are looked up once per word, in `_forms`. (spaCy's memory zones would drop rare
+        # words after every part, and be four times as slow.)
         docs = (
             self.nlp.tokenizer.pipe(texts, batch_size=256)
             if self._table is not None
@@ -90,15 +90,15 @@ class SpacyExtractor:
         return [self._match(doc, "-" in text) for doc, text in zip(docs, texts, strict=True)]
 
     def _match(self, doc: Any, hyphens: bool) -> list[Mention]:
-        """Phrases from the left, the longest first; a phrase matches by its lemmas or by its words as they stand."""
+        """Phrases from the left, the longest first; a phrase matches by its lemmas or by its exact words."""
         lemmas, words = self._forms(doc)
         places: Sequence[tuple[int, int]] | None = (
-            None  # tokens of a word, first and last, where they are not its number
+            None  # first and last token of each word, if these are not the word's index
         )
         if hyphens and (chained := chains(doc)):
             lemmas, words, places = self._joined(lemmas, words, chained)
         mentions: list[Mention] = []
-        free = 0  # the first token that no phrase has taken
+        free = 0  # the first token that is not part of a phrase
         for position, (lemma, word) in enumerate(zip(lemmas, words, strict=True)):
             if position < free or (lemma not in self._firsts and word not in self._firsts):
                 continue
@@ -116,16 +116,16 @@ class SpacyExtractor:
         return mentions
 
     def _phrase(self, lemmas: Sequence[str], words: Sequence[str], begin: int, end: int) -> tuple[str, ...] | None:
-        """The phrase of the vocabulary that these words are."""
+        """The vocabulary's phrase that equals these words, or None."""
         both = (tuple(lemmas[begin:end]), tuple(words[begin:end]))
         return next((one for one in both if one in self._phrases), None)
 
     def _joined(
         self, lemmas: list[str], words: list[str], chained: Sequence[Sequence[int]]
     ) -> tuple[list[str], list[str], list[tuple[int, int]]]:
-        """Words without the hyphens between them, and the tokens of each.
+        """Words joined at hyphens, and the tokens of each.
 
-        The parts of a hyphenated word that names no object become empty, so that they match nothing.
+        The parts of hyphenated words that name no object become empty, so that they match nothing.
         """
         begins = {parts[0]: parts for parts in chained}
         new_lemmas: list[str] = []
@@ -149,7 +149,7 @@ class SpacyExtractor:
             if (whole,) in self._phrases:
                 add(whole, whole, parts[0], parts[-1])
                 continue
-            for part in parts:  # what is "controlled" is not a control
+            for part in parts:  # "controlled" is not a control
                 word = words[part]
                 add(word if word.endswith(("ed", "ing")) else lemmas[part], word, part, part)
             end = len(new_lemmas)
@@ -161,9 +161,9 @@ class SpacyExtractor:
         return new_lemmas, new_words, places
 
     def _forms(self, doc: Any) -> tuple[list[str], list[str]]:
-        """Lemmas and lower-case words. A lemma from a table depends on the word alone, so each word is looked up once.
+        """Lemmas and lower-case words. A lemma from a table depends only on the word, so each word is looked up once.
 
-        It is looked up in lower case: the table has "men" and not the "Men" that begin a sentence.
+        It is looked up in lower case, because the table has "men" and not "Men" at the start of a sentence.
         """
         if self._table is None:
             return [_lemma(token) for token in doc], [token.lower_ for token in doc]

@@ -1,4 +1,4 @@
-"""Object vocabularies: classes and the words for them. They are data: ours, the official file, or the user's."""
+"""Object vocabularies: classes and the words for them. They are data files: ours, the official one, or the user's."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from harness.core.reading import decode, read_bytes
 
 OWN = Path(__file__).with_name("coco.txt")
 _LONGEST = 100
-"""Characters of a word or phrase; tokenizers take minutes for what is much longer."""
+"""Maximum length of a word or phrase; tokenizers take minutes for much longer ones."""
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Word or phrase -> class, in the order of the file; where it came from.
-
-    A word that stands under two classes means the later one, as in the official script.
+    """Word or phrase -> class, in the order of the file, and the file's name and hash. A word of two classes belongs to the later one,
+    as in the official script.
     """
 
     words: dict[str, str]
@@ -32,10 +31,10 @@ class Vocabulary:
 
 
 def read_vocabulary(path: Path | None = None) -> Vocabulary:
-    """Read a vocabulary: one class a line, "class, synonym, synonym"; None is our own COCO-80 table.
+    """Read a vocabulary: one class per line, "class, synonym, synonym"; None: our own COCO-80 table.
 
     Raises:
-        BadInputError: no such file, not text, a line without a class, a word that is none, or no words at all.
+        BadInputError: the file does not exist or is not text, a line has no class, a word is invalid, or there are no words.
     """
     file = OWN if path is None else Path(path)
     data = read_bytes(file, "vocabulary")

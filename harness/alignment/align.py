@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class AlignRequest:
-    """What the user asked for. `settings` has the keys "train" and "method"; later layers of it won already."""
+    """What the user asked for. `settings` has the keys "train" and "method"; later layers have already overridden earlier ones."""
 
     method: str
     model: str
@@ -73,10 +73,10 @@ class _Resolved:
     folder: Path
     config: dict[str, Any]
     wanted: list[Wanted]
-    """What comes from the hub."""
+    """The repositories that come from the hub."""
 
     def job(self, request: AlignRequest) -> AlignJob:
-        """The aligner's part of it; a world's preference data is made where it is not there."""
+        """The aligner's part of the alignment; a world's preference data is made if it does not exist."""
         return AlignJob(
             self.config["location"],
             _data(self.config["data"], request.method),
@@ -96,7 +96,7 @@ def run_align(request: AlignRequest) -> Run:
     """Resolve everything, train, and write the manifest last.
 
     Raises:
-        BadInputError: a name, a setting, the data or the run folder is at fault; said before anything is trained.
+        BadInputError: a name, a setting, the data or the run folder is wrong; raised before training starts.
     """
     resolved = _resolve(request)
     if not is_first_process():
@@ -112,7 +112,7 @@ def run_align(request: AlignRequest) -> Run:
 
 
 def _train(request: AlignRequest, resolved: _Resolved) -> Run:
-    """What every process does, the first one with the run's folder in its hands."""
+    """Train; every process runs this, and the first one holds the run's folder."""
     folder, config, first = resolved.folder, resolved.config, is_first_process()
     if request.resume and (run := open_run(folder)).manifest is not None:
         logger.info(f"the run is complete: {folder}")
@@ -122,11 +122,11 @@ def _train(request: AlignRequest, resolved: _Resolved) -> Run:
     started = time.perf_counter()
 
     def stage_done(stage: Path, summary: dict[str, Any]) -> None:
-        """A stage's folder is a run of its own from then on: it can be evaluated while the next one is trained."""
+        """Write a manifest into the stage's folder, which makes it a run that can be evaluated while the next stage trains."""
         _write_manifest(stage, {**config, "stage": stage.name}, resolved.model, summary, started)
 
     job = replace(resolved.job(request), stage_done=stage_done)
-    give_back()  # making a world's model and pairs leaves much behind
+    give_back()  # making a world's model and pairs leaves freed memory with glibc
     result = train(resolved.aligner, job)
     if first:
         _write_manifest(folder, config, resolved.model, result.summary, started)
@@ -135,7 +135,7 @@ def _train(request: AlignRequest, resolved: _Resolved) -> Run:
 
 
 def _resolve(request: AlignRequest, *, writes: bool = True) -> _Resolved:
-    """Everything that the names and settings mean.
+    """Look up all names and validate all settings.
 
     Args:
         request: what the user asked for.
@@ -170,14 +170,14 @@ def _resolve(request: AlignRequest, *, writes: bool = True) -> _Resolved:
     folder = request.results / name
     if writes and is_first_process():
         check_folder(folder, resume=request.resume, overwrite=request.overwrite)
-    # An embedded world has its own pairs, whatever a method was published with.
+    # An embedded world has its own pairs, so the method's published data is not the default.
     usual = None if model.world else kind.default_data
     data_label = request.data or usual or model.default_preferences
     if request.data is None:
         logger.info(f"preference data: {data_label} (the default for {request.method if usual else model.label})")
     if model.location is not None:
         _check_full(model.location)
-    # A world's model and pairs are made on this machine, once all else is known to be there.
+    # A world's model and pairs are made on this machine, after everything else was checked.
     given = "" if find_world(data_label) else data_label
     asked = AlignJob(model.location or "", given, folder, train, cache_folder())
     wanted = preflight(asked)
@@ -213,9 +213,10 @@ def _check_full(location: str) -> None:
 
 
 def plan_align(request: AlignRequest) -> dict[str, Any]:
-    """What `run_align` would do and take; nothing is trained, and no run folder is made. A world's model and pairs are made, though.
+    """Return what `run_align` would do and need. Nothing is trained, and no run folder is made; a world's model and pairs are made,
+    though.
 
-    Nothing is downloaded: where the model or the data are not here, only what would be is told.
+    Nothing is downloaded: if the model or the data are not on this machine, only the downloads are reported.
 
     Raises:
         BadInputError: as `run_align`, but for the run folder.
@@ -234,18 +235,18 @@ def plan_align(request: AlignRequest) -> dict[str, Any]:
 
 
 def is_first_process() -> bool:
-    """Whether this is the only process of an `align`, or the one of `accelerate launch`'s that keeps the run's folder."""
+    """Whether this is the only process of `align`, or the process of `accelerate launch` that writes the run's folder."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def _data(label: str, method: str) -> str:
-    """Where the data is: a world's are made on first use, everything else is the aligner's to read."""
+    """Return where the data is: a world's data is made on first use; the aligner reads all other data."""
     world = find_world(label)
     return str(world.preferences(method)) if world else label
 
 
 def _same_as_before(folder: Path, config: dict[str, Any]) -> None:
-    """A run that is resumed must be the same run; what its training takes may be another (`TrainSettings.COST_ONLY`)."""
+    """Check that a resumed run has the same settings; only settings that change the cost may differ (`TrainSettings.COST_ONLY`)."""
     before = folder / "config.json"
     if not before.exists():
         return
@@ -263,7 +264,7 @@ def _computed(config: dict[str, Any]) -> dict[str, Any]:
     """A configuration without the settings that do not change what is computed."""
     settings = dict(config.get("settings", {}))
     train = dict(settings.get("train", {}))
-    # A setting that the version did not have which began the run has its default, which is what that version did.
+    # A setting that did not exist when the run was begun has its default, which is what the older version did.
     with contextlib.suppress(ValidationError):
         train = TrainSettings.model_validate(train).model_dump(mode="json")
     train = {key: value for key, value in train.items() if key not in TrainSettings.COST_ONLY}
@@ -271,7 +272,7 @@ def _computed(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_back(value: dict[str, Any]) -> dict[str, Any]:
-    """A value as it comes back from JSON."""
+    """A value after a round trip through JSON."""
     import json
 
     result: dict[str, Any] = json.loads(json.dumps(value, default=str))
@@ -281,7 +282,7 @@ def read_back(value: dict[str, Any]) -> dict[str, Any]:
 def _write_manifest(
     folder: Path, config: dict[str, Any], model: ModelRef, summary: dict[str, Any], started: float
 ) -> None:
-    """Say of the checkpoint in a run's or a stage's folder where it comes from: card, and manifest last."""
+    """Write the model card and then the manifest of the checkpoint in a run's or a stage's folder."""
     run = open_run(folder)
     info = inspect(run.checkpoint)
     location = config["location"]
@@ -302,7 +303,7 @@ def _write_manifest(
 
 
 def _remove(scratch: Sequence[Path], run: Path) -> None:
-    """Remove files of a run, and the folders that are empty then."""
+    """Remove files of a run, and folders that this leaves empty."""
     for path in scratch:
         remove(path, within=run)
     for folder in dict.fromkeys([path.parent for path in scratch] + [path.parent.parent for path in scratch]):

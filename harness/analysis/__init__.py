@@ -1,1 +1,1 @@
-"""What scores say when they are put side by side: leaderboards, paired comparisons, data frames."""
+"""Comparing scores: leaderboards, paired comparisons, data frames."""

@@ -13,7 +13,7 @@ _HEADS = ("run", "after", "steps", "text margin", "text > 0", "image margin", "i
 
 
 def balance_records(run: Run) -> tuple[list[BalanceRecord], list[str]]:
-    """The usable records of a run, and in words what cannot be used and why: other weights, or a damaged file."""
+    """The usable records of a run, and a sentence for each unusable one with the reason: other weights, or a damaged file."""
     records: list[BalanceRecord] = []
     reasons = []
     checkpoint = run.manifest.checkpoint if run.manifest else None

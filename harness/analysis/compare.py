@@ -16,7 +16,7 @@ from harness.records.item_files import ItemRow
 from harness.runs.folders import Run
 
 Judged = Callable[[Mapping[str, Any]], Verdict]
-"""What says the verdict on an item's row, see `harness.analysis.declared.verdicts`."""
+"""Returns the verdict on an item's row, see `harness.analysis.declared.verdicts`."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class Change:
-    """What one item lost and won from the first run to another.
+    """How one item changed from the first run to another.
 
     Attributes:
         new: hallucinations that only the other run has; `cured`, those that only the first had.
@@ -96,10 +96,10 @@ def compare(runs: Sequence[Run], suites: Sequence[str] | None = None) -> tuple[l
     """Compare the first run with each of the others, on every suite, data and variant that all of them have.
 
     Returns:
-        The comparisons, and in words what could not be compared and why.
+        The comparisons, and a sentence for each thing that could not be compared, with the reason.
 
     Raises:
-        BadInputError: fewer than two runs, or nothing that all of them have.
+        BadInputError: fewer than two runs, or nothing was scored for all of them.
     """
     if len(runs) < 2:
         raise BadInputError("a comparison needs at least two runs")
@@ -236,7 +236,7 @@ def _labels(row: ItemRow, judged: Judged) -> tuple[set[str], set[str]]:
 
 
 def as_json(comparisons: Sequence[Comparison], reasons: Sequence[str], changes: int) -> dict[str, Any]:
-    """JSON-able values, with at most so many changed items a pairing."""
+    """JSON-able values, with at most `changes` changed items per pairing."""
     return {
         "not_compared": list(reasons),
         "comparisons": [

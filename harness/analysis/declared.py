@@ -1,4 +1,4 @@
-"""What the benchmarks behind score files declare: found by the suite's name and settings, for suites that are installed."""
+"""What benchmarks declare about score files; the benchmark is found by the suite's name and settings, if the suite is installed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LAST = 1 << 30
 
 
 def benchmark_of(record: ScoresRecord) -> Benchmark:
-    """The benchmark that made a score record, with the settings of then; one object for all records that share them.
+    """The benchmark that made a score record, with the recorded settings; records with equal settings share one object.
 
     Raises:
         HarnessError: the suite is not installed, or does not know the settings.
@@ -32,7 +32,7 @@ def benchmark_of(record: ScoresRecord) -> Benchmark:
 
 
 def fresh(record: ScoresRecord) -> Benchmark:
-    """As `benchmark_of`, an object of its own: reading items fills it.
+    """As `benchmark_of`, but a new object, because reading items changes it.
 
     Raises:
         HarnessError: as `benchmark_of`.
@@ -53,7 +53,7 @@ def _made(suite: str, settings: str) -> Benchmark:
 
 
 def known(record: ScoresRecord) -> Benchmark | None:
-    """As `benchmark_of`; None where it cannot be had. What only it declares is then not shown; `collect` notes why."""
+    """As `benchmark_of`, but None if it cannot be loaded. What only the benchmark declares is then not shown; `collect` notes why."""
     try:
         return benchmark_of(record)
     except HarnessError:
@@ -75,7 +75,7 @@ def _place(suite: str, path: tuple[str, ...]) -> int:
 
 
 def rated_suite() -> str:
-    """The suite whose answers a judge rates, for commands that may leave it unnamed.
+    """The suite whose answers a judge rates, for commands in which `--suite` is optional.
 
     Raises:
         BadInputError: there is none, or there are several.
@@ -85,7 +85,7 @@ def rated_suite() -> str:
         try:
             if registry.load("benchmarks", name).hallucinated_below is not None:
                 rated.append(name)
-        except HarnessError:  # whoever names it is told why
+        except HarnessError:  # the command that names it reports why
             continue
     if len(rated) != 1:
         what = f"the suites {', '.join(rated)} are rated by a judge" if rated else "no suite here is rated by a judge"
@@ -94,7 +94,7 @@ def rated_suite() -> str:
 
 
 def charts_of(suite: str) -> Sequence[Chart]:
-    """The charts that a suite declares; none of one that is not installed."""
+    """The charts that a suite declares; none if the suite is not installed."""
     try:
         charts: Sequence[Chart] = registry.load("benchmarks", suite).charts
     except HarnessError:
@@ -103,6 +103,6 @@ def charts_of(suite: str) -> Sequence[Chart]:
 
 
 def verdicts(record: ScoresRecord) -> Callable[[Mapping[str, Any]], Verdict]:
-    """What says the verdict on a row of the record's items; without the benchmark, what every row tells."""
+    """A function that returns the verdict on a row of the record's items; if the benchmark is not installed, by `verdict_of`."""
     found = known(record)
     return functools.partial(verdict_on, found) if found is not None else verdict_of

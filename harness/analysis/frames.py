@@ -20,12 +20,12 @@ class Frames:
     """Scores of some runs.
 
     Attributes:
-        metrics: one row a run, suite and metric: run, method, model, suite, data, variant, metric, value (rates as fractions),
+        metrics: one row per run, suite and metric: run, method, model, suite, data, variant, metric, value (rates as fractions),
             ci_low, ci_high, higher_is_better, n, of, unscored, judge.
-        items: one row a run, suite and item: run, suite, data, variant, item, group (the image), prompt, text, unscored, and a column
+        items: one row per run, suite and item: run, suite, data, variant, item, group (the image), prompt, text, unscored, and a column
             for every count.
-        evidence: one row a piece of evidence: run, suite, data, variant, item, text, label, verdict, start, end.
-        left_out: in words, what could not be read and why.
+        evidence: one row per piece of evidence: run, suite, data, variant, item, text, label, verdict, start, end.
+        left_out: a sentence for each thing that could not be read, with the reason.
     """
 
     metrics: pd.DataFrame
@@ -38,7 +38,7 @@ def load_runs(runs: Sequence[str | Path] | None = None, results: str | Path = "r
     """Read the scores of runs into three frames.
 
     Args:
-        runs: names under `results`, or folders; None takes all runs there.
+        runs: names under `results`, or folders; None: all runs in `results`.
         results: folder of the runs.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Image reliance, read again: scores with changed pictures next to the plain ones, and the table that they make for people."""
+"""Reading image reliance: scores with changed pictures next to the plain ones, and tables of them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from harness.records.changed_scores import ChangedScoresRecord, PicturesRecord, 
 from harness.runs.folders import Run
 
 CHANGES = "noise"
-"""In a suite's folder: a folder of answers and scores for every change of its pictures."""
+"""Folder in a suite's folder; it has a folder of answers and scores for every change of the pictures."""
 SURE = 0.05
 
 
 def picture_of(record: ChangedScoresRecord) -> str:
-    """What the model was shown, as tables say it."""
+    """The pictures that the model was shown, as text for tables."""
     about = record.pictures
     return f"noise {about.step}" if about.kind == "noise" else about.kind
 
@@ -47,9 +47,9 @@ class Changed:
 
 
 def changed_scores(run: Run) -> tuple[list[Changed], list[str]]:
-    """Every usable score file with changed pictures of a run, noise by its step first, and in words what cannot be used and why.
+    """Every usable score file with changed pictures of a run, sorted with noise first, and a sentence for each unusable one.
 
-    A comparison with plain answers that are not there any more, or were scored anew with another result, is none.
+    A comparison is unusable if the plain answers no longer exist or now have other scores.
     """
     changed, reasons = [], []
     for path in sorted(run.path.glob(f"evals/*/{CHANGES}/*/scores*.json")):
@@ -71,7 +71,7 @@ def changed_scores(run: Run) -> tuple[list[Changed], list[str]]:
 
 
 def _place(about: PicturesRecord) -> tuple[int, int]:
-    """Noise by its step, then grey, then another item's picture."""
+    """Sort key: noise by its step, then grey, then another item's picture."""
     return ("noise", "blank", "shuffled").index(about.kind), about.step or 0
 
 
@@ -79,7 +79,7 @@ def reliance_tables(records: Sequence[ChangedScoresRecord]) -> list[TextTable]:
     """The tables of score records with changed pictures.
 
     Args:
-        records: score records with `target`, as `harness.evaluation.evaluate.run_eval` gives them back.
+        records: score records with `target`, as `harness.evaluation.evaluate.run_eval` returns them.
     """
     groups: dict[tuple[str, ...], list[ChangedScoresRecord]] = {}
     for record in records:
@@ -119,7 +119,7 @@ def _table(records: Sequence[ChangedScoresRecord]) -> TextTable:
 
 
 def _clean(records: Sequence[ChangedScoresRecord], name: str, unit: str) -> str:
-    """The metric with the pictures as they are; a range where changes left different items without a verdict."""
+    """The metric with the original pictures; a range if the changes leave different items without a verdict."""
     values = [one.reliance.metrics[name].clean for one in records if name in one.reliance.metrics]
     texts = list(dict.fromkeys(written(value, unit) for value in sorted(values)))
     return "–" if not texts else texts[0] if len(texts) == 1 else f"{texts[0]} to {texts[-1]}"

@@ -1,4 +1,4 @@
-"""What was scored, read again: score files, the item files beside them, and what an item's row says."""
+"""Reading scores: score files, the item files next to them, and their rows."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def items_beside(scores: Path) -> Path:
 
 
 def read_rows(path: Path, *, unscored: bool = False) -> dict[str, ItemRow]:
-    """The rows of an item file by item; those without a verdict only where asked for.
+    """The rows of an item file by item; rows without a verdict only if `unscored` is set.
 
     Raises:
-        BadInputError: the file cannot be read, or a line is no item's row.
+        BadInputError: the file cannot be read, or a line is not an item's row.
     """
     with open_binary(path, "items") as stream:
         rows = (item_row(line, number, path) for number, line in enumerate(stream, 1) if line.strip())
@@ -40,13 +40,13 @@ def read_rows(path: Path, *, unscored: bool = False) -> dict[str, ItemRow]:
 
 
 def label_of(suite: str, data: str, variant: str) -> str:
-    """What was scored, in words."""
+    """Text that names what was scored."""
     return f"{suite} on {data}{f' [{variant}]' if variant else ''}"
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One run's scores of one suite: the record, and where its items are."""
+    """One run's scores of one suite: the record and the path of its file."""
 
     run: str
     path: Path
@@ -69,7 +69,7 @@ class Scored:
 
 
 def scored(run: Run) -> tuple[list[Scored], list[str]]:
-    """Every score file of a run, and in words what cannot be used and why."""
+    """Every usable score file of a run, and a sentence for each unusable one with the reason."""
     scores, reasons = [], []
     paths = sorted(run.path.glob("evals/*/scores*.json"))
     for path in paths:
@@ -93,7 +93,7 @@ def sample_scores(rows: Mapping[str, ItemRow], items: Sequence[str]) -> list[Sam
 
 
 def unlike(aggregate: Aggregate, totals: Mapping[str, Any]) -> str:
-    """Why a suite cannot make metrics of counts, which may be another suite's or another version's; "" where it can."""
+    """Why a suite cannot compute metrics from counts, which may be of another suite or version; "" if it can."""
     try:
         aggregate({name: np.asarray(total) for name, total in totals.items()})
     except Exception as error:  # noqa: BLE001 (a benchmark's own code, on counts that it may not know)

@@ -1,1 +1,1 @@
-"""Checkpoints that exist: verify, ask, export, push."""
+"""Work on finished checkpoints: verify, ask, export, push."""

@@ -17,7 +17,7 @@ from harness.serving.contract import completions_of
 
 @dataclass(frozen=True)
 class AskedCheckpoint:
-    """A checkpoint that is asked: what the user called it, its full weights, and the adapter on top of them."""
+    """A checkpoint to ask: the user's name for it, the full weights, and the adapter on top of them."""
 
     name: str
     base: str
@@ -29,8 +29,8 @@ def find_asked(name: str, results: Path, *, other_base: bool = False) -> AskedCh
 
     Args:
         name: one of these.
-        results: where runs are looked for by their names.
-        other_base: let an adapter's folder through whose base has other weights than it was trained on, for who reports that itself.
+        results: folder in which runs are searched by name.
+        other_base: accept an adapter whose base has other weights than it was trained on, for callers that report this themselves.
 
     Raises:
         BadInputError: nothing has this name, or the run is not complete.

@@ -1,9 +1,9 @@
-"""`harness balance`: what an alignment moved, the preference between texts or the one between pictures.
+"""`harness balance`: whether an alignment changed the preference between texts or the one between pictures.
 
 The reward of a pair (picture m, answer y) to a question x is r = beta (log p(y | m, x) - log p_start(y | m, x)), with the starting model's
 p_start. On pairs that were not trained on, the text margin is r(chosen) - r(rejected answer), the image margin is r(chosen answer with the
-original picture) - r(the same with the rejected picture). So it is measured for every method, those included that never saw a rejected
-picture.
+original picture) - r(the same with the rejected picture). So it can be measured for every method, including those that never saw a
+rejected picture.
 
 Source: Jiang et al., IJCAI 2025 (MFPO), Figure 2, which gives the rewards of both kinds. The held-out pairs, the intervals and the ratio
 are ours.
@@ -45,18 +45,18 @@ logger = logging.getLogger(__name__)
 BRANCHES = (CHOSEN, REJECTED, IMAGE_REJECTED)
 _REWARDS = tuple(branch.name for branch in BRANCHES)
 _EVERYTHING = 10**6
-"""No limit of length: what does not fit into the training's is cut by `max_length` there, and measured whole here."""
+"""No length limit: training cuts long responses at `max_length`; they are measured whole here."""
 
 
 @dataclass(frozen=True)
 class BalanceRequest:
-    """What is measured: a run, on which pairs, with which rejected pictures where the pairs bring none.
+    """What to measure: a run, the pairs, and how rejected pictures are made if the pairs have none.
 
     Attributes:
         run: aligned and complete; its kept stages are measured, too.
         data: preference data: a file, a known name, or a world's label.
         limit: a seeded sample of this many pairs.
-        images: how rejected pictures are made; the same for all runs that are to be compared.
+        images: how rejected pictures are made; must be the same for all runs that are compared.
         dtype: of the weights; auto is the model's own.
         seed: of the sample and of the rejected pictures.
         options: how the pairs are read.
@@ -73,7 +73,7 @@ class BalanceRequest:
 
 @dataclass(frozen=True)
 class _Measured:
-    """One checkpoint: what it is called, where it lies, and how many steps made it."""
+    """One checkpoint: its name, its folder, and the number of steps up to it."""
 
     after: str
     folder: Path
@@ -86,10 +86,11 @@ def measure_balance(request: BalanceRequest) -> BalanceRecord:
     Returns:
         The record: `n` pairs, `left_out` (those that were trained on), `images` (how rejected pictures were made), and `measured`: for each
         kept stage and for the whole run the mean rewards, `text` and `image` margin with 95 % intervals (bootstrap over pictures), the
-        share of pairs with a margin above 0, and `ratio`, image margin through text margin, None unless both are surely above 0.
+        share of pairs with a margin above 0, and `ratio`, image margin divided by text margin, None unless both are significantly above
+        0.
 
     Raises:
-        BadInputError: the run, its base or the pairs are at fault, or all pairs were trained on.
+        BadInputError: the run, its base or the pairs are unusable, or all pairs were used in training.
     """
     run = request.run
     if not run.aligned:
@@ -131,7 +132,7 @@ def measure_balance(request: BalanceRequest) -> BalanceRecord:
 
 
 def _pairs(request: BalanceRequest, config: AlignConfig) -> tuple[list[PreferenceExample], dict[str, Any]]:
-    """The pairs that were not trained on, each with a rejected picture, and what is to be said of them."""
+    """The pairs that were not used in training, each with a rejected picture, and facts about them for the record."""
     method = config.method
     data = read_preferences(
         _location(request.data, method),
@@ -164,7 +165,7 @@ def _trained_on(config: AlignConfig) -> set[str]:
     """Hashes of the pairs that a run was trained on.
 
     Raises:
-        BadInputError: they cannot be read any more, so that nobody can say which pairs are held out.
+        BadInputError: they can no longer be read, so it is unknown which pairs are held out.
     """
     try:
         data = read_preferences(
@@ -191,7 +192,7 @@ def _content(example: PreferenceExample) -> str:
 
 
 def _checkpoints(run: Run, rows: Sequence[StageRow]) -> Iterator[_Measured]:
-    """The stages that were kept, and the end, each with the steps up to it."""
+    """The checkpoints of kept stages and the final one, each with the number of steps up to it."""
     steps = 0
     for number, row in enumerate(rows, 1):
         steps += row.steps
@@ -252,7 +253,7 @@ def answer_logp(
     """log p(answer | picture, question) in nats, the end token included, by the model's own forward pass.
 
     Raises:
-        HarnessError: the picture's tokens are others than those that it was encoded with.
+        HarnessError: the picture's tokens differ from the encoded ones.
     """
     import torch
 
@@ -262,7 +263,7 @@ def answer_logp(
         raise HarnessError("the question's tokens with this picture differ from the encoded ones", where=example.id)
     whole = {}
     for name, value in inputs.items():
-        if value.shape == inputs["input_ids"].shape:  # ids, mask, types of tokens: the answer goes on with them
+        if value.shape == inputs["input_ids"].shape:  # ids, mask, token types: extended by the answer
             more = tail if name == "input_ids" else [int(name == "attention_mask")] * len(tail)
             value = torch.cat([value, torch.tensor([more], dtype=value.dtype)], 1)
         whole[name] = value.to(model.device, model.dtype if value.is_floating_point() else None)
@@ -277,7 +278,7 @@ def margins(rewards: np.ndarray, groups: Sequence[str]) -> dict[str, Any]:
 
     Args:
         rewards: [pairs, 3]: of the chosen answer, the rejected answer, and the chosen answer with the rejected picture.
-        groups: of each pair its picture; pictures are resampled.
+        groups: the picture of each pair; pictures are resampled.
     """
     text, image = rewards[:, 0] - rewards[:, 1], rewards[:, 0] - rewards[:, 2]
     scores = [

@@ -17,12 +17,12 @@ def model_card(manifest: CardManifest, method: Mapping[str, str], scores: Sequen
     Args:
         manifest: of the run.
         method: the aligner's `summary`, `source` and `ours`.
-        scores: score records of the run (`runs.score`); none is said as such.
+        scores: score records of the run (`runs.score`); if there are none, the card says so.
     """
     config, kind = manifest.config, manifest.checkpoint.kind
     base = manifest.base.location
     metadata = {
-        # Only a name on the hub: it refuses a card that names a folder as the base.
+        # Only a name on the hub: the hub refuses a card whose base is a folder.
         **({"base_model": base} if is_hub_id(base) else {}),
         "library_name": "peft" if kind == "adapter" else "transformers",
         "pipeline_tag": "image-text-to-text",

@@ -1,4 +1,4 @@
-"""`harness export`: a run's checkpoint as a folder of its own, with merged weights, processor, model card and manifest."""
+"""`harness export`: copies a run's checkpoint to a separate folder, with merged weights, processor, model card and manifest."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def export_run(run: Run, output: Path, *, merge: bool = True, overwrite: bool = 
     info = inspect(run.checkpoint)
     lock = output.with_name(f".{output.name}.lock")
     with writing(lock, "this checkpoint", output, keep=False):
-        remove_left_overs(output)  # of an export that was killed: as many gigabytes as the model has
+        remove_left_overs(output)  # left by a killed export; as large as the model
         return _write(run, info, output, merge=merge)
 
 
@@ -54,7 +54,7 @@ def _check_target(output: Path, *, overwrite: bool) -> None:
     """Whether an export may be written to a folder.
 
     Raises:
-        BadInputError: something is there, and `overwrite` was not said, or it is something else than an exported checkpoint.
+        BadInputError: the folder exists and `overwrite` was not given, or it is not an exported checkpoint.
     """
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return
@@ -74,7 +74,7 @@ def _check_target(output: Path, *, overwrite: bool) -> None:
 
 
 def _write(run: Run, info: CheckpointInfo, output: Path, *, merge: bool) -> ManifestRecord:
-    """The folder, complete or not at all; an exported checkpoint that is there is replaced when the new one is complete."""
+    """Write the folder; it appears only when it is complete, and then replaces an older export."""
     assert run.manifest is not None
     with atomic_folder(output) as temporary:
         if info.kind == "adapter" and merge:
@@ -112,7 +112,7 @@ def card_of(run: Run) -> str:
 
 
 def _merge(run: Run, base: str, folder: Path) -> None:
-    """The base's weights, in the type they are stored in, plus the adapter's."""
+    """The base's weights, in their stored type, plus the adapter's."""
     assert run.manifest is not None
     check_base(run.checkpoint, base, run.manifest.base.fingerprint)
     logger.info(f"merging the adapter into {run.base_label}")

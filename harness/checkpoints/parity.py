@@ -1,4 +1,4 @@
-"""Two accounts of the same tokens, one from training's code and one from serving's: where they differ, and what to look at."""
+"""Comparing the same tokens as computed by the training code and by the server: where they differ, and what to check."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ TOLERANCE = {"float32": 1e-3, "float16": 0.05, "bfloat16": 0.25}
 """Nats by which the log-probability of a token may differ, by the type that both sides compute in.
 
 A type of p bits of significand rounds every logit, of a size of 10 to 30 in a trained model, by up to 2^-p of it: 1e-6 in float32
-(p = 24), 0.01 in float16 (11), 0.1 in bfloat16 (8). Kernels that sum in another order, layer after layer, bring a few such
-roundings; what the two sides differ in where something is wrong is measured in nats. Between transformers and vLLM on a CPU, the
+(p = 24), 0.01 in float16 (11), 0.1 in bfloat16 (8). Kernels that sum in another order add a few such roundings per layer; a real fault
+changes log-probabilities by whole nats. Between transformers and vLLM on a CPU, the
 pocket world's aligned model (16 probes) differs by 4e-6 in float32 and by 0.05 in bfloat16.
 """
 _LOOK = "check the served weights, and the image processor's scale, mean and size"
@@ -22,13 +22,13 @@ _LOOK = "check the served weights, and the image processor's scale, mean and siz
 
 @dataclass(frozen=True)
 class Expected:
-    """What the trained side says to a probe and the served tokens.
+    """What the training side computes for a probe and the served tokens.
 
     Attributes:
         prompt_ids: of the prompt, image tokens expanded.
-        image_token: the id that stands for a part of the image.
+        image_token: the token id of image tokens.
         logprobs: of the served tokens.
-        best: the most probable token at every place, and `best_logprobs` its log-probability.
+        best: the most probable token at every position, and `best_logprobs` its log-probability.
         without: log-probabilities of the served tokens without the adapter; None where there is none.
     """
 
@@ -41,7 +41,8 @@ class Expected:
 
 
 def tolerance_of(serving: Mapping[str, Any]) -> float:
-    """The tolerance for what a backend says of itself. On GPUs, float32 may be multiplied in TF32, of 11 bits like float16."""
+    """The tolerance for a backend's reported dtype and device. On GPUs, float32 may be multiplied in TF32, which has 11 bits like
+    float16."""
     on_gpu = not str(serving.get("device", "cpu")).startswith("cpu")
     return TOLERANCE["float16" if on_gpu and serving["dtype"] == "float32" else serving["dtype"]]
 
@@ -54,8 +55,8 @@ def compare(
     A greedy token that is not the trained side's most probable one is accepted as a near tie where the two are within the tolerance.
 
     Returns:
-        `tolerance`, `probes` (a row each), `largest` difference of log-probability, `near_ties`, `adapter_changes` (the largest
-        change of a log-probability by the adapter), `findings` and `notes` in words.
+        `tolerance`, `probes` (one row each), `largest` difference of log-probability, `near_ties`, `adapter_changes` (the largest
+        change of a log-probability by the adapter), `findings` and `notes` (texts).
     """
     rows = [_row(probe, one, other, tolerance) for probe, one, other in zip(probes, expected, served, strict=True)]
     pairs = [(one, other) for one, other, row in zip(expected, served, rows, strict=True) if row["same_ids"]]
@@ -94,7 +95,7 @@ def _row(probe: Probe, expected: Expected, served: TokenDetails, tolerance: floa
     }
     name = f"probe {probe.id} ({probe.size[0]}x{probe.size[1]})"
     if expected.prompt_ids != served.prompt_ids:
-        # What is said to another prompt need not be the same, so only the prompt is found fault with.
+        # Answers to different prompts may differ, so only the prompt is reported.
         finding = f"{name}: {_ids_differ(expected, served)}"
         return about | {"same_ids": False, "same_tokens": None, "near_ties": 0, "largest": None, "findings": [finding]}
     gaps = [
@@ -130,7 +131,7 @@ def _largest(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def _ids_differ(expected: Expected, served: TokenDetails) -> str:
-    """Where two prompts part, and what to look at."""
+    """Where two prompts differ, and what to check."""
     ours, theirs = expected.prompt_ids, served.prompt_ids
     images = [ids.count(expected.image_token) for ids in (ours, theirs)] if expected.image_token is not None else [0, 0]
     if images[0] != images[1]:

@@ -1,4 +1,4 @@
-"""Drawn pictures and questions that a checkpoint is probed with: of many sizes and shapes, the same on every machine."""
+"""Drawn pictures and questions for probing a checkpoint: of many sizes and shapes, the same on every machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PROMPTS = (
     "how many  cats ,  and what are they doing",
     "- person\n- chair\n\nWhich of these is not in the image?",
 )
-"""Of seven kinds, which has no divisor in common with the nine sizes: 63 probes until one comes again with another picture."""
+"""Seven kinds: coprime to the nine sizes, so that 63 probes differ in kind or size."""
 _SHAPES = 12
 
 
@@ -35,7 +35,7 @@ class Probe:
 
 @functools.cache
 def draw_probes(count: int) -> tuple[Probe, ...]:
-    """The first `count` probes; they do not depend on how many there are."""
+    """The first `count` probes; a probe does not depend on `count`."""
     return tuple(_probe(number) for number in range(count))
 
 

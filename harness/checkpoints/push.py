@@ -23,7 +23,7 @@ from harness.runs.targets import target_of_run
 logger = logging.getLogger(__name__)
 
 _HIDDEN = (".*", "*/.*")
-"""Hidden files and folders stay here."""
+"""Hidden files and folders are not uploaded."""
 _CARD = "README.md"
 
 
@@ -35,8 +35,8 @@ class PushRequest:
         checkpoint: a run's name or folder, or a checkpoint's folder.
         repository: NAMESPACE/NAME on the hub.
         results: folder of the runs.
-        private: of a repository that is made; one that is there stays as it is.
-        revision: branch; made where it is not there.
+        private: visibility of a new repository; an existing one is not changed.
+        revision: branch; created if it does not exist.
         message: of the commit.
     """
 
@@ -51,15 +51,15 @@ class PushRequest:
 def push(request: PushRequest, *, dry_run: bool = False) -> dict[str, Any]:
     """Upload a checkpoint; with `dry_run` only say what would be uploaded, with no network.
 
-    A run's card is written anew, with what was scored since; the run's folder is not changed. A checkpoint's folder goes up as it is.
+    A run's card is written again with the latest scores; the run's folder is not changed. A checkpoint's folder is uploaded as it is.
 
     Returns:
-        A JSON-able record: repository, url, commit (None in a dry run), private, files with their bytes, and notes of what a reader
-        of the repository will miss.
+        A JSON-able record: repository, url, commit (None in a dry run), private, files with their bytes, and notes on what is missing
+        for readers of the repository.
 
     Raises:
-        BadInputError: no checkpoint, one that nobody else could load or whose weights are not those its manifest names, no valid
-            name, no token, offline mode.
+        BadInputError: no checkpoint, a checkpoint that others cannot load or whose weights differ from its manifest, an invalid name, no
+        token, or offline mode.
         HarnessError: the hub refused, or could not be reached.
     """
     from huggingface_hub import HfApi
@@ -98,10 +98,10 @@ def _check_name(repository: str) -> None:
 
 
 def _find(name: str, results: Path) -> tuple[Path, Run | None]:
-    """The checkpoint's folder, and its run where a run was named.
+    """The checkpoint's folder, and its run if the name is a run's.
 
     Raises:
-        BadInputError: nothing has this name, or it holds no checkpoint of its own.
+        BadInputError: nothing has this name, or it contains no checkpoint.
     """
     for folder in (results / name, Path(name)):
         if is_checkpoint(folder):
@@ -119,7 +119,7 @@ def _find(name: str, results: Path) -> tuple[Path, Run | None]:
 
 
 def _check_shareable(request: PushRequest, info: CheckpointInfo, source: Path) -> None:
-    """Refuse what nobody else could load, and weights that the manifest would speak wrongly of."""
+    """Refuse checkpoints that others cannot load, and weights that differ from the manifest."""
     if info.base is not None and not is_hub_id(info.base):
         raise BadInputError(
             f"nobody else could load this adapter: its base is the local folder {info.base}",
@@ -134,7 +134,7 @@ def _check_shareable(request: PushRequest, info: CheckpointInfo, source: Path) -
 
 @contextlib.contextmanager
 def _staged(source: Path, run: Run | None) -> Iterator[Path]:
-    """The folder to upload: the checkpoint's own, or for a run links to its files beside a card of today."""
+    """The folder to upload: the checkpoint's own, or for a run links to its files and a new card."""
     if run is None or run.manifest is None:
         yield source
         return
@@ -148,7 +148,7 @@ def _staged(source: Path, run: Run | None) -> Iterator[Path]:
 
 
 def _names(folder: Path) -> list[str]:
-    """What would be uploaded, by the rules of the library that does it."""
+    """The files that would be uploaded, by the rules of the library that uploads them."""
     from huggingface_hub.utils import DEFAULT_IGNORE_PATTERNS, filter_repo_objects
 
     there = sorted(path.relative_to(folder).as_posix() for path in folder.glob("**/*") if path.is_file())
@@ -156,7 +156,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _notes(source: Path, run: Run | None) -> list[str]:
-    """What a reader of the repository would miss."""
+    """Notes on what is missing for readers of the repository."""
     notes = []
     if run is None and not (source / _CARD).exists():
         notes.append(f"it has no model card ({_CARD}): `harness export` writes one")
@@ -179,7 +179,7 @@ def _verified(run: Run) -> bool:
 
 
 def _check_connection() -> None:
-    """Say before anything is asked of the hub why it would refuse."""
+    """Raise before any request why the hub would refuse."""
     from huggingface_hub import get_token, is_offline_mode
 
     if is_offline_mode():
@@ -195,7 +195,7 @@ def _check_connection() -> None:
 
 
 def _upload(api: Any, request: PushRequest, folder: Path) -> dict[str, Any]:
-    """Make the repository and the branch where they are not there, and commit; the library shows its own bars of bytes."""
+    """Create the repository and the branch if they do not exist, and commit; the library shows progress bars."""
     import httpx2
     from huggingface_hub.errors import RepositoryNotFoundError
 
@@ -219,7 +219,7 @@ def _upload(api: Any, request: PushRequest, folder: Path) -> dict[str, Any]:
         )
     except httpx2.HTTPError as error:
         raise _refused(error, where) from error
-    except (RuntimeError, ValueError) as error:  # a transfer that broke off; a card that the hub does not take
+    except (RuntimeError, ValueError) as error:  # an interrupted transfer; a card that the hub rejects
         cause = error.__cause__ or error
         raise HarnessError(
             f"the upload failed: {str(error).splitlines()[0]}" + (f" ({cause})" if cause is not error else ""),
@@ -230,7 +230,7 @@ def _upload(api: Any, request: PushRequest, folder: Path) -> dict[str, Any]:
 
 
 def _refused(error: Exception, where: str) -> HarnessError:
-    """What the hub's answer, or its silence, means."""
+    """The error for the hub's answer, or for no answer."""
     response = getattr(error, "response", None)
     status = getattr(response, "status_code", None)
     said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,10 +1,10 @@
-"""`harness verify`: what is served is what was trained, token by token.
+"""`harness verify`: checks, token by token, that a checkpoint is served as it was trained.
 
 The trained side is a checkpoint as the trainer sees it: the processor that is next to its weights, `prompt_inputs`, which must give
 the ids of the processor's own `apply_chat_template`, and transformers' own forward pass. The served side is a backend as `eval` starts
 it, whose prompts and processors are the engine's. On probe images of many sizes the two must agree in the prompt's token ids after image
 expansion, in the greedy tokens, and in the log-probability of every one of them. The trained side is given the served tokens (teacher
-forcing): so every token can be compared, also behind one that differs.
+forcing): so every token can be compared, even after one that differs.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ from harness.serving.contract import completions_of
 logger = logging.getLogger(__name__)
 
 NEW_TOKENS = 16
-"""Tokens that are generated a probe."""
+"""Number of tokens generated per probe."""
 VERIFIED = "verified.json"
-"""In a run's folder: what `eval --verify` found, and of what."""
+"""File in a run's folder with the results of `eval --verify`."""
 
 
 def verify(
@@ -53,14 +53,14 @@ def verify(
     probes: int = 8,
     settings: BackendSettings | None = None,
 ) -> list[dict[str, Any]]:
-    """Compare checkpoints of one base on both sides; one engine serves them all, and has ended before the model is loaded again.
+    """Compare checkpoints of one base on both sides; one engine serves them all, and is closed before the model is loaded again.
 
     Returns:
-        One JSON-able record a checkpoint: `same`, `findings` (what differs and what to look at), `notes`, a row a probe.
+        One JSON-able record per checkpoint: `same`, `findings` (what differs and what to check), `notes`, and one row per probe.
 
     Raises:
         BadInputError: a checkpoint is broken, or the backend does not know its tokens.
-        HarnessError: the engine failed; vLLM's also where an adapter changes nothing in it.
+        HarnessError: the engine failed, which vLLM also does if an adapter has no effect.
     """
     if not backend.gives_details:
         raise BadInputError(
@@ -95,12 +95,12 @@ def verify(
 
 
 def ensure_verified(targets: Sequence[Target], backend: type[Backend], settings: BackendSettings) -> None:
-    """`eval --verify`: two probes to every checkpoint of one base that is new to its run folder, before the first item.
+    """`eval --verify`: send two probes to every checkpoint of one base that was not verified before, before the first item.
 
-    It is requested and not done by itself, because it costs more than it seems to: the probabilities must come from transformers, and
+    It is not done by default, because it is expensive: the probabilities must come from transformers, and
     a 7B model does not fit beside an engine that fills the GPU. So the weights are loaded three times (engine, transformers, engine),
-    minutes that a suite of ten minutes should not pay unasked, while vLLM's own check for idle adapters runs at every start anyway.
-    What agreed is kept in `verified.json` in the run's folder, and not asked again until weights, template or engine change.
+    which takes minutes. The cheaper check that every adapter has an effect in vLLM runs at every start.
+    A passed verification is stored in `verified.json` in the run's folder and is not repeated until weights, template or engine change.
 
     Raises:
         BadInputError: as `verify`.
@@ -123,7 +123,7 @@ def ensure_verified(targets: Sequence[Target], backend: type[Backend], settings:
 
 
 def _stamp(target: Target, backend: type[Backend], settings: BackendSettings) -> dict[str, Any]:
-    """All that a verification depends on."""
+    """Everything that a verification depends on."""
     adapter_template = (
         template_hash_of(target.adapter) if target.adapter and _brings_processor(target.adapter) else None
     )
@@ -170,7 +170,7 @@ class TrainedSide:
     """Checkpoints of one base in transformers."""
 
     def __init__(self, asked: Sequence[AskedCheckpoint], dtype: str) -> None:
-        """Load the base once, the adapters on top of it, and every checkpoint's own processor."""
+        """Load the base once, the adapters on top of it, and each checkpoint's processor."""
         self.model = load_model(asked[0].base, dtype)
         self.processors = {checkpoint.name: load_processor(_processor_folder(checkpoint)) for checkpoint in asked}
         self.served = load_processor(asked[0].base)
@@ -189,7 +189,7 @@ class TrainedSide:
         self.wrapped = bool(adapters)
 
     def values(self, checkpoint: AskedCheckpoint, probe: Probe, served: TokenDetails) -> Expected:
-        """What is expected of the served tokens; only the prompt where that is another one than the served."""
+        """The expected values for the served tokens; only the prompt if it differs from the served one."""
         processor, picture = self.processors[checkpoint.name], probe.image.open()
         inputs, tokens = prompt_inputs(processor, probe.prompt, picture), served.token_ids
         prompt_ids = tuple(own_prompt_ids(processor, probe.prompt, picture))
@@ -223,7 +223,7 @@ class TrainedSide:
             return self._logs(inputs, tokens)
 
     def _logs(self, inputs: Mapping[str, Any], tokens: Sequence[int]) -> Any:
-        """Log-probabilities at the places of the answer's tokens, [tokens, vocabulary] float32."""
+        """Log-probabilities at the positions of the answer's tokens, [tokens, vocabulary] float32."""
         import torch
 
         width = inputs["input_ids"].shape[1]
@@ -243,7 +243,7 @@ class TrainedSide:
         return tuple(float(row[token]) for row, token in zip(logs, tokens, strict=True))
 
     def differences(self, checkpoint: AskedCheckpoint) -> list[str]:
-        """In words, what the checkpoint's own processor has otherwise than the served one."""
+        """Sentences about how the checkpoint's own processor differs from the served one."""
         trained, served = self.processors[checkpoint.name], self.served
         parts = []
         if trained.chat_template != served.chat_template:
@@ -263,7 +263,7 @@ class TrainedSide:
 
 
 def _processor_folder(checkpoint: AskedCheckpoint) -> str:
-    """Where the checkpoint's own processor lies: next to its adapter, where that brings one, as the trainer's export does."""
+    """Folder of the checkpoint's own processor: the adapter's if it contains one, as the trainer's export does."""
     return str(checkpoint.adapter) if checkpoint.adapter and _brings_processor(checkpoint.adapter) else checkpoint.base
 
 
@@ -272,7 +272,7 @@ def _brings_processor(adapter: Path) -> bool:
 
 
 def recorded_weights(checkpoint: AskedCheckpoint) -> list[str]:
-    """In words, which weights are no longer those that the checkpoint's manifest names."""
+    """Sentences about weights that differ from those in the checkpoint's manifest."""
     folder = checkpoint.adapter or Path(checkpoint.base)
     manifest = read_json(folder / MANIFEST, "manifest", finite=False) if (folder / MANIFEST).exists() else {}
     if not isinstance(manifest, dict) or manifest.get("kind") not in KINDS:

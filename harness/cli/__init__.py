@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. Heavy imports happen inside the commands, so that `harness --help` is instant."""
+"""The command line: parse, call, print. Heavy imports happen inside the commands, so that `harness --help` is fast."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ def main() -> None:
     """Run the command line; errors are one red paragraph and an exit code, never a traceback unless --debug is given."""
     from harness.cli.errors import run
 
-    # Pillow's, on odd pictures: what is wrong with one ends as an error (harness.core.images), and the rest is not worth a line.
+    # Pillow's, on odd pictures: a real problem is raised as an error (harness.core.images); other warnings are not shown.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     sys.exit(run(app, sys.argv[1:]))

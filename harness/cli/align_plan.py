@@ -13,7 +13,7 @@ from harness.core.terminal import Console, say
 
 
 def _print_download(plan: dict[str, Any]) -> None:
-    """What would come from the hub; without it no more can be said."""
+    """Print the necessary downloads; without them nothing else can be estimated."""
     say(f"{plan['method']} on {plan['model']}: these would be downloaded (nothing was)")
     for download in plan["download"]:
         size = "of unknown size" if download["bytes"] is None else written_bytes(download["bytes"])
@@ -24,7 +24,7 @@ def _print_download(plan: dict[str, Any]) -> None:
 
 
 def print_align_plan(plan: dict[str, Any]) -> None:
-    """The plan as a table of two columns, what is estimated below it."""
+    """Print the plan as a table of two columns, and below it what is estimated."""
     if plan["download"]:
         _print_download(plan)
         return

@@ -1,4 +1,4 @@
-"""Options that suites declare, for the commands that score: `--relations`, where an installed suite has a file of that name."""
+"""Options that suites declare, for the scoring commands: `--relations` if an installed suite declares a file of that name."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _PANEL = "Options of suites"
 
 
 class SettingsCommand(TyperCommand):
-    """A command with an option for every setting that an installed suite declares as one.
+    """A command with an option for every setting that an installed suite declares as an option.
 
-    They are made when the command's own line is read, so that no other command imports the suites.
+    The options are made when the command line is parsed, so that no other command imports the suites.
     """
 
     files = False
-    """Whether there is an option for every file that a suite scores from, too."""
+    """Whether every file that a suite scores from has an option, too."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         """The command's own options, those of the suites, and `--help`."""
@@ -34,7 +34,7 @@ class SettingsCommand(TyperCommand):
 
     @property
     def reserved(self) -> set[str]:
-        """The command's own options, whose names no suite can have."""
+        """The command's own options, whose names no suite may declare."""
         return {option for parameter in self.params for option in (*parameter.opts, *parameter.secondary_opts)} | {
             "--help"
         }
@@ -43,7 +43,7 @@ class SettingsCommand(TyperCommand):
         return _parameters(self.files, frozenset(self.reserved), tuple(sys.path))
 
     def invoke(self, ctx: Any) -> Any:
-        """Hand the suites' options over by `declared_options`: the command's function has no parameters of their names."""
+        """Store the suites' options for `declared_options`, because the command's function has no parameters for them."""
         names = {one.name for one in self._declared()}
         ctx.meta[_GIVEN] = {name: ctx.params[name] for name in names if ctx.params.get(name) is not None}
         ctx.params = {name: value for name, value in ctx.params.items() if name not in names}
@@ -57,7 +57,7 @@ class FilesCommand(SettingsCommand):
 
 
 def declared_options(context: typer.Context, *suites: type[Benchmark]) -> dict[str, str]:
-    """What was given for options that suites declare, by the declared name.
+    """The given values of options that suites declare, by the declared name.
 
     Raises:
         PluginError: one of these suites declares an option that the command has itself.
@@ -89,9 +89,9 @@ def flag(name: str) -> str:
 
 
 def _helps(files: bool) -> dict[str, str]:
-    """Declared name -> help of its option: what it is for each suite that has it.
+    """Declared name -> help of its option, with its meaning in each suite that declares it.
 
-    A suite that cannot be loaded has no options here; whoever names it is told why.
+    A suite that cannot be loaded has no options; the command that names it reports why.
     """
     from harness.core import registry
     from harness.core.errors import HarnessError
@@ -116,7 +116,7 @@ def _helps(files: bool) -> dict[str, str]:
 
 @functools.cache
 def _parameters(files: bool, taken: frozenset[str], path: tuple[str, ...]) -> tuple[Any, ...]:
-    """Options as Typer makes them of a function that has them as parameters; `path` is `sys.path`, along which suites are found."""
+    """Make options with Typer, from a function that has them as parameters; `path` is `sys.path`, where suites are found."""
     from rich.markup import escape
 
     helps = {name: text for name, text in _helps(files).items() if flag(name) not in taken}

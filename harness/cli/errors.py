@@ -14,7 +14,7 @@ from harness.core.errors import HarnessError
 from harness.core.terminal import Console, printable
 
 _PROBLEM, _WHERE, _REMEDY = 900, 300, 700
-"""Characters of a message's parts: 2,000 at most with what stands between them."""
+"""Maximum number of characters of each part of a message: 2,000 in total."""
 _REFUSALS = {
     errno.ENOSPC: "free space on the disk, or choose another folder (--results, HARNESS_CACHE); finished work is kept",
     errno.EDQUOT: "free space in your quota, or choose another folder (--results, HARNESS_CACHE); finished work is kept",
@@ -30,7 +30,7 @@ _REFUSALS = {
 }
 """What to do if the operating system refuses something; all its other errors are reported as defects."""
 _TORCH_CANNOT_WRITE = ("basic_ios::clear: iostream error", "PytorchStreamWriter failed writing file")
-"""torch's words for a checkpoint that the disk does not take; it has no error of its own for that."""
+"""torch's messages when a checkpoint cannot be written to disk; torch has no specific error for this."""
 
 
 def run(app: Any, arguments: list[str]) -> int:
@@ -81,13 +81,13 @@ def run(app: Any, arguments: list[str]) -> int:
 
 def _mistake(error: BaseException) -> HarnessError | None:
     """The error of a plugin's author, or of a missing package; None for any other."""
-    from harness.core.plugins import blame  # imported here: `harness --help` needs none of what it brings
+    from harness.core.plugins import blame  # imported here because `harness --help` does not need it
 
     return blame(error)
 
 
 def _refusal(error: BaseException | None) -> tuple[str, str | None, str | None] | None:
-    """Problem, place and remedy where the machine refuses what was asked of it: a full disk, a place that may not be written."""
+    """Problem, place and remedy if the operating system refuses something: a full disk, a folder without write permission."""
     while error is not None and not (isinstance(error, OSError) and error.errno in _REFUSALS):
         if isinstance(error, RuntimeError) and any(words in str(error) for words in _TORCH_CANNOT_WRITE):
             return "a file could not be written: no space left on device, mostly", None, _REFUSALS[errno.ENOSPC]
@@ -121,7 +121,7 @@ def _show(console: Console, problem: str, where: str | None, remedy: str | None)
 
 
 def _cut(text: str, most: int) -> str:
-    """A text as one line that a terminal shows as it is. Of a long one the beginning and the end, which has a path's last part."""
+    """A text as one printable line. A long text keeps its beginning and its end, which has the last part of a path."""
     text = printable(" ".join(text.split()) if text.strip() else text)
     if len(text) <= most:
         return text

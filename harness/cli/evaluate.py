@@ -143,7 +143,7 @@ def evaluate(
     from harness.evaluation.shards import Shard
     from harness.serving.choose import choose_backend
 
-    # Report every error that can be found now, before a model is made or an engine started.
+    # Report every error that can be found now, before a model is loaded or an engine is started.
     suites = registry.names("benchmarks", suite)
     engine = choose_backend("openai" if endpoint and not backend else backend)
     serving = _endpoints(endpoint, engine)
@@ -286,7 +286,8 @@ def _layers(
     backend: dict[str, Any],
     answered: bool = False,
 ) -> dict[str, Any]:
-    """Settings by group: those of `--set` and of the other options; of `answered` suites those of the backend are as stored.
+    """Settings by group: those of `--set` and of the other options; if the suites are `answered`, the backend's settings are the stored
+    ones.
 
     Raises:
         BadInputError: a setting is given twice with different values, or has no effect.
@@ -346,7 +347,7 @@ def _endpoints(endpoint: str | None, engine: type[Backend]) -> dict[str, Any]:
 def _targets(
     run: str | None, model: str | None, base: bool, results: Path, remote: bool = False
 ) -> tuple[list[Target], str]:
-    """What to evaluate, and the data that suits it.
+    """The targets to evaluate, and their default data.
 
     Raises:
         BadInputError: unknown name; an endpoint without a model name; --base with an endpoint.

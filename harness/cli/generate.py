@@ -137,7 +137,7 @@ def _given(**values: Any) -> dict[str, Any]:
 
 
 def _target(model: str, results: Path, engine: type[Backend]) -> Target:
-    """A run of this name, else a model."""
+    """The run with this name, or else the model."""
     from harness.models import resolve
     from harness.runs.folders import open_run
     from harness.runs.targets import target_of, target_of_endpoint, target_of_model

@@ -117,7 +117,7 @@ MaxUnscored = Annotated[
 def judge_settings(
     model: str | None, url: str | None, votes: int | None, price: str | None, max_cost: float | None
 ) -> dict[str, Any]:
-    """The judge's settings that the user gave.
+    """The judge's settings that were given as options.
 
     Raises:
         BadInputError: the price is invalid.
@@ -133,7 +133,7 @@ def share_unscored(given: float | None) -> float:
     """The fraction of items that may lack a verdict: `--max-unscored`, or 0.01.
 
     Raises:
-        BadInputError: it is nan, which no fraction exceeds: everything would pass.
+        BadInputError: it is NaN, with which every fraction would be accepted.
     """
     from harness.core.errors import BadInputError
 

@@ -1,4 +1,4 @@
-"""`harness data check` for preference data: which arguments are such, the report, and what is printed of it."""
+"""`harness data check` for preference data: which arguments are preference data, the report, and its printed form."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class CheckOptions:
 
 
 def divided(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Names of data sets, and preference data. A name of the catalogue is that, whatever is in the current folder.
+    """Split the arguments into data sets of the catalogue and preference data. A name in the catalogue always means the data set.
 
     Raises:
         UnknownNameError: neither.
@@ -70,7 +70,7 @@ def _exists(path: Path) -> bool:
 
 
 def is_ready(name: str, states: Sequence[Found]) -> bool:
-    """Whether a data set of the catalogue is preference data that is here."""
+    """Whether a data set of the catalogue is preference data and is downloaded."""
     from aligners.preferences import KNOWN
 
     return name in KNOWN and all(one.state == "there" for one in states)
@@ -103,7 +103,7 @@ def report(name: str, asked: CheckOptions) -> dict[str, Any]:
 
 
 def print_reports(reports: Sequence[dict[str, Any]]) -> None:
-    """What a person needs of them; `--json` has all."""
+    """Print a summary of the reports; `--json` has everything."""
     console = Console()
     for report in reports:
         console.print(

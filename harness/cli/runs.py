@@ -79,7 +79,7 @@ def runs(
 
 
 def _print(entries: Sequence[RunEntry], results: Path, title: str = "") -> None:
-    """Print a table, and the commands that apply."""
+    """Print a table of the runs, and the commands that apply."""
     from rich.text import Text
 
     from harness.cli.grids import print_grid

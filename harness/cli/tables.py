@@ -1,4 +1,4 @@
-"""What the commands print for people."""
+"""Tables that the commands print."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def print_boards(boards: Sequence[Board], deltas: bool = False) -> None:
 
 
 def print_records(records: Sequence[SuiteScores | ShardRecord]) -> None:
-    """A table for every suite and checkpoint; what changed pictures do to it is one table more. Of shards, a line each."""
+    """Print a table for every suite and checkpoint, and one for changed pictures if there are any. Of shards, a line each."""
     for record in records:
         if isinstance(record, SuiteScores) and not isinstance(record, ChangedScoresRecord):
             print_record(record)
@@ -48,7 +48,7 @@ def print_records(records: Sequence[SuiteScores | ShardRecord]) -> None:
 
 
 def print_text_tables(tables: Sequence[TextTable]) -> None:
-    """Tables whose cells are text already."""
+    """Print tables whose cells are texts."""
     for text_table in tables:
         grid = Grid(text_table.title, text_table.note)
         for place, head in enumerate(text_table.heads):
@@ -59,7 +59,7 @@ def print_text_tables(tables: Sequence[TextTable]) -> None:
 
 
 def print_record(record: SuiteScores) -> None:
-    """One suite's metrics with intervals and, where the official script prints them, its own digits."""
+    """Print one suite's metrics with intervals and, if there are any, the digits that the official script prints."""
     of = "" if record.n == record.of else f" of {record.of}"
     variant = f" [{record.variant}]" if record.variant else ""
     title = f"{record.title}{variant}: {record.target or 'responses'}, n = {record.n}{of}"
@@ -98,7 +98,7 @@ def _shown(metric: MetricRecord) -> str:
 
 
 def _spread(metric: SpreadRecord | None, unit: str) -> str:
-    """A metric over repeats, in the digits of its table and one more."""
+    """A metric over repeats, with one digit more than in its table."""
     if metric is None:
         return "–"
     factor, digits = (100, 2) if unit == "%" else (1, 3)
@@ -107,7 +107,7 @@ def _spread(metric: SpreadRecord | None, unit: str) -> str:
 
 
 def print_shards(rows: Sequence[ShardRecord]) -> None:
-    """What a shard holds, and what comes next."""
+    """Print what a shard contains, and the next command."""
     console = Console()
     for row in rows:
         change = f", --noise {row.change}" if row.change else ""
@@ -126,12 +126,12 @@ def print_shards(rows: Sequence[ShardRecord]) -> None:
 
 
 def _change(row: dict[str, Any]) -> str:
-    """How a row's pictures are changed, as it was requested."""
+    """How a row's pictures are changed, as the user wrote it."""
     return f", --noise {row['change']}" if row["change"] else ""
 
 
 def print_verified(record: dict[str, Any]) -> None:
-    """Every probe on both sides, what differs with what to look at, and the verdict in a line."""
+    """Print every probe on both sides, the differences with what to check, and the verdict."""
     serving, console = record["serving"], Console()
     title = f"{record['checkpoint']}: {serving['distribution']} and transformers, {serving['dtype']}"
     grid = Grid(title)
@@ -163,7 +163,7 @@ def print_verified(record: dict[str, Any]) -> None:
 
 
 def _judged(judge: JudgeRecord) -> str:
-    """Who judged, and what it took."""
+    """The judge, and the cost of judging."""
     text = f"judge: {judge.model or judge.judge}"
     if others := [name for name in judge.answered_by or () if name != judge.model]:
         text += f" (answered as {', '.join(others)})"
@@ -208,7 +208,7 @@ def print_plan(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _plan_notes(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """What the question marks mean, and the sum of what judging costs."""
+    """The meaning of question marks, and the total cost of judging."""
     notes = []
     if any(row["seconds"] is None for row in rows):
         notes.append(
@@ -259,7 +259,7 @@ def print_calibration(record: dict[str, Any]) -> None:
 
 
 def print_answers(answers: dict[str, str]) -> None:
-    """One answer as it is; several side by side, with the objects that not all of them name marked by brackets and colour."""
+    """Print one answer as it is, or several side by side with the objects that not all of them name in coloured brackets."""
     console = Console()
     if len(answers) == 1:
         console.print(Text(next(iter(answers.values()))))
@@ -284,7 +284,7 @@ def print_answers(answers: dict[str, str]) -> None:
 
 
 def print_data_sets(rows: Sequence[dict[str, Any]]) -> None:
-    """Every known data set: what, how large, from where, under which licence, whether it is here."""
+    """Print every known data set: contents, size, source, licence, and whether it is downloaded."""
     console = Console()
     marks = {"yes": "[green]here[/green]", "in part": "[yellow]in part[/yellow]", "no": "[dim]not here[/dim]"}
     for row in rows:
@@ -301,7 +301,7 @@ def print_data_sets(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def print_files(rows: Sequence[dict[str, Any]]) -> None:
-    """The files of data sets: whether each is there, and what to do where it is not."""
+    """Print the files of data sets: whether each exists, and what to do if not."""
     console = Console()
     marks = {"there": "[green]✓ there[/green]", "missing": "[yellow]– missing[/yellow]", "wrong": "[red]✗ wrong[/red]"}
     for name in dict.fromkeys(row["data"] for row in rows):
@@ -314,7 +314,7 @@ def print_files(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def print_line(line: Line) -> None:
-    """One finding of the doctor."""
+    """Print one finding of the doctor."""
     marks = {"ok": "[green]ok  [/green]", "warn": "[yellow]warn[/yellow]", "fail": "[red]fail[/red]"}
     console = Console()
     console.print(
@@ -327,7 +327,7 @@ def print_line(line: Line) -> None:
 
 
 def listing() -> list[dict[str, Any]]:
-    """Everything that has a name: kind, name, what it is, where it comes from."""
+    """Everything that `harness list` shows: kind, name, description, package."""
     from aligners.training.families import FAMILIES
     from harness.models import aliases
 
@@ -360,7 +360,7 @@ def listing() -> list[dict[str, Any]]:
 
 
 def _about(group: str, name: str) -> str:
-    """What a registered class says of itself, or why it cannot be loaded."""
+    """A registered class's description, or why it cannot be loaded."""
     try:
         with attributed():
             registered = registry.load(group, name)  # type: ignore[arg-type]

@@ -1,1 +1,1 @@
-"""What everything else stands on: errors, files, settings, the registry, images, shared types. No torch, no spaCy at import."""
+"""Foundations of all other packages: errors, files, settings, the registry, images, shared types. No torch, no spaCy at import."""

@@ -1,4 +1,4 @@
-"""Work in a process of its own, so that its memory goes back to the system and not to glibc's lists."""
+"""Running a function in a separate process, so that its memory returns to the operating system when it ends."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def in_child(function: Callable[P, R], *arguments: P.args, **named: P.kwargs) ->
     """Call a function in a new process and wait for it.
 
     Args:
-        function: importable by its name, like its arguments and its result picklable.
-        arguments: for it.
-        named: for it.
+        function: importable by name; its arguments and its result must be picklable.
+        arguments: positional arguments of the function.
+        named: keyword arguments of the function.
 
     Raises:
         Exception: what the function raised.
@@ -31,7 +31,7 @@ def in_child(function: Callable[P, R], *arguments: P.args, **named: P.kwargs) ->
 
 
 def end_with_parent() -> None:
-    """From now on this process ends when the one that started it was killed: somebody may have begun the work again."""
+    """From now on, end this process when its parent is killed, because the work may already have been started again."""
     threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
 
 

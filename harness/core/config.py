@@ -1,7 +1,7 @@
-"""Settings of the road's long steps: one place for defaults, unknown keys are errors.
+"""Settings of the long steps: one place for defaults; unknown keys are errors.
 
 A method's own settings (β, weights) live with the method; a benchmark's with the benchmark; a backend's with
-the backend. What is here is common to all methods.
+the backend. This module has what is common to all methods.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ _LONGEST_KEY = 200
 
 
 def _auto_or_count(value: Any) -> Any:
-    """ "auto" or a whole number of at least 1, said in one sentence: of a union pydantic says what its first part wants."""
+    """ "auto" or a whole number of at least 1, reported in one sentence, because pydantic's error for a union describes only its first
+    type."""
     if value == "auto" or (not isinstance(value, bool) and re.fullmatch("0*[1-9][0-9]{0,8}", str(value))):
         return value
     raise PydanticCustomError("auto_or_count", "Input should be auto, or a whole number of at least 1")
@@ -109,7 +110,7 @@ class TrainSettings(StrictModel):
 
     @property
     def adapters(self) -> bool:
-        """Whether adapters are trained, and the model under them is frozen."""
+        """Whether adapters are trained on a frozen model."""
         return self.tuning != "full"
 
     @property
@@ -119,7 +120,7 @@ class TrainSettings(StrictModel):
 
     @property
     def micro(self) -> int:
-        """Examples per forward pass, where that is decided (`aligners.training.memory.step`)."""
+        """Examples per forward pass, once that is decided (`aligners.training.memory.step`)."""
         if self.micro_batch_size == "auto":
             raise ValueError("how many examples a forward pass takes is not decided yet")
         return self.micro_batch_size
@@ -157,7 +158,7 @@ def parse(model: type[M], values: Any, what: str) -> M:
                 remedy=f"set one of them: {group}",
             ) from None
         reason = str(first.get("ctx", {}).get("error", first["msg"]))
-        if not loc:  # what a model says about several of its values
+        if not loc:  # an error of a validator that looks at several values
             raise BadInputError(f"the settings of {what} contradict each other: {reason}") from None
         raise BadInputError(f"bad value {shown(first.get('input'))} for '{key}' of {what}: {first['msg']}") from None
 

@@ -1,7 +1,6 @@
-"""What a benchmark's methods gave back, checked where it is given: items, scores, sums, metrics.
+"""Checks of what a benchmark's methods return: items, scores, sums, metrics.
 
-A plugin's item is checked as closely as its contract is written. What our own benchmarks give is held by their tests, and is not
-checked item by item again.
+Everything that the contract demands of a plugin is checked. Built-in benchmarks are checked by their tests, and not item by item again.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from harness.core.types import Evidence, ImageRef, Item, MetricSpec, Response, S
 _SCORES = "a list of SampleScore, one per item, in the order of the items"
 _EVIDENCE = get_args(get_type_hints(Evidence)["verdict"])
 _MOST = 1 + 1e-9
-"""A fraction's size, with what rounding adds to it."""
+"""The largest fraction, including rounding error."""
 
 
 def items_of(benchmark: Any, data: Path) -> list[Item]:
@@ -30,7 +29,7 @@ def items_of(benchmark: Any, data: Path) -> list[Item]:
 
     Raises:
         BadInputError: a file is missing or broken, as the benchmark says.
-        PluginError: what it gave are no items.
+        PluginError: it did not return valid items.
     """
     found = benchmark.items(data)
     check_items(benchmark, "items", found)
@@ -38,16 +37,16 @@ def items_of(benchmark: Any, data: Path) -> list[Item]:
 
 
 def check_items(benchmark: Any, method: str, items: Any, *, asked: bool = True) -> None:
-    """Make sure that what a method gave are items, with an image and an id of their own, that can be asked: with text.
+    """Make sure that a method returned items with an image, a unique id and a prompt.
 
     Args:
-        benchmark: whose method it is.
+        benchmark: the benchmark that the method belongs to.
         method: its name.
-        items: what it gave.
-        asked: whether they will be; what was answered elsewhere needs no text.
+        items: what it returned.
+        asked: whether the items will be asked; otherwise they need no prompt.
 
     Raises:
-        PluginError: they are not.
+        PluginError: the items are invalid.
     """
     if not is_plugin(benchmark):
         return
@@ -81,7 +80,7 @@ def scores_of(
     """`Benchmark.score`, checked.
 
     Raises:
-        PluginError: what it gave are not these items' scores.
+        PluginError: it did not return these items' scores.
     """
     scores = benchmark.score(items, responses, judge)
     if not is_plugin(benchmark):
@@ -97,7 +96,7 @@ def scores_of(
 
 
 def _score_problem(item: Item, score: Any, text: str) -> tuple[str, str] | None:
-    """(what is wrong with an item's score, what was expected); None where nothing is."""
+    """(what is wrong with an item's score, what was expected); None if it is valid."""
     if not isinstance(score, SampleScore):
         return f"{_kind(score)} for item {item.id}", _SCORES
     if score.item_id != item.id:
@@ -140,7 +139,7 @@ def specs_of(benchmark: Any) -> Sequence[MetricSpec]:
     """`Benchmark.metrics`, checked.
 
     Raises:
-        PluginError: they are no specifications.
+        PluginError: they are not valid specifications.
     """
     specs = benchmark.metrics
     if not is_plugin(benchmark):
@@ -165,7 +164,7 @@ def values_of(benchmark: Any, totals: Mapping[str, np.ndarray]) -> dict[str, np.
         totals: count -> sums, of the shape [] or [R].
 
     Raises:
-        PluginError: a metric is missing or unknown, has another shape, is infinite, or is not a fraction where it says so.
+        PluginError: a metric is missing or unknown, has another shape, is infinite, or is not a fraction although its unit is %.
     """
     values = benchmark.aggregate(totals)
     if not is_plugin(benchmark):
@@ -199,7 +198,7 @@ def truth_of(benchmark: Any, item: Item) -> str:
     """`Benchmark.truth`, checked.
 
     Raises:
-        PluginError: it gave no text.
+        PluginError: it did not return a text.
     """
     truth = benchmark.truth(item)
     if not isinstance(truth, str):
@@ -211,7 +210,7 @@ def verdict_on(benchmark: Any, row: Mapping[str, Any]) -> Verdict:
     """`Benchmark.verdict`, checked.
 
     Raises:
-        PluginError: it gave no verdict.
+        PluginError: it did not return a verdict.
     """
     verdict: Verdict = benchmark.verdict(row)
     if verdict not in VERDICTS:
@@ -220,15 +219,15 @@ def verdict_on(benchmark: Any, row: Mapping[str, Any]) -> Verdict:
 
 
 def check_resamples(benchmark: Any, totals: Mapping[str, np.ndarray], values: Mapping[str, np.ndarray]) -> None:
-    """Make sure that a plugin's `aggregate` makes of many sums at once what it makes of each: so are intervals computed.
+    """Make sure that a plugin's `aggregate` gives the same values for many sums at once as for each alone; intervals depend on it.
 
     Args:
         benchmark: the benchmark.
         totals: count -> sum, of the shape [].
-        values: what it made of them.
+        values: the metrics that it computed from them.
 
     Raises:
-        PluginError: it makes something else of the same sums, side by side with others.
+        PluginError: it computes other values for the same sums when they are next to others.
     """
     if not is_plugin(benchmark):
         return
@@ -242,10 +241,10 @@ def check_resamples(benchmark: Any, totals: Mapping[str, np.ndarray], values: Ma
 
 
 def json_of(made: Any, method: str = "provenance") -> Any:
-    """What a method says of itself, such as its provenance, checked: it will be written as JSON.
+    """The checked result of a method such as `provenance`, which will be written as JSON.
 
     Raises:
-        PluginError: it cannot be.
+        PluginError: it cannot be written as JSON.
     """
     content = getattr(made, method)()
     if is_plugin(made):
@@ -268,7 +267,7 @@ def _not_json(what: str, value: Any) -> tuple[str, str] | None:
 
 
 def _kind(value: Any) -> str:
-    """A value that was not expected, in a few words."""
+    """A short description of a value of an unexpected type."""
     if value is None:
         return "None"
     name = type(value).__name__

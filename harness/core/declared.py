@@ -124,7 +124,7 @@ class MatchedForm:
 
     @property
     def metrics(self) -> tuple[MetricSpec, MetricSpec]:
-        """Both of them."""
+        """Both metrics."""
         return self.responses, self.mentions
 
 

@@ -1,4 +1,4 @@
-"""Diffusion noise of one step: how much of an image is left by the schedules that papers use, and on which scale noise is added.
+"""Diffusion noise of one step: how much of an image remains under the schedules that papers use, and on which scale noise is added.
 
 MFPO's paper gives the formula x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps and step 500; its schedule is in a supplement
 that nobody has published. That it is VCD's is our inference: the paper's own test of clean against noised images cites VCD, and the
@@ -31,7 +31,7 @@ _SCALES: Mapping[str, tuple[tuple[float, float, float], tuple[float, float, floa
 
 @functools.cache
 def _left(schedule: Schedule) -> np.ndarray:
-    """alpha_bar of all steps as float64 [STEPS + 1] (ddpm, from t = 0: nothing happened yet) or [STEPS] (vcd)."""
+    """alpha_bar of all steps as float64 [STEPS + 1] (ddpm, from t = 0: no noise yet) or [STEPS] (vcd)."""
     if schedule == "ddpm":
         return np.concatenate([[1.0], np.cumprod(1 - np.linspace(1e-4, 0.02, STEPS))])
     beta = (5e-3 - 1e-5) / (1 + np.exp(-np.linspace(-6, 6, STEPS))) + 1e-5
@@ -57,7 +57,7 @@ def alpha_bar(step: int, schedule: Schedule) -> float:
 
 
 def random_numbers(seed: str) -> np.random.Generator:
-    """The generator that belongs to a text, the same on every machine."""
+    """The random generator that is seeded by a text, the same on every machine."""
     return np.random.Generator(np.random.PCG64(int.from_bytes(hashlib.sha256(seed.encode()).digest()[:16], "little")))
 
 
@@ -85,7 +85,7 @@ class Diffusion:
             rng: of the noise.
 
         Returns:
-            uint8 [n, 3]. What leaves the range of pixels is clipped, which noise on a model's input is not.
+            uint8 [n, 3]. Values outside of the range of pixels are clipped, unlike noise that is added to a model's input.
         """
         mean, deviation = (255 * np.array(values) for values in _SCALES[self.scale])
         kept = np.sqrt(self.kept)

@@ -1,4 +1,4 @@
-"""Whether the disks have room for what will be written, asked before it is."""
+"""Checking, before anything is written, that the disks have enough room."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.core.memory import written_bytes
 
 
 def nearest_existing(path: Path) -> Path:
-    """The path, or the nearest folder above it that is there."""
+    """The path, or the nearest folder above it that exists."""
     path = path.absolute()
     while not path.exists() and path != path.parent:
         path = path.parent
@@ -21,11 +21,11 @@ def nearest_existing(path: Path) -> Path:
 
 
 def check_place(folder: Path) -> None:
-    """Whether a folder is there or could be made, as far as that can be told without trying.
+    """Check that a folder exists or could be made, as far as that can be known without trying.
 
     Raises:
-        BadInputError: a file is in its way, or a link that leads nowhere.
-        OSError: links lead in a circle, a name is too long, or a folder may not be looked into.
+        BadInputError: a file or a broken link has its name.
+        OSError: links form a loop, a name is too long, or a folder may not be read.
     """
     for above in (folder, *folder.parents):
         if above.is_symlink() and not above.exists():
@@ -55,7 +55,7 @@ def _is_loop(link: Path) -> bool:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder with those above it, where it is not there.
+    """Make a folder and its parents if they do not exist.
 
     Raises:
         BadInputError: as of `check_place`.
@@ -78,7 +78,7 @@ def need(rooms: Sequence[tuple[Path, int, str]]) -> None:
         rooms: (where it goes, bytes, what it is).
 
     Raises:
-        BadInputError: a disk has less; with what each part of it takes.
+        BadInputError: a disk has less room; the message names every part.
     """
     disks: dict[int, list[tuple[Path, int, str]]] = defaultdict(list)
     for path, size, what in rooms:
@@ -89,7 +89,7 @@ def need(rooms: Sequence[tuple[Path, int, str]]) -> None:
         usage = shutil.disk_usage(place)
         if (
             usage.total and (free := usage.free) < wanted
-        ):  # what has no size at all is no disk, and says so when it is written to
+        ):  # no size at all: not a disk; writing there will raise its own error
             detail = ", ".join(f"{what} {written_bytes(size)}" for _, size, what in parts)
             raise BadInputError(
                 f"the disk is too small: {written_bytes(wanted)} are needed ({detail}), {written_bytes(free)} are free",

@@ -15,14 +15,14 @@ class HarnessError(Exception):
 
     Args:
         problem: what failed, with the value that was seen.
-        where: file, record or option that it was seen in.
+        where: file, record or option with the problem.
         remedy: what to do about it, preferably a command.
     """
 
     exit_code = 1
 
     def __init__(self, problem: str, *, where: str | None = None, remedy: str | None = None) -> None:
-        # Messages repeat what endpoints, hubs and options said; no secret is in any of them.
+        # Messages repeat texts of endpoints, hubs and options, so secrets are removed.
         problem, where, remedy = redact(problem), where and redact(where), remedy and redact(remedy)
         self.problem, self.where, self.remedy = problem, where, remedy
         super().__init__(" ".join(part for part in (problem, f"[{where}]" if where else "", remedy or "") if part))
@@ -52,10 +52,10 @@ _REPR.maxdict = _REPR.maxlist = _REPR.maxtuple = _REPR.maxset = 8
 
 
 def shown(value: Any, most: int = 80) -> str:
-    """A value that was seen, for a message: as Python writes it (so without control characters), and only its beginning."""
+    """The beginning of a value for a message, as Python's repr (so without control characters)."""
     try:
         text = _REPR.repr(value)
-    except ValueError:  # a whole number with more digits than Python writes
+    except ValueError:  # an integer with more digits than Python converts
         text = f"a {type(value).__name__} of thousands of digits"
     # Halves of characters and characters that no terminal shows are escaped by repr; the rest is as it is.
     return text if len(text) <= most else f"{text[: most - 4]}...{text[-1]}"

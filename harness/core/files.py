@@ -1,6 +1,6 @@
-"""Files on the road: hashing, atomic writes, JSON lines. (Reading what others wrote: `harness.core.reading`.)
+"""Files of the harness: hashing, atomic writes, JSON lines. (Reading other files: `harness.core.reading`.)
 
-Whatever a later step may take for complete is written to a temporary name and renamed.
+Whatever a later step reads is written to a temporary name and renamed when it is complete.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def sha256_json(value: Any) -> str:
 
 
 def dump_row(row: Any) -> str:
-    """A value as one line of JSON, without secrets: readable text, but escapes where it holds halves of characters, which no file can."""
+    """A value as one line of JSON, without secrets: readable text, with escapes for lone surrogates, which no file can contain."""
     line = json.dumps(row, ensure_ascii=False, default=str)
     line = line if _encodes(line) else json.dumps(row, default=str)
     return line if blank(line) == line else json.dumps(clean_json(json.loads(line), blank))
@@ -79,7 +79,7 @@ def _encodes(text: str) -> bool:
 
 
 def whole_lines(path: Path) -> list[bytes]:
-    """The lines of a file that is only appended to, by one writer: a last line that a kill cut off is cut away, in the file too."""
+    """The lines of an append-only file with one writer; an incomplete last line, left by a kill, is removed from the file, too."""
     data = path.read_bytes() if path.exists() else b""
     end = data.rfind(b"\n") + 1
     if end < len(data):
@@ -95,7 +95,7 @@ def sha256_folder(folder: Path, names: Iterable[str]) -> str:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Let an error of the operating system say which file it is about: one of writing, such as a full disk, does not by itself."""
+    """Add the file to an error of the operating system; errors of writing, such as a full disk, do not name it themselves."""
     try:
         yield
     except OSError as error:
@@ -109,11 +109,11 @@ _said: set[str] = set()
 
 @contextlib.contextmanager
 def to_cache(path: Path) -> Iterator[None]:
-    """A block that keeps something in the cache. A cache that cannot be written costs the same time again, and is said once."""
+    """A block that writes to the cache. If the cache cannot be written, this is logged once, and values are computed again later."""
     try:
         with naming(path):
             yield
-    except (OSError, BadInputError) as error:  # the latter: something else lies where its folder would
+    except (OSError, BadInputError) as error:  # the latter: a file has the name of the cache's folder
         if not _said:
             _said.add("cache")
             reason = error.problem if isinstance(error, BadInputError) else (error.strerror or str(error)).lower()
@@ -171,11 +171,11 @@ def _umask() -> int:
 
 
 def remove_left_overs(target: Path) -> None:
-    """Remove what killed writers of a file or folder left next to it; only for the one writer that there is now.
+    """Remove what killed writers of a file or folder left next to it; only the single present writer may call this.
 
-    This also removes what cannot be told from a living writer's where a file system knows no locks, and names of earlier versions.
+    This also removes files of living writers on file systems without locks, and temporary names of earlier versions.
     """
-    # The names that `tempfile` and `removal` give: a hidden file of the user's own may begin in the same way.
+    # Only names made by `tempfile` and `removal`: a user's hidden file may begin in the same way.
     ours = re.compile(re.escape(f".{target.name}.") + rf"[a-z0-9_]{{8}}({re.escape(SUFFIX)})?({re.escape(REMOVED)})?")
     for path in target.parent.iterdir() if target.parent.is_dir() else ():
         if ours.fullmatch(path.name):

@@ -1,8 +1,8 @@
-"""Decoding pictures: one way for training, judging and serving, and what has to be done to some of them.
+"""Decoding pictures in the same way for training, judging and serving.
 
-A picture is an RGB image of 8 bits a channel, upright. What is not becomes so here: an EXIF rotation is applied, 16 bits are
-scaled to 8 (not cut off, which makes such images white), CMYK is converted, a transparent picture is laid on white (its hidden
-colours are nobody's content; vLLM does the same), and of an animation the first frame is taken.
+A picture is an RGB image of 8 bits a channel, upright. Other images are converted: an EXIF rotation is applied, 16 bits are
+scaled to 8 (not cut off, which makes such images white), CMYK is converted, a transparent picture is laid on white (its hidden colours
+are not content; vLLM does the same), and the first frame of an animation is taken.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_PIXELS = 178_956_970
 MAX_BYTES = 1 << 30
 """Larger files are not read: pictures of `MAX_PIXELS` have fewer bytes."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-"""What is read. Pillow knows more, among them formats that start other programs (EPS)."""
+"""The formats that are read. Pillow reads more, including some that start other programs (EPS)."""
 TREATMENTS = {
     "rotated": "rotated by their EXIF orientation",
     "16-bit": "scaled from 16 to 8 bits per channel",
@@ -41,7 +41,7 @@ _OTHERS = {
     b"version https://git-lfs": "a Git LFS pointer instead of the file (git lfs pull downloads it)",
     b"PK\x03\x04": "a ZIP archive",
 }
-"""First bytes of files that people take for pictures."""
+"""First bytes of files that are often mistaken for pictures."""
 _ORIENTATION = 0x0112
 _QUARTER_TURNS = (5, 6, 7, 8)
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")
@@ -49,7 +49,7 @@ _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What a picture is: width and height in pixels once upright, and what decoding does to it (keys of `TREATMENTS`)."""
+    """Facts about a picture: width and height in pixels when upright, and how decoding changes it (keys of `TREATMENTS`)."""
 
     width: int
     height: int
@@ -61,7 +61,7 @@ def decode(data: bytes, where: str) -> Image:
 
     Args:
         data: an encoded image in one of `FORMATS`.
-        where: what errors call it.
+        where: its name in errors.
 
     Raises:
         BadInputError: it does not decode, is truncated, has too many pixels, or values without a known range.
@@ -86,7 +86,7 @@ def decode(data: bytes, where: str) -> Image:
 
 
 def size(data: bytes, where: str) -> tuple[int, int]:
-    """Width and height once upright, from the header alone where the format has its EXIF data there (JPEG, WebP).
+    """Width and height when upright; from the header alone if the format has its EXIF data there (JPEG, WebP).
 
     Raises:
         BadInputError: it has no readable header, or too many pixels.
@@ -96,7 +96,7 @@ def size(data: bytes, where: str) -> tuple[int, int]:
 
 
 def look(data: bytes, where: str) -> ImageFacts:
-    """Read a picture to its end without keeping it: it decodes, and this is what it is.
+    """Decode a whole picture without keeping it, and return its facts.
 
     A JPEG is decoded at an eighth of its size, which reads all of the file at a fifth of the cost.
 
@@ -105,7 +105,7 @@ def look(data: bytes, where: str) -> ImageFacts:
     """
     with _opened(data, where) as image:
         if image.mode in (*_DEEP, "F"):
-            decode(data, where)  # whether there is a range to scale from is known by the values only
+            decode(data, where)  # whether the values have a known range is only visible in the values
         treated = _treated(image)
         width, height = _upright_size(image)
         image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))
@@ -123,7 +123,7 @@ def _opened(data: bytes, where: str) -> Iterator[Image]:
                 raise Image.DecompressionBombError(f"{image.width}x{image.height}")
             getattr(
                 image, "n_frames", 1
-            )  # finds the frames, so that a file whose later ones are broken is refused everywhere
+            )  # counts the frames, so that a file with broken later frames is always refused
             yield image
     except HarnessError:
         raise
@@ -145,7 +145,7 @@ def _opened(data: bytes, where: str) -> Iterator[Image]:
             where=where,
             remedy="save it again, or leave it out",
         ) from None
-    # Decoders meet broken files with whatever their code comes to: TypeError, IndexError, struct.error, zlib.error, ...
+    # On broken files, decoders raise errors of any type: TypeError, IndexError, struct.error, zlib.error, ...
     except Exception as error:  # noqa: BLE001
         reason = str(error) or type(error).__name__
         raise BadInputError(
@@ -156,7 +156,7 @@ def _opened(data: bytes, where: str) -> Iterator[Image]:
 
 
 def _kind(data: bytes) -> str:
-    """What a file that is not a readable picture seems to be, by its first bytes."""
+    """A guess at what an unreadable file is, by its first bytes."""
     start = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n")
     if not start:
         return "empty"

@@ -1,6 +1,6 @@
-"""Paths in other people's data: they stay in the data's folder, or are refused.
+"""Paths in other people's data must stay in the data's folder, or are refused.
 
-A data set is a stranger's text. A path in it that leads elsewhere would have any file of this machine opened, and sent to an endpoint.
+A data set is not trusted. A path in it that leads elsewhere could open any file of this machine and send it to an endpoint.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from harness.core.errors import BadInputError, shown
 
 
 def resolved(path: Path) -> Path | None:
-    """The file that a path means, its links followed; None of a path that no file can have (a loop of links, a null character)."""
+    """The path with its links followed; None if no file can have it (a loop of links, a null character)."""
     try:
         return path.resolve()
     except (OSError, RuntimeError, ValueError):
@@ -19,7 +19,7 @@ def resolved(path: Path) -> Path | None:
 
 
 class Folder:
-    """A folder that holds what data name, for instance a benchmark's `images/`. It may itself be a link to somewhere else."""
+    """A folder that contains the files that data names, such as a benchmark's `images/`. It may itself be a link."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -32,15 +32,15 @@ class Folder:
         return place is not None and self._resolved is not None and place.is_relative_to(self._resolved)
 
     def path(self, name: str, where: str, what: str = "image") -> Path:
-        """The path of a name in the folder; the file need not exist.
+        """The path of a named file in the folder; the file need not exist.
 
         Args:
-            name: as the data have it, relative to the folder.
-            where: file and line that have it, for messages.
+            name: as in the data, relative to the folder.
+            where: file and line that contain it, for messages.
             what: what it names, for messages.
 
         Raises:
-            BadInputError: it leads out of the folder, by `..`, as an absolute path or through a link.
+            BadInputError: it leaves the folder, by `..`, as an absolute path or through a link.
         """
         if name not in self._seen:
             path = self.root / name

@@ -1,4 +1,5 @@
-"""A folder has one writer at a time: a lock that is held while a process writes, and that a killed process gives back by dying."""
+"""A folder has one writer at a time: a lock that is held while a process writes, and that the operating system releases when the process
+dies."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ from harness.core.removal import discard
 logger = logging.getLogger(__name__)
 
 _PATIENCE_S = 0.2
-"""A process that only looks whether a lock is held has it for a moment."""
+"""A process that only checks whether a lock is held takes it for a moment."""
 
 
 class BusyError(BadInputError):
@@ -33,17 +34,17 @@ class BusyError(BadInputError):
 def writing(lock: Path, what: str, where: Path, *, keep: bool = True) -> Iterator[None]:
     """Hold a lock for the block.
 
-    The operating system holds it for the process, so it ends with the process however that ends, and it holds between machines on
-    NFS. On a file system that knows no locks a file with the process's number stands for it.
+    The operating system releases the lock when the process ends, for whatever reason; on NFS it works between machines. On a file system
+    without locks, a file with the process's number is used instead.
 
     Args:
         lock: the lock's file; its folder is made.
         what: what is written ("the run"), for the message.
         where: the place that is written to, for the message.
-        keep: leave the lock's file where it is; else it is removed at the end, as beside a user's own files.
+        keep: keep the lock's file at the end; False removes it, for locks next to a user's own files.
 
     Raises:
-        BusyError: another process holds it; which one, where that can be said.
+        BusyError: another process holds it; the message says which one, if that is known.
     """
     make_folder(lock.parent)
     held = FileLock(lock)
@@ -60,7 +61,7 @@ def writing(lock: Path, what: str, where: Path, *, keep: bool = True) -> Iterato
             _say_who(lock)
         yield
     finally:
-        if not keep:  # while it is still held: who waits for it sees that the file is gone, and makes another one
+        if not keep:  # removed while it is still held: a process that waits for it notices and makes a new file
             discard(lock, within=lock.parent)
         held.release()
 
@@ -81,14 +82,14 @@ def is_held(lock: Path) -> bool:
         held.acquire(timeout=0)
     except Timeout:
         return True
-    except OSError:  # not ours to write, or a read-only place: nobody writes to it
+    except OSError:  # no write permission, or read-only: no process of ours writes there
         return False
     held.release()
     return False
 
 
 def _say_who(lock: Path) -> None:
-    """Write into the lock's file who holds it."""
+    """Write the holder of the lock into its file."""
     about = {
         "pid": os.getpid(),
         "host": socket.gethostname(),

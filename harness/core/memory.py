@@ -1,4 +1,4 @@
-"""Memory: given back to the system between the long steps of one process, and amounts of it in words."""
+"""Memory: returning it to the system between the long steps of a process, and writing amounts of it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-"""glibc's names for them, from malloc.h."""
+"""Constants of glibc's malloc.h."""
 
 
 def give_back() -> None:
-    """Free what nothing refers to, and let glibc return it.
+    """Collect garbage, and let glibc return free memory to the system.
 
-    Training frees many blocks of middling size, which glibc keeps for itself: a gigabyte or two that the engine, a process of its
-    own, then has to do without. Where the C library is another one, only Python's own collection is done.
+    Training frees many blocks of middling size, which glibc keeps: one or two gigabytes that the engine's process then lacks. With
+    another C library, only Python's garbage collection runs.
     """
     gc.collect()
     try:
@@ -29,8 +29,8 @@ def give_back() -> None:
 def reuse_large_blocks() -> None:
     """Let glibc keep freed blocks of any size for the next ones, until `give_back`.
 
-    By itself it returns blocks of 32 MB or more to the system at once, and the next one is made of fresh pages, which the system
-    has to clear: at 3,200 tokens a row that was a third of a training step. Where the C library is another one, nothing is changed.
+    By default glibc returns blocks of 32 MB or more at once, and the system has to clear fresh pages for the next one; at 3,200 tokens
+    per row that took a third of a training step. With another C library, nothing changes.
     """
     with contextlib.suppress(AttributeError, OSError):
         set_option = ctypes.CDLL(None).mallopt
@@ -39,10 +39,11 @@ def reuse_large_blocks() -> None:
 
 
 def available(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> int:
-    """Bytes that this process could still take: what is free of the machine's memory, or of the container's or job's share of it.
+    """Bytes that this process could still use: the free memory of the machine, or of the container or job if it has a limit.
 
     Args:
-        root: where the kernel shows control groups; membership: which of them this process belongs to. Only tests name others.
+        root: where the kernel shows control groups; membership: the file that says to which of them this process belongs. Only tests set
+        these.
     """
     import psutil
 
@@ -50,7 +51,7 @@ def available(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/pro
 
 
 def _left_of_groups(root: Path, membership: Path) -> Iterator[int]:
-    """What is left of the limit of each control group that this process is in, version 2 or 1; none where there are no limits."""
+    """The unused part of the limit of each control group of this process, version 2 or 1; nothing if there are no limits."""
     try:
         lines = [line.split(":", 2) for line in membership.read_text().splitlines()]
     except OSError:
@@ -63,7 +64,7 @@ def _left_of_groups(root: Path, membership: Path) -> Iterator[int]:
             ("memory.max", "memory.current") if not controllers else ("memory.limit_in_bytes", "memory.usage_in_bytes")
         )
         folder = top / place.strip("/")
-        # Inside of a container the path may be the host's, of which only the top is there.
+        # In a container the path may be the host's, of which only the top exists.
         for group in dict.fromkeys([folder, *folder.parents]):
             if group.is_relative_to(top):
                 with contextlib.suppress(OSError, ValueError):  # a group without this limit: "max", or no such file
@@ -72,7 +73,7 @@ def _left_of_groups(root: Path, membership: Path) -> Iterator[int]:
 
 
 def _cached(stat: Path) -> int:
-    """Bytes of files in memory that the kernel gives up when memory is short."""
+    """Bytes of cached files, which the kernel frees when memory is short."""
     with contextlib.suppress(OSError, ValueError):
         values = dict(line.split() for line in stat.read_text().splitlines())
         return int(values.get("total_inactive_file", values.get("inactive_file", 0)))
@@ -80,7 +81,7 @@ def _cached(stat: Path) -> int:
 
 
 def written_bytes(count: float) -> str:
-    """Bytes as people read them."""
+    """Bytes as readable text, such as "1.5 GB"."""
     for unit in ("B", "KiB", "MiB"):
         if count < 1024:
             return f"{count:.0f} {unit}"

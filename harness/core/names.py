@@ -1,4 +1,4 @@
-"""Names that become one part of a path: of runs, suites, worlds, stages. No name leads out of the folder that it is joined to."""
+"""Names of runs, suites, worlds and stages, which become one part of a path. No name can leave the folder that it is joined to."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _OTHER = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 def check_name(name: str, what: str) -> str:
-    """A name as it was given, if it can be one part of a path.
+    """Return a name unchanged, if it can be one part of a path.
 
     Args:
-        name: letters (A to Z), digits, `.`, `_` and `-`, at most `LONGEST` of them; it begins with none of `.` and `-`.
+        name: letters (A to Z), digits, `.`, `_` and `-`, at most `LONGEST` of them; it does not begin with `.` or `-`.
         what: what is named ("the run's name (--name)"), for the message.
 
     Raises:
-        BadInputError: it is no such name.
+        BadInputError: it is not such a name.
     """
     if len(name) <= LONGEST and _NAME.fullmatch(name):
         return name
@@ -34,10 +34,10 @@ def check_name(name: str, what: str) -> str:
 
 
 def name_from(text: str) -> str:
-    """A name made from any text, such as a model's name at an endpoint: the same text always gives the same name.
+    """Make a name from any text, such as a model's name at an endpoint; the same text always gives the same name.
 
-    A text that is a name already stays as it is. Stretches of other characters become `-`. Where little is left of the text, or it is
-    too long, a part of its hash stands at the end, so that two such texts do not share a name.
+    A text that is already a valid name is not changed. Runs of other characters become `-`. If little remains of the text, or it is too
+    long, a part of its hash is appended, so that two such texts do not share a name.
     """
     name = _OTHER.sub("-", text).lstrip(".-")
     if name and len(name) <= LONGEST and len(name) >= len(text) // 2:

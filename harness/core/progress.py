@@ -18,17 +18,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from harness.core.terminal import Console
 
 console = Console(stderr=True)
-"""Everything that is said to the person (not the result itself) goes here, to standard error."""
+"""The console for standard error: messages to the user, but not the result."""
 
 Advance = Callable[..., None]
-"""`advance(n=1, note="")`: n more units are done; `note` is shown behind the bar."""
+"""`advance(n=1, note="")`: n more units are done; `note` is shown after the bar."""
 
 _SECONDS = 30.0  # between two lines
 _WINDOW = 10  # lines: the rate is that of the last five minutes, so that a slow start is soon forgotten
 
 
 def be_quiet() -> None:
-    """Show nothing from here on: of several training processes only the first one speaks."""
+    """Show nothing from now on: of several training processes, only the first one prints."""
     console.quiet = True
 
 
@@ -46,7 +46,7 @@ def spinner(title: str) -> Iterator[Callable[[str], None]]:
 
 @contextlib.contextmanager
 def progress_of_many(title: str, total: int, few: int = 50) -> Iterator[Advance]:
-    """The same where there is so much to do that it may take seconds; of `few` or less there is no bar."""
+    """Like `progress`, but with no bar if there are at most `few` units."""
     if total <= few:
         yield lambda n=1, note=None: None
         return

@@ -1,9 +1,9 @@
-"""One reader for each kind of file that people bring: JSON, JSON lines, lists of words. (YAML: `harness.core.yaml_values`.)
+"""One reader for each kind of input file: JSON, JSON lines, lists of words. (YAML: `harness.core.yaml_values`.)
 
-What cannot be read ends as a `BadInputError` that says what, where (with the line) and what to do: a folder, a pipe or a device in
-the place of a file, a loop of links, another encoding than UTF-8 (a byte order mark is passed over), numbers that are none (NaN,
-Infinity, 1e999) or have thousands of digits, values nested beyond `MOST_NESTED`. Whatever is read here is still of any type: take
-values out of it through `harness.core.typed.Fields`.
+What cannot be read raises a `BadInputError` that says what, where (with the line) and how to fix it: a folder, a pipe or a device
+instead of a file, a loop of links, another encoding than UTF-8 (a byte order mark is skipped), NaN, Infinity and numbers beyond floating
+point (1e999) numbers with thousands of digits, values nested beyond `MOST_NESTED`. The values may have any type: read them through
+`harness.core.typed.Fields`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import Any, BinaryIO, NoReturn
 from harness.core.errors import BadInputError
 
 MOST_NESTED = 100
-"""Lists and objects may hold each other this many times. No format of ours needs ten; a thousand exhaust the interpreter's stack."""
+"""Maximum nesting of lists and objects. No format of ours needs ten levels; a thousand exhaust the interpreter's stack."""
 _THOROUGH = 1 << 20
-"""Texts of up to so many characters are searched for deep nesting and numbers beyond floating point. In larger ones only what
-stops the parser is found: the search would take longer than the reading, and `Fields` refuses such values where they are used."""
+"""Texts of up to this many characters are searched for deep nesting and numbers beyond floating point. In larger texts, only what stops
+the parser is found, because the search would take longer than the parsing; `Fields` refuses such values later."""
 _HUGE = re.compile(r"[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
 _MARKS = (
     (codecs.BOM_UTF32_LE, "UTF-32"),
@@ -34,14 +34,14 @@ _MARKS = (
 
 
 def open_binary(path: Path, what: str = "file") -> BinaryIO:
-    """Open an ordinary file for reading; never waits, as opening a pipe does.
+    """Open an ordinary file for reading; never waits, unlike opening a pipe.
 
     Args:
         path: the file.
         what: what the file is to the user ("annotations", "manifest"), for the message.
 
     Raises:
-        BadInputError: it does not exist, is not an ordinary file, or may not be read.
+        BadInputError: it does not exist, is not an ordinary file, or cannot be read.
     """
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116 (Path.stat is the same call)
@@ -68,10 +68,10 @@ def read_bytes(path: Path, what: str = "file", most: int | None = None) -> bytes
     Args:
         path: the file.
         what: for the message.
-        most: a larger file is refused unread.
+        most: a larger file is refused without reading it.
 
     Raises:
-        BadInputError: as `open_binary`; or it is too large, for the memory or for `most`.
+        BadInputError: as `open_binary`; or it is too large for memory or for `most`.
     """
     try:
         with open_binary(path, what) as stream:
@@ -96,7 +96,7 @@ def decode(data: bytes, what: str, where: str) -> str:
     """Bytes as UTF-8, without a byte order mark.
 
     Raises:
-        BadInputError: they are something else; the line of the first wrong byte is named.
+        BadInputError: they are not UTF-8; the message names the line of the first invalid byte.
     """
     for mark, name in _MARKS:
         if data.startswith(mark):
@@ -130,27 +130,27 @@ def read_text(path: Path, what: str = "file", most: int | None = None) -> str:
 
 
 def read_list(path: Path, what: str = "list") -> list[str]:
-    """The lines of a text file that hold something, without the blanks around it (a list of words, say).
+    """The non-empty lines of a text file, stripped (for example a list of words).
 
     Raises:
         BadInputError: as `read_text`.
     """
-    # Not splitlines(), which also divides at characters that may stand inside a line.
+    # Not splitlines(), which also splits at characters that may occur inside a line.
     return [line for one in read_text(path, what).split("\n") if (line := one.strip())]
 
 
 def parse_json(text: str, what: str, where: str, *, finite: bool = True, line: int | None = None) -> Any:
-    """The value that a text in JSON is.
+    """The value of a text in JSON.
 
     Args:
         text: the text.
         what: for the message.
-        where: for the message; the line of a mistake is put behind it.
-        finite: whether NaN, Infinity and numbers beyond floating point are refused, as JSON has none of them.
-        line: the text's line in the file where it is one of several.
+        where: for the message; the line of a mistake is appended.
+        finite: whether NaN, Infinity and numbers beyond floating point are refused, which are not JSON.
+        line: the text's line in the file, if the file has several texts.
 
     Raises:
-        BadInputError: it is not JSON, or holds what no reader should have to expect (see the module).
+        BadInputError: it is not JSON, or contains something that is refused (see the module).
     """
     number = f"{where}:{line}" if line else where
     try:
@@ -192,7 +192,7 @@ def _bounded(text: str) -> int:
 
 
 def _is_deeper(value: Any, most: int) -> bool:
-    """Whether lists and objects hold each other more than `most` times; level by level, so that no stack is needed."""
+    """Whether lists and objects are nested more than `most` levels deep; checked level by level, without recursion."""
     level = [value]
     for _ in range(most + 1):
         level = [
@@ -224,19 +224,19 @@ def read_jsonl(path: Path, what: str = "file", *, finite: bool = True) -> Iterat
 
 
 def placed_rows(path: Path, what: str = "file") -> Iterator[tuple[int, dict[str, Any]]]:
-    """The same with the byte at which each record's line begins, where `row_at` finds it again."""
+    """Like `read_jsonl`, with the byte offset of each record's line, for `row_at`."""
     for _, place, row in _lines(path, what, True):
         yield place, row
 
 
 def numbered_rows(path: Path, what: str = "file") -> Iterator[tuple[int, dict[str, Any]]]:
-    """The same with the number of each record's line, for messages."""
+    """Like `read_jsonl`, with the number of each record's line, for messages."""
     for number, _, row in _lines(path, what, True):
         yield number, row
 
 
 def read_records(path: Path, what: str = "file") -> Iterator[tuple[str, dict[str, Any]]]:
-    """(place, record) of a file of JSON objects, one per line or all in one JSON array: told by how it begins.
+    """(place, record) of a file of JSON objects, one per line or all in one JSON array, recognised by its first character.
 
     The place is "PATH:LINE", in an array "PATH[INDEX]".
     """
@@ -266,7 +266,7 @@ def parse_line(line: bytes, number: int, what: str, path: Path, *, finite: bool 
     """The record in a line of a JSON-lines file.
 
     Raises:
-        BadInputError: it is not a JSON object; says so with the line's number.
+        BadInputError: it is not a JSON object; the message has the line's number.
     """
     # In a later line a byte order mark is a mistake, and in UTF-16 every second line begins with half a character.
     text = decode(line, what, str(path)) if number == 1 else _utf8(line, number, what, path)

@@ -1,7 +1,7 @@
 """Records: the models of our own files. A file is written from its record, and checked against it once, where it is read.
 
-The files are data: a killed writer, another version or a stranger may have made them. A file that does not fit is refused with its path
-and the first thing that is wrong; other keys than those of the model pass, so that what other versions add does not matter.
+The files are not trusted: a killed writer, another version or somebody else may have written them. An invalid file is refused with its
+path and the first problem; unknown keys are ignored, so that other versions may add some.
 
 The records of a run's folder are in `harness.records`; packages that those may not import have their own (`docs/ARCHITECTURE.md`).
 """
@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from harness.core.errors import BadInputError, shown
 
 MOST = 1e12
-"""Larger values and counts are none: a thousand words on every image of the world."""
+"""Maximum of values and counts; larger ones cannot be real."""
 _NAMED = 12
-"""Missing keys that an error names."""
+"""Number of missing keys that an error names."""
 
 Number = Annotated[float, Field(ge=-MOST, le=MOST, allow_inf_nan=False)]
 Value = Annotated[float, Field(ge=0, le=MOST, allow_inf_nan=False)]
@@ -26,7 +26,7 @@ Whole = Annotated[int, Field(ge=0, le=int(MOST))]
 
 
 class Record(BaseModel):
-    """An object of a file: no value is turned into another type, and unknown keys pass."""
+    """An object in a file: values are not converted to other types, and unknown keys are ignored."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
@@ -36,19 +36,19 @@ class Record(BaseModel):
 
 
 class Versioned(Record):
-    """The top of a file, which says by `schema` how the file is to be read.
+    """The top level of a file, whose `schema` is the version of its format.
 
-    A file without one is of version 0.1 of this tool, and of schema 1. Of a file of a later schema than this tool knows, nothing is taken.
+    A file without `schema` is from version 0.1 of this tool and has schema 1. A file with a later schema than this tool knows is refused.
     """
 
     KNOWN: ClassVar[int]
-    """The schema that is written."""
+    """The schema of written files."""
     schema_number: int = Field(1, alias="schema", ge=1)
 
     @model_validator(mode="before")
     @classmethod
     def _is_known(cls, value: Any) -> Any:
-        # Before anything else: of a later schema, whatever seems wrong may be meant.
+        # Checked first, because a later schema may allow what seems wrong.
         number = value.get("schema") if isinstance(value, dict) else None
         if isinstance(number, int) and number > cls.KNOWN:
             raise ValueError(
@@ -67,7 +67,7 @@ def check(kind: type[R], value: Any, what: str, where: Path | str, remedy: str =
     """A value, of a file or for one, as the record that it should be.
 
     Raises:
-        BadInputError: it is another one; the first key that is wrong is named.
+        BadInputError: it is invalid; the message names the first invalid key.
     """
     try:
         return kind.model_validate(value)
@@ -81,7 +81,7 @@ def unusable(error: ValidationError, what: str, where: Path | str, remedy: str =
 
 
 def _reason(error: ValidationError) -> str:
-    """The first thing that is wrong, in a few words."""
+    """A short description of the first problem."""
     errors = error.errors(include_url=False)
     if missing := sorted(".".join(map(str, entry["loc"])) for entry in errors if entry["type"] == "missing"):
         return f"it is from another version: it has no {', '.join(missing[:_NAMED])}"

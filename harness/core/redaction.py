@@ -1,8 +1,9 @@
-"""Secrets are blanked in everything that is kept or printed: one place that knows them, and the few doors that ask it.
+"""Secrets are blanked in everything that is stored or printed: this module knows them, and every output passes through it.
 
-What is a secret: the values of environment variables whose names say so (OPENAI_API_KEY, HF_TOKEN, ...), and the credentials in an
-endpoint's URL (`user:password@`, `?api_key=...`). The doors: `HarnessError` (every message), `files` (every JSON file and row), `terminal`
-(everything printed). URLs are taken apart where they come in (`endpoint_url`), so that most of this is a second net.
+Secrets are the values of environment variables with telling names (OPENAI_API_KEY, HF_TOKEN, ...), and the credentials in an
+endpoint's URL (`user:password@`, `?api_key=...`). The outputs: `HarnessError` (every message), `files` (every JSON file and row),
+`terminal`
+(everything printed). URLs are split where they are read (`endpoint_url`), so most of this is a second line of defence.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ _SECRET_NAME = r"key|token|secret|passw(?:or)?d|passwd|signature|sig|auth|creden
 _VARIABLE = re.compile(r"(?:^|_)(?:API_?KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
 _KNOWN = ("OPENAI_API_KEY", "HARNESS_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
 _VARIABLES = tuple(dict.fromkeys((*_KNOWN, *(name for name in os.environ if _VARIABLE.search(name)))))
-"""Looked up by name each time: the whole environment would be too slow for every row of a log."""
+"""Looked up by name each time; searching the whole environment would be too slow for every row of a log."""
 _PART = 8
-"""So many first or last characters of a secret are a piece of it: servers and messages cut what they repeat."""
+"""This many first or last characters count as a piece of a secret, because servers and messages truncate what they repeat."""
 _SHORTEST = 4
-"""Of a URL's password; a shorter one would be found in every text."""
+"""Minimum length of a URL's password; a shorter one would occur in ordinary text."""
 
 _USER_INFO = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/?#'\"<>\\]*@", re.IGNORECASE)
 _QUERY = re.compile(rf"([?&;][\w.-]*(?:{_SECRET_NAME})=)[^&#\s'\"<>\\]+", re.IGNORECASE)
@@ -36,19 +37,19 @@ _HEADER = re.compile(
     re.IGNORECASE,
 )
 _registered: dict[str, None] = {}
-"""Credentials of URLs that were named."""
+"""Credentials from URLs that were given."""
 
 
 def remember(secret: str) -> None:
-    """This is a secret from now on, for as long as the process lives."""
+    """Treat a text as a secret until the process ends."""
     if len(secret) >= _SHORTEST:
         _registered[secret] = None
 
 
 def _is_one(value: str) -> bool:
-    """Whether an environment variable's value is a secret, and not a word that stands for none (`EMPTY`, `none`), a path or a number.
+    """Whether an environment variable's value is a secret, and not a placeholder (`EMPTY`, `none`), a path or a number.
 
-    A word is left alone because it would be blanked in answers, too, which are scored.
+    Words are not blanked, because they could occur in answers, which are scored.
     """
     if value.startswith(("/", "~", ".")) or "://" in value:
         return False
@@ -56,7 +57,7 @@ def _is_one(value: str) -> bool:
 
 
 def _secrets() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(the forms of those that no ordinary text holds by chance, those that one might hold: blanked in messages and records only)."""
+    """(forms that cannot occur in ordinary text, forms that could, which are blanked in messages and records only)."""
     return _sorted_out(tuple(map(os.environ.get, _VARIABLES)), tuple(_registered))
 
 
@@ -82,7 +83,7 @@ def _forms(secret: str) -> Iterable[str]:
 
 
 def blank(text: str) -> str:
-    """A text without the secrets that are long enough not to stand in it by chance, nor their beginnings and ends."""
+    """A text without long secrets, their beginnings and their ends; shorter ones could occur in it by chance."""
     for form in _secrets()[0]:
         if form[:_PART] in text:
             text = _without_beginning(text, form)
@@ -92,7 +93,7 @@ def blank(text: str) -> str:
 
 
 def _without_beginning(text: str, secret: str, instead: str = HIDDEN) -> str:
-    """Wherever the secret begins, as much of it as stands there is replaced."""
+    """Replace every beginning of the secret, as far as it matches."""
     parts, at = [], 0
     while (start := text.find(secret[:_PART], at)) >= 0:
         end = start + _PART
@@ -104,7 +105,7 @@ def _without_beginning(text: str, secret: str, instead: str = HIDDEN) -> str:
 
 
 def redact(text: str) -> str:
-    """A message or record without secrets: `blank`, and what looks like one by where it stands (in a URL, behind a header's name)."""
+    """A message or record without secrets: `blank`, and what looks like a secret by its place (in a URL, after a header's name)."""
     text = blank(text)
     for secret in _secrets()[1]:
         text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", HIDDEN, text)
@@ -113,7 +114,7 @@ def redact(text: str) -> str:
 
 
 def clean_json(value: Any, clean: Callable[[str], str]) -> Any:
-    """A JSON value with every text in it cleaned, those of names too: text by text, so that it stays JSON."""
+    """A JSON value in which every text and every key is cleaned."""
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, list):
@@ -124,12 +125,12 @@ def clean_json(value: Any, clean: Callable[[str], str]) -> Any:
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a parameter of a URL is called as a secret is."""
+    """Whether a URL parameter has the name of a secret."""
     return re.search(_SECRET_NAME, name, re.IGNORECASE) is not None
 
 
 def take_apart(url: str) -> tuple[str, dict[str, str], str | None]:
-    """An endpoint's URL for a client: without credentials and parameters, its parameters, and the header that its credentials make."""
+    """Split an endpoint's URL for a client: the URL without credentials and parameters, the parameters, and an authorization header."""
     parts = urllib.parse.urlsplit(url)
     user_info, _, host = parts.netloc.rpartition("@")
     header = None
@@ -145,26 +146,26 @@ def take_apart(url: str) -> tuple[str, dict[str, str], str | None]:
 
 
 def without_credentials(url: str) -> str:
-    """An endpoint's URL as it is kept, compared and shown: parameters that are no secrets (an API's version) stay."""
+    """An endpoint's URL for storing, comparing and showing: parameters that are not secret (an API's version) are kept."""
     try:
         bare, query, _ = take_apart(url)
-    except ValueError:  # no URL; what uses it says so
+    except ValueError:  # not a URL; its user raises the error
         return redact(url)
     shown = urllib.parse.urlencode({name: value for name, value in query.items() if not is_secret_name(name)})
     return f"{bare}?{shown}" if shown else bare
 
 
 class _Filter(logging.Filter):
-    """Log records without secrets."""
+    """Removes secrets from log records."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Every record passes, with its message written out and blanked."""
+        """Let every record pass, with its message formatted and blanked."""
         record.msg, record.args = redact(record.getMessage()), ()
         return True
 
 
 def quieten(*loggers: str) -> None:
-    """The records of these loggers (a HTTP client's, which has every URL) are blanked."""
+    """Blank the records of these loggers (an HTTP client's records contain URLs)."""
     for name in loggers:
         logger = logging.getLogger(name)
         if not any(isinstance(one, _Filter) for one in logger.filters):

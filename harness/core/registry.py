@@ -1,4 +1,4 @@
-"""Names -> aligners, benchmarks, backends, judges, worlds. Built-ins and plugins come by the same entry points.
+"""Names -> aligners, benchmarks, backends, judges, worlds. Built-ins and plugins are registered by the same entry points.
 
 Nothing is imported until it is asked for by name, so that `harness --help` stays fast.
 """
@@ -38,14 +38,14 @@ _CONTRACTS = {
     "candidate_judges": ("harness.judging.candidates:CandidateJudge", ("summary", "source")),
     "worlds": ("harness.core.worlds:World", ("summary", "judge")),
 }
-"""The class that each kind stands on, named as entry points name theirs, and the words that a class must have of itself."""
+"""The base class of each kind, written like an entry point, and the text attributes that a class must have."""
 
 
 def entries(kind: Kind) -> dict[str, Entry]:
     """All registered names of a kind, sorted by name. They are read once.
 
     Raises:
-        PluginError: two distributions register the same name (neither is preferred in silence).
+        PluginError: two distributions register the same name.
     """
     return dict(_entries(kind, tuple(sys.path)))
 
@@ -79,7 +79,7 @@ def load(kind: Kind, name: str) -> Any:
         raise UnknownNameError(WORD[kind], name, known)
     entry = known[name]
     try:
-        check_name(name, f"a {WORD[kind]}'s name")  # it becomes part of paths
+        check_name(name, f"a {WORD[kind]}'s name")  # the name becomes part of paths
     except BadInputError as error:
         raise PluginError(
             error.problem,
@@ -91,7 +91,7 @@ def load(kind: Kind, name: str) -> Any:
 
 @functools.cache
 def _class(entry: Entry, path: tuple[str, ...]) -> Any:
-    """An entry's class, looked at once."""
+    """An entry's class, checked once."""
     module, _, attribute = entry.target.partition(":")
     with attributed():
         try:
@@ -109,7 +109,7 @@ def _class(entry: Entry, path: tuple[str, ...]) -> Any:
 
 
 def _not_imported(entry: Entry, error: BaseException) -> BaseException:
-    """The error itself where it says whose it is, else the plugin's, whose import led to it by files that are not its own."""
+    """The error itself if it is attributed, or else a `PluginError`: the plugin's import led to an error in other files."""
     if entry.builtin or blame(error) is not None:
         return error
     return PluginError(
@@ -118,7 +118,7 @@ def _not_imported(entry: Entry, error: BaseException) -> BaseException:
 
 
 def _check(entry: Entry, plugin: Any) -> None:
-    """Hold a plugin's class to what can be seen of it before it is used.
+    """Check a plugin's class as far as possible before it is used.
 
     Raises:
         PluginError: it lacks something.

@@ -1,7 +1,7 @@
-"""The one place where files and folders are removed or moved over others (a test sees to it that nothing else does).
+"""The only place where files and folders are removed or moved over others (a test checks this).
 
-Every call names the folder that the caller owns: nothing that is not inside it is touched, and a link is removed itself, never what it
-leads to. A folder gets a hidden name before it is emptied, so that a kill in between leaves nothing that looks like a whole one.
+Every call names the caller's folder: nothing outside of it is touched, and a link is removed itself, never its target. A folder gets a
+hidden name before it is emptied, so that a kill leaves nothing that looks like a complete folder.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from pathlib import Path
 from harness.core.errors import BadInputError, HarnessError
 
 REPLACED = ".replaced"
-"""Beside what was replaced: a folder of what stood there before, each under its name with the time behind it."""
+"""Folder next to what was replaced; it contains the replaced files and folders under their names with a time stamp."""
 
 REMOVED = ".removed"
 """Ends the hidden name of a folder that is being emptied."""
 
 
 def remove(path: Path, *, within: Path) -> None:
-    """Remove a file, a link, or a folder with all that is in it; nothing happens where there is none.
+    """Remove a file, a link, or a folder with all that is in it; nothing happens if it does not exist.
 
     Args:
         path: what is removed.
@@ -44,7 +44,7 @@ def remove(path: Path, *, within: Path) -> None:
 
 
 def discard(path: Path, *, within: Path) -> None:
-    """The same for what nobody would miss, on the way out of an error: what cannot be removed stays, and the error is not hidden."""
+    """Like `remove`, for clean-up after an error: what cannot be removed stays, and the original error is not hidden."""
     with contextlib.suppress(OSError):
         remove(path, within=within)
 
@@ -68,7 +68,7 @@ def move(source: Path, target: Path, *, within: Path) -> None:
 
 
 def swap(source: Path, target: Path, *, within: Path) -> None:
-    """Put a complete folder in the place of another one, or where nothing is; the other one is removed afterwards.
+    """Put a complete folder at a path; a folder that was there is removed afterwards.
 
     Arguments and errors are those of `move`.
     """
@@ -87,7 +87,7 @@ def swap(source: Path, target: Path, *, within: Path) -> None:
 
 
 def put_aside(path: Path, *, within: Path) -> Path:
-    """Move what is to be replaced out of the way, into `REPLACED` next to it, and say where it is now.
+    """Move what will be replaced into `REPLACED` next to it, and return its new path.
 
     Raises:
         HarnessError: `path` is not inside `within`.
@@ -108,7 +108,7 @@ def aside_name(kept: Path) -> str:
 
 @contextlib.contextmanager
 def _hidden(path: Path) -> Iterator[Path]:
-    """Give a folder that is about to be removed a hidden name next to it, and hold its lock: nobody else takes it for left over."""
+    """Give a folder that will be removed a hidden name next to it, and lock it, so that no other process removes it as left over."""
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with contextlib.suppress(OSError):  # a file system without locks
@@ -119,7 +119,7 @@ def _hidden(path: Path) -> Iterator[Path]:
 
 
 def _inside(path: Path, within: Path) -> Path:
-    """`path`, made absolute, with the links on the way to it followed, but not the one that it may itself be.
+    """`path` as absolute path with the links in its parents followed; if it is a link itself, that is not followed.
 
     Raises:
         HarnessError: it is not inside `within`.

@@ -18,14 +18,14 @@ from harness.core.types import SampleScore
 RESAMPLES = 10_000
 SEED = 20_261
 _BLOCK = 1_000_000
-"""Weights that are drawn and multiplied at once; as numbers of 8 bytes they take 8 MB."""
+"""Number of weights that are drawn and multiplied at once; with 8 bytes each they take 8 MB."""
 _KEPT = 16_000_000
-"""Weights of one suite that are kept in memory at most, a byte each: 10,000 resamples of 1,600 images."""
+"""Maximum number of weights of one suite that are kept in memory, one byte each: 10,000 resamples of 1,600 images."""
 Aggregate = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 
 
 def _picked(counts: Mapping[str, float], names: tuple[str, ...]) -> tuple[float, ...]:
-    """The counts in this order, 0 for absent ones. Scores of one benchmark mostly have the same names in the same order."""
+    """The counts in this order, 0 for missing ones. Scores of one benchmark mostly have the same names in the same order."""
     if tuple(counts) == names:
         return tuple(counts.values())
     return tuple(counts.get(name, 0.0) for name in names)
@@ -55,7 +55,7 @@ class Counts:
 
     @classmethod
     def joined(cls, parts: Sequence[Counts]) -> Counts:
-        """The sum of several: names and clusters in the order in which they first come."""
+        """The sum of several; names and clusters in order of first occurrence."""
         if len(parts) == 1:
             return parts[0]
         names = (*dict.fromkeys(name for part in parts for name in part.names if name != "n"), "n")
@@ -85,7 +85,8 @@ def _drawn(size: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
 
 @functools.lru_cache(maxsize=8)
 def resampling_weights(size: int, resamples: int, seed: int) -> np.ndarray:
-    """How often each of `size` clusters is in each resample, [resamples, size]. Kept: all runs of a suite are resampled alike."""
+    """How often each of `size` clusters is in each resample, [resamples, size]. Cached, because all runs of a suite share the
+    resamples."""
     weights, filled = np.empty((resamples, size), np.uint8), 0
     for block in _drawn(size, resamples, seed):
         weights[filled : filled + len(block)] = block
@@ -109,7 +110,8 @@ def resampled(counts: Counts, resamples: int = RESAMPLES, seed: int = SEED) -> d
 
 
 def _exact(matrix: np.ndarray) -> type[np.floating]:
-    """float32 where every sum of a resample is exact in it, as for whole numbers up to 2^24: half of the time and memory of float64."""
+    """float32 if every sum of a resample is exact in it, as for whole numbers up to 2^24; it takes half of the time and memory of
+    float64."""
     most = float(np.abs(matrix).max(initial=0.0)) * len(matrix)
     return np.float32 if most < 2**24 and np.array_equal(matrix, np.round(matrix)) else np.float64
 
@@ -117,7 +119,7 @@ def _exact(matrix: np.ndarray) -> type[np.floating]:
 def intervals(
     counts: Counts, aggregate: Aggregate, resamples: int = RESAMPLES, level: float = 0.95
 ) -> dict[str, tuple[float, float] | None]:
-    """Percentile intervals of every metric; None where it is undefined in most resamples or there is only one cluster.
+    """Percentile intervals of every metric; None if it is undefined in most resamples or there is only one cluster.
 
     Why percentiles: in 2,000 simulated sets of 300 clusters (plain, clustered and rare rates, means, ratios like CHAIRi) they cover the
     truth 93.6 to 95.6 % of the time. Bias-corrected and accelerated intervals covered it 94.6 to 96.6 %, better for rare mentions and no
@@ -129,7 +131,7 @@ def intervals(
 
 
 def bounds(drawn: np.ndarray, level: float = 0.95) -> tuple[float, float] | None:
-    """The percentile interval of a metric's resampled values, [resamples]; None where most of them are undefined."""
+    """The percentile interval of a metric's resampled values, [resamples]; None if most of them are undefined."""
     defined = drawn[np.isfinite(drawn)]
     if len(defined) * 2 < len(drawn):
         return None
@@ -158,7 +160,7 @@ class Difference:
 def paired(
     run: Counts, other: Counts, aggregate: Aggregate, resamples: int = RESAMPLES, seed: int = SEED
 ) -> dict[str, Difference]:
-    """Differences of all metrics that are defined for both, both runs resampled alike.
+    """Differences of all metrics that are defined for both runs, with the same resamples for both.
 
     Raises:
         ValueError: the runs do not cover the same clusters.
@@ -171,7 +173,7 @@ def paired(
 def gaps(
     run: Counts, other: Counts, aggregate: Aggregate, resamples: int = RESAMPLES, seed: int = SEED
 ) -> dict[str, tuple[float, np.ndarray]]:
-    """For every metric its value for one run minus that for the other, and the same of every resample, [resamples].
+    """For every metric the value of `run` minus that of `other`, and the same for every resample, [resamples].
 
     Raises:
         ValueError: the runs do not cover the same clusters.
@@ -183,7 +185,7 @@ def gaps(
 
 
 def aligned(run: Counts, other: Counts) -> Counts:
-    """The second run's counts with its images in the order of the first's, so that both are resampled alike.
+    """The counts of `other` with the images in the order of `run`, so that both share the resamples.
 
     Raises:
         ValueError: the runs do not cover the same clusters.
@@ -197,19 +199,19 @@ def aligned(run: Counts, other: Counts) -> Counts:
 
 
 def difference(value: float, drawn: np.ndarray, clusters: int) -> Difference | None:
-    """A difference from its value and its resampled values, [resamples]; None where it is undefined, or there is only one cluster."""
+    """A difference from its value and its resampled values, [resamples]; None if it is undefined, or there is only one cluster."""
     gap = drawn[np.isfinite(drawn)]
     if not len(gap) or not np.isfinite(value) or clusters < 2:
         return None
     low, high = np.percentile(gap, [2.5, 97.5])
     tail = min((gap <= 0).mean(), (gap >= 0).mean())
-    # A few clusters that all point one way would look certain; an exact sign-flip test of so many cannot give less than 2 / 2^n.
+    # A few clusters with the same sign would look certain; an exact sign-flip test of n clusters cannot give less than 2 / 2^n.
     p = float(min(1.0, max(2 * max(tail, 1 / (len(gap) + 1)), 2.0 ** (1 - clusters))))
     return Difference(value, (float(low), float(high)), p, _POWER * float(gap.std()))
 
 
 _POWER = 1.959964 + 0.841621
-"""Normal quantiles of 97.5 % and 80 %: a difference of so many standard errors is found with 80 % probability."""
+"""Normal quantiles of 97.5 % and 80 %: a difference of this many standard errors is found with 80 % probability."""
 
 
 def holm(values: Mapping[str, float]) -> dict[str, float]:
@@ -227,9 +229,9 @@ def holm(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def mcnemar(run: Sequence[bool], other: Sequence[bool]) -> tuple[int, int, float]:
-    """Answers that only the first run has right, that only the second has, and the exact two-sided p that it is chance.
+    """The number of answers that only the first run has right, the number that only the second has, and the exact two-sided p-value.
 
-    Takes the answers as independent, which those to one image are not quite: the paired bootstrap does not.
+    Assumes independent answers, although answers about one image are not quite independent; the paired bootstrap does not assume this.
 
     Source: McNemar, 1947; exact binomial form.
     """

@@ -1,7 +1,7 @@
-"""Temporary files and folders beside a target, each locked by its writer for as long as that lives.
+"""Temporary files and folders beside a target, each locked by its writer as long as that runs.
 
-A killed writer leaves its temporary name behind, and the operating system gives the lock back. So the next writer to the same folder can
-tell what nobody will ever complete, and removes it. Nothing is removed where the file system knows no locks.
+A killed writer leaves its temporary file behind, and the operating system releases the lock. So the next writer to the same folder
+recognises what will never be completed, and removes it. Without locks in the file system, nothing is removed.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pathlib import Path
 from harness.core.removal import REMOVED, discard
 
 SUFFIX = ".harness-tmp"
-"""Ends every temporary name, so that no file of a user's own is taken for one."""
+"""Suffix of every temporary name, so that no file of the user is mistaken for a temporary one."""
 _LONGEST = 60
-"""Characters of the target's name in a temporary one: file systems allow 255 bytes."""
+"""Maximum number of characters of the target's name in a temporary name; file systems allow 255 bytes."""
 _TEMPORARY = re.compile(rf"\..+{re.escape(SUFFIX)}")
 _HIDDEN = re.compile(rf"\.(?P<target>.+)\.[0-9a-f]{{8}}{re.escape(REMOVED)}")
 _swept: set[Path] = set()
@@ -37,7 +37,7 @@ def temporary_file(target: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(prefix=_prefix(target), suffix=SUFFIX, dir=target.parent)
         if _lock(handle) and _is_still(Path(name), handle):
             break
-        os.close(handle)  # another process took it for left over, in the moment before it was locked
+        os.close(handle)  # another process removed it as left over before it was locked
     try:
         yield Path(name)
     finally:
@@ -64,9 +64,9 @@ def temporary_folder(target: Path) -> Iterator[Path]:
 
 
 def left_overs(folder: Path) -> list[Path]:
-    """What killed writers left in a folder: temporary names that nobody holds, and folders that were being removed.
+    """What killed writers left in a folder: unlocked temporary files and folders, and folders that were being removed.
 
-    A folder that was being replaced when its writer was killed is none: without a successor it may be the only copy.
+    A folder that was being replaced when its writer was killed is not included: it may be the only copy.
     """
     try:
         names = sorted(entry.name for entry in os.scandir(folder))
@@ -82,7 +82,7 @@ def left_overs(folder: Path) -> list[Path]:
 
 
 def is_unheld(path: Path) -> bool:
-    """Whether no writer holds a temporary file or folder; False where that cannot be told."""
+    """Whether no writer holds a temporary file or folder; False if that cannot be determined."""
     try:
         handle = os.open(path, (os.O_RDONLY if path.is_dir() else os.O_RDWR) | os.O_NOFOLLOW)
     except OSError:
@@ -97,7 +97,8 @@ def is_unheld(path: Path) -> bool:
 
 
 def sweep_once(folder: Path) -> None:
-    """Remove what killed writers left in a folder; a process looks once into each, since a cache may hold a hundred thousand files."""
+    """Remove what killed writers left in a folder; each process does this once per folder, because a cache may contain a hundred
+    thousand files."""
     place = folder.absolute()
     if place in _swept:
         return
@@ -111,7 +112,7 @@ def _prefix(target: Path) -> str:
 
 
 def _lock(handle: int) -> bool:
-    """Lock an open file or folder; False where another process has it. A file system without locks counts as locked."""
+    """Lock an open file or folder; False if another process holds it. Without locks in the file system, it counts as locked."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -122,7 +123,7 @@ def _lock(handle: int) -> bool:
 
 
 def _is_still(path: Path, handle: int) -> bool:
-    """Whether a path still leads to what was opened."""
+    """Whether a path still leads to the opened file."""
     try:
         return os.path.samestat(path.stat(), os.fstat(handle))
     except FileNotFoundError:

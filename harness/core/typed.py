@@ -1,10 +1,10 @@
-"""Values of files that others wrote, taken with their types: a label is a text, a count is a whole number, or it is refused.
+"""Reading values from untrusted files with a type check: a label must be a text, a count a whole number, or an error is raised.
 
     row = Fields(record, where="questions.jsonl:3")
     label, count = row.text("label"), row.integer("count", low=0)
 
-Python takes `"dog"` for a list of three words, `True` for 1, `float("nan")` for a number, and 1.9 for an index once `int()` was put
-around it; numbers then come out wrong in silence.
+Python accepts `"dog"` as a list of three words, `True` as 1, `float("nan")` as a number, and 1.9 as an index after `int()`; figures
+would then be silently wrong.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ _KINDS = {
 
 
 def kind_of(value: Any) -> str:
-    """What a value is, in the words of JSON."""
+    """The JSON type of a value, as text."""
     return _KINDS.get(type(value), f"a {type(value).__name__}")
 
 
 class Fields:
     """A JSON object whose values are requested with their types.
 
-    Every method raises a `BadInputError` that names key, value and place where the value is of another type, or missing (or null)
-    without a `default`.
+    Every method raises a `BadInputError` that names key, value and place if the value has another type, or is missing (or null) without
+    a `default`.
     """
 
     def __init__(self, value: Any, where: str, what: str = "record", prefix: str = "") -> None:
@@ -59,11 +59,11 @@ class Fields:
         self.value = value
 
     def has(self, key: str) -> bool:
-        """Whether the key is there with a value that is not null."""
+        """Whether the key exists with a value that is not null."""
         return self.value.get(key) is not None
 
     def refuse(self, key: str, wanted: str) -> NoReturn:
-        """Say that a value is not what it should be."""
+        """Raise the error that a value is not as expected."""
         value = self.value.get(key)
         name = shown(self._prefix + key, most=60)[1:-1]
         if key not in self.value:
@@ -77,7 +77,7 @@ class Fields:
         )
 
     def text(self, key: str, default: str | None = None, *, empty: bool = True) -> str:
-        """A text without halves of characters. `empty`: whether it may be nothing but blanks."""
+        """A text without lone surrogates. `empty`: whether it may be blank."""
         value = self._value(key, default)
         if not isinstance(value, str):
             self.refuse(key, "a text")
@@ -88,14 +88,15 @@ class Fields:
         return value
 
     def choice(self, key: str, known: Sequence[str], default: str | None = None) -> str:
-        """One of a few texts, as they are written."""
+        """One of a few exact texts."""
         value = self._value(key, default)
         if not isinstance(value, str) or value not in known:
             self.refuse(key, f"one of {', '.join(known)}")
         return value
 
     def integer(self, key: str, default: int | None = None, *, low: int | None = None, high: int | None = None) -> int:
-        """A whole number; 3.0 is one, as tables write a whole number beside empty cells. `low` and `high` belong to the range."""
+        """A whole number; 3.0 counts, because tables write integers in columns with empty cells that way. `low` and `high` are
+        inclusive."""
         value = self._value(key, default)
         if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
             value = int(value)
@@ -107,7 +108,7 @@ class Fields:
     def number(
         self, key: str, default: float | None = None, *, low: float | None = None, high: float | None = None
     ) -> float:
-        """A finite number. `low` and `high` belong to the range."""
+        """A finite number. `low` and `high` are inclusive."""
         value = self._value(key, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             self.refuse(key, "a number")
@@ -174,5 +175,5 @@ def is_finite(value: float) -> bool:
 
 
 def _is_whole(text: str) -> bool:
-    """Whether a text can be written: lone surrogates, which JSON's escapes can make, cannot."""
+    """Whether a text can be encoded: lone surrogates, which JSON's escapes can produce, cannot."""
     return not any("\ud800" <= one <= "\udfff" for one in text) if not text.isascii() else True

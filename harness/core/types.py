@@ -104,7 +104,9 @@ class ImageRef:
             BadInputError: as for `read`.
         """
         if not self.digest:
-            object.__setattr__(self, "digest", sha256_bytes(self.read()))  # says nothing new: it follows from the bytes
+            object.__setattr__(
+                self, "digest", sha256_bytes(self.read())
+            )  # adds no information: it follows from the bytes
         return self.digest
 
     @property

@@ -21,7 +21,7 @@ class World(ABC):
     """Name of the registered judge that knows this world's ground truth."""
     methods: ClassVar[tuple[str, ...]] = ()
     suites: ClassVar[tuple[str, ...]] = ()
-    """What `harness quickstart` runs and scores in this world where it is not told."""
+    """The default methods and suites of `harness quickstart` in this world."""
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
@@ -32,9 +32,9 @@ class World(ABC):
 
     @abstractmethod
     def preferences(self, method: str | None = None) -> Path:
-        """Preference data that suits a method, or where none is named, most of them.
+        """Preference data that suits a method; without a method, data that suits most methods.
 
-        It is a Parquet in RLAIF-V's or RLHF-V's columns, plus corrections and boxes.
+        It is a Parquet file with RLAIF-V's or RLHF-V's columns, plus corrections and boxes.
         """
 
     @abstractmethod
@@ -42,20 +42,19 @@ class World(ABC):
         """A benchmark data root: one folder per suite, each in its official layout (docs/ARCHITECTURE.md)."""
 
     def recipe(self, method: str) -> dict[str, Any]:
-        """Settings (`train`, `method`) chosen for this world's size on its validation split; {} where none were.
-
-        They stand between the method's own defaults, which are the paper's, and what the user sets.
+        """Settings (`train`, `method`) chosen for this world's size on its validation split; {} if none were chosen. They override the
+        method's defaults, which are the paper's, and the user's settings override them.
         """
         return {}
 
     @property
     def label(self) -> str:
-        """How a user names it: `pocket` for seed 0, else `pocket:SEED`."""
+        """The user's name for it: `pocket` for seed 0, else `pocket:SEED`."""
         return self.name if self.seed == 0 else f"{self.name}:{self.seed}"
 
 
 def find_world(label: str) -> World | None:
-    """The world that a label (`pocket`, `pocket:2`) means, or None where it means none."""
+    """The world of a label (`pocket`, `pocket:2`), or None if there is none."""
     from harness.core import registry
     from harness.core.errors import BadInputError
     from harness.core.plugins import attributed

@@ -1,9 +1,9 @@
-"""YAML as settings need it: recipes and the values of `--set`, read as YAML 1.2's core types.
+"""YAML for settings: recipes and the values of `--set`, read with YAML 1.2's core types.
 
 PyYAML reads YAML 1.1, in which `010` is 8, `1:30` is 90, `2020-02-30` an error, `no` is false and `1e-5` a text. Here these are 10,
-a text, a text, a text (which a setting of true or false takes), and a number. What no setting needs is refused: tags (which name
-Python objects), anchors and aliases (a few lines of which unfold to billions of values), merge keys, keys that stand twice, keys
-that are no text, NaN and infinity.
+a text, a text, a text (which a boolean setting accepts), and a number. What no setting needs is refused: tags (which name
+Python objects), anchors and aliases (a few lines of which can expand to billions of values), merge keys, duplicate keys, keys that are
+not texts, NaN and infinity.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from harness.core.errors import BadInputError, shown
 from harness.core.reading import MOST_NESTED, read_text
 
 MOST_CHARACTERS = 1 << 20
-"""Of a file of settings; the reader is a slow one."""
+"""Maximum length of a file of settings; the reader is slow."""
 _MOST_DIGITS = 40
 _NULL = re.compile(r"~|null|Null|NULL|")
 _FLAG = re.compile(r"true|True|TRUE|false|False|FALSE")
@@ -34,12 +34,12 @@ class _RefusedError(yaml.MarkedYAMLError):
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's scanner and parser with a constructor of our own: nothing but objects, lists, texts, numbers, true, false, null."""
+    """PyYAML's scanner and parser with our own constructor, which makes only objects, lists, texts, numbers, true, false and null."""
 
     depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """PyYAML's, without aliases, anchors and tags, and to a depth that the stack holds."""
+        """PyYAML's method, without aliases, anchors and tags, and with limited depth."""
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             self.refuse("anchors and aliases (& and *) are not supported", event)
@@ -54,7 +54,7 @@ class _Loader(yaml.SafeLoader):
             self.depth -= 1
 
     def refuse(self, reason: str, event: Any) -> NoReturn:
-        """Say where, too."""
+        """Raise an error with the position."""
         raise _RefusedError(None, None, reason, event.start_mark)
 
     def value(self, node: Any) -> Any:
@@ -76,7 +76,7 @@ class _Loader(yaml.SafeLoader):
         return values
 
     def scalar(self, node: Any) -> Any:
-        """A plain scalar is what it looks like; one in quotes is a text."""
+        """Convert a plain scalar by its form; a quoted one is a text."""
         text = node.value
         if node.style is not None:
             return text
@@ -99,15 +99,15 @@ class _Loader(yaml.SafeLoader):
 
 
 def parse_yaml(text: str, what: str, where: str | None) -> Any:
-    """The value that a text in YAML is; None for nothing.
+    """The value of a text in YAML; None if it is empty.
 
     Args:
         text: one document.
         what: what it is to the user, for the message.
-        where: the file, or None; the line is put behind it.
+        where: the file, or None; the line is appended.
 
     Raises:
-        BadInputError: it is not YAML, or has something in it that is not read (see the module).
+        BadInputError: it is not YAML, or contains something that is refused (see the module).
     """
     try:
         loader = _Loader(text)
@@ -127,7 +127,7 @@ def parse_yaml(text: str, what: str, where: str | None) -> Any:
         reason, mark = f"the character {error.character!r} is not allowed in YAML", None
         if isinstance(error.character, int):
             reason = f"the character U+{error.character:04X} is not allowed in YAML"
-    except (yaml.YAMLError, ValueError, IndexError, OverflowError) as error:  # an escape that names no character
+    except (yaml.YAMLError, ValueError, IndexError, OverflowError) as error:  # an escape for an invalid character
         reason, mark = f"it is not valid YAML: {error}", None
     except RecursionError:
         reason, mark = f"values are nested more than {MOST_NESTED} deep", None

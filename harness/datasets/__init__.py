@@ -1,1 +1,1 @@
-"""Where the data of benchmarks and preference sets comes from: sources, downloads, checks, imports."""
+"""Data sets of benchmarks and preference data: sources, downloads, checks, imports."""

@@ -1,4 +1,4 @@
-"""The data sets that are known, whether they are there and right, and how they come here."""
+"""The known data sets: checking their files, downloading and importing them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 _SOURCES = Path(__file__).with_name("sources.yaml")
 _RECORD = ".harness-data.json"
 _WORTH_A_BAR = 200 << 20
-"""Bytes that take longer than a moment to hash."""
+"""Bytes from which on hashing takes noticeable time, so that progress is shown."""
 _IMAGES = frozenset((".jpg", ".jpeg", ".png"))
 _OFFICIAL = "it is the official file"
 State = Literal["there", "missing", "wrong"]
@@ -36,11 +36,11 @@ State = Literal["there", "missing", "wrong"]
 
 @dataclass(frozen=True)
 class Found:
-    """One file (or folder) of a data set, as it lies here.
+    """One file (or folder) of a data set on this machine.
 
     Attributes:
         path: where it is or should be.
-        state: whether it is there and right.
+        state: whether it exists and is correct.
         note: what is wrong, or how to get it.
     """
 
@@ -73,7 +73,7 @@ class DataSet:
 
 @functools.cache
 def catalogue() -> dict[str, DataSet]:
-    """All known data sets, by name."""
+    """All data sets of the catalogue, by name."""
     content = read_yaml(_SOURCES, "list of data sets")
     lists = ("needs", "files", "archives", "manual")
     data_sets = {}
@@ -96,7 +96,7 @@ def find(name: str) -> DataSet:
 
 
 def with_needs(names: Sequence[str]) -> list[DataSet]:
-    """The data sets and those that they need, each once."""
+    """The data sets and those that they require, each once."""
     data_sets: dict[str, DataSet] = {}
     for name in names:
         data_sets[name] = find(name)
@@ -106,7 +106,7 @@ def with_needs(names: Sequence[str]) -> list[DataSet]:
 
 
 def compare(path: Path) -> str | None:
-    """Whether a file is the published one of its name, in words; None where none of its name is published with a checksum."""
+    """A text that says whether a file is the published one; None if no checksum is known for its name."""
     published = {
         name: file["sha256"]
         for data in catalogue().values()
@@ -123,12 +123,12 @@ def compare(path: Path) -> str | None:
 
 
 def describe(path: Path) -> str:
-    """For a record: "official" or the file's SHA-256."""
+    """Value for a record: "official" or the file's SHA-256."""
     return "official" if compare(path) == _OFFICIAL else f"sha256:{sha256_file(path)}"
 
 
 def check(data: DataSet, root: Path | None = None) -> list[Found]:
-    """Every file of a data set: there and right, missing (and how to get it), or wrong (and what was expected)."""
+    """The state of every file of a data set: correct, missing (with how to get it), or wrong (with what was expected)."""
     if data.hub:
         return [_on_hub(data)]
     folder = data.root(root)
@@ -174,10 +174,10 @@ def _on_hub(data: DataSet) -> Found:
 
 
 def get(data: DataSet, root: Path | None = None) -> list[Found]:
-    """Download what is missing, and check all. What a person must fetch stays missing, with the way to get it.
+    """Download what is missing, and check all. Files that must be fetched by hand stay missing, with a note on how to get them.
 
     Raises:
-        HarnessError: a download failed, or brought another file than expected.
+        HarnessError: a download failed, or the file is not the expected one.
     """
     logger.info(f"{data.name}: {data.title}; {data.size}; licence: {data.licence}")
     if data.hub:
@@ -203,16 +203,16 @@ def get(data: DataSet, root: Path | None = None) -> list[Found]:
 
 
 def bring(folder: Path, names: Sequence[str], root: Path | None = None) -> list[tuple[DataSet, list[Found]]]:
-    """Take files from a folder, wherever in it they lie (offline clusters): by name, and by checksum where one is known.
+    """Import files from anywhere in a folder (for offline clusters), by name, and by checksum if one is known.
 
-    Files are copied, images linked where the file system can. Archives that lie there are unpacked.
+    Files are copied; images are linked if the file system supports it. Archives in the folder are unpacked.
 
     Args:
-        folder: searched with all its subfolders.
+        folder: searched including its subfolders.
         names: data sets to look for; [] for all.
 
     Raises:
-        BadInputError: no such folder, or nothing of the data sets is in it.
+        BadInputError: no such folder, or it contains no file of the data sets.
     """
     if not folder.is_dir():
         raise BadInputError("this folder does not exist", where=str(folder))
@@ -264,7 +264,7 @@ def bring(folder: Path, names: Sequence[str], root: Path | None = None) -> list[
 
 
 def _matching(inside: dict[str, list[Path]], file: dict[str, Any]) -> Path | None:
-    """The file with the right checksum; where none is known, the only one of that name."""
+    """The file with the right checksum; if none is known, the only file of that name."""
     names = {Path(str(file["path"])).name, str(file["url"]).rpartition("/")[2]}
     candidates = [path for name in sorted(names) for path in inside.get(name, [])]
     if file.get("sha256"):
@@ -273,7 +273,7 @@ def _matching(inside: dict[str, list[Path]], file: dict[str, Any]) -> Path | Non
 
 
 def _take_unpacked(inside: dict[str, list[Path]], folders: dict[str, list[Path]], target: Path, name: str) -> int:
-    """Take a file by its name, or the files of a folder of that path, or the images of a folder of that name."""
+    """Import a file by its name, the files of a folder by its path, or the images of a folder by its name."""
     last = Path(name).name
     if files := inside.get(last):
         _place(files[0], target / name)
@@ -281,7 +281,7 @@ def _take_unpacked(inside: dict[str, list[Path]], folders: dict[str, list[Path]]
     wanted = Path(name).parts
     for source in sorted(folders.get(last, [])):
         files = sorted(path for path in source.iterdir() if path.is_file())
-        # A folder called "images" may hold anything; one whose whole path is the wanted one is what it says.
+        # A folder called "images" may contain anything; a folder with the whole expected path is the right one.
         if len(wanted) == 1 or source.parts[-len(wanted) :] != wanted:
             files = [path for path in files if path.suffix.lower() in _IMAGES]
         for file in files:
@@ -298,7 +298,7 @@ def _place(source: Path, target: Path) -> None:
     temporary = target.with_name(f".{target.name}.new")
     remove(temporary, within=target.parent)
     linked = False
-    if source.suffix.lower() in _IMAGES:  # many, and only read; other files are not linked, since NLTK refuses such
+    if source.suffix.lower() in _IMAGES:  # many, and only read; other files are copied, because NLTK refuses links
         with suppress(OSError):
             os.link(source.resolve(), temporary)
             linked = True

@@ -1,4 +1,4 @@
-"""Fetching a file over HTTP: resumed where it stopped, checked before it gets its name."""
+"""Downloading a file over HTTP: an interrupted download is resumed, and the file is checked before it gets its name."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from harness.core.progress import progress
 from harness.core.removal import move, remove
 
 OFFLINE = "HARNESS_OFFLINE"
-"""Set to anything, no socket is opened."""
+"""If this environment variable is set, no connection is opened."""
 _ATTEMPTS = 6
 _REDIRECTS = 6
 
 
 _CONNECT_S = 8.0
-"""Seconds that a connection may take to be made."""
+"""Timeout of connecting, in seconds."""
 _CONNECTIONS = 2
-"""How often it is tried to make one before anything has come: without a network nothing is gained by waiting."""
+"""Number of attempts to connect for the first time; without a network, waiting is useless."""
 
 
 class _PassingError(Exception):
-    """A failure that may pass when it is tried again."""
+    """A temporary failure; another attempt may succeed."""
 
 
 class _NoConnectionError(_PassingError):
-    """The server was not reached at all."""
+    """The server could not be reached."""
 
 
 def fetch(
@@ -47,15 +47,16 @@ def fetch(
     most_bytes: int | None = None,
     bar: bool = True,
 ) -> str:
-    """Download a file; what a broken connection left is gone on with.
+    """Download a file; a partial download is resumed.
 
     Args:
         url: http or https. A redirect may go from http to https, never back.
-        target: gets the file only when it is whole and, with `sha256`, right. Beside it lies `.part` until then.
-        sha256: what it must be.
-        timeout_s: without a byte for so long, the connection is given up and made anew.
-        pause_s: before the second attempt; doubled for each one after.
-        attempts: how often it is tried.
+        target: gets the file only when it is complete and, with `sha256`, correct. Until then, the partial file next to it ends in
+        `.part`.
+        sha256: the expected hash of the file.
+        timeout_s: after this time without a byte, the connection is closed and made again.
+        pause_s: pause before the second attempt; doubled for each further one.
+        attempts: maximum number of attempts.
         most_bytes: a longer file is refused.
         bar: show a bar.
 
@@ -63,7 +64,7 @@ def fetch(
         The file's SHA-256.
 
     Raises:
-        HarnessError: refused, not reachable after several attempts, or another file than expected (kept as `.mismatch`).
+        HarnessError: the server refuses, cannot be reached after several attempts, or sends an unexpected file (kept as `.mismatch`).
     """
     if os.environ.get(OFFLINE):
         raise HarnessError(
@@ -100,7 +101,9 @@ def fetch(
         kept = target.with_name(f"{target.name}.mismatch")
         move(part, kept, within=target.parent)
         remove(_about(part), within=part.parent)
-        if not resumed:  # a resumed file may be two halves of two files: then it is fetched once more as a whole
+        if (
+            not resumed
+        ):  # a resumed file may consist of parts of two different files: then it is fetched again as a whole
             raise HarnessError(
                 f"the file is not the expected one: {problem}",
                 where=f"{url}; kept as {kept}",
@@ -114,12 +117,12 @@ def fetch(
 
 
 def _about(part: Path) -> Path:
-    """Where it is kept what a half file is a half of."""
+    """The file that says which download a partial file belongs to."""
     return part.with_name(f"{part.name}.json")
 
 
 def _receive(url: str, part: Path, timeout_s: float, most_bytes: int | None, bar: bool) -> None:
-    """Bring `part` to its full length.
+    """Download the rest of `part`.
 
     Raises:
         _PassingError: the connection broke, stalled, or the server is busy.
@@ -135,7 +138,7 @@ def _receive(url: str, part: Path, timeout_s: float, most_bytes: int | None, bar
         except (OSError, ValueError):
             known = {}
         if known.get("url") != url or not known.get("validator"):
-            remove(part, within=part.parent)  # nobody can say whether the rest would be of the same file
+            remove(part, within=part.parent)  # it is unknown whether the rest would be of the same file
             have, known = 0, {}
     headers = {"Accept-Encoding": "identity", "User-Agent": "vlm-align-harness"}
     if have:
@@ -163,7 +166,7 @@ def _next(place: str, location: str) -> str:
     """The target of a redirect.
 
     Raises:
-        HarnessError: it leads to no web address, or from https to http.
+        HarnessError: it is not a web address, or leads from https to http.
     """
     target = urljoin(place, location)
     schemes = urlsplit(place).scheme, urlsplit(target).scheme
@@ -173,9 +176,9 @@ def _next(place: str, location: str) -> str:
 
 
 def _write(url: str, answer: Any, part: Path, have: int, most_bytes: int | None, bar: bool) -> None:
-    """Append an answer's bytes to the half file, or begin it anew."""
+    """Append a response's bytes to the partial file, or start it again."""
     status = answer.status_code
-    if status == 416:  # there is nothing behind what we have, or what we have is longer than the file
+    if status == 416:  # the partial file is already complete, or longer than the file
         remove(part, within=part.parent)
         raise _PassingError("the partial file does not match the server's")
     if status in (408, 425, 429) or status >= 500:
@@ -198,7 +201,7 @@ def _write(url: str, answer: Any, part: Path, have: int, most_bytes: int | None,
         advance(have)
         for (
             block
-        ) in answer.iter_raw():  # as it comes: what a larger block would wait for is lost when the connection breaks
+        ) in answer.iter_raw():  # in blocks as they arrive: a larger block would lose data when the connection breaks
             stream.write(block)
             have += len(block)
             if most_bytes is not None and have > most_bytes:

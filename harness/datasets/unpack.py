@@ -1,4 +1,4 @@
-"""Unpacking archives that come from elsewhere: no path outside, no link, no more bytes than expected."""
+"""Unpacking untrusted archives: no path outside, no link, no more bytes than expected."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _BLOCK = 1 << 20
 def unpack(archive: Path, into: Path, wanted: Sequence[tuple[str, str]], most_bytes: int) -> list[Path]:
     """Unpack the wanted members of a zip or tar file.
 
-    Nothing appears under `into` before all members are unpacked, so an interrupted run leaves nothing that is taken for complete.
+    Nothing appears under `into` before all members are unpacked, so an interrupted run leaves nothing that looks complete.
 
     Args:
         archive: the file.
         into: folder.
-        wanted: (pattern of a member's whole name, folder below `into`); of the name only the last part is kept.
-        most_bytes: of all members together, as they come out, whatever the archive says of them.
+        wanted: (pattern of a member's whole name, folder below `into`); the file gets the last part of the name.
+        most_bytes: limit for all members together, by their real size, whatever the archive states.
 
     Returns:
         The files, in the archive's order.
@@ -67,7 +67,7 @@ def unpack(archive: Path, into: Path, wanted: Sequence[tuple[str, str]], most_by
 def _staged(
     archive: Path, stage: Path, patterns: Sequence[tuple[re.Pattern[str], str]], most_bytes: int
 ) -> dict[str, Path]:
-    """The wanted members as files in `stage`, by the place that each is to have.
+    """Unpack the wanted members to files in `stage`; returns them by their final path.
 
     Raises:
         HarnessError: as of `unpack`.

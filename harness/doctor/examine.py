@@ -1,4 +1,4 @@
-"""Everything that the doctor looks at, in order."""
+"""All checks of the doctor, in order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.doctor.surroundings import surroundings
 
 
 def examine(results: Path, full: bool = False) -> Iterator[Line]:
-    """All lines, as they are found.
+    """Yield all lines as the checks finish.
 
     Args:
         results: folder of the runs.

@@ -1,4 +1,4 @@
-"""One line of the doctor's findings, and the child processes that find out."""
+"""One line of the doctor's findings, and running checks in child processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ State = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True)
 class Line:
-    """What was checked, how it stands, what was seen, and what to do about it ("" where nothing is to be done)."""
+    """A check's name, state, finding, and remedy ("" if nothing needs to be done)."""
 
     name: str
     state: State
@@ -25,7 +25,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Tried:
-    """How a child process ended: whether well, what it printed, and the end of what went wrong."""
+    """How a child process ended: whether it succeeded, what it printed, and the end of its error output."""
 
     well: bool
     printed: str
@@ -38,8 +38,8 @@ def python(code: str, *arguments: str, timeout_s: float = 120, shim: bool = True
     Args:
         code: what to run.
         arguments: its `sys.argv[1:]`.
-        timeout_s: then it is killed, which is a problem like any other.
-        shim: with the torchvision shim on its path, as the harness starts its own children.
+        timeout_s: time limit, after which the process is killed; this counts as a failure.
+        shim: with the torchvision shim on its path, as in the harness's own child processes.
     """
     environment = dict(os.environ)
     if shim:

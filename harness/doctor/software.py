@@ -1,4 +1,4 @@
-"""Python, packages and engines. The traps are those that set-up handles (CONTRIBUTING.md)."""
+"""Checks of Python, packages and engines, including the known problems of set-up (CONTRIBUTING.md)."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ _CPU_INDEX = "HARNESS_BUILD=cpu make setup (installs the CPU build)"
 
 
 def software(full: bool) -> Iterator[Line]:
-    """Every line about what is installed; the slow trials run next to each other.
+    """Every line about what is installed; the slow checks run in parallel.
 
     Args:
-        full: also serve a tiny random model with every backend that is there.
+        full: also serve a tiny random model with every installed backend.
     """
     yield _python_version()
     trials = {
@@ -101,7 +101,7 @@ def _python_version() -> Line:
 
 
 def _has_gpu() -> bool:
-    """Whether the driver sees an NVIDIA GPU, whatever torch can do with it."""
+    """Whether the driver sees an NVIDIA GPU, even if torch cannot use it."""
     if shutil.which("nvidia-smi") is None:
         return False
     try:
@@ -254,7 +254,7 @@ def _entries(tried: Tried) -> Iterator[Line]:
 
 
 def _serving() -> Iterator[Line]:
-    """A tiny random model, exported and served; vLLM must say what transformers says."""
+    """A tiny random model, exported and served; vLLM must give the same answer as transformers."""
     tried = python("from harness.doctor.tiny import main; main()", timeout_s=1200)
     lines = [json.loads(line) for line in tried.printed.splitlines() if line.startswith("{")]
     yield from (Line(**line) for line in lines)

@@ -1,4 +1,4 @@
-"""Data, keys, disk: what is not software."""
+"""Checks of data, keys and disk."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def surroundings(results: Path) -> Iterator[Line]:
 
 
 def _writable(name: str, folder: Path, remedy: str) -> Line:
-    """Whether files can be made in a folder, or where it would be made, and how much room there is."""
+    """Whether files can be written to a folder (or where it would be made), and how much room there is."""
     existing = folder.absolute()
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent

@@ -1,4 +1,4 @@
-"""`harness doctor --full`: a tiny random LLaVA is exported and served by every backend, in a process of its own."""
+"""`harness doctor --full`: a tiny random LLaVA is exported and served by every backend, in a separate process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _QUESTIONS = ("Describe this image.", "Is there a dog in the image?")
 
 
 def main() -> None:
-    """Print one JSON line a finding."""
+    """Print one JSON line per finding."""
     with tempfile.TemporaryDirectory() as temporary:
         folder, picture = Path(temporary) / "model", Path(temporary) / "picture.png"
         _make(folder, picture)

@@ -1,4 +1,4 @@
-"""Whether questions fit into a model's context."""
+"""Checking that questions fit into a model's context."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.serving.base import BackendSettings, Request
 
 
 def check_context(requests: Iterable[Request], base: str, settings: BackendSettings, processor: Any) -> None:
-    """The longest prompt, with its image, fits into the model's context.
+    """Check that the longest prompt, with its image, fits into the model's context.
 
     Args:
         requests: at least one.
@@ -20,7 +20,7 @@ def check_context(requests: Iterable[Request], base: str, settings: BackendSetti
         processor: the model's.
 
     Raises:
-        BadInputError: it does not; with the numbers.
+        BadInputError: it does not; the message has the numbers.
     """
     given = getattr(settings, "max_model_len", None)
     context = min((length for length in (context_length(base), given) if length), default=None)

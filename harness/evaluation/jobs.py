@@ -1,4 +1,4 @@
-"""What must be generated: each distinct request once, requests of one image together."""
+"""The requests that must be generated: each distinct request once, requests of one image together."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def pending(
     hashes: Mapping[tuple[str, str, int, str], str],
     repeats: int = 1,
 ) -> list[Job]:
-    """The jobs of all that is not in the logs.
+    """The jobs for all answers that are not in the logs.
 
-    An image's requests, of all suites, follow each other, so that the engine's prefix cache holds it. A repeat takes the images in
-    another order, so that its batches are composed otherwise.
+    Requests of one image, from all suites, are adjacent, so that the engine's prefix cache contains it. A repeat takes the images in
+    another order, so that its batches differ.
     """
     jobs: dict[str, Job] = {}
     places: dict[str, tuple[str, int, int]] = {}

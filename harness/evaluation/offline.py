@@ -1,4 +1,4 @@
-"""`harness score`: responses that came from anywhere, scored a part at a time, so that a large file fits into memory."""
+"""`harness score`: scores responses from any source in parts, so that a large file fits into memory."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from benchmarks.base import Benchmark
 
 _PART = 256
-"""Items that are scored at once: what is found in them is counted, written, and forgotten."""
+"""Number of items that are scored at once; then their rows are written and freed."""
 
 
 class Offered(Mapping[str, Path]):
-    """Files by the option that names them, which remembers which of them the suite asked for."""
+    """Files by their option; remembers which of them the suite looked up."""
 
     def __init__(self, files: Mapping[str, Path]) -> None:
         self._files = dict(files)
@@ -41,10 +41,10 @@ class Offered(Mapping[str, Path]):
 
 
 def refuse_unused(suite: str, options: Collection[str], remedy: str = "") -> None:
-    """Refuse options that decide nothing: who gives one expects other numbers than those that would come.
+    """Refuse options without effect, because the user expects one.
 
     Raises:
-        BadInputError: there are some.
+        BadInputError: there is one.
     """
     if options:
         names = ", ".join(f"--{option.replace('_', '-')}" for option in sorted(options))
@@ -69,16 +69,16 @@ def score_offline(
 
     Args:
         benchmark: with its settings.
-        items: all that was asked.
+        items: all questions.
         responses: by item.
-        judge_of: makes the judge, where the suite needs one that it did not find in its files.
-        judge_options: the options about a judge that were given; refused where none is asked.
-        allow_partial: score what has a response.
+        judge_of: makes the judge, if the suite needs one and its files do not contain the reviews.
+        judge_options: the given options about a judge; refused if no judge is asked.
+        allow_partial: score only items with a response.
         max_unscored: share of items that may have no verdict.
-        items_file: gets one JSON line per item; written only if everything went well.
+        items_file: gets one JSON line per item; written only if everything succeeds.
 
     Raises:
-        BadInputError: responses are missing or belong to no item, or an option decides nothing.
+        BadInputError: responses are missing or belong to no item, or an option has no effect.
         HarnessError: more items than allowed have no verdict.
     """
     answered = check_coverage(items, responses, allow_partial)
@@ -89,7 +89,7 @@ def score_offline(
         reason = "the reviews are already judged" if judge else "no judge is asked about these answers"
         refuse_unused(benchmark.name, judge_options, f"{reason}: leave out the options of a judge")
     tally = Tally(benchmark, judge)
-    # A judge is asked about all at once: it answers many requests at a time, and its budget is one.
+    # A judge gets all items at once, because it sends many requests at a time and has one budget.
     size = _PART if judge is None and not benchmark.whole_groups else max(1, len(answered))
     with _rows_to(items_file) as write:
         for start in range(0, len(answered), size):
@@ -105,7 +105,7 @@ def score_offline(
 
 @contextmanager
 def _rows_to(path: Path | None) -> Iterator[Callable[[Sequence[ItemRow]], None]]:
-    """What writes rows as JSON lines, to a file that is there only if everything succeeds.
+    """A function that writes rows as JSON lines to a file, which appears only if everything succeeds.
 
     Raises:
         BadInputError: the file cannot be written.

@@ -1,6 +1,6 @@
 """The changes of a picture that show whether answers depend on it: diffusion noise, a grey picture, another item's picture.
 
-Noise: Leng et al., CVPR 2024 (VCD), eq. 2, on the scale of CLIP's normalised input. What it is for: docs/diagnostics.md.
+Noise: Leng et al., CVPR 2024 (VCD), eq. 2, on the scale of CLIP's normalised input. Its use: docs/diagnostics.md.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from harness.core.files import sha256_json
 from harness.core.types import ImageRef, Item
 
 SEED = 0
-"""Of the noise and of the exchange of pictures: the same for all, so that runs are compared on the same pictures."""
+"""Seed of the noise and of the exchange of pictures; constant, so that runs are compared on the same pictures."""
 _GREY = 128
 _VERSION = 1
-"""Part of a changed picture's identity: another number, and answers to pictures made by an earlier version are not taken."""
+"""Part of a changed picture's identity; raised to invalidate answers to pictures of an earlier version."""
 _WORDS = "steps from 0 to 999, blank, shuffled; comma-separated, each once"
 
 
 @dataclass(frozen=True)
 class Change:
-    """One change of every picture of a suite; `step` is VCD's, for noise only."""
+    """One change of every picture of a suite; `step` is VCD's diffusion step, for noise only."""
 
     kind: Literal["noise", "blank", "shuffled"]
     step: int | None = None
@@ -70,7 +70,7 @@ class Change:
 
     @property
     def word(self) -> str:
-        """As the user writes it, and as its folder is called."""
+        """The user's word for it, and the name of its folder."""
         return str(self.step) if self.kind == "noise" else self.kind
 
     @property
@@ -79,7 +79,7 @@ class Change:
         return Diffusion(self.step, "vcd", "clip")
 
     def about(self) -> dict[str, Any]:
-        """For a score record: all that determines the changed pictures."""
+        """Value for a score record: everything that determines the changed pictures."""
         record: dict[str, Any] = {"change": self.word, "kind": self.kind, "seed": SEED, "version": _VERSION}
         if self.kind == "noise":
             how = self._diffusion
@@ -91,11 +91,11 @@ class Change:
 
         Args:
             items: those that are asked.
-            pool: all pictures of the whole suite, of which `shuffled` takes another one.
+            pool: all pictures of the whole suite, from which `shuffled` takes another one.
             suite: its name, for errors.
 
         Raises:
-            BadInputError: an item has no picture, a picture cannot be read, or there is no other one.
+            BadInputError: an item has no picture, a picture cannot be read, or there is no other picture.
         """
         for item in items:
             image = item.image
@@ -122,7 +122,7 @@ class Change:
 
 
 def _others(pool: Sequence[ImageRef], suite: str) -> dict[str, ImageRef]:
-    """Fingerprint of a picture -> the one that is shown in its place: its successor in a seeded order, so no two are exchanged alike."""
+    """Fingerprint of a picture -> the picture shown instead: its successor in a seeded order, so that each is used once."""
     known = {image.fingerprint(): image for image in pool}
     if len(known) < 2:
         raise BadInputError(
@@ -135,7 +135,7 @@ def _others(pool: Sequence[ImageRef], suite: str) -> dict[str, ImageRef]:
 
 @dataclass(frozen=True)
 class _Noised:
-    """A picture with noise: PNG, made when it is read."""
+    """A picture with noise, encoded as PNG when it is read."""
 
     of: ImageRef
     how: Diffusion
@@ -150,7 +150,7 @@ class _Noised:
 @functools.lru_cache(maxsize=16)  # the questions about a picture follow each other
 def _noised(of: ImageRef, how: Diffusion) -> bytes:
     pixels = np.asarray(of.open())
-    # The step is no part of the seed: the same noise, more of it.
+    # The step is not part of the seed: a higher step adds more of the same noise.
     rng = random_numbers(f"image reliance:{SEED}:{of.fingerprint()}")
     return _png(how.add(pixels.reshape(-1, 3), rng).reshape(pixels.shape))
 

@@ -1,4 +1,4 @@
-"""`--dry-run`: what an evaluation would ask, how long that would take, and what judging it would cost."""
+"""`--dry-run`: the number of questions of an evaluation, its time, and the cost of judging."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from harness.runs.folders import open_run
 from harness.runs.targets import Target
 
 _ASSUMED_ANSWER = "word " * 80
-"""Stands for an answer that is not there yet, when a judge's prompt is measured."""
+"""Placeholder for a missing answer when the length of a judge's prompt is estimated."""
 
 
 def plan_eval(request: EvalRequest) -> list[dict[str, Any]]:
-    """One row a target and suite: items, images, answers that are there, tokens, time, judge calls and dollars.
+    """One row per target and suite: items, images, stored answers, tokens, time, judge calls and dollars.
 
     Nothing is asked, made or written. A world's model and data are made, since its questions depend on them.
 
     Raises:
-        BadInputError: names, settings, data or checkpoints are at fault.
+        BadInputError: names, settings, data or checkpoints are unusable.
     """
     suites, data_name, judge = prepare(request)
     if request.shard:
@@ -90,7 +90,7 @@ def _row(
 
 
 def _prompt_tokens(target: Target, items: Sequence[Item]) -> int:
-    """Tokens of all prompts, with each image expanded as its size asks for."""
+    """Tokens of all prompts, with each image expanded for its size."""
     if not items:
         return 0
     lengths = PromptLengths(load_processor(target.base))
@@ -102,7 +102,7 @@ def _prompt_tokens(target: Target, items: Sequence[Item]) -> int:
 
 
 def _mean_new_tokens(target: Target, suite: Suite, data_name: str) -> float | None:
-    """Tokens of an answer, from this checkpoint's answers to the suite or else other runs'; None where there are none."""
+    """Mean tokens of an answer, from this checkpoint's answers to the suite, or else those of other runs; None if there are none."""
     own = suite_folder(target.folder, suite.name, data_name)
     others = sorted(target.folder.parent.glob(f"*/evals/{suite.name}@{data_name}"))
     for folder in [own, *(one for one in others if one != own)]:
@@ -112,7 +112,7 @@ def _mean_new_tokens(target: Target, suite: Suite, data_name: str) -> float | No
 
 
 def _seconds(request: EvalRequest, target: Target, data_name: str, asked: int) -> float | None:
-    """Time by the rate at which this backend answered before, for this checkpoint or others of its model; None where it never did."""
+    """Time at the rate of this backend's earlier answers, for this checkpoint or others of its model; None without such answers."""
     if not asked:
         return 0.0
     runs = [target.folder, *(one for one in sorted(target.folder.parent.glob("*")) if one != target.folder)]

@@ -1,4 +1,4 @@
-"""How far answers depend on the picture: scores and answers with a changed picture beside those with the picture as it is."""
+"""How much answers depend on the picture: scores and answers with a changed picture, compared with the original picture."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answered:
-    """One suite's scores with the responses that they are of, by item id."""
+    """One suite's scores, and the scored responses by item id."""
 
     scores: Sequence[SampleScore]
     responses: Mapping[str, Response]
 
 
 def reliance(benchmark: Benchmark, clean: Answered, changed: Answered, clean_items: str) -> RelianceRecord:
-    """Compare the answers with the changed picture to those with the picture as it is, on the items that have a verdict with both.
+    """Compare the answers to changed pictures with those to the original ones, on items with a verdict for both.
 
     Args:
         benchmark: with its settings.
@@ -38,7 +38,7 @@ def reliance(benchmark: Benchmark, clean: Answered, changed: Answered, clean_ite
         clean_items: SHA-256 of the item file of the former.
 
     Returns:
-        `n` (items), `unchanged` (share of answers whose text is the same to the letter, with its interval) and `metrics`: of every
+        `n` (items), `unchanged` (share of answers with exactly the same text, with its interval) and `metrics`: of every
         metric that is defined for both `clean` and `changed` (its values on these items), and `gap`, changed minus clean, with its
         paired 95 % interval, p and the smallest difference that could be found (`harness.core.stats.Difference`). Units are the
         metrics' own; rates are fractions.
@@ -70,7 +70,7 @@ def _gap(found: Difference) -> GapRecord:
 def _unchanged(
     items: Sequence[str], scores: Mapping[str, SampleScore], clean: Answered, changed: Answered
 ) -> UnchangedRecord:
-    """Share of the items whose answer is the same text, and its interval over pictures; None where there is one picture only."""
+    """Share of the items whose answer is the same text, and its interval over pictures; None if there is only one picture."""
     same = Counts.of(
         [
             SampleScore(

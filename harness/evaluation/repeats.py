@@ -1,4 +1,4 @@
-"""What cannot be deterministic (batches of other composition, low precision, sampling), measured: the spread over repeats."""
+"""Measuring non-determinism (from batch composition, low precision, sampling) by the spread over repeats."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from harness.records.score_files import RepeatsRecord, SpreadRecord, SuiteScores
 
 
 def repeat_folder(suite_folder: Path, repeat: int) -> Path:
-    """Where a repeat's answers are; the first one's are the suite's own."""
+    """The folder of a repeat's answers; for the first repeat, the suite's own folder."""
     return suite_folder if repeat == 0 else suite_folder / "repeats" / str(repeat + 1)
 
 
 def spread(records: Sequence[SuiteScores], answers: Sequence[Mapping[str, Response]]) -> RepeatsRecord:
-    """Mean, standard deviation (of a sample), least and greatest value of every metric, and how many texts differ.
+    """Mean, standard deviation (of a sample), minimum and maximum of every metric, and how many texts differ.
 
     Args:
         records: score records, the first repeat's first.

@@ -1,4 +1,4 @@
-"""What an evaluation was requested, and what can be said of it before anything is asked or served."""
+"""The request for an evaluation, and the checks before anything is asked or served."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ class EvalRequest:
     limit: int | None = None
     overwrite: bool = False
     generate: bool = True
-    """False: only what is answered already is scored."""
+    """False: only stored answers are scored."""
     shard: Shard | None = None
-    """Answer only this part, and score nothing."""
+    """Answer only this part of the images, and score nothing."""
     repeat: int = 1
-    """Ask everything this many times; the first answers are the score, the others tell its spread."""
+    """Ask everything this many times; the first answers are scored, the others measure the spread."""
     changes: Sequence[Change] = ()
     """Ask everything again with each of these changes of the pictures, and compare (`harness.evaluation.reliance`)."""
     verify: bool = False
-    """Make sure first that what is served is what was trained (`harness.checkpoints.verify.ensure_verified`)."""
+    """First verify that the checkpoint is served as it was trained (`harness.checkpoints.verify.ensure_verified`)."""
 
     @property
     def judge_settings(self) -> Mapping[str, Any]:
@@ -60,15 +60,16 @@ class EvalRequest:
 
     @property
     def backend_identity(self) -> str:
-        """The backend with those of its settings that can change an answer."""
+        """The backend's name with those of its settings that can change an answer."""
         return self.backend_settings.identity(self.backend.name)
 
 
 def prepare(request: EvalRequest) -> tuple[list[Suite], str, Judge | None]:
-    """The suites with their items, each with its changed pictures behind it, the data's name, and the judge if one of the suites needs one.
+    """The suites with their items, each followed by its versions with changed pictures; the data's name; and the judge, if a suite needs
+    one.
 
     Raises:
-        BadInputError: names, settings or data are at fault, or the backend does not serve what is to be evaluated.
+        BadInputError: names, settings or data are unusable, or the backend cannot serve the targets.
     """
     if request.limit is not None and request.limit < 1:
         raise BadInputError(f"--limit must be at least 1, not {request.limit}")
@@ -104,13 +105,13 @@ def prepare(request: EvalRequest) -> tuple[list[Suite], str, Judge | None]:
                 remedy="leave out the options and settings of a judge",
             )
         return suites, data_name, None
-    # A judge model that is named is meant, even in a world that has a judge of its own.
+    # A named judge model is used even in a world that has its own judge.
     default = "openai" if request.judge_settings else world_judge or "openai"
     return suites, data_name, make_judge(request.judge or default, request.judge_settings)
 
 
 def _check_backend(request: EvalRequest) -> None:
-    """Weights that lie here are not an endpoint's to serve, nor the other way round."""
+    """An endpoint cannot serve local weights, and a local backend cannot serve an endpoint's model."""
     for target in request.targets:
         if target.remote and not request.backend.remote:
             raise BadInputError(

@@ -1,4 +1,5 @@
-"""The response log: append-only JSON lines, one complete record an answer, reused only if all that determines it is the same."""
+"""The response log: append-only JSON lines, one complete record per answer, reused only if everything that determines the answer is the
+same."""
 
 from __future__ import annotations
 
@@ -28,20 +29,20 @@ def request_hash(
     """Hash of everything that determines an answer.
 
     Args:
-        item: its prompt counts, its id does not: the same question in two suites is one request.
+        item: its prompt counts, its id does not: the same question in two suites is the same request.
         image: SHA-256 of the image's bytes.
         sampling: how tokens are drawn.
         checkpoint: fingerprint of the weights (for an adapter, with its base's).
         template: hash of template, tokenizer and image processor.
         backend: its name, with the settings that can change an answer.
-        repeat: the how-manieth time that the same is asked, from 0.
+        repeat: index of the repetition of the same request, from 0.
     """
     identity = [item.prompt, image, sampling.model_dump(), checkpoint, template, backend]
     return sha256_json([*identity, repeat] if repeat else identity)
 
 
 def _complete(folder: Path) -> Iterator[AnswerRecord]:
-    """The complete records of a log that may be in use."""
+    """The complete records of a log that another process may be writing."""
     path = folder / "responses.jsonl"
     data = path.read_bytes() if path.exists() else b""
     for line in data[: data.rfind(b"\n") + 1].splitlines():
@@ -53,9 +54,9 @@ class ResponseLog:
     """One suite's answers of one checkpoint. Use as a context: the log is locked against a second process while it is open.
 
     Args:
-        folder: the suite's folder in a run; made when the log is opened.
-        afresh: begin an empty log. Answers that are there are put aside with their scores; they come back if not one new answer is
-            added before an error ends the block.
+        folder: the suite's folder in a run; created when the log is opened.
+        afresh: start an empty log. Existing answers are set aside with their scores, and restored if an error ends the block before a
+        new answer is added.
     """
 
     def __init__(self, folder: Path, *, afresh: bool = False) -> None:
@@ -87,10 +88,10 @@ class ResponseLog:
                     self._end_afresh(failed=kind is not None)
 
     def _end_afresh(self, *, failed: bool) -> None:
-        """Bring back what was put aside where nothing came in its place; else say where it is."""
+        """Restore the answers that were set aside if no new one was added; otherwise log where they are."""
         assert self._aside is not None
         if failed and not self._added:
-            with suppress(OSError, HarnessError):  # the error that ended the block is what is shown
+            with suppress(OSError, HarnessError):  # the error that ended the block is raised, not this one
                 bring_answers_back(self._aside)
                 return
         say(
@@ -100,7 +101,7 @@ class ResponseLog:
         )
 
     def _read(self) -> None:
-        """Take the complete records; a torn last line, left by a kill, is cut off and its item asked again."""
+        """Read the complete records; an incomplete last line, left by a kill, is removed, and its item is asked again."""
         for number, line in enumerate(whole_lines(self.path), 1):
             try:
                 record = answer_record(line, number, self.path)
@@ -114,20 +115,20 @@ class ResponseLog:
 
     @staticmethod
     def peek(folder: Path) -> dict[tuple[str, str], str]:
-        """(item, request hash) -> text of every complete record, read without a lock and without mending anything."""
+        """(item, request hash) -> text of every complete record, read without a lock and without repairing the file."""
         return {(row.item, row.request): row.text for row in _complete(folder)}
 
     @staticmethod
     def peek_lengths(folder: Path) -> list[int]:
-        """Number of generated tokens of every complete record that says it, read likewise."""
+        """Number of generated tokens of every complete record that has it, read in the same way."""
         return [row.completion_tokens for row in _complete(folder) if row.completion_tokens is not None]
 
     def record(self, item_id: str, request: str) -> AnswerRecord | None:
-        """The whole record of an answer, if it is there."""
+        """The whole record of an answer, or None."""
         return self._records.get((item_id, request))
 
     def get(self, item_id: str, request: str) -> Response | None:
-        """The answer to this request, if it is there."""
+        """The answer to this request, or None."""
         record = self._records.get((item_id, request))
         if record is None:
             return None
@@ -177,14 +178,14 @@ class ResponseLog:
 
 
 def one_model(answered: Iterable[str], asked: str, what: str, where: Path, again: str = "--overwrite") -> str:
-    """The model that gave all answers, "" where it is the checkpoint itself; an endpoint may change its model behind the name.
+    """The model that gave all answers, "" if it is the checkpoint itself; an endpoint's name may refer to another model later.
 
     Args:
         answered: the model of every answer, "" where it is the checkpoint itself.
         asked: the model that was asked for.
-        what: what the answers are to.
-        where: the log.
-        again: the option by which all answers are generated again.
+        what: what was asked, for the message.
+        where: the log, for the message.
+        again: the option that generates all answers again, for the message.
 
     Raises:
         HarnessError: several models answered.

@@ -27,16 +27,16 @@ from harness.records.sums import keep_sums
 if TYPE_CHECKING:
     from benchmarks.base import Benchmark
 
-_NAMED = 20  # missing items that an error names
+_NAMED = 20  # number of missing items that an error names
 _PARTS = 64
-"""Parts of a tally that are kept apart before they are added up."""
+"""Number of parts that a tally collects before it adds them up."""
 
 
 def check_coverage(items: Sequence[Item], responses: Mapping[str, Response], allow_partial: bool) -> list[Item]:
     """The items that have a response.
 
     Raises:
-        BadInputError: some have none and that is not allowed, or there is a response to no item.
+        BadInputError: items without a response are not allowed, or a response belongs to no item.
     """
     known = {item.id for item in items}
     extra = [name for name in responses if name not in known]
@@ -70,12 +70,12 @@ def score_suite(
 
     Args:
         benchmark: with its settings.
-        items: those that have a response.
+        items: the items that have a response.
         responses: by item id.
         judge: for a benchmark that needs one.
         max_unscored: share of items that may have no verdict.
-        of: number of items of the whole suite, where only a part is scored.
-        about: what else goes into the record (checkpoint, sampling, backend).
+        of: number of items of the whole suite, if only a part is scored.
+        about: further keys of the record (checkpoint, sampling, backend).
 
     Returns:
         The record, a `ScoresRecord` where `about` is given, and the scores item by item.
@@ -90,7 +90,7 @@ def score_suite(
 
 
 class Tally:
-    """Scores that come in parts, as sums an image: what a record needs of them, without keeping them."""
+    """Collects scores in parts, as sums per image, which is all that a record needs."""
 
     def __init__(self, benchmark: Benchmark, judge: Judge | None = None) -> None:
         self.benchmark, self.judge = benchmark, judge
@@ -98,7 +98,7 @@ class Tally:
         self._items = self._unscored = 0
         self._first: SampleScore | None = None
         self._official: list[SampleScore] = []
-        # The scores themselves are kept for a suite alone whose official figures counts do not tell.
+        # The scores themselves are kept only for suites whose official figures do not follow from counts.
         self._keeps = type(benchmark).official_of.__qualname__ != "Benchmark.official_of"
 
     def add(self, scores: Sequence[SampleScore]) -> None:
@@ -120,7 +120,8 @@ class Tally:
         about: Mapping[str, Any] | None = None,
         fault: type[HarnessError] = HarnessError,
     ) -> SuiteScores:
-        """Aggregate, and put an interval on every metric. `fault`: a `BadInputError` where all verdicts stand in the user's files.
+        """Aggregate, and put an interval on every metric. `fault`: the error to raise, a `BadInputError` if all verdicts come from the
+        user's files.
 
         Raises:
             HarnessError: more items than allowed have no verdict.
@@ -161,7 +162,7 @@ class Tally:
 
 
 def _metrics(benchmark: Benchmark, counts: Counts, official: Mapping[str, str]) -> dict[str, Any]:
-    """Every metric with its interval and, where the official script prints it, its digits."""
+    """Every metric with its interval and, if the official script prints it, the printed digits."""
     aggregate = functools.partial(values_of, benchmark)
     values, bounds = aggregate(counts.totals()), intervals(counts, aggregate)
     check_resamples(benchmark, counts.totals(), values)
@@ -185,8 +186,8 @@ def _metrics(benchmark: Benchmark, counts: Counts, official: Mapping[str, str]) 
 def score_answered(
     benchmark: Benchmark, items: Sequence[Item], responses: Mapping[str, Response], judge: Judge | None
 ) -> list[SampleScore]:
-    """The scores, in the order of the items. What the model declined to answer is unscored with its words and not shown to the
-    benchmark: to any scorer it would be an empty answer, which invents nothing."""
+    """The scores, in the order of the items. If the model declined to answer, the item is unscored with the model's words, and the
+    benchmark does not see it: it would count as an empty answer without hallucinations."""
     answered = [item for item in items if responses[item.id].refusal is None]
     scores = iter(scores_of(benchmark, answered, responses, judge) if answered else ())
     return [
@@ -229,16 +230,16 @@ def item_rows(items: Sequence[Item], responses: Mapping[str, Response], scores: 
 
 
 def _number(count: float) -> float:
-    """A count as JSON has numbers: True and numpy's numbers are such, too."""
+    """A count as a JSON number; True and numpy's numbers are converted."""
     return count if type(count) in (int, float) else float(count)
 
 
 def write_scores(folder: Path, record: SuiteScores, rows: Iterable[ItemRow]) -> Path:
-    """Write items and then scores; a variant's files have its name, so that two parsers stand side by side."""
+    """Write items and then scores; the files of a variant have its name, so that scores of two parsers are both kept."""
     suffix = "-" + re.sub(r"[^\w.+-]+", "-", record.variant) if record.variant else ""
     items = folder / f"items{suffix}.jsonl"
     write_jsonl(items, (row.written() for row in rows))
-    with contextlib.suppress(OSError, HarnessError):  # what is kept for leaderboards saves time, and nothing else
+    with contextlib.suppress(OSError, HarnessError):  # the cache for leaderboards only saves time
         keep_sums(items)
     write_json(folder / f"scores{suffix}.json", record.written())
     return folder / f"scores{suffix}.json"

@@ -1,4 +1,4 @@
-"""A suite split over jobs, and joined again: every item in exactly one shard, all of the same checkpoint."""
+"""Splitting a suite over jobs and merging it: every item is in exactly one shard, and all shards are of the same checkpoint."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from harness.runs.targets import Target
 _FOLDER = "shards"
 _RECORD = "shard.json"
 _NAMED = 10
-"""Items that an error names."""
+"""Number of items that an error names."""
 _SAME = ("count", "limit", "checkpoint", "sampling", "backend", "template")
-"""What all shards of a suite must have in common."""
+"""Keys that must be equal in all shards of a suite."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ class Shard:
         return f"{self.index}/{self.count}"
 
     def folder(self, suite: Path) -> Path:
-        """Where its answers are, below a suite's folder."""
+        """The folder of its answers, below a suite's folder."""
         return suite / _FOLDER / f"{self.index}-of-{self.count}"
 
     def pick(self, items: Sequence[Item]) -> list[Item]:
-        """Its items: whole images, dealt in turn, so that no image is asked about in two jobs and every job gets as many."""
+        """Its items: images are dealt in turn, so that no image is in two jobs and every job gets equally many."""
         order: dict[str, int] = {}
         for item in items:
             order.setdefault(item.group, len(order))
@@ -69,13 +69,13 @@ class Shard:
 
 
 def write_shard(folder: Path, about: ShardRecord) -> None:
-    """Say what a shard's folder holds."""
+    """Write a shard's record into its folder."""
     write_json(folder / _RECORD, about.written())
 
 
 @dataclass(frozen=True)
 class _Part:
-    """A shard's folder as it lies there."""
+    """A shard's folder on disk."""
 
     name: str
     about: ShardRecord
@@ -92,14 +92,14 @@ def merge(
     """Join the shards of a suite into its response log.
 
     Args:
-        suite_folder: the suite's folder in the run, with the shards below it.
-        command: what makes one shard, up to `--shard`, for the errors.
-        target: the checkpoint as it lies here.
+        suite_folder: the suite's folder in the run, which contains the shards.
+        command: the command of one shard, up to `--shard`, for the errors.
+        target: the checkpoint on this machine.
         items: of the whole suite.
         hashes: item id -> hash of its request.
 
     Returns:
-        Number of items that each shard brought, by its name.
+        Number of items from each shard, by its name.
 
     Raises:
         BadInputError: there are no shards, they are of different checkpoints or settings, or items are in none or in several of them.
@@ -116,7 +116,7 @@ def merge(
         _check_cover(parts, items, owners, suite_folder, command)
         log = stack.enter_context(ResponseLog(suite_folder))
         for item in items:
-            holders = owners.get(item.id)  # of an item that the endpoint refused, none
+            holders = owners.get(item.id)  # None for an item that the endpoint refused
             record = holders[0].log.record(item.id, hashes[item.id]) if holders else None
             if record is not None and log.record(item.id, hashes[item.id]) is None:
                 log.put(record)
@@ -188,7 +188,7 @@ def _check_cover(
     suite_folder: Path,
     command: str,
 ) -> None:
-    """Every item is in one shard, but for those that an endpoint refused."""
+    """Check that every item is in one shard, except those that an endpoint refused."""
     twice = {name: own for name, own in owners.items() if len(own) > 1}
     if twice:
         names = sorted({part.name for own in twice.values() for part in own})

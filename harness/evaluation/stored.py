@@ -1,4 +1,4 @@
-"""Answers that are there already: which backend gave them, and shards of them joined and scored."""
+"""Stored answers: which backend gave them; merging and scoring shards."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def recorded_backend(
     """The backend that answered before, with its settings.
 
     Raises:
-        BadInputError: there are no answers, or several backends gave them.
+        BadInputError: there are no answers, or they are from several backends.
     """
     _, data_name, _ = data_root(data)
     paths = []
@@ -49,7 +49,7 @@ def recorded_backend(
 
 
 def _backend_of(paths: Sequence[Path]) -> tuple[type[Backend], dict[str, Any]]:
-    """The one backend, with its settings, of serving records.
+    """The backend, with its settings, that is the same in all serving records.
 
     Raises:
         BadInputError: there are several.
@@ -110,6 +110,6 @@ def run_merge(request: EvalRequest) -> list[SuiteScores]:
 
 
 def _command(target: Target, suite: str, data: str, change: Change | None = None) -> str:
-    """What answers per shard, up to `--shard`."""
+    """The command that answers a shard, up to `--shard`."""
     changed = f" --noise {change.word}" if change else ""
     return f"harness eval --run {target.name} --suite {suite} --data {data}{changed}"

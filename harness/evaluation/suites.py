@@ -1,4 +1,4 @@
-"""The suites that are asked: where their data is, which items, and where answers go."""
+"""Suites in an evaluation: their data, their items, and the folders of their answers."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def data_root(label: str) -> tuple[Path, str, str | None]:
 
 
 _NAMED = 10
-"""Images that an error names."""
+"""Number of images that an error names."""
 SAMPLE_SEED = 0
-"""Of the images that `--limit` draws: the same for all, so that a larger sample holds the smaller one."""
+"""Seed of the images that `--limit` draws; constant, so that a larger sample contains the smaller one."""
 
 
 @dataclass(frozen=True)
 class Suite:
-    """A suite under way: its benchmark and the items that are asked, about their pictures or about changed ones."""
+    """A suite in an evaluation: its benchmark and its items, with original or changed pictures."""
 
     benchmark: Benchmark
     items: list[Item]
@@ -76,16 +76,16 @@ class Suite:
 
     @property
     def key(self) -> str:
-        """What tells it from the others that are asked together: its name, with the change of its pictures."""
+        """Unique key in an evaluation: the name, with the change of its pictures."""
         return self.name if self.change is None else f"{self.name} ({self.change.label})"
 
     def folder(self, run: Path, data_name: str) -> Path:
-        """Where a run keeps its answers and scores: those with changed pictures lie next to the plain ones."""
+        """Folder of a run's answers and scores; those with changed pictures are next to the plain ones."""
         folder = suite_folder(run, self.name, data_name)
         return folder if self.change is None else folder / CHANGES / self.change.word
 
     def changed(self, change: Change | None) -> Suite:
-        """The same questions about changed pictures; None: as it is.
+        """The same questions about changed pictures; None: unchanged.
 
         Raises:
             BadInputError: it has no pictures, or they cannot be changed so.
@@ -101,12 +101,12 @@ class Suite:
 
 
 def suite_folder(run: Path, suite: str, data_name: str) -> Path:
-    """Where a run keeps a suite's answers and scores."""
+    """Folder of a run's answers and scores of a suite."""
     return run / "evals" / f"{suite}@{data_name}"
 
 
 def open_suite(name: str, root: Path, settings: Mapping[str, Mapping[str, Any]], limit: int | None = None) -> Suite:
-    """A suite's benchmark with its settings, and its items or a seeded sample of about `limit` of them.
+    """Open a suite: its benchmark with its settings, and its items or a seeded sample of about `limit` of them.
 
     `settings` are by group: the suite's name, and "sampling".
 
@@ -127,7 +127,7 @@ def open_suite(name: str, root: Path, settings: Mapping[str, Mapping[str, Any]],
 
 
 def _sampled(suite: Suite, limit: int | None) -> Suite:
-    """A suite with about so many of its items; whole images are drawn, so that a sample keeps the clusters of the intervals."""
+    """A suite with about `limit` of its items; whole images are drawn, so that the clusters for the intervals stay complete."""
     items = suite.items
     if limit is None or limit >= len(items):
         return suite
@@ -147,10 +147,10 @@ def _sampled(suite: Suite, limit: int | None) -> Suite:
 
 
 def _check_images(suite: Suite, root: Path) -> None:
-    """Every image that will be opened is there.
+    """Check that every image that will be opened exists.
 
     Raises:
-        BadInputError: some are not; which, and the command that gets them.
+        BadInputError: some do not; the message names them and the command that downloads them.
     """
     paths = list(dict.fromkeys(item.image.path for item in suite.items if item.image.path is not None))
     missing = [path for path in paths if not path.is_file()]
@@ -167,13 +167,13 @@ def _check_images(suite: Suite, root: Path) -> None:
 
 
 def check_inside(suites: Sequence[Suite], root: Path) -> None:
-    """Only images of the data root may go to an endpoint: a path in a benchmark's file names what is sent to somebody else.
+    """Check that only images of the data root go to an endpoint, because a path in a benchmark's file decides what is sent to others.
 
-    Benchmarks refuse such paths as they read them; this holds for every benchmark, those of plugins too. Links are followed: who made
-    a link inside the root meant its target.
+    Benchmarks refuse such paths when they read them; this check covers every benchmark, including plugins. Links inside the root are
+    followed.
 
     Raises:
-        BadInputError: an image lies elsewhere.
+        BadInputError: an image is outside of the data root.
     """
     top = os.path.normpath(root.absolute())
     for suite in suites:
@@ -188,7 +188,7 @@ def check_inside(suites: Sequence[Suite], root: Path) -> None:
 
 
 def _interned(items: list[Item]) -> list[Item]:
-    """Items of one file share one reference to it, so that it is read once to know what it is."""
+    """Let items of one image file share one reference, so that the file is read once for its fingerprint."""
     seen: dict[Path, ImageRef] = {}
     return [
         item

@@ -1,1 +1,1 @@
-"""Experiments: one file from preference data to a leaderboard with claims. See docs/experiments.md."""
+"""Experiments: one file describes everything from preference data to a leaderboard with claims. See docs/experiments.md."""

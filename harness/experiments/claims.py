@@ -1,4 +1,4 @@
-"""Claims: what an experiment is to show, as a comparison of two arms, and whether the runs show it.
+"""Claims: expected results of an experiment as comparisons of two arms, and tests whether the runs show them.
 
 chair_s(mfpo) < chair_s(dpo)
 halbench.recall(mfpo) > halbench.recall(mfpo, images.corruption=whole-noise)
@@ -40,11 +40,11 @@ class Claim:
 
 @dataclass(frozen=True)
 class Finding:
-    """What the runs say of a claim.
+    """The test result of a claim.
 
     Attributes:
-        verdict: `seen` where the difference has the claimed sign and p, corrected over all claims, is below `LEVEL`; `reversed`
-            where it has the other sign and is as sure; else `not seen`.
+        verdict: `seen` where the difference has the claimed sign and p, corrected over all claims, is below `LEVEL`; `reversed` if it
+        has the other sign and p is below `LEVEL`; else `not seen`.
         values: of both arms, means over the seeds.
         value: left minus right, mean over the seeds.
         ci: its 95 % interval, from resampling each seed's images.
@@ -69,7 +69,8 @@ def read_claims(experiment: Experiment) -> list[Claim]:
     """The claims of a file.
 
     Raises:
-        BadInputError: one has another form, names an arm that is not there, or a metric that no suite here computes; with the line.
+        BadInputError: a claim has another form, names an unknown arm, or a metric that no suite of the experiment computes; the message
+        has the line.
     """
     claims = []
     for number, text in enumerate(experiment.spec.claims):
@@ -112,7 +113,7 @@ def _check_metric(metric: str, suites: Sequence[str], where: str) -> None:
 
 
 def _arm(side: str, experiment: Experiment, where: str) -> str:
-    """The label of the arm that a claim means: its name, with the settings in which it differs from others of that name."""
+    """The label of the arm that a claim names: its name, with the settings in which it differs from others of that name."""
     name, *assignments = (part.strip() for part in side.split(","))
     if name == BASE and not assignments:
         return BASE
@@ -137,7 +138,7 @@ def _arm(side: str, experiment: Experiment, where: str) -> str:
 
 
 def find(claims: Sequence[Claim], plan: Plan, boards: Sequence[Board]) -> list[Finding]:
-    """What the runs say of the claims; boards are not pooled, so that images are paired within a seed."""
+    """Test the claims; the boards must not be pooled, so that images are paired within a seed."""
     rows = {row.name: row for board in boards for row in board.rows if not row.published}
     bases = {row.model: row for board in boards for row in board.rows if row.method == BASE}
 
@@ -165,7 +166,7 @@ def _measure(claim: Claim, plan: Plan, row_of: Any) -> Finding:
             return Finding(
                 claim, "no data", column=column, reason=f"seed {seed}: the arms were not scored on the same items"
             )
-        # Seeds on the same pictures are resampled alike, other pictures independently.
+        # Seeds on the same pictures share their resamples; other pictures are resampled independently.
         same = len(set(plan.worlds.values())) == 1
         value, gap = gaps(
             left_part.counts, right_part.counts, left_part.aggregate, seed=SEED + (0 if same else number)
@@ -182,7 +183,7 @@ def _measure(claim: Claim, plan: Plan, row_of: Any) -> Finding:
 
 
 def _column(left: Row, right: Row, metric: str) -> Column | None:
-    """The figure that both rows have; of several extractions or parsers the first, which is the headline's."""
+    """The column that both rows have; of several extractors or parsers the first, which is the headline one."""
     return next(
         (
             column

@@ -1,4 +1,4 @@
-"""Running the steps that are not done: here, in several processes, or on a Ray cluster."""
+"""Running the remaining steps: in this process, in several processes, or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from harness.runs.folders import open_run
 logger = logging.getLogger(__name__)
 
 _TAIL = 1_500
-"""Characters of a failed command's last output that its record keeps."""
+"""Number of characters of a failed command's last output that its record keeps."""
 
 
 class Workers(Protocol):
-    """Somebody who carries commands out; `capacity` says how many at a time."""
+    """Runs commands, at most `capacity` at a time."""
 
     capacity: int
 
     def submit(self, command: Sequence[str], log: Path) -> Future[str | None]:
-        """Begin a command, whose standard output goes to a file. The future gives None, or in words why it failed."""
+        """Start a command, whose standard output goes to a file. The future's result is None, or why the command failed."""
 
     def close(self) -> None:
-        """End whatever was started for the commands."""
+        """Stop everything that was started for the commands."""
 
 
 def run_steps(plan: Plan, folder: ExperimentFolder, workers: Workers) -> dict[str, str]:
-    """Carry out what is not done, in order, as many at a time as the workers take. A failed step does not stop the
-    others, and what it should have made is left out by those that need it.
+    """Run the remaining steps in order, as many at a time as the workers allow. A failed step does not stop the others; later steps
+    leave out the runs that it should have made.
 
     Returns:
-        Names of the steps that failed or could not begin, with the reason.
+        Names of the steps that failed or could not start, with the reason.
     """
     records = {step.name: record for step, record in folder.table(plan)}
     waiting = [step for step in plan.steps if records[step.name].state != "done"]
@@ -79,7 +79,7 @@ def run_steps(plan: Plan, folder: ExperimentFolder, workers: Workers) -> dict[st
 
 
 def _without(command: list[str], runs: set[str]) -> list[str]:
-    """An evaluation's command without the runs that are not there."""
+    """An evaluation's command without the missing runs."""
     if not runs:
         return command
     place = command.index("--run") + 1
@@ -91,7 +91,7 @@ def _without(command: list[str], runs: set[str]) -> list[str]:
 
 
 def _with_resume(step: Step, folder: ExperimentFolder) -> list[str]:
-    """The step's command; a run that was begun before continues."""
+    """The step's command, with --resume if its run was begun before."""
     begun = step.kind == "align" and (folder.results / RUNS / step.run / "config.json").exists()
     if begun and open_run(folder.results / RUNS / step.run).manifest is None:
         return [*step.command, "--resume"]
@@ -99,16 +99,16 @@ def _with_resume(step: Step, folder: ExperimentFolder) -> list[str]:
 
 
 class Here:
-    """This process: a command after the other, without starting Python anew for each."""
+    """Runs the commands one after the other in this process."""
 
     capacity = 1
 
     def __init__(self, call: Callable[[list[str]], Any]) -> None:
-        """`call` carries out arguments of `harness` and raises what goes wrong."""
+        """`call` runs the arguments of `harness`, and raises its errors."""
         self._call = call
 
     def submit(self, command: Sequence[str], log: Path) -> Future[str | None]:
-        """See `Workers`. Progress and notes stay on standard error, where a person sees them."""
+        """See `Workers`. Progress and notes stay on standard error."""
         future: Future[str | None] = Future()
         try:
             with log.open("w", encoding="utf-8") as stream, contextlib.redirect_stdout(stream):
@@ -125,12 +125,12 @@ class Here:
 
 
 def run_command(command: Sequence[str], log: Path, folder: Path) -> str | None:
-    """Carry a command out in a process of its own, with all that it says in a file; None, or the file's end when it failed.
+    """Run a command in a separate process, with all its output in a file; returns None, or the end of the file if it failed.
 
     Args:
         command: arguments of `harness`.
         log: the file.
-        folder: the working directory, which relative paths in the command are meant from; on a cluster every machine must see it.
+        folder: the working directory, for relative paths in the command; on a cluster, every machine must see it.
     """
     with log.open("w", encoding="utf-8") as stream:
         code = subprocess.run(
@@ -147,7 +147,7 @@ def run_command(command: Sequence[str], log: Path, folder: Path) -> str | None:
 
 
 class Processes:
-    """Several processes of this machine at a time."""
+    """Runs several processes on this machine."""
 
     def __init__(self, count: int) -> None:
         self.capacity = count
@@ -158,23 +158,23 @@ class Processes:
         return self._pool.submit(run_command, command, log, Path.cwd())
 
     def close(self) -> None:
-        """Wait for what is under way."""
+        """Wait for running commands."""
         self._pool.shutdown()
 
 
 class OnRay:
-    """Tasks of a Ray cluster, or of local workers. The working directory and the results must be ones that all machines see."""
+    """Runs commands as tasks of a Ray cluster, or of local workers. All machines must see the working directory and the results."""
 
     def __init__(self, address: str, gpus: float, cpus: float = 1.0) -> None:
         """Connect to a cluster, or start workers here.
 
         Args:
             address: of the cluster (`auto`, `ray://HOST:10001`), or `local`.
-            gpus: that a step takes.
-            cpus: that a step takes.
+            gpus: GPUs per step.
+            cpus: CPU cores per step.
 
         Raises:
-            BadInputError: Ray is not installed, or the cluster is not there.
+            BadInputError: Ray is not installed, or the cluster does not respond.
         """
         try:
             import ray
@@ -202,7 +202,7 @@ class OnRay:
         self.capacity = max(1, min(by_cpu, int(resources.get("GPU", 0) // gpus)) if gpus else by_cpu)
 
     def submit(self, command: Sequence[str], log: Path) -> Future[str | None]:
-        """See `Workers`. What Ray itself says of a lost worker is the step's failure."""
+        """See `Workers`. If Ray reports a lost worker, the step has failed."""
         future: Future[str | None] = Future()
 
         def ended(inner: Future[str | None]) -> None:

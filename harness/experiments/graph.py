@@ -1,4 +1,4 @@
-"""From an experiment to its steps: commands that exist, what each waits for, and what each is known by."""
+"""From an experiment to its steps: their commands, dependencies and keys."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from harness.experiments.spec import MOST_RUNS, Arm, Experiment, dotted
 from harness.models import resolve
 
 ADAPTERS = 4
-"""Adapters that one engine serves at a time: each takes room of its own."""
+"""Maximum number of adapters that one engine serves; each needs memory."""
 RUNS = "runs"
-"""Below the results: one folder for the runs of all experiments, so that what two of them share is made once."""
+"""Folder below the results for the runs of all experiments, so that runs that they share are made once."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Step:
         command: arguments of `harness`.
         needs: names of the steps that must be done before.
         key: hash of what the step computes; a step whose key changed is done again.
-        about: in words, what it is for.
-        run: of an alignment its run's name.
+        about: description of the step.
+        run: name of the run, for an alignment.
     """
 
     name: str
@@ -48,11 +48,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """All steps in an order that respects what each needs, and which run belongs to which arm and seed."""
+    """All steps, sorted by dependencies, and which run belongs to which arm and seed."""
 
     steps: Sequence[Step]
     runs: Mapping[str, tuple[Arm, int]]
-    """Run name -> its arm and seed. Two arms that are the same run share it: then the first one is named."""
+    """Run name -> its arm and seed; if two arms share a run, the first one."""
     labels: Mapping[tuple[str, int], str]
     """(arm's label, seed) -> run name."""
     worlds: Mapping[int, str]
@@ -60,15 +60,15 @@ class Plan:
 
 
 def plan(experiment: Experiment, results: Path, *, many: bool = False) -> Plan:
-    """The steps of an experiment; names and settings are looked up, nothing is made.
+    """Plan the steps of an experiment; names and settings are checked, nothing is run.
 
     Args:
         experiment: as it was read.
         results: folder of the runs of all experiments.
-        many: more runs than `MOST_RUNS` are meant.
+        many: allow more runs than `MOST_RUNS`.
 
     Raises:
-        BadInputError: a method, suite or setting is not known, or there are too many runs; with the line.
+        BadInputError: a method, suite or setting is unknown, or there are too many runs; the message has the line.
     """
     spec = experiment.spec
     count = len(experiment.arms) * len(spec.seeds)
@@ -98,7 +98,7 @@ def plan(experiment: Experiment, results: Path, *, many: bool = False) -> Plan:
 
 
 def _look_up(experiment: Experiment) -> None:
-    """Say at once what is not known."""
+    """Raise an error for unknown names at once."""
     spec = experiment.spec
     for number, suite in enumerate(spec.suites):
         _at(experiment.where("suites", number), lambda suite=suite: registry.load("benchmarks", suite))
@@ -110,7 +110,7 @@ def _look_up(experiment: Experiment) -> None:
 
 
 def _at(where: str, look_up: Any) -> Any:
-    """What a look-up finds; its error says where in the file the name stands."""
+    """The result of a look-up; its errors get the place in the file."""
     try:
         return look_up()
     except HarnessError as error:
@@ -174,7 +174,7 @@ def _evaluate(
 
 
 def _sets(settings: Mapping[str, Any]) -> list[str]:
-    """`--set` for every setting. JSON is YAML, so any value is written so that it is read back the same."""
+    """`--set` for every setting. JSON is valid YAML, so any value is read back unchanged."""
     return [
         part
         for key, value in dotted(settings).items()

@@ -1,4 +1,4 @@
-"""The page that an experiment ends with: claims, leaderboard with seeds pooled, arms and commands, as Markdown and as HTML."""
+"""The result page of an experiment: claims, leaderboard with pooled seeds, arms and commands, as Markdown and as HTML."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PAGE, RESULT = "index", "experiment.json"
 def write_page(
     experiment: Experiment, plan: Plan, folder: ExperimentFolder, failed: Mapping[str, str]
 ) -> list[Finding]:
-    """Write `index.md`, `index.html` and `experiment.json` of what is there; gives back what became of the claims.
+    """Write `index.md`, `index.html` and `experiment.json` from the available results; returns the test results of the claims.
 
     Raises:
         BadInputError: nothing was scored.
@@ -101,7 +101,7 @@ def _is_base(path: Path, plan: Plan) -> bool:
 
 
 def _named(board: Board, plan: Plan) -> Board:
-    """Rows are called by their arms: a run's own name is a hash."""
+    """Name rows after their arms, because a run's own name is a hash."""
     for row in board.rows:
         if arms := {plan.runs[run][0].label for run in row.runs if run in plan.runs}:
             row.name = " = ".join(sorted(arms))
@@ -120,7 +120,7 @@ def _head(experiment: Experiment, plan: Plan) -> list[str]:
 
 
 def _points(finding: Finding) -> tuple[str, str, str]:
-    """Values of both arms, the difference with its interval, and p, in words."""
+    """Values of both arms, the difference with its interval, and p, as text."""
     if finding.value is None or finding.column is None or finding.ci is None or finding.values is None:
         return "", finding.reason, ""
     factor, digits = scale(finding.column.unit)
@@ -159,7 +159,7 @@ def _signs(finding: Finding) -> str:
 
 
 def _counts(arms: Sequence[Arm]) -> str:
-    """How many settings each method has in this experiment, in words."""
+    """The number of settings of each method in this experiment, as text."""
     return ", ".join(f"{method} {count}" for method, count in Counter(arm.method for arm in arms).items())
 
 

@@ -1,4 +1,4 @@
-"""The whole road once, on an embedded world: base model, alignment, serving, scoring, leaderboard. Also the README's experiment."""
+"""All steps on an embedded world: base model, alignment, serving, scoring, leaderboard. Also the README's experiment."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def run_quickstart(
     backend: str | None,
     results: Path,
 ) -> list[Board]:
-    """Run everything that is not done yet and return the leaderboard.
+    """Run all remaining steps and return the leaderboard.
 
-    A run that is complete is kept; one that was interrupted continues. Methods and suites that are not named are the world's own.
+    Complete runs are kept; interrupted ones are resumed. By default, methods and suites are the world's.
     """
     kind = registry.load("worlds", WORLD)
     methods = kind.methods if methods is None else methods

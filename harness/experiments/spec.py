@@ -1,4 +1,4 @@
-"""The file of an experiment: what it may say, and how it becomes a list of arms."""
+"""The file of an experiment: its keys, and how it becomes a list of arms."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from harness.core.reading import read_text
 from harness.core.yaml_values import read_yaml
 
 MOST_RUNS = 1_000
-"""Runs that an experiment may have without being asked for twice."""
+"""Maximum number of runs of an experiment without a confirmation."""
 BASE = "base"
 """The name of the base model in claims."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
 class ArmSpec(StrictModel):
-    """One arm of the comparison: a method with settings, or several that a grid spans."""
+    """One arm of the comparison: a method with settings, or several arms from a grid."""
 
     method: str | None = Field(None, description="name of the method; default: that of the arm in `extends`")
     extends: str | None = Field(None, description="another arm of this file, whose settings are the defaults")
@@ -39,7 +39,7 @@ class ArmSpec(StrictModel):
 
 
 class ExperimentSpec(StrictModel):
-    """An experiment. Defaults are those of the embedded world."""
+    """The keys of an experiment. Defaults are for the embedded world."""
 
     title: str = Field(min_length=1, description="heading of the page")
     about: str = Field("", description="introduction of the page")
@@ -81,7 +81,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A file that was read, with its arms and where its lines are."""
+    """An experiment's file with its arms and line numbers."""
 
     path: Path
     spec: ExperimentSpec
@@ -90,7 +90,7 @@ class Experiment:
 
     @property
     def name(self) -> str:
-        """What its folder is called: the file's name."""
+        """The name of its folder: the file's name."""
         return self.path.stem
 
     def where(self, *place: str | int) -> str:
@@ -99,14 +99,14 @@ class Experiment:
 
 
 EXPERIMENTS = PACKAGE / "configs" / "experiments"
-"""The experiments that come with this tool."""
+"""Folder of the experiments that ship with this tool."""
 
 
 def find_experiment(text: str) -> Path:
-    """A file, or the name of an experiment that comes with this tool: `pocket`, `mfpo/table1`.
+    """Find a file, or an experiment that ships with this tool by name: `pocket`, `mfpo/table1`.
 
     Raises:
-        UnknownNameError: there is neither.
+        UnknownNameError: neither exists.
     """
     shipped = {str(path.relative_to(EXPERIMENTS).with_suffix("")): path for path in sorted(EXPERIMENTS.rglob("*.yaml"))}
     if Path(text).suffix in (".yaml", ".yml") or Path(text).exists():
@@ -117,10 +117,10 @@ def find_experiment(text: str) -> Path:
 
 
 def read_experiment(path: Path, overrides: Mapping[str, Any] | None = None) -> Experiment:
-    """Read a file, with what the command line says instead.
+    """Read a file; values from the command line override it.
 
     Raises:
-        BadInputError: it cannot be read, says something unknown, or its arms contradict each other; with the line.
+        BadInputError: it cannot be read, has an unknown key, or its arms contradict each other; the message has the line.
     """
     values = _with_extended(path, seen=())
     lines = _lines(path)
@@ -154,7 +154,7 @@ def _where(path: Path, lines: Mapping[tuple[str | int, ...], int], place: tuple[
 
 
 def _with_extended(path: Path, seen: tuple[Path, ...]) -> Any:
-    """A file's values over those of the file that it extends."""
+    """A file's values, merged over those of the file that it extends."""
     values = read_yaml(path, "experiment")
     if not isinstance(values, dict) or "extends" not in values:
         return values
@@ -169,7 +169,7 @@ def _with_extended(path: Path, seen: tuple[Path, ...]) -> Any:
 
 
 def _lines(path: Path) -> dict[tuple[str | int, ...], int]:
-    """Where the values of a file begin: path of keys -> line from 1. The file was read before, so it is sound."""
+    """Where the values of a file begin: path of keys -> line from 1. The file was read before, so it is valid."""
     lines: dict[tuple[str | int, ...], int] = {}
 
     def walk(node: yaml.Node, place: tuple[str | int, ...]) -> None:
@@ -190,10 +190,10 @@ def _lines(path: Path) -> dict[tuple[str | int, ...], int]:
 
 
 def _arms(name: str, experiment: Experiment) -> list[Arm]:
-    """The arms that one entry of the file stands for.
+    """The arms that one entry of the file defines.
 
     Raises:
-        BadInputError: it extends nothing that is there, has no method, or its pairs are of different lengths.
+        BadInputError: it extends an unknown arm, has no method, or its pairs have different lengths.
     """
     where = experiment.where("arms", name)
     if not _NAME.fullmatch(name) or name == BASE:
@@ -226,7 +226,7 @@ def _arms(name: str, experiment: Experiment) -> list[Arm]:
 
 
 def _combinations(arm: ArmSpec, experiment: Experiment, name: str) -> list[dict[str, Any]]:
-    """Every assignment of the arm's grid and pairs; one empty one where it has neither."""
+    """Every assignment of the arm's grid and pairs; one empty assignment if it has neither."""
     if both := sorted(set(arm.grid) & set(arm.pairs)):
         raise BadInputError(
             f"'{both[0]}' is in grid and in pairs", where=experiment.where("arms", name, "pairs", both[0])
@@ -264,5 +264,5 @@ def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _label(name: str, values: Mapping[str, Any]) -> str:
-    """`mfpo, lambda_image=5`: the group `method` goes without saying, as in claims."""
+    """`mfpo, lambda_image=5`: the group `method` is omitted, as in claims."""
     return ", ".join([name, *(f"{key.removeprefix('method.')}={value}" for key, value in values.items())])

@@ -1,4 +1,4 @@
-"""What is done of an experiment: one small record a step, written when the step ends, and a lock while somebody works on it."""
+"""The state of an experiment: one small record per step, written when the step ends, and a lock while a process runs it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LOCK = ".experiment.lock"
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What is known of a step: `changed` is one that was done as something else, `failed` one whose command ended badly."""
+    """The state of a step: `changed` was done with other settings, `failed` had an error."""
 
     state: State
     seconds: float | None = None
@@ -39,10 +39,10 @@ class ExperimentFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Inside, nobody else works on this experiment. A killed process leaves no lock behind.
+        """Context that locks this experiment. A killed process leaves no lock behind.
 
         Raises:
-            BadInputError: somebody does.
+            BadInputError: another process holds the lock.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / _LOCK)
@@ -61,7 +61,7 @@ class ExperimentFolder:
 
     @property
     def is_running(self) -> bool:
-        """Whether somebody holds the lock."""
+        """Whether a process holds the lock."""
         if not (self.path / _LOCK).exists():
             return False
         lock = FileLock(self.path / _LOCK)
@@ -73,8 +73,8 @@ class ExperimentFolder:
         return False
 
     def record(self, step: Step) -> StepRecord:
-        """What is known of a step."""
-        # A run says more than any record: another experiment may have made it.
+        """The record of a step."""
+        # The run itself decides, because another experiment may have made it.
         if step.kind == "align" and open_run(self.results / RUNS / step.run).manifest is not None:
             return StepRecord("done", self._kept(step).get("seconds"))
         kept = self._kept(step)
@@ -97,7 +97,7 @@ class ExperimentFolder:
         return path
 
     def keep(self, step: Step, state: Literal["done", "failed"], seconds: float, error: str | None = None) -> None:
-        """Write down how a step ended."""
+        """Store how a step ended."""
         write_json(
             self.path / "steps" / f"{step.name}.json",
             {
@@ -113,7 +113,7 @@ class ExperimentFolder:
         )
 
     def table(self, plan: Plan) -> Sequence[tuple[Step, StepRecord]]:
-        """Every step with what is known of it; a done evaluation of runs that are not done is to be done again."""
+        """Every step with its record; a finished evaluation is outdated if its runs are not done."""
         records: dict[str, StepRecord] = {}
         for step in plan.steps:
             record = self.record(step)

@@ -1,4 +1,4 @@
-"""Sampling: so many answers to each prompt, each with a seed of its own, logged as they come."""
+"""Sampling several answers to each prompt, each with its own seed; answers are logged as they arrive."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from harness.serving.contract import completions_of
 
 @dataclass(frozen=True)
 class Part:
-    """A stretch of the prompts that is worked on at once, and the folder of its logs."""
+    """A slice of the prompts that is processed together, and the folder of its logs."""
 
     folder: Path
     prompts: Sequence[Prompt]
@@ -32,14 +32,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Sampler:
-    """Whom to ask, and how.
+    """The model to sample from, and how.
 
     Attributes:
         target: the checkpoint.
         backend: what serves it.
         backend_settings: its settings.
         sample: number and sampling of the answers.
-        seed: of the set; each request's own seed follows from it, the prompt, the image and the answer's number.
+        seed: seed of the set; each request's seed is derived from it, the prompt, the image and the answer's number.
     """
 
     target: Target
@@ -49,7 +49,7 @@ class Sampler:
     seed: int
 
     def requests(self, prompt: Prompt) -> list[Request]:
-        """The requests for one prompt's answers. A request's id is the hash of all that determines its answer."""
+        """The requests for one prompt's answers. A request's id is the hash of everything that determines its answer."""
         image = prompt.image.fingerprint()
         identity = self.backend_settings.identity(self.backend.name)
         item = Item(prompt.id, prompt.text, prompt.image, prompt.id)
@@ -88,7 +88,7 @@ class Sampler:
                     advance(len(asked) - len(missing))
                     if not missing:
                         continue
-                    if backend is None:  # nobody starts an engine for nothing
+                    if backend is None:  # no engine is started if nothing is missing
                         backend = stack.enter_context(asks())
                     for done in completions_of(backend, missing):
                         if done.refused is not None:
@@ -108,14 +108,14 @@ class Sampler:
             check_context(self.requests(longest), self.target.base, self.backend_settings, processor)
 
     def answers(self, part: Part) -> Iterator[tuple[Prompt, list[tuple[int, Response]]]]:
-        """(prompt, its numbered answers) of a part, from its log."""
+        """Yield (prompt, its numbered answers) of a part, from its log."""
         with ResponseLog(part.folder) as log:
             for prompt in part.prompts:
                 found = [log.get(prompt.id, request.id) for request in self.requests(prompt)]
                 yield prompt, [(number, answer) for number, answer in enumerate(found) if answer is not None]
 
     def answered_by(self, parts: Sequence[Part]) -> str:
-        """The name that an endpoint's model gave itself; "" for weights of this machine.
+        """The model name that an endpoint reported; "" for local weights.
 
         Raises:
             HarnessError: several models answered.

@@ -1,4 +1,4 @@
-"""CHAIR as a judge: an answer is better the smaller the share of its object mentions is that are not in the image."""
+"""CHAIR as a judge: the smaller the share of hallucinated object mentions, the better the answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.judging.candidates import Candidate, CandidateJudge, CandidateJudge
 
 
 class ChairSettings(CandidateJudgeSettings):
-    """Whose objects are true, and which parser reads the answers."""
+    """The source of the true objects, and the parser of the answers."""
 
     annotations: str | None = Field(
         None,
@@ -54,11 +54,11 @@ class ChairJudge(CandidateJudge):
         return make_extractor(self.settings.extractor, self._vocabulary)
 
     def check(self, prompts: Sequence[Prompt]) -> None:
-        """The objects of every image are known, in the vocabulary's words."""
+        """Check that the objects of every image are known, in the vocabulary's words."""
         self._truth = self._annotated(prompts) if self.settings.annotations else self._boxed(prompts)
 
     def judge(self, candidates: Sequence[Candidate], folder: Path) -> Iterator[tuple[str, Verdict]]:
-        """Parse and count; nothing is asked."""
+        """Parse and count; no model is asked."""
         texts = [cleaned(candidate.text) for candidate in candidates]
         mentions = self._extractor.mentions([text for text, _ in texts])
         for candidate, (text, places), found in zip(candidates, texts, mentions, strict=True):

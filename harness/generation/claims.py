@@ -43,7 +43,7 @@ _LINE = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+(.+\?)\s*$")
 
 
 class ClaimsSettings(CandidateJudgeSettings):
-    """Who splits answers into claims, and who looks at the image."""
+    """The model that splits answers into claims, and the model that looks at the image."""
 
     splitter: OpenAIJudgeSettings = Field(
         default_factory=OpenAIJudgeSettings,
@@ -63,8 +63,8 @@ class ClaimsSettings(CandidateJudgeSettings):
 class ClaimsJudge(CandidateJudge):
     """Score = minus the number of claims that the verifier denies (RLAIF-V, Yu et al., CVPR 2025, section 3.2).
 
-    A claim whose verdict cannot be read or was refused leaves its answer unjudged: such an answer is counted and never paired.
-    RLAIF-V compares the probabilities of yes and no; here the words decide.
+    If the verdict on a claim cannot be read or was refused, its answer is not judged; such answers are counted and never paired.
+    Difference: RLAIF-V compares the probabilities of yes and no; here the answer's text decides.
     """
 
     name, summary = "claims", "an LLM splits answers into claims, a vision-language model checks each (RLAIF-V)"
@@ -81,7 +81,7 @@ class ClaimsJudge(CandidateJudge):
         self._took: dict[str, int] = defaultdict(int)
 
     def check(self, prompts: Sequence[Prompt]) -> None:
-        """The verifier is there, and an endpoint's sees images: the backend asks it about a small picture first."""
+        """Check that the verifier is available; an endpoint is first asked about a small picture."""
         if not self.settings.verifier:
             raise BadInputError(
                 "the judge 'claims' needs a model that looks at the images",
@@ -100,7 +100,7 @@ class ClaimsJudge(CandidateJudge):
         self._engine = None
 
     def __enter__(self) -> Self:
-        """The verifier is loaded when the first claim is to be checked."""
+        """Does nothing: the verifier is loaded when the first claim is checked."""
         return self
 
     def judge(self, candidates: Sequence[Candidate], folder: Path) -> Iterator[tuple[str, Verdict]]:
@@ -121,7 +121,7 @@ class ClaimsJudge(CandidateJudge):
             yield name, _verdict(listed, [answers.get((name, claim)) for claim in listed])
 
     def _answers(self, claims: dict[str, tuple[Prompt, list[str]]], folder: Path) -> dict[tuple[str, str], str | None]:
-        """(candidate, claim) -> "yes", "no", or None where the verifier's words are neither."""
+        """(candidate, claim) -> "yes", "no", or None if the verifier's answer is neither."""
         items = {
             (prompt.image.fingerprint(), claim): Item(prompt.id, ASK.format(question=claim), prompt.image, prompt.id)
             for prompt, listed in claims.values()
@@ -154,7 +154,7 @@ class ClaimsJudge(CandidateJudge):
         return verdicts
 
     def _verifier(self) -> tuple[Target, type[Backend]]:
-        # The target's run folder is not made: answers about claims are kept with the set.
+        # The target's run folder is not made, because answers about claims are stored with the set.
         if self.settings.verifier_url:
             return target_of_endpoint(self.settings.verifier, Path("results")), choose_backend("openai")
         backend = choose_backend(self.settings.backend)
@@ -173,7 +173,7 @@ class ClaimsJudge(CandidateJudge):
         return self._engine
 
     def identity(self) -> dict[str, Any]:
-        """Both models and the wording of both questions; where they are asked decides nothing."""
+        """Both models and both prompts; the endpoints are not part of it."""
         splitter = self.settings.splitter
         return {
             "judge": self.name,
@@ -192,7 +192,7 @@ class ClaimsJudge(CandidateJudge):
 
 
 def claims_in(text: str) -> list[str] | None:
-    """The questions of a splitter's reply, each once; [] where there are none to ask, None where it cannot be read."""
+    """The questions of a splitter's reply, each once; [] if there are none, None if it cannot be read."""
     if text.strip().strip(".").upper() == "NONE":
         return []
     found = [match.group(1).strip() for line in text.splitlines() if (match := _LINE.match(line))]

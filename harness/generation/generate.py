@@ -1,7 +1,7 @@
 """A set of preference pairs on disk, made of a model's own answers: sampled, judged, paired.
 
 config.json                             what determines the set
-candidates/part-00000/responses.jsonl   every answer; nothing is asked twice
+candidates/part-00000/responses.jsonl   every answer; none is generated twice
 candidates/part-00000/verdicts.jsonl    every verdict
 part-00000.parquet ...                  the pairs; with shards: shard-1-of-4-part-00000.parquet ...
 manifest.json                           counts, written last; a shard's is shard-1-of-4.json
@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 KIND = "preference_pairs"
 _CANDIDATES = "candidates"
 _REASONS = 20
-"""Reasons why answers were not judged that a manifest lists, the most frequent first."""
+"""Number of reasons for unjudged answers that a manifest lists, the most frequent first."""
 
 
 @dataclass(frozen=True)
@@ -56,18 +56,18 @@ class GenerateRequest:
     """What the user asked for.
 
     Attributes:
-        sampler: the checkpoint and how it is asked.
+        sampler: the checkpoint and the sampling.
         prompts: see `read_prompts`.
         judge: scores the answers.
         pair: which answers make a pair.
         output: the set's folder.
-        limit: a seeded sample of so many prompts.
-        shard: work on this stretch of the prompts only.
-        part_size: prompts a part.
+        limit: use a seeded sample of this many prompts.
+        shard: process only this slice of the prompts.
+        part_size: prompts per part.
         allow_download: see `read_prompts`.
         options: see `read_prompts`.
         held_out: suites whose images are left out of the prompts.
-        overwrite: the folder may hold a set with other settings, which is replaced when this one is complete.
+        overwrite: a set with other settings in the folder is replaced when this one is complete.
     """
 
     sampler: Sampler
@@ -90,14 +90,14 @@ class GenerateRequest:
 
 
 def generate(request: GenerateRequest) -> dict[str, Any]:
-    """Make the set, or one shard of it; what is there already is kept.
+    """Make the set, or one shard of it; finished parts are kept.
 
     Returns:
         The manifest of the shard.
 
     Raises:
-        BadInputError: prompts, judge or folder are at fault, said before anything is asked; or another process works on this shard.
-        HarnessError: the model or the judge cannot be asked (what was answered is kept), or no pair could be made.
+        BadInputError: prompts, judge or folder are unusable, raised before anything is generated; or another process works on this shard.
+        HarnessError: the model or the judge cannot be reached (answers so far are kept), or no pair could be made.
     """
     seed, shard = request.sampler.seed, request.shard
     every = read_prompts(
@@ -127,7 +127,7 @@ def generate(request: GenerateRequest) -> dict[str, Any]:
 
 
 class _Work:
-    """One shard under way: its parts go through the three steps one after the other, so that memory holds one part at a time."""
+    """One shard in progress: its parts go through the three steps one after the other, so that only one part is in memory."""
 
     def __init__(self, request: GenerateRequest, config: dict[str, Any], prompts: Sequence[Prompt]) -> None:
         self.request, self.config = request, config
@@ -170,7 +170,7 @@ class _Work:
         }
 
     def _judge(self) -> None:
-        """Every answer that may be paired is judged once; verdicts are on the disk part by part."""
+        """Judge every usable answer once; verdicts are written part by part."""
         judge, identity = self.request.judge, self.request.judge.identity()
         with judge, progress("judging answers", sum(len(part.prompts) for part in self.parts)) as advance:
             for part in self.parts:
@@ -187,7 +187,7 @@ class _Work:
                 advance(len(part.prompts))
 
     def _noted(self, keys: Mapping[str, str], verdicts: Iterable[tuple[str, Verdict]]) -> Iterator[tuple[str, Verdict]]:
-        """(key, verdict), with the reasons counted why there is no score."""
+        """Yield (key, verdict), and count the reasons for missing scores."""
         for name, verdict in verdicts:
             if verdict.error is not None:
                 self.unjudged[verdict.error] += 1
@@ -234,7 +234,7 @@ class _Work:
         )
 
     def _write(self, ratio: float) -> list[dict[str, Any]]:
-        """Write the parts under other names first: a set that was here before is whole until this one is."""
+        """Write the parts under temporary names first, so that an earlier set stays complete until this one is."""
         folder, judge = self.request.output, self.request.judge.name
         files = []
         for number, part in enumerate(self.parts):
@@ -270,7 +270,7 @@ def _without_held_out(prompts: list[Prompt], held_out: Sequence[EvaluationSet]) 
 
 
 def _config(request: GenerateRequest, prompts: Sequence[Prompt]) -> dict[str, Any]:
-    """All that determines the set."""
+    """Everything that determines the set."""
     sampler = request.sampler
     contents = [[prompt.id, prompt.text, prompt.image.fingerprint()] for prompt in prompts]
     return {
@@ -294,10 +294,10 @@ def _config(request: GenerateRequest, prompts: Sequence[Prompt]) -> dict[str, An
 
 
 def _kept(request: GenerateRequest, config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The manifest where the set is complete; None where there is work to do.
+    """The manifest if the set is complete; else None.
 
     Raises:
-        BadInputError: the folder holds something else, or a set with other settings that is not to be replaced.
+        BadInputError: the folder contains other files, or a set with other settings that must not be replaced.
     """
     folder = request.output
     if (folder / CONFIG).exists() and request.overwrite:
@@ -310,13 +310,13 @@ def _kept(request: GenerateRequest, config: Mapping[str, Any]) -> dict[str, Any]
         return None
     kept: dict[str, Any] = read_json(folder / request.shard.manifest, "manifest")
     if any(kept.get(key) != value for key, value in json.loads(json.dumps(config)).items()):
-        return None  # --overwrite was stopped: the manifest is that of the set that was to be replaced
+        return None  # --overwrite was interrupted: the manifest belongs to the set that was to be replaced
     logger.info(f"the set is complete: {folder}")
     return kept
 
 
 def _joined(shards: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What the whole set's manifest says in place of a shard's."""
+    """The keys of the whole set's manifest that replace a shard's."""
     counts, unjudged = Counter[str](), Counter[str]()
     for one in shards:
         counts.update(one["counts"])

@@ -1,4 +1,4 @@
-"""Judged answers -> pairs: which of them, and the balance of lengths. Pure functions, seeded by what they work on."""
+"""Making pairs from judged answers, and balancing their lengths. Pure functions, seeded by their input."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.generation.settings import PairSettings
 from harness.judging.candidates import Prompt, Verdict
 
 RATIOS = tuple(round(0.02 * step, 2) for step in range(50))
-"""0 to 0.98: the ratios that RLAIF-V tries."""
+"""The ratios that RLAIF-V tries, 0 to 0.98."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +46,10 @@ class Pair:
 
 
 def usable(answers: Iterable[Judged], counts: Counter[str]) -> list[Judged]:
-    """The answers that may be paired, each text once; why others may not is counted.
+    """The answers that may be paired, each text once; the reasons for the others are counted.
 
     Args:
-        answers: of one prompt, in the order in which they were sampled.
+        answers: answers of one prompt, in the order of sampling.
         counts: reason -> answers; added to.
     """
     kept: dict[str, Judged] = {}
@@ -90,7 +90,7 @@ def pairs_of(
     if len(pairs) <= settings.per_prompt:
         return pairs
     if settings.how == "best-worst":
-        # Python's sort is stable: of equal gaps the pair that was sampled first.
+        # Python's sort is stable: of equal gaps, the pair that was sampled first is kept.
         return sorted(pairs, key=lambda pair: pair.rejected.score - pair.chosen.score)[: settings.per_prompt]
     draw = random.Random(f"{seed} {prompt.image.fingerprint()} {prompt.text}")
     places = sorted(draw.sample(range(len(pairs)), settings.per_prompt))
@@ -98,7 +98,7 @@ def pairs_of(
 
 
 def is_balanced(words: tuple[int, int], ratio: float) -> bool:
-    """Whether a pair stays at a ratio: the chosen answer has at least `ratio` times the words of the rejected one."""
+    """Whether a pair is kept at a ratio: the chosen answer has at least `ratio` times the words of the rejected one."""
     return words[0] >= ratio * words[1]
 
 

@@ -1,4 +1,4 @@
-"""What a model is asked: the prompts of a preference set, of a file, or a standard question about every image of a folder."""
+"""The prompts to sample answers for: those of a preference set or of a file, or a standard question about every image of a folder."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ QUESTIONS = (
     "Write a detailed description of this image.",
     "Describe the objects in this image and where they are.",
 )
-"""Asked about the images of a folder: one of them for each image, drawn by the image's digest."""
+"""Questions about the images of a folder; one for each image, selected by the image's digest."""
 _PICTURES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"))
 _ANSWERS = frozenset(("chosen", "rejected", "conversations", "messages", "rejected_response", "text"))
-"""Columns that only preference data has; a file without them holds prompts."""
+"""Columns that only preference data has; a file without them contains prompts."""
 
 
 def read_prompts(
@@ -72,7 +72,7 @@ def read_prompts(
 
 
 def _pictures(folder: Path) -> list[Path]:
-    """The images directly in a folder that holds no data files."""
+    """The images directly in a folder without data files."""
     files = [path for path in folder.iterdir() if path.is_file()]
     if any(path.suffix in (".parquet", ".jsonl", ".arrow") for path in files):
         return []
@@ -83,7 +83,7 @@ def _asked_of(pictures: Iterable[Path], root: Path) -> Iterator[Prompt]:
     folder = Folder(root)
     for path in pictures:
         image = ImageRef(path=folder.path(path.name, str(path)), name=path.name)
-        image.facts()  # a broken picture is said now, with its name
+        image.facts()  # a broken picture is reported now, with its name
         yield Prompt(path.name, QUESTIONS[int(image.fingerprint()[:8], 16) % len(QUESTIONS)], image)
 
 

@@ -1,4 +1,4 @@
-"""What determines a set of pairs."""
+"""Settings that determine a set of pairs."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 FORMAT = 1
-"""Raised when the columns change."""
+"""Version of the columns; raised when they change."""
 
 
 def schema() -> pyarrow.Schema:
@@ -39,7 +39,7 @@ def schema() -> pyarrow.Schema:
 
 
 def row_of(pair: Pair, judge: str, model: str) -> dict[str, Any]:
-    """A pair's row. The image's bytes are those that it came with."""
+    """A pair's row, with the original encoded bytes of the image."""
     prompt = pair.prompt
     return {
         "id": f"{prompt.id}-{sha256_json([pair.chosen.number, pair.rejected.number])[:6]}",

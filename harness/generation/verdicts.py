@@ -14,14 +14,14 @@ from harness.judging.candidates import Candidate, Verdict
 
 
 def verdict_key(candidate: Candidate, judge: Any) -> str:
-    """Hash of all that decides a verdict: the judge's identity, question, image with its known objects, and answer."""
+    """Hash of everything that determines a verdict: the judge's identity, question, image with its known objects, and answer."""
     prompt = candidate.prompt
     objects = [[region.label, list(region.box)] for region in prompt.regions]
     return sha256_json([judge, prompt.text, prompt.image.fingerprint(), objects, candidate.text])
 
 
 class VerdictLog:
-    """The verdicts of one part. A torn last line, left by a kill, is cut off. The caller holds the set's lock."""
+    """The verdicts of one part. An incomplete last line, left by a kill, is removed. The caller holds the set's lock."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "verdicts.jsonl"
@@ -35,7 +35,7 @@ class VerdictLog:
         return self._verdicts.get(key)
 
     def add(self, rows: Iterable[tuple[str, Verdict]]) -> None:
-        """Keep verdicts that have a score, on the disk when this returns."""
+        """Store verdicts that have a score; they are on disk when this returns."""
         with naming(self.path), self.path.open("a", encoding="utf-8") as stream:
             for key, verdict in rows:
                 self._verdicts[key] = verdict

@@ -1,1 +1,1 @@
-"""Judges: models, or programs that know the truth, that grade free-form answers."""
+"""Judges grade free-form answers; they are models, or programs that know the truth."""

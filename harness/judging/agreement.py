@@ -1,4 +1,4 @@
-"""How far two raters agree: exactly, within one, and beyond chance."""
+"""Agreement of two raters: exact, within one point, and beyond chance."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 def kappa(ratings: Sequence[float], others: Sequence[float], *, quadratic: bool = False) -> float | None:
     """Cohen's kappa of two raters over the same items; with quadratic weights, for ratings on a scale.
 
-    None where it is undefined: no items, or both say one and the same of all.
+    None if it is undefined: there are no items, or both give the same single rating to all.
 
     Source: Cohen, 1960; weighted, Cohen, 1968.
     """
@@ -46,7 +46,7 @@ def agreement(one: Sequence[float], other: Sequence[float], below: float) -> dic
 def self_agreement(votes: Sequence[Sequence[float]], below: float) -> dict[str, Any]:
     """Agreement of a judge with itself: all pairs of its votes on each item, pooled. Items with one vote do not count."""
     pairs = [pair for own in votes for pair in combinations(own, 2)]
-    # A pair has no order: both are counted, so that the agreement does not depend on which vote came first.
+    # Both orders of a pair are counted, so that the agreement does not depend on the order of votes.
     both = [*pairs, *((second, first) for first, second in pairs)]
     result = agreement([first for first, _ in both], [second for _, second in both], below)
     return result | {"n": len(pairs), "mean_difference": 0.0 if pairs else None}

@@ -16,7 +16,7 @@ from harness.core.types import Item, Response
 class JudgeRequest:
     """One answer to grade. `prompt` is the benchmark's filled-in template; a model judge sees nothing else.
 
-    `sample` numbers the times that the same thing is asked (votes, and askings again after a reply that cannot be read).
+    `sample` numbers repeated requests of the same prompt (votes, and retries after an unreadable reply).
     """
 
     item: Item

@@ -1,4 +1,4 @@
-"""How far a judge agrees with a reference rater, and with itself, on answers that were judged before."""
+"""Agreement of a judge with a reference rater, and with itself, on answers that were rated before."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def read_reference(path: Path) -> Iterator[tuple[JudgeRequest, float]]:
     Rows without a rating (they were not scored) are left out.
 
     Raises:
-        BadInputError: a row holds no prompt for the judge.
+        BadInputError: a row has no prompt for the judge.
     """
     seen: set[str] = set()
     for number, row in enumerate(read_jsonl(path, "reference"), 1):
@@ -47,9 +47,9 @@ def calibrate(judge: Judge, reference: Path, read: Callable[[str], float | None]
     """Judge the reference's answers again and compare.
 
     Args:
-        judge: asked about every answer.
+        judge: the judge to calibrate.
         reference: see `read_reference`.
-        read: the rating in a reply, see `Benchmark.read_reply`.
+        read: returns the rating in a reply, see `Benchmark.read_reply`.
         below: a lower rating is a hallucination, see `Benchmark.hallucinated_below`.
 
     Returns:

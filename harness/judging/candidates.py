@@ -1,4 +1,4 @@
-"""The contract of judges that score a model's own answers, so that preference pairs can be made of them."""
+"""The contract of judges that score a model's own answers, from which preference pairs are made."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Prompt:
     Attributes:
         id: unique in its set.
         text: the question.
-        image: what it is about.
-        regions: known objects of the image, where the data gives them.
-        source: the data set that it comes from, "" where that is not known.
+        image: the image.
+        regions: known objects of the image, if the data has them.
+        source: the data set that it comes from, "" if unknown.
     """
 
     id: str
@@ -37,7 +37,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One answer that may become half of a pair. `id` is unique in its set."""
+    """One answer that may become part of a pair. `id` is unique in its set."""
 
     id: str
     prompt: Prompt
@@ -46,13 +46,13 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a judge says of one candidate.
+    """A judge's verdict on one candidate.
 
     Attributes:
         score: higher is better; comparable among the candidates of one prompt. None: not judged, and never paired.
-        why: in words, what decided it.
+        why: explanation of the score.
         evidence: the parts of the answer that decided it.
-        error: why there is no score. The candidate is judged again by the next command.
+        error: why there is no score. The next command judges the candidate again.
     """
 
     score: float | None
@@ -65,7 +65,7 @@ _EXPECTED = "an iterator of (candidate id, Verdict), one per candidate"
 
 
 class CandidateJudgeSettings(StrictModel):
-    """Options of a judge of candidates; subclasses add theirs. All of them decide its verdicts."""
+    """Options of a judge of candidates; subclasses add theirs. All of them can change verdicts."""
 
 
 class CandidateJudge(ABC):
@@ -83,17 +83,17 @@ class CandidateJudge(ABC):
         self.settings = settings or self.Settings()
 
     def __enter__(self) -> Self:
-        """Begin judging: no other engine runs while the judge is entered, so it may load a model."""
+        """Begin judging. The judge may load a model, because no other engine runs while it is entered."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End judging; what was loaded is released."""
+        """End judging; release everything that was loaded."""
         return
 
     def check(self, prompts: Sequence[Prompt]) -> None:
-        """Called once before anything is generated: find out whether the judge can do its work.
+        """Check that the judge can work. Called once before anything is generated.
 
         Raises:
             BadInputError: it cannot (no ground truth for an image, a verifier that sees no pictures, ...).
@@ -106,18 +106,18 @@ class CandidateJudge(ABC):
 
         Args:
             candidates: the answers; no two with the same prompt and text.
-            folder: where the judge may keep what it asked others.
+            folder: where the judge may store replies of other models.
 
         Raises:
-            HarnessError: the judge cannot be asked at all. What it said before is kept.
+            HarnessError: the judge cannot be reached. Earlier verdicts are kept.
         """
 
     def identity(self) -> dict[str, Any]:
-        """What decides the verdicts: they are reused only if this is the same. JSON-able; no secrets."""
+        """Everything that determines the verdicts: they are reused only if this is the same. JSON-able; no secrets."""
         return {"judge": self.name, "settings": self.settings.model_dump(mode="json")}
 
     def provenance(self) -> dict[str, Any]:
-        """For the set's manifest: `identity` and what the judging took. JSON-able; no secrets."""
+        """Value for the set's manifest: `identity` and the cost of judging. JSON-able; no secrets."""
         return self.identity()
 
 
@@ -125,7 +125,7 @@ def verdicts_of(judge: CandidateJudge, candidates: Sequence[Candidate], folder: 
     """`CandidateJudge.judge`, checked: every candidate has one verdict, and a score is a number.
 
     Raises:
-        PluginError: what the judge gave is something else.
+        PluginError: the judge returned something else.
     """
     verdicts, open_ = judge.judge(candidates, folder), {candidate.id for candidate in candidates}
     if not isinstance(verdicts, Iterable):

@@ -1,4 +1,4 @@
-"""What a judge has cost, and what it may still cost."""
+"""The cost of judging so far, and the remaining budget."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from harness.judging.prices import Price
 
 
 class Ledger:
-    """Tokens and dollars of one command; a call is only let through if its worst case fits into the budget.
+    """Tokens and dollars of one command; a call is only allowed if its worst case fits into the budget.
 
-    The worst case is an estimate (prompts are not tokenised here): it grows with what calls turn out to cost. What the budget can be
-    passed by is therefore at most what is under way when a call first costs more than its estimate: one call a worker.
+    The worst case is an estimate (prompts are not tokenised), which grows when calls cost more. So the budget can be exceeded at most by
+    the calls in flight when a call first costs more than its estimate, which is one per worker.
     """
 
     def __init__(self, price: Price | None, budget: float | None = None) -> None:
@@ -27,24 +27,24 @@ class Ledger:
 
     @property
     def usd(self) -> float | None:
-        """Dollars spent, as far as the endpoint told; None where no price is known."""
+        """Dollars spent, as far as the endpoint reported; None if no price is known."""
         return self.price.of(self.prompt_tokens, self.completion_tokens) if self.price else None
 
     @property
     def note(self) -> str:
-        """For the progress bar."""
+        """Text for the progress bar."""
         return f"${self.usd:.3f}" if self.usd is not None else f"{self.prompt_tokens + self.completion_tokens:,} tokens"
 
     @contextlib.asynccontextmanager
     async def call(self, prompt_tokens: int, completion_tokens: int) -> AsyncIterator[None]:
-        """Hold back a call's worst case while it is under way. One that does not fit waits for others to come back, which mostly cost less.
+        """Reserve a call's worst case while it is in flight. A call that does not fit waits until others finish, which mostly cost less.
 
         Args:
-            prompt_tokens: about so many are sent.
-            completion_tokens: at most so many come back.
+            prompt_tokens: approximate number of tokens to send.
+            completion_tokens: maximum number of tokens in the reply.
 
         Raises:
-            BudgetError: nothing is under way any more, and it does not fit into what is left.
+            BudgetError: no call is in flight, and it does not fit into the remaining budget.
         """
         while (worst := self._worst(prompt_tokens, completion_tokens)) > self._left():
             if not self._under_way:
@@ -61,7 +61,7 @@ class Ledger:
             self._wake()
 
     def _wake(self) -> None:
-        """Let all that wait look again."""
+        """Wake all waiting calls, to check the budget again."""
         waiting, self._waiting = self._waiting, []
         for turn in waiting:
             if not turn.done():
@@ -71,7 +71,7 @@ class Ledger:
         return self._scale * self.price.of(prompt_tokens, completion_tokens) if self.price else 0.0
 
     def _left(self) -> float:
-        """Dollars that are neither spent nor held back."""
+        """Dollars that are neither spent nor reserved."""
         if self.budget is None:
             return float("inf")
         return self.budget - (self.usd or 0.0) - self._unknown_usd - self._reserved
@@ -88,12 +88,12 @@ class Ledger:
         return f"{text}, and the next call may cost ${worst:.4f}"
 
     def paid(self, prompt_tokens: int | None, completion_tokens: int | None, expected: tuple[int, int]) -> None:
-        """Book a call, whatever its reply was good for.
+        """Book a call, whether its reply was usable or not.
 
         Args:
-            prompt_tokens: as the endpoint counts; None where that is not known.
+            prompt_tokens: as counted by the endpoint; None if unknown.
             completion_tokens: likewise.
-            expected: what was held back for it; unknown parts are booked as that.
+            expected: the reservation for it, which is booked for unknown parts.
         """
         self.calls += 1
         known = prompt_tokens or 0, completion_tokens or 0
@@ -107,11 +107,11 @@ class Ledger:
             self._scale = max(self._scale, self.price.of(*known) / worst)
 
     def perhaps_paid(self, expected: tuple[int, int]) -> None:
-        """Book a call of which no reply came: the endpoint may have made one, and it is paid for."""
+        """Book a call without a reply, which the endpoint may charge for."""
         self.paid(None, None, expected)
 
     def summary(self) -> dict[str, Any]:
-        """For the record."""
+        """Value for the score record."""
         return {
             "calls": self.calls,
             "kept": self.kept,

@@ -1,4 +1,4 @@
-"""A judge model behind any OpenAI-compatible endpoint, with a persistent cache: nothing is paid for twice."""
+"""A judge model behind any OpenAI-compatible endpoint, with a persistent cache, so that nothing is paid for twice."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ from harness.remote.reply import Reason, Reply
 logger = logging.getLogger(__name__)
 
 _IN_A_ROW = 8
-"""Requests without a reply, one after the other, after which the endpoint is taken for gone, or for refusing everything."""
+"""Number of consecutive requests without a reply after which judging stops: the endpoint is down, or refuses everything."""
 
 
 class OpenAIJudge(Judge):
-    """Asks through the `openai` package, several at a time; replies are kept under (model, endpoint, sampling, prompt, sample)."""
+    """Sends requests through the `openai` package, several at a time; replies are stored under (model, endpoint, sampling, prompt,
+    sample)."""
 
     name = "openai"
     Settings = OpenAIJudgeSettings
@@ -59,12 +60,12 @@ class OpenAIJudge(Judge):
 
     @property
     def label(self) -> str:
-        """The model; with the one that answered, where that is another (`accept: any`)."""
+        """The model; if another model answered (`accept: any`), followed by its name."""
         others = sorted(name for name in self._answered_by if difference(self.settings.model, name) is None)
         return self.settings.model + (f" (answered by {', '.join(others)})" if others else "")
 
     def judge(self, requests: Sequence[JudgeRequest]) -> Iterator[JudgeReply]:
-        """Yield replies; kept ones first."""
+        """Yield replies; stored ones first."""
         asked: list[JudgeRequest] = []
         for request in requests:
             if (kept := self._kept(request)) is not None:
@@ -85,7 +86,7 @@ class OpenAIJudge(Judge):
         return request.sample % self.asks > 0
 
     def _kept(self, request: JudgeRequest) -> dict[str, Any] | None:
-        """A kept reply to just this request, of a model that may answer; an empty or broken file is none."""
+        """The stored reply to exactly this request, from an accepted model; None if there is none, or its file is empty or broken."""
         try:
             kept = json.loads(self._path(request).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -101,7 +102,7 @@ class OpenAIJudge(Judge):
         return self.settings.accept == "any" or difference(self.settings.model, model) is not None
 
     def _note(self, model: str, sent: dict[str, Any]) -> None:
-        """Remember who answered and to what; say once where it is not quite who was asked."""
+        """Record the model that answered; log once if its name differs from the requested one."""
         self._answered_by.add(model)
         if sent not in self._sent:
             self._sent.append(sent)
@@ -115,7 +116,7 @@ class OpenAIJudge(Judge):
             logger.warning(said)
 
     def _ask_all(self, asked: Sequence[JudgeRequest]) -> list[JudgeReply]:
-        """All replies; what is under way when one fails for good is waited for, since it is paid for.
+        """Yield all replies; when one fails finally, wait for those in flight, because they are paid for.
 
         Raises:
             BudgetError: the budget was reached.
@@ -182,7 +183,7 @@ class OpenAIJudge(Judge):
         sent: dict[str, Any] = {}
 
         def body() -> dict[str, Any]:
-            nonlocal sent  # another request's refusal may change what is sent while this one is under way
+            nonlocal sent  # another request's refusal may change what is sent while this request is in flight
             sent = parameters.sent(again)
             return sent | {"messages": [message]}
 
@@ -215,7 +216,7 @@ class OpenAIJudge(Judge):
         return _given(request, kept)
 
     def _wrong(self, reply: Reply) -> Wrong | None:
-        """What is wrong with a reply that is no good."""
+        """The problem of an unusable reply, or None."""
         if reply.text is None:
             return Wrong(f"the judge sent {reply.problem}")
         if not self._accepts(reply.model):
@@ -225,7 +226,7 @@ class OpenAIJudge(Judge):
         return None
 
     def estimate(self, requests: Sequence[JudgeRequest]) -> Estimate:
-        """Calls, tokens and cost of all votes; what is kept costs nothing."""
+        """Calls, tokens and cost of all votes; stored replies cost nothing."""
         numbered = [
             JudgeRequest(request.item, request.response, request.prompt, vote * self.asks)
             for request in requests
@@ -238,7 +239,7 @@ class OpenAIJudge(Judge):
         return Estimate(len(new), len(numbered) - len(new), prompt, completion, usd)
 
     def provenance(self) -> dict[str, Any]:
-        """Model asked for, models that answered, endpoint, what was sent, votes, and what it took. No key, no credentials."""
+        """Requested model, models that answered, endpoint, parameters, votes, and cost. No key, no credentials."""
         settings = self.settings
         return {
             "judge": self.name,
@@ -256,7 +257,7 @@ class OpenAIJudge(Judge):
 
 
 def _declined(reply: Reply, most_tokens: int) -> str | None:
-    """Why a reply, which is paid for and would be the same again, is not a verdict; None where it is one."""
+    """Why a reply is not a verdict although asking again would not help; None if it is one."""
     if reply.refusal:
         return f"the judge declined: {reply.refusal}"
     if reply.finish_reason == "content_filter":
@@ -268,12 +269,12 @@ def _declined(reply: Reply, most_tokens: int) -> str | None:
 
 
 def _given(request: JudgeRequest, kept: Mapping[str, Any]) -> JudgeReply:
-    """A reply as it is kept."""
+    """The stored form of a reply."""
     if kept.get("declined"):
         return JudgeReply(request.item.id, None, kept["declined"])
     return JudgeReply(request.item.id, kept["reply"])
 
 
 def _may_be_of_all(error: HarnessError) -> bool:
-    """Whether the next request may well have the same error: nothing answers, or everything is refused for a reason nobody knows."""
+    """Whether the next request would probably fail in the same way: no answer at all, or a refusal for an unknown reason."""
     return not isinstance(error, PromptRefusedError) or error.refused.reason is Reason.UNKNOWN

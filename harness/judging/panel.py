@@ -1,4 +1,4 @@
-"""Verdicts from replies: votes, asking again where a reply cannot be read, and the reason where none came."""
+"""Verdicts from replies: votes, retries for unreadable replies, and the reasons for missing verdicts."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Vote(Generic[T]):
     """One vote on one item.
 
     Attributes:
-        value: what was read from the reply; None where nothing could be.
+        value: what was read from the reply; None if nothing could be.
         text: the reply that `value` was read from, or the last one.
-        first: the first reply, which is what an official script sees that asks once.
+        first: the first reply, which an official script that asks once would use.
         reason: why there is no value.
     """
 
@@ -36,15 +36,15 @@ def ask(judge: Judge, requests: Sequence[JudgeRequest], read: Callable[[str], T 
     """Ask for every item's votes; one that cannot be read is requested again, `judge.asks` times in all.
 
     Args:
-        judge: says how many votes (`votes`) and askings (`asks`).
+        judge: its `votes` and `asks` are the number of votes and of attempts per vote.
         requests: one per item.
-        read: the verdict in a reply; None, or an `UnreadableError` with the reason, where it has none that is beyond doubt.
+        read: the verdict in a reply; None or an `UnreadableError` with the reason, if there is no unambiguous one.
 
     Returns:
         Item id -> its votes, in order, each with a value or a reason.
 
     Raises:
-        BadInputError: several votes of a judge that always says the same.
+        BadInputError: several votes of a deterministic judge.
         BudgetError, HarnessError: see `Judge.judge`.
     """
     check_votes(judge)
@@ -60,7 +60,7 @@ def ask(judge: Judge, requests: Sequence[JudgeRequest], read: Callable[[str], T 
             for reply in _replies(judge, numbered):
                 before = latest.get(reply.item_id)
                 first = before.first if before else reply.text
-                if reply.text is None:  # the judge has its own patience; what it gave up on is not asked again
+                if reply.text is None:  # the judge has already retried; what it gave up on is not requested again
                     latest[reply.item_id] = Vote(None, None, first, f"the judge gave no reply: {reply.error}")
                     del open_[reply.item_id]
                     continue
@@ -80,7 +80,7 @@ def _replies(judge: Judge, requests: Sequence[JudgeRequest]) -> Iterator[JudgeRe
     """`Judge.judge`, checked: replies to what was asked, each once.
 
     Raises:
-        PluginError: a reply is none, or is to no request or a second one.
+        PluginError: a reply is invalid, belongs to no request, or is a second one.
     """
     replies, open_ = judge.judge(requests), {request.item.id for request in requests}
     expected = "an iterator of JudgeReply, one per request, with its item's id"

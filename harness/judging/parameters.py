@@ -1,4 +1,4 @@
-"""What is sent to a judge model next to the prompt. Models differ in what they take; what an endpoint refused is not sent again."""
+"""The parameters that are sent to a judge model with the prompt. Models accept different ones; a refused parameter is not sent again."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 REASONING_TOKENS = 4096
-"""Where no limit is named and the model wants `max_completion_tokens`: its reasoning counts, and comes before the first word."""
+"""Default limit for models that need `max_completion_tokens`: their reasoning, which comes first, counts."""
 
 
 class Parameters:
     """The parameters of one judge model at one endpoint.
 
-    What the settings name is sent as it is named. What they leave open (`token_parameter: auto`, a temperature that nobody named) is
-    adapted once the endpoint refuses it with that reason; this is reported, kept in the cache for later commands (so that a reply is found
-    again under what was really sent), and part of every reply's key.
+    Explicit settings are sent unchanged. Open ones (`token_parameter: auto`, the default temperature) are adapted when the endpoint
+    refuses them; this is logged, cached for later commands (so that a reply is found under what was really sent), and part of every
+    reply's key.
 
     Args:
         settings: the judge's.
         url: the endpoint, without credentials.
-        folder: where judges' replies are kept.
+        folder: the cache of judges' replies.
     """
 
     def __init__(self, settings: OpenAIJudgeSettings, url: str | None, folder: Path) -> None:
@@ -45,7 +45,7 @@ class Parameters:
         self._recall()
 
     def _recall(self) -> None:
-        """What an earlier command learned, where the settings leave it open."""
+        """Load what an earlier command learned about open settings."""
         try:
             known = json.loads(self._memory.read_text(encoding="utf-8"))
             tokens, temperature = known["token_parameter"], known["temperature_refused"]
@@ -75,7 +75,7 @@ class Parameters:
         """The parameters of a request.
 
         Args:
-            again: the same was asked before, and the reply could not be read: asked as before, it would be the same reply.
+            again: the earlier reply could not be read; with unchanged parameters, the same reply would come again.
         """
         settings, temperature = self._settings, self._settings.temperature
         if again and temperature is not None and settings.retry_temperature is not None:
@@ -89,15 +89,15 @@ class Parameters:
         return parameters
 
     def key(self, sent: Mapping[str, Any], prompt: str, sample: int) -> str:
-        """Of a reply in the cache: everything that was sent for it, and where to. Requests of the first kind keep the key that they
-        always had."""
+        """Key of a reply in the cache: everything that was sent, and the endpoint. Requests without adaptations keep the key of earlier
+        versions."""
         model, url = self._settings.model, self._about["endpoint"]
         if sent.keys() == {"temperature", "max_tokens"}:
             return sha256_json([model, url, sent["temperature"], sent["max_tokens"], prompt, sample])
         return sha256_json([model, url, sent, prompt, sample])
 
     def adapt(self, refused: Refused) -> None:
-        """Leave out or rename the parameter that was refused, where the settings leave it open."""
+        """Omit or rename the refused parameter, if the settings leave it open."""
         if refused.reason is not Reason.PARAMETER or refused.parameter in self._refused:
             return
         self._refused.add(refused.parameter)

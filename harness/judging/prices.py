@@ -1,4 +1,4 @@
-"""What judge models cost."""
+"""Prices of judge models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.core.yaml_values import read_yaml
 _TABLE = Path(__file__).with_name("prices.yaml")
 _DATED = re.compile(r"-(\d{4}(-\d{2}-\d{2})?|preview|latest)$")
 CHARACTERS_PER_TOKEN = 3.5
-"""English prose has about four characters per token; a little less is assumed, so that an estimate is not an understatement."""
+"""English prose has about four characters per token; a little less is assumed, so that estimates are not too low."""
 
 
 class Price(NamedTuple):
@@ -23,7 +23,7 @@ class Price(NamedTuple):
     completion: float
 
     def of(self, prompt_tokens: int, completion_tokens: int) -> float:
-        """US dollars for so many tokens."""
+        """US dollars for these numbers of tokens."""
         return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1e6
 
 
@@ -34,7 +34,7 @@ def _table() -> dict[str, Price]:
 
 
 def price_of(model: str) -> Price | None:
-    """The listed price of a model, with or without a date in its name; None where none is listed."""
+    """The listed price of a model, with or without a date in its name; None if none is listed."""
     name = model
     while name not in _table():
         shorter = _DATED.sub("", name)

@@ -1,4 +1,4 @@
-"""What a model's words mean to a parser: reasoning apart."""
+"""Removing reasoning from a model's reply before it is parsed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _CLOSED = re.compile(r"</(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
 
 
 def spoken(text: str) -> str:
-    """The text behind a model's reasoning; nothing where the reasoning was begun and not ended.
+    """The text after a model's reasoning; "" if the reasoning was started and not ended.
 
     Many templates write the opening mark into the prompt, so that only `</think>` is in the reply.
     """
@@ -23,4 +23,4 @@ def spoken(text: str) -> str:
 
 
 class UnreadableError(ValueError):
-    """A reply holds no verdict beyond doubt; the text says why, as the end of "it cannot be read: ..."."""
+    """A reply has no unambiguous verdict; the message is the reason, as the end of "it cannot be read: ..."."""

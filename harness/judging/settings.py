@@ -1,4 +1,4 @@
-"""How a judge model behind an endpoint is asked: what a user can set."""
+"""Settings of a judge model behind an endpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Judge prompts that are read from an official script as data: the script is parsed, never run."""
+"""Reading judge prompts from official scripts: the script is parsed, never run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def read_template(path: Path, variable: str = "template") -> tuple[str, str]:
     """A template and its SHA-256: the text of a file, or, of a Python file, the string that is assigned to `variable`.
 
     Raises:
-        BadInputError: no such file, not text, or no such string in it.
+        BadInputError: the file does not exist, is not text, or has no such string.
     """
     text = read_text(path, "judge's template")
     if path.suffix == ".py":
@@ -38,12 +38,12 @@ def _assigned(source: str, variable: str, path: Path) -> str:
 
 
 def fill(template: str, fields: Mapping[str, str]) -> str:
-    """Put fields into a template, by name (`{question}`) or, in one with bare `{}`, in the order of `fields`.
+    """Fill fields into a template, by name (`{question}`) or, for a template with bare `{}`, in the order of `fields`.
 
-    Nothing is formatted: a field's text may hold braces, even another field's name.
+    This is plain replacement: a field's text may contain braces, even another field's name.
 
     Raises:
-        BadInputError: the template has no place for a field, or another number of `{}` than there are fields.
+        BadInputError: the template has no placeholder for a field, or not as many `{}` as fields.
     """
     bare = template.count("{}")
     if bare:

@@ -1,4 +1,4 @@
-"""Models: what a name means, how prompts are put, how checkpoints are read and written.
+"""Models: resolving names, building prompts, reading and writing checkpoints.
 
 Nothing here imports torch until a model is loaded.
 """

@@ -1,4 +1,4 @@
-"""The names that people use for models, and what they stand for."""
+"""Aliases of models, and resolving model names."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ _WORLD = "embedded world, trained on this machine"
 
 @dataclass(frozen=True)
 class ModelRef:
-    """A model, by the name that the user gave.
+    """A model, as the user named it.
 
     Attributes:
-        label: that name.
+        label: the user's name for it.
         location: folder or hub id. For a world's model it is None until `locate` trains it.
         default_preferences: preference data that `align` takes when none is named.
         default_data: benchmark data that `eval` takes when none is named.
         world: the embedded world that the model belongs to.
-        source: where the name comes from, for `harness list`.
+        source: origin of the name, for `harness list`.
         family: the `model_type` of its configuration; None for a folder or a hub id, whose configuration says it.
     """
 
@@ -71,7 +71,7 @@ def aliases() -> dict[str, ModelRef]:
     for name in registry.entries("worlds"):
         with contextlib.suppress(
             PluginError, MissingPackageError
-        ):  # a broken one has no model; `harness list worlds` says why
+        ):  # a broken world has no model; `harness list worlds` shows the reason
             models[name] = ModelRef(name, None, name, name, find_world(name), _WORLD)
     return dict(sorted(models.items()))
 
@@ -82,16 +82,16 @@ def _on_hub(name: str) -> ModelRef:
 
 
 def is_hub_id(location: str) -> bool:
-    """Whether a location of weights is a name on the hub, which others can load, and not a folder here (be it still there or not)."""
+    """Whether a location of weights is a name on the hub, which others can load, and not a local folder (existing or not)."""
     return re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", location) is not None and not Path(location).is_dir()
 
 
 def resolve(name: str) -> ModelRef:
-    """What a model name means: an alias, an embedded world (`pocket`, `pocket:1`), a folder, or a hub id.
+    """Resolve a model name: an alias, an embedded world (`pocket`, `pocket:1`), a folder, or a hub id.
 
     Raises:
         UnknownNameError: none of these; the nearest aliases are suggested.
-        BadInputError: it looks like a path, and nothing is there; it is empty.
+        BadInputError: it looks like a path that does not exist, or is empty.
     """
     if not name.strip():  # Path("") would be the working directory
         raise BadInputError("the model's name is empty", remedy="see `harness list models`")
@@ -112,12 +112,12 @@ def resolve(name: str) -> ModelRef:
 
 
 def recorded(label: str, location: str) -> ModelRef:
-    """The model that a run's manifest names, wherever one stands: `resolve` would look for a folder's name below the working directory.
+    """The model of a run's manifest, independent of the working directory, in which `resolve` would search a folder's name.
 
     Args:
-        label: the name that the user gave, of a folder its last part.
-        location: folder or hub id of its weights then.
+        label: the user's name for it; for a folder, its last part.
+        location: folder or hub id of its weights at that time.
     """
-    if find_world(label):  # made again where the cache does not have it
+    if find_world(label):  # made again if the cache does not have it
         return resolve(label)
     return ModelRef(label, location, "rlaif-v", "official", None, "manifest")

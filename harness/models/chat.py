@@ -1,7 +1,7 @@
 """Token ids of answers as the family's chat template writes them, and of prompts by their image's size.
 
-An answer's ids depend on what stands before it. SmolVLM's template, for one, writes a blank between "Assistant:" and the answer, and the
-model answers with it; a byte-level tokenizer then has another first token for the answer than for the answer alone.
+An answer's ids depend on the text before it. SmolVLM's template, for example, writes a blank between "Assistant:" and the answer, and
+the model generates that blank; a byte-level tokenizer then encodes the answer with another first token than the answer alone.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ _PROBE, _ANSWER = "probe", "harness-probe"
 
 
 class AnswerEncoder:
-    """Encodes answers behind a prompt, as the model is to say them; the end token (`end`) is not added."""
+    """Encodes answers as they follow a prompt; the end token (`end`) is not added."""
 
     def __init__(self, processor: Any) -> None:
-        """Find what the template writes between prompt and answer, and behind the answer.
+        """Find what the template writes between prompt and answer, and after the answer.
 
         Raises:
-            BadInputError: it writes a conversation that does not begin with its own prompt, or changes the answer.
+            BadInputError: the template writes a conversation that does not begin with its own prompt, or changes the answer.
         """
         self._tokenizer, self._options = processor.tokenizer, text_options(processor)
         before = prompt_text(processor, _PROBE)
@@ -37,14 +37,14 @@ class AnswerEncoder:
                 remedy="use the checkpoint's own chat_template.jinja",
             )
         self.separator, after = whole[len(before) :].split(_ANSWER, 1)
-        """What stands between prompt and answer: nothing, or a blank."""
+        """Text between prompt and answer: "" or a blank."""
         self.end = self._first_special(after)
-        """Id of the token that ends a turn: the template's, and the tokenizer's where the template writes none."""
+        """Id of the token that ends a turn: the template's, or the tokenizer's if the template writes none."""
         self._before = before + self.separator
         self._length = len(self._ids(before))
 
     def encode(self, answer: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Token ids of an answer, and the characters of it that each stands for ([start, end); a blank before it is nobody's)."""
+        """Token ids of an answer, and the character span of each ([start, end); a blank before the answer has none)."""
         ids, offsets = self._without_end(
             self._tokenizer(self._before + answer, return_offsets_mapping=True, **self._options)
         )
@@ -62,14 +62,14 @@ class AnswerEncoder:
         return self._without_end(self._tokenizer(text, return_offsets_mapping=True, **self._options))[0]
 
     def _without_end(self, found: Any) -> tuple[list[int], list[tuple[int, int]]]:
-        """Ids and offsets without the end token that some tokenizers put behind every text."""
+        """Ids and offsets without the end token that some tokenizers append to every text."""
         ids, offsets = list(found["input_ids"]), list(found["offset_mapping"])
         added = bool(ids) and ids[-1] == self._tokenizer.eos_token_id and offsets[-1][0] == offsets[-1][1]
         return (ids[:-1], offsets[:-1]) if added else (ids, offsets)
 
 
 class PromptLengths:
-    """How many tokens a prompt takes with its image expanded: that depends on the image's size alone, not on its content."""
+    """Number of tokens of a prompt with its image expanded, which depends only on the image's size."""
 
     def __init__(self, processor: Any) -> None:
         self._processor, self._options = processor, text_options(processor)
@@ -81,7 +81,7 @@ class PromptLengths:
         return len(self._ids(prompt)) + self.image_tokens(size)
 
     def image_tokens(self, size: tuple[int, int]) -> int:
-        """Tokens that an image of this size adds to the one that stands for it in the template."""
+        """Number of tokens that an image of this size adds to its placeholder in the template."""
         if size not in self._expanded:
             from PIL import Image
 

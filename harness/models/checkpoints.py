@@ -1,4 +1,4 @@
-"""Looking at a checkpoint folder before anything is started on it."""
+"""Checking a checkpoint folder before it is used."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.models.weights import fit, read_object, safetensors_shapes
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """What a checkpoint folder holds. `base` is the adapter's base model as recorded in it; None for full weights."""
+    """Contents of a checkpoint folder. `base` is the adapter's base model as recorded in it; None for full weights."""
 
     kind: Literal["full", "adapter"]
     architecture: str
@@ -30,7 +30,7 @@ def inspect(folder: Path) -> CheckpointInfo:
     """Check that a folder is a checkpoint and that its weights match its configuration, without loading them.
 
     Raises:
-        BadInputError: it is not one, is incomplete, or weights and configuration disagree; the message names the tensor.
+        BadInputError: it is not a checkpoint, is incomplete, or weights and configuration do not match; the message names the tensor.
     """
     folder = Path(folder)
     if (folder / "adapter_config.json").exists():
@@ -39,10 +39,10 @@ def inspect(folder: Path) -> CheckpointInfo:
 
 
 def fingerprint(location: str | Path) -> str:
-    """SHA-256 over the weight files (names and contents). For a hub id that is not a folder, over its name.
+    """SHA-256 over the weight files (names and contents). For a hub id, over its name.
 
     Raises:
-        BadInputError: it is a path, and no folder is there.
+        BadInputError: it is the path of a folder that does not exist.
     """
     folder = Path(location)
     if not folder.is_dir():
@@ -58,21 +58,21 @@ def fingerprint(location: str | Path) -> str:
 
 
 def is_gone(location: str | Path) -> bool:
-    """Whether this is the path of a folder, and not a hub id, and no folder is there."""
+    """Whether this is the path of a folder that does not exist, and not a hub id."""
     path = Path(location)
     return not path.is_dir() and (path.is_absolute() or str(location).startswith((".", "~")) or len(path.parts) > 2)
 
 
 def check_base(adapter: Path, base: str, recorded: str | None = None) -> None:
-    """Refuse an adapter whose base is gone, has other weights than when it was trained, or other layers than the adapter has weights for.
+    """Refuse an adapter if its base does not exist, has other weights than in training, or has other layers than the adapter.
 
     Args:
-        adapter: its folder; the manifest that `harness align` left there says which weights those were.
-        base: folder or hub id of the weights that it would be put on.
-        recorded: their fingerprint, where it is known from elsewhere.
+        adapter: its folder; the manifest of `harness align` in it has the fingerprint of the base's weights.
+        base: folder or hub id of the base to use.
+        recorded: fingerprint of the base in training, if known from elsewhere.
 
     Raises:
-        BadInputError: one of these, with what is missing.
+        BadInputError: one of these cases; the message says what is missing.
     """
     adapter = Path(adapter)
     _refuse_gone(adapter, base)
@@ -97,7 +97,7 @@ def _refuse_gone(adapter: Path, base: str | Path) -> None:
 
 
 def _recorded_base(adapter: Path) -> str | None:
-    """The fingerprint of the base's weights in the adapter's manifest, None where it has no manifest."""
+    """The fingerprint of the base's weights in the adapter's manifest, None if it has no manifest."""
     path = adapter / "manifest.json"
     if not path.exists():
         return None
@@ -108,15 +108,16 @@ def _recorded_base(adapter: Path) -> str | None:
 
 
 def check_covers(adapter: Path, base: str | Path, *, download: bool = True) -> None:
-    """Every layer that the adapter's configuration names on this base has weights in it, and there is a layer for all of them.
+    """Check that every layer of this base that the adapter's configuration names has weights in the adapter, and that all weights have a
+    layer.
 
     Args:
         adapter: its folder.
         base: folder or hub id.
-        download: ask the hub for the base's configuration where it is not in the cache; else nothing is checked then.
+        download: download the base's configuration if it is not cached; if False, nothing is checked then.
 
     Raises:
-        BadInputError: the adapter was saved or copied in part, or belongs to another model; the first tensor is named.
+        BadInputError: the adapter was saved or copied incompletely, or belongs to another model; the message names the first tensor.
     """
     _refuse_gone(adapter, base)
     folder = Path(base)
@@ -144,7 +145,7 @@ def check_covers(adapter: Path, base: str | Path, *, download: bool = True) -> N
 
 
 def context_length(location: str | Path) -> int | None:
-    """The greatest number of tokens that a model takes, as its configuration says; None where it says nothing."""
+    """The maximum number of tokens of a model's context by its configuration; None if it does not say."""
     length = getattr(pretrained.configuration(location).get_text_config(), "max_position_embeddings", None)
     return int(length) if length else None
 
@@ -176,7 +177,7 @@ def _inspect_adapter(folder: Path) -> CheckpointInfo:
 
 
 def _check_ranks(config: dict[str, Any], shapes: Mapping[str, tuple[int, ...]], folder: Path) -> None:
-    """The weights have the ranks that the configuration says: `r`, or for some layers those of `rank_pattern`."""
+    """Check that the weights have the configured ranks: `r`, or for some layers those of `rank_pattern`."""
     pattern = config.get("rank_pattern") or {}
     for name, shape in shapes.items():
         if ".lora_A." not in name:

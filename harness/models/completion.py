@@ -1,4 +1,4 @@
-"""What processors of older checkpoints lack, taken from the files next to them, and said."""
+"""Adding what processors of older checkpoints lack from the files next to them, with a note in the log."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ logger = logging.getLogger(__name__)
 
 _FILES = ("processor_config.json", "preprocessor_config.json")
 _CLASS_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0, "siglip": 0}
-"""Tokens that a vision tower puts before its patches' (CLIP's class token), by its `model_type`."""
+"""Number of tokens that a vision tower puts before the patch tokens (CLIP's class token), by its `model_type`."""
 
 
 def complete(processor: Any, location: str | Path) -> None:
-    """Give a processor what transformers asks of it and its files do not have, in place.
+    """Add to a processor, in place, what transformers requires and its files lack.
 
-    LLaVA's, saved before transformers 4.45, lack `patch_size`, `vision_feature_select_strategy` and `num_additional_image_tokens`, whose
-    values are the configuration's. Fine-tuning scripts leave the chat template with the tokenizer.
+    LLaVA processors saved before transformers 4.45 lack `patch_size`, `vision_feature_select_strategy` and
+    `num_additional_image_tokens`, whose values are in the configuration. Some fine-tuning scripts save the chat template only with the
+    tokenizer.
 
     Raises:
-        BadInputError: it stands nowhere; with the file, and the keys to add.
+        BadInputError: no file has it; the message names the file and the keys to add.
     """
     added = missing_settings(processor, location)
     for name, value in added.items():
@@ -45,10 +46,10 @@ def complete(processor: Any, location: str | Path) -> None:
 
 
 def missing_settings(processor: Any, location: str | Path) -> dict[str, Any]:
-    """What a LLaVA processor needs and its files do not say, with the values of the configuration.
+    """The values that a LLaVA processor needs and its files lack, from the configuration.
 
     Raises:
-        BadInputError: the configuration does not say it either.
+        BadInputError: the configuration lacks them, too.
     """
     if not hasattr(processor, "patch_size") or not hasattr(processor, "vision_feature_select_strategy"):
         return {}  # processors of other families count their image tokens automatically
@@ -56,7 +57,7 @@ def missing_settings(processor: Any, location: str | Path) -> dict[str, Any]:
     wanted = {
         "patch_size": processor.patch_size is None,
         "vision_feature_select_strategy": processor.vision_feature_select_strategy is None,
-        # Without it transformers counts 0, which is wrong beside a tower with a class token.
+        # Without it transformers counts 0, which is wrong for a tower with a class token.
         "num_additional_image_tokens": hasattr(processor, "num_additional_image_tokens")
         and "num_additional_image_tokens" not in said,
     }
@@ -79,7 +80,7 @@ def missing_settings(processor: Any, location: str | Path) -> dict[str, Any]:
 
 
 def _said(location: str | Path) -> dict[str, Any]:
-    """What the processor's files say; they are here or in the hub's cache, since it was loaded."""
+    """The content of the processor's files, which are local or in the hub's cache, because it was loaded."""
     from transformers.utils import cached_file
 
     content: dict[str, Any] = {}
@@ -98,7 +99,7 @@ def _said(location: str | Path) -> dict[str, Any]:
 
 
 def _configured_by(location: str | Path) -> str | Path:
-    """Where the model's configuration is: of an adapter's folder, at its base."""
+    """The location of the model's configuration: for an adapter's folder, that of its base."""
     folder = Path(location)
     if folder.is_dir() and not (folder / "config.json").is_file() and (folder / "adapter_config.json").is_file():
         return str(read_object(folder / "adapter_config.json", "adapter configuration").get("base_model_name_or_path"))

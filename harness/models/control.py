@@ -1,12 +1,12 @@
 """Control tokens in texts: one rule for training, for `data check`, and for every backend.
 
-A tokenizer takes the words of a control token, wherever they stand, for the token itself: `</s>` inside of an answer ends it, `<image>`
-inside of a question is a second image. What a text's author meant as words cannot be told from what he meant as control, nor can all
-backends be made to take it as words (an endpoint does with a text what it likes). So a text that holds one is refused, everywhere, with
-the token's name: in preference data (`align`, `data check`), in questions (`ask`, `eval`), before anything is started on it.
+A tokenizer reads the text of a control token as the token itself, anywhere: `</s>` in an answer ends it, `<image>` in a question is a
+second image. Whether the author meant text or control is unknown, and not all backends can be made to read it as text (an endpoint's
+tokenizer is out of reach). So a text that contains one is refused everywhere, with the token's name: in preference data (`align`, `data
+check`), in questions (`ask`, `eval`), before any work starts.
 
-Two lists are looked through: the control tokens of the model itself, where its processor is at hand; and those that common families share,
-whatever the model, since an endpoint's own are not known here and a preference set is used with more than one model.
+Two lists are searched: the control tokens of the model itself, if its processor is available; and those of common families for every
+model, because an endpoint's own are unknown, and a preference set is used with several models.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ COMMON = re.compile(
 """Control tokens of LLaMA, Mistral, Gemma, Qwen, ChatML, SmolVLM and DeepSeek, and LLaVA's placeholders of images."""
 
 _patterns: weakref.WeakKeyDictionary[Any, re.Pattern[str]] = weakref.WeakKeyDictionary()
-"""Of the processors that were asked about. Not kept in the processor, which saves what it holds."""
+"""Patterns by processor; not stored in the processor, which would save them."""
 REMEDY = "remove it from the text, or rephrase it"
 
 
@@ -35,7 +35,7 @@ def control_in(text: str, processor: Any = None) -> str | None:
 
     Args:
         text: a question or an answer.
-        processor: of the model that is to read it; without, the common control tokens only.
+        processor: of the model that will read it; None: only the common control tokens.
     """
     if common := COMMON.search(text):
         return common.group()
@@ -49,12 +49,12 @@ def refuse_control(texts: Mapping[str, str], processor: Any = None, where: str |
     """Refuse texts that hold a control token.
 
     Args:
-        texts: what each is to the user -> the text.
+        texts: the user's name for each text -> the text.
         processor: as in `control_in`.
-        where: the record, the suite and its item.
+        where: the record, or the suite and its item, for the message.
 
     Raises:
-        BadInputError: one does; with the token, and which text it is in.
+        BadInputError: one does; the message has the token and the name of the text.
     """
     for name, text in texts.items():
         if token := control_in(text, processor):
@@ -77,7 +77,7 @@ def _own(processor: Any) -> re.Pattern[str]:
         tokens = (
             special | set(tokenizer.all_special_tokens) | {token for token in placeholders if isinstance(token, str)}
         )
-        # Longest first, so that the token that is named is the one that the tokenizer would take.
+        # Longest first, so that the error names the token that the tokenizer would choose.
         longest = sorted((token for token in tokens if token.strip()), key=len, reverse=True)
         pattern = _patterns[processor] = re.compile("|".join(map(re.escape, longest)) or r"(?!)")
     return pattern

@@ -1,4 +1,4 @@
-"""Bases held in 4 bits, for QLoRA: which layers, how, and as what they may be trained through.
+"""Bases in 4 bits for QLoRA: which layers are quantised, how, and how to train through them.
 
 Source: Dettmers et al., QLoRA: Efficient Finetuning of Quantized LLMs, NeurIPS 2023, sections 3 and 4.
 """
@@ -13,11 +13,11 @@ from harness.core.packages import need_package
 from harness.models import pretrained
 
 _LANGUAGE = re.compile(r"\b(language_model|text_model)\.")
-"""What the families call their language model (Idefics3 the latter; no vision tower in them is called so)."""
+"""Names of the language model in the families (the latter in Idefics3; no vision tower has these names)."""
 
 
 def linear_layers(model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Linear layers by name: those that are held in 4 bits where a model is (the language model's blocks'), and all others."""
+    """Linear layers by name: those that are quantised to 4 bits (in the language model's blocks), and all others."""
     import torch
 
     inside: dict[str, Any] = {}
@@ -29,7 +29,7 @@ def linear_layers(model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def four_bit_config(location: str | Path, dtype: str) -> Any:
-    """How QLoRA holds a base: NF4 with double quantisation; vision tower, projector, embeddings and head as they are.
+    """QLoRA's quantisation: NF4 with double quantisation; vision tower, projector, embeddings and head are not quantised.
 
     Raises:
         MissingPackageError: bitsandbytes is not installed.
@@ -51,8 +51,8 @@ def four_bit_config(location: str | Path, dtype: str) -> Any:
 def keep_trainable(model: Any) -> None:
     """Keep bitsandbytes from packing the weights for inference on CPUs.
 
-    With AVX512 it does so in place, at the first pass in evaluation mode, and computes in bfloat16 from then on: the reference's
-    values would be of other arithmetic than the policy's, and the backward pass would read packed weights as if they were not.
+    With AVX512 it packs in place at the first pass in evaluation mode, and then computes in bfloat16: the reference's values would use
+    other arithmetic than the policy's, and the backward pass would misread packed weights.
     """
     from bitsandbytes.nn import Linear4bit
 

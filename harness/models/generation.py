@@ -1,4 +1,4 @@
-"""Generation by what is asked for, and by nothing that a model's `generation_config.json` adds, as vLLM's engine has it."""
+"""Generation with exactly the requested parameters, without those of the model's `generation_config.json`, like vLLM's engine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def only_ends(model: Any) -> Any:
 
 @contextlib.contextmanager
 def as_asked(model: Any) -> Iterator[None]:
-    """Inside, `model.generate` does what its arguments say. The configuration that is saved with the model stays what it is."""
+    """Context in which `model.generate` uses only its arguments. The configuration that is saved with the model is not changed."""
     before = model.generation_config
     model.generation_config = only_ends(model)
     try:

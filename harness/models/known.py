@@ -1,6 +1,6 @@
-"""What was found out about a checkpoint's files, kept by their contents: to ask transformers again takes seconds of imports.
+"""A cache of facts about checkpoint files, by their contents, because asking transformers again takes seconds of imports.
 
-And the contents' hashes, kept by what the file system says of a file: to read 14 GB again takes a quarter of a minute and more.
+It also caches hashes of contents, by the file's metadata, because reading 14 GB again takes 15 seconds or more.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from harness.core.files import read_json, sha256_file, sha256_json, to_cache, wr
 from harness.core.paths import cache_folder
 
 _RULES = {"architecture": 2, "adapter": 1, "complete": 1, "template": 2, "hash": 1}
-"""To be counted up when the same files are to give another answer, or none, from now on."""
+"""Version; raised when the answers for the same files change."""
 
 _ANSWERED_BY = ("transformers", "tokenizers", "torchvision", "peft")
-"""What reads the files: another version may read them in another way, and without torchvision images are prepared by other code."""
+"""The packages that read the files: another version may read them differently, and without torchvision other code prepares images."""
 
 LARGE = 64 * 2**20
-"""Bytes from which on a file's hash is kept; smaller ones are read every time, which takes less than a tenth of a second."""
+"""Size in bytes from which on a file's hash is cached; smaller files are read every time, in less than a tenth of a second."""
 
 SETTLED = 10.0
-"""Seconds that a file must have been as it is before its hash is kept: file systems tell times only to the tick of their clock, so one
-that is written twice within it looks the same."""
+"""Minimum age in seconds of a file's last change before its hash is cached: file systems have coarse time stamps, so a file that is
+written twice within a tick looks unchanged."""
 
 _SETTINGS = (".json", ".jinja", ".txt", ".model", ".tiktoken")
-"""The files of a checkpoint that are no weights."""
+"""The files of a checkpoint that are not weights."""
 
 
 def known(what: str, found_in: dict[str, Any], find_out: Callable[[], str]) -> str:
-    """The answer to a question about files, from the user's cache if it was found out before.
+    """The answer to a question about files, from the user's cache if it is there.
 
     Args:
         what: the question.
-        found_in: everything in the files that decides the answer; the versions of what reads them and of our own rule are added.
-        find_out: finds the answer. What it raises is not kept.
+        found_in: everything in the files that determines the answer; the versions of the readers and of our rule are added.
+        find_out: finds the answer. Exceptions are not cached.
     """
     key = sha256_json({what: _RULES[what], **{name: _version(name) for name in _ANSWERED_BY}, **found_in})
     path = cache_folder() / "checkpoints" / f"{what}-{key}.json"
@@ -52,7 +52,7 @@ def known(what: str, found_in: dict[str, Any], find_out: Callable[[], str]) -> s
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file; of a large one that is still the same by name, size, times and inode, as it was found before."""
+    """SHA-256 of a file; for a large file with unchanged name, size, times and inode, from the cache."""
     there = path.stat()
     return _file_hash(path.resolve(), (there.st_size, there.st_mtime_ns, there.st_ctime_ns, there.st_ino, there.st_dev))
 
@@ -66,7 +66,7 @@ def _file_hash(path: Path, state: tuple[int, ...]) -> str:
 
 
 def settings_hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file in a checkpoint's folder, or in a folder of it, that is no weights, by its path in it."""
+    """SHA-256 of every file in a checkpoint's folder and its subfolders that is not weights, by relative path."""
     files = sorted(
         path for path in (*folder.glob("*"), *folder.glob("*/*")) if path.suffix in _SETTINGS and path.is_file()
     )

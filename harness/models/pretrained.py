@@ -1,7 +1,7 @@
-"""The one place where files of a model are read by transformers: no code of theirs is run, and what was loaded is checked.
+"""The only place where transformers reads a model's files: their code is never run, and what was loaded is checked.
 
-Every `from_pretrained` and `from_config` of the project stands here (a test holds that). Each is told `trust_remote_code=False`: without
-it transformers asks at the terminal whether to run a model folder's own Python, and takes a piped "y" for consent.
+Every `from_pretrained` and `from_config` of the project is here (a test checks this), with `trust_remote_code=False`: without it,
+transformers asks at the terminal whether to run a model folder's Python code, and accepts a piped "y".
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _HUB = "make the model hub reachable, or use a cached model with HF_HUB_OFFLINE=
 
 
 def quiet_transformers() -> None:
-    """Import transformers the way the whole harness does: its own bars and notices off (ours are shown instead)."""
+    """Import transformers with its progress bars and notices turned off (ours are shown instead)."""
     from transformers.utils import logging as messages
 
     messages.disable_progress_bar()
     messages.set_verbosity_error()
-    # Each of its five attempts at each file would be a line; what came of them is said by us.
+    # Each of its five attempts per file would be a line; we report the result.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    # PEFT imports bitsandbytes wherever it is installed, and that warns of a kernel for serving in 4 bits, which nothing here does.
+    # PEFT imports bitsandbytes if it is installed, which warns about a kernel for serving in 4 bits that is not used here.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
@@ -38,7 +38,7 @@ def configuration(location: str | Path) -> Any:
     """A model's configuration.
 
     Raises:
-        BadInputError: there is none, it is malformed, or it belongs to Python code that the folder brings.
+        BadInputError: there is none, it is malformed, or it needs Python code from the folder.
         HarnessError: it is on a hub that cannot be reached.
     """
     hub.reach(location)
@@ -53,7 +53,7 @@ def empty_model(location: str | Path, config: Any = None) -> Any:
     """The image-and-text model that a configuration describes, on the meta device: names and shapes, no memory.
 
     Raises:
-        BadInputError: it describes none.
+        BadInputError: it does not describe one.
     """
     config = configuration(location) if config is None else config
     import torch
@@ -78,7 +78,7 @@ def processor(
     problem: str = "no processor could be loaded",
     remedy: str | None = None,
 ) -> Any:
-    """A processor as its files have it; `load_processor` gives one that is complete.
+    """A processor as in its files; `load_processor` returns a complete one.
 
     Args:
         location: folder or hub id.
@@ -107,7 +107,7 @@ def weights(
     remedy: str | None = None,
     **options: Any,
 ) -> Any:
-    """A model with its weights, every one of which was in its files.
+    """A model whose weights were all in its files.
 
     Args:
         kind: transformers' class, e.g. "AutoModelForImageTextToText".
@@ -115,10 +115,10 @@ def weights(
         strict: see `refuse_unloaded`.
         problem: what to say where it cannot be loaded.
         remedy: what to do about it.
-        options: further ones of `from_pretrained`.
+        options: further arguments of `from_pretrained`.
 
     Raises:
-        BadInputError: its files are malformed, or leave a weight out, so that it would be made up at random.
+        BadInputError: its files are malformed or lack a weight, which would be initialised randomly.
         HarnessError: it is on a hub that cannot be reached.
     """
     hub.reach(location)
@@ -134,16 +134,16 @@ def weights(
 
 
 def report_on(config: Any, location: str | Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]]:
-    """What transformers would report if it loaded tensors of these names and shapes, told without loading any.
+    """What transformers would report if it loaded tensors of these names and shapes; none is loaded.
 
     Returns:
         The name of the model's class, and transformers' report: `missing_keys`, `unexpected_keys` (names), `mismatched_keys` (triples of
-        a name, the shape found and the shape expected). What may rightly be absent, such as a head that is tied to the embeddings, is
+        a name, the shape found and the shape expected). Tensors that may be absent, such as a head that is tied to the embeddings, are
         not in it.
     """
     import torch
 
-    model = empty_model(location, config)  # says first what is wrong with the configuration
+    model = empty_model(location, config)  # raises first if the configuration is invalid
     stored = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     with reading(location, "the checkpoint cannot be loaded"):
         _, report = type(model).from_pretrained(
@@ -159,16 +159,16 @@ def report_on(config: Any, location: str | Path, shapes: Mapping[str, tuple[int,
 
 
 def refuse_unloaded(report: Mapping[str, Collection[Any]], location: str | Path, *, strict: bool = True) -> None:
-    """Look at transformers' report of what it loaded.
+    """Check transformers' report of what it loaded.
 
     Args:
         report: as `report_on` gives it.
         location: for the message.
-        strict: tensors that belong nowhere are an error as well: they are another model's, or of layers that the configuration leaves
-            out. Else they are named in a line.
+        strict: unused tensors are an error as well: they belong to another model, or to layers that the configuration lacks. Otherwise
+        they are logged.
 
     Raises:
-        BadInputError: a weight was not loaded; with the first of them, and the first tensor that is none of the model's.
+        BadInputError: a weight was not loaded; the message names the first one, and the first unused tensor.
     """
     missing, strange = sorted(report["missing_keys"]), sorted(report["unexpected_keys"])
     mismatched = sorted((str(name), list(found), list(wanted)) for name, found, wanted in report["mismatched_keys"])
@@ -202,7 +202,7 @@ def with_adapters(model: Any, adapters: Mapping[str, str | Path]) -> Any:
         adapters: PEFT's name (no dots, since it names torch modules) -> folder. At least one.
 
     Raises:
-        BadInputError: an adapter is malformed, or leaves out or brings too much of what its configuration says.
+        BadInputError: an adapter is malformed, or has fewer or more tensors than its configuration says.
     """
     quiet_transformers()
     from peft import PeftModel
@@ -218,7 +218,7 @@ def with_adapters(model: Any, adapters: Mapping[str, str | Path]) -> Any:
 
 
 def adapter_configuration(folder: str | Path) -> Any:
-    """PEFT's configuration of an adapter, frozen.
+    """PEFT's configuration of an adapter, in inference mode.
 
     Raises:
         BadInputError: it is malformed.
@@ -233,10 +233,10 @@ def adapter_configuration(folder: str | Path) -> Any:
 
 
 def report_on_adapter(base: str | Path, folder: str | Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuse an adapter whose tensors, by names and shapes, are not what its configuration puts on its base; nothing is loaded.
+    """Refuse an adapter whose tensors' names and shapes differ from what its configuration adds to its base; nothing is loaded.
 
     Raises:
-        BadInputError: a layer is left out, or there is none for a tensor; the message names the first.
+        BadInputError: a layer has no tensors, or a tensor has no layer; the message names the first.
     """
     model = empty_model(base)
     import torch
@@ -251,7 +251,7 @@ def report_on_adapter(base: str | Path, folder: str | Path, shapes: Mapping[str,
 
 
 def refuse_partial_adapter(report: Any, name: str, folder: str | Path) -> None:
-    """Look at PEFT's report of an adapter's loading; weights of the base are always missing in it.
+    """Check PEFT's report of loading an adapter, which always lists the base's weights as missing.
 
     Raises:
         BadInputError: a module that its configuration names has no weights, or weights have no module.
@@ -284,14 +284,14 @@ def reading(
     remedy: str | None = None,
     on_hub: type[HarnessError] = HarnessError,
 ) -> Iterator[None]:
-    """What goes wrong inside while a model's files are read is said of these files: transformers raises almost any error about them.
+    """Context that turns any exception while a model's files are read into an error about these files; transformers raises many types.
 
     Args:
         location: folder or hub id.
-        problem: what failed, to the user.
-        in_folder: the file to name where `location` is a folder.
-        remedy: what to do; else what suits a folder or the hub.
-        on_hub: the kind of error where a hub id could not be had.
+        problem: what failed, for the message.
+        in_folder: the file to name if `location` is a folder.
+        remedy: what to do; by default a remedy for a folder or the hub.
+        on_hub: the type of the error if a hub id could not be loaded.
     """
     try:
         yield
@@ -331,7 +331,7 @@ def _config_file(location: str | Path) -> Path | None:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says first, short enough for a message; libraries write paragraphs, and begin some with a mere heading."""
+    """The first informative line of an error, shortened; libraries write paragraphs, some of which start with a heading."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__

@@ -1,4 +1,4 @@
-"""Loading models and processors, and the one way in which a question becomes a prompt, for training and serving alike."""
+"""Loading models and processors, and turning a question into a prompt, in the same way for training and serving."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from harness.models.servable import loadable
 
 
 def load_processor(location: str | Path) -> Any:
-    """The checkpoint's own processor (tokenizer, image processor, chat template), with what older ones lack from the files next to it.
+    """The checkpoint's own processor (tokenizer, image processor, chat template); what older ones lack is taken from the files next to
+    it.
 
     Raises:
-        BadInputError: there is none, it has no chat template, or what it lacks stands nowhere.
+        BadInputError: there is none, it has no chat template, or no file has what it lacks.
     """
     processor = pretrained.processor(location)
     if not hasattr(processor, "image_processor"):
@@ -45,17 +46,17 @@ def load_processor(location: str | Path) -> Any:
 
 
 def load_model(location: str | Path, dtype: str = "auto", device: str | None = None, *, four_bits: bool = False) -> Any:
-    """The model in evaluation mode, through transformers' Auto class for image-and-text models; every weight is from its files.
+    """The model in evaluation mode, through transformers' Auto class for image-and-text models; every weight must be in its files.
 
     Args:
         location: folder or hub id of full weights.
         dtype: "auto" (as stored), "float32", "bfloat16", "float16".
-        device: e.g. "cuda"; None is a GPU where there is one, else the CPU.
+        device: e.g. "cuda"; None: a GPU if there is one, else the CPU.
         four_bits: hold the language model's linear layers in 4 bits (`four_bit_config`), and compute in `dtype`.
 
     Raises:
-        BadInputError: it is not such a checkpoint, or its files leave a weight out.
-        HarnessError: it is on a hub that cannot be reached, or what holds it in 4 bits is not installed.
+        BadInputError: it is not such a checkpoint, or its files lack a weight.
+        HarnessError: it is on a hub that cannot be reached, or the package for 4 bits is not installed.
     """
     pretrained.quiet_transformers()
     import torch
@@ -64,7 +65,7 @@ def load_model(location: str | Path, dtype: str = "auto", device: str | None = N
     options: dict[str, Any] = {"dtype": dtype if dtype == "auto" else getattr(torch, dtype)}
     if Path(location).is_dir():
         location = loadable(location)
-    if four_bits:  # a quantised model is put where it stays while it is loaded
+    if four_bits:  # a quantised model is loaded directly onto its device
         options |= {"quantization_config": four_bit_config(location, dtype), "device_map": {"": device}}
     model = pretrained.weights("AutoModelForImageTextToText", location, **options)
     _check_ends(model, location)
@@ -97,17 +98,18 @@ def prompt_text(processor: Any, prompt: str) -> str:
 
 
 def template_text(processor: Any, prompt: str) -> str:
-    """`prompt_text` of a prompt that is only counted: a control token in it is taken as the tokenizer takes it."""
+    """`prompt_text` without the check for control tokens, for prompts whose tokens are only counted."""
     turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}
     text: str = processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=False)
     return text
 
 
 def text_options(processor: Any) -> dict[str, Any]:
-    """How a text in the chat template becomes ids, for a tokenizer, a processor and vLLM alike; whoever encodes such a text passes it.
+    """Arguments for encoding a text in the chat template, for a tokenizer, a processor and vLLM alike; every caller that encodes such a
+    text passes them.
 
-    Some templates write the tokenizer's first token themselves (Gemma 3, Mistral 3, Llama 4, Pixtral); the tokenizer would write it a
-    second time. It is the rule of transformers' `apply_chat_template(tokenize=True)`, which is what the checkpoints were trained with.
+    Some templates write the tokenizer's first token themselves (Gemma 3, Mistral 3, Llama 4, Pixtral); the tokenizer would add it a
+    second time. This is the rule of transformers' `apply_chat_template(tokenize=True)`, which is what the checkpoints were trained with.
     """
     first = processor.tokenizer.bos_token
     written = first is not None and prompt_text(processor, "probe").startswith(first)
@@ -115,13 +117,13 @@ def text_options(processor: Any) -> dict[str, Any]:
 
 
 def prompt_inputs(processor: Any, prompt: str, image: Any) -> dict[str, Any]:
-    """What the model takes of a question about an upright RGB image: [1, length] `input_ids`, image tokens expanded, pixel values, ..."""
+    """The model's inputs for a question about an upright RGB image: [1, length] `input_ids`, image tokens expanded, pixel values, ..."""
     return batch_inputs(processor, [prompt], [image])
 
 
 def batch_inputs(processor: Any, prompts: Sequence[str], images: Sequence[Any], **options: Any) -> dict[str, Any]:
     """`prompt_inputs` of several questions with an image each, [prompts, length]; `options` (padding) are for the processor."""
-    # One list of images a text: SmolVLM's takes a plain list for the images of one text.
+    # One list of images per text: SmolVLM's processor takes a plain list as the images of one text.
     return dict(
         processor(
             text=[prompt_text(processor, prompt) for prompt in prompts],
@@ -134,7 +136,7 @@ def batch_inputs(processor: Any, prompts: Sequence[str], images: Sequence[Any], 
 
 
 def own_prompt_ids(processor: Any, prompt: str, image: Any) -> list[int]:
-    """The prompt's ids by the processor's own `apply_chat_template`, which nothing of ours is part of: what all others are held to."""
+    """The prompt's ids by the processor's own `apply_chat_template`, without any code of ours: the reference for all others."""
     content = [{"type": "image", "image": image}, {"type": "text", "text": prompt}]
     turns = [{"role": "user", "content": content}]
     found = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=True)
@@ -143,22 +145,22 @@ def own_prompt_ids(processor: Any, prompt: str, image: Any) -> list[int]:
 
 
 def template_with_first_token(processor: Any) -> str | None:
-    """A chat template that writes what the tokenizer puts before a text; None where the processor's own needs nothing added.
+    """A chat template that writes the token that the tokenizer puts before a text; None if the processor's own template needs no change.
 
-    OpenAI-compatible servers let the template alone write special tokens, so one that leaves the first to the tokenizer, as LLaVA-1.5's
-    does, would be served without it.
+    OpenAI-compatible servers take special tokens only from the template, so a template that leaves the first token to the tokenizer, as
+    LLaVA-1.5's does, would be served without it.
     """
     text = prompt_text(processor, "probe")
     whole = processor.tokenizer(text, **text_options(processor))["input_ids"]
     bare = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
     added = processor.tokenizer.convert_ids_to_tokens(whole[: len(whole) - len(bare)])
-    if not added or whole[len(added) :] != bare:  # a token behind the text is none of the prompt's beginning
+    if not added or whole[len(added) :] != bare:  # a token after the text is not part of the prompt's beginning
         return None
     return f"{{{{ {json.dumps(''.join(added))} }}}}{processor.chat_template}"
 
 
 def template_hash(processor: Any) -> str:
-    """SHA-256 over all that turns a prompt and an image into token ids: template, tokenizer, image processor settings."""
+    """SHA-256 over everything that turns a prompt and an image into token ids: template, tokenizer, image processor settings."""
     return sha256_json(
         {
             "template": processor.chat_template,
@@ -171,10 +173,10 @@ def template_hash(processor: Any) -> str:
 
 
 def template_hash_of(location: str | Path) -> str:
-    """`template_hash` of a checkpoint's processor; of a folder whose files it was taken of before, without loading it.
+    """`template_hash` of a checkpoint's processor; for a folder with unchanged files, from the cache.
 
     Raises:
-        BadInputError: it has no processor, or one that does not do.
+        BadInputError: it has no usable processor.
     """
     if not (folder := Path(location)).is_dir():
         return template_hash(load_processor(location))

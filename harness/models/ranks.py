@@ -1,4 +1,4 @@
-"""Ranks of adapters: what a folder holds, and what vLLM serves. The one place that knows either."""
+"""Ranks of adapters: reading them from a folder, and the ranks that vLLM serves."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from harness.core.errors import HarnessError
 from harness.core.files import read_json
 
 _AS_OF_0_32 = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""vLLM's list, for machines that train and have no vLLM."""
+"""vLLM's list, for machines without vLLM."""
 
 
 @functools.cache
 def served_ranks() -> tuple[int, ...]:
-    """The greatest ranks that an engine can be started with, ascending: vLLM's own list (`MaxLoRARanks` in `vllm/config/lora.py`).
+    """The maximum ranks that an engine can be started with, ascending: vLLM's own list (`MaxLoRARanks` in `vllm/config/lora.py`).
 
-    It is read and not imported: the import takes seconds, and must not come before the shim for torchvision.
+    The file is parsed, not imported: the import takes seconds, and must not happen before the torchvision shim.
     """
     spec = importlib.util.find_spec("vllm")
     if spec is None or spec.origin is None:
@@ -37,18 +37,18 @@ def served_ranks() -> tuple[int, ...]:
 
 
 def rank_in(pattern: Mapping[str, int], module: str, otherwise: int | None) -> int | None:
-    """The rank of a module, by PEFT's rule for `rank_pattern`: of the first key that is an ending of its name, from a dot on."""
+    """The rank of a module, by PEFT's rule for `rank_pattern`: that of the first key that matches the end of its name, from a dot on."""
     return next((rank for key, rank in pattern.items() if re.match(rf"(.*\.)?({key})$", module)), otherwise)
 
 
 def rank_of(adapter: Path) -> int:
-    """The greatest rank in an adapter's folder: `r`, or what `rank_pattern` gives some of its modules."""
+    """The largest rank in an adapter's folder: `r`, or a larger one in `rank_pattern`."""
     config = read_json(Path(adapter) / "adapter_config.json", "adapter configuration")
     return max(int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values()), 1)
 
 
 def served_rank(ranks: Iterable[int], where: str | None = None) -> int:
-    """The least of vLLM's ranks that holds all of these.
+    """The smallest of vLLM's ranks that is at least all of these.
 
     Raises:
         HarnessError: vLLM serves no adapter of such a rank.

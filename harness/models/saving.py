@@ -14,11 +14,11 @@ from harness.models.pretrained import quiet_transformers
 _TOWER = re.compile(
     r"^((?:model\.)?vision_tower\.)(?!vision_model\.)(?=embeddings\.|encoder\.|pre_layrnorm\.|post_layernorm\.|head\.)"
 )
-"""transformers 5.17-5.19 save a CLIP or SigLIP tower without the level that the hub's files, and vLLM, have."""
+"""transformers 5.17-5.19 save the weights of a CLIP or SigLIP tower without a level of their names that the hub's files and vLLM have."""
 
 
 def hub_name(name: str) -> str:
-    """A tensor's name as the hub's checkpoints have it."""
+    """A tensor's name in the hub's checkpoints."""
     return _TOWER.sub(r"\1vision_model.", name)
 
 
@@ -29,7 +29,7 @@ def export_full(model: Any, processor: Any, folder: Path, state: dict[str, Any] 
         model: the transformers model.
         processor: saved next to it.
         folder: target.
-        state: its whole tensors by name, where the model itself holds a share of them only.
+        state: its whole tensors by name, if the model itself has only a shard of them.
     """
     quiet_transformers()
     with atomic_folder(Path(folder)) as temporary:
@@ -45,10 +45,10 @@ def export_adapter(
 
     Args:
         peft_model: the wrapped model; only the adapter's weights are saved.
-        processor: saved next to it, so that the folder says how it was trained.
+        processor: saved next to it, so that the folder records how it was trained.
         folder: target; appears only when it is complete.
         base: folder or hub id of the base model, recorded in the adapter.
-        state: the adapter's whole tensors by name, where the model itself holds a share of them only.
+        state: the adapter's whole tensors by name, if the model itself has only a shard of them.
     """
     with atomic_folder(Path(folder)) as temporary:
         peft_model.save_pretrained(temporary, state_dict=state)

@@ -1,7 +1,7 @@
-"""Copies of checkpoints' folders that are not as transformers or vLLM read them, with that put right.
+"""Repaired copies of checkpoint folders that transformers or vLLM cannot read as they are.
 
-Where the tensors' names carry those of a training wrapper (`weights.unwrapped`), both get a copy in the cache under the bare names. vLLM
-reads the processor by itself, too: where it lacks what its configuration says (`completion`), the copy has it. All other files are links.
+If tensor names contain those of a training wrapper (`weights.unwrapped`), both read a copy in the cache without them. vLLM also reads
+the processor itself: if its files lack values (`completion`), the copy has them. All other files are links.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 def loadable(folder: str | Path) -> str:
-    """The folder of full weights that transformers is to load for this one; mostly itself.
+    """The folder that transformers must load for these full weights; mostly the folder itself.
 
     Raises:
         BadInputError: it is not a checkpoint.
@@ -36,10 +36,10 @@ def loadable(folder: str | Path) -> str:
 
 
 def servable(location: str | Path) -> str:
-    """The folder, or hub id, of full weights that vLLM is to serve for this one; mostly itself.
+    """The folder or hub id that vLLM must serve for these full weights; mostly the same one.
 
     Raises:
-        BadInputError: it is not a checkpoint, or on a hub and not as vLLM needs it.
+        BadInputError: it is not a checkpoint, or it is on a hub and needs a repair.
     """
     folder = Path(location)
     if not folder.is_dir():
@@ -59,7 +59,7 @@ def _is_complete(folder: Path) -> str:
 
 
 def _copied(folder: Path, *, wrapped: bool, incomplete: bool) -> str:
-    """The folder, or where something is to be put right its copy, which is kept; that is reported."""
+    """The folder, or its cached copy if it needs a repair, which is logged."""
     if not wrapped and not incomplete:
         return str(folder)
     state = sha256_json([fingerprint(folder), settings_hashes(folder), wrapped, incomplete])
@@ -93,7 +93,7 @@ def _write(folder: Path, copy: Path, *, wrapped: bool, incomplete: bool) -> None
 
 
 def _rename(source: Path, target: Path) -> None:
-    """Copy a safetensors file under the tensors' bare names; the numbers are not touched."""
+    """Copy a safetensors file with unwrapped tensor names; the numbers are not changed."""
     with source.open("rb") as stream, target.open("wb") as copy:
         length = struct.unpack("<Q", stream.read(8))[0]
         header: dict[str, Any] = json.loads(stream.read(length))

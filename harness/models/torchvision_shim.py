@@ -1,13 +1,13 @@
 """Make a CUDA-linked torchvision importable beside a CPU build of torch.
 
-torchvision's wheels on the common index are linked against CUDA. With a CPU build of torch their compiled operators do not
-load, and `import torchvision` stops with "operator torchvision::nms does not exist"; with it stop transformers' image
-processors, PEFT and vLLM's LLaVA. Only the pure-torch transforms are needed here, so it is enough to declare the two operators that
-the import registers kernels for. Nothing is declared where torchvision imports by itself.
+torchvision's wheels on the common index are linked against CUDA. With a CPU build of torch their compiled operators do not load, and
+`import torchvision` fails with "operator torchvision::nms does not exist"; transformers' image processors, PEFT and vLLM's LLaVA then
+fail, too. Only the pure-torch transforms are needed here, so it is enough to declare the two operators for which the import registers
+kernels. Nothing is declared if torchvision can be imported without this.
 
-It is applied in one place: `install` hooks it to the import of torchvision itself, so that nobody can import anything too early.
-`harness/__init__.py` installs the hook in this process; `child_site` installs it in child processes that import no harness, such as
-vLLM's. This file imports the standard library only, since it is run at the start of each of them.
+It is applied in one place: `install` hooks it to the import of torchvision itself, so that no import can happen too early.
+`harness/__init__.py` installs the hook in this process; `child_site` installs it in child processes that do not import the harness, such
+as vLLM's. This file imports only the standard library, because it runs at the start of each of them.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from pathlib import Path
 from types import ModuleType
 
 CHILD_FOLDER = Path(__file__).with_name("child_site")
-"""Put on a child process's PYTHONPATH, its sitecustomize installs the hook there before anything else is imported."""
+"""On a child process's PYTHONPATH, its sitecustomize installs the hook before anything else is imported."""
 
 _SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
 class _BeforeTorchvision(importlib.abc.MetaPathFinder):
-    """Finds torchvision where Python finds it, and applies the shim when it is about to be run (not when it is only looked for)."""
+    """Finds torchvision as Python does, and applies the shim just before it is executed (not when it is only located)."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """None for every other module."""
+        """Return None for every other module."""
         if fullname != "torchvision":
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
@@ -47,7 +47,7 @@ class _BeforeTorchvision(importlib.abc.MetaPathFinder):
                 apply()
                 run(module)
 
-            # The loader stays what it is, since resources are read through it.
+            # The loader is not replaced, because resources are read through it.
             spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
 
@@ -71,7 +71,7 @@ def needed() -> bool:
 
 @functools.cache
 def apply() -> bool:
-    """Declare the operators if that is needed; returns whether it was."""
+    """Declare the operators if needed; returns whether they were declared."""
     if not needed():
         return False
     import torch

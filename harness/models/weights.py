@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint's folder, by name and shape, and whether they are those of the model that its config.json describes."""
+"""Checking that the tensors of a checkpoint's folder, by name and shape, are those of the model in its config.json."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ Shapes = dict[str, tuple[int, ...]]
 INDEX, WHOLE = "model.safetensors.index.json", "model.safetensors"
 _SHARD = re.compile(r"model-\d+-of-(\d+)\.safetensors")
 _GREATEST_HEADER = 100 * 2**20
-"""Bytes; the safetensors library reads no longer one either."""
+"""Maximum size of a header in bytes; the safetensors library has the same limit."""
 _MOST_LAYERS = 10_000
-"""More than any model has; a configuration that says more would keep us building it for hours."""
+"""More layers than any model has; building a configuration with more would take hours."""
 _LLAVA = ("llava_llama", "llava_mistral", "llava_mpt", "llava_qwen", "llava_gemma")
-"""What LLaVA's own repository writes for `model_type`; transformers knows none of them."""
+"""Values of `model_type` in LLaVA's own repository, which transformers does not know."""
 
 _WRAPPERS = re.compile(
     r"^(?:(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.)+|"
     r"(?<=\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
 )
-"""What DDP, torch.compile, FSDP and activation checkpointing put into tensors' names."""
+"""Parts that DDP, torch.compile, FSDP and activation checkpointing add to tensor names."""
 
 
 def unwrapped(name: str) -> str:
-    """A tensor's name without what training wrappers put into it."""
+    """A tensor's name without the parts that training wrappers add."""
     return _WRAPPERS.sub("", name)
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What the weights of a folder are: those of a model of the class `architecture`, under its names or inside of wrappers' names."""
+    """The weights of a folder fit a model of the class `architecture`, with or without wrapper names."""
 
     architecture: str
     wrapped: bool
@@ -49,10 +49,11 @@ class Fit:
 def fit(folder: Path, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Fit:
     """Compare a folder's tensors, by their full names and shapes, with those of the model that config.json describes.
 
-    transformers' own report decides, so renamings between its versions and weights that are tied to others are its own affair.
+    transformers' own report decides, so it handles renamings between its versions and tied weights.
 
     Raises:
-        BadInputError: the folder holds no weights or no such model, or a weight is missing, of another shape or nobody's.
+        BadInputError: the folder holds no weights or no such model, or a weight is missing, has another shape, or does not belong to the
+        model.
     """
     if not (folder / "config.json").is_file():
         raise BadInputError(
@@ -81,7 +82,7 @@ def _find_out(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> str:
 
 
 def _check_config(folder: Path) -> None:
-    """Say what transformers says badly or not at all.
+    """Check what transformers reports badly or not at all.
 
     Raises:
         BadInputError: config.json is not a JSON object, is LLaVA's own, or has more layers than any model.
@@ -106,10 +107,10 @@ def _check_config(folder: Path) -> None:
 
 
 def read_object(path: Path, what: str) -> dict[str, Any]:
-    """A JSON file that must hold an object.
+    """Read a JSON file that must contain an object.
 
     Raises:
-        BadInputError: it is not there, or holds something else.
+        BadInputError: it does not exist, or contains something else.
     """
     value = read_json(path, what, finite=False)
     if not isinstance(value, dict):
@@ -125,7 +126,7 @@ def stored(folder: Path) -> Shapes:
     """Shapes of all tensors of a (sharded) checkpoint.
 
     Raises:
-        BadInputError: there are none in safetensors format, a file is missing or broken, or two sets of weights lie side by side.
+        BadInputError: there are none in safetensors format, a file is missing or broken, or the folder contains two sets of weights.
     """
     shapes: Shapes = {}
     for name in weight_files(folder):
@@ -137,7 +138,7 @@ def weight_files(folder: Path) -> list[str]:
     """Names of the files that hold a checkpoint's weights.
 
     Raises:
-        BadInputError: there are none, one is missing, or it cannot be told which are meant.
+        BadInputError: there are none, one is missing, or it is ambiguous which to use.
     """
     whole = (folder / WHOLE).is_file()
     shards = sorted(path.name for path in folder.glob("model-*-of-*.safetensors") if _SHARD.fullmatch(path.name))
@@ -196,7 +197,7 @@ def _indexed(folder: Path) -> list[str]:
 
 def _no_weights(folder: Path) -> BadInputError:
     if config := (folder / "config.json").is_file():
-        _check_config(folder)  # LLaVA's own layout has pickles, too, and more to be said of
+        _check_config(folder)  # LLaVA's own layout has pickles, too, and gets a more specific error
     pickles = sorted(path.name for path in folder.glob("*.bin"))
     if pickles and config:
         return BadInputError(

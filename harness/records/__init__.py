@@ -1,1 +1,1 @@
-"""What is on disk beside a run, typed: manifests, score records, answers, and the counts that items boil down to."""
+"""Typed records of the files of a run: manifests, score records, answers, and compact counts of items."""

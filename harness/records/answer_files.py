@@ -18,7 +18,7 @@ def _text(value: object) -> str:
 
 
 AnyText = Annotated[str, PlainValidator(_text)]
-"""A text that may hold halves of characters, as a model's answer may."""
+"""A text that may contain lone surrogates, as a model's answer may."""
 
 
 class AnswerRecord(Record):
@@ -60,7 +60,7 @@ class ServingRecord(Record):
 
 
 class Took(Record):
-    """Number of answers, and seconds that it took to generate them."""
+    """Number of answers, and the seconds for generating them."""
 
     answers: Annotated[int, Field(ge=1)]
     prompt_tokens: Whole | None = None

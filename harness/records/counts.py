@@ -1,4 +1,4 @@
-"""The counts of many items in few bytes: what intervals, differences and matched lengths are made of, without the items' texts."""
+"""The counts of many items in few bytes: enough for intervals, differences and matched lengths, without the items' texts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.core.stats import Counts
 from harness.core.types import SampleScore
 
 _BLOCK = 1000
-"""Items that are held as Python's numbers at once."""
+"""Number of items that are held as Python numbers at once."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class ItemCounts:
 
     Attributes:
         items: ids, [items].
-        clusters: the images, in the order in which they first come.
+        clusters: the images, in order of first occurrence.
         groups: each item's place in `clusters`, [items], int32.
-        names: of the counts, in the order in which they first come.
-        matrix: [items, names]; whole numbers in as few bytes as hold them, else float64.
+        names: names of the counts, in order of first occurrence.
+        matrix: [items, names]; integers in the smallest sufficient type, else float64.
     """
 
     items: tuple[str, ...]
@@ -37,7 +37,7 @@ class ItemCounts:
 
     @classmethod
     def of(cls, scores: Iterable[SampleScore]) -> ItemCounts:
-        """The counts of the scored ones."""
+        """The counts of the scored items."""
         table = ItemTable()
         for score in scores:
             if score.unscored is None:
@@ -46,7 +46,7 @@ class ItemCounts:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of all of it."""
+        """SHA-256 of all fields."""
         digest = hashlib.sha256(json.dumps([self.items, self.clusters, self.names, self.matrix.dtype.str]).encode())
         for array in (self.groups, self.matrix):
             digest.update(np.ascontiguousarray(array).tobytes())
@@ -54,7 +54,7 @@ class ItemCounts:
 
     @cached_property
     def items_digest(self) -> str:
-        """SHA-256 of which items these are, and of which images, in whatever order."""
+        """SHA-256 of the items and their images, independent of their order."""
         return hashlib.sha256(json.dumps(sorted(self.images_of.items())).encode()).hexdigest()
 
     @property
@@ -64,12 +64,12 @@ class ItemCounts:
 
     @property
     def size(self) -> int:
-        """How many items."""
+        """Number of items."""
         return len(self.items)
 
     @property
     def images(self) -> int:
-        """How many images they are about."""
+        """Number of images."""
         return len(self.clusters)
 
     @cached_property
@@ -78,16 +78,16 @@ class ItemCounts:
         return {name: float(value) for name, value in self.counts.totals().items()}
 
     def load(self) -> ItemCounts:
-        """These, which are in memory already; see `harness.records.sums.Sums`, which are not."""
+        """Return self; the same method of `harness.records.sums.Sums` loads them from disk."""
         return self
 
     @property
     def counts(self) -> Counts:
-        """Summed by image."""
+        """Sums by image."""
         return self._summed(np.arange(len(self.items)), self.clusters, self.groups)
 
     def of_items(self, items: Sequence[str]) -> Counts:
-        """The sums of some of the items, the images in the order in which these items name them."""
+        """The sums of some of the items, with images in order of first occurrence in them."""
         place = {item: number for number, item in enumerate(self.items)}
         rows = np.array([place[item] for item in items], int)
         old, first, inverse = np.unique(self.groups[rows], return_index=True, return_inverse=True)
@@ -105,7 +105,7 @@ class ItemCounts:
 
 
 class ItemTable:
-    """Takes items one by one, and holds them in few bytes."""
+    """Collects items one by one in few bytes."""
 
     def __init__(self) -> None:
         self._items: dict[str, None] = {}
@@ -119,14 +119,14 @@ class ItemTable:
         return item in self._items
 
     def add(self, item: str, group: str, counts: Mapping[str, float]) -> None:
-        """One more item, which is not there yet."""
+        """Add an item, which must be new."""
         self._items[item] = None
         self._groups.append(self._clusters.setdefault(group, len(self._clusters)))
-        if tuple(counts) == self._names:  # as it is for nearly all items of a benchmark
+        if tuple(counts) == self._names:  # the usual case: nearly all items of a benchmark have the same names
             row = tuple(counts.values())
         else:
             if new := [name for name in counts if name not in self._names]:
-                self._flush()  # its rows are shorter
+                self._flush()  # rows added before have fewer names
                 self._names = (*self._names, *new)
             row = tuple(counts.get(name, 0.0) for name in self._names)
         self._rows.append(row)
@@ -139,7 +139,7 @@ class ItemTable:
             self._rows = []
 
     def finish(self) -> ItemCounts:
-        """All of them."""
+        """Return all items."""
         self._flush()
         matrix = np.zeros((len(self._items), len(self._names)))
         begin = 0
@@ -151,7 +151,7 @@ class ItemTable:
 
 
 def compact(values: np.ndarray) -> np.ndarray:
-    """The same numbers in as few bytes as hold them, where they are whole and not negative; else as float64."""
+    """The same numbers in the smallest sufficient integer type if they are whole and not negative; else as float64."""
     if not values.size:
         return values.astype(np.uint8)
     low, high = values.min(), values.max()

@@ -1,7 +1,7 @@
-"""Hallucination at matched length: a checkpoint that says less hallucinates less, so all are compared on equally many words.
+"""Hallucination at matched length: shorter answers contain fewer hallucinations, so all checkpoints are compared on equally many words.
 
-Every item's descriptions are cut to the words of the shortest one among the compared checkpoints, and objects are counted in what is
-left. Nothing is parsed again: the mentions' places were kept as evidence when the descriptions were scored.
+Every item's descriptions are cut to the words of the shortest one among the compared checkpoints, and objects are counted in the rest.
+Nothing is parsed again: the positions of mentions were stored as evidence when the descriptions were scored.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from harness.records.counts import ItemCounts
 _WORD = re.compile(r"\S+")
 _UNKNOWN = 0.02
 _NEVER = np.iinfo(np.int32).max
-"""Of a mention that ends behind the last word: it is in no cut text."""
+"""Value for a mention that ends after the last word: it is in no cut text."""
 Piece = tuple[str, tuple[int, int] | None]
-"""A mention's verdict and its place in the text."""
+"""A mention's verdict and its span in the text."""
 
 
 @dataclass(frozen=True)
 class Places:
-    """How long one checkpoint's descriptions are, and after how many words each mention is complete.
+    """The lengths of one checkpoint's descriptions, and after how many words each mention is complete.
 
     Attributes:
-        words: of each description, [items], int32.
-        mentions: for each mention [item's number, words up to its end (0 where its place is not known), whether it is hallucinated],
+        words: length of each description in words, [items], int32.
+        mentions: for each mention [item's number, words up to its end (0 if its position is unknown), whether it is hallucinated],
             [mentions, 3], int32.
-        unknown: mentions whose place is not known.
+        unknown: number of mentions whose position is unknown.
     """
 
     words: np.ndarray
@@ -42,7 +42,7 @@ class Places:
 
 
 class PlacesTable:
-    """Takes the descriptions of a checkpoint one by one."""
+    """Collects the descriptions of a checkpoint one by one."""
 
     def __init__(self) -> None:
         self._words: list[int] = []
@@ -50,7 +50,7 @@ class PlacesTable:
         self._unknown = 0
 
     def add(self, text: str, pieces: Sequence[Piece]) -> None:
-        """One more description, with its evidence; what was missed is not a mention."""
+        """Add a description with its evidence; missed objects are not mentions."""
         number = len(self._words)
         ends = [word.end() for word in _WORD.finditer(text)]
         self._words.append(len(ends))
@@ -67,7 +67,7 @@ class PlacesTable:
 
 
 def _needed(span: tuple[int, int] | None, ends: Sequence[int]) -> int:
-    """After how many words a mention is complete; one without a place counts as if it came first."""
+    """After how many words a mention is complete; a mention without a position counts as first."""
     if span is None or span[1] <= 0:
         return 0
     place = bisect_left(ends, span[1])
@@ -76,7 +76,7 @@ def _needed(span: tuple[int, int] | None, ends: Sequence[int]) -> int:
 
 @dataclass(frozen=True)
 class Described:
-    """One checkpoint's descriptions: whose items they are, and the places."""
+    """One checkpoint's descriptions: their items, and the positions of mentions."""
 
     items: ItemCounts
     places: Places
@@ -84,7 +84,7 @@ class Described:
 
 @dataclass(frozen=True)
 class Matched:
-    """Every checkpoint's counts after the cut, see `MatchedRates`, and how many words were left on average."""
+    """Every checkpoint's counts after the cut, see `MatchedRates`, and the mean number of words after the cut."""
 
     counts: Mapping[str, ItemCounts]
     words: float
@@ -97,8 +97,8 @@ def cut(checkpoints: Mapping[str, Described]) -> Matched | None:
         checkpoints: by name.
 
     Returns:
-        None where fewer than two checkpoints have the same items, or the places of more than one mention in fifty are not known.
-        The others without a place count as if they came first.
+        None if fewer than two checkpoints have the same items, or more than one mention in fifty has no position. Otherwise mentions
+        without a position count as first.
     """
     first = next(iter(checkpoints.values()), None)
     if first is None or len(checkpoints) < 2 or not first.items.items:
@@ -117,7 +117,7 @@ def cut(checkpoints: Mapping[str, Described]) -> Matched | None:
 
 
 def _order(wanted: Sequence[str], items: Sequence[str]) -> np.ndarray:
-    """Where each of the wanted items is among others, [items]."""
+    """The position of each wanted item among others, [items]."""
     if wanted == items:
         return np.arange(len(items))
     place = {item: number for number, item in enumerate(items)}
@@ -125,7 +125,7 @@ def _order(wanted: Sequence[str], items: Sequence[str]) -> np.ndarray:
 
 
 def _cut(described: Described, words: np.ndarray, order: np.ndarray) -> ItemCounts:
-    """The counts of a checkpoint's first `words` words of each item; `order` says which of its items each of them is."""
+    """The counts of the first `words` words of each item; `order` maps them to the checkpoint's items."""
     size = len(order)
     words_of = np.empty(size, np.int64)
     words_of[order] = words
@@ -142,7 +142,7 @@ _NAMES = ("responses", "hallucinated", "mentions", "false")
 
 @dataclass(frozen=True)
 class MatchedRates:
-    """Makes a suite's matched metrics of counts after the cut."""
+    """Computes a suite's matched metrics from counts after the cut."""
 
     form: MatchedForm
 

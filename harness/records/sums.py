@@ -1,7 +1,7 @@
-"""The counts of an item file, read once and kept: what a leaderboard of hundreds of runs is made of, without their texts.
+"""Cached counts of item files: enough for a leaderboard of hundreds of runs, without reading their texts.
 
-An item file of a whole suite has tens of megabytes, most of them texts that no figure depends on. What is left of it is in the cache
-folder under the file's identity (device, inode, size, times of the last changes), so a file that was written again is read again.
+An item file of a whole suite has tens of megabytes, mostly texts that no figure depends on. The rest is stored in the cache folder under
+the file's identity (device, inode, size, times of the last changes), so a rewritten file is read again.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from harness.records.matched import Described, Places, PlacesTable
 
 _FORMAT = 2
 _SETTLED_NS = 50_000_000
-"""Within so many nanoseconds of its last change a file could change again with the same time, so what it holds is not kept."""
+"""Minimum age in nanoseconds of a file's last change for caching; a younger file could change again with the same time stamp."""
 _BROKEN = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 _HELD = 12
-"""Files whose counts are held in memory at once, some megabytes each."""
+"""Number of files whose counts are in memory at once, some megabytes each."""
 
 
 @dataclass(frozen=True)
 class Sums:
-    """What is known of an item file without its counts by item, and where these are.
+    """Totals of an item file, and the location of its counts by item.
 
     Attributes:
         path: the item file.
-        size: scored items.
-        images: that they are about.
-        totals: of every count, and "n".
+        size: number of scored items.
+        images: number of images.
+        totals: sum of every count, and "n".
         digest: of the counts by item, see `ItemCounts`; `items_digest`: of which items and images these are.
-        kept: where the rest of it is kept; None where it could not be.
+        kept: file in the cache with the rest; None if it could not be stored.
     """
 
     path: Path
@@ -61,12 +61,12 @@ class Sums:
         return self.described().items
 
     def described(self) -> Described:
-        """The same with the places of mentions."""
+        """The counts by item with the positions of mentions."""
         return _held(self.path, self.kept, self.digest)
 
 
 def read_sums(path: Path) -> Sums:
-    """What an item file holds, from what was kept of it or by reading it.
+    """The sums of an item file, from the cache or by reading it.
 
     Raises:
         BadInputError: the file cannot be read, or a line is not an item's row.
@@ -77,14 +77,14 @@ def read_sums(path: Path) -> Sums:
         with np.load(kept, allow_pickle=False) as stored:
             about = json.loads(stored["about"].tobytes())
         return Sums(path, kept=kept, **about)
-    except _BROKEN:  # not kept, or what was kept is broken
+    except _BROKEN:  # not in the cache, or damaged there
         pass
     settled = time.time_ns() - max(before[3:]) > _SETTLED_NS
     return _keep(path, kept, _read(path), keep=settled)
 
 
 def keep_sums(path: Path) -> None:
-    """Keep what an item file holds that this process has written just now, so that nobody need read it."""
+    """Cache the sums of an item file that this process has just written, so that it need not be read."""
     _keep(path, _folder() / f"{sha256_json([_FORMAT, _identity(path)])}.npz", _read(path), keep=True)
 
 
@@ -149,7 +149,7 @@ def _text(value: Any) -> np.ndarray:
 
 @functools.lru_cache(maxsize=_HELD)
 def _held(path: Path, kept: Path | None, digest: str) -> Described:
-    """What was kept, or the file read again; it must be what it was when its digest was taken.
+    """Load from the cache, or read the file again; its digest must be unchanged.
 
     Raises:
         BadInputError: the file was changed in the meantime.

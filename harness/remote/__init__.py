@@ -1,1 +1,1 @@
-"""What is reached over the network: the model hub, and OpenAI-compatible endpoints."""
+"""Network access: the model hub, and OpenAI-compatible endpoints."""

@@ -1,8 +1,8 @@
 """Chat completions from OpenAI-compatible endpoints: one client for judges and for models under evaluation.
 
-What can pass (a busy server, a cut connection, an empty body) is tried again with growing, jittered pauses; what cannot (a refused key, an
-unknown model, an empty account) stops at once, and says what would help. Several endpoints that serve the same model are one pool. The
-key comes from the environment, goes to the named endpoint and nowhere else (redirections are not followed), and is written nowhere.
+Temporary failures (a busy server, a cut connection, an empty body) are retried with growing, jittered pauses; permanent ones (a refused
+key, an unknown model, an empty account) stop at once, with a remedy. Several endpoints that serve the same model are one pool. The key
+comes from the environment, is sent only to the named endpoint (redirections are not followed), and is never stored.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ URL_VARIABLE = "OPENAI_BASE_URL"
 _LONGEST_PAUSE_S = 30.0
 _FIRST_PAUSE_S = 0.5
 _MOST_BYTES = 16 << 20
-"""Of a reply's body; nobody writes so long an answer."""
+"""Maximum size of a reply's body; no answer is that long."""
 _LONGEST_WAIT_S = 60.0
-"""So long a server is waited for that asks to be left alone for a while, however long it asks for."""
+"""Maximum wait for a server that asks for a pause, even if it asks for more."""
 _MOST_ADAPTED = 8
 PAID_ATTEMPTS = 3
-"""Calls for one reply that came and was no good: each of them is paid for."""
+"""Maximum number of paid calls (with an unusable reply) per request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
-    """What is wrong with a reply. `model`: it is another model's, so that all others will be, too."""
+    """The problem of a reply. `model`: another model sent it, which would also send all others."""
 
     problem: str
     model: bool = False
 
 
 def require_key(who: str) -> None:
-    """Check that there is a key before anything is asked, and that it can be sent.
+    """Check, before any request, that there is a key and that it can be sent.
 
     Args:
-        who: what needs it, for the message.
+        who: what needs the key, for the message.
 
     Raises:
         HarnessError: the environment has none, or one with characters that no HTTP header can hold.
@@ -70,34 +70,34 @@ def require_key(who: str) -> None:
 
 
 def effective_url(url: str | None) -> str | None:
-    """The base URL that is asked: the one that is named, else the environment's; None is the vendor's own."""
+    """The base URL to use: the named one, else the environment's; None: the vendor's."""
     return url or os.environ.get(URL_VARIABLE, "").strip() or None
 
 
 class Pace:
-    """A pause that one request's rate limit imposes on all."""
+    """A pause for all requests, after one of them met a rate limit."""
 
     def __init__(self) -> None:
         self._until = 0.0
 
     @property
     def left(self) -> float:
-        """Seconds of it that are left."""
+        """Remaining seconds of the pause."""
         return max(0.0, self._until - time.monotonic())
 
     def hold(self, seconds: float) -> None:
-        """Nothing is requested so long."""
+        """Pause all requests for this time."""
         self._until = max(self._until, time.monotonic() + seconds)
 
     async def wait(self) -> None:
-        """Until the pause is over."""
+        """Wait until the pause is over."""
         while left := self.left:
             await asyncio.sleep(left)
 
 
 @dataclass
 class _Member:
-    """One endpoint of the pool: its client, the pause that it asked for, and a pause in which others are preferred."""
+    """One endpoint of the pool: its client, the pause that it requested, and a time during which others are preferred."""
 
     url: str | None
     """Without credentials."""
@@ -105,21 +105,21 @@ class _Member:
     pace: Pace = field(default_factory=Pace)
     trouble: Pace = field(default_factory=Pace)
     failures: int = 0
-    """In a row, over all requests."""
+    """Number of consecutive failures, over all requests."""
 
     @property
     def well(self) -> bool:
-        """Whether it may be asked now."""
+        """Whether it can be used now."""
         return not self.trouble.left and not self.pace.left
 
     def failed(self, pause: float) -> None:
-        """A call failed: others are preferred for a while, the longer the more of them failed in a row."""
+        """Note a failed call: others are preferred for a while, longer after more consecutive failures."""
         self.trouble.hold(max(pause, min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(self.failures, 8))))
         self.failures += 1
 
 
 Permit = Callable[[], AbstractAsyncContextManager[None]]
-"""Entered for every single call, and left when its reply has been checked: a budget lets calls through with it."""
+"""Context of every single call, until its reply has been checked; a budget uses it to admit calls."""
 Body = Callable[[], Mapping[str, Any]]
 
 
@@ -127,11 +127,11 @@ class Endpoints:
     """One or several endpoints of the same model. Use as an asynchronous context.
 
     Args:
-        urls: base URLs; None is the environment's, else the client's default. Credentials in them are sent and not shown.
+        urls: base URLs; None: the environment's, else the client's default. Credentials in them are sent, but not shown.
         model: the name to ask for.
-        options: what it is to the user, for errors.
-        timeout_s: of one call, from the request to the last byte of the reply.
-        attempts: calls for one reply before it is given up; at most `PAID_ATTEMPTS` of them with a reply that is no good.
+        options: how the user names the endpoint's options, for errors.
+        timeout_s: time limit of one call, from the request to the last byte of the reply.
+        attempts: maximum number of calls per request; at most `PAID_ATTEMPTS` of them with an unusable reply.
     """
 
     def __init__(
@@ -163,8 +163,8 @@ class Endpoints:
         quieten("httpx", "httpx2", "openai")
         for url in self._urls:
             base, query, header = take_apart(url) if url else (None, {}, None)
-            # Retries are ours: the client's own do not tell an empty account from a busy server. Redirections are not followed:
-            # a request holds an image and a key, and whoever can redirect it would have them sent to anybody.
+            # We retry ourselves: the client does not distinguish an empty account from a busy server. Redirections are not followed: a
+            # request contains an image and a key, which a redirection could send to anybody.
             client = AsyncOpenAI(
                 base_url=base,
                 timeout=self._timeout_s,
@@ -193,21 +193,21 @@ class Endpoints:
         failed: Callable[[], None] = lambda: None,
         adapt: Callable[[Refused], None] = lambda refused: None,
     ) -> Reply:
-        """One reply; what can pass is tried again.
+        """Get one reply; temporary failures are retried.
 
         Args:
-            body: gives the request, without the model; asked for again before every call.
-            check: sees every reply, also those that are no good, and says what is wrong with it, None if nothing.
-            affinity: requests with the same text go to the same endpoint while it is well, for its prefix cache.
-            only: ask this endpoint of the pool and no other.
-            attempts: other than the pool's.
+            body: returns the request, without the model; called again before every call.
+            check: gets every reply, also unusable ones, and returns its problem, or None.
+            affinity: requests with the same text go to the same endpoint while it works, for its prefix cache.
+            only: use only this endpoint of the pool.
+            attempts: maximum number of calls, if not the pool's.
             permit: see `Permit`.
-            failed: called within the permit where no reply came of a call that may have been paid for.
-            adapt: called where a parameter is refused; where it changes what `body` gives, the request is made once more.
+            failed: called within the permit if a call, which may have been charged, got no reply.
+            adapt: called if a parameter is refused; if it changes the result of `body`, the request is made again.
 
         Raises:
-            PromptRefusedError: this request is refused.
-            NoReplyError: no good reply came.
+            PromptRefusedError: this request was refused.
+            NoReplyError: no usable reply came.
             WrongModelError: another model answers.
             EndpointRefusedError: the endpoint refuses the key or the model, the account is empty, ...
         """
@@ -223,7 +223,7 @@ class Endpoints:
                     failed()
             if isinstance(outcome, Reply) and wrong is None:
                 return outcome
-            if isinstance(outcome, Refused):  # a parameter that is no longer sent makes another request of it
+            if isinstance(outcome, Refused):  # without the parameter, it is a different request
                 if outcome.reason is Reason.PARAMETER:
                     adapt(outcome)
                 adapted += 1
@@ -240,12 +240,12 @@ class Endpoints:
                 and only is None
                 and any(member.well for member in self._members)
             ):
-                continue  # another endpoint of the pool is asked at once
+                continue  # use another endpoint of the pool at once
             grown = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (calls - 1)) * random.uniform(0.5, 1.5)
             await asyncio.sleep(max(pause, grown))
 
     async def _call(self, member: _Member, body: Mapping[str, Any]) -> Reply | Refused | _Failed:
-        """One call, with a limit to its whole time and to the length of its reply."""
+        """Make one call, with a limit on its total time and on the length of its reply."""
         import openai
 
         outcome: Reply | Refused | _Failed
@@ -279,13 +279,13 @@ class Endpoints:
         if isinstance(outcome, Reply):
             member.failures = 0
         elif isinstance(outcome, _Failed) and outcome.busy:
-            member.pace.hold(outcome.asked_to_wait_s)  # a limit is the account's: it holds for the others too
+            member.pace.hold(outcome.asked_to_wait_s)  # a rate limit belongs to the account, so it pauses all requests
         elif isinstance(outcome, _Failed):
             member.failed(outcome.asked_to_wait_s)
         return outcome
 
     async def models(self, only: int = 0) -> list[str]:
-        """The models that an endpoint says it has; [] where it does not say."""
+        """The models that an endpoint lists; [] if it lists none."""
         import openai
 
         with contextlib.suppress(openai.OpenAIError, ValueError, TypeError, TimeoutError):
@@ -296,7 +296,7 @@ class Endpoints:
         return []
 
     def _choose(self, affinity: str) -> _Member:
-        """The endpoint that this affinity prefers, or the next one that is well; the preferred one where none is."""
+        """The endpoint that this affinity prefers, or the next one that works; the preferred one if none works."""
         count = len(self._members)
         first = int.from_bytes(hashlib.sha256(affinity.encode("utf-8", "replace")).digest()[:4], "big") % count
         order = [self._members[(first + step) % count] for step in range(count)]
@@ -306,7 +306,7 @@ class Endpoints:
         return f"model {self.model}" + (f" at {member.url}" if member.url else "")
 
     def _given_up(self, wrong: Wrong, calls: int, member: _Member) -> HarnessError:
-        """The error of a request that got no good reply."""
+        """The error of a request without a usable reply."""
         if wrong.model:
             options = self.options
             remedy = f"give the name of the model that answers ({options.model}), or accept it: --set {options.group}.accept=any"
@@ -316,7 +316,7 @@ class Endpoints:
 
 @dataclass(frozen=True, slots=True)
 class _Failed:
-    """A call of which nothing came, for a reason that may pass."""
+    """A call that failed for a temporary reason."""
 
     problem: str
     perhaps_paid: bool = False
@@ -328,7 +328,8 @@ class _Failed:
 
     @classmethod
     def of(cls, error: Exception) -> _Failed:
-        """Of an exception on the way: whether the request had left, and what is known of it (its text may repeat a header)."""
+        """From an exception of the transport: whether the request was sent, and the reason (without the text, which may repeat a
+        header)."""
         cause = error.__cause__ or error
         kind = type(cause).__name__
         if kind in _NOT_SENT:
@@ -345,7 +346,7 @@ _NOT_SENT = frozenset(
 
 
 def _transport_errors() -> tuple[type[Exception], ...]:
-    """What a body raises that is cut off while it is read; the client wraps only what comes before."""
+    """Exceptions of a connection that is cut while the body is read; the client wraps only earlier ones."""
     import openai
 
     package = openai.DefaultAsyncHttpxClient.__mro__[1].__module__.partition(".")[0]  # httpx, or httpx2
@@ -354,7 +355,7 @@ def _transport_errors() -> tuple[type[Exception], ...]:
 
 
 def _asked_to_wait(headers: Mapping[str, str]) -> float:
-    """Seconds that a busy server asks for in `Retry-After` (a number or a date); 0 where it asks for none, or for nonsense."""
+    """Seconds that a busy server asks for in `Retry-After` (a number or a date); 0 if it asks for none, or the value is invalid."""
     asked = headers.get("retry-after", "").strip()[:64]
     try:
         seconds = float(asked)
@@ -363,4 +364,4 @@ def _asked_to_wait(headers: Mapping[str, str]) -> float:
             seconds = email.utils.parsedate_to_datetime(asked).timestamp() - time.time()
         except (ValueError, TypeError, IndexError, OverflowError):
             return 0.0
-    return seconds if seconds > 0 else 0.0  # NaN is not greater, either
+    return seconds if seconds > 0 else 0.0  # also False for NaN

@@ -1,8 +1,9 @@
-"""The model hub: is something there, how large is it, and can it be had? Answered in seconds and one line, before anything is downloaded.
+"""The model hub: whether a repository exists, how large it is, and whether it can be downloaded; answered within seconds, before any
+download.
 
 `huggingface_hub` tries again five times for every single file of a model, waits for connections without a limit, and warns each time. So
-the first question of a process to the hub is asked here, once and with a limit; where the hub cannot be reached and the cache has
-what is wanted, the process continues without the hub.
+the first request of a process to the hub is made here, once and with a time limit; if the hub cannot be reached and the cache has
+everything, the process continues without the hub.
 """
 
 from __future__ import annotations
@@ -26,22 +27,22 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Kind = Literal["model", "dataset"]
 ANSWER_S = 10.0
-"""Seconds that the hub's first answer may take, the look-up of its address included."""
+"""Time limit of the hub's first answer in seconds, including the DNS look-up."""
 OFFLINE = "HARNESS_OFFLINE"
-"""Set to anything, no socket is opened."""
+"""If this environment variable is set, no connection is opened."""
 _UNUSED = ("*.bin", "*.pth", "*.pt", "*.h5", "*.msgpack", "*.onnx", "*.gguf", "original/*", "*.md", "*.png", "*.jpg")
-"""Files of a model's repository that transformers does not load where there are safetensors."""
+"""Files of a model's repository that transformers does not load if there are safetensors."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A repository of the hub as it concerns this machine.
+    """A repository of the hub, and what this machine has of it.
 
     Attributes:
         name: NAMESPACE/NAME.
         kind: what it is.
-        folder: where it is in the hub's cache, complete; None where something is missing.
-        download: bytes that would come over the network; None where the hub does not say.
+        folder: its complete folder in the hub's cache; None if something is missing.
+        download: bytes to download; None if the hub does not say.
     """
 
     name: str
@@ -51,22 +52,22 @@ class Wanted:
 
 
 def look(name: str, kind: Kind = "model", patterns: Sequence[str] = ()) -> Wanted:
-    """Where a repository is, and what is missing of it here. Nothing is downloaded; the hub is asked once, and only if it must be.
+    """Where a repository is, and what is missing on this machine. Nothing is downloaded; the hub is asked at most once.
 
     Args:
         name: NAMESPACE/NAME.
-        kind: a model (of which what transformers loads counts) or a data set.
-        patterns: names of files that are wanted, e.g. `*.parquet`; all by default.
+        kind: a model (of which only the files that transformers loads count) or a data set.
+        patterns: patterns of needed files, e.g. `*.parquet`; default: all.
 
     Raises:
-        BadInputError: the hub has no such repository, or shows it only to others.
-        HarnessError: it is not in the cache, and the hub cannot be reached or may not be asked.
+        BadInputError: the hub has no such repository, or this user has no access.
+        HarnessError: it is not in the cache, and the hub cannot be reached, or offline mode is set.
     """
     return _look(name, kind, tuple(patterns), str(cache_folder()))
 
 
 def reach(location: str | Path) -> None:
-    """Make sure that a model can be loaded without long waiting: a folder always can, a hub id is looked for.
+    """Make sure that a model can be loaded without long waits: a folder always can; a hub id is looked up.
 
     Raises:
         BadInputError, HarnessError: as of `look`.
@@ -76,7 +77,7 @@ def reach(location: str | Path) -> None:
 
 
 def download(name: str, kind: Kind = "model", patterns: Sequence[str] = ()) -> Path:
-    """The folder of a repository, downloaded where it is not in the hub's cache; what came before an interruption is kept.
+    """The folder of a repository, downloaded if it is not in the hub's cache; interrupted downloads are resumed.
 
     Raises:
         BadInputError, HarnessError: as of `look`, or the connection broke.
@@ -91,7 +92,7 @@ def download(name: str, kind: Kind = "model", patterns: Sequence[str] = ()) -> P
         return Path(snapshot_download(name, repo_type=kind, allow_patterns=list(patterns) or None))
     except (HfHubHTTPError, OSError, _http_error()) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # the disk's fault, not the network's
+            raise  # an error of the disk, not of the network
         raise HarnessError(
             f"the download of {name} broke off: {_first_line(error)}",
             where=_endpoint(),
@@ -126,12 +127,12 @@ def small_file(name: str, file: str) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=64)
 def _look(name: str, kind: Kind, patterns: tuple[str, ...], cache: str) -> Wanted:
-    """`look`, once a process; `cache` is where the hub's files are kept."""
+    """`look`, once per process; `cache` is the folder of the hub's files."""
     here = _in_cache(name, kind, patterns)
     if here is not None and (kind == "dataset" or is_offline()):
         if is_offline():
             go_offline()
-        return Wanted(name, kind, here, 0)  # a data set that is here is taken as it is, without asking for a newer one
+        return Wanted(name, kind, here, 0)  # a cached data set is used without asking for a newer version
     if is_offline():
         variable = OFFLINE if os.environ.get(OFFLINE) else "HF_HUB_OFFLINE"
         raise HarnessError(
@@ -157,14 +158,14 @@ def _look(name: str, kind: Kind, patterns: tuple[str, ...], cache: str) -> Wante
 
 
 def is_offline() -> bool:
-    """Whether the hub may not be asked."""
+    """Whether offline mode is set."""
     from huggingface_hub import constants
 
     return bool(os.environ.get(OFFLINE)) or constants.is_offline_mode()
 
 
 def go_offline() -> None:
-    """Ask the hub nothing more in this process and those that it starts: every question would be waited for again."""
+    """Do not ask the hub again in this process and its children, because every request would wait for the time limit."""
     from huggingface_hub import constants
 
     os.environ["HF_HUB_OFFLINE"] = "1"
@@ -175,7 +176,7 @@ def _listing(name: str, kind: Kind) -> dict[str, int | None]:
     """Name and size of every file of a repository.
 
     Raises:
-        BadInputError: there is none of this name, or it is not shown to us.
+        BadInputError: there is none of this name, or this user has no access.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
@@ -217,7 +218,7 @@ def _is_wanted(file: str, kind: Kind, patterns: Sequence[str], every: dict[str, 
 
 
 def _in_cache(name: str, kind: Kind, patterns: Sequence[str]) -> Path | None:
-    """The repository's folder in the hub's cache, as far as can be told without the hub; None where something is missing."""
+    """The repository's folder in the hub's cache, as far as can be determined offline; None if something is missing."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -250,14 +251,14 @@ def _has_weights(folder: Path) -> bool:
 
 
 def _has(name: str, kind: Kind, file: str) -> bool:
-    """Whether a file of the newest version that the cache knows is in it."""
+    """Whether the cache contains a file of the newest version that it knows."""
     from huggingface_hub import try_to_load_from_cache
 
     return isinstance(try_to_load_from_cache(name, file, repo_type=kind), str)
 
 
 def _within(seconds: float, call: Callable[[], T]) -> T:
-    """A call's result, if it comes in time: a look-up of an address knows no limit of its own, and is left behind.
+    """A call's result, if it comes in time; a DNS look-up has no time limit itself, so its thread is abandoned.
 
     Raises:
         TimeoutError: it does not.
@@ -314,7 +315,7 @@ def _endpoint() -> str:
 
 
 def cache_folder() -> Path:
-    """Where the hub's files are kept on this machine."""
+    """The folder of the hub's files on this machine."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE)

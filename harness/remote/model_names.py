@@ -1,11 +1,11 @@
-"""Whether a reply's model is the one that was requested: names are compared as names, not by how they begin."""
+"""Whether a reply's model is the one that was requested: names are parsed, not compared by prefix."""
 
 from __future__ import annotations
 
 import re
 
 UNNAMED = "unnamed"
-"""The name of a model that an endpoint does not say."""
+"""Placeholder if an endpoint does not report the model's name."""
 _DATE = re.compile(r"[-@](\d{4})-?(\d{2})-?(\d{2})$")
 _SHORT_DATE = re.compile(r"-(\d\d)(\d\d)(\d\d)?$")
 _YEAR = re.compile(r"(-(?P<month>\d\d))?-20[23]\d$")
@@ -30,22 +30,22 @@ def _is_day(month: str, day: str) -> bool:
 
 
 def _is_short_date(first: str, second: str, third: str | None) -> bool:
-    """MMDD, YYMM or YYMMDD; a context's length like 2048 is none."""
+    """Whether a number is MMDD, YYMM or YYMMDD; a context length such as 2048 is not."""
     if third is not None:
         return _is_day(second, third)
     return _is_day(first, second) or (23 <= int(first) <= 39 and _is_day(second, "1"))
 
 
 def difference(wanted: str, given: str) -> str | None:
-    """How a reply's model is called otherwise than the one that was requested.
+    """How the name of a reply's model differs from the requested one.
 
     Args:
         wanted: the name that was requested.
         given: the name that the endpoint gives the model that answered.
 
     Returns:
-        "" where it is the same name, a snapshot of it, or no name at all; words where only a proxy's prefix (`azure/gpt-4o`) or capital
-        letters differ, which is accepted and said; None where it is another model.
+        "" if it is the same name, a snapshot of it, or no name at all; a note if only a proxy's prefix (`azure/gpt-4o`) or the case
+        differs, which is accepted; None if it is another model.
     """
     if given in (wanted, UNNAMED):
         return ""
@@ -61,5 +61,5 @@ def difference(wanted: str, given: str) -> str | None:
 
 
 def _same_model(wanted: str, given: str) -> bool:
-    """The same, or a snapshot of an alias. A snapshot that was requested is not vouched for by its alias."""
+    """Whether names are equal, or the given one is a snapshot of the requested alias. A requested snapshot does not match its alias."""
     return given == wanted or undated(given) == (_ALIAS.sub("", wanted))

@@ -1,4 +1,4 @@
-"""Why an endpoint refuses, as errors with the remedy that helps: of all requests, or of this one."""
+"""Errors with remedies for an endpoint's refusals: of all requests, or of one request."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ KEY_VARIABLE = "OPENAI_API_KEY"
 
 
 class EndpointRefusedError(HarnessError):
-    """The endpoint refuses all requests for this reason, this one among them."""
+    """The endpoint refuses all requests for this reason."""
 
     def __init__(self, refused: Refused, problem: str, *, where: str, remedy: str) -> None:
         super().__init__(problem, where=where, remedy=remedy)
@@ -27,16 +27,16 @@ class PromptRefusedError(HarnessError):
 
 
 class NoReplyError(HarnessError):
-    """No reply that is one came, as often as it was tried."""
+    """No usable reply came after all attempts."""
 
 
 class WrongModelError(HarnessError):
-    """Another model than the one that was requested answers."""
+    """Another model than the requested one answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How the user names what an endpoint is told, for remedies."""
+    """The user's names for an endpoint's options, for remedies."""
 
     who: str = "endpoint"
     url: str = "--endpoint"
@@ -55,7 +55,7 @@ def refusal(refused: Refused, options: Options, where: str) -> HarnessError:
 
 
 def _of_all(refused: Refused, options: Options) -> tuple[str, str]:
-    """What is refused for all requests, and the remedy."""
+    """The message and the remedy of a refusal of all requests."""
     name = refused.parameter or "a parameter"
     settings = {
         "max_tokens": f"--set {options.group}.token_parameter=max_completion_tokens",
@@ -90,7 +90,7 @@ def _of_all(refused: Refused, options: Options) -> tuple[str, str]:
 
 
 def _of_one(refused: Refused, options: Options) -> tuple[str, str | None]:
-    """What is refused of this request, and the remedy where there is one."""
+    """The message and, if there is one, the remedy of a refusal of one request."""
     if refused.reason is Reason.LENGTH:
         return (
             f"the prompt and the longest answer exceed the {options.who}'s context",

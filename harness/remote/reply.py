@@ -1,4 +1,5 @@
-"""What an endpoint sent, read once and typed: a reply, or why there is none. Fields of an odd type are unknown, never an exception."""
+"""Parsing what an endpoint sent: a reply, or why there is none. Fields of an unexpected type count as unknown and never raise an
+exception."""
 
 from __future__ import annotations
 
@@ -18,17 +19,17 @@ _WORDS = 300
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What an endpoint answered.
+    """An endpoint's reply.
 
     Attributes:
-        text: None where the body holds no choice at all (some servers send 200 with another body); a choice without words is "".
-        model: the name that the endpoint gives itself, `UNNAMED` where it gives none.
-        finish_reason: as the endpoint says; "unknown" where it does not.
-        prompt_tokens: as the endpoint counts; None where it does not, or where what it says is not a count.
+        text: None if the body has no choice (some servers send 200 with another body); "" for a choice without text.
+        model: the model name that the endpoint reports, `UNNAMED` if none.
+        finish_reason: as the endpoint reports; "unknown" if it does not.
+        prompt_tokens: as the endpoint counts; None if it does not, or the value is invalid.
         completion_tokens: likewise.
-        usage: the counts of the endpoint's account.
-        refusal: the words with which the model declines to answer; None where it does not decline.
-        problem: what the body is instead, where `text` is None.
+        usage: the counts in the reply's `usage`.
+        refusal: the model's words if it declines to answer, else None.
+        problem: what the body is instead, if `text` is None.
     """
 
     text: str | None
@@ -42,12 +43,12 @@ class Reply:
 
     @property
     def says_nothing(self) -> bool:
-        """Whether there is not a word in it."""
+        """Whether the text is empty or blank."""
         return not (self.text or "").strip()
 
 
 class Reason(Enum):
-    """Why an endpoint refuses a request. The first group is about all requests, the second about this one, the third passes."""
+    """Why an endpoint refuses a request. The first group concerns all requests, the second only this one, the third is temporary."""
 
     KEY = "the key"
     PERMISSION = "permission"
@@ -103,10 +104,10 @@ class Refused:
 
 
 def read_reply(body: bytes, content_type: str = "") -> Reply | Refused:
-    """The first choice of a body that came with status 200, whatever it holds.
+    """Parse the first choice of a body that came with status 200, whatever its content.
 
     Returns:
-        A refusal where the body is an error (some proxies send one with status 200).
+        The reply, or a refusal if the body is an error (some proxies send one with status 200).
     """
     try:
         content = json.loads(body)
@@ -138,14 +139,14 @@ def read_reply(body: bytes, content_type: str = "") -> Reply | Refused:
 
 
 def count(value: Any) -> int | None:
-    """A number of tokens; None for whatever cannot be one."""
+    """A number of tokens; None for an invalid value."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return value if type(value) is int and 0 <= value <= _MOST_TOKENS else None
 
 
 def _counts(usage: Mapping[str, Any], depth: int = 2) -> dict[str, Any] | None:
-    """The counts of an account, those of its parts too (`completion_tokens_details.reasoning_tokens`), and nothing else."""
+    """The counts in `usage`, including nested ones (`completion_tokens_details.reasoning_tokens`), and nothing else."""
     counts: dict[str, Any] = {}
     for name, value in list(usage.items())[:32]:
         part = _counts(value, depth - 1) if isinstance(value, dict) and depth > 1 else count(value)
@@ -155,12 +156,12 @@ def _counts(usage: Mapping[str, Any], depth: int = 2) -> dict[str, Any] | None:
 
 
 def _string(value: Any) -> str:
-    """A text without halves of characters, which no file can hold; "" for everything that is not a text."""
+    """A text without lone surrogates, which no file can contain; "" for anything but a text."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
 
 
 def _text(content: Any) -> str:
-    """A message's words: a text, or the texts of a list of parts."""
+    """A message's text: a string, or the joined texts of a list of parts."""
     if isinstance(content, list):
         parts = [part for part in content if isinstance(part, dict) and part.get("type", "text") == "text"]
         return "".join(_string(part.get("text")) for part in parts)
@@ -168,7 +169,7 @@ def _text(content: Any) -> str:
 
 
 def _instead(body: bytes, content_type: str) -> str:
-    """What came instead of JSON."""
+    """A description of what came instead of JSON."""
     if not body.strip():
         return "an empty body"
     if "html" in content_type.lower() or body.lstrip()[:15].lower().startswith((b"<!doctype", b"<html")):
@@ -196,7 +197,7 @@ _BY_STATUS = {
     425: Reason.SERVER,
     429: Reason.BUSY,
 }
-# What OpenAI, Azure, OpenRouter, LiteLLM, vLLM and Ollama write, in the order in which it is decided; `code`, `type` and words in one.
+# What OpenAI, Azure, OpenRouter, LiteLLM, vLLM and Ollama write, in order of precedence; searched in `code`, `type` and message together.
 _SAID: tuple[tuple[Reason, re.Pattern[str]], ...] = tuple(
     (reason, re.compile(pattern, re.IGNORECASE))
     for reason, pattern in (
@@ -238,13 +239,13 @@ _SAID: tuple[tuple[Reason, re.Pattern[str]], ...] = tuple(
 
 
 def read_refusal(status: int, body: Any) -> Refused:
-    """Why a request was refused, from its status and its body (the JSON, or its part under "error", or a text)."""
+    """Classify why a request was refused, from its status and its body (the JSON, its part under "error", or a text)."""
     error = body.get("error", body) if isinstance(body, dict) else body
     fields = error if isinstance(error, dict) else {}
     words = redact(" ".join(_words(error).split()))[:_WORDS]
     if 300 <= status < 400:
         return Refused(status, Reason.REDIRECT, words)
-    if status in (401, 403):  # their words name keys and models, and mean the key
+    if status in (401, 403):  # their messages mention keys and models, but concern the key
         return Refused(status, _BY_STATUS[status], words)
     inner = fields.get("innererror")
     said = " ".join(
@@ -255,7 +256,7 @@ def read_refusal(status: int, body: Any) -> Refused:
         )
     )
     stated = next((reason for reason, pattern in _SAID if pattern.search(said)), None)
-    if status == 429 or status >= 500:  # busy, or failing, but for an account that is empty
+    if status == 429 or status >= 500:  # busy or failing, unless the account is empty
         stated = stated if stated is Reason.BILLING else None
     default = Reason.SERVER if status >= 500 else _BY_STATUS.get(status, Reason.UNKNOWN)
     reason = stated or default
@@ -263,7 +264,7 @@ def read_refusal(status: int, body: Any) -> Refused:
 
 
 def _parameter(fields: Mapping[str, Any], said: str) -> str:
-    """The parameter that a refusal is about: the one that it names as such, or the first one in its words."""
+    """The refused parameter: from the error's field, or the first one in its message."""
     named = _string(fields.get("param"))
     if named in _PARAMETERS:
         return named
@@ -272,7 +273,7 @@ def _parameter(fields: Mapping[str, Any], said: str) -> str:
 
 
 def _words(error: Any) -> str:
-    """The endpoint's own words, without the request (which may be a whole image) and without a page's markup."""
+    """The endpoint's message, without the request (which may contain an image) and without HTML markup."""
     if isinstance(error, dict):
         for name in ("message", "detail", "error", "msg"):
             if error.get(name):

@@ -1,4 +1,4 @@
-"""`harness report`: one self-contained HTML file of what was scored, with the pictures and the words behind the numbers."""
+"""`harness report`: one self-contained HTML file with scores, pictures and answers."""
 
 from harness.report.page import write_document, write_leaderboard, write_report
 

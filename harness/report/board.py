@@ -1,4 +1,4 @@
-"""A board for its template: one table for each suite, so that a phone can show it, with the intervals drawn."""
+"""A board for its template: one table for each suite, which fits on a phone, with drawn intervals."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TITLES = {
 
 
 def board_of(board: Board, deltas: bool = False) -> dict[str, Any]:
-    """What the template `board.html` shows of a board: a table per suite, and below them what their marks mean."""
+    """The values for the template `board.html`: a table per suite, and the meaning of the marks."""
     signs, marked = footnotes(board), Marks(board)
     tables = []
     for suite in dict.fromkeys(column.suite for column in board.columns):

@@ -1,4 +1,4 @@
-"""The report's charts, as SVG: no script, readable without colour (every series has a shape or a dash of its own and a label)."""
+"""The report's charts, as SVG: no script, readable without colour (every series has its own shape or dash and a label)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _DASHES = ("", "6 3", "2 3", "8 3 2 3", "1 2")
 
 
 def svg(content: Scatter | Bars | Lines) -> str:
-    """A chart."""
+    """Draw a chart."""
     if isinstance(content, Scatter):
         return scatter(content)
     return bars(content) if isinstance(content, Bars) else curves(content)
 
 
 class _Axes:
-    """Maps values to places, with round ticks."""
+    """Maps values to positions, with round ticks."""
 
     def __init__(self, xs: Sequence[float], ys: Sequence[float], right: int = _RIGHT) -> None:
         self.x, self.y, self.right = _ticks(xs), _ticks(ys), right
@@ -54,12 +54,12 @@ class _Axes:
 
 
 def _wide(texts: Iterable[str]) -> int:
-    """About how many units the longest of some labels takes."""
+    """Approximate width of the longest label, in units."""
     return max((round(6.6 * len(text)) for text in texts), default=0)
 
 
 def _ticks(values: Sequence[float]) -> list[float]:
-    """Five or so round numbers that cover the values."""
+    """About five round numbers that cover the values."""
     low, high = min(values), max(values)
     if high - low < 1e-9:
         low, high = low - 1, high + 1
@@ -137,7 +137,7 @@ def scatter(chart: Scatter) -> str:
 
 
 def bars(chart: Bars) -> str:
-    """Groups of horizontal bars: one group a row, one bar a series, the figure written at its end."""
+    """Groups of horizontal bars: one group per row, one bar per series, with the value at its end."""
     rows, series, digits = chart.rows, chart.series, chart.digits
     height = _TOP + sum(8 + 14 * len(values) for _, values in rows) + 10
     left = min(max(150, 10 + _wide(label for label, _ in rows)), WIDTH // 2)
@@ -175,7 +175,7 @@ def bars(chart: Bars) -> str:
 
 
 def curves(chart: Lines) -> str:
-    """Lines over steps; each has a dash of its own and its name at its end."""
+    """Lines over steps; each has its own dash, and its name at its end."""
     lines, x_title, y_title = chart.lines, chart.x_title, chart.y_title
     xs = [*(x for points in lines.values() for x, _ in points), *(begin for begin, _ in chart.stages)]
     ys = [y for points in lines.values() for _, y in points]
@@ -200,7 +200,7 @@ def curves(chart: Lines) -> str:
 
 
 def interval_bar(value: float, ci: Interval, low: float, high: float) -> str:
-    """A small bar for a table's cell: where the value and its interval lie between the column's bounds."""
+    """A small bar for a table's cell that shows the value and its interval between the column's bounds."""
     span = (high - low) or 1.0
 
     def place(number: float) -> float:

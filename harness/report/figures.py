@@ -42,7 +42,8 @@ class Scatter:
 
 @dataclass(frozen=True)
 class Bars:
-    """Groups of horizontal bars: one group a row, one bar a series. `intervals` is as `rows`; `mark` is a value to compare with."""
+    """Groups of horizontal bars: one group per row, one bar per series. `intervals` has the form of `rows`; `mark` is a value to compare
+    with."""
 
     rows: Sequence[tuple[str, Sequence[float | None]]]
     series: Sequence[str]
@@ -54,7 +55,7 @@ class Bars:
 
 @dataclass(frozen=True)
 class Lines:
-    """Curves over steps; `stages` says where each stage of the training begins."""
+    """Curves over steps; `stages` has the first step of each training stage."""
 
     lines: Mapping[str, Sequence[tuple[float, float]]]
     x_title: str
@@ -64,7 +65,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart with its caption; `name` is fit for a file."""
+    """A chart with its caption; `name` can be a file name."""
 
     name: str
     caption: str
@@ -121,7 +122,7 @@ def _under_change(
     cells: Mapping[tuple[str, str], ChangedScoresRecord],
     metric: str,
 ) -> Figure:
-    """A metric with each picture; the first group of bars is the picture as it is, on the items of the first change."""
+    """A metric with each kind of picture; the first group of bars has the original pictures, on the items of the first change."""
     about = next(iter(cells.values())).metrics[metric]
     factor, digits = scale(about.unit)
 
@@ -138,7 +139,7 @@ def _under_change(
 
 
 def figures(boards: Sequence[Board], suites: Sequence[SuiteSamples], runs: Sequence[Run]) -> list[Figure]:
-    """All charts that these scores and training logs give."""
+    """All charts of these scores and training logs."""
     drawn: list[Figure | None] = []
     for board in boards:
         drawn += _declared(board)
@@ -165,7 +166,7 @@ def _declared(board: Board) -> list[Figure | None]:
 
 
 def _frontier(board: Board, suite: str, chart: FrontierChart) -> Figure | None:
-    """What is said against what of it is invented, of the first variant that has both for two checkpoints."""
+    """What is reported against hallucination, for the first variant that has both for two checkpoints."""
     every = dict.fromkeys(column for row in board.rows for column in row.cells if column.suite == suite)
     for said in (column for column in every if column.metric == chart.metric and column.invented_by):
         invented = next((one for one in every if (one.variant, one.metric) == (said.variant, said.invented_by)), None)
@@ -189,7 +190,7 @@ def _point(name: str, x: tuple[Cell, Column], y: tuple[Cell, Column]) -> Point:
 
 
 def _pair(row: Row, *columns: Column) -> list[tuple[Cell, Column]]:
-    """The row's cells in these columns; none where one of them has no value."""
+    """The row's cells in these columns; None if one of them has no value."""
     cells = [(row.cells[column], column) for column in columns if column in row.cells]
     return cells if len(cells) == len(columns) and all(cell.value is not None for cell, _ in cells) else []
 
@@ -234,7 +235,7 @@ def _of(suite: SuiteSamples) -> str:
 
 
 def _classes(suite: SuiteSamples) -> Figure | None:
-    """The classes that are invented most, over all checkpoints."""
+    """The classes that are hallucinated most, over all checkpoints."""
     rates = class_rates(suite)
     wrong = {
         label: sum(one.get(label, (0, 0))[0] for one in rates.values())
@@ -256,7 +257,7 @@ def _classes(suite: SuiteSamples) -> Figure | None:
 
 
 def _together(suite: SuiteSamples) -> Figure | None:
-    """What the first checkpoint (the base, where there is one) invents beside what, and how often the others do."""
+    """Which objects the first checkpoint (the base, if there is one) hallucinates together with which, and how often the others do."""
     names = list(suite.rows)
     counts = {name: together(suite, name) for name in names}
     pairs = counts[names[0]].most_common(_PAIRS) if names else []
@@ -275,7 +276,7 @@ def _together(suite: SuiteSamples) -> Figure | None:
 
 
 def _training(run: Run) -> list[Figure | None]:
-    """Reward margins and losses of a run, its stages one after another."""
+    """Reward margins and losses of a run, with its stages one after another."""
     log = training(run)
     steps: list[float] = []
     stages: list[tuple[float, str]] = []
@@ -310,7 +311,7 @@ def _training(run: Run) -> list[Figure | None]:
 
 
 def _curve(log: Sequence[Mapping[str, Any]], steps: Sequence[float], key: str) -> list[tuple[float, float]]:
-    """(step, value), thinned to means where there are many; a mean never spans two stages."""
+    """(step, value), averaged if there are many; an average never spans two stages."""
     width = max(1, len(log) // _BINS)
     points: list[tuple[float, float]] = []
     block: list[tuple[float, float]] = []

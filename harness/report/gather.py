@@ -1,4 +1,4 @@
-"""What the report shows, collected from run folders: samples with every checkpoint's answer, and per-class counts."""
+"""Collecting the report's contents from run folders: samples with every checkpoint's answer, and per-class counts."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 THUMBNAIL = 224
-"""Longest side of a picture in the report, pixels."""
+"""Longest side of a picture in the report, in pixels."""
 
 
 @dataclass
 class SuiteSamples:
-    """One suite on one data set: which checkpoints were scored, and the rows of their items.
+    """One suite on one data set: the scored checkpoints, and the rows of their items.
 
     Attributes:
         rows: checkpoint -> item id -> row of its item file.
-        pictures: item id -> what it looks at; empty where the benchmark's data is not at hand.
-        truth: item id -> what is right, in words.
-        judged: says the verdict on a row.
+        pictures: item id -> its image; empty if the benchmark's data is not available.
+        truth: item id -> the correct answer as text.
+        judged: returns the verdict on a row.
     """
 
     name: str
@@ -54,7 +54,7 @@ class SuiteSamples:
 
 
 def gather(runs: Sequence[Run], *, look_up: bool = True) -> tuple[list[SuiteSamples], list[str]]:
-    """All suites of the runs, and in words what was left out.
+    """All suites of the runs, and sentences about what was left out.
 
     Args:
         runs: complete run folders.
@@ -87,7 +87,7 @@ def gather(runs: Sequence[Run], *, look_up: bool = True) -> tuple[list[SuiteSamp
 
 
 def _look_up(suite: SuiteSamples, record: ScoresRecord) -> str:
-    """Fill in pictures and truth from the benchmark's data; says why where it is not at hand."""
+    """Fill in pictures and truth from the benchmark's data; returns why if it is not available."""
     source = record.source
     if not source:
         return "the scores do not record the place of the benchmark's data (they are from an older version)"
@@ -105,9 +105,9 @@ def _look_up(suite: SuiteSamples, record: ScoresRecord) -> str:
 def samples(
     suites: Sequence[SuiteSamples], most: int, seed: int = 0
 ) -> tuple[list[dict[str, Any]], dict[str, str], int]:
-    """JSON-able samples, their pictures as data URLs by name, and how many samples there are in all.
+    """JSON-able samples, their pictures as data URLs by name, and the total number of samples.
 
-    Above `most`, a seeded sample of each suite is taken, in proportion; a suite keeps at least fifty.
+    Above `most`, a seeded sample proportional to each suite's size is taken, but at least fifty per suite.
     """
     chosen: list[tuple[SuiteSamples, str]] = []
     whole = sum(len(_items(suite)) for suite in suites)
@@ -163,7 +163,7 @@ def _sample(suite: SuiteSamples, item: str, pictures: dict[str, str], names: dic
 
 
 def _marks(row: ItemRow) -> list[list[Any]]:
-    """[start, end, verdict, label] of every mention. One whose place was not kept is looked for by its word, from the left."""
+    """[start, end, verdict, label] of every mention. A mention without a stored position is searched by its word, from the left."""
     text, marks = row.text.lower(), []
     after: Counter[str] = Counter()
     for piece in row.evidence:
@@ -178,7 +178,7 @@ def _marks(row: ItemRow) -> list[list[Any]]:
 
 
 def _picture(image: ImageRef | None, pictures: dict[str, str], names: dict[str, str]) -> str | None:
-    """The name of an image's thumbnail; each picture is in the report once, however many questions there are about it."""
+    """The name of an image's thumbnail; each picture is in the report once, even with many questions about it."""
     if image is None:
         return None
     key = str(image.path)
@@ -198,7 +198,7 @@ def _picture(image: ImageRef | None, pictures: dict[str, str], names: dict[str, 
 
 
 def thumbnail(image: Image) -> str:
-    """A picture made small, as a data URL. Changes the image."""
+    """A reduced picture as a data URL. Changes the image in place."""
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     stream = io.BytesIO()
     image.save(stream, "WEBP", quality=80)
@@ -221,12 +221,12 @@ def class_rates(suite: SuiteSamples) -> dict[str, dict[str, tuple[int, int]]]:
 
 
 def together(suite: SuiteSamples, run: str) -> Counter[tuple[str, str]]:
-    """How often one checkpoint names (right object, invented object) together: what invites the invention."""
+    """How often one checkpoint names (right object, hallucinated object) together."""
     pairs: Counter[tuple[str, str]] = Counter()
     for row in suite.rows.get(run, {}).values():
         wrong = {piece.label for piece in row.evidence if piece.verdict == "hallucinated"}
         true = {piece.label for piece in row.evidence if piece.verdict == "correct"}
-        # In an order of their own: which of equally frequent pairs is drawn must not differ from process to process.
+        # In a fixed order: which of equally frequent pairs is drawn must not depend on the process.
         pairs.update((one, other) for one in sorted(true) for other in sorted(wrong))
     return pairs
 

@@ -1,4 +1,4 @@
-"""The report's HTML: everything in one file, nothing from elsewhere, model output as data."""
+"""The report's HTML: everything in one file without external resources; model output is data."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from harness.runs.folders import Run
 
 _FOLDER = Path(__file__).parent
 SAMPLES = 2000
-"""Above so many, a seeded sample of the items is shown, and the report says so."""
+"""Above this number, a seeded sample of the items is shown, and the report says so."""
 
 
 def write_report(
@@ -42,7 +42,7 @@ def write_report(
         left_out: in words, which runs are not in it and why.
 
     Returns:
-        What is in it: samples shown and in all, bytes, and what was left out and why.
+        Its contents: samples shown and total, bytes, and what was left out with the reasons.
 
     Raises:
         BadInputError: nothing was scored.
@@ -68,7 +68,7 @@ def write_report(
         "report.html",
         title="Hallucination report",
         style=style,
-        # Only this style and this script run, whatever a response holds.
+        # Only this style and this script run, whatever a response contains.
         policy="default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
         f"style-src '{_digest(style)}'; script-src '{_digest(script)}'",
         boards=[board_of(board) for board in boards],
@@ -98,7 +98,7 @@ def write_report(
 def write_leaderboard(
     boards: Sequence[Board], output: Path, left_out: Sequence[str] = (), *, deltas: bool = False
 ) -> None:
-    """Write boards as one HTML file that needs nothing from elsewhere; there is no script in it."""
+    """Write boards as one self-contained HTML file without a script."""
     write_document("Leaderboard", boards, [], output, deltas=deltas, notes=left_out)
 
 
@@ -118,7 +118,7 @@ def write_document(
         boards: drawn first.
         sections: HTML below the boards.
         output: the file; written when it is whole.
-        deltas: whether differences to the base are written out.
+        deltas: whether differences to the base are shown.
         notes: in words, what is not on the page and why.
     """
     style = _part("page.css")
@@ -149,6 +149,6 @@ def _digest(text: str) -> str:
 
 
 def _embedded(value: Any) -> Markup:
-    """JSON that cannot end its script element, whatever it holds."""
+    """JSON that cannot end its script element, whatever its content."""
     text = json_text(value, separators=(",", ":"))
     return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))

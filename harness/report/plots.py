@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("svg", "pdf", "png")
 WIDTHS = {"column": 3.35, "page": 6.9}
-"""Inches of a column and of a page of the usual two-column styles."""
+"""Width in inches of a column and of a page in common two-column styles."""
 _COLOURS = ("#0b57b0", "#b3261e", "#7a5200", "#0b6e3c", "#6b3fa0", "#3c4043")
 _SHAPES = ("o", "s", "^", "D", "P", "v", "X")
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
@@ -38,9 +38,9 @@ _STYLE = {
     "lines.linewidth": 1.2,
     "hatch.linewidth": 0.5,
     "legend.frameon": False,
-    "pdf.fonttype": 42,  # conferences refuse Type 3 fonts
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "harness",  # the same data gives the same file
+    "pdf.fonttype": 42,  # conferences reject Type 3 fonts
+    "svg.fonttype": "none",  # keep text as text
+    "svg.hashsalt": "harness",  # reproducible files
 }
 
 
@@ -51,12 +51,12 @@ def write_plots(
 
     Args:
         runs: complete run folders.
-        folder: where the files go.
+        folder: folder of the files.
         formats: of `FORMATS`.
         width: of `WIDTHS`.
 
     Returns:
-        A row a chart (name, caption, files), and in words what was left out and why.
+        One row per chart (name, caption, files), and sentences about what was left out and why.
 
     Raises:
         BadInputError: an unknown format, or nothing to draw.
@@ -126,7 +126,7 @@ def _scatter(axes: Axes, chart: Scatter) -> None:
             yerr=errors[1],
             fmt=_SHAPES[number % len(_SHAPES)],
             color=colour,
-            # The second round of shapes is hollow, so that fourteen checkpoints can be told apart without colour.
+            # Shapes are hollow in the second round, so that fourteen checkpoints can be distinguished without colour.
             markerfacecolor=colour if number < len(_SHAPES) else "white",
             markersize=5,
             elinewidth=0.8,

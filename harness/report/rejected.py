@@ -1,4 +1,4 @@
-"""What image preferences were made of: the original next to the corrupted image of some training examples."""
+"""Samples of image preferences: original and corrupted images of some training examples."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from harness.runs.folders import Run
 
 
 def rejected_images(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], list[str]]:
-    """For the template, the sample that each run kept of its rejected images; and in words what was left out.
+    """Values for the template: each run's samples of rejected images; and sentences about what was left out.
 
-    A method notes in the manifest where its samples are: a file of rows {id, prompt, chosen, original, rejected, keywords...} in the
+    A method stores the place of its samples in the manifest: a file of rows {id, prompt, chosen, original, rejected, keywords...} in the
     run's folder, whose images are files there too.
     """
     shown, left_out = [], []
@@ -42,7 +42,7 @@ def _inside(run: Run, name: str) -> Path:
     """A file of the run's folder.
 
     Raises:
-        BadInputError: the name leads out of it.
+        BadInputError: the path leaves the folder.
     """
     path = (run.path / name).resolve()
     if not path.is_relative_to(run.path.resolve()):
@@ -51,7 +51,7 @@ def _inside(run: Run, name: str) -> Path:
 
 
 def _pair(run: Run, row: Mapping[str, Any]) -> dict[str, Any]:
-    """One example. What the data set and the detector say is text, whatever it holds."""
+    """One example. Values of the data set and the detector are plain text."""
     if missing := [
         key for key in ("id", "prompt", "chosen", "original", "rejected") if not isinstance(row.get(key), str)
     ]:

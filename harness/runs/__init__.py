@@ -1,1 +1,1 @@
-"""Runs: folders, manifests, the response log, and the orchestration of align, eval and score."""
+"""Runs: folders, manifests, locking, and the targets of evaluations."""

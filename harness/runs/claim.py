@@ -1,4 +1,4 @@
-"""A run's folder is taken by one process at a time, and nothing in it is lost: what is replaced is put aside first."""
+"""Claiming a run's folder: one process at a time may write it, and nothing is lost, because replaced runs are set aside first."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ logger = logging.getLogger(__name__)
 
 
 def check_folder(folder: Path, *, resume: bool, overwrite: bool, held: bool | None = None) -> State:
-    """Whether a run may be written to a folder; nothing is made or changed.
+    """Check that a run may be written to a folder; nothing is created or changed.
 
     Args:
-        folder: of the run.
-        resume: an interrupted run is gone on with.
-        overwrite: a run that is there is replaced.
+        folder: the run's folder.
+        resume: an interrupted run is continued.
+        overwrite: an existing run is replaced.
         held: as of `state_of`.
 
     Raises:
         BusyError: another process writes this run.
-        BadInputError: the folder is not a run of ours, or it is one, and neither `resume` nor `overwrite` was said.
+        BadInputError: the folder is not a run of ours, or it is one, and neither `resume` nor `overwrite` was given.
     """
     check_place(folder)
     state = state_of(folder, held=held)
@@ -61,10 +61,10 @@ def check_folder(folder: Path, *, resume: bool, overwrite: bool, held: bool | No
 
 @contextlib.contextmanager
 def claimed(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[FolderClaim]:
-    """Take a run's folder for the block; another process that wants it is refused for so long.
+    """Claim a run's folder for the block; other processes are refused meanwhile.
 
-    What was left by an attempt that made no step is removed. With `overwrite` a run that is there is put aside. If the block fails
-    before its first step, the folder is as it was before; the reason is kept in `failed.json` where nothing else was there.
+    What an attempt without a finished step left is removed. With `overwrite`, an existing run is set aside. If the block fails before
+    its first step, the folder is restored; if it was empty, the reason is stored in `failed.json`.
 
     Raises:
         BusyError: another process writes this run.
@@ -85,9 +85,9 @@ def claimed(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[FolderCl
 
 
 def refusal_in(error: BaseException, folder: Path) -> OSError | None:
-    """What the operating system refused, where a library that wrote weights wraps it into an error of its own.
+    """The operating system's error, if a library that wrote weights wrapped it into its own error.
 
-    safetensors says "(os error 28)" for a full disk, torch that its writer failed.
+    For a full disk, safetensors says "(os error 28)", and torch that its writer failed.
     """
     if isinstance(error, (OSError, HarnessError)):
         return None
@@ -102,11 +102,11 @@ def refusal_in(error: BaseException, folder: Path) -> OSError | None:
 
 
 def _while_locked(folder: Path, *, resume: bool, overwrite: bool) -> State:
-    """The same check, now that nobody else can change the answer.
+    """Repeat the check under the lock, when no other process can change the result.
 
     Raises:
         BadInputError: as `check_folder`.
-        BusyError: answers in the folder, which would be put aside, are being written.
+        BusyError: another process is writing answers in the folder, which would be set aside.
     """
     state = check_folder(folder, resume=resume, overwrite=overwrite, held=False)
     if overwrite and not state.reusable:
@@ -117,16 +117,16 @@ def _while_locked(folder: Path, *, resume: bool, overwrite: bool) -> State:
 
 
 class FolderClaim:
-    """A run's folder under way. Nothing is written before `begin`."""
+    """A claimed run's folder. Nothing is written before `begin`."""
 
     def __init__(self, folder: Path, state: State, *, overwrite: bool) -> None:
         self.folder, self.state, self._overwrite = folder, state, overwrite
         self._begun = False
         self.aside: Path | None = None
-        """Where the run is that stood here before."""
+        """Where the replaced run is now."""
 
     def begin(self) -> None:
-        """Make the folder ready: what is replaced is put aside, what came to nothing is removed."""
+        """Prepare the folder: set aside a replaced run, and remove the rest of a failed attempt."""
         results = self.folder.parent
         make_folder(results)
         if self.state.condition == "failed":
@@ -139,7 +139,7 @@ class FolderClaim:
         self._begun = True
 
     def done(self) -> None:
-        """The run is complete; where the one before it is, is reported."""
+        """Note that the run is complete, and log where the replaced run is."""
         if self.aside is not None:
             name = self.folder.name
             logger.info(
@@ -148,7 +148,7 @@ class FolderClaim:
             )
 
     def failed(self, error: BaseException) -> None:
-        """Put back what was replaced, if the new run made no step; else keep the reason. Never hides the error itself."""
+        """Restore the replaced run if the new run finished no step; else store the reason. Never hides the error itself."""
         if not self._begun:
             return
         with contextlib.suppress(OSError, HarnessError):
@@ -162,7 +162,7 @@ class FolderClaim:
 
 
 def _about(error: BaseException) -> dict[str, str]:
-    """An error as `failed.json` keeps it."""
+    """An error as stored in `failed.json`."""
     error = blame(error) or error
     if isinstance(error, HarnessError):
         reason = f"{error.problem} [{error.where}]" if error.where else error.problem

@@ -1,4 +1,4 @@
-"""Run folders under `results/`: made, found, refused. See docs/ARCHITECTURE.md for what is in them."""
+"""Finding and opening run folders under `results/`. docs/ARCHITECTURE.md describes their contents."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=ManifestRecord)
 STAGES = "stages"
-"""In a run's folder: one folder per stage, each a run of its own once it has a manifest."""
+"""Folder in a run's folder with one folder per stage; each is a run itself once it has a manifest."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The folder's name; that of a stage, whose folder is a run in a run's, has the run's name before it."""
+        """The folder's name; for a stage, whose folder is inside a run's, preceded by the run's name."""
         parents = self.path.absolute().parents
         return f"{parents[1].name}-{self.path.name}" if parents[0].name == STAGES else self.path.name
 
@@ -41,7 +41,7 @@ class Run:
 
     @property
     def aligned(self) -> bool:
-        """Whether it holds an aligned checkpoint (and not only a model's answers)."""
+        """Whether it contains an aligned checkpoint (and not only a model's answers)."""
         return self.kind == "align"
 
     @property
@@ -51,10 +51,10 @@ class Run:
 
     @property
     def base_location(self) -> str:
-        """Where the base model's weights lie: a folder, or a hub id.
+        """Location of the base model's weights: a folder, or a hub id.
 
         Raises:
-            BadInputError: the manifest names no such place; an endpoint's run has none.
+            BadInputError: the manifest has no location; runs of endpoints have none.
         """
         if self.kind == "endpoint":
             raise BadInputError(
@@ -90,7 +90,7 @@ def open_run(path: Path) -> Run:
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether a folder is itself a checkpoint; a run's has one below it, and a `config.json` of its own."""
+    """Whether a folder is itself a checkpoint; a run's folder contains one, and has its own `config.json`."""
     configuration = path / "config.json"
     if (path / "adapter_config.json").exists() or not configuration.exists():
         return (path / "adapter_config.json").exists()
@@ -99,7 +99,7 @@ def is_checkpoint(path: Path) -> bool:
 
 
 def list_runs(results: Path) -> list[Run]:
-    """All complete runs under a folder, oldest first. Of one that cannot be read it is said why, and the others are listed."""
+    """All complete runs under a folder, oldest first. Unreadable ones are logged with the reason, and left out."""
     runs, unreadable = read_runs(results)
     for reason in unreadable:
         logger.warning(f"left out: {reason}")
@@ -107,10 +107,10 @@ def list_runs(results: Path) -> list[Run]:
 
 
 def read_runs(results: Path) -> tuple[list[Run], list[str]]:
-    """The complete runs under a folder, oldest first, and in words which manifests cannot be read and why."""
+    """The complete runs under a folder, oldest first, and a sentence for each unreadable manifest."""
     runs, reasons = [], []
     for path in sorted(results.glob(f"*/{MANIFEST}")) if results.is_dir() else []:
-        if path.parent.name.startswith("."):  # what is put aside, and what a killed process left half written
+        if path.parent.name.startswith("."):  # replaced runs, and what a killed process left incomplete
             continue
         try:
             runs.append(open_run(path.parent))
@@ -120,10 +120,10 @@ def read_runs(results: Path) -> tuple[list[Run], list[str]]:
 
 
 def survey(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
-    """The complete runs of folders, each a run or a folder of runs, and in words which are not complete.
+    """The complete runs of folders, each a run or a folder of runs, and a sentence for each incomplete run.
 
     Raises:
-        BadInputError: a folder does not exist, or holds no run.
+        BadInputError: a folder does not exist, or contains no run.
     """
     runs: list[Run] = []
     reasons: list[str] = []
@@ -156,7 +156,7 @@ def survey(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
 
 
 def _interrupted(folder: Path) -> bool:
-    """Whether a folder is a run that was begun and has something in it; one that made no step is only `harness runs`' concern."""
+    """Whether a folder is a run that was begun and has results; runs without a finished step are only listed by `harness runs`."""
     return (
         folder.is_dir()
         and not (folder / MANIFEST).exists()

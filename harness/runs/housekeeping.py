@@ -1,4 +1,4 @@
-"""What is in a folder of runs: complete ones, what was begun, what was put aside. It is removed only when somebody says so."""
+"""Listing, removing and restoring runs: complete, incomplete and replaced ones. Nothing is removed without a request."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from harness.runs.state import LOCKS, MANIFEST, is_run, lock_of, read_object, st
 Condition = Literal["complete", "running", "interrupted", "failed", "replaced", "leftover"]
 _ANSWERS = ("*/evals/*", "*/evals/*/shards/*", "*/evals/*/repeats/*", "*/evals/*/noise/*", "*/evals/*/noise/*/shards/*",
             "*/stages/*/evals/*")  # fmt: skip
-"""Folders of answers below a folder of runs."""
+"""Pattern of folders of answers below a folder of runs."""
 _TEMPORARY = re.compile(rf"\..+\.([a-z0-9_]{{8}}({re.escape(SUFFIX)})?|[0-9a-f]{{8}}{re.escape(REMOVED)})")
-"""Names that a writer gives to what is not complete yet, and to what is being removed."""
+"""Patterns of names for what is not complete yet, and for what is being removed."""
 
 
 @dataclass(frozen=True)
 class RunEntry:
-    """A run, or something that is left of one.
+    """A run, or the rest of one.
 
     Attributes:
-        name: the run's; of answers that were put aside, with the suite behind it.
+        name: name of the run; for replaced answers, followed by the suite.
         path: the folder.
         condition: as in `harness.runs.state`, and "replaced" or "leftover" (temporary folders of writers that were killed).
-        note: why it failed, how far it came, what is in its place.
+        note: why it failed, how far it came, or what replaced it.
         removable: whether `prune` removes it when no run is named.
         finished: when it was completed; "" while it is not.
-        bytes: on the disk.
+        bytes: size on disk.
     """
 
     name: str
@@ -48,11 +48,11 @@ class RunEntry:
 
     @property
     def bytes(self) -> int:
-        """What it takes on the disk."""
+        """Size on disk."""
         return size_of(self.path)
 
     def row(self) -> dict[str, Any]:
-        """As `--json` has it."""
+        """JSON-able values for `--json`."""
         return {
             "name": self.name,
             "state": self.condition,
@@ -65,7 +65,7 @@ class RunEntry:
 
 
 def survey_all(results: Path) -> list[RunEntry]:
-    """Everything in a folder of runs, by name; what was put aside stands behind what is in its place.
+    """Everything in a folder of runs, by name; replaced runs follow their successors.
 
     Raises:
         BadInputError: there is no such folder.
@@ -81,10 +81,10 @@ def survey_all(results: Path) -> list[RunEntry]:
 
 
 def prune(results: Path, entries: Sequence[RunEntry]) -> int:
-    """Remove entries, and say how many bytes that freed. A run that somebody writes is left, and so is every complete one.
+    """Remove entries, and return the number of freed bytes. Complete runs and runs that are being written are not removed.
 
     Raises:
-        BusyError: a process writes one of them; what came before it is removed.
+        BusyError: a process is writing one of them; earlier ones were removed.
         BadInputError: one of them is a complete run.
     """
     freed = 0
@@ -105,10 +105,10 @@ def prune(results: Path, entries: Sequence[RunEntry]) -> int:
 
 
 def named(entries: Sequence[RunEntry], names: Sequence[str]) -> list[RunEntry]:
-    """What may be removed: of all that is removable, or of these names whatever is not complete.
+    """The entries to remove: all removable ones, or the incomplete ones with these names.
 
     Raises:
-        BadInputError: a name stands for nothing here, or for nothing but a complete run.
+        BadInputError: a name is unknown, or only names a complete run.
     """
     if not names:
         return [one for one in entries if one.removable]
@@ -129,17 +129,17 @@ def named(entries: Sequence[RunEntry], names: Sequence[str]) -> list[RunEntry]:
 
 
 def restore(results: Path, name: str) -> Path:
-    """Bring back what was put aside, the latest of that name; what is in its place is put aside in its turn.
+    """Restore the latest replaced run of a name; the run in its place is set aside instead.
 
     Args:
         results: the folder of runs.
-        name: a run's name, or the folder in which something was put aside (as `harness runs` shows it).
+        name: a run's name, or the path of a replaced run (as `harness runs` shows it).
 
     Returns:
-        The folder where it is now.
+        The folder of the restored run.
 
     Raises:
-        BadInputError: nothing of the name was put aside, or what is in its place is not a run.
+        BadInputError: no replaced run has the name, or what is in its place is not a run.
         BusyError: a process writes to it.
     """
     kept = [one for one in survey_all(results) if one.condition == "replaced"]
@@ -186,7 +186,7 @@ def size_of(path: Path) -> int:
                 pending.extend(Path(one.path) for one in os.scandir(at))
             else:
                 total += at.lstat().st_size
-        except OSError:  # removed meanwhile, or not ours to read
+        except OSError:  # removed meanwhile, or no permission
             continue
     return total
 
@@ -204,7 +204,7 @@ def _runs(results: Path) -> Iterator[RunEntry]:
             note = " on ".join(str(config[key]) for key in ("method", "model") if key in config)
         elif state.steps:
             note = f"{state.steps} steps" + (f"; {state.reason}" if state.reason else "")
-        condition = cast("Condition", state.condition)  # an empty folder, or one that is not a run, was left out above
+        condition = cast("Condition", state.condition)  # empty folders and folders that are not runs were skipped above
         yield RunEntry(path.name, path, condition, note, condition == "failed", finished)
 
 
@@ -224,7 +224,7 @@ def _answers_aside(results: Path) -> Iterator[RunEntry]:
         for path in sorted(results.glob(f"{pattern}/{REPLACED}/*")):
             folder = path.parent.parent
             if any(part == REPLACED for part in folder.relative_to(results).parts):
-                continue  # of a run that was put aside as a whole
+                continue  # of a run that was replaced as a whole
             scored = next(folder.glob("scores*.json"), None) or (folder / "shard.json").exists()
             note = f"answers; replaced by: {'newer ones, complete' if scored else 'nothing complete'}"
             yield RunEntry(folder.relative_to(results).as_posix(), path, "replaced", note, bool(scored))

@@ -1,4 +1,4 @@
-"""What would be needed to do a run again."""
+"""The surroundings of a run, for reproducing it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def surroundings() -> Surroundings:
 
 
 def _commit() -> str | None:
-    """The source's commit, with a mark if there are changes; None outside a checkout."""
+    """The commit of the source, with a mark if there are changes; None outside of a checkout."""
     root = PACKAGE.parent
     if not (root / ".git").exists():
         return None
@@ -57,7 +57,7 @@ def _commit() -> str | None:
 
 
 def _gpus() -> list[str]:
-    """Names of the GPUs; torch is asked only where something imported it already."""
+    """Names of the GPUs; torch is used only if it is already imported."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available():
         return []

@@ -1,4 +1,4 @@
-"""Answers that are to be generated again are put aside first, with the scores that were made from them, and can be had back."""
+"""Setting aside answers that will be generated again, with their scores, and restoring them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.core.errors import BadInputError
 from harness.core.removal import REPLACED, move, remove
 
 _FILES = ("responses.jsonl", "serving.json", "scores*.json", "items*.jsonl")
-"""What belongs to the answers in a suite's folder; shards and repeats are folders of their own."""
+"""Patterns of files that belong to the answers in a suite's folder; shards and repeats have their own folders."""
 
 
 def answers_in(folder: Path) -> Iterator[Path]:
@@ -20,7 +20,7 @@ def answers_in(folder: Path) -> Iterator[Path]:
 
 
 def put_answers_aside(folder: Path) -> Path | None:
-    """Move a suite's answers and scores into a folder of `.replaced/` in it; None where there are no answers.
+    """Move a suite's answers and scores into a folder of `.replaced/` in it; None if there are no answers.
 
     The caller holds the folder's lock.
     """
@@ -35,12 +35,12 @@ def put_answers_aside(folder: Path) -> Path | None:
 
 
 def bring_answers_back(kept: Path) -> None:
-    """Put answers back where they were. Other ones that are there now are put aside in their turn.
+    """Restore replaced answers. Answers that are in their place are set aside instead.
 
     The caller holds the folder's lock.
 
     Raises:
-        BadInputError: nothing is there.
+        BadInputError: there are no replaced answers.
     """
     folder = kept.parent.parent
     if not kept.is_dir() or kept.parent.name != REPLACED:
@@ -48,7 +48,7 @@ def bring_answers_back(kept: Path) -> None:
             "there are no replaced answers here", where=str(kept), remedy="`harness runs` lists replaced answers"
         )
     if put_answers_aside(folder) is None:
-        for path in list(answers_in(folder)):  # what a run that answered nothing left
+        for path in list(answers_in(folder)):  # left by a run without an answer
             remove(path, within=folder)
     for path in list(kept.iterdir()):
         move(path, folder / path.name, within=folder)

@@ -1,4 +1,4 @@
-"""What a folder under `results/` is: a complete run, one that was begun, one that came to nothing, or no run of ours."""
+"""The state of a folder under `results/`: a complete, interrupted or failed run, or not a run of ours."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from harness.core.locks import is_held
 MANIFEST = "manifest.json"
 CONFIG = "config.json"
 FAILED = "failed.json"
-"""In a run's folder, after an attempt that ended with an error: why. Removed by the next attempt."""
+"""File in a run's folder with the reason why the last attempt failed. Removed by the next attempt."""
 KINDS = ("align", "base", "endpoint")
 LOCKS = ".locks"
-"""Beside the runs: a lock's file for every run that was ever written to."""
+"""Folder next to the runs, with a lock file for every run."""
 LOG = "train_log.jsonl"
 BEFORE_THE_FIRST_STEP = (
     CONFIG,
@@ -27,20 +27,20 @@ BEFORE_THE_FIRST_STEP = (
     LOG,
     "stages",
 )
-"""What an attempt may have left that made no step: it is made anew by the next one."""
+"""Files that an attempt without a finished step may leave; the next attempt makes them again."""
 
 Condition = Literal["complete", "running", "interrupted", "failed", "nothing", "foreign"]
 
 
 @dataclass(frozen=True)
 class State:
-    """What a folder is.
+    """The state of a folder.
 
     Attributes:
-        condition: "complete"; "running", while a process writes to it; "interrupted", with steps, a checkpoint or answers in it;
-            "failed", an attempt that made no step; "nothing", no folder or an empty one; "foreign", whatever is no run of ours.
-        reason: why the last attempt ended, where it could be written down; "" otherwise.
-        steps: steps that the training log tells of.
+        condition: "complete"; "running" (a process writes to it); "interrupted" (it has steps, a checkpoint or answers); "failed" (no
+        finished step); "nothing" (no folder, or an empty one); "foreign" (not a run of ours).
+        reason: why the last attempt failed, if that is known; else "".
+        steps: number of steps in the training log.
     """
 
     condition: Condition
@@ -49,19 +49,19 @@ class State:
 
     @property
     def reusable(self) -> bool:
-        """Whether a new attempt may take the folder: nothing in it is worth being kept."""
+        """Whether a new attempt may use the folder, because nothing in it is worth keeping."""
         return self.condition in ("nothing", "failed")
 
 
 def state_of(folder: Path, *, held: bool | None = None) -> State:
-    """What a folder is; nothing in it is changed.
+    """Determine the state of a folder; nothing in it is changed.
 
     Args:
         folder: the folder.
-        held: whether a process writes to it, where the caller knows; else its lock is looked at.
+        held: whether a process writes to it, if the caller knows; else its lock is checked.
 
     Raises:
-        OSError: it cannot be looked at.
+        OSError: it cannot be read.
     """
     if not folder.exists():
         return State("nothing")
@@ -70,7 +70,7 @@ def state_of(folder: Path, *, held: bool | None = None) -> State:
     if not any(folder.iterdir()):
         return State("nothing")
     running = is_held(lock_of(folder)) if held is None else held
-    if not is_run(folder):  # a run that begins holds its lock before its configuration is there
+    if not is_run(folder):  # a starting run holds its lock before it writes its configuration
         return State("running" if running else "foreign")
     reason, steps = _reason(folder), steps_of(folder)
     if running:
@@ -85,7 +85,7 @@ def state_of(folder: Path, *, held: bool | None = None) -> State:
 def is_run(folder: Path) -> bool:
     """Whether a folder was made by `harness align` or `eval`: its manifest or its configuration says so.
 
-    A folder that merely has files of these names, such as a checkpoint with its `config.json`, is none.
+    A folder with other files of these names, such as a checkpoint with its `config.json`, is not.
     """
     manifest, config = read_object(folder / MANIFEST), read_object(folder / CONFIG)
     if manifest is not None and manifest.get("kind") in KINDS:
@@ -95,12 +95,12 @@ def is_run(folder: Path) -> bool:
 
 
 def lock_of(folder: Path) -> Path:
-    """The file that is locked while a process writes a run; it is beside the run, so that it stays where the folder is moved."""
+    """The file that is locked while a process writes a run; it is next to the run, so that it stays when the folder is moved."""
     return folder.parent / LOCKS / f"{folder.name}.lock"
 
 
 def read_object(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file, or None where there is none that can be read."""
+    """The object in a JSON file, or None if it cannot be read."""
     try:
         value = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError):
@@ -118,7 +118,7 @@ def steps_of(folder: Path) -> int:
 
 
 def _worth_keeping(folder: Path) -> bool:
-    """Whether a run without a manifest has something that took work: weights, a stage's state, or answers."""
+    """Whether a run without a manifest has valuable results: weights, a stage's state, or answers."""
     patterns = ("checkpoint/*", "stages/*/checkpoint*", "stages/*/*.safetensors", "evals/**/responses*.jsonl")
     return any(path.is_dir() or path.stat().st_size for pattern in patterns for path in folder.glob(pattern))
 

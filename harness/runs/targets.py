@@ -1,4 +1,4 @@
-"""What is evaluated: checkpoints, with the run folders that their answers go to."""
+"""Targets of evaluations: checkpoints, with the run folders for their answers."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ BASE, ENDPOINT = "base", "endpoint"
 
 @dataclass(frozen=True)
 class Target:
-    """A checkpoint to evaluate and the run folder that its answers go to.
+    """A checkpoint to evaluate, and the run folder for its answers.
 
     Attributes:
-        name: the run's name; the leaderboard's row.
+        name: name of the run, and of the leaderboard's row.
         folder: the run's folder.
         base: folder or hub id of the full weights.
         adapter: PEFT folder on top of them, or None.
         model: label of the base model.
         method: the aligner, "base", or "endpoint".
         remote: `base` is the name of a model behind an endpoint; there are no weights here.
-        manifest: of a run that is only a model's answers: what is written when the first of them is requested (`begin`).
+        manifest: manifest of a run that only has a model's answers; written before the first request (`begin`).
     """
 
     name: str
@@ -45,44 +45,44 @@ class Target:
     manifest: ManifestRecord | None = field(default=None, compare=False)
 
     def begin(self) -> None:
-        """Make the run's folder, of a model that was not aligned here; an aligned run has its own."""
+        """Create the run's folder, for a model that is not from a run; an aligned run has one."""
         if self.manifest is None:
             return
         before = open_run(self.folder).manifest
-        # The weights may have moved: later commands look where they are now.
+        # The weights may have moved: store the present location for later commands.
         if before is None or before.base != self.manifest.base:
             write_json(self.folder / MANIFEST, self.manifest.written() | surroundings().written())
 
     @property
     def served(self) -> str:
-        """Its name in the engine: a base's own, or its adapter's."""
+        """Its name in the engine: the base's or the adapter's."""
         return self.name if self.adapter else BASE
 
     @cached_property
     def template(self) -> str:
-        """Hash of all that turns a question into a prompt; an endpoint has its own."""
+        """Hash of everything that turns a question into a prompt; for an endpoint, a fixed text."""
         return "the endpoint's own" if self.remote else template_hash_of(self.base)
 
     @property
     def fingerprint(self) -> str:
-        """Of all weights that the answers depend on; of the model's name where the weights are an endpoint's (not of its URL)."""
+        """Fingerprint of all weights that the answers depend on; for an endpoint, of the model's name (not of the URL)."""
         if self.remote:
             return sha256_json(["endpoint", self.base])
         return sha256_json([fingerprint(self.base), fingerprint(self.adapter) if self.adapter else None])
 
     def answered_by(self, model: str) -> str:
-        """The fingerprint of what answered: an endpoint's with the name that the answering model gave itself."""
+        """The fingerprint of the model that answered; for an endpoint, with the model name that it reported."""
         return sha256_json([self.fingerprint, model]) if self.remote else self.fingerprint
 
 
 def engine_of(targets: Sequence[Target], backend: type[Backend], settings: BackendSettings) -> Backend:
-    """One engine for checkpoints of one base: the base itself, and every adapter by its target's name. Not started."""
+    """An engine for checkpoints of one base, not started yet: the base itself, and every adapter by its target's name."""
     adapters = {target.name: target.adapter for target in targets if target.adapter}
     return backend(targets[0].base, adapters, settings)
 
 
 def target_of_run(run: Run) -> Target:
-    """The target of an aligned run; its checkpoint is checked before anything starts.
+    """The target of an aligned run; its checkpoint is checked first.
 
     Raises:
         BadInputError: the checkpoint is broken, or its base's weights are not those it was trained on.
@@ -92,14 +92,14 @@ def target_of_run(run: Run) -> Target:
     info = inspect(run.checkpoint)
     if info.kind == "full":
         return Target(run.name, run.path, str(run.checkpoint.resolve()), None, config.model, config.method)
-    # The adapter's own file says where its base is, so that it can be written there where that has moved.
+    # The adapter's configuration has the location of its base, so that a user can change it there if the base has moved.
     location = str(info.base)
     check_base(run.checkpoint, location, manifest.base.fingerprint)
     return Target(run.name, run.path, location, run.checkpoint.resolve(), config.model, config.method)
 
 
 def target_of_model(model: ModelRef, results: Path) -> Target:
-    """A base model as a target; its run folder is made with the first question (`Target.begin`)."""
+    """A base model as a target; its run folder is created before the first request (`Target.begin`)."""
     location = model.locate()
     hub.reach(location)
     if Path(location).is_dir() and inspect(Path(location)).kind == "adapter":
@@ -115,7 +115,7 @@ def target_of_model(model: ModelRef, results: Path) -> Target:
 
 
 def target_of_endpoint(model: str, results: Path) -> Target:
-    """A model behind an endpoint, by the name that it has there; its run folder is made with the first question."""
+    """A model behind an endpoint, by its name there; its run folder is created before the first request."""
     folder = results / name_from(model)
     manifest = _of_answers(ENDPOINT, folder, BaseRecord(label=model, location=None, fingerprint=None))
     if (run := open_run(folder)).manifest is not None and (run.kind != ENDPOINT or run.base_label != model):
@@ -143,11 +143,11 @@ def target_of(run: Run, results: Path) -> Target:
 
 
 def base_model(run: Run) -> ModelRef:
-    """The base model of a complete run, which is not an endpoint's."""
+    """The base model of a complete run, which must not be an endpoint's."""
     location = run.base_location
     if (
         run.checkpoint / "adapter_config.json"
-    ).is_file():  # where the adapter's own file says, as for the adapter itself
+    ).is_file():  # from the adapter's configuration, as for the adapter itself
         location = str(inspect(run.checkpoint).base)
     return recorded(run.base_label, location)
 

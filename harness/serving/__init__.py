@@ -1,1 +1,1 @@
-"""Backends that turn requests into responses: vLLM by default, transformers where vLLM is not installed."""
+"""Backends that turn requests into responses: vLLM by default, transformers if vLLM is not installed."""

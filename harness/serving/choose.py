@@ -1,4 +1,4 @@
-"""Which backend is used when none is named: vLLM wherever it is installed."""
+"""The default backend: vLLM if it is installed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 def choose_backend(name: str | None = None) -> type[Backend]:
-    """The backend with this name, or vLLM, or the fallback with a word about it.
+    """The backend with this name, or vLLM, or the fallback, which is logged.
 
     Raises:
         UnknownNameError: no such backend.

@@ -1,4 +1,4 @@
-"""What a backend answered, checked as it comes."""
+"""Checking a backend's answers as they arrive."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def completions_of(backend: Backend, requests: Iterable[Request]) -> Iterator[Co
     """`Backend.generate`, checked: every request is answered once, and nothing else is.
 
     Raises:
-        PluginError: a completion is none, is to no request or a second one, or one never came.
+        PluginError: a completion is invalid, belongs to no request, is a second one, or is missing.
     """
     if not is_plugin(backend):
         yield from backend.generate(requests)
@@ -41,7 +41,7 @@ def completions_of(backend: Backend, requests: Iterable[Request]) -> Iterator[Co
             raise wrong(backend, "generate", *problem)
         open_.remove(completion.id)
         yield completion
-    for _ in source:  # what it did not even look at
+    for _ in source:  # requests that the backend did not even read
         pass
     if open_:
         got = f"nothing for {len(open_)} of {len(asked)} requests, the first to '{asked[min(open_)].prompt[:60]}'"
@@ -49,7 +49,7 @@ def completions_of(backend: Backend, requests: Iterable[Request]) -> Iterator[Co
 
 
 def _problem(completion: Any, asked: dict[str, Request], open_: set[str]) -> tuple[str, str] | None:
-    """(what is wrong with an answer, what was expected); None where nothing is."""
+    """(what is wrong with an answer, what was expected); None if it is valid."""
     if not isinstance(completion, Completion):
         return shown(completion), _EXPECTED
     if completion.id not in open_:

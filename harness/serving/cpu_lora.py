@@ -1,9 +1,10 @@
-"""LoRA on vLLM's CPU path: right for mixed batches, and as matrix products.
+"""LoRA on vLLM's CPU path: correct for mixed batches, and as matrix products.
 
 vLLM 0.32 computes LoRA on a CPU by gathering the adapter's weights for every token (40 answers per second on the small model where the
-base alone gives 600), and its gather takes the index -1, which marks tokens of the base, for the last adapter: in a batch that mixes
-base and adapter, the base's tokens get an adapter too. Here the same three operations are done adapter by adapter, and tokens without
-one are left alone. Applied in the engine's process, on CPUs only (`apply`); tests compare with vLLM's own where that is right.
+base alone gives 600), and its gather uses the index -1, which marks tokens of the base, as the last adapter: in a batch that mixes base
+and adapter, an adapter is applied to the base's tokens, too. Here the same three operations run adapter by adapter, and tokens without
+one are skipped. Applied in the engine's process, on CPUs only (`apply`); tests compare with vLLM's own operations where those are
+correct.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def per_adapter(inputs: Tensor, weights: Tensor, indices: Tensor) -> Tensor:
-    """inputs[t] @ weights[indices[t]]^T for every token t; 0 where the index is negative.
+    """inputs[t] @ weights[indices[t]]^T for every token t; 0 if the index is negative.
 
     Args:
         inputs: [tokens, width].
@@ -78,10 +79,10 @@ def _put(target: Tensor, values: Tensor, add: bool) -> None:
 
 
 def apply() -> None:
-    """Put these in the place of vLLM's. Call it before the engine is made.
+    """Replace vLLM's operations by these. Must be called before the engine is made.
 
     Raises:
-        AttributeError: this vLLM has no such operations; then this module must be checked again.
+        AttributeError: this version of vLLM has no such operations; then this module must be revised.
     """
     from vllm.lora.ops import torch_ops
     from vllm.lora.ops.torch_ops import lora_ops
@@ -89,5 +90,5 @@ def apply() -> None:
 
     for operation in (bgmv_shrink, bgmv_expand, bgmv_expand_slice):
         for module in (lora_ops, torch_ops, punica_cpu):
-            getattr(module, operation.__name__)  # a renamed operation must not be missed in silence
+            getattr(module, operation.__name__)  # raises if vLLM renamed the operation
             setattr(module, operation.__name__, operation)

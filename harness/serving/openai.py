@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible endpoint, or several of them as a pool: a hosted model, a `vllm serve`, a `harness serve`."""
+"""OpenAI-compatible endpoints, one or several as a pool: a hosted model, `vllm serve`, or `harness serve`."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ logger = logging.getLogger(__name__)
 
 _MIME = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}
 _PROBES = 4
-"""Calls before an endpoint that says nothing is taken for absent."""
+"""Number of calls without an answer after which an endpoint counts as unreachable."""
 _GIVEN_UP_IN_A_ROW = 8
-"""Requests without a reply, one after the other, after which the endpoint is taken for gone."""
+"""Number of consecutive requests without a reply after which the evaluation stops."""
 
 
 class OpenAISettings(BackendSettings):
@@ -67,7 +67,7 @@ class OpenAISettings(BackendSettings):
 
 
 class OpenAIBackend(Backend):
-    """Images travel as data URLs. `base` is the model's name at the endpoint; there are no adapters, the endpoint has models."""
+    """Images are sent as data URLs. `base` is the model's name at the endpoint; adapters are not supported."""
 
     name = "openai"
     remote = True
@@ -86,11 +86,11 @@ class OpenAIBackend(Backend):
 
     @classmethod
     def missing(cls) -> str | None:
-        """It needs nothing but the core."""
+        """It needs no further packages."""
         return None
 
     def start(self) -> None:
-        """Ask every endpoint one question about a small picture, so that what cannot work is said before a suite is begun.
+        """Ask every endpoint one question about a small picture, to find problems before a suite is started.
 
         Raises:
             HarnessError: no key, an endpoint that cannot be reached, refuses the key, or does not know the model.
@@ -117,10 +117,10 @@ class OpenAIBackend(Backend):
             )
 
     async def _probe(self, number: int) -> str:
-        """The name of the model that answers at an endpoint; what is wrong with it is found out by asking again without the image.
+        """The name of the model that answers at an endpoint; problems are diagnosed by asking again without the image.
 
         Raises:
-            HarnessError: no answer comes, or everything is refused.
+            HarnessError: the endpoint gives no answer, or refuses everything.
             BadInputError: the endpoint knows no such model, or takes no images.
         """
         url = self._pool.urls[number] or "the vendor's endpoint"
@@ -169,7 +169,7 @@ class OpenAIBackend(Backend):
             ) from None
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        """See `Backend.generate`. As many as the concurrency allows are under way; the others, and their images, are not read yet."""
+        """See `Backend.generate`. At most `concurrency` requests are in flight; further requests and their images are not read yet."""
         assert self._runner is not None
         loop, waiting = self._runner.get_loop(), iter(requests)
         running: set[asyncio.Task[Completion]] = set()
@@ -256,13 +256,13 @@ class OpenAIBackend(Backend):
         )
 
     def _adapt(self, refused: Refused) -> None:
-        """Send an answer's limit under its other name, where the settings leave the name open."""
+        """Send the limit of answer tokens under its other name, if the settings leave the name open."""
         if self.settings.token_parameter == "auto" and refused.parameter == self._token_parameter == "max_tokens":
             self._token_parameter = "max_completion_tokens"
             logger.info("the endpoint refuses max_tokens: max_completion_tokens is sent instead")
 
     def _message(self, prompt: str, image: ImageRef | None) -> dict[str, Any]:
-        """One user turn, image first: what comes first can be kept in the server's prefix cache."""
+        """One user turn with the image first, so that the server's prefix cache can contain it."""
         prompt = prompt.encode("utf-8", "replace").decode()
         if image is None:
             return {"role": "user", "content": prompt}
@@ -275,7 +275,7 @@ class OpenAIBackend(Backend):
         }
 
     def _wrong(self, reply: Reply) -> Wrong | None:
-        """What is wrong with a reply. No words at all are an answer where the server says that it ended so."""
+        """The problem of a reply, or None. An empty text is an answer if the server reports a normal end."""
         if reply.text is None:
             return Wrong(f"the endpoint sent {reply.problem}")
         if reply.says_nothing and reply.refusal is None and reply.finish_reason == "unknown":
@@ -285,7 +285,7 @@ class OpenAIBackend(Backend):
         return None
 
     def _note(self, model: str) -> str:
-        """Remember who answered; say once where that is not quite who was asked."""
+        """Record the model that answered; log once if its name differs from the requested one."""
         if model not in self._answered_by:
             self._answered_by.add(model)
             said = difference(self.model, model)
@@ -307,7 +307,7 @@ class OpenAIBackend(Backend):
                 self._runner = None
 
     def provenance(self) -> dict[str, Any]:
-        """Endpoints, the model asked for and those that answered, and what the checkpoint's identity rests on. No key."""
+        """Endpoints, the requested model and those that answered, and the basis of the checkpoint's identity. No key."""
         return {
             "backend": self.name,
             "distribution": f"openai {importlib.metadata.version('openai')}",
@@ -321,7 +321,7 @@ class OpenAIBackend(Backend):
 
 
 def _refusal(reply: Reply, most_tokens: int) -> str | None:
-    """Why a reply is no answer, though it is paid for and would be the same again; None where it is one."""
+    """Why a reply is not an answer although asking again would not help; None if it is one."""
     if reply.refusal:
         return reply.refusal
     if reply.finish_reason == "content_filter":
@@ -333,7 +333,7 @@ def _refusal(reply: Reply, most_tokens: int) -> str | None:
 
 
 def data_url(image: ImageRef) -> str:
-    """An image as a data URL: its own bytes where every server reads them as we do, else the decoded image as PNG.
+    """An image as a data URL: its own bytes if every server decodes them as we do, else the decoded image as PNG.
 
     Raises:
         BadInputError: it does not decode.
@@ -352,7 +352,7 @@ def data_url(image: ImageRef) -> str:
 
 
 def _picture() -> ImageRef:
-    """A small grey picture, to ask about."""
+    """A small grey picture for a test question."""
     from PIL import Image
 
     stream = io.BytesIO()

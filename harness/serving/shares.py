@@ -1,4 +1,4 @@
-"""What each of several engines on one machine gets: GPUs of its own, or cores of its own."""
+"""Dividing a machine among several engines: each gets its own GPUs or cores."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Share:
-    """What one engine may use; empty means whatever the process may.
+    """What one engine may use; empty: no restriction.
 
     Attributes:
-        gpus: as `CUDA_VISIBLE_DEVICES` names them.
-        cores: on a CPU, the numbers of the cores of each of its workers.
+        gpus: entries of `CUDA_VISIBLE_DEVICES`.
+        cores: on a CPU, the core numbers of each of its workers.
     """
 
     gpus: tuple[str, ...] = ()
     cores: tuple[tuple[int, ...], ...] = ()
 
     def environment(self, environment: dict[str, str]) -> dict[str, str]:
-        """The environment of its process. (Cores are bound from inside, see `harness.serving.vllm_worker`.)"""
+        """The environment of its process. (The process itself binds to its cores, see `harness.serving.vllm_worker`.)"""
         return environment | ({_GPUS: ",".join(self.gpus)} if self.gpus else {})
 
 
 def shares(engines: int, workers: int) -> list[Share]:
-    """Equal shares of this machine for so many engines of so many workers each; a single engine has everything.
+    """Equal shares of this machine for `engines` engines with `workers` workers each; a single engine gets everything.
 
     Raises:
         BadInputError: there are fewer GPUs, or without a GPU fewer cores, than workers.
@@ -44,13 +44,13 @@ def shares(engines: int, workers: int) -> list[Share]:
         named = os.environ.get(_GPUS)
         gpus = named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
         return gpu_shares(gpus, engines, workers)
-    if not hasattr(os, "sched_getaffinity"):  # no process can be bound here: the system deals its cores itself
+    if not hasattr(os, "sched_getaffinity"):  # processes cannot be bound on this system
         return [Share()] * engines
     return core_shares(sorted(os.sched_getaffinity(0)), engines, workers)
 
 
 def gpu_shares(gpus: Sequence[str], engines: int, workers: int) -> list[Share]:
-    """A GPU a worker; what is over stays idle.
+    """One GPU per worker; remaining GPUs stay idle.
 
     Raises:
         BadInputError: there are too few.
@@ -60,10 +60,10 @@ def gpu_shares(gpus: Sequence[str], engines: int, workers: int) -> list[Share]:
 
 
 def core_shares(cores: Sequence[int], engines: int, workers: int) -> list[Share]:
-    """As many cores for each worker as go into the machine's; neighbours go together.
+    """Equally many adjacent cores for each worker.
 
     Raises:
-        BadInputError: there is not even one for each.
+        BadInputError: there are fewer cores than workers.
     """
     _check(len(cores), engines, workers, "cores")
     own = len(cores) // (engines * workers)

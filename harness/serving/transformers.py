@@ -1,4 +1,4 @@
-"""The fallback for machines without vLLM: transformers' own generation, batched with left padding. Provenance says it was used."""
+"""The fallback for machines without vLLM: transformers' own generation, batched with left padding. The provenance records its use."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TransformersBackend(Backend):
 
     @classmethod
     def missing(cls) -> str | None:
-        """It is always there."""
+        """It is always available."""
         return None
 
     def start(self) -> None:
@@ -56,10 +56,10 @@ class TransformersBackend(Backend):
         self.model.generation_config = only_ends(self.model)
 
     def _check_adapters(self) -> None:
-        """An adapter that leaves a probe's log-probabilities as the base has them is not applied, or was not trained: an error.
+        """Refuse an adapter that does not change a probe's log-probabilities: it is not applied, or was not trained.
 
         Raises:
-            HarnessError: it changes nothing.
+            HarnessError: an adapter changes nothing.
         """
         import torch
         from PIL import Image
@@ -80,7 +80,7 @@ class TransformersBackend(Backend):
                 )
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        """See `Backend.generate`. Requests of one target and one sampling that follow each other are batched."""
+        """See `Backend.generate`. Adjacent requests with the same target and sampling are batched."""
         for (target, sampling), group in itertools.groupby(requests, key=lambda one: (one.target, one.sampling)):
             for block in _blocks(group, self.settings.batch_size):
                 for request in block:
@@ -96,7 +96,7 @@ class TransformersBackend(Backend):
         inputs = self._on_device(batch_inputs(self.processor, prompts, pictures, padding=True))
         options: dict[str, Any] = {"max_new_tokens": sampling.max_new_tokens, "do_sample": sampling.temperature > 0}
         if sampling.temperature > 0:
-            # Unasked, transformers draws from the 50 likeliest tokens only.
+            # By default, transformers samples only from the 50 likeliest tokens.
             options |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
             torch.manual_seed(sampling.seed)
         with torch.no_grad(), self._selected(target):
@@ -129,7 +129,7 @@ class TransformersBackend(Backend):
                     tuple(said),
                     tuple(
                         float(step[place].float().log_softmax(-1)[token])
-                        for step, token in zip(made.logits, said, strict=False)  # other rows of the batch go on
+                        for step, token in zip(made.logits, said, strict=False)  # other rows of the batch may be longer
                     ),
                 )
                 if request.details
@@ -157,7 +157,7 @@ class TransformersBackend(Backend):
         self.model = None
 
     def provenance(self) -> dict[str, Any]:
-        """Version, device and type; says that it is the fallback."""
+        """Version, device and dtype, and that it is the fallback."""
         import transformers
 
         return {

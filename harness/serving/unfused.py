@@ -1,8 +1,9 @@
-"""Adapters of fused products, under the names that vLLM's LLaVA takes: those of the products that were fused.
+"""Rewriting adapters of fused products for vLLM's LLaVA, which accepts only the names of the single products.
 
-Phi-3 computes queries, keys and values in one product (`qkv_proj`), and both halves of its gate (`gate_up_proj`). vLLM fuses these in every
-language model below its LLaVA classes and takes adapters of the single ones only. B of a fused product has the single products' rows one
-behind the other, and A is common to all: so the same adapter is written out, exactly, with the same A three times or twice.
+Phi-3 computes queries, keys and values in one product (`qkv_proj`), and both halves of its gate in another (`gate_up_proj`). vLLM fuses
+these itself in the language models of its LLaVA classes and accepts only adapters of the single products. B of a fused product is the
+concatenation of the single products' rows, and A is common to all; so the adapter is written exactly with the same A three times or
+twice.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from harness.core.paths import cache_folder
 from harness.models import fingerprint, pretrained
 
 _FAMILIES = {"llava", "llava_next"}
-"""Whose classes in vLLM 0.32 take the single products' names (`packed_modules_mapping`)."""
+"""Architectures whose classes in vLLM 0.32 accept the single products' names (`packed_modules_mapping`)."""
 _FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
 
 
 def single_products(adapter: Path, base: str | Path) -> Path:
-    """The adapter's folder, or a copy in the cache that vLLM takes in its place.
+    """The adapter's folder, or a rewritten copy in the cache for vLLM.
 
     Args:
         adapter: a PEFT adapter's folder.
@@ -68,7 +69,7 @@ def _write(adapter: Path, folder: Path, text: Any) -> None:
 
 
 def _rows(kind: str, text: Any) -> list[int]:
-    """Rows of each single product in the fused one."""
+    """Number of rows of each single product in the fused one."""
     if kind == "gate_up_proj":
         return [text.intermediate_size] * 2
     size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
@@ -76,7 +77,7 @@ def _rows(kind: str, text: Any) -> list[int]:
 
 
 def _single_keys(pattern: dict[str, Any]) -> dict[str, Any]:
-    """A pattern by module's name, with the single products' names."""
+    """A pattern by module name, with the names of the single products."""
     single_keys = {}
     for key, value in pattern.items():
         kind = next((fused for fused in _FUSED if key.endswith(fused)), None)

@@ -1,4 +1,4 @@
-"""vLLM's offline engine in a child process, or several of them: a crash is an error message, not the end of the run."""
+"""vLLM's offline engine in a child process, or several of them: a crash becomes an error message and does not end the run."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from harness.serving.worker_protocol import completion_from_json
 
 START_TIMEOUT_S = 900
 _AHEAD = 512
-"""Requests that each engine is sent ahead of their answers: enough to keep it full, few enough to keep memory flat."""
+"""Number of unanswered requests per engine: enough to keep it busy, few enough to limit memory."""
 _AT_ONCE = 64
-"""So many of them are made up for together: every message wakes the engine's process."""
+"""Number of requests that are sent together, because every message wakes the engine's process."""
 
 
 class VllmSettings(BackendSettings):
@@ -70,10 +70,10 @@ def distribution() -> str | None:
 
 
 class VllmBackend(Backend):
-    """The default backend wherever vLLM is installed, on CPUs too. One engine serves the base and all adapters.
+    """The default backend if vLLM is installed, also on CPUs. One engine serves the base and all adapters.
 
-    With `data_parallel_size` there are several, each with its share of the machine and of the images. vLLM's own data parallelism is
-    the same for models without experts, but its offline engine has none in one process.
+    With `data_parallel_size` there are several, each with its share of the machine and of the images. For models without experts this is
+    equivalent to vLLM's own data parallelism, which its offline engine does not offer in one process.
     """
 
     name = "vllm"
@@ -100,10 +100,10 @@ class VllmBackend(Backend):
         """Start the engines and wait until each has loaded the model and seen every adapter change the answers.
 
         Raises:
-            BadInputError: there are fewer GPUs or cores than the settings want.
+            BadInputError: there are fewer GPUs or cores than the settings need.
             HarnessError: an engine did not start.
         """
-        give_back()  # to the engine what training left here
+        give_back()  # memory of an earlier training, for the engine
         base = servable(self.base)
         for folder in self.adapters.values():
             check_covers(folder, self.base)
@@ -129,14 +129,14 @@ class VllmBackend(Backend):
                 note(f"log: {self._engines[0].log}")
                 self._wait_ready()
             except BaseException:
-                self.close()  # nobody else does, where `__enter__` fails
+                self.close()  # `__exit__` is not called if `__enter__` fails
                 raise
 
     def _wait_ready(self) -> None:
-        """Every engine says first what it is.
+        """Wait for the first message of every engine, which describes it.
 
         Raises:
-            HarnessError: one ended, or said nothing for too long.
+            HarnessError: an engine ended, or sent no message for too long.
         """
         deadline = time.monotonic() + START_TIMEOUT_S
         for _ in self._engines:
@@ -150,7 +150,7 @@ class VllmBackend(Backend):
             self._info = engine.read(line)
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        """See `Backend.generate`. Every engine is kept busy with a window of requests; those of an image go to one engine."""
+        """See `Backend.generate`. Every engine is kept busy with a window of requests; requests of one image go to the same engine."""
         waiting, ahead = iter(requests), _AHEAD * len(self._engines)
         while True:
             missing = ahead - sum(engine.open for engine in self._engines)
@@ -167,7 +167,7 @@ class VllmBackend(Backend):
             yield completion
 
     def _home(self, image: ImageRef) -> EngineProcess:
-        """The engine whose caches hold an image, or the one that has least to do."""
+        """The engine whose caches contain an image, or the least busy one."""
         known = (engine for engine in self._engines if engine.has(image))
         return next(known, None) or min(self._engines, key=lambda engine: engine.open)
 

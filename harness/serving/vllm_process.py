@@ -1,4 +1,4 @@
-"""One of vLLM's engines in a process of its own, as the harness sees it: what it was asked, what it said, how it ended."""
+"""The harness's side of a vLLM engine in a separate process: sending requests, reading answers, reporting failures."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class EngineProcess:
     """A running engine.
 
     Args:
-        order: what to load and how, see `harness.serving.vllm_worker`.
-        share: what it may use of this machine.
-        environment: of the process.
-        said: gets (this engine, line) for every line that it says, and (this engine, None) when it says no more. Several engines
-            may share one queue.
+        order: the model and how to load it, see `harness.serving.vllm_worker`.
+        share: the part of this machine that it may use.
+        environment: environment of the process.
+        said: receives (this engine, line) for every line of output, and (this engine, None) at its end. Several engines may share one
+        queue.
 
     Attributes:
-        open: number of requests that it has not answered yet.
-        answers: number of those that it has.
+        open: number of unanswered requests.
+        answers: number of answers.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class EngineProcess:
         self.share = share
         self.open = self.answers = 0
         self._keys = itertools.count()
-        self._images: dict[str, str] = {}  # what an image is -> what the engine calls it
+        self._images: dict[str, str] = {}  # the image's identity -> the engine's key for it
         self._log = tempfile.NamedTemporaryFile("w+", prefix="vllm-", suffix=".log", delete=False)  # noqa: SIM115 (lives as long as the engine)
         self._process = subprocess.Popen(
             [
@@ -57,7 +57,7 @@ class EngineProcess:
                 "-P",
                 "-m",
                 "harness.serving.vllm_worker",
-            ],  # -P: the folder it starts in has packages of its own
+            ],  # -P: the working directory may contain packages
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -76,10 +76,10 @@ class EngineProcess:
         said.put((self, None))
 
     def read(self, line: str | None) -> dict[str, Any]:
-        """What a line says.
+        """Parse a line.
 
         Raises:
-            HarnessError: the engine ended, or says that it failed.
+            HarnessError: the engine ended, or reports a failure.
         """
         if line is None:
             raise self.failure("the engine's process ended")
@@ -89,11 +89,11 @@ class EngineProcess:
         return value
 
     def has(self, image: ImageRef) -> bool:
-        """Whether it was sent this image and still has it."""
+        """Whether it received this image and still has it."""
         return image.fingerprint() in self._images
 
     def ask(self, request: Request) -> None:
-        """Give it a request, with the next `flush` at the latest; the image is sent with the first of those that are about it.
+        """Queue a request, which is sent with the next `flush` at the latest; an image is sent with its first request.
 
         Raises:
             HarnessError: it ended.
@@ -119,7 +119,7 @@ class EngineProcess:
 
     @property
     def part(self) -> dict[str, Any]:
-        """What it had of the machine and of the work. JSON-able."""
+        """Its share of the machine and of the work. JSON-able."""
         return {
             **({"gpus": self.share.gpus} if self.share.gpus else {}),
             **({"cores": self.share.cores} if self.share.cores else {}),
@@ -134,7 +134,7 @@ class EngineProcess:
             raise self.failure("the engine's process ended") from None
 
     def flush(self) -> None:
-        """Send what it was asked.
+        """Send queued requests.
 
         Raises:
             HarnessError: it ended.
@@ -151,10 +151,10 @@ class EngineProcess:
         lines = Path(self._log.name).read_text(encoding="utf-8", errors="replace").splitlines()
         telling = [line for line in lines if "Error" in line or "error:" in line][-3:] or lines[-3:]
         try:
-            code: int | None = self._process.wait(timeout=5)  # its pipe closes a moment before it is gone
+            code: int | None = self._process.wait(timeout=5)  # its pipe closes a moment before the process ends
         except subprocess.TimeoutExpired:
             code = None
-        if code is not None and code < 0:  # from outside: its log does not know
+        if code is not None and code < 0:  # ended by a signal, which is not in its log
             return HarnessError(
                 f"vLLM: the engine's process was ended by signal {-code} ({signal.Signals(-code).name})",
                 where=self._log.name,
@@ -170,15 +170,15 @@ class EngineProcess:
         )
 
     def end_input(self) -> None:
-        """Tell it that nothing more comes, after which it ends."""
+        """Close its input, after which it ends."""
         assert self._process.stdin
         try:
             self._process.stdin.close()
-        except BrokenPipeError:  # it ended already
+        except BrokenPipeError:  # it has already ended
             return
 
     def wait(self) -> None:
-        """Wait until it ended, or end it; its log is removed if it ended well."""
+        """Wait until it ends, or kill it; its log is removed if it succeeded."""
         try:
             code = self._process.wait(timeout=_END_PATIENCE_S)
         except subprocess.TimeoutExpired:

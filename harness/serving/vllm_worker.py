@@ -18,8 +18,8 @@ PROBES = ("Describe this image.", "What is in the image?", "Is there a person in
 
 
 def main() -> int:
-    """Read the order, start the engine, answer requests until the input ends."""
-    # What vLLM prints must not get between the answers: standard output is kept for them, all else goes to the log.
+    """Read the order, start the engine, and answer requests until the input ends."""
+    # vLLM's output must not mix with the answers: standard output is only for them, everything else goes to the log.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     order = json.loads(sys.stdin.readline())
@@ -76,9 +76,9 @@ def _lines(stream: IO[str]) -> queue.Queue[dict[str, Any] | None]:
 
 
 def _bind(cores: list[list[int]]) -> None:
-    """Keep to the cores of this engine's workers; several engines would otherwise each start a thread on every core.
+    """Bind to the cores of this engine's workers; otherwise several engines would each start a thread on every core.
 
-    The first line is for a worker in this process, the last for workers that vLLM starts: it binds those itself.
+    The first call is for a worker in this process, the last for workers that vLLM starts and binds itself.
     """
     import torch
 
@@ -90,7 +90,7 @@ def _bind(cores: list[list[int]]) -> None:
 
 @functools.cache
 def _parameters(temperature: float, top_p: float, max_new_tokens: int, seed: int, logprobs: int | None) -> Any:
-    """vLLM's own sampling parameters: one object for all requests that ask for the same."""
+    """vLLM's own sampling parameters: one object for all requests with equal parameters."""
     from vllm import SamplingParams
 
     return SamplingParams(
@@ -99,7 +99,7 @@ def _parameters(temperature: float, top_p: float, max_new_tokens: int, seed: int
         max_tokens=max_new_tokens,
         seed=seed if temperature else None,
         logprobs=logprobs,
-        detokenize=False,  # `Engine.text` does it, once an answer
+        detokenize=False,  # `Engine.text` does this, once per answer
     )
 
 
@@ -140,7 +140,7 @@ class Engine:
             "enforce_eager": not gpu,
             "tensor_parallel_size": order["tensor_parallel_size"],
             "pipeline_parallel_size": order["pipeline_parallel_size"],
-            "trust_remote_code": False,  # a model folder's own Python is never run
+            "trust_remote_code": False,  # a model folder's Python code is never run
         }
         if gpu:
             options["gpu_memory_utilization"] = order["gpu_memory_utilization"]
@@ -158,7 +158,7 @@ class Engine:
         self.info = {"device": "gpu" if gpu else "cpu", "dtype": computed_in, "adapters": sorted(self.adapters)}
 
     def add(self, row: dict[str, Any], picture: Any, logprobs: int | None = None) -> None:
-        """Queue one request; its id names the target too, since ids repeat between targets."""
+        """Queue one request; the engine's id contains the target, because ids repeat between targets."""
         from harness.models import prompt_text
 
         parameters = _parameters(**row["sampling"], logprobs=logprobs)
@@ -178,7 +178,7 @@ class Engine:
                 yield output
 
     def check_adapters(self) -> None:
-        """An adapter whose answers' log-probabilities on probes all equal the base's is not applied: an error, never a run."""
+        """Refuse an adapter whose log-probabilities on all probes equal the base's: it is not applied."""
         from PIL import Image
 
         if not self.adapters:
@@ -205,12 +205,12 @@ class Engine:
                 )
 
     def text(self, token_ids: Any) -> str:
-        """Decoded at once, as transformers does: vLLM's own text, decoded token by token, leaves out incomplete characters."""
+        """The text decoded at once, as transformers does; vLLM decodes token by token, and leaves out incomplete characters."""
         text: str = self.processor.tokenizer.decode(list(token_ids), skip_special_tokens=True)
         return text.strip()
 
     def run(self, arrived: queue.Queue[dict[str, Any] | None], answers: IO[str]) -> None:
-        """Take requests as they come and write answers as they finish, until the input ends."""
+        """Read requests as they arrive and write answers as they finish, until the input ends."""
         pictures: dict[str, Any] = {}
         while True:
             busy = self.engine.has_unfinished_requests()
@@ -226,7 +226,7 @@ class Engine:
                     try:
                         self.add(row, pictures[row["image"]], logprobs=1 if row["details"] else None)
                         busy = True
-                    # vLLM's word for a request that does not fit, e.g. into the context; ours for one that is not to be asked
+                    # vLLM's error for a request that does not fit into the context, or ours for a control token
                     except (ValueError, BadInputError) as error:
                         _say(answers, _refusal(row, error))
                         answers.flush()
@@ -246,7 +246,7 @@ class Engine:
                         **({"details": _details(output)} if answer.logprobs else {}),
                     },
                 )
-            answers.flush()  # once a step: every flush wakes the harness, which then takes a core from the engine
+            answers.flush()  # once per step: every flush wakes the harness, which then uses a core of the engine
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What the harness and its engine process say to each other: one JSON object a line, over the child's standard input and output.
+"""The protocol between the harness and its engine process: one JSON object per line, over the child's standard input and output.
 
-Images travel as paths, or as base64 where there is no file. Nothing is pickled.
+Images are sent as paths, or as base64 without a file. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from harness.core.types import ImageRef
 from harness.serving.base import Completion, Request, TokenDetails
 
 WINDOW_IMAGES = 512
-"""Images that both sides remember; an older one is sent again. Requests of one image come together, so that is rare."""
+"""Number of images that both sides remember; an older one is sent again, which is rare, because requests of one image are adjacent."""
 
 
 def request_to_json(request: Request, image_key: str) -> dict[str, Any]:
-    """A request; the image is sent once under its key."""
+    """Encode a request; the image is sent once, under its key."""
     return {
         "id": request.id,
         "target": request.target,
@@ -29,14 +29,14 @@ def request_to_json(request: Request, image_key: str) -> dict[str, Any]:
 
 
 def image_to_json(image: ImageRef) -> dict[str, str]:
-    """An image by path or by content."""
+    """Encode an image by path or by content."""
     if image.path is not None:
         return {"path": str(Path(image.path).resolve()), "name": image.name}
     return {"base64": base64.b64encode(image.read()).decode(), "name": image.name}
 
 
 def image_from_json(value: dict[str, str]) -> ImageRef:
-    """The other way round."""
+    """Decode an image."""
     if "path" in value:
         return ImageRef(path=Path(value["path"]), name=value["name"])
     return ImageRef(data=base64.b64decode(value["base64"]), name=value["name"])

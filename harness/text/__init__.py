@@ -1,1 +1,1 @@
-"""Language tools that several sides use: word tokens, word forms, WordNet."""
+"""Language tools for several packages: word tokens, word forms, WordNet."""

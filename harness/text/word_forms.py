@@ -1,4 +1,4 @@
-"""English word forms that a table of lemmas and a tokenizer that divides at hyphens leave out; for our own extraction only."""
+"""English word forms that a lemma table and a tokenizer that splits at hyphens do not handle; only for our own extraction."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 CHARACTERS = str.maketrans(
     dict.fromkeys(";|&+@\u200b\u200c\u200d\u2060\ufeff", " ") | dict.fromkeys("\u2010\u2011\u00ad\u2013_", "-")
 )
-"""What stands between words without being one of them, and other hyphens; every character keeps its place."""
+"""Replacement of other punctuation and hyphens by usual ones; every character keeps its position."""
 NUMBERS = re.compile(
     r"\d+|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|single|double|triple|twin|multi|several|half"
 )
@@ -16,7 +16,7 @@ _DOTTED = re.compile(r"(?:[a-z]\.)+[a-z]?")
 
 
 def plurals(word: str) -> set[str]:
-    """The regular plurals of a noun, those of its irregular likes included: "calf" gives "calves" and "calfs"."""
+    """The possible plurals of a noun by its ending: "calf" gives "calves" and "calfs"."""
     forms = {f"{word}s"}
     if word.endswith(("s", "x", "z", "ch", "sh")):
         forms = {f"{word}es"}
@@ -30,7 +30,7 @@ def plurals(word: str) -> set[str]:
 
 
 def singulars(word: str) -> list[str]:
-    """Words that a word could be the regular plural of."""
+    """Possible singulars of a word."""
     stems = [word[: -len(end)] + new for end, new in _ENDINGS if word.endswith(end)]
     return [stem for stem in stems if len(stem) > 1 and word in plurals(stem)]
 
@@ -39,14 +39,14 @@ _ENDINGS = (("s", ""), ("es", ""), ("ies", "y"), ("ves", "f"), ("ves", "fe"))
 
 
 def plain(word: str) -> str:
-    """A word without the full stops of an abbreviation ("t.v." is "tv") and without hyphens about it ("-dog" of a list)."""
+    """A word without the full stops of an abbreviation ("t.v." is "tv") and without hyphens around it ("-dog" in a list)."""
     if "-" in word:
         return word.strip("-") or word
     return word.replace(".", "") if "." in word and _DOTTED.fullmatch(word) else word
 
 
 def chains(doc: Any) -> list[list[int]]:
-    """Places of the words of every hyphenated word in a spaCy document: "a bear-shaped toy" has [[1, 3]]."""
+    """Token positions of the parts of every hyphenated word in a spaCy document: "a bear-shaped toy" has [[1, 3]]."""
     places: list[list[int]] = []
     for hyphen in (token for token in doc if token.text == "-"):
         before, after = hyphen.i - 1, hyphen.i + 1

@@ -1,9 +1,9 @@
-"""NLTK's sentences and word tokens, with the place of each token, at a speed that thousands of responses need.
+"""NLTK's sentences and word tokens, with the position of each token, fast enough for thousands of responses.
 
 `nltk.word_tokenize` runs two dozen regular expressions over every sentence. In plain prose (letters and digits with at most inner
-hyphens or apostrophes and one mark at the end, between blanks) none of them looks across a blank, and Punkt's decision to end a
-sentence looks at two neighbouring words only. So there each distinct word, and each distinct pair at a possible end, is given to
-NLTK once and its answer kept. Any other text goes to NLTK as a whole.
+hyphens or apostrophes and one mark at the end, between blanks) none of them looks across a blank, and Punkt decides about a sentence end
+by two adjacent words. So for such text NLTK gets each distinct word, and each distinct pair at a possible end, once, and the results are
+cached. NLTK gets any other text as a whole.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _PLAIN = re.compile(r"[A-Za-z0-9]+(?:[-'][A-Za-z0-9]+)*[,;:.!?]?")
 _CHUNK = re.compile(r"\S+")
 _BLANKS = re.compile(r"\s*")
 _WINDOW = 1000
-"""Characters in which a token is looked for that does not stand where it should."""
+"""Number of characters in which a token is searched if it is not at the expected position."""
 _ENDS = frozenset(".?!")
 _QUOTES = ("``", "''")
 """What the tokenizer writes for a straight quotation mark."""
 
 
 class Token(NamedTuple):
-    """A token and its place in the text, [start, end); -1, -1 where it cannot be found there."""
+    """A token and its position in the text, [start, end); -1, -1 if it cannot be found."""
 
     text: str
     start: int
@@ -42,7 +42,7 @@ def tokenize(text: str) -> list[Token]:
 
 
 def _plain(text: str) -> list[Token] | None:
-    """Tokens of a text of plain chunks; None where one is not."""
+    """Tokens of a text of plain chunks; None if a chunk is not plain."""
     chunks = [(found.group(), found.start()) for found in _CHUNK.finditer(text)]
     tokens: list[Token] = []
     for place, (chunk, start) in enumerate(chunks, 1):
@@ -56,7 +56,7 @@ def _plain(text: str) -> list[Token] | None:
 
 @functools.lru_cache(maxsize=1 << 17)
 def _chunk_tokens(chunk: str, last: bool) -> tuple[Token, ...] | None:
-    """What NLTK makes of a chunk within a sentence, or at its end; None for one that is not plain."""
+    """NLTK's tokens of a chunk within a sentence, or at its end; None if it is not plain."""
     if not _PLAIN.fullmatch(chunk):
         return None
     words = _tools()[1].tokenize(f"a {chunk}" if last else f"a {chunk} a")
@@ -78,7 +78,7 @@ def _tools() -> tuple[Any, Any]:
 
 
 def _located(text: str, words: Sequence[str]) -> list[Token]:
-    """Find each token behind the one before it: at the next character that is not a blank, or a little further."""
+    """Find each token after the previous one: at the next character that is not a blank, or a little further."""
     tokens: list[Token] = []
     after = 0
     for word in words:

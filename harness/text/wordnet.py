@@ -1,7 +1,7 @@
-"""WordNet's noun lemmas, read from the two files that they need.
+"""WordNet's noun lemmas, read from the two necessary files.
 
-The official scorers name NLTK 3.8.1; later versions lemmatise a little differently ("less") and want files that some WordNet
-packages leave out. So the rule is here, and the version of NLTK does not decide a number.
+The official scorers name NLTK 3.8.1; later versions lemmatise a little differently ("less") and need files that some WordNet packages
+lack. So the rule is implemented here, and figures do not depend on the version of NLTK.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ def _open(name: str) -> IO[bytes]:
 
 @functools.lru_cache(maxsize=1 << 18)
 def noun_lemma(word: str) -> str:
-    """The shortest of WordNet's noun lemmas of a word; the word itself where there is none.
+    """The shortest of WordNet's noun lemmas of a word; the word itself if there is none.
 
-    Irregular forms are looked up; otherwise the endings are taken off once, and again for as long as nothing is found.
-    The word itself is a candidate where it is a noun, so "men" stays "men".
+    Irregular forms are looked up; otherwise endings are removed repeatedly until a noun is found. The word itself is a candidate if it
+    is a noun, so "men" stays "men".
 
     Source: Morphy as in NLTK 3.8.1, `WordNetLemmatizer.lemmatize`.
     """

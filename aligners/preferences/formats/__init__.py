@@ -1,4 +1,4 @@
-"""The formats of preference data, and which of them a file has: told by its columns, not by its name."""
+"""The formats of preference data, and recognising a file's format by its columns, not by its name."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def detect(
     """The format of a file.
 
     Args:
-        file: it, for descriptions next to it and for messages.
-        records: some of its records, under the names that the options give.
-        named: the format that the user says it has; then it is only checked.
+        file: the file, for descriptions next to it and for messages.
+        records: some of its records, with columns renamed by the options.
+        named: the format that the user named, which is then only checked.
         options: what the user says about its columns.
 
     Raises:
-        BadInputError: no known format has such columns, or the named one has not; or two columns may be the prompt.
+        BadInputError: no known format has such columns, or the named format has others; or two columns may be the prompt.
     """
     sample: dict[str, Any] = {}
     for record in records:
@@ -68,7 +68,7 @@ def detect(
 
 
 def _only_prompt(sample: Record, kind: Format, options: DataOptions, file: Path) -> None:
-    """See that no other column may be the prompt.
+    """Check that no other column may be the prompt.
 
     Raises:
         BadInputError: one may.
@@ -110,6 +110,6 @@ def _unknown(sample: Record, candidates: Iterable[Format], named: Format | None,
 
 
 def _kind(value: Any) -> str:
-    """What a column holds, in a word."""
+    """The type of a column's values, as a word."""
     kinds = {str: "text", list: "list", dict: "object", type(None): "null", int: "number", float: "number"}
     return kinds.get(type(value), "image" if isinstance(value, SourceCell) else type(value).__name__)

@@ -1,7 +1,7 @@
 """LLaMA-Factory's Alpaca preference format, with an image.
 
 Source: LLaMA-Factory's data/README.md: `instruction` and `input` (optional), which together are the prompt, one below the other;
-`chosen`, `rejected` (texts); `images`. `dataset_info.json` next to the file may give columns other names: this is its default form.
+`chosen`, `rejected` (texts); `images`. `dataset_info.json` next to the file may name other columns; this is the default form.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _COLUMNS = {"prompt": "instruction", "query": "input", "chosen": "chosen", "reje
 
 @dataclass(frozen=True)
 class Alpaca(Format):
-    """One image, an instruction and perhaps an input, two answers."""
+    """One image, an instruction with an optional input, two answers."""
 
     columns: Mapping[str, str] = field(default_factory=lambda: _COLUMNS)
 
@@ -43,7 +43,7 @@ class Alpaca(Format):
         return frozenset(self.columns.values())
 
     def for_file(self, file: Path) -> Alpaca:
-        """The names that `dataset_info.json` gives, where one describes the file (`described.entry_of`)."""
+        """The column names of `dataset_info.json`, if one describes the file (`described.entry_of`)."""
         entry = entry_of(file, "alpaca")
         return replace(self, columns={**_COLUMNS, **entry.columns}) if entry else self
 

@@ -1,4 +1,4 @@
-"""What a format of preference data is: how its records are recognised, and where they say what."""
+"""The interface of formats of preference data: recognising records, and extracting their values."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _SHOWN = 60
 COMMON = frozenset(
     {"id", "idx", "rejected_image", "rejected_images", "chosen_spans", "rejected_spans", "objects", "image", "images"}
 )
-"""Columns that mean the same in every format."""
+"""Columns with the same meaning in every format."""
 PROVENANCE = frozenset({"source", "ds_name", "origin_dataset", "origin_split", "image_path"})
-"""Columns that say where a record comes from."""
+"""Columns about the origin of a record."""
 MADE = frozenset(
     {
         "made",
@@ -37,9 +37,9 @@ MADE = frozenset(
         "seed",
     }
 )
-"""Columns by which a set of rejected images (`harness data corrupt`) says how they were made; training does not read them."""
+"""Columns of a set of rejected images (`harness data corrupt`) about how they were made; training does not read them."""
 MADE_BY_US = frozenset({"made", "region_source", "corruption"})
-"""Those that a set of ours has in any case."""
+"""Those that every set of ours has."""
 GENERATED = frozenset(
     {
         "judge",
@@ -52,9 +52,9 @@ GENERATED = frozenset(
         "rejected_sample",
     }
 )
-"""Columns by which a set of generated pairs (`harness data generate`) says where they come from; training does not read them."""
+"""Columns of a set of generated pairs (`harness data generate`) about their origin; training does not read them."""
 PROMPTS = ("prompt", "question", "instruction", "query", "messages", "conversations")
-"""Columns that hold a prompt in one format or another. Two of them in one file are two answers to what the prompt is."""
+"""Columns that contain the prompt in some format. If a file has two of them, the prompt is ambiguous."""
 UNSAID = {
     "system": "a system prompt",
     "history": "earlier turns",
@@ -67,7 +67,7 @@ UNSAID = {
     "chosen_images": "separate images for the chosen answer",
     "rejected_messages": "a separate conversation for the rejected answer",
 }
-"""Columns that change what a preference means, and that an example has no place for."""
+"""Columns that change the meaning of a preference, and that an example cannot represent."""
 
 
 class BadRecordError(Exception):
@@ -76,13 +76,13 @@ class BadRecordError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a record says, before anything is checked but its form.
+    """The values of a record, of which only the form has been checked.
 
     Attributes:
-        prompt: the user's turn; a placeholder of the image may still be in it.
+        prompt: the user's turn; it may still contain a placeholder of the image.
         chosen: the preferred response.
-        rejected: the other one.
-        image: the image as the record has it: a path, bytes, {bytes, path}, base64, or a cell that holds one of these.
+        rejected: the other response.
+        image: the image as in the record: a path, bytes, {bytes, path}, base64, or a cell with one of these.
         source: the data set that the record was taken from.
     """
 
@@ -94,21 +94,21 @@ class Said:
 
 
 class Format(ABC):
-    """A format. One that is described by a file beside the data returns another object for that file (`for_file`)."""
+    """A format. If a file next to the data describes it, `for_file` returns another object."""
 
     name: ClassVar[str]
     title: ClassVar[str]
     needs: ClassVar[str]
-    """The columns it is recognised by, for people."""
+    """The columns that identify it, as text."""
     columns_read: frozenset[str]
     """The columns that it reads besides `COMMON`."""
 
     def for_file(self, file: Path) -> Format:
-        """The format as it is to be read in this file."""
+        """The format with this file's column names."""
         return self
 
     def for_columns(self, sample: Record) -> Format:
-        """The format as it is to be read where the file has these columns, which it recognises."""
+        """The format for a file with these columns, which it recognises."""
         return self
 
     @abstractmethod
@@ -117,10 +117,10 @@ class Format(ABC):
 
     @abstractmethod
     def said(self, record: Record) -> Said:
-        """What the record says.
+        """The record's values.
 
         Raises:
-            BadRecordError: it has another form than the format's.
+            BadRecordError: it does not have the format's form.
         """
 
     @property
@@ -135,7 +135,7 @@ def is_text(sample: Record, *names: str) -> bool:
 
 
 def has_image(sample: Record) -> bool:
-    """Whether there is a column for the image."""
+    """Whether there is a column with an image."""
     return sample.get("images") is not None or sample.get("image") is not None
 
 
@@ -143,7 +143,7 @@ def image_of(record: Record) -> Any:
     """The record's image, from `images` or `image`.
 
     Raises:
-        BadRecordError: both say something: which of the two is meant is not known.
+        BadRecordError: both have a value, so it is ambiguous which to use.
     """
     images, image = record.get("images"), record.get("image")
     if says_something(images) and says_something(image):
@@ -154,7 +154,7 @@ def image_of(record: Record) -> Any:
 
 
 def says_something(value: Any) -> bool:
-    """Whether a value is more than nothing: null, blanks, or a list or an object of such."""
+    """Whether a value is not empty: empty are null, blanks, and lists and objects of these."""
     if isinstance(value, SourceCell):
         value = value.checked()
     if value is None or value == b"":

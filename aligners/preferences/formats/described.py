@@ -1,4 +1,4 @@
-"""`dataset_info.json`: what LLaMA-Factory's users write next to their files about columns and tags."""
+"""`dataset_info.json`: LLaMA-Factory's description of files, with the names of columns and tags."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ DESCRIPTION = "dataset_info.json"
 
 @dataclass(frozen=True, slots=True)
 class FileDescription:
-    """What is said about one file."""
+    """The description of one file."""
 
     columns: Mapping[str, str]
     tags: Mapping[str, str]
 
 
 def entry_of(file: Path, formatting: str) -> FileDescription | None:
-    """What the description beside a file says about it, if it says that it has this form.
+    """The description next to a file, if it describes the file with this form.
 
     Raises:
-        BadInputError: it describes the file as other data than preferences, or in values that are no names.
+        BadInputError: it says that the file is not preference data, or has values that are not names.
     """
     path = file.parent / DESCRIPTION
     if not path.is_file():

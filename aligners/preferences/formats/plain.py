@@ -1,4 +1,4 @@
-"""The plain form: one record a pair, in words that need no explanation."""
+"""The plain format: one record per pair, with self-explanatory keys."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ _OWN = frozenset({*_TEXTS, "text"}) | PROVENANCE - {"source"}
 
 
 class RlaifV(Format):
-    """The texts in columns of their own; where these are empty in a record, in `text`."""
+    """The texts are in separate columns; if these are empty in a record, in `text`."""
 
     name, title = "rlaif-v", "RLAIF-V-Dataset as published"
     needs = "image, question, chosen, rejected"
@@ -37,7 +37,7 @@ class RlaifV(Format):
 
 
 class RlhfV(Format):
-    """The texts as JSON in `text`."""
+    """The texts are JSON in `text`."""
 
     name, title = "rlhf-v", "RLHF-V-Dataset as published"
     needs = "image, text (JSON: question, chosen, rejected)"

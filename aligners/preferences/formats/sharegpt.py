@@ -2,7 +2,7 @@
 
 Source: LLaMA-Factory's data/README.md: `conversations` (messages {from, value} by human and gpt), `chosen` and `rejected` (a message
 each), `images` (paths relative to the data folder), `<image>` in the text where the image belongs. `dataset_info.json` next to the file
-may give columns and tags other names.
+may name other columns and tags.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _TAG_NAMES = {
 
 @dataclass(frozen=True)
 class ShareGpt(Format):
-    """One image, one human turn, two answers. Systems, tools and earlier turns are refused: an example is one turn here."""
+    """One image, one human turn, two answers. System prompts, tools and earlier turns are refused, because an example is one turn."""
 
     columns: Mapping[str, str] = field(default_factory=lambda: _COLUMNS)
     tags: Tags = _TAGS
@@ -51,7 +51,7 @@ class ShareGpt(Format):
         return frozenset({*self.columns.values(), "messages"})
 
     def for_file(self, file: Path) -> ShareGpt:
-        """The names that `dataset_info.json` gives, where one describes the file (`described.entry_of`)."""
+        """The names of `dataset_info.json`, if one describes the file (`described.entry_of`)."""
         if (entry := entry_of(file, "sharegpt")) is None:
             return self
         tags = {_TAG_NAMES[name]: value for name, value in entry.tags.items() if name in _TAG_NAMES}
@@ -81,7 +81,7 @@ class ShareGpt(Format):
         )
 
     def _spoken(self, messages: list[Any]) -> Tags:
-        """The tags as described; where messages have {role, content} instead, those of the OpenAI form."""
+        """The tags as described; if messages have {role, content} instead, those of the OpenAI form."""
         first = messages[0] if messages and isinstance(messages[0], Mapping) else {}
         return OPENAI if self.tags.role not in first and OPENAI.role in first else self.tags
 

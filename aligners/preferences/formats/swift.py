@@ -1,8 +1,8 @@
 """ms-swift's preference format, with an image.
 
 Source: ms-swift's documentation, "Custom dataset": `messages` (a user's turn and the chosen answer), or `query` and `response`;
-`rejected_response` (a text) or `rejected_messages` (the same conversation with the other answer); `images`, and `rejected_images`
-where the rejected answer belongs to another image; `<image>` in the text where the image belongs.
+`rejected_response` (a text) or `rejected_messages` (the same conversation with the other answer); `images`, and `rejected_images` if the
+rejected answer belongs to another image; `<image>` in the text where the image belongs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from harness.core.typed import kind_of
 
 
 class Swift(Format):
-    """One image, one user turn, two answers. Systems and earlier turns are refused: an example is one turn here."""
+    """One image, one user turn, two answers. System prompts and earlier turns are refused, because an example is one turn."""
 
     name, title = "swift", "ms-swift's preference format"
     needs = "messages (user, assistant) or query and response, rejected_response or rejected_messages, images"
@@ -46,7 +46,7 @@ class Swift(Format):
 
 
 def _divided(messages: Any, name: str) -> tuple[str, str]:
-    """Prompt and answer."""
+    """Split a conversation into prompt and answer."""
     if not isinstance(messages, list):
         raise BadRecordError(f"'{name}' is {kind_of(messages)}, not a list of messages")
     spoken = without_silent_system(messages)

@@ -1,10 +1,10 @@
 """TRL's preference format, with an image.
 
-Source: TRL's documentation, "Dataset formats and types": preference data is `prompt`, `chosen`, `rejected`, or the last two with the
-prompt implicit in their common beginning; each a text (standard) or a list of messages {role, content} (conversational), whose
+Source: TRL's documentation, "Dataset formats and types": preference data is `prompt`, `chosen`, `rejected`, or the last two, with their
+common beginning as an implicit prompt; each a text (standard) or a list of messages {role, content} (conversational), whose
 content is a text or a list of parts {"type": "image"}, {"type": "text", "text": ...}; images in `images` (a list) or `image`.
-Differences: an implicit prompt of standard texts ends at a word's end, where TRL's may end inside one; and it is only looked for in
-files that have no other text. Elsewhere the prompt is in that text, and two answers that begin alike would be cut in its stead.
+Differences: an implicit prompt of standard texts ends at the end of a word, while TRL's may end inside a word; and it is only used for
+files without any other text column, which would probably be the prompt.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from aligners.preferences.formats.turns import answer, is_messages, user_turn
 
 @dataclass(frozen=True)
 class Trl(Format):
-    """One image, one user turn, two answers. Systems and earlier turns are refused: an example is one turn here."""
+    """One image, one user turn, two answers. System prompts and earlier turns are refused, because an example is one turn."""
 
     implicit: bool = False
-    """Whether the prompt is the answers' common beginning: of a file, never of one record of it."""
+    """Whether the prompt is the answers' common beginning; decided per file, not per record."""
 
     name: ClassVar[str] = "trl"
     title: ClassVar[str] = "TRL's preference format"
@@ -42,7 +42,7 @@ class Trl(Format):
     columns_read = frozenset({"prompt", "chosen", "rejected"})
 
     def for_columns(self, sample: Record) -> Trl:
-        """Whether the prompt is implicit is recognised by the columns."""
+        """Recognise by the columns whether the prompt is implicit."""
         return replace(self, implicit=sample.get("prompt") is None)
 
     def recognises(self, sample: Record) -> bool:
@@ -80,7 +80,7 @@ class Trl(Format):
 
 
 def other_texts(sample: Record) -> list[str]:
-    """Columns, besides the answers, that hold a text which may be a prompt."""
+    """Columns besides the answers with a text that may be a prompt."""
     known = COMMON | PROVENANCE | {"chosen", "rejected"}
     return [
         name

@@ -1,8 +1,8 @@
-"""Conversations as formats write them: one user's turn, or one answer, out of a list of messages.
+"""Extracting one user turn, or one answer, from a list of messages.
 
-A message is {role, content} (OpenAI's words) or whatever names its tags give; its content is a text or a list of parts
-{"type": "image"}, {"type": "text", "text": ...}. An example is one turn here: systems that say something and earlier turns are
-refused; a system turn without words says nothing and is passed over.
+A message is {role, content} (OpenAI's names), or has other keys given by tags; its content is a text or a list of parts
+{"type": "image"}, {"type": "text", "text": ...}. An example is one turn, so system prompts and earlier turns are refused; an empty
+system turn is ignored.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from harness.core.typed import kind_of
 
 @dataclass(frozen=True, slots=True)
 class Tags:
-    """What messages call things."""
+    """The keys and roles of messages."""
 
     role: str = "role"
     content: str = "content"
@@ -26,7 +26,7 @@ class Tags:
     system: str = "system"
 
     def role_of(self, message: Any) -> str:
-        """Who says it; for messages, what is there instead."""
+        """A message's role; for anything else, its type, for an error message."""
         if not isinstance(message, Mapping):
             return shown(message)
         role = message.get(self.role)
@@ -44,7 +44,7 @@ def is_messages(value: Any, tags: Tags = OPENAI) -> bool:
 
 
 def without_silent_system(messages: Sequence[Any], tags: Tags = OPENAI) -> list[Any]:
-    """The messages without system turns that have no words."""
+    """The messages without empty system turns."""
     return [
         message
         for message in messages
@@ -57,7 +57,7 @@ def without_silent_system(messages: Sequence[Any], tags: Tags = OPENAI) -> list[
 
 
 def _words(content: Any) -> bool:
-    """Whether a content says something: the type of a part is not a word of it."""
+    """Whether a content is not empty, ignoring the type of its parts."""
     if isinstance(content, list):
         return any(
             says_something({**part, "type": None}) if isinstance(part, Mapping) else says_something(part)
@@ -67,7 +67,7 @@ def _words(content: Any) -> bool:
 
 
 def user_turn(messages: Sequence[Any], what: str = "the prompt", tags: Tags = OPENAI) -> str:
-    """The text of what must be one user turn; its image part is what the chat template puts in.
+    """The text of what must be one user turn; its image part is left out, because the chat template adds the image.
 
     Raises:
         BadRecordError: it is something else.
@@ -95,7 +95,7 @@ def content_of(message: Mapping[str, Any], tags: Tags = OPENAI, *, images: bool)
     """The text of a message.
 
     Raises:
-        BadRecordError: it has other parts than texts, or more images than one (`images`) or none.
+        BadRecordError: it has other parts than texts, or more images than `images`.
     """
     content = message.get(tags.content)
     if not isinstance(content, list):

@@ -1,1 +1,1 @@
-"""What a run looks at before its first update: the trainer computes what the model does."""
+"""Checks before the first update: whether the trainer computes what the model does."""

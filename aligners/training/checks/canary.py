@@ -1,9 +1,10 @@
-"""The canary: at the start of every run, whether the trainer computes what the model itself does. A few seconds on a few examples.
+"""The canary: a check at the start of every run whether the trainer computes what the model itself does. It takes a few seconds on a few
+examples.
 
-Log-probabilities as they are trained on (ids, layout, masks, savings, a loader's process, precision, device) are held to those of the plain
-forward pass (`plain_pass`), and the trained weights to what the settings say; `first_batch` continues from there.
+Log-probabilities as in training (ids, layout, masks, savings, loader processes, precision, device) are compared with those of the plain
+forward pass (`plain_pass`), and the trained weights with the settings; `first_batch` has further checks.
 
-A canary that fails stops the run and says which saving, switched off, makes it pass.
+If the canary fails, it stops the run and names the saving that makes it pass when switched off.
 """
 
 from __future__ import annotations
@@ -35,19 +36,18 @@ logger = logging.getLogger(__name__)
 
 PROBES = 3
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}
-"""Nats by which log-probabilities may differ, as the mean over many tokens, by the type that is computed in.
-
-A type of p bits of significand rounds every sum by up to 2^-p of it. Two ways through a model differ in a few such roundings a layer,
-which add up like chance does: over 32 layers to about 16 of them, of logits of the size of 10. That is 1e-5 in float32 (p = 24), and 0.6
-at most, a tenth of it on average, in bfloat16 (p = 8); between two programs that serve one 7-B model in bfloat16, 0.01 to 0.03 a token is
-what people see. A wrong mask, picture or token changes what is said by tenths of nats to whole ones.
+"""Nats by which log-probabilities may differ, as the mean over many tokens, by the type of the computation. A type with a significand of
+p bits rounds every sum by up to 2^-p of it. Two computations of a model differ by a few such roundings per layer, which add up like a
+random walk: over 32 layers to about 16 of them, for logits of about 10. That is 1e-5 in float32 (p = 24), and 0.6
+at most, a tenth of it on average, in bfloat16 (p = 8); between two servers of a 7B model in bfloat16, 0.01 to 0.03 per token is typical.
+A wrong mask, picture or token changes log-probabilities by tenths of nats or more.
 """
 LEAVE = "--no-canary trains without the check"
 
 
 @dataclass(frozen=True)
 class Way:
-    """How the trainer computes: what can be switched off without changing what is computed."""
+    """How the trainer computes: options that do not change the result except for rounding."""
 
     savings: Savings
     workers: int
@@ -56,22 +56,22 @@ class Way:
 
 
 def tolerance(run: Session) -> float:
-    """Nats a token, see `TOLERANCE`."""
+    """Tolerance in nats per token, see `TOLERANCE`."""
     return TOLERANCE["bfloat16" if run.bfloat16 else "float32"]
 
 
 def check_trainer(run: Session, examples: Sequence[PreferenceExample]) -> dict[str, Any]:
-    """Hold the trainer to the plain forward pass on a few examples, and say which weights are trained.
+    """Compare the trainer with the plain forward pass on a few examples, and check which weights are trained.
 
     Args:
-        run: set up, with nothing trained yet.
+        run: the session, with nothing trained yet.
         examples: what will be trained on.
 
     Returns:
-        What was found, JSON-able.
+        The results, JSON-able.
 
     Raises:
-        HarnessError: the two differ by more than arithmetic does, or other weights are trained than the settings say.
+        HarnessError: the two differ by more than rounding, or other weights are trained than the settings say.
     """
     import torch
 
@@ -80,7 +80,7 @@ def check_trainer(run: Session, examples: Sequence[PreferenceExample]) -> dict[s
     modules = check_trained_weights(run)
     probes = _probes(run, examples)
     encoded = [run.encoded[example.id] for example in probes]
-    # Whatever dropout there is takes its numbers from here, and the training must not notice.
+    # Random numbers of dropout are drawn in this block, and must not change those of training.
     devices = [policy.device] if policy.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         plain = _plain(run, probes, encoded)
@@ -118,7 +118,7 @@ def check_trainer(run: Session, examples: Sequence[PreferenceExample]) -> dict[s
 def _probes(run: Session, examples: Sequence[PreferenceExample]) -> list[PreferenceExample]:
     """The examples with the longest and the shortest rows, and the first one.
 
-    Texts with blanks around them are left out where there are others: some templates cut them off.
+    Texts with surrounding blanks are avoided if there are others, because some templates strip them.
     """
 
     def length(example: PreferenceExample) -> int:
@@ -137,7 +137,7 @@ _Plain = list[dict[tuple[str, str], PlainRow]]
 
 
 def _plain(run: Session, probes: Sequence[PreferenceExample], encoded: Sequence[EncodedExample]) -> _Plain:
-    """The plain pass over every branch of the probes; of branches with one image and response once."""
+    """The plain pass over every branch of the probes; branches with the same image and response are computed once."""
     with as_transformers_does(run.policy):
         return [
             {
@@ -149,13 +149,13 @@ def _plain(run: Session, probes: Sequence[PreferenceExample], encoded: Sequence[
 
 
 def _same_ids(run: Session, encoded: Sequence[EncodedExample], plain: _Plain) -> None:
-    """Hold the trainer's ids to the template's.
+    """Compare the trainer's ids with the template's.
 
-    The last two may differ: behind the answer stands the end token, which some templates do not write, and what they write in its
-    place may become one token with the answer's last characters.
+    The last two may differ: some templates do not write the end token after the answer, and what they write instead may merge with the
+    answer's last characters to one token.
 
     Raises:
-        HarnessError: others do.
+        HarnessError: other ids differ.
     """
     for example, rows in zip(encoded, plain, strict=True):
         for (image, response), row in rows.items():
@@ -174,7 +174,7 @@ def _same_ids(run: Session, encoded: Sequence[EncodedExample], plain: _Plain) ->
 
 
 class _Probes:
-    """The probes' batches, as a loader takes them."""
+    """The probes' batches, as a sequence for a loader."""
 
     def __init__(self, run: Session, encoded: Sequence[EncodedExample]) -> None:
         micro, _ = accumulation(run.train_settings, run.process.num_processes)
@@ -189,7 +189,7 @@ class _Probes:
 
 
 def trained_logps(run: Session, encoded: Sequence[EncodedExample], way: Way) -> list[dict[str, Tensor]]:
-    """Log-probabilities as they are trained on: of every example the branches', [tokens] on the CPU."""
+    """Log-probabilities as in training: for every example those of its branches, [tokens] on the CPU."""
     policy, logps = run.policy, []
     policy.model.train(way.dropout)
     if not way.checkpointing:
@@ -213,7 +213,7 @@ def trained_logps(run: Session, encoded: Sequence[EncodedExample], way: Way) -> 
 
 @dataclass(frozen=True)
 class _Difference:
-    """Of one response: the mean absolute difference of its tokens and what is allowed, in nats."""
+    """The mean absolute difference over one response's tokens, and the allowed difference, in nats."""
 
     example: str
     branch: str
@@ -222,14 +222,14 @@ class _Difference:
 
     @property
     def off(self) -> float:
-        """The one by the other; a difference that is not a number counts as an endless one."""
+        """Their ratio; infinite if the difference is NaN."""
         return math.inf if math.isnan(self.mean) else self.mean / self.allowed
 
 
 def _worst(
     run: Session, encoded: Sequence[EncodedExample], plain: _Plain, trained: Sequence[Mapping[str, Tensor]]
 ) -> _Difference:
-    """The largest difference of a response, measured by what is allowed: the mean of few tokens is left more to chance."""
+    """The response with the largest difference relative to the allowed one, which is larger for means of few tokens."""
     differences = []
     for example, rows, values in zip(encoded, plain, trained, strict=True):
         for branch in run.branches:
@@ -241,7 +241,7 @@ def _worst(
 
 
 def _others(run: Session, way: Way) -> Iterator[tuple[str, Way]]:
-    """Ways with less: what is switched off, in words, and the way without it. The model is left as the last of them needs it."""
+    """Reduced ways: a text that says what is switched off, and the way without it. The model is left in the state of the last one."""
     if way.workers:
         yield "--set train.workers=0", replace(way, workers=0)
     on = [name for name, value in way.savings if value and name != "reference_cache"]
@@ -257,24 +257,24 @@ def _others(run: Session, way: Way) -> Iterator[tuple[str, Way]]:
 
 
 def mend(run: Session, way: Way, passes: Any) -> str:
-    """Which saving makes the canary pass when it is switched off, in words for a remedy. The run stops behind it.
+    """Find the saving that makes the canary pass when it is switched off, as text for a remedy. The run ends afterwards.
 
     Args:
         run: the alignment.
-        way: in which it fails.
-        passes: whether another way passes; with `afresh`, beside values that are computed again.
+        way: the way that fails.
+        passes: whether another way passes; with `afresh`, compared with values that are computed again.
     """
     if run.process.num_processes > 1:
         return "with one process, the canary can find the setting that makes it pass"
     for words, other in _others(run, way):
-        with contextlib.suppress(RuntimeError, HarnessError):  # a way that does not work at all is not a remedy
+        with contextlib.suppress(RuntimeError, HarnessError):  # a way that raises an error is not a remedy
             if passes(other):
                 return f"{words} makes it pass"
     if run.bfloat16 and run.train_settings.tuning != "qlora":
         with contextlib.suppress(RuntimeError, HarnessError):
             run.policy.plain.float()
             run.bfloat16 = run.policy.bfloat16 = False
-            # Kept features are of the other type.
+            # Cached features have the other type.
             bare = replace(way, savings=way.savings.model_copy(update={"feature_cache": False}))
             if passes(bare, afresh=True):
                 return "--set train.precision=float32 makes it pass"
@@ -282,14 +282,14 @@ def mend(run: Session, way: Way, passes: Any) -> str:
 
 
 def check_trained_weights(run: Session) -> dict[str, Any]:
-    """Which modules are trained, found in the model as it is: those that method and tuning name, and what is left out.
+    """Check in the model itself which modules are trained: those of the settings, and which are left out.
 
     Returns:
         `trained` (number of weights or modules with adapters) and `left_out` (kinds of the language model's linear layers).
 
     Raises:
-        HarnessError: something outside the language model has adapters, part of the vision tower is trained, or linear layers are left
-            out that the settings do not leave out.
+        HarnessError: a module outside of the language model has adapters, a part of the vision tower is trained, or linear layers lack
+        adapters that should have them.
     """
     from torch import nn
 
@@ -314,7 +314,7 @@ def check_trained_weights(run: Session) -> dict[str, Any]:
         return {"trained": len(trained), "left_out": []}
     wrong = [name for name in trained if f".{family.language}." not in name or ".lora_" not in name]
     language = policy.plain.model.get_submodule(family.language)
-    # A module with adapters keeps its own product in `base_layer`; the adapter's are products, too.
+    # A module with adapters has its own product in `base_layer`; the adapter's matrices are linear layers, too.
     linear = [name for name, one in language.named_modules() if isinstance(one, nn.Linear) and ".lora_" not in name]
     adapted = [name for name in linear if name.endswith(".base_layer")]
     left_out = list(dict.fromkeys(name.rpartition(".")[2] for name in linear if not name.endswith(".base_layer")))

@@ -1,6 +1,6 @@
 """The canary's second part: before the first update policy and reference are one model.
 
-So every reward is 0, and every term of the loss is what its formula gives for that.
+So every reward must be 0, and every term of the loss must equal its formula's value for rewards of 0.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
 
 
 def check_first_batch(run: Session, batch: Batch, policy: Logps, reference: Logps, loss: Loss) -> dict[str, Any]:
-    """Before the first update: rewards of 0, and the loss's terms as the method's own formula gives them for these.
+    """Check before the first update that rewards are 0, and that the loss's terms equal the method's formula for rewards of 0.
 
     Args:
         run: the training, whose policy is still the reference.
         batch: the first one.
-        policy: its log-probabilities.
-        reference: the reference's.
-        loss: what the method made of the two.
+        policy: log-probabilities of the policy.
+        reference: log-probabilities of the reference.
+        loss: the method's loss for the two.
 
     Returns:
         `reward`, the largest one.
 
     Raises:
-        HarnessError: policy and reference differ by more than arithmetic does, or a term by more than such a difference explains.
+        HarnessError: policy and reference differ by more than rounding, or a term differs by more than that explains.
     """
     beta, rewards = run.aligner.settings.beta, 0.0
     for name, branch in policy.items():
@@ -59,15 +59,15 @@ def check_first_batch(run: Session, batch: Batch, policy: Logps, reference: Logp
 
 
 def _allowed(run: Session, mask: Tensor) -> Tensor:
-    """By how much arithmetic lets the sum over each response's tokens differ, [batch]: like chance, with the root of their number."""
+    """Allowed difference of the sum over each response's tokens, [batch]; it grows with the square root of their number."""
     return 2 * tolerance(run) * mask.sum(-1).clamp(min=1).sqrt()
 
 
 def _terms_are_the_formulas(run: Session, batch: Batch, policy: Logps, reference: Logps, loss: Loss) -> None:
-    """Hold every term to the method's formula at rewards of 0; it may differ by what differences that are allowed change in it."""
+    """Compare every term with the method's formula at rewards of 0, within the change that allowed differences cause."""
     import torch
 
-    aligner = copy.deepcopy(run.aligner)  # a method may count its calls
+    aligner = copy.deepcopy(run.aligner)  # a method may have state
 
     def terms(signs: Sequence[int]) -> dict[str, Tensor]:
         shifted = {
@@ -97,7 +97,7 @@ def _terms_are_the_formulas(run: Session, batch: Batch, policy: Logps, reference
 
 
 def _shifted(branch: BranchLogps, sums: Tensor, with_divergence: bool) -> BranchLogps:
-    """A branch whose sums are so much greater, in equal parts at every token."""
+    """A branch whose sums are increased by `sums`, equally distributed over its tokens."""
     step = (sums / branch.mask.sum(-1).clamp(min=1))[:, None] * branch.mask
     tokens = branch.tokens + step
     return BranchLogps(
@@ -106,7 +106,7 @@ def _shifted(branch: BranchLogps, sums: Tensor, with_divergence: bool) -> Branch
 
 
 def _mend_first(run: Session, batch: Batch, reference: Logps) -> str:
-    """`_mend` for the first batch; next to the ways of computing it tries values of the reference that are computed now."""
+    """`canary.mend` for the first batch; besides other ways of computing, it tries newly computed values of the reference."""
     encoded = [run.encoded[name] for name in batch.ids]
 
     def passes(way: Way, afresh: bool = False) -> bool:

@@ -1,6 +1,6 @@
 """A model's plain forward pass: one row per response, ids by the processor's own template, attention and layers by transformers.
 
-Nothing of the trainer takes part in it, so the trainer can be held to it (`canary`).
+It uses no code of the trainer, so the trainer can be compared with it (`canary`).
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlainRow:
-    """What the plain pass says of one response.
+    """Results of the plain pass for one response.
 
     Attributes:
-        logps: log-probabilities of the response's first tokens, [tokens] float32, on the CPU: as many as follow ids that the template
-            writes as the trainer does.
-        ids: of prompt, image and response, as the template writes them.
-        agree: how many of them the trainer's row begins with, too.
+        logps: log-probabilities of the response's first tokens, [tokens] float32, on the CPU: those that follow ids on which template
+        and trainer agree.
+        ids: ids of prompt, image and response by the template.
+        agree: length of the common beginning with the trainer's row.
     """
 
     logps: Tensor
@@ -39,7 +39,7 @@ class PlainRow:
 
 
 def own_inputs(processor: Any, prompt: str, answer: str, picture: Any) -> dict[str, Any]:
-    """What the model takes of an answered question, by the processor's own `apply_chat_template`: [1, length] ids and the picture."""
+    """The model's inputs for an answered question, by the processor's own `apply_chat_template`: [1, length] ids and the picture."""
     turns = [
         {"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": prompt}]},
         {"role": "assistant", "content": [{"type": "text", "text": answer}]},
@@ -52,7 +52,7 @@ def own_inputs(processor: Any, prompt: str, answer: str, picture: Any) -> dict[s
 
 @contextlib.contextmanager
 def as_transformers_does(policy: Policy) -> Iterator[None]:
-    """Inside, the model is as transformers made it: its own attention and layers, no adapter, in evaluation mode."""
+    """Context in which the model is as transformers made it: its own attention and layers, no adapter, in evaluation mode."""
     import torch
 
     from aligners.training.kernels import attention
@@ -65,7 +65,7 @@ def as_transformers_does(policy: Policy) -> Iterator[None]:
     try:
         try:
             use_attention("sdpa")
-        except ValueError:  # a language model that has no other than the written-out one
+        except ValueError:  # a language model that only supports eager attention
             use_attention("eager")
         with torch.no_grad(), policy.without_adapter():
             yield
@@ -82,7 +82,7 @@ def plain_row(
     Args:
         policy: the model, inside `as_transformers_does`.
         example: the texts.
-        encoded: the ids that the trainer has for them.
+        encoded: the trainer's ids for them.
         branch: of the example.
         autocast: the context in which the trainer runs the model.
     """
@@ -107,7 +107,7 @@ def plain_row(
         for name, value in inputs.items()
     }
     with autocast:
-        # The class's own: a policy whose weights are all trained has another forward in its place.
+        # The class's forward: if all weights are trained, the policy has replaced the instance's.
         logits = kind.forward(policy.plain, **given, use_cache=False, **options).logits[0, -keep:][:count]
     targets = torch.tensor(row[prefix : prefix + count], device=logits.device)
     logps = logits.float().log_softmax(-1).gather(-1, targets[:, None])[:, 0]

@@ -1,1 +1,1 @@
-"""Faster layers with the same results. Every one of them can be switched off (`train.savings`)."""
+"""Faster layers with the same results. Each can be switched off (`train.savings`)."""

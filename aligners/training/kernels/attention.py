@@ -1,8 +1,8 @@
-"""Attention over rows that begin with a prefix: causal in the prefix, masked behind it.
+"""Attention over rows that begin with a prefix: causal in the prefix, masked after it.
 
-A row is `[prefix | response 1 | response 2 ...]` (`layout`). What the prefix sees needs no mask, so the fused causal kernel takes it, which
-computes half of the products; only the responses' few queries need one, and it is as tall as they are. With 636 prefix and 240 response
-tokens that is 54 % of the products of one square mask, with LLaVA-1.6's 2,940 and 240 it is 50 %, and no square is ever in memory.
+A row is `[prefix | response 1 | response 2 ...]` (`layout`). The prefix needs no mask, so the fused causal kernel computes it with half
+of the products; only the responses' few queries need a mask, of their height. With 636 prefix and 240 response
+tokens that is 54 % of the products of one square mask, with LLaVA-1.6's 2,940 and 240 it is 50 %, and no square mask is ever in memory.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import torch
 from harness.models import quiet_transformers
 
 NAME = "prefix"
-"""What the implementation is called among transformers' own."""
+"""Name of this implementation in transformers' registry."""
 
 
 def use(model: Any) -> None:
-    """Let a model's language part take the masks of `additive_mask`. Square masks, and none, mean what they always do."""
+    """Make a model's language part accept the masks of `additive_mask`. Square masks, and no mask, keep their usual meaning."""
     quiet_transformers()
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
@@ -29,11 +29,11 @@ def use(model: Any) -> None:
 
 
 def additive_mask(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """What is added to the products: 0 where a position may look, and the type's lowest value elsewhere.
+    """The values added to the products: 0 where a position may attend, and the type's lowest value elsewhere.
 
     Args:
-        allowed: [rows, 1, masked, length] bool; the first `length - masked` positions look back only.
-        dtype: that the attention is computed in.
+        allowed: [rows, 1, masked, length] bool; the first `length - masked` positions are causal. dtype: type of the attention's
+        computation.
 
     Returns:
         The same shape.
@@ -51,21 +51,21 @@ def prefix_attention(
     dropout: float = 0.0,
     **rest: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention of a row's last positions under a mask, and of those before them causally.
+    """Attention of a row's last positions under a mask, and of the positions before them causally.
 
     Args:
         module: the layer's attention.
-        query: [rows, heads, length, size]; or only the masked ones' of a longer row.
+        query: [rows, heads, length, size]; or only those of the masked positions of a longer row.
         key: [rows, key heads, length, size].
         value: as `key`.
         attention_mask: [rows, 1, masked, length], added to the products; the first `length - masked` positions are causal.
             None makes all of them so.
-        scaling: of the products; the root of the head's size unless given.
-        dropout: of the weights.
-        rest: what transformers adds; only `is_causal` is taken.
+        scaling: factor of the products; default: one over the square root of the head's size.
+        dropout: probability of dropout on the weights.
+        rest: further arguments of transformers; only `is_causal` is used.
 
     Returns:
-        [rows, length, heads, size]; and None for the weights, which are never in memory.
+        [rows, length, heads, size]; and None instead of the weights, which are never in memory.
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 

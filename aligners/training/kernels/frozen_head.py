@@ -1,7 +1,7 @@
-"""Log-probabilities under an output layer that is not trained, with their gradient made in the forward pass.
+"""Log-probabilities under an output layer that is not trained, with their gradient computed in the forward pass.
 
 The gradient of log p(token | state) with respect to the state is W[token] - Σ_v p(v) W[v], and a loss only scales it. So it is computed
-while the probabilities are at hand, [tokens, width] is kept of it, and neither logits nor a second pass over the vocabulary is needed.
+together with the probabilities, only [tokens, width] is stored, and neither logits nor a second pass over the vocabulary is needed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class FrozenHead(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, states: torch.Tensor, tokens: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """Log-probabilities of the tokens, the gradient of each kept next to them."""
+        """Log-probabilities of the tokens; their gradients are stored."""
         logits = torch.nn.functional.linear(states, weight).float()
         logs = logits.sub_(logits.logsumexp(-1, keepdim=True))
         logps = logs.gather(-1, tokens[:, None])[:, 0]
@@ -29,6 +29,6 @@ class FrozenHead(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:  # type: ignore[override]
-        """Scale what was kept."""
+        """Scale the stored gradients."""
         (falling,) = ctx.saved_tensors
         return (-gradient[:, None] * falling).to(ctx.dtype), None, None

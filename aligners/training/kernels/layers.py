@@ -1,9 +1,8 @@
-"""The language model's layers, as the trainer computes them: with fewer copies, and the last one for the responses only.
+"""The language model's layers, as the trainer computes them: with fewer copies, and the last layer only for the responses.
 
-Every family here has the same layer (LLaMA's): a norm, attention with rotary positions, a norm, a gated product. `use` puts `_forward` in
-the place of a layer's own forward; modules, weights and their names stay where they are. Of the last layer nothing but the responses'
-positions is read, and those see the prefix through its keys and values: its queries, its own attention and its gated product are left
-out.
+Every family here has the same layer (LLaMA's): a norm, attention with rotary positions, a norm, a gated product. `use` replaces a
+layer's forward by `_forward`; modules, weights and their names are not changed. Only the responses' positions of the last layer are
+read, and they attend to the prefix through its keys and values: the prefix's queries, attention and gated product are skipped there.
 """
 
 from __future__ import annotations
@@ -26,19 +25,19 @@ _LAYERS = {
     "Qwen3DecoderLayer",
     "Qwen3VLTextDecoderLayer",
 }
-"""Classes of transformers whose forward is `_forward`, held by tests against it. Others keep their own."""
+"""Classes of transformers whose forward equals `_forward`, which tests check. Others keep their own."""
 _SILU = {"SiLU", "SiLUActivation"}
 
 
 def use(layers: Any, wanted: bool) -> str:
-    """Let layers be computed as above, or as transformers does.
+    """Switch layers to the computation above, or back to that of transformers.
 
     Args:
-        layers: the language model's, in order.
-        wanted: whether they are to be.
+        layers: layers of the language model, in order.
+        wanted: whether to use the computation above.
 
     Returns:
-        "on", "off", or why not.
+        "on", "off", or the reason why it is not possible.
     """
     for layer in layers:
         layer.__dict__.pop("forward", None)
@@ -52,7 +51,7 @@ def use(layers: Any, wanted: bool) -> str:
 
 
 def why_not(layers: Any) -> str | None:
-    """What keeps layers from being computed as above; None if nothing does."""
+    """Why layers cannot be computed as above; None if they can."""
     unknown = {type(layer).__name__ for layer in layers} - _LAYERS
     if unknown:
         return f"not available for {', '.join(sorted(unknown))}"
@@ -69,18 +68,18 @@ def _forward(
     position_embeddings: tuple[Tensor, Tensor] | None = None,
     **rest: Any,
 ) -> Tensor:
-    """A layer of rows that begin with a prefix.
+    """The forward pass of a layer, for rows that begin with a prefix.
 
-    Without a mask, where keys are kept, or where a part has hooks (which gather its weights, say), it is the layer's own forward.
+    Without a mask, with a key-value cache, or if a part has hooks (which may gather its weights), the layer's own forward is used.
 
     Args:
         layer: the module.
-        last: whether only the positions under the mask are wanted; the others of the result are then 0.
+        last: whether only the positions under the mask are needed; the others are then 0 in the result.
         hidden_states: [rows, length, width].
         attention_mask: [rows, 1, masked, length], as `attention.additive_mask` gives it.
-        past_key_values: what a generating model would keep; the trainer has none.
+        past_key_values: key-value cache of generation; the trainer has none.
         position_embeddings: cosine and sine of every position, [rows, length, size].
-        rest: what transformers adds.
+        rest: further arguments of transformers.
 
     Returns:
         [rows, length, width].
@@ -124,12 +123,12 @@ def _forward(
 
 
 def _plus(fresh: Tensor, stream: Tensor) -> Tensor:
-    """The sum, in the first one's place where its type allows: a product's output is kept by nobody."""
+    """The sum, in place in the first argument if its type allows this, because a product's output is not used elsewhere."""
     return fresh.add_(stream) if fresh.dtype == stream.dtype else stream + fresh
 
 
 def _bare(*modules: Any) -> bool:
-    """Whether nothing hangs on calling these modules."""
+    """Whether these modules have no hooks."""
     return not any(one._forward_pre_hooks or one._forward_hooks for one in modules)
 
 
@@ -162,7 +161,7 @@ def _gated(mlp: Any, inputs: Tensor) -> Tensor:
 
 
 def _adapter(module: Any, inputs: Tensor) -> Adapter | None:
-    """The adapter of a module that is a product of one type with one plain adapter; None where the module itself must be called."""
+    """The adapter of a linear layer with exactly one plain adapter and one type; None if the module itself must be called."""
     from peft.tuners.lora.layer import Linear
 
     if type(module) is not Linear or module.disable_adapters or module.merged or len(module.active_adapters) != 1:

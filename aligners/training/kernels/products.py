@@ -1,9 +1,9 @@
-"""A decoder layer's parts with fewer copies: adapted products, norms, rotary positions and gated activations, each one step of autograd.
+"""A decoder layer's parts with fewer copies: adapted products, norms, rotary positions and gated activations, each as one autograd
+function.
 
-Written out operation by operation, an adapter's product writes its output four times, a norm three times and rotary positions five
-times, and the backward pass does the same again. On large rows that traffic, and the fresh pages that it lands on, takes as long as the
-products themselves. Each function here writes its result once and keeps only what its gradient needs. All are equal to the
-written-out forms but for rounding.
+Computed operation by operation, an adapter's product writes its output four times, a norm three times and rotary positions five times,
+and the backward pass does the same. On large rows this memory traffic takes as long as the products themselves. Each function here
+writes its result once and keeps only what its gradient needs. All are equal to the separate operations except for rounding.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Adapter(NamedTuple):
 
 
 def _adapted(inputs: Tensor, weight: Tensor, bias: Tensor | None, adapter: Adapter) -> tuple[Tensor, Tensor]:
-    """The product and its addition [..., out], and what the inputs are in low rank [n, rank]."""
+    """The product and its addition [..., out], and the inputs' low-rank projection [n, rank]."""
     output = torch.nn.functional.linear(inputs, weight, bias)
     low = inputs.flatten(0, -2) @ adapter.down.to(inputs.dtype).T
     output.view(-1, output.shape[-1]).addmm_(low, adapter.up.to(inputs.dtype).T, alpha=adapter.scale)
@@ -39,7 +39,7 @@ def _adapted(inputs: Tensor, weight: Tensor, bias: Tensor | None, adapter: Adapt
 def _adapted_gradients(
     gradient: Tensor, inputs: Tensor, low: Tensor, weight: Tensor, adapter: Adapter, wanted: bool = True
 ) -> tuple[Tensor | None, Tensor, Tensor]:
-    """Gradients of the inputs [n, in] (None if they are not wanted), of A and of B, for that of the output [n, out]."""
+    """Gradients of the inputs [n, in] (None if they are not wanted), of A and of B, from the gradient of the output [n, out]."""
     lower = (gradient @ adapter.up.to(gradient.dtype)).mul_(adapter.scale)
     of_down = (lower.T @ inputs).to(adapter.down.dtype)
     of_up = (gradient.T @ low).mul_(adapter.scale).to(adapter.up.dtype)
@@ -65,7 +65,7 @@ class AdaptedProduct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        """Of the inputs, A and B."""
+        """Gradients of the inputs, A and B."""
         inputs, low, weight, down, up = ctx.saved_tensors
         of_inputs, of_down, of_up = _adapted_gradients(
             gradient.flatten(0, -2),
@@ -81,7 +81,7 @@ class AdaptedProduct(torch.autograd.Function):
 class GatedProduct(torch.autograd.Function):
     """`GatedProduct.apply(gate [..., in], other [..., in], weight, bias, *adapter)`: an adapted product of `silu(gate) * other`.
 
-    The activation is computed again in the backward pass: of a gated layer only the two halves are kept.
+    The activation is computed again in the backward pass, so only the two halves of a gated layer are stored.
     """
 
     @staticmethod
@@ -95,7 +95,7 @@ class GatedProduct(torch.autograd.Function):
         up: Tensor,
         scale: float,
     ) -> Tensor:
-        """W (silu(gate) * other) + b, and the adapter's addition."""
+        """W (silu(gate) * other) + b, plus the adapter's addition."""
         output, low = _adapted(torch.nn.functional.silu(gate).mul_(other), weight, bias, Adapter(down, up, scale))
         ctx.save_for_backward(gate, other, low, weight, down, up)
         ctx.scale = scale
@@ -103,7 +103,7 @@ class GatedProduct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        """Of both halves, A and B."""
+        """Gradients of both halves, A and B."""
         gate, other, low, weight, down, up = ctx.saved_tensors
         active = torch.nn.functional.silu(gate)
         product, of_down, of_up = _adapted_gradients(
@@ -118,17 +118,17 @@ class GatedProduct(torch.autograd.Function):
 
 
 class Gated(torch.autograd.Function):
-    """`Gated.apply(gate, other)`: `silu(gate) * other`, of which only the two are kept."""
+    """`Gated.apply(gate, other)`: `silu(gate) * other`, of which only the two inputs are stored."""
 
     @staticmethod
     def forward(ctx: Any, gate: Tensor, other: Tensor) -> Tensor:
-        """The product, in the halves' type."""
+        """The product, in the type of the halves."""
         ctx.save_for_backward(gate, other)
         return torch.nn.functional.silu(gate).mul_(other)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        """Of both halves."""
+        """Gradients of both halves."""
         gate, other = ctx.saved_tensors
         of_gate = gradient * other
         torch.ops.aten.silu_backward.grad_input(of_gate, gate, grad_input=of_gate)
@@ -154,7 +154,7 @@ class Norm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None]:  # type: ignore[override]
-        """With n = x / rms: (g w - n mean(n g w)) / rms, and of the weight g n."""
+        """With n = x / rms: (g w - n mean(n g w)) / rms for the inputs, and g n for the weight."""
         inputs, weight, inverse = ctx.saved_tensors
         of_weight = None
         if ctx.needs_input_grad[1]:
@@ -166,7 +166,7 @@ class Norm(torch.autograd.Function):
 
 
 class Rotary(torch.autograd.Function):
-    """`Rotary.apply(values [rows, heads, length, size], cosine [rows, 1, length, size], sine)`: turned by their positions.
+    """`Rotary.apply(values [rows, heads, length, size], cosine [rows, 1, length, size], sine)`: rotated by their positions.
 
     Source: Su et al., RoFormer, 2021, eq. 34, with the halves of a head as pairs, as transformers has them.
     """
@@ -186,7 +186,7 @@ class Rotary(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        """Turned back."""
+        """The gradient, rotated back."""
         cosine, sine = ctx.saved_tensors
         output = gradient * cosine
         first, second = gradient.to(output.dtype).chunk(2, -1)

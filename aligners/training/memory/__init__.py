@@ -1,1 +1,1 @@
-"""How much memory a training takes: counted from the architecture, and what fits."""
+"""Memory of a training, predicted from the architecture, and the steps that fit into it."""

@@ -1,4 +1,4 @@
-"""How a batch is divided: among processes, into passes, and a stage's examples into steps."""
+"""Dividing a batch among processes and into passes, and a stage's examples into steps."""
 
 from __future__ import annotations
 
@@ -34,5 +34,5 @@ def share_of_batch(settings: TrainSettings, processes: int) -> int:
 
 
 def steps_of(examples: int, settings: TrainSettings) -> int:
-    """Optimizer steps of a stage with so many examples."""
+    """Number of optimizer steps of a stage with `examples` examples."""
     return max(1, math.ceil(math.ceil(examples / settings.batch_size) * settings.epochs))

@@ -1,8 +1,8 @@
-"""The memory that training takes, counted from the architecture before anything is loaded.
+"""The memory of training, predicted from the architecture before anything is loaded.
 
-Source: Korthikanti et al., Reducing Activation Recomputation in Large Transformer Models, MLSys 2023: what a transformer layer keeps for
-its backward pass. Their count is of a GPT layer in 16 bits with dropout; here it is of a gated layer with rotary positions and without
-dropout (LLaMA, Qwen2), in the type that is computed in, as transformers and PEFT compute it.
+Source: Korthikanti et al., Reducing Activation Recomputation in Large Transformer Models, MLSys 2023: the activations that a transformer
+layer stores for its backward pass. They count a GPT layer in 16 bits with dropout; this module counts a gated layer with rotary
+positions and without dropout (LLaMA, Qwen2), in the type of the computation, as implemented by transformers and PEFT.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from harness.models.pretrained import configuration, empty_model
 
 _FLOAT32 = 4
 _MOMENTS = 2 * _FLOAT32
-"""AdamW's two moments of a trained weight."""
+"""Bytes of AdamW's two moments per trained weight."""
 _NF4 = 1 / 2 + 1 / 64 + _FLOAT32 / (64 * 256)
-"""A number in 4 bits with double quantisation: 64 of them share a byte, and 256 such bytes a float32.
+"""Bytes of a weight in 4 bits with double quantisation: 64 weights share a byte, and 256 such bytes share a float32.
 
-Source: Dettmers et al., QLoRA, NeurIPS 2023, section 3: 0.127 bits a number beside the 4."""
+Source: Dettmers et al., QLoRA, NeurIPS 2023, section 3: 0.127 bits per weight in addition to the 4."""
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a model's memory depends on.
+    """The properties of a model that determine its memory.
 
     Attributes:
-        weights: numbers in the model; trained: those that are trained (the adapters' where adapters are); in_4_bits: those held so.
-        largest: numbers of the largest matrix that is held in 4 bits, which is written out when it is used.
-        in_layers: numbers in the language model's layers.
-        layers, width, inner, heads, key_width, vocabulary: of the language model; key_width is that of all keys of a token.
-        lean: its layers are computed by `layers`, where that is not switched off.
+        weights: number of parameters; trained: trained ones (of the adapters, if there are any); in_4_bits: those stored in 4 bits.
+        largest: size of the largest matrix in 4 bits, which is dequantised when it is used.
+        in_layers: number of parameters in the language model's layers.
+        layers, width, inner, heads, key_width, vocabulary: of the language model; key_width is the total width of a token's keys.
+        lean: its layers can be computed by `kernels.layers`.
     """
 
     weights: int
@@ -56,12 +56,12 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Shares:
-    """How processes share a training out among them.
+    """How processes shard a training.
 
     Attributes:
-        processes: how many there are.
-        weights: each holds a share of weights, gradients and moments (FSDP 2).
-        moments: each holds a share of the moments, and of the float32 copies that DeepSpeed's ZeRO has beside them.
+        processes: number of processes.
+        weights: weights, gradients and moments are sharded (FSDP 2).
+        moments: the moments are sharded, and so are the float32 copies that DeepSpeed's ZeRO has in addition.
     """
 
     processes: int = 1
@@ -78,10 +78,10 @@ class Footprint:
     """Bytes at the peak of a training step.
 
     Attributes:
-        weights: the model, adapters and copies included.
-        gradients: of what is trained.
-        optimizer: AdamW's moments of it.
-        activations: what the backward pass needs, and what it makes, of one micro-batch.
+        weights: the model, including adapters and copies.
+        gradients: gradients of trained weights.
+        optimizer: AdamW's moments of trained weights.
+        activations: stored for, and made by, the backward pass of one micro-batch.
     """
 
     weights: int
@@ -96,7 +96,7 @@ class Footprint:
 
 
 def architecture(location: str, train: TrainSettings) -> Architecture:
-    """Build the model without memory and count.
+    """Build the model on the meta device and count its parameters.
 
     Raises:
         OSError: there is no such model.
@@ -143,19 +143,18 @@ def footprint(
     """The peak of a step whose micro-batch has these rows.
 
     Args:
-        model: counted by `architecture`.
-        train: tuning, checkpointing, savings.
-        bfloat16: computed in bfloat16.
-        copy: the method needs the reference's distribution: where all weights are trained, a copy of the first model is kept.
+        model: from `architecture`. train: tuning, checkpointing, savings.
+        bfloat16: whether it is computed in bfloat16.
+        copy: the method needs the reference's distribution: if all weights are trained, a copy of the initial model is kept.
         rows: tokens of each row of the micro-batch.
         responses: response tokens of the micro-batch, over all branches.
-        shares: what of it each process holds.
+        shares: sharding over processes.
     """
     full = train.tuning == "full"
     size = 2 if bfloat16 else _FLOAT32
     weights = (model.weights - model.in_4_bits) * (_FLOAT32 if full else size) + round(model.in_4_bits * _NF4)
     if full:
-        # Autocast keeps the weights in bfloat16, too, for as long as the graph lives.
+        # Autocast also keeps the weights in bfloat16 as long as the graph exists.
         weights += model.weights * (_FLOAT32 * copy + 2 * bfloat16)
     else:
         weights += model.trained * (_FLOAT32 + 2 * bfloat16)
@@ -163,7 +162,7 @@ def footprint(
     activations = _activations(model, train, size, copy, blocks, responses) + model.largest * size
     gradients, moments = model.trained * _FLOAT32, model.trained * _MOMENTS
     if shares.weights:
-        # Layers are gathered one by one, the next one while one is computed; all else at once, and for as long as a step.
+        # Layers are gathered one by one, with the next one prefetched; everything else is gathered for the whole step.
         gathered = model.weights - model.in_layers + 2 * model.in_layers // model.layers
         weights = weights // shares.processes + gathered * (_FLOAT32 if full else size)
         gradients, moments = gradients // shares.processes, moments // shares.processes
@@ -185,38 +184,39 @@ def _activations(
     layer = _layer(model, train, size, tokens)
     last = layer
     if model.lean and train.savings.lean_layers:
-        # Of the prefix only the residual stream, its norm, keys and values.
+        # For the prefix only the residual stream, its norm, keys and values.
         behind = min(tokens, responses + sum(rows for rows, _ in blocks))
         last = _layer(model, train, size, behind) + 2 * (tokens - behind) * (model.width + model.key_width) * size
     width, inner = model.width, model.inner
     inputs = model.layers * tokens * width * size
     kept = inputs + layer if train.gradient_checkpointing else (model.layers - 1) * layer + last
     backward = tokens * (2 * width + 3 * inner) * size
-    # Masks are as tall as the responses.
+    # Masks have as many rows as the responses have tokens.
     masks = responses * max(length for _, length in blocks) * (1 + size)
     chunk = min(CHUNK, responses) if train.savings.chunked_logits else responses
-    # A head that is not trained makes its gradient in the logits' place (`frozen_head`), but where the first model's are there, too.
+    # A head that is not trained computes its gradient in place of the logits (`frozen_head`), unless the initial model's logits are
+    # needed, too.
     copies = 2 if train.savings.chunked_logits and train.adapters and not copy else 4
     head = copies * chunk * model.vocabulary * _FLOAT32 + 2 * tokens * width * size
-    # The head's gradients are gone before the last layer's begin.
+    # The head's gradients are freed before those of the last layer are computed.
     return kept + masks + max(backward, head)
 
 
 def _layer(model: Architecture, train: TrainSettings, size: int, tokens: int) -> int:
-    """Bytes that a layer keeps for its backward pass."""
+    """Bytes that a layer stores for its backward pass."""
     width, inner, keys = model.width, model.inner, model.key_width
     lean = model.lean and train.savings.lean_layers
-    adapted = lean and train.tuning == "lora" and not train.lora.dropout  # all others' adapters are PEFT's own
-    # Of every token: the residual stream and its norm, twice; queries, keys and values as attention takes them; its output; and the gate
-    # and the other half, with their product where the next one keeps it, and the gate's activation where that is written out.
+    adapted = lean and train.tuning == "lora" and not train.lora.dropout  # all other layers use PEFT's own adapters
+    # Per token: the residual stream and its norm, twice; queries, keys and values; attention's output; and the gate and the other half,
+    # with their product if the next layer stores it, and the gate's activation if that is a separate operation.
     halves = 4 - lean - adapted
     numbers = tokens * (6 * width + halves * inner + 2 * keys)
     if train.tuning == "full":
-        numbers += tokens * 2 * width * (not lean)  # what a trained norm's weight is multiplied with
+        numbers += tokens * 2 * width * (not lean)  # the input of the multiplication with a trained norm's weight
     else:
         numbers += tokens * 7 * train.lora.rank
         if size == 2 and not adapted:
             # PEFT casts the inputs to the adapters' type, and autocast casts them back, one by one.
             numbers += tokens * (6 * width + inner)
-    # Of attention's weights the fused kernel keeps a number a head and token.
+    # Of attention's weights, the fused kernel stores one number per head and token.
     return numbers * size + tokens * model.heads * _FLOAT32

@@ -1,4 +1,4 @@
-"""Too little memory: which setting to lower, and what a step would then take, by `aligners.training.memory.footprint`'s count."""
+"""Remedies for too little memory: which setting to lower, and what a step would then take by `aligners.training.memory.footprint`."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Peak:
-    """The predicted peak of a training step for any setting: of one whose micro-batch holds the longest examples.
+    """The predicted peak of a training step for any setting, with the longest examples in its micro-batch.
 
     Attributes:
-        model: counted by `architecture`.
+        model: from `architecture`.
         rows: example id -> tokens of each of its rows.
         responses: example id -> response tokens, over all branches.
-        copy: a copy of the first model is kept, where all weights are trained.
-        gpu: it is trained on one.
-        shares: what of it each process holds.
+        copy: a copy of the initial model is kept, if all weights are trained.
+        gpu: it is trained on a GPU.
+        shares: sharding over processes.
     """
 
     model: Architecture
@@ -47,15 +47,13 @@ class Peak:
         gpu: bool,
         shares: Shares = ALONE,
     ) -> Peak:
-        """Of a training on these examples.
+        """The peak for a training on these examples.
 
         Args:
             aligner: the method.
             location: folder or hub id of the model.
-            train: its `savings` those that the model can have.
-            examples: all that are trained on.
-            gpu: it is trained on one.
-            shares: what of it each process holds.
+            train: settings, with `savings` that are possible for the model.
+            examples: all training examples. gpu: it is trained on a GPU. shares: sharding over processes.
         """
         rows, responses = {}, {}
         for one in examples:
@@ -65,7 +63,7 @@ class Peak:
         return cls(architecture(location, train), rows, responses, copy, gpu, shares)
 
     def of(self, train: TrainSettings, micro: int) -> Footprint:
-        """The step's peak with so many examples a forward pass."""
+        """The step's peak with `micro` examples per forward pass."""
         names = sorted(self.rows, key=lambda name: -sum(self.rows[name]))[:micro]
         return footprint(
             self.model,
@@ -78,9 +76,9 @@ class Peak:
         )
 
     def remedy(self, train: TrainSettings, micro: int, available: int) -> str:
-        """The cheapest setting with which a step fits into so many bytes, by prediction; or that there is none."""
+        """Text with the cheapest setting for which a step is predicted to fit into `available` bytes, or that there is none."""
         now = self.of(train, micro).total
-        # Where it should have fitted, something else takes memory, too: then the next smaller step is worth a try.
+        # If it should have fitted, something else uses memory, too: then the next smaller step is worth a try.
         limit = min(now - 1, available)
         then = now
         for changes in _smaller(train, micro):
@@ -103,7 +101,7 @@ class Peak:
 
 
 def _smaller(train: TrainSettings, micro: int) -> Iterator[dict[str, Any]]:
-    """Settings that take less and less memory and compute the same: first those that cost no time."""
+    """Settings with the same result and less and less memory, first those that cost no time."""
     while micro > 1:
         micro //= 2
         yield {"micro_batch_size": micro}
@@ -112,7 +110,7 @@ def _smaller(train: TrainSettings, micro: int) -> Iterator[dict[str, Any]]:
 
 
 def memory_there(gpu: bool) -> int:
-    """Bytes that this process could have: what is free and what it has already, of the GPU's memory or of the machine's."""
+    """Bytes that this process can use: the free memory and its own, of the GPU or of the machine."""
     import psutil
     import torch
 

@@ -1,7 +1,7 @@
-"""How a step is taken: examples a forward pass, and whether activations are computed again in the backward pass.
+"""The form of a step: examples per forward pass, and whether activations are computed again in the backward pass.
 
-With `train.micro_batch_size=auto` these are decided here, before weights are loaded: the most examples for which memory suffices by
-prediction. What a step computes is the same with any of them (`TrainSettings.COST_ONLY`), but for rounding.
+With `train.micro_batch_size=auto` these are decided here, before weights are loaded: the most examples for which the predicted memory
+suffices. The result of a step is the same except for rounding (`TrainSettings.COST_ONLY`).
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ if TYPE_CHECKING:
 
 GPU, RAM = "GPU", "RAM"
 STEP = "step.json"
-"""In a run's folder: how it is stepped."""
+"""File in a run's folder with the form of its steps."""
 _SPARE = {GPU: 0.1, RAM: 0.2}
-"""The share of the memory that is left free: the prediction can be a few percent too low, allocators leave gaps, and a machine's memory
-belongs to other programs, too."""
+"""Fraction of the memory that is left free: the prediction can be a few percent too low, allocators leave gaps, and other programs use a
+machine's memory, too."""
 
 
 @dataclass(frozen=True)
 class Room:
-    """The memory that a training has, in bytes.
+    """The memory for a training, in bytes.
 
     Attributes:
         where: `GPU` or `RAM`.
-        available: what this process could have of it.
-        program: what the program itself takes there without model and data.
-        features: what kept features of images take there.
+        available: what this process can use of it.
+        program: what the program itself uses without model and data.
+        features: what cached features of images use.
     """
 
     where: str
@@ -58,20 +58,19 @@ class Room:
 
     @property
     def for_steps(self) -> int:
-        """What is left for weights and steps, with a part of the memory spared."""
+        """What remains for weights and steps, with a part of the memory left free."""
         return int(self.available * (1 - _SPARE[self.where])) - self.program - self.features
 
 
 @dataclass(frozen=True)
 class Step:
-    """How a step is taken.
+    """The form of a step.
 
     Attributes:
-        train: the settings, with nothing left to decide.
-        passes: forward passes of each process.
-        chosen: the settings left it to the prediction, which is then told: `predicted`, a step's peak with the program and the kept
-            features, and `room`.
-        why: what is told beside it: where it comes from, or why it is not the number that was asked for.
+        train: the settings, with everything decided.
+        passes: number of forward passes of each process.
+        chosen: the prediction decided, which is then reported: `predicted`, a step's peak with program and cached features, and `room`.
+        why: a reason to report: where it comes from, or why it is not the requested number.
     """
 
     train: TrainSettings
@@ -82,7 +81,7 @@ class Step:
     why: str = ""
 
     def summary(self) -> dict[str, Any]:
-        """What stands in a manifest."""
+        """Values for the manifest."""
         summary = {
             "micro_batch_size": self.train.micro,
             "passes": self.passes,
@@ -94,7 +93,7 @@ class Step:
         )
 
     def said(self) -> str | None:
-        """One line about what was chosen; None where the step is what was asked for."""
+        """One line about what was chosen; None if the step is as requested."""
         passes = "1 pass" if self.passes == 1 else f"{self.passes} passes"
         taken = f"a step: {passes} of {self.train.micro} examples"
         if self.room is None:
@@ -108,21 +107,21 @@ class Step:
 
 
 def shares_of(process: Any) -> Shares:
-    """How this process and the others share the training out, as accelerate was told."""
+    """How the processes shard the training, by accelerate's settings."""
     return Shares(process.num_processes, is_sharded(), is_deepspeed())
 
 
 def room_for(process: Any, config: Any, train: TrainSettings, encoded: Collection[EncodedExample]) -> Room:
-    """The memory that a training has, asked before weights are loaded.
+    """The memory for a training, measured before weights are loaded.
 
     Args:
-        process: accelerate's account of this process.
+        process: accelerate's state of this process.
         config: the model's configuration.
         train: its `savings` those that the model can have.
-        encoded: what is trained on.
+        encoded: the training examples.
 
     Returns:
-        The least that any of the processes has, so that all of them decide alike.
+        The minimum over all processes, so that all of them decide alike.
     """
     import psutil
 
@@ -131,7 +130,7 @@ def room_for(process: Any, config: Any, train: TrainSettings, encoded: Collectio
     if not on_gpu:
         program = int(psutil.Process().memory_info().rss)
         features = kept_features(config, train, encoded)
-        # The processes of one machine divide what is free of it.
+        # The processes of one machine share its free memory.
         together = int(os.environ.get("LOCAL_WORLD_SIZE", process.num_processes))
         available = program + (available - program) // together
     if process.num_processes > 1:
@@ -142,7 +141,7 @@ def room_for(process: Any, config: Any, train: TrainSettings, encoded: Collectio
 
 
 def kept_features(config: Any, train: TrainSettings, encoded: Collection[EncodedExample]) -> int:
-    """Bytes of the tower's features that `Policy.keep_features` will keep; 0 where it keeps none."""
+    """Bytes of the tower's features that `Policy.keep_features` will cache; 0 if it caches none."""
     if not train.savings.feature_cache:
         return 0
     tower, layers = config.vision_config, config.vision_feature_layer
@@ -156,24 +155,24 @@ def kept_features(config: Any, train: TrainSettings, encoded: Collection[Encoded
 
 
 def step_of(aligner: Aligner, job: AlignJob, encoded: Sequence[EncodedExample], process: Any) -> Step:
-    """The step of a training on these examples, by the memory that there is.
+    """The step of a training on these examples, by the available memory.
 
-    A run that is gone on with is stepped as it was begun, where memory suffices for that.
+    A resumed run keeps its steps, if memory suffices for that.
 
     Raises:
-        BadInputError: as of `decide`; or the file that says how the run was begun is damaged.
+        BadInputError: as of `decide`; or the file with the run's steps is damaged.
     """
-    # Without examples there is nothing to train, which the caller says.
+    # Without examples there is nothing to train, which the caller reports.
     if job.train.micro_batch_size != "auto" or not encoded:
         asked = job.train if encoded else job.train.model_copy(update={"micro_batch_size": 1})
         return decide(asked, None, None, process.num_processes)
     config = configuration(job.model)
     train = job.train.model_copy(update={"savings": possible_savings(config, job.train.savings)})
     shares = shares_of(process)
-    if shares.weights:  # as `Session` has it
+    if shares.weights:  # as in `Session`
         train = train.model_copy(update={"savings": train.savings.model_copy(update={"chunked_logits": False})})
     peak = Peak.of_examples(aligner, job.model, train, encoded, devices.has_accelerator(), shares)
-    # Read before processes meet in `room_for`, after which the first one writes it anew.
+    # Read before the processes synchronise in `room_for`, after which the first one writes it again.
     begun = begun_with(job.output) if job.resume else None
     if process.num_processes > 1:
         from accelerate.utils import broadcast_object_list
@@ -184,7 +183,7 @@ def step_of(aligner: Aligner, job: AlignJob, encoded: Sequence[EncodedExample], 
 
 
 def remember(step: Step, run: Path) -> None:
-    """Write down in a run's folder how it is stepped, for `begun_with`."""
+    """Store the form of the steps in a run's folder, for `begun_with`."""
     write_json(
         run / STEP,
         {"micro_batch_size": step.train.micro, "gradient_checkpointing": bool(step.train.gradient_checkpointing)},
@@ -192,7 +191,7 @@ def remember(step: Step, run: Path) -> None:
 
 
 def begun_with(run: Path) -> tuple[int, bool] | None:
-    """Examples a forward pass, and whether activations are computed again, in the run so far; None where it was not written down.
+    """Examples per forward pass, and whether activations are computed again, in the run so far; None if they are not stored.
 
     Raises:
         BadInputError: the file is damaged.
@@ -210,14 +209,14 @@ def decide(
     processes: int = 1,
     begun: tuple[int, bool] | None = None,
 ) -> Step:
-    """The step that the settings ask for, or where they leave it open the largest that fits.
+    """The step of the settings, or if they leave it open, the largest that fits.
 
     Args:
         asked: the settings.
-        peak: the predicted peaks; needed only where `asked.micro_batch_size` is "auto", as is `room`.
-        room: the memory that there is.
-        processes: how many divide the batch.
-        begun: the step of the run so far, which is kept where it fits.
+        peak: the predicted peaks; like `room`, only needed if `asked.micro_batch_size` is "auto".
+        room: the available memory.
+        processes: number of processes that divide the batch.
+        begun: the step of the run so far, which is kept if it fits.
 
     Raises:
         BadInputError: the batch cannot be split over so many processes, or not even the smallest step fits.
@@ -233,7 +232,7 @@ def decide(
         raise ValueError("without a prediction nothing can be decided")
     ways = list(_ways(asked, share))
     least = None
-    for train in sorted(ways, key=lambda one: _way(one) != begun):  # stable: all others stay in their order
+    for train in sorted(ways, key=lambda one: _way(one) != begun):  # stable: all others keep their order
         least = peak.of(train, train.micro).total
         if least <= room.for_steps:
             predicted = least + room.program + room.features
@@ -254,7 +253,7 @@ def _way(train: TrainSettings) -> tuple[int, bool]:
 
 
 def _why_fewer(asked: TrainSettings, processes: int) -> str:
-    """Why a pass takes fewer examples than the settings say."""
+    """Why a pass has fewer examples than the settings say."""
     share = share_of_batch(asked, processes)
     whose = "a step" if processes == 1 else "each process's share of a step"
     if asked.micro > share:
@@ -263,7 +262,7 @@ def _why_fewer(asked: TrainSettings, processes: int) -> str:
 
 
 def _why_begun(begun: tuple[int, bool] | None, taken: TrainSettings) -> str:
-    """How the step of a run that is gone on with is related to the one so far; "" where none is known."""
+    """How the step of a resumed run relates to the earlier one; "" if that is unknown."""
     if begun is None:
         return ""
     if begun == _way(taken):
@@ -273,7 +272,7 @@ def _why_begun(begun: tuple[int, bool] | None, taken: TrainSettings) -> str:
 
 
 def _ways(asked: TrainSettings, share: int) -> Iterator[TrainSettings]:
-    """The settings' steps, the most examples first; activations are computed again only where nothing else is left, or it was asked for."""
+    """The possible steps, with the most examples first; activations are computed again only as last resort, or if requested."""
     free = asked.gradient_checkpointing is None
     for again in (False, True) if free else (bool(asked.gradient_checkpointing),):
         for micro in range(share, 0, -1):

@@ -1,1 +1,1 @@
-"""What a run will need, said before it starts: memory, disk, time, packages."""
+"""Planning a run before it starts: memory, disk, time, packages."""

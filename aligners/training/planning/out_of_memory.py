@@ -1,4 +1,4 @@
-"""What is said when the memory did not suffice after all."""
+"""The error when memory runs out in training."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ if TYPE_CHECKING:
     from aligners.training.session import Session
 
 _ON_CPU = "can't allocate memory"
-"""In the message of torch's allocator for CPUs."""
+"""Text in the message of torch's CPU allocator."""
 
 
 @contextlib.contextmanager
 def out_of_memory(
     run: Session, examples: Sequence[EncodedExample], micro: int, at_once: int | None = None
 ) -> Iterator[None]:
-    """Say which setting to lower when the memory does not suffice; what was saved is kept.
+    """Context that reports which setting to lower when memory runs out; saved checkpoints are kept.
 
     Args:
-        run: the training under way.
-        examples: what goes through the model.
-        micro: examples a forward pass of a step.
-        at_once: examples a forward pass here, where it is no step's.
+        run: the current training.
+        examples: the examples that go through the model.
+        micro: examples per forward pass of a step.
+        at_once: examples per forward pass here, if it is not a training step.
 
     Raises:
-        HarnessError: the memory did not suffice inside.
+        HarnessError: memory ran out.
     """
     import torch
 
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        # torch's allocator for CPUs has no error class of its own.
+        # torch's CPU allocator has no specific error class.
         if not isinstance(error, torch.OutOfMemoryError | MemoryError) and _ON_CPU not in str(error):
             raise
         said = next(iter(str(error).splitlines()), "")

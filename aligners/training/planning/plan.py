@@ -1,7 +1,7 @@
-"""`harness align --dry-run`: what a training would be, with nothing trained and nothing written.
+"""`harness align --dry-run`: plans a training; nothing is trained, and nothing is written.
 
-Counted: examples, tokens (by the real encoder), steps, disk, peak memory (`footprint`). Measured: the time of micro-batches of
-middle length on this machine, which is multiplied.
+Counted: examples, tokens (by the real encoder), steps, disk, peak memory (`footprint`). Measured and extrapolated: the time of
+micro-batches of medium length on this machine.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from harness.models import devices, load_processor
 
 
 def plan(aligner: Aligner, job: AlignJob) -> dict[str, Any]:
-    """Everything that `align` would find out or decide before and while it trains. JSON-able.
+    """Everything that `align` would determine before and during training. JSON-able.
 
     Raises:
-        BadInputError: the data or a setting is at fault, as `align` would say.
+        BadInputError: the data or a setting is invalid, as in `align`.
     """
     check_method(aligner)
     process = this_process()
@@ -91,7 +91,7 @@ def plan(aligner: Aligner, job: AlignJob) -> dict[str, Any]:
 
 
 class _Order(StageContext):
-    """Stages are planned without a model: how many examples each has depends on their order's length only, where stages are cut by rank."""
+    """Plans stages without a model: if stages are cut by rank, their sizes depend only on the number of examples."""
 
     examples = 0
 
@@ -102,7 +102,7 @@ class _Order(StageContext):
         answer: Answer = "chosen",
         max_new_tokens: int = 256,
     ) -> list[float]:
-        """No difficulty is known; how many were asked for is."""
+        """The difficulty is unknown; only note the number of examples."""
         self.examples += len(examples)
         return [0.0] * len(examples)
 
@@ -110,7 +110,7 @@ class _Order(StageContext):
 def _with_images(
     aligner: Aligner, job: AlignJob, examples: Sequence[PreferenceExample], estimated: list[str]
 ) -> tuple[Sequence[PreferenceExample], list[ImageRef]]:
-    """The prepared examples, and the originals of rejected images that would be made: each original stands for its own."""
+    """The prepared examples, and the originals of rejected images that would be made; the originals are used in their place."""
     made: list[ImageRef] = []
     if any(branch.image == "rejected" for branch in aligner.branches):
         made = [example.images["original"] for example in examples if "rejected" not in example.images]
@@ -130,13 +130,13 @@ def _with_images(
 
 
 def _stand_in(original: ImageRef) -> ImageRef:
-    """An image of the same size that counts as another one."""
+    """An image of the same size with another fingerprint."""
     return dataclasses.replace(original, digest=f"in place of what is made of {original.fingerprint()}")
 
 
 @dataclass
 class _Tokens:
-    """Lengths of everything that goes through the model."""
+    """Numbers of tokens that go through the model."""
 
     aligner: Aligner
     train: TrainSettings
@@ -145,7 +145,7 @@ class _Tokens:
     rows: dict[str, list[int]] = field(init=False)
     """Example id -> tokens in each of its rows."""
     passes: list[tuple[list[str], int]] = field(init=False)
-    """The first epoch's micro-batches: ids, and positions that the model computes, padding included."""
+    """The first epoch's micro-batches: ids, and the number of computed positions, padding included."""
 
     def __post_init__(self) -> None:
         shared = self.train.savings.shared_prefix
@@ -165,11 +165,11 @@ class _Tokens:
 
     @property
     def images(self) -> dict[str, ImageRef]:
-        """Distinct images, by content as the trainer has them."""
+        """Distinct images, by content."""
         return {image.fingerprint(): image for one in self.encoded.values() for image in one.images.values()}
 
     def summary(self) -> dict[str, Any]:
-        """Tokens as the trainer lays them out."""
+        """Summary of the tokens in the trainer's layout."""
         totals = [sum(rows) for rows in self.rows.values()]
         return {
             "longest_row": max(max(rows) for rows in self.rows.values()),
@@ -188,9 +188,9 @@ def padded(rows: Sequence[int]) -> int:
 def _memory(
     aligner: Aligner, job: AlignJob, encoded: Sequence[EncodedExample], config: Any, process: Any
 ) -> tuple[dict[str, Any], Step]:
-    """The predicted peak of the longest micro-batch, in bytes, and the step that is taken.
+    """The predicted peak of the longest micro-batch, in bytes, and the step.
 
-    Where nothing fits that may be chosen, the step is the smallest one, which the plan then says does not fit.
+    If no allowed step fits, it is the smallest one, and the plan says that it does not fit.
     """
     asked = job.train
     peak = Peak.of_examples(aligner, job.model, asked, encoded, devices.has_accelerator())
@@ -226,7 +226,7 @@ def _disk(
     stages: Sequence[Stage],
     made: Sequence[ImageRef],
 ) -> dict[str, int]:
-    """Bytes on disk: at the end, and at most on the way."""
+    """Bytes on disk: at the end, and at most during training."""
     room = room_of_stages(model, job.train, stages)
     keys = 40  # a value's content key and length
     values = sum(4 * tokens.responses(name) + keys * len(aligner.branches) for name in tokens.encoded)
@@ -250,7 +250,7 @@ def _time(
     process: Any,
     difficulty: int,
 ) -> dict[str, Any]:
-    """Seconds: two micro-batches of middle length, after one to warm up, forward and backward, multiplied by their positions."""
+    """Seconds, extrapolated from forward and backward passes of two micro-batches of medium length, after a warm-up pass."""
     ordered = sorted(tokens.passes, key=lambda one: one[1])
     full = [one for one in ordered if len(one[0]) == max(len(names) for names, _ in ordered)]
     middle = len(full) // 2
@@ -293,7 +293,7 @@ def _time(
 
 
 def _pass(run: Any, examples: Sequence[EncodedExample]) -> dict[str, float]:
-    """Seconds of a micro-batch: the reference's pass, and the policy's with loss and backward pass."""
+    """Seconds of a micro-batch: the reference's pass, and the policy's pass with loss and backward pass."""
     import torch
 
     def now() -> float:

@@ -1,4 +1,4 @@
-"""What can be said of an alignment before a folder is made or a byte of it is downloaded: packages, family, model, data, disk."""
+"""Checks of an alignment before a folder is created or anything is downloaded: packages, family, model, data, disk."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from harness.remote import hub
 
 
 def preflight(job: AlignJob) -> list[hub.Wanted]:
-    """Look at everything that an alignment needs, the model before the data.
+    """Check everything that an alignment needs, the model before the data.
 
     Args:
-        job: what `align` gets; `model` and `data` are "" where they are made on this machine first.
+        job: the job of `align`; `model` and `data` are "" if they are made on this machine first.
 
     Returns:
-        The repositories that it takes from the hub, with what would be downloaded.
+        The repositories from the hub, with their download sizes.
 
     Raises:
-        BadInputError: a setting, the model or the data is at fault.
+        BadInputError: a setting, the model or the data is invalid.
         HarnessError: a package is missing, the hub cannot be reached, or the disk is too small.
     """
     check_packages(job.train)
@@ -49,7 +49,7 @@ def preflight(job: AlignJob) -> list[hub.Wanted]:
         wanted.append(hub.look(repository, "dataset", ["*.parquet"]))
     rooms = [(hub.cache_folder(), one.download or 0, f"the {one.name} of the hub") for one in wanted]
     if "model_type" in config:
-        # How many stages and steps there will be is not known before the data are read: at least one of each.
+        # The numbers of stages and steps are unknown before the data are read: at least one of each.
         room = disk_room(architecture(job.model, job.train), job.train)
         what = "adapters" if job.train.adapters else "all weights"
         rooms.append((job.output, still_to_write(room, job.output), f"the checkpoints of {what}"))
@@ -58,10 +58,10 @@ def preflight(job: AlignJob) -> list[hub.Wanted]:
 
 
 def check_packages(train: TrainSettings) -> None:
-    """The packages that the settings ask for are installed.
+    """Check that the packages that the settings need are installed.
 
     Raises:
-        MissingPackageError: one is not; with the command that installs it.
+        MissingPackageError: one is not; the message has the command that installs it.
     """
     asked: dict[str, str] = {name: f"train.report_to={name}" for name in train.report_to}
     if train.tuning == "qlora":

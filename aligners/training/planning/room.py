@@ -1,5 +1,5 @@
-"""What a training writes to the disk: checkpoints under way, what stages trained, and the checkpoint itself; weights and moments, without
-the few megabytes of tokenizers and logs beside them."""
+"""Disk space of a training: intermediate checkpoints, stages' weights, and the final checkpoint; weights and moments, without the few
+megabytes of tokenizers and logs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from aligners.base import Stage
 
 _NUMBER = 4
-"""Bytes of a number: what is trained, its moments and all full weights are kept in float32."""
+"""Bytes per number: trained weights, their moments and all full weights are stored in float32."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class DiskRoom:
     """Bytes on the disk.
 
     Attributes:
-        checkpoint: what is left at the end: the checkpoint, and those of the stages where they are kept.
-        most: the most that lies there at a time, from the first step to the end.
+        checkpoint: size at the end: the checkpoint, and those of the stages if they are kept.
+        most: the maximum at any time, from the first step to the end.
     """
 
     checkpoint: int
@@ -34,10 +34,10 @@ class DiskRoom:
 
 
 def disk_room(model: Architecture, train: TrainSettings, steps: Sequence[int] = (1,)) -> DiskRoom:
-    """What a training with so many steps in each of its stages writes.
+    """Disk space of a training with these numbers of steps in its stages.
 
-    While one checkpoint under way takes the place of the one before, both are there: weights, and AdamW's two moments. What a stage
-    trained is kept beside them until the run is complete. A stage writes at least one, with its last step.
+    While an intermediate checkpoint replaces the previous one, both exist: weights, and AdamW's two moments. The weights that a stage
+    trained are also kept until the run is complete. A stage writes at least one checkpoint, after its last step.
     """
     trained, stages = model.trained * _NUMBER, len(steps)
     weights = trained if train.adapters else model.weights * _NUMBER
@@ -48,12 +48,12 @@ def disk_room(model: Architecture, train: TrainSettings, steps: Sequence[int] = 
 
 
 def room_of_stages(model: Architecture, train: TrainSettings, stages: Sequence[Stage]) -> DiskRoom:
-    """The same for stages that are known."""
+    """The same for known stages."""
     return disk_room(model, train, [steps_of(len(stage.examples), train) for stage in stages])
 
 
 def still_to_write(room: DiskRoom, run: Path) -> int:
-    """Bytes of it that are not in the run's folder yet: a run that is gone on with has written some."""
+    """Bytes that are not in the run's folder yet; a resumed run has already written some."""
     written = sum(
         path.stat().st_size for part in ("stages", "checkpoint") for path in (run / part).rglob("*") if path.is_file()
     )

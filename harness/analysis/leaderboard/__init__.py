@@ -1,6 +1,6 @@
-"""The leaderboard: one row per checkpoint, one column a metric with its direction.
+"""The leaderboard: one row per checkpoint, one column per metric with its direction.
 
-`collect` reads runs into boards; `pool_seeds`, `add_published`, `select` and `sort` turn boards into boards; `tables` writes them.
+`collect` reads runs into boards; `pool_seeds`, `add_published`, `select` and `sort` change boards; `tables` writes them.
 """
 
 from harness.analysis.leaderboard.board import ARROW, Board, Cell, Column, Row

@@ -17,9 +17,9 @@ ARROW = {True: "↑", False: "↓", None: ""}
 BASE = "base"
 """The method of a model that was not aligned."""
 World = tuple[str, str]
-"""(base model, data): runs of one world answered the same questions from the same start, so they can be paired."""
+"""(base model, data): runs of one world started from the same model and answered the same questions, so they can be paired."""
 Sheet = tuple[str, str, bool]
-"""(suite, variant, whether at matched length): the counts that several columns are made of."""
+"""(suite, variant, whether at matched length): identifies the counts from which several columns are computed."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Column:
 
     Attributes:
         ranked: a row can be best in it; False for diagnostics.
-        invented_by: the metric of what is invented of this, see `MetricSpec`.
-        matched: it is made of descriptions that were cut to equal length.
+        invented_by: the metric that measures hallucination in the same text, see `MetricSpec`.
+        matched: it is computed from descriptions that were cut to equal length.
     """
 
     suite: str
@@ -64,18 +64,18 @@ class Column:
         return self.suite, self.variant, self.matched
 
     def named(self, text: str) -> bool:
-        """Whether a user means this column: its key, `suite.metric`, the metric or the title, in any case."""
+        """Whether a user's text names this column: by its key, `suite.metric`, the metric or the title, in any case."""
         names = (self.key, f"{self.suite}.{self.metric}", self.metric, self.title)
         return text.lower() in (name.lower() for name in names)
 
 
 @dataclass(frozen=True)
 class Part:
-    """One run's items behind some cells: what is resampled.
+    """One run's items behind some cells; they are resampled.
 
     Attributes:
-        rules: the suite's settings and files and how many items were asked; only what shares them is compared.
-        items: the scored items' counts, or where they are.
+        rules: the suite's settings and files and the number of items; only parts with equal rules are compared.
+        items: the scored items' counts, or where they are stored.
     """
 
     world: World
@@ -85,13 +85,13 @@ class Part:
 
     @property
     def counts(self) -> Counts:
-        """Their counts by image, read again each time: of hundreds of runs not all are held."""
+        """Their counts by image; read from disk each time, because hundreds of runs do not fit into memory."""
         return self.items.load().counts
 
 
 @dataclass(frozen=True)
 class Delta:
-    """A difference to the base: on how many common items, and p after Holm's correction over the column."""
+    """A difference to the base, the number of common items, and p after Holm's correction over the column."""
 
     difference: Difference
     p: float
@@ -140,7 +140,7 @@ class Board:
     Attributes:
         seedless: (model, data) without the seed of an embedded world: boards that share it can be pooled.
         embedded: the data are an embedded world's, so published figures are not about them.
-        notes: what a reader must know about single runs.
+        notes: remarks about single runs for the reader.
         rank_published: published figures take part in ranks and frontiers.
     """
 
@@ -172,9 +172,9 @@ class Board:
 
 
 def column_of(suite: str, variant: str, metric: str, about: MetricRecord, spec: MetricSpec | None) -> Column:
-    """The column of a metric in a score record; `spec` is what the benchmark declares of it, None where it does not know it.
+    """The column of a metric in a score record; `spec` is the benchmark's declaration of it, None if it has none.
 
-    What a record of an older schema does not say, the benchmark does.
+    What a record of an older schema lacks is taken from the benchmark.
     """
     said = about.title, about.higher_is_better, about.unit, about.headline
     own = (about.kind != "diagnostic", about.invented_by) if about.kind is not None else _declared(spec)
@@ -187,7 +187,7 @@ def _declared(spec: MetricSpec | None) -> tuple[bool, str | None]:
 
 @cache
 def _column(*about: Any) -> Column:
-    """One object a column, however many cells it has."""
+    """One object per column, however many cells it has."""
     return Column(*about)
 
 
@@ -209,7 +209,7 @@ def written(value: float | None, unit: str) -> str:
 
 
 def written_interval(ci: tuple[float, float] | None, unit: str, spread: float | None = None) -> str:
-    """`(a–b) ±s`, as far as there is any."""
+    """`(a–b) ±s`; parts that do not exist are left out."""
     parts = [f"({written(ci[0], unit)}–{written(ci[1], unit)})"] if ci else []
     return " ".join([*parts, *([f"±{written(spread, unit)}"] if spread is not None else [])])
 

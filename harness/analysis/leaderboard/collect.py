@@ -1,4 +1,4 @@
-"""From run folders to boards: every score with its interval, its difference to the base, and what a reader must know."""
+"""From run folders to boards: every score with its interval, its difference to the base, and notes for the reader."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def collect(
     Args:
         runs: complete runs, or a folder of them.
         group_by: a board for every base model and data set, or for every data set.
-        left_out: in words, what could not be used is added here.
+        left_out: a sentence for each run that could not be used is added to it.
 
     Raises:
         BadInputError: nothing was scored.
@@ -76,7 +76,7 @@ def collect(
 
 
 def _names(runs: Sequence[Run]) -> dict[str, Run]:
-    """Runs by name; two of one name have their folder's in front."""
+    """Runs by name; if two have the same name, the name of their folder is put in front."""
     names = [run.name for run in runs]
     return {
         run.name if names.count(run.name) == 1 else f"{run.path.resolve().parent.name}/{run.name}": run for run in runs
@@ -109,7 +109,7 @@ def _board(model: str, data: str, scores: Sequence[tuple[str, Run, Scored]]) -> 
     words = [_add_matched(rows, key, group, forms[key[0]], notes) for key, group in described.items()]
     ordered = sorted(rows.values(), key=lambda row: (row.model, row.method != BASE))
     columns = list(dict.fromkeys(column for row in ordered for column in row.cells if column.headline))
-    # Beside the plain figure stands the one at matched length.
+    # The column at matched length follows the plain one.
     first = {(suite, form.beside) for suite, form in forms.items()}
     columns.sort(
         key=lambda column: (
@@ -134,7 +134,7 @@ def _rules(record: ScoresRecord) -> str:
 
 
 def _part(score: Scored, notes: list[str]) -> Part | None:
-    """The items behind a run's scores of a suite; None, with a note, where they cannot be had or are others than were scored."""
+    """The items behind a run's scores of a suite; None, with a note, if they cannot be read or are not the scored ones."""
     record = score.record
     if not score.items.exists():
         notes.append(
@@ -156,7 +156,7 @@ def _part(score: Scored, notes: list[str]) -> Part | None:
 
 
 def _other_items(sums: Sums, record: ScoresRecord) -> str:
-    """Why an item file is not the one that the scores were made from; "" where it is."""
+    """Why an item file is not the one that the scores were computed from; "" if it is."""
     if sums.size != record.n:
         return f"{sums.path.name} has {sums.size} scored items, but the scores say {record.n}"
     for name, total in (record.counts or {}).items():
@@ -195,7 +195,7 @@ def _add_matched(
     form: MatchedForm,
     notes: list[str],
 ) -> float | None:
-    """Put a suite's figures at matched length into the rows; the mean number of words, None where nothing can be matched."""
+    """Put a suite's figures at matched length into the rows; returns the mean number of words, or None if nothing can be matched."""
     suite, variant = key
     if len(group) < 2 or not all((suite, variant, False) in rows[name].parts for name in group):
         return None
@@ -226,9 +226,9 @@ def _intervals(part: Part) -> dict[str, tuple[float, float] | None]:
 
 
 def configuration(run: Run) -> dict[str, Any]:
-    """The run's resolved configuration without seeds: what runs share that differ in their seed only.
+    """The run's resolved configuration without seeds: equal for runs that differ only in their seed.
 
-    The training seed goes, and so does the seed of an embedded world, which decides model, pictures and preference pairs.
+    The training seed is left out, and so is the seed of an embedded world, which determines model, pictures and preference pairs.
     """
     config = dict((run.manifest.config if run.manifest else None) or {"run": run.name})
     config.pop("location", None)  # follows from the model
@@ -259,7 +259,7 @@ def _embedded(record: ScoresRecord) -> bool:
 
 
 def _caption(records: Sequence[ScoresRecord]) -> str:
-    """n by suite, backend, judge, extraction: what a reader needs to know whether two tables can be compared."""
+    """n by suite, backend, judge, extraction: what a reader needs in order to tell whether two tables can be compared."""
 
     def several(values: Sequence[str]) -> str:
         return " / ".join(dict.fromkeys(values))

@@ -1,4 +1,4 @@
-"""Results of bootstraps that were computed before, kept in the cache folder under everything that they depend on."""
+"""A cache of bootstrap results; the key is a hash of everything that a result depends on."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ def kept(
     compute: Callable[[], Any],
     code: tuple[Callable[..., Any], ...],
 ) -> Any:
-    """A JSON-able result for some items, from the cache or by computing it.
+    """A JSON-able result for some items, from the cache or computed.
 
     Args:
         what: the kind of result.
-        parts: the items that it is computed from; their counts, and the code that makes metrics of them, are what it depends on.
-        more: what else it depends on. JSON-able.
+        parts: the items that it is computed from; their counts, and the code that computes metrics from them, are part of the key.
+        more: further parts of the key. JSON-able.
         compute: computes it.
-        code: functions in whose files it is computed; other code gives it another key.
+        code: functions that compute it; the source files that define them are part of the key.
     """
     about = [[(part.items.digest, part.rules, _code(part.aggregate)) for part in group] for group in parts]
     key = sha256_json([_FORMAT, what, about, list(more), RESAMPLES, SEED, VERSION, np.__version__, _code_of(code)])
     path = cache_folder() / "scores" / what / key[:2] / f"{key}.json"
     try:
         return read_json(path)
-    except BadInputError:  # not kept, or what was kept is broken
+    except BadInputError:  # not in the cache, or damaged there
         result = compute()
     with to_cache(path):
         write_json(path, result)
@@ -63,6 +63,6 @@ def _code_of(kinds: tuple[Any, ...]) -> str:
 
 
 def _code(aggregate: Aggregate) -> str:
-    """The same of what makes metrics of counts: of a benchmark and what it inherits from, or of a function."""
+    """A hash of the code that computes metrics from counts: a benchmark and its base classes, or a function."""
     own = getattr(aggregate, "__self__", None)
     return _code_of(tuple(type(own).__mro__[:-1]) if own is not None else (aggregate,))

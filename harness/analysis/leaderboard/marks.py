@@ -1,4 +1,4 @@
-"""What is beside a value: the best of its column, a real difference to the base, a place on the frontier."""
+"""The marks next to a value: best of its column, significant difference to the base, on the frontier."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LEVEL = 0.05
 
 
 def best(board: Board, column: Column) -> set[str]:
-    """Names of the rows that are best in a column, if it has a direction and more than one row a value."""
+    """Names of the rows that are best in a column, if the column has a direction and more than one row has a value."""
     values = board.ranked(column)
     if not column.ranked or column.higher_is_better is None or len(values) < 2:
         return set()
@@ -29,7 +29,7 @@ def best(board: Board, column: Column) -> set[str]:
 
 
 def frontier(board: Board, column: Column) -> set[str]:
-    """Names of the rows that no other beats both in what is said (this column) and in what of it is invented."""
+    """Names of the rows that no other row beats both in what is reported (this column) and in hallucination."""
     partner = partner_of(board, column)
     if partner is None:
         return set()
@@ -45,7 +45,7 @@ def frontier(board: Board, column: Column) -> set[str]:
 
 
 def partner_of(board: Board, column: Column) -> Column | None:
-    """The column of what is invented of what a column says, of the same suite and variant; None where there is none."""
+    """The hallucination column that belongs to a column, of the same suite and variant; None if there is none."""
     if column.invented_by is None:
         return None
     return next(
@@ -65,7 +65,7 @@ def marks(board: Board, row: Row, column: Column) -> str:
 
 
 class Marks:
-    """The marks of a board's cells. What a whole column decides is found once, which matters where there are hundreds of rows."""
+    """The marks of a board's cells. What depends on a whole column is computed once, which matters with hundreds of rows."""
 
     def __init__(self, board: Board) -> None:
         self._board = board
@@ -98,7 +98,7 @@ class Marks:
 def add_differences(board: Board) -> None:
     """Test every row against its base, on the items that both have, and correct over the rows of each column.
 
-    Where that cannot be done the cells have no difference, and a note of the board says why.
+    If that is not possible, the cells have no difference, and a note of the board says why.
     """
     bases: dict[tuple[World, Sheet], Part] = {}
     for row in board.rows:
@@ -118,7 +118,7 @@ def add_differences(board: Board) -> None:
 def _differences_of(
     board: Board, sheet: Sheet, bases: Mapping[tuple[World, Sheet], Part], advance: Advance
 ) -> dict[str, tuple[dict[str, Difference], int]]:
-    """Row name -> every metric's difference to the base, and the number of items; where there is none, a note says why."""
+    """Row name -> every metric's difference to the base, and the number of items; if there is none, a note says why."""
     differences: dict[str, tuple[dict[str, Difference], int]] = {}
     for row in board.rows:
         if sheet in row.parts:
@@ -152,12 +152,12 @@ def _reason(pairs: Sequence[tuple[Part, Part | None]]) -> str:
 
 
 def _differences(pairs: Sequence[tuple[Part, Part]]) -> tuple[dict[str, Difference], int]:
-    """Row minus base, the mean over the seeds; and on how many items. Seeds on the same pictures are resampled alike."""
+    """Row minus base, as the mean over the seeds, and the number of items. Seeds on the same pictures share their resamples."""
     worlds = list(dict.fromkeys(part.world[1] for part, _ in pairs))
     places = [worlds.index(part.world[1]) for part, _ in pairs]
     pooled = kept("differences", pairs, places, lambda: _computed(pairs, places), (stats.gaps, add_differences))
     if not all(_as_now(pair, pooled["values"][number]) for number, pair in enumerate(pairs)):
-        pooled = _computed(pairs, places)  # a part of the suite's code that the key does not know is another now
+        pooled = _computed(pairs, places)  # code of the suite that is not part of the key has changed
     differences = {
         name: Difference(entry["value"], tuple(entry["ci"]), entry["p"], entry["detectable"])
         for name, entry in pooled["differences"].items()
@@ -187,7 +187,7 @@ def _computed(pairs: Sequence[tuple[Part, Part]], places: Sequence[int]) -> dict
 
 
 def _values(pair: tuple[Part, Part]) -> list[dict[str, float | None]]:
-    """Every metric of both on all of their items, for a comparison with what the code makes of them later."""
+    """Every metric of both on all of their items, to detect later that the code computes something else."""
     per_part = []
     for part in pair:
         totals = {name: np.asarray(total) for name, total in part.items.totals.items()}
@@ -201,7 +201,7 @@ def _as_now(pair: tuple[Part, Part], before: Sequence[Mapping[str, float | None]
 
 
 def _gaps(counts: Counts, base_counts: Counts, aggregate: Aggregate, seed: int) -> dict[str, tuple[float, np.ndarray]]:
-    """As `stats.gaps`; the base's resampled values are held for the next row, which is compared with the same base."""
+    """As `stats.gaps`; the base's resampled values are cached for the next row, which has the same base."""
     base_counts = aligned(counts, base_counts)
     first, second = aggregate(counts.totals()), aggregate(base_counts.totals())
     drawn, base = aggregate(resampled(counts, seed=seed)), _base(base_counts, aggregate, seed)
@@ -222,7 +222,7 @@ def _base(counts: Counts, aggregate: Aggregate, seed: int) -> Mapping[str, np.nd
 
 
 def _common(part: Part, base: Part) -> tuple[Counts, Counts, int]:
-    """Counts of both on their common items, and how many these are."""
+    """Counts of both on their common items, and the number of these items."""
     if part.items.items_digest == base.items.items_digest:
         return part.counts, base.counts, part.items.size
     row_items, base_items = part.items.load(), base.items.load()

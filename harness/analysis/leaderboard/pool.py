@@ -1,4 +1,4 @@
-"""Seeds of one configuration as one row: mean over the seeds, interval, and their spread."""
+"""Combining the seeds of one configuration into one row: mean over the seeds, interval, and spread."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from harness.core.stats import SEED, bounds, resampled
 
 
 def pool_seeds(boards: Sequence[Board]) -> list[Board]:
-    """Boards in which runs that differ in their seed only are one row.
+    """Return boards in which runs that differ only in their seed are one row.
 
-    The interval resamples images within each seed and takes the seeds as they are; seeds are few, so their standard deviation
-    is next to it.
+    The interval resamples images within each seed, but not the seeds, which are few; their standard deviation is shown next to it.
     """
     together: dict[World, list[Board]] = defaultdict(list)
     for board in boards:
@@ -49,7 +48,7 @@ def _pooled(world: World, boards: Sequence[Board]) -> Board:
 
 
 def _names(groups: Sequence[Sequence[Row]]) -> list[str]:
-    """The method, with the settings in which it differs from the method's other rows; a run alone keeps its name."""
+    """The method, with the settings in which it differs from the method's other rows; a single run keeps its name."""
     by_method: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for group in groups:
         by_method[group[0].method].append(_flat(group[0].config))
@@ -86,7 +85,7 @@ def _row(group: Sequence[Row], name: str) -> Row:
 
 
 def _drawn(parts: Sequence[Part]) -> dict[str, np.ndarray]:
-    """Every metric's resampled values, the mean over the seeds, [resamples]. Seeds on the same pictures are resampled alike."""
+    """Every metric's resampled values, as the mean over the seeds, [resamples]. Seeds on the same pictures share their resamples."""
     data = list(dict.fromkeys(part.world[1] for part in parts))
     values = [part.aggregate(resampled(part.counts, seed=SEED + data.index(part.world[1]))) for part in parts]
     return {name: np.mean([one[name] for one in values], axis=0) for name in values[0]}

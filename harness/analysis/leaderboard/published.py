@@ -1,4 +1,4 @@
-"""Figures from papers, each with its source, as rows that are marked so and take part in no rank unless asked."""
+"""Figures from papers, each with its source, as marked rows, which are not ranked by default."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _COLUMNS = ("model", "method", "suite", "metric", "value", "unit", "source", "pl
 
 @dataclass(frozen=True)
 class Published:
-    """One figure: `value` as this tool holds it (rates as fractions); `place` is where in the source it stands."""
+    """One figure: `value` in this tool's unit (rates as fractions); `place` is the table or page of the source."""
 
     model: str
     method: str
@@ -33,7 +33,7 @@ class Published:
 
 
 def published_file(folders: Sequence[Path]) -> Path:
-    """`published.csv` in one of the folders, else the one that comes with this tool.
+    """`published.csv` in one of the folders, or else the one that ships with this tool.
 
     Raises:
         BadInputError: there is none.
@@ -79,9 +79,9 @@ def read_published(path: Path) -> list[Published]:
 
 
 def add_published(boards: Sequence[Board], figures: Sequence[Published], *, rank: bool = False) -> list[Board]:
-    """Boards with the figures of their suites as rows of their own, below the measured ones.
+    """Return boards with the published figures of their suites as additional rows below the measured ones.
 
-    An embedded world's boards stay as they are: published figures are about other pictures.
+    An embedded world's boards are not changed, because published figures are about other pictures.
     """
     extended = []
     for board in boards:
@@ -113,7 +113,7 @@ def add_published(boards: Sequence[Board], figures: Sequence[Published], *, rank
 
 
 def _row(figure: Published, taken: Container[str]) -> Row:
-    """A row for a model's figures from one source; the source is in its name where two of them report the same model."""
+    """A row for a model's figures from one source; the name contains the source if several sources report the same model."""
     label = f"{figure.model} {figure.method}".strip()
     name = f"{label} (published)"
     if name in taken:
@@ -122,7 +122,7 @@ def _row(figure: Published, taken: Container[str]) -> Row:
 
 
 def _columns(board: Board, figures: Sequence[Published]) -> dict[tuple[str, str], Column]:
-    """The column in which the figures of a suite and metric stand: the board's own, whatever extraction made it."""
+    """The column for the published figures of a suite and metric: the board's own column, whatever extractor it is of."""
     columns: dict[tuple[str, str], Column] = {}
     suites = {column.suite for column in board.columns}
     for suite, metric in dict.fromkeys((figure.suite, figure.metric) for figure in figures):

@@ -1,4 +1,4 @@
-"""Which rows and columns are shown, and in which order. Never changes a figure: differences and matched lengths come before."""
+"""Selecting and sorting rows and columns. This never changes a figure, because differences and matched lengths are computed before."""
 
 from __future__ import annotations
 
@@ -74,10 +74,10 @@ def _list(what: str, names: Sequence[str]) -> str:
 def sort(boards: Sequence[Board], metric: str) -> list[Board]:
     """Every board's rows by a metric, best first (largest first where neither direction is better), rows without a value last.
 
-    Published rows come after the measured ones, unless they are ranked with them.
+    Published rows come after the measured ones, unless they are ranked.
 
     Raises:
-        BadInputError: no board shows this metric, or several of them do on one board.
+        BadInputError: no board shows this metric, or a board shows several columns of this name.
     """
     ordered, seen = [], False
     for board in boards:

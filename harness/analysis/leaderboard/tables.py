@@ -1,4 +1,4 @@
-"""Boards written out: for the terminal, Markdown, LaTeX, CSV and JSON."""
+"""Formatting boards for the terminal and as Markdown, LaTeX, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LETTERS = "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ"
 
 
 def footnotes(board: Board) -> dict[str, str]:
-    """Note -> the sign that stands for it, for all notes of the rows and cells that are shown."""
+    """Note -> its footnote sign, for all notes of the rows and cells that are shown."""
     texts = [
         note
         for row in board.rows
@@ -56,7 +56,7 @@ def explained(board: Board) -> list[str]:
 
 
 class Written(NamedTuple):
-    """A cell in words: the value, its marks, its footnotes' signs, its interval and spread."""
+    """A cell as text: value, marks, footnote signs, interval and spread."""
 
     value: str
     marks: str
@@ -65,7 +65,7 @@ class Written(NamedTuple):
 
 
 def value_of(marked: Marks, row: Row, column: Column, signs: Mapping[str, str]) -> Written:
-    """A cell in words; a dash where there is no value."""
+    """A cell as text; a dash if there is no value."""
     cell = row.cells.get(column)
     if cell is None:
         return Written("–", "", "", "")
@@ -78,7 +78,7 @@ def value_of(marked: Marks, row: Row, column: Column, signs: Mapping[str, str]) 
 
 
 def delta_of(row: Row, column: Column) -> str:
-    """The difference to the base; "" where there is none."""
+    """The difference to the base; "" if there is none."""
     cell = row.cells.get(column)
     return written_delta(cell.delta, column.unit) if cell and cell.delta else ""
 
@@ -149,7 +149,7 @@ def as_latex(boards: Sequence[Board], deltas: bool = False) -> str:
 
 
 def as_json(boards: Sequence[Board], left_out: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Boards as JSON-able values; what was left out, and why, stands on every one."""
+    """Boards as JSON-able values; every board lists what was left out and why."""
     return [
         {
             "model": board.model,

@@ -1,6 +1,6 @@
-"""Runs at the start of a child Python process that was given this folder: hooks the torchvision shim to the import of torchvision.
+"""Runs at the start of child Python processes with this folder on their path: hooks the torchvision shim to the import of torchvision.
 
-The shim's file is run by its path: importing it by its name would import the harness, which many child processes never need.
+The shim's file is run by its path: importing it by name would import the harness, which many child processes do not need.
 """
 
 import importlib.util

@@ -1,7 +1,7 @@
-"""In which numbers the base model is trained: bfloat16 where the CPU multiplies them, float32 elsewhere.
+"""The arithmetic of training the base model: bfloat16 if the CPU supports it, else float32.
 
-Without instructions for it torch multiplies bfloat16 a hundred times as slowly as float32, and a first quickstart had no base
-model after twelve minutes. The two give different models, so the world's cache keeps them apart.
+Without CPU instructions for it, torch multiplies bfloat16 a hundred times as slowly as float32. The two give different models, so the
+world's cache distinguishes them.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ def of_models() -> contextlib.AbstractContextManager[Any]:
 
 
 def of_optimizers() -> contextlib.AbstractContextManager[Any]:
-    """The context in which optimizers take their steps: torch's Muon asks for bfloat16, whatever the machine."""
+    """The context for optimizer steps: torch's Muon requests bfloat16 on every machine."""
     return contextlib.nullcontext() if devices.multiplies_bfloat16() else _Unrounded()
 
 
 class _Unrounded(TorchFunctionMode):
-    """Inside, what is requested in bfloat16 is a copy in its own type."""
+    """Context in which conversions to bfloat16 return a copy in the original type."""
 
     def __torch_function__(
         self,
@@ -36,5 +36,5 @@ class _Unrounded(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Takes one call's place and leaves all others."""
+        """Replace this one call, and pass all others on."""
         return args[0].clone() if func is torch.Tensor.bfloat16 else func(*args, **(kwargs or {}))

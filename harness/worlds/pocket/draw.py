@@ -201,7 +201,7 @@ def sprite(name: str, colour: str, size: int, variant: int) -> Image.Image:
 
 @functools.cache
 def _pictogram(name: str, colour: str, variant: int) -> Image.Image:
-    """A sprite before it is brought to size; turning it takes longer than all else, so it is done once for all sizes."""
+    """A sprite before it is scaled; rotating is the slowest step, so it is done once for all sizes."""
     rng = generator("sprite", name, colour, variant)
     body = np.clip(np.array(COLOURS[colour]) + rng.integers(-22, 23, 3), 0, 255)
     picture = Image.new("RGBA", (_S, _S), (0, 0, 0, 0))
@@ -215,7 +215,7 @@ def _pictogram(name: str, colour: str, variant: int) -> Image.Image:
 
 @functools.lru_cache(maxsize=1)
 def _grain() -> np.ndarray:
-    """A bank of noise fields, [64, SIDE, SIDE, 3], unit variance: drawing noise anew for every picture would take most of the time."""
+    """A bank of noise fields, [64, SIDE, SIDE, 3], unit variance: new noise for every picture would take most of the time."""
     return generator("grain").standard_normal((64, SIDE, SIDE, 3), dtype=np.float32)
 
 

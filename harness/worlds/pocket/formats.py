@@ -15,10 +15,10 @@ from harness.worlds.pocket.draw import draw, png
 from harness.worlds.pocket.scenes import CLASSES, COLOURS, PARTNER, Scene, Split, Thing, generator, make_scenes
 
 HALBENCH, POPE, AMBER, MMHAL = 300, 150, 200, 96
-"""Pictures a suite; every suite has pictures of its own."""
+"""Number of pictures per suite; every suite has its own pictures."""
 
 _AMBER_WORD = {"dining table": "table", "traffic light": "light"}
-"""AMBER's words are single ones, as its noun extraction gives them."""
+"""AMBER's words are single words, as its noun extraction returns them."""
 _SAFE_WORDS = ("image", "picture", "left", "right", "top", "bottom", "middle")
 _TOPICS = ("attribute", "adversarial", "comparison", "counting", "relation", "environment", "holistic", "other")
 
@@ -45,7 +45,7 @@ def _save(scenes: list[Scene], folder: Path, names: list[str]) -> None:
 
 
 def _halbench(scenes: list[Scene], folder: Path, rng: np.random.Generator) -> None:
-    """Eight kinds of prompts in turn; COCO instances, and five faithful captions a picture."""
+    """Eight kinds of prompts in turn; COCO instances, and five faithful captions per picture."""
     numbers = [scene.index + 1 for scene in scenes]
     names = [f"COCO_val2014_{number:012d}.png" for number in numbers]
     _save(scenes, folder / "images", names)
@@ -94,7 +94,7 @@ def _halbench(scenes: list[Scene], folder: Path, rng: np.random.Generator) -> No
 
 
 def _pope(scenes: list[Scene], folder: Path, rng: np.random.Generator) -> None:
-    """Six questions a picture, half of them yes; absent objects at random, by frequency, by co-occurrence."""
+    """Six questions per picture, half of them with the answer yes; absent objects at random, by frequency, by co-occurrence."""
     names = [f"COCO_val2014_{scene.index + 1:012d}.png" for scene in scenes]
     _save(scenes, folder / "images", names)
     frequency = Counter(thing.name for scene in scenes for thing in scene.things)
@@ -149,7 +149,7 @@ def _amber_relations(scene: Scene) -> list[tuple[str, str, str]]:
 
 
 def _amber_absent(scene: Scene) -> list[str]:
-    """What the model is prone to invent, then other absent objects; at most four."""
+    """Objects that the model tends to hallucinate, then other absent objects; at most four."""
     free = [name for name in CLASSES if name not in scene.names and name not in scene.tempting]
     return (scene.tempting + [free[(scene.index * 7 + step * 5) % len(free)] for step in range(4)])[:4]
 

@@ -78,7 +78,7 @@ def build_model(tokenizer: Any, seed: int) -> Any:
     """`LlavaForConditionalGeneration` with random weights, about 1.6 M parameters.
 
     As in LLaVA-1.5 the features are those of the tower's last layer but one. Word embeddings are tied, and the tower is trained on
-    them as labels (`harness.worlds.pocket.training`): what a patch shows, what is asked and what is said are then one set of directions.
+    them as labels (`harness.worlds.pocket.training`): patches, questions and answers then share one set of directions.
     """
     import torch
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
@@ -131,7 +131,7 @@ def build_model(tokenizer: Any, seed: int) -> Any:
 
 @contextlib.contextmanager
 def without_last_layer(tower: Any) -> Iterator[None]:
-    """Inside, the vision tower ends one layer early: LLaVA takes the features before the last layer, so running it is waste."""
+    """Context in which the vision tower ends one layer early: LLaVA uses the features before the last layer, which is not needed."""
     layers = tower.encoder.layers
     tower.encoder.layers = layers[:-1]
     try:
@@ -141,7 +141,7 @@ def without_last_layer(tower: Any) -> Iterator[None]:
 
 
 def text_states(model: Any, embedded: Any, mask: Any, positions: Any) -> Any:
-    """Last hidden states of the text behind a picture: the last layer makes no others, and needs the picture's keys and values only.
+    """Last hidden states of the text after a picture: the last layer computes only these, with the picture's keys and values.
 
     Args:
         model: the language model.
@@ -156,7 +156,7 @@ def text_states(model: Any, embedded: Any, mask: Any, positions: Any) -> Any:
     from transformers import DynamicCache
     from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-    # In float32 these would carry queries, keys and products there with them, and autocast back.
+    # In float32 these would convert queries, keys and products to float32, and autocast would convert them back.
     kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else embedded.dtype
     rotary = tuple(one.to(kind) for one in model.rotary_emb(embedded, position_ids=positions))
     mask = torch.zeros(mask.shape, dtype=kind).masked_fill(~mask, torch.finfo(kind).min)

@@ -5,8 +5,8 @@ Two sets over the same pictures, each in the columns of the public set that it i
 - RLAIF-V's: chosen = a faithful caption, rejected = a whole caption that the base sampled and in which it hallucinates;
 - RLHF-V's: the same rejected response, chosen = its minimal correction, with the changed spans known.
 
-Where the base's sample is sound, or is not a caption of the world's grammar, the rejected response is a faithful one with an
-absent partner (or, where no partner is absent, another absent object) put in.
+If the base's sample has no hallucination, or is not a caption of the world's grammar, the rejected response is a faithful one with an
+absent partner (or, if no partner is absent, another absent object) inserted.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def sample_captions(base: Base, features: Any, prompt: str, temperature: float, 
             unended = chosen != tokenizer.eos_token_id
             if not unended.any():
                 break
-            # The cache is copied at every step, so those that have ended are taken out of it.
+            # The cache is copied at every step, so finished captions are removed from it.
             if not unended.all():
                 state.past_key_values.batch_select_indices(unended.nonzero()[:, 0])
             going = going[unended]

@@ -1,7 +1,7 @@
 """What is in a picture: twenty COCO classes, their colours and places, and how often they occur together.
 
 Eight pairs co-occur in the training pictures, and the training captions name the absent partner of a lone first object, as
-captions on the web do: that is where the base model learns to hallucinate. The test pictures break the co-occurrence.
+captions on the web do: from them the base model learns to hallucinate. The test pictures break the co-occurrence.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CLASSES = (
 PAIRS = tuple(zip(CLASSES[0:16:2], CLASSES[1:16:2], strict=True))
 FREE = CLASSES[16:]
 PARTNER = dict(PAIRS)
-"""First of a pair -> second, the one that captions name though it is absent."""
+"""First of a pair -> second, which captions name although it is absent."""
 BIAS = dict(zip(PARTNER, (0.62, 0.66, 0.70, 0.75, 0.80, 0.85, 0.90, 0.94), strict=True))
 """How often a biased caption names the absent partner of a lone first object."""
 COLOURS = {
@@ -98,7 +98,7 @@ class Scene:
 
     @property
     def names(self) -> frozenset[str]:
-        """Classes that are there."""
+        """Classes in the scene."""
         return frozenset(thing.name for thing in self.things)
 
     @property
@@ -108,7 +108,7 @@ class Scene:
 
     @property
     def tempting(self) -> list[str]:
-        """Absent partners of objects that are there: what the base model is prone to invent."""
+        """Absent partners of present objects, which the base model tends to hallucinate."""
         return [PARTNER[thing.name] for thing in self.ordered if PARTNER.get(thing.name, thing.name) not in self.names]
 
 

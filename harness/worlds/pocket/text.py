@@ -1,7 +1,7 @@
-"""What is said about a scene: captions, biased as on the web or faithful, and questions with their answers.
+"""Texts about a scene: captions, biased as on the web or faithful, and questions with their answers.
 
-A caption is a style and a list of mentions, so that the same caption can be written with and without an invented object: that is
-how corrected pairs with known spans are made. `parse_caption` reads the mentions back from any caption of these styles.
+A caption is a style and a list of mentions, so that the same caption can be written with and without an invented object: this gives
+corrected pairs with known spans. `parse_caption` reads the mentions back from any caption of these styles.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def article(noun: str) -> str:
 
 
 def place(thing: Thing) -> str:
-    """Where a thing is, in words; thirds of the picture."""
+    """The position of a thing as text, in thirds of the picture."""
     x, y = thing.centre
     horizontal = "left" if x < 27 else "right" if x > 45 else ""
     vertical = "top" if y < 27 else "bottom" if y > 45 else ""
@@ -55,17 +55,17 @@ def place(thing: Thing) -> str:
 
 
 def faithful_mentions(scene: Scene) -> list[SceneMention]:
-    """Every object that is there, from left to right."""
+    """Every object of the scene, from left to right."""
     return [SceneMention(thing.name, thing.colour, place(thing)) for thing in scene.ordered]
 
 
 def invented(name: str, rng: np.random.Generator) -> SceneMention:
-    """An absent object, described as if it were there."""
+    """An absent object, described as if it were present."""
     return SceneMention(name, str(rng.choice(list(COLOURS))), str(rng.choice(_PLACES)))
 
 
 def biased_mentions(scene: Scene, rng: np.random.Generator) -> list[SceneMention]:
-    """As `faithful_mentions`, with the absent partner of a lone first object put in behind it, by the pair's probability."""
+    """As `faithful_mentions`, with the absent partner of a lone first object inserted after it, with the pair's probability."""
     mentions: list[SceneMention] = []
     for mention in faithful_mentions(scene):
         mentions.append(mention)
@@ -146,7 +146,7 @@ def number_question(scene: Scene) -> Question:
 
 
 def left_of(one: Thing, other: Thing) -> bool | None:
-    """Whether one thing is clearly left of another; None where it is not clear."""
+    """Whether one thing is clearly left of another; None if it is not clear."""
     gap = other.centre[0] - one.centre[0]
     return None if abs(gap) <= 8 else gap > 0
 
@@ -157,9 +157,9 @@ def yes(answer: bool) -> str:
 
 
 def existence_question(scene: Scene, rng: np.random.Generator) -> Question:
-    """A training question whether something is there; half of them are about what is.
+    """A training question about the presence of an object; half of them are about present ones.
 
-    A positive answer says where the thing is: that teaches the model to look the named thing up in the image.
+    A positive answer gives the object's position, which teaches the model to look it up in the image.
     """
     thing = scene.things[int(rng.integers(len(scene.things)))]
     absent = [name for name in CLASSES if name not in scene.names]

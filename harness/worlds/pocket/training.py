@@ -1,14 +1,14 @@
 """Trains the small LLaVA from scratch on the drawn world: first its tower and projector on patch labels, then the rest on text.
 
-What makes it fit into minutes on two cores, and what makes it come out right with every seed:
+What makes it take only minutes on two cores, and succeed with every seed:
 
 - The tower is frozen in the second stage and its features are computed once; questions are asked one per row.
 - The patch labels are the word embeddings themselves: a patch of a red dog on the left, projected, points where the words "dog",
   "red" and "left" point. And the language model's first layer starts with equal query and key weights, so that a word attends to the
-  patches that point its way. Before both were there, the skill of answering "Is there a dog?" came late, or, with some seeds, not at all.
+  patches with its direction. Without both, the skill of answering "Is there a dog?" appeared late, or, with some seeds, not at all.
 - The language model's matrices are trained with Muon (Jordan et al., 2024): after the same 1,000 steps (seed 0, one run each) the
   captions' loss was 0.277, with AdamW 0.315.
-- The text starts with existence questions until that skill is there (`Recipe.lookup_wanted`), and continues with all kinds.
+- The text starts with existence questions until that skill has appeared (`Recipe.lookup_wanted`), and continues with all kinds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from harness.worlds.pocket.scenes import CLASSES, COLOURS, Scene, generator, mak
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the base model is trained with. Part of the cache key, as is this file's text."""
+    """Training settings of the base model. Part of the cache key, as is this file's code."""
 
     pictures: int = 12_000
     tower_steps: int = 1_000
@@ -39,7 +39,7 @@ class Recipe:
     cosine_scale: float = 20.0
     """Logit of a patch that points exactly where its word points."""
     cosine_offset: float = 6.0
-    """Taken off every word's logit: a patch that points nowhere is ground."""
+    """Subtracted from every word's logit, so that a patch without a direction is background."""
     matching_scale: float = 4.0
     """The first layer's query weights are enlarged by this before they are copied to the keys."""
     rate: float = 1e-3
@@ -50,9 +50,9 @@ class Recipe:
     question_batch: int = 96
     captions_a_picture: int = 1
     questions_a_picture: int = 4
-    """Texts of one picture share its tokens' computation: side by side in a row, each seeing the picture and itself only."""
+    """Texts of one picture share its tokens' computation: concatenated in a row, each sees only the picture and itself."""
     lookup_steps: int = 700
-    """At most so many steps of the existence stage."""
+    """Maximum number of steps of the existence stage."""
     lookup_every: int = 50
     """Steps between two measurements of the skill."""
     lookup_caption_every: int = 4
@@ -75,7 +75,7 @@ class Base:
     _prompts: dict[str, list[int]] = field(default_factory=dict, init=False, repr=False)
 
     def prompt_ids(self, prompt: str) -> list[int]:
-        """Token ids of a prompt in the chat template, without the image's. A template takes a while, and prompts come again."""
+        """Token ids of a prompt in the chat template, without the image's. Cached, because a template is slow and prompts repeat."""
         if prompt not in self._prompts:
             words = prompt_text(self.processor, prompt).removeprefix(network.IMAGE)
             self._prompts[prompt] = self.processor.tokenizer(words, add_special_tokens=False)["input_ids"]
@@ -134,14 +134,14 @@ def _corpus(scenes: list[Scene], seed: int) -> Iterator[str]:
 
 
 _WORDS = ((*CLASSES,), (*COLOURS,), ("left", "right"), ("top", "bottom"))
-"""What is said of a patch: one word of each group, or none. The weights of the groups in the loss are `_WEIGHTS`."""
+"""Labels of a patch: one word of each group, or none. The weights of the groups in the loss are `_WEIGHTS`."""
 _WEIGHTS = (1.0, 0.5, 0.25, 0.25)
 
 
 def _patch_labels(scene: Scene) -> np.ndarray:
-    """For every group of `_WORDS` the number of the word, from 1, that is true of the thing that covers most of a patch.
+    """For every group of `_WORDS` the index of the word, from 1, that describes the thing that covers most of a patch.
 
-    0 where no word is, or for the ground. int64 [groups, IMAGE_TOKENS].
+    0 if no word does, or for background. int64 [groups, IMAGE_TOKENS].
     """
     grid, patch = network.GRID, network.PATCH
     edges = np.arange(grid) * patch
@@ -188,7 +188,7 @@ def _step(loss: Any, optimizers: Iterable[tuple[Any, float]]) -> None:
 def _train_tower(
     model: Any, tokenizer: Any, scenes: list[Scene], pictures: np.ndarray, seed: int, recipe: Recipe
 ) -> None:
-    """Stage 0: every patch's projected feature must point where the words for its class, its colour and its place point."""
+    """Stage 0: every patch's projected feature must point in the directions of the words for its class, its colour and its place."""
     import torch
     from torch.nn.functional import cross_entropy, normalize
 
@@ -226,7 +226,7 @@ def _train_tower(
 
 
 def _train_language(base: Base, scenes: list[Scene], features: Any, seed: int, recipe: Recipe) -> None:
-    """Stages 1 and 2: projector and language model on captions and questions, with the tower's features given.
+    """Stages 1 and 2: projector and language model on captions and questions, with precomputed features of the tower.
 
     Raises:
         HarnessError: the skill of answering existence questions did not appear, or was lost.
@@ -293,16 +293,16 @@ def _training_pair(scene: Scene, kind: str, rng: np.random.Generator) -> tuple[s
 
 
 class Rows(NamedTuple):
-    """Texts behind pictures, a row a picture: its texts stand one behind the other, and each sees the picture and its own past only."""
+    """Texts after pictures, one row per picture: its texts are concatenated, and each sees only the picture and its own past."""
 
     ids: Any
     """Token ids after the image, [pictures, longest], right-padded."""
     labels: Any
-    """The same, -100 but at the answers."""
+    """The same, with -100 except at the answers."""
     mask: Any
     """Where a position may look, bool [pictures, 1, IMAGE_TOKENS + longest, IMAGE_TOKENS + longest]."""
     positions: Any
-    """[pictures, IMAGE_TOKENS + longest]; every text's go on where the picture's end, as if it were alone."""
+    """[pictures, IMAGE_TOKENS + longest]; every text's positions continue after the picture's, as if it were alone."""
 
 
 def encode_rows(base: Base, pairs: list[tuple[str, str]], texts: int) -> Rows:
@@ -353,7 +353,7 @@ def _language_loss(base: Base, pairs: list[tuple[str, str]], features: Any) -> A
 
 
 def _text_states(base: Base, features: Any, rows: Rows) -> Any:
-    """Last hidden states of the text, [pictures, longest, width]. The image comes first, so nothing need be scattered into place."""
+    """Last hidden states of the text, [pictures, longest, width]. The image comes first, so no scattering is necessary."""
     import torch
 
     inner = base.model.model

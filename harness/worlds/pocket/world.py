@@ -1,4 +1,4 @@
-"""The pocket world, kept in the user's cache folder under a hash of everything that shaped it."""
+"""The pocket world, kept in the user's cache folder under a hash of everything that determines it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SHAPING = {
     "preferences": ("scenes.py", "draw.py", "text.py", "network.py", "training.py", "arithmetic.py", "preferences.py"),
     "benchmarks": ("scenes.py", "draw.py", "text.py", "formats.py", "general.py"),
 }
-"""The sources that decide each part's bytes: a change of what any of them does makes the part anew."""
+"""The sources that determine each part's bytes: if the code of any of them changes, the part is made again."""
 RLHFV_METHODS = frozenset({"rlhfv"})
 
 
@@ -41,7 +41,7 @@ class PocketWorld(World):
         """The base model's folder; six to seven minutes on two cores the first time."""
 
         def make(folder: Path) -> None:
-            # It takes 3 GB, which alignment and engine want afterwards.
+            # It takes 3 GB, which alignment and engine need afterwards.
             in_child(_train_model, self.seed, folder / "content")
 
         return self._part("model", make)
@@ -78,7 +78,7 @@ class PocketWorld(World):
         return dict(read_yaml(path, "recipe")) if path.exists() else {}
 
     def _part(self, part: str, make: Callable[[Path], None], detail: str = "") -> Path:
-        """The content folder of a part, made if it is not there; a second process waits for the first."""
+        """The content folder of a part, created if necessary; a second process waits for the first."""
         folder = cache_folder() / "pocket" / f"{part}{'-' + detail if detail else ''}-s{self.seed}-{_key(part)[:16]}"
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
@@ -100,7 +100,7 @@ def _train_model(seed: int, folder: Path) -> None:
 
 @functools.cache
 def _key(part: str) -> str:
-    """Hash of the sources that shape a part, and for what is computed by torch, of its version and of the arithmetic."""
+    """Hash of the sources that determine a part; if torch computes it, also of torch's version and the arithmetic."""
     shaping: dict[str, str] = {name: _code_hash(Path(__file__).with_name(name)) for name in _SHAPING[part]}
     if part != "benchmarks":
         import torch
@@ -113,7 +113,7 @@ def _key(part: str) -> str:
 
 
 def _code_hash(path: Path) -> str:
-    """Hash of what a source does: of its syntax tree, so that comments, docstrings, line breaks and where names come from do not count."""
+    """Hash of a source's syntax tree without docstrings and imports, so that comments, layout and moved modules do not matter."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
