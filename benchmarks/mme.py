@@ -158,7 +158,7 @@ class MME(Benchmark):
             if _LABELS[label] in seen[image]:
                 raise BadInputError(f"the image {shown(image)} has two questions with the answer {label}", where=where)
             seen[image].add(_LABELS[label])
-            prompt = with_suffix(question, self.settings.suffix, own=_OWN_SUFFIX)
+            prompt = with_suffix(question, self.settings.suffix, instruction=_OWN_SUFFIX)
             reference = {"task": task, "label": _LABELS[label]}
             picture = images.get(image) or ImageRef(name=f"{task}/{image}")
             yield Item(f"{task}/{image}/{_LABELS[label]}", prompt, picture, f"{task}/{image}", reference)
