@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -14,14 +14,15 @@ from pydantic import Field
 from benchmarks.answers import whole
 from benchmarks.base import Benchmark, BenchmarkSettings, Totals, needed, ratio
 from benchmarks.ratings import parse_official, parse_strict, read_rating
+from benchmarks.reviews import ReviewsJudge
 from harness.core.declared import OfflineFile
 from harness.core.errors import BadInputError, HarnessError
-from harness.core.files import sha256_bytes, sha256_file
+from harness.core.files import sha256_bytes
 from harness.core.inside import Folder
 from harness.core.reading import read_records
 from harness.core.typed import Fields
 from harness.core.types import ImageRef, Item, MetricSpec, Response, SampleScore
-from harness.judging.base import Judge, JudgeReply, JudgeRequest
+from harness.judging.base import Judge, JudgeRequest
 from harness.judging.panel import Vote, ask
 from harness.judging.templates import fill, read_template
 
@@ -69,26 +70,6 @@ class MMHalSettings(BenchmarkSettings):
         None,
         description="required SHA-256 of the template; None: that of the official script for a script, any for a text file",
     )
-
-
-class ReviewsJudge(Judge):
-    """A judge that returns stored reviews."""
-
-    name = "stored reviews"
-    reads_prompt = False
-
-    def __init__(self, path: Path, reviews: Mapping[str, str]) -> None:
-        super().__init__()
-        self._path, self._reviews = path, reviews
-
-    def judge(self, requests: Sequence[JudgeRequest]) -> Iterator[JudgeReply]:
-        """The review of each item."""
-        for request in requests:
-            yield JudgeReply(request.item.id, self._reviews.get(request.item.id))
-
-    def provenance(self) -> dict[str, Any]:
-        """File and hash."""
-        return {"judge": self.name, "file": self._path.name, "sha256": sha256_file(self._path)}
 
 
 class MMHalBench(Benchmark):

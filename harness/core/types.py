@@ -110,8 +110,17 @@ class ImageRef:
         return self.digest
 
     @property
+    def absent(self) -> bool:
+        """Whether there are no bytes: the question is asked without an image, or its image is not needed for scoring."""
+        return self.path is None and self.data is None and self.source is None
+
+    @property
     def _where(self) -> str:
         return self.name or str(self.path or "image in memory")
+
+
+NO_IMAGE = ImageRef(name="no image", digest=sha256_bytes(b"no image"))
+"""The image of an item that is asked without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +158,7 @@ class Item:
     id: str
     prompt: str
     image: ImageRef
+    """`NO_IMAGE` for a question that is asked without an image."""
     group: str
     """The cluster for resampling, normally the image."""
     reference: Mapping[str, Any] = field(default_factory=dict)

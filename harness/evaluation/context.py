@@ -24,9 +24,10 @@ def check_context(requests: Iterable[Request], base: str, settings: BackendSetti
     """
     given = getattr(settings, "max_model_len", None)
     context = min((length for length in (context_length(base), given) if length), default=None)
-    longest = max(requests, key=lambda request: len(request.prompt))
-    lengths, size = PromptLengths(processor), longest.image.size()
-    whole, image = lengths.length(longest.prompt, size), lengths.image_tokens(size) + 1
+    # An image takes more tokens than any question is longer than another.
+    longest = max(requests, key=lambda request: (not request.image.absent, len(request.prompt)))
+    lengths, size = PromptLengths(processor), None if longest.image.absent else longest.image.size()
+    whole, image = lengths.length(longest.prompt, size), 0 if size is None else lengths.image_tokens(size) + 1
     if context is not None and whole >= context:
         raise BadInputError(
             f"the context is too short: {context} tokens, of which the image takes {image} and the question {whole - image}, "

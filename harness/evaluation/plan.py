@@ -94,10 +94,10 @@ def _prompt_tokens(target: Target, items: Sequence[Item]) -> int:
     if not items:
         return 0
     lengths = PromptLengths(load_processor(target.base))
-    sizes: dict[str, tuple[int, int]] = {}
+    sizes: dict[str, tuple[int, int] | None] = {}
     for item in items:
         if item.image.fingerprint() not in sizes:
-            sizes[item.image.fingerprint()] = item.image.size()
+            sizes[item.image.fingerprint()] = None if item.image.absent else item.image.size()
     return sum(lengths.length(item.prompt, sizes[item.image.fingerprint()]) for item in items)
 
 

@@ -56,3 +56,41 @@ def fill(template: str, fields: Mapping[str, str]) -> str:
     if len(parts) == 1:
         raise BadInputError(f"the template has no placeholder for any of the fields {', '.join(fields)}")
     return "".join(fields[part] if place % 2 else part for place, part in enumerate(parts))
+
+
+def read_built_prompt(path: Path, function: str, variable: str = "prompt") -> tuple[str, str]:
+    """A template, and its SHA-256, from a function that builds a prompt as `prompt = "..."; prompt += record["question"]; ...`.
+
+    The parts that are not literal become placeholders: `record["question"]` is {question}, `record[name]` and `name` are {name}.
+
+    Raises:
+        BadInputError: no such file or function, or the prompt is built in another way.
+    """
+    source = read_text(path, "judge's template")
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise BadInputError(f"this is not a valid Python file: {error}", where=str(path)) from None
+    builder = next((one for one in tree.body if isinstance(one, ast.FunctionDef) and one.name == function), None)
+    found: list[tuple[int, str]] = []
+    for node in ast.walk(builder) if builder else ():
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AugAssign) else []
+        )
+        if [getattr(one, "id", None) for one in targets] == [variable]:
+            assert isinstance(node, ast.Assign | ast.AugAssign)
+            found.append((node.lineno, _part(node.value)))
+    text = "".join(part for _, part in sorted(found))
+    if not text or "\0" in text:
+        raise BadInputError(
+            f"the function '{function}' of this file does not build a prompt from parts", where=str(path)
+        )
+    return text, sha256_bytes(text.encode("utf-8"))
+
+
+def _part(value: ast.expr) -> str:
+    """A literal as it is, another value as a placeholder; a null character where it is neither."""
+    key = value.slice if isinstance(value, ast.Subscript) else value
+    if isinstance(key, ast.Constant) and isinstance(key.value, str):
+        return key.value if key is value else f"{{{key.value}}}"
+    return f"{{{key.id}}}" if isinstance(key, ast.Name) else "\0"

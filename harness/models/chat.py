@@ -76,8 +76,10 @@ class PromptLengths:
         self._bare = len(self._ids(_PROBE))
         self._expanded: dict[tuple[int, int], int] = {}
 
-    def length(self, prompt: str, size: tuple[int, int]) -> int:
-        """Tokens of image and prompt in the chat template; `size` is (width, height) of the upright image."""
+    def length(self, prompt: str, size: tuple[int, int] | None) -> int:
+        """Tokens of image and prompt in the chat template; `size` is (width, height) of the upright image, None without an image."""
+        if size is None:
+            return len(self._ids(prompt, image=False))
         return len(self._ids(prompt)) + self.image_tokens(size)
 
     def image_tokens(self, size: tuple[int, int]) -> int:
@@ -89,5 +91,6 @@ class PromptLengths:
             self._expanded[size] = prompt_inputs(self._processor, _PROBE, blank)["input_ids"].shape[1] - self._bare
         return self._expanded[size]
 
-    def _ids(self, prompt: str) -> list[int]:
-        return list(self._processor.tokenizer(template_text(self._processor, prompt), **self._options)["input_ids"])
+    def _ids(self, prompt: str, *, image: bool = True) -> list[int]:
+        text = template_text(self._processor, prompt, image=image)
+        return list(self._processor.tokenizer(text, **self._options)["input_ids"])

@@ -87,19 +87,20 @@ def _check_ends(model: Any, location: str | Path) -> None:
         )
 
 
-def prompt_text(processor: Any, prompt: str) -> str:
-    """One user turn with one image and this prompt, in the family's own chat template, ready for the answer.
+def prompt_text(processor: Any, prompt: str, *, image: bool = True) -> str:
+    """One user turn with one image (or none) and this prompt, in the family's own chat template, ready for the answer.
 
     Raises:
         BadInputError: the prompt holds a control token (`harness.models.control`).
     """
     refuse_control({"the question": prompt}, processor)
-    return template_text(processor, prompt)
+    return template_text(processor, prompt, image=image)
 
 
-def template_text(processor: Any, prompt: str) -> str:
+def template_text(processor: Any, prompt: str, *, image: bool = True) -> str:
     """`prompt_text` without the check for control tokens, for prompts whose tokens are only counted."""
-    turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}
+    content = [*([{"type": "image"}] if image else []), {"type": "text", "text": prompt}]
+    turn = {"role": "user", "content": content}
     text: str = processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=False)
     return text
 
@@ -121,13 +122,15 @@ def prompt_inputs(processor: Any, prompt: str, image: Any) -> dict[str, Any]:
     return batch_inputs(processor, [prompt], [image])
 
 
-def batch_inputs(processor: Any, prompts: Sequence[str], images: Sequence[Any], **options: Any) -> dict[str, Any]:
-    """`prompt_inputs` of several questions with an image each, [prompts, length]; `options` (padding) are for the processor."""
+def batch_inputs(
+    processor: Any, prompts: Sequence[str], images: Sequence[Any] | None, **options: Any
+) -> dict[str, Any]:
+    """`prompt_inputs` of several questions with an image each (None: without), [prompts, length]; `options` are for the processor."""
     # One list of images per text: SmolVLM's processor takes a plain list as the images of one text.
     return dict(
         processor(
-            text=[prompt_text(processor, prompt) for prompt in prompts],
-            images=[[image] for image in images],
+            text=[prompt_text(processor, prompt, image=images is not None) for prompt in prompts],
+            **({} if images is None else {"images": [[image] for image in images]}),
             return_tensors="pt",
             **text_options(processor),
             **options,

@@ -179,7 +179,7 @@ def _marks(row: ItemRow) -> list[list[Any]]:
 
 def _picture(image: ImageRef | None, pictures: dict[str, str], names: dict[str, str]) -> str | None:
     """The name of an image's thumbnail; each picture is in the report once, even with many questions about it."""
-    if image is None:
+    if image is None or image.absent:
         return None
     key = str(image.path)
     try:

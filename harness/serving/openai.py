@@ -239,7 +239,7 @@ class OpenAIBackend(Backend):
         only: int | None = None,
         affinity: str = "",
     ) -> Reply:
-        message = self._message(prompt, image)
+        message = self._message(prompt, None if image is None or image.absent else image)
         known = {"temperature", "top_p", "seed", "max_tokens", "max_completion_tokens", "reasoning_effort"}
         extra = self.settings.extra
         named = {key: value for key, value in extra.items() if key in known}

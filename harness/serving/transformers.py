@@ -80,8 +80,10 @@ class TransformersBackend(Backend):
                 )
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        """See `Backend.generate`. Adjacent requests with the same target and sampling are batched."""
-        for (target, sampling), group in itertools.groupby(requests, key=lambda one: (one.target, one.sampling)):
+        """See `Backend.generate`. Adjacent requests with the same target and sampling are batched, either all with an image or all without."""
+        for (target, sampling, _), group in itertools.groupby(
+            requests, key=lambda one: (one.target, one.sampling, one.image.absent)
+        ):
             for block in _blocks(group, self.settings.batch_size):
                 for request in block:
                     if token := control_in(request.prompt, self.processor):
@@ -92,7 +94,8 @@ class TransformersBackend(Backend):
     def _batch(self, target: str, sampling: Any, block: list[Request]) -> Iterator[Completion]:
         import torch
 
-        prompts, pictures = [request.prompt for request in block], [request.image.open() for request in block]
+        prompts = [request.prompt for request in block]
+        pictures = None if block[0].image.absent else [request.image.open() for request in block]
         inputs = self._on_device(batch_inputs(self.processor, prompts, pictures, padding=True))
         options: dict[str, Any] = {"max_new_tokens": sampling.max_new_tokens, "do_sample": sampling.temperature > 0}
         if sampling.temperature > 0:

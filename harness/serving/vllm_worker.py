@@ -162,7 +162,9 @@ class Engine:
         from harness.models import prompt_text
 
         parameters = _parameters(**row["sampling"], logprobs=logprobs)
-        prompt = {"prompt": prompt_text(self.processor, row["prompt"]), "multi_modal_data": {"image": picture}}
+        prompt: dict[str, Any] = {"prompt": prompt_text(self.processor, row["prompt"], image=picture is not None)}
+        if picture is not None:
+            prompt["multi_modal_data"] = {"image": picture}
         self.engine.add_request(
             json.dumps([row["target"], row["id"]]),
             prompt,
@@ -219,7 +221,8 @@ class Engine:
                 if row is None:
                     return
                 if "image_key" in row:
-                    pictures[row["image_key"]] = image_from_json(row["image"]).open()
+                    image = image_from_json(row["image"])
+                    pictures[row["image_key"]] = None if image.absent else image.open()
                     if len(pictures) > WINDOW_IMAGES:
                         pictures.pop(next(iter(pictures)))
                 else:

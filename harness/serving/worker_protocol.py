@@ -9,7 +9,7 @@ import base64
 from pathlib import Path
 from typing import Any
 
-from harness.core.types import ImageRef
+from harness.core.types import NO_IMAGE, ImageRef
 from harness.serving.base import Completion, Request, TokenDetails
 
 WINDOW_IMAGES = 512
@@ -29,7 +29,9 @@ def request_to_json(request: Request, image_key: str) -> dict[str, Any]:
 
 
 def image_to_json(image: ImageRef) -> dict[str, str]:
-    """Encode an image by path or by content."""
+    """Encode an image by path or by content; {} for a question without an image."""
+    if image.absent:
+        return {}
     if image.path is not None:
         return {"path": str(Path(image.path).resolve()), "name": image.name}
     return {"base64": base64.b64encode(image.read()).decode(), "name": image.name}
@@ -37,6 +39,8 @@ def image_to_json(image: ImageRef) -> dict[str, str]:
 
 def image_from_json(value: dict[str, str]) -> ImageRef:
     """Decode an image."""
+    if not value:
+        return NO_IMAGE
     if "path" in value:
         return ImageRef(path=Path(value["path"]), name=value["name"])
     return ImageRef(data=base64.b64decode(value["base64"]), name=value["name"])

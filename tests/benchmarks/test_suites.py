@@ -8,6 +8,7 @@ import pytest
 from benchmarks.amber import AMBER, AmberSettings
 from benchmarks.base import Benchmark
 from benchmarks.halbench import ObjectHalBench
+from benchmarks.hallusionbench import HallusionBench
 from benchmarks.mme import MME
 from benchmarks.mmhal import MMHalBench
 from benchmarks.mmstar import MMStar
@@ -18,7 +19,7 @@ from benchmarks.pope import POPE
     "benchmark",
     [
         *(ObjectHalBench(), AMBER(AmberSettings(nouns="spacy", similarity="exact")), POPE(), MMHalBench()),
-        *(MMStar(), MME()),
+        *(MMStar(), MME(), HallusionBench()),
     ],
 )
 def test_metrics_are_what_aggregate_returns(benchmark: Benchmark) -> None:

@@ -25,7 +25,7 @@ _TOPICS = ("attribute", "adversarial", "comparison", "counting", "relation", "en
 
 def write_benchmarks(seed: int, split: Split, folder: Path) -> None:
     """Write all suites. Scenes are taken from the split in turn, so that no two suites share a picture."""
-    sizes = (HALBENCH, POPE, AMBER, MMHAL, general.MMSTAR, general.MME)
+    sizes = (HALBENCH, POPE, AMBER, MMHAL, general.MMSTAR, general.MME, general.HALLUSION)
     scenes = make_scenes(seed, split, sum(sizes))
     borders = np.cumsum([0, *sizes])
     parts = [scenes[start:end] for start, end in itertools.pairwise(borders)]
@@ -36,6 +36,7 @@ def write_benchmarks(seed: int, split: Split, folder: Path) -> None:
     _mmhal(parts[3], folder / "mmhal")
     general.write_mmstar(parts[4], folder / "mmstar", generator("multiple choice", seed, split))
     general.write_mme(parts[5], folder / "mme")
+    general.write_hallusion(parts[6], folder / "hallusionbench")
 
 
 def _save(scenes: list[Scene], folder: Path, names: list[str]) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from harness.core.files import write_json
 from harness.worlds.pocket import text
 from harness.worlds.pocket.draw import draw, png
 from harness.worlds.pocket.scenes import CLASSES, COLOURS, Scene
 
-MMSTAR, MME = 120, 160
+MMSTAR, MME, HALLUSION = 120, 160, 60
 """Scenes for each suite; MME draws `MME_IMAGES` of them for each of its four tasks."""
 MME_IMAGES = 30
 _LETTERS = "ABCD"
@@ -106,6 +108,68 @@ def _side_by_side(scene: Scene) -> tuple[str, str] | None:
     return None
 
 
+def write_hallusion(scenes: Sequence[Scene], folder: Path) -> None:
+    """Questions about drawn pictures and edited copies (VD), and about none, the original and an edited copy (VS, every third scene)."""
+    rows: list[dict[str, str | None]] = []
+    for scene in (scene for scene in scenes if len(scene.things) > 1):
+        removed = scene.index % 2 == 0
+        category = "VS" if scene.index % 3 == 0 else "VD"
+        subcategory, versions = ("existence", _without_first(scene)) if removed else ("colour", _recoloured(scene))
+        figures: list[tuple[str, str, Scene, Scene | None]] = [("1", "0", scene, scene), ("2", "1", versions, versions)]
+        if category == "VS":  # figure 0 is none; the expected answer is that of the original
+            figures = [("0", "0", scene, None), ("1", "1", scene, scene), ("2", "2", versions, versions)]
+        for visual, figure, true, drawn in figures:
+            name = None if drawn is None else f"./{category}/{subcategory}/{scene.index}_{figure}.png"
+            if drawn is not None:
+                target = folder / "hallusion_bench" / str(name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(png(draw(drawn)))
+            for number, (question, holds) in enumerate(_hallusion_questions(scene, versions, removed)):
+                answer = holds(true)
+                rows.append(
+                    {
+                        "category": category,
+                        "subcategory": subcategory,
+                        "visual_input": visual,
+                        "set_id": str(scene.index),
+                        "figure_id": figure,
+                        "sample_note": "pocket",
+                        "question_id": str(number),
+                        "question": question,
+                        "gt_answer_details": f"{text.yes(answer)}. {text.write_caption(text.faithful_mentions(true), 1)}",
+                        "gt_answer": str(int(answer)),
+                        "filename": name,
+                    }
+                )
+    write_json(folder / "HallusionBench.json", rows)
+
+
+def _without_first(scene: Scene) -> Scene:
+    return dataclasses.replace(scene, things=tuple(thing for thing in scene.things if thing is not scene.ordered[0]))
+
+
+def _recoloured(scene: Scene) -> Scene:
+    """The first thing in another colour."""
+    first, colours = scene.ordered[0], list(COLOURS)
+    other = dataclasses.replace(first, colour=colours[(colours.index(first.colour) + 1 + scene.index % 5) % 6])
+    return dataclasses.replace(scene, things=tuple(other if thing is first else thing for thing in scene.things))
+
+
+def _hallusion_questions(scene: Scene, edited: Scene, removed: bool) -> list[tuple[str, Callable[[Scene], bool]]]:
+    """Two questions, each with what it asks of a scene."""
+    if removed:
+        names = (scene.ordered[0].name, scene.ordered[1].name)
+        return [(text.exists(name, "this"), lambda shown, name=name: name in shown.names) for name in names]  # type: ignore[misc]
+    name, colours = scene.ordered[0].name, [one.ordered[0].colour for one in (scene, edited)]
+    return [
+        (
+            f"Is the {name} {colour} in this image?",
+            lambda shown, colour=colour: any(one.name == name and one.colour == colour for one in shown.things),  # type: ignore[misc]
+        )
+        for colour in colours
+    ]
+
+
 def write_mme(scenes: Sequence[Scene], folder: Path) -> None:
     """The release's layout: for each task a folder with pictures and, beside each, a text file with a question for yes and one for no."""
     makers: dict[str, Callable[[Scene], tuple[str, str] | None]] = {
@@ -119,7 +183,7 @@ def write_mme(scenes: Sequence[Scene], folder: Path) -> None:
                 made[task] += 1
                 target = folder / task
                 target.mkdir(parents=True, exist_ok=True)
-                name = f"{scene.index:012d}"
+                name = f"pocket_{scene.index:06d}"  # not twelve digits, which are a number of COCO
                 (target / f"{name}.png").write_bytes(png(draw(scene)))
                 lines = [f"{asked}{_SUFFIX}\t{label}" for asked, label in zip(questions, ("Yes", "No"), strict=True)]
                 (target / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")

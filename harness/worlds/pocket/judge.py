@@ -1,4 +1,4 @@
-"""A deterministic judge for MMHal-Bench's questions in the pocket world: it knows the truth, and it is no language model."""
+"""A deterministic judge for the pocket world's questions: it knows the truth, and it is no language model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ _FILLER = frozenset(["a", "an", "the", "is", "are", "there", "in", "on", "at", "
 
 
 class PocketTruthJudge(Judge):
-    """Rates on the official scale of 0 to 6: below 3 the answer hallucinates, and within each half more information is better.
+    """Judges the embedded suites, each in the words of its official judge.
+
+    MMHal-Bench: rates on the official scale of 0 to 6; below 3 the answer hallucinates, and within each half more information is better.
 
     Descriptions: an object that is not in the picture is a hallucination; the share of its objects that are named is the
     information. Questions: an answer that contradicts the truth, or names an absent object as present, is a hallucination.
@@ -32,6 +34,9 @@ class PocketTruthJudge(Judge):
         """Yield a reply in the official form, "... Rating: N", for each request."""
         for request in requests:
             reference = request.item.reference
+            if "label" in reference:
+                yield JudgeReply(request.item.id, _agreement(request))
+                continue
             present = set(ast.literal_eval(str(reference["image_content"])))
             said, truth = request.response.text.strip(), str(reference["gt_answer"])
             describes = reference["question_type"] in ("environment", "holistic")
@@ -41,6 +46,22 @@ class PocketTruthJudge(Judge):
     def provenance(self) -> dict[str, Any]:
         """It has no settings."""
         return {"judge": self.name, "model": "none: a program that knows the drawn truth", "version": 1}
+
+
+def _agreement(request: JudgeRequest) -> str:
+    """HallusionBench's verdict on a yes/no answer: against the truth, or against another answer (`other` of the reference)."""
+    said, other = _decision(request.response.text), request.item.reference.get("other")
+    if other is not None:
+        return "same" if said == _decision(other) else "different"
+    if said is None:
+        return "unclear"
+    return "correct" if said == request.item.reference["label"] else "incorrect"
+
+
+def _decision(said: str) -> str | None:
+    """The first word, if it is yes or no."""
+    first = (_WORD.findall(said.lower()) or [""])[0]
+    return first if first in ("yes", "no") else None
 
 
 class PocketTruthCandidates(CandidateJudge):

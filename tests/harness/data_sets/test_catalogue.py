@@ -122,6 +122,7 @@ def test_the_catalogue_itself() -> None:
         "mmhal",
         "mmstar",
         "mme",
+        "hallusionbench",
         "nltk",
         "rlaif-v",
         "rlhf-v",

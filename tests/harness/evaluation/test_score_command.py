@@ -36,6 +36,17 @@ def files(folder: Path) -> dict[str, str]:
     key = {"index": 0, "answer": "A", "category": "math", "l2_category": "geometry"}
     jsonl(folder / "choices.jsonl", [key])
     jsonl(folder / "chosen.jsonl", [{"index": 0, "prediction": "A"}])
+    row = {
+        "category": "VD",
+        "subcategory": "map",
+        "visual_input": "1",
+        "set_id": "0",
+        "figure_id": "0",
+        "question_id": "0",
+    }
+    jsonl(folder / "hb.jsonl", [row | {"question": "Q?", "gt_answer_details": "", "gt_answer": "1"}])
+    jsonl(folder / "said.jsonl", [{"id": "VD_map_0_0_0", "model_prediction": "Yes"}])
+    jsonl(folder / "judged.jsonl", [{"id": "VD_map_0_0_0", "judge_reply": "correct"}])
     (folder / "mme").mkdir()
     (folder / "mme" / "count.txt").write_text("a.jpg\tQ?\tYes\tYes\na.jpg\tQ?\tNo\tNo\n")
     return {}
@@ -59,6 +70,7 @@ NEEDED = {
     "mmhal": {"--reviews": "rev.jsonl"},
     "mmstar": {"--questions": "choices.jsonl", "--responses": "chosen.jsonl"},
     "mme": {"--responses": "mme"},
+    "hallusionbench": {"--questions": "hb.jsonl", "--responses": "said.jsonl", "--reviews": "judged.jsonl"},
 }
 OPTIONS = {
     "--annotations": "gt.jsonl",
@@ -71,6 +83,7 @@ OPTIONS = {
     "--extractor": "spacy",
     "--matched-words": "3",
     "--similarity": "exact",
+    "--scoring": "judge",
     "--judge": "openai",
     "--judge-model": "some-model",
     "--judge-url": "http://127.0.0.1:9/v1",
@@ -82,6 +95,7 @@ USED = {
     "halbench": {"--synonyms", "--extractor", "--matched-words"},
     "chair": {"--synonyms", "--extractor", "--matched-words"},
     "amber": {"--similarity"},
+    "hallusionbench": {"--scoring"},
 }
 ALWAYS = {"--suite", "--items", "--allow-partial", "--max-unscored", "--json", "--help"}
 """Options whose effect does not depend on the suite."""

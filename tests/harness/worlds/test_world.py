@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks.amber import AMBER
 from benchmarks.halbench import ObjectHalBench
+from benchmarks.hallusionbench import HallusionBench
 from benchmarks.mme import MME
 from benchmarks.mmhal import MMHalBench
 from benchmarks.mmstar import MMStar
@@ -143,7 +144,7 @@ def test_the_official_formats_are_read_by_the_suites(files: Path) -> None:
 
 
 def test_questions_of_the_general_suites_have_the_truth_of_their_scenes(files: Path) -> None:
-    scenes = make_scenes(0, "validation", 746 + general.MMSTAR + general.MME)
+    scenes = make_scenes(0, "validation", 746 + general.MMSTAR + general.MME + general.HALLUSION)
     drawn = {ImageRef(data=png(draw(scene))).fingerprint(): scene for scene in scenes[746:]}
     choices = MMStar().items(files / "mmstar")
     assert len(choices) == 240 and {item.reference["answer"] for item in choices} == set("ABCD")
@@ -158,6 +159,24 @@ def test_questions_of_the_general_suites_have_the_truth_of_their_scenes(files: P
     )
     for item in asked:
         assert _holds(item.prompt, "Yes", drawn[item.image.fingerprint()]) == (item.reference["label"] == "yes"), item
+
+
+def test_edited_copies_have_the_truth_of_what_is_drawn(files: Path) -> None:
+    items = HallusionBench().items(files / "hallusionbench")
+    first = 746 + general.MMSTAR + general.MME
+    for scene in make_scenes(0, "validation", first + general.HALLUSION)[first:]:
+        own = [item for item in items if item.reference["place"]["set_id"] == str(scene.index)]
+        for item in own:
+            edited = item.reference["place"]["visual_input"] == "2"
+            if not edited and not item.image.absent:
+                assert item.image.fingerprint() == ImageRef(data=png(draw(scene))).fingerprint()
+            if not edited:
+                assert _holds(item.prompt, "Yes", scene) == (item.reference["label"] == "yes")
+        pairs = {item.reference["question"]: set() for item in own}  # type: ignore[var-annotated]
+        for item in own:
+            pairs[item.reference["question"]].add(item.reference["label"])
+        assert not own or {"yes", "no"} in pairs.values(), "the edit changes an answer"
+    assert 0 < sum(item.image.absent for item in items) < len(items) / 2
 
 
 def _holds(question: str, answer: str, scene: Scene) -> bool:
@@ -184,8 +203,12 @@ def _holds(question: str, answer: str, scene: Scene) -> bool:
 
 
 def test_no_two_suites_share_a_picture(files: Path) -> None:
+    shown = [item.image for item in HallusionBench().items(files / "hallusionbench") if not item.image.absent]
+    hallusion = {image.fingerprint() for image in shown}
     pictures = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files.rglob("*.png"))]
+    pictures = [digest for digest in pictures if digest not in hallusion]
     pictures += {item.image.fingerprint() for item in MMStar().items(files / "mmstar")}
+    assert not hallusion & set(pictures) and len(hallusion) == len({image.path for image in shown})
     assert len(pictures) == 746 + 4 * general.MME_IMAGES + general.MMSTAR and len(set(pictures)) == len(pictures)
 
 
