@@ -160,6 +160,7 @@ def test_prompts_of_the_script_next_to_the_questions(tmp_path: Path) -> None:
             read_built_prompt(root / "utils.py", "evaluate_by_chatgpt")
 
 
+@pytest.mark.claims("score --scoring")
 def test_the_official_result_file_alone(tmp_path: Path) -> None:
     """It has the columns of the questions; the rows that the script saves have its marks, too."""
     saved = [one | {"model_prediction": "Yes", "gpt4v_output_gpt_check": one["gt_answer"], "same": "1"} for one in ROWS]

@@ -261,6 +261,23 @@ def test_what_is_taken_for_an_object(command: str, here: Path, server: VisionSer
     )
 
 
+@COMMANDS
+@pytest.mark.claims("eval --scoring", "rejudge --scoring", "merge --scoring")
+def test_what_reads_an_answer(command: str, here: Path, server: VisionServer) -> None:
+    """A judge, or the words themselves."""
+    asked = ["--endpoint", server.url, "--model", "seer"]
+    suite = ["--suite", "hallusionbench", "--data", "drawn"]
+    run("eval", *asked, *suite, "--limit", "4", "--scoring", "match")
+    run("eval", *asked, *suite, "--limit", "4", "--shard", "1/1")
+    begin = {
+        "eval": ["eval", *asked, *suite, "--limit", "4"],
+        "rejudge": ["rejudge", "--run", "seer", *suite],
+        "merge": ["merge", "seer", *suite],
+    }[command]
+    assert run(*begin, "--scoring", "match")[0]["variant"] == "match"
+    assert run(*begin, "--scoring", "judge", "--judge", "pocket-truth")[0]["variant"] == "pocket-truth"
+
+
 @pytest.mark.parametrize("command", ["rejudge", "merge"])
 @pytest.mark.claims("rejudge --max-unscored", "merge --max-unscored")
 def test_what_may_be_without_a_verdict(command: str, here: Path, server: VisionServer) -> None:
