@@ -80,7 +80,7 @@ class TransformersBackend(Backend):
                 )
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        """See `Backend.generate`. Adjacent requests with the same target and sampling are batched, either all with an image or all without."""
+        """See `Backend.generate`. Adjacent requests with the same target and sampling are batched, with images or without."""
         for (target, sampling, _), group in itertools.groupby(
             requests, key=lambda one: (one.target, one.sampling, one.image.absent)
         ):
