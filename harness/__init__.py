@@ -12,8 +12,9 @@ from harness.core.version import VERSION
 
 if TYPE_CHECKING:
     from harness.analysis.frames import Frames, load_runs
+    from harness.api import align, evaluate, experiment, leaderboard, report, score
 
-__all__ = ["Frames", "load_runs"]
+__all__ = ["Frames", "align", "evaluate", "experiment", "leaderboard", "load_runs", "report", "score"]
 __version__ = VERSION
 
 
@@ -36,5 +37,6 @@ _hook_torchvision()
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        return getattr(importlib.import_module("harness.analysis.frames"), name)
+        module = "harness.analysis.frames" if name in ("Frames", "load_runs") else "harness.api"
+        return getattr(importlib.import_module(module), name)
     raise AttributeError(f"module 'harness' has no attribute '{name}'")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +29,7 @@ class AlignJob:
         canary: check before and at the first step that the trainer computes what the model does (`aligners.training.checks.canary`).
         stage_done: called for every stage whose checkpoint is kept, when it is finished, with the stage's folder, which contains the
         checkpoint, and the summary so far (as in `AlignResult`).
+        on_step: called with every row of the training log, in the first process.
     """
 
     model: str
@@ -43,6 +44,7 @@ class AlignJob:
     data_options: DataOptions = field(default_factory=DataOptions)
     stage_done: Callable[[Path, dict[str, Any]], None] = lambda folder, summary: None
     canary: bool = True
+    on_step: Callable[[Mapping[str, Any]], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

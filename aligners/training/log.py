@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,15 @@ from harness.core.progress import Advance
 class Recorder:
     """Collects the metrics of a step's passes over all processes; writes one row per step and shows loss and margin after the bar."""
 
-    def __init__(self, log: Path, stage: str, advance: Advance, process: Any) -> None:
-        self.log, self.stage, self.advance, self.process = log, stage, advance, process
+    def __init__(
+        self,
+        log: Path,
+        stage: str,
+        advance: Advance,
+        process: Any,
+        on_step: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> None:
+        self.log, self.stage, self.advance, self.process, self.on_step = log, stage, advance, process, on_step
         self.first: dict[str, Any] = {}
         self.last: dict[str, Any] = {}
         self.ids: list[str] = []
@@ -65,6 +72,8 @@ class Recorder:
         if self.process.is_main_process:
             with naming(self.log), self.log.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(row) + "\n")
+            if self.on_step is not None:
+                self.on_step(dict(row))
         self.advance(1, note=f"loss {means['loss']:.3f}, margin {means.get('margin', 0):.2f}")
         self._sums, self._count, self._tokens, self._clock = {}, 0, 0, now
         self.ids = []

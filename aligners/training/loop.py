@@ -61,7 +61,7 @@ def run_stage(
     batches = MicroBatches(run, examples, steps, micro, passes, (run.process.process_index, run.process.num_processes))
     started = time.perf_counter()
     with progress(f"{run.aligner.name}: {name}", steps) as advance, _stop_on_interrupt() as asked_to_stop:
-        recorder = Recorder(log, name, advance, run.process)
+        recorder = Recorder(log, name, advance, run.process, run.job.on_step)
         newest = newest_checkpoint(folder)
         stage = Stage(
             run, batches, reference, folder, recorder, asked_to_stop, run.job.canary and begins_equal and newest is None

@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -61,6 +61,8 @@ class AlignRequest:
     allow_download: bool = False
     data_options: DataOptions = field(default_factory=DataOptions)
     canary: bool = True
+    on_step: Callable[[Mapping[str, Any]], None] | None = None
+    """Is called with every row of the training log."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class _Resolved:
             request.allow_download,
             request.data_options,
             canary=request.canary,
+            on_step=request.on_step,
         )
 
 

@@ -137,7 +137,7 @@ def quickstart(
         from harness.analysis.leaderboard import pool_seeds
 
         print_boards(pool_seeds(boards))
-    from harness.report import write_report
+    from harness.reports import write_report
     from harness.runs.folders import list_runs
 
     page = results / "report.html"

@@ -63,6 +63,7 @@ def declared_options(context: typer.Context, *suites: type[Benchmark]) -> dict[s
         PluginError: one of these suites declares an option that the command has itself.
     """
     from harness.core.plugins import wrong
+    from harness.evaluation.offline import declared_names
 
     command = context.command
     assert isinstance(command, SettingsCommand)
@@ -73,14 +74,6 @@ def declared_options(context: typer.Context, *suites: type[Benchmark]) -> dict[s
                     raise wrong(suite, attribute, f"{flag(name)}, an option of the command", "another name")
     found: dict[str, str] = context.meta[_GIVEN]
     return found
-
-
-def declared_names(suite: type[Benchmark]) -> dict[str, list[str]]:
-    """The names that a suite declares: of its files, and of its settings."""
-    return {
-        "offline_files": [one.option for one in suite.offline_files],
-        "setting_options": [one.setting for one in suite.setting_options],
-    }
 
 
 def flag(name: str) -> str:

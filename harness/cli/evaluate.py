@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.declared import SettingsCommand, declared_names, declared_options
+from harness.cli.declared import SettingsCommand, declared_options
 from harness.cli.options import (
     EVALUATE,
     RUN_OPTIONS,
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from harness.evaluation.pictures import Change
     from harness.evaluation.request import EvalRequest
     from harness.runs.targets import Target
-    from harness.serving.base import Backend
 
 Runs = Annotated[
     str | None,
@@ -141,12 +140,12 @@ def evaluate(
     from harness.core.errors import BadInputError
     from harness.evaluation.request import EvalRequest
     from harness.evaluation.shards import Shard
-    from harness.serving.choose import choose_backend
+    from harness.serving.choose import choose_backend, endpoint_settings
 
     # Report every error that can be found now, before a model is loaded or an engine is started.
     suites = registry.names("benchmarks", suite)
     engine = choose_backend("openai" if endpoint and not backend else backend)
-    serving = _endpoints(endpoint, engine)
+    serving = endpoint_settings(endpoint, engine)
     targets, default_data = _targets(run, model, base, results, engine.remote)
     asked = judge_settings(judge_model, judge_url, judge_votes, judge_price, max_cost)
     scoring = _scoring(context, suites)
@@ -315,33 +314,13 @@ def _scoring(context: typer.Context, suites: list[str]) -> dict[str, dict[str, s
 
 def _shared_out(given: dict[str, str], kinds: dict[str, type[Benchmark]]) -> dict[str, dict[str, str]]:
     """Suite -> the given options that it declares."""
-    from harness.evaluation.offline import refuse_unused
+    from harness.evaluation.offline import declared_names, refuse_unused
 
     suites = list(kinds)
     taking = {name: declared_names(kind)["setting_options"] for name, kind in kinds.items()}
     refuse_unused(", ".join(suites), set(given).difference(*taking.values()))
     found = {name: {key: given[key] for key in keys if key in given} for name, keys in taking.items()}
     return {name: values for name, values in found.items() if values}
-
-
-def _endpoints(endpoint: str | None, engine: type[Backend]) -> dict[str, Any]:
-    """The backend's settings that --endpoint gives.
-
-    Raises:
-        BadInputError: the backend uses no endpoint, or a value is not a URL.
-    """
-    from harness.core.errors import BadInputError
-
-    if endpoint is None:
-        return {}
-    if not engine.remote:
-        raise BadInputError(
-            f"the backend '{engine.name}' does not use an endpoint", remedy="leave out --endpoint or --backend"
-        )
-    urls = [part.strip().rstrip("/") for part in endpoint.split(",") if part.strip()]
-    if wrong := [url for url in urls if not url.startswith(("http://", "https://"))]:
-        raise BadInputError(f"'{wrong[0]}' is not a URL", remedy="--endpoint http://127.0.0.1:8000/v1")
-    return {"endpoints": urls}
 
 
 def _targets(

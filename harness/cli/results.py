@@ -96,7 +96,7 @@ def leaderboard(
     for reason in left_out:
         say(f"note: {reason}", err=True)
     if html:
-        from harness.report import write_leaderboard
+        from harness.reports import write_leaderboard
 
         write_leaderboard(tables, html, left_out, deltas=delta)
         say(f"leaderboard: {html.resolve()}", err=True)
@@ -152,7 +152,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write one HTML file: leaderboard, charts, and every sample with its picture and marked answers."""
-    from harness.report import write_report
+    from harness.reports import write_report
 
     chosen, left_out = _chosen(runs, results)
     summary = write_report(chosen, output, most=samples, left_out=left_out)
@@ -192,7 +192,7 @@ def plot(
     as_json: Json = False,
 ) -> None:
     """Draw the report's charts for papers: frontier, classes, co-occurrence, yes-ratio, margins and losses."""
-    from harness.report.plots import write_plots
+    from harness.reports.plots import write_plots
 
     chosen, left_out = _chosen(runs, results)
     rows, unusable = write_plots(chosen, output, _split(format_.lower()), width.value)

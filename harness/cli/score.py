@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.declared import FilesCommand, declared_names, declared_options
+from harness.cli.declared import FilesCommand, declared_options
 from harness.cli.options import (
     EVALUATE,
     Json,
@@ -26,10 +26,6 @@ from harness.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from benchmarks.base import Benchmark
-    from harness.evaluation.offline import Offered
     from harness.judging.base import Judge
 
 
@@ -56,12 +52,12 @@ def score(
     from harness.core import registry
     from harness.core.config import named_once
     from harness.core.contract import check_items
-    from harness.evaluation.offline import refuse_unused, score_offline
+    from harness.evaluation.offline import offered_to, refuse_unused, score_offline
     from harness.evaluation.score import make_judge
 
     named = _judge_group(settings)
     kind = registry.load("benchmarks", suite)
-    benchmark, offered = _offered(kind, declared_options(context, kind))
+    benchmark, offered = offered_to(kind, declared_options(context, kind))
     items, answers = benchmark.read_offline(offered)
     check_items(benchmark, "read_offline", items, asked=False)
     refuse_unused(suite, offered.unused)
@@ -88,22 +84,6 @@ def score(
     from harness.cli.tables import print_record
 
     print_record(record)
-
-
-def _offered(kind: type[Benchmark], given: Mapping[str, str]) -> tuple[Benchmark, Offered]:
-    """The benchmark with the settings that were given as options, and the files.
-
-    Raises:
-        BadInputError: an option of another suite, or a setting's bad value.
-    """
-    from harness.core.config import parse
-    from harness.evaluation.offline import Offered, refuse_unused
-
-    names = declared_names(kind)
-    refuse_unused(kind.name, set(given).difference(*names.values()))
-    settings = {name: given[name] for name in names["setting_options"] if name in given}
-    files = {name: Path(given[name]) for name in names["offline_files"] if name in given}
-    return kind(parse(kind.Settings, settings, f"suite {kind.name}")), Offered(files)
 
 
 @app.command(rich_help_panel=EVALUATE)

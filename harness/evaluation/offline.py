@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.core.config import parse
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import atomic_path, dump_row
 from harness.core.types import Item, Response
@@ -38,6 +39,27 @@ class Offered(Mapping[str, Path]):
 
     def __len__(self) -> int:
         return len(self._files)
+
+
+def declared_names(suite: type[Benchmark]) -> dict[str, list[str]]:
+    """The names that a suite declares: of its files, and of its settings."""
+    return {
+        "offline_files": [file.option for file in suite.offline_files],
+        "setting_options": [option.setting for option in suite.setting_options],
+    }
+
+
+def offered_to(kind: type[Benchmark], given: Mapping[str, str]) -> tuple[Benchmark, Offered]:
+    """A suite with the settings that were given as options, and the files.
+
+    Raises:
+        BadInputError: an option of another suite, or a setting's bad value.
+    """
+    names = declared_names(kind)
+    refuse_unused(kind.name, set(given).difference(*names.values()))
+    settings = {name: given[name] for name in names["setting_options"] if name in given}
+    files = {name: Path(given[name]) for name in names["offline_files"] if name in given}
+    return kind(parse(kind.Settings, settings, f"suite {kind.name}")), Offered(files)
 
 
 def refuse_unused(suite: str, options: Collection[str], remedy: str = "") -> None:

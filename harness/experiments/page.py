@@ -20,7 +20,7 @@ from harness.experiments.claims import Finding, find, read_claims
 from harness.experiments.graph import RUNS, Plan
 from harness.experiments.spec import Arm, Experiment, dotted
 from harness.experiments.state import ExperimentFolder
-from harness.report import write_document
+from harness.reports import write_document
 from harness.runs.folders import open_run
 from harness.runs.manifest import surroundings
 

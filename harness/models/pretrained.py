@@ -32,6 +32,19 @@ def quiet_transformers() -> None:
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     # PEFT imports bitsandbytes if it is installed, which warns about a kernel for serving in 4 bits that is not used here.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    deepspeed = logging.getLogger("DeepSpeed")
+    if _away_from_standard_output not in deepspeed.filters:
+        deepspeed.addFilter(_away_from_standard_output)
+
+
+def _away_from_standard_output(record: logging.LogRecord) -> bool:
+    """DeepSpeed, wherever it is installed, writes its log to standard output, where a command's result belongs.
+
+    Its errors go to this program's log; its notices are left out.
+    """
+    if record.levelno >= logging.ERROR:
+        logger.error("DeepSpeed: %s", record.getMessage())
+    return False
 
 
 def configuration(location: str | Path) -> Any:

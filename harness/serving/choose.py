@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from harness.core import registry
 from harness.core.errors import BadInputError
@@ -31,3 +32,21 @@ def choose_backend(name: str | None = None) -> type[Backend]:
     logger.warning(f"{reason}: using transformers, which is slower")
     fallback: type[Backend] = registry.load("backends", "transformers")
     return fallback
+
+
+def endpoint_settings(endpoint: str | None, engine: type[Backend]) -> dict[str, Any]:
+    """The backend's settings that `--endpoint` gives: URLs, separated by commas.
+
+    Raises:
+        BadInputError: the backend uses no endpoint, or a value is not a URL.
+    """
+    if endpoint is None:
+        return {}
+    if not engine.remote:
+        raise BadInputError(
+            f"the backend '{engine.name}' does not use an endpoint", remedy="leave out --endpoint or --backend"
+        )
+    urls = [part.strip().rstrip("/") for part in endpoint.split(",") if part.strip()]
+    if wrong := [url for url in urls if not url.startswith(("http://", "https://"))]:
+        raise BadInputError(f"'{wrong[0]}' is not a URL", remedy="--endpoint http://127.0.0.1:8000/v1")
+    return {"endpoints": urls}

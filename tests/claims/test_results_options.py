@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tests.commands import run_here
-from tests.harness.report.test_report import COUNT, data_folder
-from tests.harness.report.test_report import make_run as shown_run
+from tests.harness.reports.test_report import COUNT, data_folder
+from tests.harness.reports.test_report import make_run as shown_run
 from tests.harness.runs.test_run_folders import complete, failed
 from tests.scored_runs import make_run
 

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from harness.analysis.leaderboard import Board, Cell, Column, Row
 from harness.analysis.leaderboard.marks import BEST, BETTER, FRONTIER, WORSE, Marks
 from harness.analysis.leaderboard.tables import delta_of, explained, footnotes, name_of, value_of
-from harness.report.charts import interval_bar
+from harness.reports.charts import interval_bar
 
 _TITLES = {
     BEST: "best of the column",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from harness.report.figures import Bars, Interval, Lines, Scatter
+from harness.reports.figures import Bars, Interval, Lines, Scatter
 
 WIDTH, HEIGHT = 640, 360
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 16, 44

@@ -18,8 +18,8 @@ from harness.core.errors import BadInputError
 from harness.core.files import write_json, write_jsonl
 from harness.core.types import Response
 from harness.evaluation.score import item_rows, score_suite, write_scores
-from harness.report import write_report
-from harness.report.gather import SuiteSamples, together
+from harness.reports import write_report
+from harness.reports.gather import SuiteSamples, together
 from harness.runs.folders import Run, open_run
 from tests.scored_runs import make_run as make_scored
 from tests.tiny import tiny_photograph

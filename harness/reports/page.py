@@ -18,11 +18,11 @@ from harness.core.errors import BadInputError
 from harness.core.files import atomic_path
 from harness.core.pages import render
 from harness.core.terminal import json_text
-from harness.report.board import board_of
-from harness.report.charts import svg
-from harness.report.figures import figures, reliance_figures
-from harness.report.gather import gather, samples
-from harness.report.rejected import rejected_images
+from harness.reports.board import board_of
+from harness.reports.charts import svg
+from harness.reports.figures import figures, reliance_figures
+from harness.reports.gather import gather, samples
+from harness.reports.rejected import rejected_images
 from harness.runs.folders import Run
 
 _FOLDER = Path(__file__).parent

@@ -13,12 +13,12 @@ import pytest
 from harness.analysis.leaderboard import collect
 from harness.core.errors import BadInputError
 from harness.core.files import write_json, write_jsonl
-from harness.report.charts import svg
-from harness.report.figures import Bars, Figure, Lines, Scatter, figures
-from harness.report.gather import gather
-from harness.report.plots import write_plots
+from harness.reports.charts import svg
+from harness.reports.figures import Bars, Figure, Lines, Scatter, figures
+from harness.reports.gather import gather
+from harness.reports.plots import write_plots
 from harness.runs.folders import Run, open_run
-from tests.harness.report.test_report import COUNT, data_folder, make_run
+from tests.harness.reports.test_report import COUNT, data_folder, make_run
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from harness.analysis.leaderboard.board import Column, scale
 from harness.analysis.reliance import Changed, picture_of
 from harness.core.declared import BarChart, FrontierChart
 from harness.records.changed_scores import ChangedScoresRecord
-from harness.report.gather import SuiteSamples, class_rates, together, training
+from harness.reports.gather import SuiteSamples, class_rates, together, training
 from harness.runs.folders import Run
 
 _CLASSES, _PAIRS, _BINS = 12, 8, 80

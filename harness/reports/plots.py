@@ -12,8 +12,8 @@ from harness.analysis.scored import EVALUATE
 from harness.core.errors import BadInputError
 from harness.core.files import atomic_path
 from harness.core.progress import progress
-from harness.report.figures import Bars, Figure, Lines, Scatter, figures, reliance_figures
-from harness.report.gather import gather
+from harness.reports.figures import Bars, Figure, Lines, Scatter, figures, reliance_figures
+from harness.reports.gather import gather
 from harness.runs.folders import Run
 
 if TYPE_CHECKING:

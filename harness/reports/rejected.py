@@ -9,7 +9,7 @@ from typing import Any
 from harness.core.errors import BadInputError
 from harness.core.files import read_jsonl
 from harness.core.types import ImageRef
-from harness.report.gather import thumbnail
+from harness.reports.gather import thumbnail
 from harness.runs.folders import Run
 
 
