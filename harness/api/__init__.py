@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from harness.api.data import Rows
+    from harness.records.score_files import SuiteScores
     from harness.runs.folders import Run
     from harness.runs.targets import Target
 
@@ -110,7 +111,7 @@ def evaluate(
     max_unscored: float = 0.01,
     overwrite: bool = False,
     results: str | Path = "results",
-) -> list[dict[str, Any]]:
+) -> list[SuiteScores]:
     """Serve checkpoints, ask the suites' questions, score the answers, as `harness eval` does. Stored answers are used again.
 
     Args:
@@ -131,7 +132,8 @@ def evaluate(
         results: folder of the runs.
 
     Returns:
-        The score records, one a checkpoint, suite and change of the pictures, as `harness eval --json` prints them.
+        The scores, one record a checkpoint, suite and change of the pictures: `record.target`, `record.suite`,
+        `record.metrics["f1"].value` (rates as fractions), `.ci`; `record.written()` is what `harness eval --json` prints.
 
     Raises:
         BadInputError: names, data, settings or checkpoints are at fault; said before an engine starts.
@@ -142,6 +144,7 @@ def evaluate(
     from harness.evaluation.evaluate import run_eval
     from harness.evaluation.pictures import Change
     from harness.evaluation.request import EvalRequest
+    from harness.records.score_files import SuiteScores
     from harness.runs.folders import Run
     from harness.runs.targets import base_of, target_of, target_of_endpoint, target_of_model
     from harness.serving.choose import choose_backend, endpoint_settings
@@ -166,7 +169,7 @@ def evaluate(
             targets.setdefault(of_base.name, of_base)
         target = target_of_model(model, root) if run is None else target_of(run, root)
         targets.setdefault(target.name, target)
-    return run_eval(
+    records = run_eval(
         EvalRequest(
             list(targets.values()),
             names,
@@ -181,6 +184,7 @@ def evaluate(
             changes=Change.parse_list(noise) if noise else (),
         )
     )
+    return [record for record in records if isinstance(record, SuiteScores)]
 
 
 def score(
@@ -192,7 +196,7 @@ def score(
     max_unscored: float = 0.01,
     items: str | Path | None = None,
     **files: str | Path,
-) -> dict[str, Any]:
+) -> SuiteScores:
     """Score responses from any source, as `harness score` does.
 
     Args:
@@ -205,7 +209,7 @@ def score(
         files: what the suite scores from, by the names of its options: `responses=..., annotations=...`.
 
     Returns:
-        The score record, as `harness score --json` prints it.
+        The scores; `written()` is what `harness score --json` prints.
 
     Raises:
         BadInputError: a file is missing or at fault, or the suite does not use one of the options.

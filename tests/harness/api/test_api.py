@@ -41,11 +41,11 @@ frames = harness.load_runs()
 print(json.dumps({
     "steps": [(row["step"], row["loss"]) for row in steps],
     "checkpoint": str(run.checkpoint),
-    "records": [record["target"] for record in records],
-    "again": [record["metrics"] == old["metrics"] for record, old in zip(again, records[1:])],
+    "records": [record.target for record in records],
+    "again": [record.metrics == old.metrics for record, old in zip(again, records[1:])],
     "board": board[["checkpoint", "metric"]].values.tolist(),
     "page": str(page),
-    "f1": scored["metrics"]["f1"]["value"],
+    "f1": scored.metrics["f1"].value,
     "items": len(frames.items),
 }))
 """
