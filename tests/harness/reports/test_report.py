@@ -18,6 +18,7 @@ from harness.core.errors import BadInputError
 from harness.core.files import write_json, write_jsonl
 from harness.core.types import Response
 from harness.evaluation.score import item_rows, score_suite, write_scores
+from harness.records.item_files import ItemRow, PieceRow
 from harness.reports import write_report
 from harness.reports.gather import SuiteSamples, together
 from harness.runs.folders import Run, open_run
@@ -154,8 +155,9 @@ def test_samples_say_what_they_must(page: Path) -> None:
 def test_equally_frequent_pairs_have_an_order() -> None:
     """A set's order of texts differs from process to process, and with it would the chart."""
     labels = [f"object {n:02}" for n in range(20)]
-    evidence = [{"label": one, "verdict": verdict} for one in labels for verdict in ("hallucinated", "correct")]
-    suite = SuiteSamples("s", "d", "", {"run": {"1": {"evidence": evidence}}})
+    evidence = [PieceRow(label, verdict, label, None) for label in labels for verdict in ("hallucinated", "correct")]
+    row = ItemRow("1", "1", "What?", "", {}, evidence, {})  # type: ignore[arg-type]
+    suite = SuiteSamples("s", "d", "", {"run": {"1": row}})
     assert list(together(suite, "run")) == [(one, other) for one in labels for other in labels]
 
 
