@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import pkgutil
 import types
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 import typer
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from typer.cli import get_docs_for_click
 
@@ -20,6 +22,8 @@ import harness.records
 from harness.core.record import Record
 
 ROOT = Path(__file__).resolve().parents[1]
+ELSEWHERE = ("aligners.preferences.set_records", "aligners.rejected_images.records", "harness.generation.records")
+"""Modules with records that are not in `harness.records`, which they may not be imported from, or not import."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -77,15 +81,23 @@ def formats() -> str:
     return "\n".join(parts)
 
 
-def records() -> list[type[Record]]:
+def records() -> list[type]:
     """The models of all our files, by the modules that hold them."""
-    modules = [f"harness.records.{found.name}" for found in pkgutil.iter_modules(harness.records.__path__)]
+    modules = [
+        *(f"harness.records.{found.name}" for found in pkgutil.iter_modules(harness.records.__path__)),
+        *ELSEWHERE,
+    ]
     members = [inspect.getmembers(importlib.import_module(name), inspect.isclass) for name in modules]
-    kinds = dict.fromkeys(kind for found in members for _, kind in found if issubclass(kind, Record))
-    return [kind for kind in kinds if kind.__module__ in modules and kind.model_fields]
+    kinds = dict.fromkeys(kind for found in members for _, kind in found if kind.__module__ in modules)
+    return [kind for kind in kinds if is_row(kind) or (issubclass(kind, Record) and kind.model_fields)]
 
 
-def table(title: str, model: type[BaseModel]) -> str:
+def is_row(kind: type) -> bool:
+    """Whether it is a dataclass that pydantic reads from a line of a file."""
+    return dataclasses.is_dataclass(kind) and hasattr(kind, "__pydantic_config__")
+
+
+def table(title: str, model: type) -> str:
     """A table of the fields of a model; fields of nested models have dotted names."""
     rows = [
         f"### {title}\n",
@@ -94,7 +106,19 @@ def table(title: str, model: type[BaseModel]) -> str:
         "| key | type | default | meaning |",
         "|---|---|---|---|",
     ]
-    return "\n".join([*rows, *_rows(model, "")]) + "\n"
+    return "\n".join([*rows, *(_row_fields(model) if is_row(model) else _rows(model, ""))]) + "\n"
+
+
+def _row_fields(kind: type) -> list[str]:
+    """The same of a dataclass."""
+    rows = []
+    hints = get_type_hints(kind, include_extras=True)
+    for field in dataclasses.fields(kind):
+        name, value = field.name, hints[field.name]
+        said = next((about.description for about in value.__metadata__ if isinstance(about, FieldInfo)), None)
+        default = "required" if field.default is dataclasses.MISSING else f"`{_short(field.default)}`"
+        rows.append(f"| `{name}` | {_type(value.__origin__)} | {default} | {_cell(said or '')} |")
+    return rows
 
 
 def _rows(model: type[BaseModel], prefix: str) -> list[str]:

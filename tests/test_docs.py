@@ -70,6 +70,26 @@ def test_the_readme_stays_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 
 
+def test_every_record_is_in_the_page_of_formats() -> None:
+    """The page is made from the models, and there is none in a module that it does not look at."""
+    from scripts.docs_pages import records, table
+
+    shown = records()
+    names = {kind.__name__ for kind in shown}
+    for path in (path for package in ("harness", "aligners", "benchmarks") for path in (ROOT / package).rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        if "harness.core.record import" in text:
+            classes = re.findall(r"^class (\w+)\((\w+)\):", text, flags=re.MULTILINE)
+            kinds = {name for name, base in classes if base in names | {"Record", "Versioned"}} - {"Versioned"}
+            assert kinds <= names, f"{path.relative_to(ROOT)}: list the module in scripts/docs_pages.py"
+    assert {"ItemRow", "AnswerRecord", "ImageSetManifest"} <= names
+    text = "".join(table(kind.__name__, kind) for kind in shown)
+    assert "| `metrics` | dict[str, harness.records.score_files.MetricRecord]" in text
+    assert (
+        "| `evidence` | list[harness.records.item_files.PieceRow] | required | mentions with their verdicts |" in text
+    )
+
+
 def test_the_documentation_is_built(tmp_path: Path) -> None:
     """Strictly: a reference that leads nowhere, or a page that no other names, is an error."""
     done = subprocess.run(

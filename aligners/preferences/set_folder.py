@@ -18,9 +18,11 @@ from typing import Any, TypeVar
 
 from harness.core.errors import BadInputError
 from harness.core.files import read_json, write_json
+from harness.core.record import Record, check
 from harness.core.removal import REPLACED
 
 T = TypeVar("T")
+M = TypeVar("M", bound=Record)
 MANIFEST, CONFIG = "manifest.json", "config.json"
 UNFINISHED = ".unfinished"
 _DETERMINES = frozenset({"kind", "format", "seed", "shards", "part_size"})
@@ -109,24 +111,31 @@ def changed_keys(folder: Path, config: Mapping[str, Any]) -> list[str]:
     return [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
 
 
-def join_shards(
-    folder: Path, shard: SetShard, joined: Callable[[Sequence[dict[str, Any]]], dict[str, Any]]
-) -> dict[str, Any]:
+def join_shards(folder: Path, shard: SetShard, kind: type[M], joined: Callable[[Sequence[M]], dict[str, Any]]) -> M:
     """Return a shard's manifest; if all shards are done, write the whole set's.
 
     Args:
         folder: the set's.
         shard: a shard with a manifest.
+        kind: the record of these sets' manifests.
         joined: all shards' manifests -> the keys of the whole set's that replace a shard's.
     """
-    manifest: dict[str, Any] = read_json(folder / shard.manifest, "manifest")
+    manifest = read_manifest(folder / shard.manifest, kind)
     names = [SetShard(number, shard.count).manifest for number in range(1, shard.count + 1)]
     if shard.count > 1 and all((folder / name).exists() for name in names) and not (folder / MANIFEST).exists():
-        shards = [read_json(folder / name, "manifest") for name in names]
-        write_json(
-            folder / MANIFEST, {name: value for name, value in manifest.items() if name != "shard"} | joined(shards)
-        )
+        shards = [read_manifest(folder / name, kind) for name in names]
+        shared = {name: value for name, value in manifest.written().items() if name != "shard"}
+        write_json(folder / MANIFEST, check(kind, shared | joined(shards), "manifest", folder / MANIFEST).written())
     return manifest
+
+
+def read_manifest(path: Path, kind: type[M]) -> M:
+    """The manifest of a shard or a set.
+
+    Raises:
+        BadInputError: it cannot be read or used.
+    """
+    return check(kind, read_json(path, "manifest"), "manifest", path)
 
 
 def refuse_incomplete(folder: Path) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from aligners.preferences import DataOptions, read_preferences
 from aligners.preferences.set_folder import WHOLE, SetShard
 from aligners.rejected_images.generate import said, sources
 from aligners.rejected_images.image_set import PART_SIZE, write_set
 from aligners.rejected_images.parts import SetRecipe, Write, write_here
+from aligners.rejected_images.records import ImageSetManifest
 from aligners.rejected_images.regions import choose_source
 from aligners.rejected_images.settings import ImagePreferenceSettings
 from harness.core.errors import BadInputError
@@ -40,7 +41,7 @@ class CorruptRequest:
     options: DataOptions = field(default_factory=DataOptions)
 
 
-def corrupt(request: CorruptRequest) -> dict[str, Any]:
+def corrupt(request: CorruptRequest) -> ImageSetManifest:
     """Write or resume the set; returns its (or the shard's) manifest.
 
     Raises:
@@ -86,5 +87,5 @@ def corrupt(request: CorruptRequest) -> dict[str, Any]:
             request.output / "dropped.jsonl", ({"where": d.where, "id": d.id, "reason": d.reason} for d in data.dropped)
         )
         logger.warning(f"{len(data.dropped)} records were skipped: {request.output / 'dropped.jsonl'}")
-    said(manifest["counts"], settings)
+    said(manifest.counts, settings)
     return manifest

@@ -48,8 +48,8 @@ def generate(
         if not (folder / CONFIG).exists():
             logger.info(f"rejected images: {chosen.described()}{sources(chosen)}")
         manifest = write_set(folder, wanted, recipe, identity)
-        counts |= {name: manifest["counts"][name] for name in (*MADE, "dropped") if name != "given"}
-        ranked = manifest["keywords"]
+        counts |= {name: manifest.counts[name] for name in (*MADE, "dropped") if name != "given"}
+        ranked = manifest.keywords
         result = _with_images(examples, folder)
     said(counts, settings)
     notes = {

@@ -20,6 +20,7 @@ from aligners.preferences.cells import parquet_rows
 from aligners.preferences.set_folder import CONFIG, MANIFEST, UNFINISHED, WHOLE, SetShard, join_shards, same_set
 from aligners.rejected_images.keywords import keyword_notes
 from aligners.rejected_images.parts import SetPart, SetRecipe, Write, write_here
+from aligners.rejected_images.records import ImageSetConfig, ImageSetManifest
 from aligners.rejected_images.size import predicted_bytes
 from aligners.rejected_images.table import FORMAT, MADE
 from harness.core.disk import make_folder, need
@@ -46,7 +47,7 @@ def write_set(
     part_size: int = PART_SIZE,
     write: Write = write_here,
     overwrite: bool = False,
-) -> dict[str, Any]:
+) -> ImageSetManifest:
     """Write the missing parts of a set, or of one shard of it, and finally its manifest.
 
     Args:
@@ -66,26 +67,26 @@ def write_set(
         BadInputError: the folder contains another set or other files, or another process is writing this shard.
     """
     make_folder(folder)
-    config = {
-        "kind": _KIND,
-        "format": FORMAT,
+    config = ImageSetConfig(
+        kind=_KIND,
+        format=FORMAT,
         **identity,
-        "settings": recipe.settings.determining(),
-        "seed": recipe.seed,
-        "replace": recipe.replace,
-        "examples": len(examples),
-        "shards": shard.count,
-        "part_size": part_size,
-    }
+        settings=recipe.settings.determining(),
+        seed=recipe.seed,
+        replace=recipe.replace,
+        examples=len(examples),
+        shards=shard.count,
+        part_size=part_size,
+    )
     what = "this set" + (f"'s shard {shard.number}" if shard.name else "")
     with (
         writing(folder / f".{shard.name or 'set'}.lock", what, folder),
         replacing_set(folder) if overwrite else nullcontext(),
     ):
-        same_set(folder, config, "set of rejected images")
+        same_set(folder, config.written(), "set of rejected images")
         if (folder / shard.manifest).exists():
-            return join_shards(folder, shard, _joined)
-        write_json(folder / CONFIG, config)
+            return join_shards(folder, shard, ImageSetManifest, _joined)
+        write_json(folder / CONFIG, config.written())
         manifest = _write_shard(folder, shard.of(examples), recipe, config, shard, part_size, write)
         remove(folder / REPLACED, within=folder)  # parts of the replaced set; this one is complete
         return manifest
@@ -95,11 +96,11 @@ def _write_shard(
     folder: Path,
     examples: Sequence[PreferenceExample],
     recipe: SetRecipe,
-    config: dict[str, Any],
+    config: ImageSetConfig,
     shard: SetShard,
     part_size: int,
     write: Write,
-) -> dict[str, Any]:
+) -> ImageSetManifest:
     started = time.perf_counter()
     stem = f"{shard.name}-part" if shard.name else "part"
     for left_over in folder.glob(f".{stem}-*{UNFINISHED}.*"):  # left by a killed writer; we hold the lock
@@ -117,17 +118,18 @@ def _write_shard(
     for part in parts:
         if part.path.exists():
             move(part.path, _final(part.path), within=folder)
-    manifest = config | {
-        "shard": [shard.number, shard.count],
+    settings = recipe.settings
+    ranked = keyword_notes(settings.keywords, settings.pipeline) if settings.how.where == "keywords" else None
+    manifest = ImageSetManifest(
+        **config.written(),
+        shard=[shard.number, shard.count],
         **_counted([(_final(part.path), part.examples) for part in parts]),
-        "keywords": keyword_notes(recipe.settings.keywords, recipe.settings.pipeline)
-        if recipe.settings.how.where == "keywords"
-        else None,
-        "versions": _versions(),
-        "seconds": round(time.perf_counter() - started, 1),
-    }
-    write_json(folder / shard.manifest, manifest)
-    return join_shards(folder, shard, _joined)
+        keywords=ranked,
+        versions=_versions(),
+        seconds=round(time.perf_counter() - started, 1),
+    )
+    write_json(folder / shard.manifest, manifest.written())
+    return join_shards(folder, shard, ImageSetManifest, _joined)
 
 
 def _check_room(folder: Path, parts: Sequence[SetPart], recipe: SetRecipe) -> None:
@@ -177,18 +179,18 @@ def _versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in ("numpy", "pillow", "pyarrow", "spacy", "transformers")}
 
 
-def _joined(shards: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _joined(shards: Sequence[ImageSetManifest]) -> dict[str, Any]:
     """The keys of the whole set's manifest that replace a shard's."""
     frequent: Counter[str] = Counter()
     for one in shards:
-        frequent.update(one["frequent_keywords"])
+        frequent.update(one.frequent_keywords)
     return {
-        "counts": {name: sum(one["counts"][name] for one in shards) for name in shards[0]["counts"]},
-        "dropped": [name for one in shards for name in one["dropped"]],
-        "models": {role: name for one in shards for role, name in one["models"].items()},
+        "counts": {name: sum(one.counts[name] for one in shards) for name in shards[0].counts},
+        "dropped": [name for one in shards for name in one.dropped],
+        "models": {role: name for one in shards for role, name in one.models.items()},
         "frequent_keywords": dict(frequent.most_common(20)),
-        "files": [file for one in shards for file in one["files"]],
-        "seconds": round(sum(one["seconds"] for one in shards), 1),
+        "files": [file.written() for one in shards for file in one.files],
+        "seconds": round(sum(one.seconds for one in shards), 1),
     }
 
 

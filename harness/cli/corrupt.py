@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,7 @@ from harness.core.terminal import say
 
 if TYPE_CHECKING:
     from aligners.rejected_images.parts import Write
+    from aligners.rejected_images.records import ImageSetManifest
 
 
 @data_app.command()
@@ -110,7 +111,7 @@ def corrupt(
         console.print("[yellow]stopped; finished files are kept: run the same command again to resume[/yellow]")
         raise typer.Exit(130) from None
     if as_json:
-        emit(manifest)
+        emit(manifest.written())
     else:
         _print(manifest, output)
 
@@ -126,10 +127,10 @@ def _write(workers: int, ray: int | None) -> Write:
     return parts.write_in_processes(workers) if workers > 1 else parts.write_here
 
 
-def _print(manifest: dict[str, Any], output: Path) -> None:
-    counts, size = manifest["counts"], sum(file["bytes"] for file in manifest["files"])
-    rows = sum(file["rows"] for file in manifest["files"])
-    number, shards = manifest["shard"]
+def _print(manifest: ImageSetManifest, output: Path) -> None:
+    counts, size = manifest.counts, sum(file.bytes or 0 for file in manifest.files)
+    rows = sum(file.rows for file in manifest.files)
+    number, shards = manifest.shard or (1, 1)
     what = "set" if shards == 1 else f"shard {number} of {shards}"
     made = {
         "regions": "corrupted in regions",
@@ -139,14 +140,14 @@ def _print(manifest: dict[str, Any], output: Path) -> None:
         "dropped": "dropped",
     }
     say(
-        f"{what}: {rows:,} examples in {len(manifest['files'])} files, {size / 1e6:,.1f} MB: "
+        f"{what}: {rows:,} examples in {len(manifest.files)} files, {size / 1e6:,.1f} MB: "
         + ", ".join(
             f"{counts.get(name, 0):,} {words}"
             for name, words in made.items()
             if counts.get(name) or name != "random-regions"
         )
     )
-    if frequent := list(manifest["frequent_keywords"].items())[:8]:
+    if frequent := list(manifest.frequent_keywords.items())[:8]:
         say("keywords: " + ", ".join(f"{keyword} {count:,}" for keyword, count in frequent))
     if shards > 1 and not (output / "manifest.json").exists():
         there = sum((output / path.name).exists() for path in output.glob(f"shard-*-of-{shards}.json"))

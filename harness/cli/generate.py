@@ -12,6 +12,7 @@ from harness.cli.options import Columns, ImageRoot, Json, Results, Settings, emi
 from harness.core.terminal import say
 
 if TYPE_CHECKING:
+    from harness.generation.records import PairSetManifest
     from harness.runs.targets import Target
     from harness.serving.base import Backend
 
@@ -127,7 +128,7 @@ def generate(
         )
     )
     if as_json:
-        emit(manifest)
+        emit(manifest.written())
         return
     _show(manifest, output, "MODEL" if target.remote else target.model)
 
@@ -150,21 +151,21 @@ def _target(model: str, results: Path, engine: type[Backend]) -> Target:
     return target_of_model(resolve(model), results)
 
 
-def _show(manifest: dict[str, Any], output: Path, model: str) -> None:
-    counts, balance = manifest["counts"], manifest["length_balance"]
-    say(f"{manifest['pairs']:,} pairs of {counts['prompts']:,} prompts in {output}")
+def _show(manifest: PairSetManifest, output: Path, model: str) -> None:
+    counts, balance = manifest.counts, manifest.length_balance
+    say(f"{manifest.pairs:,} pairs of {counts['prompts']:,} prompts in {output}")
     reasons = ("could not be answered", "refused", "empty", "cut off", "not judged", "repeated")
     left = ", ".join(f"{counts[name]:,} {name}" for name in reasons if counts.get(name))
     say(f"answers: {counts['answers']:,}, of which {counts['usable']:,} can be paired{f' ({left})' if left else ''}")
     if counts.get("prompts without a pair"):
         say(f"prompts without a pair: {counts['prompts without a pair']:,}")
-    for reason, count in manifest.get("not_judged", {}).items():
+    for reason, count in manifest.not_judged.items():
         say(f"  not judged: {count:,} times: {reason}")
-    if isinstance(balance, dict):
-        chosen, rejected = balance["mean_words"]
+    if not isinstance(balance, list):
+        chosen, rejected = balance.mean_words
         say(
-            f"words: chosen {chosen}, rejected {rejected} on average; {balance['left_out']:,} pairs left out to balance them"
+            f"words: chosen {chosen}, rejected {rejected} on average; {balance.left_out:,} pairs left out to balance them"
         )
-    for suite, count in manifest.get("held_out", {}).items():
+    for suite, count in manifest.held_out.items():
         say(f"left out: {count:,} images that {suite} asks about")
     say(f"next: harness align --method METHOD --model {model} --data {output}")

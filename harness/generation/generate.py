@@ -27,17 +27,19 @@ from aligners.preferences.set_folder import (
     SetShard,
     changed_keys,
     join_shards,
+    read_manifest,
     same_set,
 )
 from harness.core.disk import make_folder
 from harness.core.errors import BadInputError, HarnessError
-from harness.core.files import read_json, sha256_json, write_json
+from harness.core.files import sha256_json, write_json
 from harness.core.locks import writing
 from harness.core.progress import progress
 from harness.core.removal import move, remove
 from harness.generation.candidates import Part, Sampler
 from harness.generation.pairs import Judged, Pair, balancing_ratio, is_balanced, pairs_of, usable
 from harness.generation.prompts import read_prompts
+from harness.generation.records import LengthBalance, PairSetConfig, PairSetManifest, Prompts, SampledModel
 from harness.generation.settings import PairSettings
 from harness.generation.table import FORMAT, row_of, write_part
 from harness.generation.verdicts import VerdictLog, verdict_key
@@ -89,7 +91,7 @@ class GenerateRequest:
         return self.judge.min_gap if self.pair.min_gap is None else self.pair.min_gap
 
 
-def generate(request: GenerateRequest) -> dict[str, Any]:
+def generate(request: GenerateRequest) -> PairSetManifest:
     """Make the set, or one shard of it; finished parts are kept.
 
     Returns:
@@ -118,18 +120,19 @@ def generate(request: GenerateRequest) -> dict[str, Any]:
         config = _config(request, prompts)
         if (kept := _kept(request, config)) is not None:
             return kept
-        write_json(request.output / CONFIG, config)
+        write_json(request.output / CONFIG, config.written())
         started = time.perf_counter()
-        manifest = _Work(request, config, mine).run()
-        manifest |= {"held_out": shared, "seconds": round(time.perf_counter() - started, 1)}
-        write_json(request.output / shard.manifest, manifest)
-        return join_shards(request.output, shard, _joined)
+        result = _Work(request, config, mine).run()
+        seconds = round(time.perf_counter() - started, 1)
+        manifest = PairSetManifest(**config.written(), **result, held_out=shared, seconds=seconds)
+        write_json(request.output / shard.manifest, manifest.written())
+        return join_shards(request.output, shard, PairSetManifest, _joined)
 
 
 class _Work:
     """One shard in progress: its parts go through the three steps one after the other, so that only one part is in memory."""
 
-    def __init__(self, request: GenerateRequest, config: dict[str, Any], prompts: Sequence[Prompt]) -> None:
+    def __init__(self, request: GenerateRequest, config: PairSetConfig, prompts: Sequence[Prompt]) -> None:
         self.request, self.config = request, config
         stem = f"{request.shard.name}-part" if request.shard.name else "part"
         self.stem = stem
@@ -143,7 +146,7 @@ class _Work:
         self.unjudged: Counter[str] = Counter()
 
     def run(self) -> dict[str, Any]:
-        """Sample, judge, pair; returns the manifest."""
+        """Sample, judge, pair; returns what the manifest says of it."""
         refused = self.request.sampler.run(self.parts)
         answered_by = self.request.sampler.answered_by(self.parts)
         self.counts["could not be answered"] += len(refused)
@@ -154,7 +157,7 @@ class _Work:
         ratio = balancing_ratio(lengths) if self.request.pair.length_balance else 0.0
         files = self._write(ratio)
         kept = [words for words in lengths if is_balanced(words, ratio)]
-        return self.config | {
+        return {
             "shard": [self.request.shard.number, self.request.shard.count],
             "answered_by": answered_by,
             "pairs": len(kept),
@@ -269,31 +272,28 @@ def _without_held_out(prompts: list[Prompt], held_out: Sequence[EvaluationSet]) 
     }
 
 
-def _config(request: GenerateRequest, prompts: Sequence[Prompt]) -> dict[str, Any]:
+def _config(request: GenerateRequest, prompts: Sequence[Prompt]) -> PairSetConfig:
     """Everything that determines the set."""
     sampler = request.sampler
     contents = [[prompt.id, prompt.text, prompt.image.fingerprint()] for prompt in prompts]
-    return {
-        "kind": KIND,
-        "format": FORMAT,
-        "model": {
-            "label": sampler.target.model,
-            "name": sampler.target.name,
-            "fingerprint": sampler.target.fingerprint,
-        },
-        "template": sampler.target.template,
-        "backend": sampler.backend_settings.identity(sampler.backend.name),
-        "prompts": {"source": request.prompts, "count": len(prompts), "fingerprint": sha256_json(contents)},
-        "sampling": sampler.sample.model_dump(),
-        "judge": request.judge.identity(),
-        "pairing": request.pair.model_dump() | {"min_gap": request.min_gap},
-        "seed": sampler.seed,
-        "shards": request.shard.count,
-        "part_size": request.part_size,
-    }
+    target = sampler.target
+    return PairSetConfig(
+        kind=KIND,
+        format=FORMAT,
+        model=SampledModel(label=target.model, name=target.name, fingerprint=target.fingerprint),
+        template=target.template,
+        backend=sampler.backend_settings.identity(sampler.backend.name),
+        prompts=Prompts(source=request.prompts, count=len(prompts), fingerprint=sha256_json(contents)),
+        sampling=sampler.sample.model_dump(),
+        judge=request.judge.identity(),
+        pairing=request.pair.model_dump() | {"min_gap": request.min_gap},
+        seed=sampler.seed,
+        shards=request.shard.count,
+        part_size=request.part_size,
+    )
 
 
-def _kept(request: GenerateRequest, config: Mapping[str, Any]) -> dict[str, Any] | None:
+def _kept(request: GenerateRequest, config: PairSetConfig) -> PairSetManifest | None:
     """The manifest if the set is complete; else None.
 
     Raises:
@@ -301,32 +301,39 @@ def _kept(request: GenerateRequest, config: Mapping[str, Any]) -> dict[str, Any]
     """
     folder = request.output
     if (folder / CONFIG).exists() and request.overwrite:
-        if "kind" in (changed := changed_keys(folder, config)):
+        if "kind" in (changed := changed_keys(folder, config.written())):
             raise BadInputError("the folder is not a set of pairs", where=str(folder), remedy="write to another folder")
     else:
-        same_set(folder, config, "set of pairs", beside=[_CANDIDATES])
+        same_set(folder, config.written(), "set of pairs", beside=[_CANDIDATES])
         changed = []
     if changed or not (folder / request.shard.manifest).exists():
         return None
-    kept: dict[str, Any] = read_json(folder / request.shard.manifest, "manifest")
-    if any(kept.get(key) != value for key, value in json.loads(json.dumps(config)).items()):
+    kept = read_manifest(folder / request.shard.manifest, PairSetManifest)
+    stored = kept.written()
+    if any(stored.get(key) != value for key, value in json.loads(json.dumps(config.written())).items()):
         return None  # --overwrite was interrupted: the manifest belongs to the set that was to be replaced
     logger.info(f"the set is complete: {folder}")
     return kept
 
 
-def _joined(shards: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _balances(manifest: PairSetManifest) -> list[LengthBalance]:
+    """Of a shard, or of all shards of a whole set."""
+    balance = manifest.length_balance
+    return balance if isinstance(balance, list) else [balance]
+
+
+def _joined(shards: Sequence[PairSetManifest]) -> dict[str, Any]:
     """The keys of the whole set's manifest that replace a shard's."""
     counts, unjudged = Counter[str](), Counter[str]()
     for one in shards:
-        counts.update(one["counts"])
-        unjudged.update(one["not_judged"])
+        counts.update(one.counts)
+        unjudged.update(one.not_judged)
     return {
-        "pairs": sum(one["pairs"] for one in shards),
+        "pairs": sum(one.pairs for one in shards),
         "counts": dict(counts),
         "not_judged": dict(unjudged.most_common(_REASONS)),
-        "length_balance": [one["length_balance"] for one in shards],
-        "judged_by": [one["judged_by"] for one in shards],
-        "files": [file for one in shards for file in one["files"]],
-        "seconds": round(sum(one["seconds"] for one in shards), 1),
+        "length_balance": [found.written() for one in shards for found in _balances(one)],
+        "judged_by": [one.judged_by for one in shards],
+        "files": [file.written() for one in shards for file in one.files],
+        "seconds": round(sum(one.seconds for one in shards), 1),
     }

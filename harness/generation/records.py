@@ -1,0 +1,72 @@
+"""The files of a set of generated pairs: `config.json`, and the manifests of shards and of the whole set."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from aligners.preferences.set_records import SetFile
+from harness.core.record import Number, Record, Whole
+
+
+class SampledModel(Record):
+    """The model whose answers are paired."""
+
+    label: str = Field(description="as the user named it")
+    name: str = Field(description="of the run, or of the model")
+    fingerprint: str = Field(description="of what answers")
+
+
+class Prompts(Record):
+    """The prompts of a set."""
+
+    source: str = Field(description="as the user named it")
+    count: Whole
+    fingerprint: str = Field(description="hash of ids, texts and images")
+
+
+class LengthBalance(Record):
+    """How pairs were left out to make chosen and rejected responses equally long."""
+
+    ratio: Number = Field(description="pairs are left out whose lengths differ more; 0: none")
+    left_out: Whole
+    mean_words: list[Number] = Field(description="of chosen and rejected responses")
+
+
+class PairSetConfig(Record):
+    """What determines a set of generated pairs, `config.json`."""
+
+    kind: str = Field(description="preference_pairs")
+    format: int = Field(description="version of the columns")
+    model: SampledModel
+    template: str = Field(description="hash of the prompt's template")
+    backend: str = Field(description="with the settings that can change an answer")
+    prompts: Prompts
+    sampling: dict[str, Any] = Field(description="how answers are sampled")
+    judge: Any = Field(description="what identifies the judge")
+    pairing: dict[str, Any] = Field(description="which answers make a pair")
+    seed: int
+    shards: Annotated[int, Field(ge=1)] = Field(description="number of shards")
+    part_size: Annotated[int, Field(ge=1)] = Field(description="prompts per part")
+
+
+class PairSetManifest(PairSetConfig):
+    """What a set of generated pairs, or a shard of it, holds: `manifest.json`, `shard-1-of-4.json`."""
+
+    shard: Annotated[list[int], Field(min_length=2, max_length=2)] | None = Field(
+        None, description="number of this shard, and of all; not in a whole set of several"
+    )
+    answered_by: str = Field(description="name that an endpoint's model gave itself")
+    pairs: Whole
+    counts: dict[str, Whole] = Field(description="prompts and answers, and why answers could not be paired")
+    not_judged: dict[str, Whole] = Field(description="reason -> answers without a score")
+    length_balance: LengthBalance | list[LengthBalance] = Field(
+        description="of a whole set of several shards: each one's"
+    )
+    judged_by: Any = Field(
+        description="the judge, and what the judging took; of a whole set of several shards: each one's"
+    )
+    files: list[SetFile]
+    held_out: dict[str, Whole] = Field(default_factory=dict, description="suite -> images left out of the prompts")
+    seconds: float = Field(description="that it took")
