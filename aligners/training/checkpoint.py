@@ -75,5 +75,7 @@ def load_finished(model: Any, folder: Path) -> dict[str, Any] | None:
         except (KeyError, ValueError):
             summary = None
     if not isinstance(summary, dict) or "stage" not in summary:
-        raise BadInputError("what a stage trained does not say what it was", where=str(path), remedy=remedy)
+        raise BadInputError(
+            "the weights of a finished stage have no summary of the stage", where=str(path), remedy=remedy
+        )
     return summary

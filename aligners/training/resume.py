@@ -33,7 +33,7 @@ def stored(model: Any) -> dict[str, Any]:
 
 def begin_again(checkpoint: Path) -> str:
     """The remedy if a checkpoint cannot be resumed from."""
-    return f"remove {checkpoint}: --resume then goes on from what was finished before it; or begin the run again with --overwrite"
+    return f"remove {checkpoint}: --resume then continues from what was finished before it; or start the run again with --overwrite"
 
 
 def tensors(path: Path, expected: Mapping[str, Any], remedy: str) -> Iterator[tuple[str, Tensor]]:
@@ -76,7 +76,7 @@ def _refuse_names(names: Any, expected: Any, path: Path, remedy: str) -> None:
             f"{len(missing)} of {len(expected)} tensors of the model are missing, first '{missing[0]}'", path, remedy
         )
     if strange := sorted(names - expected):
-        raise _refused(f"{len(strange)} tensors have no place in the model, first '{strange[0]}'", path, remedy)
+        raise _refused(f"{len(strange)} tensors do not belong to the model, first '{strange[0]}'", path, remedy)
 
 
 def _refused(problem: str, path: Path, remedy: str) -> BadInputError:
@@ -98,7 +98,7 @@ def load_weights(session: Session, checkpoint: Path) -> None:
         adapter = dict(tensors(checkpoint / ADAPTER, get_peft_model_state_dict(model), remedy))
         report = set_peft_model_state_dict(model, adapter)
         if report.unexpected_keys:
-            raise _refused(f"'{report.unexpected_keys[0]}' has no place in the model", checkpoint / ADAPTER, remedy)
+            raise _refused(f"'{report.unexpected_keys[0]}' does not belong to the model", checkpoint / ADAPTER, remedy)
         return
     weights = stored(session.policy.plain)
     with torch.no_grad():
@@ -139,7 +139,7 @@ def check_optimizer(checkpoint: Path, optimizer: Any) -> None:
     trained = [group["params"] for group in optimizer.param_groups]
     if [len(group) for group in groups] != [len(group) for group in trained]:
         raise _refused(
-            f"the optimizer's state is of {sum(map(len, groups))} weights, {sum(map(len, trained))} are trained",
+            f"the optimizer's state has {sum(map(len, groups))} weights, but {sum(map(len, trained))} are trained",
             path,
             remedy,
         )
@@ -179,7 +179,7 @@ def check_state(checkpoint: Path, step: int) -> None:
     state = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(state, dict) or state.get("global_step") != step:
         raise BadInputError(
-            f"a checkpoint of step {step} says that it is of another step",
+            f"the state of a checkpoint of step {step} is of another step",
             where=str(path),
             remedy=begin_again(checkpoint),
         )

@@ -100,7 +100,7 @@ def measure_balance(request: BalanceRequest) -> BalanceRecord:
     base = str(target.base) if target.adapter else manifest.base.location
     if fingerprint(base) != manifest.base.fingerprint:
         raise BadInputError(
-            "the base's weights are not those that the run started from", where=base, remedy="restore the old ones"
+            "the base's weights differ from those that the run started from", where=base, remedy="restore the old ones"
         )
     examples, about = _pairs(request, config)
     checkpoints = list(_checkpoints(run, manifest.summary.stages))

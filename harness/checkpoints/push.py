@@ -122,7 +122,7 @@ def _check_shareable(request: PushRequest, info: CheckpointInfo, source: Path) -
     """Refuse checkpoints that others cannot load, and weights that differ from the manifest."""
     if info.base is not None and not is_hub_id(info.base):
         raise BadInputError(
-            f"nobody else could load this adapter: its base is the local folder {info.base}",
+            f"others could not load this adapter: its base is the local folder {info.base}",
             where=str(source),
             remedy=f"merge it into its base's weights: harness export {request.checkpoint} -o DIR, then harness push DIR "
             f"{request.repository}",
@@ -224,7 +224,7 @@ def _upload(api: Any, request: PushRequest, folder: Path) -> dict[str, Any]:
         raise HarnessError(
             f"the upload failed: {str(error).splitlines()[0]}" + (f" ({cause})" if cause is not error else ""),
             where=where,
-            remedy="the same command again: what is on the hub is not sent twice",
+            remedy="the same command again: files that are already on the hub are not sent again",
         ) from error
     return {"private": private, "commit": done.oid}
 
@@ -249,6 +249,6 @@ def _refused(error: Exception, where: str) -> HarnessError:
         return HarnessError(
             f"the hub could not be reached: {said}",
             where=where,
-            remedy="check the network and HF_ENDPOINT, then the same command again: what is on the hub is not sent twice",
+            remedy="check the network and HF_ENDPOINT, then the same command again: files that are already on the hub are not sent again",
         )
     return HarnessError(f"the hub refused: {said}", where=where)

@@ -89,7 +89,7 @@ def experiment(
         raise HarnessError(
             f"{len(failed)} of {len(steps.steps)} steps failed, {first} among them",
             where=str(folder.path),
-            remedy="fix what their logs say, and run the same command again; finished steps are kept",
+            remedy="fix the errors in their logs, and run the same command again; finished steps are kept",
         )
 
 

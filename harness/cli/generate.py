@@ -34,9 +34,13 @@ def generate(
     ],
     judge: Annotated[str, typer.Option("--judge", help="Who scores the answers; see `harness list candidate-judges`.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the set. The same command resumes it.")],
-    samples: Annotated[int | None, typer.Option("--samples", help="Answers to each prompt. Default: 10.")] = None,
-    temperature: Annotated[float | None, typer.Option("--temperature", help="Of the sampling. Default: 0.7.")] = None,
-    pairs: Annotated[int | None, typer.Option("--pairs", help="Pairs of each prompt at most. Default: 2.")] = None,
+    samples: Annotated[int | None, typer.Option("--samples", help="Answers per prompt. Default: 10.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", help="Temperature of the sampling. Default: 0.7.")
+    ] = None,
+    pairs: Annotated[
+        int | None, typer.Option("--pairs", help="Maximum number of pairs per prompt. Default: 2.")
+    ] = None,
     how: Annotated[str | None, typer.Option("--how", help="Which pairs: random (default) or best-worst.")] = None,
     min_gap: Annotated[
         float | None, typer.Option("--min-gap", help="Smallest difference of scores. Default: the judge's own.")
@@ -46,10 +50,10 @@ def generate(
     ] = None,
     backend: Annotated[
         str | None,
-        typer.Option("--backend", help="vllm, transformers, openai or a plugin's. Default: vllm where installed."),
+        typer.Option("--backend", help="vllm, transformers, openai or a plugin's. Default: vllm if installed."),
     ] = None,
     endpoint: Annotated[
-        str | None, typer.Option("--endpoint", help="OpenAI-compatible endpoints that serve MODEL, with commas.")
+        str | None, typer.Option("--endpoint", help="OpenAI-compatible endpoints that serve MODEL, comma-separated.")
     ] = None,
     settings: Settings = None,
     held_out: Annotated[
@@ -65,16 +69,17 @@ def generate(
     ] = None,
     shard: Annotated[
         str | None,
-        typer.Option("--shard", metavar="I/N", help="Work on this part only, e.g. 2/4; all into one folder."),
+        typer.Option("--shard", metavar="I/N", help="Process only this part, e.g. 2/4; all parts share one folder."),
     ] = None,
-    part_size: Annotated[int, typer.Option("--part-size", min=1, help="Prompts a file.")] = 256,
+    part_size: Annotated[int, typer.Option("--part-size", min=1, help="Prompts per file.")] = 256,
     allow_download: Annotated[
-        bool, typer.Option("--allow-download", help="Fetch images that preference data gives by URL.")
+        bool, typer.Option("--allow-download", help="Download images that preference data gives by URL.")
     ] = False,
     columns: Columns = None,
     image_root: ImageRoot = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a set with other settings; answers that fit are used again.")
+        bool,
+        typer.Option("--overwrite", help="Replace a set with other settings; answers to the same requests are kept."),
     ] = False,
     results: Results = Path("results"),
     as_json: Json = False,

@@ -83,7 +83,7 @@ class TrainSettings(StrictModel):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     gradient_checkpointing: bool | None = Field(
         None,
-        description="compute activations again in the backward pass; by default only where micro_batch_size=auto finds no room else",
+        description="compute activations again in the backward pass; by default only if micro_batch_size=auto does not fit otherwise",
     )
     tuning: Literal["lora", "qlora", "full"] = Field(
         "lora",
@@ -122,7 +122,7 @@ class TrainSettings(StrictModel):
     def micro(self) -> int:
         """Examples per forward pass, once that is decided (`aligners.training.memory.step`)."""
         if self.micro_batch_size == "auto":
-            raise ValueError("how many examples a forward pass takes is not decided yet")
+            raise ValueError("the number of examples per forward pass is not decided yet")
         return self.micro_batch_size
 
     def in_bfloat16(self, gpu: bool) -> bool:

@@ -22,14 +22,14 @@ class ChairSettings(CandidateJudgeSettings):
 
     annotations: str | None = Field(
         None,
-        description="folder of COCO's instances_*.json and captions_*.json; default: the objects that the data has boxes of",
+        description="folder of COCO's instances_*.json and captions_*.json; default: the objects with boxes in the data",
     )
     synonyms: str | None = Field(
         None, description="vocabulary, one class a line with its synonyms; default: COCO's 80 classes"
     )
     extractor: str = Field("spacy", description="nltk (the official parser), spacy, spacy:PIPELINE")
     recall_weight: float = Field(
-        0.0, ge=0, description="added to the score for the share of the image's objects that are named"
+        0.0, ge=0, description="weight of recall (the share of the image's objects that are named) in the score"
     )
 
 
@@ -80,7 +80,7 @@ class ChairJudge(CandidateJudge):
         for prompt in prompts:
             if not prompt.regions:
                 raise BadInputError(
-                    "the objects of this image are not known: the data has no boxes of it",
+                    "the objects of this image are unknown: the data has no boxes for it",
                     where=f"prompt {prompt.id}",
                     remedy="--annotations FOLDER with COCO's instances and captions, or another --judge",
                 )
@@ -102,7 +102,7 @@ class ChairJudge(CandidateJudge):
             raise BadInputError(
                 f"COCO has no annotations of {len(absent)} of {len(names)} images",
                 where=f"{self.settings.annotations}, prompt {absent[0]}",
-                remedy="images are known by the number at the end of their file's name: COCO_val2014_000000000042.jpg",
+                remedy="images are identified by the number at the end of their file name: COCO_val2014_000000000042.jpg",
             )
         references = {number: annotated[number] for number in names.values()}
         truth = classes_of(references, self._extractor, self._vocabulary)

@@ -53,11 +53,11 @@ class ClaimsSettings(CandidateJudgeSettings):
         "", description="the vision-language model: its name at verifier_url, or a checkpoint of this machine"
     )
     verifier_url: EndpointUrl | None = Field(
-        None, repr=False, description="OpenAI-compatible endpoint of the verifier; None: it runs here, by `backend`"
+        None,
+        repr=False,
+        description="OpenAI-compatible endpoint of the verifier; None: it runs on this machine, with `backend`",
     )
-    backend: str | None = Field(
-        None, description="what serves a verifier of this machine; default: vllm where installed"
-    )
+    backend: str | None = Field(None, description="backend of a local verifier; default: vllm if installed")
 
 
 class ClaimsJudge(CandidateJudge):

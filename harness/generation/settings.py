@@ -13,8 +13,8 @@ from harness.serving.base import Sampling
 class SampleSettings(StrictModel):
     """How candidates are drawn: RLAIF-V's numbers (Yu et al., CVPR 2025)."""
 
-    samples: int = Field(10, ge=2, le=1000, description="answers to each prompt")
-    temperature: float = Field(0.7, gt=0, description="of the sampling; at 0 all answers would be equal")
+    samples: int = Field(10, ge=2, le=1000, description="answers per prompt")
+    temperature: float = Field(0.7, gt=0, description="temperature of the sampling; at 0 all answers would be equal")
     top_p: float = Field(1.0, gt=0, le=1)
     max_new_tokens: int = Field(512, ge=1, description="longer answers are cut off and never paired")
 
@@ -30,7 +30,7 @@ class PairSettings(StrictModel):
         "random",
         description="of a prompt's pairs with a sufficient gap, a seeded choice (RLAIF-V) or those with the largest gap",
     )
-    per_prompt: int = Field(2, ge=1, description="pairs of each prompt at most")
+    per_prompt: int = Field(2, ge=1, description="maximum number of pairs per prompt")
     min_gap: float | None = Field(None, ge=0, description="smallest difference of scores; default: the judge's own")
     length_balance: bool = Field(
         True,

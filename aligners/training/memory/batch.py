@@ -9,7 +9,7 @@ from harness.core.errors import BadInputError
 
 
 def accumulation(settings: TrainSettings, processes: int = 1) -> tuple[int, int]:
-    """(examples a forward pass, passes a step) of each process: the largest micro-batch that divides its part of the batch.
+    """(examples per forward pass, passes per step) of each process: the largest micro-batch that divides its part of the batch.
 
     Raises:
         BadInputError: the batch cannot be split over so many processes.

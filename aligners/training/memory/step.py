@@ -229,7 +229,7 @@ def decide(
         return Step(taken, passes, why=why)
     share = share_of_batch(asked, processes)
     if peak is None or room is None:
-        raise ValueError("without a prediction nothing can be decided")
+        raise ValueError("without a prediction no step can be chosen")
     ways = list(_ways(asked, share))
     least = None
     for train in sorted(ways, key=lambda one: _way(one) != begun):  # stable: all others keep their order
@@ -241,10 +241,10 @@ def decide(
         update={"micro_batch_size": 1, "gradient_checkpointing": bool(asked.gradient_checkpointing)}
     )
     raise BadInputError(
-        f"not even one example a forward pass fits into memory: {written_bytes(least or 0)} by prediction, "
-        f"{written_bytes(max(0, room.for_steps))} of {written_bytes(room.available)} {room.where} can be had for it",
+        f"not even one example per forward pass fits into memory: {written_bytes(least or 0)} by prediction, "
+        f"{written_bytes(max(0, room.for_steps))} of {written_bytes(room.available)} {room.where} are available for it",
         where="train.micro_batch_size=auto",
-        remedy=f"{peak.remedy(smallest, 1, room.for_steps)}; --set train.micro_batch_size=1 tries it all the same",
+        remedy=f"{peak.remedy(smallest, 1, room.for_steps)}; --set train.micro_batch_size=1 tries it anyway",
     )
 
 
@@ -267,8 +267,8 @@ def _why_begun(begun: tuple[int, bool] | None, taken: TrainSettings) -> str:
         return ""
     if begun == _way(taken):
         return "as the run was begun"
-    how = f"{begun[0]} a pass, computed again," if begun[1] else f"{begun[0]} a pass,"
-    return f"the run was begun with {how} which cannot be kept: memory, batch or processes are others"
+    how = f"{begun[0]} examples per pass, computed again," if begun[1] else f"{begun[0]} examples per pass,"
+    return f"the run was begun with {how} which cannot be kept: memory, batch or processes have changed"
 
 
 def _ways(asked: TrainSettings, share: int) -> Iterator[TrainSettings]:

@@ -45,6 +45,6 @@ def out_of_memory(
         train = run.train_settings.model_copy(update={"savings": run.policy.savings})
         peak = Peak.of_examples(run.aligner, run.job.model, train, examples, devices.has_accelerator(), run.shares)
         raise HarnessError(
-            f"out of memory with {at_once or micro} examples a forward pass: {said}",
-            remedy=f"{peak.remedy(train, micro, memory_there(run.policy.device.type == 'cuda'))}; go on with --resume",
+            f"out of memory with {at_once or micro} examples per forward pass: {said}",
+            remedy=f"{peak.remedy(train, micro, memory_there(run.policy.device.type == 'cuda'))}; resume with --resume",
         ) from error

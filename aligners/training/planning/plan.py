@@ -83,10 +83,10 @@ def plan(aligner: Aligner, job: AlignJob) -> dict[str, Any]:
         report["time"] = _time(aligner, job, examples, tokens, process, asked.examples)
         if made:
             estimated.append(
-                "making the rejected images is not in the time: `harness data corrupt` shows it on a part of them"
+                "the time does not include making the rejected images: `harness data corrupt --limit N` measures it on a sample"
             )
     else:
-        estimated.append("the time was not measured: it would not fit into memory")
+        estimated.append("the time was not measured, because a step would not fit into memory")
     return report
 
 
@@ -124,7 +124,7 @@ def _with_images(
         ]
     if made:
         estimated.append(
-            f"{len(made):,} rejected images were not made: taken to be of their originals' size, and none to be left out"
+            f"{len(made):,} rejected images were not made: they are assumed to have their originals' size, and none to be dropped"
         )
     return prepared(aligner, examples, PrepareContext(job.cache, job.train.seed)), made
 

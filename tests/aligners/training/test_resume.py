@@ -76,7 +76,7 @@ def first(values: dict[str, torch.Tensor]) -> str:
 
 TENSORS: dict[str, tuple[Callable[[Path], None], str]] = {
     "missing": (changed(lambda values: values.pop(first(values))), "1 of 56 tensors of the model are missing"),
-    "nobody's": (changed(lambda values: values.update(more=torch.zeros(1))), "1 tensors have no place"),
+    "nobody's": (changed(lambda values: values.update(more=torch.zeros(1))), "1 tensors do not belong"),
     "another shape": (
         changed(lambda values: values.update({first(values): values[first(values)][:1].clone()})),
         "in the model",
@@ -156,7 +156,7 @@ STATES: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "another step": (
         lambda folder: (folder / "trainer_state.json").write_text('{"global_step": 1}'),
-        "says that it is of another step",
+        "is of another step",
     ),
 }
 

@@ -1,4 +1,4 @@
-"""`train.micro_batch_size=auto`: the most examples a forward pass for which memory suffices by prediction, and the same training."""
+"""`train.micro_batch_size=auto`: the most examples per forward pass for which the predicted memory suffices, and the same training."""
 
 from __future__ import annotations
 
@@ -158,10 +158,10 @@ def test_a_run_goes_on_as_it_was_begun_where_that_fits(base: Path) -> None:
     ):
         other = decide(asked, peak, wide, processes, begun=(2, True))
         assert taken(other) == expected
-        assert "begun with 2 a pass, computed again, which cannot be kept" in str(other.said())
+        assert "begun with 2 examples per pass, computed again, which cannot be kept" in str(other.said())
     narrow = Room(RAM, int(peak.of(train, 2).total / 0.8) + 1)
     less = decide(train, peak, narrow, begun=(4, False))
-    assert taken(less) == (2, 4, False) and "begun with 4 a pass, which cannot be kept" in str(less.said())
+    assert taken(less) == (2, 4, False) and "begun with 4 examples per pass, which cannot be kept" in str(less.said())
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ def test_the_command_says_and_records_what_was_chosen(
     monkeypatch.setattr(deciding, "memory_there", lambda gpu: 0)
     assert run(app, [*command, "--resume"]) == 2
     said = " ".join(capsys.readouterr().err.split())
-    assert "not even one example a forward pass fits into memory" in said and "train.max_length" in said
+    assert "not even one example per forward pass fits into memory" in said and "train.max_length" in said
     assert run(app, [*command, "--dry-run", "--json"]) == 0
     planned = json.loads(capsys.readouterr().out)
     assert not planned["memory"]["fits"] and planned["step"]["micro_batch_size"] == 1 and planned["time"] is None
