@@ -246,24 +246,27 @@ class HallusionBench(Benchmark):
             )
         requests = self.judge_requests(items, responses)
         votes: dict[str, list[Vote[Mark]]] = ask(judge, requests, read_mark)
-        marks = {name: majority(own) for name, own in votes.items()}
-        first = {name: official_mark(own[0].first) if own[0].first is not None else None for name, own in votes.items()}
+        marks = {name: majority(item_votes) for name, item_votes in votes.items()}
+        first = {
+            name: official_mark(item_votes[0].first) if item_votes[0].first is not None else None
+            for name, item_votes in votes.items()
+        }
         compared = self._compare(judge, items, responses, marks, first)
         rows, details, reasons = [], {}, {}
         for request in requests:
-            item, own = request.item, votes[request.item.id]
+            item, item_votes = request.item, votes[request.item.id]
             again = compared.get(item.id)
             details[item.id] = {
-                "review": own[0].text,
+                "review": item_votes[0].text,
                 "same_review": again.text if again else None,
                 "official_mark": first[item.id],
                 "official_same": official_same(again.first) if again and again.first is not None else None,
-                "votes": [vote.value for vote in own],
+                "votes": [vote.value for vote in item_votes],
                 "judge_prompt": request.prompt,
             }
             mark = marks[item.id]
             if mark is None:
-                reasons[item.id] = own[0].reason or "its votes differ"
+                reasons[item.id] = item_votes[0].reason or "its votes differ"
             else:
                 rows.append((item, mark, again.value if again else None))
         return self._scores(items, rows, details, reasons)
@@ -285,12 +288,12 @@ class HallusionBench(Benchmark):
                 continue
             if any(mark[item.id] and needs_same(place, mark[item.id], mark[original.id]) for mark in marks):  # type: ignore[arg-type]
                 texts = {"output_entry": responses[item.id].text, "response2": responses[original.id].text}
-                own = dataclasses.replace(
+                asked = dataclasses.replace(
                     item, id=f"{item.id}{SAME}", reference={**item.reference, "other": texts["response2"]}
                 )
-                wanted.append(JudgeRequest(own, responses[item.id], fill(self._prompts[1], texts)))
+                wanted.append(JudgeRequest(asked, responses[item.id], fill(self._prompts[1], texts)))
         votes = ask(judge, wanted, read_same)
-        return {name.removesuffix(SAME): own[0] for name, own in votes.items()}
+        return {name.removesuffix(SAME): item_votes[0] for name, item_votes in votes.items()}
 
     def _matched(self, items: Sequence[Item], responses: Mapping[str, Response]) -> list[SampleScore]:
         said = {item.id: tolerant(responses[item.id].text, item.reference["question"]) for item in items}
@@ -310,21 +313,21 @@ class HallusionBench(Benchmark):
         reasons: Mapping[str, str],
     ) -> list[SampleScore]:
         counted = counts_of([(_place(item), mark, same) for item, mark, same in rows], self._sizes)
-        counts = {item.id: own for (item, _, _), own in zip(rows, counted, strict=True)}
+        counts = {item.id: count for (item, _, _), count in zip(rows, counted, strict=True)}
         marks = {item.id: (mark, same) for item, mark, same in rows}
         scores = []
         for item in items:
-            own = {"place": item.reference["place"], "label": item.reference["label"], **details[item.id]}
+            about = {"place": item.reference["place"], "label": item.reference["label"], **details[item.id]}
             if item.id in reasons:
-                scores.append(SampleScore(item.id, item.group, {}, details=own, unscored=reasons[item.id]))
+                scores.append(SampleScore(item.id, item.group, {}, details=about, unscored=reasons[item.id]))
                 continue
             mark, same = marks[item.id]
             label = item.reference["label"]
             other = "no" if label == "yes" else "yes"
             # Not to know is right where there is no figure.
-            own["said"] = label if _place(item).is_right(mark) else other if mark == "0" else None
-            own |= {"mark": mark, "same": same}
-            scores.append(SampleScore(item.id, item.group, counts[item.id], details=own))
+            about["said"] = label if _place(item).is_right(mark) else other if mark == "0" else None
+            about |= {"mark": mark, "same": same}
+            scores.append(SampleScore(item.id, item.group, counts[item.id], details=about))
         return scores
 
     def aggregate(self, totals: Totals) -> dict[str, np.ndarray]:

@@ -63,12 +63,12 @@ class Place:
 
 def groups_of(place: Place) -> dict[str, str]:
     """Kind of group -> the group that a row belongs to: its question's (all, easy, hard, with an image) and its figure's."""
-    found = {"q": place.question, ("q.hard" if place.visual_input == "2" else "q.easy"): place.question}
+    groups = {"q": place.question, ("q.hard" if place.visual_input == "2" else "q.easy"): place.question}
     if place.has_image:
-        found["q.images"] = place.question
+        groups["q.images"] = place.question
     if not (place.category == "VS" and place.original):
-        found["f"] = "_".join((place.category, place.subcategory, place.set_id, place.figure_id))
-    return found
+        groups["f"] = "_".join((place.category, place.subcategory, place.set_id, place.figure_id))
+    return groups
 
 
 def group_sizes(places: Iterable[Place]) -> Counter[tuple[str, str]]:

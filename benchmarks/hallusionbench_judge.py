@@ -97,14 +97,14 @@ def read_same(reply: str) -> bool:
 
 def _word(reply: str, known: Sequence[str]) -> str:
     words = re.findall(r"[a-z']+", spoken(reply).lower())
-    found = sorted({word.strip("'") for word in words} & set(known))
+    named = sorted({word.strip("'") for word in words} & set(known))
     if (
-        len(found) != 1
+        len(named) != 1
         or {"not", "neither", "nor", "never"} & set(words)
         or any(word.endswith("n't") for word in words)
     ):
-        raise UnreadableError(f"it contains {' and '.join(found) or 'none of ' + ', '.join(known)}")
-    return found[0]
+        raise UnreadableError(f"it contains {' and '.join(named) or 'none of ' + ', '.join(known)}")
+    return named[0]
 
 
 def row_id(row: Mapping[str, Any], where: str) -> str:

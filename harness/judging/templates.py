@@ -71,16 +71,16 @@ def read_built_prompt(path: Path, function: str, variable: str = "prompt") -> tu
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise BadInputError(f"this is not a valid Python file: {error}", where=str(path)) from None
-    builder = next((one for one in tree.body if isinstance(one, ast.FunctionDef) and one.name == function), None)
-    found: list[tuple[int, str]] = []
+    builder = next((node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function), None)
+    parts: list[tuple[int, str]] = []
     for node in ast.walk(builder) if builder else ():
         targets = (
             node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AugAssign) else []
         )
-        if [getattr(one, "id", None) for one in targets] == [variable]:
+        if [getattr(target, "id", None) for target in targets] == [variable]:
             assert isinstance(node, ast.Assign | ast.AugAssign)
-            found.append((node.lineno, _part(node.value)))
-    text = "".join(part for _, part in sorted(found))
+            parts.append((node.lineno, _part(node.value)))
+    text = "".join(part for _, part in sorted(parts))
     if not text or "\0" in text:
         raise BadInputError(
             f"the function '{function}' of this file does not build a prompt from parts", where=str(path)
