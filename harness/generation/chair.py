@@ -29,7 +29,7 @@ class ChairSettings(CandidateJudgeSettings):
     )
     extractor: str = Field("spacy", description="nltk (the official parser), spacy, spacy:PIPELINE")
     recall_weight: float = Field(
-        0.0, ge=0, description="weight of recall (the share of the image's objects that are named) in the score"
+        0.0, ge=0, description="weight of the share of the image's objects that are named, which is added to the score"
     )
 
 
