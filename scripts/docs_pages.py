@@ -22,7 +22,13 @@ import harness.records
 from harness.core.record import Record
 
 ROOT = Path(__file__).resolve().parents[1]
-ELSEWHERE = ("aligners.preferences.set_records", "aligners.rejected_images.records", "harness.generation.records")
+ELSEWHERE = (
+    "aligners.preferences.set_records",
+    "aligners.rejected_images.records",
+    "aligners.training.records",
+    "harness.generation.records",
+    "harness.experiments.records",
+)
 """Modules with records that are not in `harness.records`, which they may not be imported from, or not import."""
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from aligners.preferences.set_records import SetFile
-from harness.core.record import Record, Whole
+from harness.core.record import AnyText, Record, Whole
 
 
 class ImageSetConfig(Record):
@@ -16,7 +16,7 @@ class ImageSetConfig(Record):
     kind: str = Field(description="image_preferences")
     format: int = Field(description="version of the columns")
     contents: Any = Field(None, description="of a set in the cache: hash of its examples")
-    data: str | None = Field(None, description="preference data, as the user named it")
+    data: AnyText | None = Field(None, description="preference data, as the user named it")
     fingerprint: str | None = Field(None, description="of the data")
     settings: dict[str, Any] = Field(description="those that the images depend on")
     seed: int

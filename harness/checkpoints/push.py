@@ -14,9 +14,9 @@ from harness.checkpoints.ask import AskedCheckpoint
 from harness.checkpoints.export import card_of
 from harness.checkpoints.verify import VERIFIED, recorded_weights
 from harness.core.errors import BadInputError, HarnessError
-from harness.core.files import read_json
 from harness.core.version import VERSION
 from harness.models import CheckpointInfo, inspect, is_hub_id
+from harness.records.run_files import read_verification
 from harness.runs.folders import MANIFEST, Run, find_run, is_checkpoint, open_run
 from harness.runs.targets import target_of_run
 
@@ -174,8 +174,8 @@ def _verified(run: Run) -> bool:
     path = run.path / VERIFIED
     if not path.exists():
         return False
-    found = read_json(path, "verification")
-    return bool(found.get("same")) and found.get("weights") == target_of_run(run).fingerprint
+    verification = read_verification(path)
+    return verification.same and verification.weights == target_of_run(run).fingerprint
 
 
 def _check_connection() -> None:

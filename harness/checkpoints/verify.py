@@ -32,6 +32,7 @@ from harness.models import (
     with_adapters,
 )
 from harness.records.manifest_file import ManifestRecord
+from harness.records.run_files import VerificationRecord, read_verification
 from harness.runs.folders import MANIFEST
 from harness.runs.state import KINDS
 from harness.runs.targets import BASE, Target
@@ -118,7 +119,9 @@ def ensure_verified(targets: Sequence[Target], backend: type[Backend], settings:
                 where=str(target.adapter or target.base),
                 remedy=f"for details: harness verify {target.folder}",
             )
-        write_json(target.folder / VERIFIED, {**stamps[target.name], **verified})
+        path = target.folder / VERIFIED
+        record = check(VerificationRecord, {**stamps[target.name], **verified}, "verification", path)
+        write_json(path, record.written())
         logger.info(f"{target.name}: served as it was trained")
 
 
@@ -136,8 +139,8 @@ def _stamp(target: Target, backend: type[Backend], settings: BackendSettings) ->
 
 def _kept(path: Path, stamp: Mapping[str, Any]) -> bool:
     """Whether the same was verified before."""
-    before = read_json(path, "verification") if path.exists() else {}
-    return {name: before.get(name) for name in stamp} == dict(stamp)
+    before = read_verification(path) if path.exists() else None
+    return before is not None and {name: getattr(before, name) for name in stamp} == dict(stamp)
 
 
 def served_side(

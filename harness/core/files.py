@@ -186,8 +186,12 @@ def write_json(path: Path, value: Any) -> None:
     """Write indented JSON atomically, without secrets."""
     with atomic_path(path) as temporary:
         text = json.dumps(value, indent=1, ensure_ascii=False, default=str)
+        escaped = not _encodes(text)
         if redact(text) != text:
-            text = json.dumps(clean_json(json.loads(text), redact), indent=1, ensure_ascii=False)
+            value = clean_json(json.loads(text), redact)
+            text = json.dumps(value, indent=1, ensure_ascii=False)
+        if escaped:
+            text = json.dumps(value, indent=1, default=str)
         temporary.write_text(text + "\n", encoding="utf-8")
 
 

@@ -229,9 +229,9 @@ def placed_rows(path: Path, what: str = "file") -> Iterator[tuple[int, dict[str,
         yield place, row
 
 
-def numbered_rows(path: Path, what: str = "file") -> Iterator[tuple[int, dict[str, Any]]]:
+def numbered_rows(path: Path, what: str = "file", *, finite: bool = True) -> Iterator[tuple[int, dict[str, Any]]]:
     """Like `read_jsonl`, with the number of each record's line, for messages."""
-    for number, _, row in _lines(path, what, True):
+    for number, _, row in _lines(path, what, finite):
         yield number, row
 
 

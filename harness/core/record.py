@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
 from harness.core.errors import BadInputError, shown
 
@@ -20,6 +20,15 @@ MOST = 1e12
 _NAMED = 12
 """Number of missing keys that an error names."""
 
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("this is not a text")
+    return value
+
+
+AnyText = Annotated[str, PlainValidator(_text)]
+"""A text that may contain lone surrogates, as a model's answer, a path or a command line may."""
 Number = Annotated[float, Field(ge=-MOST, le=MOST, allow_inf_nan=False)]
 Value = Annotated[float, Field(ge=0, le=MOST, allow_inf_nan=False)]
 Whole = Annotated[int, Field(ge=0, le=int(MOST))]

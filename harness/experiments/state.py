@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from filelock import FileLock, Timeout
 
 from harness.core.errors import BadInputError
 from harness.core.files import write_json
 from harness.core.reading import read_json
+from harness.core.record import check
 from harness.experiments.graph import RUNS, Plan, Step
+from harness.experiments.records import StepFile
 from harness.runs.folders import open_run
 
 State = Literal["done", "failed", "changed", "waiting"]
@@ -76,19 +78,21 @@ class ExperimentFolder:
         """The record of a step."""
         # The run itself decides, because another experiment may have made it.
         if step.kind == "align" and open_run(self.results / RUNS / step.run).manifest is not None:
-            return StepRecord("done", self._kept(step).get("seconds"))
+            kept = self._kept(step)
+            return StepRecord("done", kept.seconds if kept else None)
         kept = self._kept(step)
-        if not kept:
+        if kept is None:
             return StepRecord("waiting")
-        if kept.get("key") != step.key:
+        if kept.key != step.key:
             return StepRecord("changed")
-        state: State = "done" if kept.get("state") == "done" and step.kind != "align" else "failed"
-        return StepRecord(state, kept.get("seconds"), kept.get("error"))
+        state: State = "done" if kept.state == "done" and step.kind != "align" else "failed"
+        return StepRecord(state, kept.seconds, kept.error)
 
-    def _kept(self, step: Step) -> Mapping[str, Any]:
+    def _kept(self, step: Step) -> StepFile | None:
         path = self.path / "steps" / f"{step.name}.json"
-        kept = read_json(path, "record of a step") if path.exists() else {}
-        return kept if isinstance(kept, dict) else {}
+        if not path.exists():
+            return None
+        return check(StepFile, read_json(path, "record of a step"), "record of a step", path)
 
     def log(self, step: Step) -> Path:
         """The file that a step's output goes to."""
@@ -100,16 +104,16 @@ class ExperimentFolder:
         """Store how a step ended."""
         write_json(
             self.path / "steps" / f"{step.name}.json",
-            {
-                "step": step.name,
-                "key": step.key,
-                "command": ["harness", *step.command],
-                "state": state,
-                "seconds": round(seconds, 1),
-                "error": error,
-                "process": os.getpid(),
-                "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            },
+            StepFile(
+                step=step.name,
+                key=step.key,
+                command=["harness", *step.command],
+                state=state,
+                seconds=round(seconds, 1),
+                error=error,
+                process=os.getpid(),
+                finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            ).written(),
         )
 
     def table(self, plan: Plan) -> Sequence[tuple[Step, StepRecord]]:

@@ -7,13 +7,13 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from aligners.preferences.set_records import SetFile
-from harness.core.record import Number, Record, Whole
+from harness.core.record import AnyText, Number, Record, Whole
 
 
 class SampledModel(Record):
     """The model whose answers are paired."""
 
-    label: str = Field(description="as the user named it")
+    label: AnyText = Field(description="as the user named it")
     name: str = Field(description="of the run, or of the model")
     fingerprint: str = Field(description="of what answers")
 
@@ -21,7 +21,7 @@ class SampledModel(Record):
 class Prompts(Record):
     """The prompts of a set."""
 
-    source: str = Field(description="as the user named it")
+    source: AnyText = Field(description="as the user named it")
     count: Whole
     fingerprint: str = Field(description="hash of ids, texts and images")
 

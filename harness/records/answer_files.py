@@ -5,20 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainValidator
+from pydantic import Field
 
 from harness.core.reading import parse_line, read_json
-from harness.core.record import Record, Value, Whole, check
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError("this is not a text")
-    return value
-
-
-AnyText = Annotated[str, PlainValidator(_text)]
-"""A text that may contain lone surrogates, as a model's answer may."""
+from harness.core.record import AnyText, Record, Value, Whole, check
 
 
 class AnswerRecord(Record):
@@ -93,7 +83,7 @@ class ShardRecord(Record):
     sampling: dict[str, Any] | None = Field(None, description="how tokens were drawn")
     backend: str | None = Field(None, description="the backend, with the settings that can change an answer")
     template: str | None = Field(None, description="hash of the prompt's template")
-    folder: str | None = Field(None, description="where the answers are")
+    folder: AnyText | None = Field(None, description="where the answers are")
 
 
 def answer_record(line: bytes, number: int, path: Path) -> AnswerRecord:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from harness.core.reading import read_json
-from harness.core.record import Number, Record, Whole, check
+from harness.core.record import AnyText, Number, Record, Whole, check
 from harness.records.score_files import ROUNDING
 
 FOLDER = "balance"
@@ -47,7 +47,7 @@ class BalanceRecord(Record):
 
     run: str
     method: str | None = None
-    data: str = Field(description="the pairs, as the user named them")
+    data: AnyText = Field(description="the pairs, as the user named them")
     seed: int | None = Field(None, description="of sample and rejected pictures")
     limit: int | None = Field(None, description="size of the sample")
     beta: Number | None = Field(None, description="factor of the rewards")

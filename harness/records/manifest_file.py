@@ -12,14 +12,14 @@ from typing import Any
 from pydantic import Field
 
 from harness.core.reading import read_json
-from harness.core.record import Record, Value, Versioned, Whole, check
+from harness.core.record import AnyText, Record, Value, Versioned, Whole, check
 
 
 class BaseRecord(Record):
     """The base model of a run."""
 
-    label: str = Field(description="as the user named it")
-    location: str | None = Field(None, description="folder or hub id of the weights; null behind an endpoint")
+    label: AnyText = Field(description="as the user named it")
+    location: AnyText | None = Field(None, description="folder or hub id of the weights; null behind an endpoint")
     fingerprint: str | None = Field(None, description="hash of the weights; null behind an endpoint")
 
 
@@ -46,7 +46,7 @@ class Surroundings(Record):
     python: str = Field(description="version of Python")
     packages: dict[str, str] = Field(description="versions of packages that determine numbers")
     hardware: Hardware
-    command: list[str] = Field(description="the command line")
+    command: list[AnyText] = Field(description="the command line")
     finished: str = Field(description="time in UTC, ISO 8601")
 
 
@@ -77,7 +77,7 @@ class ManifestRecord(Versioned):
     python: str | None = None
     packages: dict[str, Any] | None = None
     hardware: dict[str, Any] | None = None
-    command: list[str] | None = None
+    command: list[AnyText] | None = None
     finished: str = ""
     exported_from: ExportedFrom | None = Field(None, description="of an exported checkpoint")
 
@@ -85,7 +85,7 @@ class ManifestRecord(Versioned):
 class LocatedBase(BaseRecord):
     """A base model with a known location."""
 
-    location: str
+    location: AnyText
 
 
 class LocatedManifest(ManifestRecord):
@@ -107,13 +107,13 @@ class AlignConfig(Record):
     """
 
     method: str = Field(description="the aligner")
-    model: str = Field(description="the base model, as the user named it")
-    location: str | None = Field(None, description="folder or hub id of its weights")
-    data: str = Field(description="preference data, as the user named it")
+    model: AnyText = Field(description="the base model, as the user named it")
+    location: AnyText | None = Field(None, description="folder or hub id of its weights")
+    data: AnyText = Field(description="preference data, as the user named it")
     limit: int | None = Field(None, description="size of the sample of the data")
     on_error: str | None = Field(None, description="fail or skip: what happens to records that cannot be used")
-    columns: dict[str, str] | None = Field(None, description="--columns: name in the formats -> column")
-    image_root: str | None = Field(None, description="--image-root")
+    columns: dict[str, AnyText] | None = Field(None, description="--columns: name in the formats -> column")
+    image_root: AnyText | None = Field(None, description="--image-root")
     settings: dict[str, Any] = Field(description="`train` and `method`, with defaults")
     stage: str | None = Field(None, description="in a stage's manifest: the stage's folder")
 

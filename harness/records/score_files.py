@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from harness.core.reading import read_json
-from harness.core.record import Number, Record, Versioned, Whole, check
+from harness.core.record import AnyText, Number, Record, Versioned, Whole, check
 from harness.records.answer_files import ServingRecord
 
 ROUNDING = 1e-9
@@ -103,7 +103,7 @@ class SuiteScores(Versioned):
     method: str | None = Field(None, description="the aligner, base or endpoint")
     model: str | None = Field(None, description="label of the base model")
     data: str | None = Field(None, description="name of the benchmark data")
-    source: str | None = Field(None, description="where the benchmark data is")
+    source: AnyText | None = Field(None, description="where the benchmark data is")
     checkpoint: str | None = Field(None, description="fingerprint of what answered")
     sampling: SamplingRecord | None = None
     serving: ServingRecord | None = None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
+from aligners.training.records import LogRow
 from harness.analysis.declared import charts_of
 from harness.analysis.leaderboard import Board, Cell, Row
 from harness.analysis.leaderboard.board import Column, scale
@@ -282,16 +283,16 @@ def _training(run: Run) -> list[Figure | None]:
     stages: list[tuple[float, str]] = []
     begin = last = 0.0
     for row in log:
-        if not stages or stages[-1][1] != str(row["stage"]):
+        if not stages or stages[-1][1] != row.stage:
             begin = last
-            stages.append((begin, str(row["stage"])))
-        last = begin + float(row["step"])
+            stages.append((begin, row.stage))
+        last = begin + row.step
         steps.append(last)
     margins = {"margin": "chosen over rejected", "margin_image_rejected": "over the rejected image"}
-    others = [key for row in log[:1] for key in row if key.startswith("margin_") and key not in margins]
+    others = [key for row in log[:1] for key in row.metrics if key.startswith("margin_") and key not in margins]
     losses = {
         "loss": "loss",
-        **{key: key.removeprefix("loss_") for row in log[:1] for key in row if key.startswith("loss_")},
+        **{key: key.removeprefix("loss_") for row in log[:1] for key in row.metrics if key.startswith("loss_")},
     }
     drawn = {
         "margins": ("reward margin", margins | {key: key.removeprefix("margin_") for key in others}),
@@ -310,15 +311,15 @@ def _training(run: Run) -> list[Figure | None]:
     return charts
 
 
-def _curve(log: Sequence[Mapping[str, Any]], steps: Sequence[float], key: str) -> list[tuple[float, float]]:
+def _curve(log: Sequence[LogRow], steps: Sequence[float], key: str) -> list[tuple[float, float]]:
     """(step, value), averaged if there are many; an average never spans two stages."""
     width = max(1, len(log) // _BINS)
     points: list[tuple[float, float]] = []
     block: list[tuple[float, float]] = []
     for place, row in enumerate(log):
-        if key in row:
-            block.append((steps[place], float(row[key])))
-        ends = place + 1 == len(log) or log[place + 1]["stage"] != row["stage"]
+        if (value := row.metric(key)) is not None:
+            block.append((steps[place], value))
+        ends = place + 1 == len(log) or log[place + 1].stage != row.stage
         if block and (len(block) >= width or ends):
             points.append((sum(x for x, _ in block) / len(block), sum(y for _, y in block) / len(block)))
             block = []

@@ -9,21 +9,23 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aligners.training.records import LogRow
 from harness.analysis.declared import fresh, suite_place, verdicts
 from harness.analysis.scored import read_rows, scored
 from harness.core.contract import items_of, truth_of
 from harness.core.declared import Verdict, verdict_of
 from harness.core.errors import BadInputError, HarnessError
-from harness.core.files import read_jsonl
 from harness.core.progress import progress
+from harness.core.reading import numbered_rows
+from harness.core.record import check
 from harness.core.types import ImageRef
 from harness.evaluation.suites import data_root
 from harness.records.item_files import ItemRow
 from harness.records.score_files import ScoresRecord
 from harness.runs.folders import Run
+from harness.runs.state import LOG
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -231,7 +233,12 @@ def together(suite: SuiteSamples, run: str) -> Counter[tuple[str, str]]:
     return pairs
 
 
-def training(run: Run) -> list[dict[str, Any]]:
-    """The rows of a run's training log."""
-    path = Path(run.path) / "train_log.jsonl"
-    return list(read_jsonl(path, "training log", finite=False)) if path.exists() else []
+def training(run: Run) -> list[LogRow]:
+    """The rows of a run's training log.
+
+    Raises:
+        BadInputError: a row is none.
+    """
+    path = run.path / LOG
+    rows = numbered_rows(path, "training log", finite=False) if path.exists() else ()
+    return [check(LogRow, row, "training log", f"{path}:{number}") for number, row in rows]

@@ -19,6 +19,7 @@ from harness.core.files import write_json
 from harness.core.locks import BusyError, busy, writing
 from harness.core.plugins import blame
 from harness.core.removal import discard, move, put_aside, remove
+from harness.records.run_files import FailedRecord
 from harness.runs.state import BEFORE_THE_FIRST_STEP, FAILED, State, lock_of, state_of
 
 logger = logging.getLogger(__name__)
@@ -158,10 +159,10 @@ class FolderClaim:
                 logger.warning(f"the earlier run is restored: {self.folder}")
                 return
             if not (self.folder / "manifest.json").exists():
-                write_json(self.folder / FAILED, _about(error))
+                write_json(self.folder / FAILED, _about(error).written())
 
 
-def _about(error: BaseException) -> dict[str, str]:
+def _about(error: BaseException) -> FailedRecord:
     """An error as stored in `failed.json`."""
     error = blame(error) or error
     if isinstance(error, HarnessError):
@@ -171,7 +172,7 @@ def _about(error: BaseException) -> dict[str, str]:
     else:
         reason = f"{type(error).__name__}: {error}"
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return {"reason": reason[:2000], "when": now, "command": " ".join(["harness", *sys.argv[1:]])[:2000]}
+    return FailedRecord(reason=reason[:2000], when=now, command=" ".join(["harness", *sys.argv[1:]])[:2000])
 
 
 __all__ = ["BusyError", "FolderClaim", "check_folder", "claimed"]

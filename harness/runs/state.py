@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from harness.core.locks import is_held
+from harness.records.run_files import FailedRecord
 
 MANIFEST = "manifest.json"
 CONFIG = "config.json"
@@ -124,5 +128,6 @@ def _worth_keeping(folder: Path) -> bool:
 
 
 def _reason(folder: Path) -> str:
-    failed = read_object(folder / FAILED)
-    return str(failed.get("reason", "")) if failed else ""
+    with suppress(ValidationError):
+        return FailedRecord.model_validate(read_object(folder / FAILED)).reason
+    return ""

@@ -18,12 +18,13 @@ from aligners.training.memory.footprint import Shares
 from aligners.training.memory.peak import Peak, memory_there
 from aligners.training.policy import FEATURE_BUDGET
 from aligners.training.processes import is_deepspeed, is_sharded
+from aligners.training.records import StepFile
 from harness.core.config import TrainSettings
 from harness.core.errors import BadInputError
 from harness.core.files import write_json
 from harness.core.memory import written_bytes
 from harness.core.reading import read_json
-from harness.core.typed import Fields
+from harness.core.record import check
 from harness.models import devices
 from harness.models.pretrained import configuration
 
@@ -184,10 +185,8 @@ def step_of(aligner: Aligner, job: AlignJob, encoded: Sequence[EncodedExample], 
 
 def remember(step: Step, run: Path) -> None:
     """Store the form of the steps in a run's folder, for `begun_with`."""
-    write_json(
-        run / STEP,
-        {"micro_batch_size": step.train.micro, "gradient_checkpointing": bool(step.train.gradient_checkpointing)},
-    )
+    again = bool(step.train.gradient_checkpointing)
+    write_json(run / STEP, StepFile(micro_batch_size=step.train.micro, gradient_checkpointing=again).written())
 
 
 def begun_with(run: Path) -> tuple[int, bool] | None:
@@ -198,8 +197,8 @@ def begun_with(run: Path) -> tuple[int, bool] | None:
     """
     if not (run / STEP).exists():
         return None
-    found = Fields(read_json(run / STEP, "step's file"), str(run / STEP), "step's file")
-    return found.integer("micro_batch_size", low=1), found.flag("gradient_checkpointing")
+    begun = check(StepFile, read_json(run / STEP, "step's file"), "step's file", run / STEP)
+    return begun.micro_batch_size, begun.gradient_checkpointing
 
 
 def decide(

@@ -291,9 +291,9 @@ def test_the_command_says_and_records_what_was_chosen(
     said = " ".join(capsys.readouterr().err.split())
     assert "a step: 4 passes of 2 examples;" in said and "(train.micro_batch_size=auto; as the run was begun)" in said
     (tmp_path / "results/one/manifest.json").unlink()
-    begun.write_text('{"micro_batch_size": "two"}')
+    begun.write_text('{"micro_batch_size": "two", "gradient_checkpointing": false}')
     assert run(app, [*command, "--resume"]) == 2
-    assert "'micro_batch_size'" in capsys.readouterr().err
+    assert "micro_batch_size is 'two'" in capsys.readouterr().err
     begun.unlink()
     monkeypatch.setattr(deciding, "memory_there", lambda gpu: 0)
     assert run(app, [*command, "--resume"]) == 2

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from aligners.training.records import LogRow
 from harness.core.errors import BadInputError
-from harness.core.files import dump_row
+from harness.core.files import dump_row, write_json
 from harness.core.record import Record
 from harness.evaluation.responses import ResponseLog
 from harness.records.answer_files import ServedRecord, answer_record, read_serving
 from harness.records.item_files import item_row
-from harness.records.manifest_file import ManifestRecord, read_manifest
+from harness.records.manifest_file import BaseRecord, ManifestRecord, read_manifest
 from harness.records.score_files import read_scores
+from harness.runs.claim import claimed
+from harness.runs.manifest import surroundings
+from harness.runs.state import State, state_of
 from harness.serving.base import Completion
 from tests.harness.records.test_versions import KEPT
 
@@ -130,3 +135,33 @@ def test_a_row_keeps_what_others_added_to_its_details() -> None:
     assert item_row(json.dumps(ROW | {"later": 1}).encode(), 1, Path()).details == {"said": "yes", "more": [1]}
     with pytest.raises(BadInputError, match="too large for floating point"):
         item_row(json.dumps(ROW).replace("[1]", "[1e999]").encode(), 1, Path())
+
+
+def test_a_command_line_that_is_no_text_is_in_the_manifest_and_in_the_reason_why_it_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes that are no UTF-8 are lone surrogates in Python, and must not hide the error that is being stored."""
+    monkeypatch.setattr(sys, "argv", ["harness", "align", "\udcff"])
+    base = BaseRecord(label="\udcff", location="/\udcff", fingerprint="0")
+    record = ManifestRecord(schema=1, kind="base", name="b", base=base, **surroundings().written())
+    write_json(tmp_path / "manifest.json", record.written())
+    assert read_manifest(tmp_path / "manifest.json") == record
+    with pytest.raises(BadInputError, match="first"), claimed(tmp_path / "run", resume=False, overwrite=False) as claim:
+        claim.begin()
+        write_json(tmp_path / "run" / "config.json", {"method": "m", "model": "", "settings": {}, "location": ""})
+        raise BadInputError("first \udcff")
+    assert state_of(tmp_path / "run").reason.startswith("first")
+
+
+def test_a_damaged_record_of_a_failure_is_no_reason(tmp_path: Path) -> None:
+    write_json(tmp_path / "config.json", {"method": "m", "model": "", "settings": {}, "location": ""})
+    write_json(tmp_path / "failed.json", {"reason": 3})
+    assert state_of(tmp_path) == State("failed")
+
+
+def test_metrics_of_a_logged_step() -> None:
+    row = LogRow.model_validate(
+        {"stage": "all", "step": 1, "loss": 1, "margin": 0.5, "odd": "x", "tokens_per_second": 3}
+    )
+    assert [row.metric(name) for name in ("loss", "margin", "odd", "none")] == [1.0, 0.5, None, None]
+    assert list(row.metrics) == ["loss", "margin", "odd"]
