@@ -23,6 +23,8 @@ class JudgeRequest:
     response: Response
     prompt: str
     sample: int = 0
+    system: str = ""
+    """The system message, if the benchmark's official judge has one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -79,7 +80,9 @@ class OpenAIJudge(Judge):
 
     def _path(self, request: JudgeRequest, sent: dict[str, Any] | None = None) -> Path:
         sent = self._parameters.sent(self._is_again(request)) if sent is None else sent
-        key = self._parameters.key(sent, request.prompt, request.sample)
+        # Without a system message the key is that of the prompt alone, as before there were any.
+        asked = f"{request.system}\0{request.prompt}" if request.system else request.prompt
+        key = self._parameters.key(sent, asked, request.sample)
         return self._cache / key[:2] / f"{key}.json"
 
     def _is_again(self, request: JudgeRequest) -> bool:
@@ -179,16 +182,16 @@ class OpenAIJudge(Judge):
     async def _ask(self, endpoint: Endpoints, request: JudgeRequest, stopped: Sequence[Exception]) -> JudgeReply:
         """One reply, kept."""
         parameters, again = self._parameters, self._is_again(request)
-        message = {"role": "user", "content": request.prompt.encode("utf-8", "replace").decode()}
+        messages = _messages(request)
         sent: dict[str, Any] = {}
 
         def body() -> dict[str, Any]:
             nonlocal sent  # another request's refusal may change what is sent while this request is in flight
             sent = parameters.sent(again)
-            return sent | {"messages": [message]}
+            return sent | {"messages": messages}
 
         def expected() -> tuple[int, int]:
-            return tokens_of(request.prompt), parameters.most_tokens
+            return _tokens(request), parameters.most_tokens
 
         @contextlib.asynccontextmanager
         async def permit() -> AsyncIterator[None]:
@@ -228,12 +231,10 @@ class OpenAIJudge(Judge):
     def estimate(self, requests: Sequence[JudgeRequest]) -> Estimate:
         """Calls, tokens and cost of all votes; stored replies cost nothing."""
         numbered = [
-            JudgeRequest(request.item, request.response, request.prompt, vote * self.asks)
-            for request in requests
-            for vote in range(self.votes)
+            dataclasses.replace(request, sample=vote * self.asks) for request in requests for vote in range(self.votes)
         ]
         new = [request for request in numbered if self._kept(request) is None]
-        prompt, completion = sum(tokens_of(request.prompt) for request in new), len(new) * self._parameters.most_tokens
+        prompt, completion = sum(map(_tokens, new)), len(new) * self._parameters.most_tokens
         price = self.ledger.price
         usd = price.of(prompt, completion) if price else None
         return Estimate(len(new), len(numbered) - len(new), prompt, completion, usd)
@@ -266,6 +267,21 @@ def _declined(reply: Reply, most_tokens: int) -> str | None:
         more = f"--set judge.max_tokens={4 * most_tokens}"
         return f"the judge's reply was cut off after {most_tokens} tokens, before its first word (reasoning counts): {more}"
     return None
+
+
+def _messages(request: JudgeRequest) -> list[dict[str, str]]:
+    """The system message, if there is one, and the prompt."""
+    texts = [("system", request.system), ("user", request.prompt)]
+    return [
+        {"role": role, "content": text.encode("utf-8", "replace").decode()}
+        for role, text in texts
+        if text or role == "user"
+    ]
+
+
+def _tokens(request: JudgeRequest) -> int:
+    """Tokens of the messages, at most."""
+    return tokens_of(request.prompt) + (tokens_of(request.system) if request.system else 0)
 
 
 def _given(request: JudgeRequest, kept: Mapping[str, Any]) -> JudgeReply:

@@ -9,6 +9,8 @@ from benchmarks.amber import AMBER, AmberSettings
 from benchmarks.base import Benchmark
 from benchmarks.halbench import ObjectHalBench
 from benchmarks.hallusionbench import HallusionBench
+from benchmarks.llava_bench import LLaVABench
+from benchmarks.mm_vet import MMVet
 from benchmarks.mme import MME
 from benchmarks.mmhal import MMHalBench
 from benchmarks.mmstar import MMStar
@@ -19,7 +21,7 @@ from benchmarks.pope import POPE
     "benchmark",
     [
         *(ObjectHalBench(), AMBER(AmberSettings(nouns="spacy", similarity="exact")), POPE(), MMHalBench()),
-        *(MMStar(), MME(), HallusionBench()),
+        *(MMStar(), MME(), HallusionBench(), LLaVABench(), MMVet()),
     ],
 )
 def test_metrics_are_what_aggregate_returns(benchmark: Benchmark) -> None:

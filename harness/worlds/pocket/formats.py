@@ -25,7 +25,7 @@ _TOPICS = ("attribute", "adversarial", "comparison", "counting", "relation", "en
 
 def write_benchmarks(seed: int, split: Split, folder: Path) -> None:
     """Write all suites. Scenes are taken from the split in turn, so that no two suites share a picture."""
-    sizes = (HALBENCH, POPE, AMBER, MMHAL, general.MMSTAR, general.MME, general.HALLUSION)
+    sizes = (HALBENCH, POPE, AMBER, MMHAL, general.MMSTAR, general.MME, general.HALLUSION, general.LLAVA, general.MMVET)
     scenes = make_scenes(seed, split, sum(sizes))
     borders = np.cumsum([0, *sizes])
     parts = [scenes[start:end] for start, end in itertools.pairwise(borders)]
@@ -37,6 +37,8 @@ def write_benchmarks(seed: int, split: Split, folder: Path) -> None:
     general.write_mmstar(parts[4], folder / "mmstar", generator("multiple choice", seed, split))
     general.write_mme(parts[5], folder / "mme")
     general.write_hallusion(parts[6], folder / "hallusionbench")
+    general.write_llava(parts[7], folder / "llava-bench")
+    general.write_mmvet(parts[8], folder / "mm-vet")
 
 
 def _save(scenes: list[Scene], folder: Path, names: list[str]) -> None:

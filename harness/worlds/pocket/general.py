@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.core.files import write_json
+from harness.core.files import write_json, write_jsonl
 from harness.worlds.pocket import text
 from harness.worlds.pocket.draw import draw, png
 from harness.worlds.pocket.scenes import CLASSES, COLOURS, Scene
 
-MMSTAR, MME, HALLUSION = 120, 160, 60
+MMSTAR, MME, HALLUSION, LLAVA, MMVET = 120, 160, 60, 24, 60
 """Scenes for each suite; MME draws `MME_IMAGES` of them for each of its four tasks."""
 MME_IMAGES = 30
 _LETTERS = "ABCD"
@@ -168,6 +168,54 @@ def _hallusion_questions(scene: Scene, edited: Scene, removed: bool) -> list[tup
         )
         for colour in colours
     ]
+
+
+def write_llava(scenes: Sequence[Scene], folder: Path) -> None:
+    """Open questions, with a faithful description of each picture as context and the true answer in the place of GPT-4's."""
+    questions: list[dict[str, object]] = []
+    answers: list[dict[str, object]] = []
+    context: list[dict[str, object]] = []
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    for scene in scenes:
+        name = f"{scene.index}.png"
+        (folder / "images" / name).write_bytes(png(draw(scene)))
+        described = text.write_caption(text.faithful_mentions(scene), 1)
+        context.append({"id": name, "image": name, "caption": described})
+        asked = [("conv", text.colour_question(scene.ordered[0])), ("complex", text.place_question(scene.ordered[-1]))]
+        asked.append(("detail", text.Question("caption", text.DETAILED_PROMPTS[scene.index % 8], described)))
+        for kind, question in asked:
+            row = {
+                "question_id": len(questions),
+                "image": name,
+                "category": f"llava_bench_{kind}",
+                "text": question.prompt,
+            }
+            answers.append({"question_id": len(questions), "text": question.answer, "model_id": "truth"})
+            questions.append(row)
+    for name, rows in (("questions", questions), ("answers_gpt4", answers), ("context", context)):
+        write_jsonl(folder / f"{name}.jsonl", rows)
+
+
+def write_mmvet(scenes: Sequence[Scene], folder: Path) -> None:
+    """Questions with short true answers, and the capabilities that they need."""
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    rows = {}
+    for number, scene in enumerate(scenes):
+        name = f"v1_{number}"
+        (folder / "images" / f"{name}.png").write_bytes(png(draw(scene)))
+        question, needs = (
+            (text.colour_question(scene.ordered[0]), ["rec"]),
+            (text.place_question(scene.ordered[0]), ["rec", "spat"]),
+            (text.number_question(scene), ["math", "ocr"]),
+        )[number % 3]
+        rows[name] = {
+            "imagename": f"{name}.png",
+            "imagesource": "pocket",
+            "question": question.prompt,
+            "answer": question.answer,
+            "capability": needs,
+        }
+    write_json(folder / "mm-vet.json", rows)
 
 
 def write_mme(scenes: Sequence[Scene], folder: Path) -> None:

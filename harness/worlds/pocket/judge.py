@@ -37,6 +37,13 @@ class PocketTruthJudge(Judge):
             if "label" in reference:
                 yield JudgeReply(request.item.id, _agreement(request))
                 continue
+            if "gpt4_answer" in reference:
+                yield JudgeReply(request.item.id, _beside(request))
+                continue
+            if "capability" in reference:
+                rating, _ = _answer(request.response.text.strip(), str(reference["answer"]), set(CLASSES))
+                yield JudgeReply(request.item.id, f"{_GRADES.get(rating, 0.0)}")
+                continue
             present = set(ast.literal_eval(str(reference["image_content"])))
             said, truth = request.response.text.strip(), str(reference["gt_answer"])
             describes = reference["question_type"] in ("environment", "holistic")
@@ -46,6 +53,19 @@ class PocketTruthJudge(Judge):
     def provenance(self) -> dict[str, Any]:
         """It has no settings."""
         return {"judge": self.name, "model": "none: a program that knows the drawn truth", "version": 1}
+
+
+_GRADES = {6: 1.0, 5: 1.0, 4: 0.5}
+"""MMHal-Bench's ratings of answers to questions as MM-Vet's grades; the others are 0."""
+
+
+def _beside(request: JudgeRequest) -> str:
+    """LLaVA-Bench's two ratings: 10 for the true answer, and 1 to 10 for the model's."""
+    reference, said = request.item.reference, request.response.text.strip()
+    present = set(_CLASS.findall(str(reference["context"]).lower()))
+    describes = reference["category"] == "llava_bench_detail"
+    rating, reason = _describe(said, present) if describes else _answer(said, str(reference["gpt4_answer"]), present)
+    return f"10 {1 + 1.5 * rating:g}\n{reason}"
 
 
 def _agreement(request: JudgeRequest) -> str:

@@ -28,6 +28,16 @@ _IMAGE = re.compile(r'"(data:image/[^"]+)"')
 _TIMES = re.compile(r'"(seconds|finished|started|when|time)": ?("[^"]*"|[0-9.e+-]+)')
 
 
+def _rating(asked: str) -> str:
+    """A judge's reply in the form that a suite's prompt asks for."""
+    forms = {
+        "Reply with the number only": "0.5",
+        "[End of Assistant": "8 6\nWhy not.",
+        "Reply with one word": "incorrect",
+    }
+    return next((reply for mark, reply in forms.items() if mark in asked), "Rating: 4")
+
+
 class _Endpoint(ThreadingHTTPServer):
     """Answers questions about images with the same words, and everything else with a rating; keeps what it was asked."""
 
@@ -56,7 +66,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send(400, {"error": {"message": "against the rules", "code": "content_filter"}})
             return
         asked = json.dumps(body["messages"]).encode()
-        rating = "I would rather not say." if hashlib.sha256(asked).digest()[0] % 3 == 1 else "Rating: 4"
+        rating = "I would rather not say." if hashlib.sha256(asked).digest()[0] % 3 == 1 else _rating(text)
         text = "Yes, there is a dog beside a chair." if sees else rating
         message = {"role": "assistant", "content": text}
         answer = {
@@ -215,8 +225,8 @@ def scoring(servers: list[_Endpoint]) -> dict[str, str | None]:
     return {
         "suite": "none", "run": "none", "base": None, "data": "more", "judge": "pocket-truth", "judge_model": "another",
         "judge_url": servers[1].url, "judge_votes": "2", "judge_price": "3,4", "max_cost": "0", "extractor": "llm",
-        "synonyms": "synonyms.txt", "matched_words": "3", "similarity": "exact", "settings": "judge.asks=2", "max_unscored": "0",
-        "noise": "blank", "dry_run": None, "results": "elsewhere", "as_json": None,
+        "synonyms": "synonyms.txt", "matched_words": "3", "similarity": "exact", "scoring": "match", "settings": "judge.asks=2",
+        "max_unscored": "0", "noise": "blank", "dry_run": None, "results": "elsewhere", "as_json": None,
     }  # fmt: skip
 
 
@@ -232,17 +242,26 @@ def judged(server: _Endpoint) -> list[str]:
     return ["--judge", "openai", "--judge-model", "judge", "--judge-url", server.url, "--judge-price", "1,1"]
 
 
+ALIKE = ("pope-aokvqa", "pope-gqa", "mme", "mmstar", "llava-bench", "mm-vet")
+"""Suites without an option or a setting that others do not have."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "suite",
     [
-        pytest.param(name, marks=pytest.mark.exhaustive if name in ("pope-aokvqa", "pope-gqa") else [])
+        pytest.param(name, marks=pytest.mark.exhaustive if name in ALIKE else [])
         for name in registry.entries("benchmarks")
     ],
 )
 def test_of_eval_at_an_endpoint(suite: str, state: Path, endpoints: list[_Endpoint], tmp_path: Path) -> None:
     line = ["--suite", suite, "--endpoint", endpoints[0].url, "--model", "seer", "--data", "data"]
-    line += ["--max-unscored", "1", "--limit", "6" if suite in ("chair", "halbench", "mmhal") else "24"]
+    line += [
+        "--max-unscored",
+        "1",
+        "--limit",
+        "24" if suite.startswith(("amber", "pope")) else "9" if suite == "llava-bench" else "6",
+    ]
     if registry.load("benchmarks", suite)().needs_judge:
         line += judged(endpoints[0])
     begin(state, "eval", *line, "--limit", "3")  # some answers are there, and some are not

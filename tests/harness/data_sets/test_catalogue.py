@@ -123,6 +123,8 @@ def test_the_catalogue_itself() -> None:
         "mmstar",
         "mme",
         "hallusionbench",
+        "llava-bench",
+        "mm-vet",
         "nltk",
         "rlaif-v",
         "rlhf-v",

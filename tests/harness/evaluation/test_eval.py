@@ -149,7 +149,7 @@ def test_ask(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_suites_beyond_hallucination(folder: Path) -> None:
     """Multiple choice from a table that contains its pictures, and pairs of questions: asked, scored, and scored again from the answers."""
-    names = ("mmstar", "mme", "hallusionbench")
+    names = ("mmstar", "mme", "hallusionbench", "llava-bench", "mm-vet")
     records = evaluate(folder, "--suite", ",".join(names), "--limit", "24", "--judge", "pocket-truth")
     found = {record["suite"]: record for record in records}
     assert set(found) == set(names)

@@ -47,6 +47,10 @@ def files(folder: Path) -> dict[str, str]:
     jsonl(folder / "hb.jsonl", [row | {"question": "Q?", "gt_answer_details": "", "gt_answer": "1"}])
     jsonl(folder / "said.jsonl", [{"id": "VD_map_0_0_0", "model_prediction": "Yes"}])
     jsonl(folder / "judged.jsonl", [{"id": "VD_map_0_0_0", "judge_reply": "correct"}])
+    jsonl(folder / "pairs.jsonl", [{"question_id": 0, "category": "llava_bench_conv", "content": "8 7"}])
+    question = {"imagename": "a.png", "question": "Q?", "answer": "A", "capability": ["rec"]}
+    (folder / "vet.json").write_text(json.dumps({"v1_0": question}))
+    (folder / "grades.json").write_text(json.dumps({"v1_0": {"score": [0.5]}}))
     (folder / "mme").mkdir()
     (folder / "mme" / "count.txt").write_text("a.jpg\tQ?\tYes\tYes\na.jpg\tQ?\tNo\tNo\n")
     return {}
@@ -70,6 +74,8 @@ NEEDED = {
     "mmhal": {"--reviews": "rev.jsonl"},
     "mmstar": {"--questions": "choices.jsonl", "--responses": "chosen.jsonl"},
     "mme": {"--responses": "mme"},
+    "llava-bench": {"--reviews": "pairs.jsonl"},
+    "mm-vet": {"--questions": "vet.json", "--reviews": "grades.json"},
     "hallusionbench": {"--questions": "hb.jsonl", "--responses": "said.jsonl", "--reviews": "judged.jsonl"},
 }
 OPTIONS = {

@@ -12,6 +12,8 @@ import pytest
 from benchmarks.amber import AMBER
 from benchmarks.halbench import ObjectHalBench
 from benchmarks.hallusionbench import HallusionBench
+from benchmarks.llava_bench import LLaVABench
+from benchmarks.mm_vet import MMVet
 from benchmarks.mme import MME
 from benchmarks.mmhal import MMHalBench
 from benchmarks.mmstar import MMStar
@@ -179,6 +181,23 @@ def test_edited_copies_have_the_truth_of_what_is_drawn(files: Path) -> None:
     assert 0 < sum(item.image.absent for item in items) < len(items) / 2
 
 
+def test_the_judge_knows_the_truth_of_open_questions(files: Path) -> None:
+    """The true answers get the best ratings, an answer about what is not there a bad one."""
+    from harness.core.stats import Counts
+    from harness.core.types import Response
+    from harness.worlds.pocket.judge import PocketTruthJudge
+
+    for suite, name, metric, best in ((LLaVABench(), "llava-bench", "relative", 100), (MMVet(), "mm-vet", "total", 1)):
+        items = suite.items(files / name)
+        found = []
+        for text_of in (suite.truth, lambda _: "The unicorn is pink."):
+            said = {item.id: Response(item.id, text_of(item)) for item in items}
+            found.append(
+                float(suite.aggregate(Counts.of(suite.score(items, said, PocketTruthJudge())).totals())[metric])
+            )
+        assert found[0] == best and found[1] < 0.45 * best, name
+
+
 def _holds(question: str, answer: str, scene: Scene) -> bool:
     """Whether an answer to a question is true of a scene, read from its words."""
     words = question.lower()
@@ -209,7 +228,8 @@ def test_no_two_suites_share_a_picture(files: Path) -> None:
     pictures = [digest for digest in pictures if digest not in hallusion]
     pictures += {item.image.fingerprint() for item in MMStar().items(files / "mmstar")}
     assert not hallusion & set(pictures) and len(hallusion) == len({image.path for image in shown})
-    assert len(pictures) == 746 + 4 * general.MME_IMAGES + general.MMSTAR and len(set(pictures)) == len(pictures)
+    others = 4 * general.MME_IMAGES + general.MMSTAR + general.LLAVA + general.MMVET
+    assert len(pictures) == 746 + others and len(set(pictures)) == len(pictures)
 
 
 def test_perfect_answers_have_perfect_scores(files: Path) -> None:
