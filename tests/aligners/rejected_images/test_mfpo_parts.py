@@ -300,17 +300,20 @@ def test_the_model_card_tells_the_papers_from_ours() -> None:
     from aligners.dpo import DPO
     from aligners.mfpo import MFPO
     from harness.checkpoints.card import model_card
+    from harness.records.manifest_file import CardManifest
 
-    manifest = {
+    about = {
+        "kind": "align",
         "config": {"method": "m", "model": "m", "data": "d", "settings": {}},
         "checkpoint": {"kind": "adapter", "fingerprint": "f"},
-        "base": {"location": "/somewhere", "fingerprint": "f"},
+        "base": {"label": "m", "location": "/somewhere", "fingerprint": "f"},
         "summary": {"data": {"examples": 1, "fingerprint": "f"}},
         "harness": "0",
         "finished": "2026-11-25T",
         "wall_seconds": 1.0,
         "hardware": {"gpus": [], "cores": 2},
     }
+    manifest = CardManifest.model_validate(about)
     cards = [
         model_card(manifest, {"summary": kind.summary, "source": kind.source, "ours": kind.ours}, [])
         for kind in (MFPO, DPO)
