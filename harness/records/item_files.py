@@ -92,16 +92,23 @@ def _is_unusual(line: bytes) -> bool:
     return b"\\ud" in line or b"\\uD" in line or b"NaN" in line or b"Infinity" in line or bool(_HUGE.search(line))
 
 
-def item_row(line: bytes, number: int, path: Path) -> ItemRow:
-    """An item's row from its line. Halves of characters, which an answer may hold, become replacement characters.
+def item_row(line: bytes, number: int, path: Path, *, details: bool = True) -> ItemRow:
+    """An item's row from its line. Lone surrogates, which an answer may contain, become replacement characters.
+
+    Args:
+        line: the line.
+        number: its number, for messages.
+        path: the file, for messages.
+        details: whether `details` will be used. Numbers beyond floating point in them are searched for only then, which takes as long as
+            reading the rest.
 
     Raises:
-        BadInputError: the line is not JSON, or no item's row.
+        BadInputError: the line is not JSON, or not an item's row.
     """
-    if not _is_unusual(line):
+    if not (details and _is_unusual(line)):
         try:
             return _ROW.validate_json(line)
-        except ValidationError:  # said below, where what is not JSON is told first
+        except ValidationError:  # explained below, where a line that is not JSON is told first
             pass
     row = parse_line(line, number, "items", path)
     try:

@@ -104,7 +104,7 @@ def _read(path: Path) -> Described:
         for number, line in enumerate(stream, 1):
             if not line.strip():
                 continue
-            row = item_row(line, number, path)
+            row = item_row(line, number, path, details=False)
             if row.unscored is not None:
                 continue
             if row.item in table:
