@@ -40,3 +40,26 @@ class ImageSetManifest(ImageSetConfig):
     keywords: dict[str, Any] | None = Field(description="how keywords were ranked; null: not at all")
     versions: dict[str, str] = Field(description="of the packages that the images' bytes come from")
     seconds: float = Field(description="that it took")
+
+
+class SampleRow(Record):
+    """A row of `image_preferences.jsonl`: an example of a run with its rejected image. Images are files in the run's folder."""
+
+    id: AnyText = Field(description="of the example")
+    prompt: AnyText
+    chosen: AnyText = Field(description="the chosen response")
+    made: str = Field("given", description="regions, random-regions, whole-image, or given by the data")
+    keywords: list[AnyText] | None = Field(
+        None, description="what regions were looked for; like all up to `seed` not of a given image"
+    )
+    boxes: Any = Field(None, description="regions: left, top, right, bottom in pixels")
+    scores: Any = Field(None, description="of the regions")
+    mask: str | None = Field(None, description="image of the corrupted pixels")
+    corruption: str | None = None
+    step: int | None = Field(None, description="of the diffusion")
+    schedule: str | None = Field(None, description="of the diffusion")
+    scale: Any = Field(None, description="of the noise")
+    strength: float | None = Field(None, description="of a corruption that has one")
+    seed: str | None = Field(None, description="of the corruption")
+    original: str = Field(description="the original image")
+    rejected: str = Field(description="the rejected image")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from aligners.rejected_images.image_set import set_files, set_rows
+from aligners.rejected_images.records import SampleRow
 from harness.core.files import atomic_folder, sha256_bytes, write_jsonl
 from harness.core.types import ImageRef, PreferenceExample
 
@@ -55,13 +56,14 @@ def write_samples(examples: Sequence[PreferenceExample], made_in: Path | None, o
                 for name in ("original", "rejected")
             }
             row: dict[str, Any] = {"made": "given", **made.get(example.id, {})}
-            if row.get("mask"):
-                (temporary / f"{number:02d}-mask.png").write_bytes(row["mask"])
+            if mask := row.pop("mask", None):
+                (temporary / f"{number:02d}-mask.png").write_bytes(mask)
                 files["mask"] = f"{FOLDER}/{number:02d}-mask.png"
-            rows.append(
-                {"id": example.id, "prompt": example.prompt, "chosen": example.responses["chosen"]} | row | files
-            )
-    write_jsonl(output / ROWS, rows)
+            elif example.id in made:
+                row["mask"] = None
+            row |= {"id": example.id, "prompt": example.prompt, "chosen": example.responses["chosen"]} | files
+            rows.append(SampleRow(**row))
+    write_jsonl(output / ROWS, (row.written() for row in rows))
     return ROWS
 
 

@@ -51,6 +51,14 @@ class PairSetConfig(Record):
     part_size: Annotated[int, Field(ge=1)] = Field(description="prompts per part")
 
 
+class VerdictRow(Record):
+    """A row of `candidates/*/verdicts.jsonl`: a judge's score of an answer."""
+
+    key: str = Field(description="hash of everything that determines the verdict")
+    score: int | float
+    why: AnyText = Field(description="the reason, in the judge's words")
+
+
 class PairSetManifest(PairSetConfig):
     """What a set of generated pairs, or a shard of it, holds: `manifest.json`, `shard-1-of-4.json`."""
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from harness.core.files import dump_row, naming, sha256_json, whole_lines
 from harness.core.reading import parse_line
-from harness.core.typed import Fields
+from harness.core.record import check
+from harness.generation.records import VerdictRow
 from harness.judging.candidates import Candidate, Verdict
 
 
@@ -27,8 +28,9 @@ class VerdictLog:
         self.path = folder / "verdicts.jsonl"
         self._verdicts: dict[str, Verdict] = {}
         for number, line in enumerate(whole_lines(self.path), 1):
-            row = Fields(parse_line(line, number, "verdicts", self.path), f"{self.path}:{number}", "verdict")
-            self._verdicts[row.text("key")] = Verdict(row.number("score"), row.text("why"))
+            row = parse_line(line, number, "verdicts", self.path)
+            kept = check(VerdictRow, row, "verdict", f"{self.path}:{number}")
+            self._verdicts[kept.key] = Verdict(kept.score, kept.why)
 
     def get(self, key: str) -> Verdict | None:
         """The kept verdict."""
@@ -41,6 +43,6 @@ class VerdictLog:
                 self._verdicts[key] = verdict
                 if verdict.score is None:
                     continue
-                stream.write(dump_row({"key": key, "score": verdict.score, "why": verdict.why}) + "\n")
+                stream.write(dump_row(VerdictRow(key=key, score=verdict.score, why=verdict.why).written()) + "\n")
             stream.flush()
             os.fsync(stream.fileno())

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from aligners.rejected_images.records import SampleRow
 from harness.core.errors import BadInputError
-from harness.core.files import read_jsonl
+from harness.core.reading import numbered_rows
+from harness.core.record import check
 from harness.core.types import ImageRef
 from harness.reports.gather import thumbnail
 from harness.runs.folders import Run
+
+_WHAT = "samples of rejected images"
 
 
 def rejected_images(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], list[str]]:
     """Values for the template: each run's samples of rejected images; and sentences about what was left out.
 
-    A method stores the place of its samples in the manifest: a file of rows {id, prompt, chosen, original, rejected, keywords...} in the
-    run's folder, whose images are files there too.
+    A method stores the place of its samples in the manifest: a file of rows (`SampleRow`) in the run's folder,
+    whose images are files there too.
     """
     shown, left_out = [], []
     for run in runs:
@@ -26,9 +30,9 @@ def rejected_images(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], list[str
         if not notes.get("samples"):
             continue
         try:
-            pairs = [
-                _pair(run, row) for row in read_jsonl(_inside(run, notes["samples"]), "samples of rejected images")
-            ]
+            path = _inside(run, notes["samples"])
+            rows = numbered_rows(path, _WHAT)
+            pairs = [_pair(run, check(SampleRow, row, _WHAT, f"{path}:{number}")) for number, row in rows]
         except BadInputError as error:
             left_out.append(f"{run.name}: rejected images: {error.problem} ({error.where})")
             continue
@@ -50,26 +54,22 @@ def _inside(run: Run, name: str) -> Path:
     return path
 
 
-def _pair(run: Run, row: Mapping[str, Any]) -> dict[str, Any]:
+def _pair(run: Run, row: SampleRow) -> dict[str, Any]:
     """One example. Values of the data set and the detector are plain text."""
-    if missing := [
-        key for key in ("id", "prompt", "chosen", "original", "rejected") if not isinstance(row.get(key), str)
-    ]:
-        raise BadInputError(f"a row has no {', '.join(missing)}", where=str(run.path))
     kinds = {"given": "from the data", "random-regions": "random regions"}
-    words = ", ".join(map(str, row.get("keywords") or ())) or kinds.get(str(row.get("made")), "none: the whole image")
-    how = [str(row["corruption"])] if row.get("corruption") else []
-    if row.get("step") is not None:
-        how.append(f"t = {row['step']}, schedule {row.get('schedule') or 'ddpm'}")
-    elif isinstance(row.get("strength"), float):
-        how.append(f"strength {row['strength']:.2g}")
+    words = ", ".join(row.keywords or ()) or kinds.get(row.made, "none: the whole image")
+    how = [row.corruption] if row.corruption else []
+    if row.step is not None:
+        how.append(f"t = {row.step}, schedule {row.schedule or 'ddpm'}")
+    elif row.strength is not None:
+        how.append(f"strength {row.strength:.2g}")
+    pictures = {"original": row.original, "rejected": row.rejected}
     return {
-        "id": row["id"],
-        "prompt": row["prompt"],
-        "chosen": row["chosen"],
+        "id": row.id,
+        "prompt": row.prompt,
+        "chosen": row.chosen,
         "corrupted": words + (f" ({', '.join(how)})" if how else ""),
         "pictures": [
-            {"kind": kind, "source": thumbnail(ImageRef(_inside(run, row[kind])).open())}
-            for kind in ("original", "rejected")
+            {"kind": kind, "source": thumbnail(ImageRef(_inside(run, name)).open())} for kind, name in pictures.items()
         ],
     }

@@ -28,8 +28,9 @@ from aligners.preferences.set_folder import SetShard
 from aligners.rejected_images import ImagePreferenceSettings, generate
 from aligners.rejected_images.image_set import set_files, set_rows, write_set
 from aligners.rejected_images.parts import SetRecipe, Write, write_here, write_in_processes, write_through_ray
+from aligners.rejected_images.samples import write_samples
 from harness.core.errors import BadInputError
-from harness.core.files import sha256_bytes
+from harness.core.files import read_jsonl, sha256_bytes
 from harness.core.types import PreferenceExample
 
 SETTINGS = ImagePreferenceSettings(regions="dataset", step=900)
@@ -67,6 +68,25 @@ def made(
 ) -> list[dict[str, Any]]:
     write_set(folder, examples, recipe or SetRecipe(SETTINGS, 0, whole=True), {"data": "test"}, **options)
     return list(set_rows(set_files(folder)))
+
+
+def test_samples_of_a_run_say_how_their_images_were_made(tmp_path: Path) -> None:
+    given = read_preferences(str(preferences(tmp_path / "prefs.parquet", 6))).examples
+    made(tmp_path / "set", given)
+    whole = read_preferences(str(tmp_path / "set")).examples
+    assert write_samples(whole, tmp_path / "set", tmp_path / "run") == "image_preferences.jsonl"
+    rows = {row["id"]: row for row in read_jsonl(tmp_path / "run/image_preferences.jsonl")}
+    assert list(rows["0"]) == [
+        "id", "prompt", "chosen", "made", "keywords", "boxes", "scores", "mask", "corruption", "step", "schedule", "scale",
+        "strength", "seed", "original", "rejected",
+    ]  # fmt: skip
+    assert (rows["0"]["step"], rows["0"]["seed"], rows["0"]["keywords"]) == (900, "0:0", ["dog"])
+    for row in rows.values():
+        assert all((tmp_path / "run" / row[name]).is_file() for name in ("original", "rejected", "mask") if row[name])
+    assert rows["4"]["made"] == "whole-image" and rows["0"]["mask"].endswith("-mask.png")
+    write_samples(whole[:1], None, tmp_path / "all")
+    [row] = read_jsonl(tmp_path / "all/image_preferences.jsonl")
+    assert list(row) == ["id", "prompt", "chosen", "made", "original", "rejected"] and row["made"] == "given"
 
 
 def test_a_set_records_how_its_images_were_made_and_is_data_itself(tmp_path: Path) -> None:

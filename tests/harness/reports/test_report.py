@@ -200,7 +200,7 @@ def test_rejected_images_stand_beside_the_original(runs: list[Run], tmp_path: Pa
     for wrong, said in (
         ({"rejected": "../../../etc/passwd"}, "outside the run's folder"),
         ({"original": "image_preferences/none.png"}, "does not exist"),
-        ({"chosen": None}, "a row has no chosen"),
+        ({"chosen": None}, "chosen: this is not a text"),
     ):
         write_jsonl(aligned.path / "image_preferences.jsonl", [REJECTED | wrong])
         about = write_report([aligned], tmp_path / "report.html")
