@@ -95,6 +95,7 @@ class AMBER(Benchmark):
     settings: AmberSettings
     metrics = _specs()
     place = 30
+    group = "hallucination"
     offline_files = (
         OfflineFile("annotations", "annotations.json"),
         OfflineFile("relations", "relation.json"),

@@ -61,6 +61,8 @@ class Benchmark(ABC):
     """Whether `score` needs a judge; may depend on the settings."""
     place: ClassVar[int] = 1000
     """Order in tables: suites with lower numbers come first; equal ones keep the order of scoring."""
+    group: ClassVar[str] = ""
+    """A name by which `--suite` selects this suite with others. `leaderboard --tax` compares the group "hallucination" with all others."""
     offline_files: ClassVar[Sequence[OfflineFile]] = (
         OfflineFile("data", "a folder with one folder per suite, as for harness eval"),
         OfflineFile("responses", "JSON lines {item, text}"),

@@ -94,6 +94,7 @@ class ObjectHalBench(Benchmark):
         MetricSpec("mean_length", "length", None, unit="words", headline=True, kind="count", invented_by="chair_s"),
     )
     place = 10
+    group = "hallucination"
     charts = (FrontierChart("object_recall", "Hallucination against recall", said="object recall", invented="CHAIRs"),)
     matched = MatchedForm(
         "chair_s",

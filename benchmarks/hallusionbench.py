@@ -104,6 +104,7 @@ class HallusionBench(Benchmark):
     settings: HallusionSettings
     metrics = _specs()
     place = 80
+    group = "hallucination"
     whole_groups = True
     offline_files = (
         OfflineFile("questions", "HallusionBench.json; needed if the responses do not contain its columns"),

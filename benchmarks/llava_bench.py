@@ -93,6 +93,7 @@ class LLaVABench(Benchmark):
     source = "Liu et al., NeurIPS 2023 (arXiv 2304.08485)"
     metrics = _specs()
     place = 110
+    group = "general"
     offline_files = (OfflineFile("reviews", "the judge's replies, JSON lines {question_id, category, content}"),)
 
     def __init__(self, settings: BenchmarkSettings | None = None) -> None:

@@ -94,6 +94,7 @@ class MMVet(Benchmark):
     source = "Yu et al., ICML 2024 (arXiv 2308.02490)"
     metrics = _specs()
     place = 120
+    group = "general"
     offline_files = (
         OfflineFile("questions", "mm-vet.json"),
         OfflineFile("responses", "the official result file {id: answer}; not needed with --reviews"),

@@ -67,10 +67,15 @@ def _specs() -> tuple[MetricSpec, ...]:
     specs = []
     for parser in _PARSERS:
         for name in SUMS:
-            headline = not parser and "." not in name
             specs.append(
                 MetricSpec(
-                    f"score.{name}{parser}", f"{_TITLES[name]}{parser}", True, "points", headline=headline, kind="score"
+                    f"score.{name}{parser}",
+                    f"{_TITLES[name]}{parser}",
+                    True,
+                    "points",
+                    headline=not parser and "." not in name,
+                    kind="score",
+                    group="hallucination" if name.startswith("hallucination") else None,
                 )
             )
         specs += [
@@ -100,6 +105,7 @@ class MME(Benchmark):
     settings: SuffixSettings
     metrics = _specs()
     place = 90
+    group = "general"
     whole_groups = True
     offline_files = (
         OfflineFile(

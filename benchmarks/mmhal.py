@@ -93,6 +93,7 @@ class MMHalBench(Benchmark):
         MetricSpec("votes_agree", "MMHal votes agree", higher_is_better=True, kind="diagnostic"),
     )
     place = 70
+    group = "hallucination"
     hallucinated_below = HALLUCINATED_BELOW
     offline_files = (OfflineFile("reviews", "the judge's replies, JSON lines {index, review}"),)
 

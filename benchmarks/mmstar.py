@@ -75,6 +75,7 @@ class MMStar(Benchmark):
     settings: SuffixSettings
     metrics = _specs()
     place = 100
+    group = "general"
     offline_files = (
         OfflineFile("questions", "mmstar.parquet, MMStar.tsv, or JSON lines {index, answer, category, l2_category}"),
         OfflineFile(

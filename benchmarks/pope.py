@@ -72,6 +72,7 @@ class POPE(Benchmark):
     source = "Li et al., EMNLP 2023"
     metrics = _specs()
     place = 40
+    group = "hallucination"
     charts = _charts("POPE", "yes-ratio")
     offline_files = (
         OfflineFile("questions", "one split's questions"),

@@ -74,6 +74,22 @@ def _place(suite: str, path: tuple[str, ...]) -> int:
     return place
 
 
+def metric_side(suite: str, metric: str) -> str:
+    """The group that a metric belongs to: its own if it declares one, or else its suite's; "" if neither does."""
+    return _side(suite, metric, tuple(sys.path))
+
+
+@functools.cache
+def _side(suite: str, metric: str, path: tuple[str, ...]) -> str:
+    try:
+        benchmark: Benchmark = registry.load("benchmarks", suite)()
+        specs = [*benchmark.metrics, *(benchmark.matched.metrics if benchmark.matched else ())]
+    except HarnessError:
+        return ""
+    own = next((spec.group for spec in specs if spec.id == metric and spec.group is not None), None)
+    return benchmark.group if own is None else own
+
+
 def rated_suite() -> str:
     """The suite whose answers a judge rates, for commands in which `--suite` is optional.
 

@@ -12,6 +12,8 @@ from harness.cli.options import OUTPUT_OPTIONS, RESULTS, Json, Results, app, emi
 from harness.core.terminal import say
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from harness.runs.folders import Run
 
 Folders = Annotated[list[Path] | None, typer.Argument(help="Runs, or folders of runs. Default: --results.")]
@@ -32,6 +34,32 @@ class Pool(StrEnum):
 
 def _split(text: str | None) -> list[str]:
     return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
+def _suites(text: str | None, scored: set[str]) -> list[str]:
+    """The parts of `--suite`; a group of suites is replaced by those of its suites that were scored."""
+    from harness.core import registry
+
+    found = []
+    for part in _split(text):
+        members = [] if part in registry.entries("benchmarks") else registry.group_members(part)
+        found += [name for name in members if name in scored] or [part]
+    return found
+
+
+def _check_tax(tax: bool, others: Mapping[str, object]) -> None:
+    """Refuse options that have no effect on the table of gains and losses.
+
+    Raises:
+        BadInputError: one of them is given.
+    """
+    from harness.core.errors import BadInputError
+
+    if tax and (given := [name for name, value in others.items() if value]):
+        raise BadInputError(
+            f"--tax prints a table of its own, on which {', '.join(given)} has no effect",
+            remedy=f"leave out {', '.join(given)}; --json writes the table as JSON",
+        )
 
 
 @app.command(rich_help_panel=RESULTS)
@@ -61,6 +89,10 @@ def leaderboard(
     delta: Annotated[
         bool, typer.Option("--delta", help="Print the difference from the base, its interval and p.")
     ] = False,
+    tax: Annotated[
+        bool,
+        typer.Option("--tax", help="Show what each aligned checkpoint gained on hallucination and lost elsewhere."),
+    ] = False,
     published: Annotated[bool, typer.Option("--published", help="Add figures from papers, in marked rows.")] = False,
     rank_published: Annotated[
         bool, typer.Option("--rank-published", help="Include published figures in ranks, sorting and frontier.")
@@ -81,6 +113,13 @@ def leaderboard(
     from harness.analysis import leaderboard as boards
     from harness.runs.folders import survey
 
+    _check_tax(
+        tax,
+        {
+            "--sort": sort, "--delta": delta, "--published": published, "--rank-published": rank_published,
+            "--markdown": markdown, "--csv": as_csv, "--latex": latex, "--html": html,
+        },
+    )  # fmt: skip
     runs, left_out = survey(folders or [results])
     tables = boards.collect(runs, group_by=group_by.value, left_out=left_out)
     if pool:
@@ -88,13 +127,21 @@ def leaderboard(
     if published or rank_published:
         figures = boards.read_published(boards.published_file(folders or [results]))
         tables = boards.add_published(tables, figures, rank=rank_published)
-    tables = boards.select(
-        tables, suites=_split(suite), methods=_split(method), models=_split(model), metrics=_split(metric)
-    )
+    chosen = _suites(suite, {column.suite for board in tables for column in board.columns})
+    tables = boards.select(tables, suites=chosen, methods=_split(method), models=_split(model), metrics=_split(metric))
     if sort:
         tables = boards.sort(tables, sort)
     for reason in left_out:
         say(f"note: {reason}", err=True)
+    if tax:
+        taxes = boards.tax(tables)
+        if as_json:
+            emit(boards.tax_json(taxes, left_out))
+        else:
+            from harness.cli.tables import print_text_tables
+
+            print_text_tables(boards.tax_tables(taxes))
+        return
     if html:
         from harness.reports import write_leaderboard
 

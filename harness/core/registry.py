@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.core.errors import BadInputError, UnknownNameError
+from harness.core.errors import BadInputError, HarnessError, UnknownNameError
 from harness.core.names import check_name
 from harness.core.packages import OWN_DISTRIBUTION
 from harness.core.plugins import (
@@ -174,7 +174,7 @@ def _check_settings(entry: Entry, plugin: Any, base: type) -> None:
 
 
 def names(kind: Kind, wanted: str) -> list[str]:
-    """Split a comma-separated option and check every name against the registry.
+    """Split a comma-separated option and check every name against the registry. The name of a group of suites stands for its suites.
 
     Raises:
         BadInputError: the list is empty.
@@ -184,7 +184,23 @@ def names(kind: Kind, wanted: str) -> list[str]:
     if not split:
         raise BadInputError(f"no {WORD[kind]} is given", remedy="see `harness list`")
     known = entries(kind)
+    found: list[str] = []
     for name in split:
-        if name not in known:
+        members = [name] if name in known else group_members(name) if kind == "benchmarks" else []
+        if not members:
             raise UnknownNameError(WORD[kind], name, known)
-    return list(dict.fromkeys(split))
+        found += members
+    return list(dict.fromkeys(found))
+
+
+def group_members(group: str) -> list[str]:
+    """The suites that declare a group, in the order of tables; suites that cannot be loaded are left out."""
+    found = []
+    for name in entries("benchmarks"):
+        try:
+            suite = load("benchmarks", name)
+        except HarnessError:  # the command that names it reports why
+            continue
+        if group and suite.group == group:
+            found.append((suite.place, name))
+    return [name for _, name in sorted(found)]

@@ -229,6 +229,8 @@ class MetricSpec:
     invented_by: str | None = None
     """For a metric of how much is said (recall, length): the metric that measures hallucination in the same text. A checkpoint that no
     other beats in both is on the frontier."""
+    group: str | None = None
+    """The group that this metric belongs to, if it is not its suite's (`Benchmark.group`)."""
 
 
 @dataclass(frozen=True, slots=True)

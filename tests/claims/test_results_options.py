@@ -103,6 +103,33 @@ def test_how_a_leaderboard_is_written(here: Path) -> None:
     assert "<table" in (here / "board.html").read_text()
 
 
+@pytest.mark.claims("leaderboard --tax")
+def test_what_alignment_cost(here: Path) -> None:
+    """One row per aligned checkpoint; recall, which measures how much is said, is elsewhere."""
+    begin = ["leaderboard", "--results", "there", "--model", "m", "--tax"]
+    found = json.loads(out(*begin, "--json"))
+    [board] = found["boards"]
+    assert [row["checkpoint"] for row in board["rows"]] == ["first", "second"]
+    deltas = {row["checkpoint"]: row["metrics"] for row in boards("--model", "m")[0]["rows"]}
+    for row in board["rows"]:
+        for side, keys in (
+            ("hallucination", {"halbench[spacy].chair_i"}),
+            ("elsewhere", {"halbench[spacy].object_recall"}),
+        ):
+            assert keys <= row[side]["metrics"].keys(), side
+        invented = row["hallucination"]["metrics"]["halbench[spacy].chair_i"]
+        plain = deltas[row["checkpoint"]]["halbench[spacy].chair_i"]["difference_to_base"]
+        assert (
+            invented["gain"] == pytest.approx(-plain["value"])
+            and invented["ci"][0] <= invented["gain"] <= invented["ci"][1]
+        )
+        assert row["hallucination"]["better"] + row["hallucination"]["worse"] <= len(row["hallucination"]["metrics"])
+    table = out(*begin)
+    assert "what alignment gained and cost" in table and "H CHAIRs" in table and "E recall" in table
+    assert "--markdown has no effect" in out(*begin, "--markdown", code=2)
+    assert "no aligned checkpoint" in out("leaderboard", "--results", "there", "--model", "n", "--tax", code=2)
+
+
 @pytest.mark.claims("compare --results", "compare --suite", "compare --all", "compare --changes", "compare --json")
 def test_compare(here: Path) -> None:
     begin = ["compare", "start", "first", "--results", "there"]

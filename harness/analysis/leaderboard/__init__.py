@@ -9,6 +9,7 @@ from harness.analysis.leaderboard.pool import pool_seeds
 from harness.analysis.leaderboard.published import add_published, published_file, read_published
 from harness.analysis.leaderboard.select import select, sort
 from harness.analysis.leaderboard.tables import as_csv, as_json, as_latex, as_markdown, explained, tables
+from harness.analysis.leaderboard.tax import tax, tax_json, tax_tables
 
 __all__ = [
     "ARROW",
@@ -29,4 +30,7 @@ __all__ = [
     "select",
     "sort",
     "tables",
+    "tax",
+    "tax_json",
+    "tax_tables",
 ]
