@@ -33,7 +33,7 @@ from harness.core.progress import be_quiet
 from harness.core.removal import remove
 from harness.core.worlds import find_world
 from harness.models import ModelRef, fingerprint, inspect, resolve
-from harness.records.manifest_file import BaseRecord, CheckpointRecord, ManifestRecord
+from harness.records.manifest_file import AlignConfig, BaseRecord, CheckpointRecord, ManifestRecord
 from harness.remote import hub
 from harness.remote.hub import Wanted
 from harness.runs.claim import check_folder, claimed
@@ -73,15 +73,15 @@ class _Resolved:
     train: TrainSettings
     model: ModelRef
     folder: Path
-    config: dict[str, Any]
+    config: AlignConfig
     wanted: list[Wanted]
     """The repositories that come from the hub."""
 
     def job(self, request: AlignRequest) -> AlignJob:
         """The aligner's part of the alignment; a world's preference data is made if it does not exist."""
         return AlignJob(
-            self.config["location"],
-            _data(self.config["data"], request.method),
+            str(self.config.location),
+            _data(self.config.data, request.method),
             self.folder,
             self.train,
             cache_folder(),
@@ -110,7 +110,7 @@ def run_align(request: AlignRequest) -> Run:
             _same_as_before(resolved.folder, resolved.config)
         if not request.resume or claim.state.condition != "complete":
             claim.begin()
-            write_json(resolved.folder / CONFIG, resolved.config)
+            write_json(resolved.folder / CONFIG, resolved.config.written())
         return _train(request, resolved)
 
 
@@ -126,7 +126,7 @@ def _train(request: AlignRequest, resolved: _Resolved) -> Run:
 
     def stage_done(stage: Path, summary: dict[str, Any]) -> None:
         """Write a manifest into the stage's folder, which makes it a run that can be evaluated while the next stage trains."""
-        _write_manifest(stage, {**config, "stage": stage.name}, resolved.model, summary, started)
+        _write_manifest(stage, config.model_copy(update={"stage": stage.name}), resolved.model, summary, started)
 
     job = replace(resolved.job(request), stage_done=stage_done)
     give_back()  # making a world's model and pairs leaves freed memory with glibc
@@ -190,16 +190,16 @@ def _resolve(request: AlignRequest, *, writes: bool = True) -> _Resolved:
         location = model.locate()
         if model.world:
             _check_full(location)
-    config = {
-        "method": request.method,
-        "model": model.label,
-        "location": location,
-        "data": data_label,
-        "limit": request.limit,
-        "on_error": request.on_error,
+    config = AlignConfig(
+        method=request.method,
+        model=model.label,
+        location=location,
+        data=data_label,
+        limit=request.limit,
+        on_error=request.on_error,
         **request.data_options.described(),
-        "settings": {"train": train.model_dump(), "method": aligner.settings.model_dump(mode="json")},
-    }
+        settings={"train": train.model_dump(), "method": aligner.settings.model_dump(mode="json")},
+    )
     return _Resolved(aligner, train, model, folder, config, wanted)
 
 
@@ -227,7 +227,7 @@ def plan_align(request: AlignRequest) -> dict[str, Any]:
     from aligners.training.planning.plan import plan as plan_of
 
     resolved = _resolve(request, writes=False)
-    about = {"method": request.method, "model": resolved.model.label, "data": resolved.config["data"]}
+    about = {"method": request.method, "model": resolved.model.label, "data": resolved.config.data}
     missing = [snapshot for snapshot in resolved.wanted if snapshot.folder is None]
     download = [{"name": snapshot.name, "kind": snapshot.kind, "bytes": snapshot.download} for snapshot in missing]
     if missing:
@@ -248,14 +248,14 @@ def _data(label: str, method: str) -> str:
     return str(world.preferences(method)) if world else label
 
 
-def _same_as_before(folder: Path, config: dict[str, Any]) -> None:
+def _same_as_before(folder: Path, config: AlignConfig) -> None:
     """Check that a resumed run has the same settings; only settings that change the cost may differ (`TrainSettings.COST_ONLY`)."""
     before = folder / "config.json"
     if not before.exists():
         return
-    old, new = (_computed(one) for one in (read_json(before, "configuration"), read_back(config)))
+    old, new = (_computed(one) for one in (read_json(before, "configuration"), read_back(config.written())))
     if old != new:
-        changed = [key for key in config if old.get(key) != new[key]]
+        changed = [key for key in new if old.get(key) != new[key]]
         raise BadInputError(
             f"the run was begun with other settings ({', '.join(changed)})",
             where=str(before),
@@ -283,17 +283,17 @@ def read_back(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_manifest(
-    folder: Path, config: dict[str, Any], model: ModelRef, summary: dict[str, Any], started: float
+    folder: Path, config: AlignConfig, model: ModelRef, summary: dict[str, Any], started: float
 ) -> None:
     """Write the model card and then the manifest of the checkpoint in a run's or a stage's folder."""
     run = open_run(folder)
     info = inspect(run.checkpoint)
-    location = config["location"]
+    location = str(config.location)
     manifest = ManifestRecord(
         schema=ManifestRecord.KNOWN,
         kind="align",
         name=run.name,
-        config=config,
+        config=config.written(),
         base=BaseRecord(label=model.label, location=location, fingerprint=fingerprint(location)),
         checkpoint=CheckpointRecord(kind=info.kind, fingerprint=info.fingerprint),
         summary=summary,

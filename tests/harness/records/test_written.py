@@ -16,7 +16,7 @@ from harness.core.record import Record
 from harness.evaluation.responses import ResponseLog
 from harness.records.answer_files import ServedRecord, answer_record, read_serving
 from harness.records.item_files import item_row
-from harness.records.manifest_file import BaseRecord, ManifestRecord, read_manifest
+from harness.records.manifest_file import AlignConfig, BaseRecord, ManifestRecord, read_manifest
 from harness.records.score_files import read_scores
 from harness.runs.claim import claimed
 from harness.runs.manifest import surroundings
@@ -34,6 +34,12 @@ def text_of(value: Any) -> str:
 def test_manifests(name: str) -> None:
     path = KEPT / "results" / name / "manifest.json"
     assert text_of(read_manifest(path).written()) == path.read_text(encoding="utf-8")
+
+
+def test_configurations() -> None:
+    path = KEPT / "results" / "dpo" / "config.json"
+    text = path.read_text(encoding="utf-8")
+    assert text_of(AlignConfig.model_validate(json.loads(text)).written()) == text
 
 
 def test_what_a_later_version_adds_is_kept() -> None:
