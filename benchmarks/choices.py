@@ -1,4 +1,4 @@
-"""Parsers of multiple-choice answers. Which one made a number is part of its name."""
+"""Parsers of multiple-choice answers. A metric's name contains its parser."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from harness.judging.replies import spoken
 
 PARSER = 1
-"""Version of `read_choice`, stored with the scores: what it reads decides `[tolerant]` figures."""
+"""Version of `read_choice`, stored with the scores, because it determines the `[tolerant]` figures."""
 LETTERS = ("A", "B", "C", "D")
 _MARKUP = re.compile(r"<\|[^|<>]{0,40}\|>|</?[a-z][^<>]{0,80}>|\\(?:text|textbf|mathbf|mathrm)\b", re.IGNORECASE)
 _SURROUNDS = str.maketrans(dict.fromkeys('*_`~"“”„«»{}$#', " ") | {"’": "'", "‘": "'", "[": "(", "]": ")"})
@@ -29,9 +29,9 @@ _CHOICES = re.compile(r"\b(?:options|choices)\s*:\s*", re.IGNORECASE)
 
 
 def mmstar_official(answer: str) -> str | None:
-    """The letter that MMStar's rule reads, A to D; None if it reads none.
+    """The letter by MMStar's rule, A to D; None if there is none.
 
-    Lower-cased, stripped, newlines as blanks: the first character, or the one behind "(", "option " or "the answer is " at the beginning.
+    Lower-cased, stripped, newlines as blanks: the first character, or the one after "(", "option " or "the answer is " at the beginning.
 
     Source: Chen et al., NeurIPS 2024, eval/vlmeval/evaluate/mmstar.py.
     """
@@ -42,7 +42,7 @@ def mmstar_official(answer: str) -> str | None:
 
 
 def options_of(question: str) -> dict[str, str]:
-    """Letter -> text of the options that a question lists behind "Options:" or "Choices:"; {} if it lists none in order from A."""
+    """Letter -> text of the options that a question lists after "Options:" or "Choices:"; {} if it lists none in order from A."""
     heads = list(_CHOICES.finditer(question))
     if not heads:
         return {}
@@ -61,13 +61,13 @@ def options_of(question: str) -> dict[str, str]:
 
 
 def read_choice(answer: str, options: Mapping[str, str] | None = None) -> str | None:
-    """The letter of the option that an answer chooses, if a person would read it beyond doubt; None if not.
+    """The letter of the option that an answer chooses, if it is unambiguous for a human reader; else None.
 
-    Read are a letter that stands alone or begins the answer as an option ("B", "(B) red", "B. red"), "The answer is B", `<answer>` and
-    `\\boxed{}`, and otherwise the text of exactly one option as whole words ("It is red."). The article "A" is no choice.
+    It recognises a letter that is alone or begins the answer as an option ("B", "(B) red", "B. red"), "The answer is B", `<answer>` and
+    `\\boxed{}`, and otherwise the text of exactly one option as whole words ("It is red."). The article "A" is not a choice.
 
     Args:
-        answer: what the model said.
+        answer: the model's answer.
         options: letter -> text of the options, if known.
     """
     said = spoken(answer)

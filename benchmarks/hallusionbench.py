@@ -93,7 +93,7 @@ class HallusionBench(Benchmark):
 
     `q_acc.easy` and `q_acc.hard` are what the official script prints as "accuracy per easy (hard) question", although they are rates of
     groups; `a_acc.easy` and `a_acc.hard` are the rates of questions. `*.images` are the rates of the questions with an
-    image, as other toolkits count. Resampled are sets: all questions about all versions of a figure.
+    image, as other toolkits count. Resampling draws sets: all questions about all versions of a figure.
 
     Source: Guan et al., CVPR 2024.
     """
@@ -123,7 +123,7 @@ class HallusionBench(Benchmark):
 
     @property
     def variant(self) -> str:
-        """How answers were read, if no judge did; the instruction behind the questions, if any."""
+        """The parser of answers, if there is no judge; and the instruction after the questions, if any."""
         read = "match" if self.settings.scoring == "match" else ""
         return "+".join(part for part in (read, suffix_variant(self.settings.suffix)) if part)
 
@@ -157,7 +157,7 @@ class HallusionBench(Benchmark):
         return self._grouped(items, path)
 
     def _grouped(self, items: list[Item], path: Path) -> list[Item]:
-        """The items, checked: each once, and each question with its original, that other answers are compared with."""
+        """The items, checked: each occurs once, and each question has its original, with which other answers are compared."""
         places = [_place(item) for item in items]
         twice = [name for name, count in Counter(place.id for place in places).items() if count > 1]
         originals = {place.question for place in places if place.original}
@@ -237,7 +237,7 @@ class HallusionBench(Benchmark):
     def score(
         self, items: Sequence[Item], responses: Mapping[str, Response], judge: Judge | None = None
     ) -> list[SampleScore]:
-        """Mark every answer, find out which wrong answers repeat the one to the original, and count by question and by figure."""
+        """Mark every answer, determine which wrong answers repeat the one to the original, and count by question and by figure."""
         if not self.needs_judge:
             return self._matched(items, responses)
         if judge is None:
@@ -279,7 +279,7 @@ class HallusionBench(Benchmark):
         responses: Mapping[str, Response],
         *marks: Mapping[str, Mark | None],
     ) -> dict[str, Vote[bool]]:
-        """Whether answers are the same as to the original, asked where the kind of error depends on it."""
+        """Ask whether answers are the same as to the original, if the kind of error depends on it."""
         originals = {_place(item).question: item for item in items if _place(item).original}
         wanted = []
         for item in items:
@@ -325,7 +325,7 @@ class HallusionBench(Benchmark):
             mark, same = marks[item.id]
             label = item.reference["label"]
             other = "no" if label == "yes" else "yes"
-            # Not to know is right where there is no figure.
+            # Without a figure, not to know is right.
             about["said"] = label if _place(item).is_right(mark) else other if mark == "0" else None
             about |= {"mark": mark, "same": same}
             scores.append(SampleScore(item.id, item.group, counts[item.id], details=about))
@@ -350,7 +350,7 @@ class HallusionBench(Benchmark):
         return result | {f"errors.{kind}": ratio(totals[kind], totals["classified"]) for kind in _ERRORS}
 
     def official_of(self, scores: Sequence[SampleScore]) -> dict[str, str]:
-        """What the official script prints, from its own reading of the first replies."""
+        """The figures that the official script prints, from its own parser of the first replies."""
         rows: list[tuple[Place, Mark, bool]] = []
         for score in scores:
             if score.details.get("official_mark") is None:

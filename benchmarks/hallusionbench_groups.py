@@ -1,4 +1,4 @@
-"""HallusionBench's figures from marked answers: groups of questions, groups of figures, and the kinds of errors.
+"""HallusionBench's metrics from marked answers: groups of questions, groups of figures, and the kinds of errors.
 
 Sources: Guan et al., CVPR 2024; evaluation.py and utils.py of the official repository, whose rules are restated here.
 """
@@ -21,7 +21,7 @@ WITHOUT_FIGURE = "0"
 
 @dataclass(frozen=True)
 class Place:
-    """A row of the official file without its texts. All values are as the file has them."""
+    """A row of the official file without its texts. All values are as in the file."""
 
     category: str
     subcategory: str
@@ -33,12 +33,12 @@ class Place:
 
     @property
     def id(self) -> str:
-        """Unique in the file."""
+        """The row's id, which is unique in the file."""
         return "_".join((self.category, self.subcategory, self.set_id, self.figure_id, self.question_id))
 
     @property
     def question(self) -> str:
-        """The question, whichever the figure."""
+        """The question's id, independent of the figure."""
         return "_".join((self.category, self.subcategory, self.set_id, self.question_id))
 
     @property
@@ -48,7 +48,7 @@ class Place:
 
     @property
     def original(self) -> bool:
-        """Whether it is about the original figure, or in VS about none."""
+        """Whether it is about the original figure, or in VS about no figure."""
         return self.figure_id == WITHOUT_FIGURE
 
     @property
@@ -57,7 +57,7 @@ class Place:
         return self.visual_input != "0"
 
     def is_right(self, mark: Mark) -> bool:
-        """Correct; without a figure it is also right not to know."""
+        """Whether a mark is right; without a figure, not to know is right, too."""
         return mark == "1" or (mark == "2" and self.category == "VS" and self.original)
 
 
@@ -72,7 +72,7 @@ def groups_of(place: Place) -> dict[str, str]:
 
 
 def group_sizes(places: Iterable[Place]) -> Counter[tuple[str, str]]:
-    """(kind, group) -> its rows."""
+    """(kind, group) -> number of its rows."""
     return Counter(pair for place in places for pair in groups_of(place).items())
 
 
@@ -106,7 +106,7 @@ def kind_of_error(place: Place, mark: Mark, original: Mark | None, same: bool | 
 
 
 def official_figures(rows: Sequence[tuple[Place, Mark, bool]]) -> dict[str, str]:
-    """Metric id -> the text that the official script prints; {} where it stops before it prints.
+    """Metric id -> the text that the official script prints; {} if it fails before it prints.
 
     Args:
         rows: place, mark, and whether the answer is the same as to the original, of every row.
@@ -162,7 +162,7 @@ ZEROS: Mapping[str, float] = {
 def counts_of(
     rows: Sequence[tuple[Place, Mark, bool | None]], sizes: Mapping[tuple[str, str], int]
 ) -> list[dict[str, float]]:
-    """What each row contributes. A group counts at the last of its rows, and only if all of its rows are there.
+    """The counts of each row. A group counts at its last row, and only if all of its rows are present.
 
     Args:
         rows: place, mark, and whether the answer is the same as to the original (None: unknown).
@@ -196,5 +196,5 @@ def counts_of(
 
 
 def mean(values: Sequence[np.ndarray]) -> np.ndarray:
-    """Of several metrics, element by element."""
+    """The mean of several metrics, element by element."""
     return np.asarray(np.mean(values, axis=0))

@@ -1,4 +1,4 @@
-"""HallusionBench's judge: its two prompts, what is read from its replies, and stored replies."""
+"""HallusionBench's judge: its two prompts, the parsers of its replies, and stored replies."""
 
 from __future__ import annotations
 
@@ -43,11 +43,12 @@ Reply with one word: "same" if the answers agree with each other, "different" if
 )
 _VERDICTS = ("correct", "incorrect", "unclear")
 SAME = "#same"
-"""Ends the id of a request that compares an answer with the one to the original."""
+"""Suffix of the id of a request that compares an answer with the one to the original."""
 
 
 def script_prompts(script: Path) -> tuple[str, str]:
-    """Both prompts from the official utils.py, whose versions may differ: the variant tells other prompts than `OFFICIAL_PROMPTS`."""
+    """Both prompts from the official utils.py, whose versions may differ; the variant's name marks prompts other than
+    `OFFICIAL_PROMPTS`."""
     first, second = (read_built_prompt(script, function)[0] for function in _FUNCTIONS)
     for prompt, fields in (
         (first, ("question", "gt_answer_details", "output_entry")),
@@ -63,7 +64,7 @@ def script_prompts(script: Path) -> tuple[str, str]:
 
 
 def prompt_kind(prompts: tuple[str, str]) -> str:
-    """What a variant's name says about the prompts: "" for the official ones."""
+    """The part of a variant's name about the prompts: "" for the official ones."""
     if prompts == OWN_PROMPTS:
         return "own prompt"
     digests = tuple(sha256_bytes(prompt.encode()) for prompt in prompts)
@@ -71,13 +72,13 @@ def prompt_kind(prompts: tuple[str, str]) -> str:
 
 
 def official_mark(reply: str) -> Mark:
-    """The official reading of a reply: "incorrect" anywhere, else "correct" anywhere, else unclear. "not correct" is correct."""
+    """The official parser of a reply: "incorrect" anywhere, else "correct" anywhere, else unclear. "not correct" is correct."""
     low = reply.lower()
     return "0" if "incorrect" in low else "1" if "correct" in low else "2"
 
 
 def official_same(reply: str) -> bool:
-    """The official reading: "same" anywhere. "not the same" is the same."""
+    """The official parser: "same" anywhere. "not the same" is the same."""
     return "same" in reply.lower()
 
 
@@ -116,7 +117,7 @@ def row_id(row: Mapping[str, Any], where: str) -> str:
 
 
 def read_reviews(path: Path) -> ReviewsJudge:
-    """Stored replies: the judge's words, or the codes that the official script saves."""
+    """Read stored replies: the judge's texts, or the codes that the official script saves."""
     replies: dict[str, str] = {}
     for where, row in read_records(path, "reviews"):
         fields, name = Fields(row, where, "review"), row_id(row, where)

@@ -55,7 +55,7 @@ _ZEROS = {
 
 
 def mme_official(answer: str) -> str | None:
-    """The official rule: "yes" or "no" if the word occurs in the first four characters, in any case; "yes" is looked for first.
+    """The official rule: "yes" or "no" if the word occurs in the first four characters, in any case; "yes" is searched first.
 
     Source: Fu et al., 2023, eval_tool/calculation.py.
     """
@@ -94,7 +94,7 @@ class MME(Benchmark):
     """A task's score is 100 * accuracy + 100 * accuracy+, the share of images with both answers right; sums of tasks are scores, too.
 
     A sum is defined only if all of its tasks have questions. The official rule reads the first four characters of an answer: "None" is a
-    no and "The answer is yes" neither. `[tolerant]` reads what a person would read; an unreadable answer is wrong.
+    no and "The answer is yes" neither. `[tolerant]` reads what a human reader would; an unreadable answer is wrong.
 
     Source: Fu et al., 2023 (arXiv 2306.13394).
     """
@@ -120,7 +120,7 @@ class MME(Benchmark):
 
     @property
     def variant(self) -> str:
-        """The instruction behind the questions, if it is not the published one."""
+        """The instruction after the questions, if it is not the published one."""
         return suffix_variant(self.settings.suffix)
 
     def items(self, data: Path) -> list[Item]:
@@ -207,7 +207,7 @@ class MME(Benchmark):
     def score(
         self, items: Sequence[Item], responses: Mapping[str, Response], judge: Judge | None = None
     ) -> list[SampleScore]:
-        """Right or not by each parser; whether both answers to an image are right is counted at the second of them."""
+        """Whether an answer is right by each parser; whether both answers to an image are right is counted at the second one."""
         said = {
             item.id: dict(zip(_PARSERS, (mme_official(text), tolerant(text, item.prompt)), strict=True))
             for item in items
@@ -236,7 +236,7 @@ class MME(Benchmark):
         return scores
 
     def aggregate(self, totals: Totals) -> dict[str, np.ndarray]:
-        """Scores of tasks, 0 to 200, and their sums; NaN for a sum of which a task has no question."""
+        """Scores of tasks, 0 to 200, and their sums; NaN for a sum if one of its tasks has no question."""
         result: dict[str, np.ndarray] = {}
         for parser in _PARSERS:
             for task in TASKS:
@@ -260,7 +260,7 @@ class MME(Benchmark):
         return result
 
     def official(self, totals: Totals) -> dict[str, str]:
-        """What the official script prints, if it ends: all fourteen tasks are there, and each has an answer that it can read."""
+        """What the official script prints, if it succeeds: all fourteen tasks exist, and each has an answer that it can read."""
         if not self._paired_by_place or any(not totals[f"{task}.read"] for task in TASKS):
             return {}
         if any(2 * totals[f"{task}.pairs"] != totals[f"{task}.n"] for task in TASKS):
@@ -279,7 +279,7 @@ _IMAGES = frozenset((".jpg", ".jpeg", ".png"))
 
 
 def _rows(path: Path, cells: int) -> Iterator[tuple[str, list[str]]]:
-    """(place, cells) of a text file whose lines are separated by tabs; blank lines are passed over."""
+    """(place, cells) of a text file whose lines are separated by tabs; blank lines are skipped."""
     for number, line in enumerate(read_text(path, "questions").split("\n"), 1):
         line = line.removesuffix("\r")
         if not line.strip():

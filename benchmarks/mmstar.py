@@ -61,10 +61,10 @@ def _specs() -> tuple[MetricSpec, ...]:
 
 
 class MMStar(Benchmark):
-    """Share of right answers, of all questions, per category and per sub-category.
+    """Share of right answers, overall, per category and per sub-category.
 
     The official rule reads the first characters of the answer: "Answer: B" is an A, "Cannot be determined" a C. `[tolerant]` reads the
-    option that a person would read, from its letter or its text, and counts an unreadable answer as wrong.
+    option that a human reader would, from its letter or its text, and counts an unreadable answer as wrong.
 
     Source: Chen et al., NeurIPS 2024.
     """
@@ -86,7 +86,7 @@ class MMStar(Benchmark):
 
     @property
     def variant(self) -> str:
-        """The instruction behind the questions, if it is not the published one."""
+        """The instruction after the questions, if it is not the published one."""
         return suffix_variant(self.settings.suffix)
 
     def items(self, data: Path) -> list[Item]:
@@ -129,7 +129,7 @@ class MMStar(Benchmark):
         image = ImageRef(name=f"MMStar {name}")
         if row.get("image") is not None:
             image = stored_picture(row["image"], where, f"MMStar {name}")
-        # Some questions are about the same picture, which then is one cluster.
+        # Several questions may be about the same picture, which is then one cluster.
         group = image.fingerprint()[:16] if image.data is not None else name
         return Item(name, with_suffix(question, self.settings.suffix, _PUBLISHED_SUFFIX), image, group, reference)
 
@@ -142,7 +142,7 @@ class MMStar(Benchmark):
                 items = list(self._read(questions))
         responses, others = PackedResponses(), set()
         for where, record in read_table(path, "responses"):
-            # In the official table "answer" is the key, and "prediction" what the model said.
+            # In the official table "answer" is the key, and "prediction" the model's answer.
             keys = {"answer"} if "prediction" in record else set()
             row = AnswerRow({key: value for key, value in record.items() if key not in keys}, where, _ANSWER)
             name = identity(row.doc, "index", where)
@@ -165,7 +165,7 @@ class MMStar(Benchmark):
     def score(
         self, items: Sequence[Item], responses: Mapping[str, Response], judge: Judge | None = None
     ) -> list[SampleScore]:
-        """Right or not, by the official rule and by ours."""
+        """Whether an answer is right, by the official rule and by ours."""
         return [self._one(item, responses[item.id].text) for item in items]
 
     @staticmethod

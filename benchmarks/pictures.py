@@ -1,4 +1,4 @@
-"""Pictures that stand in a cell of a benchmark's table, as bytes or as base64."""
+"""Pictures in cells of a benchmark's table, as bytes or as base64."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.core.types import ImageRef
 
 
 def stored_picture(cell: Any, where: str, name: str) -> ImageRef:
-    """The picture in a cell: bytes, {bytes, path} as in data sets of the hub, or a text in base64.
+    """The picture in a cell: bytes, {bytes, path} as in data sets of the hub, or a base64 text.
 
     Args:
         cell: the value.

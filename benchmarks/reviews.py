@@ -1,4 +1,4 @@
-"""Stored replies of a judge, which take a judge's place."""
+"""Stored replies of a judge, used instead of a judge."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.judging.base import Judge, JudgeReply, JudgeRequest
 
 
 class ReviewsJudge(Judge):
-    """Stored reviews, in the judge's place."""
+    """A judge that returns stored reviews."""
 
     name = "stored reviews"
     reads_prompt = False

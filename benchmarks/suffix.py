@@ -1,4 +1,4 @@
-"""What suites put behind their questions: an instruction how to answer. Another one than the published makes another variant."""
+"""Instructions that suites append to their questions. Another instruction than the published one gives another variant."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class SuffixSettings(BenchmarkSettings):
 
 
 def with_suffix(question: str, suffix: str | None, published: str = "", instruction: str = "") -> str:
-    """A question as it is asked.
+    """A question with its instruction.
 
     Args:
-        question: as the suite's file has it.
+        question: as in the suite's file.
         suffix: the setting.
-        published: what the suite's authors put behind the question.
+        published: what the suite's authors append to the question.
         instruction: the instruction with which the file's questions end, if any; the setting replaces it.
     """
     if suffix is None:
@@ -35,7 +35,7 @@ def with_suffix(question: str, suffix: str | None, published: str = "", instruct
 
 
 def suffix_variant(suffix: str | None) -> str:
-    """The part of a metric's name that tells another instruction than the published one."""
+    """The part of a metric's name that marks an instruction other than the published one."""
     if suffix is None:
         return ""
     if not suffix.strip():

@@ -94,7 +94,7 @@ def _write(run: Run, info: CheckpointInfo, output: Path, *, merge: bool) -> Mani
 
 
 def card_of(run: Run) -> str:
-    """The model card of a run with its manifest, with all scores that lie next to it and can be used; of the others it is said why not.
+    """The model card of a run with its manifest, with all usable scores of the run; the reasons for leaving out others are logged.
 
     Raises:
         BadInputError: the manifest lacks what a card needs.

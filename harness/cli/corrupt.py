@@ -167,7 +167,7 @@ def _takers() -> list[str]:
         try:
             if any(branch.image == "rejected" for branch in registry.load("aligners", name).branches):
                 methods.append(name)
-        except HarnessError:  # whoever names it is told why
+        except HarnessError:  # the command that names it reports why
             continue
     return methods
 

@@ -1,4 +1,4 @@
-"""Tables of which no cell is ever cut, however narrow the terminal: columns that do not fit continue in a table below."""
+"""Tables whose cells are never cut, however narrow the terminal: columns that do not fit continue in a table below."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-_FRAME, _BORDER = 3, 1  # columns of the screen: for the frame and padding of each column, for the last border
-_NARROWEST = 8  # a column of prose is not folded to less
+_FRAME, _BORDER = 3, 1  # widths in characters: frame and padding of each column, and the last border
+_NARROWEST = 8  # minimum width of a folded column of prose
 
 
 @dataclass
@@ -64,7 +64,7 @@ class Grid:
         self._sections.add(len(self._columns[0].cells) - 1)
 
     def tables(self, width: int) -> list[Table]:
-        """The table in as many parts as `width` (columns of the screen) demands; the first has the title."""
+        """The table in as many parts as `width` (in characters) needs; the first has the title."""
         keys, others = self._columns[: self.keys], self._columns[self.keys :]
         least = [column.least() for column in keys]
         widest = max((column.least() for column in others), default=0)
@@ -97,7 +97,7 @@ class Grid:
 
 
 def _widths(columns: Sequence[tuple[_Column, int]], width: int) -> list[int]:
-    """What every column gets: at least what it needs; the rest goes first to those that want little more."""
+    """The width of every column: at least what it needs; the rest goes first to columns that need little more."""
     widths = [least for _, least in columns]
     spare = width - _BORDER - sum(widths) - _FRAME * len(widths)
     wishes = [column.natural() - least for column, least in columns]

@@ -102,7 +102,7 @@ def put_aside(path: Path, *, within: Path) -> Path:
 
 
 def aside_name(kept: Path) -> str:
-    """The name that something had before it was put aside."""
+    """The name that something had before it was replaced."""
     return kept.name.rpartition(".")[0]
 
 

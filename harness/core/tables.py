@@ -1,4 +1,4 @@
-"""Rows of a table that people bring: Parquet, comma- or tab-separated text, JSON lines or a JSON array."""
+"""Reading rows of a user's table: Parquet, comma- or tab-separated text, JSON lines or a JSON array."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BATCH = 64
 
 
 def read_table(path: Path, what: str = "table") -> Iterator[tuple[str, dict[str, Any]]]:
-    """(place, row) of a table; the kind is told by the file's name, and anything else is read as JSON.
+    """(place, row) of a table; the type is recognised by the file's name, and any other is read as JSON.
 
     The place is "PATH:LINE" for text, "PATH row N" for Parquet (N counts from 1). Cells of comma- and tab-separated text are texts.
 

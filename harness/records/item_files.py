@@ -1,7 +1,7 @@
-"""Item files, `items-VARIANT.jsonl`: what each item of a suite was asked, answered and found to be. See `harness.core.record`.
+"""Item files, `items-VARIANT.jsonl`: the question, answer, counts and verdicts of each item of a suite. See `harness.core.record`.
 
 A suite has up to 15,000 rows, so these are plain dataclasses: made without a check, and checked in one pass over a line's JSON when read,
-in a sixth of the time and a third of the memory that models take. Keys of later versions are passed over; no row is written again.
+in a sixth of the time and a third of the memory that models take. Keys of later versions are ignored; rows are never written again.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class ItemRow:
     unscored: Annotated[str | None, Field(description="why there is no verdict")] = None
 
     def written(self) -> dict[str, Any]:
-        """The JSON-able object that a line holds, which is also what benchmarks say verdicts on."""
+        """The JSON-able object of a line, from which benchmarks also derive verdicts."""
         return {
             "item": self.item,
             "group": self.group,
@@ -88,7 +88,7 @@ _HUGE = re.compile(rb"[0-9][eE]\+?[0-9]{3}")
 
 
 def _is_unusual(line: bytes) -> bool:
-    """Whether a line may hold numbers that are none or beyond floating point, or halves of characters: `parse_line` tells them well."""
+    """Whether a line may contain NaN, numbers beyond floating point, or lone surrogates, for which `parse_line` has good errors."""
     return b"\\ud" in line or b"\\uD" in line or b"NaN" in line or b"Infinity" in line or bool(_HUGE.search(line))
 
 

@@ -1,7 +1,7 @@
-"""The manifest of a run, `manifest.json`: what was made, of what, by what, with which result. See `harness.core.record`.
+"""The manifest of a run, `manifest.json`: what a run made, from what, how, and its results. See `harness.core.record`.
 
-`ManifestRecord` is what every run's manifest can be read as. Its subclasses are views of an aligned run's manifest: each names what one use
-of the run requires beside that, so that a manifest that lacks what a model card needs can still be evaluated.
+`ManifestRecord` fits every run's manifest. Its subclasses are views of an aligned run's manifest: each has the further keys that one use
+of the run requires, so that a run whose manifest is insufficient for a model card can still be evaluated.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class ExportedFrom(Record):
 
 
 class ManifestRecord(Versioned):
-    """What every run's manifest can be read as.
+    """The keys of every run's manifest.
 
     Only `kind` and `base` are in all of them: version 0.1 and base models' runs have fewer keys than aligned ones of today.
     """
@@ -152,7 +152,7 @@ class StagesSummary(Record):
 
 
 class TrainedManifest(AlignedManifest):
-    """The same, as far as what its stages left is looked at."""
+    """The manifest of an aligned run: the part about its stages."""
 
     checkpoint: CheckpointRecord
     summary: StagesSummary  # type: ignore[assignment]
