@@ -285,7 +285,7 @@ def _tokens(request: JudgeRequest) -> int:
 
 
 def _given(request: JudgeRequest, kept: Mapping[str, Any]) -> JudgeReply:
-    """The stored form of a reply."""
+    """The reply to a request from its stored form."""
     if kept.get("declined"):
         return JudgeReply(request.item.id, None, kept["declined"])
     return JudgeReply(request.item.id, kept["reply"])

@@ -191,7 +191,7 @@ def _point(name: str, x: tuple[Cell, Column], y: tuple[Cell, Column]) -> Point:
 
 
 def _pair(row: Row, *columns: Column) -> list[tuple[Cell, Column]]:
-    """The row's cells in these columns; None if one of them has no value."""
+    """The row's cells in these columns; [] if one of them has no value."""
     cells = [(row.cells[column], column) for column in columns if column in row.cells]
     return cells if len(cells) == len(columns) and all(cell.value is not None for cell, _ in cells) else []
 

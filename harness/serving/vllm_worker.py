@@ -78,7 +78,7 @@ def _lines(stream: IO[str]) -> queue.Queue[dict[str, Any] | None]:
 def _bind(cores: list[list[int]]) -> None:
     """Bind to the cores of this engine's workers; otherwise several engines would each start a thread on every core.
 
-    The first call is for a worker in this process, the last for workers that vLLM starts and binds itself.
+    Affinity and number of threads are for a worker in this process; the environment variable is for workers that vLLM starts and binds.
     """
     import torch
 

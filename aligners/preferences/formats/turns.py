@@ -26,7 +26,7 @@ class Tags:
     system: str = "system"
 
     def role_of(self, message: Any) -> str:
-        """A message's role; for anything else, its type, for an error message."""
+        """A message's role; for anything else, the beginning of the value, for an error message."""
         if not isinstance(message, Mapping):
             return shown(message)
         role = message.get(self.role)
