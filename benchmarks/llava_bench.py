@@ -107,11 +107,11 @@ class LLaVABench(Benchmark):
         if path is None:
             return dict.fromkeys(CATEGORIES, ("Assistant", _OWN_RULE)), sha256_bytes(_OWN_RULE.encode())
         rules = Fields(read_json(path, "judge's rules"), str(path), "judge's rules")
-        found = {}
+        by_category = {}
         for category in CATEGORIES:
             entry = rules.fields(category)
-            found[category] = (entry.text("role", empty=False), entry.text("prompt", empty=False))
-        return found, sha256_file(path)
+            by_category[category] = (entry.text("role", empty=False), entry.text("prompt", empty=False))
+        return by_category, sha256_file(path)
 
     def variant_with(self, judge: Judge | None) -> str:
         """The judge, and its prompt if it is not the official one."""
@@ -247,15 +247,15 @@ class LLaVABench(Benchmark):
 
     def official_of(self, scores: Sequence[SampleScore]) -> dict[str, str]:
         """What the official summary prints: of the first replies, (-1, -1) for unreadable ones, means rounded to three decimals first."""
-        found: dict[str, list[Pair]] = {"": []}
+        by_part: dict[str, list[Pair]] = {"": []}
         for score in scores:
             if score.details.get("official_pair") is None:
                 return {}
             pair = tuple(float(value) for value in score.details["official_pair"])
-            found[""].append(pair)  # type: ignore[arg-type]
-            found.setdefault(f".{_SHORT[score.details['category']]}", []).append(pair)  # type: ignore[arg-type]
+            by_part[""].append(pair)  # type: ignore[arg-type]
+            by_part.setdefault(f".{_SHORT[score.details['category']]}", []).append(pair)  # type: ignore[arg-type]
         printed = {}
-        for part, pairs in found.items():
+        for part, pairs in by_part.items():
             reference, model = (round(float(value), 3) for value in np.asarray(pairs).mean(0))
             if reference == 0:
                 return {}

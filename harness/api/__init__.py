@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.api.data import stored
+from harness.api.settings import nested
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,7 +83,7 @@ def align(
             Path(results),
             stored(data),
             name,
-            _nested(settings),
+            nested(settings),
             limit,
             on_error,
             resume,
@@ -175,7 +176,7 @@ def evaluate(
             names,
             data or usual[0],
             engine,
-            named_once(_nested(settings), {"backend": serving} if serving else {}),
+            named_once(nested(settings), {"backend": serving} if serving else {}),
             judge,
             max_unscored,
             limit,
@@ -395,20 +396,3 @@ def _opened(checkpoint: str | Path | Run, results: Path) -> tuple[Run | None, An
         if run.manifest is not None:
             return run, base_model(run)
     return None, resolve(str(checkpoint))
-
-
-def _nested(settings: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Settings by group; keys may be dotted.
-
-    Raises:
-        BadInputError: a key is both a value and a group.
-    """
-    from harness.core.config import merged
-
-    layers = []
-    for key, value in (settings or {}).items():
-        plain = _nested(value) if isinstance(value, Mapping) else value
-        for part in reversed(key.split(".")):
-            plain = {part: plain}
-        layers.append(plain)
-    return merged(*layers)  # type: ignore[arg-type]
