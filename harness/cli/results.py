@@ -40,11 +40,11 @@ def _suites(text: str | None, scored: set[str]) -> list[str]:
     """The parts of `--suite`; a group of suites is replaced by those of its suites that were scored."""
     from harness.core import registry
 
-    found = []
+    suites = []
     for part in _split(text):
         members = [] if part in registry.entries("benchmarks") else registry.group_members(part)
-        found += [name for name in members if name in scored] or [part]
-    return found
+        suites += [name for name in members if name in scored] or [part]
+    return suites
 
 
 def _check_tax(tax: bool, others: Mapping[str, object]) -> None:

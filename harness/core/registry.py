@@ -184,23 +184,23 @@ def names(kind: Kind, wanted: str) -> list[str]:
     if not split:
         raise BadInputError(f"no {WORD[kind]} is given", remedy="see `harness list`")
     known = entries(kind)
-    found: list[str] = []
+    chosen: list[str] = []
     for name in split:
         members = [name] if name in known else group_members(name) if kind == "benchmarks" else []
         if not members:
             raise UnknownNameError(WORD[kind], name, known)
-        found += members
-    return list(dict.fromkeys(found))
+        chosen += members
+    return list(dict.fromkeys(chosen))
 
 
 def group_members(group: str) -> list[str]:
     """The suites that declare a group, in the order of tables; suites that cannot be loaded are left out."""
-    found = []
+    members = []
     for name in entries("benchmarks"):
         try:
             suite = load("benchmarks", name)
         except HarnessError:  # the command that names it reports why
             continue
         if group and suite.group == group:
-            found.append((suite.place, name))
-    return [name for _, name in sorted(found)]
+            members.append((suite.place, name))
+    return [name for _, name in sorted(members)]

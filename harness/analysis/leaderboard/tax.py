@@ -75,7 +75,7 @@ def tax(boards: Sequence[Board]) -> list[Tax]:
     Raises:
         BadInputError: there is no such board.
     """
-    found = []
+    taxes = []
     for board in boards:
         rows = [_row(board, row) for row in board.rows if row.method != BASE and not row.published]
         if not any(row.gains[side] for row in rows for side in SIDES):
@@ -83,13 +83,13 @@ def tax(boards: Sequence[Board]) -> list[Tax]:
         absent = [side for side in SIDES if not any(row.gains[side] for row in rows)]
         words = {"hallucination": "of hallucination", "elsewhere": "of anything but hallucination"}
         notes = [f"no metric {words[side]} was scored for a checkpoint and its base" for side in absent]
-        found.append(Tax(board.title, rows, [*notes, *board.notes]))
-    if not found:
+        taxes.append(Tax(board.title, rows, [*notes, *board.notes]))
+    if not taxes:
         raise BadInputError(
             "no aligned checkpoint was scored on the same suites as its base",
             remedy="score both: harness eval --suite SUITES --run NAME --base",
         )
-    return found
+    return taxes
 
 
 def _row(board: Board, row: Row) -> TaxRow:
@@ -114,8 +114,8 @@ def tax_json(taxes: Sequence[Tax], left_out: Sequence[str] = ()) -> dict[str, An
         "left_out": list(left_out),
         "boards": [
             {
-                "board": one.title,
-                "notes": one.notes,
+                "board": board_tax.title,
+                "notes": board_tax.notes,
                 "rows": [
                     {
                         "checkpoint": row.name,
@@ -138,10 +138,10 @@ def tax_json(taxes: Sequence[Tax], left_out: Sequence[str] = ()) -> dict[str, An
                             for side in SIDES
                         },
                     }
-                    for row in one.rows
+                    for row in board_tax.rows
                 ],
             }
-            for one in taxes
+            for board_tax in taxes
         ],
     }
 
@@ -149,14 +149,14 @@ def tax_json(taxes: Sequence[Tax], left_out: Sequence[str] = ()) -> dict[str, An
 def tax_tables(taxes: Sequence[Tax]) -> list[TextTable]:
     """A table per board, one row per checkpoint: the counts of each side, then every gain with its interval."""
     tables = []
-    for one in taxes:
+    for board_tax in taxes:
         heads = ["checkpoint", *(f"{side}: better, worse, of" for side in SIDES)]
-        columns = [(side, column) for side in SIDES for column in one.columns(side)]
+        columns = [(side, column) for side in SIDES for column in board_tax.columns(side)]
         heads += [
             f"{_mark(side)} {column.title}{f'[{column.variant}]' if column.variant else ''}" for side, column in columns
         ]
         lines = []
-        for row in one.rows:
+        for row in board_tax.rows:
             line = [row.name]
             for side in SIDES:
                 line.append(f"{row.count(side, 'better')}, {row.count(side, 'worse')}, {len(row.gains[side])}")
@@ -171,10 +171,10 @@ def tax_tables(taxes: Sequence[Tax]) -> list[TextTable]:
         )
         tables.append(
             TextTable(
-                f"{one.title}: what alignment gained and cost",
+                f"{board_tax.title}: what alignment gained and cost",
                 tuple(heads),
                 tuple(lines),
-                "\n".join([note, *one.notes]),
+                "\n".join([note, *board_tax.notes]),
             )
         )
     return tables
