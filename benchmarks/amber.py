@@ -12,8 +12,9 @@ from pydantic import Field
 
 from benchmarks.amber_files import GENERATIVE, PARTS, read_annotations, read_associations
 from benchmarks.answers import AnswerRow, PackedResponses, whole
-from benchmarks.base import Benchmark, BenchmarkSettings, Totals, harmonic, needed, ratio
+from benchmarks.base import Benchmark, Totals, harmonic, needed, ratio
 from benchmarks.nouns import Noun, NounFinder, Similarity, make_noun_finder, make_similarity
+from benchmarks.suffix import SuffixSettings, suffix_variant, with_suffix
 from benchmarks.yesno import PARSER, tolerant
 from harness.core.declared import OfflineFile, SettingOption
 from harness.core.errors import BadInputError
@@ -33,8 +34,8 @@ _EPSILON = 0.001
 """Initial value of every denominator in the official script."""
 
 
-class AmberSettings(BenchmarkSettings):
-    """Settings of the comparison of words and of the search for nouns."""
+class AmberSettings(SuffixSettings):
+    """Settings of the comparison of words, of the search for nouns, and of the yes/no questions."""
 
     similarity: str = Field(
         "auto",
@@ -108,7 +109,8 @@ class AMBER(Benchmark):
     @property
     def variant(self) -> str:
         """How nouns are found and words compared, e.g. `nltk+spacy` (the official way, with `en_core_web_lg`)."""
-        return f"{self._nouns.name}+{self._similar.name}"
+        parts = (self._nouns.name, self._similar.name, suffix_variant(self.settings.suffix))
+        return "+".join(part for part in parts if part)
 
     @cached_property
     def _nouns(self) -> NounFinder:
@@ -142,7 +144,10 @@ class AMBER(Benchmark):
                 picture = fields.text("image", empty=False)
                 image = ImageRef(path=images.path(picture, where))
                 own = {"annotation": annotations[place - 1], **reference}
-                items.append(Item(str(place), fields.text("query"), image, picture, own))
+                query = fields.text("query")
+                if annotations[place - 1]["type"] != GENERATIVE:  # a description has no instruction how to answer
+                    query = with_suffix(query, self.settings.suffix)
+                items.append(Item(str(place), query, image, picture, own))
         return items
 
     def truth(self, item: Item) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from benchmarks.answers import AnswerRow, PackedResponses, identity
 from benchmarks.base import Benchmark, Totals, harmonic, needed, ratio
+from benchmarks.suffix import SuffixSettings, suffix_variant, with_suffix
 from benchmarks.yesno import PARSER, pope_official, tolerant, yes_or_no
 from harness.core.declared import BarChart, OfflineFile
 from harness.core.errors import BadInputError, shown
@@ -70,6 +71,8 @@ class POPE(Benchmark):
 
     name, title, max_new_tokens = "pope", "POPE", 64
     source = "Li et al., EMNLP 2023"
+    Settings = SuffixSettings
+    settings: SuffixSettings
     metrics = _specs()
     place = 40
     group = "hallucination"
@@ -82,6 +85,11 @@ class POPE(Benchmark):
     )
     pictures: ClassVar[str] = "coco"
     """Prefix of the official files' names."""
+
+    @property
+    def variant(self) -> str:
+        """The instruction behind the questions, if there is one; the official questions have none."""
+        return suffix_variant(self.settings.suffix)
 
     def items(self, data: Path) -> list[Item]:
         """The questions of every available split: `coco_pope_random.json` (or SEEM's, `..._pope_seem_random.json`) and so on."""
@@ -171,7 +179,11 @@ class POPE(Benchmark):
                 odd += 1
                 reference["official_label"] = "yes"  # the official script reads everything except "no" as yes
             image = ImageRef(path=images.path(picture, where)) if images else ImageRef(name=picture)
-            items.append(Item(f"{split}/{name}", fields.text("text"), image, picture, reference))
+            question = fields.text("text")
+            if self.settings.suffix is not None:
+                reference["question"] = question
+            prompt = with_suffix(question, self.settings.suffix)
+            items.append(Item(f"{split}/{name}", prompt, image, picture, reference))
         if odd:
             self.notes.append(
                 f"{odd} labels in {path.name} are not exactly yes or no, but were read as such; the official script reads them as yes"
@@ -187,7 +199,7 @@ class POPE(Benchmark):
     @staticmethod
     def _one(item: Item, answer: str) -> SampleScore:
         split, label = item.reference["split"], item.reference["label"]
-        official, read = pope_official(answer), tolerant(answer, item.prompt)
+        official, read = pope_official(answer), tolerant(answer, item.reference.get("question", item.prompt))
         counts = _ZEROS.copy()
         for parser, said in (("", official), ("[strict]", read)):
             counts[f"{split}{parser}.{_cell(said, label)}"] = 1.0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Any
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from benchmarks.base import BenchmarkSettings
 from harness.core.files import sha256_bytes
@@ -16,6 +18,12 @@ class SuffixSettings(BenchmarkSettings):
         description="the instruction at the end of every question, such as 'Please answer yes or no.'; a blank is put before it unless it "
         "begins with one (or with a newline); empty: no instruction; None: as published",
     )
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the default: scores that were made before a suite had this setting stay comparable."""
+        found: dict[str, Any] = dump(self)
+        return {name: value for name, value in found.items() if name != "suffix" or value is not None}
 
 
 def with_suffix(question: str, suffix: str | None, published: str = "", instruction: str = "") -> str:

@@ -11,6 +11,7 @@ from benchmarks.amber import AMBER, AmberSettings
 from benchmarks.chair import CHAIR
 from benchmarks.halbench import ObjectHalBench
 from benchmarks.mmhal import MMHalBench, MMHalSettings
+from benchmarks.pope import POPE, POPEAOKVQA, POPEGQA
 from harness.core.config import parse
 from harness.core.errors import BadInputError
 from tests.benchmarks.scoring import jsonl
@@ -95,6 +96,33 @@ def test_words_of_amber(tmp_path: Path) -> None:
     assert AMBER(AmberSettings(nouns="spacy", similarity="exact")).variant == "spacy+exact"
     with pytest.raises(BadInputError, match="nowns"):
         AMBER(AmberSettings(nouns="nowns", similarity="exact")).variant  # noqa: B018
+
+
+@pytest.mark.claims("amber.suffix", "pope.suffix", "pope-aokvqa.suffix", "pope-gqa.suffix")
+def test_an_instruction_behind_yes_no_questions(tmp_path: Path) -> None:
+    """It is asked, it is in the metrics' names, and a description has none. The default leaves no trace in the record."""
+    from harness.worlds.pocket import formats
+    from harness.worlds.pocket.scenes import generator, make_scenes
+
+    scenes = make_scenes(0, "validation", 2)
+    formats._amber(scenes, tmp_path / "amber")
+    formats._pope(scenes, tmp_path / "pope", generator("suffix"))
+    said = "Please answer yes or no."
+    amber = suite(AMBER, nouns="spacy", similarity="exact", suffix=said)
+    ending = {
+        item.reference["annotation"]["type"] == "generative": item.prompt.endswith(f"? {said}")
+        for item in amber.items(tmp_path / "amber")
+    }
+    assert ending == {True: False, False: True} and amber.variant == f'spacy+exact+suffix "{said}"'
+    for kind, prefix in ((POPE, "coco"), (POPEAOKVQA, "aokvqa"), (POPEGQA, "gqa")):
+        for path in (tmp_path / "pope").glob("coco_*.json"):
+            (tmp_path / "pope" / path.name.replace("coco", prefix)).write_bytes(path.read_bytes())
+        asked = suite(kind, suffix=said)
+        assert all(item.prompt.endswith(f"image? {said}") for item in asked.items(tmp_path / "pope"))
+        assert asked.variant == f'suffix "{said}"' and asked.settings.model_dump() == {"suffix": said}
+        plain = suite(kind)
+        assert plain.variant == "" and plain.settings.model_dump() == {}
+        assert all(item.prompt.endswith("image?") for item in plain.items(tmp_path / "pope"))
 
 
 @pytest.mark.claims("mmhal.template", "mmhal.template_sha256")
