@@ -6,7 +6,6 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
@@ -18,6 +17,7 @@ from harness.core.pages import render
 from harness.core.terminal import plain
 from harness.experiments.claims import Finding, find, read_claims
 from harness.experiments.graph import RUNS, Plan
+from harness.experiments.records import ClaimResult, ResultFile
 from harness.experiments.spec import Arm, Experiment, dotted
 from harness.experiments.state import ExperimentFolder
 from harness.reports import write_document
@@ -71,14 +71,14 @@ def write_page(
     write_document(experiment.spec.title, pooled, [Markup(sections)], folder.path / f"{PAGE}.html")
     write_json(
         folder.path / RESULT,
-        {
-            "title": experiment.spec.title,
-            "claims": [_as_json(finding) for finding in findings],
-            "arms": {arm.label: [plan.labels[arm.label, seed] for seed in plan.worlds] for arm in experiment.arms},
-            "seeds": list(plan.worlds),
-            "failed": dict(failed),
+        ResultFile(
+            title=experiment.spec.title,
+            claims=[_result(finding) for finding in findings],
+            arms={arm.label: [plan.labels[arm.label, seed] for seed in plan.worlds] for arm in experiment.arms},
+            seeds=list(plan.worlds),
+            failed=dict(failed),
             **surroundings().written(),
-        },
+        ).written(),
     )
     return findings
 
@@ -178,15 +178,15 @@ def _failed_markdown(failed: Mapping[str, str]) -> list[str]:
     return ["## Steps that failed", "", *lines, ""] if failed else []
 
 
-def _as_json(finding: Finding) -> dict[str, Any]:
-    return {
-        "claim": finding.claim.text,
-        "verdict": finding.verdict,
-        "column": finding.column.key if finding.column else None,
-        "values": finding.values,
-        "difference": finding.value,
-        "ci": finding.ci,
-        "p_holm": finding.p,
-        "by_seed": list(finding.by_seed),
-        "reason": finding.reason or None,
-    }
+def _result(finding: Finding) -> ClaimResult:
+    return ClaimResult(
+        claim=finding.claim.text,
+        verdict=finding.verdict,
+        column=finding.column.key if finding.column else None,
+        values=list(finding.values) if finding.values else None,
+        difference=finding.value,
+        ci=list(finding.ci) if finding.ci else None,
+        p_holm=finding.p,
+        by_seed=list(finding.by_seed),
+        reason=finding.reason or None,
+    )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from harness.core.record import AnyText, Record, Value
+from harness.core.record import AnyText, Number, Record, Value
+from harness.records.manifest_file import Hardware
 
 
 class StepFile(Record):
@@ -20,3 +21,37 @@ class StepFile(Record):
     error: AnyText | None = Field(None, description="end of the command's messages, if it failed")
     process: int | None = Field(None, description="id of the process that ran the experiment")
     finished: str | None = Field(None, description="time in UTC, ISO 8601")
+
+
+Pair = Annotated[list[Number], Field(min_length=2, max_length=2)]
+
+
+class ClaimResult(Record):
+    """What the runs of an experiment say about a claim."""
+
+    claim: str = Field(description="as the file has it")
+    verdict: str
+    column: str | None = Field(description="the compared metric")
+    values: Pair | None = Field(description="of both arms, means over the seeds")
+    difference: Number | None = Field(description="left minus right")
+    ci: Pair | None = Field(description="95 % interval of the difference")
+    p_holm: Number | None = Field(description="corrected over the experiment's claims")
+    by_seed: list[Number] = Field(description="the difference of every seed")
+    reason: str | None = Field(description="why there is no result")
+
+
+class ResultFile(Record):
+    """`experiment.json`: the result of an experiment, with what computed it."""
+
+    title: str
+    claims: list[ClaimResult]
+    arms: dict[str, list[Any]] = Field(description="arm -> its runs, by seed")
+    seeds: list[int]
+    failed: dict[str, AnyText] = Field(description="step -> why it failed")
+    harness: str = Field(description="as in Surroundings, like the keys below")
+    commit: str | None
+    python: str
+    packages: dict[str, str]
+    hardware: Hardware
+    command: list[AnyText]
+    finished: str
