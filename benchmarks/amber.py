@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from benchmarks.amber_files import GENERATIVE, PARTS, read_annotations, read_associations
+from benchmarks.amber_files import GENERATIVE, PARTS, match, read_annotations, read_associations
+from benchmarks.answer_files import AnswerSet, answer_row
 from benchmarks.answers import AnswerRow, PackedResponses, whole
 from benchmarks.base import Benchmark, Totals, harmonic, needed, ratio
 from benchmarks.nouns import Noun, NounFinder, Similarity, make_noun_finder, make_similarity
@@ -24,8 +25,6 @@ from harness.core.typed import Fields
 from harness.core.types import Evidence, ImageRef, Item, MetricSpec, Response, SampleScore
 from harness.judging.base import Judge
 
-_ANSWER = ("response", "answer", "text", "prediction")
-"""The official key of an answer, and those of other tools."""
 SECTIONS = ("discriminative", "existence", "attribute", "state", "number", "action", "relation")
 _RATES = ("accuracy", "precision", "recall", "f1")
 _CELLS = ("correct", "count", "correct_no", "truth_no", "answered_no")
@@ -103,6 +102,7 @@ class AMBER(Benchmark):
         OfflineFile("safe_words", "safe_words.txt"),
         OfflineFile("responses", "JSON lines or a JSON list of {id, response}"),
     )
+    answer_keys = ("response", "answer", "text", "prediction")
     pipelines: ClassVar = {"en_core_web_lg": "similarity"}
     setting_options = (SettingOption("similarity", "lemma, exact, table:FILE or spacy[:PIPELINE]"),)
 
@@ -178,7 +178,7 @@ class AMBER(Benchmark):
         responses = PackedResponses()
         generative, others = set(), set()
         for where, record in read_records(path, "responses"):
-            row = AnswerRow(record, where, _ANSWER)
+            row = answer_row(record, where, self.answer_keys)
             others.add(row.key)
             place = whole(row.doc, "id", where)
             if not 1 <= place <= len(annotations):
@@ -199,6 +199,12 @@ class AMBER(Benchmark):
             if (row["type"] == GENERATIVE) in generative
         ]
         return items, responses
+
+    def match_answers(self, rows: Sequence[AnswerRow], path: Path, answers: AnswerSet) -> None:
+        """By `id`, or by `question_id` with the question, or by picture and question."""
+        match(rows, answers)
+        if others := {row.key for row in rows} - {"response"}:
+            self.notes.append(f"answers were read from {' and '.join(sorted(others))}")
 
     def score(
         self, items: Sequence[Item], responses: Mapping[str, Response], judge: Judge | None = None

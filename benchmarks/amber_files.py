@@ -1,13 +1,15 @@
-"""AMBER's files: annotations and associations, read strictly."""
+"""AMBER's files: annotations and associations, read strictly; and which query an answer of another tool belongs to."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.answers import whole
+from benchmarks.answer_files import AnswerSet, ByPicture, asked, picture_of
+from benchmarks.answers import AnswerRow, whole
 from benchmarks.yesno import yes_or_no
-from harness.core.errors import BadInputError
+from harness.core.errors import BadInputError, shown
 from harness.core.reading import read_json, read_records
 from harness.core.typed import Fields
 
@@ -57,3 +59,26 @@ def read_associations(path: Path) -> dict[str, Any]:
     associations = {word: fields.texts(word) for word in fields.value}
     vocabulary = frozenset(associations) | {word for words in associations.values() for word in words}
     return {"associations": associations, "vocabulary": vocabulary}
+
+
+def match(rows: Sequence[AnswerRow], answers: AnswerSet) -> None:
+    """Add rows by their `id`, or by `question_id` with the question, or by picture and question.
+
+    Raises:
+        BadInputError: it is not clear which query a row answers.
+    """
+    places = ByPicture(answers.items)
+    for row in rows:
+        key = "id" if "id" in row.doc else "question_id"
+        if key in row.doc and (key == "id" or asked(row) is not None):
+            place = whole(row.doc, key, row.where)
+            answers.add_asked(str(place), row, f"{key} {place}", by_picture=True)
+            continue
+        queries = places.find(row)
+        if len(queries) != 1:
+            raise BadInputError(
+                f"the row has no id, and {len(queries)} queries are {shown(asked(row))} about the picture {shown(picture_of(row))}",
+                where=row.where,
+                remedy="give every row the id of its query",
+            )
+        answers.add(queries[0].id, row)

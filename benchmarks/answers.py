@@ -40,6 +40,7 @@ class AnswerRow:
         self.where, self.row = where, row
         self.doc: Mapping[str, Any] = row
         self.refusal: str | None = None
+        self.form = ""
         key = next((key for key in keys if key in row), None)
         if key is None and any(name in row for name in _LOGGED):
             self.key, self.text = "lmms-eval's samples", _logged(row, where)
@@ -133,19 +134,20 @@ class ImageNames:
         """The annotated image with this name; None if there is none, or the number is ambiguous."""
         if name in self._names:
             return name
-        if (number := _number(name)) is None:
+        if (number := picture_number(name)) is None:
             return None
         if (plain := str(number)) in self._names:
             return plain
         if self._numbers is None:
             self._numbers = {}
             for known in self._names:
-                if (one := _number(known)) is not None:
+                if (one := picture_number(known)) is not None:
                     self._numbers[one] = None if one in self._numbers else known
         return self._numbers.get(number)
 
 
-def _number(name: str) -> int | None:
+def picture_number(name: str) -> int | None:
+    """The number in a name of COCO's tools; None if the name has another form."""
     found = _COCO_NAME.fullmatch(name)
     return int(found.group(1)) if found and len(found.group(1)) <= 18 else None
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from benchmarks.answer_files import AnswerSet, answer_rows
 from benchmarks.answers import AnswerRow, PackedResponses, identity
 from harness.core.declared import Chart, MatchedForm, OfflineFile, SettingOption, Verdict, verdict_of
 from harness.core.errors import BadInputError, shown
@@ -49,7 +50,9 @@ class Benchmark(ABC):
     - of an item: `Item.group`, the cluster for resampling, and `truth`, the correct answer for display;
     - of an answer: `verdict`. The default works for yes/no and multiple-choice suites (`said` and `label` in `SampleScore.details`),
       for suites whose `Evidence` marks hallucinations, and for rated suites (`hallucinated_below`);
-    - `offline_files`, `setting_options` and `read_offline` for `harness score`; `charts`; `matched`; `place`.
+    - `offline_files`, `setting_options` and `read_offline` for `harness score`; `charts`; `matched`; `place`;
+    - `answer_keys`, `answer_rows` and `match_answers` for `harness import-results`. By default, only answers with the suite's own ids are
+      read: JSON lines or a table {item, text}.
     """
 
     name: ClassVar[str]
@@ -68,6 +71,8 @@ class Benchmark(ABC):
         OfflineFile("responses", "JSON lines {item, text}"),
     )
     """The files that `read_offline` reads; each is an option of `harness score`."""
+    answer_keys: ClassVar[tuple[str, ...]] = ("text", "response", "answer")
+    """Keys of a model's answer in files of other tools, the official one first."""
     setting_options: ClassVar[Sequence[SettingOption]] = ()
     """Settings that are also options of the scoring commands. `--set SUITE.KEY=VALUE` works for every setting."""
     charts: ClassVar[Sequence[Chart]] = ()
@@ -185,6 +190,42 @@ class Benchmark(ABC):
                 raise BadInputError(f"a second response for the item {shown(name)}", where=where)
             responses.add(row.response(name))
         return items, responses
+
+    def read_answers(self, items: Sequence[Item], files: Sequence[Path]) -> AnswerSet:
+        """Read the answers of another tool to the items of `items`, for `harness import-results`.
+
+        Raises:
+            BadInputError: a file is damaged, or it is not clear which item a row answers.
+        """
+        answers = AnswerSet(items)
+        for path in files:
+            rows = self.answer_rows(path)
+            if all("item" in row.doc for row in rows):
+                for row in rows:
+                    answers.add_asked(identity(row.doc, "item", row.where), row)
+            else:
+                self.match_answers(rows, path, answers)
+        return answers
+
+    def answer_rows(self, path: Path) -> list[AnswerRow]:
+        """The rows of a file with answers, at least one.
+
+        Raises:
+            BadInputError: the file cannot be read, or a row has no unambiguous answer.
+        """
+        return answer_rows(path, self.answer_keys)
+
+    def match_answers(self, rows: Sequence[AnswerRow], path: Path, answers: AnswerSet) -> None:
+        """Add each row to `answers` as the answer to an item. Rows with the key `item` are matched without this method.
+
+        Raises:
+            BadInputError: it is not clear which item a row answers.
+        """
+        raise BadInputError(
+            f"the suite '{self.name}' reads only answers with the ids of its items, and this row has no 'item'",
+            where=next(row.where for row in rows if "item" not in row.doc),
+            remedy='write JSON lines {"item": ..., "text": ...}; the ids are in an item file of any run of this suite',
+        )
 
     def judge_requests(self, items: Sequence[Item], responses: Mapping[str, Response]) -> list[JudgeRequest]:
         """The requests that `score` sends to a judge, to estimate their cost; [] without a judge."""

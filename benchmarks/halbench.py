@@ -11,10 +11,12 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field, model_validator
 
+from benchmarks.answer_files import AnswerSet, answer_row, asked
 from benchmarks.answers import AnswerRow, ImageNames, PackedResponses, identity
 from benchmarks.base import Benchmark, BenchmarkSettings, Totals, harmonic, needed, ratio
 from benchmarks.chair_counts import classes_of, cleaned, counted
 from benchmarks.coco import coco_truth, truth_rows
+from benchmarks.halbench_answers import match
 from benchmarks.halbench_images import image_of
 from benchmarks.objects import EXTRACTORS, Extractor, Mention, Vocabulary, make_extractor, read_vocabulary
 from benchmarks.objects.llm_parser import FEWEST_WORDS, PROMPT, LlmExtractor, read_objects
@@ -35,8 +37,6 @@ QUESTIONS = "obj_halbench_300_with_image.jsonl"
 SYNONYMS = "synonyms_refine.txt"
 SCRIPT = "eval_gpt_obj_halbench.py"
 """The official script; its prompt for the LLM mode is read, never run."""
-_ANSWER = ("text", "caption", "answer", "response", "prediction")
-"""Our key, that of COCO's results, RLHF-V's, and those of other tools."""
 
 
 class HalBenchSettings(BenchmarkSettings):
@@ -106,6 +106,7 @@ class ObjectHalBench(Benchmark):
         OfflineFile("annotations", "COCO folder, or JSON lines {image_id, instances, captions}"),
         OfflineFile("responses", "JSON lines {image_id, text}, or COCO's results"),
     )
+    answer_keys = ("text", "caption", "answer", "response", "prediction")
     setting_options = (
         SettingOption("extractor", "nltk (official), llm (official, a judge), spacy[:PIPELINE]"),
         SettingOption("synonyms", "the synonyms file; default: our own table"),
@@ -202,7 +203,7 @@ class ObjectHalBench(Benchmark):
         names, keys = ImageNames(truth), set()
         images: dict[str, ImageRef] = {}
         for where, record in read_records(needed(files, "responses", self.name), "responses"):
-            row = AnswerRow(record, where, _ANSWER)
+            row = answer_row(record, where, self.answer_keys)
             keys.add(row.key)
             image_id = self._annotated(names, identity(row.doc, "image_id", where), where)
             image = images.setdefault(image_id, ImageRef(name=image_id))
@@ -220,6 +221,16 @@ class ObjectHalBench(Benchmark):
                 Item(f"{name}#0", "", ImageRef(name=name), name, truth[name]) for name in truth if name not in seen
             ]
         return items, responses
+
+    def match_answers(self, rows: Sequence[AnswerRow], path: Path, answers: AnswerSet) -> None:
+        """By image, several descriptions of one image in order; without names of images, in the order of the questions."""
+        match(rows, path, answers, self.notes)
+        others = {question for row in rows if (question := asked(row)) is not None}
+        others -= {item.prompt for item in answers.items}
+        if others:
+            self.notes.append(f"some answers were given to another question than this suite's: {shown(min(others))}")
+        if keys := sorted({row.key for row in rows} - {"text"}):
+            self.notes.append(f"answers were read from {' and '.join(keys)}")
 
     def truth(self, item: Item) -> str:
         """The annotated objects."""

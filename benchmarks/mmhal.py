@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import combinations
@@ -11,12 +12,13 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from benchmarks.answers import whole
+from benchmarks.answer_files import AnswerSet, asked, plain
+from benchmarks.answers import AnswerRow, whole
 from benchmarks.base import Benchmark, BenchmarkSettings, Totals, needed, ratio
 from benchmarks.ratings import parse_official, parse_strict, read_rating
 from benchmarks.reviews import ReviewsJudge
 from harness.core.declared import OfflineFile
-from harness.core.errors import BadInputError, HarnessError
+from harness.core.errors import BadInputError, HarnessError, shown
 from harness.core.files import sha256_bytes
 from harness.core.inside import Folder
 from harness.core.reading import read_records
@@ -95,6 +97,7 @@ class MMHalBench(Benchmark):
     place = 70
     group = "hallucination"
     hallucinated_below = HALLUCINATED_BELOW
+    answer_keys = ("model_answer", "response", "answer", "text", "prediction")
     offline_files = (OfflineFile("reviews", "the judge's replies, JSON lines {index, review}"),)
 
     def __init__(self, settings: BenchmarkSettings | None = None) -> None:
@@ -194,6 +197,24 @@ class MMHalBench(Benchmark):
             for name in map(str, range(highest + 1))
         ]
         return items, {name: Response(name, "") for name in reviews}
+
+    def match_answers(self, rows: Sequence[AnswerRow], path: Path, answers: AnswerSet) -> None:
+        """By question, and by picture where two pictures have the same question."""
+        items = defaultdict(list)
+        for item in answers.items:
+            items[plain(item.prompt)].append(item)
+        for row in rows:
+            question, source = asked(row) or "", row.doc.get("image_src")
+            same = items[plain(question)]
+            if len(same) > 1 and isinstance(source, str):
+                same = [item for item in same if item.group == source.rpartition("/")[2]]
+            if len(same) != 1:
+                raise BadInputError(
+                    f"{len(same)} questions of {self.title} are {shown(question)}",
+                    where=row.where,
+                    remedy="keep question and image_src in the rows of response_template.json, and add model_answer to each",
+                )
+            answers.add(same[0].id, row, f"the question {shown(question)}")
 
     def truth(self, item: Item) -> str:
         """The human's answer."""

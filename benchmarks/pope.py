@@ -8,8 +8,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from benchmarks.answers import AnswerRow, PackedResponses, identity
+from benchmarks.answer_files import AnswerSet, picture_of
+from benchmarks.answers import AnswerRow, identity
 from benchmarks.base import Benchmark, Totals, harmonic, needed, ratio
+from benchmarks.pope_answers import SPLITS, match
 from benchmarks.suffix import SuffixSettings, suffix_variant, with_suffix
 from benchmarks.yesno import PARSER, pope_official, tolerant, yes_or_no
 from harness.core.declared import BarChart, OfflineFile
@@ -20,12 +22,9 @@ from harness.core.typed import Fields
 from harness.core.types import ImageRef, Item, MetricSpec, Response, SampleScore
 from harness.judging.base import Judge
 
-SPLITS = ("random", "popular", "adversarial")
 _RATES = ("accuracy", "precision", "recall", "f1", "yes_ratio")
 _TITLES = {"accuracy": "accuracy", "precision": "precision", "recall": "recall", "f1": "F1", "yes_ratio": "yes-ratio"}
 _CELLS = ("tp", "fp", "tn", "fn", "n", "yes")
-_ANSWER = ("answer", "text", "response", "prediction")
-"""The official key, and those of LLaVA's `model_vqa` and other tools."""
 _HEADLINE = frozenset({"random.accuracy", "adversarial.accuracy", "f1", "yes_ratio"})
 
 
@@ -83,6 +82,7 @@ class POPE(Benchmark):
             "responses", "JSON lines {question_id, answer}, or {question, answer} in the order of the questions"
         ),
     )
+    answer_keys = ("answer", "text", "response", "prediction")
     pictures: ClassVar[str] = "coco"
     """Prefix of the official files' names."""
 
@@ -111,16 +111,13 @@ class POPE(Benchmark):
         return items
 
     def read_offline(self, files: Mapping[str, Path]) -> tuple[list[Item], Mapping[str, Response]]:
-        """`--questions`: one split's file; `--responses`: {question_id, answer}, or the official answers {question, answer} in order."""
+        """`--questions`: one split's file; `--responses`: answers as for `harness import-results`; those to other splits are ignored."""
         questions = needed(files, "questions", self.name)
         split = next((name for name in SPLITS if name in questions.name), SPLITS[0])
         items = self._read(questions, split, None)
         path = needed(files, "responses", self.name)
-        rows = [AnswerRow(row, where, _ANSWER) for where, row in read_records(path, "responses")]
-        if rows and not any("question_id" in row.doc for row in rows):
-            return items, self._in_order(items, rows, path)
-        responses, kinds = PackedResponses(), set()
-        for row in rows:
+        answers, rows, kinds = AnswerSet(items), [], set()
+        for row in self.answer_rows(path):
             if row.key == "text" and "label" in row.row:
                 raise BadInputError(
                     "this row is a question, not a response: it has a label",
@@ -129,36 +126,24 @@ class POPE(Benchmark):
                 )
             if row.doc.get("category") in SPLITS and row.doc["category"] != split:
                 kinds.add(row.doc["category"])
-                continue
-            name = f"{split}/{identity(row.doc, 'question_id', row.where)}"
-            if name in responses:
-                raise BadInputError(f"question {name.partition('/')[2]} is answered twice", where=row.where)
-            responses.add(row.response(name))
+            else:
+                rows.append(row)
+        match(rows, path, answers, split)
         if kinds:
             self.notes.append(f"answers to the splits {', '.join(sorted(kinds))} were ignored")
-        if others := sorted({row.key for row in rows} - {"answer"}):
-            self.notes.append(f"answers were read from {' and '.join(map(shown, others))}")
-        return items, responses
+        self._note_form(rows)
+        return items, answers.responses
 
-    def _in_order(self, items: Sequence[Item], rows: Sequence[AnswerRow], path: Path) -> PackedResponses:
-        """The answers of a file without ids, which are matched to the questions by position."""
-        if len(rows) != len(items):
-            raise BadInputError(
-                f"the responses have no question_id, so there must be one per question, but {len(rows)} are not {len(items)}",
-                where=str(path),
-                remedy="answer all questions in order, or give every row its question_id",
-            )
-        responses = PackedResponses()
-        for item, row in zip(items, rows, strict=True):
-            if (asked := row.row.get("question")) is not None and asked != item.prompt:
-                raise BadInputError(
-                    f"the responses have no question_id, and the question of this one is {shown(asked)}, not {shown(item.prompt)}",
-                    where=row.where,
-                    remedy="put the responses in the order of the questions, or give every row its question_id",
-                )
-            responses.add(row.response(item.id))
-        self.notes.append("the responses have no question_id: they were matched with the questions in order")
-        return responses
+    def match_answers(self, rows: Sequence[AnswerRow], path: Path, answers: AnswerSet) -> None:
+        """By the split's name and `question_id`; by picture and question; or in the order of the questions."""
+        match(rows, path, answers)
+        self._note_form(rows)
+
+    def _note_form(self, rows: Sequence[AnswerRow]) -> None:
+        if rows and not any("question_id" in row.doc or picture_of(row) for row in rows):
+            self.notes.append("the responses have no question_id: they were matched with the questions in order")
+        elif others := sorted({row.key for row in rows} - {"answer"}):
+            self.notes.append(f"answers were read from {' and '.join(map(shown, others))}")
 
     def _read(self, path: Path, split: str, images: Path | None) -> list[Item]:
         with self.reading(path):

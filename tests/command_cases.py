@@ -79,6 +79,11 @@ COMMANDS: dict[str, Case] = {
     "score": Case(
         ("--suite", "pope", "--questions", "questions.jsonl", "--responses", "answers.jsonl", "--json"), says='"f1"'
     ),
+    "import-results": Case(
+        ("brought.jsonl", "--suite", "pope", "--data", "data", "--allow-partial", "--name", "theirs"),
+        leaves="results/theirs/evals/pope@data/scores.json",
+        says="POPE",
+    ),
     "serve": Case(("one", "--port"), ("align",)),  # with a port, and stopped: test_serve
     "quickstart": Case(
         ("--methods", "dpo", "--suites", "mmhal", "--split", "validation", *ENGINE, "--results", "quick"),
@@ -126,6 +131,8 @@ def fill(folder: Path) -> None:
     (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     answers = [{"question_id": n, "question": "Is there a dog?", "answer": "yes"} for n in range(4)]
     (folder / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers))
+    brought = {"question_id": 1, "category": "random", "answer": "yes"}
+    (folder / "brought.jsonl").write_text(json.dumps(brought) + "\n")
     pair = {"image": "p.png", "prompt": "What is this?", "chosen": "A photograph.", "rejected": "A giraffe."}
     (folder / "held-out.jsonl").write_text(json.dumps(pair) + "\n")
     arms = {"dpo": {"method": "dpo"}}

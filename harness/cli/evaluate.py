@@ -148,8 +148,8 @@ def evaluate(
     serving = endpoint_settings(endpoint, engine)
     targets, default_data = _targets(run, model, base, results, engine.remote)
     asked = judge_settings(judge_model, judge_url, judge_votes, judge_price, max_cost)
-    scoring = _scoring(context, suites)
-    layers = _layers(settings, scoring, asked, serving)
+    scoring = scoring_of(context, suites)
+    layers = layers_of(settings, scoring, asked, serving)
     if shard and (scoring or judge or asked):
         raise BadInputError(
             "--shard only generates answers, so a judge or an option for scoring has no effect",
@@ -212,7 +212,7 @@ def rejudge(
     targets, default_data = _targets(run, None, base, results)
     engine, given = recorded_backend(targets, suites, data or default_data)
     asked = judge_settings(judge_model, judge_url, judge_votes, judge_price, max_cost)
-    layers = _layers(settings, _scoring(context, suites), asked, given, answered=True)
+    layers = layers_of(settings, scoring_of(context, suites), asked, given, answered=True)
     request = EvalRequest(
         targets, suites, data or default_data, engine, layers, judge, share_unscored(max_unscored), generate=False
     )
@@ -246,7 +246,7 @@ def merge(
     [target], default_data = _targets(run, None, False, results)
     engine, given = shard_backend(target, suites, data or default_data)
     asked = judge_settings(judge_model, judge_url, judge_votes, judge_price, max_cost)
-    layers = _layers(settings, _scoring(context, suites), asked, given, answered=True)
+    layers = layers_of(settings, scoring_of(context, suites), asked, given, answered=True)
     request = EvalRequest(
         [target],
         suites,
@@ -278,7 +278,7 @@ def _changes(noise: str | None) -> list[Change]:
     return [] if noise is None else Change.parse_list(noise)
 
 
-def _layers(
+def layers_of(
     settings: list[str] | None,
     scoring: dict[str, Any],
     judge: dict[str, Any],
@@ -300,7 +300,7 @@ def _layers(
     return named_once(given, {**scoring, "judge": judge, "backend": backend})
 
 
-def _scoring(context: typer.Context, suites: list[str]) -> dict[str, dict[str, str]]:
+def scoring_of(context: typer.Context, suites: list[str]) -> dict[str, dict[str, str]]:
     """Suite -> its settings that were given as options.
 
     Raises:
@@ -335,7 +335,7 @@ def _targets(
     from harness.core.progress import console
     from harness.models import resolve
     from harness.runs.folders import find_run, latest_aligned
-    from harness.runs.targets import base_model, base_of, target_of, target_of_endpoint, target_of_model
+    from harness.runs.targets import base_model, base_of, imported_data, target_of, target_of_endpoint, target_of_model
 
     if run and model:
         raise BadInputError(
@@ -356,6 +356,10 @@ def _targets(
     if not run:
         console.print(f"using the latest aligned run: {runs[0].name}")
     targets = [target_of(one, results) for one in runs]
+    if any(target.imported for target in targets):
+        if base:
+            raise BadInputError("the base model of imported answers is unknown", remedy="leave out --base")
+        return targets, imported_data(runs)
     if any(target.remote for target in targets):
         if base:
             raise BadInputError("the base model of an endpoint's model is unknown", remedy="leave out --base")

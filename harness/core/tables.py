@@ -1,4 +1,4 @@
-"""Reading rows of a user's table: Parquet, comma- or tab-separated text, JSON lines or a JSON array."""
+"""Reading rows of a user's table: Parquet, comma- or tab-separated text, a spreadsheet, JSON lines or a JSON array."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.core.errors import BadInputError
 from harness.core.reading import open_binary, read_records, read_text
+from harness.core.spreadsheet import read_spreadsheet
 
 TABLES = (".parquet", ".csv", ".tsv")
 _LONGEST_CELL = 1 << 30
@@ -20,19 +21,24 @@ _BATCH = 64
 def read_table(path: Path, what: str = "table") -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, row) of a table; the type is recognised by the file's name, and any other is read as JSON.
 
-    The place is "PATH:LINE" for text, "PATH row N" for Parquet (N counts from 1). Cells of comma- and tab-separated text are texts.
+    The place is "PATH:LINE" for text, "PATH row N" for Parquet (N counts from 1) and spreadsheets (N as it is shown). Cells of comma- and
+    tab-separated text are texts.
 
     Raises:
-        BadInputError: the file is missing, damaged, or a spreadsheet.
+        BadInputError: the file is missing or damaged, or a spreadsheet of an older kind.
     """
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         return _parquet(path, what)
     if suffix in (".csv", ".tsv"):
         return _separated(path, what, "\t" if suffix == ".tsv" else ",")
-    if suffix in (".xlsx", ".xls"):
+    if suffix == ".xlsx":
+        return read_spreadsheet(path, what)
+    if suffix in (".xls", ".ods"):
         raise BadInputError(
-            f"the {what} is a spreadsheet, which is not read", where=str(path), remedy="save it as CSV (UTF-8)"
+            f"the {what} is a spreadsheet of a kind that is not read",
+            where=str(path),
+            remedy="save it as XLSX or CSV (UTF-8)",
         )
     return read_records(path, what)
 

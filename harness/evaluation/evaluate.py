@@ -47,7 +47,13 @@ def run_eval(request: EvalRequest) -> Sequence[SuiteScores | ShardRecord]:
         BadInputError: names, data or checkpoints are unusable; raised before an engine starts.
         HarnessError: the engine failed (what was answered is kept), or too many items could not be scored.
     """
-    suites, data_name, judge = prepare(request)
+    return run_prepared(request, *prepare(request))
+
+
+def run_prepared(
+    request: EvalRequest, suites: Sequence[Suite], data_name: str, judge: Judge | None
+) -> Sequence[SuiteScores | ShardRecord]:
+    """As `run_eval`, with what `prepare` returned."""
     by_base: dict[str, list[Target]] = defaultdict(list)
     for target in request.targets:
         by_base[target.base].append(target)
@@ -268,7 +274,7 @@ class _Evaluation:
                 "data": self.data_name,
                 "source": str(Path(data).resolve()) if Path(data).is_dir() else data,
                 "checkpoint": target.answered_by(model),
-                "sampling": suite.sampling.model_dump(),
+                "sampling": {"max_new_tokens": None} if target.imported else suite.sampling.model_dump(),
                 # Answers of earlier commands count, too, so only the log knows which model answered.
                 "serving": serving | ({"answered_by": [model]} if target.remote else {}),
                 **({"sample": {"limit": self.request.limit, "seed": SAMPLE_SEED}} if suite.sampled else {}),

@@ -111,8 +111,15 @@ def prepare(request: EvalRequest) -> tuple[list[Suite], str, Judge | None]:
 
 
 def _check_backend(request: EvalRequest) -> None:
-    """An endpoint cannot serve local weights, and a local backend cannot serve an endpoint's model."""
+    """An endpoint cannot serve local weights, a local backend cannot serve an endpoint's model, and nothing serves imported answers."""
     for target in request.targets:
+        if target.imported and request.generate:
+            raise BadInputError(
+                f"'{target.name}' contains answers that were imported from another tool, so there is no model to ask",
+                where=str(target.folder),
+                remedy=f"import more of them: harness import-results FILE --suite SUITE --name {target.name}; or judge them again: "
+                f"harness rejudge --run {target.name}",
+            )
         if target.remote and not request.backend.remote:
             raise BadInputError(
                 f"'{target.name}' is a model behind an endpoint: the backend '{request.backend.name}' cannot serve it",

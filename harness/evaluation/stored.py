@@ -12,6 +12,7 @@ from harness.core import registry
 from harness.core.config import parse
 from harness.core.errors import BadInputError
 from harness.evaluation.evaluate import run_eval
+from harness.evaluation.imported import ImportedAnswersBackend
 from harness.evaluation.jobs import request_hashes
 from harness.evaluation.pictures import Change
 from harness.evaluation.request import EvalRequest
@@ -57,7 +58,8 @@ def _backend_of(paths: Sequence[Path]) -> tuple[type[Backend], dict[str, Any]]:
     backends = {}
     for path in paths:
         record = read_serving(path)
-        backend: type[Backend] = registry.load("backends", record.backend)
+        stored = record.backend == ImportedAnswersBackend.name
+        backend: type[Backend] = ImportedAnswersBackend if stored else registry.load("backends", record.backend)
         given = dict(record.settings)
         backends[parse(backend.Settings, given, f"backend {backend.name}").identity(backend.name)] = (backend, given)
     if len(backends) > 1:

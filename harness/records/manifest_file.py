@@ -58,6 +58,25 @@ class ExportedFrom(Record):
     fingerprint: str = Field(description="hash of the run's weights")
 
 
+class ImportedFile(Record):
+    """A file whose answers were imported."""
+
+    path: str = Field(description="as the user named it")
+    sha256: str = Field(description="of its bytes; of a folder, of its files' names and bytes")
+
+
+class ImportedAnswers(Record):
+    """The answers of another tool to one suite (`harness import-results`)."""
+
+    suite: str
+    data: str = Field(description="the benchmark data, as the user named it")
+    form: str = Field(description="whose files these are, as it was detected")
+    files: list[ImportedFile]
+    answers: Whole = Field(description="number of answers")
+    of: Whole = Field(description="number of the suite's items")
+    imported: str = Field(description="time in UTC, ISO 8601")
+
+
 class ManifestRecord(Versioned):
     """The keys of every run's manifest.
 
@@ -65,7 +84,7 @@ class ManifestRecord(Versioned):
     """
 
     KNOWN = 1
-    kind: str = Field(description="align, base or endpoint")
+    kind: str = Field(description="align, base, endpoint or imported")
     name: str | None = Field(None, description="of the run")
     config: dict[str, Any] | None = Field(None, description="the resolved configuration, as config.json has it")
     base: BaseRecord
@@ -80,6 +99,9 @@ class ManifestRecord(Versioned):
     command: list[AnyText] | None = None
     finished: str = ""
     exported_from: ExportedFrom | None = Field(None, description="of an exported checkpoint")
+    imported: dict[str, ImportedAnswers] | None = Field(
+        None, description="of an imported run: SUITE@DATA -> where the answers come from"
+    )
 
 
 class LocatedBase(BaseRecord):

@@ -45,7 +45,7 @@ class SamplingRecord(Record):
     temperature: Any = None
     top_p: Any = None
     seed: Any = None
-    max_new_tokens: Whole
+    max_new_tokens: Whole | None = Field(description="null: not known, as of imported answers")
 
 
 class JudgeRecord(Record):
@@ -100,7 +100,7 @@ class SuiteScores(Versioned):
     target: str | None = Field(
         None, description="the evaluated checkpoint's run; like all up to `refused` only of a run"
     )
-    method: str | None = Field(None, description="the aligner, base or endpoint")
+    method: str | None = Field(None, description="the aligner, base, endpoint or imported")
     model: str | None = Field(None, description="label of the base model")
     data: str | None = Field(None, description="name of the benchmark data")
     source: AnyText | None = Field(None, description="where the benchmark data is")

@@ -36,7 +36,7 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """ "align", "base" (a base model's answers) or "endpoint"; "" while it is not complete."""
+        """ "align", "base" (a base model's answers), "endpoint" or "imported"; "" while it is not complete."""
         return self.manifest.kind if self.manifest else ""
 
     @property
@@ -54,8 +54,14 @@ class Run:
         """Location of the base model's weights: a folder, or a hub id.
 
         Raises:
-            BadInputError: the manifest has no location; runs of endpoints have none.
+            BadInputError: the manifest has no location; runs of endpoints and imported ones have none.
         """
+        if self.kind == "imported":
+            raise BadInputError(
+                f"'{self.name}' contains answers that were imported from another tool, so it has no weights",
+                where=str(self.path),
+                remedy="give a run with weights, or a model",
+            )
         if self.kind == "endpoint":
             raise BadInputError(
                 f"'{self.name}' contains the answers of a model behind an endpoint, so it has no weights",

@@ -17,7 +17,7 @@ MANIFEST = "manifest.json"
 CONFIG = "config.json"
 FAILED = "failed.json"
 """File in a run's folder with the reason why the last attempt failed. Removed by the next attempt."""
-KINDS = ("align", "base", "endpoint")
+KINDS = ("align", "base", "endpoint", "imported")
 LOCKS = ".locks"
 """Folder next to the runs, with a lock file for every run."""
 LOG = "train_log.jsonl"

@@ -17,7 +17,7 @@ from harness.runs.folders import MANIFEST, Run, open_run
 from harness.runs.manifest import surroundings
 from harness.serving.base import Backend, BackendSettings
 
-BASE, ENDPOINT = "base", "endpoint"
+BASE, ENDPOINT, IMPORTED = "base", "endpoint", "imported"
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Target:
         base: folder or hub id of the full weights.
         adapter: PEFT folder on top of them, or None.
         model: label of the base model.
-        method: the aligner, "base", or "endpoint".
+        method: the aligner, "base", "endpoint", or "imported".
         remote: `base` is the name of a model behind an endpoint; there are no weights here.
         manifest: manifest of a run that only has a model's answers; written before the first request (`begin`).
     """
@@ -43,6 +43,11 @@ class Target:
     method: str
     remote: bool = False
     manifest: ManifestRecord | None = field(default=None, compare=False)
+
+    @property
+    def imported(self) -> bool:
+        """Whether the answers come from another tool, so that there is no model to ask."""
+        return self.method == IMPORTED
 
     def begin(self) -> None:
         """Create the run's folder, for a model that is not from a run; an aligned run has one."""
@@ -60,12 +65,17 @@ class Target:
 
     @cached_property
     def template(self) -> str:
-        """Hash of everything that turns a question into a prompt; for an endpoint, a fixed text."""
+        """Hash of everything that turns a question into a prompt; for an endpoint and for imported answers, a fixed text."""
+        if self.imported:
+            return "another tool's"
         return "the endpoint's own" if self.remote else template_hash_of(self.base)
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of all weights that the answers depend on; for an endpoint, of the model's name (not of the URL)."""
+        """Fingerprint of all weights that the answers depend on; for an endpoint, of the model's name (not of the URL); for imported
+        answers, of the run's name."""
+        if self.imported:
+            return sha256_json([IMPORTED, self.base])
         if self.remote:
             return sha256_json(["endpoint", self.base])
         return sha256_json([fingerprint(self.base), fingerprint(self.adapter) if self.adapter else None])
@@ -127,6 +137,11 @@ def target_of_endpoint(model: str, results: Path) -> Target:
     return Target(folder.name, folder, model, None, model, ENDPOINT, remote=True, manifest=manifest)
 
 
+def target_of_import(name: str, folder: Path, model: str) -> Target:
+    """A run with another tool's answers; `harness.evaluation.imports` writes its manifest. `model` is the label of the base model."""
+    return Target(name, folder, name, None, model, IMPORTED)
+
+
 def _of_answers(kind: str, folder: Path, base: BaseRecord) -> ManifestRecord:
     """The manifest of a run that is only a model's answers."""
     config = {"model": base.label, "method": kind}
@@ -137,9 +152,18 @@ def target_of(run: Run, results: Path) -> Target:
     """The target of any complete run."""
     if run.aligned:
         return target_of_run(run)
+    if run.kind == IMPORTED:
+        return target_of_import(run.name, run.path, run.base_label)
     if run.kind == ENDPOINT:
         return target_of_endpoint(run.base_label, results)
     return base_of(run, results)
+
+
+def imported_data(runs: Sequence[Run]) -> str:
+    """The benchmark data of imported answers, if all of them have the same; else "official"."""
+    imported = [row for run in runs if run.manifest for row in (run.manifest.imported or {}).values()]
+    labels = {row.data for row in imported}
+    return labels.pop() if len(labels) == 1 else "official"
 
 
 def base_model(run: Run) -> ModelRef:

@@ -274,9 +274,15 @@ def _caption(records: Sequence[ScoresRecord]) -> str:
         for r in records
     ]
     parts.append("backend: " + several(served))
-    tokens = {suite: several([str(r.sampling.max_new_tokens) for r in records if r.suite == suite]) for suite in sizes}
-    parts.append("tokens: " + ", ".join(f"{suite} ≤{most}" for suite, most in tokens.items()))
+    tokens = {suite: several([_tokens(r) for r in records if r.suite == suite]) for suite in sizes}
+    parts.append("tokens: " + ", ".join(f"{suite} {most}" for suite, most in tokens.items()))
     if judges := [r.judge for r in records if r.judge]:
         names = [f"{one.judge} ({one.model})" if one.model else one.judge for one in judges]
         parts.append("judge: " + several(names))
     return "; ".join(parts)
+
+
+def _tokens(record: ScoresRecord) -> str:
+    """The most tokens that an answer could have."""
+    most = record.sampling.max_new_tokens
+    return "unknown" if most is None else f"≤{most}"

@@ -271,10 +271,10 @@ def test_eval_drops_no_option_either(
 
 
 def test_an_extractor_is_taken_by_every_suite_that_has_one() -> None:
-    from harness.cli.evaluate import _layers, _shared_out
+    from harness.cli.evaluate import _shared_out, layers_of
     from harness.core import registry
 
     kinds = {name: registry.load("benchmarks", name) for name in ("chair", "halbench", "pope")}
-    layers = _layers(["chair.prompt=Say."], _shared_out({"extractor": "nltk"}, kinds), {}, {})
+    layers = layers_of(["chair.prompt=Say."], _shared_out({"extractor": "nltk"}, kinds), {}, {})
     assert layers["chair"] == {"prompt": "Say.", "extractor": "nltk"} and layers["halbench"] == {"extractor": "nltk"}
     assert "pope" not in layers
