@@ -90,6 +90,6 @@ def test_how_answers_are_read(here: Path, tmp_path: Path) -> None:
     (tmp_path / "syn.txt").write_text("dog, puppy\ncat\n")
     assert imported(here, "halbench", "--synonyms", "syn.txt")["counts"]["mentions"] == 2 * ANSWERED
     assert "no_such_pipeline" in imported(here, "halbench", "--extractor", "spacy:no_such_pipeline", code=2)
-    assert imported(here, "amber", "--similarity", "lemma")["variant"].endswith("+lemma")
+    assert "no_such_table" in imported(here, "amber", "--similarity", "table:no_such_table", code=2)
     assert imported(here, "amber", "--similarity", "exact")["variant"].endswith("+exact")
     assert imported(here, "hallusionbench", "--scoring", "match")["variant"] == "match"
