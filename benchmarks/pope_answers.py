@@ -92,17 +92,17 @@ def _all_splits(rows: Sequence[AnswerRow], path: Path, answers: AnswerSet, split
 def _by_picture(rows: Sequence[AnswerRow], answers: AnswerSet) -> None:
     places = ByPicture(answers.items)
     for row in rows:
-        found = places.find(row)
+        items = places.find(row)
         category = row.doc.get("category")
         if isinstance(category, str) and (own := {part.strip() for part in category.split(",")} & {*SPLITS}):
-            found = [item for item in found if item.reference["split"] in own]
-        if not found:
+            items = [item for item in items if item.reference["split"] in own]
+        if not items:
             raise BadInputError(
                 f"there is no question {shown(asked(row))} about the picture {shown(picture_of(row))}",
                 where=row.where,
                 remedy="give the answers to this suite's questions",
             )
-        for item in found:
+        for item in items:
             answers.add(item.id, row)
 
 
