@@ -42,10 +42,7 @@ def llava(root: Path) -> Path:
     kinds = ("conv", "detail")
     jsonl(
         root / "questions.jsonl",
-        [
-            {"question_id": n, "image": "a.jpg", "category": f"llava_bench_{kind}", "text": f"Q{n}?"}
-            for n, kind in enumerate(kinds)
-        ],
+        [{"question_id": n, "image": "a.jpg", "category": kind, "text": f"Q{n}?"} for n, kind in enumerate(kinds)],
     )
     jsonl(root / "context.jsonl", [{"id": "1", "image": "a.jpg", "caption": ["A dog.", "A cat."]}])
     jsonl(root / "answers_gpt4.jsonl", [{"question_id": n, "text": f"gpt {n}"} for n in range(2)])

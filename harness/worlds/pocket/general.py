@@ -187,7 +187,7 @@ def write_llava(scenes: Sequence[Scene], folder: Path) -> None:
             row = {
                 "question_id": len(questions),
                 "image": name,
-                "category": f"llava_bench_{kind}",
+                "category": kind,
                 "text": question.prompt,
             }
             answers.append({"question_id": len(questions), "text": question.answer, "model_id": "truth"})

@@ -50,6 +50,7 @@ def files(folder: Path) -> dict[str, str]:
     jsonl(folder / "pairs.jsonl", [{"question_id": 0, "category": "llava_bench_conv", "content": "8 7"}])
     question = {"imagename": "a.png", "question": "Q?", "answer": "A", "capability": ["rec"]}
     (folder / "vet.json").write_text(json.dumps({"v1_0": question}))
+    (folder / "vet-answers.json").write_text(json.dumps({"v1_0": "A"}))
     (folder / "grades.json").write_text(json.dumps({"v1_0": {"score": [0.5]}}))
     (folder / "mme").mkdir()
     (folder / "mme" / "count.txt").write_text("a.jpg\tQ?\tYes\tYes\na.jpg\tQ?\tNo\tNo\n")
@@ -75,7 +76,7 @@ NEEDED = {
     "mmstar": {"--questions": "choices.jsonl", "--responses": "chosen.jsonl"},
     "mme": {"--responses": "mme"},
     "llava-bench": {"--reviews": "pairs.jsonl"},
-    "mm-vet": {"--questions": "vet.json", "--reviews": "grades.json"},
+    "mm-vet": {"--questions": "vet.json", "--responses": "vet-answers.json", "--reviews": "grades.json"},
     "hallusionbench": {"--questions": "hb.jsonl", "--responses": "said.jsonl", "--reviews": "judged.jsonl"},
 }
 OPTIONS = {
