@@ -180,6 +180,11 @@ class Aligner(ABC, Generic[S_co]):
         if settings and "Settings" not in vars(cls):
             cls.Settings = settings[0]
 
+    @property
+    def uses_reference(self) -> bool:
+        """Whether `loss` reads the reference's log-probabilities. If not, none are computed, and `loss` gets an empty `reference`."""
+        return True
+
     def prepare(self, examples: Sequence[PreferenceExample], context: PrepareContext) -> Sequence[PreferenceExample]:
         """Add what the branches need, such as a rejected image. The default changes nothing."""
         return examples
@@ -194,5 +199,5 @@ class Aligner(ABC, Generic[S_co]):
 
         Args:
             policy: branch name -> log-probabilities under the trained model, with gradient.
-            reference: branch name -> log-probabilities under the reference, without gradient.
+            reference: branch name -> log-probabilities under the reference, without gradient; empty unless `uses_reference`.
         """

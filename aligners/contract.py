@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _RESERVED = frozenset({"loss", "stage", "step", "learning_rate", "examples_per_second", "tokens_per_second"})
 """Columns of the training log that a method must not use."""
 _OURS = ("reward_", "margin", "accuracy")
-"""Prefixes of the columns that the trainer computes for every method."""
+"""Prefixes of the columns that the trainer computes for every method with a reference."""
 
 
 def check_method(aligner: Aligner) -> None:
@@ -134,7 +134,8 @@ def loss_of(aligner: Aligner, policy: Logps, reference: Logps, ids: Sequence[str
             aligner, "loss", f"metrics={shown(loss.metrics)}", "a dict of names and values of the shape [batch]"
         )
     for name, values in loss.metrics.items():
-        if not isinstance(name, str) or name in _RESERVED or (is_plugin(aligner) and name.startswith(_OURS)):
+        logged = is_plugin(aligner) and aligner.uses_reference and name.startswith(_OURS)
+        if not isinstance(name, str) or name in _RESERVED or logged:
             raise wrong(
                 aligner,
                 "loss",

@@ -1,37 +1,111 @@
-"""DPO (Rafailov et al., NeurIPS 2023)."""
+"""DPO (Rafailov et al., NeurIPS 2023), and the losses that share its inputs: hinge, IPO and SimPO."""
 
 from __future__ import annotations
 
-from pydantic import Field
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import Field, model_validator
 
 from aligners import losses
 from aligners.base import Aligner, AlignerSettings, Logps, Loss
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PairLoss = Literal["sigmoid", "hinge", "ipo", "simpo"]
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {"ipo": {"per_token": True}, "simpo": {"per_token": True, "beta": 2.0}}
+"""Defaults of a loss that differ from those of the fields."""
+ONLY: Mapping[str, tuple[str, ...]] = {
+    "label_smoothing": ("sigmoid", "simpo"),
+    "length_penalty": ("sigmoid",),
+    "gamma": ("simpo",),
+}
+"""Settings that only some losses use."""
 
 
 class DPOSettings(AlignerSettings):
     """DPO's settings."""
 
+    beta: float = Field(
+        0.1,
+        gt=0,
+        description="strength of the pull towards the reference (ipo: its tau); simpo: scale of the reward, 2.0",
+    )
+    loss: PairLoss = Field(
+        "sigmoid",
+        description="sigmoid: DPO; hinge: SLiC; ipo: squared distance to 1/(2 beta); simpo: without a reference",
+    )
     label_smoothing: float = Field(
-        0.0, ge=0, lt=0.5, description="label smoothing: probability that a preference is reversed"
+        0.0, ge=0, lt=0.5, description="label smoothing: probability that a preference is reversed (sigmoid, simpo)"
     )
     per_token: bool = Field(
-        False, description="mean log-ratio over a response's tokens, not their sum (length-normalised DPO)"
+        False,
+        description="mean over a response's tokens, not their sum (length-normalised DPO); true for ipo and simpo",
     )
-    length_penalty: float = Field(0.0, ge=0, description="reward subtracted per token of a response (R-DPO's alpha)")
+    length_penalty: float = Field(
+        0.0, ge=0, description="reward subtracted per token of a response (R-DPO's alpha; sigmoid)"
+    )
+    gamma: float = Field(1.0, ge=0, description="simpo: reward margin that the preferred response should reach")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_loss(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        loss = values.get("loss")
+        return {**(DEFAULTS.get(loss, {}) if isinstance(loss, str) else {}), **values}
+
+    @model_validator(mode="after")
+    def _only_what_the_loss_uses(self) -> Self:
+        for name, users in ONLY.items():
+            if self.loss not in users and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"{name} has no effect on the loss {self.loss}, only on {', '.join(users)}: leave it out"
+                )
+        return self
 
 
 class DPO(Aligner[DPOSettings]):
     """Compares the two responses to the original image."""
 
-    name, summary, source = "dpo", "direct preference optimisation", "Rafailov et al., NeurIPS 2023"
+    name, source = "dpo", "Rafailov et al., NeurIPS 2023; of the other losses, see docs/methods.md"
+    summary = "direct preference optimisation, or with method.loss: hinge, IPO or SimPO"
+
+    @property
+    def uses_reference(self) -> bool:
+        """SimPO has no reference."""
+        return self.settings.loss != "simpo"
 
     def loss(self, policy: Logps, reference: Logps) -> Loss:
-        """See `losses.dpo`."""
+        """See `losses.dpo`, `losses.hinge`, `losses.ipo` and `losses.simpo`."""
+        settings = self.settings
         lengths = {name: policy[name].mask.sum(-1) for name in ("chosen", "rejected")}
+        # Of SimPO, these are log-probabilities.
         ratio = {
-            name: (policy[name].sums - reference[name].sums) / (length if self.settings.per_token else 1)
+            name: (policy[name].sums - (reference[name].sums if self.uses_reference else 0))
+            / (length if settings.per_token else 1)
             for name, length in lengths.items()
         }
-        settings = self.settings
+        if settings.loss == "hinge":
+            return Loss(losses.hinge(**ratio, beta=settings.beta))
+        if settings.loss == "ipo":
+            return Loss(losses.ipo(**ratio, tau=settings.beta))
+        if settings.loss == "simpo":
+            loss = losses.simpo(
+                **ratio, beta=settings.beta, gamma=settings.gamma, label_smoothing=settings.label_smoothing
+            )
+            return Loss(loss, _rewards(ratio, settings.beta))
         penalty = settings.length_penalty * (lengths["chosen"] - lengths["rejected"])
         return Loss(losses.dpo(**ratio, beta=settings.beta, label_smoothing=settings.label_smoothing, extra=penalty))
+
+
+def _rewards(logps: Mapping[str, Tensor], beta: float) -> dict[str, Tensor]:
+    """SimPO's rewards beta log pi(y|m,x) / |y|, under the names by which the trainer logs the rewards of other methods; [batch] each."""
+    chosen, rejected = (beta * logps[name].detach() for name in ("chosen", "rejected"))
+    return {
+        "reward_chosen": chosen,
+        "reward_rejected": rejected,
+        "margin": chosen - rejected,
+        "accuracy": (chosen > rejected).float(),
+    }

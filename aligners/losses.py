@@ -48,6 +48,46 @@ def dpo(
     return logistic(beta * (chosen - rejected) + extra, label_smoothing)
 
 
+def hinge(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
+    """max(0, 1 - beta (chosen - rejected)).
+
+    Args:
+        chosen: log-ratio of the preferred response, [batch]. rejected: log-ratio of the other response, [batch].
+        beta: strength of the pull towards the reference.
+
+    Source: Zhao et al. (SLiC-HF), 2023, eq. 1, with log-ratios as in Liu et al. (RSO), ICLR 2024.
+    """
+    return (1 - beta * (chosen - rejected)).relu()
+
+
+def ipo(chosen: Tensor, rejected: Tensor, tau: float) -> Tensor:
+    """(chosen - rejected - 1 / (2 tau))^2.
+
+    Args:
+        chosen: log-ratio of the preferred response, [batch], divided by its length; the sum is the loss as it is printed.
+        rejected: log-ratio of the other response, [batch], in the same way.
+        tau: strength of the pull towards the reference.
+
+    Source: Azar et al. (IPO), AISTATS 2024, eq. 17. The division by length is not in the paper; TRL's authors report that the paper's
+        authors computed it so, and TRL does.
+    """
+    return (chosen - rejected - 1 / (2 * tau)) ** 2
+
+
+def simpo(chosen: Tensor, rejected: Tensor, beta: float, gamma: float, label_smoothing: float = 0.0) -> Tensor:
+    """-log sigma(beta (chosen - rejected) - gamma), without a reference.
+
+    Args:
+        chosen: log-probability of the preferred response divided by its length, [batch]. rejected: of the other response, [batch].
+        beta: scale of the reward beta log pi(y|m,x) / |y|.
+        gamma: reward margin that the preferred response should reach, at least 0.
+        label_smoothing: see `logistic`; 0 is the paper's loss.
+
+    Source: Meng et al. (SimPO), NeurIPS 2024, eq. 6.
+    """
+    return logistic(beta * (chosen - rejected) - gamma, label_smoothing)
+
+
 def corrected_likelihood(
     tokens: Tensor, mask: Tensor, corrected: Tensor, gamma: float, normalise: Normalise = "mean"
 ) -> Tensor:

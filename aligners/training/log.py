@@ -88,7 +88,12 @@ def _whole_rows(log: Path) -> Iterator[dict[str, Any]]:
 
 
 def reward_metrics(policy: Logps, reference: Logps, beta: float) -> dict[str, Any]:
-    """Rewards of all branches, and margin and accuracy of chosen against every other branch; each [batch], detached."""
+    """Rewards of all branches, and margin and accuracy of chosen against every other branch; each [batch], detached.
+
+    Without a reference there are none: only the method can say what its rewards are.
+    """
+    if not reference:
+        return {}
     rewards = {name: (beta * (one.sums - reference[name].sums)).detach() for name, one in policy.items()}
     metrics = {f"reward_{name}": value for name, value in rewards.items()}
     for name, value in rewards.items():

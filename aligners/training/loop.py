@@ -29,7 +29,7 @@ def run_stage(
     run: Session,
     name: str,
     examples: Sequence[EncodedExample],
-    reference: Reference,
+    reference: Reference | None,
     folder: Path,
     log: Path,
     *,
@@ -41,7 +41,7 @@ def run_stage(
         run: the alignment.
         name: name of the stage.
         examples: examples of the stage.
-        reference: the reference's values for the examples.
+        reference: the reference's values for the examples; None if the method uses no reference.
         folder: folder of intermediate checkpoints.
         log: training log of all stages.
         begins_equal: before the first update policy and reference are the same model, which the canary then checks.
@@ -63,9 +63,8 @@ def run_stage(
     with progress(f"{run.aligner.name}: {name}", steps) as advance, _stop_on_interrupt() as asked_to_stop:
         recorder = Recorder(log, name, advance, run.process, run.job.on_step)
         newest = newest_checkpoint(folder)
-        stage = Stage(
-            run, batches, reference, folder, recorder, asked_to_stop, run.job.canary and begins_equal and newest is None
-        )
+        check = run.job.canary and begins_equal and newest is None and reference is not None
+        stage = Stage(run, batches, reference, folder, recorder, asked_to_stop, check)
         trainer = build(stage)
         done = step_of(newest) if newest else 0
         if newest is not None:
@@ -89,7 +88,7 @@ def run_stage(
         "micro_batch_size": micro,
         "gradient_checkpointing": bool(settings.gradient_checkpointing),
         "seconds": round(time.perf_counter() - started, 1),
-        "reference": "from disk" if not reference.computed else "computed",
+        "reference": "none" if reference is None else "computed" if reference.computed else "from disk",
         "canary": stage.canary,
         "first": recorder.first,
         "last": recorder.last,

@@ -137,7 +137,9 @@ def train_stages(session: Session, stages: Sequence[Stage], facts: dict[str, Any
     return _summary(session, facts, rows)
 
 
-def _train_stage(session: Session, stage: Stage, reference: Reference, folder: Path, *, first: bool) -> dict[str, Any]:
+def _train_stage(
+    session: Session, stage: Stage, reference: Reference | None, folder: Path, *, first: bool
+) -> dict[str, Any]:
     examples = [session.encoded[example.id] for example in stage.examples]
     # Dropout in a trained adapter makes policy and reference differ.
     begins_equal = first or (stage.reference == "previous" and not session.train_settings.lora.dropout)

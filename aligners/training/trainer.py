@@ -38,7 +38,7 @@ class Stage:
     Attributes:
         run: the alignment.
         batches: the stage's micro-batches, in this process's order.
-        reference: the reference model's log-probabilities of the stage's examples.
+        reference: the reference model's log-probabilities of the stage's examples; None if the method uses no reference.
         folder: where intermediate checkpoints are written.
         recorder: writes the training log.
         asked_to_stop: set by Ctrl-C; the step is finished and saved.
@@ -48,7 +48,7 @@ class Stage:
 
     run: Session
     batches: MicroBatches
-    reference: Reference
+    reference: Reference | None
     folder: Path
     recorder: Recorder
     asked_to_stop: threading.Event
@@ -94,7 +94,7 @@ class PreferenceTrainer(StrictTrainer):
         stage, run = self.stage, self.stage.run
         batch = checked(inputs)["batch"].to(run.policy.device)
         logps = by_branch(model(batch), batch.layouts)
-        baseline = stage.reference.logps(batch, run.branches)
+        baseline = {} if stage.reference is None else stage.reference.logps(batch, run.branches)
         loss = loss_of(run.aligner, logps, baseline, batch.ids)
         self._check_finite(loss, batch.ids, logps, baseline)
         if stage.check:

@@ -51,14 +51,16 @@ class StartingModel(StageContext):
         return [float(store[next(iter(keys[example.id].values()))][0]) for example in encoded]
 
 
-def reference_of(session: Session, stage: Stage, trained: str) -> Reference:
-    """The reference's log-probabilities for a stage's examples.
+def reference_of(session: Session, stage: Stage, trained: str) -> Reference | None:
+    """The reference's log-probabilities for a stage's examples; None if the method uses no reference.
 
     Args:
         session: its model is the reference at this time.
         stage: the stage of the examples.
         trained: a hash of the training so far; "start" before any training.
     """
+    if not session.aligner.uses_reference:
+        return None
     return Reference(
         *_stored(
             session,

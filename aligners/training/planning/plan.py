@@ -236,7 +236,7 @@ def _disk(
     return {
         "checkpoint": room.checkpoint,
         "while_training": room.most,
-        "reference_cache": values if job.train.savings.reference_cache else 0,
+        "reference_cache": values if job.train.savings.reference_cache and aligner.uses_reference else 0,
         "rejected_images": predicted_bytes(made),
         "free": shutil.disk_usage(existing).free,
     }
@@ -279,7 +279,7 @@ def _time(
     epochs = steps / sum(math.ceil(len(one.examples) / job.train.batch_size) for one in tokens.stages)
     parts = {
         "training": seconds["training"] / measured * summary["epoch_with_padding"] * epochs,
-        "reference": seconds["reference"] / measured * summary["epoch"],
+        "reference": seconds["reference"] / measured * summary["epoch"] if aligner.uses_reference else 0.0,
         "images_once": images,
         "difficulty": seconds["reference"] / measured * summary["epoch"] * difficulty / len(examples),
     }
@@ -293,7 +293,7 @@ def _time(
 
 
 def _pass(run: Any, examples: Sequence[EncodedExample]) -> dict[str, float]:
-    """Seconds of a micro-batch: the reference's pass, and the policy's pass with loss and backward pass."""
+    """Seconds of a micro-batch: a pass without gradient, such as the reference's, and the policy's pass with loss and backward pass."""
     import torch
 
     def now() -> float:
@@ -309,7 +309,7 @@ def _pass(run: Any, examples: Sequence[EncodedExample]) -> dict[str, float]:
     between = now()
     with run.autocast():
         policy = by_branch(run.policy.model(batch), batch.layouts)
-    loss = run.aligner.loss(policy, reference)
+    loss = run.aligner.loss(policy, reference if run.aligner.uses_reference else {})
     loss.per_example.mean().backward()
     run.policy.model.zero_grad()
     end = now()
