@@ -172,6 +172,9 @@ class Aligner(ABC, Generic[S_co]):
 
     def __init__(self, settings: S_co | None = None) -> None:
         self.settings: S_co = settings or cast("S_co", self.Settings())
+        self.state: dict[str, float] = {}
+        """Numbers that the loss takes from earlier steps, such as a running mean. Set here, changed by `after_step` only, saved with every
+        intermediate checkpoint, and restored by `--resume`."""
 
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
@@ -192,6 +195,14 @@ class Aligner(ABC, Generic[S_co]):
     def stages(self, examples: Sequence[PreferenceExample], context: StageContext) -> list[Stage]:
         """Split the examples into stages. The default is one stage."""
         return [Stage("all", examples)]
+
+    def after_step(self, means: Mapping[str, float]) -> None:
+        """Update `state` after an optimizer step. The default has no state.
+
+        Args:
+            means: means over all examples of the step, whichever pass or process computed them: `loss`, the metrics of `loss`, and with a
+                reference `reward_BRANCH`, beta times the log-ratio. The same in every process.
+        """
 
     @abstractmethod
     def loss(self, policy: Logps, reference: Logps) -> Loss:

@@ -148,6 +148,28 @@ def loss_of(aligner: Aligner, policy: Logps, reference: Logps, ids: Sequence[str
     return loss
 
 
+def after_step(aligner: Aligner, means: Mapping[str, float]) -> None:
+    """`Aligner.after_step`, checked: the state keeps its names and has finite numbers.
+
+    Raises:
+        PluginError: it does not.
+    """
+    names = set(aligner.state)
+    aligner.after_step(means)
+    if is_plugin(aligner) and not valid_state(aligner.state, names):
+        expected = f"a dict of finite numbers named {', '.join(sorted(names)) or '(none)'}, as after __init__"
+        raise wrong(aligner, "after_step", f"the state {shown(aligner.state)}", expected)
+
+
+def valid_state(state: Any, names: set[str]) -> bool:
+    """Whether this is a state with these names and finite numbers."""
+    return (
+        isinstance(state, Mapping)
+        and set(state) == names
+        and all(isinstance(value, int | float) and math.isfinite(value) for value in state.values())
+    )
+
+
 def not_finite(values: Tensor, ids: Sequence[str]) -> tuple[str, float] | None:
     """The first example whose value is not a finite number, and that value."""
     for name, value in zip(ids, values.detach().tolist(), strict=True):

@@ -1,4 +1,4 @@
-"""DPO (Rafailov et al., NeurIPS 2023), and the losses that share its inputs: hinge, IPO and SimPO."""
+"""DPO (Rafailov et al., NeurIPS 2023), and the losses that share its inputs: hinge, IPO, SimPO and KTO of pairs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from aligners.base import Aligner, AlignerSettings, Logps, Loss
 if TYPE_CHECKING:
     from torch import Tensor
 
-PairLoss = Literal["sigmoid", "hinge", "ipo", "simpo"]
+PairLoss = Literal["sigmoid", "hinge", "ipo", "simpo", "kto-pair"]
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {"ipo": {"per_token": True}, "simpo": {"per_token": True, "beta": 2.0}}
 """Defaults of a loss that differ from those of the fields."""
 ONLY: Mapping[str, tuple[str, ...]] = {
     "label_smoothing": ("sigmoid", "simpo"),
+    "per_token": ("sigmoid", "hinge", "ipo", "simpo"),
     "length_penalty": ("sigmoid",),
     "gamma": ("simpo",),
 }
@@ -70,7 +71,18 @@ class DPO(Aligner[DPOSettings]):
     """Compares the two responses to the original image."""
 
     name, source = "dpo", "Rafailov et al., NeurIPS 2023; of the other losses, see docs/methods.md"
-    summary = "direct preference optimisation, or with method.loss: hinge, IPO or SimPO"
+    summary = "direct preference optimisation, or with method.loss: hinge, IPO, SimPO or KTO of pairs"
+
+    def __init__(self, settings: DPOSettings | None = None) -> None:
+        super().__init__(settings)
+        if self.settings.loss == "kto-pair":
+            # Its estimates of the divergence: mean log-ratios of the step before, so that they do not depend on the micro-batch.
+            self.state = {"kl_chosen": 0.0, "kl_rejected": 0.0}
+
+    def after_step(self, means: Mapping[str, float]) -> None:
+        """Estimate KTO's divergences from the step's rewards, which are beta times log-ratios."""
+        if self.state:
+            self.state = {f"kl_{name}": means[f"reward_{name}"] / self.settings.beta for name in ("chosen", "rejected")}
 
     @property
     def uses_reference(self) -> bool:
@@ -78,7 +90,7 @@ class DPO(Aligner[DPOSettings]):
         return self.settings.loss != "simpo"
 
     def loss(self, policy: Logps, reference: Logps) -> Loss:
-        """See `losses.dpo`, `losses.hinge`, `losses.ipo` and `losses.simpo`."""
+        """See `losses.dpo`, `losses.hinge`, `losses.ipo`, `losses.simpo` and `losses.kto_pair`."""
         settings = self.settings
         lengths = {name: policy[name].mask.sum(-1) for name in ("chosen", "rejected")}
         # Of SimPO, these are log-probabilities.
@@ -96,6 +108,8 @@ class DPO(Aligner[DPOSettings]):
                 **ratio, beta=settings.beta, gamma=settings.gamma, label_smoothing=settings.label_smoothing
             )
             return Loss(loss, _rewards(ratio, settings.beta))
+        if settings.loss == "kto-pair":
+            return Loss(losses.kto_pair(**ratio, beta=settings.beta, **self.state))
         penalty = settings.length_penalty * (lengths["chosen"] - lengths["rejected"])
         return Loss(losses.dpo(**ratio, beta=settings.beta, label_smoothing=settings.label_smoothing, extra=penalty))
 

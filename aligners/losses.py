@@ -55,7 +55,7 @@ def hinge(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
         chosen: log-ratio of the preferred response, [batch]. rejected: log-ratio of the other response, [batch].
         beta: strength of the pull towards the reference.
 
-    Source: Zhao et al. (SLiC-HF), 2023, eq. 1, with log-ratios as in Liu et al. (RSO), ICLR 2024.
+    Source: Zhao et al. (SLiC-HF), 2023, with log-ratios as in Liu et al. (RSO), ICLR 2024.
     """
     return (1 - beta * (chosen - rejected)).relu()
 
@@ -86,6 +86,61 @@ def simpo(chosen: Tensor, rejected: Tensor, beta: float, gamma: float, label_smo
     Source: Meng et al. (SimPO), NeurIPS 2024, eq. 6.
     """
     return logistic(beta * (chosen - rejected) - gamma, label_smoothing)
+
+
+def kto_pair(chosen: Tensor, rejected: Tensor, beta: float, kl_chosen: float, kl_rejected: float) -> Tensor:
+    """Mean of KTO's losses of a preferred and of another response: (1 - sigma(beta (chosen - z_l)) + 1 - sigma(beta (z_w - rejected))) / 2,
+    with z = max(0, KL(pi || rho)), a constant.
+
+    Args:
+        chosen: log-ratio of the preferred response, [batch]. rejected: log-ratio of the other response, [batch].
+        beta: strength of the pull towards the reference.
+        kl_chosen: estimate of the divergence from preferred responses, in nats: their mean log-ratio. kl_rejected: from the other ones.
+
+    Source: Ethayarajh et al. (KTO), ICML 2024, eq. 7, with both weights 1; for pairs as in TRL's former loss `kto_pair`: the divergence
+        for one half of the responses is estimated with the other half.
+    """
+    good = 1 - (beta * (chosen - max(0.0, kl_rejected))).sigmoid()
+    bad = 1 - (beta * (max(0.0, kl_chosen) - rejected)).sigmoid()
+    return (good + bad) / 2
+
+
+def mpo(
+    chosen: Tensor,
+    rejected: Tensor,
+    chosen_logp: Tensor,
+    *,
+    beta: float,
+    shift: float,
+    lambda_preference: float,
+    lambda_quality: float,
+    lambda_generation: float,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """lambda_preference L_preference + lambda_quality L_quality + lambda_generation L_generation, and the three terms.
+
+    L_preference = -log sigma(r_w - r_l) is DPO's, L_quality = -log sigma(r_w - shift) - log sigma(-(r_l - shift)) is BCO's, and
+    L_generation = -log pi(y_w|m,x) / |y_w| is that of supervised training.
+
+    Args:
+        chosen: log-ratio of the preferred response, [batch]. rejected: log-ratio of the other response, [batch].
+        chosen_logp: log-probability of the preferred response under the policy, divided by its length, [batch].
+        beta: strength of the pull towards the reference.
+        shift: BCO's delta, the mean of earlier rewards.
+        lambda_preference, lambda_quality, lambda_generation: weights of the terms (the paper's w_p, w_q and w_g).
+
+    Source: Wang et al. (MPO), 2024, arXiv 2411.10442; L_quality is that of Jung et al. (BCO), 2024, arXiv 2404.04656.
+    """
+    terms = {
+        "loss_preference": logistic(beta * (chosen - rejected)),
+        "loss_quality": logistic(beta * chosen - shift) + logistic(shift - beta * rejected),
+        "loss_generation": -chosen_logp,
+    }
+    weights = {
+        "loss_preference": lambda_preference,
+        "loss_quality": lambda_quality,
+        "loss_generation": lambda_generation,
+    }
+    return sum(weights[name] * term for name, term in terms.items()), terms  # type: ignore[return-value]
 
 
 def corrected_likelihood(

@@ -27,8 +27,10 @@ class Recorder:
         self.log, self.stage, self.advance, self.process, self.on_step = log, stage, advance, process, on_step
         self.first: dict[str, Any] = {}
         self.last: dict[str, Any] = {}
+        self.means: dict[str, float] = {}
+        """Means of the last step, not rounded."""
         self.ids: list[str] = []
-        """Metrics of the examples of the current step."""
+        """Ids of the examples of the current step."""
         self._sums: dict[str, float] = {}
         self._count = self._tokens = 0
         self._clock = time.perf_counter()
@@ -58,7 +60,8 @@ class Recorder:
         parts = gather_object([(self._sums, self._count, self._tokens)])
         count = sum(part[1] for part in parts)
         names = dict.fromkeys(name for part in parts for name in part[0])
-        means = {name: round(sum(part[0].get(name, 0.0) for part in parts) / count, 6) for name in names}
+        self.means = {name: sum(part[0].get(name, 0.0) for part in parts) / count for name in names}
+        means = {name: round(value, 6) for name, value in self.means.items()}
         row = {
             "stage": self.stage,
             "step": number,

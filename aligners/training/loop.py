@@ -17,7 +17,7 @@ from aligners.training.memory.batch import accumulation, steps_of
 from aligners.training.microbatches import MicroBatches
 from aligners.training.planning.out_of_memory import out_of_memory
 from aligners.training.reference import Reference
-from aligners.training.resume import check_state
+from aligners.training.resume import check_state, restore_state
 from harness.core.errors import HarnessError
 from harness.core.progress import progress
 
@@ -69,6 +69,7 @@ def run_stage(
         done = step_of(newest) if newest else 0
         if newest is not None:
             check_state(newest, done)
+            restore_state(run.aligner, newest)
         recorder.go_on_from(done)
         advance(done)
         with out_of_memory(run, examples, micro), loaders_end():
@@ -90,6 +91,7 @@ def run_stage(
         "seconds": round(time.perf_counter() - started, 1),
         "reference": "none" if reference is None else "computed" if reference.computed else "from disk",
         "canary": stage.canary,
+        **({"method_state": dict(run.aligner.state)} if run.aligner.state else {}),
         "first": recorder.first,
         "last": recorder.last,
     }

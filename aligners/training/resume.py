@@ -11,12 +11,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aligners.contract import valid_state
 from harness.core.errors import BadInputError
 from harness.models.weights import safetensors_shapes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from aligners.base import Aligner
     from aligners.training.session import Session
 
 WHOLE, ADAPTER = "model.safetensors", "adapter_model.safetensors"
@@ -183,6 +185,39 @@ def check_state(checkpoint: Path, step: int) -> None:
             where=str(path),
             remedy=begin_again(checkpoint),
         )
+
+
+def restore_state(aligner: Aligner, checkpoint: Path) -> None:
+    """Give a method the state that it had at an intermediate checkpoint; nothing for a method without one.
+
+    Raises:
+        BadInputError: the checkpoint has none, or another method's.
+    """
+    if not aligner.state:
+        return
+    path = checkpoint / _STATE
+    kept = json.loads(path.read_text(encoding="utf-8")).get("stateful_callbacks", {}).get("MethodState", {})
+    _restore(aligner, kept.get("attributes"), path, begin_again(checkpoint))
+
+
+def restore_finished(aligner: Aligner, summary: Mapping[str, Any], folder: Path) -> None:
+    """Give a method the state that it had at the end of a finished stage, whose summary has it.
+
+    Raises:
+        BadInputError: the summary has none, or another method's.
+    """
+    if aligner.state:
+        _restore(aligner, summary.get("method_state"), folder, begin_again(folder))
+
+
+def _restore(aligner: Aligner, state: Any, path: Path, remedy: str) -> None:
+    if not valid_state(state, set(aligner.state)):
+        raise BadInputError(
+            f"the state of the method '{aligner.name}' ({', '.join(aligner.state)}) is missing in a checkpoint of this run, or damaged",
+            where=str(path),
+            remedy=remedy,
+        )
+    aligner.state = {name: float(value) for name, value in state.items()}
 
 
 def _unpickled(path: Path) -> Any:

@@ -22,6 +22,7 @@ from aligners.training.memory.step import remember
 from aligners.training.planning.room import room_of_stages, still_to_write
 from aligners.training.processes import is_deepspeed, shares_out, this_process
 from aligners.training.reference import Reference, content_print
+from aligners.training.resume import restore_finished
 from aligners.training.session import Session, preferences_of
 from aligners.training.values import StartingModel, reference_of
 from harness.core.disk import need
@@ -123,6 +124,7 @@ def train_stages(session: Session, stages: Sequence[Stage], facts: dict[str, Any
     for folder, stage in zip(_folders(job, stages), stages, strict=True):
         row = load_finished(session.policy.model, folder)
         if row is not None:
+            restore_finished(session.aligner, row, folder)
             logger.info(f"stage {stage.name}: already finished")
         else:
             reference = initial.get(stage.name) or reference_of(session, stage, trained)

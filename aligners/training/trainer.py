@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainingArguments
-from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_callback import ExportableState, PrinterCallback
 
-from aligners.base import Logps, Loss
-from aligners.contract import loss_of
+from aligners.base import Aligner, Logps, Loss
+from aligners.contract import after_step, loss_of
 from aligners.training.batches import checked, loader
 from aligners.training.checks.first_batch import check_first_batch
 from aligners.training.layout import by_branch
@@ -79,7 +79,7 @@ class PreferenceTrainer(StrictTrainer):
             model=stage.run.policy.model,
             args=_arguments(stage),
             train_dataset=stage.batches,
-            callbacks=[_Report(stage, self)],
+            callbacks=[_Report(stage, self), *([MethodState(stage.run.aligner)] if stage.run.aligner.state else [])],
         )
         self.remove_callback(PrinterCallback)
 
@@ -126,6 +126,17 @@ class PreferenceTrainer(StrictTrainer):
         raise self.stage.not_finite("loss", self.state.global_step, bad)
 
 
+class MethodState(TrainerCallback, ExportableState):
+    """Writes the method's state into a checkpoint's `trainer_state.json`, under this class's name; `resume.restore_state` reads it."""
+
+    def __init__(self, aligner: Aligner) -> None:
+        self.aligner = aligner
+
+    def state(self) -> dict[str, Any]:
+        """The state, in transformers' form."""
+        return {"args": {}, "attributes": dict(self.aligner.state)}
+
+
 class _Report(TrainerCallback):
     """Tells the recorder that a step is done, and stops the training if requested or necessary."""
 
@@ -146,6 +157,7 @@ class _Report(TrainerCallback):
         if trainer.is_deepspeed_enabled and not math.isfinite(trainer.deepspeed.get_global_grad_norm()):
             raise self.stage.not_finite("gradient", state.global_step, recorder.ids)
         row = recorder.step(state.global_step, kwargs["optimizer"].param_groups[0]["lr"])
+        after_step(self.stage.run.aligner, recorder.means)
         if self.stage.run.train_settings.report_to:
             trainer.log({name: value for name, value in row.items() if isinstance(value, int | float)})
         if self.stage.asked_to_stop.is_set():

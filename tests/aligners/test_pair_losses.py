@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -67,6 +68,7 @@ def test_simpo_needs_no_reference(smoothing: float) -> None:
     assert reward_metrics(policy, {}, 2.5) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["simpo", "hinge", "ipo"])
 def test_losses_are_trls(loss: str) -> None:
     """TRL's CPO has these losses without a reference, which is a reference of zeros."""
@@ -93,6 +95,24 @@ def test_losses_are_trls(loss: str) -> None:
         torch.testing.assert_close(found.metrics["reward_rejected"], rejected)
 
 
+@pytest.mark.claims("dpo.loss")
+def test_kto_of_pairs() -> None:
+    """Its divergences are those of the step before, and constants of the loss."""
+    policy, reference = both(("chosen", "rejected"))
+    aligner = of("kto-pair", beta=0.3)
+    assert float(aligner.loss(policy, policy).per_example[0]) == 0.5, "a model that is its own reference"
+    aligner.after_step({"loss": 0.4, "reward_chosen": 0.6, "reward_rejected": -0.9})
+    for kl_chosen, kl_rejected in ((2.0, 0.0), (0.0, 1.5)):  # in nats: 0.6 / 0.3, and -3 counts as 0
+        found = aligner.loss(policy, reference).per_example
+        for row in range(5):
+            r = ratios(policy, reference, row)
+            good = 1 / (1 + math.exp(-0.3 * (r["chosen"] - kl_rejected)))
+            bad = 1 / (1 + math.exp(-0.3 * (kl_chosen - r["rejected"])))
+            assert float(found[row]) == pytest.approx((1 - good + 1 - bad) / 2, abs=1e-6)
+        slopes_agree(aligner, policy, reference)
+        aligner.after_step({"loss": 0.4, "reward_chosen": -0.1, "reward_rejected": 0.45})
+
+
 def test_defaults_by_loss() -> None:
     """docs/methods.md lists them."""
     assert [(of(loss).settings.beta, of(loss).settings.per_token) for loss in ("sigmoid", "hinge", "ipo", "simpo")] == [
@@ -107,7 +127,12 @@ def test_defaults_by_loss() -> None:
 
 @pytest.mark.parametrize(
     ("loss", "setting", "value"),
-    [("sigmoid", "gamma", 0.5), ("ipo", "label_smoothing", 0.1), ("simpo", "length_penalty", 0.01)],
+    [
+        ("sigmoid", "gamma", 0.5),
+        ("ipo", "label_smoothing", 0.1),
+        ("simpo", "length_penalty", 0.01),
+        ("kto-pair", "per_token", True),
+    ],
 )
 def test_a_setting_that_the_loss_does_not_use_is_refused(loss: str, setting: str, value: float) -> None:
     with pytest.raises(ValidationError, match=f"{setting} has no effect on the loss {loss}"):

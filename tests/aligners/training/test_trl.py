@@ -1,4 +1,4 @@
-"""DPO beside TRL's `DPOTrainer`: same model, data and settings, the same losses and rewards over 20 steps."""
+"""Methods beside TRL's `DPOTrainer`: same model, data and settings, the same losses and rewards over up to 20 steps."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from accelerate import PartialState
 
-from aligners.base import Stage
+from aligners.base import Aligner, Stage
 from aligners.dpo import DPO, DPOSettings
+from aligners.mpo import MPO, MPOSettings
 from aligners.training.job import AlignJob
 from aligners.training.microbatches import MicroBatches
 from aligners.training.run import train_stages
@@ -27,14 +28,14 @@ pytest.importorskip("trl")
 STEPS, BATCH, MICRO, BETA, RATE = 20, 8, 4, 0.3, 1e-3
 
 
-def pairs() -> list[PreferenceExample]:
+def pairs(steps: int) -> list[PreferenceExample]:
     """As many pairs as the steps take, none twice."""
     from harness.worlds.pocket import text
     from harness.worlds.pocket.scenes import generator, make_scenes
 
     rng = generator("trl", 0)
     made = []
-    for number, scene in enumerate(make_scenes(0, "preference", STEPS * BATCH)):
+    for number, scene in enumerate(make_scenes(0, "preference", steps * BATCH)):
         said = [text.write_caption(one, int(rng.integers(text.STYLES))) for one in
                 (text.faithful_mentions(scene), text.biased_mentions(scene, rng))]  # fmt: skip
         made.append(
@@ -48,27 +49,34 @@ def pairs() -> list[PreferenceExample]:
     return made
 
 
-def ours(base: Path, examples: list[PreferenceExample], output: Path) -> tuple[dict[str, list[float]], list[int]]:
+def ours(
+    aligner: Aligner[Any], base: Path, examples: list[PreferenceExample], output: Path
+) -> tuple[dict[str, list[float]], list[int]]:
     """Loss and rewards of every step, and the order in which the examples were taken."""
     train = TrainSettings(
         learning_rate=RATE, batch_size=BATCH, micro_batch_size=MICRO, tuning="full", max_length=512, precision="float32"
     )
     job = AlignJob(str(base), "", output, train, output / "cache")
-    run = Session(DPO(DPOSettings(beta=BETA)), job, examples, PartialState())
+    run = Session(aligner, job, examples, PartialState())
     train_stages(run, [Stage("all", examples)], {})
     rows = [json.loads(line) for line in (output / "train_log.jsonl").read_text().splitlines()]
-    batches = MicroBatches(run, [run.encoded[one.id] for one in examples], STEPS, MICRO, BATCH // MICRO, (0, 1))
+    batches = MicroBatches(
+        run, [run.encoded[one.id] for one in examples], len(examples) // BATCH, MICRO, BATCH // MICRO, (0, 1)
+    )
     order = [int(one.id) for index in range(len(batches)) for one in batches.chosen(index)[0]]
     return {name: [row[name] for row in rows] for name in ("loss", "reward_chosen", "reward_rejected")}, order
 
 
-def trls(base: Path, examples: list[PreferenceExample], output: Path) -> dict[str, list[float]]:
+def trls(
+    base: Path, examples: list[PreferenceExample], output: Path, micro: int, **more: Any
+) -> dict[str, list[float]]:
     from datasets import Dataset, Image
     from torch.utils.data import SequentialSampler
     from trl import DPOConfig, DPOTrainer
 
     from harness.models import load_model, load_processor
 
+    steps = len(examples) // BATCH
     model, processor = load_model(str(base), "float32"), load_processor(str(base))
     reference = copy.deepcopy(model)
     model.model.vision_tower.requires_grad_(False)
@@ -100,12 +108,12 @@ def trls(base: Path, examples: list[PreferenceExample], output: Path) -> dict[st
         beta=BETA,
         learning_rate=RATE,
         lr_scheduler_type="cosine",
-        warmup_steps=round(0.1 * STEPS),
+        warmup_steps=round(0.1 * steps),
         weight_decay=0.0,
         max_grad_norm=1.0,
-        per_device_train_batch_size=MICRO,
-        gradient_accumulation_steps=BATCH // MICRO,
-        max_steps=STEPS,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=BATCH // micro,
+        max_steps=steps,
         max_length=None,
         gradient_checkpointing=False,
         bf16=False,
@@ -114,27 +122,44 @@ def trls(base: Path, examples: list[PreferenceExample], output: Path) -> dict[st
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
+        **more,
     )
     trainer = Recording(model, ref_model=reference, args=settings, train_dataset=data, processing_class=processor)
     trainer.train()
-    steps = [row for row in trainer.state.log_history if "rewards/chosen" in row]
-    parts = np.array(seen["loss"]).reshape(STEPS, -1)
+    rows = [row for row in trainer.state.log_history if "rewards/chosen" in row]
+    parts = np.array(seen["loss"]).reshape(steps, -1)
     return {
         "loss": list(parts.mean(1)),
-        "reward_chosen": [row["rewards/chosen"] for row in steps],
-        "reward_rejected": [row["rewards/rejected"] for row in steps],
+        "reward_chosen": [row["rewards/chosen"] for row in rows],
+        "reward_rejected": [row["rewards/rejected"] for row in rows],
     }
 
 
+METHODS: dict[str, tuple[Aligner[Any], int, int, dict[str, Any]]] = {
+    "dpo": (DPO(DPOSettings(beta=BETA)), STEPS, MICRO, {}),
+    "ipo": (DPO(DPOSettings(beta=BETA, loss="ipo")), 6, MICRO, {"loss_type": ["ipo"]}),
+    # TRL 1 has no shift, and divides the likelihood by the tokens of a micro-batch: ours for one pair.
+    "mpo": (
+        MPO(MPOSettings(beta=BETA, shift="none")),
+        6,
+        1,
+        {"loss_type": ["sigmoid", "bco_pair", "sft"], "loss_weights": [0.8, 0.2, 1.0]},
+    ),
+}
+"""The method, its steps, TRL's micro-batch and TRL's settings."""
+
+
 @pytest.mark.slow
-def test_losses_and_rewards_are_trls(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", METHODS)
+def test_losses_and_rewards_are_trls(name: str, tmp_path: Path) -> None:
+    aligner, steps, micro, settings = METHODS[name]
     base = tiny_llava(tmp_path / "base")
-    examples = pairs()
+    examples = pairs(steps)
     (tmp_path / "ours").mkdir()
-    found, order = ours(base, examples, tmp_path / "ours")
-    assert sorted(order) == list(range(STEPS * BATCH))
-    expected = trls(base, [examples[number] for number in order], tmp_path / "trl")
-    assert len(found["loss"]) == len(expected["loss"]) == STEPS
+    found, order = ours(aligner, base, examples, tmp_path / "ours")
+    assert sorted(order) == list(range(steps * BATCH))
+    expected = trls(base, [examples[number] for number in order], tmp_path / "trl", micro, **settings)
+    assert len(found["loss"]) == len(expected["loss"]) == steps
     assert abs(found["loss"][-1] - found["loss"][0]) > 0.05, "nothing was learned, so nothing was compared"
-    for name, values in expected.items():
-        np.testing.assert_allclose(found[name], values, atol=1e-4, rtol=1e-4, err_msg=name)
+    for kind, values in expected.items():
+        np.testing.assert_allclose(found[kind], values, atol=1e-4, rtol=1e-4, err_msg=kind)
