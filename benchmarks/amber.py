@@ -202,9 +202,7 @@ class AMBER(Benchmark):
 
     def match_answers(self, rows: Sequence[AnswerRow], path: Path, answers: AnswerSet) -> None:
         """By `id`, or by `question_id` with the question, or by picture and question."""
-        match(rows, answers)
-        if others := {row.key for row in rows} - {"response"}:
-            self.notes.append(f"answers were read from {' and '.join(sorted(others))}")
+        match(rows, answers, self.notes)
 
     def score(
         self, items: Sequence[Item], responses: Mapping[str, Response], judge: Judge | None = None

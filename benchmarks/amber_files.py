@@ -61,8 +61,8 @@ def read_associations(path: Path) -> dict[str, Any]:
     return {"associations": associations, "vocabulary": vocabulary}
 
 
-def match(rows: Sequence[AnswerRow], answers: AnswerSet) -> None:
-    """Add rows by their `id`, or by `question_id` with the question, or by picture and question.
+def match(rows: Sequence[AnswerRow], answers: AnswerSet, notes: list[str]) -> None:
+    """Add rows by their `id`, or by `question_id` with the question, or by picture and question; `notes` get a sentence about unusual keys.
 
     Raises:
         BadInputError: it is not clear which query a row answers.
@@ -82,3 +82,5 @@ def match(rows: Sequence[AnswerRow], answers: AnswerSet) -> None:
                 remedy="give every row the id of its query",
             )
         answers.add(queries[0].id, row)
+    if others := {row.key for row in rows} - {"response"}:
+        notes.append(f"answers were read from {' and '.join(sorted(others))}")

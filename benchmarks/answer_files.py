@@ -111,22 +111,26 @@ class AnswerSet:
             self.unknown.append((name, row.where))
         self.responses.add(row.response(name))
 
-    def add_asked(self, name: str, row: AnswerRow, what: str = "", *, by_picture: bool = False) -> None:
+    def add_asked(
+        self, name: str, row: AnswerRow, what: str = "", *, question: str | None = None, by_picture: bool = False
+    ) -> None:
         """As `add`, but if the row contains the question that was answered, it must be the item's.
 
         Args:
             name: the item's id.
             row: the row.
             what: as of `add`.
+            question: the item's question without instructions; None: its prompt.
             by_picture: the suite's items are grouped by the picture's name, so a row's picture must be the item's, too.
 
         Raises:
             BadInputError: it is another question or picture, so the ids of this file are not the suite's.
         """
-        item, question, picture = self.by_id.get(name), asked(row), picture_of(row)
+        item, said, picture = self.by_id.get(name), asked(row), picture_of(row)
+        wanted = item.prompt if item is not None and question is None else question or ""
         problem = ""
-        if item is not None and question is not None and not same_question(item.prompt, question):
-            problem = f"asks {shown(item.prompt)}, but the answered question is {shown(question)}"
+        if item is not None and said is not None and not same_question(wanted, said):
+            problem = f"asks {shown(wanted)}, but the answered question is {shown(said)}"
         elif item is not None and by_picture and picture is not None and picture_name(item.group) != picture:
             problem = f"is about the picture {shown(item.group)}, but the answer is about {shown(picture)}"
         if problem:

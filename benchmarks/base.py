@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from benchmarks.answer_files import AnswerSet, answer_rows
+from benchmarks.answer_files import AnswerSet, answer_rows, asked
 from benchmarks.answers import AnswerRow, PackedResponses, identity
 from harness.core.declared import Chart, MatchedForm, OfflineFile, SettingOption, Verdict, verdict_of
 from harness.core.errors import BadInputError, shown
@@ -203,8 +203,15 @@ class Benchmark(ABC):
             if all("item" in row.doc for row in rows):
                 for row in rows:
                     answers.add_asked(identity(row.doc, "item", row.where), row)
-            else:
+                continue
+            try:
                 self.match_answers(rows, path, answers)
+            except BadInputError as error:
+                remedy = (
+                    error.remedy
+                    or f"give the answers to {self.title}'s questions in a form that docs/benchmarks.md names"
+                )
+                raise BadInputError(error.problem, where=error.where, remedy=remedy) from None
         return answers
 
     def answer_rows(self, path: Path) -> list[AnswerRow]:
@@ -218,14 +225,21 @@ class Benchmark(ABC):
     def match_answers(self, rows: Sequence[AnswerRow], path: Path, answers: AnswerSet) -> None:
         """Add each row to `answers` as the answer to an item. Rows with the key `item` are matched without this method.
 
+        The default takes rows that contain the item's id as `question_id`, `id` or `index`, and the item's question.
+
         Raises:
             BadInputError: it is not clear which item a row answers.
         """
-        raise BadInputError(
-            f"the suite '{self.name}' reads only answers with the ids of its items, and this row has no 'item'",
-            where=next(row.where for row in rows if "item" not in row.doc),
-            remedy='write JSON lines {"item": ..., "text": ...}; the ids are in an item file of any run of this suite',
-        )
+        for row in rows:
+            key = next((key for key in ("question_id", "id", "index") if key in row.doc), None)
+            if key is None or asked(row) is None:
+                raise BadInputError(
+                    f"the suite '{self.name}' reads answers with the ids of its items, and this row has no 'item', nor a question_id with "
+                    "its question",
+                    where=row.where,
+                    remedy='write JSON lines {"item": ..., "text": ...}; the ids are in an item file of any run of this suite',
+                )
+            answers.add_asked(identity(row.doc, key, row.where), row)
 
     def judge_requests(self, items: Sequence[Item], responses: Mapping[str, Response]) -> list[JudgeRequest]:
         """The requests that `score` sends to a judge, to estimate their cost; [] without a judge."""

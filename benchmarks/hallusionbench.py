@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
+from benchmarks.answer_files import AnswerSet
 from benchmarks.answers import AnswerRow, PackedResponses, identity
 from benchmarks.base import Benchmark, BenchmarkSettings, Totals, needed, ratio
 from benchmarks.hallusionbench_groups import (
@@ -49,7 +50,6 @@ from harness.judging.base import Judge, JudgeRequest
 from harness.judging.panel import Vote, ask
 from harness.judging.templates import fill
 
-_ANSWER = ("model_prediction", "answer", "response", "text", "prediction")
 _CATEGORIES = ("VD", "VS")
 _RATES = {"a_acc": "aAcc", "f_acc": "fAcc", "q_acc": "qAcc"}
 
@@ -104,6 +104,7 @@ class HallusionBench(Benchmark):
     settings: HallusionSettings
     metrics = _specs()
     place = 80
+    answer_keys = ("model_prediction", "answer", "response", "text", "prediction")
     group = "hallucination"
     whole_groups = True
     offline_files = (
@@ -200,7 +201,9 @@ class HallusionBench(Benchmark):
         items = self._read(needed(files, "questions", self.name), None) if "questions" in files else None
         made, responses = [], PackedResponses()
         for where, record in read_records(path, "responses"):
-            row = AnswerRow({key: value for key, value in record.items() if key != "gt_answer"}, where, _ANSWER)
+            row = AnswerRow(
+                {key: value for key, value in record.items() if key != "gt_answer"}, where, self.answer_keys
+            )
             if items is None:
                 made.append(self._item(record, where, None))
             name = row_id(record, where)
@@ -212,6 +215,13 @@ class HallusionBench(Benchmark):
         if self.settings.scoring == "judge" and "reviews" in files:
             self.offline_judge = read_reviews(needed(files, "reviews", self.name))
         return items, responses
+
+    def match_answers(self, rows: Sequence[AnswerRow], path: Path, answers: AnswerSet) -> None:
+        """By the official columns, or by `id`, or by VLMEvalKit's `index`, which ends with them."""
+        for row in rows:
+            name = row_id(row.doc, row.where)
+            item = answers.by_id.get(name)
+            answers.add_asked(name, row, f"question {name}", question=item.reference["question"] if item else None)
 
     def judge_requests(self, items: Sequence[Item], responses: Mapping[str, Response]) -> list[JudgeRequest]:
         """The requests that compare answers with references; further ones about wrong answers to edited figures follow from the replies."""

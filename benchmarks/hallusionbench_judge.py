@@ -42,6 +42,8 @@ Answer 2: {response2}
 Reply with one word: "same" if the answers agree with each other, "different" if one contradicts the other.""",
 )
 _VERDICTS = ("correct", "incorrect", "unclear")
+_COLUMNS = ("category", "subcategory", "set_id", "figure_id", "question_id")
+"""The official columns that identify a question."""
 SAME = "#same"
 """Suffix of the id of a request that compares an answer with the one to the original."""
 
@@ -109,11 +111,13 @@ def _word(reply: str, known: Sequence[str]) -> str:
 
 
 def row_id(row: Mapping[str, Any], where: str) -> str:
-    """The id of a row: its own, or made of the official columns."""
+    """The id of a row: its own, the end of VLMEvalKit's index (hallusion_VD_chart_0_1_2), or made of the official columns."""
     if "id" in row:
         return identity(row, "id", where)
-    keys = ("category", "subcategory", "set_id", "figure_id", "question_id")
-    return "_".join(identity(row, key, where) for key in keys)
+    index = row.get("index")
+    if isinstance(index, str) and index.count("_") >= len(_COLUMNS) - 1:
+        return "_".join(index.split("_")[-len(_COLUMNS) :])
+    return "_".join(identity(row, key, where) for key in _COLUMNS)
 
 
 def read_reviews(path: Path) -> ReviewsJudge:

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.answer_files import AnswerSet, asked, picture_name, picture_of, same_question
+from benchmarks.answers import AnswerRow
 from benchmarks.base import Benchmark, Totals, needed, ratio
-from benchmarks.suffix import SuffixSettings, suffix_variant, with_suffix
+from benchmarks.suffix import SuffixSettings, suffix_variant, with_suffix, without_suffix
 from benchmarks.yesno import PARSER, tolerant
 from harness.core.declared import OfflineFile
 from harness.core.errors import BadInputError, shown
@@ -105,6 +107,7 @@ class MME(Benchmark):
     settings: SuffixSettings
     metrics = _specs()
     place = 90
+    answer_keys = ("answer", "text", "response", "prediction")
     group = "general"
     whole_groups = True
     offline_files = (
@@ -203,6 +206,49 @@ class MME(Benchmark):
                 "are not shown"
             )
         return items, responses
+
+    def answer_rows(self, path: Path) -> list[AnswerRow]:
+        """The official result folder or one of its TASK.txt, else any table or JSON lines."""
+        if not path.is_dir() and path.suffix != ".txt":
+            return super().answer_rows(path)
+        files = (
+            [path] if path.is_file() else [path / f"{task}.txt" for task in TASKS if (path / f"{task}.txt").exists()]
+        )
+        made = []
+        for file in files:
+            for where, (image, question, label, said) in _rows(file, 4):
+                row = AnswerRow({"answer": said}, where, ("answer",))
+                row.doc = {"category": file.stem, "image": image, "question": question, "label": label}
+                row.form = "MME's results"
+                made.append(row)
+        if not made:
+            raise BadInputError(
+                "there is no result of MME", where=str(path), remedy=f"give a folder with {TASKS[0]}.txt and so on"
+            )
+        return made
+
+    def match_answers(self, rows: Sequence[AnswerRow], path: Path, answers: AnswerSet) -> None:
+        """By task, picture and question."""
+        items: dict[tuple[str, str], list[Item]] = defaultdict(list)
+        for item in answers.items:
+            items[item.reference["task"], picture_name(item.group)].append(item)
+        for row in rows:
+            named, question = row.doc.get("question_id"), asked(row)
+            task, _, place = named.partition("/") if isinstance(named, str) else ("", "", "")
+            task, picture = str(row.doc.get("category", task)), picture_of(row) or picture_name(place)
+            pair = [] if question is None else items[task, picture]
+            same = [item for item in pair if same_question(self._plain(item), str(question))]
+            if len(same) != 1:
+                raise BadInputError(
+                    f"{len(same)} questions of the task {shown(task)} about the picture {shown(picture)} are {shown(question)}",
+                    where=row.where,
+                    remedy="give rows with category, image (or question_id: TASK/IMAGE) and question, or the official folder",
+                )
+            answers.add(same[0].id, row, f"the question {shown(question)} about {shown(picture)}")
+
+    def _plain(self, item: Item) -> str:
+        """An item's question without the instruction behind it."""
+        return without_suffix(item.prompt, self.settings.suffix or None, _OWN_SUFFIX)
 
     def score(
         self, items: Sequence[Item], responses: Mapping[str, Response], judge: Judge | None = None

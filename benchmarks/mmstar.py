@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.answer_files import AnswerSet, asked
 from benchmarks.answers import AnswerRow, PackedResponses, identity
 from benchmarks.base import Benchmark, Totals, needed, ratio
 from benchmarks.choices import LETTERS, PARSER, mmstar_official, options_of, read_choice
 from benchmarks.pictures import stored_picture
-from benchmarks.suffix import SuffixSettings, suffix_variant, with_suffix
+from benchmarks.suffix import SuffixSettings, suffix_variant, with_suffix, without_suffix
 from harness.core.declared import OfflineFile
 from harness.core.errors import BadInputError, shown
 from harness.core.tables import read_table
@@ -38,8 +39,6 @@ CATEGORIES: Mapping[str, tuple[str, ...]] = {
 }
 PER_CATEGORY = 250
 """Questions in each category of the official file; the official script divides by this number."""
-_ANSWER = ("prediction", "response", "text", "answer")
-"""The official key of an answer, and those of other tools."""
 _PUBLISHED_SUFFIX = "\nAnswer the question directly."
 _FILES = ("mmstar.parquet", "MMStar.tsv")
 _PARTS = tuple(
@@ -75,6 +74,7 @@ class MMStar(Benchmark):
     settings: SuffixSettings
     metrics = _specs()
     place = 100
+    answer_keys = ("prediction", "response", "text", "answer")
     group = "general"
     offline_files = (
         OfflineFile("questions", "mmstar.parquet, MMStar.tsv, or JSON lines {index, answer, category, l2_category}"),
@@ -144,7 +144,7 @@ class MMStar(Benchmark):
         for where, record in read_table(path, "responses"):
             # In the official table "answer" is the key, and "prediction" the model's answer.
             keys = {"answer"} if "prediction" in record else set()
-            row = AnswerRow({key: value for key, value in record.items() if key not in keys}, where, _ANSWER)
+            row = AnswerRow({key: value for key, value in record.items() if key not in keys}, where, self.answer_keys)
             name = identity(row.doc, "index", where)
             if name in responses:
                 raise BadInputError(f"the index {name} is answered twice", where=where)
@@ -161,6 +161,17 @@ class MMStar(Benchmark):
         if others := others - {"prediction"}:
             self.notes.append(f"answers were read from {' and '.join(sorted(map(shown, others)))}")
         return items, responses
+
+    def match_answers(self, rows: Sequence[AnswerRow], path: Path, answers: AnswerSet) -> None:
+        """By `index`, or by `question_id` with the question."""
+        for row in rows:
+            key = "index" if "index" in row.doc or asked(row) is None else "question_id"
+            name = identity(row.doc, key, row.where)
+            item = answers.by_id.get(name)
+            plain = without_suffix(item.prompt, self.settings.suffix, _PUBLISHED_SUFFIX) if item else None
+            answers.add_asked(name, row, f"{key} {name}", question=plain)
+        if others := {row.key for row in rows} - {"prediction"}:
+            self.notes.append(f"answers were read from {' and '.join(sorted(map(shown, others)))}")
 
     def score(
         self, items: Sequence[Item], responses: Mapping[str, Response], judge: Judge | None = None

@@ -42,6 +42,12 @@ def with_suffix(question: str, suffix: str | None, published: str = "", instruct
     return question + _blank_before(suffix)
 
 
+def without_suffix(prompt: str, suffix: str | None, published: str = "") -> str:
+    """A question as the suite's file has it, without what `with_suffix` put behind it. Other tools ask with instructions of their own."""
+    ending = published if suffix is None else suffix
+    return prompt.rstrip().removesuffix(ending.strip()).rstrip()
+
+
 def suffix_variant(suffix: str | None) -> str:
     """The part of a metric's name that marks an instruction other than the published one."""
     if suffix is None:

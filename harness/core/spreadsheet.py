@@ -37,7 +37,14 @@ def read_spreadsheet(path: Path, what: str) -> Iterator[tuple[str, dict[str, Any
         try:
             with zipfile.ZipFile(stream) as archive:
                 rows = list(_rows(archive, path, what))
-        except (zipfile.BadZipFile, KeyError, ElementTree.ParseError, ValueError, NotImplementedError) as error:
+        except (
+            zipfile.BadZipFile,
+            LookupError,
+            StopIteration,
+            ElementTree.ParseError,
+            ValueError,
+            NotImplementedError,
+        ) as error:
             raise BadInputError(
                 f"the {what} is not a readable spreadsheet: {error}", where=str(path), remedy="save it as CSV (UTF-8)"
             ) from None

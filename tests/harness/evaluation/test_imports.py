@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape
 
 import pytest
 
@@ -15,10 +17,11 @@ from harness.worlds.pocket.formats import write_benchmarks
 from tests.benchmarks.scoring import jsonl
 from tests.commands import json_here as run
 from tests.commands import run_here
+from tests.harness.core.test_spreadsheet import spreadsheet
 from tests.harness.serving.fake_vision import SECRET, VisionServer, seeing
 
 Row = dict[str, Any]
-SUITES = ("pope", "halbench", "chair", "amber", "mmhal")
+SUITES = ("pope", "halbench", "chair", "amber", "mmhal", "mmstar", "mme", "hallusionbench")
 LIMIT = "24"
 
 
@@ -49,7 +52,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def _evaluate(server: VisionServer, *suites: str) -> None:
     asked = ["eval", "--endpoint", server.url, "--model", "seer", "--data", "data", "--limit", LIMIT]
-    run(*asked, "--suite", ",".join(suites), "--judge", "pocket-truth")
+    run(*asked, "--suite", ",".join(suites), "--judge", "pocket-truth", "--set", "hallusionbench.scoring=match")
 
 
 @pytest.fixture
@@ -97,6 +100,31 @@ def _pope_doc(row: Row) -> Row:
     split, number = _split(row)
     source = row["group"].removesuffix(".png")
     return {"question_id": str(number), "category": split, "question": row["prompt"], "answer": "yes", "image_source": source}  # fmt: skip
+
+
+_YES_NO = " Please answer yes or no."
+
+
+def _asked(row: Row) -> str:
+    """A question of MMStar without the instruction behind it."""
+    question: str = row["prompt"].removesuffix("\nAnswer the question directly.")
+    return question
+
+
+def _mmstar_row(row: Row) -> Row:
+    return {
+        "index": int(row["item"]),
+        "question": _asked(row),
+        "answer": "A",
+        "category": "math",
+        "l2_category": "geometry",
+        "prediction": row["text"],
+    }
+
+
+def _hallusion(row: Row) -> Row:
+    names = ("category", "subcategory", "set_id", "figure_id", "question_id")
+    return dict(zip(names, row["item"].split("_"), strict=True))
 
 
 FORMS: dict[str, tuple[str, str, Callable[[Sequence[Row]], list[Row]]]] = {
@@ -163,6 +191,80 @@ FORMS: dict[str, tuple[str, str, Callable[[Sequence[Row]], list[Row]]]] = {
             for row in rows
         ],
     ),
+    "VLMEvalKit mmstar": ("mmstar", "VLMEvalKit's table", lambda rows: [_mmstar_row(row) for row in rows]),
+    "lmms-eval mmstar": (
+        "mmstar",
+        "lmms-eval's samples",
+        _lmms(lambda row: {"index": int(row["item"]), "question": _asked(row), "answer": "A", "category": "math"}),
+    ),
+    "LLaVA mmstar": (
+        "mmstar",
+        "LLaVA's answers",
+        lambda rows: [
+            {"question_id": int(row["item"]), "prompt": f"{_asked(row)}\nAnswer with the letter.", "text": row["text"]}
+            for row in rows
+        ],
+    ),
+    "lmms-eval mme": (
+        "mme",
+        "lmms-eval's samples",
+        _lmms(
+            lambda row: {
+                "question_id": row["group"],
+                "category": row["group"].partition("/")[0],
+                "question": row["prompt"],
+                "answer": "Yes",
+            }
+        ),
+    ),
+    "LLaVA mme": (
+        "mme",
+        "LLaVA's answers",
+        lambda rows: [
+            {
+                "question_id": row["group"],
+                "prompt": row["prompt"].removesuffix(_YES_NO) + "\nUse one word.",
+                "text": row["text"],
+            }
+            for row in rows
+        ],
+    ),
+    "VLMEvalKit mme": (
+        "mme",
+        "VLMEvalKit's table",
+        lambda rows: [
+            {
+                "index": number,
+                "category": row["group"].partition("/")[0],
+                "image_path": row["group"],
+                "question": row["prompt"],
+                "answer": "Yes",
+                "prediction": row["text"],
+            }
+            for number, row in enumerate(rows)
+        ],
+    ),
+    "HallusionBench": (
+        "hallusionbench",
+        "HallusionBench's results",
+        lambda rows: [
+            {**_hallusion(row), "question": row["prompt"], "gt_answer": "1", "model_prediction": row["text"]}
+            for row in rows
+        ],
+    ),
+    "VLMEvalKit hallusionbench": (
+        "hallusionbench",
+        "VLMEvalKit's table",
+        lambda rows: [
+            {"index": f"hallusion_{row['item']}", "question": row["prompt"], "answer": "Yes", "prediction": row["text"]}
+            for row in rows
+        ],
+    ),
+    "lmms-eval hallusionbench": (
+        "hallusionbench",
+        "lmms-eval's samples",
+        _lmms(lambda row: {**_hallusion(row), "question": row["prompt"], "gt_answer": "0"}),
+    ),
     "LLaVA amber": (
         "amber",
         "LLaVA's answers",
@@ -179,7 +281,7 @@ FORMS: dict[str, tuple[str, str, Callable[[Sequence[Row]], list[Row]]]] = {
 def test_a_runs_answers_come_back_with_its_scores(form: str, here: Path) -> None:
     suite, said, written = FORMS[form]
     jsonl(here / "answers.jsonl", written(answered(suite)))
-    judge = ["--judge", "pocket-truth"] if suite == "mmhal" else []
+    judge = {"mmhal": ["--judge", "pocket-truth"], "hallusionbench": ["--scoring", "match"]}.get(suite, [])
     assert "--allow-partial" in imported("answers.jsonl", "--suite", suite, *judge, code=2)
     assert not (here / "results" / "answers").exists()
     record = imported("answers.jsonl", "--suite", suite, "--allow-partial", *judge)
@@ -190,6 +292,39 @@ def test_a_runs_answers_come_back_with_its_scores(form: str, here: Path) -> None
     about = manifest["imported"][f"{suite}@data"]
     digest = hashlib.sha256((here / "answers.jsonl").read_bytes()).hexdigest()
     assert (about["form"], about["files"]) == (said, [{"path": "answers.jsonl", "sha256": digest}])
+
+
+@pytest.mark.parametrize("ending", ["tsv", "xlsx"])
+def test_a_table_of_vlmevalkit(ending: str, here: Path) -> None:
+    rows = FORMS["VLMEvalKit mmstar"][2](answered("mmstar"))
+    cells = [[*rows[0]], *([str(value) for value in row.values()] for row in rows)]
+    if ending == "tsv":
+        with (here / "table.tsv").open("w", newline="") as stream:
+            csv.writer(stream, delimiter="\t").writerows(cells)
+    else:
+        said = [f'<c t="inlineStr"><is><t>{escape(cell)}</t></is></c>' for line in cells for cell in line]
+        size = len(cells[0])
+        lines = ["".join(said[start : start + size]) for start in range(0, len(said), size)]
+        spreadsheet(here / "table.xlsx", "".join(f"<row>{line}</row>" for line in lines))
+    imported(f"table.{ending}", "--suite", "mmstar", "--allow-partial")
+    assert scores("mmstar", "table") == scores("mmstar", "seer")
+
+
+def test_an_official_folder_of_mme_and_a_file_of_it(here: Path) -> None:
+    rows = answered("mme")
+    (here / "Your_Results").mkdir()
+    tasks = {row["group"].partition("/")[0] for row in rows}
+    for task in tasks:
+        own = [row for row in rows if row["group"].startswith(f"{task}/")]
+        lines = ["\t".join([row["group"].partition("/")[2], row["prompt"], "Yes", row["text"]]) for row in own]
+        (here / "Your_Results" / f"{task}.txt").write_text("\n".join(lines))
+    imported("Your_Results", "--suite", "mme", "--allow-partial")
+    assert scores("mme", "Your_Results") == scores("mme", "seer")
+    first = min(tasks)
+    record = imported(f"Your_Results/{first}.txt", "--suite", "mme", "--allow-partial", "--name", "one")
+    assert record["counts"][f"{first}.n"] == record["n"] == sum(row["group"].startswith(f"{first}/") for row in rows)
+    (here / "empty").mkdir()
+    assert "no result of MME" in imported("empty", "--suite", "mme", code=2)
 
 
 def questions(split: str) -> list[Row]:
@@ -247,6 +382,18 @@ def _changed(rows: list[Row], place: int, **values: Any) -> list[Row]:
         ),
         ("pope", lambda rows: rows, "it is not clear"),
         ("halbench", lambda rows: rows, "do not name their images"),
+        ("mmstar", lambda rows: [{"question_id": 0, "prompt": "Another question?", "text": "A"}], "another way"),
+        ("mmstar", lambda rows: [{"question_id": 0, "text": "A"}], "no 'index'"),
+        (
+            "mme",
+            lambda rows: [{"question_id": "count/none.png", "prompt": "Is it?", "text": "A"}],
+            "0 questions of the task",
+        ),
+        (
+            "hallusionbench",
+            lambda rows: [{"index": "hallusion_VD_x_0_0_0", "question": "?", "prediction": "A"}],
+            "VD_x_0_0_0",
+        ),
         ("chair", lambda rows: [{"image_id": 999_999, "caption": "A dog."}], "is not one of the"),
     ],
 )
