@@ -143,11 +143,11 @@ class AMBER(Benchmark):
                     )
                 picture = fields.text("image", empty=False)
                 image = ImageRef(path=images.path(picture, where))
-                own = {"annotation": annotations[place - 1], **reference}
+                about = {"annotation": annotations[place - 1], **reference}
                 query = fields.text("query")
                 if annotations[place - 1]["type"] != GENERATIVE:  # a description has no instruction how to answer
                     query = with_suffix(query, self.settings.suffix)
-                items.append(Item(str(place), query, image, picture, own))
+                items.append(Item(str(place), query, image, picture, about))
         return items
 
     def truth(self, item: Item) -> str:
