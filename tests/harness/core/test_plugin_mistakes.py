@@ -41,6 +41,7 @@ RAISED = {
     "loss": ("        # before", "        policy['none']  # HERE", "KeyError: 'none'"),
     "loss, exit": ("        # before", "        exit(0)  # HERE", "SystemExit: 0"),
     "loss, below": ("        # before", "        gap.view(7, 7, 7)  # HERE", "RuntimeError"),
+    "after a step": ("    # more", "    def after_step(self, means): means['none']  # HERE", "KeyError: 'none'"),
     "loss, a file": ("        # before", "        open('/')  # HERE", "IsADirectoryError"),
 }
 
@@ -120,6 +121,12 @@ GIVEN = {
         "    def stages(self, examples, context): return [Stage('one', examples, 'first')]",
         "def stages",
         "reference='first'",
+    ),
+    "a new state": (
+        "    # more",
+        "    def after_step(self, means): self.state['seen'] = 1.0",
+        "def after_step",
+        "the state {'seen': 1.0}",
     ),
     "branches": ("    # more", "    branches = ('chosen', 'rejected')", "class Mine", "Mine.branches"),
     "chosen": ("    # more", "    branches = (Branch('good'),)", "class Mine", "the names good"),
