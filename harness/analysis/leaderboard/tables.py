@@ -125,27 +125,35 @@ def _latex(text: str) -> str:
 
 
 def as_latex(boards: Sequence[Board], deltas: bool = False) -> str:
-    """Boards as LaTeX tables for the package booktabs: best values bold, intervals in small print below."""
-    parts = []
-    for board in boards:
-        signs, marked = footnotes(board), Marks(board)
-        head = " & ".join(["checkpoint", *(_latex(column.heading) for column in board.columns)])
-        lines = [r"\begin{table}", r"\centering\small", rf"\begin{{tabular}}{{l{'r' * len(board.columns)}}}"]
-        lines += [r"\toprule", rf"{head} \\", r"\midrule"]
-        for row in board.rows:
-            values, *below = [_latex(name_of(row, signs))], [""], [""]
-            for column in board.columns:
-                value, found, own, interval = value_of(marked, row, column, signs)
-                text = rf"\textbf{{{value.translate(_LATEX)}}}" if BEST in found else value.translate(_LATEX)
-                values.append(text + (found.replace(BEST, "") + own).translate(_LATEX))
-                for line, small in zip(below, (interval, delta_of(row, column) if deltas else ""), strict=True):
-                    line.append(rf"{{\scriptsize {small.translate(_LATEX)}}}" if small else "")
-            lines.append(" & ".join(values) + r" \\")
-            lines += [" & ".join(line) + r" \\" for line in below if any(line)]
-        words = f"{board.title}. " + ". ".join(explained(board)).replace(f"{BEST} best", "bold: best")
-        lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{_latex(words)}.}}", r"\end{table}"]
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts) + "\n"
+    """Boards as LaTeX tables for the package booktabs, one per suite: best values bold, intervals in small print below.
+
+    The extractor, parser or judge stands in the caption, if all columns of a suite share it.
+    """
+    return "\n\n".join(_latex_table(board, *part, deltas) for board in boards for part in by_suite(board)) + "\n"
+
+
+def _latex_table(board: Board, columns: Sequence[Column], name: str, deltas: bool) -> str:
+    signs, marked, short = footnotes(board), Marks(board), bool(_variant(columns))
+    head = " & ".join(
+        ["checkpoint", *(_latex(column.short_heading if short else column.heading) for column in columns)]
+    )
+    lines = [r"\begin{table}", r"\centering\small", rf"\begin{{tabular}}{{l{'r' * len(columns)}}}"]
+    lines += [r"\toprule", rf"{head} \\", r"\midrule"]
+    for row in board.rows:
+        if not any(column in row.cells for column in columns):
+            continue
+        values, *below = [_latex(name_of(row, signs))], [""], [""]
+        for column in columns:
+            value, marks, notes, interval = value_of(marked, row, column, signs)
+            text = rf"\textbf{{{value.translate(_LATEX)}}}" if BEST in marks else value.translate(_LATEX)
+            values.append(text + (marks.replace(BEST, "") + notes).translate(_LATEX))
+            for line, small in zip(below, (interval, delta_of(row, column) if deltas else ""), strict=True):
+                line.append(rf"{{\scriptsize {small.translate(_LATEX)}}}" if small else "")
+        lines.append(" & ".join(values) + r" \\")
+        lines += [" & ".join(line) + r" \\" for line in below if any(line)]
+    words = f"{board.title}: {name}. " + ". ".join(explained(board)).replace(f"{BEST} best", "bold: best")
+    lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{_latex(words)}.}}", r"\end{table}"]
+    return "\n".join(lines)
 
 
 def as_json(boards: Sequence[Board], left_out: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -223,15 +231,22 @@ def as_csv(boards: Sequence[Board]) -> str:
 
 
 def tables(board: Board, width: int, deltas: bool = False) -> list[Grid]:
-    """Tables of a board for the terminal: one, or one per suite where all columns would not fit into `width`."""
-    suites = list(dict.fromkeys(column.suite for column in board.columns))
-    parts = [[column for column in board.columns if column.suite == suite] for suite in suites]
-    variants = [_variant(columns) for columns in parts]
-    named = [f"{suite}{f' [{variant}]' if variant else ''}" for suite, variant in zip(suites, variants, strict=True)]
-    everything = _grid(board, board.columns, f"{board.title}: {', '.join(named)}", deltas)
+    """Tables of a board for the terminal: one, or one per suite if all columns do not fit into `width`."""
+    parts = by_suite(board)
+    everything = _grid(board, board.columns, f"{board.title}: {', '.join(name for _, name in parts)}", deltas)
     if len(everything.tables(min(width, _WIDE))) == 1:
         return [everything]
-    return [_grid(board, columns, f"{board.title}: {name}", deltas) for columns, name in zip(parts, named, strict=True)]
+    return [_grid(board, columns, f"{board.title}: {name}", deltas) for columns, name in parts]
+
+
+def by_suite(board: Board) -> list[tuple[list[Column], str]]:
+    """(columns, name) of every suite; the name contains what made the numbers, if that is the same for all columns: `halbench [spacy]`."""
+    parts = []
+    for suite in dict.fromkeys(column.suite for column in board.columns):
+        columns = [column for column in board.columns if column.suite == suite]
+        variant = _variant(columns)
+        parts.append((columns, f"{suite}{f' [{variant}]' if variant else ''}"))
+    return parts
 
 
 def _variant(columns: Sequence[Column]) -> str:

@@ -157,7 +157,9 @@ def test_frames(results: Path) -> None:
 
 def test_latex(results: Path) -> None:
     text = as_latex(collect(results))
-    assert r"CHAIRs[spacy] $\downarrow$" in text and r"\textbf{0.0}" in text and "95 \\%" in text
+    assert (
+        r"CHAIRs $\downarrow$" in text and "halbench [spacy]" in text and r"\textbf{0.0}" in text and "95 \\%" in text
+    )
     body = text.split(r"\midrule")[1].split(r"\bottomrule")[0]
     columns = text.split(r"\toprule")[1].split(r"\\")[0].count("&")
     assert all(line.count("&") == columns for line in body.strip().splitlines())
