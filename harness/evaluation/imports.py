@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import logging
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from harness.core.files import sha256_file, sha256_json, write_json
 from harness.core.locks import writing
 from harness.core.names import check_name, name_from
 from harness.core.removal import discard, move
+from harness.core.temporary import temporary_folder
 from harness.core.types import Response
 from harness.evaluation.evaluate import run_prepared
 from harness.evaluation.imported import ImportedAnswersBackend
@@ -161,13 +161,13 @@ class _Importing:
                     remedy="replace them with --overwrite, or use another --name",
                 )
             make_folder(results)
-            # Written and scored elsewhere first, so that a run is never half-written.
-            staged = Path(tempfile.mkdtemp(prefix=".import-", dir=results))
-            try:
-                record = self._staged(staged / self.target.name)
-                self._put(suite_folder(staged / self.target.name, self.suite.name, self.data_name))
-            finally:
-                discard(staged, within=results)
+            # Written and scored elsewhere first, so that a run is never half-written. What a kill leaves is removed by the next writer.
+            with temporary_folder(self.target.folder) as staged:
+                try:
+                    record = self._staged(staged / self.target.name)
+                    self._put(suite_folder(staged / self.target.name, self.suite.name, self.data_name))
+                finally:
+                    discard(staged, within=results)
             return record
 
     def _known(self) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from tests.benchmarks.scoring import jsonl
 from tests.commands import json_here as run
 from tests.commands import run_here
 from tests.harness.core.test_spreadsheet import spreadsheet
-from tests.harness.serving.fake_vision import SECRET, VisionServer, seeing
+from tests.harness.serving.fake_vision import SECRET, VisionServer, seeing, small_pope
 
 Row = dict[str, Any]
 SUITES = ("pope", "halbench", "chair", "amber", "mmhal", "mmstar", "mme", "hallusionbench")
@@ -456,3 +458,22 @@ def test_it_stands_beside_other_runs_and_is_not_asked(here: Path) -> None:
     asked = ["eval", "--run", "theirs", "--suite", "pope", "--data", "data", "--backend", "transformers"]
     code, _, error = run_here(asked)
     assert code == 2 and "no model to ask" in error, error
+
+
+def test_an_import_that_is_killed_leaves_nothing_that_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_pope(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    jsonl(Path("answers.jsonl"), [{"question_id": number, "text": "Yes."} for number in range(40)])
+    arguments = ["import-results", "answers.jsonl", "--suite", "pope", "--name", "yes", "--data", "data"]
+    killed = (
+        "import os, sys\nfrom harness.evaluation import imports\n"
+        "imports._Importing._put = lambda *_: os._exit(9)\n"
+        f"from harness.cli import main\nsys.argv = {['harness', *arguments]!r}\nmain()"
+    )
+    assert subprocess.run([sys.executable, "-c", killed], capture_output=True).returncode == 9
+    assert not Path("results/yes").exists() and len(list(Path("results").glob(".*.harness-tmp"))) == 1
+    [row] = run("runs", "--json")
+    assert (row["state"], row["removable"]) == ("leftover", True)
+    code, _, error = run_here(arguments)
+    assert code == 0, error
+    assert Path("results/yes/manifest.json").exists() and not list(Path("results").glob(".*.harness-tmp"))
