@@ -141,8 +141,9 @@ def test_other_workers_give_the_same_scores(how: tuple[str, ...], folder: Path, 
     if how[0] == "--ray":
         pytest.importorskip("ray", reason="the extra 'ray' is not installed")
     results = how[0].strip("-")
-    run(folder, results, "--results", results, *how)
-    assert figures(folder, results) == calm
+    run(folder, results, "--results", results, *how, seeds=[0], claims=[])  # one seed: two arms side by side
+    same = figures(folder, results)
+    assert len(same) == 3 and same.items() <= calm.items()
 
 
 def test_two_on_one_experiment_and_no_cluster_are_refused(folder: Path) -> None:
