@@ -16,6 +16,7 @@ from harness.core.files import atomic_folder, read_json, sha256_bytes, sha256_js
 from harness.core.paths import cache_folder
 from harness.core.worlds import Split, World
 from harness.core.yaml_values import read_yaml
+from harness.worlds.pocket import shipped
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +39,14 @@ class PocketWorld(World):
     suites = ("halbench", "amber", "pope", "mmhal")
 
     def model(self) -> Path:
-        """The base model's folder; six to seven minutes on two cores the first time."""
+        """The base model's folder. That of seed 0 comes with the package; others take six to seven minutes on two cores, once."""
 
         def make(folder: Path) -> None:
+            if self.seed == shipped.SEED:
+                shipped.unpack(folder / "content")
+                return
             # It takes 3 GB, which alignment and engine need afterwards.
-            in_child(_train_model, self.seed, folder / "content")
+            in_child(train_model, self.seed, folder / "content")
 
         return self._part("model", make)
 
@@ -79,18 +83,20 @@ class PocketWorld(World):
 
     def _part(self, part: str, make: Callable[[Path], None], detail: str = "") -> Path:
         """The content folder of a part, created if necessary; a second process waits for the first."""
-        folder = cache_folder() / "pocket" / f"{part}{'-' + detail if detail else ''}-s{self.seed}-{_key(part)[:16]}"
+        key = _key(part, self.seed)
+        folder = cache_folder() / "pocket" / f"{part}{'-' + detail if detail else ''}-s{self.seed}-{key[:16]}"
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
             if not (folder / "made.json").exists():
                 with atomic_folder(folder) as temporary:
                     make(temporary)
-                    write_json(temporary / "made.json", {"part": part, "seed": self.seed, "key": _key(part)})
+                    write_json(temporary / "made.json", {"part": part, "seed": self.seed, "key": key})
             read_json(folder / "made.json", "world's manifest")
         return folder / "content"
 
 
-def _train_model(seed: int, folder: Path) -> None:
+def train_model(seed: int, folder: Path) -> None:
+    """Train a base model into the new folder `folder`."""
     from harness.models import export_full
     from harness.worlds.pocket.training import Recipe, train_base
 
@@ -99,17 +105,29 @@ def _train_model(seed: int, folder: Path) -> None:
 
 
 @functools.cache
-def _key(part: str) -> str:
-    """Hash of the sources that determine a part; if torch computes it, also of torch's version and the arithmetic."""
-    shaping: dict[str, str] = {name: _code_hash(Path(__file__).with_name(name)) for name in _SHAPING[part]}
+def _key(part: str, seed: int) -> str:
+    """Hash of the sources that determine a part; if torch computes it, also of torch's version and the arithmetic.
+
+    The shipped base model is determined by its file alone.
+    """
+    if part == "model" and seed == shipped.SEED:
+        return sha256_json({"shipped": shipped.digest()})
+    sources: dict[str, str] = {name: _code_hash(Path(__file__).with_name(name)) for name in _SHAPING[part]}
     if part != "benchmarks":
         import torch
 
         from harness.models import devices
 
-        shaping["torch"] = torch.__version__
-        shaping["arithmetic"] = "bfloat16" if devices.multiplies_bfloat16() else "float32"
-    return sha256_json(shaping)
+        sources["torch"] = torch.__version__
+        sources["arithmetic"] = "bfloat16" if devices.multiplies_bfloat16() else "float32"
+        if seed == shipped.SEED:
+            sources["shipped"] = shipped.digest()
+    return sha256_json(sources)
+
+
+def recipe_hash() -> str:
+    """Hash of the sources that determine a trained base model. It depends on the version of Python, whose syntax tree is hashed."""
+    return sha256_json({name: _code_hash(Path(__file__).with_name(name)) for name in _SHAPING["model"]})
 
 
 def _code_hash(path: Path) -> str:

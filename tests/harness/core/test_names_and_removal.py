@@ -29,6 +29,8 @@ CALLERS = {
     "harness/datasets/unpack.py": "its own temporary folder",
     "harness/core/files.py": "temporary files and folders; what an atomic write replaces",
     "harness/core/temporary.py": "temporary files and folders that no writer holds any more",
+    "harness/evaluation/imports.py": "its own temporary folder; an imported run's answers, which new ones replace",
+    "harness/worlds/pocket/ship.py": "the shipped base model, which a new one replaces",
     "harness/generation/generate.py": "pairs and manifests of its own set, which new ones replace",
     "harness/models/saving.py": "PEFT's empty card in the folder that is being written",
     "harness/runs/set_aside.py": "puts answers and their scores aside that are to be generated again",

@@ -356,8 +356,8 @@ def test_bfloat16_is_multiplied_only_where_the_machine_can(
     difference = float((weight.detach().double() - wanted).abs().max())
     assert difference < 1e-5 if not has_instructions else 1e-4 < difference < 0.1
     _key.cache_clear()
-    here = _key("model")
+    here = _key("model", 1)
     monkeypatch.setattr(devices, "multiplies_bfloat16", lambda: not has_instructions)
     _key.cache_clear()
-    assert _key("model") != here
+    assert _key("model", 1) != here
     _key.cache_clear()
