@@ -1,4 +1,4 @@
-"""Each option of `import-results` about scoring does what it says; the others: tests/harness/evaluation/test_imports.py."""
+"""Each option of `import-results` about scoring does what it says; the others: tests/harness/evaluation/test_import_results.py."""
 
 from __future__ import annotations
 
