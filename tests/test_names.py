@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,3 +116,9 @@ def test_no_empty_name_lives_longer_than_three_lines(top: str) -> None:
 )
 def test_the_measure_sees_every_kind_of_name(source: str, names: list[str]) -> None:
     assert empty_names(source) == names
+
+
+def test_every_test_file_has_a_name_of_its_own() -> None:
+    """pytest collects only one of two files with the same name in folders that are no packages."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert not [name for name, count in names.items() if count > 1]
