@@ -120,7 +120,7 @@ def test_margins_are_those_of_the_models_own_forward_pass_also_for_a_method_with
     assert end.text.value > 0.01 and end.text_above_0.value == 1, "nothing was learned, so nothing is tested"
     # What was never trained is measured all the same, on pictures that whole-image noise made.
     assert record.images["whole-image"] == 8 and abs(end.image.value) < end.text.value
-    assert read_json(text_only.path / "balance" / "held.jsonl.json") == json.loads(json.dumps(record))
+    assert read_json(text_only.path / "balance" / "held.jsonl.json") == json.loads(json.dumps(record.written()))
 
 
 @pytest.mark.slow
