@@ -17,6 +17,7 @@ from harness.evaluation.request import EvalRequest
 from harness.evaluation.responses import ResponseLog
 from harness.evaluation.shards import Shard
 from harness.evaluation.stored import run_merge, shard_backend
+from harness.records.score_files import SuiteScores
 from harness.remote.endpoint import KEY_VARIABLE
 from harness.runs.targets import target_of_endpoint
 from harness.serving.openai import OpenAIBackend
@@ -136,7 +137,7 @@ def test_shards_as_a_person_types_them(folder: Path) -> None:
 def test_repeats_tell_the_spread_and_the_first_is_the_score(folder: Path) -> None:
     with seeing("moody") as server:
         [alone] = run_eval(request(folder, server))
-        assert "repeats" not in alone
+        assert isinstance(alone, SuiteScores) and alone.repeats is None
         [record] = run_eval(request(folder, server, repeat=4))
         assert server.answered.total() == 40 * 4 + 2, "an answer that is there was asked for again"  # and two probes
     assert record.metrics == alone.metrics
