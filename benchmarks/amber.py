@@ -124,11 +124,7 @@ class AMBER(Benchmark):
         """All queries of `data/query/query_all.json`, each with its annotation."""
         files = data / "data"
         if not (files / "annotations.json").exists():
-            raise BadInputError(
-                "AMBER's files are missing",
-                where=str(files / "annotations.json"),
-                remedy="harness data get amber; harness data check amber shows which files are missing",
-            )
+            raise self.missing_files(files / "annotations.json", "files")
         annotations, reference = self._references(
             files / "annotations.json", files / "relation.json", files / "safe_words.txt"
         )

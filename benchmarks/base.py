@@ -115,9 +115,24 @@ class Benchmark(ABC):
         """What made the numbers, such as the extractor, as a part of the metric's name: `CHAIRs[spacy]`. "" for none."""
         return ""
 
+    def prompt_kind(self) -> str:
+        """What the variant says about the judge's prompt: "" for the official one, or if there is none."""
+        return ""
+
     def variant_with(self, judge: Judge | None) -> str:
-        """The variant, followed by the judge if there is one."""
-        return "+".join(part for part in (self.variant, judge.label if judge else "") if part)
+        """The variant, followed by the judge if there is one, and by its prompt if that is not the official one."""
+        label = judge.label if judge else ""
+        if judge is not None and judge.reads_prompt and (kind := self.prompt_kind()):
+            label += f", {kind}"
+        return "+".join(part for part in (self.variant, label) if part)
+
+    def missing_files(self, path: Path, what: str = "questions") -> BadInputError:
+        """The error for official files that are not there; `path` is the first of them."""
+        return BadInputError(
+            f"{self.title}'s {what} are missing",
+            where=str(path),
+            remedy=f"harness data get {self.name}; harness data check {self.name} shows which files are missing",
+        )
 
     @abstractmethod
     def items(self, data: Path) -> list[Item]:

@@ -160,11 +160,7 @@ class ObjectHalBench(Benchmark):
         """Questions and images of the folder, with instances and captions of its COCO annotations as reference."""
         questions = data / QUESTIONS
         if not questions.exists():
-            raise BadInputError(
-                "Object HalBench's questions are missing",
-                where=str(questions),
-                remedy="harness data get halbench; harness data check halbench shows which files are missing",
-            )
+            raise self.missing_files(questions)
         if self.settings.synonyms is None and (official := data / SYNONYMS).exists():
             self._synonyms = official
         if self.settings.template is None and (script := data / SCRIPT).exists():

@@ -128,12 +128,9 @@ class HallusionBench(Benchmark):
         read = "match" if self.settings.scoring == "match" else ""
         return "+".join(part for part in (read, suffix_variant(self.settings.suffix)) if part)
 
-    def variant_with(self, judge: Judge | None) -> str:
-        """The variant; the judge, and its prompts if they are not the official ones."""
-        label = judge.label if judge else ""
-        if judge is not None and judge.reads_prompt and (kind := prompt_kind(self._prompts)):
-            label += f", {kind}"
-        return "+".join(part for part in (self.variant, label) if part)
+    def prompt_kind(self) -> str:
+        """Of the judge's prompts."""
+        return prompt_kind(self._prompts)
 
     @cached_property
     def _prompts(self) -> tuple[str, str]:
@@ -144,11 +141,7 @@ class HallusionBench(Benchmark):
         """The rows of `HallusionBench.json`; images in `hallusion_bench/`, the official archive's folder. Some VS rows have no image."""
         path = data / "HallusionBench.json"
         if not path.exists():
-            raise BadInputError(
-                "HallusionBench's questions are missing",
-                where=str(path),
-                remedy="harness data get hallusionbench; harness data check hallusionbench shows which files are missing",
-            )
+            raise self.missing_files(path)
         self._script = data / "utils.py" if (data / "utils.py").exists() else None
         return self._read(path, Folder(data / "hallusion_bench"))
 

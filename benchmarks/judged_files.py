@@ -1,8 +1,9 @@
-"""What judged suites share: prompts from official files with their checksums, and stored grades of several runs."""
+"""What judged suites share: prompts from official files with their checksums, stored grades of several runs, agreement of votes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,12 @@ class GradesJudge(Judge):
             "sha256": sha256_file(self._path),
             "runs": self.votes,
         }
+
+
+def agreement(values: Sequence[Any]) -> dict[str, float]:
+    """Counts of how often a judge's votes about one answer are equal, over all pairs of votes."""
+    pairs = list(combinations(values, 2))
+    return {"pairs": float(len(pairs)), "agreeing": float(sum(first == second for first, second in pairs))}
 
 
 def prompt_kind(digest: str, official: str, own: str) -> str:

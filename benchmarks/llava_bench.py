@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 
 from benchmarks.answers import identity
 from benchmarks.base import Benchmark, BenchmarkSettings, Totals, needed, ratio
-from benchmarks.judged_files import prompt_kind
+from benchmarks.judged_files import agreement, prompt_kind
 from benchmarks.reviews import ReviewsJudge
 from harness.core.declared import OfflineFile
 from harness.core.errors import BadInputError, HarnessError
@@ -113,23 +112,16 @@ class LLaVABench(Benchmark):
             by_category[category] = (entry.text("role", empty=False), entry.text("prompt", empty=False))
         return by_category, sha256_file(path)
 
-    def variant_with(self, judge: Judge | None) -> str:
-        """The judge, and its prompt if it is not the official one."""
-        if judge is None or not judge.reads_prompt:
-            return judge.label if judge else ""
-        kind = prompt_kind(self._rule[1], OFFICIAL_RULE, sha256_bytes(_OWN_RULE.encode()))
-        return judge.label + (f", {kind}" if kind else "")
+    def prompt_kind(self) -> str:
+        """Of the judge's rule."""
+        return prompt_kind(self._rule[1], OFFICIAL_RULE, sha256_bytes(_OWN_RULE.encode()))
 
     def items(self, data: Path) -> list[Item]:
         """`questions.jsonl`, with the descriptions of `context.jsonl` and GPT-4's answers of `answers_gpt4.jsonl`."""
         paths = {name: data / f"{name}.jsonl" for name in ("questions", "context", "answers_gpt4")}
         missing = next((path for path in paths.values() if not path.exists()), None)
         if missing is not None:
-            raise BadInputError(
-                "LLaVA-Bench's files are missing",
-                where=str(missing),
-                remedy="harness data get llava-bench; harness data check llava-bench shows which files are missing",
-            )
+            raise self.missing_files(missing, "files")
         self._rule_file = data / "rule.json" if (data / "rule.json").exists() else None
         context: dict[str, list[str]] = {}
         with self.reading(paths["context"]) as path:
@@ -221,13 +213,7 @@ class LLaVABench(Benchmark):
             return SampleScore(item.id, item.group, {}, details=details, unscored=votes[0].reason)
         counts = {f"{part}.{name}": 0.0 for name in CATEGORIES for part in ("reference", "model")}
         reference, model = (float(np.mean([pair[place] for pair in pairs])) for place in (0, 1))
-        together = list(combinations(pairs, 2))
-        counts |= {
-            f"reference.{category}": reference,
-            f"model.{category}": model,
-            "pairs": float(len(together)),
-            "agreeing": float(sum(one == other for one, other in together)),
-        }
+        counts |= {f"reference.{category}": reference, f"model.{category}": model} | agreement(pairs)
         return SampleScore(item.id, item.group, counts, details=details)
 
     def aggregate(self, totals: Totals) -> dict[str, np.ndarray]:
@@ -267,9 +253,7 @@ class LLaVABench(Benchmark):
 
     def provenance(self) -> dict[str, Any]:
         """The judge's rule."""
-        digest = self._rule[1]
-        kind = prompt_kind(digest, OFFICIAL_RULE, sha256_bytes(_OWN_RULE.encode()))
-        return {"rule": kind or "official", "rule_sha256": digest, "system": _SYSTEM}
+        return {"rule": self.prompt_kind() or "official", "rule_sha256": self._rule[1], "system": _SYSTEM}
 
 
 def _finite(pair: Pair) -> str:

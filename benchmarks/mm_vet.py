@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.base import Benchmark, BenchmarkSettings, Totals, needed, ratio
-from benchmarks.judged_files import GradesJudge, prompt_kind
+from benchmarks.judged_files import GradesJudge, agreement, prompt_kind
 from harness.core.declared import OfflineFile
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import sha256_bytes
@@ -112,22 +111,15 @@ class MMVet(Benchmark):
             return _OWN_PROMPT, sha256_bytes(_OWN_PROMPT.encode())
         return read_template(self._script, "prompt")
 
-    def variant_with(self, judge: Judge | None) -> str:
-        """The judge, and its prompt if it is not the official one."""
-        if judge is None or not judge.reads_prompt:
-            return judge.label if judge else ""
-        kind = prompt_kind(self._prompt[1], OFFICIAL_PROMPT, sha256_bytes(_OWN_PROMPT.encode()))
-        return judge.label + (f", {kind}" if kind else "")
+    def prompt_kind(self) -> str:
+        """Of the judge's prompt."""
+        return prompt_kind(self._prompt[1], OFFICIAL_PROMPT, sha256_bytes(_OWN_PROMPT.encode()))
 
     def items(self, data: Path) -> list[Item]:
         """`mm-vet.json`: {id: {imagename, question, answer, capability}}."""
         path = data / "mm-vet.json"
         if not path.exists():
-            raise BadInputError(
-                "MM-Vet's questions are missing",
-                where=str(path),
-                remedy="harness data get mm-vet; harness data check mm-vet shows which files are missing",
-            )
+            raise self.missing_files(path)
         self._script = data / _SCRIPT if (data / _SCRIPT).exists() else None
         return self._read(path, Folder(data / "images"))
 
@@ -207,11 +199,7 @@ class MMVet(Benchmark):
         }
         if not grades:
             return SampleScore(item.id, item.group, {}, details=details, unscored=votes[0].reason)
-        together = list(combinations(grades, 2))
-        counts = _ZEROS | {
-            "pairs": float(len(together)),
-            "agreeing": float(sum(one == other for one, other in together)),
-        }
+        counts = _ZEROS | agreement(grades)
         for part in _parts(needs):
             counts |= {f"sum{part}": float(np.mean(grades)), f"count{part}": 1.0}
         return SampleScore(item.id, item.group, counts, details=details)
@@ -237,9 +225,7 @@ class MMVet(Benchmark):
 
     def provenance(self) -> dict[str, Any]:
         """The judge's prompt."""
-        digest = self._prompt[1]
-        kind = prompt_kind(digest, OFFICIAL_PROMPT, sha256_bytes(_OWN_PROMPT.encode()))
-        return {"prompt": kind or "official", "prompt_sha256": digest}
+        return {"prompt": self.prompt_kind() or "official", "prompt_sha256": self._prompt[1]}
 
 
 def _parts(needs: Sequence[str]) -> list[str]:

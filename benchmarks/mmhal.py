@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from pydantic import Field
 from benchmarks.answer_files import AnswerSet, asked, plain
 from benchmarks.answers import AnswerRow, whole
 from benchmarks.base import Benchmark, BenchmarkSettings, Totals, needed, ratio
+from benchmarks.judged_files import agreement
 from benchmarks.ratings import parse_official, parse_strict, read_rating
 from benchmarks.reviews import ReviewsJudge
 from harness.core.declared import OfflineFile
@@ -125,12 +125,10 @@ class MMHalBench(Benchmark):
         fill(text, dict.fromkeys(_FIELDS, ""))  # raises errors before anything is asked
         return text, digest, "official" if digest == OFFICIAL_TEMPLATE else "custom"
 
-    def variant_with(self, judge: Judge | None) -> str:
-        """The judge, and its prompt if that is not the official one."""
-        if judge is None or not judge.reads_prompt:
-            return judge.label if judge else ""
+    def prompt_kind(self) -> str:
+        """Of the judge's template."""
         _, digest, kind = self._template
-        return judge.label + {"official": "", "own wording": ", own prompt"}.get(kind, f", prompt {digest[:8]}")
+        return {"official": "", "own wording": "own prompt"}.get(kind, f"prompt {digest[:8]}")
 
     def read_reply(self, text: str) -> int | None:
         """A reply's rating, see `benchmarks.ratings`."""
@@ -140,11 +138,7 @@ class MMHalBench(Benchmark):
         """The official template's rows; images by the last part of their source."""
         path = data / "response_template.json"
         if not path.exists():
-            raise BadInputError(
-                "MMHal-Bench's questions are missing",
-                where=str(path),
-                remedy="harness data get mmhal; harness data check mmhal shows which files are missing",
-            )
+            raise self.missing_files(path)
         if self.settings.template is None:
             self._template_file = next((data / name for name in _SCRIPTS if (data / name).exists()), None)
         items, images = [], Folder(data / "images")
@@ -263,15 +257,12 @@ class MMHalBench(Benchmark):
         if not ratings:
             return SampleScore(item.id, item.group, {}, details=details, unscored=votes[0].reason)
         counts = {f"{part}.{name}": 0.0 for name in TYPES for part in ("sum", "count")}
-        pairs = list(combinations(ratings, 2))
         counts |= {
             f"sum.{kind}": float(np.mean(ratings)),
             f"count.{kind}": 1.0,
             "hallucinated": float(np.mean([rating < HALLUCINATED_BELOW for rating in ratings])),
             "informative": float(np.mean([(rating - 3 if rating >= 3 else rating) / 3 for rating in ratings])),
-            "pairs": float(len(pairs)),
-            "agreeing": float(sum(one == other for one, other in pairs)),
-        }
+        } | agreement(ratings)
         return SampleScore(item.id, item.group, counts, details=details)
 
     def aggregate(self, totals: Totals) -> dict[str, np.ndarray]:

@@ -93,11 +93,7 @@ class MMStar(Benchmark):
         """The rows of `mmstar.parquet` or `MMStar.tsv`, with the pictures in their column `image`."""
         path = next((data / name for name in _FILES if (data / name).exists()), None)
         if path is None:
-            raise BadInputError(
-                "MMStar's questions are missing",
-                where=str(data / _FILES[0]),
-                remedy="harness data get mmstar; harness data check mmstar shows which files are missing",
-            )
+            raise self.missing_files(data / _FILES[0])
         with self.reading(path):
             items = list(self._read(path))
         for item in items:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,12 +62,30 @@ class DataOptions:
         Raises:
             BadInputError: a value has another form, a name is unknown or appears twice, or the folder does not exist.
         """
+        return cls.of(_pairs(columns) if columns is not None else {}, image_root)
+
+    @classmethod
+    def of(cls, columns: Mapping[str, str], image_root: Path | None) -> DataOptions:
+        """From a mapping and a folder.
+
+        Raises:
+            BadInputError: an unknown name, a column named twice, or no such folder.
+        """
         if image_root is not None and not _is_folder(image_root):
             raise BadInputError(
                 f"--image-root needs a folder, and there is no folder {shown(str(image_root))}",
                 remedy="give the folder that the image paths are relative to, or lie in",
             )
-        return cls(_pairs(columns) if columns is not None else {}, image_root)
+        for name, column in columns.items():
+            if name not in NAMES:
+                near = difflib.get_close_matches(name, NAMES, n=1)
+                raise BadInputError(
+                    f"--columns {shown(f'{name}={column}')[1:-1]}: no format has a column called {shown(name)}",
+                    remedy=f"did you mean {near[0]}?" if near else f"known: {', '.join(NAMES)}",
+                )
+        if twice := [column for column, count in Counter(columns.values()).items() if count > 1]:
+            raise BadInputError(f"--columns names {shown(twice[0])} twice")
+        return cls(dict(columns), image_root)
 
     def described(self) -> dict[str, Any]:
         """Values for a run's record; empty without options."""
@@ -109,14 +128,8 @@ def _pairs(text: str) -> dict[str, str]:
             raise BadInputError(
                 f"--columns takes NAME=COLUMN, not {shown(pair)}", remedy="e.g. --columns prompt=query,image=picture"
             )
-        if name not in NAMES:
-            near = difflib.get_close_matches(name, NAMES, n=1)
-            raise BadInputError(
-                f"--columns {shown(pair)[1:-1]}: no format has a column called {shown(name)}",
-                remedy=f"did you mean {near[0]}?" if near else f"known: {', '.join(NAMES)}",
-            )
-        if name in columns or column in columns.values():
-            raise BadInputError(f"--columns names {shown(name if name in columns else column)} twice")
+        if name in columns:
+            raise BadInputError(f"--columns names {shown(name)} twice")
         columns[name] = column
     return columns
 

@@ -72,10 +72,7 @@ def align(
     from aligners.preferences.options import DataOptions
     from harness.alignment.align import AlignRequest, run_align
 
-    options = DataOptions.parse(
-        ",".join(f"{key}={value}" for key, value in columns.items()) if columns else None,
-        Path(image_root) if image_root is not None else None,
-    )
+    options = DataOptions.of(columns or {}, Path(image_root) if image_root is not None else None)
     return run_align(
         AlignRequest(
             method,
@@ -350,36 +347,15 @@ def experiment(
         BadInputError: the file is at fault; said before anything starts.
         HarnessError: steps failed; the others are kept.
     """
-    from harness.core.errors import HarnessError
     from harness.core.files import read_json
-    from harness.experiments.claims import read_claims
-    from harness.experiments.execute import Processes, run_steps
-    from harness.experiments.graph import plan
-    from harness.experiments.page import write_page
-    from harness.experiments.spec import find_experiment, read_experiment
-    from harness.experiments.state import ExperimentFolder
+    from harness.experiments.execute import Processes
+    from harness.experiments.run import open_experiment, run_experiment
 
-    root = Path(results)
-    given = {"model": model, "data": data, "seeds": list(seeds) if seeds is not None else None}
-    parsed = read_experiment(
-        find_experiment(str(file)), {name: value for name, value in given.items() if value is not None}
-    )
-    read_claims(parsed)
-    steps = plan(parsed, root, many=many)
-    folder = ExperimentFolder(root / parsed.name, root)
-    workers = Processes(processes)
-    try:
-        with folder.locked():
-            failed = run_steps(steps, folder, workers)
-            write_page(parsed, steps, folder, failed)
-    finally:
-        workers.close()
-    if failed:
-        raise HarnessError(
-            f"{len(failed)} of {len(steps.steps)} steps failed, {next(iter(failed))} among them",
-            where=str(folder.path),
-            remedy="fix what their logs say, and call it again; finished steps are kept",
-        )
+    overrides = {"model": model, "data": data, "seeds": list(seeds) if seeds is not None else None}
+    parsed, steps, folder = open_experiment(str(file), overrides, Path(results), many=many)
+    _, error = run_experiment(parsed, steps, folder, Processes(processes))
+    if error is not None:
+        raise error
     return dict(read_json(folder.path / "experiment.json"))
 
 

@@ -7,8 +7,8 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from harness.cli.tables import written_seconds
 from harness.core.memory import written_bytes
+from harness.core.progress import duration
 from harness.core.terminal import Console, say
 
 
@@ -60,8 +60,8 @@ def print_align_plan(plan: dict[str, Any]) -> None:
     table.add_row("disk", f"{room}; {written_bytes(disk['free'])} free")
     if clock := plan["time"]:
         kinds = ("training", "reference", "images_once", "difficulty")
-        detail = ", ".join(f"{name.replace('_', ' ')} {written_seconds(clock[name])}" for name in kinds if clock[name])
-        table.add_row("time", f"about {written_seconds(clock['seconds'])} on this machine: {detail}")
+        detail = ", ".join(f"{name.replace('_', ' ')} {duration(clock[name])}" for name in kinds if clock[name])
+        table.add_row("time", f"about {duration(clock['seconds'])} on this machine: {detail}")
     console = Console()
     console.print(table)
     for line in (

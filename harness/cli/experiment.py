@@ -51,31 +51,14 @@ def experiment(
     as_json: Json = False,
 ) -> None:
     """Run an experiment file: align every arm with every seed, evaluate, and test the claims."""
-    from harness.core.errors import HarnessError
-    from harness.experiments.claims import read_claims
-    from harness.experiments.execute import run_steps
-    from harness.experiments.graph import plan
-    from harness.experiments.page import write_page
-    from harness.experiments.spec import find_experiment, read_experiment
-    from harness.experiments.state import ExperimentFolder
+    from harness.experiments.run import open_experiment, run_experiment
 
     overrides = {"model": model, "data": data, "seeds": _numbers(seeds)}
-    parsed = read_experiment(
-        find_experiment(file), {name: value for name, value in overrides.items() if value is not None}
-    )
-    read_claims(parsed)
-    steps = plan(parsed, results, many=yes)
-    folder = ExperimentFolder(results / parsed.name, results)
+    parsed, steps, folder = open_experiment(file, overrides, results, many=yes)
     if dry_run or status or print_commands:
         _show(parsed, steps, folder, print_commands, as_json)
         return
-    workers = _workers(processes, ray, gpus)
-    try:
-        with folder.locked():
-            failed = run_steps(steps, folder, workers)
-            findings = write_page(parsed, steps, folder, failed)
-    finally:
-        workers.close()
+    findings, error = run_experiment(parsed, steps, folder, _workers(processes, ray, gpus))
     if as_json:
         from harness.core.files import read_json
 
@@ -84,13 +67,8 @@ def experiment(
         for finding in findings:
             say(f"{finding.verdict}: {finding.claim.text}" + (f" ({finding.reason})" if finding.reason else ""))
         say(f"page: {folder.path / 'index.md'}, {folder.path / 'index.html'}")
-    if failed:
-        first = next(iter(failed))
-        raise HarnessError(
-            f"{len(failed)} of {len(steps.steps)} steps failed, {first} among them",
-            where=str(folder.path),
-            remedy="fix the errors in their logs, and run the same command again; finished steps are kept",
-        )
+    if error is not None:
+        raise error
 
 
 def _numbers(text: str | None) -> list[int] | None:

@@ -18,6 +18,7 @@ from harness.core import registry
 from harness.core.errors import HarnessError
 from harness.core.grid import Grid
 from harness.core.plugins import attributed
+from harness.core.progress import duration
 from harness.core.terminal import Console
 from harness.records.answer_files import ShardRecord
 from harness.records.changed_scores import ChangedScoresRecord
@@ -199,7 +200,7 @@ def print_plan(rows: Sequence[dict[str, Any]]) -> None:
         cells.append("?" if row["prompt_tokens"] is None else f"≈ {row['prompt_tokens']:,}")
         known = row["new_tokens"] is not None
         cells.append(f"≈ {row['new_tokens']:,}" if known else f"≤ {row['new_tokens_at_most']:,}")
-        cells.append("?" if row["seconds"] is None else f"≈ {written_seconds(row['seconds'])}")
+        cells.append("?" if row["seconds"] is None else f"≈ {duration(row['seconds'])}")
         if row["judge"]:
             usd = row["judge_usd_at_most"]
             cells += [row["judge"], f"{row['judge_calls']:,}", "?" if usd is None else f"≤ ${usd:.2f}"]
@@ -220,13 +221,6 @@ def _plan_notes(rows: Sequence[dict[str, Any]]) -> list[str]:
     elif known:
         notes.append(f"judging: at most ${sum(known):.2f}")
     return notes
-
-
-def written_seconds(seconds: float) -> str:
-    """A time in the unit that suits it: seconds, minutes or hours."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def print_calibration(record: dict[str, Any]) -> None:

@@ -92,6 +92,14 @@ def test_one_file_leads_to_a_page(folder: Path, calm: dict[str, Any]) -> None:
     assert {path: path.stat().st_mtime_ns for path in (folder / "calm/runs").rglob("*.safetensors")} == before
 
 
+def test_the_function_does_what_the_command_does(folder: Path, calm: dict[str, Any]) -> None:
+    code = "import json, harness; print(json.dumps(harness.experiment('calm.yaml', results='calm')))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout) == json.loads((folder / "calm/calm/experiment.json").read_text())
+    assert figures(folder, "calm") == calm
+
+
 def test_kill_9_anywhere_loses_nothing(folder: Path, calm: dict[str, Any]) -> None:
     """Killed in the first alignment, and in a later one; the third start ends as if nothing had happened."""
     for wanted in (1, 3):
