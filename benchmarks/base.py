@@ -50,6 +50,7 @@ class Benchmark(ABC):
     - of an item: `Item.group`, the cluster for resampling, and `truth`, the correct answer for display;
     - of an answer: `verdict`. The default works for yes/no and multiple-choice suites (`said` and `label` in `SampleScore.details`),
       for suites whose `Evidence` marks hallucinations, and for rated suites (`hallucinated_below`);
+    - of a judged suite: `prompt_kind`, which puts another prompt than the official one into the metric's name;
     - `offline_files`, `setting_options` and `read_offline` for `harness score`; `charts`; `matched`; `place`;
     - `answer_keys`, `answer_rows` and `match_answers` for `harness import-results`. By default, only answers with the suite's own ids are
       read: JSON lines or a table {item, text}.
