@@ -321,6 +321,7 @@ def test_as_many_engines_as_are_wanted(model: Path, monkeypatch: pytest.MonkeyPa
 
         def __init__(self, order: Any, share: Any, environment: Any, said: Any) -> None:
             started.append(share)
+            self.log = Path("engine.log")
             said.put((self, "{}"))
 
         def read(self, line: str) -> dict[str, Any]:

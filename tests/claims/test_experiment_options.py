@@ -148,6 +148,7 @@ def test_options_instead_of_the_file(here: Path) -> None:
 @pytest.mark.claims("experiment --processes", "experiment --ray", "experiment --gpus")
 def test_who_does_the_steps(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from harness.experiments import execute
+    from harness.experiments import run as running
 
     asked: list[Any] = []
 
@@ -166,7 +167,7 @@ def test_who_does_the_steps(here: Path, monkeypatch: pytest.MonkeyPatch) -> None
         raise HarnessError("enough")
 
     monkeypatch.setattr(execute, "OnRay", Cluster)
-    monkeypatch.setattr(execute, "run_steps", steps)
+    monkeypatch.setattr(running, "run_steps", steps)
     for options in ([], ["--processes", "2"], ["--ray", "local"], ["--ray", "auto", "--gpus", "0.5"]):
         assert "enough" in experiment(*options, code=1)
     assert asked == ["Here", "Processes", ("local", 0), ("auto", 0.5)]

@@ -24,6 +24,7 @@ from harness.core.config import LoraSettings, Savings, TrainSettings
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import read_json
 from harness.models import export_full, inspect, rank_of, ranks, served_rank, served_ranks
+from harness.records.manifest_file import AlignConfig
 from tests.tiny import tiny_llava, tiny_photograph
 from tests.tiny_families import FAMILIES
 from tests.tiny_variants import VARIANTS
@@ -137,10 +138,10 @@ def test_a_run_of_a_version_without_the_setting_can_be_resumed(pair: Path) -> No
     config = json.loads(path.read_text())
     assert config["settings"]["train"]["lora"].pop("targets", "absent") is None
     path.write_text(json.dumps(config))
-    _same_as_before(path.parent, config)
+    _same_as_before(path.parent, AlignConfig.model_validate(config))
     with pytest.raises(BadInputError, match="begun with other settings"):
         config["settings"]["train"]["lora"]["targets"] = ["q_proj"]
-        _same_as_before(path.parent, config)
+        _same_as_before(path.parent, AlignConfig.model_validate(config))
 
 
 def test_a_family_that_cannot_be_aligned_is_refused_before_images_are_made(pair: Path) -> None:
