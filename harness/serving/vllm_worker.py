@@ -119,10 +119,12 @@ class Engine:
         from vllm.lora.request import LoRARequest
 
         from harness.models import load_processor, text_options
-        from harness.serving import cpu_lora
+        from harness.serving import cpu_lora, cpu_seeds
 
-        if not gpu and order["adapters"]:
-            cpu_lora.apply()
+        if not gpu:
+            cpu_seeds.apply()
+            if order["adapters"]:
+                cpu_lora.apply()
 
         self.processor = load_processor(order["base"])
         self.text_options = text_options(self.processor)
