@@ -27,6 +27,7 @@ class AlignJob:
         data_options: columns under other names, a folder of images besides the data's.
         resume: continue from the newest intermediate checkpoint in `output`.
         canary: check before and at the first step that the trainer computes what the model does (`aligners.training.checks.canary`).
+        held_out: folder or file of `train.balance.data`, where that names data that are made on this machine.
         stage_done: called for every stage whose checkpoint is kept, when it is finished, with the stage's folder, which contains the
         checkpoint, and the summary so far (as in `AlignResult`).
         on_step: called with every row of the training log, in the first process.
@@ -42,6 +43,7 @@ class AlignJob:
     resume: bool = False
     allow_download: bool = False
     data_options: DataOptions = field(default_factory=DataOptions)
+    held_out: str | None = None
     stage_done: Callable[[Path, dict[str, Any]], None] = lambda folder, summary: None
     canary: bool = True
     on_step: Callable[[Mapping[str, Any]], None] | None = None

@@ -52,11 +52,20 @@ class Recorder:
         for name, value in metrics.items():
             self._sums[name] = self._sums.get(name, 0.0) + float((value * weights).sum())
 
-    def step(self, number: int, rate: float) -> dict[str, Any]:
-        """Finish a step: write its row, and return it."""
+    def step(
+        self, number: int, rate: float, further: Mapping[str, float] | None = None, paused: float = 0.0
+    ) -> dict[str, Any]:
+        """Finish a step: write its row, and return it.
+
+        Args:
+            number: the step, from 1.
+            rate: the learning rate.
+            further: other values for the row, which are equal in all processes.
+            paused: seconds since the last step that were not spent on training.
+        """
         from accelerate.utils import gather_object
 
-        now = time.perf_counter()
+        seconds = time.perf_counter() - self._clock - paused
         parts = gather_object([(self._sums, self._count, self._tokens)])
         count = sum(part[1] for part in parts)
         names = dict.fromkeys(name for part in parts for name in part[0])
@@ -66,9 +75,10 @@ class Recorder:
             "stage": self.stage,
             "step": number,
             **means,
+            **{name: round(value, 6) for name, value in (further or {}).items()},
             "learning_rate": rate,
-            "examples_per_second": round(count / (now - self._clock), 3),
-            "tokens_per_second": round(sum(part[2] for part in parts) / (now - self._clock)),
+            "examples_per_second": round(count / seconds, 3),
+            "tokens_per_second": round(sum(part[2] for part in parts) / seconds),
         }
         self.first = self.first or row
         self.last = row
@@ -78,7 +88,7 @@ class Recorder:
             if self.on_step is not None:
                 self.on_step(dict(row))
         self.advance(1, note=f"loss {means['loss']:.3f}, margin {means.get('margin', 0):.2f}")
-        self._sums, self._count, self._tokens, self._clock = {}, 0, 0, now
+        self._sums, self._count, self._tokens, self._clock = {}, 0, 0, time.perf_counter()
         self.ids = []
         return row
 

@@ -22,6 +22,7 @@ from harness.core.errors import HarnessError
 from harness.core.progress import progress
 
 if TYPE_CHECKING:
+    from aligners.training.held_out import HeldOut
     from aligners.training.session import Session
 
 
@@ -34,6 +35,7 @@ def run_stage(
     log: Path,
     *,
     begins_equal: bool,
+    held_out: HeldOut | None = None,
 ) -> dict[str, Any]:
     """Train on one stage's examples, from the stage's newest intermediate checkpoint if there is one.
 
@@ -45,6 +47,7 @@ def run_stage(
         folder: folder of intermediate checkpoints.
         log: training log of all stages.
         begins_equal: before the first update policy and reference are the same model, which the canary then checks.
+        held_out: measures margins on held-out pairs during the stage and after it.
 
     Returns:
         A JSON-able summary: steps, examples, seconds, first and last logged values.
@@ -64,7 +67,7 @@ def run_stage(
         recorder = Recorder(log, name, advance, run.process, run.job.on_step)
         newest = newest_checkpoint(folder)
         check = run.job.canary and begins_equal and newest is None and reference is not None
-        stage = Stage(run, batches, reference, folder, recorder, asked_to_stop, check)
+        stage = Stage(run, batches, reference, folder, recorder, asked_to_stop, held_out, check)
         trainer = build(stage)
         done = step_of(newest) if newest else 0
         if newest is not None:
@@ -82,6 +85,8 @@ def run_stage(
             where=str(folder),
             remedy="run the same command with --resume",
         )
+    # A stage that was resumed behind its last step has measured nothing.
+    rewards = held_out.rewards() if held_out and stage.rewards is None else stage.rewards
     return {
         "stage": name,
         "examples": len(examples),
@@ -92,6 +97,7 @@ def run_stage(
         "reference": "none" if reference is None else "computed" if reference.computed else "from disk",
         "canary": stage.canary,
         **({"method_state": dict(run.aligner.state)} if run.aligner.state else {}),
+        **({"balance": held_out.measured(rewards)} if held_out is not None and rewards is not None else {}),
         "first": recorder.first,
         "last": recorder.last,
     }

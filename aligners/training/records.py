@@ -8,6 +8,9 @@ from pydantic import Field
 
 from harness.core.record import Record
 
+TEXT, IMAGE = "held_out_text", "held_out_image"
+"""The margins on held-out pairs in the training log, where they were measured after the step."""
+
 
 class StepFile(Record):
     """`step.json`: how steps are computed; an interrupted run is resumed with the same."""

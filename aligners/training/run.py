@@ -15,6 +15,7 @@ from aligners.preferences import Dropped
 from aligners.training.adapters import check_model
 from aligners.training.checkpoint import FINISHED, export, load_finished, save_finished
 from aligners.training.checks.canary import check_trainer
+from aligners.training.held_out import HeldOut, held_out_pairs
 from aligners.training.job import AlignJob, AlignResult
 from aligners.training.loop import run_stage
 from aligners.training.memory.footprint import architecture
@@ -51,6 +52,7 @@ def train(aligner: Aligner, job: AlignJob) -> AlignResult:
         data = preferences_of(job, aligner)
         context = PrepareContext(job.cache, job.train.seed, output=job.output if process.is_main_process else None)
         examples = prepared(aligner, data.examples, context)
+        pairs = held_out_pairs(job, data.examples)
     session = Session(aligner, job, examples, process)
     dropped = [*data.dropped, *(Dropped(data.label, name, reason) for name, reason in session.refused.items())]
     if dropped and process.is_main_process:
@@ -76,7 +78,7 @@ def train(aligner: Aligner, job: AlignJob) -> AlignResult:
     if process.is_main_process:
         room = room_of_stages(architecture(job.model, job.train), job.train, stages)
         need([(job.output, still_to_write(room, job.output), f"the checkpoints of {len(stages)} stages")])
-    summary = train_stages(session, stages, facts)
+    summary = train_stages(session, stages, facts, None if pairs is None else HeldOut(session, pairs))
     checkpoint = job.output / "checkpoint"
     export(session, checkpoint)
     process.wait_for_everyone()
@@ -93,13 +95,16 @@ def _folders(job: AlignJob, stages: Sequence[Stage]) -> list[Path]:
     return [job.output / "stages" / f"{number}-{name}" for number, name in enumerate(names, 1)]
 
 
-def train_stages(session: Session, stages: Sequence[Stage], facts: dict[str, Any]) -> dict[str, Any]:
+def train_stages(
+    session: Session, stages: Sequence[Stage], facts: dict[str, Any], held_out: HeldOut | None = None
+) -> dict[str, Any]:
     """Train the stages in order; finished ones of an interrupted run are loaded from disk.
 
     Args:
         session: the session, with nothing trained yet.
         stages: stages of its examples.
         facts: further keys of the run's summary: `data`, `prepared`, `canary`.
+        held_out: measures margins on held-out pairs over the steps and after every stage.
 
     Returns:
         The run's summary, JSON-able.
@@ -128,25 +133,33 @@ def train_stages(session: Session, stages: Sequence[Stage], facts: dict[str, Any
             logger.info(f"stage {stage.name}: already finished")
         else:
             reference = initial.get(stage.name) or reference_of(session, stage, trained)
-            row = _train_stage(session, stage, reference, folder, first=trained == "start")
+            row = _train_stage(session, stage, reference, folder, held_out, first=trained == "start")
             if len(stages) > 1 and session.train_settings.keeps_stages:
                 export(session, folder / "checkpoint")
                 if process.is_main_process:
-                    job.stage_done(folder, _summary(session, facts, [*rows, row]))
+                    job.stage_done(folder, _summary(session, facts, [*rows, row], held_out))
             save_finished(session.policy.model, folder, process.is_main_process, row)
         rows.append(row)
         trained = _trained_on(session, stage, trained)
-    return _summary(session, facts, rows)
+    return _summary(session, facts, rows, held_out)
 
 
 def _train_stage(
-    session: Session, stage: Stage, reference: Reference | None, folder: Path, *, first: bool
+    session: Session,
+    stage: Stage,
+    reference: Reference | None,
+    folder: Path,
+    held_out: HeldOut | None,
+    *,
+    first: bool,
 ) -> dict[str, Any]:
     examples = [session.encoded[example.id] for example in stage.examples]
     # Dropout in a trained adapter makes policy and reference differ.
     begins_equal = first or (stage.reference == "previous" and not session.train_settings.lora.dropout)
     log = session.job.output / LOG
-    return run_stage(session, stage.name, examples, reference, folder, log, begins_equal=begins_equal)
+    return run_stage(
+        session, stage.name, examples, reference, folder, log, begins_equal=begins_equal, held_out=held_out
+    )
 
 
 def _trained_on(session: Session, stage: Stage, trained: str) -> str:
@@ -157,18 +170,21 @@ def _trained_on(session: Session, stage: Stage, trained: str) -> str:
             stage.name,
             stage.reference,
             [content_print(session.encoded[example.id], session.branches) for example in stage.examples],
-            session.train_settings.model_dump(),
+            session.train_settings.model_dump(exclude={"balance"}),
             session.aligner.settings.model_dump(),
             session.aligner.name,
         ]
     )
 
 
-def _summary(session: Session, facts: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _summary(
+    session: Session, facts: dict[str, Any], rows: list[dict[str, Any]], held_out: HeldOut | None
+) -> dict[str, Any]:
     """Summary for the manifest; `rows` are the summaries of the stages so far."""
     return {
         **facts,
         "stages": rows,
+        **({"balance": held_out.record(rows)} if held_out is not None else {}),
         "step": session.step.summary(),
         "truncated_responses": session.truncated,
         "feature_cache": session.features,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ExportableState, PrinterCallback
@@ -18,6 +20,7 @@ from aligners.base import Aligner, Logps, Loss
 from aligners.contract import after_step, loss_of
 from aligners.training.batches import checked, loader
 from aligners.training.checks.first_batch import check_first_batch
+from aligners.training.held_out import HeldOut
 from aligners.training.layout import by_branch
 from aligners.training.log import Recorder, reward_metrics
 from aligners.training.microbatches import MicroBatches
@@ -42,8 +45,10 @@ class Stage:
         folder: where intermediate checkpoints are written.
         recorder: writes the training log.
         asked_to_stop: set by Ctrl-C; the step is finished and saved.
+        held_out: measures margins on held-out pairs; None if that is not asked for.
         check: the first batch must be checked before the first update (see `checks.first_batch`).
         canary: results of that check.
+        rewards: of the held-out pairs after the stage's last step.
     """
 
     run: Session
@@ -52,8 +57,10 @@ class Stage:
     folder: Path
     recorder: Recorder
     asked_to_stop: threading.Event
+    held_out: HeldOut | None = None
     check: bool = False
     canary: Any = field(default=None, init=False)
+    rewards: np.ndarray | None = field(default=None, init=False)
 
     def not_finite(self, what: str, step: int, ids: Sequence[str]) -> HarnessError:
         """The error for a loss or a gradient that is not a number. Nothing is saved after it."""
@@ -156,12 +163,24 @@ class _Report(TrainerCallback):
         recorder, trainer = self.stage.recorder, self.trainer
         if trainer.is_deepspeed_enabled and not math.isfinite(trainer.deepspeed.get_global_grad_norm()):
             raise self.stage.not_finite("gradient", state.global_step, recorder.ids)
-        row = recorder.step(state.global_step, kwargs["optimizer"].param_groups[0]["lr"])
+        further, paused = self._measured(state.global_step)
+        row = recorder.step(state.global_step, kwargs["optimizer"].param_groups[0]["lr"], further, paused)
         after_step(self.stage.run.aligner, recorder.means)
         if self.stage.run.train_settings.report_to:
             trainer.log({name: value for name, value in row.items() if isinstance(value, int | float)})
         if self.stage.asked_to_stop.is_set():
             control.should_save = control.should_training_stop = True
+
+    def _measured(self, step: int) -> tuple[dict[str, float], float]:
+        """Margins on held-out pairs for the log, if they are due after this step, and the seconds that this took."""
+        held_out, steps = self.stage.held_out, self.stage.batches.steps
+        if held_out is None or not held_out.due(step, steps):
+            return {}, 0.0
+        started = time.perf_counter()
+        rewards = held_out.rewards()
+        if step == steps:
+            self.stage.rewards = rewards
+        return held_out.logged(rewards), time.perf_counter() - started
 
 
 def build(stage: Stage) -> PreferenceTrainer:

@@ -74,6 +74,25 @@ def reference_of(session: Session, stage: Stage, trained: str) -> Reference | No
     )
 
 
+def starting_sums(session: Session, examples: Sequence[EncodedExample], branches: Sequence[Branch]) -> np.ndarray:
+    """log p(answer | picture, question) of the starting model in nats, [examples, branches]; called before anything is trained."""
+    store, keys, _ = _stored(
+        session,
+        "log-probabilities",
+        "start",
+        examples,
+        branches,
+        lambda block: session.values(block, branches, token_logp, "start"),
+        "log-probabilities of held-out pairs",
+    )
+    return np.array(
+        [
+            [store[keys[example.id][branch.image, branch.response]].sum(dtype=np.float64) for branch in branches]
+            for example in examples
+        ]
+    )
+
+
 def _stored(
     session: Session,
     what: str,

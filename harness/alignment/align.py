@@ -90,6 +90,7 @@ class _Resolved:
             request.resume,
             request.allow_download,
             request.data_options,
+            held_out=_data(self.train.balance.data, request.method) if self.train.balance.data else None,
             canary=request.canary,
             on_step=request.on_step,
         )
@@ -182,7 +183,8 @@ def _resolve(request: AlignRequest, *, writes: bool = True) -> _Resolved:
         _check_full(model.location)
     # A world's model and pairs are made on this machine, after everything else was checked.
     given = "" if find_world(data_label) else data_label
-    asked = AlignJob(model.location or "", given, folder, train, cache_folder())
+    held_out = train.balance.data if train.balance.data and not find_world(train.balance.data) else None
+    asked = AlignJob(model.location or "", given, folder, train, cache_folder(), held_out=held_out)
     wanted = preflight(asked)
     if not writes and any(one.folder is None for one in wanted):
         location = str(model.location)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from harness.analysis.text_table import TextTable
 from harness.core.errors import BadInputError
+from harness.core.record import check
 from harness.records.balance_file import FOLDER, BalanceRecord, Mean, MeasuredRecord, read_balance
 from harness.runs.folders import Run
 
@@ -13,11 +14,20 @@ _HEADS = ("run", "after", "steps", "text margin", "text > 0", "image margin", "i
 
 
 def balance_records(run: Run) -> tuple[list[BalanceRecord], list[str]]:
-    """The usable records of a run, and a sentence for each unusable one with the reason: other weights, or a damaged file."""
+    """The usable records of a run, and a sentence for each unusable one with the reason: other weights, or a damaged file.
+
+    What the training measured (`train.balance`) is in the manifest; a later record of `harness balance` on the same pairs replaces it.
+    """
     records: list[BalanceRecord] = []
     reasons = []
     checkpoint = run.manifest.checkpoint if run.manifest else None
     weights = checkpoint.fingerprint if checkpoint else None
+    if run.manifest and checkpoint and (trained := (run.manifest.summary or {}).get("balance")):
+        about = {"run": run.name, "checkpoint": checkpoint.fingerprint}
+        try:
+            records.append(check(BalanceRecord, {**trained, **about}, "margins in its manifest", run.path))
+        except BadInputError as error:
+            reasons.append(f"{run.name}: {error.problem}")
     for path in sorted(run.path.glob(f"{FOLDER}/*.json")):
         place = path.relative_to(run.path)
         try:
@@ -29,6 +39,7 @@ def balance_records(run: Run) -> tuple[list[BalanceRecord], list[str]]:
             again = f"harness balance {run.name} --data {record.data}"
             reasons.append(f"{run.name}: {place} was measured with other weights: {again}")
             continue
+        records = [other for other in records if other.data != record.data]
         records.append(record.model_copy(update={"run": run.name}))
     return records, reasons
 

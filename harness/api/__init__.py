@@ -245,7 +245,7 @@ def leaderboard(
         folders: results folders or runs; none takes `results`.
         pool_seeds: one row for the seeds of a configuration.
         published: add figures from papers.
-        metrics: only these, by key (`halbench[spacy].chair_s`), name or title.
+        metrics: only these, by key (`halbench[spacy].chair_s`), name or title; `balance` for the margins on held-out pairs.
 
     Returns:
         One row a checkpoint and metric: model, data, checkpoint, method, published, metric, value (rates as fractions), ci_low, ci_high,
@@ -262,11 +262,12 @@ def leaderboard(
     places = [Path(folder) for folder in folders] or [Path("results")]
     runs, left_out = survey(places)
     tables = boards.collect(runs, left_out=left_out)
+    chosen = boards.add_balance(tables, runs, list(metrics or ()), left_out)
     tables = boards.pool_seeds(tables) if pool_seeds else tables
     if published:
         tables = boards.add_published(tables, boards.read_published(boards.published_file(places)))
     if metrics is not None:
-        tables = boards.select(tables, metrics=list(metrics))
+        tables = boards.select(tables, metrics=chosen)
     rows = []
     for board in boards.as_json(tables, left_out):
         for row in board["rows"]:

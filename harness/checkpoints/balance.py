@@ -19,19 +19,19 @@ from typing import Any
 
 import numpy as np
 
-from aligners.base import CHOSEN, IMAGE_REJECTED, REJECTED, Branch, PrepareContext
+from aligners.base import Branch, PrepareContext
 from aligners.preferences import read_preferences
 from aligners.preferences.options import DataOptions
 from aligners.rejected_images import ImagePreferenceSettings, generate
 from aligners.training.encoding import EncodedExample, Encoder
+from aligners.training.held_out import BRANCHES, margins, pair_content
 from harness.core.errors import BadInputError, HarnessError
-from harness.core.files import sha256_json, write_json
+from harness.core.files import write_json
 from harness.core.memory import give_back
 from harness.core.names import name_from
 from harness.core.paths import cache_folder
 from harness.core.progress import progress
-from harness.core.stats import Counts, intervals
-from harness.core.types import PreferenceExample, SampleScore
+from harness.core.types import PreferenceExample
 from harness.core.version import VERSION
 from harness.core.worlds import find_world
 from harness.models import fingerprint, load_model, load_processor, prompt_inputs, with_adapters
@@ -42,8 +42,6 @@ from harness.runs.targets import target_of_run
 
 logger = logging.getLogger(__name__)
 
-BRANCHES = (CHOSEN, REJECTED, IMAGE_REJECTED)
-_REWARDS = tuple(branch.name for branch in BRANCHES)
 _EVERYTHING = 10**6
 """No length limit: training cuts long responses at `max_length`; they are measured whole here."""
 
@@ -142,7 +140,7 @@ def _pairs(request: BalanceRequest, config: AlignConfig) -> tuple[list[Preferenc
         options=request.options,
     )
     trained = _trained_on(config)
-    examples = [example for example in data.examples if _content(example) not in trained]
+    examples = [example for example in data.examples if pair_content(example) not in trained]
     if not examples:
         raise BadInputError(
             f"all {len(data.examples)} pairs are among those that the run was trained on",
@@ -182,13 +180,7 @@ def _trained_on(config: AlignConfig) -> set[str]:
             where=error.where,
             remedy="put them back",
         ) from error
-    return {_content(example) for example in data.examples}
-
-
-def _content(example: PreferenceExample) -> str:
-    """What makes two pairs the same pair: picture, question and both answers."""
-    answers = [example.responses[name] for name in ("chosen", "rejected")]
-    return sha256_json([example.images["original"].fingerprint(), example.prompt, *answers])
+    return {pair_content(example) for example in data.examples}
 
 
 def _checkpoints(run: Run, rows: Sequence[StageRow]) -> Iterator[_Measured]:
@@ -271,47 +263,3 @@ def answer_logp(
         logits = model(**whole).logits[0, width - 1 : -1].float()
     targets = torch.tensor(tail, device=logits.device)
     return float(logits.log_softmax(-1).gather(-1, targets[:, None]).double().sum())
-
-
-def margins(rewards: np.ndarray, groups: Sequence[str]) -> dict[str, Any]:
-    """Mean rewards and margins with intervals: the other values of a `MeasuredRecord`.
-
-    Args:
-        rewards: [pairs, 3]: of the chosen answer, the rejected answer, and the chosen answer with the rejected picture.
-        groups: the picture of each pair; pictures are resampled.
-    """
-    text, image = rewards[:, 0] - rewards[:, 1], rewards[:, 0] - rewards[:, 2]
-    scores = [
-        SampleScore(
-            str(row),
-            group,
-            {
-                **{name: float(rewards[row, column]) for column, name in enumerate(_REWARDS)},
-                "text": float(text[row]),
-                "image": float(image[row]),
-                "text_above_0": float(text[row] > 0),
-                "image_above_0": float(image[row] > 0),
-            },
-        )
-        for row, group in enumerate(groups)
-    ]
-    counts = Counts.of(scores)
-
-    def aggregate(totals: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        means = {name: total / totals["n"] for name, total in totals.items() if name != "n"}
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = np.where(means["text"] > 0, means["image"] / means["text"], np.nan)
-        return {**means, "ratio": ratio}
-
-    values, bounds = aggregate(counts.totals()), intervals(counts, aggregate)
-
-    def mean(name: str) -> dict[str, Any]:
-        interval = bounds[name]
-        return {"value": float(values[name]), "ci": list(interval) if interval else None}
-
-    sure = all(bounds[name] is not None and bounds[name][0] > 0 for name in ("text", "image"))  # type: ignore[index]
-    return {
-        "rewards": {name: float(values[name]) for name in _REWARDS},
-        **{name: mean(name) for name in ("text", "image", "text_above_0", "image_above_0")},
-        "ratio": mean("ratio") if sure else None,
-    }

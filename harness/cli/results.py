@@ -75,7 +75,10 @@ def leaderboard(
     model: Annotated[str | None, typer.Option("--model", help="Only these base models.")] = None,
     metric: Annotated[
         str | None,
-        typer.Option("--metric", help="These metrics instead of the headline ones, by id or title, comma-separated."),
+        typer.Option(
+            "--metric",
+            help="These metrics instead of the headline ones, by id or title; balance: margins on held-out pairs.",
+        ),
     ] = None,
     sort: Annotated[
         str | None, typer.Option("--sort", metavar="METRIC", help="Sort by this metric, best first.")
@@ -122,13 +125,14 @@ def leaderboard(
     )  # fmt: skip
     runs, left_out = survey(folders or [results])
     tables = boards.collect(runs, group_by=group_by.value, left_out=left_out)
+    metrics = boards.add_balance(tables, runs, _split(metric), left_out)
     if pool:
         tables = boards.pool_seeds(tables)
     if published or rank_published:
         figures = boards.read_published(boards.published_file(folders or [results]))
         tables = boards.add_published(tables, figures, rank=rank_published)
     chosen = _suites(suite, {column.suite for board in tables for column in board.columns})
-    tables = boards.select(tables, suites=chosen, methods=_split(method), models=_split(model), metrics=_split(metric))
+    tables = boards.select(tables, suites=chosen, methods=_split(method), models=_split(model), metrics=metrics)
     if sort:
         tables = boards.sort(tables, sort)
     for reason in left_out:

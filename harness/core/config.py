@@ -60,6 +60,17 @@ class Savings(StrictModel):
     lean_layers: bool = Field(True, description="decoder layers with fewer copies of activations")
 
 
+class BalanceSettings(StrictModel):
+    """Margins of text and image preference on held-out pairs, measured during the training. The training does not depend on them."""
+
+    data: str | None = Field(
+        None,
+        description="held-out preference data: a file, a known name or a world with another seed; default: nothing is measured",
+    )
+    pairs: int = Field(64, ge=1, description="use a sample of this many held-out pairs")
+    every: int = Field(50, ge=1, description="steps between measurements; each stage's last step is measured, too")
+
+
 class TrainSettings(StrictModel):
     """Settings of training that do not depend on the method."""
 
@@ -102,6 +113,7 @@ class TrainSettings(StrictModel):
         (), description="loggers that also get the log"
     )
     savings: Savings = Savings()
+    balance: BalanceSettings = BalanceSettings()
 
     COST_ONLY: ClassVar[frozenset[str]] = frozenset(
         {"micro_batch_size", "gradient_checkpointing", "save_steps", "keep_stages", "workers", "report_to", "savings"}

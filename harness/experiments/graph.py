@@ -141,7 +141,7 @@ def _align(experiment: Experiment, arm: Arm, seed: int, model: str, results: Pat
         "model": model,
         "data": data,
         "limit": spec.limit,
-        "train": train.model_dump(mode="json", exclude=set(TrainSettings.COST_ONLY)),
+        "train": _determining(train),
         "settings": method.model_dump(mode="json"),
     }
     key = sha256_json(identity)
@@ -152,6 +152,14 @@ def _align(experiment: Experiment, arm: Arm, seed: int, model: str, results: Pat
         command += ["--limit", str(spec.limit)]
     command += _sets(merged(dict(arm.settings), {"train": {"seed": seed}}))
     return Step(f"align-{run}", "align", tuple(command), (), key, f"{arm.label}, seed {seed}", run)
+
+
+def _determining(train: TrainSettings) -> dict[str, Any]:
+    """The training settings that determine what a run contains; without margins, a run has the name that it had before they existed."""
+    settings = train.model_dump(mode="json", exclude=set(TrainSettings.COST_ONLY))
+    if train.balance.data is None:
+        del settings["balance"]
+    return settings
 
 
 def _evaluate(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from aligners.training.records import LogRow
+from aligners.training.records import IMAGE, TEXT, LogRow
 from harness.analysis.declared import charts_of
 from harness.analysis.leaderboard import Board, Cell, Row
 from harness.analysis.leaderboard.board import Column, scale
@@ -298,7 +298,7 @@ def _training(run: Run) -> list[Figure | None]:
         "margins": ("reward margin", margins | {key: key.removeprefix("margin_") for key in others}),
         "loss": ("loss", losses),
     }
-    charts: list[Figure | None] = []
+    charts: list[Figure | None] = [_balance(run, log, steps, stages)]
     for kind, (title, names) in drawn.items():
         lines = {label: _curve(log, steps, key) for key, label in names.items()}
         lines = {label: points for label, points in lines.items() if len(points) > 1}
@@ -309,6 +309,24 @@ def _training(run: Run) -> list[Figure | None]:
             content = Lines(lines, "step", title, stages if len(stages) > 1 else ())
             charts.append(Figure(_name(kind, run.name), caption, content))
     return charts
+
+
+def _balance(
+    run: Run, log: Sequence[LogRow], steps: Sequence[float], stages: Sequence[tuple[float, str]]
+) -> Figure | None:
+    """Margins of text and image preference on held-out pairs over the steps, if they were measured. The starting model's are 0."""
+    lines = {}
+    for key, label in ((TEXT, "text"), (IMAGE, "image")):
+        measured = [
+            (step, value) for step, row in zip(steps, log, strict=True) if (value := row.metric(key)) is not None
+        ]
+        if measured:
+            lines[label] = [(0.0, 0.0), *measured]
+    if not lines:
+        return None
+    caption = f"Margins of {run.name} on held-out pairs during training: chosen over rejected answer, original over rejected image."
+    content = Lines(lines, "step", "reward margin, held-out pairs", stages if len(stages) > 1 else ())
+    return Figure(_name("balance", run.name), caption, content)
 
 
 def _curve(log: Sequence[LogRow], steps: Sequence[float], key: str) -> list[tuple[float, float]]:

@@ -22,7 +22,7 @@ def preflight(job: AlignJob) -> list[hub.Wanted]:
     """Check everything that an alignment needs, the model before the data.
 
     Args:
-        job: the job of `align`; `model` and `data` are "" if they are made on this machine first.
+        job: the job of `align`; `model` and `data` are "", and `held_out` is None, if they are made on this machine first.
 
     Returns:
         The repositories from the hub, with their download sizes.
@@ -44,9 +44,10 @@ def preflight(job: AlignJob) -> list[hub.Wanted]:
             config = hub.small_file(job.model, "config.json")
         if "model_type" in config:
             family_of(str(config["model_type"]), job.model)
-    repository = known_repository(place_of(job.data)) if job.data else None
-    if repository is not None:
-        wanted.append(hub.look(repository, "dataset", ["*.parquet"]))
+    for data in filter(None, (job.data, job.held_out)):
+        repository = known_repository(place_of(data))
+        if repository is not None:
+            wanted.append(hub.look(repository, "dataset", ["*.parquet"]))
     rooms = [(hub.cache_folder(), one.download or 0, f"the {one.name} of the hub") for one in wanted]
     if "model_type" in config:
         # The numbers of stages and steps are unknown before the data are read: at least one of each.

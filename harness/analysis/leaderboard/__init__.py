@@ -1,8 +1,9 @@
 """The leaderboard: one row per checkpoint, one column per metric with its direction.
 
-`collect` reads runs into boards; `pool_seeds`, `add_published`, `select` and `sort` change boards; `tables` writes them.
+`collect` reads runs into boards; `pool_seeds`, `add_balance`, `add_published`, `select` and `sort` change boards; `tables` writes them.
 """
 
+from harness.analysis.leaderboard.balance import add_balance
 from harness.analysis.leaderboard.board import ARROW, Board, Cell, Column, Row
 from harness.analysis.leaderboard.collect import collect
 from harness.analysis.leaderboard.pool import pool_seeds
@@ -17,6 +18,7 @@ __all__ = [
     "Cell",
     "Column",
     "Row",
+    "add_balance",
     "add_published",
     "as_csv",
     "as_json",

@@ -198,8 +198,8 @@ def column_of_spec(suite: str, spec: MetricSpec, variant: str = "", *, matched: 
 
 
 def scale(unit: str) -> tuple[int, int]:
-    """(factor, digits) that a unit is written with: percentages with one decimal, points with two."""
-    return (100, 1) if unit == "%" else (1, 2 if unit == "points" else 1)
+    """(factor, digits) that a unit is written with: percentages with one decimal, points with two, rewards with three."""
+    return (100, 1) if unit == "%" else (1, {"points": 2, "ratio": 2, "reward": 3}.get(unit, 1))
 
 
 def written(value: float | None, unit: str) -> str:

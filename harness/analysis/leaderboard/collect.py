@@ -60,7 +60,7 @@ def collect(
     chosen = list_runs(runs) if isinstance(runs, Path) else list(runs)
     grouped: dict[World, list[tuple[str, Run, Scored]]] = defaultdict(list)
     reasons: list[str] = [] if left_out is None else left_out
-    for name, run in _names(chosen).items():
+    for name, run in names_of(chosen).items():
         usable, unusable = scored(run)
         reasons += unusable
         for one in usable:
@@ -75,7 +75,7 @@ def collect(
     return [_board(model, data, found) for (model, data), found in sorted(grouped.items())]
 
 
-def _names(runs: Sequence[Run]) -> dict[str, Run]:
+def names_of(runs: Sequence[Run]) -> dict[str, Run]:
     """Runs by name; if two have the same name, the name of their folder is put in front."""
     names = [run.name for run in runs]
     return {

@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 
 from aligners.training.checks.plain_pass import own_inputs
+from aligners.training.held_out import margins
 from harness.alignment.align import AlignRequest, run_align
-from harness.checkpoints.balance import BalanceRequest, margins, measure_balance
+from harness.checkpoints.balance import BalanceRequest, measure_balance
 from harness.cli import app
 from harness.cli.errors import run as command
 from harness.core.errors import BadInputError
 from harness.core.files import read_json, write_json
 from harness.models import load_model, load_processor, with_adapters
+from harness.reports.figures import Lines, figures
 from harness.runs.folders import Run, open_run
 from tests.commands import run_here
 from tests.scored_runs import make_run
@@ -161,6 +163,93 @@ def test_what_was_trained_on_is_left_out_and_what_cannot_be_measured_is_said(
         write_json(copy.path / "manifest.json", manifest)
         with pytest.raises(BadInputError, match=said):
             measure_balance(BalanceRequest(open_run(copy.path), str(folder / "held.jsonl")))
+
+
+@pytest.mark.slow
+@pytest.mark.claims("train.balance.data", "train.balance.pairs", "train.balance.every")
+def test_a_training_measures_over_its_steps_and_learns_the_same(folder: Path, text_only: Run) -> None:
+    held = str(folder / "held.jsonl")
+
+    def log(run: Run) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (run.path / "train_log.jsonl").read_text().splitlines()]
+
+    own: dict[str, Any] = {"stages": {"count": 2}, "images": {"corruption": "whole-noise"}}
+    train = {"epochs": 2, "balance": {"data": held, "every": 1}}
+    watched = aligned(folder, "mfpo", "watched", train=train, **own)
+    plain = aligned(folder, "mfpo", "plain", train={"epochs": 2}, **own)
+    weights = [(run.checkpoint / "adapter_model.safetensors").read_bytes() for run in (watched, plain)]
+    assert weights[0] == weights[1], "measuring changed the training"
+    rows = log(watched)
+    assert [set(row) - set(other) for row, other in zip(rows, log(plain), strict=True)] == [
+        {"held_out_text", "held_out_image"}
+    ] * len(rows)
+    assert len({row["held_out_text"] for row in rows}) == len(rows) == 4
+    # The same as `harness balance` measures afterwards on the checkpoints, by the model's own forward pass.
+    assert watched.manifest is not None and watched.manifest.summary is not None
+    found = watched.manifest.summary["balance"]
+    later = measure_balance(BalanceRequest(watched, held, limit=64)).written()
+    assert (found["n"], found["fingerprint"], found["images"]) == (later["n"], later["fingerprint"], later["images"])
+    assert [one["after"] for one in found["measured"]] == ["easy", "end"]
+    for one, other in zip(found["measured"], later["measured"], strict=True):
+        assert one["steps"] == other["steps"]
+        for name in ("text", "image"):
+            assert one[name]["value"] == pytest.approx(other[name]["value"], abs=1e-4)
+    assert rows[-1]["held_out_image"] == pytest.approx(found["measured"][-1]["image"]["value"], abs=1e-6)
+    # A method without image terms has both margins, too; only every third step and each stage's last one are measured.
+    few = {"epochs": 4, "batch_size": 2, "balance": {"data": held, "every": 3, "pairs": 5}}
+    text = aligned(folder, "dpo", "watched-text", train=few, beta=0.2)
+    assert [place for place, row in enumerate(log(text), 1) if "held_out_image" in row] == [3, 6, 9, 12, 15, 16]
+    assert text.manifest is not None and text.manifest.summary is not None
+    assert text.manifest.summary["balance"]["n"] == 5 and log(text)[-1]["held_out_image"] != 0
+    [drawn] = [figure for figure in figures([], [], [watched]) if figure.name == "balance-watched"]
+    assert isinstance(drawn.content, Lines) and list(drawn.content.lines) == ["text", "image"]
+    assert drawn.content.lines["image"] == [
+        (0, 0),
+        *((step, row["held_out_image"]) for step, row in enumerate(rows, 1)),
+    ]
+    assert not [figure for figure in figures([], [], [text_only]) if figure.name.startswith("balance")]
+    with pytest.raises(BadInputError, match=r"all 8 pairs of train\.balance\.data are trained on"):
+        aligned(folder, "dpo", "none-held", train={"balance": {"data": str(folder / "train.jsonl")}})
+
+
+def test_the_leaderboard_shows_margins_if_they_are_asked_for(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    one = {"after": "end", "steps": 12, **margins(np.array([[1.0, 0.0, 0.5]] * 3 + [[2.0, 0.0, 1.0]]), list("abcd"))}
+    none = {"after": "end", "steps": 12, **margins(np.array([[1.0, 0.0, 1.5], [2.0, 0.5, 0.0]]), list("ab"))}
+    about = {"data": "held", "n": 4, "left_out": 0, "seed": 0, "limit": 64, "fingerprint": "d", "images": {}}
+    make_run(results, "start", ["A dog."] * 4, "pictures", method="base", model="m")
+    for name, measured in (("first", one), ("second", none)):
+        folder = make_run(results, name, ["A dog."] * 4, "pictures", method="dpo", model="m")
+        manifest = read_json(folder / "manifest.json") | {
+            "checkpoint": {"kind": "adapter", "fingerprint": name},
+            "summary": {"balance": about | {"measured": [none, measured]}},
+        }
+        write_json(folder / "manifest.json", manifest)
+    # A later measurement on the same pairs takes the place of the training's.
+    write_json(
+        results / "second" / "balance" / "held.json",
+        about
+        | {"run": "second", "n": 2, "checkpoint": "second", "measured": [one | {"text": {"value": 7, "ci": None}}]},
+    )
+    code, out, said = run_here(["leaderboard", "--metric", "chair_s,balance", "--json"], tmp_path)
+    assert code == 0, said
+    [board] = json.loads(out)
+    cells = {row["checkpoint"]: row["metrics"] for row in board["rows"]}
+    keys = ["balance[held].text", "balance[held].image", "balance[held].ratio"]
+    assert [key for key in cells["first"] if key.startswith("balance")] == keys
+    assert [cells["first"][key]["value"] for key in keys] == [1.25, 0.625, 0.5]
+    assert cells["first"][keys[1]]["ci"][0] > 0 and cells["first"][keys[0]]["n"] == 4
+    assert cells["second"][keys[0]]["value"] == 7 and cells["second"][keys[0]]["n"] == 2
+    assert not any(cell["best"] for cell in cells["first"].values() if cell["n"] == 4 and cell["value"] == 0.625)
+    code, out, _ = run_here(["leaderboard", "--metric", "balance.image", "--markdown"], tmp_path)
+    assert code == 0 and "0.625" in out and "CHAIR" not in out
+    code, out, _ = run_here(["leaderboard", "--markdown"], tmp_path)
+    assert code == 0 and "margin" not in out
+    for name in ("first", "second"):
+        write_json(results / name / "manifest.json", read_json(results / name / "manifest.json") | {"summary": {}})
+    shutil.rmtree(results / "second" / "balance")
+    code, _, said = run_here(["leaderboard", "--metric", "balance"], tmp_path)
+    assert code == 2 and "no margins were measured" in said and "train.balance.data" in said
 
 
 def test_margins_by_hand() -> None:

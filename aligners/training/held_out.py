@@ -1,0 +1,195 @@
+"""Modality balance during a training: margins of text and image preference on pairs that are not trained on.
+
+The reward of an answer y to a question x about a picture m is r = beta (log p(y | m, x) - log p_start(y | m, x)), with the starting model's
+p_start. The text margin is r(chosen) - r(rejected answer), the image margin is r(chosen answer, original picture) - r(the same answer,
+rejected picture). Both exist for every method, also for those that train no image term.
+
+Source: Jiang et al., IJCAI 2025 (MFPO), Figure 2, which gives the rewards of both kinds. The held-out pairs, the intervals and the ratio
+are ours. `harness balance` measures the same of complete runs (`harness.checkpoints.balance`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from aligners.base import CHOSEN, IMAGE_REJECTED, REJECTED, PrepareContext
+from aligners.preferences import read_preferences
+from aligners.rejected_images import ImagePreferenceSettings, generate
+from aligners.training.encoding import Encoder
+from aligners.training.job import AlignJob
+from aligners.training.policy import token_logp
+from aligners.training.records import IMAGE, TEXT
+from aligners.training.session import Session
+from aligners.training.values import starting_sums
+from harness.core.errors import BadInputError
+from harness.core.files import sha256_json
+from harness.core.stats import Counts, intervals
+from harness.core.types import PreferenceExample, SampleScore
+
+logger = logging.getLogger(__name__)
+
+BRANCHES = (CHOSEN, REJECTED, IMAGE_REJECTED)
+_REWARDS = tuple(branch.name for branch in BRANCHES)
+SEED = 0
+"""Of the sample of pairs and of the rejected pictures: the same for every run, so that runs can be compared."""
+
+
+@dataclass(frozen=True)
+class HeldOutPairs:
+    """Pairs that are not trained on, each with a rejected picture; `about` has the facts for the record."""
+
+    examples: Sequence[PreferenceExample]
+    about: Mapping[str, Any]
+
+
+def pair_content(example: PreferenceExample) -> str:
+    """What makes two pairs the same pair: picture, question and both answers."""
+    answers = [example.responses[name] for name in ("chosen", "rejected")]
+    return sha256_json([example.images["original"].fingerprint(), example.prompt, *answers])
+
+
+def held_out_pairs(job: AlignJob, trained: Sequence[PreferenceExample]) -> HeldOutPairs | None:
+    """The pairs of `train.balance.data` that are not among the trained ones; None if nothing is to be measured.
+
+    Pairs without a rejected picture get one of whole-image noise, which needs no detector and is the same for every method.
+
+    Raises:
+        BadInputError: the pairs cannot be read, or all of them are trained on.
+    """
+    asked = job.train.balance
+    if asked.data is None:
+        return None
+    data = read_preferences(
+        job.held_out or asked.data,
+        limit=asked.pairs,
+        seed=SEED,
+        cache=job.cache,
+        options=job.data_options,
+        allow_download=job.allow_download,
+    )
+    known = {pair_content(example) for example in trained}
+    examples = [example for example in data.examples if pair_content(example) not in known]
+    if not examples:
+        raise BadInputError(
+            f"all {len(data.examples)} pairs of train.balance.data are trained on, so none is held out",
+            where=asked.data,
+            remedy="choose other pairs, such as another seed of a world",
+        )
+    if left := len(data.examples) - len(examples):
+        logger.warning(f"{left} of {len(data.examples)} held-out pairs are trained on, and are left out")
+    context = PrepareContext(job.cache, SEED)
+    made, notes = generate(examples, ImagePreferenceSettings(corruption="whole-noise"), context)
+    about = {
+        "data": asked.data,
+        "seed": SEED,
+        "limit": asked.pairs,
+        "n": len(made),
+        "left_out": left,
+        "fingerprint": data.fingerprint,
+        "images": notes,
+    }
+    return HeldOutPairs(made, about)
+
+
+class HeldOut:
+    """Measures the margins of the model in training. Made before anything is trained, because it keeps the starting model's values.
+
+    Several processes compute the same values, which sharded weights require; nothing random is drawn, so the training is not changed.
+    """
+
+    def __init__(self, session: Session, pairs: HeldOutPairs) -> None:
+        self.session, self.pairs = session, pairs
+        self.beta = float(session.aligner.settings.beta)
+        encoder = Encoder(session.processor, BRANCHES, session.train_settings.max_length, None)
+        self._encoded = [encoder.encode(example) for example in pairs.examples]
+        if truncated := sum(example.truncated for example in self._encoded):
+            logger.warning(f"{truncated} held-out responses were cut at {session.train_settings.max_length} tokens")
+        self._groups = [example.images["original"].fingerprint() for example in pairs.examples]
+        self._start = starting_sums(session, self._encoded, BRANCHES)
+
+    def due(self, step: int, steps: int) -> bool:
+        """Whether the margins are measured after this step of a stage."""
+        return step == steps or step % self.session.train_settings.balance.every == 0
+
+    def rewards(self) -> np.ndarray:
+        """Rewards of the present model, [pairs, 3]: chosen, rejected answer, chosen answer with the rejected picture."""
+        size = self.session.train_settings.micro
+        model = self.session.policy.model
+        was_training = model.training
+        model.eval()
+        sums = []
+        for start in range(0, len(self._encoded), size):
+            block = self._encoded[start : start + size]
+            for values in self.session.values(block, BRANCHES, token_logp, "held out"):
+                sums.append([float(values[branch.image, branch.response].sum(dtype=np.float64)) for branch in BRANCHES])
+        model.train(was_training)
+        return self.beta * (np.array(sums) - self._start)
+
+    def logged(self, rewards: np.ndarray) -> dict[str, float]:
+        """The mean margins, for the training log."""
+        return {
+            TEXT: float((rewards[:, 0] - rewards[:, 1]).mean()),
+            IMAGE: float((rewards[:, 0] - rewards[:, 2]).mean()),
+        }
+
+    def measured(self, rewards: np.ndarray) -> dict[str, Any]:
+        """Margins with intervals, as `margins`."""
+        return margins(rewards, self._groups)
+
+    def record(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """For the manifest: what was measured after each finished stage, of which `rows` are the summaries."""
+        measured, steps = [], 0
+        for number, row in enumerate(rows, 1):
+            steps += row["steps"]
+            after = "end" if number == len(rows) else row["stage"]
+            measured.append({"after": after, "steps": steps, **row["balance"]})
+        return {**self.pairs.about, "beta": self.beta, "measured": measured}
+
+
+def margins(rewards: np.ndarray, groups: Sequence[str]) -> dict[str, Any]:
+    """Mean rewards and margins with 95 % intervals: the other values of a `harness.records.balance_file.MeasuredRecord`.
+
+    Args:
+        rewards: [pairs, 3]: of the chosen answer, the rejected answer, and the chosen answer with the rejected picture.
+        groups: the picture of each pair; pictures are resampled.
+    """
+    text, image = rewards[:, 0] - rewards[:, 1], rewards[:, 0] - rewards[:, 2]
+    scores = [
+        SampleScore(
+            str(row),
+            group,
+            {
+                **{name: float(rewards[row, column]) for column, name in enumerate(_REWARDS)},
+                "text": float(text[row]),
+                "image": float(image[row]),
+                "text_above_0": float(text[row] > 0),
+                "image_above_0": float(image[row] > 0),
+            },
+        )
+        for row, group in enumerate(groups)
+    ]
+    counts = Counts.of(scores)
+
+    def aggregate(totals: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        means = {name: total / totals["n"] for name, total in totals.items() if name != "n"}
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.where(means["text"] > 0, means["image"] / means["text"], np.nan)
+        return {**means, "ratio": ratio}
+
+    values, bounds = aggregate(counts.totals()), intervals(counts, aggregate)
+
+    def mean(name: str) -> dict[str, Any]:
+        interval = bounds[name]
+        return {"value": float(values[name]), "ci": list(interval) if interval else None}
+
+    sure = all(bounds[name] is not None and bounds[name][0] > 0 for name in ("text", "image"))  # type: ignore[index]
+    return {
+        "rewards": {name: float(values[name]) for name in _REWARDS},
+        **{name: mean(name) for name in ("text", "image", "text_above_0", "image_above_0")},
+        "ratio": mean("ratio") if sure else None,
+    }
