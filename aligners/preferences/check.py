@@ -76,6 +76,8 @@ def check_preferences(request: CheckRequest) -> Report:
     report: Report = {
         "source": request.source,
         "formats": list(data.formats),
+        "taken": {name: dict(columns) for name, columns in data.taken.items()},
+        "first": _first(data),
         "fingerprint": data.fingerprint,
         "records": len(data.examples) + len(bad),
         "usable": len(data.examples),
@@ -93,6 +95,13 @@ def check_preferences(request: CheckRequest) -> Report:
     }
     report["fatal"], report["warnings"] = _verdict(report, request)
     return report
+
+
+def _first(data: PreferenceSet) -> Report:
+    """The first example as it was understood."""
+    example = data.examples[0]
+    texts = {"prompt": example.prompt, **example.responses}
+    return {"where": data.rows[example.id], "image": example.images["original"].name, **texts}
 
 
 def _control_tokens(data: PreferenceSet, processor: Any) -> list[Report]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import BadInputError, shown
+from harness.core.yaml_values import read_yaml
 
 NAMES = (
     "image",
@@ -29,6 +30,7 @@ NAMES = (
     "messages",
     "rejected_messages",
     "conversations",
+    "rejected_conversations",
     "system",
     "history",
     "id",
@@ -39,6 +41,7 @@ NAMES = (
     "objects",
 )
 """Column names of the formats: the left sides of `--columns`."""
+_MAPPINGS = (".yaml", ".yml", ".json")
 ASIDE = "{} (of the file)"
 """New name of a column whose name `--columns` gave to another column."""
 
@@ -57,11 +60,13 @@ class DataOptions:
 
     @classmethod
     def parse(cls, columns: str | None, image_root: Path | None) -> DataOptions:
-        """From the options `--columns question=query,image=picture` and `--image-root DIR`.
+        """From the options `--columns question=query,image=picture`, or `--columns columns.yaml`, and `--image-root DIR`.
 
         Raises:
-            BadInputError: a value has another form, a name is unknown or appears twice, or the folder does not exist.
+            BadInputError: a value has another form, a name is unknown or appears twice, or the file or folder does not exist.
         """
+        if columns is not None and "=" not in columns and columns.endswith(_MAPPINGS):
+            return cls.of(_of_file(Path(columns)), image_root)
         return cls.of(_pairs(columns) if columns is not None else {}, image_root)
 
     @classmethod
@@ -108,7 +113,20 @@ class DataOptions:
                 )
 
     def renamed(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """A record with columns renamed to the formats' names."""
+        """A record with columns renamed to the formats' names, by the user's names first and then by those of an image folder."""
+        return _with_files(self._renamed(record))
+
+    def name_in_file(self, name: str, sample: Mapping[str, Any]) -> str:
+        """The file's own name of a column of the formats.
+
+        Args:
+            name: of the column in a renamed record.
+            sample: the file's columns as they are.
+        """
+        files = (file for file in sample if file_column(file) == name) if name not in sample else ()
+        return self.columns.get(name) or next(iter(files), name)
+
+    def _renamed(self, record: Mapping[str, Any]) -> dict[str, Any]:
         if not self.columns:
             return dict(record)
         taken = set(self.columns.values())
@@ -132,6 +150,45 @@ def _pairs(text: str) -> dict[str, str]:
             raise BadInputError(f"--columns names {shown(name)} twice")
         columns[name] = column
     return columns
+
+
+def _of_file(path: Path) -> dict[str, str]:
+    """The mapping of a YAML or JSON file.
+
+    Raises:
+        BadInputError: it is not a mapping of names to names.
+    """
+    value = read_yaml(path, "mapping of columns")
+    if not isinstance(value, dict) or not all(isinstance(one, str) for pair in value.items() for one in pair):
+        raise BadInputError(
+            "the mapping of columns is not a list of NAME: COLUMN",
+            where=str(path),
+            remedy="e.g. the line  prompt: query",
+        )
+    return value
+
+
+def file_column(name: str) -> str | None:
+    """The column with images that a column of an image folder's metadata names files of; None for any other column.
+
+    Source: the documentation of `datasets`, "ImageFolder": `file_name` or `file_names`, or `*_file_name` or `*_file_names`.
+    """
+    for ending, column in (("file_name", "image"), ("file_names", "images")):
+        if name == ending:
+            return column
+        if name.endswith(f"_{ending}"):
+            return name.removesuffix(f"_{ending}")
+    return None
+
+
+def _with_files(record: dict[str, Any]) -> dict[str, Any]:
+    """A record of an image folder's metadata with the names of the columns of images; a column of such a name stays."""
+    if not any(file_column(name) for name in record):
+        return record
+    return {
+        new if (new := file_column(name)) is not None and new not in record else name: value
+        for name, value in record.items()
+    }
 
 
 def _is_folder(path: Path) -> bool:

@@ -27,7 +27,12 @@ class Pictures:
     """Finds and checks images; a file in many records is checked once. Safe to use from several threads."""
 
     def __init__(
-        self, root: Path, cache: Path | None = None, allow_download: bool = False, image_root: Path | None = None
+        self,
+        root: Path,
+        cache: Path | None = None,
+        allow_download: bool = False,
+        image_root: Path | None = None,
+        store: Path | None = None,
     ) -> None:
         """Begin.
 
@@ -36,10 +41,11 @@ class Pictures:
             cache: folder of downloaded images, by URL.
             allow_download: download images that are given by URL and are not in the cache; else they are refused.
             image_root: another folder that image paths may be relative to, or lie in.
+            store: another folder that links in `root` may lead to.
         """
         self.root, self.cache, self.allow_download = root, cache, allow_download
         self._roots = [root, *([image_root] if image_root else [])]
-        self._folders = [Folder(folder) for folder in self._roots]
+        self._folders = [Folder(folder) for folder in (*self._roots, *([store] if store else []))]
         self._seen: dict[Path, ImageRef] = {}
         self._facts: dict[str, ImageFacts] = {}
         self._lock = threading.Lock()
@@ -122,9 +128,10 @@ class Pictures:
         """The file, or None if the text is base64."""
         if len(value) <= _LONGEST_PATH and "\0" not in value:
             for base in dict.fromkeys((folder, *self._roots)):
-                path = _resolved(base / value)
-                if path and self._inside_roots(path) and path.is_file():
-                    return path
+                for spelt in dict.fromkeys((value, value.replace("\\", "/"))):  # also as Windows separates folders
+                    path = _resolved(base / spelt)
+                    if path and self._inside_roots(path) and path.is_file():
+                        return path
         if len(value) > 256 and "." not in value:
             return None
         path = _resolved(folder / value[:_LONGEST_PATH].replace("\0", ""))

@@ -7,20 +7,21 @@ import logging
 import os
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from aligners.preferences.cells import RowGroups, SourceCell
-from aligners.preferences.formats import BadRecordError, Format, Record, detect, find_format
+from aligners.preferences.formats import BadRecordError, Format, Record, detect, find_format, first_values
 from aligners.preferences.formats.base import GENERATED, MADE, MADE_BY_US, says_something
+from aligners.preferences.opening import open_table
 from aligners.preferences.options import DataOptions
 from aligners.preferences.pictures import Pictures
 from aligners.preferences.records import check_meaning, example_from, name_of
 from aligners.preferences.sources import KNOWN, Files, find_files
-from aligners.preferences.tables import BROKEN, IMAGE_COLUMNS, Table, open_table
+from aligners.preferences.tables import BROKEN, IMAGE_COLUMNS, Table
 from harness.core.errors import BadInputError, shown
 from harness.core.files import sha256_json
 from harness.core.images import TREATMENTS, ImageFacts
@@ -59,6 +60,7 @@ class PreferenceSet:
         facts: digest of an image -> its size and how decoding changes it.
         rows: example id -> file and row it was read from.
         unread: unused column -> number of records with a value in it.
+        taken: format -> {"image", "prompt", "chosen", "rejected": the file's column that each is taken from}.
     """
 
     examples: list[PreferenceExample]
@@ -69,6 +71,7 @@ class PreferenceSet:
     facts: Mapping[str, ImageFacts] = field(default_factory=dict, repr=False)
     rows: Mapping[str, str] = field(default_factory=dict, repr=False)
     unread: Mapping[str, int] = field(default_factory=dict)
+    taken: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def images(self) -> dict[str, ImageRef]:
@@ -96,11 +99,13 @@ def read_preferences(
     """Read and check a preference data set. Unused columns are logged.
 
     Args:
-        source: a `.parquet`, `.jsonl` or `.json` file, a folder of them, or a name in `KNOWN`; `FORMAT:FILE` also names the format.
+        source: a file of a type in `sources.SUFFIXES`, a folder of them, a data set of the hub (`hub_data.HubData`), or a name in
+            `KNOWN`; `FORMAT:FILE` also names the format.
         on_error: a bad record raises an error, or is skipped and listed in `dropped`.
         limit: keep a seeded sample of this many records, in their order.
         seed: of the sample.
-        cache: folder of regrouped copies of Parquet files and of downloaded images; None: neither is made.
+        cache: folder of regrouped copies of Parquet files and of downloaded images; None: neither is made, and gzip files are
+            unpacked into the usual one.
         format_name: the format; by default it is recognised by the columns.
         allow_download: fetch images that are given by URL.
         options: renamed columns, and a further folder of images.
@@ -115,7 +120,8 @@ def read_preferences(
     images = [column for name, column in options.columns.items() if name in IMAGE_COLUMNS]
     tables = [open_table(file, groups, cache, images) for file in files.files]
     wanted = _sampled(tables, limit, seed)
-    reader = _Reader(files, Pictures(files.root, cache, allow_download, options.image_root), on_error, options)
+    pictures = Pictures(files.root, cache, allow_download, options.image_root, files.store)
+    reader = _Reader(files, pictures, on_error, options)
     total = sum(map(len, wanted))
     with progress(f"reading {place if place in KNOWN else Path(place).name}", total) as advance:
         for table, rows in zip(tables, wanted, strict=True):
@@ -143,6 +149,7 @@ def read_preferences(
         reader.facts(),
         reader.rows,
         dict(reader.unread),
+        reader.formats,
     )
     for name, count in preferences.treated.items():
         logger.info(f"{count} images are {TREATMENTS[name]}")
@@ -197,7 +204,7 @@ class _Reader:
         self.examples: dict[str, PreferenceExample] = {}
         self.dropped: list[Dropped] = []
         self.rows: dict[str, str] = {}
-        self.formats: dict[str, None] = {}
+        self.formats: dict[str, dict[str, str]] = {}
 
     def read(self, table: Table, rows: Collection[int], named: Format | None, advance: Callable[..., None]) -> None:
         """The wanted rows of a table: images are checked in several threads, everything else is done in order."""
@@ -205,16 +212,16 @@ class _Reader:
         first = list(itertools.islice(read, _SAMPLE))
         whole = [record for _, record in first if BROKEN not in record]
         if whole:
-            self._options.check(dict.fromkeys(name for record in whole for name in record), str(table.file))
+            self._options.check(dict.fromkeys(name for record in whole for name in record), str(table.named))
         records = ((row, self._options.renamed(record)) for row, record in itertools.chain(first, read))
         kind = find_format("plain")
         if whole:
-            kind = detect(table.file, map(self._options.renamed, whole), named, self._options)
-        self.formats.setdefault(kind.name)
+            kind = detect(table.named, map(self._options.renamed, whole), named, self._options)
+        self.formats.setdefault(kind.name, self._taken(kind, whole))
 
-        def checked(pair: tuple[int, Record]) -> PreferenceExample | BadRecordError:
+        def checked(pair: tuple[int, Record]) -> list[PreferenceExample] | BadRecordError:
             try:
-                return self._example(table.file, *pair, kind)
+                return self._examples(table.named, *pair, kind)
             except BadRecordError as error:
                 return error
             except BadInputError as error:  # a cell or a picture of this record that cannot be read
@@ -223,17 +230,25 @@ class _Reader:
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             for block in _blocks(records):
                 for (row, record), result in zip(block, pool.map(checked, block), strict=True):
-                    self._take(table.file, row, record, result)
+                    self._take(table.named, row, record, result)
                     self._note(record, kind)
                     advance()
 
-    def _example(self, file: Path, row: int, record: Record, kind: Format) -> PreferenceExample:
+    def _taken(self, kind: Format, records: Sequence[Record]) -> dict[str, str]:
+        """The columns that a format takes an example from, by the names of the file."""
+        sample = first_values(map(self._options.renamed, records))
+        image = next((name for name in ("images", "image") if sample.get(name) is not None), None)
+        found = {**({"image": image} if image else {}), **kind.taken(sample)}
+        columns = first_values(records)
+        return {part: self._options.name_in_file(name, columns) for part, name in found.items()}
+
+    def _examples(self, file: Path, row: int, record: Record, kind: Format) -> list[PreferenceExample]:
         if BROKEN in record:
             raise BadRecordError(str(record[BROKEN]))
         check_meaning(record, kind.reads)
-        said = kind.said(record)
+        pairs = kind.pairs(record)
         name = name_of(record) or self._fallback(file, row)
-        images = {"original": self._pictures.find(said.image, file.parent, f"image of {name}")}
+        images = {"original": self._pictures.find(pairs[0].image, file.parent, f"image of {name}")}
         other, others = record.get("rejected_image"), record.get("rejected_images")
         if says_something(other) and says_something(others):
             raise BadRecordError("the record has both 'rejected_image' and 'rejected_images'")
@@ -241,7 +256,11 @@ class _Reader:
             found = self._pictures.find(value, file.parent, f"rejected image of {name}")
             if found.fingerprint() != images["original"].fingerprint():  # the same record would repeat the id
                 images["rejected"] = found
-        return example_from(said, images, record, name)
+        if len(pairs) == 1:
+            return [example_from(pairs[0], images, record, name)]
+        if record.get("chosen_spans") is not None or record.get("rejected_spans") is not None:
+            raise BadRecordError("the record has spans of corrections, but more than two answers")
+        return [example_from(said, images, record, f"{name}#{number}") for number, said in enumerate(pairs, 1)]
 
     def _note(self, record: Record, kind: Format) -> None:
         """Count the unused columns of a record that have a value."""
@@ -260,16 +279,18 @@ class _Reader:
     def _fallback(self, file: Path, row: int) -> str:
         return f"{file.relative_to(self._found.root).with_suffix('')}-{row}"
 
-    def _take(self, file: Path, row: int, record: Record, result: PreferenceExample | BadRecordError) -> None:
+    def _take(self, file: Path, row: int, record: Record, result: list[PreferenceExample] | BadRecordError) -> None:
         where = f"{file}:{row}"
-        if isinstance(result, PreferenceExample) and result.id in self.examples and record.get("id") is None:
-            # A data set's numbering (`idx`) may start again in each file; only an `id` must be unique.
-            result = replace(result, id=f"{result.id}@{self._fallback(file, row)}")
-        if isinstance(result, PreferenceExample) and result.id in self.examples:
-            result = BadRecordError(f"the id '{result.id}' was seen before, at {self.rows[result.id]}")
-        if isinstance(result, PreferenceExample):
-            self.examples[result.id] = result
-            self.rows[result.id] = where
+        for example in result if isinstance(result, list) else ():
+            if example.id in self.examples and record.get("id") is None:
+                # A data set's numbering (`idx`) may start again in each file; only an `id` must be unique.
+                example = replace(example, id=f"{example.id}@{self._fallback(file, row)}")
+            if example.id in self.examples:
+                result = BadRecordError(f"the id '{example.id}' was seen before, at {self.rows[example.id]}")
+                break
+            self.examples[example.id] = example
+            self.rows[example.id] = where
+        if isinstance(result, list):
             return
         if self._on_error == "fail":
             raise BadInputError(

@@ -8,6 +8,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from aligners.preferences.hub_data import HubData
+from aligners.preferences.hub_data import files_of as hub_data_files
+from aligners.preferences.hub_data import look as hub_data_look
 from aligners.preferences.set_folder import refuse_incomplete
 from harness.core.disk import need
 from harness.core.errors import BadInputError, shown
@@ -22,7 +25,9 @@ KNOWN = {
     "rlhf-v": ("openbmb/RLHF-V-Dataset", "about 5,700 pairs, some 300 MB"),
 }
 """Names of public data sets on the hub, and their sizes for the log."""
-SUFFIXES = (".parquet", ".jsonl", ".json", ".arrow")
+_PACKABLE = (".jsonl", ".json", ".csv", ".tsv")
+SUFFIXES = (".parquet", ".jsonl", ".json", ".arrow", ".tar", ".csv", ".tsv", *(f"{suffix}.gz" for suffix in _PACKABLE))
+"""The types of files that are read."""
 _SPLIT = re.compile(r"(?:^|[-_./])(train|training|test|validation|valid|val|dev|eval)(?:[-_./]|$)")
 _LONGEST_PATH = 4096
 _TRAIN = ("train", "training")
@@ -30,10 +35,17 @@ _TRAIN = ("train", "training")
 
 @dataclass(frozen=True)
 class Files:
-    """The files of a source. `root` is the folder that image paths are relative to and must stay in."""
+    """The files of a source.
+
+    Attributes:
+        root: the folder that image paths are relative to and must stay in.
+        files: in it.
+        store: the folder that links in `root` may lead to, as in the hub's cache; or None.
+    """
 
     root: Path
     files: list[Path]
+    store: Path | None = None
 
 
 def find_files(source: str) -> Files:
@@ -44,7 +56,7 @@ def find_files(source: str) -> Files:
 
     Raises:
         BadInputError: there is nothing there.
-        HarnessError: a public data set cannot be downloaded.
+        HarnessError: a data set of the hub cannot be downloaded.
     """
     if source in KNOWN:
         return find_files(_download(source))
@@ -59,12 +71,16 @@ def find_files(source: str) -> Files:
     if not is_file:
         if _is_something(path):
             open_binary(path, "preference data").close()  # raises an error about its type
+        if (data := hub_data(source)) is not None:
+            folder, files = hub_data_files(data)
+            return Files(folder, _readable(files, data.repository), folder.parent.parent / "blobs")
         raise BadInputError(
             "this preference data does not exist",
             where=source,
-            remedy=f"give a {_or(SUFFIXES)} file, a folder of them, or one of: {', '.join(KNOWN)}",
+            remedy=f"give a {_or(SUFFIXES)} file, a folder of them, a data set of the hub (NAMESPACE/NAME), or one of: "
+            f"{', '.join(KNOWN)}",
         )
-    if path.suffix not in SUFFIXES:
+    if not path.name.endswith(SUFFIXES):
         raise BadInputError(
             f"preference data is {_or(SUFFIXES)}, not {shown(path.suffix)}",
             where=source,
@@ -79,6 +95,28 @@ def _is_something(path: Path) -> bool:
         return path.is_symlink() or path.exists()
     except OSError:
         return False
+
+
+def hub_data(source: str) -> HubData | None:
+    """The data set of the hub that a source names; None if it names something else.
+
+    A path of a file or folder is never taken for one: what exists here has been found before, and an id has no file's ending.
+    """
+    return None if source.endswith(SUFFIXES) else HubData.parse(source)
+
+
+def _readable(files: list[Path], where: str) -> list[Path]:
+    """The files that contain records; the others are pictures that these name.
+
+    Raises:
+        BadInputError: there are none.
+    """
+    for suffix in SUFFIXES:
+        if found := [file for file in files if file.name.endswith(suffix)]:
+            return found
+    raise BadInputError(
+        f"the data set contains no {_or(SUFFIXES)} files", where=where, remedy="convert it to one of these types"
+    )
 
 
 def _of_folder(folder: Path) -> list[Path]:
@@ -132,9 +170,16 @@ def _or(words: tuple[str, ...]) -> str:
     return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
-def known_repository(place: str) -> str | None:
-    """The hub's name of a public data set; None if the source is something else."""
-    return KNOWN[place][0] if place in KNOWN else None
+def wanted_of(place: str) -> hub.Wanted | None:
+    """What a source needs from the hub; None if it is on this machine. Nothing is downloaded.
+
+    Raises:
+        BadInputError, HarnessError: as of `harness.remote.hub.look`.
+    """
+    if place in KNOWN:
+        return hub.look(KNOWN[place][0], "dataset", ["*.parquet"])
+    data = None if _is_something(Path(place)) else hub_data(place)
+    return hub_data_look(data) if data else None
 
 
 def place_of(source: str) -> str:
@@ -147,7 +192,7 @@ def place_of(source: str) -> str:
 
     head, colon, rest = source.partition(":")
     place = rest if colon and head in FORMATS and rest else source
-    if place in KNOWN:
+    if place in KNOWN or (hub_data(place) and not _is_something(Path(place))):
         return place
     if len(place) < _LONGEST_PATH and Path(place).is_dir():
         _record_files(Path(place))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
@@ -21,7 +20,7 @@ from aligners.preferences.cells import (
 from harness.core.errors import BadInputError, shown
 from harness.core.files import atomic_path, sha256_json
 from harness.core.progress import progress
-from harness.core.reading import decode, open_binary, parse_line, read_json
+from harness.core.reading import open_binary, parse_line, read_json
 from harness.core.typed import kind_of
 
 logger = logging.getLogger(__name__)
@@ -43,6 +42,8 @@ class Table(ABC):
 
     def __init__(self, file: Path) -> None:
         self.file = file
+        self.named = file
+        """The file as messages name it: the user's, where `file` is an unpacked copy."""
 
     @abstractmethod
     def numbers(self) -> Collection[int]:
@@ -51,30 +52,6 @@ class Table(ABC):
     @abstractmethod
     def records(self, wanted: Collection[int]) -> Iterator[tuple[int, Record]]:
         """The wanted rows, in order; large values as cells; a broken one as `{BROKEN: reason}`."""
-
-
-def open_table(file: Path, groups: RowGroups, cache: Path | None, images: Collection[str] = ()) -> Table:
-    """The file's reader, by its suffix; for JSON by its first character.
-
-    Args:
-        file: the file.
-        groups: the cache of row groups.
-        cache: folder of regrouped copies of Parquet files.
-        images: columns that may contain images besides `IMAGE_COLUMNS`.
-
-    Raises:
-        BadInputError: its content does not match its suffix, or it is not a file.
-    """
-    columns = frozenset({*IMAGE_COLUMNS, *images})
-    with open_binary(file, "data") as stream:
-        begin = stream.read(256)
-    if file.suffix == ".parquet":
-        return ParquetTable(file, groups, cache, columns)
-    if file.suffix == ".arrow":
-        return ArrowTable(file, groups, columns)
-    decode(begin[: begin.rfind(b"\n") + 1], "data", str(file))  # a wrong encoding is one error, not one per line
-    array = begin.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
-    return ArrayTable(file) if array or file.suffix == ".json" else LineTable(file, columns)
 
 
 class LineTable(Table):

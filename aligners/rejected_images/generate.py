@@ -11,8 +11,8 @@ from typing import Any
 
 from aligners.base import PrepareContext
 from aligners.preferences.cells import CellImage, RowGroups, SourceCell
+from aligners.preferences.opening import open_table
 from aligners.preferences.set_folder import CONFIG
-from aligners.preferences.tables import open_table
 from aligners.rejected_images.image_set import set_files, write_set
 from aligners.rejected_images.parts import SetRecipe
 from aligners.rejected_images.regions import choose_source

@@ -41,8 +41,8 @@ def align(
         str | None,
         typer.Option(
             "--data",
-            help="Preference data: rlaif-v, rlhf-v, or a Parquet, JSON-lines or JSON file, or a folder. FORMAT:FILE if the columns "
-            "do not tell the format. Default: that of the method or model.",
+            help="Preference data: rlaif-v, rlhf-v, a data set of the hub (NAMESPACE/NAME@REVISION), a file (Parquet, JSON, CSV, "
+            "WebDataset) or a folder. FORMAT:FILE if the columns do not tell the format. Default: that of the method or model.",
             rich_help_panel=DATA_OPTIONS,
         ),
     ] = None,

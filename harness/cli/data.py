@@ -72,7 +72,7 @@ def check(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Names (see `harness data list`), or preference data: a .parquet, .jsonl, .json or .arrow file, or a folder."
+            help="Names (see `harness data list`), or preference data: a file, a folder, or a data set of the hub."
         ),
     ] = None,
     root: Root = None,
@@ -83,7 +83,8 @@ def check(
     format_name: Annotated[
         str | None,
         typer.Option(
-            "--format", help="rlaif-v, rlhf-v, sharegpt, swift, alpaca, trl, plain. Default: recognised by the columns."
+            "--format",
+            help="rlaif-v, rlhf-v, sharegpt, swift, alpaca, povid, ranked, trl, plain. Default: recognised by the columns.",
         ),
     ] = None,
     columns: Columns = None,

@@ -50,7 +50,7 @@ Columns = Annotated[
     typer.Option(
         "--columns",
         metavar="NAME=COLUMN,...",
-        help="Map columns with other names to those of the format, e.g. prompt=query,image=picture.",
+        help="Map columns with other names to those of the format, e.g. prompt=query,image=picture, or a YAML file of NAME: COLUMN.",
         rich_help_panel=DATA_OPTIONS,
     ),
 ]

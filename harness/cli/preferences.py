@@ -18,6 +18,8 @@ from harness.datasets.catalogue import Found, catalogue
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _SHOWN = 8
+_TEXT = 120
+"""Maximum number of characters of a text of the first pair."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def divided(names: Sequence[str]) -> tuple[list[str], list[str]]:
         known = name in catalogue()
         if not known and (
             _exists(path)
-            or path.suffix in SUFFIXES
+            or name.endswith(SUFFIXES)
             or len(path.parts) > 1
             or name.partition(":")[0] in FORMATS
             or find_world(name)
@@ -128,7 +130,12 @@ def _counts(report: dict[str, Any]) -> Table:
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="dim")
     table.add_column()
+    first = report["first"]
+    columns = [", ".join(f"{part} from {column}" for part, column in one.items()) for one in report["taken"].values()]
     rows = {
+        "columns": "; ".join(columns),
+        "first pair": f"{first['where']}, {first['image']}",
+        **{f"  {part}": _beginning(first[part]) for part in ("prompt", "chosen", "rejected")},
         "records": f"{report['records']:,}, of which {report['usable']:,} can be used",
         "images": f"{images['distinct']:,} different, longest edge {edges['min']} to {edges['max']} px (median {edges['median']})"
         + (
@@ -147,6 +154,12 @@ def _counts(report: dict[str, Any]) -> Table:
         if value:
             table.add_row(name, escape(value))
     return table
+
+
+def _beginning(text: str) -> str:
+    """A text on one line, shortened."""
+    line = " ".join(text.split())
+    return line if len(line) <= _TEXT else f"{line[: _TEXT - 3]}..."
 
 
 def _print_tokens(console: Console, one: dict[str, Any]) -> None:

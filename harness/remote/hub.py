@@ -51,19 +51,20 @@ class Wanted:
     download: int | None
 
 
-def look(name: str, kind: Kind = "model", patterns: Sequence[str] = ()) -> Wanted:
+def look(name: str, kind: Kind = "model", patterns: Sequence[str] = (), revision: str | None = None) -> Wanted:
     """Where a repository is, and what is missing on this machine. Nothing is downloaded; the hub is asked at most once.
 
     Args:
         name: NAMESPACE/NAME.
         kind: a model (of which only the files that transformers loads count) or a data set.
         patterns: patterns of needed files, e.g. `*.parquet`; default: all.
+        revision: a branch, a tag or a commit; None: the default branch.
 
     Raises:
         BadInputError: the hub has no such repository, or this user has no access.
         HarnessError: it is not in the cache, and the hub cannot be reached, or offline mode is set.
     """
-    return _look(name, kind, tuple(patterns), str(cache_folder()))
+    return _look(name, kind, tuple(patterns), revision, str(cache_folder()))
 
 
 def reach(location: str | Path) -> None:
@@ -76,20 +77,20 @@ def reach(location: str | Path) -> None:
         look(str(location))
 
 
-def download(name: str, kind: Kind = "model", patterns: Sequence[str] = ()) -> Path:
+def download(name: str, kind: Kind = "model", patterns: Sequence[str] = (), revision: str | None = None) -> Path:
     """The folder of a repository, downloaded if it is not in the hub's cache; interrupted downloads are resumed.
 
     Raises:
         BadInputError, HarnessError: as of `look`, or the connection broke.
     """
-    found = look(name, kind, patterns)
+    found = look(name, kind, patterns, revision)
     if found.folder is not None:
         return found.folder
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        return Path(snapshot_download(name, repo_type=kind, allow_patterns=list(patterns) or None))
+        return Path(snapshot_download(name, repo_type=kind, revision=revision, allow_patterns=list(patterns) or None))
     except (HfHubHTTPError, OSError, _http_error()) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # an error of the disk, not of the network
@@ -126,9 +127,9 @@ def small_file(name: str, file: str) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=64)
-def _look(name: str, kind: Kind, patterns: tuple[str, ...], cache: str) -> Wanted:
+def _look(name: str, kind: Kind, patterns: tuple[str, ...], revision: str | None, cache: str) -> Wanted:
     """`look`, once per process; `cache` is the folder of the hub's files."""
-    here = _in_cache(name, kind, patterns)
+    here = _in_cache(name, kind, patterns, revision)
     if here is not None and (kind == "dataset" or is_offline()):
         if is_offline():
             go_offline()
@@ -141,7 +142,7 @@ def _look(name: str, kind: Kind, patterns: tuple[str, ...], cache: str) -> Wante
             remedy=f"unset {variable}, or give a folder that contains it",
         )
     try:
-        sizes = _within(ANSWER_S, lambda: _listing(name, kind))
+        sizes = _within(ANSWER_S, lambda: _listing(name, kind, revision))
     except (BadInputError, HarnessError):
         raise
     except Exception as error:  # noqa: BLE001 (whatever the connection fails with: the cache may do)
@@ -152,7 +153,7 @@ def _look(name: str, kind: Kind, patterns: tuple[str, ...], cache: str) -> Wante
         go_offline()
         return Wanted(name, kind, here, 0)
     wanted = {file: size for file, size in sizes.items() if _is_wanted(file, kind, patterns, sizes)}
-    missing = [size for file, size in wanted.items() if not _has(name, kind, file)]
+    missing = [size for file, size in wanted.items() if not _has(name, kind, file, revision)]
     whole = here if not missing else None
     return Wanted(name, kind, whole, None if None in missing else sum(size or 0 for size in missing))
 
@@ -172,17 +173,23 @@ def go_offline() -> None:
     constants.HF_HUB_OFFLINE = True
 
 
-def _listing(name: str, kind: Kind) -> dict[str, int | None]:
+def _listing(name: str, kind: Kind, revision: str | None) -> dict[str, int | None]:
     """Name and size of every file of a repository.
 
     Raises:
         BadInputError: there is none of this name, or this user has no access.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     try:
-        about = HfApi().repo_info(name, repo_type=kind, timeout=ANSWER_S, files_metadata=True)
+        about = HfApi().repo_info(name, repo_type=kind, revision=revision, timeout=ANSWER_S, files_metadata=True)
     except GatedRepoError:
         raise BadInputError(
             f"the {_word(kind)} {name} is available only after you accept its conditions",
@@ -194,6 +201,12 @@ def _listing(name: str, kind: Kind) -> dict[str, int | None]:
             f"the hub has no {_word(kind)} '{name}', or you have no access to it",
             where=_endpoint(),
             remedy="check the name; if it is private, set HF_TOKEN or run `hf auth login`",
+        ) from None
+    except RevisionNotFoundError:
+        raise BadInputError(
+            f"the {_word(kind)} {name} has no revision '{revision}'",
+            where=_endpoint(),
+            remedy="give a branch, a tag or a commit of it",
         ) from None
     except HfHubHTTPError as error:
         if error.response.status_code not in (401, 403, 404):
@@ -217,14 +230,16 @@ def _is_wanted(file: str, kind: Kind, patterns: Sequence[str], every: dict[str, 
     return not file.startswith(".") and not any(fnmatch.fnmatch(file, pattern) for pattern in _UNUSED)
 
 
-def _in_cache(name: str, kind: Kind, patterns: Sequence[str]) -> Path | None:
+def _in_cache(name: str, kind: Kind, patterns: Sequence[str], revision: str | None) -> Path | None:
     """The repository's folder in the hub's cache, as far as can be determined offline; None if something is missing."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
         wanted = list(patterns) or (None if kind == "dataset" else ["*.json", "*.safetensors"])
-        folder = Path(snapshot_download(name, repo_type=kind, allow_patterns=wanted, local_files_only=True))
+        folder = Path(
+            snapshot_download(name, repo_type=kind, revision=revision, allow_patterns=wanted, local_files_only=True)
+        )
     except LocalEntryNotFoundError:
         return None
     except HFValidationError as error:
@@ -250,11 +265,11 @@ def _has_weights(folder: Path) -> bool:
     return all((folder / file).exists() for file in files)
 
 
-def _has(name: str, kind: Kind, file: str) -> bool:
+def _has(name: str, kind: Kind, file: str, revision: str | None) -> bool:
     """Whether the cache contains a file of the newest version that it knows."""
     from huggingface_hub import try_to_load_from_cache
 
-    return isinstance(try_to_load_from_cache(name, file, repo_type=kind), str)
+    return isinstance(try_to_load_from_cache(name, file, repo_type=kind, revision=revision), str)
 
 
 def _within(seconds: float, call: Callable[[], T]) -> T:

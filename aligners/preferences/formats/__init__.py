@@ -9,6 +9,7 @@ from typing import Any
 from aligners.preferences.cells import SourceCell
 from aligners.preferences.formats.alpaca import Alpaca
 from aligners.preferences.formats.base import PROMPTS, BadRecordError, Format, Record, Said, has_image, says_something
+from aligners.preferences.formats.conversations import RankedAnswers, TwoConversations
 from aligners.preferences.formats.plain import Plain
 from aligners.preferences.formats.published import RlaifV, RlhfV
 from aligners.preferences.formats.sharegpt import ShareGpt
@@ -18,12 +19,23 @@ from aligners.preferences.options import DataOptions
 from harness.core.errors import BadInputError, UnknownNameError
 
 FORMATS: Mapping[str, Format] = {
-    one.name: one for one in (RlaifV(), RlhfV(), ShareGpt(), Swift(), Alpaca(), Trl(), Plain())
+    form.name: form
+    for form in (
+        RlaifV(),
+        RlhfV(),
+        ShareGpt(),
+        Swift(),
+        Alpaca(),
+        TwoConversations(),
+        RankedAnswers(),
+        Trl(),
+        Plain(),
+    )
 }
 """By name. The first that recognises a file's columns reads it."""
 _LISTED = 40
 
-__all__ = ["FORMATS", "BadRecordError", "Format", "Record", "Said", "detect", "find_format"]
+__all__ = ["FORMATS", "BadRecordError", "Format", "Record", "Said", "detect", "find_format", "first_values"]
 
 
 def find_format(name: str) -> Format:
@@ -51,11 +63,7 @@ def detect(
     Raises:
         BadInputError: no known format has such columns, or the named format has others; or two columns may be the prompt.
     """
-    sample: dict[str, Any] = {}
-    for record in records:
-        for column, value in record.items():
-            if sample.get(column) is None:
-                sample[column] = value
+    sample = first_values(records)
     options = options or DataOptions()
     candidates = [one.for_file(file) for one in ([named] if named else FORMATS.values())]
     for one in candidates:
@@ -65,6 +73,16 @@ def detect(
                 _only_prompt(sample, kind, options, file)
             return kind
     raise _unknown(sample, candidates, named, file)
+
+
+def first_values(records: Iterable[Record]) -> dict[str, Any]:
+    """Every column of the records with its first value that is not null."""
+    sample: dict[str, Any] = {}
+    for record in records:
+        for column, value in record.items():
+            if sample.get(column) is None:
+                sample[column] = value
+    return sample
 
 
 def _only_prompt(sample: Record, kind: Format, options: DataOptions, file: Path) -> None:
@@ -88,6 +106,12 @@ def _unknown(sample: Record, candidates: Iterable[Format], named: Format | None,
     columns = (
         ", ".join(kinds[:_LISTED]) + (f" and {len(kinds) - _LISTED} more" if len(kinds) > _LISTED else "") or "none"
     )
+    if "completion" in sample and "label" in sample:
+        return BadInputError(
+            "these are unpaired rows ('completion' and 'label'), and no method here learns from a single answer",
+            where=str(file),
+            remedy="give pairs; for KTO, which also has a form for pairs: --method dpo --set method.loss=kto",
+        )
     others = [name for name in other_texts(sample) if name != "prompt"]
     if has_image(sample) and {"chosen", "rejected"} <= set(sample) and others and "prompt" not in sample:
         return BadInputError(

@@ -47,6 +47,13 @@ class Alpaca(Format):
         entry = entry_of(file, "alpaca")
         return replace(self, columns={**_COLUMNS, **entry.columns}) if entry else self
 
+    def taken(self, sample: Record) -> Mapping[str, str]:
+        """See `Format`."""
+        prompt = self.columns["prompt"]
+        if says_something(sample.get(self.columns["query"])):
+            prompt = f"{prompt} and {self.columns['query']}"
+        return {"prompt": prompt, "chosen": self.columns["chosen"], "rejected": self.columns["rejected"]}
+
     def recognises(self, sample: Record) -> bool:
         """See `Format`."""
         names = [self.columns[name] for name in ("prompt", "chosen", "rejected")]

@@ -123,6 +123,18 @@ class Format(ABC):
             BadRecordError: it does not have the format's form.
         """
 
+    def taken(self, sample: Record) -> Mapping[str, str]:
+        """ "prompt", "chosen" and "rejected" -> the column that each is taken from, for a file with these columns."""
+        return {name: name for name in ("prompt", "chosen", "rejected")}
+
+    def pairs(self, record: Record) -> list[Said]:
+        """The record's pairs: one, unless it ranks several answers.
+
+        Raises:
+            BadRecordError: as `said`.
+        """
+        return [self.said(record)]
+
     @property
     def reads(self) -> frozenset[str]:
         """All columns that it reads."""

@@ -26,6 +26,10 @@ class RlaifV(Format):
     needs = "image, question, chosen, rejected"
     columns_read = _OWN
 
+    def taken(self, sample: Record) -> Mapping[str, str]:
+        """See `Format`."""
+        return {"prompt": "question", "chosen": "chosen", "rejected": "rejected"}
+
     def recognises(self, sample: Record) -> bool:
         """See `Format`."""
         return "image" in sample and is_text(sample, *_TEXTS)
@@ -42,6 +46,10 @@ class RlhfV(Format):
     name, title = "rlhf-v", "RLHF-V-Dataset as published"
     needs = "image, text (JSON: question, chosen, rejected)"
     columns_read = _OWN - set(_TEXTS)
+
+    def taken(self, sample: Record) -> Mapping[str, str]:
+        """See `Format`."""
+        return {"prompt": "text.question", "chosen": "text.chosen", "rejected": "text.rejected"}
 
     def recognises(self, sample: Record) -> bool:
         """See `Format`."""

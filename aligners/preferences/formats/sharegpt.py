@@ -57,6 +57,11 @@ class ShareGpt(Format):
         tags = {_TAG_NAMES[name]: value for name, value in entry.tags.items() if name in _TAG_NAMES}
         return replace(self, columns={**_COLUMNS, **entry.columns}, tags=replace(_TAGS, **tags))
 
+    def taken(self, sample: Record) -> Mapping[str, str]:
+        """See `Format`."""
+        messages = self.columns["messages"] if self.columns["messages"] in sample else "messages"
+        return {"prompt": messages, "chosen": self.columns["chosen"], "rejected": self.columns["rejected"]}
+
     def recognises(self, sample: Record) -> bool:
         """See `Format`."""
         messages = sample.get(self.columns["messages"], sample.get("messages"))

@@ -7,6 +7,7 @@ rejected answer belongs to another image; `<image>` in the text where the image 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from aligners.preferences.formats.base import BadRecordError, Format, Record, Said, has_image, image_of, is_text
@@ -20,6 +21,12 @@ class Swift(Format):
     name, title = "swift", "ms-swift's preference format"
     needs = "messages (user, assistant) or query and response, rejected_response or rejected_messages, images"
     columns_read = frozenset({"messages", "query", "response", "rejected_response", "rejected_messages"})
+
+    def taken(self, sample: Record) -> Mapping[str, str]:
+        """See `Format`."""
+        asked, chosen = ("messages", "messages") if sample.get("messages") is not None else ("query", "response")
+        rejected = "rejected_messages" if sample.get("rejected_messages") is not None else "rejected_response"
+        return {"prompt": asked, "chosen": chosen, "rejected": rejected}
 
     def recognises(self, sample: Record) -> bool:
         """See `Format`."""

@@ -10,6 +10,7 @@ files without any other text column, which would probably be the prompt.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -44,6 +45,11 @@ class Trl(Format):
     def for_columns(self, sample: Record) -> Trl:
         """Recognise by the columns whether the prompt is implicit."""
         return replace(self, implicit=sample.get("prompt") is None)
+
+    def taken(self, sample: Record) -> Mapping[str, str]:
+        """See `Format`."""
+        prompt = "the common beginning of chosen and rejected" if self.implicit else "prompt"
+        return {"prompt": prompt, "chosen": "chosen", "rejected": "rejected"}
 
     def recognises(self, sample: Record) -> bool:
         """See `Format`."""

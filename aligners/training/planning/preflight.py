@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from aligners.preferences.sources import known_repository, place_of
+from aligners.preferences.sources import place_of, wanted_of
 from aligners.training.families import family_of
 from aligners.training.job import AlignJob
 from aligners.training.memory.footprint import architecture
@@ -44,10 +44,9 @@ def preflight(job: AlignJob) -> list[hub.Wanted]:
             config = hub.small_file(job.model, "config.json")
         if "model_type" in config:
             family_of(str(config["model_type"]), job.model)
-    for data in filter(None, (job.data, job.held_out)):
-        repository = known_repository(place_of(data))
-        if repository is not None:
-            wanted.append(hub.look(repository, "dataset", ["*.parquet"]))
+    for source in filter(None, (job.data, job.held_out)):
+        if (data := wanted_of(place_of(source))) is not None:
+            wanted.append(data)
     rooms = [(hub.cache_folder(), one.download or 0, f"the {one.name} of the hub") for one in wanted]
     if "model_type" in config:
         # The numbers of stages and steps are unknown before the data are read: at least one of each.

@@ -96,6 +96,15 @@ PARQUET: dict[str, tuple[str, dict[str, Any]]] = {
             "system": " ",
         },
     ),
+    "povid": (
+        "povid",
+        {
+            "id": 7,
+            "image": IMAGE,
+            "conversations": [said("human", f"<image>\n{QUESTION}"), said("gpt", CHOSEN)],
+            "rejected_conversations": [said("human", f"<image>\n{QUESTION}"), said("gpt", REJECTED)],
+        },
+    ),
     "plain": ("plain", {"image": IMAGE, "prompt": QUESTION, "chosen": CHOSEN, "rejected": REJECTED}),
     "plain, bytes": ("plain", {"image": png(1), "prompt": QUESTION, "chosen": CHOSEN, "rejected": REJECTED}),
 }
@@ -173,6 +182,39 @@ def test_sharegpt_in_openais_words(tmp_path: Path) -> None:
         "images": ["1.png"],
     }
     same(read_preferences(jsonl(tmp_path / "d.jsonl", [row])), "sharegpt")
+
+
+def ranked(*answers: str, **changes: Any) -> dict[str, Any]:
+    """As NiuTrans' data/reward_samples.json."""
+    turns = [{"from": "human", "value": f"{QUESTION}\n<image>"}, {"from": "gpt", "value": list(answers)}]
+    return {"id": "000000013249", "image": "1.png", "conversations": turns} | changes
+
+
+def test_several_answers_in_one_turn_are_pairs_of_better_and_worse(tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(png(1))
+    same(read_preferences(jsonl(tmp_path / "d.jsonl", [ranked(CHOSEN, REJECTED)])), "ranked")
+    rows = [ranked("a", "b", "c"), ranked("d", "e", id="two")]
+    found = read_preferences(jsonl(tmp_path / "d.jsonl", rows))
+    assert {one.id: tuple(one.responses.values()) for one in found.examples} == {
+        "000000013249#1": ("a", "b"), "000000013249#2": ("a", "c"), "000000013249#3": ("b", "c"), "two": ("d", "e")
+    }  # fmt: skip
+    assert found.taken == {
+        "ranked": {"image": "image", **dict.fromkeys(("prompt", "chosen", "rejected"), "conversations")}
+    }
+    for row, reason in (
+        (ranked("a"), "with a list of two or more answers"),
+        (ranked("a", "b", "a"), "chosen and rejected are identical"),
+        (ranked("a", "b", "c", chosen_spans=[[0, 1]]), "spans of corrections"),
+    ):
+        with pytest.raises(BadInputError, match=reason):
+            read_preferences(jsonl(tmp_path / "d.jsonl", [rows[1], row]))
+
+
+def test_unpaired_rows_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    row = {"image": "1.png", "prompt": QUESTION, "completion": CHOSEN, "label": True}
+    with pytest.raises(BadInputError, match="unpaired rows") as raised:
+        read_preferences(jsonl(tmp_path / "d.jsonl", [row]))
+    assert "method.loss=kto" in str(raised.value.remedy)
 
 
 TURN = message("user", "And now?")

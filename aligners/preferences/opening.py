@@ -1,0 +1,44 @@
+"""Opening a file of records with the reader for its type."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Collection
+from pathlib import Path
+
+from aligners.preferences.cells import RowGroups
+from aligners.preferences.containers import SeparatedTable, TarTable, unpacked
+from aligners.preferences.tables import IMAGE_COLUMNS, ArrayTable, ArrowTable, LineTable, ParquetTable, Table
+from harness.core.reading import decode, open_binary
+
+
+def open_table(file: Path, groups: RowGroups, cache: Path | None, images: Collection[str] = ()) -> Table:
+    """The file's reader, by its suffix; for JSON by its first character.
+
+    Args:
+        file: the file.
+        groups: the cache of row groups.
+        cache: folder of regrouped copies of Parquet files and of unpacked files.
+        images: columns that may contain images besides `IMAGE_COLUMNS`.
+
+    Raises:
+        BadInputError: its content does not match its suffix, or it is not a file.
+    """
+    columns = frozenset({*IMAGE_COLUMNS, *images})
+    with open_binary(file, "data") as stream:
+        begin = stream.read(256)
+    if file.suffix == ".gz":
+        table = open_table(unpacked(file, cache), groups, cache, images)
+        table.named = file
+        return table
+    if file.suffix == ".parquet":
+        return ParquetTable(file, groups, cache, columns)
+    if file.suffix == ".arrow":
+        return ArrowTable(file, groups, columns)
+    if file.suffix == ".tar":
+        return TarTable(file)
+    decode(begin[: begin.rfind(b"\n") + 1], "data", str(file))  # a wrong encoding is one error, not one per line
+    if file.suffix in (".csv", ".tsv"):
+        return SeparatedTable(file)
+    array = begin.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
+    return ArrayTable(file) if array or file.suffix == ".json" else LineTable(file, columns)
