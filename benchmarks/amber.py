@@ -15,7 +15,7 @@ from benchmarks.answer_files import AnswerSet, answer_row
 from benchmarks.answers import AnswerRow, PackedResponses, whole
 from benchmarks.base import Benchmark, Totals, harmonic, needed, ratio
 from benchmarks.nouns import Noun, NounFinder, Similarity, make_noun_finder, make_similarity
-from benchmarks.suffix import SuffixSettings, suffix_variant, with_suffix
+from benchmarks.suffix import YesNoSettings, with_suffix
 from benchmarks.yesno import PARSER, tolerant
 from harness.core.declared import OfflineFile, SettingOption
 from harness.core.errors import BadInputError
@@ -33,7 +33,7 @@ _EPSILON = 0.001
 """Initial value of every denominator in the official script."""
 
 
-class AmberSettings(SuffixSettings):
+class AmberSettings(YesNoSettings):
     """Settings of the comparison of words, of the search for nouns, and of the yes/no questions."""
 
     similarity: str = Field(
@@ -109,7 +109,7 @@ class AMBER(Benchmark):
     @property
     def variant(self) -> str:
         """How nouns are found and words compared, e.g. `nltk+spacy` (the official way, with `en_core_web_lg`)."""
-        parts = (self._nouns.name, self._similar.name, suffix_variant(self.settings.suffix))
+        parts = (self._nouns.name, self._similar.name, self.settings.asked)
         return "+".join(part for part in parts if part)
 
     @cached_property
@@ -143,7 +143,8 @@ class AMBER(Benchmark):
                 query = fields.text("query")
                 if annotations[place - 1]["type"] != GENERATIVE:  # a description has no instruction how to answer
                     query = with_suffix(query, self.settings.suffix)
-                items.append(Item(str(place), query, image, picture, about))
+                choices = () if annotations[place - 1]["type"] == GENERATIVE else self.settings.choices
+                items.append(Item(str(place), query, image, picture, about, choices))
         return items
 
     def truth(self, item: Item) -> str:

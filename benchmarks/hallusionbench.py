@@ -37,7 +37,7 @@ from benchmarks.hallusionbench_judge import (
     row_id,
     script_prompts,
 )
-from benchmarks.suffix import SuffixSettings, suffix_variant, with_suffix
+from benchmarks.suffix import YesNoSettings, with_suffix
 from benchmarks.yesno import PARSER, tolerant
 from harness.core.declared import OfflineFile, SettingOption
 from harness.core.errors import BadInputError, HarnessError, shown
@@ -54,7 +54,7 @@ _CATEGORIES = ("VD", "VS")
 _RATES = {"a_acc": "aAcc", "f_acc": "fAcc", "q_acc": "qAcc"}
 
 
-class HallusionSettings(SuffixSettings):
+class HallusionSettings(YesNoSettings):
     """Settings of the scoring and of the questions."""
 
     scoring: Literal["judge", "match"] = Field(
@@ -124,9 +124,9 @@ class HallusionBench(Benchmark):
 
     @property
     def variant(self) -> str:
-        """The parser of answers, if there is no judge; and the instruction after the questions, if any."""
+        """The parser of answers, if there is no judge; and how the questions are asked, if not as published."""
         read = "match" if self.settings.scoring == "match" else ""
-        return "+".join(part for part in (read, suffix_variant(self.settings.suffix)) if part)
+        return "+".join(part for part in (read, self.settings.asked) if part)
 
     def prompt_kind(self) -> str:
         """Of the judge's prompts."""
@@ -186,7 +186,8 @@ class HallusionBench(Benchmark):
             "gt_answer_details": fields.text("gt_answer_details"),
             "label": "yes" if place.label == "1" else "no",
         }
-        return Item(place.id, with_suffix(question, self.settings.suffix), picture, place.cluster, reference)
+        prompt = with_suffix(question, self.settings.suffix)
+        return Item(place.id, prompt, picture, place.cluster, reference, self.settings.choices)
 
     def read_offline(self, files: Mapping[str, Path]) -> tuple[list[Item], Mapping[str, Response]]:
         """`--responses`: the official result file, or JSON lines {id, model_prediction}; `--questions`, `--reviews` see `offline_files`."""

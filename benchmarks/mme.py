@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.answer_files import AnswerSet, asked, picture_name, picture_of, same_question
 from benchmarks.answers import AnswerRow
 from benchmarks.base import Benchmark, Totals, needed, ratio
-from benchmarks.suffix import SuffixSettings, suffix_variant, with_suffix, without_suffix
+from benchmarks.suffix import YesNoSettings, with_suffix, without_suffix
 from benchmarks.yesno import PARSER, tolerant
 from harness.core.declared import OfflineFile
 from harness.core.errors import BadInputError, shown
@@ -103,8 +103,8 @@ class MME(Benchmark):
 
     name, title, max_new_tokens = "mme", "MME", 16
     source = "Fu et al., 2023 (arXiv 2306.13394)"
-    Settings = SuffixSettings
-    settings: SuffixSettings
+    Settings = YesNoSettings
+    settings: YesNoSettings
     metrics = _specs()
     place = 90
     answer_keys = ("answer", "text", "response", "prediction")
@@ -116,15 +116,15 @@ class MME(Benchmark):
         ),
     )
 
-    def __init__(self, settings: SuffixSettings | None = None) -> None:
+    def __init__(self, settings: YesNoSettings | None = None) -> None:
         super().__init__(settings)
         self._paired_by_place = True
         self._digest: str | None = None
 
     @property
     def variant(self) -> str:
-        """The instruction after the questions, if it is not the published one."""
-        return suffix_variant(self.settings.suffix)
+        """How the questions are asked, if not as published."""
+        return self.settings.asked
 
     def items(self, data: Path) -> list[Item]:
         """The release's folders: a text file with two lines "question TAB Yes/No" next to every image, or in `questions_answers_YN`."""
@@ -170,7 +170,8 @@ class MME(Benchmark):
             prompt = with_suffix(question, self.settings.suffix, instruction=_OWN_SUFFIX)
             reference = {"task": task, "label": _LABELS[label]}
             picture = images.get(image) or ImageRef(name=f"{task}/{image}")
-            yield Item(f"{task}/{image}/{_LABELS[label]}", prompt, picture, f"{task}/{image}", reference)
+            name, group = f"{task}/{image}/{_LABELS[label]}", f"{task}/{image}"
+            yield Item(name, prompt, picture, group, reference, self.settings.choices)
         for image, labels in seen.items():
             if len(labels) != 2:
                 raise BadInputError(

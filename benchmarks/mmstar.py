@@ -13,7 +13,7 @@ from benchmarks.answers import AnswerRow, PackedResponses, identity
 from benchmarks.base import Benchmark, Totals, needed, ratio
 from benchmarks.choices import LETTERS, PARSER, mmstar_official, options_of, read_choice
 from benchmarks.pictures import stored_picture
-from benchmarks.suffix import SuffixSettings, suffix_variant, with_suffix, without_suffix
+from benchmarks.suffix import SuffixSettings, with_suffix, without_suffix
 from harness.core.declared import OfflineFile
 from harness.core.errors import BadInputError, shown
 from harness.core.tables import read_table
@@ -87,7 +87,7 @@ class MMStar(Benchmark):
     @property
     def variant(self) -> str:
         """The instruction after the questions, if it is not the published one."""
-        return suffix_variant(self.settings.suffix)
+        return self.settings.asked
 
     def items(self, data: Path) -> list[Item]:
         """The rows of `mmstar.parquet` or `MMStar.tsv`, with the pictures in their column `image`."""

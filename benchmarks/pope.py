@@ -12,7 +12,7 @@ from benchmarks.answer_files import AnswerSet, picture_of
 from benchmarks.answers import AnswerRow, identity
 from benchmarks.base import Benchmark, Totals, harmonic, needed, ratio
 from benchmarks.pope_answers import SPLITS, match
-from benchmarks.suffix import SuffixSettings, suffix_variant, with_suffix
+from benchmarks.suffix import YesNoSettings, with_suffix
 from benchmarks.yesno import PARSER, pope_official, tolerant, yes_or_no
 from harness.core.declared import BarChart, OfflineFile
 from harness.core.errors import BadInputError, shown
@@ -70,8 +70,8 @@ class POPE(Benchmark):
 
     name, title, max_new_tokens = "pope", "POPE", 64
     source = "Li et al., EMNLP 2023"
-    Settings = SuffixSettings
-    settings: SuffixSettings
+    Settings = YesNoSettings
+    settings: YesNoSettings
     metrics = _specs()
     place = 40
     group = "hallucination"
@@ -88,8 +88,8 @@ class POPE(Benchmark):
 
     @property
     def variant(self) -> str:
-        """The instruction behind the questions, if there is one; the official questions have none."""
-        return suffix_variant(self.settings.suffix)
+        """How the questions are asked, if not as published."""
+        return self.settings.asked
 
     def items(self, data: Path) -> list[Item]:
         """The questions of every available split: `coco_pope_random.json` (or SEEM's, `..._pope_seem_random.json`) and so on."""
@@ -168,7 +168,7 @@ class POPE(Benchmark):
             if self.settings.suffix is not None:
                 reference["question"] = question
             prompt = with_suffix(question, self.settings.suffix)
-            items.append(Item(f"{split}/{name}", prompt, image, picture, reference))
+            items.append(Item(f"{split}/{name}", prompt, image, picture, reference, self.settings.choices))
         if odd:
             self.notes.append(
                 f"{odd} labels in {path.name} are not exactly yes or no, but were read as such; the official script reads them as yes"

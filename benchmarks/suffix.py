@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
@@ -19,11 +20,40 @@ class SuffixSettings(BenchmarkSettings):
         "begins with one (or with a newline); empty: no instruction; None: as published",
     )
 
+    later: ClassVar[Mapping[str, Any]] = {"suffix": None}
+    """Settings that a suite got after its first scores, with their defaults."""
+
     @model_serializer(mode="wrap")
-    def _without_default(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out the default: scores that were made before a suite had this setting stay comparable."""
-        found: dict[str, Any] = dump(self)
-        return {name: value for name, value in found.items() if name != "suffix" or value is not None}
+    def _without_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the defaults of later settings: scores that were made before stay comparable."""
+        values: dict[str, Any] = dump(self)
+        return {name: value for name, value in values.items() if name not in self.later or value != self.later[name]}
+
+    @property
+    def asked(self) -> str:
+        """The part of the metrics' names that says how the questions are asked; "" as published."""
+        return suffix_variant(self.suffix)
+
+
+class YesNoSettings(SuffixSettings):
+    """Settings of a suite of yes/no questions."""
+
+    answer: Literal["text", "likelihood"] = Field(
+        "text",
+        description="text: the answer that the model writes; likelihood: Yes or No, whichever is the likelier next token (a backend that "
+        "gives log-probabilities is needed)",
+    )
+    later: ClassVar[Mapping[str, Any]] = {"suffix": None, "answer": "text"}
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """`Item.choices` of a yes/no question."""
+        return ("Yes", "No") if self.answer == "likelihood" else ()
+
+    @property
+    def asked(self) -> str:
+        """As of `SuffixSettings`, and whether answers are chosen by their likelihoods."""
+        return "+".join(part for part in ("likelihood" if self.choices else "", super().asked) if part)
 
 
 def with_suffix(question: str, suffix: str | None, published: str = "", instruction: str = "") -> str:

@@ -163,6 +163,8 @@ class Item:
     """The cluster for resampling, normally the image."""
     reference: Mapping[str, Any] = field(default_factory=dict)
     """What the benchmark needs to score the answer; serialisable as JSON."""
+    choices: tuple[str, ...] = ()
+    """The answers whose likelihoods are compared; the likeliest is the answer. (): the model writes its answer."""
 
 
 FinishReason = Literal["stop", "length", "unknown"]

@@ -30,7 +30,7 @@ from harness.evaluation.score import item_rows, score_suite, write_scores
 from harness.evaluation.shards import write_shard
 from harness.evaluation.suites import SAMPLE_SEED, Suite
 from harness.judging.base import Judge
-from harness.models import load_processor, refuse_control
+from harness.models import first_tokens, load_processor, refuse_control
 from harness.records.answer_files import ServedRecord, ShardRecord, read_serving
 from harness.records.changed_scores import ChangedScoresRecord
 from harness.records.score_files import SuiteScores
@@ -132,12 +132,15 @@ class _Evaluation:
                     self.logs[key].put(other.model_copy(update={"item": item.id}))
 
     def _check_questions(self, processor: Any) -> None:
-        """Check that no question contains a control token; for an endpoint's model, only the common tokens are known.
+        """Check that no question contains a control token; for an endpoint's model, only the common tokens are known. Check that answers
+        whose likelihoods are compared are single tokens of the model.
 
         Raises:
-            BadInputError: one does; the message names the suite and the item.
+            BadInputError: one does, or they are not; the message names the suite and the item.
         """
         for suite in self.suites:
+            for choices in {item.choices for item in suite.items if item.choices and processor is not None}:
+                first_tokens(processor, choices)
             for item in suite.items:
                 refuse_control({"the question": item.prompt}, processor, f"{suite.name}, item {item.id}")
 
@@ -151,6 +154,8 @@ class _Evaluation:
             # Before the first answer, so that it also exists for answers before a kill; and after the last, because a remote backend
             # only learns from the answers which model gave them.
             self._write_serving(json_of(backend))
+            if any(job.request.choices for job in jobs):
+                backend.check_likelihoods()
             logger.info(f"answers come from {backend.name}")
             took, start = Counter[str](), time.perf_counter()
             try:

@@ -69,7 +69,7 @@ def pending(
                 if logs[key].get(item.id, digest) is not None:
                     continue
                 if digest not in jobs:
-                    request = Request(digest, target.served, item.prompt, item.image, sampling)
+                    request = Request(digest, target.served, item.prompt, item.image, sampling, choices=item.choices)
                     jobs[digest] = Job(request, digest, [])
                     places[digest] = (target.served, repeat, order[item.image.fingerprint()])
                 jobs[digest].answers.append((logs[key], item.id))

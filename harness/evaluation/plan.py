@@ -71,7 +71,7 @@ def _row(
         "to_generate": asked,
         "prompt_tokens": prompt_tokens,
         "new_tokens": new_tokens,
-        "new_tokens_at_most": asked * suite.sampling.max_new_tokens,
+        "new_tokens_at_most": sum(1 if item.choices else suite.sampling.max_new_tokens for item in again),
         "seconds": _seconds(request, target, data_name, asked),
         "judge": None,
     }

@@ -95,6 +95,7 @@ def prepare(request: EvalRequest) -> tuple[list[Suite], str, Judge | None]:
         )
     root, data_name, world_judge = data_root(request.data)
     suites = [open_suite(name, root, request.settings, request.limit) for name in request.suites]
+    _check_likelihoods(request, suites)
     if request.backend.remote:
         check_inside(suites, root)
     suites = [suite.changed(change) for suite in suites for change in (None, *request.changes)]
@@ -108,6 +109,19 @@ def prepare(request: EvalRequest) -> tuple[list[Suite], str, Judge | None]:
     # A named judge model is used even in a world that has its own judge.
     default = "openai" if request.judge_settings else world_judge or "openai"
     return suites, data_name, make_judge(request.judge or default, request.judge_settings)
+
+
+def _check_likelihoods(request: EvalRequest, suites: Sequence[Suite]) -> None:
+    """Refuse a backend that cannot compare likelihoods where a suite's settings ask for that."""
+    for suite in suites:
+        if any(item.choices for item in suite.items) and not request.backend.gives_likelihoods:
+            able = (registry.load("backends", name) for name in registry.entries("backends"))
+            raise BadInputError(
+                f"the backend '{request.backend.name}' gives no log-probabilities, so the answers to {suite.name} cannot be chosen by "
+                "their likelihoods",
+                remedy=f"leave out {suite.name}.answer=likelihood, or use --backend "
+                + " or ".join(kind.name for kind in able if kind.gives_likelihoods),
+            )
 
 
 def _check_backend(request: EvalRequest) -> None:

@@ -29,7 +29,7 @@ def request_hash(
     """Hash of everything that determines an answer.
 
     Args:
-        item: its prompt counts, its id does not: the same question in two suites is the same request.
+        item: its prompt and its choices count, its id does not: the same question in two suites is the same request.
         image: SHA-256 of the image's bytes.
         sampling: how tokens are drawn.
         checkpoint: fingerprint of the weights (for an adapter, with its base's).
@@ -38,6 +38,8 @@ def request_hash(
         repeat: index of the repetition of the same request, from 0.
     """
     identity = [item.prompt, image, sampling.model_dump(), checkpoint, template, backend]
+    if item.choices:
+        identity.append(list(item.choices))
     return sha256_json([*identity, repeat] if repeat else identity)
 
 
@@ -145,6 +147,7 @@ class ResponseLog:
         """Append an answer. It is on the disk after at most `_SYNC_EVERY` answers, or when the log is closed."""
         optional: dict[str, Any] = {"model": completion.model} if completion.model else {}
         optional |= {"refusal": completion.refusal} if completion.refusal is not None else {}
+        optional |= {"likelihoods": list(completion.likelihoods)} if completion.likelihoods is not None else {}
         self.put(
             AnswerRecord(
                 item=item_id,

@@ -4,7 +4,7 @@ Nothing here imports torch until a model is loaded.
 """
 
 from harness.models.aliases import ModelRef, aliases, is_hub_id, recorded, resolve
-from harness.models.chat import AnswerEncoder, PromptLengths
+from harness.models.chat import AnswerEncoder, PromptLengths, first_tokens
 from harness.models.checkpoints import (
     CheckpointInfo,
     check_base,
@@ -46,6 +46,7 @@ __all__ = [
     "export_adapter",
     "export_full",
     "fingerprint",
+    "first_tokens",
     "inspect",
     "is_hub_id",
     "linear_layers",

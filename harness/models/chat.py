@@ -6,6 +6,7 @@ the model generates that blank; a byte-level tokenizer then encodes the answer w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from harness.core.errors import BadInputError
@@ -25,18 +26,7 @@ class AnswerEncoder:
         """
         self._tokenizer, self._options = processor.tokenizer, text_options(processor)
         before = prompt_text(processor, _PROBE)
-        turns = [
-            {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": _PROBE}]},
-            {"role": "assistant", "content": [{"type": "text", "text": _ANSWER}]},
-        ]
-        whole: str = processor.apply_chat_template(turns, tokenize=False)
-        if not whole.startswith(before) or _ANSWER not in whole[len(before) :]:
-            raise BadInputError(
-                "the chat template formats an answered question differently from a question without an answer",
-                where=type(processor).__name__,
-                remedy="use the checkpoint's own chat_template.jinja",
-            )
-        self.separator, after = whole[len(before) :].split(_ANSWER, 1)
+        self.separator, after = _around_answer(processor, before)
         """Text between prompt and answer: "" or a blank."""
         self.end = self._first_special(after)
         """Id of the token that ends a turn: the template's, or the tokenizer's if the template writes none."""
@@ -66,6 +56,54 @@ class AnswerEncoder:
         ids, offsets = list(found["input_ids"]), list(found["offset_mapping"])
         added = bool(ids) and ids[-1] == self._tokenizer.eos_token_id and offsets[-1][0] == offsets[-1][1]
         return (ids[:-1], offsets[:-1]) if added else (ids, offsets)
+
+
+def _around_answer(processor: Any, before: str) -> tuple[str, str]:
+    """What the template writes between a prompt (`before`) and its answer, and after the answer.
+
+    Raises:
+        BadInputError: the template writes a conversation that does not begin with its own prompt, or changes the answer.
+    """
+    user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": _PROBE}]}
+    parts: Any = [{"type": "text", "text": _ANSWER}]
+    for content in (parts, _ANSWER):
+        answered: str = processor.apply_chat_template([user, {"role": "assistant", "content": content}], tokenize=False)
+        if content is parts and str(parts) in answered:
+            continue  # GLM-4.1V's template takes an answer only as a text
+        between, answer, after = answered.removeprefix(before).partition(_ANSWER)
+        if answer and answered.startswith(before):
+            return between, after
+        # LLaVA-OneVision's conversations have a blank before the line break with which its prompts end. Questions are asked with the
+        # prompt, so what is trained follows the prompt.
+        first, answer, after = answered.partition(_ANSWER)
+        if answer and "".join(first.split()) == "".join(before.split()):
+            return "", after
+    raise BadInputError(
+        "the chat template formats an answered question differently from a question without an answer",
+        where=type(processor).__name__,
+        remedy="use the checkpoint's own chat_template.jinja",
+    )
+
+
+def first_tokens(processor: Any, answers: Sequence[str]) -> list[int]:
+    """The token of each answer as it follows a prompt.
+
+    Raises:
+        BadInputError: an answer is several tokens long, so that its likelihood is not that of the next token, or two are the same token.
+    """
+    encoder = AnswerEncoder(processor)
+    encoded = [encoder.encode(answer)[0] for answer in answers]
+    for answer, ids in zip(answers, encoded, strict=True):
+        if len(ids) != 1:
+            raise BadInputError(
+                f"the likelihood of '{answer}' cannot be read off the next token: it is {len(ids)} tokens long for this model",
+                where=type(processor.tokenizer).__name__,
+                remedy="let the model write its answer: --set SUITE.answer=text",
+            )
+    tokens = [ids[0] for ids in encoded]
+    if len(set(tokens)) < len(tokens):
+        raise BadInputError(f"{' and '.join(answers)} are the same token for this model")
+    return tokens
 
 
 class PromptLengths:

@@ -24,6 +24,11 @@ class AnswerRecord(Record):
     checkpoint: str | None = Field(None, description="fingerprint of what answered")
     model: str = Field("", description="of an endpoint: the name that the answering model gave itself")
     refusal: AnyText | None = Field(None, description="the model's own words, if it declined to answer")
+    likelihoods: list[float | None] | None = Field(
+        None,
+        description="if the likeliest of given answers was chosen: the log-probability of each; null: less likely than those that an "
+        "endpoint reports",
+    )
     time: str | None = Field(None, description="in UTC, ISO 8601")
 
 

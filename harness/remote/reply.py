@@ -30,6 +30,7 @@ class Reply:
         usage: the counts in the reply's `usage`.
         refusal: the model's words if it declines to answer, else None.
         problem: what the body is instead, if `text` is None.
+        first_token: the likeliest first tokens of the text with their log-probabilities, if the endpoint reports them.
     """
 
     text: str | None
@@ -40,6 +41,7 @@ class Reply:
     usage: dict[str, Any] | None = None
     refusal: str | None = None
     problem: str = ""
+    first_token: tuple[tuple[str, float], ...] = ()
 
     @property
     def says_nothing(self) -> bool:
@@ -135,6 +137,19 @@ def read_reply(body: bytes, content_type: str = "") -> Reply | Refused:
         _counts(usage),
         _string(refusal).strip() or None,
         "" if text is not None else "a chat completion without a choice",
+        _first_token((choice or {}).get("logprobs")),
+    )
+
+
+def _first_token(logprobs: Any) -> tuple[tuple[str, float], ...]:
+    """The tokens in a choice's `logprobs.content[0].top_logprobs`, as far as they are valid."""
+    content = logprobs.get("content") if isinstance(logprobs, dict) else None
+    first = content[0] if isinstance(content, list) and content else None
+    tops = first.get("top_logprobs") if isinstance(first, dict) else None
+    return tuple(
+        (top["token"], float(top["logprob"]))
+        for top in (tops if isinstance(tops, list) else [])
+        if isinstance(top, dict) and isinstance(top.get("token"), str) and type(top.get("logprob")) in (int, float)
     )
 
 
@@ -184,6 +199,8 @@ _PARAMETERS = (
     "top_p",
     "seed",
     "reasoning_effort",
+    "top_logprobs",
+    "logprobs",
 )
 _BY_STATUS = {
     401: Reason.KEY,
@@ -221,7 +238,8 @@ _SAID: tuple[tuple[Reason, re.Pattern[str]], ...] = tuple(
             Reason.PARAMETER,
             r"unsupported_parameter|unsupported_value|unknown_parameter|extra_forbidden|extra inputs are not permitted|"
             r"unsupported (?:parameter|value)|unrecogni[sz]ed request argument|unknown parameter|"
-            r"(?:max_tokens|max_completion_tokens|temperature|top_p|seed|reasoning_effort)\W{0,3} (?:is|are|does|do|cannot|must|may)\b",
+            r"(?:max_tokens|max_completion_tokens|temperature|top_p|seed|reasoning_effort|logprobs)\W{0,3} "
+            r"(?:is|are|does|do|cannot|must|may)\b",
         ),
         (
             Reason.MODEL,

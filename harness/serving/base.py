@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +37,9 @@ class Request:
     sampling: Sampling
     details: bool = False
     """Whether the completion must contain its tokens; only for a backend with `gives_details`."""
+    choices: tuple[str, ...] = ()
+    """Nothing is generated: the completion's text is the choice whose token is the likeliest next one; only for a backend with
+    `gives_likelihoods`. The sampling has no effect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,8 @@ class Completion:
             is unscored, and the next command asks again.
         refusal: the model's own words if it declined to answer (see `Response.refusal`). It is logged like any other answer, and the
             item is unscored.
+        likelihoods: for a request with `choices`, the log-probability (natural logarithm) of each as the next token, at temperature 1;
+            None for one that is less likely than all the tokens that an endpoint reports.
     """
 
     id: str
@@ -76,6 +82,21 @@ class Completion:
     refused: str | None = None
     refusal: str | None = None
     details: TokenDetails | None = None
+    likelihoods: tuple[float | None, ...] | None = None
+
+
+def chosen(request: Request, likelihoods: Sequence[float | None], prompt_tokens: int | None, **more: Any) -> Completion:
+    """The completion for a request with choices. At least one likelihood is known."""
+    text = likeliest(request.choices, likelihoods)
+    return Completion(
+        request.id, request.target, text, "stop", prompt_tokens, 1, likelihoods=tuple(likelihoods), **more
+    )
+
+
+def likeliest(choices: Sequence[str], likelihoods: Sequence[float | None]) -> str:
+    """The choice with the greatest likelihood, of equal ones the first."""
+    order = [-math.inf if one is None else one for one in likelihoods]
+    return choices[order.index(max(order))]
 
 
 def refusal(request: Request, token: str) -> Completion:
@@ -112,6 +133,8 @@ class Backend(ABC):
     """Whether the backend asks a remote model by its name, and does not load local weights."""
     gives_details: ClassVar[bool] = False
     """Whether it can return the tokens of prompt and answer (`Request.details`); `provenance` then has the `dtype` of computation."""
+    gives_likelihoods: ClassVar[bool] = False
+    """Whether it can compare the likelihoods of given answers (`Request.choices`)."""
 
     def __init__(
         self, base: str | Path, adapters: Mapping[str, Path] | None = None, settings: BackendSettings | None = None
@@ -127,6 +150,14 @@ class Backend(ABC):
     @abstractmethod
     def start(self) -> None:
         """Load the model. Called once, by `__enter__`."""
+
+    def check_likelihoods(self) -> None:  # noqa: B027 (most backends know without asking)
+        """Called once, after `start` and before the first request, if requests have `choices`. For a backend that only learns by asking
+        whether it can compare likelihoods.
+
+        Raises:
+            BadInputError: it cannot.
+        """
 
     @abstractmethod
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:

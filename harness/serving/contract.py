@@ -67,6 +67,9 @@ def _problem(completion: Any, asked: dict[str, Request], open_: set[str]) -> tup
         count = getattr(completion, name)
         if count is not None and (type(count) is not int or count < 0):
             return f"{name}={shown(count)}", "a whole number, or None if unknown"
+    choices = asked[completion.id].choices
+    if choices and completion.text not in choices and completion.refused is None and completion.refusal is None:
+        return f"text={shown(completion.text)}", f"one of the request's choices, {', '.join(choices)}"
     for name in ("refused", "refusal"):
         if not isinstance(getattr(completion, name), str | None):
             return f"{name}={shown(getattr(completion, name))}", "a text, or None"

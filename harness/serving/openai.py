@@ -23,6 +23,7 @@ from harness.remote.endpoint import Endpoints, Wrong, require_key
 from harness.remote.model_names import UNNAMED, difference
 from harness.remote.refusals import EndpointRefusedError, NoReplyError, PromptRefusedError
 from harness.remote.reply import Reason, Refused, Reply
+from harness.serving import endpoint_likelihoods
 from harness.serving.base import Backend, BackendSettings, Completion, Request, refusal
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ class OpenAIBackend(Backend):
 
     name = "openai"
     remote = True
+    gives_likelihoods = True
     Settings = OpenAISettings
     settings: OpenAISettings
 
@@ -205,6 +207,27 @@ class OpenAIBackend(Backend):
             remedy="run the same command again for the rest; answers so far are stored",
         )
 
+    def check_likelihoods(self) -> None:
+        """Ask every endpoint for the log-probabilities of one answer's tokens.
+
+        Raises:
+            BadInputError: one refuses to send them, or sends none.
+        """
+        assert self._runner is not None
+        for number, url in enumerate(self._pool.urls):
+            try:
+                asked = self._ask("Say yes.", _picture(), endpoint_likelihoods.PARAMETERS, 1, only=number)
+                sent = self._runner.run(asked).first_token
+                said = "its reply has no logprobs"
+            except (PromptRefusedError, EndpointRefusedError) as error:
+                sent, said = (), error.problem
+            if not sent:
+                raise BadInputError(
+                    f"the endpoint gives no log-probabilities, so the likelihoods of answers cannot be compared: {said}",
+                    where=f"model {self.model} at {url or 'the vendor'}",
+                    remedy="let the model write its answers (--set SUITE.answer=text), or use another endpoint or a local model",
+                )
+
     async def _answer(self, request: Request) -> Completion:
         if token := control_in(request.prompt):
             return refusal(request, token)
@@ -212,11 +235,15 @@ class OpenAIBackend(Backend):
         limits: dict[str, Any] = {"temperature": sampling.temperature}
         if sampling.temperature:
             limits |= {"top_p": sampling.top_p, "seed": sampling.seed}
+        if request.choices:
+            limits, most = endpoint_likelihoods.PARAMETERS, 1
         home = str(request.image.path or request.image.name)
         try:
             reply = await self._ask(request.prompt, request.image, limits, most, affinity=home)
         except PromptRefusedError as error:
             return Completion(request.id, request.target, "", "unknown", None, None, refused=error.problem)
+        if request.choices and reply.refusal is None:
+            return endpoint_likelihoods.compared(request, reply, self._note(reply.model))
         reason: FinishReason = reply.finish_reason if reply.finish_reason in ("stop", "length") else "unknown"  # type: ignore[assignment]
         return Completion(
             request.id,

@@ -10,9 +10,17 @@ from typing import Any
 from pydantic import Field
 
 from harness.core.errors import HarnessError
-from harness.models import batch_inputs, control_in, load_model, load_processor, prompt_inputs, with_adapters
+from harness.models import (
+    batch_inputs,
+    control_in,
+    first_tokens,
+    load_model,
+    load_processor,
+    prompt_inputs,
+    with_adapters,
+)
 from harness.models.generation import only_ends
-from harness.serving.base import Backend, BackendSettings, Completion, Request, TokenDetails, refusal
+from harness.serving.base import Backend, BackendSettings, Completion, Request, TokenDetails, chosen, refusal
 
 
 class TransformersSettings(BackendSettings):
@@ -27,6 +35,7 @@ class TransformersBackend(Backend):
     name = "transformers"
     Settings = TransformersSettings
     gives_details = True
+    gives_likelihoods = True
     settings: TransformersSettings
 
     def __init__(
@@ -80,23 +89,39 @@ class TransformersBackend(Backend):
                 )
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        """See `Backend.generate`. Adjacent requests with the same target and sampling are batched, with images or without."""
-        for (target, sampling, _), group in itertools.groupby(
-            requests, key=lambda one: (one.target, one.sampling, one.image.absent)
+        """See `Backend.generate`. Adjacent requests with the same target, sampling and choices are batched, with images or without."""
+        for (target, sampling, choices, _), group in itertools.groupby(
+            requests, key=lambda one: (one.target, one.sampling, one.choices, one.image.absent)
         ):
             for block in _blocks(group, self.settings.batch_size):
                 for request in block:
                     if token := control_in(request.prompt, self.processor):
                         yield refusal(request, token)
                 if readable := [one for one in block if control_in(one.prompt, self.processor) is None]:
-                    yield from self._batch(target, sampling, readable)
+                    yield from self._compare(target, readable) if choices else self._batch(target, sampling, readable)
+
+    def _inputs(self, block: list[Request]) -> dict[str, Any]:
+        """The inputs of a block of questions, with padding on the left."""
+        prompts = [request.prompt for request in block]
+        pictures = None if block[0].image.absent else [request.image.open() for request in block]
+        return self._on_device(batch_inputs(self.processor, prompts, pictures, padding=True))
+
+    def _compare(self, target: str, block: list[Request]) -> Iterator[Completion]:
+        """The likeliest of each request's choices. `generate` places the left padding, which a plain forward pass would count."""
+        import torch
+
+        inputs, tokens = self._inputs(block), first_tokens(self.processor, block[0].choices)
+        options: dict[str, Any] = {"max_new_tokens": 1, "do_sample": False}
+        with torch.no_grad(), self._selected(target):
+            made = self.model.generate(**inputs, **options, return_dict_in_generate=True, output_logits=True)
+        likelihoods = made.logits[0].float().log_softmax(-1)[:, tokens].tolist()
+        for request, row, mask in zip(block, likelihoods, inputs["attention_mask"], strict=True):
+            yield chosen(request, row, int(mask.sum()))
 
     def _batch(self, target: str, sampling: Any, block: list[Request]) -> Iterator[Completion]:
         import torch
 
-        prompts = [request.prompt for request in block]
-        pictures = None if block[0].image.absent else [request.image.open() for request in block]
-        inputs = self._on_device(batch_inputs(self.processor, prompts, pictures, padding=True))
+        inputs = self._inputs(block)
         options: dict[str, Any] = {"max_new_tokens": sampling.max_new_tokens, "do_sample": sampling.temperature > 0}
         if sampling.temperature > 0:
             # By default, transformers samples only from the 50 likeliest tokens.

@@ -79,6 +79,7 @@ class VllmBackend(Backend):
     name = "vllm"
     Settings = VllmSettings
     gives_details = True
+    gives_likelihoods = True
     settings: VllmSettings
 
     def __init__(

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from harness.core.errors import BadInputError
+from harness.serving.base import likeliest
 from harness.serving.worker_protocol import WINDOW_IMAGES, image_from_json
 
 PROBES = ("Describe this image.", "What is in the image?", "Is there a person in the image?", "What color is it?")
@@ -89,8 +90,10 @@ def _bind(cores: list[list[int]]) -> None:
 
 
 @functools.cache
-def _parameters(temperature: float, top_p: float, max_new_tokens: int, seed: int, logprobs: int | None) -> Any:
-    """vLLM's own sampling parameters: one object for all requests with equal parameters."""
+def _parameters(
+    temperature: float, top_p: float, max_new_tokens: int, seed: int, logprobs: int | None, tokens: tuple[int, ...] = ()
+) -> Any:
+    """vLLM's own sampling parameters: one object for all requests with equal parameters. `tokens` get log-probabilities, too."""
     from vllm import SamplingParams
 
     return SamplingParams(
@@ -99,6 +102,7 @@ def _parameters(temperature: float, top_p: float, max_new_tokens: int, seed: int
         max_tokens=max_new_tokens,
         seed=seed if temperature else None,
         logprobs=logprobs,
+        logprob_token_ids=list(tokens) or None,
         detokenize=False,  # `Engine.text` does this, once per answer
     )
 
@@ -118,7 +122,7 @@ class Engine:
         from vllm import EngineArgs, LLMEngine
         from vllm.lora.request import LoRARequest
 
-        from harness.models import load_processor, text_options
+        from harness.models import first_tokens, load_processor, text_options
         from harness.serving import cpu_lora, cpu_seeds
 
         if not gpu:
@@ -128,6 +132,9 @@ class Engine:
 
         self.processor = load_processor(order["base"])
         self.text_options = text_options(self.processor)
+        self.tokens_of = functools.cache(lambda choices: tuple(first_tokens(self.processor, choices)))
+        self.compared: dict[tuple[str, str], tuple[str, ...]] = {}
+        """(target, id) of an open request -> the answers whose likelihoods are compared."""
         self.adapters = {
             name: LoRARequest(name, number + 1, folder)
             for number, (name, folder) in enumerate(order["adapters"].items())
@@ -163,7 +170,11 @@ class Engine:
         """Queue one request; the engine's id contains the target, because ids repeat between targets."""
         from harness.models import prompt_text
 
-        parameters = _parameters(**row["sampling"], logprobs=logprobs)
+        if choices := row.get("choices"):
+            sampling = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 1, "seed": 0}
+            parameters = _parameters(**sampling, logprobs=None, tokens=self.tokens_of(tuple(choices)))
+        else:
+            parameters = _parameters(**row["sampling"], logprobs=logprobs)
         prompt: dict[str, Any] = {"prompt": prompt_text(self.processor, row["prompt"], image=picture is not None)}
         if picture is not None:
             prompt["multi_modal_data"] = {"image": picture}
@@ -174,6 +185,8 @@ class Engine:
             lora_request=self.adapters.get(row["target"]),
             tokenization_kwargs=self.text_options,
         )
+        if choices:
+            self.compared[row["target"], row["id"]] = tuple(choices)
 
     def finished(self) -> Iterator[Any]:
         """Step once; yield the requests that it finished."""
@@ -213,6 +226,24 @@ class Engine:
         text: str = self.processor.tokenizer.decode(list(token_ids), skip_special_tokens=True)
         return text.strip()
 
+    def answer(self, output: Any) -> dict[str, Any]:
+        """What is sent about a finished request."""
+        target, name = json.loads(output.request_id)
+        said = output.outputs[0]
+        common = {"id": name, "target": target, "prompt_tokens": len(output.prompt_token_ids)}
+        if choices := self.compared.pop((target, name), None):
+            [step] = said.logprobs
+            likelihoods = [float(step[token].logprob) for token in self.tokens_of(choices)]
+            more = {"finish_reason": "stop", "completion_tokens": 1, "likelihoods": likelihoods}
+            return common | more | {"text": likeliest(choices, likelihoods)}
+        return {
+            **common,
+            "text": self.text(said.token_ids),
+            "finish_reason": said.finish_reason if said.finish_reason in ("stop", "length") else "unknown",
+            "completion_tokens": len(said.token_ids),
+            **({"details": _details(output)} if said.logprobs else {}),
+        }
+
     def run(self, arrived: queue.Queue[dict[str, Any] | None], answers: IO[str]) -> None:
         """Read requests as they arrive and write answers as they finish, until the input ends."""
         pictures: dict[str, Any] = {}
@@ -236,21 +267,7 @@ class Engine:
                         _say(answers, _refusal(row, error))
                         answers.flush()
             for output in self.finished():
-                target, name = json.loads(output.request_id)
-                answer = output.outputs[0]
-                reason = answer.finish_reason if answer.finish_reason in ("stop", "length") else "unknown"
-                _say(
-                    answers,
-                    {
-                        "id": name,
-                        "target": target,
-                        "text": self.text(answer.token_ids),
-                        "finish_reason": reason,
-                        "prompt_tokens": len(output.prompt_token_ids),
-                        "completion_tokens": len(answer.token_ids),
-                        **({"details": _details(output)} if answer.logprobs else {}),
-                    },
-                )
+                _say(answers, self.answer(output))
             answers.flush()  # once per step: every flush wakes the harness, which then uses a core of the engine
 
 

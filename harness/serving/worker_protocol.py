@@ -25,6 +25,7 @@ def request_to_json(request: Request, image_key: str) -> dict[str, Any]:
         "image": image_key,
         "sampling": request.sampling.model_dump(),
         "details": request.details,
+        "choices": request.choices,
     }
 
 
@@ -48,7 +49,7 @@ def image_from_json(value: dict[str, str]) -> ImageRef:
 
 def completion_from_json(value: dict[str, Any]) -> Completion:
     """An answer."""
-    details = value.get("details")
+    details, likelihoods = value.get("details"), value.get("likelihoods")
     return Completion(
         id=value["id"],
         target=value["target"],
@@ -58,4 +59,5 @@ def completion_from_json(value: dict[str, Any]) -> Completion:
         completion_tokens=value["completion_tokens"],
         refused=value.get("refused"),
         details=TokenDetails(**{name: tuple(found) for name, found in details.items()}) if details else None,
+        likelihoods=None if likelihoods is None else tuple(likelihoods),
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.mme import MME
-from benchmarks.suffix import SuffixSettings
+from benchmarks.suffix import YesNoSettings
 from harness.core.errors import BadInputError
 from harness.core.stats import Counts
 from harness.core.types import Response
@@ -40,9 +40,9 @@ def test_both_layouts_of_the_release(nested: bool, tmp_path: Path) -> None:
 @pytest.mark.claims("mme.suffix")
 def test_another_instruction_replaces_the_published_one(tmp_path: Path) -> None:
     release(tmp_path)
-    suite = MME(SuffixSettings(suffix="\nAnswer the question using a single word or phrase."))
+    suite = MME(YesNoSettings(suffix="\nAnswer the question using a single word or phrase."))
     assert suite.items(tmp_path)[0].prompt == "Is there a dog?\nAnswer the question using a single word or phrase."
-    assert suite.variant and MME(SuffixSettings(suffix="")).items(tmp_path)[0].prompt == "Is there a dog?"
+    assert suite.variant and MME(YesNoSettings(suffix="")).items(tmp_path)[0].prompt == "Is there a dog?"
 
 
 def test_both_answers_to_an_image(tmp_path: Path) -> None:
