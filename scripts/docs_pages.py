@@ -25,7 +25,6 @@ ROOT = Path(__file__).resolve().parents[1]
 ELSEWHERE = (
     "aligners.preferences.set_records",
     "aligners.rejected_images.records",
-    "aligners.training.records",
     "harness.generation.records",
     "harness.experiments.records",
 )

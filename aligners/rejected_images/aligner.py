@@ -30,5 +30,5 @@ class ImagePreferenceAligner(Aligner[S_co]):
     def prepare(self, examples: Sequence[PreferenceExample], context: PrepareContext) -> Sequence[PreferenceExample]:
         """Make a rejected image for every example without one; the manifest records how they were made."""
         made, notes = generate(examples, self.settings.images, context)
-        context.notes["image_preferences"] = notes
+        context.notes["image_preferences"] = notes.written()
         return made

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from aligners.base import PrepareContext
 from aligners.preferences.cells import CellImage, RowGroups, SourceCell
@@ -15,6 +14,7 @@ from aligners.preferences.opening import open_table
 from aligners.preferences.set_folder import CONFIG
 from aligners.rejected_images.image_set import set_files, write_set
 from aligners.rejected_images.parts import SetRecipe
+from aligners.rejected_images.records import ImagePreferenceNotes
 from aligners.rejected_images.regions import choose_source
 from aligners.rejected_images.samples import write_samples
 from aligners.rejected_images.settings import ImagePreferenceSettings
@@ -29,12 +29,11 @@ def generate(
     examples: Sequence[PreferenceExample],
     settings: ImagePreferenceSettings,
     context: PrepareContext,
-) -> tuple[list[PreferenceExample], dict[str, Any]]:
+) -> tuple[list[PreferenceExample], ImagePreferenceNotes]:
     """Add `images["rejected"]` to every example that has none.
 
     Returns:
-        The examples (fewer, if `on_nothing` is "drop"), and notes: the numbers of images made in regions and of the whole image, of
-        dropped examples, and of images from the data set; how they were made; and the folders of the set and of samples.
+        The examples (fewer, if `on_nothing` is "drop"), and notes for the run's manifest.
     """
     wanted = [example for example in examples if "rejected" not in example.images]
     chosen = settings.model_copy(update={"regions": choose_source(settings.regions, wanted)})
@@ -61,7 +60,7 @@ def generate(
     }
     if context.output is not None:
         notes["samples"] = write_samples(result, folder, context.output)
-    return result, notes
+    return result, ImagePreferenceNotes.model_validate(notes)
 
 
 def sources(settings: ImagePreferenceSettings) -> str:

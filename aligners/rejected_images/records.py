@@ -42,6 +42,36 @@ class ImageSetManifest(ImageSetConfig):
     seconds: float = Field(description="that it took")
 
 
+class ImagePreferenceNotes(Record):
+    """`summary.prepared.image_preferences` in the manifest of a run: which rejected images it was trained with."""
+
+    regions: Whole = Field(0, description="examples whose image was corrupted in regions")
+    random_regions: Whole = Field(0, alias="random-regions", description="in regions at random places")
+    whole_image: Whole = Field(0, alias="whole-image", description="everywhere")
+    given: Whole = Field(0, description="examples whose rejected image came with the data")
+    dropped: Whole = Field(0, description="examples left out, because nothing was recognised in their image")
+    source: str | None = Field(None, description="of the regions")
+    corruption: str | None = None
+    step: int | None = Field(None, description="of the diffusion")
+    schedule: str | None = Field(None, description="of the diffusion")
+    scale: Any = Field(None, description="of the noise")
+    strength: float | None = Field(None, description="of other corruptions")
+    keywords: dict[str, Any] | None = Field(None, description="how keywords were ranked; null: not at all")
+    kept_in: AnyText | None = Field(None, description="folder of the set in the cache; null if no image was made")
+    samples: AnyText | None = Field(None, description="file with samples, in the run's folder")
+
+    @property
+    def examples(self) -> int:
+        """Number of examples trained on."""
+        return self.regions + self.random_regions + self.whole_image + self.given
+
+
+class PreparedSummary(Record):
+    """The part of `summary.prepared` in a run's manifest that methods with rejected images write."""
+
+    image_preferences: ImagePreferenceNotes | None = None
+
+
 class SampleRow(Record):
     """A row of `image_preferences.jsonl`: an example of a run with its rejected image. Images are files in the run's folder."""
 

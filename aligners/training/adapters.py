@@ -16,6 +16,7 @@ from harness.core.config import LoraSettings, TrainSettings
 from harness.core.errors import BadInputError
 from harness.models import served_ranks
 from harness.models.pretrained import empty_model
+from harness.records.training_files import AdaptersSummary
 
 _ENDING = re.compile(r"[\w.]+")
 """Pattern of a module name's ending; any other target is a regular expression."""
@@ -47,9 +48,9 @@ class Adapted:
         shown = ", ".join(f"{kind} ({count})" for kind, count in self.left_out.items())
         return f"adapters: on {', '.join(self.kinds)}; none on the language model's {shown}"
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> AdaptersSummary:
         """Values for the manifest."""
-        return {"modules": len(self.paths), "kinds": self.kinds, "left_out": self.left_out}
+        return AdaptersSummary(modules=len(self.paths), kinds=self.kinds, left_out=self.left_out)
 
 
 def check_model(location: str, train: TrainSettings) -> Any:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from aligners.training.processes import whole
 from aligners.training.resume import begin_again, stored, tensors
 from aligners.training.session import Session
@@ -13,6 +15,7 @@ from harness.core.errors import BadInputError
 from harness.core.files import atomic_path, remove_left_overs
 from harness.core.removal import remove
 from harness.models import export_adapter, export_full
+from harness.records.training_files import StageRow
 
 FINISHED = "finished.safetensors"
 """File in a stage's folder with the trained weights, and the stage's summary in the header. Written last, after the stage's own
@@ -38,7 +41,7 @@ def _trainable(model: Any) -> dict[str, Any]:
     return {name: value for name, value in model.named_parameters() if value.requires_grad}
 
 
-def save_finished(model: Any, folder: Path, first: bool, summary: dict[str, Any]) -> None:
+def save_finished(model: Any, folder: Path, first: bool, summary: StageRow) -> None:
     """Save the weights that a stage trained; the file appears only when it is complete. Every process must call this, and the first one
     writes."""
     from safetensors.torch import save_file
@@ -48,12 +51,12 @@ def save_finished(model: Any, folder: Path, first: bool, summary: dict[str, Any]
         return
     remove_left_overs(folder / FINISHED)
     with atomic_path(folder / FINISHED) as temporary:
-        save_file(values, temporary, metadata={"summary": json.dumps(summary)})
+        save_file(values, temporary, metadata={"summary": json.dumps(summary.written())})
     for checkpoint in folder.glob("checkpoint-*"):
         remove(checkpoint, within=folder)
 
 
-def load_finished(model: Any, folder: Path) -> dict[str, Any] | None:
+def load_finished(model: Any, folder: Path) -> StageRow | None:
     """Load the weights that a finished stage trained, and return its summary; None if it was not finished.
 
     Raises:
@@ -70,12 +73,10 @@ def load_finished(model: Any, folder: Path) -> dict[str, Any] | None:
         for name, value in tensors(path, trainable, remedy):
             trainable[name].copy_(value)
     with safe_open(path, framework="pt") as opened:
-        try:
-            summary = json.loads((opened.metadata() or {})["summary"])
-        except (KeyError, ValueError):
-            summary = None
-    if not isinstance(summary, dict) or "stage" not in summary:
+        text = (opened.metadata() or {}).get("summary", "")
+    try:
+        return StageRow.model_validate_json(text)
+    except ValidationError:
         raise BadInputError(
             "the weights of a finished stage have no summary of the stage", where=str(path), remedy=remedy
-        )
-    return summary
+        ) from None

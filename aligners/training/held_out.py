@@ -23,13 +23,14 @@ from aligners.rejected_images import ImagePreferenceSettings, generate
 from aligners.training.encoding import Encoder
 from aligners.training.job import AlignJob
 from aligners.training.policy import token_logp
-from aligners.training.records import IMAGE, TEXT
 from aligners.training.session import Session
 from aligners.training.values import starting_sums
 from harness.core.errors import BadInputError
 from harness.core.files import sha256_json
 from harness.core.stats import Counts, intervals
 from harness.core.types import PreferenceExample, SampleScore
+from harness.records.balance_file import HeldOutRecord, Margins, MeasuredRecord
+from harness.records.training_files import IMAGE, TEXT, StageRow
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ def held_out_pairs(job: AlignJob, trained: Sequence[PreferenceExample]) -> HeldO
         "n": len(made),
         "left_out": left,
         "fingerprint": data.fingerprint,
-        "images": notes,
+        "images": notes.written(),
     }
     return HeldOutPairs(made, about)
 
@@ -137,22 +138,24 @@ class HeldOut:
             IMAGE: float((rewards[:, 0] - rewards[:, 2]).mean()),
         }
 
-    def measured(self, rewards: np.ndarray) -> dict[str, Any]:
+    def measured(self, rewards: np.ndarray) -> Margins:
         """Margins with intervals, as `margins`."""
         return margins(rewards, self._groups)
 
-    def record(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def record(self, rows: Sequence[StageRow]) -> HeldOutRecord:
         """For the manifest: what was measured after each finished stage, of which `rows` are the summaries."""
         measured, steps = [], 0
         for number, row in enumerate(rows, 1):
-            steps += row["steps"]
-            after = "end" if number == len(rows) else row["stage"]
-            measured.append({"after": after, "steps": steps, **row["balance"]})
-        return {**self.pairs.about, "beta": self.beta, "measured": measured}
+            steps += row.steps
+            after = "end" if number == len(rows) else row.stage
+            if row.balance is None:
+                raise ValueError(f"the margins after stage {row.stage} were not measured")
+            measured.append(MeasuredRecord(after=after, steps=steps, **row.balance.written()))
+        return HeldOutRecord(**self.pairs.about, beta=self.beta, measured=measured)
 
 
-def margins(rewards: np.ndarray, groups: Sequence[str]) -> dict[str, Any]:
-    """Mean rewards and margins with 95 % intervals: the other values of a `harness.records.balance_file.MeasuredRecord`.
+def margins(rewards: np.ndarray, groups: Sequence[str]) -> Margins:
+    """Mean rewards and margins with 95 % intervals.
 
     Args:
         rewards: [pairs, 3]: of the chosen answer, the rejected answer, and the chosen answer with the rejected picture.
@@ -188,8 +191,10 @@ def margins(rewards: np.ndarray, groups: Sequence[str]) -> dict[str, Any]:
         return {"value": float(values[name]), "ci": list(interval) if interval else None}
 
     sure = all(bounds[name] is not None and bounds[name][0] > 0 for name in ("text", "image"))  # type: ignore[index]
-    return {
-        "rewards": {name: float(values[name]) for name in _REWARDS},
-        **{name: mean(name) for name in ("text", "image", "text_above_0", "image_above_0")},
-        "ratio": mean("ratio") if sure else None,
-    }
+    return Margins.model_validate(
+        {
+            "rewards": {name: float(values[name]) for name in _REWARDS},
+            **{name: mean(name) for name in ("text", "image", "text_above_0", "image_above_0")},
+            "ratio": mean("ratio") if sure else None,
+        }
+    )

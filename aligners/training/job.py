@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from aligners.preferences.options import DataOptions
 from harness.core.config import TrainSettings
+from harness.records.training_files import TrainingSummary
 
 
 @dataclass(frozen=True)
@@ -44,18 +45,18 @@ class AlignJob:
     allow_download: bool = False
     data_options: DataOptions = field(default_factory=DataOptions)
     held_out: str | None = None
-    stage_done: Callable[[Path, dict[str, Any]], None] = lambda folder, summary: None
+    stage_done: Callable[[Path, TrainingSummary], None] = lambda folder, summary: None
     canary: bool = True
     on_step: Callable[[Mapping[str, Any]], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class AlignResult:
-    """The result of an alignment: the checkpoint folder and a JSON-able summary for the manifest.
+    """The result of an alignment: the checkpoint folder and the summary for the manifest.
 
     `scratch` are files that only --resume needs; they and empty folders are removed when the manifest is written.
     """
 
     checkpoint: Path
-    summary: dict[str, Any]
+    summary: TrainingSummary
     scratch: Sequence[Path] = ()

@@ -11,6 +11,7 @@ from typing import Any
 from aligners.base import Logps
 from harness.core.files import naming, write_jsonl
 from harness.core.progress import Advance
+from harness.records.training_files import LogRow
 
 
 class Recorder:
@@ -25,8 +26,8 @@ class Recorder:
         on_step: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> None:
         self.log, self.stage, self.advance, self.process, self.on_step = log, stage, advance, process, on_step
-        self.first: dict[str, Any] = {}
-        self.last: dict[str, Any] = {}
+        self.first: LogRow | None = None
+        self.last: LogRow | None = None
         self.means: dict[str, float] = {}
         """Means of the last step, not rounded."""
         self.ids: list[str] = []
@@ -39,10 +40,10 @@ class Recorder:
         """Drop the stage's rows after a step, from which an interrupted run is resumed and logs them again."""
         if not self.log.exists():
             return
-        rows = [row for row in _whole_rows(self.log) if row["stage"] != self.stage or row["step"] <= step]
-        self.first = next((row for row in rows if row["stage"] == self.stage), {})
+        rows = [row for row in _whole_rows(self.log) if row.stage != self.stage or row.step <= step]
+        self.first = next((row for row in rows if row.stage == self.stage), None)
         if self.process.is_main_process:
-            write_jsonl(self.log, rows)
+            write_jsonl(self.log, (row.written() for row in rows))
 
     def add(self, metrics: dict[str, Any], weights: Any, tokens: int, ids: Sequence[str]) -> None:
         """Add a pass: its metrics ([batch] each), its examples' weights ([batch]) and ids, and the number of computed positions."""
@@ -52,9 +53,7 @@ class Recorder:
         for name, value in metrics.items():
             self._sums[name] = self._sums.get(name, 0.0) + float((value * weights).sum())
 
-    def step(
-        self, number: int, rate: float, further: Mapping[str, float] | None = None, paused: float = 0.0
-    ) -> dict[str, Any]:
+    def step(self, number: int, rate: float, further: Mapping[str, float] | None = None, paused: float = 0.0) -> LogRow:
         """Finish a step: write its row, and return it.
 
         Args:
@@ -71,33 +70,33 @@ class Recorder:
         names = dict.fromkeys(name for part in parts for name in part[0])
         self.means = {name: sum(part[0].get(name, 0.0) for part in parts) / count for name in names}
         means = {name: round(value, 6) for name, value in self.means.items()}
-        row = {
-            "stage": self.stage,
-            "step": number,
+        row = LogRow(
+            stage=self.stage,
+            step=number,
+            learning_rate=rate,
+            examples_per_second=round(count / seconds, 3),
+            tokens_per_second=round(sum(part[2] for part in parts) / seconds),
             **means,
             **{name: round(value, 6) for name, value in (further or {}).items()},
-            "learning_rate": rate,
-            "examples_per_second": round(count / seconds, 3),
-            "tokens_per_second": round(sum(part[2] for part in parts) / seconds),
-        }
+        )
         self.first = self.first or row
         self.last = row
         if self.process.is_main_process:
             with naming(self.log), self.log.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(row) + "\n")
+                stream.write(json.dumps(row.written()) + "\n")
             if self.on_step is not None:
-                self.on_step(dict(row))
+                self.on_step(row.written())
         self.advance(1, note=f"loss {means['loss']:.3f}, margin {means.get('margin', 0):.2f}")
         self._sums, self._count, self._tokens, self._clock = {}, 0, 0, time.perf_counter()
         self.ids = []
         return row
 
 
-def _whole_rows(log: Path) -> Iterator[dict[str, Any]]:
+def _whole_rows(log: Path) -> Iterator[LogRow]:
     """The rows of a log whose last line may be incomplete after a kill."""
     for line in log.read_text(encoding="utf-8").splitlines(keepends=True):
         if line.endswith("\n"):
-            yield json.loads(line)
+            yield LogRow.model_validate_json(line)
 
 
 def reward_metrics(policy: Logps, reference: Logps, beta: float) -> dict[str, Any]:

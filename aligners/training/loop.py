@@ -20,6 +20,7 @@ from aligners.training.reference import Reference
 from aligners.training.resume import check_state, restore_state
 from harness.core.errors import HarnessError
 from harness.core.progress import progress
+from harness.records.training_files import StageRow
 
 if TYPE_CHECKING:
     from aligners.training.held_out import HeldOut
@@ -36,7 +37,7 @@ def run_stage(
     *,
     begins_equal: bool,
     held_out: HeldOut | None = None,
-) -> dict[str, Any]:
+) -> StageRow:
     """Train on one stage's examples, from the stage's newest intermediate checkpoint if there is one.
 
     Args:
@@ -50,7 +51,7 @@ def run_stage(
         held_out: measures margins on held-out pairs during the stage and after it.
 
     Returns:
-        A JSON-able summary: steps, examples, seconds, first and last logged values.
+        The stage's summary for the manifest.
 
     Raises:
         HarnessError: a loss or a gradient was not finite (the message names the examples, and the last intermediate checkpoint is kept),
@@ -87,20 +88,20 @@ def run_stage(
         )
     # A stage that was resumed behind its last step has measured nothing.
     rewards = held_out.rewards() if held_out and stage.rewards is None else stage.rewards
-    return {
-        "stage": name,
-        "examples": len(examples),
-        "steps": steps,
-        "micro_batch_size": micro,
-        "gradient_checkpointing": bool(settings.gradient_checkpointing),
-        "seconds": round(time.perf_counter() - started, 1),
-        "reference": "none" if reference is None else "computed" if reference.computed else "from disk",
-        "canary": stage.canary,
-        **({"method_state": dict(run.aligner.state)} if run.aligner.state else {}),
-        **({"balance": held_out.measured(rewards)} if held_out is not None and rewards is not None else {}),
-        "first": recorder.first,
-        "last": recorder.last,
-    }
+    return StageRow(
+        stage=name,
+        examples=len(examples),
+        steps=steps,
+        micro_batch_size=micro,
+        gradient_checkpointing=bool(settings.gradient_checkpointing),
+        seconds=round(time.perf_counter() - started, 1),
+        reference="none" if reference is None else "computed" if reference.computed else "from disk",
+        canary=stage.canary,
+        method_state=dict(run.aligner.state) or None,
+        balance=held_out.measured(rewards) if held_out is not None and rewards is not None else None,
+        first=recorder.first,
+        last=recorder.last,
+    )
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from aligners.contract import valid_state
 from harness.core.errors import BadInputError
 from harness.models.weights import safetensors_shapes
+from harness.records.training_files import StageRow
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -200,14 +201,14 @@ def restore_state(aligner: Aligner, checkpoint: Path) -> None:
     _restore(aligner, kept.get("attributes"), path, begin_again(checkpoint))
 
 
-def restore_finished(aligner: Aligner, summary: Mapping[str, Any], folder: Path) -> None:
+def restore_finished(aligner: Aligner, summary: StageRow, folder: Path) -> None:
     """Give a method the state that it had at the end of a finished stage, whose summary has it.
 
     Raises:
         BadInputError: the summary has none, or another method's.
     """
     if aligner.state:
-        _restore(aligner, summary.get("method_state"), folder, begin_again(folder))
+        _restore(aligner, summary.method_state, folder, begin_again(folder))
 
 
 def _restore(aligner: Aligner, state: Any, path: Path, remedy: str) -> None:

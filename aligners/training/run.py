@@ -31,6 +31,7 @@ from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import sha256_json, write_jsonl
 from harness.core.names import check_name
 from harness.core.removal import remove
+from harness.records.training_files import DataSummary, StageRow, TrainingSummary
 
 logger = logging.getLogger(__name__)
 
@@ -61,14 +62,15 @@ def train(aligner: Aligner, job: AlignJob) -> AlignResult:
     examples = [example for example in examples if example.id in session.encoded]
     if not examples:
         raise BadInputError("no preference example is left to train on", where=job.data)
-    facts: dict[str, Any] = {
-        "data": {
-            "label": data.label,
-            "fingerprint": data.fingerprint,
-            "examples": len(examples),
-            "dropped": len(dropped),
-            "unread_columns": dict(data.unread),
-        },
+    about = DataSummary(
+        label=data.label,
+        fingerprint=data.fingerprint,
+        examples=len(examples),
+        dropped=len(dropped),
+        unread_columns=dict(data.unread),
+    )
+    facts = {
+        "data": about,
         "prepared": context.notes,
         "canary": check_trainer(session, examples) if job.canary else None,
     }
@@ -84,7 +86,7 @@ def train(aligner: Aligner, job: AlignJob) -> AlignResult:
     process.wait_for_everyone()
     return AlignResult(
         checkpoint,
-        {**summary, "seconds": round(time.perf_counter() - started, 1)},
+        summary.model_copy(update={"seconds": round(time.perf_counter() - started, 1)}),
         scratch=[folder / FINISHED for folder in _folders(job, stages)],
     )
 
@@ -97,7 +99,7 @@ def _folders(job: AlignJob, stages: Sequence[Stage]) -> list[Path]:
 
 def train_stages(
     session: Session, stages: Sequence[Stage], facts: dict[str, Any], held_out: HeldOut | None = None
-) -> dict[str, Any]:
+) -> TrainingSummary:
     """Train the stages in order; finished ones of an interrupted run are loaded from disk.
 
     Args:
@@ -107,7 +109,7 @@ def train_stages(
         held_out: measures margins on held-out pairs over the steps and after every stage.
 
     Returns:
-        The run's summary, JSON-able.
+        The run's summary.
     """
     job, process = session.job, session.process
     if Needs.REFERENCE_DISTRIBUTION in session.aligner.needs and any(
@@ -124,7 +126,7 @@ def train_stages(
     process.wait_for_everyone()
     # The initial model's values must be computed before anything is trained.
     initial = {stage.name: reference_of(session, stage, "start") for stage in stages if stage.reference == "initial"}
-    rows: list[dict[str, Any]] = []
+    rows: list[StageRow] = []
     trained = "start"
     for folder, stage in zip(_folders(job, stages), stages, strict=True):
         row = load_finished(session.policy.model, folder)
@@ -152,7 +154,7 @@ def _train_stage(
     held_out: HeldOut | None,
     *,
     first: bool,
-) -> dict[str, Any]:
+) -> StageRow:
     examples = [session.encoded[example.id] for example in stage.examples]
     # Dropout in a trained adapter makes policy and reference differ.
     begins_equal = first or (stage.reference == "previous" and not session.train_settings.lora.dropout)
@@ -178,20 +180,20 @@ def _trained_on(session: Session, stage: Stage, trained: str) -> str:
 
 
 def _summary(
-    session: Session, facts: dict[str, Any], rows: list[dict[str, Any]], held_out: HeldOut | None
-) -> dict[str, Any]:
+    session: Session, facts: dict[str, Any], rows: list[StageRow], held_out: HeldOut | None
+) -> TrainingSummary:
     """Summary for the manifest; `rows` are the summaries of the stages so far."""
-    return {
+    return TrainingSummary(
         **facts,
-        "stages": rows,
-        **({"balance": held_out.record(rows)} if held_out is not None else {}),
-        "step": session.step.summary(),
-        "truncated_responses": session.truncated,
-        "feature_cache": session.features,
-        "bfloat16": session.bfloat16,
-        "base_held": session.base_held,
-        "adapters": session.policy.adapted.summary() if session.policy.adapted else None,
-        "processes": session.process.num_processes,
-        "weights_shared_out": shares_out(session.policy.model),
-        "deepspeed": is_deepspeed(),
-    }
+        stages=rows,
+        balance=held_out.record(rows) if held_out is not None else None,
+        step=session.step.summary(),
+        truncated_responses=session.truncated,
+        feature_cache=session.features,
+        bfloat16=session.bfloat16,
+        base_held=session.base_held,
+        adapters=session.policy.adapted.summary() if session.policy.adapted else None,
+        processes=session.process.num_processes,
+        weights_shared_out=shares_out(session.policy.model),
+        deepspeed=is_deepspeed(),
+    )

@@ -30,6 +30,7 @@ from aligners.training.session import Session
 from aligners.training.strict import StrictTrainer
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.plugins import is_plugin, wrong
+from harness.records.training_files import FirstBatchRecord
 
 TRAINER_STATE = "trainer_state.json"
 
@@ -59,7 +60,7 @@ class Stage:
     asked_to_stop: threading.Event
     held_out: HeldOut | None = None
     check: bool = False
-    canary: Any = field(default=None, init=False)
+    canary: FirstBatchRecord | None = field(default=None, init=False)
     rewards: np.ndarray | None = field(default=None, init=False)
 
     def not_finite(self, what: str, step: int, ids: Sequence[str]) -> HarnessError:
@@ -167,7 +168,7 @@ class _Report(TrainerCallback):
         row = recorder.step(state.global_step, kwargs["optimizer"].param_groups[0]["lr"], further, paused)
         after_step(self.stage.run.aligner, recorder.means)
         if self.stage.run.train_settings.report_to:
-            trainer.log({name: value for name, value in row.items() if isinstance(value, int | float)})
+            trainer.log({name: value for name, value in row.written().items() if isinstance(value, int | float)})
         if self.stage.asked_to_stop.is_set():
             control.should_save = control.should_training_stop = True
 

@@ -34,6 +34,7 @@ from harness.core.removal import remove
 from harness.core.worlds import find_world
 from harness.models import ModelRef, fingerprint, inspect, resolve
 from harness.records.manifest_file import AlignConfig, BaseRecord, CheckpointRecord, ManifestRecord
+from harness.records.training_files import TrainingSummary
 from harness.remote import hub
 from harness.remote.hub import Wanted
 from harness.runs.claim import check_folder, claimed
@@ -125,7 +126,7 @@ def _train(request: AlignRequest, resolved: _Resolved) -> Run:
 
     started = time.perf_counter()
 
-    def stage_done(stage: Path, summary: dict[str, Any]) -> None:
+    def stage_done(stage: Path, summary: TrainingSummary) -> None:
         """Write a manifest into the stage's folder, which makes it a run that can be evaluated while the next stage trains."""
         _write_manifest(stage, config.model_copy(update={"stage": stage.name}), resolved.model, summary, started)
 
@@ -285,7 +286,7 @@ def read_back(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_manifest(
-    folder: Path, config: AlignConfig, model: ModelRef, summary: dict[str, Any], started: float
+    folder: Path, config: AlignConfig, model: ModelRef, summary: TrainingSummary, started: float
 ) -> None:
     """Write the model card and then the manifest of the checkpoint in a run's or a stage's folder."""
     run = open_run(folder)
@@ -298,7 +299,7 @@ def _write_manifest(
         config=config.written(),
         base=BaseRecord(label=model.label, location=location, fingerprint=fingerprint(location)),
         checkpoint=CheckpointRecord(kind=info.kind, fingerprint=info.fingerprint),
-        summary=summary,
+        summary=summary.written(),
         wall_seconds=round(time.perf_counter() - started, 1),
         **surroundings().written(),
     )

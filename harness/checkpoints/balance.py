@@ -36,7 +36,8 @@ from harness.core.version import VERSION
 from harness.core.worlds import find_world
 from harness.models import fingerprint, load_model, load_processor, prompt_inputs, with_adapters
 from harness.records.balance_file import FOLDER, BalanceRecord, MeasuredRecord
-from harness.records.manifest_file import AlignConfig, StageRow, TrainedManifest
+from harness.records.manifest_file import AlignConfig, TrainedManifest
+from harness.records.training_files import StageRow
 from harness.runs.folders import STAGES, Run, open_run
 from harness.runs.targets import target_of_run
 
@@ -109,7 +110,9 @@ def measure_balance(request: BalanceRequest) -> BalanceRecord:
     beta = float(config.settings["method"]["beta"])
     groups = [example.images["original"].fingerprint() for example in examples]
     measured = [
-        MeasuredRecord(after=checkpoint.after, steps=checkpoint.steps, **margins(beta * (after - values[0]), groups))
+        MeasuredRecord(
+            after=checkpoint.after, steps=checkpoint.steps, **margins(beta * (after - values[0]), groups).written()
+        )
         for checkpoint, after in zip(checkpoints, values[1:], strict=True)
     ]
     record = BalanceRecord(
@@ -151,7 +154,7 @@ def _pairs(request: BalanceRequest, config: AlignConfig) -> tuple[list[Preferenc
         logger.warning(f"{left} of {len(data.examples)} pairs were used in training, and are left out")
     context = PrepareContext(cache_folder(), request.seed)
     made, notes = generate(examples, request.images, context)
-    return made, {"n": len(made), "left_out": left, "fingerprint": data.fingerprint, "images": notes}
+    return made, {"n": len(made), "left_out": left, "fingerprint": data.fingerprint, "images": notes.written()}
 
 
 def _location(label: str, method: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.checkpoints.probes import Probe
+from harness.records.run_files import ProbeRecord
 from harness.serving.base import TokenDetails
 
 TOLERANCE = {"float32": 1e-3, "float16": 0.05, "bfloat16": 0.25}
@@ -40,6 +41,29 @@ class Expected:
     without: tuple[float, ...] | None = None
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """Both sides of a checkpoint.
+
+    Attributes:
+        tolerance: nats by which log-probabilities may differ.
+        largest: the largest difference of log-probabilities in nats; None if no prompt is the same on both sides.
+        near_ties: number of tokens that differ within the tolerance.
+        adapter_changes: the largest change of a log-probability by the adapter; None without an adapter.
+        probes: a record of each probe.
+        findings: what differs by more than rounding explains, and what to check.
+        notes: what else the reader should know.
+    """
+
+    tolerance: float
+    largest: float | None
+    near_ties: int
+    adapter_changes: float | None
+    probes: list[ProbeRecord]
+    findings: list[str]
+    notes: list[str]
+
+
 def tolerance_of(serving: Mapping[str, Any]) -> float:
     """The tolerance for a backend's reported dtype and device. On GPUs, float32 may be multiplied in TF32, which has 11 bits like
     float16."""
@@ -49,23 +73,20 @@ def tolerance_of(serving: Mapping[str, Any]) -> float:
 
 def compare(
     probes: Sequence[Probe], expected: Sequence[Expected], served: Sequence[TokenDetails], tolerance: float
-) -> dict[str, Any]:
+) -> Comparison:
     """Both sides of a checkpoint, probe by probe.
 
     A greedy token that is not the trained side's most probable one is accepted as a near tie where the two are within the tolerance.
 
-    Returns:
-        `tolerance`, `probes` (one row each), `largest` difference of log-probability, `near_ties`, `adapter_changes` (the largest
-        change of a log-probability by the adapter), `findings` and `notes` (texts).
     """
-    rows = [_row(probe, one, other, tolerance) for probe, one, other in zip(probes, expected, served, strict=True)]
-    pairs = [(one, other) for one, other, row in zip(expected, served, rows, strict=True) if row["same_ids"]]
-    findings = [finding for row in rows for finding in row.pop("findings")]
+    compared = [_compared(*sides, tolerance) for sides in zip(probes, expected, served, strict=True)]
+    rows, findings = [row for row, _ in compared], [finding for _, finding in compared if finding]
+    pairs = [(trained, answered) for trained, answered, row in zip(expected, served, rows, strict=True) if row.same_ids]
     notes: list[str] = []
     changes = None
     if pairs and pairs[0][0].without is not None:
-        changes = max(_largest(one.logprobs, one.without or ()) for one, _ in pairs)
-        away = max(_largest(other.logprobs, one.without or ()) for one, other in pairs)
+        changes = max(_largest(trained.logprobs, trained.without or ()) for trained, _ in pairs)
+        away = max(_largest(answered.logprobs, trained.without or ()) for trained, answered in pairs)
         if changes == 0:
             findings.append("the adapter changes nothing: it was not trained; align again")
         elif changes <= tolerance:
@@ -74,30 +95,36 @@ def compare(
             )
         elif away <= tolerance:
             findings.append("the served probabilities are those of the base: the adapter is not applied")
-    return {
-        "tolerance": tolerance,
-        "largest": max((row["largest"] for row in rows if row["largest"] is not None), default=None),
-        "near_ties": sum(row["near_ties"] for row in rows),
-        "adapter_changes": changes,
-        "probes": rows,
-        "findings": findings,
-        "notes": notes,
-    }
+    return Comparison(
+        tolerance=tolerance,
+        largest=max((row.largest for row in rows if row.largest is not None), default=None),
+        near_ties=sum(row.near_ties for row in rows),
+        adapter_changes=changes,
+        probes=rows,
+        findings=findings,
+        notes=notes,
+    )
 
 
-def _row(probe: Probe, expected: Expected, served: TokenDetails, tolerance: float) -> dict[str, Any]:
-    about = {
-        "probe": probe.id,
-        "size": list(probe.size),
-        "prompt": probe.prompt,
-        "prompt_tokens": len(expected.prompt_ids),
-        "tokens": len(served.token_ids),
-    }
+def _compared(
+    probe: Probe, expected: Expected, served: TokenDetails, tolerance: float
+) -> tuple[ProbeRecord, str | None]:
+    """A probe's record, and what differs by more than rounding explains."""
+    record = ProbeRecord(
+        probe=probe.id,
+        size=list(probe.size),
+        prompt=probe.prompt,
+        prompt_tokens=len(expected.prompt_ids),
+        tokens=len(served.token_ids),
+        same_ids=expected.prompt_ids == served.prompt_ids,
+        same_tokens=None,
+        near_ties=0,
+        largest=None,
+    )
     name = f"probe {probe.id} ({probe.size[0]}x{probe.size[1]})"
-    if expected.prompt_ids != served.prompt_ids:
+    if not record.same_ids:
         # Answers to different prompts may differ, so only the prompt is reported.
-        finding = f"{name}: {_ids_differ(expected, served)}"
-        return about | {"same_ids": False, "same_tokens": None, "near_ties": 0, "largest": None, "findings": [finding]}
+        return record, f"{name}: {_ids_differ(expected, served)}"
     gaps = [
         best - chosen
         for token, most, best, chosen in zip(
@@ -107,21 +134,17 @@ def _row(probe: Probe, expected: Expected, served: TokenDetails, tolerance: floa
     ]
     largest = _largest(expected.logprobs, served.logprobs)
     wrong = [gap for gap in gaps if gap > tolerance]
-    findings = []
+    finding = None
     if wrong:
-        findings.append(
-            f"{name}: {len(wrong)} of {len(served.token_ids)} greedy tokens differ from training, by {max(wrong):.3g} nats; {_LOOK}"
-        )
+        finding = f"{name}: {len(wrong)} of {len(served.token_ids)} greedy tokens differ from training, by {max(wrong):.3g} nats; {_LOOK}"
     elif not largest <= tolerance:  # so that "not a number" is a finding
-        findings.append(f"{name}: log-probabilities differ by {largest:.3g} nats, tolerance {tolerance:g}; {_LOOK}")
-    near = len(gaps) - len(wrong)
-    return about | {
-        "same_ids": True,
+        finding = f"{name}: log-probabilities differ by {largest:.3g} nats, tolerance {tolerance:g}; {_LOOK}"
+    measured = {
         "same_tokens": len(served.token_ids) - len(gaps),
-        "near_ties": near,
+        "near_ties": len(gaps) - len(wrong),
         "largest": largest,
-        "findings": findings,
     }
+    return record.model_copy(update=measured), finding
 
 
 def _largest(one: Sequence[float], other: Sequence[float]) -> float:

@@ -53,11 +53,11 @@ def verify(
     *,
     probes: int = 8,
     settings: BackendSettings | None = None,
-) -> list[dict[str, Any]]:
+) -> list[VerificationRecord]:
     """Compare checkpoints of one base on both sides; one engine serves them all, and is closed before the model is loaded again.
 
     Returns:
-        One JSON-able record per checkpoint: `same`, `findings` (what differs and what to check), `notes`, and one row per probe.
+        One record per checkpoint.
 
     Raises:
         BadInputError: a checkpoint is broken, or the backend does not know its tokens.
@@ -83,15 +83,19 @@ def verify(
                 expected.append(trained.values(checkpoint, probe, answers[checkpoint.name][probe.id]))
                 advance()
             comparison = compare(drawn, expected, [answers[checkpoint.name][probe.id] for probe in drawn], tolerance)
-            findings = [*recorded_weights(checkpoint), *comparison["findings"]]
-            if comparison["findings"]:
+            findings = [*recorded_weights(checkpoint), *comparison.findings]
+            if comparison.findings:
                 findings += trained.differences(checkpoint)
-            about = {
-                "checkpoint": checkpoint.name,
-                "base": checkpoint.base,
-                "adapter": str(checkpoint.adapter) if checkpoint.adapter else None,
-            }
-            records.append({**about, "same": not findings, **comparison, "findings": findings, "serving": serving})
+            records.append(
+                VerificationRecord(
+                    checkpoint=checkpoint.name,
+                    base=checkpoint.base,
+                    adapter=str(checkpoint.adapter) if checkpoint.adapter else None,
+                    same=not findings,
+                    **{**vars(comparison), "findings": findings},
+                    serving=serving,
+                )
+            )
     return records
 
 
@@ -113,15 +117,13 @@ def ensure_verified(targets: Sequence[Target], backend: type[Backend], settings:
         return
     asked = [AskedCheckpoint(target.name, target.base, target.adapter) for target in new]
     for target, verified in zip(new, verify(asked, backend, probes=2, settings=settings), strict=True):
-        if not verified["same"]:
+        if not verified.same:
             raise HarnessError(
-                f"'{target.name}' is not served as it was trained: {verified['findings'][0]}",
+                f"'{target.name}' is not served as it was trained: {(verified.findings or [''])[0]}",
                 where=str(target.adapter or target.base),
                 remedy=f"for details: harness verify {target.folder}",
             )
-        path = target.folder / VERIFIED
-        record = check(VerificationRecord, {**stamps[target.name], **verified}, "verification", path)
-        write_json(path, record.written())
+        write_json(target.folder / VERIFIED, verified.model_copy(update=stamps[target.name]).written())
         logger.info(f"{target.name}: served as it was trained")
 
 

@@ -114,10 +114,10 @@ def verify(
         [find_asked(checkpoint, results, other_base=True)], engine, probes=probes, settings=settings
     )
     if as_json:
-        emit(verification)
+        emit(verification.written())
     else:
         from harness.cli.tables import print_verified
 
         print_verified(verification)
-    if not verification["same"]:
+    if not verification.same:
         raise typer.Exit(1)

@@ -26,6 +26,7 @@ from harness.records.score_files import JudgeRecord, MetricRecord, SpreadRecord,
 
 if TYPE_CHECKING:
     from harness.doctor import Line
+    from harness.records.run_files import VerificationRecord
 
 
 def print_boards(boards: Sequence[Board], deltas: bool = False) -> None:
@@ -131,35 +132,35 @@ def _change(row: dict[str, Any]) -> str:
     return f", --noise {row['change']}" if row["change"] else ""
 
 
-def print_verified(record: dict[str, Any]) -> None:
+def print_verified(record: VerificationRecord) -> None:
     """Print every probe on both sides, the differences with what to check, and the verdict."""
-    serving, console = record["serving"], Console()
-    title = f"{record['checkpoint']}: {serving['distribution']} and transformers, {serving['dtype']}"
+    serving, console = record.serving or {}, Console()
+    title = f"{record.checkpoint}: {serving['distribution']} and transformers, {serving['dtype']}"
     grid = Grid(title)
     for heading in ("probe", "picture", "prompt tokens", "ids same", "greedy tokens", "tokens same", "largest Δ log p"):
         grid.column(heading, "left" if heading == "picture" else "right")
-    for row in record["probes"]:
-        near = f" + {row['near_ties']} near ties" if row["near_ties"] else ""
+    for row in record.probes or ():
+        near = f" + {row.near_ties} near ties" if row.near_ties else ""
         grid.row(
-            str(row["probe"]),
-            "x".join(map(str, row["size"])),
-            str(row["prompt_tokens"]),
-            "yes" if row["same_ids"] else Text("no", style="red"),
-            str(row["tokens"]),
-            "–" if row["same_tokens"] is None else f"{row['same_tokens']}{near}",
-            "–" if row["largest"] is None else f"{row['largest']:.1e}",
+            str(row.probe),
+            "x".join(map(str, row.size)),
+            str(row.prompt_tokens),
+            "yes" if row.same_ids else Text("no", style="red"),
+            str(row.tokens),
+            "–" if row.same_tokens is None else f"{row.same_tokens}{near}",
+            "–" if row.largest is None else f"{row.largest:.1e}",
         )
     print_grid(grid, console)
-    changes = record["adapter_changes"]
+    changes = record.adapter_changes
     effect = "" if changes is None else f"; the adapter changes log-probabilities by up to {changes:.2g}"
-    if record["same"]:
-        largest = f"{record['largest']:.1e} at most, tolerance {record['tolerance']:g}"
+    if record.same:
+        largest = f"{record.largest:.1e} at most, tolerance {record.tolerance:g}"
         lines = [f"[green]passed[/green]: served as it was trained (log-probabilities differ by {largest}{effect})"]
     else:
-        lines = [f"[red]failed[/red]: {len(record['findings'])} findings{effect}"]
+        lines = [f"[red]failed[/red]: {len(record.findings or ())} findings{effect}"]
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False)
-    for line in (*record["findings"], *record["notes"]):
+    for line in (*(record.findings or ()), *(record.notes or ())):
         console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
 
 

@@ -25,7 +25,7 @@ from harness.evaluation.responses import ResponseLog
 from harness.evaluation.score import check_coverage
 from harness.evaluation.suites import Suite, suite_folder
 from harness.judging.base import Judge
-from harness.records.answer_files import AnswerRecord
+from harness.records.answer_files import AnswerRecord, ServedRecord
 from harness.records.manifest_file import BaseRecord, ImportedAnswers, ImportedFile, ManifestRecord
 from harness.records.score_files import SuiteScores
 from harness.runs.folders import MANIFEST, open_run
@@ -210,7 +210,7 @@ class _Importing:
                     )
                 )
         backend = ImportedAnswersBackend(target.base)
-        write_json(answers / "serving.json", {**backend.provenance(), "settings": {}})
+        write_json(answers / "serving.json", ServedRecord(**backend.provenance(), settings={}).written())
         return self._scored(target)
 
     def _put(self, staged: Path) -> None:

@@ -121,8 +121,10 @@ def merge(
             if record is not None and log.record(item.id, hashes[item.id]) is None:
                 log.put(record)
         serving = {part.name: read_serving(suite_folder / _FOLDER / part.name / "serving.json") for part in parts}
-        shards = {name: record.written() for name, record in serving.items()}
-        write_json(suite_folder / "serving.json", {**next(iter(shards.values())), "shards": shards})
+        merged = next(iter(serving.values())).model_copy(
+            update={"shards": {name: record.written() for name, record in serving.items()}}
+        )
+        write_json(suite_folder / "serving.json", merged.written())
     counts = {part.name: 0 for part in parts}
     for holders in owners.values():
         counts[holders[0].name] += 1

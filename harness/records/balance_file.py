@@ -29,11 +29,9 @@ class Share(Record):
     ci: list[Number] | None = None
 
 
-class MeasuredRecord(Record):
-    """The margins of one checkpoint."""
+class Margins(Record):
+    """Mean rewards and margins of a model, with 95 % intervals."""
 
-    after: str = Field(description="the stage that it was saved after, or end")
-    steps: Whole = Field(description="up to it")
     rewards: dict[str, Number] | None = Field(None, description="mean reward of every branch")
     text: Mean = Field(description="chosen minus rejected response")
     image: Mean = Field(description="chosen response with the original minus with the rejected picture")
@@ -42,21 +40,34 @@ class MeasuredRecord(Record):
     ratio: Mean | None = Field(description="image through text; null unless both are significantly above 0")
 
 
-class BalanceRecord(Record):
-    """The margins of a run, `balance/DATA.json`."""
+class MeasuredRecord(Margins):
+    """The margins of one checkpoint."""
 
-    run: str
-    method: str | None = None
+    after: str = Field(description="the stage that it was saved after, or end")
+    steps: Whole = Field(description="up to it")
+
+
+class HeldOutRecord(Record):
+    """Margins on held-out pairs, and which pairs these were."""
+
     data: AnyText = Field(description="the pairs, as the user named them")
     seed: int | None = Field(None, description="of sample and rejected pictures")
     limit: int | None = Field(None, description="size of the sample")
     beta: Number | None = Field(None, description="factor of the rewards")
-    dtype: str | None = Field(None, description="of the weights")
-    checkpoint: str = Field(description="fingerprint of the weights")
     n: Whole = Field(description="pairs")
     left_out: Whole | None = Field(None, description="pairs that the run was trained on")
     fingerprint: str | None = Field(None, description="of the data")
     images: dict[str, Any] | None = Field(None, description="how rejected pictures were made")
+    measured: list[MeasuredRecord]
+
+
+class BalanceRecord(HeldOutRecord):
+    """The margins of a run, `balance/DATA.json`."""
+
+    run: str
+    method: str | None = None
+    dtype: str | None = Field(None, description="of the weights")
+    checkpoint: str = Field(description="fingerprint of the weights")
     measured: Annotated[list[MeasuredRecord], Field(min_length=1)]
     harness: str | None = Field(None, description="version of this package")
 

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from harness.core.reading import read_json
 from harness.core.record import AnyText, Record, Value, Versioned, Whole, check
+from harness.records.training_files import DataSummary, StageRow
 
 
 class BaseRecord(Record):
@@ -89,7 +90,7 @@ class ManifestRecord(Versioned):
     config: dict[str, Any] | None = Field(None, description="the resolved configuration, as config.json has it")
     base: BaseRecord
     checkpoint: CheckpointRecord | None = Field(None, description="of an aligned run")
-    summary: dict[str, Any] | None = Field(None, description="of the training: data, stages, step")
+    summary: dict[str, Any] | None = Field(None, description="of the training; written as TrainingSummary")
     wall_seconds: Value | None = Field(None, description="duration of the training")
     harness: str | None = Field(None, description="as in Surroundings, like the keys below")
     commit: str | None = None
@@ -147,28 +148,14 @@ class AlignedManifest(ManifestRecord):
     base: AlignedBase
 
 
-class DataSummary(Record):
-    """The preference data of a training."""
-
-    examples: Whole
-    fingerprint: str
-
-
-class Summary(Record):
-    """Summary of a training run."""
+class SummaryOfData(Record):
+    """The part of a training's summary about its data."""
 
     data: DataSummary
 
 
-class StageRow(Record):
-    """Summary of a training stage."""
-
-    stage: str
-    steps: Whole
-
-
-class StagesSummary(Record):
-    """Summaries of the stages, in order."""
+class SummaryOfStages(Record):
+    """The part of a training's summary about its stages, in order."""
 
     stages: list[StageRow]
 
@@ -177,14 +164,14 @@ class TrainedManifest(AlignedManifest):
     """The manifest of an aligned run: the part about its stages."""
 
     checkpoint: CheckpointRecord
-    summary: StagesSummary  # type: ignore[assignment]
+    summary: SummaryOfStages  # type: ignore[assignment]
 
 
 class CardManifest(AlignedManifest):
     """The manifest of an aligned run: the part that its model card needs."""
 
     checkpoint: CheckpointRecord
-    summary: Summary  # type: ignore[assignment]
+    summary: SummaryOfData  # type: ignore[assignment]
     wall_seconds: Value
     harness: str
     hardware: Hardware  # type: ignore[assignment]

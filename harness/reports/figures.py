@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from aligners.training.records import IMAGE, TEXT, LogRow
 from harness.analysis.declared import charts_of
 from harness.analysis.leaderboard import Board, Cell, Row
 from harness.analysis.leaderboard.board import Column, scale
 from harness.analysis.reliance import Changed, picture_of
 from harness.core.declared import BarChart, FrontierChart
 from harness.records.changed_scores import ChangedScoresRecord
+from harness.records.training_files import IMAGE, TEXT, LogRow
 from harness.reports.gather import SuiteSamples, class_rates, together, training
 from harness.runs.folders import Run
 

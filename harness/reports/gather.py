@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from aligners.training.records import LogRow
 from harness.analysis.declared import fresh, suite_place, verdicts
 from harness.analysis.scored import read_rows, scored
 from harness.core.contract import items_of, truth_of
@@ -24,6 +23,7 @@ from harness.core.types import ImageRef
 from harness.evaluation.suites import data_root
 from harness.records.item_files import ItemRow
 from harness.records.score_files import ScoresRecord
+from harness.records.training_files import LogRow
 from harness.runs.folders import Run
 from harness.runs.state import LOG
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from aligners.rejected_images.records import SampleRow
+from aligners.rejected_images.records import ImagePreferenceNotes, PreparedSummary, SampleRow
 from harness.core.errors import BadInputError
 from harness.core.reading import numbered_rows
 from harness.core.record import check
 from harness.core.types import ImageRef
 from harness.reports.gather import thumbnail
-from harness.runs.folders import Run
+from harness.runs.folders import MANIFEST, Run
 
 _WHAT = "samples of rejected images"
 
@@ -25,21 +25,30 @@ def rejected_images(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], list[str
     """
     shown, left_out = [], []
     for run in runs:
-        summary = (run.manifest.summary if run.manifest else None) or {}
-        notes = summary.get("prepared", {}).get("image_preferences") or {}
-        if not notes.get("samples"):
-            continue
         try:
-            path = _inside(run, notes["samples"])
+            notes = _notes(run)
+            if notes is None or notes.samples is None:
+                continue
+            path = _inside(run, notes.samples)
             rows = numbered_rows(path, _WHAT)
             pairs = [_pair(run, check(SampleRow, row, _WHAT, f"{path}:{number}")) for number, row in rows]
         except BadInputError as error:
             left_out.append(f"{run.name}: rejected images: {error.problem} ({error.where})")
             continue
-        whole = sum(notes.get(kind, 0) for kind in ("regions", "random-regions", "whole-image", "given"))
-        title = f"{run.name}: {len(pairs)} of {whole:,} training examples, selected by their ids."
+        title = f"{run.name}: {len(pairs)} of {notes.examples:,} training examples, selected by their ids."
         shown.append({"title": title, "pairs": pairs})
     return shown, left_out
+
+
+def _notes(run: Run) -> ImagePreferenceNotes | None:
+    """What a run notes about its rejected images; None if it has none.
+
+    Raises:
+        BadInputError: the notes cannot be used.
+    """
+    summary = (run.manifest.summary if run.manifest else None) or {}
+    prepared = summary.get("prepared") or {}
+    return check(PreparedSummary, prepared, "summary", run.path / MANIFEST).image_preferences
 
 
 def _inside(run: Run, name: str) -> Path:

@@ -100,12 +100,12 @@ def test_a_resumed_run_has_the_state_of_the_killed_one(
 ) -> None:
     """In two stages it is killed in the second one's first step, when only the finished first stage has a state."""
     done = training.train(kind(), job(base, pairs, tmp_path / "whole"))
-    state = done.summary["stages"][-1]["method_state"]
+    state = done.summary.stages[-1].method_state
     assert all(value != 0 for value in state.values())
     with pytest.raises(KilledError):
         training.train(killed_at(kind, 3), job(base, pairs, tmp_path / "killed"))
     resumed = training.train(kind(), job(base, pairs, tmp_path / "killed", resume=True))
-    assert resumed.summary["stages"][-1]["method_state"] == pytest.approx(state, rel=1e-5)
+    assert resumed.summary.stages[-1].method_state == pytest.approx(state, rel=1e-5)
     training.train(forgotten(kind), job(base, pairs, tmp_path / "forgotten"))
     expected, found, other = (weights(tmp_path / name) for name in ("whole", "killed", "forgotten"))
     for name, value in expected.items():
@@ -119,7 +119,7 @@ def test_the_state_does_not_depend_on_the_micro_batch(base: Path, pairs: Path, t
         done = training.train(
             LargeShift(), job(base, pairs, tmp_path / str(micro), micro_batch_size=micro, lora={"dropout": 0.0})
         )
-        states.append(done.summary["stages"][0]["method_state"])
+        states.append(done.summary.stages[0].method_state)
     assert states[0] == pytest.approx(states[1], rel=1e-4)
     for name, value in weights(tmp_path / "8").items():
         torch.testing.assert_close(weights(tmp_path / "3")[name], value, rtol=1e-3, atol=1e-5)

@@ -31,7 +31,7 @@ def rows_of(folder: Path, **settings: Any) -> list[dict[str, Any]]:
     """What is kept of the images that are made with these settings."""
     chosen = ImagePreferenceSettings.model_validate(settings)
     _, notes = generate([example("a", "A red dog.", DOG)], chosen, PrepareContext(folder, 0))
-    return list(set_rows(set_files(Path(notes["kept_in"]))))
+    return list(set_rows(set_files(Path(notes.kept_in))))
 
 
 def pixels(row: dict[str, Any]) -> np.ndarray:
@@ -47,7 +47,7 @@ def test_so_many_keywords(tmp_path: Path) -> None:
     for top_k, most in ((1, 1), (3, 3)):
         chosen = ImagePreferenceSettings(top_k=top_k, regions="dataset")
         _, notes = generate([example("a", said, regions)], chosen, PrepareContext(tmp_path, 0))
-        [row] = set_rows(set_files(Path(notes["kept_in"])))
+        [row] = set_rows(set_files(Path(notes.kept_in)))
         assert 0 < len(set(row["keywords"])) <= most and (top_k == 1 or len(set(row["keywords"])) > 1)
 
 

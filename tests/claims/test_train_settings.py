@@ -155,8 +155,8 @@ def test_responses_are_cut_at_the_longest_length(plain: Trained, base: Path, pai
     _, encoded = started(DPO(), plan_job(base, pairs, tmp_path, max_length=256))
     lengths = [len(one.prefixes["original"]) + max(map(len, one.responses.values())) for one in encoded]
     shorter = sorted(lengths)[-2]
-    assert plain.summary["truncated_responses"] == 0
-    assert trained(base, pairs, tmp_path / "run", max_length=shorter - 1).summary["truncated_responses"] > 0
+    assert plain.summary.truncated_responses == 0
+    assert trained(base, pairs, tmp_path / "run", max_length=shorter - 1).summary.truncated_responses > 0
 
 
 @pytest.mark.claims("train.tuning")

@@ -25,6 +25,7 @@ from aligners.training.planning.out_of_memory import out_of_memory
 from harness.core.config import Savings
 from harness.core.errors import HarnessError
 from harness.core.types import PreferenceExample
+from harness.records.training_files import CanaryRecord
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,7 +61,7 @@ def tolerance(run: Session) -> float:
     return TOLERANCE["bfloat16" if run.bfloat16 else "float32"]
 
 
-def check_trainer(run: Session, examples: Sequence[PreferenceExample]) -> dict[str, Any]:
+def check_trainer(run: Session, examples: Sequence[PreferenceExample]) -> CanaryRecord:
     """Compare the trainer with the plain forward pass on a few examples, and check which weights are trained.
 
     Args:
@@ -68,7 +69,7 @@ def check_trainer(run: Session, examples: Sequence[PreferenceExample]) -> dict[s
         examples: what will be trained on.
 
     Returns:
-        The results, JSON-able.
+        The results, for the manifest.
 
     Raises:
         HarnessError: the two differ by more than rounding, or other weights are trained than the settings say.
@@ -101,16 +102,16 @@ def check_trainer(run: Session, examples: Sequence[PreferenceExample]) -> dict[s
                 remedy=f"{remedy}; {LEAVE}",
             )
     policy.model.eval()
-    report = {
-        "examples": [example.id for example in probes],
-        "difference": worst.mean,
-        "allowed": worst.allowed,
+    report = CanaryRecord(
+        examples=[example.id for example in probes],
+        difference=worst.mean,
+        allowed=worst.allowed,
         **modules,
-        "seconds": round(time.perf_counter() - started, 2),
-    }
+        seconds=round(time.perf_counter() - started, 2),
+    )
     logger.info(
         f"canary: the trainer computes what the model does, to {worst.mean:.1g} nats per token "
-        f"(allowed {worst.allowed:.1g}; {len(probes)} examples, {report['seconds']:.1f} s)"
+        f"(allowed {worst.allowed:.1g}; {len(probes)} examples, {report.seconds:.1f} s)"
     )
     return report
 

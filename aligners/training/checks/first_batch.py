@@ -9,7 +9,7 @@ import copy
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aligners.base import BranchLogps, Logps, Loss
 from aligners.contract import loss_of
@@ -18,6 +18,7 @@ from aligners.training.layout import Batch
 from aligners.training.policy import token_logp
 from harness.core.errors import HarnessError
 from harness.core.plugins import wrong
+from harness.records.training_files import FirstBatchRecord
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from aligners.training.session import Session
 
 
-def check_first_batch(run: Session, batch: Batch, policy: Logps, reference: Logps, loss: Loss) -> dict[str, Any]:
+def check_first_batch(run: Session, batch: Batch, policy: Logps, reference: Logps, loss: Loss) -> FirstBatchRecord:
     """Check before the first update that rewards are 0, and that the loss's terms equal the method's formula for rewards of 0.
 
     Args:
@@ -36,7 +37,7 @@ def check_first_batch(run: Session, batch: Batch, policy: Logps, reference: Logp
         loss: the method's loss for the two.
 
     Returns:
-        `reward`, the largest one.
+        The largest reward.
 
     Raises:
         HarnessError: policy and reference differ by more than rounding, or a term differs by more than that explains.
@@ -55,7 +56,7 @@ def check_first_batch(run: Session, batch: Batch, policy: Logps, reference: Logp
                     remedy=f"{_mend_first(run, batch, reference)}; {LEAVE}",
                 )
     _terms_are_the_formulas(run, batch, policy, reference, loss)
-    return {"reward": rewards}
+    return FirstBatchRecord(reward=rewards)
 
 
 def _allowed(run: Session, mask: Tensor) -> Tensor:

@@ -18,7 +18,6 @@ from aligners.training.memory.footprint import Shares
 from aligners.training.memory.peak import Peak, memory_there
 from aligners.training.policy import FEATURE_BUDGET
 from aligners.training.processes import is_deepspeed, is_sharded
-from aligners.training.records import StepFile
 from harness.core.config import TrainSettings
 from harness.core.errors import BadInputError
 from harness.core.files import write_json
@@ -27,6 +26,7 @@ from harness.core.reading import read_json
 from harness.core.record import check
 from harness.models import devices
 from harness.models.pretrained import configuration
+from harness.records.training_files import StepFile, StepSummary
 
 if TYPE_CHECKING:
     from aligners.base import Aligner
@@ -81,16 +81,17 @@ class Step:
     room: Room | None = None
     why: str = ""
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> StepSummary:
         """Values for the manifest."""
-        summary = {
-            "micro_batch_size": self.train.micro,
-            "passes": self.passes,
-            "gradient_checkpointing": self.train.gradient_checkpointing,
-            "chosen": self.chosen,
-        }
-        return (
-            summary if self.room is None else {**summary, "predicted_peak": self.predicted, "room": asdict(self.room)}
+        predicted: dict[str, Any] = (
+            {} if self.room is None else {"predicted_peak": self.predicted, "room": asdict(self.room)}
+        )
+        return StepSummary(
+            micro_batch_size=self.train.micro,
+            passes=self.passes,
+            gradient_checkpointing=bool(self.train.gradient_checkpointing),
+            chosen=self.chosen,
+            **predicted,
         )
 
     def said(self) -> str | None:

@@ -73,7 +73,7 @@ def plan(aligner: Aligner, job: AlignJob) -> dict[str, Any]:
             {"name": stage.name, "examples": len(stage.examples), "steps": steps_of(len(stage.examples), job.train)}
             for stage in stages
         ],
-        "step": {"batch_size": job.train.batch_size, **step.summary()},
+        "step": {"batch_size": job.train.batch_size, **step.summary().written()},
         "memory": memory,
         "disk": _disk(aligner, job, model, tokens, stages, made),
         "time": None,

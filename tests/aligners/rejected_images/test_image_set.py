@@ -138,7 +138,7 @@ def test_a_set_records_how_its_images_were_made_and_is_data_itself(tmp_path: Pat
     assert [file["rows"] for file in manifest["files"]] == [4, 2]
     # Aligning on it makes nothing anew.
     _, notes = generate(after, SETTINGS, PrepareContext(tmp_path / "cache", 0))
-    assert (notes["given"], notes["regions"], notes["kept_in"]) == (6, 0, None)
+    assert (notes.given, notes.regions, notes.kept_in) == (6, 0, None)
 
 
 @pytest.mark.parametrize("write", [write_here, write_in_processes(2)], ids=["here", "processes"])
@@ -214,7 +214,7 @@ def test_an_alignment_has_the_same_images_and_leaves_samples(tmp_path: Path) -> 
         image = one.images["rejected"]
         assert image.data is None and isinstance(image.source, CellImage)
         assert image.fingerprint() == sha256_bytes(image.read())
-    samples = [json.loads(line) for line in (tmp_path / "run" / notes["samples"]).read_text().splitlines()]
+    samples = [json.loads(line) for line in (tmp_path / "run" / notes.samples).read_text().splitlines()]
     assert len({sample["id"] for sample in samples}) == 24
     for sample in samples:
         row = rows[sample["id"]]

@@ -120,11 +120,11 @@ def test_the_graphs_keywords_are_things_and_neighbours_are_one() -> None:
 def test_a_manifest_says_how_keywords_were_ranked_and_that_there_were_no_vectors(tmp_path: Path) -> None:
     rows = [example("a", "A red dog.", (Region("dog", (10, 5, 30, 25)),))]
     _, notes = generate(rows, ImagePreferenceSettings(), PrepareContext(tmp_path, 0))
-    assert notes["keywords"]["ranking"] == "graph" and notes["keywords"]["constants"]["gamma"] == 0
-    assert "no word vectors" in notes["keywords"]["vectors"]
+    assert notes.keywords["ranking"] == "graph" and notes.keywords["constants"]["gamma"] == 0
+    assert "no word vectors" in notes.keywords["vectors"]
     _, other = generate(rows, ImagePreferenceSettings(keywords="multipartite"), PrepareContext(tmp_path, 0))
-    assert other["keywords"] == {"ranking": "multipartite", "pipeline": "blank"}
-    assert other["kept_in"] != notes["kept_in"]
+    assert other.keywords == {"ranking": "multipartite", "pipeline": "blank"}
+    assert other.kept_in != notes.kept_in
 
 
 @pytest.mark.parametrize("step", [0, 250, 500, 999])
@@ -186,8 +186,8 @@ def test_random_regions_and_whole_noise_ask_no_detector(tmp_path: Path) -> None:
     ):
         settings = ImagePreferenceSettings(corruption=corruption, regions="grounding-dino+sam", detector="/nowhere")
         _, notes = generate(rows, settings, PrepareContext(tmp_path, 0))
-        assert (notes[made], notes["source"]) == (2, None)
-        kept = pq.read_table(next(Path(notes["kept_in"]).glob("*.parquet"))).to_pylist()
+        assert (notes.written()[made], notes.source) == (2, None)
+        kept = pq.read_table(next(Path(notes.kept_in).glob("*.parquet"))).to_pylist()
         assert {row["region_source"] for row in kept} == {None}
         if corruption == "random-regions":
             assert [np.asarray(Image.open(io.BytesIO(row["mask"]))).sum() for row in kept] == [480, 480]
@@ -200,7 +200,7 @@ def test_generator_keeps_what_is_outside_the_named_boxes(tmp_path: Path) -> None
         example("bb", "A boat.", (Region("dog", (10, 5, 30, 25)),)),
     ]
     made, notes = generate(rows, ImagePreferenceSettings(step=900), PrepareContext(tmp_path, 0))
-    assert (notes["regions"], notes["whole-image"], notes["source"]) == (1, 1, "dataset")
+    assert (notes.regions, notes.whole_image, notes.source) == (1, 1, "dataset")
     before, after = (np.asarray(made[0].images[name].open()) for name in ("original", "rejected"))
     changed = (before != after).any(-1)
     mask = np.zeros((40, 60), bool)
@@ -210,7 +210,7 @@ def test_generator_keeps_what_is_outside_the_named_boxes(tmp_path: Path) -> None
     assert (np.asarray(made[1].images["rejected"].open()) != np.asarray(made[1].images["original"].open())).any(
         -1
     ).mean() > 0.9
-    kept = pq.read_table(next(Path(notes["kept_in"]).glob("*.parquet"))).to_pylist()
+    kept = pq.read_table(next(Path(notes.kept_in).glob("*.parquet"))).to_pylist()
     assert kept[0]["keywords"] and kept[0]["boxes"] == [[10, 5, 30, 25]] and kept[0]["step"] == 900
     again, _ = generate(rows, ImagePreferenceSettings(step=900), PrepareContext(tmp_path, 0))
     assert again[0].images["rejected"].data == made[0].images["rejected"].data
@@ -222,7 +222,7 @@ def test_a_label_of_two_words_is_found_whatever_its_lemmas_are(tmp_path: Path) -
         example("bb", "Two tables.", (Region("dining table", (1, 5, 30, 25)),)),
     ]
     _, notes = generate(rows, ImagePreferenceSettings(), PrepareContext(tmp_path, 0))
-    assert notes["regions"] == 2
+    assert notes.regions == 2
 
 
 @pytest.mark.claims("images.on_nothing")
@@ -233,7 +233,7 @@ def test_nothing_found_can_be_dropped_and_is_counted(tmp_path: Path) -> None:
     ]
     made, notes = generate(rows, ImagePreferenceSettings(on_nothing="drop"), PrepareContext(tmp_path, 0))
     assert [one.id for one in made] == ["a"]
-    assert notes["dropped"] == 1
+    assert notes.dropped == 1
 
 
 @pytest.mark.claims("images.detector", "images.segmenter")
@@ -248,8 +248,8 @@ def test_detector_and_segmenter_of_the_real_architectures_run(tmp_path: Path) ->
         text_threshold=0.01,
     )
     made, notes = generate([example("a", "A red dog.", ())], settings, PrepareContext(tmp_path, 0))
-    assert notes["source"] == "grounding-dino+sam"
-    assert notes["regions"] + notes["whole-image"] == 1
+    assert notes.source == "grounding-dino+sam"
+    assert notes.regions + notes.whole_image == 1
     assert made[0].images["rejected"].open().size == (60, 40)
 
 

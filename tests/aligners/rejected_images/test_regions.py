@@ -109,10 +109,10 @@ def test_all_run_in_bfloat16(name: str, settings: Callable[..., ImagePreferenceS
 def test_a_set_names_its_models_and_scores(settings: Callable[..., ImagePreferenceSettings], tmp_path: Path) -> None:
     rows = [example("a", "A red dog.", ()), example("bb", "A cup.", ())]
     made, notes = generate(rows, settings("owlv2+sam"), PrepareContext(tmp_path, 0))
-    assert notes["regions"] == 2 and len(made) == 2
+    assert notes.regions == 2 and len(made) == 2
     from aligners.rejected_images.image_set import set_files, set_rows
 
-    row = next(set_rows(set_files(Path(notes["kept_in"]))))
+    row = next(set_rows(set_files(Path(notes.kept_in))))
     assert row["detector"].endswith("owlv2") and row["segmenter"].endswith("sam")
     assert row["keywords"] and all(0 < score <= 1 for score in row["scores"])
 
@@ -132,5 +132,5 @@ def test_boxes_of_the_data_outside_of_the_image_or_without_a_name_are_nothing(tm
         ImagePreferenceSettings(step=900),
         PrepareContext(tmp_path, 0),
     )
-    assert notes["whole-image"] == 1  # else the rejected image would be the original
+    assert notes.whole_image == 1  # else the rejected image would be the original
     assert made[0].images["rejected"].open().tobytes() != made[0].images["original"].open().tobytes()

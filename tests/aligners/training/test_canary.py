@@ -63,7 +63,7 @@ def align(where: tuple[Path, Path], output: Path, aligner: Any = None, canary: b
     output.mkdir(parents=True, exist_ok=True)
     train = TrainSettings.model_validate({**SETTINGS, **settings})
     job = AlignJob(str(where[0]), str(where[1]), output, train, output.parent / "cache", canary=canary)
-    return training.train(aligner or DPO(), job).summary
+    return training.train(aligner or DPO(), job).summary.written()
 
 
 def stopped(where: tuple[Path, Path], output: Path, **options: Any) -> HarnessError:

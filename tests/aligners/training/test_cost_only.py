@@ -153,7 +153,7 @@ def test_a_micro_batch_that_is_chosen_changes_nothing_either(
         training.train(killed_at(DPO, 5), job(base, pairs, tmp_path / "run", [], **auto))  # in the second step
     roomy(monkeypatch, base, 1, again=True)
     found = Trained(DPO(), job(base, pairs, tmp_path / "run", [], resume=True, **auto))
-    assert found.summary["step"]["micro_batch_size"] == 1 and found.summary["step"]["gradient_checkpointing"]
+    assert found.summary.step.micro_batch_size == 1 and found.summary.step.gradient_checkpointing
     plain[DPO].holds(found, exact=False)
 
 

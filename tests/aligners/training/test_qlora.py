@@ -51,7 +51,7 @@ def test_it_trains_and_leaves_an_ordinary_adapter(base: Path, pairs: Path, tmp_p
     log = [json.loads(line) for line in (tmp_path / "run" / "train_log.jsonl").read_text().splitlines()]
     assert log[0]["loss"] == pytest.approx(0.6931, abs=1e-3), "policy and reference differ before the first step"
     assert log[-1]["loss"] < 0.55 and log[-1]["margin"] > 0.3
-    assert result.summary["base_held"] == "4 bits (NF4, double quantisation), computed in float32"
+    assert result.summary.base_held == "4 bits (NF4, double quantisation), computed in float32"
     assert inspect(result.checkpoint).kind == "adapter"
     loaded = PeftModel.from_pretrained(load_model(base, "float32"), result.checkpoint)
     trained = {name: value for name, value in loaded.named_parameters() if "lora_B" in name}
@@ -61,9 +61,7 @@ def test_it_trains_and_leaves_an_ordinary_adapter(base: Path, pairs: Path, tmp_p
 @pytest.mark.slow
 def test_reference_values_of_a_rounded_base_are_its_own(base: Path, pairs: Path, tmp_path: Path) -> None:
     def reference(name: str, tuning: str) -> str:
-        return str(
-            training.train(DPO(), job(base, pairs, tmp_path / name, tuning=tuning)).summary["stages"][0]["reference"]
-        )
+        return str(training.train(DPO(), job(base, pairs, tmp_path / name, tuning=tuning)).summary.stages[0].reference)
 
     assert reference("lora", "lora") == "computed"
     assert reference("first", "qlora") == "computed", "the values of unrounded weights were taken"

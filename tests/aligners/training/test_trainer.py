@@ -82,7 +82,7 @@ def test_training_in_bfloat16_follows_float32(
         (tmp_path / precision).mkdir()
         train = TrainSettings.model_validate({**SETTINGS, "learning_rate": 1e-3, **settings})
         result = training.train(DPO(), AlignJob(str(base), str(pairs), tmp_path / precision, train, tmp_path / "cache"))
-        assert result.summary["bfloat16"] == (precision == "bfloat16")
+        assert result.summary.bfloat16 == (precision == "bfloat16")
         losses[precision] = [row["loss"] for row in rows(tmp_path / precision)]
     fallen = losses["float32"][0] - losses["float32"][-1]
     assert fallen > 0.02
@@ -124,7 +124,7 @@ def test_reference_values_are_shared_by_methods_and_sweeps(base: Path, pairs: Pa
         (tmp_path / name).mkdir()
         train = TrainSettings.model_validate({**SETTINGS, **settings})
         result = training.train(aligner, AlignJob(str(base), str(pairs), tmp_path / name, train, tmp_path / "cache"))
-        return [stage["reference"] for stage in result.summary["stages"]]
+        return [stage.reference for stage in result.summary.stages]
 
     assert run("mfpo", MFPO(MFPO.Settings.model_validate({"stages": {"reference": "initial"}}))) == ["computed"] * 3
     assert run("dpo", DPO()) == ["from disk"]
@@ -153,7 +153,7 @@ def test_a_later_stages_reference_belongs_to_what_was_trained_on_before_it(
         result = training.train(
             InTwo(first), AlignJob(str(base), str(pairs), tmp_path / name, train, tmp_path / "cache")
         )
-        return [stage["reference"] for stage in result.summary["stages"]]
+        return [stage.reference for stage in result.summary.stages]
 
     assert run("one", 20) == ["computed", "computed"]
     assert run("again", 20) == ["from disk", "from disk"]

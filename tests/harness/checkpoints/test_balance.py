@@ -214,8 +214,12 @@ def test_a_training_measures_over_its_steps_and_learns_the_same(folder: Path, te
 
 def test_the_leaderboard_shows_margins_if_they_are_asked_for(tmp_path: Path) -> None:
     results = tmp_path / "results"
-    one = {"after": "end", "steps": 12, **margins(np.array([[1.0, 0.0, 0.5]] * 3 + [[2.0, 0.0, 1.0]]), list("abcd"))}
-    none = {"after": "end", "steps": 12, **margins(np.array([[1.0, 0.0, 1.5], [2.0, 0.5, 0.0]]), list("ab"))}
+    one = {
+        "after": "end",
+        "steps": 12,
+        **margins(np.array([[1.0, 0.0, 0.5]] * 3 + [[2.0, 0.0, 1.0]]), list("abcd")).written(),
+    }
+    none = {"after": "end", "steps": 12, **margins(np.array([[1.0, 0.0, 1.5], [2.0, 0.5, 0.0]]), list("ab")).written()}
     about = {"data": "held", "n": 4, "left_out": 0, "seed": 0, "limit": 64, "fingerprint": "d", "images": {}}
     make_run(results, "start", ["A dog."] * 4, "pictures", method="base", model="m")
     for name, measured in (("first", one), ("second", none)):
@@ -254,15 +258,15 @@ def test_the_leaderboard_shows_margins_if_they_are_asked_for(tmp_path: Path) -> 
 
 def test_margins_by_hand() -> None:
     rewards = np.array([[1.0, 0.0, 0.5], [2.0, -1.0, 1.0], [0.5, 0.25, 0.0], [1.5, 0.5, 2.0]])
-    found = margins(rewards, ["a", "b", "c", "d"])
-    assert found["rewards"] == {"chosen": 1.25, "rejected": -0.0625, "image_rejected": 0.875}
-    assert found["text"]["value"] == 1.3125 and found["image"]["value"] == 0.375
-    assert found["text_above_0"]["value"] == 1 and found["image_above_0"]["value"] == 0.75
-    assert found["text"]["ci"][0] > 0 and found["image"]["ci"][0] < 0 and found["ratio"] is None
+    measured = margins(rewards, ["a", "b", "c", "d"])
+    assert measured.rewards == {"chosen": 1.25, "rejected": -0.0625, "image_rejected": 0.875}
+    assert measured.text.value == 1.3125 and measured.image.value == 0.375
+    assert measured.text_above_0.value == 1 and measured.image_above_0.value == 0.75
+    assert measured.text.ci[0] > 0 and measured.image.ci[0] < 0 and measured.ratio is None
     sure = margins(np.array([[1.0, 0.0, 0.5]] * 3 + [[2.0, 0.0, 1.0]]), ["a", "b", "c", "d"])
-    assert sure["ratio"]["value"] == 0.5 and sure["ratio"]["ci"] == [0.5, 0.5]
+    assert sure.ratio.value == 0.5 and sure.ratio.ci == [0.5, 0.5]
     clustered = margins(np.repeat(rewards, 3, 0), [name for name in "abcd" for _ in range(3)])
-    assert clustered["text"] == found["text"], "three pairs about one picture are no more pictures"
+    assert clustered.text == measured.text, "three pairs about one picture are no more pictures"
 
 
 def test_the_report_shows_what_was_measured_with_these_weights(tmp_path: Path) -> None:
@@ -270,7 +274,7 @@ def test_the_report_shows_what_was_measured_with_these_weights(tmp_path: Path) -
     manifest = read_json(folder / "manifest.json") | {"checkpoint": {"kind": "adapter", "fingerprint": "f" * 64}}
     write_json(folder / "manifest.json", manifest)
     rewards = np.array([[1.0, 0.0, 0.5], [2.0, -1.0, 1.0], [0.5, 0.25, 0.0], [1.5, 0.5, 2.0]])
-    one = {"after": "end", "steps": 1200, **margins(rewards, ["a", "b", "c", "d"])}
+    one = {"after": "end", "steps": 1200, **margins(rewards, ["a", "b", "c", "d"]).written()}
     record = {"run": "mine", "data": "pairs <b>", "n": 4, "checkpoint": "f" * 64, "measured": [one]}
     write_json(folder / "balance" / "pairs.json", record)
     write_json(folder / "balance" / "old.json", record | {"checkpoint": "0" * 64, "data": "other"})

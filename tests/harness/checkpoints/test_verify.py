@@ -129,13 +129,13 @@ def test_near_ties_pass_and_are_said_and_no_number_does_not() -> None:
     probes = draw_probes(1)
     tie = Expected((1, 2, 3), 9, (-0.1, -0.7), (5, 7), (-0.1, -0.6995))
     record = compare(probes, [tie], [details()], 1e-3)
-    assert record["findings"] == [] and record["near_ties"] == 1 and record["probes"][0]["same_tokens"] == 1
+    assert record.findings == [] and record.near_ties == 1 and record.probes[0].same_tokens == 1
     clear = Expected((1, 2, 3), 9, (-0.1, -0.7), (5, 7), (-0.1, -0.69))
-    [finding] = compare(probes, [clear], [details()], 1e-3)["findings"]
+    [finding] = compare(probes, [clear], [details()], 1e-3).findings
     assert "1 of 2 greedy tokens" in finding
     same = Expected((1, 2, 3), 9, (-0.1, -0.7), (5, 6), (-0.1, -0.7))
     for wrong in (-0.702, float("nan")):
-        [finding] = compare(probes, [same], [details((-0.1, wrong))], 1e-3)["findings"]
+        [finding] = compare(probes, [same], [details((-0.1, wrong))], 1e-3).findings
         assert "log-probabilities differ" in finding
 
 
@@ -143,10 +143,10 @@ def test_an_adapter_that_is_not_applied_or_hardly_trained_is_told_from_others() 
     probes = draw_probes(1)
     served = [details((-0.1, -0.7))]
     idle = Expected((1, 2, 3), 9, (-0.4, -0.7), (5, 6), (-0.4, -0.7), without=(-0.1, -0.7))
-    assert "the adapter is not applied" in compare(probes, [idle], served, 1e-3)["findings"][-1]
+    assert "the adapter is not applied" in compare(probes, [idle], served, 1e-3).findings[-1]
     faint = Expected((1, 2, 3), 9, (-0.1, -0.7), (5, 6), (-0.1, -0.7), without=(-0.1, -0.7001))
     record = compare(probes, [faint], served, 1e-3)
-    assert record["findings"] == [] and "too small to see" in record["notes"][0]
+    assert record.findings == [] and "too small to see" in record.notes[0]
 
 
 def test_probes_are_of_many_sizes_and_the_same_every_time() -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from aligners.training.records import LogRow
 from harness.core.errors import BadInputError
 from harness.core.files import dump_row, write_json
 from harness.core.record import Record
@@ -18,6 +17,7 @@ from harness.records.answer_files import ServedRecord, answer_record, read_servi
 from harness.records.item_files import item_row
 from harness.records.manifest_file import AlignConfig, BaseRecord, ManifestRecord, read_manifest
 from harness.records.score_files import read_scores
+from harness.records.training_files import LogRow
 from harness.runs.claim import claimed
 from harness.runs.manifest import surroundings
 from harness.runs.state import State, state_of
