@@ -57,7 +57,9 @@ def run_steps(plan: Plan, folder: ExperimentFolder, workers: Workers) -> dict[st
             if step.needs and len(lost) == len(step.needs):
                 failed[step.name] = f"it needs {', '.join(lost)}, which failed"
                 waiting.remove(step)
-            elif len(under_way) < workers.capacity and all(need in done or need in failed for need in step.needs):
+            elif len(under_way) < workers.capacity and all(
+                name in done or name in failed for name in (*step.needs, *step.after)
+            ):
                 waiting.remove(step)
                 number = total - len(waiting)
                 logger.info(f"step {number} of {total}: {step.name}: {step.about}")

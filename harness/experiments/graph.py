@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from harness.core.config import TrainSettings, merged, parse
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import sha256_json
 from harness.core.worlds import find_world
+from harness.evaluation.pictures import Change
 from harness.experiments.spec import MOST_RUNS, Arm, Experiment, dotted
 from harness.models import resolve
 
@@ -29,9 +30,10 @@ class Step:
 
     Attributes:
         name: unique in the experiment, and the name of its record.
-        kind: align or eval.
+        kind: align, eval or noise.
         command: arguments of `harness`.
         needs: names of the steps that must be done before.
+        after: names of the steps that must have ended before, done or failed, because they write the same files.
         key: hash of what the step computes; a step whose key changed is done again.
         about: description of the step.
         run: name of the run, for an alignment.
@@ -44,6 +46,7 @@ class Step:
     key: str
     about: str
     run: str = ""
+    after: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ def plan(experiment: Experiment, results: Path, *, many: bool = False) -> Plan:
     if len(set(spec.seeds)) < len(spec.seeds):
         raise BadInputError("a seed appears twice", where=experiment.where("seeds"))
     _look_up(experiment)
+    changes = changes_of(experiment)
     steps: list[Step] = []
     runs: dict[str, tuple[Arm, int]] = {}
     labels: dict[tuple[str, int], str] = {}
@@ -93,7 +97,8 @@ def plan(experiment: Experiment, results: Path, *, many: bool = False) -> Plan:
                 here.append(step)
         steps += here
         for number, start in enumerate(range(0, len(here), ADAPTERS)):
-            steps.append(_evaluate(experiment, seed, model, here[start : start + ADAPTERS], number, results))
+            evaluated = _evaluate(experiment, seed, model, here[start : start + ADAPTERS], number, results)
+            steps += [evaluated, *_noised(evaluated, changes)]
     return Plan(steps, runs, labels, {seed: resolve(model).label for seed, model in worlds.items()})
 
 
@@ -179,6 +184,37 @@ def _evaluate(
     key = sha256_json([command, [step.key for step in aligned]])
     about = f"{len(aligned)} runs{' and the base' if number == 0 else ''} on {', '.join(spec.suites)}, seed {seed}"
     return Step(f"eval-s{seed}-{number}", "eval", tuple(command), tuple(step.name for step in aligned), key, about)
+
+
+def _noised(evaluated: Step, changes: Sequence[Change]) -> list[Step]:
+    """For every change of the pictures the evaluation once more, one after another: they read the same plain answers."""
+    steps: list[Step] = []
+    for change in changes:
+        steps.append(
+            replace(
+                evaluated,
+                name=f"noise-{evaluated.name.removeprefix('eval-')}-{change.word}",
+                kind="noise",
+                command=(*evaluated.command, "--noise", change.word),
+                needs=(*evaluated.needs, evaluated.name),
+                after=tuple(step.name for step in steps[-1:]),
+                key=sha256_json([evaluated.key, change.about()]),
+                about=f"{evaluated.about}, pictures: {change.label}",
+            )
+        )
+    return steps
+
+
+def changes_of(experiment: Experiment) -> list[Change]:
+    """The changes of the pictures that the file asks for.
+
+    Raises:
+        BadInputError: one is unknown or named twice; the message has the line.
+    """
+    words = experiment.spec.noise
+    where = experiment.where("noise")
+    changes: list[Change] = _at(where, lambda: Change.parse_list(",".join(map(str, words))) if words else [])
+    return changes
 
 
 def _sets(settings: Mapping[str, Any]) -> list[str]:

@@ -11,17 +11,19 @@ from markupsafe import Markup
 
 from harness.analysis.leaderboard import Board, as_markdown, collect, pool_seeds
 from harness.analysis.leaderboard.board import scale
+from harness.analysis.text_table import TextTable
 from harness.core.errors import BadInputError
 from harness.core.files import atomic_path, write_json
 from harness.core.pages import render
 from harness.core.terminal import plain
 from harness.experiments.claims import Finding, find, read_claims
-from harness.experiments.graph import RUNS, Plan
+from harness.experiments.diagnostics import Reliance, margins
+from harness.experiments.graph import RUNS, Plan, changes_of
 from harness.experiments.records import ClaimResult, ResultFile
 from harness.experiments.spec import Arm, Experiment, dotted
 from harness.experiments.state import ExperimentFolder
-from harness.reports import write_document
-from harness.runs.folders import open_run
+from harness.reports import charts_and_tables, write_document
+from harness.runs.folders import Run, open_run
 from harness.runs.manifest import surroundings
 
 PAGE, RESULT = "index", "experiment.json"
@@ -36,7 +38,9 @@ def write_page(
         BadInputError: nothing was scored.
     """
     claims = read_claims(experiment)
-    boards = _boards(plan, folder)
+    runs = _runs(plan, folder)
+    boards = collect(runs)
+    reliance, balance = Reliance(plan, runs, changes_of(experiment)), margins(plan, runs)
     findings = find(claims, plan, boards)
     pooled = [_named(board, plan) for board in (pool_seeds(boards) if len(plan.worlds) > 1 else boards)]
     head = _head(experiment, plan)
@@ -52,6 +56,8 @@ def write_page(
             "",
             as_markdown(pooled).strip(),
             "",
+            *_tables_markdown("Image reliance", reliance.tables()),
+            *_tables_markdown("Modality balance", balance),
             *_arms_markdown(experiment.arms),
             *_failed_markdown(failed),
         ]
@@ -64,11 +70,20 @@ def write_page(
         claims=[[finding.claim.text, finding.verdict, *_points(finding), _signs(finding)] for finding in findings],
         headings=_HEADINGS,
         about_claims=_CLAIMS,
+        diagnostics=[
+            (title, charts_and_tables(charts, tables))
+            for title, charts, tables in (
+                ("Image reliance", reliance.figures(), reliance.tables()),
+                ("Modality balance", [], balance),
+            )
+            if tables
+        ],
         counts=_counts(experiment.arms),
         arms=[{"label": arm.label, "method": arm.method, "settings": _settings(arm)} for arm in experiment.arms],
         failed={name: " ".join(reason.split()) for name, reason in failed.items()},
     )
-    write_document(experiment.spec.title, pooled, [Markup(sections)], folder.path / f"{PAGE}.html")
+    page = folder.path / f"{PAGE}.html"
+    write_document(experiment.spec.title, pooled, [Markup(sections)], page, notes=reliance.reasons)
     write_json(
         folder.path / RESULT,
         ResultFile(
@@ -83,8 +98,8 @@ def write_page(
     return findings
 
 
-def _boards(plan: Plan, folder: ExperimentFolder) -> list[Board]:
-    """Boards of the experiment's own runs and their base models."""
+def _runs(plan: Plan, folder: ExperimentFolder) -> list[Run]:
+    """The experiment's own complete runs, after their base models."""
     runs = folder.results / RUNS
     names = [name for name in plan.runs if (runs / name / "manifest.json").exists()]
     bases = [path.parent.name for path in sorted(runs.glob("*/manifest.json")) if _is_base(path.parent, plan)]
@@ -92,7 +107,7 @@ def _boards(plan: Plan, folder: ExperimentFolder) -> list[Board]:
         raise BadInputError(
             "no run of this experiment is complete", where=str(runs), remedy="run the same command again"
         )
-    return collect([open_run(runs / name) for name in [*bases, *names]])
+    return [open_run(runs / name) for name in [*bases, *names]]
 
 
 def _is_base(path: Path, plan: Plan) -> bool:
@@ -149,6 +164,14 @@ def _claims_markdown(findings: Sequence[Finding]) -> list[str]:
         text = finding.claim.text.replace("|", "\\|")
         lines.append(f"| `{text}` | **{finding.verdict}** | {values} | {difference} | {p} | {_signs(finding)} |")
     return [*lines, "", _CLAIMS, ""]
+
+
+def _tables_markdown(title: str, tables: Sequence[TextTable]) -> list[str]:
+    lines = [f"## {title}", ""] if tables else []
+    for table in tables:
+        rows = [" | ".join(cells) for cells in (table.heads, ["---"] * len(table.heads), *table.rows)]
+        lines += [f"**{table.title}**", "", *(f"| {row} |" for row in rows), "", table.note, ""]
+    return lines
 
 
 def _signs(finding: Finding) -> str:

@@ -53,6 +53,9 @@ class ExperimentSpec(StrictModel):
         None, description="benchmark data, as for eval --data; default: depends on the model"
     )
     questions: int | None = Field(None, ge=1, description="use a seeded sample of about this many items per suite")
+    noise: list[int | str] = Field(
+        [], description="also ask about changed pictures: noise steps, blank, shuffled, as for eval --noise"
+    )
     backend: str | None = Field(None, description="as for eval --backend")
     judge: str | None = Field(None, description="as for eval --judge")
     settings: dict[str, Any] = Field({}, description="training settings of all arms; an arm's settings override them")

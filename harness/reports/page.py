@@ -14,13 +14,14 @@ from harness.analysis.balance import balance_records, balance_tables
 from harness.analysis.leaderboard import Board, collect
 from harness.analysis.reliance import changed_scores, reliance_tables
 from harness.analysis.scored import EVALUATE
+from harness.analysis.text_table import TextTable
 from harness.core.errors import BadInputError
 from harness.core.files import atomic_path
 from harness.core.pages import render
 from harness.core.terminal import json_text
 from harness.reports.board import board_of
 from harness.reports.charts import svg
-from harness.reports.figures import figures, reliance_figures
+from harness.reports.figures import Figure, figures, reliance_figures
 from harness.reports.gather import gather, samples
 from harness.reports.rejected import rejected_images
 from harness.runs.folders import Run
@@ -132,6 +133,12 @@ def write_document(
         sections=Markup("").join(sections),
         notes=notes,
     )
+
+
+def charts_and_tables(figures: Sequence[Figure], tables: Sequence[TextTable]) -> Markup:
+    """Charts and the tables below them, as a part of a document."""
+    charts = [{"svg": Markup(svg(one.content)), "caption": one.caption} for one in figures]
+    return Markup(render(_FOLDER / "templates" / "figures.html", charts=charts, tables=tables))
 
 
 def _part(name: str) -> Markup:

@@ -74,7 +74,7 @@ def test_what_is_aligned(here: Path) -> None:
 
 @pytest.mark.claims(
     "experiment.suites", "experiment.benchmarks", "experiment.questions", "experiment.backend", "experiment.judge",
-    "experiment.evaluation", "experiment.split",
+    "experiment.evaluation", "experiment.split", "experiment.noise",
 )  # fmt: skip
 def test_what_is_evaluated(here: Path) -> None:
     plain = commands()["eval"]
@@ -84,6 +84,8 @@ def test_what_is_evaluated(here: Path) -> None:
     assert (given(other, "--suite"), given(other, "--data"), given(other, "--limit")) == ("pope,amber", "./data", "12")
     assert (given(other, "--backend"), given(other, "--judge")) == ("transformers", "pocket-truth")
     assert "sampling.max_new_tokens=3" in other
+    asked = [shlex.split(line) for line in experiment("--print", noise=[250, "blank"]).splitlines()]
+    assert [given(line, "--noise") for line in asked if line[1] == "eval"] == [None, "250", "blank"]
     drawn = commands(model="pocket", split="validation")["eval"]
     assert given(drawn, "--data") == "pocket@validation"
 

@@ -111,6 +111,8 @@ def test_mistakes_are_said_with_their_line(text: str, line: int, said: str, tmp_
         ("model: llava-1.6-7b\narms: {a: {method: dpo}}\n", 3, "llava-v1.6-7b"),
         ("seeds: [1, 1]\narms: {a: {method: dpo}}\n", 3, "a seed appears twice"),
         ("judge: gpt\narms: {a: {method: dpo}}\n", 3, "unknown judge"),
+        ("noise: [0, 1000]\narms: {a: {method: dpo}}\n", 3, "step 1000 does not exist"),
+        ("noise: [0, blank, 0]\narms: {a: {method: dpo}}\n", 3, "noise 0 twice"),
     ],
 )
 def test_what_is_not_known_is_said_before_anything_starts(text: str, line: int, said: str, tmp_path: Path) -> None:
@@ -175,6 +177,16 @@ def test_tables_of_the_paper_share_the_published_arm(tmp_path: Path) -> None:
         for name in ("paper", "table4", "table5", "table8", "figure8")
     ]
     assert len(set.intersection(*shared)) == 3
+
+
+def test_changed_pictures_are_asked_about_one_after_another(tmp_path: Path) -> None:
+    """They read the same plain answers, which one process at a time may open."""
+    file = written(tmp_path / "a.yaml", "noise: [0, blank]\narms: {a: {method: dpo}, b: {method: rlhfv}}\n")
+    first, second, evaluated, *noised = plan(read_experiment(file), tmp_path).steps
+    assert [step.name for step in noised] == ["noise-s0-0-0", "noise-s0-0-blank"]
+    assert all(set(step.needs) == {first.name, second.name, evaluated.name} for step in noised)
+    assert [step.after for step in noised] == [(), ("noise-s0-0-0",)]
+    assert len({step.key for step in (evaluated, *noised)}) == 3
 
 
 def test_shipped_experiments_have_names() -> None:
