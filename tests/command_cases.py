@@ -90,6 +90,8 @@ COMMANDS: dict[str, Case] = {
         leaves="quick/report.html",
     ),
     "list": Case(says="mfpo"),
+    "new": Case(("method", "mine"), leaves="harness-mine/test_harness_mine.py", says="pytest"),
+    "plugin check": Case(("./harness-mine/harness_mine.py:Mine",), ("new",), says="the gradient is finite"),
     "doctor": Case(says="torch"),
     "data list": Case(says="halbench"),
     "data get": Case(("rlaif-v",), leaves="hf/hub/datasets--*/snapshots/*/x.parquet"),

@@ -82,7 +82,7 @@ class _Resolved:
         """The aligner's part of the alignment; a world's preference data is made if it does not exist."""
         return AlignJob(
             str(self.config.location),
-            _data(self.config.data, request.method),
+            _data(self.config.data, self.config.method),
             self.folder,
             self.train,
             cache_folder(),
@@ -91,7 +91,7 @@ class _Resolved:
             request.resume,
             request.allow_download,
             request.data_options,
-            held_out=_data(self.train.balance.data, request.method) if self.train.balance.data else None,
+            held_out=_data(self.train.balance.data, self.config.method) if self.train.balance.data else None,
             canary=request.canary,
             on_step=request.on_step,
         )
@@ -159,6 +159,7 @@ def _resolve(request: AlignRequest, *, writes: bool = True) -> _Resolved:
         raise BadInputError(
             "--resume continues the existing run, --overwrite replaces it", remedy="give only one of them"
         )
+    request = replace(request, method=registry.adopt("aligners", request.method))
     kind: type[Aligner] = registry.load("aligners", request.method)
     model = resolve(request.model)
     recipe = model.world.recipe(request.method) if model.world else {}

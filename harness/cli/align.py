@@ -51,7 +51,13 @@ def align(
         typer.Option("--name", help="Name of the run. Default: METHOD-MODEL-TIME.", rich_help_panel=RUN_OPTIONS),
     ] = None,
     recipe: Annotated[
-        Path | None, typer.Option("--recipe", help="YAML file with settings, under the keys train and method.")
+        str | None,
+        typer.Option(
+            "--recipe",
+            metavar="NAME|FILE|RUN",
+            help="Settings: a YAML file (keys train and method), the folder or config.json of a run, or a shipped recipe, see "
+            "`harness list recipes`.",
+        ),
     ] = None,
     settings: Settings = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed for order and sampling.")] = None,
@@ -106,7 +112,9 @@ def align(
     """Align a model with a preference method, and write a checkpoint to a run folder."""
     from aligners.preferences.options import DataOptions
     from harness.alignment.align import AlignRequest, is_first_process, plan_align, run_align
-    from harness.core.config import merged, named_once, overrides, read_recipe
+    from harness.alignment.recipes import settings_of
+    from harness.core import registry
+    from harness.core.config import merged, named_once, overrides
     from harness.runs.folders import STAGES, list_runs
 
     named: dict[str, Any] = {}
@@ -114,7 +122,10 @@ def align(
         named["seed"] = seed
     if (tuning := _tuning(full, qlora)) is not None:
         named["tuning"] = tuning
-    layers = merged(read_recipe(recipe) if recipe else {}, named_once(overrides(settings or []), {"train": named}))
+    method = registry.adopt("aligners", method)
+    layers = merged(
+        settings_of(recipe, method) if recipe else {}, named_once(overrides(settings or []), {"train": named})
+    )
     _only(layers, ("train", "method"))
     request = AlignRequest(
         method,

@@ -20,6 +20,7 @@ from harness.cli import (
     generate,
     imports,
     launch,
+    plugins,
     results,
     runs,
     score,
@@ -40,6 +41,7 @@ __all__ = [
     "generate",
     "imports",
     "launch",
+    "plugins",
     "results",
     "runs",
     "score",
@@ -51,6 +53,7 @@ class Kind(StrEnum):
 
     models = "models"
     methods = "methods"
+    recipes = "recipes"
     benchmarks = "benchmarks"
     backends = "backends"
     judges = "judges"
@@ -161,7 +164,7 @@ def list_(
     kind: Annotated[Kind | None, typer.Argument(help="What to list. Default: everything.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List models, methods, benchmarks, backends, judges, judges of candidates and worlds, and the package of each."""
+    """List models, methods, recipes, benchmarks, backends, judges, judges of candidates and worlds, and the package of each."""
     from harness.cli.tables import listing, print_listing
 
     rows = [row for row in listing() if kind is None or row["kind"] == kind.value]

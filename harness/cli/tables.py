@@ -324,6 +324,7 @@ def print_line(line: Line) -> None:
 def listing() -> list[dict[str, Any]]:
     """Everything that `harness list` shows: kind, name, description, package."""
     from aligners.training.families import FAMILIES
+    from harness.alignment.recipes import shipped, summary_of
     from harness.models import aliases
 
     rows: list[dict[str, Any]] = []
@@ -331,8 +332,13 @@ def listing() -> list[dict[str, Any]]:
         aligned = ref.world is not None or ref.family in FAMILIES
         can = "align, eval" if aligned else "eval"
         about = f"{ref.family}: {can}; {ref.source}" if ref.family else f"{can}; {ref.source}"
-        names = {"name": ref.label, "about": about, "from": "vlm-align-harness"}
+        names = {"name": ref.label, "about": about, "from": registry.OWN_DISTRIBUTION}
         rows.append({"kind": "models", **names, "family": ref.family, "aligned": aligned})
+    recipes = {name: summary_of(file) for name, file in shipped().items()}
+    rows += [
+        {"kind": "recipes", "name": name, "about": about, "from": registry.OWN_DISTRIBUTION}
+        for name, about in recipes.items()
+    ]
     for group, kind in (
         ("aligners", "methods"),
         ("benchmarks", "benchmarks"),

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.core.errors import BadInputError, HarnessError, UnknownNameError
+from harness.core.file_plugins import adopt
 from harness.core.names import check_name
 from harness.core.packages import OWN_DISTRIBUTION
 from harness.core.plugins import (
@@ -28,7 +29,7 @@ from harness.core.plugins import (
     registered,
 )
 
-__all__ = ["KINDS", "OWN_DISTRIBUTION", "Entry", "Kind", "entries", "load", "names"]
+__all__ = ["KINDS", "OWN_DISTRIBUTION", "Entry", "Kind", "adopt", "entries", "load", "names"]
 
 _CONTRACTS = {
     "aligners": ("aligners.base:Aligner", ("summary", "source")),
@@ -67,13 +68,14 @@ def _entries(kind: Kind, path: tuple[str, ...]) -> dict[str, Entry]:
 
 
 def load(kind: Kind, name: str) -> Any:
-    """The class registered under a name.
+    """The class registered under a name, or `FILE.py:CLASS`.
 
     Raises:
         UnknownNameError: no such name; the nearest ones are suggested.
         PluginError: a plugin's module cannot be imported, or its class is not what the contract asks for.
         MissingPackageError: it imports a package that is not installed.
     """
+    name = adopt(kind, name)
     known = entries(kind)
     if name not in known:
         raise UnknownNameError(WORD[kind], name, known)
@@ -174,13 +176,14 @@ def _check_settings(entry: Entry, plugin: Any, base: type) -> None:
 
 
 def names(kind: Kind, wanted: str) -> list[str]:
-    """Split a comma-separated option and check every name against the registry. The name of a group of suites stands for its suites.
+    """Split a comma-separated option and check every name against the registry. The name of a group of suites stands for its suites, and
+    `FILE.py:CLASS` for the class's name.
 
     Raises:
         BadInputError: the list is empty.
         UnknownNameError: one of the names is not registered.
     """
-    split = [part.strip() for part in wanted.split(",") if part.strip()]
+    split = [adopt(kind, part.strip()) for part in wanted.split(",") if part.strip()]
     if not split:
         raise BadInputError(f"no {WORD[kind]} is given", remedy="see `harness list`")
     known = entries(kind)

