@@ -57,7 +57,7 @@ def suites(most: int = 20_000) -> list[Suite]:
     """All four, with at most about so many of each one's items."""
     halbench = ObjectHalBench(HalBenchSettings(extractor="spacy"))
     amber = AMBER(AmberSettings(nouns="spacy", similarity="exact"))
-    found = []
+    names = []
     for benchmark, every in ((halbench, _halbench()), (amber, _amber()), (POPE(), _pope()), (MMHalBench(), _mmhal())):
         items = every[:: -(-len(every) // most)]
         versions = []
@@ -70,10 +70,10 @@ def suites(most: int = 20_000) -> list[Suite]:
             judge = _Draws(seed) if benchmark.needs_judge else None
             scores = benchmark.score(items, responses, judge)
             versions.append((scores, item_rows(items, responses, scores), judge))
-        found.append(
+        names.append(
             Suite(benchmark, versions[0][2], items, [one[0] for one in versions], [one[1] for one in versions])
         )
-    return found
+    return names
 
 
 def _answer(item: Item, rng: random.Random, texts: Iterator[str]) -> str:

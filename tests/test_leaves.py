@@ -63,15 +63,15 @@ def test_the_core_names_no_suite_metric_or_method_of_ours() -> None:
     names = "|".join(map(re.escape, sorted(_ours(), key=len, reverse=True)))
     pattern = re.compile(rf"(?<![\w-])(?:{names})(?![\w-])", re.IGNORECASE)
     assert pattern.search("harness eval --suite halbench,amber") and pattern.search("chair_s(mfpo)")
-    found = []
+    strings = []
     for path in sorted(path for kind in ("py", "js", "html", "css") for path in HARNESS.rglob(f"*.{kind}")):
         if (HARNESS / "worlds" / "pocket") in path.parents:
             continue
         place = str(path.relative_to(ROOT))
         for line, text in _texts(path):
             said = {one.lower() for one in pattern.findall(text)}
-            found += [f"{place}:{line}: {one}" for one in sorted(said) if (place, one) not in OTHERS]
-    assert not found, "\n".join(found)
+            strings += [f"{place}:{line}: {one}" for one in sorted(said) if (place, one) not in OTHERS]
+    assert not strings, "\n".join(strings)
 
 
 @pytest.fixture(scope="module")
@@ -151,10 +151,10 @@ def test_a_plugins_suite_is_in_the_report(museum: Path) -> None:
         assert caption in page
     [data] = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
     samples: list[dict[str, Any]] = json.loads(data)["samples"]
-    found: dict[str, list[str]] = {model: [] for model in ANSWERS}
+    missing: dict[str, list[str]] = {model: [] for model in ANSWERS}
     for (name, _, truth), sample in zip(QUESTIONS, samples, strict=True):
         assert sample["id"].endswith(name) and sample["truth"] == truth and sample["picture"]
         for answer in sample["answers"]:
             [model] = [model for model, run in RUNS.items() if run == answer["run"]]
-            found[model].append(answer["verdict"])
-    assert found == VERDICTS
+            missing[model].append(answer["verdict"])
+    assert missing == VERDICTS

@@ -108,12 +108,14 @@ def test_both_run(environment: dict[str, str], tmp_path: Path) -> None:
     assert score["metrics"]["accuracy"]["value"] in (0.0, 0.5, 1.0)
     assert [row["pictures"]["kind"] for row in changed] == ["noise", "blank", "shuffled"]
     for row in changed:
-        found = row["reliance"]["metrics"]["accuracy"]
+        accuracy = row["reliance"]["metrics"]["accuracy"]
         assert (
-            found["clean"] == score["metrics"]["accuracy"]["value"]
-            and found["changed"] == row["metrics"]["accuracy"]["value"]
+            accuracy["clean"] == score["metrics"]["accuracy"]["value"]
+            and accuracy["changed"] == row["metrics"]["accuracy"]["value"]
         )
-        assert found["gap"]["value"] == found["changed"] - found["clean"] and row["reliance"]["unchanged"]["value"] in (
+        assert accuracy["gap"]["value"] == accuracy["changed"] - accuracy["clean"] and row["reliance"]["unchanged"][
+            "value"
+        ] in (
             0.0,
             0.5,
             1.0,

@@ -64,21 +64,21 @@ def bad(folder: Path) -> dict[str, tuple[Path | str, str]]:
         "wrong type in a row": (GOOD | {"chosen": 4}, "'chosen' is a whole number, not text: 4"),
         "nothing but an end": (GOOD | {"chosen": "</s>"}, "the chosen answer contains '</s>'"),
     }
-    found: dict[str, tuple[Path | str, str]] = {
+    cases: dict[str, tuple[Path | str, str]] = {
         name: (jsonl(folder / f"{name}.jsonl", [GOOD, row]), said) for name, (row, said) in lines.items()
     }
-    found["missing column"] = (
+    cases["missing column"] = (
         parquet(folder / "a.parquet", chosen=None),
         "no known format of preference data has these",
     )
-    found["column of a wrong type"] = (folder / "b.parquet", "rejected (number)")
+    cases["column of a wrong type"] = (folder / "b.parquet", "rejected (number)")
     rows = [rlaif(number, rejected=number) for number in range(2)]
     pq.write_table(pa.Table.from_pylist(rows), folder / "b.parquet")
-    found["no picture in a row"] = (
+    cases["no picture in a row"] = (
         parquet(folder / "c.parquet", image={"bytes": b"", "path": None}),
         "there is no image",
     )
-    return found
+    return cases
 
 
 def test_bad_data_is_named_before_anything_is_trained(

@@ -54,11 +54,11 @@ def ratios(policy: dict[str, BranchLogps], reference: dict[str, BranchLogps], ro
     """Sum of log-ratios, token by token, in Python."""
     return {
         name: sum(
-            float(one.tokens[row, k] - reference[name].tokens[row, k])
-            for k in range(one.mask.shape[1])
-            if one.mask[row, k]
+            float(branch.tokens[row, k] - reference[name].tokens[row, k])
+            for k in range(branch.mask.shape[1])
+            if branch.mask[row, k]
         )
-        for name, one in policy.items()
+        for name, branch in policy.items()
     }
 
 
@@ -128,25 +128,25 @@ def test_rlhfv(normalise: Any) -> None:
     policy, reference = both(("chosen", "rejected"))
     loss = RLHFV(RLHFVSettings(beta=beta, gamma=gamma, normalise=normalise)).loss(policy, reference).per_example
 
-    def likelihood(tokens: torch.Tensor, one: BranchLogps, row: int) -> float:
+    def likelihood(tokens: torch.Tensor, branch: BranchLogps, row: int) -> float:
         above = below = 0.0
         for k in range(tokens.shape[1]):
-            if one.mask[row, k]:
-                weight = gamma if one.corrected is not None and one.corrected[row, k] else 1.0
+            if branch.mask[row, k]:
+                weight = gamma if branch.corrected is not None and branch.corrected[row, k] else 1.0
                 above, below = above + weight * float(tokens[row, k]), below + weight
         return above / below if normalise == "mean" else above
 
     for row in range(5):
         r = {
-            name: likelihood(one.tokens, one, row) - likelihood(reference[name].tokens, one, row)
-            for name, one in policy.items()
+            name: likelihood(branch.tokens, branch, row) - likelihood(reference[name].tokens, branch, row)
+            for name, branch in policy.items()
         }
         assert float(loss[row]) == pytest.approx(sigmoid_loss(beta * (r["chosen"] - r["rejected"])), abs=1e-6)
     chosen = policy["chosen"]
-    found = gradients(loss, policy)[0]
+    computed = gradients(loss, policy)[0]
     assert chosen.corrected is not None
     row = next(i for i in range(5) if chosen.corrected[i].any() and (chosen.mask[i] & ~chosen.corrected[i]).any())
-    marked, plain = found[row][chosen.corrected[row]][0], found[row][chosen.mask[row] & ~chosen.corrected[row]][0]
+    marked, plain = computed[row][chosen.corrected[row]][0], computed[row][chosen.mask[row] & ~chosen.corrected[row]][0]
     assert float(marked / plain) == pytest.approx(gamma, rel=1e-9)
 
 
@@ -181,13 +181,13 @@ def slopes_agree(aligner: Aligner, policy: dict[str, BranchLogps], reference: di
     """The gradient against central differences, at some tokens of every branch."""
     found = gradients(aligner.loss(policy, reference).per_example, policy)
     step = 1e-5
-    for (name, one), gradient in zip(policy.items(), found, strict=True):
-        for row, place in ((0, 0), (3, int(one.mask[3].sum()) - 1)):
+    for (name, branch), gradient in zip(policy.items(), found, strict=True):
+        for row, place in ((0, 0), (3, int(branch.mask[3].sum()) - 1)):
             values = []
             for sign in (1, -1):
-                tokens = one.tokens.detach().clone()
+                tokens = branch.tokens.detach().clone()
                 tokens[row, place] += sign * step
-                moved = BranchLogps(tokens.sum(-1), tokens, one.mask, one.corrected, one.divergence)
+                moved = BranchLogps(tokens.sum(-1), tokens, branch.mask, branch.corrected, branch.divergence)
                 values.append(float(aligner.loss({**policy, name: moved}, reference).per_example.sum()))
             assert float(gradient[row, place]) == pytest.approx((values[0] - values[1]) / (2 * step), abs=1e-6)
 
@@ -233,20 +233,20 @@ def test_symmpo() -> None:
 def test_chip(normalise: Any) -> None:
     beta, gamma, token = 0.4, 3.0, 0.7
     policy, reference = both(("chosen", "rejected", "image_rejected"))
-    divergence = {name: torch.rand(5, 7, dtype=torch.float64) * one.mask for name, one in policy.items()}
+    divergence = {name: torch.rand(5, 7, dtype=torch.float64) * branch.mask for name, branch in policy.items()}
     policy = {
-        name: BranchLogps(one.sums, one.tokens, one.mask, one.corrected, divergence[name].requires_grad_())
-        for name, one in policy.items()
+        name: BranchLogps(branch.sums, branch.tokens, branch.mask, branch.corrected, divergence[name].requires_grad_())
+        for name, branch in policy.items()
     }
     aligner = CHiP(CHiPSettings(beta=beta, gamma=gamma, beta_token=token, normalise=normalise))
     loss = aligner.loss(policy, reference).per_example
 
     def weighted(name: str, row: int) -> float:
-        one, above, below = policy[name], 0.0, 0.0
+        branch, above, below = policy[name], 0.0, 0.0
         for k in range(7):
-            if one.mask[row, k]:
-                weight = gamma if one.corrected is not None and one.corrected[row, k] else 1.0
-                above += weight * float(one.tokens[row, k] - reference[name].tokens[row, k])
+            if branch.mask[row, k]:
+                weight = gamma if branch.corrected is not None and branch.corrected[row, k] else 1.0
+                above += weight * float(branch.tokens[row, k] - reference[name].tokens[row, k])
                 below += weight
         return above / below if normalise == "mean" else above
 

@@ -28,7 +28,7 @@ def test_mpo() -> None:
     settings = MPOSettings(beta=0.3, lambda_preference=0.7, lambda_quality=0.4, lambda_generation=1.3)
     aligner = MPO(settings)
     aligner.state = {"reward": 0.25, "steps": 1.0}
-    found = aligner.loss(policy, reference)
+    computed = aligner.loss(policy, reference)
     for row in range(5):
         r = {name: 0.3 * value for name, value in ratios(policy, reference, row).items()}
         chosen = policy["chosen"]
@@ -38,8 +38,8 @@ def test_mpo() -> None:
             + 0.4 * (sigmoid_loss(r["chosen"] - 0.25) + sigmoid_loss(0.25 - r["rejected"]))
             - 1.3 * sum(logps) / len(logps)
         )
-        assert float(found.per_example[row]) == pytest.approx(expected, abs=1e-6)
-        assert float(found.metrics["loss_generation"][row]) == pytest.approx(-sum(logps) / len(logps), abs=1e-6)
+        assert float(computed.per_example[row]) == pytest.approx(expected, abs=1e-6)
+        assert float(computed.metrics["loss_generation"][row]) == pytest.approx(-sum(logps) / len(logps), abs=1e-6)
     slopes_agree(aligner, policy, reference)
 
 

@@ -37,12 +37,12 @@ def of(loss: str, **settings: Any) -> DPO:
 def test_ipo_and_hinge(loss: str, per_token: bool) -> None:
     policy, reference = both(("chosen", "rejected"))
     aligner = of(loss, beta=0.3, per_token=per_token)
-    found = aligner.loss(policy, reference).per_example
+    computed = aligner.loss(policy, reference).per_example
     for row in range(5):
         r, (long, short) = ratios(policy, reference, row), lengths(policy, row) if per_token else (1, 1)
         gap = r["chosen"] / long - r["rejected"] / short
         expected = (gap - 1 / (2 * 0.3)) ** 2 if loss == "ipo" else max(0.0, 1 - 0.3 * gap)
-        assert float(found[row]) == pytest.approx(expected, abs=1e-6)
+        assert float(computed[row]) == pytest.approx(expected, abs=1e-6)
     slopes_agree(aligner, policy, reference)
 
 
@@ -51,19 +51,20 @@ def test_ipo_and_hinge(loss: str, per_token: bool) -> None:
 def test_simpo_needs_no_reference(smoothing: float) -> None:
     policy, _ = both(("chosen", "rejected"))
     aligner = of("simpo", beta=2.5, gamma=0.7, label_smoothing=smoothing)
-    found = aligner.loss(policy, {})
+    computed = aligner.loss(policy, {})
     assert not aligner.uses_reference and of("ipo").uses_reference
     for row in range(5):
         mean = {
-            name: sum(float(one.tokens[row, k]) for k in range(7) if one.mask[row, k]) / int(one.mask[row].sum())
-            for name, one in policy.items()
+            name: sum(float(branch.tokens[row, k]) for k in range(7) if branch.mask[row, k])
+            / int(branch.mask[row].sum())
+            for name, branch in policy.items()
         }
         margin = 2.5 * mean["chosen"] - 2.5 * mean["rejected"]
         expected = (1 - smoothing) * sigmoid_loss(margin - 0.7) + smoothing * sigmoid_loss(0.7 - margin)
-        assert float(found.per_example[row]) == pytest.approx(expected, abs=1e-6)
-        assert float(found.metrics["reward_chosen"][row]) == pytest.approx(2.5 * mean["chosen"], abs=1e-6)
-        assert float(found.metrics["margin"][row]) == pytest.approx(margin, abs=1e-6)
-        assert float(found.metrics["accuracy"][row]) == (margin > 0)
+        assert float(computed.per_example[row]) == pytest.approx(expected, abs=1e-6)
+        assert float(computed.metrics["reward_chosen"][row]) == pytest.approx(2.5 * mean["chosen"], abs=1e-6)
+        assert float(computed.metrics["margin"][row]) == pytest.approx(margin, abs=1e-6)
+        assert float(computed.metrics["accuracy"][row]) == (margin > 0)
     slopes_agree(aligner, policy, {})
     assert reward_metrics(policy, {}, 2.5) == {}
 
@@ -88,11 +89,11 @@ def test_losses_are_trls(loss: str) -> None:
     # `get_batch_logps(average_log_prob=...)` of TRL's trainer, which says so for these two.
     means = {name: one.sums / (one.mask.sum(-1) if loss in ("ipo", "simpo") else 1) for name, one in policy.items()}
     expected, chosen, rejected = cpo.cpo_loss(trainer, means["chosen"], means["rejected"])
-    found = of(loss, beta=0.4, **({"gamma": 0.6} if loss == "simpo" else {})).loss(policy, zeros)
-    torch.testing.assert_close(found.per_example, expected, atol=1e-9, rtol=1e-9)
+    computed = of(loss, beta=0.4, **({"gamma": 0.6} if loss == "simpo" else {})).loss(policy, zeros)
+    torch.testing.assert_close(computed.per_example, expected, atol=1e-9, rtol=1e-9)
     if loss == "simpo":
-        torch.testing.assert_close(found.metrics["reward_chosen"], chosen)
-        torch.testing.assert_close(found.metrics["reward_rejected"], rejected)
+        torch.testing.assert_close(computed.metrics["reward_chosen"], chosen)
+        torch.testing.assert_close(computed.metrics["reward_rejected"], rejected)
 
 
 @pytest.mark.claims("dpo.loss")
@@ -103,12 +104,12 @@ def test_kto_of_pairs() -> None:
     assert float(aligner.loss(policy, policy).per_example[0]) == 0.5, "a model that is its own reference"
     aligner.after_step({"loss": 0.4, "reward_chosen": 0.6, "reward_rejected": -0.9})
     for kl_chosen, kl_rejected in ((2.0, 0.0), (0.0, 1.5)):  # in nats: 0.6 / 0.3, and -3 counts as 0
-        found = aligner.loss(policy, reference).per_example
+        computed = aligner.loss(policy, reference).per_example
         for row in range(5):
             r = ratios(policy, reference, row)
             good = 1 / (1 + math.exp(-0.3 * (r["chosen"] - kl_rejected)))
             bad = 1 / (1 + math.exp(-0.3 * (kl_chosen - r["rejected"])))
-            assert float(found[row]) == pytest.approx((1 - good + 1 - bad) / 2, abs=1e-6)
+            assert float(computed[row]) == pytest.approx((1 - good + 1 - bad) / 2, abs=1e-6)
         slopes_agree(aligner, policy, reference)
         aligner.after_step({"loss": 0.4, "reward_chosen": -0.1, "reward_rejected": 0.45})
 

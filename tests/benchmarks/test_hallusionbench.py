@@ -144,8 +144,8 @@ def test_prompts_of_the_script_next_to_the_questions(tmp_path: Path) -> None:
     assert read_built_prompt(root / "utils.py", "evaluate_by_chatgpt")[0] == "Judge: {question}!"
     assert read_built_prompt(root / "utils.py", "check_same_by_chatgpt")[0] == "Same?{response2}"
     parts = "".join(
-        f"    prompt += {one}\n"
-        for one in ("sample['question']", "sample['gt_answer_details']", "sample[output_entry]")
+        f"    prompt += {part}\n"
+        for part in ("sample['question']", "sample['gt_answer_details']", "sample[output_entry]")
     )
     other = f"def evaluate_by_chatgpt(sample):\n    prompt = 'Judge: '\n{parts}"
     other += "def check_same_by_chatgpt(sample):\n    prompt = sample[output_entry]\n    prompt += response2\n"

@@ -9,7 +9,7 @@ from benchmarks.objects import make_extractor, read_vocabulary
 from harness.text.word_forms import plurals, singulars
 
 
-def found(text: str) -> list[str]:
+def labels(text: str) -> list[str]:
     [mentions] = make_extractor("spacy", read_vocabulary()).mentions([text])
     for mention in mentions:
         assert mention.span and text[slice(*mention.span)].strip() == text[slice(*mention.span)] != ""
@@ -74,7 +74,7 @@ def found(text: str) -> list[str]:
     ],
 )
 def test_what_is_named(text: str, expected: list[str]) -> None:
-    assert found(text) == expected
+    assert labels(text) == expected
 
 
 def test_every_word_of_the_vocabulary_in_the_plural_and_in_capitals() -> None:

@@ -85,12 +85,12 @@ def _folders(folder: Path, kills: int) -> int:
     folders.make(folder)
     wrong = []
     for name in folders.COMMANDS:
-        found = folders.killed(folder, name, kills)
-        wrong += found
-        print(f"{name} killed {kills} times: {'; '.join(found) or 'whole, as undisturbed, and nothing left over'}")
-    found = folders.two_writers(folder)
-    wrong += found
-    print(f"two writers: {'; '.join(found) or 'the second is refused'}")
+        problems = folders.killed(folder, name, kills)
+        wrong += problems
+        print(f"{name} killed {kills} times: {'; '.join(problems) or 'whole, as undisturbed, and nothing left over'}")
+    problems = folders.two_writers(folder)
+    wrong += problems
+    print(f"two writers: {'; '.join(problems) or 'the second is refused'}")
     places = subprocess.run(
         [
             sys.executable,

@@ -89,17 +89,17 @@ def answered(server: FaultyServer, prompts: list[str], **settings: object) -> Se
     Image.new("RGB", (32, 32), "red").save(stream, "PNG")
     picture = ImageRef(data=stream.getvalue(), name="picture")
     requests = [Request(one, "base", one, picture, Sampling(max_new_tokens=60)) for one in prompts]
-    seen, found = Seen(), list[Completion]()
+    seen, completions = Seen(), list[Completion]()
     with _quick() as printed:
         backend = OpenAIBackend("judge", settings=OpenAISettings.model_validate(chosen))
         try:
             with backend:
-                found.extend(backend.generate(requests))
+                completions.extend(backend.generate(requests))
         except Exception as error:  # noqa: BLE001 (likewise)
             seen.error = error
-        seen.refused = {one.id: one.refused for one in found if one.refused is not None}
-        seen.declined = {one.id: one.refusal for one in found if one.refusal is not None}
-        seen.texts = {one.id: one.text for one in found if one.refused is None and one.refusal is None}
+        seen.refused = {one.id: one.refused for one in completions if one.refused is not None}
+        seen.declined = {one.id: one.refusal for one in completions if one.refusal is not None}
+        seen.texts = {one.id: one.text for one in completions if one.refused is None and one.refusal is None}
         seen.output = printed.getvalue() + json.dumps(backend.provenance()) + repr(backend.settings)
     return seen
 
@@ -109,14 +109,14 @@ def complaints(fault: Fault, seen: Seen, server: FaultyServer, prompts: list[str
     wrong, error = [], seen.error
     if error is not None and not isinstance(error, HarnessError):
         wrong.append(f"{type(error).__name__}: {error}")
-    found = {"answered": seen.texts, "declined": seen.declined, "refused": seen.refused}.get(fault.outcome)
-    if found is not None:
+    texts = {"answered": seen.texts, "declined": seen.declined, "refused": seen.refused}.get(fault.outcome)
+    if texts is not None:
         if error is not None:
             wrong.append(f"an error: {error}")
-        if set(found) != set(prompts):
-            wrong.append(f"{len(found)} of {len(prompts)} items are {fault.outcome}")
-        if fault.said and not all(re.search(fault.said, words) for words in found.values()):
-            wrong.append(f"said: {next(iter(found.values()), None)}")
+        if set(texts) != set(prompts):
+            wrong.append(f"{len(texts)} of {len(prompts)} items are {fault.outcome}")
+        if fault.said and not all(re.search(fault.said, words) for words in texts.values()):
+            wrong.append(f"said: {next(iter(texts.values()), None)}")
     elif error is None:
         wrong.append("no error")
     elif not re.search(fault.said, str(error)) or not re.search(fault.remedy, str(getattr(error, "remedy", ""))):
@@ -133,7 +133,7 @@ def complaints(fault: Fault, seen: Seen, server: FaultyServer, prompts: list[str
 def trial(name: str, items: int = 6) -> dict[str, list[str]]:
     """Judge and backend through one kind of fault: who -> what is wrong."""
     fault, prompts = FAULTS[name], [f"question {number}" for number in range(items)]
-    found: dict[str, list[str]] = {}
+    problems: dict[str, list[str]] = {}
     with tempfile.TemporaryDirectory() as temporary, faulty(Fault(times=-1)) as elsewhere:
         with faulty(fault, elsewhere.url) as server:
             cache = Path(temporary)
@@ -147,7 +147,7 @@ def trial(name: str, items: int = 6) -> dict[str, list[str]]:
                 if (again.texts, again.declined) != (seen.texts, seen.declined):
                     wrong.append("kept replies are others")
             wrong += _leaks(cache)
-            found["judge"] = wrong
+            problems["judge"] = wrong
         with faulty(fault, elsewhere.url) as server:
             if name == "no temperature":  # never left out by itself: it would be another sampling than the record says
                 seen = answered(server, prompts)
@@ -155,10 +155,10 @@ def trial(name: str, items: int = 6) -> dict[str, list[str]]:
                 seen = answered(server, prompts, extra={"temperature": None})
             else:
                 seen = answered(server, prompts)
-            found["backend"] = complaints(fault, seen, server, prompts)
+            problems["backend"] = complaints(fault, seen, server, prompts)
         if elsewhere.asked:
-            found["redirection"] = ["a request was sent on to another host"]
-    return found
+            problems["redirection"] = ["a request was sent on to another host"]
+    return problems
 
 
 def budgeted(
@@ -195,7 +195,7 @@ def _leaks(folder: Path) -> list[str]:
 def run_all() -> Iterator[tuple[str, list[str]]]:
     """Every kind: (its name, what is wrong)."""
     for name, fault in FAULTS.items():
-        found = [f"{who}: {one}" for who, wrong in trial(name).items() for one in wrong]
+        problems = [f"{who}: {one}" for who, wrong in trial(name).items() for one in wrong]
         if fault.outcome == "answered":
-            found += [f"budget: {one}" for calls in (0, 2.5, 7) for one in budgeted(fault, calls)[0]]
-        yield name, found
+            problems += [f"budget: {one}" for calls in (0, 2.5, 7) for one in budgeted(fault, calls)[0]]
+        yield name, problems

@@ -15,11 +15,11 @@ def claims() -> dict[str, set[Path]]:
     Raises:
         ValueError: a claim that is no literal text, or one of a test that is left out unless asked for.
     """
-    found: dict[str, set[Path]] = {}
+    claimed: dict[str, set[Path]] = {}
     for path in sorted(TESTS.rglob("test_*.py")):
         for name in _in_file(path):
-            found.setdefault(name, set()).add(path)
-    return found
+            claimed.setdefault(name, set()).add(path)
+    return claimed
 
 
 def _in_file(path: Path) -> Iterator[str]:

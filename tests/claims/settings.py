@@ -53,14 +53,14 @@ def settings() -> list[Setting]:
     from harness.generation.settings import PairSettings, SampleSettings
     from harness.serving.base import Sampling
 
-    found = [
+    names = [
         *_fields(TrainSettings, "train"),
         *_fields(ImagePreferenceSettings, "images"),
         *_fields(CorrectedTokens, "corrected"),
         *_fields(ExperimentSpec, "experiment"),
         Setting("corrupt --set", ImagePreferenceSettings, "corruption"),
     ]
-    found += [*_fields(SampleSettings, "sample"), *_fields(PairSettings, "pair")]
+    names += [*_fields(SampleSettings, "sample"), *_fields(PairSettings, "pair")]
     kinds = {
         "candidate_judges": "judge.",
         "aligners": "",
@@ -71,10 +71,10 @@ def settings() -> list[Setting]:
     for kind, prefix in kinds.items():
         for name in registry.entries(kind):  # type: ignore[arg-type]
             loaded: Any = registry.load(kind, name)  # type: ignore[call-overload]
-            found += _fields(loaded.Settings, prefix + name)
+            names += _fields(loaded.Settings, prefix + name)
     for backend in registry.entries("backends"):
-        found += [Setting(f"{backend} {one.name}", one.model, one.field) for one in _fields(Sampling, "sampling")]
-    return found
+        names += [Setting(f"{backend} {one.name}", one.model, one.field) for one in _fields(Sampling, "sampling")]
+    return names
 
 
 def _fields(model: type[BaseModel], prefix: str) -> Iterator[Setting]:

@@ -160,11 +160,11 @@ def test_a_plan_asks_nothing(here: Path, server: VisionServer) -> None:
 @pytest.mark.claims("eval --run", "rejudge --run", "rejudge --results", "rejudge --suite", "rejudge --data")
 def test_runs_by_name(here: Path, server: VisionServer) -> None:
     with seeing("other") as second:
-        for model, one in (("seer", server), ("other", second)):
+        for model, served in (("seer", server), ("other", second)):
             asked = [
                 "eval",
                 "--endpoint",
-                one.url,
+                served.url,
                 "--model",
                 model,
                 "--suite",
@@ -225,11 +225,11 @@ def test_who_judges_and_how_often(command: str, here: Path, server: VisionServer
 )  # fmt: skip
 def test_what_judging_may_cost(command: str, here: Path, server: VisionServer, judge: FakeServer) -> None:
     begin = answered(server)[command]
-    own = ["--judge", "openai", "--judge-model", "strict", "--judge-url", judge.url]
-    [record] = run(*begin, *own, "--judge-price", "1,10")
+    judged_by = ["--judge", "openai", "--judge-model", "strict", "--judge-url", judge.url]
+    [record] = run(*begin, *judged_by, "--judge-price", "1,10")
     # A thousand tokens of prompt and a hundred of reply a call.
     assert record["judge"]["took"]["usd"] == pytest.approx(record["n"] * (1000 * 1 + 100 * 10) / 1e6)
-    poor = [*own, "--set", "judge.temperature=0.5", "--judge-price", "1,10"]
+    poor = [*judged_by, "--set", "judge.temperature=0.5", "--judge-price", "1,10"]
     assert "budget" in run(*begin, *poor, "--max-cost", "0.0001", code=1)
     [record] = run(*begin, *poor, "--max-cost", "1")
     assert {max(temperatures) for temperatures in judge.temperatures.values()} == {0.5}

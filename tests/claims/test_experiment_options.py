@@ -118,13 +118,13 @@ def test_title_and_what_is_asked_stand_on_the_page(here: Path, monkeypatch: pyte
     from tests.scored_runs import make_run
 
     Path("a.yaml").write_text(yaml.safe_dump(SPEC | {"about": "Does it help?"}))
-    found = read_experiment(Path("a.yaml"))
-    steps = plan(found, here / "results")
+    experiment_file = read_experiment(Path("a.yaml"))
+    steps = plan(experiment_file, here / "results")
     [run] = steps.runs
     config = {"method": "dpo", "model": "./base", "settings": {"train": {"seed": 0}, "method": {}}}
     label = next(iter(steps.worlds.values()))
     make_run(here / "results" / "runs", run, ["A dog."] * 40, config=config, method="dpo", model=label)
-    page.write_page(found, steps, ExperimentFolder(here / "results" / "a", here / "results"), {})
+    page.write_page(experiment_file, steps, ExperimentFolder(here / "results" / "a", here / "results"), {})
     text = (here / "results/a/index.md").read_text()
     assert text.startswith("# what is asked\n\nDoes it help?\n")
 

@@ -57,17 +57,17 @@ def imported(drawn: Path, suite: str, *more: str, code: int = 0) -> Any:
 def test_who_judges_and_what_it_may_cost(here: Path, judge: FakeServer) -> None:
     record = imported(here, "mmhal", "--judge", "pocket-truth")
     assert record["judge"]["judge"] == "pocket-truth" and not judge.asked
-    own = ["--judge", "openai", "--judge-model", "strict", "--judge-url", judge.url, "--judge-price", "1,10"]
-    record = imported(here, "mmhal", *own, "--judge-votes", "2")
+    judged_by = ["--judge", "openai", "--judge-model", "strict", "--judge-url", judge.url, "--judge-price", "1,10"]
+    record = imported(here, "mmhal", *judged_by, "--judge-votes", "2")
     assert record["variant"].startswith("strict") and set(judge.asked.values()) == {2}
     # A thousand tokens of prompt and a hundred of reply a call.
     assert record["judge"]["took"]["usd"] == pytest.approx(2 * ANSWERED * (1000 * 1 + 100 * 10) / 1e6)
     assert len(list(Path("results/mmhal/evals/mmhal@data").glob("scores*.json"))) == 2
-    poor = [*own, "--set", "judge.temperature=0.5", "--max-cost", "0.0001", "--name", "poor"]
+    poor = [*judged_by, "--set", "judge.temperature=0.5", "--max-cost", "0.0001", "--name", "poor"]
     assert "budget" in imported(here, "mmhal", *poor, code=1)
     assert not Path("results/poor").exists(), "nothing is half-written"
     # The run's answers are judged again like any other run's, on the data that they were imported with.
-    [record] = run("rejudge", "--run", "mmhal", *own, "--set", "judge.temperature=0.7")
+    [record] = run("rejudge", "--run", "mmhal", *judged_by, "--set", "judge.temperature=0.7")
     assert (record["target"], record["n"], record["judge"]["temperature"]) == ("mmhal", ANSWERED, 0.7)
 
 

@@ -25,15 +25,15 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     there = tmp_path / "there"
 
-    def one(name: str, wrong: int, seed: int | None = None, **about: Any) -> None:
+    def write_run(name: str, wrong: int, seed: int | None = None, **about: Any) -> None:
         settings = {"train": {"seed": seed}, "method": {}}
         config = {"method": "dpo", "model": "m", "data": "d", "settings": settings} if seed is not None else None
         make_run(there, name, [INVENTED] * wrong + [CLEAN] * (40 - wrong), config=config, **about)
 
-    one("start", 20, method="base")
-    one("first", 2, 0, method="dpo")
-    one("second", 30, 1, method="dpo")
-    one("other", 38, method="mine", model="n")
+    write_run("start", 20, method="base")
+    write_run("first", 2, 0, method="dpo")
+    write_run("second", 30, 1, method="dpo")
+    write_run("other", 38, method="mine", model="n")
     return tmp_path
 
 
@@ -181,21 +181,21 @@ def test_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from harness.runs.claim import claimed
 
     monkeypatch.chdir(tmp_path)
-    there = tmp_path / "there"
-    failed(there / "two")
-    with claimed(complete(there / "one"), resume=False, overwrite=True) as claim:
+    elsewhere = tmp_path / "there"
+    failed(elsewhere / "two")
+    with claimed(complete(elsewhere / "one"), resume=False, overwrite=True) as claim:
         claim.begin()
-        complete(there / "new", "second")
-        for path in list((there / "new").iterdir()):
-            path.rename(there / "one" / path.name)
-        (there / "new").rmdir()
+        complete(elsewhere / "new", "second")
+        for path in list((elsewhere / "new").iterdir()):
+            path.rename(elsewhere / "one" / path.name)
+        (elsewhere / "new").rmdir()
 
     def states() -> list[str]:
         return [row["state"] for row in json.loads(out("runs", "--results", "there", "--json"))]
 
     assert states() == ["complete", "replaced", "failed"]
     out("runs", "--results", "there", "--restore", "one")
-    assert (there / "one/checkpoint/weights").read_text() == "first"
+    assert (elsewhere / "one/checkpoint/weights").read_text() == "first"
     assert "--yes" in out("runs", "--results", "there", "--prune", code=2) and len(states()) == 3
     out("runs", "--results", "there", "--prune", "--yes")
     assert states() == ["complete"]

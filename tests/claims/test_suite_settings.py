@@ -57,8 +57,8 @@ def test_how_a_judge_is_asked_for_objects(
     kind: type[Any], files: dict[str, Path], tmp_path: Path, pipeline: Path
 ) -> None:
     (tmp_path / "own.txt").write_text("Name what is in: {description}")
-    own = suite(kind, extractor="llm", template=tmp_path / "own.txt", pipeline=str(pipeline))
-    [request] = own.judge_requests(*own.read_offline(files))
+    custom = suite(kind, extractor="llm", template=tmp_path / "own.txt", pipeline=str(pipeline))
+    [request] = custom.judge_requests(*custom.read_offline(files))
     assert request.prompt == "Name what is in: A dog near a puppy, and a teddy bear."
     from harness.judging.base import JudgeReply
     from tests.benchmarks.test_llm_extraction import Lister
@@ -68,7 +68,7 @@ def test_how_a_judge_is_asked_for_objects(
             for one in requests:
                 yield JudgeReply(one.item.id, '["wooden dog"]')
 
-    [score] = own.score(*own.read_offline(files), Hot())
+    [score] = custom.score(*custom.read_offline(files), Hot())
     assert [piece.label for piece in score.evidence] == ["dog"]
     wrong = suite(kind, extractor="llm", pipeline="no_such_pipeline")
     with pytest.raises(BadInputError, match="no_such_pipeline"):
@@ -131,9 +131,9 @@ def test_the_prompt_of_mmhal(tmp_path: Path) -> None:
 
     items = MMHalBench().items(mmhal_folder(tmp_path))
     responses = {item.id: Response(item.id, "yes") for item in items}
-    own = tmp_path / "own.txt"
-    own.write_text("Rate {model_answer} to {question}")
-    prompts = [one.prompt for one in MMHalBench(MMHalSettings(template=own)).judge_requests(items, responses)]
+    template = tmp_path / "own.txt"
+    template.write_text("Rate {model_answer} to {question}")
+    prompts = [one.prompt for one in MMHalBench(MMHalSettings(template=template)).judge_requests(items, responses)]
     assert prompts == ["Rate yes to Q?"] * 2
     with pytest.raises(BadInputError, match="SHA-256"):
-        MMHalBench(MMHalSettings(template=own, template_sha256="0" * 64)).judge_requests(items, responses)
+        MMHalBench(MMHalSettings(template=template, template_sha256="0" * 64)).judge_requests(items, responses)

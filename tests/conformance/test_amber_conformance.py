@@ -135,15 +135,15 @@ def test_all_nouns(conformance: Path, nltk_data: Path) -> None:
 
     lines = (conformance / "amber" / "generative_full1004.responses.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
-    found = NltkNouns().nouns([row["response"] for row in rows])
-    assert [[noun.word for noun in own] for own in found] == [row["nouns"] for row in rows]
+    nouns = NltkNouns().nouns([row["response"] for row in rows])
+    assert [[noun.word for noun in words] for words in nouns] == [row["nouns"] for row in rows]
     placed = [
         (row["response"][slice(*noun.span)], noun.word)
-        for row, own in zip(rows, found, strict=True)
-        for noun in own
+        for row, words in zip(rows, nouns, strict=True)
+        for noun in words
         if noun.span
     ]
-    assert len(placed) > 0.99 * sum(map(len, found))
+    assert len(placed) > 0.99 * sum(map(len, nouns))
     assert sum(said[0].lower() == word[0].lower() for said, word in placed) > 0.99 * len(placed)
 
 

@@ -69,11 +69,11 @@ def test_case(conformance: Path, nltk_data: Path, case: str) -> None:
         assert [[one.text, one.label] for one in named] == row["rlhfv"]["generated"], row["index"]
         wrong = [[one.text, [one.text, one.label]] for one in named if one.verdict == "hallucinated"]
         assert wrong == row["rlhfv"]["hallucinated"], row["index"]
-        for one in named:  # the evidence points at the words in the response itself
-            if one.span and " " not in one.text:
-                said = row["text"][slice(*one.span)].lower()
+        for piece in named:  # the evidence points at the words in the response itself
+            if piece.span and " " not in piece.text:
+                said = row["text"][slice(*piece.span)].lower()
                 # "geese" for "goose", "baby elephants" for "elephant"
-                assert said[0] == one.text[0] or one.text in said, (row["index"], said, one.text)
+                assert said[0] == piece.text[0] or piece.text in said, (row["index"], said, piece.text)
 
     totals = Counts.of(scores).totals()
     values, expected = benchmark.aggregate(totals), recorded(conformance)[case]["rlhfv"]

@@ -32,8 +32,8 @@ def questions(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path.write_text(
         json.dumps(
             {
-                name: {"imagename": f"{name}.png", "question": "Q", "answer": "A", "capability": own}
-                for name, own in keys.items()
+                name: {"imagename": f"{name}.png", "question": "Q", "answer": "A", "capability": rows}
+                for name, rows in keys.items()
             }
         )
     )

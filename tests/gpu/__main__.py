@@ -18,7 +18,7 @@ if __name__ == "__main__":
     with mode:
         for name in names:
             try:
-                found = {"found": TASKS[name](folder, out / name)}
+                report = {"found": TASKS[name](folder, out / name)}
             except Exception:  # noqa: BLE001, every task says for itself what went wrong
-                found = {"error": traceback.format_exc()[-3000:]}
-            print("TASK", json.dumps({"task": name, **found}), flush=True)
+                report = {"error": traceback.format_exc()[-3000:]}
+            print("TASK", json.dumps({"task": name, **report}), flush=True)

@@ -123,15 +123,15 @@ def answers(family: str, folder: Path, out: Path) -> list[Any]:
     engine.start()
     served = served_side(engine, asked, probes)
     trained = TrainedSide(asked, "float32")
-    found: list[Any] = []
-    for one in asked:
+    compared: list[Any] = []
+    for checkpoint in asked:
         for probe in probes:
-            told = served[one.name][probe.id]
-            expected = trained.values(one, probe, told)
+            told = served[checkpoint.name][probe.id]
+            expected = trained.values(checkpoint, probe, told)
             assert expected.prompt_ids == told.prompt_ids
             np.testing.assert_allclose(expected.logprobs, told.logprobs, atol=1e-4)
-            found += [*told.prompt_ids, *told.token_ids, *told.logprobs]
-    return found
+            compared += [*told.prompt_ids, *told.token_ids, *told.logprobs]
+    return compared
 
 
 def regions(source: str, folder: Path, out: Path) -> list[float]:

@@ -66,7 +66,7 @@ def on_gpu(folder: Path, asked: list[str]) -> dict[str, Any]:
     return {one["task"]: one for one in lines}
 
 
-def found(task: str, on_gpu: dict[str, Any]) -> Any:
+def gpu_result(task: str, on_gpu: dict[str, Any]) -> Any:
     assert "error" not in on_gpu[task], on_gpu[task]["error"]
     return on_gpu[task]["found"]
 
@@ -75,19 +75,19 @@ def found(task: str, on_gpu: dict[str, Any]) -> Any:
 def test_it_is_the_same_as_on_the_cpu(task: str, on_gpu: dict[str, Any], folder: Path) -> None:
     here = TASKS[task](folder, folder / "cpu" / task)
     assert len(set(here)) > 1
-    assert found(task, on_gpu) == pytest.approx(here, rel=1e-5, abs=1e-5)
+    assert gpu_result(task, on_gpu) == pytest.approx(here, rel=1e-5, abs=1e-5)
 
 
 @pytest.mark.parametrize("task", tasks(in_bfloat16))
 def test_in_bfloat16_it_is_like_on_the_cpu(task: str, on_gpu: dict[str, Any], folder: Path) -> None:
     here = TASKS[task](folder, folder / "cpu" / task)
     assert here[0] - here[-1] > 3e-3, "nothing was learned"
-    assert found(task, on_gpu) == pytest.approx(here, abs=(here[0] - here[-1]) / 20)
+    assert gpu_result(task, on_gpu) == pytest.approx(here, abs=(here[0] - here[-1]) / 20)
 
 
 def test_what_is_left_on_the_cpu_is_found(on_gpu: dict[str, Any], folder: Path) -> None:
     assert TASKS[CONTROL](folder, folder / "cpu" / CONTROL) == ""
-    said = found(CONTROL, on_gpu)
+    said = gpu_result(CONTROL, on_gpu)
     assert "Expected all tensors to be on the same device" in said and NAME in said
 
 

@@ -75,9 +75,11 @@ def rates(cores: int) -> Iterator[tuple[str, float, str, float]]:
             50,
         )
         many = [
-            PreferenceExample(f"{turn}-{one.id}", one.prompt, one.images, one.responses, None, one.regions)
+            PreferenceExample(
+                f"{turn}-{request.id}", request.prompt, request.images, request.responses, None, request.regions
+            )
             for turn in range(4)
-            for one in rows
+            for request in rows
         ]
         for what, write in (("one process", write_here), (f"{cores} processes", write_in_processes(cores))):
             start = time.perf_counter()

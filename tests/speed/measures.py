@@ -116,10 +116,10 @@ def statistics_() -> Iterator[Figure]:
         )
     start = time.perf_counter()
     for benchmark, counts in runs:
-        for one in counts:
-            intervals(one, benchmark.aggregate, resamples=10_000)
-        for one in counts[1:]:
-            paired(one, counts[0], benchmark.aggregate, resamples=10_000)
+        for count in counts:
+            intervals(count, benchmark.aggregate, resamples=10_000)
+        for count in counts[1:]:
+            paired(count, counts[0], benchmark.aggregate, resamples=10_000)
     yield Figure("intervals and paired tests, 4 suites, 10 runs, 10,000 resamples", time.perf_counter() - start, "s", 3)
 
 

@@ -112,12 +112,12 @@ def similarity() -> float:
         nlp.vocab.set_vector(word, vector)
     pairs = [(rng.choice(words), rng.choice(words)) for _ in range(64_809)]
     start = time.perf_counter()
-    for one, other in pairs[:300]:
-        nlp(one).similarity(nlp(other))
+    for first, other in pairs[:300]:
+        nlp(first).similarity(nlp(other))
     naive = (time.perf_counter() - start) / 300 * len(pairs)
     similar = Vectors(nlp)
     start = time.perf_counter()
     similar.prepare({one for one, _ in pairs}, {other for _, other in pairs})
-    for one, other in pairs:
-        similar(one, other)
+    for first, other in pairs:
+        similar(first, other)
     return naive / (time.perf_counter() - start)

@@ -235,11 +235,11 @@ def trl(image_tokens: int, count: int, size: Size, folder: Path) -> dict[str, fl
     data = Dataset.from_list(
         [
             {
-                "images": [{"bytes": one.images["original"].read(), "path": None}],
-                "prompt": prompt_text(processor, one.prompt),
-                **{name: f"{one.responses[name]} </s>" for name in ("chosen", "rejected")},
+                "images": [{"bytes": encoded.images["original"].read(), "path": None}],
+                "prompt": prompt_text(processor, encoded.prompt),
+                **{name: f"{encoded.responses[name]} </s>" for name in ("chosen", "rejected")},
             }
-            for one in examples(image_tokens, count)
+            for encoded in examples(image_tokens, count)
         ]
     ).cast_column("images", [Image()])
     settings = DPOConfig(
@@ -359,12 +359,12 @@ def _beside_trl(
         yield Figure(f"DPO, {shape}: {epoch} epoch, times as fast as TRL", ratio, "x", bound, at_least=True)
     yield Figure(f"DPO, {shape}: memory above the weights, of TRL's", dpo["memory"] / theirs["memory"], "x", 0.5)
     yield Figure(f"MFPO step, {shape}, against a DPO step", mfpo["second"] / dpo["second"], "x", 1.7)
-    for method, one, responses in (("DPO", dpo, 2), ("MFPO", mfpo, 3)):
-        yield Figure(f"{method}, {shape}: seconds a pair", one["second"] / count, "s")
-        yield Figure(f"{method}, {shape}: tokens a second", one["tokens"] / one["second"], "tokens/s")
-        yield Figure(f"{method}, {shape}: memory above the weights", one["memory"] / 2**30, "GiB")
+    for method, dpo_seconds, responses in (("DPO", dpo, 2), ("MFPO", mfpo, 3)):
+        yield Figure(f"{method}, {shape}: seconds a pair", dpo_seconds["second"] / count, "s")
+        yield Figure(f"{method}, {shape}: tokens a second", dpo_seconds["tokens"] / dpo_seconds["second"], "tokens/s")
+        yield Figure(f"{method}, {shape}: memory above the weights", dpo_seconds["memory"] / 2**30, "GiB")
         if most is not None:
-            used = operations(one["tokens"], count, responses, size) / one["second"] / most
+            used = operations(dpo_seconds["tokens"], count, responses, size) / dpo_seconds["second"] / most
             yield Figure(f"{method}, {shape}: of the GPU's {most / 1e12:.0f} TFLOP/s", 100 * used, "%")
 
 

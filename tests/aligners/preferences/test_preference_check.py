@@ -51,10 +51,10 @@ def test_what_is_repeated_and_what_contradicts(folder: Path) -> None:
         row("2.png", id="same", chosen="x", rejected="x"),
     ]
     report = check_preferences(CheckRequest(jsonl(folder / "d.jsonl", rows)))
-    found = report["duplicates"]
-    assert found["same_record_ids"] == ["again"] and found["same_record"] == 1
-    assert found["same_image_and_prompt"] == 3
-    assert found["contradicting_ids"] == ["first", "again", "turned"]
+    duplicates = report["duplicates"]
+    assert duplicates["same_record_ids"] == ["again"] and duplicates["same_record"] == 1
+    assert duplicates["same_image_and_prompt"] == 3
+    assert duplicates["contradicting_ids"] == ["first", "again", "turned"]
     assert report["images"]["distinct"] == 2 and report["images"]["used_more_than_once"] == 1
     assert (report["records"], report["usable"]) == (6, 5)
     assert report["bad"] == [
@@ -152,11 +152,11 @@ def test_images_of_evaluation_sets_are_found_by_number_content_and_look(folder: 
     training["000000000042.jpg"] = ImageRef(path=folder / "3.png")
     training["white"] = ImageRef(path=plain.rename(folder / "renamed.png"))
     Image.new("RGB", (60, 60), "white").save(plain)
-    (found,) = overlaps(training, [suite])
-    assert found.by_coco_number == ("000000000042.jpg",)
-    assert found.by_content == ("1.png",)
-    assert set(found.by_look) == {"1.png", "2.png"}
-    assert found.all == ["000000000042.jpg", "1.png", "2.png"]
+    (overlap,) = overlaps(training, [suite])
+    assert overlap.by_coco_number == ("000000000042.jpg",)
+    assert overlap.by_content == ("1.png",)
+    assert set(overlap.by_look) == {"1.png", "2.png"}
+    assert overlap.all == ["000000000042.jpg", "1.png", "2.png"]
 
 
 def test_photographs_differ_in_their_look(conformance: Path) -> None:

@@ -71,12 +71,12 @@ def test_two_columns_that_may_be_the_prompt_are_asked_about(folder: Path) -> Non
     with pytest.raises(BadInputError, match="two columns could be the prompt, 'question' and 'prompt'") as raised:
         read(folder, row)
     assert raised.value.remedy == "choose one: --columns question=prompt, or question=question"
-    found = read(folder, row, options=DataOptions.parse("question=prompt", None))
-    assert found.examples[0].prompt == "What is it?" and found.unread == {"question (of the file)": 1}
-    found = read(folder, row, options=DataOptions.parse("question=question", None))
-    assert found.examples[0].prompt == "Who is it?" and found.unread == {"prompt": 1}
-    found = read(folder, row, format_name="plain")
-    assert found.examples[0].prompt == "What is it?" and found.unread == {"question": 1}
+    data = read(folder, row, options=DataOptions.parse("question=prompt", None))
+    assert data.examples[0].prompt == "What is it?" and data.unread == {"question (of the file)": 1}
+    data = read(folder, row, options=DataOptions.parse("question=question", None))
+    assert data.examples[0].prompt == "Who is it?" and data.unread == {"prompt": 1}
+    data = read(folder, row, format_name="plain")
+    assert data.examples[0].prompt == "What is it?" and data.unread == {"question": 1}
 
 
 def test_columns_under_other_names_in_every_kind_of_file(folder: Path) -> None:

@@ -159,10 +159,10 @@ def test_an_id_that_occurs_twice_is_an_error(tmp_path: Path) -> None:
 def test_a_limit_is_a_seeded_sample_in_order(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(png())
     path = jsonl(tmp_path / "d.jsonl", [GOOD | {"id": n} for n in range(20)])
-    one, same, other = (read_preferences(path, limit=5, seed=seed) for seed in (0, 0, 1))
-    ids = [int(example.id) for example in one.examples]
+    first, same, other = (read_preferences(path, limit=5, seed=seed) for seed in (0, 0, 1))
+    ids = [int(example.id) for example in first.examples]
     assert len(ids) == 5 and ids == sorted(ids)
-    assert one.fingerprint == same.fingerprint != other.fingerprint
+    assert first.fingerprint == same.fingerprint != other.fingerprint
 
 
 def test_a_truncated_parquet_file_is_named(tmp_path: Path) -> None:

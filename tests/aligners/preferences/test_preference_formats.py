@@ -194,11 +194,11 @@ def test_several_answers_in_one_turn_are_pairs_of_better_and_worse(tmp_path: Pat
     (tmp_path / "1.png").write_bytes(png(1))
     same(read_preferences(jsonl(tmp_path / "d.jsonl", [ranked(CHOSEN, REJECTED)])), "ranked")
     rows = [ranked("a", "b", "c"), ranked("d", "e", id="two")]
-    found = read_preferences(jsonl(tmp_path / "d.jsonl", rows))
-    assert {one.id: tuple(one.responses.values()) for one in found.examples} == {
+    data = read_preferences(jsonl(tmp_path / "d.jsonl", rows))
+    assert {one.id: tuple(one.responses.values()) for one in data.examples} == {
         "000000013249#1": ("a", "b"), "000000013249#2": ("a", "c"), "000000013249#3": ("b", "c"), "two": ("d", "e")
     }  # fmt: skip
-    assert found.taken == {
+    assert data.taken == {
         "ranked": {"image": "image", **dict.fromkeys(("prompt", "chosen", "rejected"), "conversations")}
     }
     for row, reason in (

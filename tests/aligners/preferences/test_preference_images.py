@@ -71,14 +71,14 @@ def test_memory_does_not_grow_with_the_images(rows_in_a_group: int, tmp_path: Pa
 def test_an_image_is_opened_where_it_lies(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.Table.from_pylist([rlaif(number) for number in range(10)]), path, row_group_size=3)
-    found = read_preferences(str(path))
-    for number, example in enumerate(found.examples):
+    data = read_preferences(str(path))
+    for number, example in enumerate(data.examples):
         image = example.images["original"]
         assert image.data is None and image.path is None and isinstance(image.source, CellImage)
         assert image.read() == png(number)
         assert image.fingerprint() == sha256_bytes(png(number))
         assert image.name == f"{number}.png"
-    again = pickle.loads(pickle.dumps(found.examples[7]))  # as to a worker process
+    again = pickle.loads(pickle.dumps(data.examples[7]))  # as to a worker process
     assert again.images["original"].read() == png(7)
 
 
@@ -104,13 +104,13 @@ def test_images_in_one_large_row_group_are_copied_once(
     pq.write_table(pa.Table.from_pylist([large(number, 10) for number in range(11)]), path)
     plain = read_preferences(str(path))
     capsys.readouterr()
-    found = read_preferences(str(path), cache=tmp_path / "cache")
+    data = read_preferences(str(path), cache=tmp_path / "cache")
     assert "copied once" in capsys.readouterr().err
     (copy,) = (tmp_path / "cache" / "preferences").glob("*.parquet")
     assert pq.ParquetFile(copy).metadata.num_row_groups > 4
     assert pq.ParquetFile(copy).schema_arrow.names == ["image"]
-    assert found.fingerprint == plain.fingerprint
-    assert [one.images["original"].read() for one in found.examples] == [
+    assert data.fingerprint == plain.fingerprint
+    assert [one.images["original"].read() for one in data.examples] == [
         one.images["original"].read() for one in plain.examples
     ]
     read_preferences(str(path), cache=tmp_path / "cache")
@@ -194,10 +194,10 @@ def test_images_by_url_are_fetched_once_and_only_when_that_is_allowed(
     with pytest.raises(BadInputError, match="--allow-download"):
         read_preferences(path, cache=cache)
     assert asked == []
-    found = read_preferences(path, cache=cache, allow_download=True)
-    assert [one.images["original"].read() for one in found.examples] == [png(3), png(3)]
+    data = read_preferences(path, cache=cache, allow_download=True)
+    assert [one.images["original"].read() for one in data.examples] == [png(3), png(3)]
     assert asked == ["/x.png"]
-    assert read_preferences(path, cache=cache).fingerprint == found.fingerprint  # from the cache, with nothing allowed
+    assert read_preferences(path, cache=cache).fingerprint == data.fingerprint  # from the cache, with nothing allowed
     assert asked == ["/x.png"]
     gone = jsonl(tmp_path / "gone.jsonl", [rows[0], GOOD | {"image": f"{url}/gone.png"}])
     with pytest.raises(BadInputError, match="could not be downloaded: the server answers 404"):

@@ -52,10 +52,10 @@ def test_separated_text_keeps_every_character(folder: Path, ending: str, delimit
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, delimiter=delimiter)
         writer.writerows([[*ROW, "id", "chosen_spans"], [*ROW.values(), "007", "[[0, 2]]"]])
-    found = read_preferences(str(file))
-    example = the_pair(found)  # the answer "None" is a text, not a missing value, and "007" is not 7
+    data = read_preferences(str(file))
+    example = the_pair(data)  # the answer "None" is a text, not a missing value, and "007" is not 7
     assert example.id == "007" and example.corrections == {"chosen": ((0, 2),), "rejected": ()}
-    assert found.rows == {"007": f"{file}:2"} and found.taken == {"plain": TAKEN}
+    assert data.rows == {"007": f"{file}:2"} and data.taken == {"plain": TAKEN}
     with file.open("a", encoding="utf-8") as stream:
         stream.write(delimiter.join(["2.png", "Q", "", "b", "", ""]) + "\n")
     with pytest.raises(BadInputError, match="there is no 'chosen'") as raised:

@@ -65,16 +65,16 @@ def test_outside_of_the_mask_nothing_changes(name: str, seed: int, height: int, 
 
 @pytest.mark.parametrize("name", sorted(CORRUPTIONS))
 def test_each_changes_what_it_should_and_depends_on_its_seed_only(name: str) -> None:
-    image, mask, one = picture(), np.zeros((90, 120), bool), CORRUPTIONS[name]
+    image, mask, corruption = picture(), np.zeros((90, 120), bool), CORRUPTIONS[name]
     mask[20:70, 30:100] = True
-    result = one.apply(image, mask, random_numbers("a"), amount(name))
+    result = corruption.apply(image, mask, random_numbers("a"), amount(name))
     changed = (result != image).any(-1)
     assert changed[mask].mean() > 0.9
-    assert changed[~mask].mean() > 0.9 if one.where == "everywhere" else not changed[~mask].any()
-    assert np.array_equal(result, one.apply(image, mask, random_numbers("a"), amount(name)))
-    same = np.array_equal(result, one.apply(image, mask, random_numbers("b"), amount(name)))
+    assert changed[~mask].mean() > 0.9 if corruption.where == "everywhere" else not changed[~mask].any()
+    assert np.array_equal(result, corruption.apply(image, mask, random_numbers("a"), amount(name)))
+    same = np.array_equal(result, corruption.apply(image, mask, random_numbers("b"), amount(name)))
     assert same == (name in ("blur", "black"))
-    weaker = one.apply(image, mask, random_numbers("a"), amount(name, 0.1))
+    weaker = corruption.apply(image, mask, random_numbers("a"), amount(name, 0.1))
     if name != "crop":
         difference = [np.abs(values[mask].astype(float) - image[mask]).mean() for values in (weaker, result)]
         assert difference[0] < difference[1]

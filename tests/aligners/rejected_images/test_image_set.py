@@ -182,12 +182,12 @@ def test_a_set_survives_kill_9(workers: int, tmp_path: Path) -> None:
         before = len(list(folder.glob("part-*")))
         with subprocess.Popen(
             [*command, "-o", str(folder), "--workers", str(workers)], stderr=subprocess.DEVNULL
-        ) as one:
-            while len(list(folder.glob("part-*"))) <= before and one.poll() is None:
+        ) as first:
+            while len(list(folder.glob("part-*"))) <= before and first.poll() is None:
                 time.sleep(0.01)
             time.sleep(rng.random() / 8)
-            assert one.poll() is None, "it ended before it was killed"
-            one.send_signal(signal.SIGKILL)
+            assert first.poll() is None, "it ended before it was killed"
+            first.send_signal(signal.SIGKILL)
         time.sleep(0.5 * (workers > 1))  # workers see that their parent is gone
         there = {path.name: path.stat().st_mtime_ns for path in folder.glob("part-*")}
         assert kept.items() <= there.items(), "a part was made twice or lost"

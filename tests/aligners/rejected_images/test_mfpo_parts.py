@@ -67,11 +67,11 @@ def test_topics_are_shared_lemmas() -> None:
 
 
 def test_keywords_are_things_and_not_colours_or_the_image() -> None:
-    found = keywords(
+    ranked = keywords(
         "The image shows two red dogs on the left and a dining table. The dogs sleep.", 5, pipeline("blank")
     )
-    assert {"dog", "table"} <= {lemma for keyword in found for lemma in keyword.lemmas}
-    assert not {"image", "red", "left", "show"} & {lemma for keyword in found for lemma in keyword.lemmas}
+    assert {"dog", "table"} <= {lemma for keyword in ranked for lemma in keyword.lemmas}
+    assert not {"image", "red", "left", "show"} & {lemma for keyword in ranked for lemma in keyword.lemmas}
 
 
 GRAPH_TEXT = "A dog and a fire hydrant. The dog sits near a bench; the bench is green, and a man walks by."
@@ -89,11 +89,11 @@ def test_the_graphs_weights_and_ranks_against_the_printed_formulas_in_float64() 
                 norm = np.linalg.norm(vectors[i]) * np.linalg.norm(vectors[j])
                 sigma = 0.7 * max(0.0, float(vectors[i] @ vectors[j]) / norm) if norm else 0.0
                 omega[i, j] = (theta + sigma) * math.exp(-0.05 * places[i][0])
-    found = graph_weights(places, vectors, constants)
-    np.testing.assert_allclose(found, omega, rtol=1e-12)
+    weights = graph_weights(places, vectors, constants)
+    np.testing.assert_allclose(weights, omega, rtol=1e-12)
     step = omega / omega.sum(1)[None, :]  # omega_ij over the sum of omega_jm over m
     exact = np.linalg.solve(np.eye(4) - 0.9 * step, np.full(4, 0.1))
-    np.testing.assert_allclose(graph_rank(found, 0.9), exact, rtol=1e-9)
+    np.testing.assert_allclose(graph_rank(weights, 0.9), exact, rtol=1e-9)
 
 
 def test_two_words_of_the_graph_by_hand() -> None:
@@ -108,11 +108,11 @@ def test_two_words_of_the_graph_by_hand() -> None:
 
 
 def test_the_graphs_keywords_are_things_and_neighbours_are_one() -> None:
-    found = keywords(GRAPH_TEXT, 5, pipeline("blank"), "graph")
-    assert found[0].phrase == "dog"
-    assert "fire hydrant" in [keyword.phrase for keyword in found]
-    assert not {"fire", "hydrant", "green"} & {keyword.phrase for keyword in found}
-    assert [keyword.weight for keyword in found] == sorted((keyword.weight for keyword in found), reverse=True)
+    ranked = keywords(GRAPH_TEXT, 5, pipeline("blank"), "graph")
+    assert ranked[0].phrase == "dog"
+    assert "fire hydrant" in [keyword.phrase for keyword in ranked]
+    assert not {"fire", "hydrant", "green"} & {keyword.phrase for keyword in ranked}
+    assert [keyword.weight for keyword in ranked] == sorted((keyword.weight for keyword in ranked), reverse=True)
     assert keywords("It is.", 5, pipeline("blank"), "graph") == []
 
 

@@ -44,14 +44,14 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., ImagePre
 def asked(count: int = 5) -> list[RegionQuery]:
     """Pictures of two sizes, with one to three keywords; the last has none."""
     words = ["dog", "cup", "red boat"]
-    found = []
+    asked_for = []
     for number in range(count):
         size = (60, 40) if number % 2 else (48, 64)
         values = np.random.default_rng(number).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
         phrases = words[: 1 + number % 3] if number < count - 1 else []
         keys = [Keyword(phrase, tuple(phrase.split()), 1.0) for phrase in phrases]
-        found.append(RegionQuery(Image.fromarray(values), keys))
-    return found
+        asked_for.append(RegionQuery(Image.fromarray(values), keys))
+    return asked_for
 
 
 @pytest.mark.parametrize("name", sorted(set(REGION_SOURCES) - {"dataset"}))
@@ -80,17 +80,17 @@ def test_every_source_finds_the_same_alone_and_in_a_batch(
 def test_without_a_segmenter_masks_are_boxes_and_the_threshold_holds(
     name: str, settings: Callable[..., ImagePreferenceSettings]
 ) -> None:
-    found = REGION_SOURCES[name](settings(name)).locate(asked())
-    for hit in (hit for hits in found for hit in hits):
+    regions = REGION_SOURCES[name](settings(name)).locate(asked())
+    for hit in (hit for hits in regions for hit in hits):
         left, top, right, bottom = map(int, hit.box)
         assert hit.mask.sum() == hit.mask[top:bottom, left:right].sum() == (right - left) * (bottom - top)
-    scores = sorted({hit.score for hits in found for hit in hits if hit.score is not None})
+    scores = sorted({hit.score for hits in regions for hit in hits if hit.score is not None})
     middle = (scores[0] + scores[-1]) / 2
     higher = REGION_SOURCES[name](settings(name, box_threshold=middle)).locate(asked())
     assert [[hit.box for hit in hits] for hits in higher] == [
-        [hit.box for hit in hits if hit.score is not None and hit.score > middle] for hits in found
+        [hit.box for hit in hits if hit.score is not None and hit.score > middle] for hits in regions
     ]
-    assert 0 < sum(map(len, higher)) < sum(map(len, found))
+    assert 0 < sum(map(len, higher)) < sum(map(len, regions))
 
 
 def test_owlv2_never_finds_the_blanks_that_fill_up_a_batch(settings: Callable[..., ImagePreferenceSettings]) -> None:

@@ -37,16 +37,16 @@ LINEAR = ["in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a", "out_proj"]
 @pytest.mark.parametrize("name", {**FAMILIES, **VARIANTS})
 def test_all_linear_layers_of_the_language_model_get_one_and_no_other(name: str) -> None:
     model, _ = {**FAMILIES, **VARIANTS}[name]()
-    found = adapted_modules(model, LoraSettings())
+    adapted = adapted_modules(model, LoraSettings())
     text = type(model.model.get_submodule("text_model" if "smolvlm" in name else "language_model"))
     [language] = [module for module in model.modules() if type(module) is text]
     inside = {id(one) for one in language.modules() if isinstance(one, torch.nn.Linear)}
-    assert {id(model.get_submodule(path)) for path in found.paths} == inside and len(found.paths) == len(inside)
+    assert {id(model.get_submodule(path)) for path in adapted.paths} == inside and len(adapted.paths) == len(inside)
     kinds = FUSED if "phi3" in name else {*USUAL, *LINEAR} if name == "qwen3.5" else USUAL
-    assert set(found.kinds) == set(kinds)
-    assert found.left_out == ({"linear_attn.conv1d": 1} if name == "qwen3.5" else {})
-    assert isinstance(found.pattern, str)
-    assert {one for one, _ in model.named_modules() if re.fullmatch(found.pattern, one)} == set(found.paths)
+    assert set(adapted.kinds) == set(kinds)
+    assert adapted.left_out == ({"linear_attn.conv1d": 1} if name == "qwen3.5" else {})
+    assert isinstance(adapted.pattern, str)
+    assert {one for one, _ in model.named_modules() if re.fullmatch(adapted.pattern, one)} == set(adapted.paths)
 
 
 @pytest.mark.parametrize("name", ["llava-1.5", "llava-phi3", "qwen3.5"])
@@ -73,13 +73,13 @@ def test_the_memory_is_counted_for_the_adapters_that_are_made(name: str, tmp_pat
 def test_the_settings_choose_the_modules(targets: Any, kinds: list[str], count: int) -> None:
     model, processor = FAMILIES["llava-1.5"]()
     settings = LoraSettings(rank=4, targets=targets)
-    found = adapted_modules(model, settings)
-    assert found.kinds == kinds and len(found.paths) == count
-    assert sum(found.left_out.values()) == 4 * 7 - count
-    assert "none on the language model's" in str(found.said()) and f"({28 - count})" not in str(found.kinds)
+    adapted = adapted_modules(model, settings)
+    assert adapted.kinds == kinds and len(adapted.paths) == count
+    assert sum(adapted.left_out.values()) == 4 * 7 - count
+    assert "none on the language model's" in str(adapted.said()) and f"({28 - count})" not in str(adapted.kinds)
     policy = Policy(model, processor, "lora", settings, Savings(), bfloat16=False)
     trained = {one.partition(".lora_")[0] for one, value in policy.model.named_parameters() if value.requires_grad}
-    assert trained == {f"base_model.model.{path}" for path in found.paths}
+    assert trained == {f"base_model.model.{path}" for path in adapted.paths}
 
 
 def test_what_no_layer_is_called_is_refused_with_what_there_is() -> None:

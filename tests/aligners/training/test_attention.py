@@ -43,12 +43,12 @@ def test_attention_under_a_short_mask_is_that_under_the_square_one(prefix: int) 
     module: Any = SimpleNamespace(num_key_value_groups=groups, training=False, is_causal=True)
     mask = additive_mask(allowed[:, None], torch.float32)
     assert mask.shape == (rows, 1, masked, length)
-    found, _ = prefix_attention(module, *tensors, mask, scaling=size**-0.5)
+    computed, _ = prefix_attention(module, *tensors, mask, scaling=size**-0.5)
     exact = [one.detach().double().requires_grad_() for one in tensors]
     expected = plain(*exact, sees)
-    torch.testing.assert_close(found.double(), expected, atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(computed.double(), expected, atol=2e-6, rtol=1e-5)
     weights = torch.randn_like(expected)
-    gradients = torch.autograd.grad((found * weights).sum(), tensors)
+    gradients = torch.autograd.grad((computed * weights).sum(), tensors)
     for one, other in zip(gradients, torch.autograd.grad((expected * weights).sum(), exact), strict=True):
         torch.testing.assert_close(one.double(), other, atol=2e-5, rtol=1e-4)
 
@@ -59,14 +59,14 @@ def test_a_frozen_heads_gradient_is_that_of_the_log_probability(dtype: torch.dty
     states = torch.randn(7, 16, dtype=dtype, requires_grad=True)
     weight, tokens = torch.randn(50, 16).to(dtype), torch.randint(50, (7,))
     scale = torch.linspace(-2, 3, 7)
-    found = FrozenHead.apply(states, tokens, weight)
-    (gradient,) = torch.autograd.grad((found * scale).sum(), states)
+    computed = FrozenHead.apply(states, tokens, weight)
+    (gradient,) = torch.autograd.grad((computed * scale).sum(), states)
     exact = states.detach().double().requires_grad_()
     expected = (exact @ weight.double().T).log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
     (wanted,) = torch.autograd.grad((expected * scale).sum(), exact)
     tolerance = {torch.float32: 1e-5, torch.bfloat16: 6e-2}[dtype]
-    assert found.dtype == torch.float32 and gradient.dtype == dtype
-    torch.testing.assert_close(found.double(), expected, atol=tolerance, rtol=tolerance)
+    assert computed.dtype == torch.float32 and gradient.dtype == dtype
+    torch.testing.assert_close(computed.double(), expected, atol=tolerance, rtol=tolerance)
     torch.testing.assert_close(gradient.double(), wanted, atol=tolerance, rtol=tolerance)
     with torch.no_grad():
-        torch.testing.assert_close(FrozenHead.apply(states, tokens, weight), found)
+        torch.testing.assert_close(FrozenHead.apply(states, tokens, weight), computed)

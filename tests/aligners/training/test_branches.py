@@ -87,8 +87,10 @@ def loss_and_gradient(parts: Parts, rows: list[EncodedExample], savings: Savings
     batch = policy.prepare(collate(rows, BRANCHES, processor.tokenizer.pad_token_id, savings.shared_prefix))
     logps = by_branch(policy.token_logps(batch), batch.layouts)
     reference = {
-        name: type(one)(one.sums.detach() - 1, one.tokens.detach() - 1 / one.mask.sum(-1, keepdim=True), one.mask, None)
-        for name, one in logps.items()
+        name: type(branch)(
+            branch.sums.detach() - 1, branch.tokens.detach() - 1 / branch.mask.sum(-1, keepdim=True), branch.mask, None
+        )
+        for name, branch in logps.items()
     }
     loss = MFPO().loss(logps, reference).per_example
     weights = [
@@ -148,8 +150,8 @@ def row(name: str, prefix: int, **responses: list[int]) -> EncodedExample:
 
 
 def test_an_opening_that_two_responses_share_is_there_once() -> None:
-    one = row("a", 5, chosen=[50, 51, 52, 9], rejected=[50, 51, 60, 61, 9])
-    batch = collate([one], [CHOSEN, REJECTED], 0)
+    encoded = row("a", 5, chosen=[50, 51, 52, 9], rejected=[50, 51, 60, 61, 9])
+    batch = collate([encoded], [CHOSEN, REJECTED], 0)
     (block,) = batch.blocks
     assert block.input_ids.tolist() == [[0, 1, 2, 3, 4, 50, 51, 52, 9, 60, 61, 9]]
     assert block.position_ids.tolist() == [[0, 1, 2, 3, 4, 5, 6, 7, 8, 7, 8, 9]]
@@ -157,8 +159,8 @@ def test_an_opening_that_two_responses_share_is_there_once() -> None:
     sees = block.allowed[0, 0]
     # Its own past, and not "52 9"; the prefix's positions but the last are not in the mask.
     assert sees[10 - 4].nonzero().flatten().tolist() == [0, 1, 2, 3, 4, 5, 6, 9, 10]
-    assert row_lengths(one, [CHOSEN, REJECTED]) == [12]
-    assert row_lengths(one, [CHOSEN, REJECTED], shared=False) == [9, 10]
+    assert row_lengths(encoded, [CHOSEN, REJECTED]) == [12]
+    assert row_lengths(encoded, [CHOSEN, REJECTED], shared=False) == [9, 10]
 
 
 def test_a_response_that_is_the_beginning_of_another_or_the_same_adds_nothing() -> None:
@@ -174,8 +176,8 @@ def test_no_other_grouping_of_the_rows_costs_less(lengths: list[int]) -> None:
     def cost(blocks: list[list[int]]) -> int:
         return sum(len(block) * max(lengths[n] for n in block) + BLOCK_COST for block in blocks)
 
-    found = group_by_length(lengths)
-    assert sorted(n for block in found for n in block) == list(range(len(lengths)))
+    groups = group_by_length(lengths)
+    assert sorted(n for block in groups for n in block) == list(range(len(lengths)))
     order = sorted(range(len(lengths)), key=lambda n: lengths[n])
     cuts = itertools.product([False, True], repeat=len(lengths) - 1)
     others = []
@@ -187,7 +189,7 @@ def test_no_other_grouping_of_the_rows_costs_less(lengths: list[int]) -> None:
             else:
                 blocks[-1].append(number)
         others.append(cost(blocks))
-    assert cost(found) == min(others)
+    assert cost(groups) == min(others)
 
 
 def test_rows_of_two_lengths_go_through_the_model_apart() -> None:

@@ -35,23 +35,23 @@ def test_changes_with_fewer_than_three_common_tokens_between_them_are_one() -> N
     # Six changes, at 3, 6, 9, 12, 14 and 16; between them 2, 2, 2, 1 and 1 common tokens; three common ones at the end.
     chosen = list(range(20))
     rejected = [token + 100 if token in (3, 6, 9, 12, 14, 16) else token for token in chosen]
-    for one in changed_tokens(chosen, rejected, PUBLIC):
-        assert marked(one) == list(range(3, 17))  # 14
-    for one in changed_tokens(chosen, rejected, EVERY):
-        assert marked(one) == [3, 6, 9, 12, 14, 16]
-    for one in changed_tokens(chosen, rejected, CorrectedTokens(min_match=2)):
-        assert marked(one) == [3, 6, 9, 12, 13, 14, 15, 16]
+    for span in changed_tokens(chosen, rejected, PUBLIC):
+        assert marked(span) == list(range(3, 17))  # 14
+    for span in changed_tokens(chosen, rejected, EVERY):
+        assert marked(span) == [3, 6, 9, 12, 14, 16]
+    for span in changed_tokens(chosen, rejected, CorrectedTokens(min_match=2)):
+        assert marked(span) == [3, 6, 9, 12, 13, 14, 15, 16]
     far = [token + 100 if token in (3, 7) else token for token in chosen]  # three common tokens between the two
     assert marked(changed_tokens(chosen, far, PUBLIC)[0]) == [3, 7]
 
 
 def test_the_beginning_goes_on_from_the_prompt_and_the_end_stands_alone() -> None:
     chosen, rejected = [1, 50, 3, 4, 5, 60, 8, 9], [1, 70, 3, 4, 5, 80, 8, 9]
-    for one in changed_tokens(chosen, rejected, PUBLIC):
+    for span in changed_tokens(chosen, rejected, PUBLIC):
         # The first token is common and behind the prompt. The last two, the end token among them, are fewer than three.
-        assert marked(one) == [1, 5, 6, 7]
-    for one in changed_tokens(chosen, rejected, CorrectedTokens(min_match=2)):
-        assert marked(one) == [1, 5]
+        assert marked(span) == [1, 5, 6, 7]
+    for span in changed_tokens(chosen, rejected, CorrectedTokens(min_match=2)):
+        assert marked(span) == [1, 5]
 
 
 @pytest.mark.claims("corrected.one_sided")

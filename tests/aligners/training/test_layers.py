@@ -72,13 +72,15 @@ def test_each_function_is_its_written_out_form_with_its_gradient(name: str) -> N
 def test_each_function_keeps_the_type_and_is_near_in_bfloat16(name: str) -> None:
     function, written_out, arguments = FUNCTIONS[name]
     low = [
-        one.detach().bfloat16().requires_grad_(one.requires_grad) if isinstance(one, torch.Tensor) else one
-        for one in arguments
+        argument.detach().bfloat16().requires_grad_(argument.requires_grad)
+        if isinstance(argument, torch.Tensor)
+        else argument
+        for argument in arguments
     ]
-    found, wanted = function.apply(*low), written_out(*arguments)
-    assert found.dtype == torch.bfloat16
-    torch.testing.assert_close(found.double(), wanted, atol=0.1, rtol=0.05)
-    found.sum().backward()
+    computed, wanted = function.apply(*low), written_out(*arguments)
+    assert computed.dtype == torch.bfloat16
+    torch.testing.assert_close(computed.double(), wanted, atol=0.1, rtol=0.05)
+    computed.sum().backward()
     wanted = torch.autograd.grad(
         wanted.sum(), [one for one in arguments if isinstance(one, torch.Tensor) and one.requires_grad]
     )
@@ -112,7 +114,7 @@ class Compared:
     def batch(self, lean: bool) -> Batch:
         return self.policies[lean].prepare(collate(self.rows, BRANCHES, self.pad))
 
-    def found(self, lean: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def computed(self, lean: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Log-probabilities, and the gradients of everything that is trained."""
         policy = self.policies[lean]
         low = policy.bfloat16
@@ -124,7 +126,7 @@ class Compared:
 
     def agree(self, atol: float, rtol: float) -> None:
         assert self.policies[True].lean == "on" and self.policies[False].lean == "off"
-        (lean, lean_gradients), (plain, plain_gradients) = self.found(True), self.found(False)
+        (lean, lean_gradients), (plain, plain_gradients) = self.computed(True), self.computed(False)
         torch.testing.assert_close(lean, plain, atol=atol, rtol=rtol)
         assert lean_gradients.keys() == plain_gradients.keys() and lean_gradients
         for name, wanted in plain_gradients.items():
@@ -152,9 +154,9 @@ def test_checkpointing_recomputes_the_same(tuning: str) -> None:
 
 
 def test_bfloat16_follows_float32_as_closely_as_transformers_does() -> None:
-    exact, _ = Compared("llava-v1.6", "lora").found(False)
+    exact, _ = Compared("llava-v1.6", "lora").computed(False)
     rounded = Compared("llava-v1.6", "lora", torch.bfloat16)
-    lean, plain = ((rounded.found(one)[0] - exact).abs().mean() for one in (True, False))
+    lean, plain = ((rounded.computed(one)[0] - exact).abs().mean() for one in (True, False))
     assert 0 < lean < 1.5 * plain
 
 

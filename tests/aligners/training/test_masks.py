@@ -71,7 +71,7 @@ class Trained:
         self.rows: list[EncodedExample] = [encoder.encode(one) for one in self.raw]
         self.policy.keep_features(image for one in self.rows for image in one.images.values())
 
-    def found(self) -> list[torch.Tensor]:
+    def computed(self) -> list[torch.Tensor]:
         """Log-probabilities of every branch of every example, by the trainer."""
         shared = self.policy.savings.shared_prefix
         batch = collate(self.rows, BRANCHES, self.processor.tokenizer.pad_token_id, shared)
@@ -87,9 +87,11 @@ class Trained:
         """The same by the model's own forward pass."""
         self.model.set_attn_implementation({"text_config": "sdpa"})
         return [
-            plain_logps(self.model, self.processor, raw.prompt, row.images[one.image], row.responses[one.response])
+            plain_logps(
+                self.model, self.processor, raw.prompt, row.images[values.image], row.responses[values.response]
+            )
             for raw, row in zip(self.raw, self.rows, strict=True)
-            for one in BRANCHES
+            for values in BRANCHES
         ]
 
     def gradients(self, logps: list[torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -105,14 +107,14 @@ class Trained:
 @pytest.mark.parametrize("savings", SAVINGS)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_values_and_gradients_are_those_of_the_models_own_forward_pass(variant: str, savings: str, tuning: str) -> None:
-    one = Trained(variant, tuning, SAVINGS[savings])
-    assert min(len(row.prefixes["original"]) for row in one.rows) > 1
-    assert max(len(row.prefixes["original"]) + len(row.responses["chosen"]) for row in one.rows) > WINDOW
-    found = one.found()
-    gradients = one.gradients(found)
-    expected = one.expected()
-    wanted = one.gradients(expected)
-    difference = max(float((a - b).detach().abs().max()) for a, b in zip(found, expected, strict=True))
+    trained = Trained(variant, tuning, SAVINGS[savings])
+    assert min(len(row.prefixes["original"]) for row in trained.rows) > 1
+    assert max(len(row.prefixes["original"]) + len(row.responses["chosen"]) for row in trained.rows) > WINDOW
+    computed = trained.computed()
+    gradients = trained.gradients(computed)
+    expected = trained.expected()
+    wanted = trained.gradients(expected)
+    difference = max(float((a - b).detach().abs().max()) for a, b in zip(computed, expected, strict=True))
     assert difference < 1e-5, difference
     assert gradients.keys() == wanted.keys() and gradients
     for name, value in wanted.items():

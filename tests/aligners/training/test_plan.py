@@ -39,55 +39,55 @@ class OneProcess:
     process_index, num_processes, is_main_process = 0, 1, True
 
 
-def started(aligner: Any, one: AlignJob) -> tuple[Session, list[Any]]:
+def started(aligner: Any, request: AlignJob) -> tuple[Session, list[Any]]:
     """The trainer, ready to train, and its examples."""
     from aligners.preferences import read_preferences
 
-    data = read_preferences(one.data, limit=None, seed=0, cache=one.cache, on_error="fail")
-    trainer = Session(aligner, one, data.examples, OneProcess())
+    data = read_preferences(request.data, limit=None, seed=0, cache=request.cache, on_error="fail")
+    trainer = Session(aligner, request, data.examples, OneProcess())
     return trainer, [trainer.encoded[example.id] for example in data.examples]
 
 
 def test_steps_and_tokens_are_those_of_the_training(base: Path, pairs: Path, tmp_path: Path) -> None:
-    one = job(base, pairs, tmp_path, epochs=2)
-    found = plan(DPO(), one)
-    assert not one.output.exists(), "a plan writes nothing"
-    trainer, encoded = started(DPO(), one)
-    micro, passes = accumulation(one.train)
-    steps = steps_of(len(encoded), one.train)
-    assert found["examples"] == {"count": 45, "dropped": 0}
-    assert found["stages"] == [{"name": "all", "examples": 45, "steps": steps}] and steps == 12
-    assert found["step"] == {
+    request = job(base, pairs, tmp_path, epochs=2)
+    planned = plan(DPO(), request)
+    assert not request.output.exists(), "a plan writes nothing"
+    trainer, encoded = started(DPO(), request)
+    micro, passes = accumulation(request.train)
+    steps = steps_of(len(encoded), request.train)
+    assert planned["examples"] == {"count": 45, "dropped": 0}
+    assert planned["stages"] == [{"name": "all", "examples": 45, "steps": steps}] and steps == 12
+    assert planned["step"] == {
         "batch_size": 8, "micro_batch_size": micro, "passes": passes, "gradient_checkpointing": False, "chosen": False
     }  # fmt: skip
     batches = MicroBatches(trainer, encoded, steps // 2, micro, passes, (0, 1))
     held = [batches.chosen(index) for index in range(len(batches))]
     positions = sum(trainer.batch(examples).tokens for examples, weights in held if weights[0])
-    assert found["tokens"]["epoch_with_padding"] == positions
-    assert found["tokens"]["longest_row"] == max(max(row_lengths(example, DPO.branches)) for example in encoded)
-    assert found["time"]["seconds"] > 0 and found["time"]["training"] > found["time"]["reference"] > 0
-    assert found["time"]["features_kept"] == trainer.policy.feature_bytes * len(
+    assert planned["tokens"]["epoch_with_padding"] == positions
+    assert planned["tokens"]["longest_row"] == max(max(row_lengths(example, DPO.branches)) for example in encoded)
+    assert planned["time"]["seconds"] > 0 and planned["time"]["training"] > planned["time"]["reference"] > 0
+    assert planned["time"]["features_kept"] == trainer.policy.feature_bytes * len(
         {image.fingerprint() for example in encoded for image in example.images.values()}
     )
-    assert found["estimated"] == []
+    assert planned["estimated"] == []
 
 
 def test_mfpo_is_planned_without_its_images_and_without_its_entropies(base: Path, pairs: Path, tmp_path: Path) -> None:
-    found = plan(MFPO(), job(base, pairs, tmp_path))
-    assert [(one["name"], one["examples"]) for one in found["stages"]] == [("easy", 15), ("medium", 15), ("hard", 15)]
-    assert [one["steps"] for one in found["stages"]] == [2, 2, 2]
+    planned = plan(MFPO(), job(base, pairs, tmp_path))
+    assert [(one["name"], one["examples"]) for one in planned["stages"]] == [("easy", 15), ("medium", 15), ("hard", 15)]
+    assert [one["steps"] for one in planned["stages"]] == [2, 2, 2]
     assert not (tmp_path / "cache" / "image_preferences").exists()
-    assert "45 rejected images were not made" in found["estimated"][0]
-    assert found["disk"]["rejected_images"] > 45 * 500 and found["time"]["difficulty"] > 0
+    assert "45 rejected images were not made" in planned["estimated"][0]
+    assert planned["disk"]["rejected_images"] > 45 * 500 and planned["time"]["difficulty"] > 0
     text = plan(DPO(), job(base, pairs, tmp_path))
-    assert found["tokens"]["epoch"] > 1.3 * text["tokens"]["epoch"], "rows of the rejected images count"
+    assert planned["tokens"]["epoch"] > 1.3 * text["tokens"]["epoch"], "rows of the rejected images count"
 
 
 @pytest.mark.parametrize("tuning", ["lora", "full"])
 def test_what_is_counted_is_what_the_model_has_and_keeps(base: Path, pairs: Path, tmp_path: Path, tuning: str) -> None:
-    one = job(base, pairs, tmp_path, tuning=tuning)
-    trainer, encoded = started(DPO(), one)
-    counted = architecture(str(base), one.train)
+    request = job(base, pairs, tmp_path, tuning=tuning)
+    trainer, encoded = started(DPO(), request)
+    counted = architecture(str(base), request.train)
     model = trainer.policy.model
     trained = [value for value in model.parameters() if value.requires_grad]
     assert counted.trained == sum(value.numel() for value in trained)
@@ -96,7 +96,7 @@ def test_what_is_counted_is_what_the_model_has_and_keeps(base: Path, pairs: Path
 
     examples = encoded[:8]
     batch = trainer.batch(examples)
-    own = {value.untyped_storage().data_ptr() for value in model.parameters()}
+    weights = {value.untyped_storage().data_ptr() for value in model.parameters()}
     kept: dict[int, torch.Tensor] = {}
 
     def keep(value: torch.Tensor) -> torch.Tensor:
@@ -106,15 +106,15 @@ def test_what_is_counted_is_what_the_model_has_and_keeps(base: Path, pairs: Path
     model.train()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
         total = model(batch).sum()
-    saved = sum(value.untyped_storage().nbytes() for place, value in kept.items() if place not in own)
+    saved = sum(value.untyped_storage().nbytes() for place, value in kept.items() if place not in weights)
     total.backward()
     rows = [length for example in examples for length in row_lengths(example, DPO.branches)]
     responses = sum(len(ids) for example in examples for ids in example.responses.values())
-    found = footprint(counted, one.train, bfloat16=False, copy=False, rows=rows, responses=responses)
+    predicted = footprint(counted, request.train, bfloat16=False, copy=False, rows=rows, responses=responses)
     # What the backward pass makes on the way is not in what the forward pass kept.
-    assert saved / 1.2 < found.activations < saved * 1.8
-    assert found.gradients == sum(value.grad.nbytes for value in trained if value.grad is not None)
-    assert found.weights == sum(value.nbytes for value in model.parameters())
+    assert saved / 1.2 < predicted.activations < saved * 1.8
+    assert predicted.gradients == sum(value.grad.nbytes for value in trained if value.grad is not None)
+    assert predicted.weights == sum(value.nbytes for value in model.parameters())
 
 
 def test_checkpointing_and_smaller_micro_batches_take_less(base: Path) -> None:
@@ -131,11 +131,11 @@ def test_what_to_lower_is_the_first_that_fits(base: Path) -> None:
     train = TrainSettings.model_validate({**SETTINGS, "micro_batch_size": 8})
     rows = {str(number): [90, 80] for number in range(8)}
     peak = Peak(architecture(str(base), train), rows, dict.fromkeys(rows, 40), copy=False, gpu=False)
-    two, one = (peak.of(train, micro).total for micro in (2, 1))
+    two, single = (peak.of(train, micro).total for micro in (2, 1))
     assert "--set train.micro_batch_size=2 changes nothing else" in peak.remedy(train, 8, two)
     assert f"takes {written_bytes(two)} by prediction" in peak.remedy(train, 8, two)
     assert "--set train.micro_batch_size=4" in peak.remedy(train, 8, 2**40), "it should have fitted: one step down"
-    both = peak.remedy(train, 8, one - 1)
+    both = peak.remedy(train, 8, single - 1)
     assert "train.micro_batch_size=1 --set train.gradient_checkpointing=true takes about a third more time" in both
     assert "train.max_length (the longest row has 90 tokens)" in peak.remedy(train, 8, 1)
 

@@ -101,15 +101,15 @@ class Trained:
     def weights(self, name: str, file: str = "adapter_model.safetensors") -> dict[str, torch.Tensor]:
         return load_file(self.folder / "results" / name / "checkpoint" / file)
 
-    def same(self, one: str, other: str, file: str = "adapter_model.safetensors") -> None:
+    def same(self, run: str, other: str, file: str = "adapter_model.safetensors") -> None:
         """The two took the same steps to the same weights, but for rounding."""
-        losses = [line["loss"] for line in self.log(one)]
+        losses = [line["loss"] for line in self.log(run)]
         assert len(losses) == len(self.log(other)) > 5 and max(losses) - min(losses) > 0.05, "nothing was learnt"
-        for left, right in zip(self.log(one), self.log(other), strict=True):
+        for left, right in zip(self.log(run), self.log(other), strict=True):
             assert (right["stage"], right["step"]) == (left["stage"], left["step"])
             assert right["loss"] == pytest.approx(left["loss"], abs=1e-5), left["step"]
             assert right["margin"] == pytest.approx(left["margin"], abs=1e-4)
-        left, right = self.weights(one, file), self.weights(other, file)
+        left, right = self.weights(run, file), self.weights(other, file)
         assert left.keys() == right.keys()
         for name, value in left.items():
             torch.testing.assert_close(
@@ -295,9 +295,9 @@ class Blocks:
 def test_processes_in_step_compute_equally_often(count: int, tmp_path: Path) -> None:
     calls, stored = [], {}
     for rank in range(3):
-        one, store = Blocks(count), ValueStore(tmp_path, {"count": count}, keep=False)
-        fill(store, one.blocks, one.keys, one.compute, share=(rank, 3), in_step=True)
-        calls.append(len(one.calls))
-        stored |= {key: store[key] for keys in one.keys.values() for key in keys.values() if key in store}
+        session, store = Blocks(count), ValueStore(tmp_path, {"count": count}, keep=False)
+        fill(store, session.blocks, session.keys, session.compute, share=(rank, 3), in_step=True)
+        calls.append(len(session.calls))
+        stored |= {key: store[key] for keys in session.keys.values() for key in keys.values() if key in store}
     assert calls == [-(-count // 3)] * 3
     assert len(stored) == count and all(value[0] == int(key) for key, value in stored.items())

@@ -33,10 +33,10 @@ def job(base: Path, pairs: Path, output: Path, **settings: Any) -> AlignJob:
 def test_only_the_language_model_is_held_in_4_bits(base: Path) -> None:
     whole, rounded = load_model(base, "float32"), load_model(base, "float32", four_bits=True)
     inside, outside = linear_layers(whole)
-    found = dict(rounded.named_modules())
+    modules = dict(rounded.named_modules())
     assert inside and outside
-    assert all(isinstance(found[name], bitsandbytes.nn.Linear4bit) for name in inside)
-    assert not any(isinstance(found[name], bitsandbytes.nn.Linear4bit) for name in outside)
+    assert all(isinstance(modules[name], bitsandbytes.nn.Linear4bit) for name in inside)
+    assert not any(isinstance(modules[name], bitsandbytes.nn.Linear4bit) for name in outside)
     for name, value in rounded.named_parameters():
         if name.removesuffix(".weight") not in inside:
             torch.testing.assert_close(value, dict(whole.named_parameters())[name], rtol=0, atol=0)
@@ -77,19 +77,19 @@ class OneProcess:
 def test_what_is_counted_is_what_is_held(base: Path, pairs: Path, tmp_path: Path) -> None:
     from aligners.preferences import read_preferences
 
-    one = job(base, pairs, tmp_path / "run", tuning="qlora")
-    data = read_preferences(one.data, limit=None, seed=0, cache=one.cache, on_error="fail")
-    model = Session(DPO(), one, data.examples, OneProcess()).policy.plain
+    request = job(base, pairs, tmp_path / "run", tuning="qlora")
+    data = read_preferences(request.data, limit=None, seed=0, cache=request.cache, on_error="fail")
+    model = Session(DPO(), request, data.examples, OneProcess()).policy.plain
     held = 0
     for module in model.modules():
         if isinstance(module, bitsandbytes.nn.Linear4bit):
             state = module.weight.quant_state
             held += module.weight.nbytes + state.absmax.nbytes + state.state2.absmax.nbytes
-    counted = architecture(str(base), one.train)
+    counted = architecture(str(base), request.train)
     assert counted.in_4_bits == sum(layer.weight.numel() for layer in linear_layers(load_model(base))[0].values())
     given = {"bfloat16": False, "copy": False, "rows": [64], "responses": 16}
-    rounded = footprint(counted, one.train, **given)
-    unrounded = one.train.model_copy(update={"tuning": "lora"})
+    rounded = footprint(counted, request.train, **given)
+    unrounded = request.train.model_copy(update={"tuning": "lora"})
     whole = footprint(architecture(str(base), unrounded), unrounded, **given)
     saved = counted.in_4_bits * 4 - held
     # The matrices here are small: the last block of 256 scales is rarely full.

@@ -50,13 +50,13 @@ def test_what_was_trained_is_gone_on_with(tuning: str, base: Path, pairs: Path, 
     with pytest.raises(KilledError):
         training.train(killed_at(DPO, 3), job(base, pairs, tmp_path / "killed", **slow))
     training.train(DPO(), job(base, pairs, tmp_path / "killed", resume=True, **slow))
-    expected, found = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    expected, resumed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     before = load_file(base / "model.safetensors")
-    assert found.keys() == expected.keys()
+    assert resumed.keys() == expected.keys()
     moved = max(float((value - before.get(name, 0 * value)).abs().max()) for name, value in expected.items())
     assert moved > 1e-3, "nothing was learned"
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(resumed[name], value, rtol=1e-5, atol=1e-7)
 
 
 def changed(change: Callable[[dict[str, torch.Tensor]], Any]) -> Callable[[Path], None]:

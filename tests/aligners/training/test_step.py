@@ -244,18 +244,18 @@ def test_a_containers_limit_is_the_memory_that_there_is(version: int, tmp_path: 
     top = tmp_path if version == 2 else tmp_path / "memory"
     inner = top / "job" / "step"
     inner.mkdir(parents=True)
-    own = tmp_path / "own"
-    own.write_text("0::/job/step\n" if version == 2 else "3:cpu:/job/step\n2:memory:/job/step\n")
-    there = available(tmp_path, own)
+    chosen = tmp_path / "own"
+    chosen.write_text("0::/job/step\n" if version == 2 else "3:cpu:/job/step\n2:memory:/job/step\n")
+    there = available(tmp_path, chosen)
     assert there > 3000, "without limits it is what the machine has"
     (top / "job" / names[0]).write_text("3000\n")
     (top / "job" / names[1]).write_text("1200\n")
     (inner / names[0]).write_text("max\n" if version == 2 else str(2**63 - 4096))
     (inner / names[1]).write_text("900\n")
-    assert available(tmp_path, own) == 1800, "the group above is the narrow one"
+    assert available(tmp_path, chosen) == 1800, "the group above is the narrow one"
     stat = "inactive_file 200\n" if version == 2 else "inactive_file 1\ntotal_inactive_file 200\n"
     (top / "job" / "memory.stat").write_text(stat)
-    assert available(tmp_path, own) == 2000, "files in memory are given up"
+    assert available(tmp_path, chosen) == 2000, "files in memory are given up"
     assert available(tmp_path, tmp_path / "none") >= 2000
 
 

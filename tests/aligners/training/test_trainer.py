@@ -216,10 +216,10 @@ class Broken(DPO):
     """A method whose loss is not finite for one example."""
 
     def loss(self, policy: Logps, reference: Logps) -> Loss:
-        found = super().loss(policy, reference)
-        worst = found.per_example.clone()
+        loss = super().loss(policy, reference)
+        worst = loss.per_example.clone()
         worst[policy["chosen"].sums.argmin()] = float("nan")
-        return Loss(worst, found.metrics)
+        return Loss(worst, loss.metrics)
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_the_example(base: Path, pairs: Path, tmp_path: Path) -> None:
@@ -235,12 +235,12 @@ class Steep(DPO):
     steps = 0
 
     def loss(self, policy: Logps, reference: Logps) -> Loss:
-        found = super().loss(policy, reference)
+        loss = super().loss(policy, reference)
         self.steps += 1
         if self.steps <= 2:
-            return found
-        nothing = found.per_example - found.per_example.detach()
-        return Loss(found.per_example + (nothing**2).sqrt(), found.metrics)
+            return loss
+        nothing = loss.per_example - loss.per_example.detach()
+        return Loss(loss.per_example + (nothing**2).sqrt(), loss.metrics)
 
 
 def test_a_gradient_that_is_not_finite_spoils_no_checkpoint(base: Path, pairs: Path, tmp_path: Path) -> None:

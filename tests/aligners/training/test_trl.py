@@ -84,12 +84,12 @@ def trls(
     data = Dataset.from_list(
         [
             {
-                "images": [{"bytes": one.images["original"].read(), "path": None}],
-                "prompt": prompt_text(processor, one.prompt),
-                "chosen": one.responses["chosen"] + end,
-                "rejected": one.responses["rejected"] + end,
+                "images": [{"bytes": encoded.images["original"].read(), "path": None}],
+                "prompt": prompt_text(processor, encoded.prompt),
+                "chosen": encoded.responses["chosen"] + end,
+                "rejected": encoded.responses["rejected"] + end,
             }
-            for one in examples
+            for encoded in examples
         ]
     ).cast_column("images", [Image()])
     seen: dict[str, list[float]] = {"loss": []}
@@ -156,10 +156,10 @@ def test_losses_and_rewards_are_trls(name: str, tmp_path: Path) -> None:
     base = tiny_llava(tmp_path / "base")
     examples = pairs(steps)
     (tmp_path / "ours").mkdir()
-    found, order = ours(aligner, base, examples, tmp_path / "ours")
+    trained, order = ours(aligner, base, examples, tmp_path / "ours")
     assert sorted(order) == list(range(steps * BATCH))
     expected = trls(base, [examples[number] for number in order], tmp_path / "trl", micro, **settings)
-    assert len(found["loss"]) == len(expected["loss"]) == steps
-    assert abs(found["loss"][-1] - found["loss"][0]) > 0.05, "nothing was learned, so nothing was compared"
+    assert len(trained["loss"]) == len(expected["loss"]) == steps
+    assert abs(trained["loss"][-1] - trained["loss"][0]) > 0.05, "nothing was learned, so nothing was compared"
     for kind, values in expected.items():
-        np.testing.assert_allclose(found[kind], values, atol=1e-4, rtol=1e-4, err_msg=kind)
+        np.testing.assert_allclose(trained[kind], values, atol=1e-4, rtol=1e-4, err_msg=kind)

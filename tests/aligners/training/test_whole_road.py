@@ -176,10 +176,10 @@ def test_rejected_images_are_recorded(road: Road) -> None:
     rows = road.made("calm")
     assert len(rows) == 24
     check_images(rows, {str(number): drawn(number) for number in range(24)}, road)
-    found = [row for row in rows if row["made"] == "regions"]
+    with_regions = [row for row in rows if row["made"] == "regions"]
     nothing = {row["id"] for row in rows if row["made"] == "whole-image"}
-    assert {str(number) for number in range(24) if number % 6 == 5} <= nothing and len(found) >= 12
-    for row in found:
+    assert {str(number) for number in range(24) if number % 6 == 5} <= nothing and len(with_regions) >= 12
+    for row in with_regions:
         assert all(any(thing in keyword for thing in THINGS) for keyword in row["keywords"])
     samples = list(read_jsonl(road.run("calm") / "image_preferences.jsonl"))
     assert len(samples) == 24 and all((road.run("calm") / one["rejected"]).exists() for one in samples)

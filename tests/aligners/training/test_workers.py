@@ -53,23 +53,23 @@ def train(aligner: Any, base: Path, data: Path, output: Path, **settings: Any) -
     return computed, load_file(done.checkpoint / "adapter_model.safetensors")
 
 
-def the_same(found: Any, expected: Any) -> None:
+def the_same(actual: Any, expected: Any) -> None:
     """Log and weights, to the bit."""
-    assert found[0] == expected[0]
-    assert found[1].keys() == expected[1].keys()
-    assert all(torch.equal(value, expected[1][name]) for name, value in found[1].items())
+    assert actual[0] == expected[0]
+    assert actual[1].keys() == expected[1].keys()
+    assert all(torch.equal(value, expected[1][name]) for name, value in actual[1].items())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "kept"), [(DPO, True), (DPO, False), (MFPO, True), (RLHFV, True)])
 def test_workers_change_no_bit(method: type, kept: bool, base: Path, pairs: Path, tmp_path: Path) -> None:
     settings = {"savings": {"feature_cache": kept}}
-    found = [
+    blocks = [
         train(method(), base, pairs, tmp_path / str(workers), workers=workers, **settings) for workers in (0, 1, 2)
     ]
-    assert len(found[0][0]) >= 3 and any(value.any() for name, value in found[0][1].items() if "lora_B" in name)
-    the_same(found[1], found[0])
-    the_same(found[2], found[0])
+    assert len(blocks[0][0]) >= 3 and any(value.any() for name, value in blocks[0][1].items() if "lora_B" in name)
+    the_same(blocks[1], blocks[0])
+    the_same(blocks[2], blocks[0])
 
 
 def family_data(family: str, folder: Path) -> tuple[Path, Path]:
@@ -144,11 +144,11 @@ def test_what_makes_batches_travels_without_weights_and_makes_the_same(family: s
     sent = pickle.dumps(maker)
     assert not list(maker.inner.parameters()) and not list(maker.inner.buffers())
     here, there = (one.batch([row], BRANCHES) for one in (maker, pickle.loads(sent)))
-    for one, other in zip(here.blocks, there.blocks, strict=True):
-        assert torch.equal(one.input_ids, other.input_ids) and torch.equal(one.position_ids, other.position_ids)
-        assert one.features == other.features and one.image_inputs.keys() == other.image_inputs.keys()
-        assert bool(one.features) != bool(one.image_inputs)
-        assert all(torch.equal(value, other.image_inputs[name]) for name, value in one.image_inputs.items())
+    for block, other in zip(here.blocks, there.blocks, strict=True):
+        assert torch.equal(block.input_ids, other.input_ids) and torch.equal(block.position_ids, other.position_ids)
+        assert block.features == other.features and block.image_inputs.keys() == other.image_inputs.keys()
+        assert bool(block.features) != bool(block.image_inputs)
+        assert all(torch.equal(value, other.image_inputs[name]) for name, value in block.image_inputs.items())
 
 
 def test_kept_features_are_those_of_the_content_and_not_of_the_object(tmp_path: Path) -> None:
@@ -218,9 +218,9 @@ def test_the_documented_command_for_workers_does_as_without_them(base: Path, pai
     options[options.index("--model") + 1], options[options.index("--data") + 1] = str(base), str(pairs)
     small = ["train.max_length=512", "train.batch_size=8", "train.learning_rate=1e-3"]
     more = ["--limit", "12", "--results", str(tmp_path), *(part for one in small for part in ("--set", one))]
-    found = []
+    workers = []
     for name, last in (("written", []), ("without", ["--set", "train.workers=0"])):
         assert run(app, ["align", *options, *more, *last, "--name", name]) == 0
-        found.append(load_file(tmp_path / name / "checkpoint" / "adapter_model.safetensors"))
-    assert any(value.any() for name, value in found[0].items() if "lora_B" in name)
-    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+        workers.append(load_file(tmp_path / name / "checkpoint" / "adapter_model.safetensors"))
+    assert any(value.any() for name, value in workers[0].items() if "lora_B" in name)
+    assert all(torch.equal(value, workers[1][name]) for name, value in workers[0].items())

@@ -265,10 +265,10 @@ def test_published_files_are_checked(line: str, said: str, tmp_path: Path) -> No
 
 def test_every_writing_says_the_same(results: Path) -> None:
     boards = collect(results)
-    [found] = as_json(boards, ["x: why"])
-    good = next(row for row in found["rows"] if row["checkpoint"] == "good")["metrics"]["halbench[spacy].chair_s"]
+    [board] = as_json(boards, ["x: why"])
+    good = next(row for row in board["rows"] if row["checkpoint"] == "good")["metrics"]["halbench[spacy].chair_s"]
     assert (
-        good["best"] and good["difference_to_base"]["value"] == pytest.approx(-0.45) and found["left_out"] == ["x: why"]
+        good["best"] and good["difference_to_base"]["value"] == pytest.approx(-0.45) and board["left_out"] == ["x: why"]
     )
     line = next(
         row

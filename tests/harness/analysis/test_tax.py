@@ -71,15 +71,15 @@ def right_until(count: int) -> Answer:
 
 
 @pytest.fixture
-def there(tmp_path: Path) -> Path:
+def results_root(tmp_path: Path) -> Path:
     run(tmp_path / "results", "start", {POPE: yes_until(50), MMStar: a_until(80), MME: right_until(50)}, "base")
     run(tmp_path / "results", "duller", {POPE: yes_until(90), MMStar: a_until(40), MME: right_until(90)})
     run(tmp_path / "results", "partly", {POPE: yes_until(50)})
     return tmp_path
 
 
-def test_gains_and_losses(there: Path) -> None:
-    code, out, said = run_here(["leaderboard", "--tax", "--json"], there)
+def test_gains_and_losses(results_root: Path) -> None:
+    code, out, said = run_here(["leaderboard", "--tax", "--json"], results_root)
     assert code == 0, said
     [board] = json.loads(out)["boards"]
     rows = {row["checkpoint"]: row for row in board["rows"]}
@@ -95,9 +95,9 @@ def test_gains_and_losses(there: Path) -> None:
     assert (lost["better"], lost["worse"]) == (0, len(lost["metrics"]))
     assert rows["partly"]["hallucination"]["metrics"]["pope.random.accuracy"]["verdict"] == "no difference"
     assert rows["partly"]["elsewhere"]["metrics"] == {}
-    code, out, _ = run_here(["leaderboard", "--tax", "--suite", "general"], there)
+    code, out, _ = run_here(["leaderboard", "--tax", "--suite", "general"], results_root)
     assert code == 0 and "MMStar" in out and "POPE" not in out and "−40.0▼" in out
-    code, out, _ = run_here(["leaderboard", "--tax", "--suite", "pope"], there)
+    code, out, _ = run_here(["leaderboard", "--tax", "--suite", "pope"], results_root)
     assert code == 0 and "no metric of anything but hallucination was scored" in out.replace("\n", " ")
 
 

@@ -83,22 +83,22 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.mark.claims("push --message", "push --revision", "push --json")
 def test_a_merged_checkpoint_arrives_byte_for_byte(aligned: Run, server: HubServer, tmp_path: Path) -> None:
     export_run(aligned, tmp_path / "merged")
-    there = contents(tmp_path / "merged")
+    remote = contents(tmp_path / "merged")
     (tmp_path / "merged" / ".cache").mkdir()
     (tmp_path / "merged" / ".cache" / "secret").write_text("stays here")
     done = harness(server, tmp_path, "push", "merged", "team/one", "--message", "the first", "--json")
     assert done.returncode == 0, done.stderr
-    assert server.stored["team/one", "main"] == there and "model.safetensors" in there
+    assert server.stored["team/one", "main"] == remote and "model.safetensors" in remote
     found = json.loads(done.stdout)
-    assert {one["name"]: one["bytes"] for one in found["files"]} == {name: len(data) for name, data in there.items()}
+    assert {one["name"]: one["bytes"] for one in found["files"]} == {name: len(data) for name, data in remote.items()}
     assert found["private"] is True and server.private == {"team/one": True} and server.messages == ["the first"]
-    assert b"base_model" not in there["README.md"], "the hub refuses a card whose base is a folder"
+    assert b"base_model" not in remote["README.md"], "the hub refuses a card whose base is a folder"
 
-    sent = server.asked.count(f"PUT /lfs/{_oid(there['model.safetensors'])}")
+    sent = server.asked.count(f"PUT /lfs/{_oid(remote['model.safetensors'])}")
     again = harness(server, tmp_path, "push", "merged", "team/one", "--public", "--revision", "second")
     assert again.returncode == 0, again.stderr
-    assert sent == 1 == server.asked.count(f"PUT /lfs/{_oid(there['model.safetensors'])}"), "sent twice"
-    assert server.stored["team/one", "second"] == there and server.private == {"team/one": True}
+    assert sent == 1 == server.asked.count(f"PUT /lfs/{_oid(remote['model.safetensors'])}"), "sent twice"
+    assert server.stored["team/one", "second"] == remote and server.private == {"team/one": True}
     assert "(private), branch second, commit" in again.stdout and "harness verify" in again.stdout
 
 
@@ -111,15 +111,15 @@ def _oid(data: bytes) -> str:
 @pytest.mark.claims("push --public")
 def test_a_run_goes_up_with_a_card_of_today(on_hub: Path, server: HubServer, tmp_path: Path) -> None:
     checkpoint = on_hub / "one" / "checkpoint"
-    there = contents(checkpoint)
-    assert b"Not scored yet" in there["README.md"]
+    before = contents(checkpoint)
+    assert b"Not scored yet" in before["README.md"]
     done = harness(server, tmp_path, "push", "one", "team/adapter", "--public")
     assert done.returncode == 0, done.stderr
     arrived = server.stored["team/adapter", "main"]
     card = arrived.pop("README.md").decode()
     assert "| halbench (toy) | CHAIRs | 25.0 |" in card and f"base_model: {BASE}" in card
-    assert arrived == {name: data for name, data in there.items() if name != "README.md"}
-    assert contents(checkpoint) == there, "the run was changed"
+    assert arrived == {name: data for name, data in before.items() if name != "README.md"}
+    assert contents(checkpoint) == before, "the run was changed"
     assert server.private == {"team/adapter": False} and "not verified" in done.stdout
 
 

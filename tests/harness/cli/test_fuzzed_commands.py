@@ -149,9 +149,9 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _state(folder: Path) -> dict[str, tuple[int, int]]:
     return {
-        str(path): (found.st_size, found.st_mtime_ns)
+        str(path): (choices.st_size, choices.st_mtime_ns)
         for path in folder.rglob("*")
-        for found in [path.lstat()]
+        for choices in [path.lstat()]
         if not path.is_dir()
     } | {str(path): (0, 0) for path in folder.rglob("*") if path.is_dir()}
 

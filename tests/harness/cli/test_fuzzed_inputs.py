@@ -102,19 +102,19 @@ COLUMNS = sorted({name for row in ROWS for name in row} | {"rejected_image", "to
 def rows(draw: st.DrawFn) -> list[Any]:
     """Records of a format, some of them spoiled: a column lost, changed or added, or no record at all."""
     row = draw(st.sampled_from(ROWS))
-    found: list[Any] = [dict(row) for _ in range(draw(st.integers(1, 3)))]
+    drawn: list[Any] = [dict(row) for _ in range(draw(st.integers(1, 3)))]
     for _ in range(draw(st.integers(0, 4))):
-        place = draw(st.integers(0, len(found) - 1))
-        if not isinstance(found[place], dict):
+        place = draw(st.integers(0, len(drawn) - 1))
+        if not isinstance(drawn[place], dict):
             continue
         name = draw(st.sampled_from([*row, *COLUMNS]))
         if draw(st.booleans()):
-            found[place][name] = draw(VALUES)
+            drawn[place][name] = draw(VALUES)
         else:
-            found[place].pop(name, None)
+            drawn[place].pop(name, None)
         if draw(st.integers(0, 20)) == 0:
-            found[place] = draw(VALUES)
-    return found
+            drawn[place] = draw(VALUES)
+    return drawn
 
 
 def spoiled(draw: st.DrawFn, data: bytes) -> bytes:
@@ -144,16 +144,16 @@ def spoiled(draw: st.DrawFn, data: bytes) -> bytes:
 @st.composite
 def data_files(draw: st.DrawFn) -> tuple[str, bytes]:
     """A file of preference data, sound or not."""
-    found = draw(rows())
+    drawn = draw(rows())
     suffix = draw(st.sampled_from(["jsonl", "jsonl", "json", "parquet", "arrow"]))
     if suffix in ("parquet", "arrow"):
         try:
-            records = [one for one in found if isinstance(one, dict)]
+            records = [one for one in drawn if isinstance(one, dict)]
             tables = []
-            for one in records:
-                if draw(st.booleans()) and one.get("image") == "1.png":
-                    one = {**one, "image": {"bytes": picture(), "path": None}}
-                tables.append(one)
+            for record in records:
+                if draw(st.booleans()) and record.get("image") == "1.png":
+                    record = {**record, "image": {"bytes": picture(), "path": None}}
+                tables.append(record)
             table = pa.Table.from_pylist(tables)
             sink = io.BytesIO()
             if suffix == "parquet":
@@ -164,7 +164,7 @@ def data_files(draw: st.DrawFn) -> tuple[str, bytes]:
             return f"d.{suffix}", spoiled(draw, sink.getvalue())
         except (pa.ArrowException, UnicodeEncodeError, OverflowError, TypeError, ValueError):  # no table can hold this
             suffix = "jsonl"
-    text = json.dumps(found) if suffix == "json" else "".join(json.dumps(one) + "\n" for one in found)
+    text = json.dumps(drawn) if suffix == "json" else "".join(json.dumps(one) + "\n" for one in drawn)
     return f"d.{suffix}", spoiled(draw, text.encode())
 
 

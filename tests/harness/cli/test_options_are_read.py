@@ -149,25 +149,27 @@ class Road:
         (before, said), (again, _) = self.outcome(), self.outcome()
         assert not (unequal := _unequal(before, again)), f"the same twice is not the same: {unequal}"
         assert before["code"] == 0, said
-        found = []
+        unread = []
         for option in options:
             value = self.tried[option.name]
             after, said = self.outcome(option.opts[0], *([] if value is None else [value]))
             assert "defect" not in said, said
             if not _unequal(before, after) and option.opts[0] not in said:
-                found.append(option.opts[0])
-        return found
+                unread.append(option.opts[0])
+        return unread
 
 
-def _unequal(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+def _unequal(first: dict[str, Any], other: dict[str, Any]) -> list[str]:
     """What differs, by key, file and line."""
-    found = [
-        f"{key}: {one[key]!r:.300} {other[key]!r:.300}" for key in ("code", "out", "asked") if one[key] != other[key]
+    differences = [
+        f"{key}: {first[key]!r:.300} {other[key]!r:.300}"
+        for key in ("code", "out", "asked")
+        if first[key] != other[key]
     ]
-    for name in one["files"].keys() | other["files"].keys():
-        lines = set(one["files"].get(name, [])) ^ set(other["files"].get(name, []))
-        found += [f"{name}: {line:.300}" for line in lines]
-    return found
+    for name in first["files"].keys() | other["files"].keys():
+        lines = set(first["files"].get(name, [])) ^ set(other["files"].get(name, []))
+        differences += [f"{name}: {line:.300}" for line in lines]
+    return differences
 
 
 @pytest.fixture(scope="module")

@@ -77,7 +77,7 @@ def test_nothing_is_removed_or_moved_outside_the_module_for_it() -> None:
 
 def test_every_caller_names_the_folder_it_owns_and_is_known() -> None:
     functions = {"remove", "discard", "move", "swap", "put_aside"}
-    found = set()
+    callers = set()
     for name, tree in sources():
         imported = {
             alias.name
@@ -88,8 +88,8 @@ def test_every_caller_names_the_folder_it_owns_and_is_known() -> None:
         for node, called, before in calls(tree):
             if before == "" and called in imported & functions:
                 assert any(keyword.arg == "within" for keyword in node.keywords), f"{name}:{node.lineno}"
-                found.add(name)
-    assert found == set(CALLERS)
+                callers.add(name)
+    assert callers == set(CALLERS)
 
 
 @pytest.fixture

@@ -313,11 +313,11 @@ def test_a_broken_plugin_stops_nobody_who_does_not_use_it(
 
 
 def test_two_of_one_name(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = installed(tmp_path / "one", HEAD + METHOD, {"aligners.mine": "Mine"})
+    plugin = installed(tmp_path / "one", HEAD + METHOD, {"aligners.mine": "Mine"})
     other = installed(tmp_path / "other", HEAD + METHOD, {"aligners.mine": "Mine"})
-    monkeypatch.syspath_prepend(str(one.site))
+    monkeypatch.syspath_prepend(str(plugin.site))
     said = said_by(other, ALIGN, folder, monkeypatch)
-    assert one.distribution in said and other.distribution in said and "uninstall one of them" in said
+    assert plugin.distribution in said and other.distribution in said and "uninstall one of them" in said
 
 
 def test_no_such_module_and_no_such_class(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,13 +81,13 @@ def evaluate(folder: Path, url: str, suite: str, *more: str) -> subprocess.Compl
             "--set",
             "judge.attempts=1",
         ]
-    own = {KEY_VARIABLE: KEY, "HARNESS_CACHE": str(folder / "cache"), "OPENAI_LOG": "debug", "COLUMNS": "100"}
+    environment = {KEY_VARIABLE: KEY, "HARNESS_CACHE": str(folder / "cache"), "OPENAI_LOG": "debug", "COLUMNS": "100"}
     return subprocess.run(
         [sys.executable, "-m", "harness", *arguments],
         cwd=folder,
         capture_output=True,
         text=True,
-        env={**os.environ, **own},
+        env={**os.environ, **environment},
         timeout=120,
     )
 

@@ -33,12 +33,12 @@ def test_counts_are_summed_by_cluster() -> None:
 
 def test_interval_of_a_mean_is_scipys_bootstrap() -> None:
     hits = (np.random.default_rng(0).random(200) < 0.3).astype(float)
-    own = intervals(Counts.of(scores(hits)), rate, resamples=4000)["rate"]
+    interval = intervals(Counts.of(scores(hits)), rate, resamples=4000)["rate"]
     theirs = scipy.stats.bootstrap(
         (hits,), np.mean, n_resamples=4000, method="percentile", rng=np.random.default_rng(1)
     ).confidence_interval
-    assert own is not None
-    assert own == pytest.approx((theirs.low, theirs.high), abs=0.012)
+    assert interval is not None
+    assert interval == pytest.approx((theirs.low, theirs.high), abs=0.012)
 
 
 Draw = Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]]
@@ -100,31 +100,31 @@ def test_paired_difference_uses_the_pairing() -> None:
     first = (rng.random(300) < 0.5).astype(float)
     second = first.copy()
     second[:12] = 0  # the same items but for a few that got better
-    one, other = Counts.of(scores(first)), Counts.of(scores(second)[::-1])
-    found = paired(one, other, rate)["rate"]
+    counts, other = Counts.of(scores(first)), Counts.of(scores(second)[::-1])
+    found = paired(counts, other, rate)["rate"]
     assert found.value == pytest.approx((first - second).mean())
     assert found.ci[0] > 0 and found.p < 0.05
-    assert paired(one, one, rate)["rate"].p == 1.0
+    assert paired(counts, counts, rate)["rate"].p == 1.0
     with pytest.raises(ValueError, match="same images"):
-        paired(one, Counts.of(scores(first[:10])), rate)
+        paired(counts, Counts.of(scores(first[:10])), rate)
 
 
 def test_a_few_images_prove_nothing() -> None:
-    one, other = np.ones(6), np.zeros(6)
-    assert paired(Counts.of(scores(one[:1])), Counts.of(scores(other[:1])), rate) == {}
+    first, other = np.ones(6), np.zeros(6)
+    assert paired(Counts.of(scores(first[:1])), Counts.of(scores(other[:1])), rate) == {}
     # Three images that all point one way: by flipping signs, one of four outcomes is as extreme.
-    assert paired(Counts.of(scores(one[:3])), Counts.of(scores(other[:3])), rate)["rate"].p == 0.25
-    assert paired(Counts.of(scores(one)), Counts.of(scores(other)), rate)["rate"].p == 2 / 64
+    assert paired(Counts.of(scores(first[:3])), Counts.of(scores(other[:3])), rate)["rate"].p == 0.25
+    assert paired(Counts.of(scores(first)), Counts.of(scores(other)), rate)["rate"].p == 2 / 64
 
 
 def test_mcnemar_is_scipys_exact_binomial_test() -> None:
     rng = np.random.default_rng(5)
     for _ in range(20):
-        one, other = (rng.random(60) < 0.7).tolist(), (rng.random(60) < 0.6).tolist()
-        first, second, p = mcnemar(one, other)
+        ours, other = (rng.random(60) < 0.7).tolist(), (rng.random(60) < 0.6).tolist()
+        first, second, p = mcnemar(ours, other)
         assert (first, second) == (
-            sum(a and not b for a, b in zip(one, other, strict=True)),
-            sum(b and not a for a, b in zip(one, other, strict=True)),
+            sum(a and not b for a, b in zip(ours, other, strict=True)),
+            sum(b and not a for a, b in zip(ours, other, strict=True)),
         )
         assert p == pytest.approx(scipy.stats.binomtest(first, first + second, 0.5).pvalue)
     assert mcnemar([True, False], [True, False]) == (0, 0, 1.0)
@@ -138,12 +138,12 @@ def test_holm_by_hand() -> None:
 
 def test_a_detectable_difference_is_found_four_times_in_five() -> None:
     rng = np.random.default_rng(6)
-    found = trials = 0
+    covered = trials = 0
     for _ in range(200):
         first = (rng.random(300) < 0.5).astype(float)
         second = (rng.random(300) < 0.5).astype(float)
         size = paired(Counts.of(scores(first)), Counts.of(scores(second)), rate, resamples=400)["rate"].detectable
         shifted = (rng.random(300) < 0.5 - size).astype(float)
-        found += paired(Counts.of(scores(first)), Counts.of(scores(shifted)), rate, resamples=400)["rate"].p < 0.05
+        covered += paired(Counts.of(scores(first)), Counts.of(scores(shifted)), rate, resamples=400)["rate"].p < 0.05
         trials += 1
-    assert 0.7 <= found / trials <= 0.9
+    assert 0.7 <= covered / trials <= 0.9

@@ -114,7 +114,7 @@ def test_everything_that_is_printed_goes_through_the_filter() -> None:
     )
     # A child process answers its parent with JSON; the errors' tracebacks are made printable where they are written.
     allowed = {f"harness/{name}.py" for name in ("core/terminal", "cli/errors", "doctor/tiny", "doctor/software")}
-    found = {
+    characters = {
         f"{path.relative_to(ROOT)}:{number}"
         for top in ("harness", "aligners", "benchmarks")
         for path in (ROOT / top).rglob("*.py")
@@ -122,7 +122,7 @@ def test_everything_that_is_printed_goes_through_the_filter() -> None:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         if direct.search(line) and not line.lstrip().startswith(("#", '"', "print("))
     }
-    assert not found
+    assert not characters
 
 
 def test_only_the_command_line_prints() -> None:

@@ -68,14 +68,14 @@ def states(data: DataSet, root: Path) -> dict[str, str]:
 
 def test_get_and_check(data: DataSet, servers: tuple[FileServer, FileServer], tmp_path: Path) -> None:
     assert set(states(data, tmp_path).values()) == {"missing"}
-    found = get(data, tmp_path)
-    assert {one.path.name: one.state for one in found} == {
+    fetched = get(data, tmp_path)
+    assert {one.path.name: one.state for one in fetched} == {
         "known.txt": "there",
         "unknown.txt": "there",
         "images": "there",
         "extra": "missing",
     }
-    assert next(one for one in found if one.state == "missing").note == "ask the authors"
+    assert next(one for one in fetched if one.state == "missing").note == "ask the authors"
     assert [path.name for path in (tmp_path / "mine" / "images").iterdir()] == ["1.jpg"]
     asked = servers[0].asked.total() + servers[1].asked.total()
     get(data, tmp_path)
@@ -166,9 +166,15 @@ def test_the_published_files_are_recognised(conformance: Path, tmp_path: Path) -
     names = ("amber", "pope", "pope-gqa", "pope-aokvqa", "nltk")
     done = harness("import", str(conformance), *names, "--root", str(tmp_path), "--json")
     states = {Path(row["file"]).name: row["state"] for row in json.loads(done.stdout)}
-    there = {name for name, state in states.items() if state == "there"}
-    assert {"annotations.json", "relation.json", "safe_words.txt", "query_all.json"} <= there
-    assert {f"coco_pope_{split}.json" for split in ("random", "popular", "adversarial")} <= there
-    assert {"gqa_pope_seem_random.json", "aokvqa_pope_seem_popular.json", "index.noun", "noun.exc", "english"} <= there
+    present = {name for name, state in states.items() if state == "there"}
+    assert {"annotations.json", "relation.json", "safe_words.txt", "query_all.json"} <= present
+    assert {f"coco_pope_{split}.json" for split in ("random", "popular", "adversarial")} <= present
+    assert {
+        "gqa_pope_seem_random.json",
+        "aokvqa_pope_seem_popular.json",
+        "index.noun",
+        "noun.exc",
+        "english",
+    } <= present
     assert not [name for name, state in states.items() if state == "wrong"]
     assert states["COCO_val2014_000000000042.jpg"] == "missing" and done.returncode == 1

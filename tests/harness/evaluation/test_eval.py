@@ -151,15 +151,15 @@ def test_suites_beyond_hallucination(folder: Path) -> None:
     """Multiple choice from a table that contains its pictures, and pairs of questions: asked, scored, and scored again from the answers."""
     names = ("mmstar", "mme", "hallusionbench", "llava-bench", "mm-vet")
     records = evaluate(folder, "--suite", ",".join(names), "--limit", "24", "--judge", "pocket-truth")
-    found = {record["suite"]: record for record in records}
-    assert set(found) == set(names)
+    by_suite = {record["suite"]: record for record in records}
+    assert set(by_suite) == set(names)
     for name in names:
-        record, said = found[name], answers(folder, name)
+        record, said = by_suite[name], answers(folder, name)
         assert record["n"] >= 24 and record["n"] == len({row["item"] for row in said}) and record["unscored"] == 0
         assert all(row["text"] for row in said), "every item was asked"
-    assert found["mme"]["counts"]["existence.pairs"] * 2 == found["mme"]["counts"]["existence.n"]
-    assert found["mmstar"]["metrics"]["accuracy"]["value"] is not None
-    hallusion = found["hallusionbench"]["counts"]
+    assert by_suite["mme"]["counts"]["existence.pairs"] * 2 == by_suite["mme"]["counts"]["existence.n"]
+    assert by_suite["mmstar"]["metrics"]["accuracy"]["value"] is not None
+    hallusion = by_suite["hallusionbench"]["counts"]
     assert hallusion["q.n"] > 0 and hallusion["rows"] > hallusion["rows.images"], "some were asked without a picture"
     table = harness(folder, "leaderboard", "--markdown").stdout
     assert "MMStar" in table and "MME hallucination" in table

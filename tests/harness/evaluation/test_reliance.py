@@ -158,16 +158,16 @@ def test_a_model_that_looks_and_one_that_does_not(folder: Path, server: VisionSe
     plain, *changed = run_eval(request(folder, server, changes=[NOISE, BLANK, SHUFFLED]))
     assert plain.metrics["accuracy"].value == 1 and "reliance" not in plain.written()
     for record in changed:
-        found = record.reliance
-        assert record.metrics["accuracy"].value == 0.5 and found.n == 40
-        assert found.unchanged.written() == {"value": 0.5, "ci": [0.5, 0.5]}, (
+        reliance = record.reliance
+        assert record.metrics["accuracy"].value == 0.5 and reliance.n == 40
+        assert reliance.unchanged.written() == {"value": 0.5, "ci": [0.5, 0.5]}, (
             "of each picture's four questions two were answered with yes"
         )
-        accuracy = found.metrics["accuracy"]
+        accuracy = reliance.metrics["accuracy"]
         assert (accuracy.clean, accuracy.changed, accuracy.gap.value) == (1, 0.5, -0.5)
         assert accuracy.gap.ci == [-0.5, -0.5] and accuracy.gap.p < 0.01
         # Precision and F1 are 0/0 where nothing is called a yes: no gap, rather than a number.
-        assert "precision" not in found.metrics or found.metrics["precision"].changed >= 0
+        assert "precision" not in reliance.metrics or reliance.metrics["precision"].changed >= 0
     assert [one.pictures.change for one in changed] == ["500", "blank", "shuffled"]
     assert changed[0].pictures.alpha_bar == pytest.approx(0.7446, abs=1e-3)
 
@@ -240,22 +240,22 @@ def test_changed_scores_stand_beside_the_plain_ones_and_in_no_board(folder: Path
         "an answer about a changed picture is no answer of the suite, nor another seed"
     )
     run = find_run("seer", folder / "results")
-    found, reasons = changed_scores(run)
-    assert not reasons and [one.record.pictures.change for one in found] == ["500", "blank"]
+    changed, reasons = changed_scores(run)
+    assert not reasons and [one.record.pictures.change for one in changed] == ["500", "blank"]
     suite = folder / "results" / "seer" / "evals" / "pope@data"
     # The plain answers are others now: what was compared with the old ones is no comparison any more.
     server.say = lambda image, prompt: "No."
     run_eval(dataclasses.replace(request(folder, server), overwrite=True))
-    found, reasons = changed_scores(run)
-    assert not found and len(reasons) == 2 and "harness eval --run seer --suite pope --noise 500" in reasons[0]
+    changed, reasons = changed_scores(run)
+    assert not changed and len(reasons) == 2 and "harness eval --run seer --suite pope --noise 500" in reasons[0]
     run_eval(request(folder, server, changes=[NOISE]))
-    found, reasons = changed_scores(run)
-    assert [one.record.pictures.change for one in found] == ["500"] and len(reasons) == 1
+    changed, reasons = changed_scores(run)
+    assert [one.record.pictures.change for one in changed] == ["500"] and len(reasons) == 1
     record = read_json(suite / "noise" / "500" / "scores.json")
     for damage in ({"reliance": {}}, {"pictures": {"change": "500", "kind": "noise"}}, {"metrics": 3}):
         write_json(suite / "noise" / "500" / "scores.json", record | damage)
-        found, reasons = changed_scores(run)
-        assert not found and len(reasons) == 2 and "noise/500/scores.json" in " ".join(reasons)
+        changed, reasons = changed_scores(run)
+        assert not changed and len(reasons) == 2 and "noise/500/scores.json" in " ".join(reasons)
 
 
 @pytest.mark.claims("eval --noise")

@@ -148,11 +148,11 @@ def test_repeats_tell_the_spread_and_the_first_is_the_score(folder: Path) -> Non
         texts.append({row["item"]: row["text"] for row in rows})
         assert len(rows) == len(texts[-1]) == 40
     shares = [sum(text.startswith("Yes") for text in own.values()) / 40 for own in texts]
-    found = record.repeats.metrics["random.yes_ratio"]
+    spread = record.repeats.metrics["random.yes_ratio"]
     mean = sum(shares) / 4
-    assert found.mean == pytest.approx(mean) and (found.min, found.max) == (min(shares), max(shares))
-    assert found.sd == pytest.approx((sum((one - mean) ** 2 for one in shares) / 3) ** 0.5)
-    assert found.sd > 0 and record.metrics["random.yes_ratio"].value == pytest.approx(shares[0])
+    assert spread.mean == pytest.approx(mean) and (spread.min, spread.max) == (min(shares), max(shares))
+    assert spread.sd == pytest.approx((sum((one - mean) ** 2 for one in shares) / 3) ** 0.5)
+    assert spread.sd > 0 and record.metrics["random.yes_ratio"].value == pytest.approx(shares[0])
     differ = sum(len({own[name] for own in texts}) > 1 for name in texts[0])
     assert record.repeats.differ == pytest.approx(differ / 40) and record.repeats.k == 4
     assert json.loads((evals / "scores.json").read_text())["repeats"] == record.repeats.written()

@@ -135,10 +135,10 @@ def test_a_failed_step_names_itself_and_the_others_go_on(folder: Path, calm: dic
     changes = {"seeds": [0], "arms": SPEC["arms"] | {"broken": {"method": "dpo", "data": "./nowhere"}}, "claims": []}
     done = run(folder, "failing", "--results", "calm", code=1, **changes)
     assert "steps failed, align-dpo-base-" in done.stderr and "preference data does not exist" in done.stderr
-    found = states(folder, "failing", "calm", **changes)
-    failed = [name for name, state in found.items() if state == "failed"]
-    assert [name.partition("-")[0] for name in failed] == ["align", "eval"] and len(found) == 4
-    assert not set(found.values()) - {"done", "failed"}
+    after = states(folder, "failing", "calm", **changes)
+    failed = [name for name, state in after.items() if state == "failed"]
+    assert [name.partition("-")[0] for name in failed] == ["align", "eval"] and len(after) == 4
+    assert not set(after.values()) - {"done", "failed"}
     # The arms that are there were evaluated all the same.
     assert "| mfpo | mfpo | 0" in (folder / "calm/failing/index.md").read_text()
     assert "## Steps that failed" in (folder / "calm/failing/index.md").read_text()

@@ -56,13 +56,13 @@ arms:
 def test_a_file_extends_another(tmp_path: Path) -> None:
     written(tmp_path / "base.yaml", "seeds: [1, 2]\narms:\n  mfpo: {method: mfpo, settings: {method.beta: 0.3}}\n")
     (tmp_path / "child.yaml").write_text("extends: base.yaml\ntitle: c\narms: {mfpo: {grid: {method.delta: [0, 1]}}}\n")
-    found = read_experiment(tmp_path / "child.yaml", {"seeds": [5]})
-    assert (found.spec.title, found.spec.seeds, [arm.label for arm in found.arms]) == (
+    experiment = read_experiment(tmp_path / "child.yaml", {"seeds": [5]})
+    assert (experiment.spec.title, experiment.spec.seeds, [arm.label for arm in experiment.arms]) == (
         "c",
         [5],
         ["mfpo, delta=0", "mfpo, delta=1"],
     )
-    assert dotted(found.arms[1].settings) == {"method.beta": 0.3, "method.delta": 1}
+    assert dotted(experiment.arms[1].settings) == {"method.beta": 0.3, "method.delta": 1}
     (tmp_path / "base.yaml").write_text("extends: child.yaml\n")
     with pytest.raises(BadInputError, match="which is a cycle"):
         read_experiment(tmp_path / "child.yaml")

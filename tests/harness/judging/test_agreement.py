@@ -57,11 +57,11 @@ def test_calibration(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [{"prompt": str(place), "rating": place} for place in range(6)]
     rows += [{"prompt": "x", "rating": 3}, {"prompt": "1", "rating": None}]
     write_jsonl(tmp_path / "reference.jsonl", rows)
-    found = calibrate(Known(), tmp_path / "reference.jsonl", parse_strict, 3.0)
-    assert found["unread"] == 1 and found["reference"]["n"] == 6 and found["itself"]["n"] == 6
-    assert found["itself"]["exact"] == 0.0 and found["itself"]["within_one"] == 1.0
+    agreement = calibrate(Known(), tmp_path / "reference.jsonl", parse_strict, 3.0)
+    assert agreement["unread"] == 1 and agreement["reference"]["n"] == 6 and agreement["itself"]["n"] == 6
+    assert agreement["itself"]["exact"] == 0.0 and agreement["itself"]["within_one"] == 1.0
     # Means of n and n + 1 are rounded to the even one: 0, 2, 2, 4, 4, 6 against 0 to 5.
-    assert found["reference"]["exact"] == 0.5 and found["reference"]["mean_difference"] == 0.5
+    assert agreement["reference"]["exact"] == 0.5 and agreement["reference"]["mean_difference"] == 0.5
 
     write_jsonl(tmp_path / "items.jsonl", [{"item": "1", "details": {"said": "yes"}}])
     with pytest.raises(BadInputError, match="not rated by a judge"):

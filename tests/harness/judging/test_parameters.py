@@ -93,11 +93,11 @@ def test_a_kept_reply_is_one_to_the_same_request(tmp_path: Path, other: dict[str
 
 
 def test_another_address_is_another_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with faulty(Fault(times=-1)) as one, faulty(Fault(times=-1)) as other:
-        for server in (one, other):
+    with faulty(Fault(times=-1)) as first, faulty(Fault(times=-1)) as other:
+        for server in (first, other):
             monkeypatch.setenv("OPENAI_BASE_URL", server.url)
             judged(server, tmp_path, PROMPTS[:1], base_url=None)
-        assert (one.asked.total(), other.asked.total()) == (1, 1)
+        assert (first.asked.total(), other.asked.total()) == (1, 1)
         # Credentials are not the address: who has another password finds the same replies.
         judged(other, tmp_path, PROMPTS[:1], base_url=other.url.replace("http://", "http://me:open-sesame-1@"))
         assert other.asked.total() == 1

@@ -78,12 +78,12 @@ def test_another_judge_grades_the_same_answers(folder: Path, server: FakeServer)
     assert server.asked.total() == asked, "a kept verdict was asked for again"
 
     truth = evals / "items-pocket-truth.jsonl"
-    found: dict[str, Any] = json.loads(
+    scores: dict[str, Any] = json.loads(
         harness(folder, "calibrate", "--reference", str(truth), *judge(server), "--json").stdout
     )
     ratings = [json.loads(line)["details"]["rating"] for line in truth.read_text().splitlines()]
-    assert found["reference"]["exact"] == pytest.approx(ratings.count(4) / len(ratings))
-    assert found["itself"]["exact"] == 1.0 and server.asked.total() == asked, "the same prompts were paid for again"
+    assert scores["reference"]["exact"] == pytest.approx(ratings.count(4) / len(ratings))
+    assert scores["itself"]["exact"] == 1.0 and server.asked.total() == asked, "the same prompts were paid for again"
     assert "with itself" in harness(folder, "calibrate", "--reference", str(truth), *judge(server)).stdout
 
     written = [path for path in folder.rglob("*") if path.is_file() and path.suffix in (".json", ".jsonl")]

@@ -100,11 +100,11 @@ def test_vllm_refuses_the_same_in_the_same_words(base: Path, tmp_path: Path) -> 
     if VllmBackend.missing():
         pytest.skip("vLLM is not installed")
     with TransformersBackend(base) as plain, VllmBackend(base) as backend:
-        expected, found = (
+        expected, encoded = (
             {one.id: one.refused for one in engine.generate(requests(tmp_path, *QUESTIONS))}
             for engine in (plain, backend)
         )
-    assert found == expected and sum(one is not None for one in found.values()) == 2
+    assert encoded == expected and sum(one is not None for one in encoded.values()) == 2
 
 
 def test_an_endpoint_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

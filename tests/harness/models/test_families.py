@@ -212,7 +212,7 @@ def seen_by_vllm(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name not in NOT_SERVED])
 def test_vllm_sees_the_same_prompt(family: str, seen_by_vllm: tuple[list[Path], dict[str, str]]) -> None:
     paths, printed = seen_by_vllm
-    found = next((line[4:] for line in printed[family].splitlines() if line.startswith("IDS ")), None)
-    assert found is not None, printed[family][-3000:]
+    ids = next((line[4:] for line in printed[family].splitlines() if line.startswith("IDS ")), None)
+    assert ids is not None, printed[family][-3000:]
     processor = processor_of(family)
-    assert json.loads(found) == [by_template(processor, path) for path in paths]
+    assert json.loads(ids) == [by_template(processor, path) for path in paths]

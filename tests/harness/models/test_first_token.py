@@ -60,12 +60,12 @@ def once(processor: Any, ids: list[int]) -> bool:
 def test_it_is_there_once_in_training(kind: str, models: Path) -> None:
     processor = load_processor(models / kind)
     picture = ImageRef(path=models / "p.png")
-    own = own_prompt_ids(processor, QUESTION, picture.open())
-    assert once(processor, own)
+    ids = own_prompt_ids(processor, QUESTION, picture.open())
+    assert once(processor, ids)
     assert text_options(processor) == ({} if kind == "llava-bos" else {"add_special_tokens": False})
     row = PreferenceExample("1", QUESTION, {"original": picture}, {"chosen": "a cat", "rejected": "a dog"})
     encoded = Encoder(processor, [CHOSEN, REJECTED], 512, corrections=None).encode(row)
-    assert encoded.prefixes["original"] == own
+    assert encoded.prefixes["original"] == ids
     first = processor.tokenizer.bos_token_id
     assert all(first not in ids and len(ids) > 1 for ids in encoded.responses.values())
 

@@ -53,12 +53,12 @@ def test_what_the_configuration_says_is_taken_from_it(
     whole = load_processor(exported[family])
     assert "lack" not in capsys.readouterr().err
     folder = without(exported[family], tmp_path / "old", *keys)
-    found = load_processor(folder)
+    loaded = load_processor(folder)
     said = " ".join(capsys.readouterr().err.split())
     assert all(f"{key} ({getattr(whole, key)})" in said for key in keys)
-    assert prompt_ids(found, tmp_path) == prompt_ids(whole, tmp_path)
-    assert template_hash(found) == template_hash(whole)
-    found.save_pretrained(tmp_path / "saved")  # as training does: whoever reads it next needs nothing else
+    assert prompt_ids(loaded, tmp_path) == prompt_ids(whole, tmp_path)
+    assert template_hash(loaded) == template_hash(whole)
+    loaded.save_pretrained(tmp_path / "saved")  # as training does: whoever reads it next needs nothing else
     assert (
         json.loads((tmp_path / "saved" / "processor_config.json").read_text()).items()
         >= {key: getattr(whole, key) for key in keys}.items()

@@ -47,13 +47,13 @@ class HubHandler(BaseHTTPRequestHandler):
         self.server.asked.append(f"GET {self.path}")
         if self.offered():
             return
-        found = re.fullmatch(r"/api/models/([^/]+/[^/?]+).*", self.path)
-        if found is None or self.refused():
-            self.answer(404, {"error": "not here"}) if found is None else None
-        elif found[1] not in self.server.private:
+        match = re.fullmatch(r"/api/models/([^/]+/[^/?]+).*", self.path)
+        if match is None or self.refused():
+            self.answer(404, {"error": "not here"}) if match is None else None
+        elif match[1] not in self.server.private:
             self.answer(404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
         else:
-            self.answer(200, {"id": found[1], "private": self.server.private[found[1]], "siblings": []})
+            self.answer(200, {"id": match[1], "private": self.server.private[match[1]], "siblings": []})
 
     def do_HEAD(self) -> None:
         self.server.asked.append(f"HEAD {self.path}")
@@ -63,15 +63,15 @@ class HubHandler(BaseHTTPRequestHandler):
     def offered(self) -> bool:
         """Answer what a download asks for, of a repository that anybody may read."""
         path = self.path.partition("?")[0]
-        if found := re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)(/revision/.+)?", path):
-            files = self.server.offered.get((found[1], found[2]))
+        if match := re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)(/revision/.+)?", path):
+            files = self.server.offered.get((match[1], match[2]))
             if files is None:
                 return False
             siblings = [{"rfilename": name, "size": size} for name, (size, _) in files.items()]
-            self.answer(200, {"id": found[2], "sha": COMMIT, "private": False, "siblings": siblings})
+            self.answer(200, {"id": match[2], "sha": COMMIT, "private": False, "siblings": siblings})
             return True
-        if found := re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)/tree/[^/]+", path):
-            files = self.server.offered.get((found[1], found[2]))
+        if match := re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)/tree/[^/]+", path):
+            files = self.server.offered.get((match[1], match[2]))
             if files is None:
                 return False
             tree = [
@@ -80,12 +80,12 @@ class HubHandler(BaseHTTPRequestHandler):
             ]
             self.answer(200, tree)
             return True
-        if found := re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
-            files = self.server.offered.get(("datasets" if found[1] else "models", found[2]), {})
-            if found[3] not in files:
+        if match := re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
+            files = self.server.offered.get(("datasets" if match[1] else "models", match[2]), {})
+            if match[3] not in files:
                 return False
-            _, body = files[found[3]]
-            self.server.sent.append(found[3])
+            _, body = files[match[3]]
+            self.server.sent.append(match[3])
             self.send_response(200)
             etag = hashlib.sha1(body).hexdigest()
             self.send_header("ETag", f'"{etag}"')
@@ -117,26 +117,26 @@ class HubHandler(BaseHTTPRequestHandler):
             self.answer(200, {"warnings": [], "errors": []})
         elif path == "/api/repos/create":
             self.create(json.loads(body))
-        elif found := re.fullmatch(r"/api/models/(.+)/branch/(.+)", path):
-            self.server.stored.setdefault((found[1], found[2]), {})
+        elif match := re.fullmatch(r"/api/models/(.+)/branch/(.+)", path):
+            self.server.stored.setdefault((match[1], match[2]), {})
             self.answer(200, {})
         elif re.fullmatch(r"/api/models/(.+)/preupload/(.+)", path):
             files = [
-                {"path": one["path"], "uploadMode": "lfs" if one["path"].endswith(".safetensors") else "regular",
+                {"path": name["path"], "uploadMode": "lfs" if name["path"].endswith(".safetensors") else "regular",
                  "shouldIgnore": False, "oid": None}
-                for one in json.loads(body)["files"]
+                for name in json.loads(body)["files"]
             ]  # fmt: skip
             self.answer(200, {"files": files})
         elif path.endswith(".git/info/lfs/objects/batch"):
             objects = [
-                {**one, "actions": {"upload": {"href": f"{self.server.url}/lfs/{one['oid']}"}}}
-                if one["oid"] not in self.server.objects
-                else one
-                for one in json.loads(body)["objects"]
+                {**item, "actions": {"upload": {"href": f"{self.server.url}/lfs/{item['oid']}"}}}
+                if item["oid"] not in self.server.objects
+                else item
+                for item in json.loads(body)["objects"]
             ]
             self.answer(200, {"transfer": "basic", "objects": objects})
-        elif found := re.fullmatch(r"/api/models/(.+)/commit/(.+)", path):
-            self.commit(found[1], found[2], body)
+        elif match := re.fullmatch(r"/api/models/(.+)/commit/(.+)", path):
+            self.commit(match[1], match[2], body)
         else:
             self.answer(404, {"error": "not here"})
 

@@ -26,7 +26,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     folder = tmp_path_factory.mktemp("plots")
     data = data_folder(folder / "data")
     inventions = dict.fromkeys(range(0, COUNT, 2), "A dog and a horse and a dog.")
-    found = [
+    drawn_files = [
         make_run(folder / "results", data, "base", inventions, "base"),
         make_run(folder / "results", data, "aligned", {0: "A dog and a horse.", 1: "Nothing."}),
     ]
@@ -42,9 +42,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
         for stage in ("easy", "hard")
         for step in range(1, 101)
     ]
-    write_jsonl(found[1].path / "train_log.jsonl", log)
-    (found[0].path / "train_log.jsonl").unlink()
-    return found
+    write_jsonl(drawn_files[1].path / "train_log.jsonl", log)
+    (drawn_files[0].path / "train_log.jsonl").unlink()
+    return drawn_files
 
 
 def drawn(runs: list[Run]) -> dict[str, Figure]:
@@ -53,8 +53,8 @@ def drawn(runs: list[Run]) -> dict[str, Figure]:
 
 
 def test_the_figures_say_what_was_scored(runs: list[Run]) -> None:
-    found = drawn(runs)
-    assert list(found) == [
+    pictures = drawn(runs)
+    assert list(pictures) == [
         "frontier-halbench-spacy-m-here",
         "yes-ratio-m-here",
         "classes-halbench-spacy-here",
@@ -62,17 +62,17 @@ def test_the_figures_say_what_was_scored(runs: list[Run]) -> None:
         "margins-aligned",
         "loss-aligned",
     ]
-    plane = found["frontier-halbench-spacy-m-here"].content
+    plane = pictures["frontier-halbench-spacy-m-here"].content
     assert isinstance(plane, Scatter)
     points = {point.label: point for point in plane.points}
     assert (points["base"].x, points["base"].y) == (50.0, 100.0) and points["aligned"].y == pytest.approx(100 * 59 / 60)
     assert points["base"].x_ci is not None and points["base"].x_ci[0] < 50 < points["base"].x_ci[1]
-    classes = found["classes-halbench-spacy-here"].content
+    classes = pictures["classes-halbench-spacy-here"].content
     assert isinstance(classes, Bars) and classes.series == ["base", "aligned"]
     assert classes.rows == [("horse", [100.0, 100.0])]
-    pairs = found["together-halbench-spacy-here"].content
+    pairs = pictures["together-halbench-spacy-here"].content
     assert isinstance(pairs, Bars) and pairs.rows == [("horse beside dog", [30.0, 1.0])]
-    ratio = found["yes-ratio-m-here"].content
+    ratio = pictures["yes-ratio-m-here"].content
     assert isinstance(ratio, Bars) and ratio.rows == [("base", [100.0]), ("aligned", [100.0])] and ratio.mark == 50
 
 

@@ -54,13 +54,13 @@ def restored(path: Path) -> Iterator[None]:
 
 def cases() -> list[Any]:
     """The cases of commands that need no model: their file and how it was spoiled."""
-    found = []
+    damaged = []
     for folder in sorted(CASES.glob("runs-*")):
         case = json.loads((folder / "case.json").read_text())
         if case["args"][0] in READERS:
-            found.append(pytest.param(folder, case, id=folder.name))
+            damaged.append(pytest.param(folder, case, id=folder.name))
     absent = pytest.mark.skip(reason="the cases are not there: shared/cases/bad-inputs beside the checkout")
-    return found or [pytest.param(CASES, {}, marks=absent)]
+    return damaged or [pytest.param(CASES, {}, marks=absent)]
 
 
 @pytest.mark.parametrize(("folder", "case"), cases())

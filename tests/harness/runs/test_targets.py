@@ -18,35 +18,35 @@ EVAL = ["eval", "--suite", "pope", "--limit", "4", "--backend", "transformers", 
 
 
 @pytest.fixture
-def there(tmp_path: Path) -> Path:
+def origin(tmp_path: Path) -> Path:
     """A folder in which somebody aligned a model that lies beside, by its relative name."""
-    there = tmp_path / "there"
-    tiny_llava(there / "base")
-    tiny_photograph(there / "0.png", 0)
+    origin = tmp_path / "origin"
+    tiny_llava(origin / "base")
+    tiny_photograph(origin / "0.png", 0)
     pair = {"image": "0.png", "prompt": "What is this?", "chosen": "a red cat", "rejected": "a blue dog"}
-    (there / "pairs.jsonl").write_text("".join(json.dumps(pair | {"id": str(n)}) + "\n" for n in range(4)))
+    (origin / "pairs.jsonl").write_text("".join(json.dumps(pair | {"id": str(n)}) + "\n" for n in range(4)))
     sets = ["--set", "train.lora={rank: 8, alpha: 16}", "--set", "train.learning_rate=3e-3", "--set", "train.epochs=4"]
-    harness(there, "align", "--method", "dpo", "--model", "./base", "--data", "pairs.jsonl", "--name", "mine", *sets)
-    return small_pope(there, images=2)
+    harness(origin, "align", "--method", "dpo", "--model", "./base", "--data", "pairs.jsonl", "--name", "mine", *sets)
+    return small_pope(origin, images=2)
 
 
 @pytest.mark.slow
-def test_an_adapter_of_a_relative_base_is_evaluated_from_elsewhere(there: Path, tmp_path: Path) -> None:
+def test_an_adapter_of_a_relative_base_is_evaluated_from_elsewhere(origin: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     tiny_llava(elsewhere / "base", seed=1)  # another model that happens to have the same name
-    run, data = str(there / "results" / "mine"), ["--data", str(there / "data")]
+    run, data = str(origin / "results" / "mine"), ["--data", str(origin / "data")]
     records = json.loads(harness(elsewhere, *EVAL, "--run", run, "--base", *data).stdout)
     assert {record["target"]: record["model"] for record in records} == {"base-base": "base", "mine": "base"}
     base = json.loads((elsewhere / "results" / "base-base" / "manifest.json").read_text())["base"]
-    assert base["location"] == str(there / "base") and base["fingerprint"] == fingerprint(there / "base")
+    assert base["location"] == str(origin / "base") and base["fingerprint"] == fingerprint(origin / "base")
     # The base's own run, too, is found again from a third place.
     again = harness(tmp_path, *EVAL, "--run", str(elsewhere / "results" / "base-base"), *data)
     assert json.loads(again.stdout)[0]["checkpoint"] == records[0]["checkpoint"]
 
-    shutil.move(there / "base", tmp_path / "moved")
+    shutil.move(origin / "base", tmp_path / "moved")
     gone = harness(elsewhere, *EVAL, "--run", run, *data, code=2).stderr
-    assert "the adapter's base model is not at" in gone and str(there / "base") in gone and "Traceback" not in gone
-    (there / "base").symlink_to(tmp_path / "moved")
+    assert "the adapter's base model is not at" in gone and str(origin / "base") in gone and "Traceback" not in gone
+    (origin / "base").symlink_to(tmp_path / "moved")
     harness(elsewhere, *EVAL, "--run", run, *data)
 
 

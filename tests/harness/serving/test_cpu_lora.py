@@ -41,9 +41,9 @@ def test_vllms_own_agree_where_no_token_is_the_bases(parts: tuple[torch.Tensor, 
     inputs, down, up, _ = parts
     indices = torch.tensor([0, 1, 1, 1, 0, 0, 1])
     results = []
-    for own in (ops, cpu_lora):
+    for kernels in (ops, cpu_lora):
         middle, outputs = torch.zeros(7, RANK), torch.ones(7, OUT)
-        own.bgmv_shrink(inputs, down, middle, indices, 2.0)
-        own.bgmv_expand(middle, up, outputs, indices, add_inputs=True)
+        kernels.bgmv_shrink(inputs, down, middle, indices, 2.0)
+        kernels.bgmv_expand(middle, up, outputs, indices, add_inputs=True)
         results.append(outputs)
     torch.testing.assert_close(results[0], results[1])

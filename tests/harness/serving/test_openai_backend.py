@@ -49,15 +49,15 @@ def ask(requests: list[Request], *servers: VisionServer, model: str = "seer", **
 
 def test_every_item_is_answered_once_through_all_troubles(pictures: list[ImageRef]) -> None:
     requests = questions(pictures, 20)
-    with seeing(trouble=0.1) as one, seeing(trouble=0.1) as other:
-        found = ask(requests, one, other, concurrency=16)
-        assert all(one.troubles[kind] + other.troubles[kind] >= 3 for kind in TROUBLES), "too few troubles to tell"
-        counted = Counter((*one.answered.elements(), *other.answered.elements()))
-        answered_by = [{text[5:13] for text, _ in server.answered if "question" in text} for server in (one, other)]
-    assert Counter(answer.id for answer in found) == Counter(request.id for request in requests)
+    with seeing(trouble=0.1) as first, seeing(trouble=0.1) as other:
+        answers = ask(requests, first, other, concurrency=16)
+        assert all(first.troubles[kind] + other.troubles[kind] >= 3 for kind in TROUBLES), "too few troubles to tell"
+        counted = Counter((*first.answered.elements(), *other.answered.elements()))
+        answered_by = [{text[5:13] for text, _ in server.answered if "question" in text} for server in (first, other)]
+    assert Counter(answer.id for answer in answers) == Counter(request.id for request in requests)
     wanted = {request.id: expected(request.image.read(), request.prompt) for request in requests}
-    assert {answer.id: answer.text for answer in found} == wanted
-    assert {(one.finish_reason, one.prompt_tokens, one.completion_tokens, one.model) for one in found} == {
+    assert {answer.id: answer.text for answer in answers} == wanted
+    assert {(one.finish_reason, one.prompt_tokens, one.completion_tokens, one.model) for one in answers} == {
         ("stop", 580, 7, "seer")
     }
     # An answer that arrived was never asked for again (the probes apart): nothing is paid for twice.
@@ -78,11 +78,11 @@ def test_a_pool_survives_an_endpoint_that_dies(pictures: list[ImageRef]) -> None
     with seeing() as one, seeing() as other:
         chosen = OpenAISettings(endpoints=(one.url, other.url), concurrency=4, timeout_s=5)
         with OpenAIBackend("seer", settings=chosen) as backend:
-            found = []
+            answers = []
             for answer in backend.generate(questions(pictures[:6], 6)):
-                found.append(answer.id)
-                other.dead = len(found) >= 6 or other.dead
-    assert len(found) == len(set(found)) == 36
+                answers.append(answer.id)
+                other.dead = len(answers) >= 6 or other.dead
+    assert len(answers) == len(set(answers)) == 36
 
 
 @pytest.mark.claims("backend.openai.detail", "backend.openai.extra")
@@ -167,11 +167,11 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_an_endpoints_model_becomes_a_row_of_the_leaderboard(folder: Path) -> None:
-    with seeing("seer@2024", trouble=0.1) as one, seeing("seer@2024", trouble=0.1) as other:
+    with seeing("seer@2024", trouble=0.1) as first, seeing("seer@2024", trouble=0.1) as other:
         command = [
             "eval",
             "--endpoint",
-            f"{one.url},{other.url}",
+            f"{first.url},{other.url}",
             "--model",
             "seer",
             "--suite",
@@ -183,10 +183,10 @@ def test_an_endpoints_model_becomes_a_row_of_the_leaderboard(folder: Path) -> No
         assert "1 of 40 requests were refused" in refused.stderr and "--max-unscored 0.03" in refused.stderr
         command += ["--max-unscored", "0.03", "--json"]
         [record] = json.loads(harness(folder, *command).stdout)
-        before = one.answered.total() + other.answered.total()
+        before = first.answered.total() + other.answered.total()
         # Another endpoint of the same model: only the refused question is asked again.
         harness(folder, *command, "--endpoint", other.url)
-        assert one.answered.total() + other.answered.total() <= before + 1
+        assert first.answered.total() + other.answered.total() <= before + 1
         planned = json.loads(harness(folder, *command, "--dry-run").stdout)
         assert (planned[0]["answered"], planned[0]["to_generate"]) == (39, 1)
     assert (record["n"], record["of"], record["method"], list(record["refused"])) == (39, 40, "endpoint", ["random/7"])

@@ -28,10 +28,10 @@ def test_a_fused_adapter_is_the_same_in_its_parts(tmp_path: Path) -> None:
         if ".lora_" in name:
             value.data = torch.randn(value.shape)
     wrapped.save_pretrained(tmp_path / "adapter")
-    found = single_products(tmp_path / "adapter", tmp_path / "base")
-    assert found != tmp_path / "adapter" and single_products(tmp_path / "adapter", tmp_path / "base") == found
-    before, after = (load_file(one / "adapter_model.safetensors") for one in (tmp_path / "adapter", found))
-    config = json.loads((found / "adapter_config.json").read_text())
+    repaired = single_products(tmp_path / "adapter", tmp_path / "base")
+    assert repaired != tmp_path / "adapter" and single_products(tmp_path / "adapter", tmp_path / "base") == repaired
+    before, after = (load_file(one / "adapter_model.safetensors") for one in (tmp_path / "adapter", repaired))
+    config = json.loads((repaired / "adapter_config.json").read_text())
     assert config["rank_pattern"] == {"q_proj": 8, "k_proj": 8, "v_proj": 8}
     kinds = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
     assert config["target_modules"] == kinds

@@ -99,17 +99,17 @@ def test_one_engine_serves_base_and_adapters_as_transformers_does(folder: Path, 
 
     adapters = {name: folder / "results" / name / "checkpoint" for name in ("one", "two")}
     with VllmBackend(folder / "base", adapters) as backend:
-        found = {one.id: one for one in backend.generate(requests(folder, ["base", "one", "two"]))}
+        answers = {one.id: one for one in backend.generate(requests(folder, ["base", "one", "two"]))}
         provenance = backend.provenance()
         probed = served_side(backend, checkpoints(folder), draw_probes(9))
-    assert {name: one.text for name, one in found.items()} == expected
+    assert {name: one.text for name, one in answers.items()} == expected
     by_target = {
         target: [text for name, text in expected.items() if name.startswith(f"{target}/")]
         for target in ("base", "one", "two")
     }
     assert by_target["one"] != by_target["base"] != by_target["two"] != by_target["one"]
     assert provenance["distribution"].startswith("vllm")
-    assert all(one.finish_reason in ("stop", "length") and one.prompt_tokens > 36 for one in found.values())
+    assert all(one.finish_reason in ("stop", "length") and one.prompt_tokens > 36 for one in answers.values())
     assert provenance["dtype"] == "float32"
     assert_verified(folder, probed)
 
@@ -127,43 +127,43 @@ def assert_verified(folder: Path, probed: dict[str, dict[str, TokenDetails]]) ->
     """What vLLM said to the probes is what transformers says, and is told from what other weights, prompts and images would give."""
     drawn = draw_probes(9)
 
-    def against(one: AskedCheckpoint, answers: dict[str, TokenDetails]) -> tuple[dict[str, Any], list[str]]:
-        trained = TrainedSide([one], "float32")
-        expected = [trained.values(one, probe, answers[probe.id]) for probe in drawn]
+    def against(checkpoint: AskedCheckpoint, answers: dict[str, TokenDetails]) -> tuple[dict[str, Any], list[str]]:
+        trained = TrainedSide([checkpoint], "float32")
+        expected = [trained.values(checkpoint, probe, answers[probe.id]) for probe in drawn]
         served = [answers[probe.id] for probe in drawn]
-        return compare(drawn, expected, served, TOLERANCE["float32"]), trained.differences(one)
+        return compare(drawn, expected, served, TOLERANCE["float32"]), trained.differences(checkpoint)
 
-    base, one, two = checkpoints(folder)
-    for checkpoint in (base, one, two):
+    base, first, two = checkpoints(folder)
+    for checkpoint in (base, first, two):
         record, differences = against(checkpoint, probed[checkpoint.name])
         assert record["findings"] == record["notes"] == differences == [] and record["largest"] < 1e-4
         assert all(row["same_ids"] and row["same_tokens"] == row["tokens"] > 0 for row in record["probes"])
     assert record["adapter_changes"] > 0.1
 
-    found = " ".join(against(one, probed["two"])[0]["findings"])  # other weights than those that are served
+    found = " ".join(against(first, probed["two"])[0]["findings"])  # other weights than those that are served
     assert "nats; check the served weights" in found
-    assert "the adapter is not applied" in against(one, probed["base"])[0]["findings"][-1]
+    assert "the adapter is not applied" in against(first, probed["base"])[0]["findings"][-1]
 
-    changed = broken(folder, one, "image", "processor_config.json", '"height": 72', '"height": 96')
+    changed = broken(folder, first, "image", "processor_config.json", '"height": 72', '"height": 96')
     record, differences = against(changed, probed["one"])
     assert len(record["findings"]) == 9 and "48 image tokens in training and 36 in serving" in record["findings"][0]
     assert "crop_size" in differences[0]
 
-    changed = broken(folder, one, "template", "chat_template.jinja", "USER:", "Human:")
+    changed = broken(folder, first, "template", "chat_template.jinja", "USER:", "Human:")
     record, differences = against(changed, probed["one"])
     assert len(record["findings"]) == 9 and "check the chat template and the tokenizer" in record["findings"][0]
     assert "the chat template differ between" in differences[0]
 
 
-def broken(folder: Path, one: AskedCheckpoint, name: str, file: str, old: str, new: str) -> AskedCheckpoint:
+def broken(folder: Path, checkpoint: AskedCheckpoint, name: str, file: str, old: str, new: str) -> AskedCheckpoint:
     """A copy of an adapter whose processor is another one."""
-    assert one.adapter is not None
+    assert checkpoint.adapter is not None
     copy = folder / f"broken-{name}"
-    shutil.copytree(one.adapter, copy)
+    shutil.copytree(checkpoint.adapter, copy)
     text = (copy / file).read_text()
     assert old in text
     (copy / file).write_text(text.replace(old, new))
-    return AskedCheckpoint(name, one.base, copy)
+    return AskedCheckpoint(name, checkpoint.base, copy)
 
 
 @needs_vllm
@@ -322,7 +322,7 @@ def test_the_server_is_a_backend(
     monkeypatch.setenv(KEY_VARIABLE, "none")
     asked = requests(folder, ["one"])
     with OpenAIBackend("one", settings=OpenAISettings(endpoints=(served,))) as backend:
-        found = {answer.id: answer for answer in backend.generate(asked)}
-    assert {name: answer.text for name, answer in found.items()} == {one.id: expected[one.id] for one in asked}
-    assert all(answer.finish_reason in ("stop", "length") and answer.prompt_tokens > 36 for answer in found.values())
-    assert {answer.model for answer in found.values()} == {"one"}
+        answers = {answer.id: answer for answer in backend.generate(asked)}
+    assert {name: answer.text for name, answer in answers.items()} == {one.id: expected[one.id] for one in asked}
+    assert all(answer.finish_reason in ("stop", "length") and answer.prompt_tokens > 36 for answer in answers.values())
+    assert {answer.model for answer in answers.values()} == {"one"}

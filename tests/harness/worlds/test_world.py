@@ -56,15 +56,15 @@ def test_objects_do_not_overlap_and_lie_inside() -> None:
         for thing in scene.things:
             left, top, right, bottom = thing.box
             assert 0 <= left < right <= SIDE and 0 <= top < bottom <= SIDE
-        for one in scene.things:
+        for placed in scene.things:
             for other in scene.things:
                 apart = (
-                    one.box[2] <= other.box[0]
-                    or other.box[2] <= one.box[0]
-                    or one.box[3] <= other.box[1]
-                    or other.box[3] <= one.box[1]
+                    placed.box[2] <= other.box[0]
+                    or other.box[2] <= placed.box[0]
+                    or placed.box[3] <= other.box[1]
+                    or other.box[3] <= placed.box[1]
                 )
-                assert one is other or apart
+                assert placed is other or apart
 
 
 def test_every_object_is_drawn_where_its_box_is() -> None:
@@ -167,17 +167,17 @@ def test_edited_copies_have_the_truth_of_what_is_drawn(files: Path) -> None:
     items = HallusionBench().items(files / "hallusionbench")
     first = 746 + general.MMSTAR + general.MME
     for scene in make_scenes(0, "validation", first + general.HALLUSION)[first:]:
-        own = [item for item in items if item.reference["place"]["set_id"] == str(scene.index)]
-        for item in own:
+        of_scene = [item for item in items if item.reference["place"]["set_id"] == str(scene.index)]
+        for item in of_scene:
             edited = item.reference["place"]["visual_input"] == "2"
             if not edited and not item.image.absent:
                 assert item.image.fingerprint() == ImageRef(data=png(draw(scene))).fingerprint()
             if not edited:
                 assert _holds(item.prompt, "Yes", scene) == (item.reference["label"] == "yes")
-        pairs = {item.reference["question"]: set() for item in own}  # type: ignore[var-annotated]
-        for item in own:
+        pairs = {item.reference["question"]: set() for item in of_scene}  # type: ignore[var-annotated]
+        for item in of_scene:
             pairs[item.reference["question"]].add(item.reference["label"])
-        assert not own or {"yes", "no"} in pairs.values(), "the edit changes an answer"
+        assert not of_scene or {"yes", "no"} in pairs.values(), "the edit changes an answer"
     assert 0 < sum(item.image.absent for item in items) < len(items) / 2
 
 
@@ -189,13 +189,13 @@ def test_the_judge_knows_the_truth_of_open_questions(files: Path) -> None:
 
     for suite, name, metric, best in ((LLaVABench(), "llava-bench", "relative", 100), (MMVet(), "mm-vet", "total", 1)):
         items = suite.items(files / name)
-        found = []
+        wrong = []
         for text_of in (suite.truth, lambda _: "The unicorn is pink."):
             said = {item.id: Response(item.id, text_of(item)) for item in items}
-            found.append(
+            wrong.append(
                 float(suite.aggregate(Counts.of(suite.score(items, said, PocketTruthJudge())).totals())[metric])
             )
-        assert found[0] == best and found[1] < 0.45 * best, name
+        assert wrong[0] == best and wrong[1] < 0.45 * best, name
 
 
 def _holds(question: str, answer: str, scene: Scene) -> bool:
@@ -279,11 +279,11 @@ def test_a_part_is_made_once_and_its_key_ignores_comments(tmp_path: Path, monkey
     stamp = first.stat().st_mtime_ns
     assert PocketWorld(7).benchmarks("validation") == first and first.stat().st_mtime_ns == stamp
     assert PocketWorld(8).benchmarks("validation") != first
-    one, two, three = (tmp_path / f"{name}.py" for name in "abc")
-    one.write_text('"""Words."""\nx = 1  # why\n')
+    plain, two, three = (tmp_path / f"{name}.py" for name in "abc")
+    plain.write_text('"""Words."""\nx = 1  # why\n')
     two.write_text("x = (\n    1\n)\n")
     three.write_text("x = 2\n")
-    assert _code_hash(one) == _code_hash(two) != _code_hash(three)
+    assert _code_hash(plain) == _code_hash(two) != _code_hash(three)
 
 
 def test_texts_side_by_side_give_the_loss_and_gradient_of_texts_apart() -> None:
