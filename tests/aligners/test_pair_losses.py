@@ -156,7 +156,7 @@ def test_simpo_trains_and_resumes_without_a_reference(
     monkeypatch.setattr(values, "_stored", computed)
     done = training.train(SimPO(), job(base, pairs, tmp_path / "whole"))
     [stage] = done.summary.stages
-    assert stage["reference"] == "none"
+    assert stage.reference == "none"
     rows = [json.loads(line) for line in (tmp_path / "whole" / "train_log.jsonl").read_text().splitlines()]
     assert all(row["margin"] == pytest.approx(row["reward_chosen"] - row["reward_rejected"], abs=2e-6) for row in rows)
     # The loss is convex in the margin, so its mean is at least the loss of the mean margin (Jensen), and close to it.
