@@ -11,11 +11,11 @@ from pathlib import Path
 
 from harness.core.files import sha256_json
 from harness.core.progress import progress
-from harness.core.types import Item, Response
+from harness.core.types import NO_IMAGE, Item, Response
 from harness.evaluation.context import check_context
 from harness.evaluation.responses import ResponseLog, one_model, request_hash
 from harness.generation.settings import SampleSettings
-from harness.judging.candidates import Prompt
+from harness.judging.candidates import Begun, Prompt
 from harness.models import load_processor, refuse_control
 from harness.runs.targets import Target, engine_of
 from harness.serving.base import Backend, BackendSettings, Request
@@ -97,6 +97,35 @@ class Sampler:
                             log.add(owners[done.id], done.id, done, backend.name, answered_by(done.model))
                         advance()
         return refused
+
+    def continued(self, begun: Sequence[Begun], folder: Path) -> Iterator[tuple[str, Response | None]]:
+        """Let the model continue answers, with the sampling of the candidates; see `judging.candidates.Continue`.
+
+        Raises:
+            HarnessError: the engine failed; what was answered is kept.
+        """
+        identity = self.backend_settings.identity(self.backend.name)
+        requests: dict[str, Request] = {}
+        owners: dict[str, list[str]] = {}
+        for one in begun:
+            image = NO_IMAGE if one.image is None else one.image
+            sampling = self.sample.sampling(one.seed)
+            asked = [one.question, image.fingerprint(), sampling.model_dump(), self.target.fingerprint]
+            digest = sha256_json([*asked, self.target.template, identity, one.beginning])
+            requests[digest] = Request(
+                digest, self.target.served, one.question, image, sampling, beginning=one.beginning
+            )
+            owners.setdefault(digest, []).append(one.id)
+        with ResponseLog(folder) as log:
+            missing = [request for name, request in requests.items() if log.get("", name) is None]
+            if missing:
+                with engine_of([self.target], self.backend, self.backend_settings) as backend:
+                    for done in completions_of(backend, missing):
+                        if done.refused is None:
+                            log.add("", done.id, done, self.backend.name, self.target.answered_by(done.model))
+            for digest, names in owners.items():
+                for name in names:
+                    yield name, log.get("", digest)
 
     def _check_questions(self, parts: Sequence[Part]) -> None:
         processor = None if self.target.remote else load_processor(self.target.base)

@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from pydantic import Field
 
 from benchmarks.yesno import tolerant
-from harness.core.config import parse
 from harness.core.endpoint_url import EndpointUrl
-from harness.core.errors import BadInputError
 from harness.core.types import Item, Response
-from harness.evaluation.responses import ResponseLog, request_hash
+from harness.generation.vision_model import Question, VisionModel
 from harness.judging.base import JudgeRequest
 from harness.judging.candidates import Candidate, CandidateJudge, CandidateJudgeSettings, Prompt, Verdict
 from harness.judging.openai import OpenAIJudge
 from harness.judging.settings import OpenAIJudgeSettings
-from harness.models import resolve
-from harness.runs.targets import Target, engine_of, target_of_endpoint, target_of_model
-from harness.serving.base import Backend, Request, Sampling
-from harness.serving.choose import choose_backend
-from harness.serving.contract import completions_of
+from harness.serving.base import Sampling
 
 SPLIT = """\
 Below is what somebody answered to a question about an image. List every statement about the image that the answer makes, as a question \
@@ -76,32 +68,18 @@ class ClaimsJudge(CandidateJudge):
     def __init__(self, settings: CandidateJudgeSettings | None = None) -> None:
         super().__init__(settings)
         self._splitter = OpenAIJudge(self.settings.splitter)
-        self._held = ExitStack()
-        self._engine: Backend | None = None
-        self._took: dict[str, int] = defaultdict(int)
+        named = self.settings
+        self._verifier = VisionModel(self.name, "verifier", named.verifier, named.verifier_url, named.backend)
 
     def check(self, prompts: Sequence[Prompt]) -> None:
         """Check that the verifier is available; an endpoint is first asked about a small picture."""
-        if not self.settings.verifier:
-            raise BadInputError(
-                "the judge 'claims' needs a model that looks at the images",
-                remedy="--set judge.verifier=MODEL, with --set judge.verifier_url=URL where an endpoint serves it",
-            )
-        self._target, self._backend = self._verifier()
-        if self._backend.remote:
-            with self._made():
-                pass
+        self._verifier.check()
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the verifier."""
-        self._held.close()
-        self._engine = None
-
-    def __enter__(self) -> Self:
-        """Does nothing: the verifier is loaded when the first claim is checked."""
-        return self
+        """Close the verifier, which is loaded when the first claim is checked."""
+        self._verifier.close()
 
     def judge(self, candidates: Sequence[Candidate], folder: Path) -> Iterator[tuple[str, Verdict]]:
         """Split all answers, then ask about all claims; every reply is kept."""
@@ -122,55 +100,17 @@ class ClaimsJudge(CandidateJudge):
 
     def _answers(self, claims: dict[str, tuple[Prompt, list[str]]], folder: Path) -> dict[tuple[str, str], str | None]:
         """(candidate, claim) -> "yes", "no", or None if the verifier's answer is neither."""
-        items = {
-            (prompt.image.fingerprint(), claim): Item(prompt.id, ASK.format(question=claim), prompt.image, prompt.id)
-            for prompt, listed in claims.values()
+        sampling = Sampling(max_new_tokens=16)
+        questions = {
+            (name, claim): Question(ASK.format(question=claim), prompt.image, sampling)
+            for name, (prompt, listed) in claims.items()
             for claim in listed
         }
-        sampling = Sampling(max_new_tokens=16)
-        identity = parse(self._backend.Settings, self._backend_settings(), "verifier").identity(self._backend.name)
-        requests = {}
-        for (image, claim), item in items.items():
-            digest = request_hash(item, image, sampling, self._target.fingerprint, self._target.template, identity)
-            requests[image, claim] = Request(digest, self._target.served, item.prompt, item.image, sampling)
-        said: dict[str, str | None] = {}
-        with ResponseLog(folder / "claims") as log:
-            kept = {request.id: log.get("claim", request.id) for request in requests.values()}
-            said.update({name: answer.text for name, answer in kept.items() if answer is not None})
-            missing = list({request.id: request for request in requests.values() if request.id not in said}.values())
-            self._took["claims kept"] += len(said)
-            if missing:
-                for done in completions_of(self._running(), missing):
-                    self._took["claims asked"] += 1
-                    said[done.id] = None
-                    if done.refused is None and done.refusal is None:
-                        said[done.id] = done.text
-                        log.add("claim", done.id, done, self._backend.name, self._target.answered_by(done.model))
-        verdicts: dict[tuple[str, str], str | None] = {}
-        for name, (prompt, listed) in claims.items():
-            for claim in listed:
-                text = said.get(requests[prompt.image.fingerprint(), claim].id)
-                verdicts[name, claim] = None if text is None else tolerant(text, claim)
-        return verdicts
-
-    def _verifier(self) -> tuple[Target, type[Backend]]:
-        # The target's run folder is not made, because answers about claims are stored with the set.
-        if self.settings.verifier_url:
-            return target_of_endpoint(self.settings.verifier, Path("results")), choose_backend("openai")
-        backend = choose_backend(self.settings.backend)
-        return target_of_model(resolve(self.settings.verifier), Path("results")), backend
-
-    def _backend_settings(self) -> dict[str, Any]:
-        return {"endpoints": [self.settings.verifier_url]} if self.settings.verifier_url else {}
-
-    def _made(self) -> Backend:
-        settings = parse(self._backend.Settings, self._backend_settings(), "verifier")
-        return engine_of([self._target], self._backend, settings)
-
-    def _running(self) -> Backend:
-        if self._engine is None:
-            self._engine = self._held.enter_context(self._made())
-        return self._engine
+        said = self._verifier.answers(questions, folder / "claims")
+        return {
+            (name, claim): None if answer is None else tolerant(answer.text, claim)
+            for (name, claim), answer in said.items()
+        }
 
     def identity(self) -> dict[str, Any]:
         """Both models and both prompts; the endpoints are not part of it."""
@@ -188,7 +128,7 @@ class ClaimsJudge(CandidateJudge):
 
     def provenance(self) -> dict[str, Any]:
         """What was asked and spent."""
-        return self.identity() | {"split_by": self._splitter.provenance(), "took": dict(self._took)}
+        return self.identity() | {"split_by": self._splitter.provenance(), "took": dict(self._verifier.took)}
 
 
 def claims_in(text: str) -> list[str] | None:

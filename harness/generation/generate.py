@@ -102,6 +102,19 @@ def generate(request: GenerateRequest) -> PairSetManifest:
         HarnessError: the model or the judge cannot be reached (answers so far are kept), or no pair could be made.
     """
     seed, shard = request.sampler.seed, request.shard
+    if request.sampler.sample.samples < 2 and not request.judge.makes_partners:
+        raise BadInputError(
+            f"the judge '{request.judge.name}' compares a prompt's answers, and one is not enough",
+            remedy="sample.samples must be at least 2: --samples 10",
+        )
+    if request.judge.continues:
+        if not request.sampler.backend.continues:
+            raise BadInputError(
+                f"the judge '{request.judge.name}' lets the model continue an answer, which the backend "
+                f"'{request.sampler.backend.name}' cannot do",
+                remedy="serve the model on this machine (--backend vllm or transformers), or take another --judge",
+            )
+        request.judge.continue_answers = request.sampler.continued
     every = read_prompts(
         request.prompts,
         limit=request.limit,

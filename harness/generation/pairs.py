@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from harness.core.types import Response
+from harness.core.types import Response, Span
 from harness.generation.settings import PairSettings
 from harness.judging.candidates import Prompt, Verdict
 
@@ -18,11 +18,12 @@ RATIOS = tuple(round(0.02 * step, 2) for step in range(50))
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """An answer with its verdict."""
+    """An answer with its verdict. `changed`: characters in which it differs from the other answer of its pair, if they are known."""
 
     number: int
     response: Response
     verdict: Verdict
+    changed: tuple[Span, ...] | None = None
 
     @property
     def score(self) -> float:
@@ -83,7 +84,7 @@ def pairs_of(
         seed: of the choice, with the prompt's text and image.
     """
     pairs = []
-    for first, second in itertools.combinations(answers, 2):
+    for first, second in _opponents(answers):
         better, worse = (first, second) if first.score > second.score else (second, first)
         if better.score - worse.score >= min_gap and better.score > worse.score:
             pairs.append(Pair(prompt, better, worse))
@@ -95,6 +96,20 @@ def pairs_of(
     draw = random.Random(f"{seed} {prompt.image.fingerprint()} {prompt.text}")
     places = sorted(draw.sample(range(len(pairs)), settings.per_prompt))
     return [pairs[place] for place in places]
+
+
+def _opponents(answers: Sequence[Judged]) -> Iterator[tuple[Judged, Judged]]:
+    """Each answer with the one that the judge made from it, if it made any; otherwise all answers with one another."""
+    if not any(answer.verdict.partner for answer in answers):
+        yield from itertools.combinations(answers, 2)
+        return
+    for answer in answers:
+        if (made := answer.verdict.partner) is not None:
+            second = Response(answer.response.item_id, made.text, "stop")
+            yield (
+                replace(answer, changed=made.candidate_spans),
+                Judged(answer.number, second, Verdict(made.score, made.why), made.spans),
+            )
 
 
 def is_balanced(words: tuple[int, int], ratio: float) -> bool:

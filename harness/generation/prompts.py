@@ -126,4 +126,5 @@ def _of_preferences(source: str, allow_download: bool, options: DataOptions | No
         options=options,
     )
     for example in data.examples:
-        yield Prompt(example.id, example.prompt, example.images["original"], example.regions, example.source)
+        image, chosen = example.images["original"], example.responses["chosen"]
+        yield Prompt(example.id, example.prompt, image, example.regions, example.source, chosen)

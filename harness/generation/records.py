@@ -51,12 +51,25 @@ class PairSetConfig(Record):
     part_size: Annotated[int, Field(ge=1)] = Field(description="prompts per part")
 
 
+class PartnerRow(Record):
+    """The second answer that a judge made from an answer, with which it is paired."""
+
+    text: AnyText
+    score: int | float
+    why: AnyText = Field(description="the reason, in the judge's words")
+    spans: list[list[Whole]] | None = Field(
+        None, description="[start, end) of the characters in which it differs from the answer"
+    )
+    candidate_spans: list[list[Whole]] | None = Field(None, description="the same, in the answer")
+
+
 class VerdictRow(Record):
     """A row of `candidates/*/verdicts.jsonl`: a judge's score of an answer."""
 
     key: str = Field(description="hash of everything that determines the verdict")
     score: int | float
     why: AnyText = Field(description="the reason, in the judge's words")
+    partner: PartnerRow | None = Field(None, description="the second answer, of a judge that makes them")
 
 
 class PairSetManifest(PairSetConfig):

@@ -13,7 +13,7 @@ from harness.serving.base import Sampling
 class SampleSettings(StrictModel):
     """How candidates are drawn: RLAIF-V's numbers (Yu et al., CVPR 2025)."""
 
-    samples: int = Field(10, ge=2, le=1000, description="answers per prompt")
+    samples: int = Field(10, ge=1, le=1000, description="answers per prompt")
     temperature: float = Field(0.7, gt=0, description="temperature of the sampling; at 0 all answers would be equal")
     top_p: float = Field(1.0, gt=0, le=1)
     max_new_tokens: int = Field(512, ge=1, description="longer answers are cut off and never paired")

@@ -27,6 +27,7 @@ def schema() -> pyarrow.Schema:
             ("question", pa.string()),
             ("chosen", pa.string()),
             ("rejected", pa.string()),
+            *((f"{side}_spans", pa.list_(pa.list_(pa.int32()))) for side in ("chosen", "rejected")),
             ("objects", pa.list_(pa.struct([("label", pa.string()), ("box", pa.list_(pa.float64()))]))),
             ("origin_dataset", pa.string()),
             ("judge", pa.string()),
@@ -57,7 +58,13 @@ def row_of(pair: Pair, judge: str, model: str) -> dict[str, Any]:
 
 
 def _side(name: str, answer: Judged) -> dict[str, Any]:
-    return {f"{name}_score": answer.score, f"{name}_why": answer.verdict.why, f"{name}_sample": answer.number}
+    changed = None if answer.changed is None else [list(span) for span in answer.changed]
+    return {
+        f"{name}_score": answer.score,
+        f"{name}_why": answer.verdict.why,
+        f"{name}_sample": answer.number,
+        f"{name}_spans": changed,
+    }
 
 
 def write_part(path: Path, rows: Iterable[dict[str, Any]]) -> int:

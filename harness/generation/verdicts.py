@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.core.files import dump_row, naming, sha256_json, whole_lines
 from harness.core.reading import parse_line
 from harness.core.record import check
-from harness.generation.records import VerdictRow
-from harness.judging.candidates import Candidate, Verdict
+from harness.core.types import Span
+from harness.generation.records import PartnerRow, VerdictRow
+from harness.judging.candidates import Candidate, Partner, Verdict
 
 
 def verdict_key(candidate: Candidate, judge: Any) -> str:
-    """Hash of everything that determines a verdict: the judge's identity, question, image with its known objects, and answer."""
+    """Hash of everything that determines a verdict: the judge's identity, question, image with what is known of it, and answer."""
     prompt = candidate.prompt
     objects = [[region.label, list(region.box)] for region in prompt.regions]
-    return sha256_json([judge, prompt.text, prompt.image.fingerprint(), objects, candidate.text])
+    known = [objects, prompt.reference]
+    return sha256_json([judge, prompt.text, prompt.image.fingerprint(), known, candidate.text])
 
 
 class VerdictLog:
@@ -30,7 +32,8 @@ class VerdictLog:
         for number, line in enumerate(whole_lines(self.path), 1):
             row = parse_line(line, number, "verdicts", self.path)
             kept = check(VerdictRow, row, "verdict", f"{self.path}:{number}")
-            self._verdicts[kept.key] = Verdict(kept.score, kept.why)
+            partner = None if kept.partner is None else _partner(kept.partner)
+            self._verdicts[kept.key] = Verdict(kept.score, kept.why, partner=partner)
 
     def get(self, key: str) -> Verdict | None:
         """The kept verdict."""
@@ -43,6 +46,25 @@ class VerdictLog:
                 self._verdicts[key] = verdict
                 if verdict.score is None:
                     continue
-                stream.write(dump_row(VerdictRow(key=key, score=verdict.score, why=verdict.why).written()) + "\n")
+                row = VerdictRow(key=key, score=verdict.score, why=verdict.why, partner=_row(verdict.partner))
+                stream.write(dump_row(row.written()) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
+
+
+def _row(partner: Partner | None) -> PartnerRow | None:
+    if partner is None:
+        return None
+    spans = {name: _lists(getattr(partner, name)) for name in ("spans", "candidate_spans")}
+    return PartnerRow(text=partner.text, score=partner.score, why=partner.why, **spans)
+
+
+def _lists(spans: Sequence[Span] | None) -> list[list[int]] | None:
+    return None if spans is None else [list(span) for span in spans]
+
+
+def _partner(row: PartnerRow) -> Partner:
+    def spans(given: list[list[int]] | None) -> tuple[Span, ...] | None:
+        return None if given is None else tuple((start, end) for start, end in given)
+
+    return Partner(row.text, row.score, row.why, spans(row.spans), spans(row.candidate_spans))

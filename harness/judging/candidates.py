@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 from harness.core.config import StrictModel
 from harness.core.errors import shown
 from harness.core.plugins import wrong
-from harness.core.types import Evidence, ImageRef, Region
+from harness.core.types import Evidence, ImageRef, Region, Response, Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class Prompt:
         image: the image.
         regions: known objects of the image, if the data has them.
         source: the data set that it comes from, "" if unknown.
+        reference: a good answer to it, if the data has one.
     """
 
     id: str
@@ -33,6 +34,7 @@ class Prompt:
     image: ImageRef
     regions: tuple[Region, ...] = ()
     source: str = ""
+    reference: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,25 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Partner:
+    """A second answer that a judge makes from a candidate; the two are a pair.
+
+    Attributes:
+        text: the answer.
+        score: compared with the candidate's; the higher one is chosen.
+        why: explanation of the score.
+        spans: characters of `text` in which it differs from the candidate, ([start, end), ...); None if they are not known.
+        candidate_spans: the same, in the candidate.
+    """
+
+    text: str
+    score: float
+    why: str = ""
+    spans: tuple[Span, ...] | None = None
+    candidate_spans: tuple[Span, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """A judge's verdict on one candidate.
 
@@ -53,12 +74,30 @@ class Verdict:
         why: explanation of the score.
         evidence: the parts of the answer that decided it.
         error: why there is no score. The next command judges the candidate again.
+        partner: of a judge that makes second answers (`CandidateJudge.makes_partners`), the one that this candidate is paired with.
     """
 
     score: float | None
     why: str = ""
     evidence: tuple[Evidence, ...] = ()
     error: str | None = None
+    partner: Partner | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """An answer that the sampled model shall continue. `id` is unique in a call; `image` None: it sees no image."""
+
+    id: str
+    question: str
+    image: ImageRef | None
+    beginning: str
+    seed: int
+
+
+Continue = Callable[[Sequence[Begun], Path], Iterator[tuple[str, Response | None]]]
+"""Continues answers with the sampled model, and stores them in a folder: yields (id, the whole answer, its beginning included), in any
+order; None if a request could not be answered."""
 
 
 _EXPECTED = "an iterator of (candidate id, Verdict), one per candidate"
@@ -78,6 +117,13 @@ class CandidateJudge(ABC):
     Settings: ClassVar[type[CandidateJudgeSettings]] = CandidateJudgeSettings
     min_gap: ClassVar[float] = 0.0
     """The default of `--min-gap`: two candidates make a pair if their scores differ by at least this, and by more than 0."""
+    makes_partners: ClassVar[bool] = False
+    """Whether every verdict with a score names a second answer, with which the candidate is paired; candidates are then not paired with
+    one another, and one per prompt is enough."""
+    continue_answers: Continue | None = None
+    """Set before `judge` is called if the class has `continues`."""
+    continues: ClassVar[bool] = False
+    """Whether the judge lets the sampled model continue answers. It may then have no engine of its own at the same time."""
 
     def __init__(self, settings: CandidateJudgeSettings | None = None) -> None:
         self.settings = settings or self.Settings()
@@ -144,6 +190,9 @@ def verdicts_of(judge: CandidateJudge, candidates: Sequence[Candidate], folder: 
             )
         if score is not None and not (isinstance(score, int | float) and math.isfinite(score)):
             raise wrong(judge, "judge", f"the score {shown(score)} for {shown(name)}", "a finite number")
+        if (score is not None and judge.makes_partners) != (verdict.partner is not None):
+            got = f"a verdict on {shown(name)} with{'' if verdict.partner else 'out'} a second answer"
+            raise wrong(judge, "judge", got, f"as makes_partners={judge.makes_partners} says, with every score")
         open_.remove(name)
         yield name, verdict
     if open_:

@@ -40,6 +40,11 @@ class Request:
     choices: tuple[str, ...] = ()
     """Nothing is generated: the completion's text is the choice whose token is the likeliest next one; only for a backend with
     `gives_likelihoods`. The sampling has no effect."""
+    beginning: str = ""
+    """The beginning of the answer, which the model continues; only for a backend with `continues`. The completion's text is the whole
+    answer."""
+    stop: tuple[str, ...] = ()
+    """The answer ends after the first of these texts, if the model writes one of them; only for a backend with `continues`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +140,8 @@ class Backend(ABC):
     """Whether it can return the tokens of prompt and answer (`Request.details`); `provenance` then has the `dtype` of computation."""
     gives_likelihoods: ClassVar[bool] = False
     """Whether it can compare the likelihoods of given answers (`Request.choices`)."""
+    continues: ClassVar[bool] = False
+    """Whether it can continue an answer, and end it at given texts (`Request.beginning`, `Request.stop`)."""
 
     def __init__(
         self, base: str | Path, adapters: Mapping[str, Path] | None = None, settings: BackendSettings | None = None

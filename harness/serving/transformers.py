@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from harness.models import (
 )
 from harness.models.generation import only_ends
 from harness.serving.base import Backend, BackendSettings, Completion, Request, TokenDetails, chosen, refusal
+from harness.serving.beginnings import Beginnings
 
 
 class TransformersSettings(BackendSettings):
@@ -36,6 +38,7 @@ class TransformersBackend(Backend):
     Settings = TransformersSettings
     gives_details = True
     gives_likelihoods = True
+    continues = True
     settings: TransformersSettings
 
     def __init__(
@@ -90,10 +93,12 @@ class TransformersBackend(Backend):
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """See `Backend.generate`. Adjacent requests with the same target, sampling and choices are batched, with images or without."""
-        for (target, sampling, choices, _), group in itertools.groupby(
-            requests, key=lambda one: (one.target, one.sampling, one.choices, one.image.absent)
+        for (target, sampling, choices, _, continued, stop), group in itertools.groupby(
+            requests,
+            key=lambda one: (one.target, one.sampling, one.choices, one.image.absent, one.beginning, one.stop),
         ):
-            for block in _blocks(group, self.settings.batch_size):
+            # Answers that are continued are so alone: their beginnings are of different lengths.
+            for block in _blocks(group, 1 if continued or stop else self.settings.batch_size):
                 for request in block:
                     if token := control_in(request.prompt, self.processor):
                         yield refusal(request, token)
@@ -122,11 +127,16 @@ class TransformersBackend(Backend):
         import torch
 
         inputs = self._inputs(block)
+        beginning, stop = block[0].beginning, block[0].stop
+        if beginning:
+            inputs = _with_tokens(inputs, self._beginnings.ids(beginning))
         options: dict[str, Any] = {"max_new_tokens": sampling.max_new_tokens, "do_sample": sampling.temperature > 0}
         if sampling.temperature > 0:
             # By default, transformers samples only from the 50 likeliest tokens.
             options |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
             torch.manual_seed(sampling.seed)
+        if stop:
+            options |= {"stop_strings": list(stop), "tokenizer": self.processor.tokenizer}
         with torch.no_grad(), self._selected(target):
             made = self.model.generate(
                 **inputs,
@@ -142,14 +152,18 @@ class TransformersBackend(Backend):
         for place, (request, row, mask) in enumerate(
             zip(block, output[:, length:].tolist(), inputs["attention_mask"], strict=True)
         ):
-            stop = next((position for position, token in enumerate(row) if token in ends), None)
-            tokens = row[:stop] if stop is not None else row
-            said = row[: len(tokens) + (stop is not None)]
+            end = next((position for position, token in enumerate(row) if token in ends), None)
+            tokens = row[:end] if end is not None else row
+            said = row[: len(tokens) + (end is not None)]
+            # An answer that ends at a text has no end token, and is shorter than it may be.
+            ended = end is not None or (bool(stop) and len(row) < sampling.max_new_tokens)
             yield Completion(
                 request.id,
                 target,
-                tokenizer.decode(tokens, skip_special_tokens=True).strip(),
-                "length" if stop is None else "stop",
+                self._beginnings.whole(beginning, tokens)
+                if beginning
+                else tokenizer.decode(tokens, skip_special_tokens=True).strip(),
+                "stop" if ended else "length",
                 int(mask.sum()),
                 len(said),
                 details=TokenDetails(
@@ -163,6 +177,10 @@ class TransformersBackend(Backend):
                 if request.details
                 else None,
             )
+
+    @functools.cached_property
+    def _beginnings(self) -> Beginnings:
+        return Beginnings(self.processor)
 
     def _on_device(self, inputs: dict[str, Any]) -> dict[str, Any]:
         return {name: value.to(self.model.device) for name, value in inputs.items()}
@@ -196,6 +214,21 @@ class TransformersBackend(Backend):
             "dtype": str(self.model.dtype).removeprefix("torch.") if self.model is not None else None,
             "settings": self.settings.model_dump(),
         }
+
+
+def _with_tokens(inputs: dict[str, Any], ids: list[int]) -> dict[str, Any]:
+    """The inputs of one question, followed by further text tokens; what a family says of each token is 0 for text."""
+    import torch
+
+    shape, device = inputs["input_ids"].shape, inputs["input_ids"].device
+    more = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.long)}
+    return inputs | {
+        name: torch.cat(
+            [value, more.get(name, torch.zeros(1, len(ids), dtype=value.dtype)).to(device, value.dtype)], dim=1
+        )
+        for name, value in inputs.items()
+        if value.shape == shape
+    }
 
 
 def _blocks(rows: Iterable[Request], size: int) -> Iterator[list[Request]]:

@@ -80,6 +80,7 @@ class VllmBackend(Backend):
     Settings = VllmSettings
     gives_details = True
     gives_likelihoods = True
+    continues = True
     settings: VllmSettings
 
     def __init__(

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from harness.core.errors import BadInputError
 from harness.serving.base import likeliest
+from harness.serving.beginnings import Beginnings
 from harness.serving.worker_protocol import WINDOW_IMAGES, image_from_json
 
 PROBES = ("Describe this image.", "What is in the image?", "Is there a person in the image?", "What color is it?")
@@ -91,7 +92,13 @@ def _bind(cores: list[list[int]]) -> None:
 
 @functools.cache
 def _parameters(
-    temperature: float, top_p: float, max_new_tokens: int, seed: int, logprobs: int | None, tokens: tuple[int, ...] = ()
+    temperature: float,
+    top_p: float,
+    max_new_tokens: int,
+    seed: int,
+    logprobs: int | None,
+    tokens: tuple[int, ...] = (),
+    stop: tuple[str, ...] = (),
 ) -> Any:
     """vLLM's own sampling parameters: one object for all requests with equal parameters. `tokens` get log-probabilities, too."""
     from vllm import SamplingParams
@@ -103,7 +110,9 @@ def _parameters(
         seed=seed if temperature else None,
         logprobs=logprobs,
         logprob_token_ids=list(tokens) or None,
-        detokenize=False,  # `Engine.text` does this, once per answer
+        detokenize=bool(stop),  # `Engine.text` does this, once per answer; vLLM compares texts with `stop`
+        stop=list(stop),
+        include_stop_str_in_output=True,
     )
 
 
@@ -131,6 +140,9 @@ class Engine:
                 cpu_lora.apply()
 
         self.processor = load_processor(order["base"])
+        self.beginnings = functools.cache(Beginnings)  # made when first needed
+        self.begun: dict[tuple[str, str], str] = {}
+        """(target, id) of an open request -> the beginning of its answer, if it has one."""
         self.text_options = text_options(self.processor)
         self.tokens_of = functools.cache(lambda choices: tuple(first_tokens(self.processor, choices)))
         self.compared: dict[tuple[str, str], tuple[str, ...]] = {}
@@ -174,8 +186,12 @@ class Engine:
             sampling = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 1, "seed": 0}
             parameters = _parameters(**sampling, logprobs=None, tokens=self.tokens_of(tuple(choices)))
         else:
-            parameters = _parameters(**row["sampling"], logprobs=logprobs)
-        prompt: dict[str, Any] = {"prompt": prompt_text(self.processor, row["prompt"], image=picture is not None)}
+            parameters = _parameters(**row["sampling"], logprobs=logprobs, stop=tuple(row.get("stop", ())))
+        text = prompt_text(self.processor, row["prompt"], image=picture is not None)
+        if beginning := row.get("beginning"):
+            text += self.beginnings(self.processor).written(beginning)
+            self.begun[row["target"], row["id"]] = beginning
+        prompt: dict[str, Any] = {"prompt": text}
         if picture is not None:
             prompt["multi_modal_data"] = {"image": picture}
         self.engine.add_request(
@@ -221,8 +237,10 @@ class Engine:
                     f"the adapter '{name}' changes nothing: vLLM does not apply it, or it was not trained"
                 )
 
-    def text(self, token_ids: Any) -> str:
+    def text(self, request: tuple[str, str], token_ids: Any) -> str:
         """The text decoded at once, as transformers does; vLLM decodes token by token, and leaves out incomplete characters."""
+        if beginning := self.begun.pop(request, None):
+            return self.beginnings(self.processor).whole(beginning, token_ids)
         text: str = self.processor.tokenizer.decode(list(token_ids), skip_special_tokens=True)
         return text.strip()
 
@@ -238,7 +256,7 @@ class Engine:
             return common | more | {"text": likeliest(choices, likelihoods)}
         return {
             **common,
-            "text": self.text(said.token_ids),
+            "text": self.text((target, name), said.token_ids),
             "finish_reason": said.finish_reason if said.finish_reason in ("stop", "length") else "unknown",
             "completion_tokens": len(said.token_ids),
             **({"details": _details(output)} if said.logprobs else {}),

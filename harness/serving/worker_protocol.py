@@ -26,6 +26,8 @@ def request_to_json(request: Request, image_key: str) -> dict[str, Any]:
         "sampling": request.sampling.model_dump(),
         "details": request.details,
         "choices": request.choices,
+        "beginning": request.beginning,
+        "stop": request.stop,
     }
 
 

@@ -1,14 +1,15 @@
-"""Seeded sampling of vLLM on a CPU, of more prompts than one step can hold."""
+"""Seeded sampling of vLLM on a CPU, of more prompts than one step can hold; answers that are continued, or end at a text."""
 
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from harness.core.types import ImageRef
+from harness.core.types import NO_IMAGE, ImageRef
 from harness.serving.base import Request, Sampling
 from harness.serving.cpu_seeds import RewindableGenerator
 from harness.worlds.pocket import shipped
@@ -34,7 +35,8 @@ def test_a_draw_that_is_taken_back_is_drawn_again() -> None:
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 @pytest.mark.slow
 @pytest.mark.vllm
-def test_an_answer_depends_on_its_seed_and_not_on_the_other_requests(tmp_path: Path) -> None:
+def test_seeds_and_beginnings_of_answers(tmp_path: Path) -> None:
+    from harness.serving.transformers import TransformersBackend, TransformersSettings
     from harness.serving.vllm import VllmBackend
 
     shipped.unpack(tmp_path / "base")
@@ -49,5 +51,17 @@ def test_an_answer_depends_on_its_seed_and_not_on_the_other_requests(tmp_path: P
     with VllmBackend(tmp_path / "base") as backend:
         together = {done.id: done.text for done in backend.generate(asked)}
         alone = {done.id: done.text for done in backend.generate(asked[60:100])}
+        greedy = Request("whole", "base", "Describe this image.", picture, Sampling(max_new_tokens=40))
+        whole = next(iter(backend.generate([greedy]))).text
+        begun = [
+            replace(greedy, id="continued", beginning=" ".join(whole.split()[:4])),
+            replace(greedy, id="ended", stop=(".",)),
+            replace(greedy, id="blind", beginning="The", image=NO_IMAGE),
+        ]
+        served = {done.id: (done.text, done.finish_reason) for done in backend.generate(begun)}
+    with TransformersBackend(tmp_path / "base", settings=TransformersSettings(dtype="float32")) as plain:
+        assert served == {done.id: (done.text, done.finish_reason) for done in plain.generate(begun)}
+    assert served["continued"] == (whole, "stop") and served["ended"] == (whole[: whole.index(".") + 1], "stop")
+    assert served["blind"][0].startswith("The ") and served["blind"][0] != whole
     assert len(set(together.values())) > 9, "answers with seeds of their own differ"
     assert alone == {name: together[name] for name in alone}
