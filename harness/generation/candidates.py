@@ -107,15 +107,15 @@ class Sampler:
         identity = self.backend_settings.identity(self.backend.name)
         requests: dict[str, Request] = {}
         owners: dict[str, list[str]] = {}
-        for one in begun:
-            image = NO_IMAGE if one.image is None else one.image
-            sampling = self.sample.sampling(one.seed)
-            asked = [one.question, image.fingerprint(), sampling.model_dump(), self.target.fingerprint]
-            digest = sha256_json([*asked, self.target.template, identity, one.beginning])
+        for answer in begun:
+            image = NO_IMAGE if answer.image is None else answer.image
+            sampling = self.sample.sampling(answer.seed)
+            asked = [answer.question, image.fingerprint(), sampling.model_dump(), self.target.fingerprint]
+            digest = sha256_json([*asked, self.target.template, identity, answer.beginning])
             requests[digest] = Request(
-                digest, self.target.served, one.question, image, sampling, beginning=one.beginning
+                digest, self.target.served, answer.question, image, sampling, beginning=answer.beginning
             )
-            owners.setdefault(digest, []).append(one.id)
+            owners.setdefault(digest, []).append(answer.id)
         with ResponseLog(folder) as log:
             missing = [request for name, request in requests.items() if log.get("", name) is None]
             if missing:

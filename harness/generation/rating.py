@@ -127,7 +127,7 @@ class RatingJudge(LookingJudge):
     """Score = the rating."""
 
     name, summary = "rating", "a vision-language model rates each answer"
-    source = "ours; the scale of MMHal-Bench and LLaVA-Bench is of this kind"
+    source = "ours"
     Settings = RatingSettings
     settings: RatingSettings
     min_gap = 1.0
@@ -138,11 +138,11 @@ class RatingJudge(LookingJudge):
 
     def read(self, candidate: Candidate, reply: str) -> Verdict:
         """The number after the last "Rating:"."""
-        found = _RATING.findall(reply)
-        if not found or float(found[-1]) > self.settings.most:
+        ratings = _RATING.findall(reply)
+        if not ratings or float(ratings[-1]) > self.settings.most:
             raise UnreadableError("it has no rating on the scale")
         why = " ".join(line for line in reply.splitlines() if not _RATING.search(line)).strip()
-        return Verdict(float(found[-1]), why or reply)
+        return Verdict(float(ratings[-1]), why or reply)
 
     def _words(self) -> str:
         return RATE
