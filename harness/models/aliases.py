@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.core import registry
@@ -32,6 +32,7 @@ _HUB = {
 }
 """Alias -> the hub's name, and the `model_type` of the configuration there."""
 
+_OFFICIAL = "official:"
 _WORLD = "embedded world, trained on this machine"
 
 
@@ -47,6 +48,7 @@ class ModelRef:
         world: the embedded world that the model belongs to.
         source: origin of the name, for `harness list`.
         family: the `model_type` of its configuration; None for a folder or a hub id, whose configuration says it.
+        official: with the processing of LLaVA-1.5's authors (`harness.models.presets`); `location` is that of the weights.
     """
 
     label: str
@@ -56,9 +58,14 @@ class ModelRef:
     world: World | None
     source: str
     family: str | None = None
+    official: bool = False
 
     def locate(self) -> str:
-        """Folder or hub id of the weights; a world's model is trained on first use."""
+        """Folder or hub id of the checkpoint; a world's model is trained, and a preset's folder is made, on first use."""
+        if self.official:
+            from harness.models.presets import official
+
+            return str(official(str(self.location)))
         if self.location is not None:
             return self.location
         assert self.world is not None
@@ -68,6 +75,7 @@ class ModelRef:
 def aliases() -> dict[str, ModelRef]:
     """Every name that can be used without a slash, sorted."""
     models = {name: _on_hub(name) for name in _HUB}
+    models |= {f"{_OFFICIAL}{name}": _official(ref) for name, ref in models.items() if ref.family == "llava"}
     for name in registry.entries("worlds"):
         with contextlib.suppress(
             PluginError, MissingPackageError
@@ -81,13 +89,19 @@ def _on_hub(name: str) -> ModelRef:
     return ModelRef(name, hub, "rlaif-v", "official", None, f"hub: {hub}", family)
 
 
+def _official(model: ModelRef) -> ModelRef:
+    """A model with the processing of LLaVA-1.5's authors."""
+    source = f"{model.source}, pads images to squares, Vicuna's system sentence"
+    return replace(model, label=f"{_OFFICIAL}{model.label}", official=True, source=source)
+
+
 def is_hub_id(location: str) -> bool:
     """Whether a location of weights is a name on the hub, which others can load, and not a local folder (existing or not)."""
     return re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", location) is not None and not Path(location).is_dir()
 
 
 def resolve(name: str) -> ModelRef:
-    """Resolve a model name: an alias, an embedded world (`pocket`, `pocket:1`), a folder, or a hub id.
+    """Resolve a model name: an alias, an embedded world (`pocket`, `pocket:1`), a folder, or a hub id; `official:` may be in front.
 
     Raises:
         UnknownNameError: none of these; the nearest aliases are suggested.
@@ -97,6 +111,13 @@ def resolve(name: str) -> ModelRef:
         raise BadInputError("the model's name is empty", remedy="see `harness list models`")
     if name in _HUB:
         return _on_hub(name)
+    if name.startswith(_OFFICIAL):
+        model = resolve(name.removeprefix(_OFFICIAL))
+        if model.world is not None:
+            raise BadInputError(
+                f"'{_OFFICIAL}' is the way of LLaVA-1.5, and {model.label} is an embedded world's model"
+            )
+        return _official(model)
     if world := find_world(name):
         return ModelRef(name, None, name, name, world, _WORLD)
     path = Path(name)

@@ -15,6 +15,9 @@ from harness.models.known import file_hash, known
 from harness.models.ranks import rank_in
 from harness.models.weights import fit, read_object, safetensors_shapes
 
+PRESET = "preset.json"
+"""The description of a preset in a model's folder."""
+
 
 @dataclass(frozen=True)
 class CheckpointInfo:
@@ -39,7 +42,8 @@ def inspect(folder: Path) -> CheckpointInfo:
 
 
 def fingerprint(location: str | Path) -> str:
-    """SHA-256 over the weight files (names and contents). For a hub id, over its name.
+    """SHA-256 over the weight files (names and contents) and the description of a preset (`harness.models.presets`), which reads the same
+    weights with another processor. For a hub id, over its name.
 
     Raises:
         BadInputError: it is the path of a folder that does not exist.
@@ -54,6 +58,7 @@ def fingerprint(location: str | Path) -> str:
             )
         return sha256_bytes(f"hub:{location}".encode())
     files = sorted(path for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern) if path.is_file())
+    files += [path for path in (folder / PRESET,) if path.is_file()]
     return sha256_json({path.name: file_hash(path) for path in files})
 
 

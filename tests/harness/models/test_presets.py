@@ -1,0 +1,118 @@
+"""`official:MODEL` processes images and conversations as LLaVA-1.5's authors do, for training and every backend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from harness.core.errors import BadInputError
+from harness.core.files import read_json, write_json
+from harness.models import (
+    AnswerEncoder,
+    aliases,
+    fingerprint,
+    load_model,
+    load_processor,
+    prompt_inputs,
+    prompt_text,
+    resolve,
+    template_hash_of,
+)
+from harness.models.presets import SYSTEM
+from tests.commands import json_here
+from tests.tiny import tiny_llava, tiny_pairs
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llava(tmp_path_factory.mktemp("preset") / "base")
+
+
+@pytest.fixture
+def made(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    return Path(resolve(f"official:{base}").locate())
+
+
+def expand2square(image: Image.Image, colour: tuple[int, ...]) -> Image.Image:
+    """LLaVA's llava/mm_utils.py."""
+    width, height = image.size
+    side = max(width, height)
+    result = Image.new(image.mode, (side, side), colour)
+    result.paste(image, ((side - width) // 2, (side - height) // 2))
+    return result
+
+
+@pytest.mark.parametrize("size", [(150, 40), (40, 150), (72, 72), (30, 31)])
+def test_pixels_are_those_of_the_authors_code(made: Path, base: Path, size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+    image = coarse.resize(size, Image.Resampling.BICUBIC)
+    processor = load_processor(made)
+    mean, std = (np.array(getattr(processor.image_processor, name)) for name in ("image_mean", "image_std"))
+    square = expand2square(image, tuple(int(channel * 255) for channel in mean)).resize((72, 72), Image.BICUBIC)
+    expected = (np.asarray(square) / 255 - mean) / std
+    pixels = prompt_inputs(processor, "what is this", image)["pixel_values"][0].permute(1, 2, 0).numpy()
+    levels = np.abs(pixels - expected) * std * 255
+    assert levels.mean() < 0.6 and levels.max() < 6  # Pillow and torchvision round differently
+    cropped = prompt_inputs(load_processor(base), "what is this", image)["pixel_values"][0].permute(1, 2, 0).numpy()
+    assert (np.abs(cropped - expected) * std * 255).mean() > 10 or max(size) < 1.1 * min(size)
+
+
+def test_the_conversation_is_that_of_the_authors_code(made: Path) -> None:
+    processor = load_processor(made)
+    question = f"{SYSTEM} USER: <image>\nWhat's this? ASSISTANT:"
+    assert prompt_text(processor, "What's this?") == question
+    turns = [
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What's this?"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": "A dog."}]},
+    ]
+    assert processor.apply_chat_template(turns, tokenize=False) == f"{question} A dog.</s>"
+    encoder = AnswerEncoder(processor)
+    assert encoder.separator == " " and encoder.end == processor.tokenizer.eos_token_id
+
+
+def test_it_is_another_checkpoint_with_the_same_weights(made: Path, base: Path) -> None:
+    assert fingerprint(made) != fingerprint(base) and template_hash_of(made) != template_hash_of(base)
+    ours, theirs = load_model(made).state_dict(), load_model(base).state_dict()
+    assert ours.keys() == theirs.keys() and all(ours[name].equal(theirs[name]) for name in ours)
+    assert resolve(f"official:{base}").locate() == str(made)
+    weights = made / "model.safetensors"
+    weights.unlink()
+    weights.symlink_to("gone")
+    before = fingerprint(base)
+    assert Path(resolve(f"official:{base}").locate()) == made and weights.is_file() and fingerprint(base) == before
+
+
+def test_other_models_are_refused(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    assert {name for name in aliases() if name.startswith("official:")} == {
+        "official:llava-1.5-7b", "official:llava-1.5-13b"
+    }  # fmt: skip
+    with pytest.raises(BadInputError, match="an embedded world's model"):
+        resolve("official:pocket")
+    write_json(tmp_path / "config.json", read_json(base / "config.json") | {"model_type": "llava_next"})
+    with pytest.raises(BadInputError, match="a model of the type 'llava_next'"):
+        resolve(f"official:{tmp_path}").locate()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["transformers", pytest.param("vllm", marks=pytest.mark.vllm)])
+def test_training_and_serving_read_the_same(
+    base: Path, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny_pairs(tmp_path / "pairs", 4)
+    quick = ("batch_size=4", "micro_batch_size=4", "max_length=256", "lora.rank=2", "learning_rate=1e-2")
+    sets = [part for setting in quick for part in ("--set", f"train.{setting}")]
+    run = json_here(
+        *("align", "--method", "dpo", "--model", f"official:{base}", "--data", "pairs/rlaif-v.parquet"),
+        *("--name", "one", *sets),
+    )
+    assert run["config"]["model"] == "official:base" and run["base"]["fingerprint"] != fingerprint(base)
+    assert SYSTEM in (tmp_path / "results/one/checkpoint/chat_template.jinja").read_text()
+    verified = json_here("verify", "one", "--probes", "3", "--backend", backend)
+    assert verified["same"] is True, verified
