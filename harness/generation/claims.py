@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
 from benchmarks.yesno import tolerant
 from harness.core.endpoint_url import EndpointUrl
+from harness.core.errors import BadInputError
 from harness.core.types import Item, Response
 from harness.generation.vision_model import Question, VisionModel
 from harness.judging.base import JudgeRequest
@@ -19,6 +21,8 @@ from harness.judging.candidates import Candidate, CandidateJudge, CandidateJudge
 from harness.judging.openai import OpenAIJudge
 from harness.judging.settings import OpenAIJudgeSettings
 from harness.serving.base import Sampling
+
+logger = logging.getLogger(__name__)
 
 SPLIT = """\
 Below is what somebody answered to a question about an image. List every statement about the image that the answer makes, as a question \
@@ -31,6 +35,7 @@ Question: {question}
 Answer: {answer}
 """
 ASK = "{question} Please answer yes or no."
+YES_NO = ("Yes", "No")
 _LINE = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+(.+\?)\s*$")
 
 
@@ -50,13 +55,18 @@ class ClaimsSettings(CandidateJudgeSettings):
         description="OpenAI-compatible endpoint of the verifier; None: it runs on this machine, with `backend`",
     )
     backend: str | None = Field(None, description="backend of a local verifier; default: vllm if installed")
+    compare: Literal["auto", "probabilities", "words"] = Field(
+        "auto",
+        description="whether the probabilities of yes and no decide (RLAIF-V), or the verifier's words; auto: the probabilities if the "
+        "verifier's backend or endpoint gives them",
+    )
 
 
 class ClaimsJudge(CandidateJudge):
     """Score = minus the number of claims that the verifier denies (RLAIF-V, Yu et al., CVPR 2025, section 3.2).
 
+    A claim is accepted if p(yes) > p(no), or if the verifier gives no log-probabilities, by the words of its answer.
     If the verdict on a claim cannot be read or was refused, its answer is not judged; such answers are counted and never paired.
-    Difference: RLAIF-V compares the probabilities of yes and no; here the answer's text decides.
     """
 
     name, summary = "claims", "an LLM splits answers into claims, a vision-language model checks each (RLAIF-V)"
@@ -68,12 +78,30 @@ class ClaimsJudge(CandidateJudge):
     def __init__(self, settings: CandidateJudgeSettings | None = None) -> None:
         super().__init__(settings)
         self._splitter = OpenAIJudge(self.settings.splitter)
+        self._choices: tuple[str, ...] = ()
+        """What the probabilities of are compared; (): the words decide. Known after `check`."""
         named = self.settings
         self._verifier = VisionModel(self.name, "verifier", named.verifier, named.verifier_url, named.backend)
 
     def check(self, prompts: Sequence[Prompt]) -> None:
-        """Check that the verifier is available; an endpoint is first asked about a small picture."""
-        self._verifier.check()
+        """Check that the verifier is available; an endpoint is first asked about a small picture, and for log-probabilities.
+
+        Raises:
+            BadInputError: it is not, or gives no log-probabilities although they were asked for.
+        """
+        if self.settings.compare == "words":
+            self._verifier.check()
+            return
+        lacking = self._verifier.check(YES_NO)
+        if lacking and self.settings.compare == "probabilities":
+            raise BadInputError(
+                f"the probabilities of yes and no cannot be compared: {lacking}",
+                where=f"judge.verifier={self.settings.verifier}",
+                remedy="--set judge.compare=words, or another verifier",
+            )
+        if lacking:
+            logger.warning(f"the verifier's words decide, not the probabilities of yes and no: {lacking}")
+        self._choices = () if lacking else YES_NO
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
@@ -102,7 +130,7 @@ class ClaimsJudge(CandidateJudge):
         """(candidate, claim) -> "yes", "no", or None if the verifier's answer is neither."""
         sampling = Sampling(max_new_tokens=16)
         questions = {
-            (name, claim): Question(ASK.format(question=claim), prompt.image, sampling)
+            (name, claim): Question(ASK.format(question=claim), prompt.image, sampling, choices=self._choices)
             for name, (prompt, listed) in claims.items()
             for claim in listed
         }
@@ -123,6 +151,7 @@ class ClaimsJudge(CandidateJudge):
                 "max_tokens": splitter.max_tokens,
             },
             "verifier": self.settings.verifier,
+            "compare": "probabilities" if self._choices else "words",
             "prompts": [SPLIT, ASK],
         }
 

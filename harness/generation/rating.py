@@ -90,7 +90,7 @@ class LookingJudge(CandidateJudge):
             }
             for name, reply in self._model.answers(questions, folder / self.name).items():
                 if reply is None:
-                    yield name, Verdict(None, error="the model declined to judge the answer")
+                    yield name, Verdict(None, error="the model declined to judge the answer, or said nothing")
                     del open_[name]
                     continue
                 try:

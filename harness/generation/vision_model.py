@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,23 +13,26 @@ from harness.core.config import parse
 from harness.core.errors import BadInputError
 from harness.core.types import ImageRef, Item, Response
 from harness.evaluation.responses import ResponseLog, request_hash
-from harness.models import resolve
+from harness.models import first_tokens, load_processor, resolve
 from harness.runs.targets import Target, engine_of, target_of_endpoint, target_of_model
 from harness.serving.base import Backend, Request, Sampling
 from harness.serving.choose import choose_backend
 from harness.serving.contract import completions_of
 
 K = TypeVar("K", bound=Hashable)
+_ATTEMPTS = 3
+"""Requests per question if the answer is empty."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question about a picture. `repeat` numbers further answers to the same question."""
+    """A question about a picture. `repeat` numbers further answers to the same question; of `choices`, the likeliest is the answer."""
 
     text: str
     image: ImageRef
     sampling: Sampling
     repeat: int = 0
+    choices: tuple[str, ...] = ()
 
 
 class VisionModel:
@@ -50,8 +53,14 @@ class VisionModel:
         self.took: dict[str, int] = defaultdict(int)
         """asked, kept: number of questions; prompt tokens, completion tokens: of those asked, as far as they are known."""
 
-    def check(self) -> None:
+    def check(self, choices: tuple[str, ...] = ()) -> str | None:
         """Check that the model is available; an endpoint is first asked about a small picture.
+
+        Args:
+            choices: answers whose likelihoods will be compared, if they can be.
+
+        Returns:
+            Why likelihoods cannot be compared; None if they can, or if there are no choices.
 
         Raises:
             BadInputError: no model is named, or it is not available, or sees no pictures.
@@ -62,9 +71,19 @@ class VisionModel:
                 remedy=f"--set judge.{self.option}=MODEL, with --set judge.{self.option}_url=URL where an endpoint serves it",
             )
         self._target, self._backend = self._located()
-        if self._backend.remote:
-            with self._made():
-                pass
+        if not self._backend.remote:
+            return self._lacking(lambda: first_tokens(load_processor(self._target.base), choices)) if choices else None
+        with self._made() as backend:
+            return self._lacking(backend.check_likelihoods) if choices else None
+
+    def _lacking(self, check: Callable[[], object]) -> str | None:
+        if not self._backend.gives_likelihoods:
+            return f"the backend '{self._backend.name}' gives no log-probabilities"
+        try:
+            check()
+        except BadInputError as error:
+            return error.problem
+        return None
 
     def close(self) -> None:
         """Close the engine, if one was started."""
@@ -72,7 +91,7 @@ class VisionModel:
         self._engine = None
 
     def answers(self, questions: Mapping[K, Question], folder: Path) -> dict[K, Response | None]:
-        """The answer to each question, or None if the model declined or the question could not be asked.
+        """The answer to each question, or None if the model declined, said nothing or could not be asked.
 
         Args:
             questions: key -> question; equal questions are asked once.
@@ -84,7 +103,7 @@ class VisionModel:
         identity = parse(self._backend.Settings, self._backend_settings(), self.option).identity(self._backend.name)
         requests: dict[K, Request] = {}
         for key, question in questions.items():
-            item = Item("", question.text, question.image, "")
+            item = Item("", question.text, question.image, "", choices=question.choices)
             digest = request_hash(
                 item,
                 question.image.fingerprint(),
@@ -94,22 +113,37 @@ class VisionModel:
                 identity,
                 question.repeat,
             )
-            requests[key] = Request(digest, self._target.served, question.text, question.image, question.sampling)
+            asked = (self._target.served, question.text, question.image, question.sampling)
+            requests[key] = Request(digest, *asked, choices=question.choices)
         said: dict[str, Response | None] = {}
         with ResponseLog(folder) as log:
             kept = {request.id: log.get(self.judge, request.id) for request in requests.values()}
             said.update({name: answer for name, answer in kept.items() if answer is not None})
             missing = list({request.id: request for request in requests.values() if request.id not in said}.values())
             self.took["kept"] += len(said)
-            for done in completions_of(self._running(), missing) if missing else ():
-                self.took["asked"] += 1
-                self.took["prompt tokens"] += done.prompt_tokens or 0
-                self.took["completion tokens"] += done.completion_tokens or 0
-                said[done.id] = None
-                if done.refused is None and done.refusal is None:
-                    log.add(self.judge, done.id, done, self._backend.name, self._target.answered_by(done.model))
-                    said[done.id] = log.get(self.judge, done.id)
+            for _ in range(_ATTEMPTS):
+                if not missing:
+                    break
+                empty = self._ask(missing, said, log)
+                missing = [request for request in missing if request.id in empty]
         return {key: said.get(request.id) for key, request in requests.items()}
+
+    def _ask(self, requests: Sequence[Request], said: dict[str, Response | None], log: ResponseLog) -> set[str]:
+        """Ask, and store the answers; returns the ids of the requests whose answers were empty, which are not stored."""
+        empty = set()
+        for done in completions_of(self._running(), requests):
+            self.took["asked"] += 1
+            self.took["prompt tokens"] += done.prompt_tokens or 0
+            self.took["completion tokens"] += done.completion_tokens or 0
+            said[done.id] = None
+            if done.refused is not None or done.refusal is not None:
+                continue
+            if not done.text:
+                empty.add(done.id)
+                continue
+            log.add(self.judge, done.id, done, self._backend.name, self._target.answered_by(done.model))
+            said[done.id] = log.get(self.judge, done.id)
+        return empty
 
     def _located(self) -> tuple[Target, type[Backend]]:
         # The target's run folder is not made, because these answers are stored with the set.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import threading
@@ -28,18 +29,35 @@ class Asked:
     max_tokens: int | None = None
 
 
-Say = Callable[[Asked], str | tuple[int, dict[str, Any]]]
+@dataclass(frozen=True)
+class Likely:
+    """A text with the log-probabilities of its likeliest first tokens."""
+
+    text: str
+    first_token: dict[str, float]
+
+
+Say = Callable[[Asked], str | Likely | tuple[int, dict[str, Any]]]
 """The reply's text; or an HTTP status with its body."""
+FAULTS = ("429", "500", "cut", "empty")
 
 
 class ScriptedEndpoint(ThreadingHTTPServer):
-    """`asked` counts the requests that were answered with a text, by what was asked."""
+    """`asked` counts the requests that were answered with a text, by what was asked; `failed` the failures.
+
+    Args:
+        say: what the models say.
+        delay_s: time until each reply.
+        faulty: share of the requests that fail, in the ways of `FAULTS` in turn.
+    """
 
     daemon_threads = True
 
-    def __init__(self, say: Say, delay_s: float = 0.0) -> None:
+    def __init__(self, say: Say, delay_s: float = 0.0, faulty: float = 0.0) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.say, self.delay_s = say, delay_s
+        self.say, self.delay_s, self.faulty = say, delay_s, faulty
+        self.failed: Counter[str] = Counter()
+        self.requests = 0
         self.asked: Counter[Asked] = Counter()
         self.lock = threading.Lock()
 
@@ -62,13 +80,26 @@ class _Handler(BaseHTTPRequestHandler):
         asked = Asked(body["model"], text, image, *sampling)
         time.sleep(self.server.delay_s)
         with self.server.lock:
+            self.server.requests += 1
+            if int(self.server.requests * self.server.faulty) > self.server.failed.total():
+                kind = FAULTS[self.server.failed.total() % len(FAULTS)]
+                self.server.failed[kind] += 1
+                return self._fail(kind)
             said = self.server.say(asked)
-            if isinstance(said, str):
+            if not isinstance(said, tuple):
                 self.server.asked[asked] += 1
-        if not isinstance(said, str):
+        if isinstance(said, tuple):
             self._send(*said)
             return
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": said}}
+        text, tops = (said, {}) if isinstance(said, str) else (said.text, said.first_token)
+        choice: dict[str, Any] = {
+            "index": 0,
+            "finish_reason": "stop",
+            "message": {"role": "assistant", "content": text},
+        }
+        if tops:
+            top = [{"token": token, "logprob": value, "bytes": None} for token, value in tops.items()]
+            choice["logprobs"] = {"content": [{**top[0], "top_logprobs": top}]}
         usage = {"prompt_tokens": 10, "completion_tokens": 10, "total_tokens": 20}
         self._send(
             200,
@@ -81,6 +112,20 @@ class _Handler(BaseHTTPRequestHandler):
                 "usage": usage,
             },
         )
+
+    def _fail(self, kind: str) -> None:
+        if kind == "cut":
+            with contextlib.suppress(OSError):
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", "1000")
+                self.end_headers()
+                self.wfile.write(b'{"id": "1", "choices": [{"mess')
+            self.close_connection = True
+        elif kind == "empty":
+            self._send(200, {"choices": [{"index": 0, "finish_reason": "stop", "message": {"content": ""}}]})
+        else:
+            self._send(int(kind), {"error": {"message": "try again"}})
 
     def _send(self, status: int, body: dict[str, Any]) -> None:
         data = json.dumps(body).encode()
@@ -98,9 +143,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def scripted(say: Say, delay_s: float = 0.0) -> Iterator[ScriptedEndpoint]:
+def scripted(say: Say, delay_s: float = 0.0, faulty: float = 0.0) -> Iterator[ScriptedEndpoint]:
     """The endpoint, running."""
-    server = ScriptedEndpoint(say, delay_s)
+    server = ScriptedEndpoint(say, delay_s, faulty)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

@@ -21,7 +21,7 @@ from PIL import Image
 from harness.core.files import write_jsonl
 from harness.remote.endpoint import KEY_VARIABLE
 from tests import commands
-from tests.harness.generation.scripted import Asked, ScriptedEndpoint, scripted
+from tests.harness.generation.scripted import Asked, Likely, ScriptedEndpoint, scripted
 
 ANSWERS = {
     "red.png": ["A red square.", "A red square and a dog.", "A red square, a dog and a cat."],
@@ -147,14 +147,82 @@ def test_claims_give_the_pairs_worked_out_by_hand(tmp_path: Path, pictures: Path
     assert sum(reasons.values()) == 3 and any(reason.startswith("not split into claims") for reason in reasons)
     assert (
         set(endpoint.asked.values()) == {1}
-        or max(count for asked, count in endpoint.asked.items() if asked.text != "Describe this image.") == 1
+        or max(n for asked, n in endpoint.asked.items() if asked.text not in ("Describe this image.", "Say yes.")) == 1
     ), "something was asked twice"
 
     before = endpoint.asked.total()
     again, _ = run(
         tmp_path, arguments(pictures, endpoint, "-o", "pairs", "--set", "pair.length_balance=false", "--json")
     )
-    assert json.loads(again) == manifest and endpoint.asked.total() <= before + 1, "a complete set is only looked at"
+    assert json.loads(again) == manifest and endpoint.asked.total() <= before + 2, "a complete set is only looked at"
+
+
+def test_a_faulty_endpoint_judges_each_claim_once(tmp_path: Path, pictures: Path, endpoint: ScriptedEndpoint) -> None:
+    """Requests to the judge fail: rate limits, server errors, replies that are cut or empty. More than a tenth, so that each occurs."""
+    plain = ("--set", "pair.length_balance=false")
+    run(tmp_path, arguments(pictures, endpoint, "-o", "undisturbed", *plain))
+    refused = "Is there a dog?"
+
+    def claims(server: ScriptedEndpoint) -> dict[Asked, int]:
+        """Claim -> how often the verifier judged it."""
+        return {asked: n for asked, n in server.asked.items() if asked.text.endswith("yes or no.")}
+
+    def judged_by(server: ScriptedEndpoint) -> tuple[str, ...]:
+        """Settings of a judge behind another endpoint than the sampled model."""
+        given = (
+            f"judge.splitter.base_url={server.url}",
+            f"judge.verifier_url={server.url}",
+            "judge.splitter.concurrency=1",
+        )
+        return tuple(part for one in given for part in ("--set", one))
+
+    with scripted(speaking(pictures), faulty=0.25) as server:
+        run(tmp_path, arguments(pictures, endpoint, "-o", "pairs", *plain, *judged_by(server)))
+        assert server.failed.total() >= 4 and min(server.failed.values()) >= 1 and len(server.failed) == 4
+        assert claims(server) == claims(endpoint) and set(claims(server).values()) == {1}
+    assert rows_of(tmp_path / "pairs") == rows_of(tmp_path / "undisturbed")
+
+    def refusing(asked: Asked) -> str | tuple[int, dict[str, Any]]:
+        if refused in asked.text and asked.model == "verifier":
+            return 400, {"error": {"message": "against the rules", "code": "content_filter"}}
+        return speaking(pictures)(asked)
+
+    with scripted(refusing, faulty=0.1) as server:
+        _, said = run(tmp_path, arguments(pictures, endpoint, "-o", "refused", *plain, *judged_by(server)), 1)
+    assert "no pair could be made" in said and "not judged" in said, "an answer with an unjudged claim was paired"
+
+
+@pytest.mark.claims("judge.claims.compare")
+def test_the_probabilities_of_yes_and_no_decide(
+    tmp_path: Path, pictures: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each claim's words say the opposite of its probabilities, and the claim that words leave open is likelier false."""
+    plain = ("-o", "pairs", "--set", "pair.length_balance=false")
+
+    def say(asked: Asked) -> str | Likely:
+        text = speaking(pictures)(asked)
+        if asked.model != "verifier" or not asked.text.endswith("yes or no."):
+            return Likely(text, {"Yes": -0.1}) if asked.text == "Say yes." else text
+        truth = text.lower().startswith("yes")
+        return Likely(
+            "No" if truth else "Yes", {"Yes": -0.3, "No": -1.3} if truth else {" No": -0.5, "no": 0, "Yes": -1}
+        )
+
+    with scripted(say) as server:
+        run(tmp_path, arguments(pictures, server, *plain))
+        found = {(row["id"].rpartition("-")[0], row["chosen"], row["rejected"]) for row in rows_of(tmp_path / "pairs")}
+        assert found == expected_pairs() | {("blue.png", "A blue square.", "A blue square with a border.")}
+        config = json.loads((tmp_path / "pairs" / "config.json").read_text())
+        assert config["judge"]["compare"] == "probabilities"
+        _, said = run(tmp_path, arguments(pictures, server, *plain, "--overwrite", "--set", "judge.compare=words"), 1)
+        assert "2 prompts have equal scores only" in said, "the words deny what is there"
+    with scripted(speaking(pictures)) as server:
+        more = ("--overwrite", "--set", "judge.compare=probabilities")
+        _, said = run(tmp_path, arguments(pictures, server, *plain, *more), 2)
+        assert "judge.compare=words" in said and "no log-probabilities" in said
+        run(tmp_path, arguments(pictures, server, "-o", "words"))
+        config = json.loads((tmp_path / "words" / "config.json").read_text())
+        assert config["judge"]["compare"] == "words" and "the verifier's words decide" in caplog.text
 
 
 def test_the_set_is_preference_data(tmp_path: Path, pictures: Path, endpoint: ScriptedEndpoint) -> None:
