@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from aligners.training.layout import Batch, Block, collate
 from harness.core.errors import HarnessError
-from harness.models import quiet_transformers
+from harness.models import picture_inputs, quiet_transformers
 
 if TYPE_CHECKING:
     from aligners.base import Branch
@@ -72,10 +72,7 @@ class Preparer:
             return replace(block, images=[], features=fingerprints)
         # Idefics3's processor treats the list as one row's images, and its model concatenates all rows' tiles, so there is no padding.
         pictures = [image.open() for image in block.images]
-        inputs = dict(self.processor.image_processor(images=pictures, return_tensors="pt"))
-        for name in getattr(self.processor, "unused_input_names", ()):  # only used for the prompt's ids
-            inputs.pop(name, None)
-        block = replace(block, images=[], image_inputs=inputs)
+        block = replace(block, images=[], image_inputs=picture_inputs(self.processor, pictures))
         return replace(block, position_ids=self.family.positions(self.inner, block))
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from aligners.training.layout import Block
 from aligners.training.masks import carries_state, check_layers
 from harness.core.config import Savings
 from harness.core.errors import BadInputError
+from harness.models.code_families import CODE_FAMILIES, NEVER_RUN
 from harness.models.pretrained import configuration
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class Family:
         keeping_towers: `model_type`s of towers whose features have the same shape for every image size, so that they can be cached.
         whole_images: an image's tokens see each other in both directions.
         grid_positions: image tokens have positions in three dimensions (time, height, width), which the model's `get_rope_index` finds.
+        models: names of its models, for docs/families.md.
+        note: what a user must know of it, for the same table.
     """
 
     language: str
@@ -39,6 +42,8 @@ class Family:
     keeping_towers: frozenset[str] = frozenset()
     grid_positions: bool = False
     whole_images: bool = False
+    models: str = ""
+    note: str = ""
 
     def not_possible(self, config: Any) -> dict[str, str]:
         """The trainer's savings that are not possible for a model of this family, each with the reason."""
@@ -90,18 +95,83 @@ _IDEFICS = Family("text_model", r"vision_model\.")
 _TOWER = Family("language_model", r"vision_tower\.")
 
 FAMILIES: Mapping[str, Family] = {
-    "aya_vision": _TOWER,
-    "gemma3": Family("language_model", r"vision_tower\.", whole_images=True),
-    "idefics3": _IDEFICS,
-    "llava": _LLAVA,
-    "llava_next": _TOWER,
-    "qwen2_5_vl": _QWEN,
-    "qwen2_vl": _QWEN,
-    "qwen3_5": _QWEN,
-    "qwen3_vl": _QWEN,
-    "smolvlm": _IDEFICS,
+    "aya_vision": replace(
+        _TOWER, models="Aya Vision", note="vLLM on a CPU gives other probabilities, which `harness verify` reports"
+    ),
+    "gemma3": replace(
+        _TOWER,
+        models="Gemma 3",
+        whole_images=True,
+        note="in vLLM on a CPU, image tokens attend to earlier ones only, which `harness verify` reports",
+    ),
+    "glm46v": replace(_QWEN, models="GLM-4.6V-Flash"),
+    "glm4v": replace(_QWEN, models="GLM-4.1V-9B"),
+    "idefics3": replace(_IDEFICS, models="Idefics3, SmolVLM"),
+    "internvl": replace(_TOWER, models="InternVL3, InternVL3.5 (checkpoints with -HF or -hf in their names)"),
+    "llava": replace(
+        _LLAVA,
+        models="LLaVA-1.5, Pixtral-12B (mistral-community)",
+        note="vLLM refuses a language model of Qwen2's with windows in some layers",
+    ),
+    "llava_next": replace(_TOWER, models="LLaVA-1.6 (LLaVA-NeXT)"),
+    "llava_onevision": replace(_TOWER, models="LLaVA-OneVision"),
+    "mistral3": replace(_TOWER, models="Mistral Small 3.1, 3.2"),
+    "qwen2_5_vl": replace(_QWEN, models="Qwen2.5-VL"),
+    "qwen2_vl": replace(_QWEN, models="Qwen2-VL"),
+    "qwen3_5": replace(
+        _QWEN,
+        models="Qwen3.5",
+        note="no shared prefix: linear attention passes a state on; vLLM on a CPU in bfloat16 only",
+    ),
+    "qwen3_vl": replace(_QWEN, models="Qwen3-VL"),
+    "smolvlm": replace(_IDEFICS, models="SmolVLM2"),
 }
 """By the `model_type` of their configuration."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A family that people ask for and that cannot be aligned; `evaluated`: whether it can be evaluated (None: not checked)."""
+
+    models: str
+    reason: str
+    evaluated: bool | None = None
+
+
+REFUSED: Mapping[str, Refused] = {
+    "llama4": Refused("Llama 4", "its language model attends in chunks, which the trainer's masks do not have"),
+    "mllama": Refused("Llama 3.2 Vision", "its images are read by cross-attention, not as tokens of the prompt"),
+    "paligemma": Refused(
+        "PaliGemma, PaliGemma 2", "it has no chat template: its processor writes the prompt", evaluated=False
+    ),
+    "phi4_multimodal": Refused("Phi-4-multimodal", "transformers has no image-and-text class for it", evaluated=False),
+}
+"""By `model_type`; families that are not declared at all are refused without a reason."""
+
+
+def rows() -> list[dict[str, Any]]:
+    """What `harness list families` and docs/families.md say of every family: `family` (the model type), `models`, `can` ("align, eval",
+    "eval" or "nothing"), and `about`.
+    """
+    declared = []
+    for name, family in FAMILIES.items():
+        parts = [
+            "image tokens in three dimensions" if family.grid_positions else "",
+            "an image's tokens attend to each other" if family.whole_images else "",
+            f"features cached for {', '.join(sorted(family.keeping_towers))}" if family.keeping_towers else "",
+            family.note,
+        ]
+        about = "; ".join(filter(None, parts))
+        declared.append({"family": name, "models": family.models, "can": "align, eval", "about": about})
+    for name, refused in REFUSED.items():
+        can = {True: "eval", False: "nothing", None: "eval: not checked"}[refused.evaluated]
+        declared.append(
+            {"family": name, "models": refused.models, "can": can, "about": f"not aligned: {refused.reason}"}
+        )
+    for name, (models, instead) in CODE_FAMILIES.items():
+        about = "; ".join(filter(None, (NEVER_RUN, instead)))
+        declared.append({"family": name, "models": models, "can": "nothing", "about": about})
+    return declared
 
 
 def family_of(model_type: str, where: str | None = None) -> Family:
@@ -111,8 +181,19 @@ def family_of(model_type: str, where: str | None = None) -> Family:
         BadInputError: it cannot be aligned.
     """
     if model_type not in FAMILIES:
+        if model_type in CODE_FAMILIES:
+            models, instead = CODE_FAMILIES[model_type]
+            raise BadInputError(
+                f"{models} (family '{model_type}') can be neither evaluated nor aligned: it {NEVER_RUN}",
+                where=where,
+                remedy=instead or "choose a model that transformers supports: harness list models",
+            )
+        if refused := REFUSED.get(model_type):
+            problem = f"{refused.models} (family '{model_type}') cannot be aligned: {refused.reason}"
+        else:
+            problem = f"models of the family '{model_type}' can be evaluated but not aligned"
         raise BadInputError(
-            f"models of the family '{model_type}' can be evaluated but not aligned",
+            problem,
             where=where,
             remedy=f"families that can be aligned: {', '.join(FAMILIES)} (harness list models)",
         )

@@ -18,6 +18,7 @@ from harness.core.config import LoraSettings, Savings
 from harness.core.errors import HarnessError
 from harness.core.progress import progress
 from harness.core.types import ImageRef
+from harness.models import picture_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -287,8 +288,7 @@ class Policy:
 
     def _pixels(self, images: Sequence[ImageRef]) -> Tensor:
         pictures = [image.open() for image in images]
-        values = self.processor.image_processor(images=pictures, return_tensors="pt")["pixel_values"]
-        return values.to(self.device, self.plain.dtype)
+        return picture_inputs(self.processor, pictures)["pixel_values"].to(self.device, self.plain.dtype)
 
     def _tower(self, pixel_values: Tensor) -> Tensor:
         """The input features of the projector, [n, tokens, width], selected as in the model's own forward."""

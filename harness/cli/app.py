@@ -52,6 +52,7 @@ class Kind(StrEnum):
     """Kinds of things that `harness list` shows."""
 
     models = "models"
+    families = "families"
     methods = "methods"
     recipes = "recipes"
     benchmarks = "benchmarks"
@@ -164,7 +165,7 @@ def list_(
     kind: Annotated[Kind | None, typer.Argument(help="What to list. Default: everything.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List models, methods, recipes, benchmarks, backends, judges, judges of candidates and worlds, and the package of each."""
+    """List models, their families, methods, recipes, suites, backends, judges, judges of candidates and worlds, and the package of each."""
     from harness.cli.tables import listing, print_listing
 
     rows = [row for row in listing() if kind is None or row["kind"] == kind.value]

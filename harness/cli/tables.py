@@ -323,13 +323,13 @@ def print_line(line: Line) -> None:
 
 def listing() -> list[dict[str, Any]]:
     """Everything that `harness list` shows: kind, name, description, package."""
-    from aligners.training.families import FAMILIES
+    from aligners.training import families
     from harness.alignment.recipes import shipped, summary_of
     from harness.models import aliases
 
     rows: list[dict[str, Any]] = []
     for ref in aliases().values():
-        aligned = ref.world is not None or ref.family in FAMILIES
+        aligned = ref.world is not None or ref.family in families.FAMILIES
         can = "align, eval" if aligned else "eval"
         about = f"{ref.family}: {can}; {ref.source}" if ref.family else f"{can}; {ref.source}"
         names = {"name": ref.label, "about": about, "from": registry.OWN_DISTRIBUTION}
@@ -339,6 +339,11 @@ def listing() -> list[dict[str, Any]]:
         {"kind": "recipes", "name": name, "about": about, "from": registry.OWN_DISTRIBUTION}
         for name, about in recipes.items()
     ]
+    for row in families.rows():
+        about = f"{row['models']}: {row['can']}" + (f"; {row['about']}" if row["about"] else "")
+        rows.append(
+            {"kind": "families", "name": row["family"], "from": registry.OWN_DISTRIBUTION, **row, "about": about}
+        )
     for group, kind in (
         ("aligners", "methods"),
         ("benchmarks", "benchmarks"),

@@ -4,7 +4,7 @@ Nothing here imports torch until a model is loaded.
 """
 
 from harness.models.aliases import ModelRef, aliases, is_hub_id, recorded, resolve
-from harness.models.chat import AnswerEncoder, PromptLengths, first_tokens
+from harness.models.chat import AnswerEncoder, PromptLengths, conversation, first_tokens
 from harness.models.checkpoints import (
     CheckpointInfo,
     check_base,
@@ -21,6 +21,7 @@ from harness.models.processors import (
     load_model,
     load_processor,
     own_prompt_ids,
+    picture_inputs,
     prompt_inputs,
     prompt_text,
     template_hash,
@@ -43,6 +44,7 @@ __all__ = [
     "check_covers",
     "context_length",
     "control_in",
+    "conversation",
     "export_adapter",
     "export_full",
     "fingerprint",
@@ -53,6 +55,7 @@ __all__ = [
     "load_model",
     "load_processor",
     "own_prompt_ids",
+    "picture_inputs",
     "prompt_inputs",
     "prompt_text",
     "quiet_transformers",

@@ -58,26 +58,32 @@ class AnswerEncoder:
         return (ids[:-1], offsets[:-1]) if added else (ids, offsets)
 
 
+def conversation(processor: Any, question: list[dict[str, Any]], answer: str) -> list[dict[str, Any]]:
+    """An answered question as messages, in the form that the chat template takes: GLM-4.1V's takes an answer only as a text, and would
+    print a list of parts as Python writes it.
+    """
+    parts = [{"type": "text", "text": answer}]
+    turns = [{"role": "user", "content": question}, {"role": "assistant", "content": parts}]
+    if str(parts) in processor.apply_chat_template(turns, tokenize=False):
+        turns[1]["content"] = answer
+    return turns
+
+
 def _around_answer(processor: Any, before: str) -> tuple[str, str]:
     """What the template writes between a prompt (`before`) and its answer, and after the answer.
 
     Raises:
         BadInputError: the template writes a conversation that does not begin with its own prompt, or changes the answer.
     """
-    user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": _PROBE}]}
-    parts: Any = [{"type": "text", "text": _ANSWER}]
-    for content in (parts, _ANSWER):
-        answered: str = processor.apply_chat_template([user, {"role": "assistant", "content": content}], tokenize=False)
-        if content is parts and str(parts) in answered:
-            continue  # GLM-4.1V's template takes an answer only as a text
-        between, answer, after = answered.removeprefix(before).partition(_ANSWER)
-        if answer and answered.startswith(before):
-            return between, after
-        # LLaVA-OneVision's conversations have a blank before the line break with which its prompts end. Questions are asked with the
-        # prompt, so what is trained follows the prompt.
-        first, answer, after = answered.partition(_ANSWER)
-        if answer and "".join(first.split()) == "".join(before.split()):
-            return "", after
+    turns = conversation(processor, [{"type": "image"}, {"type": "text", "text": _PROBE}], _ANSWER)
+    answered: str = processor.apply_chat_template(turns, tokenize=False)
+    first, answer, after = answered.partition(_ANSWER)
+    if answer and first.startswith(before):
+        return first.removeprefix(before), after
+    # LLaVA-OneVision's conversations have a blank before the line break with which its prompts end. Questions are asked with the
+    # prompt, so what is trained follows the prompt.
+    if answer and "".join(first.split()) == "".join(before.split()):
+        return "", after
     raise BadInputError(
         "the chat template formats an answered question differently from a question without an answer",
         where=type(processor).__name__,

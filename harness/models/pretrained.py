@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import BadInputError, HarnessError
+from harness.core.files import read_json
 from harness.core.packages import MissingPackageError, is_installed
+from harness.models.code_families import CODE_FAMILIES, NEVER_RUN
 from harness.remote import hub
 
 logger = logging.getLogger(__name__)
@@ -316,10 +318,11 @@ def reading(
         folder, said = Path(location).is_dir(), first_line(error)
         where = str(in_folder or location) if folder else str(location)
         if "custom code" in str(error) or "trust_remote_code" in str(error):
+            models, instead = _code_family(location)
             raise BadInputError(
-                f"{problem}: it needs Python code from its own folder, and such code is never run",
+                f"{problem}: {models or 'it'} {NEVER_RUN}",
                 where=where,
-                remedy="choose a model that transformers supports: harness list models",
+                remedy=instead or "choose a model that transformers supports: harness list models",
             ) from error
         if isinstance(error, ModuleNotFoundError) and error.name and not is_installed(error.name):
             raise MissingPackageError(error.name, f"{where}: {problem}") from error
@@ -331,6 +334,13 @@ def reading(
         raise BadInputError(
             f"{problem}: {detail}", where=where, remedy=remedy or "copy the folder again from a complete one"
         ) from error
+
+
+def _code_family(location: str | Path) -> tuple[str, str]:
+    """The known family of a folder with code: its models, and what to use in their place; ("", "") for others."""
+    path = _config_file(location)
+    config = read_json(path, "model's configuration", finite=False) if path is not None and path.is_file() else {}
+    return CODE_FAMILIES.get(str(config.get("model_type")) if isinstance(config, dict) else "", ("", ""))
 
 
 def _out_of_memory(error: Exception) -> bool:

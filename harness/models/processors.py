@@ -138,6 +138,22 @@ def batch_inputs(
     )
 
 
+def picture_inputs(processor: Any, pictures: Sequence[Any]) -> dict[str, Any]:
+    """The tensors that a processor makes of upright RGB images, without a text; the list counts as one row's images.
+
+    The image processor alone would not do: Mistral 3's processor tells it the size of merged patches, InternVL's to cut tiles.
+    `processor(images=...)` would not either: some make a text of their own then, or demand one.
+    """
+    import torch
+
+    options = processor._merge_kwargs(
+        processor.valid_processor_kwargs, tokenizer_init_kwargs=processor.tokenizer.init_kwargs, return_tensors="pt"
+    )
+    inputs, _ = processor._process_images(list(pictures), **options["images_kwargs"])
+    unused = getattr(processor, "unused_input_names", ())  # only used for the prompt's ids
+    return {name: value for name, value in inputs.items() if torch.is_tensor(value) and name not in unused}
+
+
 def own_prompt_ids(processor: Any, prompt: str, image: Any) -> list[int]:
     """The prompt's ids by the processor's own `apply_chat_template`, without any code of ours: the reference for all others."""
     content = [{"type": "image", "image": image}, {"type": "text", "text": prompt}]

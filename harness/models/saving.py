@@ -12,9 +12,11 @@ from harness.core.removal import remove
 from harness.models.pretrained import quiet_transformers
 
 _TOWER = re.compile(
-    r"^((?:model\.)?vision_tower\.)(?!vision_model\.)(?=embeddings\.|encoder\.|pre_layrnorm\.|post_layernorm\.|head\.)"
+    r"^((?:model\.)?vision_tower\.)(?!vision_model\.)(?=embeddings\.(?:class_embedding|patch_embedding|position_embedding)\b|"
+    r"encoder\.layers\.|pre_layrnorm\.|post_layernorm\.|head\.)"
 )
-"""transformers 5.17-5.19 save the weights of a CLIP or SigLIP tower without a level of their names that the hub's files and vLLM have."""
+"""transformers 5.17-5.19 save the weights of a CLIP or SigLIP tower without a level of their names that the hub's files and vLLM have.
+InternVL's tower, whose layers are `encoder.layer`, never had it."""
 
 
 def hub_name(name: str) -> str:

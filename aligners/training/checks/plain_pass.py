@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aligners.training.kernels import layers
+from harness.models import conversation, text_options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,11 +41,13 @@ class PlainRow:
 
 def own_inputs(processor: Any, prompt: str, answer: str, picture: Any) -> dict[str, Any]:
     """The model's inputs for an answered question, by the processor's own `apply_chat_template`: [1, length] ids and the picture."""
-    turns = [
-        {"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": prompt}]},
-        {"role": "assistant", "content": [{"type": "text", "text": answer}]},
-    ]
-    inputs = dict(processor.apply_chat_template(turns, tokenize=True, return_dict=True, return_tensors="pt"))
+    turns = conversation(processor, [{"type": "image", "image": picture}, {"type": "text", "text": prompt}], answer)
+    asked: str = processor.apply_chat_template(turns[:1], add_generation_prompt=True, tokenize=False)
+    if processor.apply_chat_template(turns, tokenize=False).startswith(asked):
+        inputs = dict(processor.apply_chat_template(turns, tokenize=True, return_dict=True, return_tensors="pt"))
+    else:  # the answer follows the prompt with which questions are asked
+        options = text_options(processor)
+        inputs = dict(processor(text=[asked + answer], images=[[picture]], return_tensors="pt", **options))
     for name in getattr(processor, "unused_input_names", ()):
         inputs.pop(name, None)
     return inputs

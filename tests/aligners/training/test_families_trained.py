@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import torch
 from accelerate import PartialState
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from aligners.base import CHOSEN, REJECTED
 from aligners.dpo import DPO
 from aligners.training.adapters import adapted_modules
 from aligners.training.encoding import Encoder
 from aligners.training.families import FAMILIES as ALIGNED
-from aligners.training.families import check_family
+from aligners.training.families import REFUSED, check_family, family_of
 from aligners.training.job import AlignJob
 from aligners.training.layout import collate
 from aligners.training.policy import Policy
@@ -31,19 +31,26 @@ from harness.core.errors import BadInputError
 from harness.core.files import read_json, write_json
 from harness.core.types import ImageRef, PreferenceExample
 from harness.models import aliases, export_full, inspect, load_model, load_processor, prompt_inputs
+from harness.models.code_families import CODE_FAMILIES, NEVER_RUN
 from harness.runs.folders import Run
 from tests.tiny import tiny_photograph
 from tests.tiny_families import FAMILIES as USUAL
+from tests.tiny_modern import MODERN
 from tests.tiny_variants import VARIANTS
 
 TRAINED = ("llava-phi3", "pixtral", "gemma3", "aya-vision", "qwen3.5")
 """Variants that are trained, merged and served, too: each has something that no family of the usual ones has."""
-FAMILIES = {**USUAL, **{name: VARIANTS[name] for name in TRAINED}}
+FAMILIES = {**USUAL, **{name: VARIANTS[name] for name in TRAINED}, **MODERN}
 SIZES = ((40, 24), (60, 90), (48, 48))
 HUB = {
     "gemma3": r"(vision_tower\.vision_model|multi_modal_projector|language_model\.model)\.",
     "aya_vision": r"(vision_tower\.vision_model|multi_modal_projector|language_model\.model)\.",
     "qwen3_5": r"(model\.visual|model\.language_model|lm_head)\.",
+    "glm4v": r"(model\.visual|model\.language_model|lm_head)\.",
+    "glm46v": r"(model\.visual|model\.language_model|lm_head)\.",
+    "internvl": r"(vision_tower\.(embeddings|encoder)|multi_modal_projector|language_model\.(model|lm_head))\.",
+    "llava_onevision": r"image_newline|(vision_tower\.vision_model|multi_modal_projector|language_model\.(model|lm_head))\.",
+    "mistral3": r"(vision_tower\.(patch_conv|ln_pre|transformer)|multi_modal_projector|language_model\.(model|lm_head))\.",
     "llava": r"(vision_tower\.(vision_model|patch_conv|ln_pre|transformer)|multi_modal_projector|language_model\.(model|lm_head))\.",
     "llava_next": r"image_newline|(vision_tower\.vision_model|multi_modal_projector|language_model\.model|language_model\.lm_head)\.",
     "qwen2_vl": r"(visual|model\.layers|model\.embed_tokens|model\.norm|lm_head)\.",
@@ -115,7 +122,9 @@ def test_an_adapter_is_trained_and_merges_into_the_hubs_names(family: str, tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", [pytest.param(one, marks=pytest.mark.exhaustive) if one in MODERN else one for one in FAMILIES]
+)
 def test_full_tuning_trains_all_but_the_tower(family: str, tmp_path: Path) -> None:
     done = aligned(family, tmp_path, "full")
     before, after = (load_file(folder / "model.safetensors") for folder in (tmp_path / "base", done.checkpoint))
@@ -129,6 +138,10 @@ def test_full_tuning_trains_all_but_the_tower(family: str, tmp_path: Path) -> No
     assert not trained - changed
 
 
+def on_grid(family: str) -> bool:
+    return family.startswith(("qwen", "glm"))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_positions_restart_behind_the_images_and_count_on_from_the_greatest(family: str, tmp_path: Path) -> None:
     model, processor = FAMILIES[family]()
@@ -137,13 +150,11 @@ def test_positions_restart_behind_the_images_and_count_on_from_the_greatest(fami
     batch = policy.prepare(collate([encoder.encode(row) for row in examples(tmp_path)], [CHOSEN, REJECTED], 0))
     for block in batch.blocks:
         positions = block.position_ids if block.position_ids.ndim == 3 else block.position_ids[None]
-        assert len(positions) == (3 if family.startswith("qwen") else 1)
+        assert len(positions) == (3 if on_grid(family) else 1)
         for number, prefix in enumerate(block.prefixes):
             row = positions[:, number]
             following = int(row[:, :prefix].max()) + 1
-            if family.startswith(
-                "qwen"
-            ):  # the grid takes as many positions as its longer side is long, and not one a token
+            if on_grid(family):  # the grid takes as many positions as its longer side is long, and not one a token
                 _, height, width = (block.image_inputs["image_grid_thw"][number] // 2).tolist()
                 assert following == prefix - height * width + max(height, width)
             else:
@@ -190,10 +201,50 @@ def test_an_image_that_the_processor_refuses_is_named(tmp_path: Path) -> None:
 
 
 def test_another_family_is_refused_by_name(tmp_path: Path) -> None:
-    write_json(tmp_path / "config.json", {"model_type": "paligemma"})
-    with pytest.raises(BadInputError, match="'paligemma' can be evaluated but not aligned") as caught:
+    write_json(tmp_path / "config.json", {"model_type": "fuyu"})
+    with pytest.raises(BadInputError, match="'fuyu' can be evaluated but not aligned") as caught:
         check_family(str(tmp_path))
     assert "qwen2_5_vl" in str(caught.value.remedy) and caught.value.where == str(tmp_path)
+
+
+@pytest.mark.parametrize("family", REFUSED)
+def test_families_that_people_ask_for_are_refused_with_the_reason(family: str, tmp_path: Path) -> None:
+    write_json(tmp_path / "config.json", {"model_type": family})
+    with pytest.raises(BadInputError) as caught:
+        check_family(str(tmp_path))
+    assert REFUSED[family].models in caught.value.problem and REFUSED[family].reason in caught.value.problem
+
+
+@pytest.mark.parametrize("family", CODE_FAMILIES)
+@pytest.mark.parametrize(
+    "command", [["align", "--method", "dpo"], ["eval", "--suite", "pope", "--backend", "transformers"]]
+)
+def test_families_of_code_are_refused_by_name(
+    family: str, command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_json(tmp_path / "theirs" / "config.json", {"model_type": family, "auto_map": {"AutoConfig": "code.Theirs"}})
+    save_file({"weight": torch.zeros(2)}, tmp_path / "theirs" / "model.safetensors")
+    monkeypatch.chdir(tmp_path)
+    assert run(app, [*command, "--model", "./theirs", "--data", "pocket"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    models, instead = CODE_FAMILIES[family]
+    assert f"{models} {NEVER_RUN}" in said and (instead or "harness list models") in said
+    assert [path.name for path in tmp_path.iterdir()] == ["theirs"], "nothing is made"
+    with pytest.raises(
+        BadInputError, match="neither evaluated nor aligned"
+    ):  # as for a name on the hub, whose config.json is read first
+        family_of(family)
+
+
+def test_the_table_of_families_is_that_of_the_code(capsys: pytest.CaptureFixture[str]) -> None:
+    from scripts.families_table import PAGE, with_table
+
+    page = PAGE.read_text(encoding="utf-8")
+    assert with_table(page) == page, "run python scripts/families_table.py"
+    assert run(app, ["list", "families", "--json"]) == 0
+    listed = {row["name"]: row["can"] for row in json.loads(capsys.readouterr().out)}
+    assert [name for name, can in listed.items() if can == "align, eval"] == list(ALIGNED)
+    assert all(f"| `{name}` |" in page for name in listed) and all(family.models for family in ALIGNED.values())
 
 
 def test_every_alias_can_be_aligned_and_the_list_says_so(capsys: pytest.CaptureFixture[str]) -> None:

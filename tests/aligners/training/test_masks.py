@@ -18,6 +18,7 @@ from aligners.training.policy import Policy
 from harness.core.config import LoraSettings, Savings
 from harness.core.types import ImageRef, PreferenceExample
 from tests.aligners.training.test_branches import OFF, examples
+from tests.tiny_modern import MODERN
 from tests.tiny_variants import VARIANTS, WINDOW
 
 BRANCHES = [CHOSEN, REJECTED, IMAGE_REJECTED]
@@ -60,7 +61,7 @@ class Trained:
     """A model as the trainer has it, with adapters that are not 0, or with all weights."""
 
     def __init__(self, variant: str, tuning: str, savings: Savings) -> None:
-        self.model, self.processor = VARIANTS[variant]()
+        self.model, self.processor = {**VARIANTS, **MODERN}[variant]()
         self.policy = Policy(self.model, self.processor, tuning, LoraSettings(rank=4, alpha=8), savings, bfloat16=False)
         generator = torch.Generator().manual_seed(1)
         for name, value in self.policy.model.named_parameters():
@@ -103,9 +104,20 @@ class Trained:
         return {name: one for name, one in zip(trained, found, strict=True) if one is not None}
 
 
-@pytest.mark.parametrize("tuning", ["lora", "full"])
-@pytest.mark.parametrize("savings", SAVINGS)
-@pytest.mark.parametrize("variant", VARIANTS)
+CASES = [(variant, savings, tuning) for variant in VARIANTS for savings in SAVINGS for tuning in ("lora", "full")]
+CASES += [(variant, "all", tuning) for variant in MODERN for tuning in ("lora", "full")]
+REST = [
+    (variant, savings, tuning)
+    for variant in MODERN
+    for savings in SAVINGS
+    if savings != "all"
+    for tuning in ("lora", "full")
+]
+
+
+@pytest.mark.parametrize(
+    ("variant", "savings", "tuning"), [*CASES, *(pytest.param(*one, marks=pytest.mark.exhaustive) for one in REST)]
+)
 def test_values_and_gradients_are_those_of_the_models_own_forward_pass(variant: str, savings: str, tuning: str) -> None:
     trained = Trained(variant, tuning, SAVINGS[savings])
     assert min(len(row.prefixes["original"]) for row in trained.rows) > 1
