@@ -12,9 +12,9 @@ from harness.core.version import VERSION
 
 if TYPE_CHECKING:
     from harness.analysis.frames import Frames, load_runs
-    from harness.api import align, evaluate, experiment, leaderboard, report, score
+    from harness.api import align, evaluate, experiment, import_results, leaderboard, report, score
 
-__all__ = ["Frames", "align", "evaluate", "experiment", "leaderboard", "load_runs", "report", "score"]
+__all__ = ["Frames", "align", "evaluate", "experiment", "import_results", "leaderboard", "load_runs", "report", "score"]
 __version__ = VERSION
 
 

@@ -76,6 +76,10 @@ COMMANDS: dict[str, Case] = {
     "report": Case(("--results", "scored", "-o", "report.html"), leaves="report.html"),
     "plot": Case(("--results", "scored", "-o", "charts", "--format", "svg"), leaves="charts/*.svg"),
     "runs": Case(("--results", "scored"), says="other"),
+    "publish": Case(
+        ("one", "--results", "scored", "-o", "published", "--organisation", "us"),
+        leaves="published/every_eval_ever/data/halbench/us/one/*.json",
+    ),
     "score": Case(
         ("--suite", "pope", "--questions", "questions.jsonl", "--responses", "answers.jsonl", "--json"), says='"f1"'
     ),

@@ -1,4 +1,5 @@
-"""What the commands do, as functions: `harness.align`, `.evaluate`, `.score`, `.leaderboard`, `.report`, `.experiment`.
+"""What the commands do, as functions: `harness.align`, `.evaluate`, `.score`, `.import_results`, `.leaderboard`, `.report`,
+`.experiment`.
 
 They take what the commands take and raise `harness.core.errors.BadInputError` where a command would exit with code 2. Nothing is
 printed but progress; notes go to Python's `logging` under the names `harness`, `aligners` and `benchmarks`.
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.api.data import stored
+from harness.api.imports import import_results
 from harness.api.settings import nested
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from harness.runs.folders import Run
     from harness.runs.targets import Target
 
-__all__ = ["align", "evaluate", "experiment", "leaderboard", "report", "score"]
+__all__ = ["align", "evaluate", "experiment", "import_results", "leaderboard", "report", "score"]
 
 
 def align(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import yaml
 
+from harness.checkpoints.model_index import TASK, model_index
 from harness.models.aliases import is_hub_id
 from harness.records.manifest_file import CardManifest
 from harness.records.score_files import ScoresRecord
@@ -25,13 +26,14 @@ def model_card(manifest: CardManifest, method: Mapping[str, str], scores: Sequen
         # Only a name on the hub: the hub refuses a card whose base is a folder.
         **({"base_model": base} if is_hub_id(base) else {}),
         "library_name": "peft" if kind == "adapter" else "transformers",
-        "pipeline_tag": "image-text-to-text",
+        "pipeline_tag": TASK,
         "tags": ["vision-language", "preference-optimization", config.method],
+        **({"model-index": index} if (index := model_index(str(manifest.name or config.model), scores)) else {}),
     }
     data = manifest.summary.data
     lines = [
         "---",
-        yaml.safe_dump(metadata, sort_keys=False).strip(),
+        yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True).strip(),
         "---",
         "",
         f"# {config.model}, aligned with {config.method}",
@@ -55,12 +57,13 @@ def model_card(manifest: CardManifest, method: Mapping[str, str], scores: Sequen
         "",
         "## Scores",
         "",
-        *_scores(scores),
+        *score_lines(scores),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _scores(scores: Sequence[ScoresRecord]) -> list[str]:
+def score_lines(scores: Sequence[ScoresRecord]) -> list[str]:
+    """The headline metrics as a table in Markdown; a sentence if there are none."""
     if not scores:
         return ["Not scored yet. What a model of this kind says about an image may be wrong."]
     lines = ["| suite | metric | value | 95 % interval | n |", "|---|---|---|---|---|"]

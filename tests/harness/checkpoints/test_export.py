@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from harness.alignment.align import AlignRequest, run_align
 from harness.checkpoints.export import export_run
@@ -16,6 +17,7 @@ from harness.core.errors import BadInputError
 from harness.core.files import read_json, write_json
 from harness.core.locks import writing
 from harness.models import inspect, load_model, load_processor, prompt_text
+from harness.publishing import Publication, publish
 from harness.runs.folders import Run, open_run
 from tests.scored_runs import one_rate
 from tests.tiny import tiny_llava, tiny_pairs, tiny_photograph
@@ -70,7 +72,18 @@ def test_the_card_shows_the_scores_that_there_are(aligned: Run, tmp_path: Path) 
     shutil.copytree(aligned.path, tmp_path / "scored")
     write_json(tmp_path / "scored" / "evals" / "halbench@toy" / "scores.json", one_rate(0.25, 0.2, 0.31))
     export_run(open_run(tmp_path / "scored"), tmp_path / "out", merge=False)
-    assert "| halbench (toy) | CHAIRs | 25.0 | 20.0 to 31.0 | 40 |" in (tmp_path / "out" / "README.md").read_text()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| halbench (toy) | CHAIRs | 25.0 | 20.0 to 31.0 | 40 |" in card
+    (entry,) = yaml.safe_load(card.split("---")[1])["model-index"]
+    (metric,) = entry["results"][0]["metrics"]
+    assert (metric["type"], metric["value"], metric["args"]["confidence_interval"]) == ("chair_s", 25.0, [20.0, 31.0])
+    output = tmp_path / "published"
+    publish(Publication(open_run(tmp_path / "scored"), output, "us"))
+    (path,) = output.glob("every_eval_ever/data/halbench/us/scored/*.json")
+    record = read_json(path)
+    assert record["source_metadata"]["evaluator_relationship"] == "first_party"
+    about = record["model_info"]["additional_details"]
+    assert about["method"] == "dpo" and about["model_availability"] == "unknown" and len(about["weights"]) == 64
 
 
 def test_what_is_there_is_not_written_over(aligned: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

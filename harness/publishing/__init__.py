@@ -1,0 +1,5 @@
+"""Results for others: a card with machine-readable scores, records of Every Eval Ever, and a run's scores to compare with."""
+
+from harness.publishing.folder import Publication, publish
+
+__all__ = ["Publication", "publish"]
