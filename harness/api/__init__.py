@@ -355,11 +355,11 @@ def experiment(
     from harness.experiments.run import open_experiment, run_experiment
 
     overrides = {"model": model, "data": data, "seeds": list(seeds) if seeds is not None else None}
-    parsed, steps, folder = open_experiment(str(file), overrides, Path(results), many=many)
-    _, error = run_experiment(parsed, steps, folder, Processes(processes))
+    opened = open_experiment(str(file), overrides, Path(results), many=many)
+    _, error = run_experiment(opened, Processes(processes))
     if error is not None:
         raise error
-    return dict(read_json(folder.path / "experiment.json"))
+    return dict(read_json(opened.folder.path / "experiment.json"))
 
 
 def _opened(checkpoint: str | Path | Run, results: Path) -> tuple[Run | None, Any]:

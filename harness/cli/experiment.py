@@ -11,10 +11,14 @@ from harness.cli.options import TRAIN, Json, app, emit
 from harness.core.terminal import say
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from harness.experiments.execute import Workers
-    from harness.experiments.graph import Plan
-    from harness.experiments.spec import Experiment
-    from harness.experiments.state import ExperimentFolder
+    from harness.experiments.graph import Step
+    from harness.experiments.run import Opened
+    from harness.experiments.state import StepRecord
+
+    Rows = Sequence[tuple[Step, StepRecord]]
 
 
 @app.command(rich_help_panel=TRAIN)
@@ -54,11 +58,12 @@ def experiment(
     from harness.experiments.run import open_experiment, run_experiment
 
     overrides = {"model": model, "data": data, "seeds": _numbers(seeds)}
-    parsed, steps, folder = open_experiment(file, overrides, results, many=yes)
+    opened = open_experiment(file, overrides, results, many=yes)
+    folder = opened.folder
     if dry_run or status or print_commands:
-        _show(parsed, steps, folder, print_commands, as_json)
+        _show(opened, print_commands, as_json)
         return
-    findings, error = run_experiment(parsed, steps, folder, _workers(processes, ray, gpus))
+    findings, error = run_experiment(opened, _workers(processes, ray, gpus))
     if as_json:
         from harness.core.files import read_json
 
@@ -93,18 +98,15 @@ def _workers(processes: int | None, ray: str | None, gpus: float) -> Workers:
     return Processes(processes) if processes else Here(lambda command: app(command, standalone_mode=False))
 
 
-def _show(experiment: Experiment, plan: Plan, folder: ExperimentFolder, commands: bool, as_json: bool) -> None:
+def _show(opened: Opened, commands: bool, as_json: bool) -> None:
     """The steps with their state, or the commands of those that are left."""
-    import shlex
-
-    rows = folder.table(plan)
+    experiment, plan, folder = opened.experiment, opened.plan, opened.folder
+    rows = [*opened.searches.round, *folder.table(plan)]
     if commands:
-        for step, record in rows:
-            if record.state != "done":
-                say(shlex.join(["harness", *step.command]))
+        _print_commands(opened, rows)
         return
     if as_json:
-        emit(_as_json(experiment, plan, folder, rows))
+        emit(_as_json(opened, rows))
         return
     counts = {
         state: sum(record.state == state for _, record in rows) for state in ("done", "waiting", "changed", "failed")
@@ -114,6 +116,10 @@ def _show(experiment: Experiment, plan: Plan, folder: ExperimentFolder, commands
         + ", ".join(f"{count} {state}" for state, count in counts.items() if count)
         + ("; running now" if folder.is_running else "")
     )
+    for entry in opened.searches.searched:
+        state = "chosen" if entry.finished else "its settings are chosen when the search has ended"
+        best = f", best {entry.best.value:.4g}" if entry.best and entry.best.value is not None else ""
+        say(f"  search  {entry.arm.label}: {len(entry.trials)} trials are done{best}; {state}")
     for step, record in rows:
         took = f", {record.seconds:,.0f} s" if record.seconds else ""
         say(f"  {record.state:8}{step.name}: {step.about}{took}")
@@ -121,11 +127,30 @@ def _show(experiment: Experiment, plan: Plan, folder: ExperimentFolder, commands
             say(f"          {' '.join(record.error.split())[:300]}")
 
 
-def _as_json(experiment: Experiment, plan: Plan, folder: ExperimentFolder, rows: Any) -> dict[str, Any]:
+def _print_commands(opened: Opened, rows: Rows) -> None:
+    """The commands that are left; those behind a round of a search are not known before it is done."""
+    import shlex
+
+    for step, record in opened.searches.round or rows:
+        if record.state != "done":
+            say(shlex.join(["harness", *step.command]))
+    if opened.searches.round:
+        say("note: this is one round of the search; run --print again when it is done", err=True)
+
+
+def _as_json(opened: Opened, rows: Rows) -> dict[str, Any]:
     return {
-        "title": experiment.spec.title,
-        "running": folder.is_running,
-        "runs": len(plan.runs),
+        "title": opened.experiment.spec.title,
+        "running": opened.folder.is_running,
+        "runs": len(opened.plan.runs),
+        "searches": [
+            {
+                "arm": entry.arm.label,
+                "finished": entry.finished,
+                "trials": [{"settings": dict(trial.settings), "value": trial.value} for trial in entry.trials],
+            }
+            for entry in opened.searches.searched
+        ],
         "steps": [
             {
                 "name": step.name,

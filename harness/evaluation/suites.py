@@ -39,7 +39,7 @@ def data_root(label: str) -> tuple[Path, str, str | None]:
         split = split or "test"
         if split not in ("validation", "test"):
             raise BadInputError(f"'{label}': the split must be validation or test, not '{split}'")
-        return world.benchmarks(split), f"{name.replace(':', '-')}-{split}", world.judge  # type: ignore[arg-type]
+        return world.benchmarks(split), data_name(label), world.judge  # type: ignore[arg-type]
     if label == "official":
         return cache_folder() / "benchmarks", "official", None
     if not Path(label).is_dir():
@@ -47,8 +47,16 @@ def data_root(label: str) -> tuple[Path, str, str | None]:
             f"there is no benchmark data '{label}'",
             remedy="give a folder that contains the suites' folders (docs/ARCHITECTURE.md)",
         )
-    name = Path(label).resolve().name
-    return Path(label), name if 0 < len(name) <= LONGEST else name_from(name), None
+    return Path(label), data_name(label), None
+
+
+def data_name(label: str) -> str:
+    """The name of a data label for folders and tables; nothing is made or read."""
+    name, _, split = label.partition("@")
+    if find_world(name):
+        return f"{name.replace(':', '-')}-{split or 'test'}"
+    name = label if label == "official" else Path(label).resolve().name
+    return name if 0 < len(name) <= LONGEST else name_from(name)
 
 
 _NAMED = 10

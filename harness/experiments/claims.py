@@ -143,7 +143,7 @@ def find(claims: Sequence[Claim], plan: Plan, boards: Sequence[Board]) -> list[F
     bases = {row.model: row for board in boards for row in board.rows if row.method == BASE}
 
     def row_of(arm: str, seed: int) -> Row | None:
-        return bases.get(plan.worlds[seed]) if arm == BASE else rows.get(plan.labels[arm, seed])
+        return bases.get(plan.worlds[seed]) if arm == BASE else rows.get(plan.labels.get((arm, seed), ""))
 
     measured = [_measure(claim, plan, row_of) for claim in claims]
     corrected = holm({str(place): found.p for place, found in enumerate(measured) if found.p is not None})

@@ -54,14 +54,16 @@ class Reliance:
 
     def tables(self) -> list[TextTable]:
         """A table for each suite, arm and seed, with intervals."""
-        return reliance_tables([one.score.record.model_copy(update={"target": one.score.run}) for one in self._asked])
+        return reliance_tables(
+            [entry.score.record.model_copy(update={"target": entry.score.run}) for entry in self._asked]
+        )
 
     def figures(self) -> list[Figure]:
         """For each suite the share of unchanged answers and the first headline metric, means over the seeds."""
         drawn = []
         groups: dict[tuple[str, str], list[_Asked]] = {}
-        for one in self._asked:
-            groups.setdefault((one.score.record.suite, one.score.record.variant), []).append(one)
+        for entry in self._asked:
+            groups.setdefault((entry.score.record.suite, entry.score.record.variant), []).append(entry)
         for (suite, variant), asked in groups.items():
             of = f"{suite}{f' [{variant}]' if variant else ''}"
             metrics = asked[0].score.record.metrics
@@ -95,14 +97,16 @@ class Reliance:
         asked: Sequence[_Asked],
     ) -> Figure:
         """Bars of one value for every arm and change. A named function of `values` makes one group, the function "" one for each change."""
-        arms = list(dict.fromkeys(one.arm for one in asked))
-        pictures = list(dict.fromkeys(picture_of(one.score.record) for one in asked))
+        arms = list(dict.fromkeys(entry.arm for entry in asked))
+        pictures = list(dict.fromkeys(picture_of(entry.score.record) for entry in asked))
         rows = []
         for name, value in values.items():
             for picture in [name] if name else pictures:
-                of_picture = [one for one in asked if name or picture_of(one.score.record) == picture]
-                rows.append((picture, [_mean([value(one) for one in of_picture if one.arm == arm]) for arm in arms]))
-        seeds = len({one.seed for one in asked})
+                of_picture = [entry for entry in asked if name or picture_of(entry.score.record) == picture]
+                rows.append(
+                    (picture, [_mean([value(entry) for entry in of_picture if entry.arm == arm]) for arm in arms])
+                )
+        seeds = len({entry.seed for entry in asked})
         means = f" Means over {seeds} seeds." if seeds > 1 else ""
         return Figure("reliance", f"{caption}. From above: {'; '.join(arms)}.{means}", Bars(rows, arms, title, digits))
 
@@ -114,7 +118,7 @@ def margins(plan: Plan, runs: Sequence[Run]) -> list[TextTable]:
         if run.name in plan.runs:
             arm, seed = plan.runs[run.name]
             of_run, _ = balance_records(run)
-            records += [one.model_copy(update={"run": _label(plan, arm.label, seed)}) for one in of_run]
+            records += [entry.model_copy(update={"run": _label(plan, arm.label, seed)}) for entry in of_run]
     return balance_tables(records)
 
 
@@ -123,16 +127,16 @@ def _label(plan: Plan, arm: str, seed: int) -> str:
     return f"{arm}, seed {seed}" if len(plan.worlds) > 1 else arm
 
 
-def _unchanged(one: _Asked) -> float:
-    return 100 * one.score.record.reliance.unchanged.value
+def _unchanged(entry: _Asked) -> float:
+    return 100 * entry.score.record.reliance.unchanged.value
 
 
 def _measured(asked: Sequence[_Asked], metric: str) -> bool:
-    return any(metric in one.score.record.reliance.metrics for one in asked)
+    return any(metric in entry.score.record.reliance.metrics for entry in asked)
 
 
-def _value(one: _Asked, metric: str, factor: float, *, clean: bool) -> float | None:
-    found = one.score.record.reliance.metrics.get(metric)
+def _value(entry: _Asked, metric: str, factor: float, *, clean: bool) -> float | None:
+    found = entry.score.record.reliance.metrics.get(metric)
     return None if found is None else factor * (found.clean if clean else found.changed)
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.core import registry
-from harness.core.config import TrainSettings, merged, parse
+from harness.core.config import StrictModel, TrainSettings, merged, parse
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import sha256_json
 from harness.core.worlds import find_world
 from harness.evaluation.pictures import Change
-from harness.experiments.spec import MOST_RUNS, Arm, Experiment, dotted
+from harness.evaluation.suites import data_name
+from harness.experiments.spec import MOST_RUNS, Arm, Experiment, ExperimentSpec, dotted
 from harness.models import resolve
 
 ADAPTERS = 4
@@ -60,6 +61,8 @@ class Plan:
     """(arm's label, seed) -> run name."""
     worlds: Mapping[int, str]
     """Seed -> the label of the model that its runs start from."""
+    data: frozenset[str] = frozenset()
+    """Names of the benchmark data that the runs are scored on; the runs may have scores on other data, too."""
 
 
 def plan(experiment: Experiment, results: Path, *, many: bool = False) -> Plan:
@@ -86,7 +89,7 @@ def plan(experiment: Experiment, results: Path, *, many: bool = False) -> Plan:
     steps: list[Step] = []
     runs: dict[str, tuple[Arm, int]] = {}
     labels: dict[tuple[str, int], str] = {}
-    worlds = {seed: _model_of(spec.model, seed) for seed in spec.seeds}
+    worlds = {seed: model_of(spec.model, seed) for seed in spec.seeds}
     for seed, model in worlds.items():
         here = []
         for arm in experiment.arms:
@@ -99,22 +102,23 @@ def plan(experiment: Experiment, results: Path, *, many: bool = False) -> Plan:
         for number, start in enumerate(range(0, len(here), ADAPTERS)):
             evaluated = _evaluate(experiment, seed, model, here[start : start + ADAPTERS], number, results)
             steps += [evaluated, *_noised(evaluated, changes)]
-    return Plan(steps, runs, labels, {seed: resolve(model).label for seed, model in worlds.items()})
+    data = frozenset(data_name(data_of(spec, model)) for model in worlds.values())
+    return Plan(steps, runs, labels, {seed: resolve(model).label for seed, model in worlds.items()}, data)
 
 
 def _look_up(experiment: Experiment) -> None:
     """Raise an error for unknown names at once."""
     spec = experiment.spec
     for number, suite in enumerate(spec.suites):
-        _at(experiment.where("suites", number), lambda suite=suite: registry.load("benchmarks", suite))
-    _at(experiment.where("model"), lambda: resolve(spec.model))
+        located(experiment.where("suites", number), lambda suite=suite: registry.load("benchmarks", suite))
+    located(experiment.where("model"), lambda: resolve(spec.model))
     if spec.judge:
-        _at(experiment.where("judge"), lambda: registry.load("judges", spec.judge))
+        located(experiment.where("judge"), lambda: registry.load("judges", spec.judge))
     if spec.backend:
-        _at(experiment.where("backend"), lambda: registry.load("backends", spec.backend))
+        located(experiment.where("backend"), lambda: registry.load("backends", spec.backend))
 
 
-def _at(where: str, look_up: Any) -> Any:
+def located(where: str, look_up: Any) -> Any:
     """The result of a look-up; its errors get the place in the file."""
     try:
         return look_up()
@@ -122,7 +126,12 @@ def _at(where: str, look_up: Any) -> Any:
         raise BadInputError(error.problem, where=where, remedy=error.remedy) from error
 
 
-def _model_of(model: str, seed: int) -> str:
+def data_of(spec: ExperimentSpec, model: str) -> str:
+    """The benchmark data of a seed's model, as for `eval --data`."""
+    return spec.benchmarks or (f"{model}@{spec.split}" if find_world(model) else "official")
+
+
+def model_of(model: str, seed: int) -> str:
     """The model of a seed: an embedded world has one per seed, any other model is the same for all."""
     world = find_world(model)
     return model if world is None or seed == 0 else f"{world.name}:{seed}"
@@ -130,17 +139,10 @@ def _model_of(model: str, seed: int) -> str:
 
 def _align(experiment: Experiment, arm: Arm, seed: int, model: str, results: Path) -> Step:
     """Train one arm with one seed. The run's name is a hash of what determines it, so experiments share runs."""
-    spec = experiment.spec
-    where = experiment.where("arms", arm.name)
-    kind = _at(experiment.where("arms", arm.name, "method"), lambda: registry.load("aligners", arm.method))
-    base_model = resolve(model)
-    recipe = base_model.world.recipe(arm.method) if base_model.world else {}
-    layers = merged({"train": dict(kind.train_defaults)}, recipe, dict(arm.settings), {"train": {"seed": seed}})
-    if unknown := sorted(set(layers) - {"train", "method"}):
-        raise BadInputError(f"settings must be in the groups train and method, not '{unknown[0]}'", where=where)
-    train = _at(where, lambda: parse(TrainSettings, layers.get("train", {}), "train"))
-    method = _at(where, lambda: parse(kind.Settings, layers.get("method", {}), f"method {arm.method}"))
-    data = arm.data or (None if base_model.world else kind.default_data) or base_model.default_preferences
+    spec, base_model = experiment.spec, resolve(model)
+    train, method = settings_of(experiment, arm, seed, model)
+    usual = None if base_model.world else registry.load("aligners", arm.method).default_data
+    data = arm.data or usual or base_model.default_preferences
     identity = {
         "method": arm.method,
         "model": model,
@@ -159,6 +161,24 @@ def _align(experiment: Experiment, arm: Arm, seed: int, model: str, results: Pat
     return Step(f"align-{run}", "align", tuple(command), (), key, f"{arm.label}, seed {seed}", run)
 
 
+def settings_of(experiment: Experiment, arm: Arm, seed: int, model: str) -> tuple[TrainSettings, StrictModel]:
+    """The settings of training and method of an arm, with the defaults of the method and of the world.
+
+    Raises:
+        BadInputError: the method or a setting is unknown, or a value is wrong; the message has the line.
+    """
+    where = experiment.where("arms", arm.name)
+    kind = located(experiment.where("arms", arm.name, "method"), lambda: registry.load("aligners", arm.method))
+    base_model = resolve(model)
+    recipe = base_model.world.recipe(arm.method) if base_model.world else {}
+    layers = merged({"train": dict(kind.train_defaults)}, recipe, dict(arm.settings), {"train": {"seed": seed}})
+    if unknown := sorted(set(layers) - {"train", "method"}):
+        raise BadInputError(f"settings must be in the groups train and method, not '{unknown[0]}'", where=where)
+    train = located(where, lambda: parse(TrainSettings, layers.get("train", {}), "train"))
+    method = located(where, lambda: parse(kind.Settings, layers.get("method", {}), f"method {arm.method}"))
+    return train, method
+
+
 def _determining(train: TrainSettings) -> dict[str, Any]:
     """The training settings that determine what a run contains; without margins, a run has the name that it had before they existed."""
     settings = train.model_dump(mode="json", exclude=set(TrainSettings.COST_ONLY))
@@ -172,16 +192,16 @@ def _evaluate(
 ) -> Step:
     """Serve the runs of a seed, with their base model first, and score all suites."""
     spec = experiment.spec
-    world = find_world(model)
-    data = spec.benchmarks or (f"{model}@{spec.split}" if world else "official")
+    data = data_of(spec, model)
     command = ["eval", "--suite", ",".join(spec.suites), "--run", ",".join(step.run for step in aligned)]
-    command += ["--data", data, "--results", str(results / RUNS)]
+    command += ["--data", data]
     if number == 0:
         command.append("--base")
     for option, value in (("--limit", spec.questions), ("--backend", spec.backend), ("--judge", spec.judge)):
         command += [option, str(value)] if value is not None else []
     command += _sets(spec.evaluation)
-    key = sha256_json([command, [step.key for step in aligned]])
+    key = sha256_json([command, [step.key for step in aligned]])  # wherever the results are
+    command += ["--results", str(results / RUNS)]
     about = f"{len(aligned)} runs{' and the base' if number == 0 else ''} on {', '.join(spec.suites)}, seed {seed}"
     return Step(f"eval-s{seed}-{number}", "eval", tuple(command), tuple(step.name for step in aligned), key, about)
 
@@ -213,7 +233,7 @@ def changes_of(experiment: Experiment) -> list[Change]:
     """
     words = experiment.spec.noise
     where = experiment.where("noise")
-    changes: list[Change] = _at(where, lambda: Change.parse_list(",".join(map(str, words))) if words else [])
+    changes: list[Change] = located(where, lambda: Change.parse_list(",".join(map(str, words))) if words else [])
     return changes
 
 

@@ -19,10 +19,12 @@ from harness.core.terminal import plain
 from harness.experiments.claims import Finding, find, read_claims
 from harness.experiments.diagnostics import Reliance, margins
 from harness.experiments.graph import RUNS, Plan, changes_of
-from harness.experiments.records import ClaimResult, ResultFile
+from harness.experiments.records import ClaimResult, ResultFile, SearchResult
+from harness.experiments.search import Searched, Searches, search_tables
 from harness.experiments.spec import Arm, Experiment, dotted
 from harness.experiments.state import ExperimentFolder
 from harness.reports import charts_and_tables, write_document
+from harness.reports.figures import Figure
 from harness.runs.folders import Run, open_run
 from harness.runs.manifest import surroundings
 
@@ -30,18 +32,35 @@ PAGE, RESULT = "index", "experiment.json"
 
 
 def write_page(
-    experiment: Experiment, plan: Plan, folder: ExperimentFolder, failed: Mapping[str, str]
+    experiment: Experiment,
+    plan: Plan,
+    folder: ExperimentFolder,
+    failed: Mapping[str, str],
+    searches: Searches,
 ) -> list[Finding]:
     """Write `index.md`, `index.html` and `experiment.json` from the available results; returns the test results of the claims.
+
+    Args:
+        experiment: as it was read.
+        plan: of the experiment with the settings that its searches chose.
+        folder: of the experiment.
+        failed: name of a step or a search -> why it failed.
+        searches: how the settings were chosen.
 
     Raises:
         BadInputError: nothing was scored.
     """
     claims = read_claims(experiment)
-    runs = _runs(plan, folder)
-    boards = collect(runs)
-    reliance, balance = Reliance(plan, runs, changes_of(experiment)), margins(plan, runs)
+    runs, arms = _runs(plan, folder), searches.resolved(experiment).arms
+    boards = [board for board in collect(runs) if not plan.data or board.data in plan.data]
+    reliance = Reliance(plan, runs, changes_of(experiment))
+    parts: list[tuple[str, list[Figure], list[TextTable]]] = [
+        ("Image reliance", reliance.figures(), reliance.tables()),
+        ("Modality balance", [], margins(plan, runs)),
+        ("Search", [], search_tables(experiment, searches)),
+    ]
     findings = find(claims, plan, boards)
+    counts = _counts(experiment.arms, searches)
     pooled = [_named(board, plan) for board in (pool_seeds(boards) if len(plan.worlds) > 1 else boards)]
     head = _head(experiment, plan)
     markdown = "\n".join(
@@ -56,9 +75,8 @@ def write_page(
             "",
             as_markdown(pooled).strip(),
             "",
-            *_tables_markdown("Image reliance", reliance.tables()),
-            *_tables_markdown("Modality balance", balance),
-            *_arms_markdown(experiment.arms),
+            *(line for title, _, tables in parts for line in _tables_markdown(title, tables)),
+            *_arms_markdown(arms, counts),
             *_failed_markdown(failed),
         ]
     )
@@ -70,32 +88,39 @@ def write_page(
         claims=[[finding.claim.text, finding.verdict, *_points(finding), _signs(finding)] for finding in findings],
         headings=_HEADINGS,
         about_claims=_CLAIMS,
-        diagnostics=[
-            (title, charts_and_tables(charts, tables))
-            for title, charts, tables in (
-                ("Image reliance", reliance.figures(), reliance.tables()),
-                ("Modality balance", [], balance),
-            )
-            if tables
-        ],
-        counts=_counts(experiment.arms),
-        arms=[{"label": arm.label, "method": arm.method, "settings": _settings(arm)} for arm in experiment.arms],
+        diagnostics=[(title, charts_and_tables(charts, tables)) for title, charts, tables in parts if tables],
+        counts=counts,
+        arms=[{"label": arm.label, "method": arm.method, "settings": _settings(arm)} for arm in arms],
         failed={name: " ".join(reason.split()) for name, reason in failed.items()},
     )
     page = folder.path / f"{PAGE}.html"
     write_document(experiment.spec.title, pooled, [Markup(sections)], page, notes=reliance.reasons)
+    _write_result(experiment, plan, folder, failed, searches, findings)
+    return findings
+
+
+def _write_result(
+    experiment: Experiment,
+    plan: Plan,
+    folder: ExperimentFolder,
+    failed: Mapping[str, str],
+    searches: Searches,
+    findings: Sequence[Finding],
+) -> None:
+    """Write `experiment.json`; arguments as of `write_page`."""
+    arms = searches.resolved(experiment).arms
     write_json(
         folder.path / RESULT,
         ResultFile(
             title=experiment.spec.title,
             claims=[_result(finding) for finding in findings],
-            arms={arm.label: [plan.labels[arm.label, seed] for seed in plan.worlds] for arm in experiment.arms},
+            arms={arm.label: [plan.labels[arm.label, seed] for seed in plan.worlds] for arm in arms},
+            search=[_search_result(experiment, searched) for searched in searches.searched] or None,
             seeds=list(plan.worlds),
             failed=dict(failed),
             **surroundings().written(),
         ).written(),
     )
-    return findings
 
 
 def _runs(plan: Plan, folder: ExperimentFolder) -> list[Run]:
@@ -181,13 +206,30 @@ def _signs(finding: Finding) -> str:
     return f"{agree} of {len(finding.by_seed)}"
 
 
-def _counts(arms: Sequence[Arm]) -> str:
-    """The number of settings of each method in this experiment, as text."""
-    return ", ".join(f"{method} {count}" for method, count in Counter(arm.method for arm in arms).items())
+def _counts(arms: Sequence[Arm], searches: Searches) -> str:
+    """The number of settings of each method in this experiment, those that were searched included, as text."""
+    tried = {searched.arm.label: searched.tried for searched in searches.searched}
+    counts: Counter[str] = Counter()
+    for arm in arms:
+        counts[arm.method] += tried.get(arm.label, 1)
+    return ", ".join(f"{method} {count}" for method, count in counts.items())
 
 
-def _arms_markdown(arms: Sequence[Arm]) -> list[str]:
-    lines = ["## Arms", "", f"Settings by method: {_counts(arms)}.", "", "| arm | method | settings |", "|---|---|---|"]
+def _search_result(experiment: Experiment, searched: Searched) -> SearchResult:
+    best, about = searched.best, experiment.spec.search
+    return SearchResult(
+        arm=searched.arm.label,
+        objective=about.objective if about else "",
+        sampler=about.sampler if about else "",
+        settings=searched.tried,
+        chosen=dict(best.settings) if best else None,
+        value=best.value if best else None,
+        trials=[{"settings": dict(trial.settings), "value": trial.value} for trial in searched.trials],
+    )
+
+
+def _arms_markdown(arms: Sequence[Arm], counts: str) -> list[str]:
+    lines = ["## Arms", "", f"Settings by method: {counts}.", "", "| arm | method | settings |", "|---|---|---|"]
     lines += [f"| {arm.label} | {arm.method} | {_settings(arm)} |" for arm in arms]
     return [*lines, ""]
 

@@ -23,6 +23,33 @@ class StepFile(Record):
     finished: str | None = Field(None, description="time in UTC, ISO 8601")
 
 
+class TrialFile(Record):
+    """A trial of a search."""
+
+    label: AnyText = Field(description="of the arm, with the trial's number")
+    settings: dict[str, Any] = Field(description="by dotted key")
+    value: Number = Field(description="objective, mean over the search's seeds")
+
+
+class RoundFile(Record):
+    """`search/NUMBER/values.json`: the objectives of a round of trials."""
+
+    steps: str = Field(description="hash of the keys of the round's steps")
+    trials: list[TrialFile]
+
+
+class SearchResult(Record):
+    """How the settings of an arm were chosen."""
+
+    arm: AnyText
+    objective: str
+    sampler: str
+    settings: int = Field(description="number of different settings that were tried")
+    chosen: dict[str, Any] | None = Field(description="by dotted key; null if every trial failed")
+    value: Number | None = Field(description="objective of the chosen settings")
+    trials: list[dict[str, Any]] = Field(description="settings and value of each, in order")
+
+
 Pair = Annotated[list[Number], Field(min_length=2, max_length=2)]
 
 
@@ -46,6 +73,7 @@ class ResultFile(Record):
     title: str
     claims: list[ClaimResult]
     arms: dict[str, list[Any]] = Field(description="arm -> its runs, by seed")
+    search: list[SearchResult] | None = Field(None, description="of every arm whose settings were chosen")
     seeds: list[int]
     failed: dict[str, AnyText] = Field(description="step -> why it failed")
     harness: str = Field(description="as in Surroundings, like the keys below")

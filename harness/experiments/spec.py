@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from harness.core.config import StrictModel, merged
 from harness.core.errors import BadInputError, UnknownNameError, shown
@@ -25,6 +25,48 @@ BASE = "base"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
+class Range(StrictModel):
+    """Numbers from `low` to `high` that a search may choose; whole ones if both ends are."""
+
+    low: int | float = Field(description="smallest value")
+    high: int | float = Field(description="largest value")
+    log: bool = Field(False, description="whether equal factors, instead of equal differences, are equally likely")
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if self.low >= self.high or (self.log and self.low <= 0):
+            raise ValueError("low must be below high, and above 0 if log is true")
+        return self
+
+
+def _form(value: Any) -> str:
+    return "range" if isinstance(value, dict | Range) else "list"
+
+
+Candidates = Annotated[
+    Annotated[list[Any], Tag("list")] | Annotated[Range, Tag("range")],
+    Discriminator(_form),  # so that an error is about the form that was meant
+]
+
+
+class SearchSpec(StrictModel):
+    """How the settings of arms that have a `search` are chosen: always on other data than the scores of the page."""
+
+    objective: str = Field(description="metric of one suite that decides, in its better direction")
+    sampler: Literal["tpe", "random", "grid"] = Field(
+        "tpe", description="tpe and random: Optuna's samplers; grid: every combination"
+    )
+    runs: int | None = Field(None, ge=1, description="settings that are tried for each arm; grid: at most this many")
+    seeds: list[int] = Field([0], min_length=1, description="seeds that every setting is tried with")
+    seed: int = Field(0, ge=0, description="seed of the sampler")
+    split: str = Field("validation", description="of an embedded world: validation; the test split is refused")
+    benchmarks: str | None = Field(
+        None,
+        description="benchmark data for a model that is not of an embedded world; other data than the experiment's",
+    )
+    questions: int | None = Field(None, ge=1, description="use a seeded sample of about this many items")
+
+
 class ArmSpec(StrictModel):
     """One arm of the comparison: a method with settings, or several arms from a grid."""
 
@@ -35,6 +77,9 @@ class ArmSpec(StrictModel):
     grid: dict[str, list[Any]] = Field({}, description="settings with several values: every combination is an arm")
     pairs: dict[str, list[Any]] = Field(
         {}, description="settings with several values: the first value of each list, the second value of each, ..."
+    )
+    search: dict[str, Candidates] = Field(
+        {}, description="settings that are chosen by the experiment's search: a list of values, or {low, high, log}"
     )
 
 
@@ -61,6 +106,7 @@ class ExperimentSpec(StrictModel):
     settings: dict[str, Any] = Field({}, description="training settings of all arms; an arm's settings override them")
     evaluation: dict[str, Any] = Field({}, description="settings of eval: suites, sampling, backend, judge")
     arms: dict[str, ArmSpec] = Field(min_length=1, description="name -> method and settings")
+    search: SearchSpec | None = Field(None, description="how the settings in the arms' `search` are chosen")
     claims: list[str] = Field([], description="METRIC(ARM) < METRIC(OTHER ARM), or >")
 
 
@@ -72,6 +118,7 @@ class Arm:
         label: the arm's name in the file, with the settings in which a grid's arms differ.
         name: the arm's name in the file alone.
         assigned: the values that a grid or pairs gave it, by dotted key.
+        space: the settings that a search chooses, by dotted key.
     """
 
     label: str
@@ -80,6 +127,7 @@ class Arm:
     data: str | None
     settings: Mapping[str, Any]
     assigned: Mapping[str, Any]
+    space: Mapping[str, Sequence[Any] | Range] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -222,8 +270,9 @@ def _arms(name: str, experiment: Experiment) -> list[Arm]:
         )
     data = next((arm.data for arm in chain if arm.data), experiment.spec.data)
     settings = merged(grouped(experiment.spec.settings), *(grouped(arm.settings) for arm in reversed(chain)))
+    space = chain[0].search
     return [
-        Arm(_label(name, values), name, method, data, merged(settings, grouped(values)), values)
+        Arm(_label(name, values), name, method, data, merged(settings, grouped(values)), values, space)
         for values in _combinations(chain[0], experiment, name)
     ]
 
@@ -234,6 +283,9 @@ def _combinations(arm: ArmSpec, experiment: Experiment, name: str) -> list[dict[
         raise BadInputError(
             f"'{both[0]}' is in grid and in pairs", where=experiment.where("arms", name, "pairs", both[0])
         )
+    if both := sorted(set(arm.search) & (set(arm.grid) | set(arm.pairs))):
+        where = experiment.where("arms", name, "search", both[0])
+        raise BadInputError(f"'{both[0]}' is searched, and also in grid or pairs", where=where)
     if empty := next((key for key, values in [*arm.grid.items(), *arm.pairs.items()] if not values), None):
         raise BadInputError(f"'{empty}' has no value", where=experiment.where("arms", name))
     lengths = {len(values) for values in arm.pairs.values()}

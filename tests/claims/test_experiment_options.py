@@ -114,6 +114,7 @@ def test_arms_and_claims(here: Path) -> None:
 def test_title_and_what_is_asked_stand_on_the_page(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from harness.experiments import page
     from harness.experiments.graph import plan
+    from harness.experiments.search import Searches
     from harness.experiments.state import ExperimentFolder
     from tests.scored_runs import make_run
 
@@ -123,8 +124,9 @@ def test_title_and_what_is_asked_stand_on_the_page(here: Path, monkeypatch: pyte
     [run] = steps.runs
     config = {"method": "dpo", "model": "./base", "settings": {"train": {"seed": 0}, "method": {}}}
     label = next(iter(steps.worlds.values()))
-    make_run(here / "results" / "runs", run, ["A dog."] * 40, config=config, method="dpo", model=label)
-    page.write_page(experiment_file, steps, ExperimentFolder(here / "results" / "a", here / "results"), {})
+    make_run(here / "results" / "runs", run, ["A dog."] * 40, "official", config=config, method="dpo", model=label)
+    folder = ExperimentFolder(here / "results" / "a", here / "results")
+    page.write_page(experiment_file, steps, folder, {}, Searches([]))
     text = (here / "results/a/index.md").read_text()
     assert text.startswith("# what is asked\n\nDoes it help?\n")
 

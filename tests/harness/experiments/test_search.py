@@ -1,0 +1,314 @@
+"""Settings chosen by a search: what is tried, on which data, what is kept; and what is refused, with the line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness.core.errors import BadInputError
+from harness.core.yaml_values import parse_yaml
+from harness.experiments.run import open_experiment, run_experiment
+from harness.worlds.pocket.formats import write_benchmarks
+from tests.commands import run_here
+from tests.scored_runs import make_run
+from tests.tiny import tiny_llava, tiny_pairs
+
+pytest.importorskip("optuna", reason="the extra 'search' is not installed")
+
+SPEC: dict[str, Any] = {
+    "title": "DPO, searched",
+    "model": "pocket",
+    "seeds": [6],
+    "suites": ["halbench", "pope"],
+    "arms": {"dpo": {"method": "dpo", "search": {"method.beta": {"low": 0.5, "high": 40.0, "log": True}}}},
+    "search": {"objective": "chair_s", "runs": 8, "seeds": [0, 1]},
+    "claims": ["chair_s(dpo) < chair_s(base)"],
+}
+
+
+def given(command: list[str], option: str) -> str:
+    return command[command.index(option) + 1]
+
+
+class Pretended:
+    """Carries out `align` and `eval` without a model: a run's share of hallucinating descriptions depends on beta and is least at 10."""
+
+    capacity = 1
+
+    def __init__(self, breaks: str = "", ends_after: int | None = None) -> None:
+        self.commands: list[list[str]] = []
+        self.betas: dict[str, float] = {}
+        self.breaks, self.ends_after = breaks, ends_after
+
+    def submit(self, command: Any, log: Path) -> Future[str | None]:
+        if self.ends_after is not None and len(self.commands) >= self.ends_after:
+            raise KeyboardInterrupt
+        self.commands.append(list(command))
+        future: Future[str | None] = Future()
+        future.set_result(self._align(command) if command[0] == "align" else self._evaluate(command))
+        return future
+
+    def _align(self, command: list[str]) -> str | None:
+        settings = dict(part.split("=", 1) for part in command if "=" in part)
+        beta = float(parse_yaml(settings.get("method.beta", "3"), "beta", None))
+        if self.breaks and settings.get("method.beta", "").startswith(self.breaks):
+            return "out of luck"
+        name, results = given(command, "--name"), Path(given(command, "--results"))
+        self.betas[name] = beta
+        (results / name).mkdir(parents=True)
+        manifest = {
+            "kind": "align",
+            "name": name,
+            "base": {"label": given(command, "--model")},
+            "config": {"run": name},
+        }
+        (results / name / "manifest.json").write_text(json.dumps(manifest))
+        (results / name / "beta").write_text(str(beta))
+        return None
+
+    def _evaluate(self, command: list[str]) -> str | None:
+        results, source = Path(given(command, "--results")), given(command, "--data")
+        data, model = source.replace(":", "-").replace("@", "-"), source.partition("@")[0]
+        assert "validation" in data or "pocket-6-test" in data
+        for name in given(command, "--run").split(","):
+            manifest = (results / name / "manifest.json").read_text()
+            wrong = min(39, round(abs(float((results / name / "beta").read_text()) - 10)))
+            said = [f"A dog{' and a cat' if number < wrong else ''}." for number in range(40)]
+            make_run(results, name, said, data, method="dpo", model=model)
+            (results / name / "manifest.json").write_text(manifest)
+        make_run(
+            results, f"base-{model.replace(':', '-')}", ["A dog and a cat."] * 40, data, method="base", model=model
+        )
+        (results / f"base-{model.replace(':', '-')}" / "manifest.json").write_text(
+            json.dumps({"kind": "base", "name": model, "base": {"label": model}})
+        )
+        return None
+
+    def close(self) -> None:
+        """Nothing was begun."""
+
+
+def opened(folder: Path, results: str = "results", **changes: Any) -> Any:
+    (folder / "a.yaml").write_text(yaml.safe_dump(SPEC | changes))
+    return open_experiment(str(folder / "a.yaml"), {}, folder / results, many=False)
+
+
+def trials(folder: Path, results: str = "results") -> list[Any]:
+    found: list[Any] = json.loads((folder / results / "a" / "experiment.json").read_text())["search"]
+    return [one["trials"] for one in found]
+
+
+def test_the_best_setting_on_validation_is_scored_once_on_test(tmp_path: Path) -> None:
+    work = Pretended()
+    _, error = run_experiment(opened(tmp_path), work)
+    assert error is None
+    [tried] = trials(tmp_path)
+    betas = [trial["settings"]["method.beta"] for trial in tried]
+    # The pocket recipe's own setting comes first; every setting is tried with both seeds, on the validation split only.
+    assert betas[0] == 3 and len(set(betas)) == 8 and all(0.5 <= beta <= 40 for beta in betas)
+    assert [trial["value"] for trial in tried] == [min(39, round(abs(beta - 10))) / 40 for beta in betas]
+    sources = [given(command, "--data") for command in work.commands if command[0] == "eval"]
+    assert sources == ["pocket@validation", "pocket:1@validation"] * 8 + ["pocket:6@test"]
+    assert {given(command, "--suite") for command in work.commands[:-1] if command[0] == "eval"} == {"halbench"}
+    best = min(betas, key=lambda beta: abs(beta - 10))
+    last = [command for command in work.commands if command[0] == "align"][-1]
+    assert f"method.beta={best}" in last and given(last, "--model") == "pocket:6"
+    page = (tmp_path / "results/a/index.md").read_text()
+    assert "Settings by method: dpo 8." in page and f"| dpo | 8 | method.beta={best} |" in page
+    assert (
+        page.count("**pocket:6** on pocket-6-test") == 1 and "pocket-validation" not in page.partition("## Search")[0]
+    )
+    html = (tmp_path / "results/a/index.html").read_text()
+    assert "<h2>Search</h2>" in html and "<td>8</td>" in html
+    # Again: nothing is run, the same page.
+    again = Pretended(ends_after=0)
+    assert run_experiment(opened(tmp_path), again)[1] is None and trials(tmp_path) == [tried]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_an_interrupted_search_goes_on_with_the_same_trials(sampler: str, tmp_path: Path) -> None:
+    changes = {"search": SPEC["search"] | {"sampler": sampler, "seed": 3}}
+    run_experiment(opened(tmp_path, **changes), Pretended())
+    for ends_after in (5, 6, 0):
+        with pytest.raises(KeyboardInterrupt):
+            run_experiment(opened(tmp_path, "other", **changes), Pretended(ends_after=ends_after))
+    rest = Pretended()
+    assert run_experiment(opened(tmp_path, "other", **changes), rest)[1] is None
+    assert trials(tmp_path, "other") == trials(tmp_path) and len(trials(tmp_path)[0]) == 8
+    assert sum(command[0] == "align" for command in rest.commands) < 17, "what was done was done again"
+    other = changes["search"] | {"seed": 4}
+    run_experiment(opened(tmp_path, "third", search=other), Pretended())
+    assert trials(tmp_path, "third") != trials(tmp_path)
+
+
+def test_a_value_is_kept_when_the_run_is_scored_again(tmp_path: Path) -> None:
+    """Another experiment that shares the run may score it on more questions; then TPE would ask for other settings."""
+    run_experiment(opened(tmp_path), Pretended())
+    before = trials(tmp_path)
+    for scores in (tmp_path / "results/runs").glob("dpo-*/evals/halbench@pocket*validation/scores*.json"):
+        record = json.loads(scores.read_text())
+        record["metrics"]["chair_s"]["value"] = 0.77
+        scores.write_text(json.dumps(record))
+    assert run_experiment(opened(tmp_path), Pretended(ends_after=0))[1] is None and trials(tmp_path) == before
+
+
+def test_a_failed_trial_is_said_and_tried_again(tmp_path: Path) -> None:
+    arms = {"dpo": {"method": "dpo", "search": {"method.beta": [4, 9, 30]}}}
+    changes = {"search": {"objective": "halbench.chair_s", "sampler": "grid"}, "arms": arms}
+    assert run_experiment(opened(tmp_path, **changes), Pretended(breaks="9"))[1] is None
+    [tried] = trials(tmp_path)
+    assert [(trial["settings"]["method.beta"], trial["value"]) for trial in tried] == [(4, 0.15), (9, None), (30, 0.5)]
+    mended = Pretended()
+    assert run_experiment(opened(tmp_path, **changes), mended)[1] is None
+    assert [trial["value"] for trial in trials(tmp_path)[0]] == [0.15, 0.025, 0.5]
+    assert sum(command[0] == "align" for command in mended.commands) == 2, "the mended trial, and the newly chosen one"
+    with pytest.raises(BadInputError, match="no trial of any search has a value"):
+        run_experiment(
+            opened(tmp_path, "none", **changes | {"arms": {"dpo": {"method": "dpo", "search": {"method.beta": [9]}}}}),
+            Pretended(breaks="9"),
+        )
+
+
+@pytest.mark.claims(
+    "experiment.search.objective", "experiment.search.sampler", "experiment.search.runs", "experiment.search.seeds",
+    "experiment.search.seed", "experiment.search.split", "experiment.search.benchmarks", "experiment.search.questions",
+    "experiment.arms.search.low", "experiment.arms.search.high", "experiment.arms.search.log",
+)  # fmt: skip
+def test_what_a_round_of_a_search_asks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("chosen-on", "held-back"):
+        (tmp_path / name).mkdir()
+    tiny_llava(tmp_path / "base")
+
+    def commands(search: dict[str, Any], **space: Any) -> list[list[str]]:
+        arms = {"a": {"method": "dpo", "settings": {"method.beta": 99}, "search": {"method.beta": space or [1, 2, 3]}}}
+        about = {"model": "./base", "benchmarks": "./held-back", "arms": arms, "search": search, "claims": []}
+        found = opened(tmp_path, **about | {"seeds": [0]})
+        return [list(step.command) for step, _ in found.searches.round]
+
+    def betas(search: dict[str, Any], **space: Any) -> list[float]:
+        lines = [line for line in commands(search, **space) if line[0] == "align"]
+        return [float(part.partition("=")[2]) for line in lines for part in line if part.startswith("method.beta=")]
+
+    plain = {"objective": "chair_s", "sampler": "random", "runs": 5, "benchmarks": "./chosen-on"}
+    assert betas(plain | {"sampler": "grid"}) == [1, 2, 3]
+    assert len(set(betas(plain, low=1.0, high=2.0))) == 5 and len(betas(plain | {"runs": 2}, low=1.0, high=2.0)) == 2
+    assert all(1 <= beta <= 2 for beta in betas(plain, low=1.0, high=2.0))
+    assert min(betas(plain, low=90.0, high=98.0)) >= 90
+    assert betas(plain, low=1.0, high=98.0) != betas(plain, low=1.0, high=98.0, log=True)
+    assert betas(plain | {"seed": 1}, low=1.0, high=98.0) != betas(plain, low=1.0, high=98.0)
+    assert betas(plain, low=1, high=9000) == [round(beta) for beta in betas(plain, low=1, high=9000)]
+    assert len(betas(plain | {"sampler": "tpe"}, low=1.0, high=2.0)) == 1, "one after another"
+    assert betas(plain, low=1.0, high=100.0)[0] == 99, "the arm's own setting comes first"
+    seeds = commands(plain | {"seeds": [4, 5], "runs": 1, "questions": 7})
+    assert [part for line in seeds for part in line if part.startswith("train.seed=")] == [
+        "train.seed=4",
+        "train.seed=5",
+    ]
+    evaluated = next(line for line in seeds if line[0] == "eval")
+    assert given(evaluated, "--data") == "./chosen-on" and given(evaluated, "--limit") == "7"
+    pope = commands(plain | {"objective": "f1", "runs": 1})
+    assert given(next(line for line in pope if line[0] == "eval"), "--suite") == "pope"
+
+
+HEAD = "title: t\nsuites: [halbench, pope]\nmodel: pocket\nseeds: [6]\n"
+ARM = "arms:\n  a: {method: dpo, search: {method.beta: [1, 2]}}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        (f"{ARM}search:\n  objective: chair_s\n  runs: 3\n  split: test\n", 10, "on the validation split, not on 'test'"),
+        (f"{ARM}search:\n  objective: chair_s\n  runs: 3\n  benchmarks: pocket@test\n", 10, "is a test split"),
+        (f"{ARM}search:\n  objective: chair_s\n  runs: 3\n  benchmarks: pocket\n", 10, "is a test split"),
+        (f"split: validation\n{ARM}search: {{objective: chair_s, runs: 3, seeds: [6]}}\n", 8, "on which the experiment is scored"),
+        (f"{ARM}search: {{objective: chair_s}}\n", 7, "needs a budget"),
+        (f"{ARM}search:\n  runs: 3\n  objective: mean_length\n", 9, "computes a metric 'mean_length'"),
+        (f"{ARM}search:\n  runs: 3\n  seeds: [1, 1]\n  objective: chair_s\n", 9, "a seed appears twice"),
+        (f"{ARM}search: {{objective: chair_s, runs: 600, seeds: [0, 1]}}\n", 7, "has 1,200 runs"),
+        (f"{ARM}search: {{objective: chair_s, runs: 1, sampler: grid}}\n", 6, "has 2 settings, and the budget is 1"),
+        (ARM, 6, "the experiment has no search"),
+        ("arms: {a: {method: dpo}}\nsearch: {objective: chair_s, runs: 3}\n", 6, "no arm says which settings"),
+        (
+            "arms:\n  a:\n    method: dpo\n    search:\n      method.beta: {low: 1, high: 2}\nsearch: {sampler: grid, objective: f1}\n",
+            8,
+            "a grid needs a list",
+        ),
+        ("arms:\n  a:\n    method: dpo\n    search:\n      method.beta: {low: 2, high: 1}\n", 9, "low must be below high"),
+        ("arms:\n  a:\n    method: dpo\n    search:\n      method.bta: [1]\nsearch: {objective: chair_s, runs: 1}\n", 9, "unknown setting"),
+        ("arms:\n  a:\n    method: dpo\n    search:\n      method.beta: [-1]\nsearch: {objective: chair_s, runs: 1}\n", 9, "bad value"),
+        ("arms:\n  a:\n    method: dpo\n    grid: {method.beta: [1]}\n    search:\n      method.beta: [1]\n", 10, "also in grid or pairs"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_said_with_their_line(text: str, line: int, said: str, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(HEAD + text)
+    with pytest.raises(BadInputError, match=said) as caught:
+        open_experiment(str(tmp_path / "a.yaml"), {}, tmp_path / "results", many=False)
+    assert str(caught.value.where).endswith(f"a.yaml, line {line}")
+    assert not (tmp_path / "results").exists()
+
+
+def test_status_and_the_commands_of_a_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(opened(tmp_path), Pretended(ends_after=4))
+    code, out, _ = run_here(["experiment", "a.yaml", "--results", "results", "--status"])
+    assert code == 0 and "search  dpo: 1 trials are done, best 0.175; its settings are chosen when" in out
+    assert out.count("waiting") == 5, "one count, and the four steps of the second trial"
+    code, out, said = run_here(["experiment", "a.yaml", "--results", "results", "--print"])
+    assert code == 0 and len(out.splitlines()) == 4 and "one round of the search" in said
+    code, out, _ = run_here(["experiment", "a.yaml", "--results", "results", "--status", "--json"])
+    [found] = json.loads(out)["searches"]
+    assert not found["finished"] and found["trials"] == [{"settings": {"method.beta": 3.0}, "value": 0.175}]
+
+
+@pytest.mark.slow
+def test_a_real_search_killed_and_resumed(tmp_path: Path) -> None:
+    tiny_llava(tmp_path / "base")
+    tiny_pairs(tmp_path / "prefs", 16)
+    write_benchmarks(0, "validation", tmp_path / "chosen-on")
+    write_benchmarks(0, "test", tmp_path / "held-back")
+    train = {
+        "learning_rate": 2e-2,
+        "batch_size": 8,
+        "micro_batch_size": 8,
+        "max_length": 256,
+        "lora": {"rank": 4, "alpha": 8},
+    }
+    spec = SPEC | {
+        "model": "./base", "data": "./prefs", "seeds": [0], "suites": ["pope"], "benchmarks": "./held-back", "questions": 12,
+        "backend": "transformers", "evaluation": {"sampling.max_new_tokens": 4}, "settings": {"train": train},
+        "search": {"objective": "random.accuracy", "runs": 3, "benchmarks": "./chosen-on", "questions": 12}, "claims": [],
+    }  # fmt: skip
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(spec))
+
+    def start(results: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "harness", "experiment", "a.yaml", "--results", results]
+        return subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+
+    calm = start("calm")
+    assert calm.wait() == 0, calm.stderr and calm.stderr.read()[-3000:]
+    killed = start("killed")
+    end = time.monotonic() + 120
+    while len(list(tmp_path.glob("killed/runs/dpo-*/config.json"))) < 2 and time.monotonic() < end:
+        time.sleep(0.02)
+    assert killed.poll() is None, "it ended before it was killed"
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    resumed = start("killed")
+    assert resumed.wait() == 0, resumed.stderr and resumed.stderr.read()[-3000:]
+    assert trials(tmp_path, "killed") == trials(tmp_path, "calm") and len(trials(tmp_path, "calm")[0]) == 3
+    names = [
+        sorted(path.name for path in (tmp_path / results / "runs").glob("dpo-*")) for results in ("calm", "killed")
+    ]
+    assert names[0] == names[1] and len(names[0]) == 3
