@@ -23,6 +23,7 @@ from harness.reports.board import board_of
 from harness.reports.charts import svg
 from harness.reports.figures import Figure, figures, reliance_figures
 from harness.reports.gather import gather, samples
+from harness.reports.provenance import provenance
 from harness.reports.rejected import rejected_images
 from harness.runs.folders import Run
 
@@ -64,6 +65,7 @@ def write_report(
     reasons += [reason for _, stale in measured for reason in stale]
     charts = [*figures(boards, suites, runs), *reliance_figures(changed)]
     style, script = _part("page.css"), _part("page.js")
+    origins, settings = provenance(runs)
     _write(
         output,
         "report.html",
@@ -87,6 +89,8 @@ def write_report(
             if tables
         ],
         rejected=rejected,
+        origins=origins,
+        settings=settings,
         notes=[*reasons, *(f"{suite.name} on {suite.data}: {suite.note}" for suite in suites if suite.note)],
         shown=len(shown_samples),
         whole=whole,

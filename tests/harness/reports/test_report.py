@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from benchmarks.halbench import ObjectHalBench
 from benchmarks.pope import POPE
 from harness.core.errors import BadInputError
-from harness.core.files import write_json, write_jsonl
+from harness.core.files import read_json, write_json, write_jsonl
 from harness.core.types import Response
 from harness.evaluation.score import item_rows, score_suite, write_scores
 from harness.records.item_files import ItemRow, PieceRow
@@ -318,6 +319,76 @@ def test_in_a_browser(browser: Any, page: Path) -> None:
     browser.switch_to.active_element.send_keys(Keys.TAB)
     errors = [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
     assert not errors, errors
+
+
+@pytest.mark.slow
+def test_order_comparison_address_and_export_in_a_browser(browser: Any, page: Path, tmp_path: Path) -> None:
+    browser.get("about:blank")
+    browser.get(page.as_uri())
+    shows(browser, "72 of 72 samples")
+    data = embedded(page)["samples"]
+    choose(browser, "order", "wrong")
+    choose(browser, "verdict", "invented")
+    shows(browser, "31 of 72 samples")
+    most = max(len(answer["wrong"]) for sample in data for answer in sample["answers"])
+    first = browser.find_element("css selector", ".sample").get_attribute("id")
+    (sample,) = [sample for sample in data if sample["id"] == first]
+    assert max(len(answer["wrong"]) for answer in sample["answers"]) == most
+    assert "verdict=invented" in browser.current_url and "order=wrong" in browser.current_url
+
+    # A link with the settings shows the same list, in a new page and in this one.
+    address = browser.current_url
+    browser.get("about:blank")
+    browser.get(address)
+    shows(browser, "31 of 72 samples")
+    browser.execute_script("location.hash = '#?search=owned&suite=absent'")
+    shows(browser, "1 of 72 samples")
+    assert [hit.text for hit in browser.find_elements("css selector", ".sample .hit")][:1] == ["owned"]
+    browser.execute_script("location.hash = '#?'")
+    shows(browser, "72 of 72 samples")
+
+    # Two checkpoints: words that only one of them says are marked.
+    choose(browser, "left", "base")
+    choose(browser, "right", "aligned")
+    choose(browser, "changed", "changed")
+    shows(browser, "31 of 72 samples")
+    (sample,) = [
+        one for one in data if one["id"] == browser.find_element("css selector", ".sample").get_attribute("id")
+    ]
+    texts = {answer["run"]: answer["text"].split() for answer in sample["answers"]}
+    boxes = browser.find_element("css selector", ".sample").find_elements("css selector", ".answer")
+    assert [box.find_element("css selector", "h4 span").text for box in boxes] == ["base", "aligned"]
+    for box, name, other in zip(boxes, ("base", "aligned"), ("aligned", "base"), strict=True):
+        only = " ".join(part.text for part in box.find_elements("css selector", ".only")).split()
+        assert only == [word for word in texts[name] if word not in texts[other]]
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    browser.find_element("name", "save").click()
+    saved = tmp_path / "answers.jsonl"
+    for _ in range(200):
+        if saved.exists():
+            break
+        time.sleep(0.05)
+    rows = [json.loads(line) for line in saved.read_text().splitlines()]
+    assert len(rows) == 2 * 31 and {row["checkpoint"] for row in rows} == {"base", "aligned"}
+    by_id = {(sample["id"], answer["run"]): answer for sample in data for answer in sample["answers"]}
+    assert all(by_id[row["id"], row["checkpoint"]]["text"] == row["text"] for row in rows)
+    errors = [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
+    assert not errors, errors
+
+
+def test_the_report_says_where_its_numbers_come_from(page: Path, runs: list[Run], tmp_path: Path) -> None:
+    text = page.read_text()
+    section = text[text.index('<section id="provenance">') : text.index('<section id="samples">')]
+    assert "halbench (here)" in section and "<td>60 of 60</td>" in section
+    about = {"finished": "2026-11-26T10:47:00", "harness": "9.9", "commit": "abc", "command": ["harness", "align", "<b>"],
+             "hardware": {"gpus": [], "cores": 2}}  # fmt: skip
+    config = {"method": "some-method", "data": "some-data", "settings": {"train": {"seed": 41, "learning_rate": 3e-5}}}
+    run = open_run(Path(shutil.copytree(runs[0].path, tmp_path / "one")))
+    write_json(run.path / "manifest.json", read_json(run.path / "manifest.json") | about | {"config": config})
+    write_report([open_run(run.path)], tmp_path / "r.html")
+    text = (tmp_path / "r.html").read_text()
+    cells = ("2026-11-26 10:47", "9.9 abc", "some-method", "some-data", "41", "2 cores", "harness align &lt;b&gt;")
+    assert all(f"<td>{cell}</td>" in text for cell in cells) and "learning_rate: 3.0e-05" in text
 
 
 @pytest.mark.slow
