@@ -22,6 +22,7 @@ from aligners.training.planning.preflight import preflight
 from harness.checkpoints.export import card_of
 from harness.core import registry
 from harness.core.config import TrainSettings, merged, parse
+from harness.core.denormals import flushed_denormals
 from harness.core.disk import nearest_existing
 from harness.core.errors import BadInputError
 from harness.core.files import read_json, write_json
@@ -130,9 +131,10 @@ def _train(request: AlignRequest, resolved: _Resolved) -> Run:
         """Write a manifest into the stage's folder, which makes it a run that can be evaluated while the next stage trains."""
         _write_manifest(stage, config.model_copy(update={"stage": stage.name}), resolved.model, summary, started)
 
-    job = replace(resolved.job(request), stage_done=stage_done)
-    give_back()  # making a world's model and pairs leaves freed memory with glibc
-    result = train(resolved.aligner, job)
+    with flushed_denormals():
+        job = replace(resolved.job(request), stage_done=stage_done)
+        give_back()  # making a world's model and pairs leaves freed memory with glibc
+        result = train(resolved.aligner, job)
     if first:
         _write_manifest(folder, config, resolved.model, result.summary, started)
         _remove(result.scratch, folder)
