@@ -149,9 +149,9 @@ def test_a_family_that_cannot_be_aligned_is_refused_before_images_are_made(pair:
     other.mkdir()
     (other / "config.json").write_text(json.dumps({"model_type": "paligemma"}))
     job = AlignJob(str(other), str(pair / "pairs.jsonl"), pair / "run", TrainSettings(), pair / "cache")
-    with pytest.raises(BadInputError, match="'paligemma' can be evaluated but not aligned"):
+    with pytest.raises(BadInputError, match=r"\(family 'paligemma'\) cannot be aligned"):
         train(MFPO(), job)
-    with pytest.raises(BadInputError, match="'paligemma' can be evaluated but not aligned"):
+    with pytest.raises(BadInputError, match=r"\(family 'paligemma'\) cannot be aligned"):
         plan(MFPO(), job)
     assert not (pair / "cache").exists() and not (pair / "run").exists()
 
