@@ -48,6 +48,14 @@ def experiment(
         typer.Option("--ray", metavar="ADDRESS", help="Run the steps on a Ray cluster: auto, ray://HOST:PORT, local."),
     ] = None,
     gpus: Annotated[float, typer.Option("--gpus", min=0, help="With --ray: GPUs per step.")] = 0,
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--slurm",
+            metavar="KEY=VALUE",
+            help="Submit the steps to Slurm with an option of submitit or sbatch (repeatable): timeout_min=240; or local.",
+        ),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Confirm more than 1,000 runs.")] = False,
     results: Annotated[Path, typer.Option("--results", help="Folder of all experiments; they share runs.")] = Path(
         "results/experiments"
@@ -63,7 +71,7 @@ def experiment(
     if dry_run or status or print_commands:
         _show(opened, print_commands, as_json)
         return
-    findings, error = run_experiment(opened, _workers(processes, ray, gpus))
+    findings, error = run_experiment(opened, _workers(processes, ray, gpus, slurm, folder.path))
     if as_json:
         from harness.core.files import read_json
 
@@ -85,12 +93,17 @@ def _numbers(text: str | None) -> list[int] | None:
         raise BadInputError(f"--seeds must be comma-separated integers, not '{text}'") from None
 
 
-def _workers(processes: int | None, ray: str | None, gpus: float) -> Workers:
+def _workers(processes: int | None, ray: str | None, gpus: float, slurm: list[str] | None, folder: Path) -> Workers:
     from harness.core.errors import BadInputError
     from harness.experiments.execute import Here, OnRay, Processes
 
-    if ray and processes:
-        raise BadInputError("--ray and --processes exclude each other", remedy="give only one of them")
+    places = {"--ray": ray, "--slurm": slurm, "--processes": processes}
+    if len(given := [name for name, value in places.items() if value]) > 1:
+        raise BadInputError(f"{' and '.join(given)} exclude each other", remedy="give only one of them")
+    if slurm:
+        from harness.experiments.slurm import OnSlurm
+
+        return OnSlurm(slurm, folder / "slurm")
     if gpus and not ray:
         raise BadInputError("--gpus is for the steps of a Ray cluster", remedy="give it together with --ray ADDRESS")
     if ray:

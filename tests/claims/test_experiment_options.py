@@ -149,18 +149,18 @@ def test_options_instead_of_the_file(here: Path) -> None:
     assert json.loads(experiment("--dry-run", "--seeds", many, "--yes", "--json"))["runs"] == 1001
 
 
-@pytest.mark.claims("experiment --processes", "experiment --ray", "experiment --gpus")
+@pytest.mark.claims("experiment --processes", "experiment --ray", "experiment --gpus", "experiment --slurm")
 def test_who_does_the_steps(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness.experiments import execute
+    from harness.experiments import execute, slurm
     from harness.experiments import run as running
 
     asked: list[Any] = []
 
     class Cluster:
-        """In the place of Ray's, which `test_runs.py` has."""
+        """In the place of Ray's and Slurm's, which `test_runs.py` has."""
 
-        def __init__(self, address: str, gpus: float) -> None:
-            asked.append((address, gpus))
+        def __init__(self, where: Any, more: Any) -> None:
+            asked.append((where, more))
 
         def close(self) -> None:
             """Nothing was begun."""
@@ -171,11 +171,20 @@ def test_who_does_the_steps(here: Path, monkeypatch: pytest.MonkeyPatch) -> None
         raise HarnessError("enough")
 
     monkeypatch.setattr(execute, "OnRay", Cluster)
+    monkeypatch.setattr(slurm, "OnSlurm", Cluster)
     monkeypatch.setattr(running, "run_steps", steps)
-    for options in ([], ["--processes", "2"], ["--ray", "local"], ["--ray", "auto", "--gpus", "0.5"]):
+    for options in (
+        [],
+        ["--processes", "2"],
+        ["--ray", "local"],
+        ["--ray", "auto", "--gpus", "0.5"],
+        ["--slurm", "partition=gpu", "--slurm", "timeout_min=9"],
+    ):
         assert "enough" in experiment(*options, code=1)
-    assert asked == ["Here", "Processes", ("local", 0), ("auto", 0.5)]
+    submitted = (["partition=gpu", "timeout_min=9"], Path("results/experiments/a/slurm"))
+    assert asked == ["Here", "Processes", ("local", 0), ("auto", 0.5), submitted]
     assert "--ray" in experiment("--gpus", "1", code=2)
+    assert "--slurm and --processes exclude" in experiment("--slurm", "local", "--processes", "2", code=2)
 
 
 @pytest.mark.claims(

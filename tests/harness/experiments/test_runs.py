@@ -144,10 +144,14 @@ def test_a_failed_step_names_itself_and_the_others_go_on(folder: Path, calm: dic
     assert "## Steps that failed" in (folder / "calm/failing/index.md").read_text()
 
 
-@pytest.mark.parametrize("how", [("--processes", "2"), ("--ray", "local")], ids=["processes", "ray"])
+@pytest.mark.parametrize(
+    "how", [("--processes", "2"), ("--ray", "local"), ("--slurm", "local")], ids=["processes", "ray", "slurm"]
+)
 def test_other_workers_give_the_same_scores(how: tuple[str, ...], folder: Path, calm: dict[str, Any]) -> None:
     if how[0] == "--ray":
         pytest.importorskip("ray", reason="the extra 'ray' is not installed")
+    if how[0] == "--slurm":
+        pytest.importorskip("submitit", reason="the extra 'slurm' is not installed")
     results = how[0].strip("-")
     run(folder, results, "--results", results, *how, seeds=[0], claims=[])  # one seed: two arms side by side
     same = figures(folder, results)
