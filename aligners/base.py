@@ -41,11 +41,15 @@ class BranchLogps:
     """Log-probabilities of one branch's responses under one model, float32.
 
     Attributes:
-        sums: [batch], sum over response tokens, the end token included.
+        sums: [batch], sum over response tokens, the end token included if the response has one.
         tokens: [batch, length], per token; 0 where `mask` is False.
         mask: [batch, length] bool, True at response tokens.
         corrected: [batch, length] bool, True at tokens that the correction changed; only for aligners whose
             `needs` has `Needs.CORRECTIONS`.
+        divergence: [batch, length], KL(reference || policy) in nats at every response token, 0 where `mask` is False; of the policy only,
+            and only for aligners whose `needs` has `Needs.REFERENCE_DISTRIBUTION`.
+        weights: [batch, length] float32, the data's weight of every token, 0 where `mask` is False; of the policy only, and only for
+            aligners whose `needs` has `Needs.WEIGHTS`.
     """
 
     sums: Tensor
@@ -53,8 +57,7 @@ class BranchLogps:
     mask: Tensor
     corrected: Tensor | None = None
     divergence: Tensor | None = None
-    """[batch, length], KL(reference || policy) in nats at every response token, 0 where `mask` is False; of the policy only, and only
-    for aligners whose `needs` has `Needs.REFERENCE_DISTRIBUTION`."""
+    weights: Tensor | None = None
 
 
 Logps = Mapping[str, BranchLogps]
@@ -140,6 +143,8 @@ class Needs(enum.Flag):
     NOTHING = 0
     CORRECTIONS = enum.auto()
     """`BranchLogps.corrected`: which tokens a correction changed, from the data or found by the trainer."""
+    WEIGHTS = enum.auto()
+    """`BranchLogps.weights`: the data's weights of tokens."""
     REFERENCE_DISTRIBUTION = enum.auto()
     """`BranchLogps.divergence`. It costs a forward pass of the reference in every step; the reference is the initial model."""
 

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from aligners import losses
 from aligners.base import CHOSEN, REJECTED, Aligner, AlignerSettings, Branch, Logps, Loss, PrepareContext
+from harness.core.errors import BadInputError
 from harness.core.progress import progress
 from harness.core.types import PreferenceExample
 
@@ -53,7 +54,17 @@ class SymMPO(Aligner[SymMPOSettings]):
     train_defaults: ClassVar[Mapping[str, Any]] = {"learning_rate": 5e-6, "tuning": "full"}
 
     def prepare(self, examples: Sequence[PreferenceExample], context: PrepareContext) -> Sequence[PreferenceExample]:
-        """Give every example a second image and its preferred response."""
+        """Give every example a second image and its preferred response.
+
+        Raises:
+            BadInputError: an example's responses continue a context, which those of another example do not.
+        """
+        if continued := next((example for example in examples if example.context), None):
+            raise BadInputError(
+                "the responses continue a context (shared_context), and the second image's response does not",
+                where=continued.id,
+                remedy="take another method, or data with whole answers",
+            )
         alone = [example for example in examples if "second" not in example.images]
         partners = nearest_with_the_same_prompt(alone)
         made = [

@@ -39,6 +39,11 @@ NAMES = (
     "chosen_spans",
     "rejected_spans",
     "objects",
+    "shared_context",
+    "responses_end",
+    "example_weight",
+    "chosen_weights",
+    "rejected_weights",
 )
 """Column names of the formats: the left sides of `--columns`."""
 _MAPPINGS = (".yaml", ".yml", ".json")

@@ -11,9 +11,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from aligners.preferences.cells import RowGroups, SourceCell
+from aligners.preferences.extras import extra_columns
 from aligners.preferences.formats import BadRecordError, Format, Record, detect, find_format, first_values
 from aligners.preferences.formats.base import GENERATED, MADE, MADE_BY_US, says_something
 from aligners.preferences.opening import open_table
@@ -311,6 +312,10 @@ def _blocks(pairs: Iterator[tuple[int, Record]]) -> Iterator[list[tuple[int, Rec
         yield block
 
 
+def _given(columns: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in columns.items() if value is not None}
+
+
 def _fingerprint(examples: list[PreferenceExample]) -> str:
     return sha256_json(
         [
@@ -321,6 +326,8 @@ def _fingerprint(examples: list[PreferenceExample]) -> str:
                 {name: image.fingerprint() for name, image in example.images.items()},
                 example.corrections,
                 [[region.label, region.box] for region in example.regions],
+                # Data without these columns has the fingerprint that it had before there were any.
+                *([extra] if (extra := _given(extra_columns(example))) else []),
             ]
             for example in examples
         ]

@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
+from aligners.preferences.extras import extras
 from aligners.preferences.formats import BadRecordError, Said
 from aligners.preferences.formats.base import COMMON, UNSAID, says_something, shown
 from harness.core.typed import is_finite, kind_of
@@ -38,7 +39,7 @@ def example_from(said: Said, images: Mapping[str, ImageRef], record: Mapping[str
     Args:
         said: its values.
         images: its images, found and checked.
-        record: the record, for the columns of all formats: chosen_spans, rejected_spans, objects.
+        record: the record, for the columns of all formats: chosen_spans, rejected_spans, objects, and those of `extras`.
         name: the example's id.
 
     Raises:
@@ -53,6 +54,7 @@ def example_from(said: Said, images: Mapping[str, ImageRef], record: Mapping[str
         corrections=_corrections(record, chosen, rejected),
         regions=_regions(record),
         source=_label(said.source, "the source"),
+        **extras(record, {"chosen": chosen, "rejected": rejected}),
     )
 
 

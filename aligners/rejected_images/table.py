@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from aligners.preferences.extras import extra_columns
 from harness.core.types import PreferenceExample
 
 if TYPE_CHECKING:
@@ -58,6 +59,10 @@ def whole_schema() -> pyarrow.Schema:
             pa.field("rejected", pa.string()),
             pa.field("chosen_spans", pa.list_(span)),
             pa.field("rejected_spans", pa.list_(span)),
+            pa.field("shared_context", pa.string()),
+            pa.field("responses_end", pa.bool_()),
+            pa.field("example_weight", pa.float64()),
+            *(pa.field(f"{name}_weights", pa.list_(pa.list_(pa.float64()))) for name in ("chosen", "rejected")),
             pa.field("objects", pa.list_(pa.struct([("label", pa.string()), ("box", pa.list_(pa.float64()))]))),
             pa.field("origin_dataset", pa.string()),
             *(field for field in made if field.name != "id"),
@@ -78,6 +83,7 @@ def own_columns(example: PreferenceExample) -> dict[str, Any]:
         "chosen": example.responses["chosen"],
         "rejected": example.responses["rejected"],
         **spans,
+        **extra_columns(example),
         "objects": [{"label": region.label, "box": list(region.box)} for region in example.regions] or None,
         "origin_dataset": example.source or None,
     }

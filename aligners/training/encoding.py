@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from aligners.base import Aligner, Branch, Needs
@@ -19,12 +19,22 @@ _REMEDY = "fix the record; list them all: harness data check FILE --model MODEL"
 
 def texts_of(example: PreferenceExample) -> dict[str, str]:
     """An example's texts, by their names in messages."""
-    return {"the prompt": example.prompt, **{f"the {name} answer": text for name, text in example.responses.items()}}
+    responses = {f"the {name} answer": text for name, text in example.responses.items()}
+    return {"the prompt": example.prompt, **({"the context": example.context} if example.context else {}), **responses}
 
 
 @dataclass(frozen=True)
 class EncodedExample:
-    """Token ids of one example. Responses end with the end token; `corrected` marks their changed tokens."""
+    """Token ids of one example.
+
+    Attributes:
+        prefixes: image name -> ids of image, prompt and context.
+        responses: response name -> its ids, with the end token if the example's responses are whole.
+        corrected: response name -> marks of changed tokens; only for methods that need them.
+        weight: factor of the example's loss.
+        weights: response name -> weights of its tokens, likewise.
+        truncated: responses that were cut at the length limit.
+    """
 
     id: str
     prefixes: Mapping[str, list[int]]
@@ -32,14 +42,22 @@ class EncodedExample:
     responses: Mapping[str, list[int]]
     corrected: Mapping[str, list[bool]]
     truncated: int = 0
+    weight: float = 1.0
+    weights: Mapping[str, list[float]] = field(default_factory=dict)
 
 
 class Encoder:
     """Turns examples into token ids with the model's own processor and chat template."""
 
     def __init__(
-        self, processor: Any, branches: Sequence[Branch], max_length: int, corrections: CorrectedTokens | None
+        self,
+        processor: Any,
+        branches: Sequence[Branch],
+        max_length: int,
+        corrections: CorrectedTokens | None,
+        weights: bool = False,
     ) -> None:
+        self.weights = weights
         self.processor, self.branches, self.max_length, self.corrections = processor, branches, max_length, corrections
         self._answers = AnswerEncoder(processor)
         tokenizer = processor.tokenizer
@@ -55,7 +73,13 @@ class Encoder:
         """
         # A tokenizer reads control tokens in a text as tokens: an answer would end, or an image begin, in the middle of it.
         refuse_control(texts_of(example), self.processor, f"record {example.id}")
-        prefixes = {name: self._prefix(example, name) for name in dict.fromkeys(b.image for b in self.branches)}
+        names = list(dict.fromkeys(branch.response for branch in self.branches))
+        answers = {name: self._answers.encode(example.whole(name)) for name in names}
+        shared = self._shared(example, [ids for ids, _ in answers.values()])
+        context = next(iter(answers.values()))[0][:shared]
+        prefixes = {
+            name: [*self._prefix(example, name), *context] for name in dict.fromkeys(b.image for b in self.branches)
+        }
         room = self.max_length - max(map(len, prefixes.values()))
         if room < 2:
             raise BadInputError(
@@ -63,22 +87,33 @@ class Encoder:
                 where=example.id,
                 remedy="raise it: --set train.max_length=N",
             )
+        end = [self._answers.end] if example.ends else []
         responses: dict[str, list[int]] = {}
         offsets: dict[str, list[tuple[int, int]]] = {}
         truncated = 0
-        for name in dict.fromkeys(branch.response for branch in self.branches):
-            ids, offsets[name] = self._answers.encode(example.responses[name])
+        for name, (whole, places) in answers.items():
+            ids = whole[shared:]
             if not set(ids) - self._special:
                 raise BadInputError(
                     f"the {name} response is empty once encoded: {example.responses[name][:60]!r}",
                     where=example.id,
                     remedy=_REMEDY,
                 )
-            truncated += len(ids) + 1 > room
-            responses[name] = [*ids, self._answers.end][:room]
+            truncated += len(ids) + len(end) > room
+            responses[name] = [*ids, *end][:room]
+            begins = len(example.whole(name)) - len(example.responses[name])
+            offsets[name] = [(max(0, a - begins), max(0, b - begins)) for a, b in places[shared:]]
         corrected = self._corrected(example, responses, offsets) if self.corrections is not None else {}
+        weights = _token_weights(example, responses, offsets) if self.weights else {}
         images = {name: example.images[name] for name in prefixes}
-        return EncodedExample(example.id, prefixes, images, responses, corrected, truncated)
+        return EncodedExample(example.id, prefixes, images, responses, corrected, truncated, example.weight, weights)
+
+    def _shared(self, example: PreferenceExample, answers: Sequence[list[int]]) -> int:
+        """Number of tokens of the context. A token that has characters of the context and of a response belongs to the response."""
+        if not example.context:
+            return 0
+        alone = self._answers.encode(example.context.rstrip())[0]
+        return min(_agreement(alone, ids) for ids in answers)
 
     def _prefix(self, example: PreferenceExample, image: str) -> list[int]:
         """Ids of image and prompt, image tokens expanded. Their number depends only on the image's size."""
@@ -121,6 +156,29 @@ class Encoder:
         return corrected
 
 
+def _agreement(first: Sequence[int], second: Sequence[int]) -> int:
+    """Length of the common beginning of two sequences."""
+    pairs = zip(first, second, strict=False)
+    return next((place for place, (one, other) in enumerate(pairs) if one != other), min(len(first), len(second)))
+
+
+def _token_weights(
+    example: PreferenceExample,
+    responses: Mapping[str, list[int]],
+    offsets: Mapping[str, list[tuple[int, int]]],
+) -> dict[str, list[float]]:
+    """The weight of every token: of the characters that it overlaps, the last given span's; 1 elsewhere and for the end token."""
+    weights: dict[str, list[float]] = {}
+    for name, ids in responses.items():
+        values = [1.0] * len(ids)
+        for number, (a, b) in enumerate(offsets[name][: len(ids)]):
+            for start, end, weight in example.token_weights.get(name, ()):
+                if a < b and a < end and b > start:
+                    values[number] = weight
+        weights[name] = values
+    return weights
+
+
 def encode_all(
     processor: Any, examples: Sequence[PreferenceExample], aligner: Aligner, job: AlignJob
 ) -> tuple[dict[str, EncodedExample], dict[str, str]]:
@@ -129,7 +187,8 @@ def encode_all(
     Raises:
         BadInputError: as `Encoder.encode`, unless the job says that bad records are skipped.
     """
-    encoder = Encoder(processor, aligner.branches, job.train.max_length, corrections_of(aligner))
+    weights = Needs.WEIGHTS in aligner.needs
+    encoder = Encoder(processor, aligner.branches, job.train.max_length, corrections_of(aligner), weights)
     encoded: dict[str, EncodedExample] = {}
     refused: dict[str, str] = {}
     with progress("encoding examples", len(examples)) as advance:

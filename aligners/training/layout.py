@@ -63,21 +63,24 @@ class BranchLayout:
         target: the token.
         mask: True at response tokens.
         corrected: True at corrected tokens, or None.
+        weights: weights of the tokens, 0 elsewhere, or None.
     """
 
     predictor: Tensor
     target: Tensor
     mask: Tensor
     corrected: Tensor | None
+    weights: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples in the layout of this module."""
+    """Examples in the layout of this module. `weights`: factors of the examples' losses."""
 
     ids: list[str]
     blocks: list[Block]
     layouts: dict[str, BranchLayout]
+    weights: Sequence[float] = ()
 
     def to(self, device: Any) -> Batch:
         """The batch on another device."""
@@ -93,10 +96,11 @@ class Batch:
             )
 
         def layout(original: BranchLayout) -> BranchLayout:
-            corrected = None if original.corrected is None else original.corrected.to(device)
-            return BranchLayout(
-                original.predictor.to(device), original.target.to(device), original.mask.to(device), corrected
+            corrected, weights = (
+                None if one is None else one.to(device) for one in (original.corrected, original.weights)
             )
+            places = (original.predictor.to(device), original.target.to(device), original.mask.to(device))
+            return BranchLayout(*places, corrected, weights)
 
         return replace(
             self,
@@ -223,10 +227,11 @@ def collate(
             [[starts[number] + place for place in predictors] for number, predictors in places[branch.name]],
             [example.responses[branch.response] for example in examples],
             [example.corrected.get(branch.response) for example in examples],
+            [example.weights.get(branch.response) for example in examples],
         )
         for branch in branches
     }
-    return Batch([example.id for example in examples], blocks, layouts)
+    return Batch([example.id for example in examples], blocks, layouts, [example.weight for example in examples])
 
 
 def _block(rows: Sequence[_Row], pad: int) -> Block:
@@ -253,7 +258,10 @@ def _block(rows: Sequence[_Row], pad: int) -> Block:
 
 
 def _layout(
-    predictors: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], corrected: Sequence[list[bool] | None]
+    predictors: Sequence[Sequence[int]],
+    responses: Sequence[Sequence[int]],
+    corrected: Sequence[list[bool] | None],
+    weights: Sequence[list[float] | None],
 ) -> BranchLayout:
     import torch
 
@@ -268,7 +276,11 @@ def _layout(
         mask[number, :count] = True
         if marks is not None and changed is not None:
             marks[number, :count] = torch.tensor(changed)
-    return BranchLayout(predictor, target, mask, marks)
+    factors = torch.zeros(shape) if any(one is not None for one in weights) else None
+    for number, given in enumerate(weights):
+        if factors is not None and given is not None:
+            factors[number, : len(given)] = torch.tensor(given)
+    return BranchLayout(predictor, target, mask, marks, factors)
 
 
 def by_branch(values: Tensor, layouts: Mapping[str, BranchLayout]) -> dict[str, BranchLogps]:
@@ -288,5 +300,6 @@ def by_branch(values: Tensor, layouts: Mapping[str, BranchLayout]) -> dict[str, 
     for (name, layout), part in zip(layouts.items(), parts, strict=True):
         columns = [padded(column, layout.mask) for column in (part.unbind(-1) if part.ndim == 2 else [part])]
         divergence = columns[1] if len(columns) == 2 else None
-        result[name] = BranchLogps(columns[0].sum(-1), columns[0], layout.mask, layout.corrected, divergence)
+        found = (columns[0].sum(-1), columns[0], layout.mask, layout.corrected, divergence, layout.weights)
+        result[name] = BranchLogps(*found)
     return result

@@ -45,9 +45,10 @@ def content_keys(example: EncodedExample, branches: Iterable[Branch]) -> Keys:
 
 
 def content_print(example: EncodedExample, branches: Iterable[Branch]) -> str:
-    """One hash of all branches of an example, and of its corrected tokens."""
+    """One hash of all branches of an example, of its corrected tokens and its weights."""
     keys = content_keys(example, branches)
-    return sha256_json([[*pair, key.hex()] for pair, key in keys.items()] + [dict(example.corrected)])
+    weights = [example.weight, dict(example.weights)] if example.weight != 1 or example.weights else []
+    return sha256_json([[*pair, key.hex()] for pair, key in keys.items()] + [dict(example.corrected), *weights])
 
 
 class ValueStore:

@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,7 @@ class PreferenceTrainer(StrictTrainer):
         if stage.check:
             stage.check = False
             stage.canary = check_first_batch(run, batch, logps, baseline, loss)
+        loss = replace(loss, per_example=loss.per_example * loss.per_example.new_tensor(batch.weights))
         metrics = {
             "loss": loss.per_example.detach(),
             **loss.metrics,

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Span = tuple[int, int]
+WeightedSpan = tuple[int, int, float]
+"""Start, end and weight of characters."""
 """Half-open character range [start, end) of a text."""
 
 
@@ -149,6 +151,21 @@ class PreferenceExample:
     regions: tuple[Region, ...] = ()
     """Known objects in the original image, if the data set has them."""
     source: str = ""
+    context: str = ""
+    """The beginning of the answer, which all responses continue. The model sees it, and no loss counts it."""
+    ends: bool = True
+    """Whether the responses are whole: False if they are cut, so that no end token follows them."""
+    weight: float = 1.0
+    """Factor of the example's loss."""
+    token_weights: Mapping[str, tuple[WeightedSpan, ...]] = field(default_factory=dict)
+    """Response name -> weights of its characters; 1 for the others. For methods that read them (`aligners.base.Needs.WEIGHTS`)."""
+
+    def whole(self, response: str) -> str:
+        """The answer with this response: the context and what continues it, with a blank between them if neither has one."""
+        text = self.responses[response]
+        if not self.context or self.context[-1].isspace() or text[:1].isspace():
+            return self.context + text
+        return f"{self.context} {text}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ example's neighbours, its place or its padding.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from aligners.base import Aligner, BranchLogps, Logps, Needs
@@ -80,6 +81,7 @@ def _logps(aligner: Aligner, lengths: Tensor, generator: Any) -> dict[str, Branc
             mask,
             corrected if Needs.CORRECTIONS in aligner.needs else None,
             divergence if Needs.REFERENCE_DISTRIBUTION in aligner.needs else None,
+            (torch.rand(shape, generator=generator) + 0.5) * mask if Needs.WEIGHTS in aligner.needs else None,
         )
     return made
 
@@ -107,6 +109,7 @@ def _mapped(logps: Logps, change: Any) -> dict[str, BranchLogps]:
             change(branch_logps.mask),
             changed(branch_logps.corrected),
             changed(branch_logps.divergence),
+            changed(branch_logps.weights),
         )
         for name, branch_logps in logps.items()
     }
@@ -131,9 +134,7 @@ def _gradients(aligner: Aligner, policy: Logps, reference: Logps) -> dict[str, T
         for name, branch_logps in policy.items()
     }
     held = {
-        name: BranchLogps(
-            leaves[name].sum(-1), leaves[name], branch_logps.mask, branch_logps.corrected, divergences[name]
-        )
+        name: replace(branch_logps, sums=leaves[name].sum(-1), tokens=leaves[name], divergence=divergences[name])
         for name, branch_logps in policy.items()
     }
     ids = [f"example {number}" for number in range(_EXAMPLES)]
@@ -168,9 +169,7 @@ def _check_far(aligner: Aligner, policy: Logps, reference: Logps) -> None:
             shift = torch.zeros_like(branch_logps.tokens)
             shift[:, 0] = sign * (_FAR if number else -_FAR)
             tokens = branch_logps.tokens + shift
-            far[name] = BranchLogps(
-                tokens.sum(-1), tokens, branch_logps.mask, branch_logps.corrected, branch_logps.divergence
-            )
+            far[name] = replace(branch_logps, sums=tokens.sum(-1), tokens=tokens)
         _values(aligner, far, reference)
         for name, gradient in _gradients(aligner, far, reference).items():
             if not bool(gradient.isfinite().all()):

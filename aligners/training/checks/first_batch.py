@@ -101,9 +101,8 @@ def _shifted(branch: BranchLogps, sums: Tensor, with_divergence: bool) -> Branch
     """A branch whose sums are increased by `sums`, equally distributed over its tokens."""
     step = (sums / branch.mask.sum(-1).clamp(min=1))[:, None] * branch.mask
     tokens = branch.tokens + step
-    return BranchLogps(
-        tokens.sum(-1), tokens, branch.mask, branch.corrected, step.clamp(min=0) if with_divergence else None
-    )
+    divergence = step.clamp(min=0) if with_divergence else None
+    return BranchLogps(tokens.sum(-1), tokens, branch.mask, branch.corrected, divergence, branch.weights)
 
 
 def _mend_first(run: Session, batch: Batch, reference: Logps) -> str:

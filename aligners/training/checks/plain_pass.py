@@ -92,7 +92,7 @@ def plain_row(
     import torch
 
     picture = example.images[branch.image].open()
-    inputs = own_inputs(policy.processor, example.prompt, example.responses[branch.response], picture)
+    inputs = own_inputs(policy.processor, example.prompt, example.whole(branch.response), picture)
     ids = inputs["input_ids"][0].tolist()
     prefix = len(encoded.prefixes[branch.image])
     row = [*encoded.prefixes[branch.image], *encoded.responses[branch.response]]
