@@ -25,21 +25,21 @@ def extras(record: Mapping[str, Any], responses: Mapping[str, str]) -> dict[str,
     """
     context, ends = record.get("shared_context"), record.get("responses_end")
     weight = record.get("example_weight")
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     if context is not None:
         if not isinstance(context, str):
             raise BadRecordError(f"'shared_context' is not a text: {shown(context)}")
-        found["context"] = context
+        values["context"] = context
     if ends is not None:
         if not isinstance(ends, bool):
             raise BadRecordError(f"'responses_end' is neither true nor false: {shown(ends)}")
-        found["ends"] = ends
+        values["ends"] = ends
     if weight is not None and weight == weight:  # NaN is how tables write a missing number
-        found["weight"] = _weight(weight, "example_weight")
+        values["weight"] = _weight(weight, "example_weight")
     weights = {name: _spans(record.get(f"{name}_weights"), text, name) for name, text in responses.items()}
     if given := {name: spans for name, spans in weights.items() if spans}:
-        found["token_weights"] = given
-    return found
+        values["token_weights"] = given
+    return values
 
 
 def extra_columns(example: PreferenceExample) -> dict[str, Any]:
