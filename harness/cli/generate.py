@@ -93,9 +93,9 @@ def generate(
     from harness.core.errors import BadInputError
     from harness.core.paths import cache_folder
     from harness.generation.candidates import Sampler
-    from harness.generation.generate import GenerateRequest
     from harness.generation.generate import generate as run
     from harness.generation.settings import PairSettings, SampleSettings
+    from harness.generation.work import GenerateRequest
     from harness.serving.choose import choose_backend
 
     kind = registry.load("candidate_judges", judge)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,7 +73,7 @@ class Sampler:
             BadInputError: a question holds a control token, or is too long.
             HarnessError: the engine failed; what was answered is kept.
         """
-        self._check_questions(parts)
+        self.check_questions(parts)
         asks = functools.partial(engine_of, [self.target], self.backend, self.backend_settings)
         refused: dict[str, str] = {}
         answered_by = functools.cache(self.target.answered_by)
@@ -98,8 +98,23 @@ class Sampler:
                         advance()
         return refused
 
-    def continued(self, begun: Sequence[Begun], folder: Path) -> Iterator[tuple[str, Response | None]]:
+    @contextmanager
+    def running(self) -> Iterator[Callable[[], Backend]]:
+        """Context with a function that returns the engine, which is started when it is first called."""
+        with ExitStack() as held:
+            yield functools.cache(
+                lambda: held.enter_context(engine_of([self.target], self.backend, self.backend_settings))
+            )
+
+    def continued(
+        self, begun: Sequence[Begun], folder: Path, engine: Callable[[], Backend] | None = None
+    ) -> Iterator[tuple[str, Response | None]]:
         """Let the model continue answers, with the sampling of the candidates; see `judging.candidates.Continue`.
+
+        Args:
+            begun: the answers.
+            folder: of the log.
+            engine: see `running`; None: an engine for this call.
 
         Raises:
             HarnessError: the engine failed; what was answered is kept.
@@ -111,15 +126,16 @@ class Sampler:
             image = NO_IMAGE if answer.image is None else answer.image
             sampling = self.sample.sampling(answer.seed)
             asked = [answer.question, image.fingerprint(), sampling.model_dump(), self.target.fingerprint]
-            digest = sha256_json([*asked, self.target.template, identity, answer.beginning])
-            requests[digest] = Request(
-                digest, self.target.served, answer.question, image, sampling, beginning=answer.beginning
-            )
+            ends = [list(answer.stop)] if answer.stop else []
+            digest = sha256_json([*asked, self.target.template, identity, answer.beginning, *ends])
+            where = (self.target.served, answer.question, image, sampling)
+            requests[digest] = Request(digest, *where, beginning=answer.beginning, stop=answer.stop)
             owners.setdefault(digest, []).append(answer.id)
         with ResponseLog(folder) as log:
             missing = [request for name, request in requests.items() if log.get("", name) is None]
             if missing:
-                with engine_of([self.target], self.backend, self.backend_settings) as backend:
+                with self.running() if engine is None else nullcontext(engine) as started:
+                    backend = started()
                     for done in completions_of(backend, missing):
                         if done.refused is None:
                             log.add("", done.id, done, self.backend.name, self.target.answered_by(done.model))
@@ -127,7 +143,12 @@ class Sampler:
                 for name in names:
                     yield name, log.get("", digest)
 
-    def _check_questions(self, parts: Sequence[Part]) -> None:
+    def check_questions(self, parts: Sequence[Part]) -> None:
+        """Refuse questions that cannot be asked.
+
+        Raises:
+            BadInputError: a question holds a control token, or is too long.
+        """
         processor = None if self.target.remote else load_processor(self.target.base)
         prompts = [prompt for part in parts for prompt in part.prompts]
         for prompt in prompts:

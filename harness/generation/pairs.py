@@ -34,11 +34,14 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A preference: the answer with the higher score is chosen."""
+    """A preference: the answer with the higher score is chosen. Sentences have a `context`, which both continue."""
 
     prompt: Prompt
     chosen: Judged
     rejected: Judged
+    context: str = ""
+    whole: bool = True
+    """Whether the answers are whole, and not sentences."""
 
     @property
     def words(self) -> tuple[int, int]:
@@ -72,28 +75,29 @@ def usable(answers: Iterable[Judged], counts: Counter[str]) -> list[Judged]:
 
 
 def pairs_of(
-    prompt: Prompt, answers: Sequence[Judged], settings: PairSettings, min_gap: float, seed: int
+    prompt: Prompt, answers: Sequence[Judged], settings: PairSettings, min_gap: float, seed: int, context: str = ""
 ) -> list[Pair]:
-    """The pairs of one prompt.
+    """The pairs of one prompt, or of the sentences that continue one context.
 
     Args:
         prompt: what was asked.
         answers: see `usable`.
         settings: how pairs are chosen among those with a sufficient gap.
         min_gap: the smallest difference of scores; equal scores never make a pair.
-        seed: of the choice, with the prompt's text and image.
+        seed: of the choice, with the prompt's text, image and context.
+        context: the beginning of the answer, if the answers are sentences.
     """
     pairs = []
     for first, second in _opponents(answers):
         better, worse = (first, second) if first.score > second.score else (second, first)
         if better.score - worse.score >= min_gap and better.score > worse.score:
-            pairs.append(Pair(prompt, better, worse))
+            pairs.append(Pair(prompt, better, worse, context))
     if len(pairs) <= settings.per_prompt:
         return pairs
     if settings.how == "best-worst":
         # Python's sort is stable: of equal gaps, the pair that was sampled first is kept.
         return sorted(pairs, key=lambda pair: pair.rejected.score - pair.chosen.score)[: settings.per_prompt]
-    draw = random.Random(f"{seed} {prompt.image.fingerprint()} {prompt.text}")
+    draw = random.Random(f"{seed} {prompt.image.fingerprint()} {prompt.text}{context}")
     places = sorted(draw.sample(range(len(pairs)), settings.per_prompt))
     return [pairs[place] for place in places]
 

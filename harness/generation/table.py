@@ -30,6 +30,8 @@ def schema() -> pyarrow.Schema:
             *((f"{side}_spans", pa.list_(pa.list_(pa.int32()))) for side in ("chosen", "rejected")),
             ("objects", pa.list_(pa.struct([("label", pa.string()), ("box", pa.list_(pa.float64()))]))),
             ("origin_dataset", pa.string()),
+            ("shared_context", pa.string()),
+            ("responses_end", pa.bool_()),
             ("judge", pa.string()),
             ("model", pa.string()),
             *((f"{side}_score", pa.float64()) for side in ("chosen", "rejected")),
@@ -41,15 +43,17 @@ def schema() -> pyarrow.Schema:
 
 def row_of(pair: Pair, judge: str, model: str) -> dict[str, Any]:
     """A pair's row, with the original encoded bytes of the image."""
-    prompt = pair.prompt
+    prompt, part = pair.prompt, [pair.context] if pair.context else []
     return {
-        "id": f"{prompt.id}-{sha256_json([pair.chosen.number, pair.rejected.number])[:6]}",
+        "id": f"{prompt.id}-{sha256_json([*part, pair.chosen.number, pair.rejected.number])[:6]}",
         "image": {"bytes": prompt.image.read(), "path": prompt.image.name or None},
         "question": prompt.text,
         "chosen": pair.chosen.response.text.strip(),
         "rejected": pair.rejected.response.text.strip(),
         "objects": [{"label": region.label, "box": list(region.box)} for region in prompt.regions] or None,
         "origin_dataset": prompt.source or None,
+        "shared_context": pair.context or None,
+        "responses_end": None if pair.whole else False,
         "judge": judge,
         "model": model,
         **_side("chosen", pair.chosen),

@@ -39,11 +39,12 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One answer that may become part of a pair. `id` is unique in its set."""
+    """One answer that may become part of a pair, or a sentence of one, behind the `context`. `id` is unique in its set."""
 
     id: str
     prompt: Prompt
     text: str
+    context: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +87,15 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """An answer that the sampled model shall continue. `id` is unique in a call; `image` None: it sees no image."""
+    """An answer that the sampled model shall continue, up to the first of the texts in `stop`. `id` is unique in a call; `image` None: it
+    sees no image."""
 
     id: str
     question: str
     image: ImageRef | None
     beginning: str
     seed: int
+    stop: tuple[str, ...] = ()
 
 
 Continue = Callable[[Sequence[Begun], Path], Iterator[tuple[str, Response | None]]]
@@ -120,10 +123,12 @@ class CandidateJudge(ABC):
     makes_partners: ClassVar[bool] = False
     """Whether every verdict with a score names a second answer, with which the candidate is paired; candidates are then not paired with
     one another, and one per prompt is enough."""
+    sentences: ClassVar[bool] = False
+    """Whether it judges sentences: answers are then sampled sentence by sentence, and a pair is two sentences behind the same context."""
     continue_answers: Continue | None = None
     """Set before `judge` is called if the class has `continues`."""
     continues: ClassVar[bool] = False
-    """Whether the judge lets the sampled model continue answers. It may then have no engine of its own at the same time."""
+    """Whether the judge lets the sampled model continue answers."""
 
     def __init__(self, settings: CandidateJudgeSettings | None = None) -> None:
         self.settings = settings or self.Settings()

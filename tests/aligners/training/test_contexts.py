@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from aligners.base import CHOSEN, REJECTED, BranchLogps
+from aligners.base import CHOSEN, REJECTED, AlignerSettings, BranchLogps
 from aligners.cdpo import CDPO
 from aligners.preferences.read import read_preferences
 from aligners.training.encoding import Encoder
@@ -75,15 +75,17 @@ def test_a_context_is_seen_and_not_counted(picture: ImageRef) -> None:
         name: getattr(behind, name) for name in behind.__slots__} | {"weight": 2.0})), BRANCHES)  # fmt: skip
 
 
-def test_cdpo_is_its_equation_in_double_precision() -> None:
+@pytest.mark.claims("c-dpo.beta")
+@pytest.mark.parametrize("beta", [0.1, 0.5])
+def test_cdpo_is_its_equation_in_double_precision(beta: float) -> None:
     sums = {name: torch.tensor(values) for name, values in {"chosen": [-3.0, -9.5], "rejected": [-4.25, -2.0]}.items()}
     held = {name: torch.tensor(values) for name, values in {"chosen": [-3.5, -7.0], "rejected": [-3.0, -2.5]}.items()}
     mask = torch.ones(2, 1, dtype=torch.bool)
     policy, reference = (
         {name: BranchLogps(value, value[:, None], mask) for name, value in given.items()} for given in (sums, held)
     )
-    loss = CDPO().loss(policy, reference).per_example
-    gaps = 0.1 * ((sums["chosen"] - held["chosen"]).double() - (sums["rejected"] - held["rejected"]).double())
+    loss = CDPO(AlignerSettings(beta=beta)).loss(policy, reference).per_example
+    gaps = beta * ((sums["chosen"] - held["chosen"]).double() - (sums["rejected"] - held["rejected"]).double())
     torch.testing.assert_close(loss.double(), torch.log1p(torch.exp(-gaps)), atol=1e-6, rtol=1e-6)
 
 

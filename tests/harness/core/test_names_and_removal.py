@@ -31,7 +31,7 @@ CALLERS = {
     "harness/core/temporary.py": "temporary files and folders that no writer holds any more",
     "harness/evaluation/imports.py": "its own temporary folder; an imported run's answers, which new ones replace",
     "harness/worlds/pocket/ship.py": "the shipped base model, which a new one replaces",
-    "harness/generation/generate.py": "pairs and manifests of its own set, which new ones replace",
+    "harness/generation/work.py": "pairs and manifests of its own set, which new ones replace",
     "harness/models/saving.py": "PEFT's empty card in the folder that is being written",
     "harness/runs/set_aside.py": "puts answers and their scores aside that are to be generated again",
     "harness/alignment/align.py": "what stages kept for --resume, of a run that is complete",

@@ -1,0 +1,144 @@
+"""The judge `detectors` and pairs of sentences: those worked out by hand, and detectors of the real architectures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from aligners.preferences.read import read_preferences
+from harness.core.files import write_jsonl
+from harness.core.types import ImageRef, Region
+from harness.generation.candidates import Sampler
+from harness.generation.detectors import DetectorsJudge, DetectorsSettings, verdict_on
+from harness.generation.generate import generate
+from harness.generation.settings import PairSettings, SampleSettings
+from harness.generation.work import GenerateRequest
+from harness.judging.candidates import Candidate, Prompt, Verdict, verdicts_of
+from harness.runs.targets import target_of_endpoint
+from harness.serving.base import Backend, BackendSettings, Completion, Request
+from tests.tiny_detectors import tiny_grounding_dino, tiny_owlv2
+
+SAID = {
+    "": ["There is a dog.", "There is a cup.", "It is nice."],
+    "There is a dog.": ["A cat sits.", "A bus waits.", "A cat and a bus."],
+    "There is a dog. A cat sits.": ["", ""],
+}
+"""Context -> what the model continues it with, by the seed. A dog and a cat are in the picture."""
+PAIRS = {
+    ("", "There is a dog.", "There is a cup."),
+    ("There is a dog.", "A cat sits.", "A bus waits."),
+    ("There is a dog.", "A cat sits.", "A cat and a bus."),
+}
+"""(context, chosen, rejected), by hand: "It is nice." names no object, and only "A cat sits." can be continued."""
+
+
+ALL, NOTHING = 1e-9, 0.999
+
+
+class Scripted(Backend):
+    """A model whose sentences are known. `asked` counts the requests."""
+
+    name, remote, continues = "scripted", True, True
+    asked = 0
+
+    @classmethod
+    def missing(cls) -> str | None:
+        return None
+
+    def start(self) -> None:
+        """Nothing to load."""
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        for request in requests:
+            assert request.stop == (".", "!", "?") and not request.image.absent
+            Scripted.asked += 1
+            said = SAID[request.beginning]
+            text = f"{request.beginning} {said[request.sampling.seed % len(said)]}".strip()
+            yield Completion(request.id, request.target, text, "stop", 1, 1)
+
+    def provenance(self) -> dict[str, Any]:
+        return {}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    Image.new("RGB", (64, 64), "red").save("one.png")
+    objects = [{"label": name, "box": [1.0, 1.0, 9.0, 9.0]} for name in ("dog", "cat")]
+    pair = {"id": "p", "image": "one.png", "prompt": "What?", "chosen": "A", "rejected": "B", "objects": objects}
+    write_jsonl(tmp_path / "prefs.jsonl", [pair])
+    return tmp_path
+
+
+def request(output: Path, **settings: Any) -> GenerateRequest:
+    judge = DetectorsJudge(DetectorsSettings(first="boxes", second="boxes", **settings))
+    sampler = Sampler(
+        target_of_endpoint("vlm", Path("results")), Scripted, BackendSettings(), SampleSettings(samples=12), 0
+    )
+    return GenerateRequest(sampler, "prefs.jsonl", judge, PairSettings(per_prompt=9, length_balance=False), output)
+
+
+@pytest.mark.claims("judge.detectors.first", "judge.detectors.second")
+def test_sentences_give_the_pairs_worked_out_by_hand(here: Path) -> None:
+    manifest = generate(request(here / "pairs"))
+    rows = pq.read_table(here / "pairs" / "part-00000.parquet").to_pylist()
+    assert {(row["shared_context"] or "", row["chosen"], row["rejected"]) for row in rows} == PAIRS
+    assert len(rows) == len(PAIRS) == manifest.pairs and {row["responses_end"] for row in rows} == {False}
+    assert len({row["id"] for row in rows}) == 3
+    assert manifest.not_judged == {"the sentence names no object": 1}
+    examples = read_preferences(str(here / "pairs"), cache=here / "cache").examples
+    assert {(one.context, one.responses["chosen"], one.responses["rejected"]) for one in examples} == PAIRS
+    assert not any(one.ends for one in examples)
+
+    before = Scripted.asked
+    (here / "pairs" / "manifest.json").unlink()  # as after a kill: what was sampled is kept
+    again = generate(request(here / "pairs"))
+    assert Scripted.asked == before and again.pairs == manifest.pairs
+    assert pq.read_table(here / "pairs" / "part-00000.parquet").to_pylist() == rows
+
+
+def test_only_what_both_detectors_say_counts() -> None:
+    yes, no, split = (True, True), (False, False), (True, False)
+    assert verdict_on({"dog": yes, "cat": yes}) == Verdict(1.0, "both detectors find: dog, cat")
+    assert verdict_on({"dog": yes, "cup": no, "cat": split}) == Verdict(0.0, "no detector finds: cup")
+    assert verdict_on({"dog": yes, "cat": split}).error == "the detectors disagree about an object"
+    assert verdict_on({}).error == "the sentence names no object"
+
+
+@pytest.mark.slow
+@pytest.mark.claims(
+    "judge.detectors.first_model", "judge.detectors.second_model", "judge.detectors.first_threshold",
+    "judge.detectors.second_threshold", "judge.detectors.synonyms", "judge.detectors.extractor",
+)  # fmt: skip
+def test_detectors_of_the_real_architectures(here: Path) -> None:
+    """With random weights, the threshold ALL finds everything and NOTHING nothing."""
+    models = {"first_model": str(tiny_grounding_dino(here / "dino")), "second_model": str(tiny_owlv2(here / "owl"))}
+    prompt = Prompt("p", "What?", ImageRef(path=here / "one.png"), (Region("dog", (1, 1, 9, 9)),))
+    candidates = [Candidate("dog", prompt, "There is a dog."), Candidate("hound", prompt, "We see a hound.")]
+
+    def judged(first: float, second: float, **more: Any) -> dict[str, Verdict]:
+        settings = DetectorsSettings(first_threshold=first, second_threshold=second, **models, **more)
+        with DetectorsJudge(settings) as judge:
+            return dict(verdicts_of(judge, candidates, here))
+
+    assert judged(ALL, ALL)["dog"].score == 1 and judged(NOTHING, NOTHING)["dog"].score == 0
+    assert (
+        judged(ALL, NOTHING)["dog"].error
+        == judged(NOTHING, ALL)["dog"].error
+        == "the detectors disagree about an object"
+    )
+    (here / "words.txt").write_text("hound\ncat\n")
+    found = judged(NOTHING, NOTHING, synonyms=str(here / "words.txt"))
+    assert found["hound"].score == 0 and found["dog"].error == "the sentence names no object"
+    assert judged(NOTHING, NOTHING)["hound"].error == "the sentence names no object"
+    with pytest.raises(Exception, match="no-such"):
+        judged(NOTHING, NOTHING, extractor="no-such")
