@@ -72,7 +72,7 @@ class Scripted(Backend):
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
-    Image.new("RGB", (64, 64), "red").save("one.png")
+    Image.new("RGB", (110, 60), "red").save("one.png")
     objects = [{"label": name, "box": [1.0, 1.0, 9.0, 9.0]} for name in ("dog", "cat")]
     pair = {"id": "p", "image": "one.png", "prompt": "What?", "chosen": "A", "rejected": "B", "objects": objects}
     write_jsonl(tmp_path / "prefs.jsonl", [pair])
