@@ -13,6 +13,10 @@ from harness.cli.options import SETUP, Json, Results, app, emit
 
 @app.command(rich_help_panel=SETUP)
 def doctor(
+    wanted: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="SUITE...", help="Suites that you want to run: their data must be here."),
+    ] = None,
     full: Annotated[
         bool, typer.Option("--full", help="Also serve a tiny random model; takes a minute or more.")
     ] = False,
@@ -21,19 +25,17 @@ def doctor(
 ) -> None:
     """Check what is installed and works on this machine, with remedies.
 
-    Exits with 1 if a check fails.
+    Exits with 1 if a check fails, or if something is missing for what you asked.
     """
-    from harness.cli.tables import print_line
+    from harness.cli.tables import print_findings
     from harness.core.progress import console
     from harness.doctor import examine
 
-    lines = []
     with console.status("checking"):
-        for line in examine(results, full):
-            lines.append(line)
-            if not as_json:
-                print_line(line)
+        lines = list(examine(results, full, wanted or ()))
     if as_json:
         emit([dataclasses.asdict(line) for line in lines])
-    if any(line.state == "fail" for line in lines):
+    else:
+        print_findings(lines)
+    if any(line.state in ("fail", "missing") for line in lines):
         raise typer.Exit(1)

@@ -308,17 +308,28 @@ def print_files(rows: Sequence[dict[str, Any]]) -> None:
                     console.print(f"           [dim]{escape(row['note'])}[/dim]", soft_wrap=True, highlight=False)
 
 
-def print_line(line: Line) -> None:
-    """Print one finding of the doctor."""
-    marks = {"ok": "[green]ok  [/green]", "warn": "[yellow]warn[/yellow]", "fail": "[red]fail[/red]"}
+_FINDINGS = (
+    ("fail", "red", "Does not work"),
+    ("missing", "red", "Missing for what you asked"),
+    ("warn", "yellow", "Optional, and not here"),
+    ("ok", "green", "Works"),
+)
+"""State of a finding, colour and heading; the most urgent first."""
+
+
+def print_findings(lines: Sequence[Line]) -> None:
+    """Print the doctor's findings in groups, what needs attention last."""
     console = Console()
-    console.print(
-        f"{marks[line.state]}  [bold]{escape(line.name)}[/bold]: {escape(line.finding)}",
-        soft_wrap=True,
-        highlight=False,
-    )
-    if line.remedy:
-        console.print(f"      [dim]{escape(line.remedy)}[/dim]", soft_wrap=True, highlight=False)
+    for state, colour, heading in reversed(_FINDINGS):
+        group = [line for line in lines if line.state == state]
+        if group:
+            console.print(f"[bold {colour}]{heading}[/bold {colour}]", highlight=False)
+        for line in group:
+            console.print(
+                f"  [bold]{escape(line.name)}[/bold]: {escape(line.finding)}", soft_wrap=True, highlight=False
+            )
+            if line.remedy:
+                console.print(f"      [dim]{escape(line.remedy)}[/dim]", soft_wrap=True, highlight=False)
 
 
 def listing() -> list[dict[str, Any]]:

@@ -10,7 +10,8 @@ from typing import Literal
 
 from harness.models.torchvision_shim import CHILD_FOLDER
 
-State = Literal["ok", "warn", "fail"]
+State = Literal["ok", "warn", "missing", "fail"]
+"""`warn`: something optional is not there; `missing`: something is not there that the user asked for."""
 
 
 @dataclass(frozen=True)

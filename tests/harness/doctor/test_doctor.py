@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.doctor.line import python
-from harness.doctor.software import _serving
+from harness.doctor.line import Tried, python
+from harness.doctor.software import _serving, _stages
 from tests.harness.serving.fake_vision import SECRET
 from tests.harness.serving.test_vllm import needs_vllm
 
@@ -113,6 +113,19 @@ def test_what_hangs_is_given_up() -> None:
     assert not tried.well and "no answer within 0.5 s" in tried.problem
     assert python("print(1)").printed == "1"
     assert "ZeroDivisionError" in python("1 / 0").problem
+
+
+def test_an_import_that_ends_the_process_is_told_from_those_before_it() -> None:
+    code = """
+import json, os
+print(json.dumps(["torch", True, "[]", ""]), flush=True)
+print("a library's own words")
+print(json.dumps(["torchvision", False, "", "ImportError: no"]), flush=True)
+os.abort()
+"""
+    found = _stages(python(code), ("torch", "torchvision", "transformers"))
+    assert found["torch"] == Tried(True, "[]", "") and found["torchvision"].problem == "ImportError: no"
+    assert not found["transformers"].well and "code -6" in found["transformers"].problem
 
 
 @needs_vllm
