@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from harness.cli import completion
 from harness.cli.options import (
     DATA_OPTIONS,
     RUN_OPTIONS,
@@ -34,9 +35,14 @@ class OnError(StrEnum):
 def align(
     method: Annotated[
         str,
-        typer.Option("--method", help="A method, see `harness list methods`."),
+        typer.Option("--method", help="A method, see `harness list methods`.", autocompletion=completion.methods),
     ],
-    model: Annotated[str, typer.Option("--model", help="Alias, hub id or folder; see `harness list models`.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", help="Alias, hub id or folder; see `harness list models`.", autocompletion=completion.models
+        ),
+    ],
     data: Annotated[
         str | None,
         typer.Option(
@@ -54,6 +60,7 @@ def align(
         str | None,
         typer.Option(
             "--recipe",
+            autocompletion=completion.recipes,
             metavar="NAME|FILE|RUN",
             help="Settings: a YAML file (keys train and method), the folder or config.json of a run, or a shipped recipe, see "
             "`harness list recipes`.",

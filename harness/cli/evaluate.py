@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.cli import completion
 from harness.cli.declared import SettingsCommand, declared_options
 from harness.cli.options import (
     EVALUATE,
@@ -63,7 +64,12 @@ DryRun = Annotated[
 @app.command(name="eval", cls=SettingsCommand, rich_help_panel=EVALUATE)
 def evaluate(
     context: typer.Context,
-    suite: Annotated[str, typer.Option("--suite", help="Suites, comma-separated; see `harness list benchmarks`.")],
+    suite: Annotated[
+        str,
+        typer.Option(
+            "--suite", help="Suites, comma-separated; see `harness list benchmarks`.", autocompletion=completion.suites
+        ),
+    ],
     run: Runs = None,
     model: Annotated[
         str | None,

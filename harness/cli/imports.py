@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from harness.cli import completion
 from harness.cli.declared import SettingsCommand
 from harness.cli.evaluate import layers_of, scoring_of
 from harness.cli.options import (
@@ -35,7 +36,9 @@ def import_results(
     files: Annotated[
         list[Path], typer.Argument(metavar="FILE...", help="Files with answers of one model to one suite.")
     ],
-    suite: Annotated[str, typer.Option("--suite", help="The suite, see `harness list benchmarks`.")],
+    suite: Annotated[
+        str, typer.Option("--suite", help="The suite, see `harness list benchmarks`.", autocompletion=completion.suites)
+    ],
     name: Annotated[
         str | None, typer.Option("--name", help="The run's name. Default: the first file's, without its ending.")
     ] = None,

@@ -32,7 +32,6 @@ app = typer.Typer(
     name="harness",
     cls=GroupedCommands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     help="Align vision-language models with preference methods, and measure how much they hallucinate. Every command accepts --debug.",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.cli import completion
 from harness.cli.declared import FilesCommand, declared_options
 from harness.cli.options import (
     EVALUATE,
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
 @app.command(cls=FilesCommand, rich_help_panel=EVALUATE)
 def score(
     context: typer.Context,
-    suite: Annotated[str, typer.Option("--suite", help="A suite, see `harness list benchmarks`.")],
+    suite: Annotated[
+        str, typer.Option("--suite", help="A suite, see `harness list benchmarks`.", autocompletion=completion.suites)
+    ],
     items_file: Annotated[
         Path | None, typer.Option("--items", help="Write one JSON line per item: mentions, verdicts, counts.")
     ] = None,

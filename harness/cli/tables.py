@@ -25,7 +25,6 @@ from harness.records.changed_scores import ChangedScoresRecord
 from harness.records.score_files import JudgeRecord, MetricRecord, SpreadRecord, SuiteScores
 
 if TYPE_CHECKING:
-    from harness.doctor import Line
     from harness.records.run_files import VerificationRecord
 
 
@@ -306,30 +305,6 @@ def print_files(rows: Sequence[dict[str, Any]]) -> None:
                 console.print(f"  {marks[row['state']]}  {escape(row['file'])}", soft_wrap=True, highlight=False)
                 if row["note"]:
                     console.print(f"           [dim]{escape(row['note'])}[/dim]", soft_wrap=True, highlight=False)
-
-
-_FINDINGS = (
-    ("fail", "red", "Does not work"),
-    ("missing", "red", "Missing for what you asked"),
-    ("warn", "yellow", "Optional, and not here"),
-    ("ok", "green", "Works"),
-)
-"""State of a finding, colour and heading; the most urgent first."""
-
-
-def print_findings(lines: Sequence[Line]) -> None:
-    """Print the doctor's findings in groups, what needs attention last."""
-    console = Console()
-    for state, colour, heading in reversed(_FINDINGS):
-        group = [line for line in lines if line.state == state]
-        if group:
-            console.print(f"[bold {colour}]{heading}[/bold {colour}]", highlight=False)
-        for line in group:
-            console.print(
-                f"  [bold]{escape(line.name)}[/bold]: {escape(line.finding)}", soft_wrap=True, highlight=False
-            )
-            if line.remedy:
-                console.print(f"      [dim]{escape(line.remedy)}[/dim]", soft_wrap=True, highlight=False)
 
 
 def listing() -> list[dict[str, Any]]:
