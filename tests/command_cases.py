@@ -89,6 +89,7 @@ COMMANDS: dict[str, Case] = {
         says="POPE",
     ),
     "serve": Case(("one", "--port"), ("align",)),  # with a port, and stopped: test_serve
+    "view": Case(("--results", "scored", "--port", "0")),  # and stopped: tests/harness/reports/test_view.py
     "quickstart": Case(
         ("--methods", "dpo", "--suites", "mmhal", "--split", "validation", *ENGINE, "--results", "quick"),
         leaves="quick/report.html",

@@ -40,14 +40,23 @@ def settings_of(recipe: str, method: str) -> dict[str, Any]:
         BadInputError: it cannot be read, or it is a run of another method.
     """
     path = Path(recipe)
-    if not path.exists():
+    if not recipe.strip() or not _exists(path):
         names = shipped()
-        if recipe not in names:
-            raise UnknownNameError("recipe", recipe, names)
-        return read_recipe(names[recipe])
+        if recipe in names:
+            return read_recipe(names[recipe])
+        if path.suffix in (".yaml", ".yml", ".json") or len(path.parts) > 1:
+            return read_recipe(path)  # raises that it does not exist
+        raise UnknownNameError("recipe", recipe, names)
     if path.is_dir():
         path = path / CONFIG
     return _of_run(path, method) if path.suffix == ".json" else read_recipe(path)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a text that is too long for a name
+        return False
 
 
 def _of_run(path: Path, method: str) -> dict[str, Any]:

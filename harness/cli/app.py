@@ -25,6 +25,7 @@ from harness.cli import (
     results,
     runs,
     score,
+    view,
 )
 from harness.cli.options import CHECKPOINTS, SETUP, TRAIN, Json, Results, app, emit
 from harness.core.terminal import say
@@ -47,6 +48,7 @@ __all__ = [
     "results",
     "runs",
     "score",
+    "view",
 ]
 
 

@@ -262,4 +262,13 @@
   restore();
   refresh();
   jump();
+
+  // Where `harness view` serves the page, it is loaded again when something is new; the address keeps the settings.
+  const state = document.documentElement.dataset.state;
+  if (state) setInterval(async () => {
+    try {
+      const answer = await fetch("state");
+      if (answer.ok && await answer.text() !== state) location.reload();
+    } catch { /* the server has ended: the page stays as it is */ }
+  }, 2000);
 })();

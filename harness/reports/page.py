@@ -33,7 +33,13 @@ SAMPLES = 2000
 
 
 def write_report(
-    runs: Sequence[Run], output: Path, *, most: int = SAMPLES, left_out: Sequence[str] = ()
+    runs: Sequence[Run],
+    output: Path,
+    *,
+    most: int = SAMPLES,
+    left_out: Sequence[str] = (),
+    live: str = "",
+    running: Sequence[Run] = (),
 ) -> dict[str, Any]:
     """Write the report of some runs.
 
@@ -42,6 +48,8 @@ def write_report(
         output: the HTML file; written when it is whole.
         most: samples to show.
         left_out: in words, which runs are not in it and why.
+        live: the state of the files that the page shows, if it is served: the page asks for `state` and loads again when that changed.
+        running: runs that are not complete, whose training curves are drawn.
 
     Returns:
         Its contents: samples shown and total, bytes, and what was left out with the reasons.
@@ -63,7 +71,7 @@ def write_report(
     reasons += [reason for _, stale in compared for reason in stale]
     measured = [balance_records(run) for run in runs]
     reasons += [reason for _, stale in measured for reason in stale]
-    charts = [*figures(boards, suites, runs), *reliance_figures(changed)]
+    charts = [*figures(boards, suites, [*runs, *running]), *reliance_figures(changed)]
     style, script = _part("page.css"), _part("page.js")
     origins, settings = provenance(runs)
     _write(
@@ -73,7 +81,8 @@ def write_report(
         style=style,
         # Only this style and this script run, whatever a response contains.
         policy="default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
-        f"style-src '{_digest(style)}'; script-src '{_digest(script)}'",
+        f"style-src '{_digest(style)}'; script-src '{_digest(script)}'" + ("; connect-src 'self'" if live else ""),
+        live=live,
         boards=[board_of(board) for board in boards],
         charts=[{"svg": Markup(svg(one.content)), "caption": one.caption} for one in charts],
         diagnostics=[

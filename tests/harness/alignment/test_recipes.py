@@ -41,5 +41,8 @@ def test_the_settings_of_a_run(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(BadInputError, match="not the configuration of an aligned run"):
         settings_of(str(tmp_path), "dpo")
+    for path in ("none.yaml", "results/none", "", "x" * 5000):
+        with pytest.raises(BadInputError, match=r"recipe"):
+            settings_of(path, "dpo")
     with pytest.raises(UnknownNameError, match="mfpo-papr"):
         settings_of("mfpo-papr", "mfpo")

@@ -51,6 +51,7 @@ STOPS: dict[str, tuple[tuple[str, ...], str | None]] = {
     "push": (("--dry-run",), None),
     "data corrupt": ((), "--corruption"),
     "doctor": (("none",), None),
+    "view": (("none",), None),
     "data generate": ((), "--judge"),
     "data get": (("none",), None),
 }
