@@ -39,7 +39,7 @@ from benchmarks.hallusionbench_judge import (
 )
 from benchmarks.suffix import YesNoSettings, with_suffix
 from benchmarks.yesno import PARSER, tolerant
-from harness.core.declared import OfflineFile, SettingOption
+from harness.core.declared import BarChart, OfflineFile, SettingOption
 from harness.core.errors import BadInputError, HarnessError, shown
 from harness.core.files import sha256_bytes
 from harness.core.inside import Folder
@@ -106,6 +106,14 @@ class HallusionBench(Benchmark):
     place = 80
     answer_keys = ("model_prediction", "answer", "response", "text", "prediction")
     group = "hallucination"
+    charts = (
+        BarChart(
+            "q_acc",
+            "hallusionbench",
+            "Question groups of HallusionBench, {board}: questions that are answered rightly about all versions of a figure.",
+            "HallusionBench qAcc",
+        ),
+    )
     whole_groups = True
     offline_files = (
         OfflineFile("questions", "HallusionBench.json; needed if the responses do not contain its columns"),

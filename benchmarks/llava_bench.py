@@ -15,7 +15,7 @@ from benchmarks.answers import identity
 from benchmarks.base import Benchmark, BenchmarkSettings, Totals, needed, ratio
 from benchmarks.judged_files import agreement, prompt_kind
 from benchmarks.reviews import ReviewsJudge
-from harness.core.declared import OfflineFile
+from harness.core.declared import BarChart, OfflineFile
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import sha256_bytes, sha256_file
 from harness.core.inside import Folder
@@ -93,6 +93,15 @@ class LLaVABench(Benchmark):
     metrics = _specs()
     place = 110
     group = "general"
+    charts = (
+        BarChart(
+            "relative",
+            "llava-bench",
+            "The judge's rating relative to that of GPT-4's answer on LLaVA-Bench, {board}: 100 means equally good.",
+            "LLaVA-Bench",
+            mark=100,
+        ),
+    )
     offline_files = (OfflineFile("reviews", "the judge's replies, JSON lines {question_id, category, content}"),)
 
     def __init__(self, settings: BenchmarkSettings | None = None) -> None:

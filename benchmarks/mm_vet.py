@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.base import Benchmark, BenchmarkSettings, Totals, needed, ratio
 from benchmarks.judged_files import GradesJudge, agreement, prompt_kind
-from harness.core.declared import OfflineFile
+from harness.core.declared import BarChart, OfflineFile
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import sha256_bytes
 from harness.core.inside import Folder
@@ -94,6 +94,7 @@ class MMVet(Benchmark):
     metrics = _specs()
     place = 120
     group = "general"
+    charts = (BarChart("total", "mm-vet", "Mean grade of the answers on MM-Vet, {board}.", "MM-Vet total"),)
     offline_files = (
         OfflineFile("questions", "mm-vet.json"),
         OfflineFile("responses", "the official result file {id: answer}; not needed with --reviews"),

@@ -14,7 +14,7 @@ from benchmarks.answers import AnswerRow
 from benchmarks.base import Benchmark, Totals, needed, ratio
 from benchmarks.suffix import YesNoSettings, with_suffix, without_suffix
 from benchmarks.yesno import PARSER, tolerant
-from harness.core.declared import OfflineFile
+from harness.core.declared import BarChart, OfflineFile
 from harness.core.errors import BadInputError, shown
 from harness.core.files import sha256_json
 from harness.core.inside import Folder
@@ -109,6 +109,15 @@ class MME(Benchmark):
     place = 90
     answer_keys = ("answer", "text", "response", "prediction")
     group = "general"
+    charts = (
+        BarChart(
+            "yes_ratio",
+            "yes-ratio-mme",
+            "Share of “yes” on MME, {board}: half of the questions should be answered with yes.",
+            "MME yes-ratio",
+            mark=0.5,
+        ),
+    )
     whole_groups = True
     offline_files = (
         OfflineFile(

@@ -14,7 +14,7 @@ from benchmarks.base import Benchmark, Totals, needed, ratio
 from benchmarks.choices import LETTERS, PARSER, mmstar_official, options_of, read_choice
 from benchmarks.pictures import stored_picture
 from benchmarks.suffix import SuffixSettings, with_suffix, without_suffix
-from harness.core.declared import OfflineFile
+from harness.core.declared import BarChart, OfflineFile
 from harness.core.errors import BadInputError, shown
 from harness.core.tables import read_table
 from harness.core.typed import Fields
@@ -76,6 +76,15 @@ class MMStar(Benchmark):
     place = 100
     answer_keys = ("prediction", "response", "text", "answer")
     group = "general"
+    charts = (
+        BarChart(
+            "accuracy",
+            "mmstar",
+            "Accuracy on MMStar, {board}. Guessing among four options gives the marked quarter.",
+            "MMStar accuracy",
+            mark=0.25,
+        ),
+    )
     offline_files = (
         OfflineFile("questions", "mmstar.parquet, MMStar.tsv, or JSON lines {index, answer, category, l2_category}"),
         OfflineFile(

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.tiny_families import _byte_tokenizer
-from tests.tiny_variants import BOS, MISTRAL, TEXT, TOWER, _says_bos, _transformers
+from tests.tiny_variants import BOS, GEMMA, MISTRAL, TEXT, TOWER, WINDOW, _says_bos, _transformers
 
 INTERNVL = (
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n'}}{% for content in message['content'] %}"
@@ -196,6 +196,81 @@ def tiny_glm46v() -> tuple[Any, Any]:
     return tiny_glm("Glm46V")
 
 
+def tiny_gemma4(bidirectional: str | None = None) -> tuple[Any, Any]:
+    """Gemma 4: windows, capped logits, inputs for each layer, and last layers that take keys and values of earlier ones."""
+    transformers = _transformers()
+    special = ["<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>"]
+    marks = [
+        "<start_of_image>",
+        "<end_of_image>",
+        "<image_soft_token>",
+        "<start_of_audio>",
+        "<end_of_audio>",
+        "<audio_soft_token>",
+    ]
+    names = ("boi_token", "eoi_token", "image_token", "boa_token", "eoa_token", "audio_token")
+    extra = dict(zip(names, marks, strict=True))
+    tokenizer = _says_bos(
+        _byte_tokenizer([*special, *marks, "<|video|>"], "<eos>", extra_special_tokens=extra), "<bos>"
+    )
+    tokenizer.add_tokens(["\n" * count for count in range(1, 5)])  # Gemma's vocabulary has them, and vLLM relies on it
+    ids = tokenizer.convert_tokens_to_ids
+    patch = {"patch_size": 4, "pooling_kernel_size": 3}
+    processor = transformers.Gemma4Processor(
+        feature_extractor=transformers.Gemma4AudioFeatureExtractor(),
+        image_processor=transformers.Gemma4ImageProcessor(**patch, max_soft_tokens=70),
+        tokenizer=tokenizer,
+        video_processor=transformers.Gemma4VideoProcessor(**patch, max_soft_tokens=70),
+        chat_template=GEMMA.replace("<start_of_image>", "<image_soft_token>"),
+        image_seq_length=70,
+    )
+    ends = {"pad_token_id": ids("<pad>"), "bos_token_id": ids("<bos>"), "eos_token_id": ids("<eos>")}
+    text = {
+        **TEXT,
+        "num_hidden_layers": 4,
+        "vocab_size": len(tokenizer),
+        "vocab_size_per_layer_input": len(tokenizer),
+        **ends,
+    }
+    config = transformers.Gemma4Config(
+        text_config=transformers.Gemma4TextConfig(
+            **text,
+            head_dim=32,
+            global_head_dim=64,
+            sliding_window=WINDOW,
+            layer_types=["sliding_attention", "full_attention"] * 2,
+            num_kv_shared_layers=2,
+            hidden_size_per_layer_input=16,
+            final_logit_softcapping=2.0,
+            use_bidirectional_attention=bidirectional,
+        ),
+        vision_config=transformers.Gemma4VisionConfig(
+            **TOWER,
+            **patch,
+            num_key_value_heads=2,
+            head_dim=16,
+            position_embedding_size=256,
+            default_output_length=70,  # which vLLM reads
+        ),
+        audio_config=None,
+        image_token_id=ids("<image_soft_token>"),
+        video_token_id=ids("<|video|>"),
+        audio_token_id=ids("<audio_soft_token>"),
+        boi_token_id=ids("<start_of_image>"),
+        eoi_token_id=ids("<end_of_image>"),
+        boa_token_id=ids("<start_of_audio>"),
+        eoa_token_index=ids("<end_of_audio>"),
+    )
+    model = _ready(transformers.Gemma4ForConditionalGeneration(config), tokenizer)
+    model.generation_config.update(eos_token_id=[ids("<eos>"), ids("<end_of_turn>")])
+    return model, processor
+
+
+def tiny_gemma4_whole() -> tuple[Any, Any]:
+    """The larger Gemma 4: an image's tokens see each other in the layers with windows."""
+    return tiny_gemma4("vision")
+
+
 MODERN: dict[str, Callable[[], tuple[Any, Any]]] = {
     "internvl3": tiny_internvl,
     "internvl3.5": tiny_internvl35,
@@ -203,4 +278,6 @@ MODERN: dict[str, Callable[[], tuple[Any, Any]]] = {
     "mistral-small-3.1": tiny_mistral3,
     "glm-4.1v": tiny_glm,
     "glm-4.6v": tiny_glm46v,
+    "gemma4": tiny_gemma4,
+    "gemma4-whole": tiny_gemma4_whole,
 }

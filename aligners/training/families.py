@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from aligners.training.layout import Block
-from aligners.training.masks import carries_state, check_layers
+from aligners.training.masks import FULL, WINDOW, carries_state, check_layers
 from harness.core.config import Savings
 from harness.core.errors import BadInputError
 from harness.models.code_families import CODE_FAMILIES, NEVER_RUN
@@ -31,7 +31,8 @@ class Family:
         tower: the vision tower's, as a regular expression of the weights that are not trained. The projector is not part of it, even if
         it is stored inside (Qwen's mergers).
         keeping_towers: `model_type`s of towers whose features have the same shape for every image size, so that they can be cached.
-        whole_images: an image's tokens see each other in both directions.
+        whole_images: types of layers in which an image's tokens see each other in both directions.
+        if_configured: they do so only in models whose configuration has `use_bidirectional_attention: vision`.
         grid_positions: image tokens have positions in three dimensions (time, height, width), which the model's `get_rope_index` finds.
         models: names of its models, for docs/families.md.
         note: what a user must know of it, for the same table.
@@ -41,7 +42,8 @@ class Family:
     tower: str
     keeping_towers: frozenset[str] = frozenset()
     grid_positions: bool = False
-    whole_images: bool = False
+    whole_images: frozenset[str] = frozenset()
+    if_configured: bool = False
     models: str = ""
     note: str = ""
 
@@ -55,6 +57,11 @@ class Family:
         if carries_state(config):
             reasons["shared_prefix"] = "not available with linear attention: every response has a row of its own"
         return reasons
+
+    def seeing_whole_images(self, config: Any) -> frozenset[str]:
+        """Types of layers of this model in which an image's tokens see each other in both directions."""
+        said = getattr(config.get_text_config(), "use_bidirectional_attention", None)
+        return frozenset() if self.if_configured and said != "vision" else self.whole_images
 
     def trained_in_full(self, name: str) -> bool:
         """Whether full tuning trains the weight of this name: all but the vision tower's."""
@@ -94,6 +101,8 @@ _QWEN = Family("language_model", r"visual\.(?!merger\.|deepstack_merger_list\.)"
 _IDEFICS = Family("text_model", r"vision_model\.")
 _TOWER = Family("language_model", r"vision_tower\.")
 
+_MERGE = "vLLM serves no adapters of it: merge them (`harness export`)"
+
 FAMILIES: Mapping[str, Family] = {
     "aya_vision": replace(
         _TOWER, models="Aya Vision", note="vLLM on a CPU gives other probabilities, which `harness verify` reports"
@@ -101,10 +110,18 @@ FAMILIES: Mapping[str, Family] = {
     "gemma3": replace(
         _TOWER,
         models="Gemma 3",
-        whole_images=True,
+        whole_images=frozenset({FULL, WINDOW}),
         note="in vLLM on a CPU, image tokens attend to earlier ones only, which `harness verify` reports",
     ),
-    "glm46v": replace(_QWEN, models="GLM-4.6V-Flash"),
+    "gemma4": Family(
+        "language_model",
+        r"(vision_tower|audio_tower|embed_audio)\.",
+        models="Gemma 4",
+        whole_images=frozenset({WINDOW}),
+        if_configured=True,
+        note="vLLM was not checked: use --backend transformers",
+    ),
+    "glm46v": replace(_QWEN, models="GLM-4.6V-Flash", note=_MERGE),
     "glm4v": replace(_QWEN, models="GLM-4.1V-9B"),
     "idefics3": replace(_IDEFICS, models="Idefics3, SmolVLM"),
     "internvl": replace(_TOWER, models="InternVL3, InternVL3.5 (checkpoints with -HF or -hf in their names)"),
@@ -114,7 +131,7 @@ FAMILIES: Mapping[str, Family] = {
         note="vLLM refuses a language model of Qwen2's with windows in some layers",
     ),
     "llava_next": replace(_TOWER, models="LLaVA-1.6 (LLaVA-NeXT)"),
-    "llava_onevision": replace(_TOWER, models="LLaVA-OneVision"),
+    "llava_onevision": replace(_TOWER, models="LLaVA-OneVision", note=_MERGE),
     "mistral3": replace(_TOWER, models="Mistral Small 3.1, 3.2"),
     "qwen2_5_vl": replace(_QWEN, models="Qwen2.5-VL"),
     "qwen2_vl": replace(_QWEN, models="Qwen2-VL"),
@@ -157,7 +174,8 @@ def rows() -> list[dict[str, Any]]:
     for name, family in FAMILIES.items():
         parts = [
             "image tokens in three dimensions" if family.grid_positions else "",
-            "an image's tokens attend to each other" if family.whole_images else "",
+            "an image's tokens attend to each other" if family.whole_images and not family.if_configured else "",
+            "an image's tokens attend to each other in the larger models" if family.if_configured else "",
             f"features cached for {', '.join(sorted(family.keeping_towers))}" if family.keeping_towers else "",
             family.note,
         ]

@@ -7,6 +7,7 @@ counts tokens in their own sequence of image, prompt and response, not in the ro
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from harness.core.errors import BadInputError
@@ -58,14 +59,14 @@ def check_layers(config: Any, where: str | None = None) -> None:
         )
 
 
-def layer_masks(block: Block, config: Any, dtype: Any, *, whole_images: bool = False) -> Any:
+def layer_masks(block: Block, config: Any, dtype: Any, *, whole_images: Collection[str] = ()) -> Any:
     """The masks of a block for the language model.
 
     Args:
         block: on the model's device.
         config: the model's configuration.
         dtype: type of the attention's computation.
-        whole_images: the tokens of an image attend to each other in both directions.
+        whole_images: types of layers in which the tokens of an image attend to each other in both directions.
 
     Returns:
         [rows, 1, masked, length] as `attention.additive_mask` gives it; or, if the layers have named types, a dictionary of masks by
@@ -73,14 +74,14 @@ def layer_masks(block: Block, config: Any, dtype: Any, *, whole_images: bool = F
     """
     from aligners.training.kernels.attention import additive_mask
 
-    allowed = block.allowed
-    if whole_images:
-        allowed = _all_rows(allowed) | _same_image(block, config)
+    causal = block.allowed
+    whole = _all_rows(causal) | _same_image(block, config) if whole_images else causal
+    allowed = {kind: whole if kind in whole_images else causal for kind in (FULL, WINDOW)}
     types, window = layer_types(config), window_of(config)
-    masks = {FULL: additive_mask(allowed, dtype)}
+    masks = {FULL: additive_mask(allowed[FULL], dtype)}
     if window is not None:
-        windowed = _windowed(allowed, block.order, window)
-        masks[WINDOW] = masks[FULL] if windowed is allowed else additive_mask(windowed, dtype)
+        windowed = _windowed(allowed[WINDOW], block.order, window)
+        masks[WINDOW] = masks[FULL] if windowed is allowed[FULL] else additive_mask(windowed, dtype)
     if types is None:
         return masks[WINDOW] if window is not None else masks[FULL]
     # Padding follows everything that is read, so a state needs no mask.

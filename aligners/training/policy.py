@@ -205,18 +205,23 @@ class Policy:
         states = [self._states(batch, self.plain), *([] if expected is None else [expected])]
         targets = torch.cat([one.target[one.mask] for one in batch.layouts.values()])
 
+        cap = getattr(self.plain.config.get_text_config(), "final_logit_softcapping", None)
+
         def values(tokens: Tensor, *states: Tensor) -> Tensor:
-            logits = [head(states[0]).float()]
+            logits = [head(states[0])]
             if len(states) > 1:
-                logits.append((self._frozen or self.plain).get_output_embeddings()(states[1]).float())
-            return value(logits[0], tokens, *logits[1:])
+                logits.append((self._frozen or self.plain).get_output_embeddings()(states[1]))
+            if cap is not None:  # in the model's own type, as its forward pass does
+                logits = [torch.tanh(one / cap) * cap for one in logits]
+            return value(logits[0].float(), tokens, *(one.float() for one in logits[1:]))
 
         if not self.savings.chunked_logits:
             return values(targets, *states)
         chunks = zip(targets.split(CHUNK), *(one.split(CHUNK) for one in states), strict=True)
         if not torch.is_grad_enabled():
             return torch.cat([values(*chunk) for chunk in chunks])
-        if value is token_logp and not any(one.requires_grad for one in head.parameters()) and head.bias is None:
+        frozen = head.bias is None and not any(one.requires_grad for one in head.parameters())
+        if value is token_logp and frozen and cap is None:
             from aligners.training.kernels.frozen_head import FrozenHead
 
             return torch.cat([FrozenHead.apply(states, tokens, head.weight) for tokens, states in chunks])
@@ -252,7 +257,8 @@ class Policy:
 
         inner = plain.model
         computed_in = torch.bfloat16 if self.bfloat16 else self.plain.dtype
-        mask = layer_masks(block, self.plain.config, computed_in, whole_images=self.family.whole_images)
+        whole = self.family.seeing_whole_images(self.plain.config)
+        mask = layer_masks(block, self.plain.config, computed_in, whole_images=whole)
         if missing := [one for one in block.features if one not in self._features]:
             raise HarnessError(
                 f"a batch expects cached features of {len(missing)} images that are not cached",

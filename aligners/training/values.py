@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +17,7 @@ from aligners.training.policy import token_logp
 from aligners.training.reference import Keys, Reference, ValueStore, content_keys, fill
 from aligners.training.session import Session
 from harness.core.errors import HarnessError
+from harness.core.files import sha256_json
 from harness.core.progress import progress
 from harness.core.types import PreferenceExample
 from harness.models import fingerprint, template_hash
@@ -93,6 +96,14 @@ def starting_sums(session: Session, examples: Sequence[EncodedExample], branches
     )
 
 
+def _configured(config: Any) -> str:
+    """Hash of a model's configuration, without what does not affect its values."""
+    settings = json.loads(config.to_json_string(use_diff=False))
+    for name in ("_name_or_path", "transformers_version", "dtype"):
+        settings.pop(name, None)
+    return sha256_json(settings)
+
+
 def _stored(
     session: Session,
     what: str,
@@ -107,6 +118,8 @@ def _stored(
         "what": what,
         "model": fingerprint(session.job.model),
         "trained": trained,
+        # Windows, positions and the like are not in the weights.
+        "config": _configured(session.policy.plain.config),
         "template": template_hash(session.processor),
         "bfloat16": session.bfloat16,
         # Quantised weights have other values.

@@ -7,16 +7,16 @@ import re
 from pathlib import Path
 from typing import Any
 
-from harness.core.files import atomic_folder
+from harness.core.files import atomic_folder, read_json
 from harness.core.removal import remove
 from harness.models.pretrained import quiet_transformers
 
 _TOWER = re.compile(
-    r"^((?:model\.)?vision_tower\.)(?!vision_model\.)(?=embeddings\.(?:class_embedding|patch_embedding|position_embedding)\b|"
-    r"encoder\.layers\.|pre_layrnorm\.|post_layernorm\.|head\.)"
+    r"^((?:model\.)?vision_tower\.)(?!vision_model\.)(?=embeddings\.|encoder\.|pre_layrnorm\.|post_layernorm\.|head\.)"
 )
-"""transformers 5.17-5.19 save the weights of a CLIP or SigLIP tower without a level of their names that the hub's files and vLLM have.
-InternVL's tower, whose layers are `encoder.layer`, never had it."""
+"""transformers 5.17-5.19 save the weights of a CLIP or SigLIP tower without a level of their names that the hub's files and vLLM have."""
+_WITH_LEVEL = {"clip_vision_model", "siglip_vision_model"}
+"""Towers whose names have that level; those of InternVL and Gemma 4 have none."""
 
 
 def hub_name(name: str) -> str:
@@ -64,6 +64,9 @@ def export_adapter(
 
 def _rename_tensors(folder: Path) -> None:
     """Rename the tensors of every weight file, and the index, to the hub's names."""
+    tower = read_json(folder / "config.json", "configuration").get("vision_config") or {}
+    if tower.get("model_type") not in _WITH_LEVEL:
+        return
     from safetensors import safe_open
     from safetensors.torch import save_file
 

@@ -218,7 +218,11 @@ def _bars(board: Board, suite: str, chart: BarChart) -> Figure | None:
     ]
     if not bars:
         return None
-    rows = [(name, [_drawn(cell.value, column)]) for name, cell, column in bars]
+    several = len({column.variant for _, _, column in bars}) > 1  # such as answers as text and by likelihood
+    rows = [
+        (f"{name} [{column.variant}]" if several and column.variant else name, [_drawn(cell.value, column)])
+        for name, cell, column in bars
+    ]
     unit = bars[0][2].unit
     content = Bars(
         rows,

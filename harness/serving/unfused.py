@@ -1,4 +1,4 @@
-"""Rewriting adapters of fused products for vLLM's LLaVA, which accepts only the names of the single products.
+"""Adapters that vLLM does not accept as they are: fused products are written as single ones, and what cannot be served is refused.
 
 Phi-3 computes queries, keys and values in one product (`qkv_proj`), and both halves of its gate in another (`gate_up_proj`). vLLM fuses
 these itself in the language models of its LLaVA classes and accepts only adapters of the single products. B of a fused product is the
@@ -13,12 +13,15 @@ import re
 from pathlib import Path
 from typing import Any
 
+from harness.core.errors import BadInputError
 from harness.core.files import atomic_folder, read_json
 from harness.core.paths import cache_folder
 from harness.models import fingerprint, pretrained
 
 _FAMILIES = {"llava", "llava_next"}
-"""Architectures whose classes in vLLM 0.32 accept the single products' names (`packed_modules_mapping`)."""
+"""Families whose classes in vLLM 0.32 accept only the single products' names (`packed_modules_mapping`)."""
+_WITHOUT_ADAPTERS = {"glm46v", "llava_onevision"}
+"""Families whose adapters vLLM 0.32 cannot load."""
 _FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
 
 
@@ -28,14 +31,23 @@ def single_products(adapter: Path, base: str | Path) -> Path:
     Args:
         adapter: a PEFT adapter's folder.
         base: folder or hub id of its base.
+
+    Raises:
+        BadInputError: vLLM takes no adapters of this family.
     """
+    config = pretrained.configuration(base)
+    if config.model_type in _WITHOUT_ADAPTERS:
+        raise BadInputError(
+            f"vLLM serves no adapters of the family '{config.model_type}'",
+            where=str(adapter),
+            remedy="merge it into its base (harness export RUN -o DIR) and name DIR as the --model, or use --backend transformers",
+        )
     fused = "|".join(_FUSED)
     from safetensors import safe_open
 
     with safe_open(adapter / "adapter_model.safetensors", framework="pt") as stored:
         if not any(re.search(rf"\.({fused})\.", name) for name in stored.keys()):  # noqa: SIM118 (not a dict)
             return adapter
-    config = pretrained.configuration(base)
     if config.model_type not in _FAMILIES:
         return adapter
     folder = cache_folder() / "adapters" / f"single-{fingerprint(adapter)[:32]}"

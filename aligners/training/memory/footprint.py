@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from aligners.training.adapters import adapted_modules
 from aligners.training.families import family_of
@@ -113,7 +114,7 @@ def architecture(location: str, train: TrainSettings) -> Architecture:
         trained = sum(train.lora.rank * (one.in_features + one.out_features) for one in linear)
     held = [one.weight.numel() for one in linear_layers(model)[0].values()] if train.tuning == "qlora" else []
     text = config.get_text_config()
-    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    head = _largest(text, "head_dim") or text.hidden_size // text.num_attention_heads
     return Architecture(
         weights,
         trained,
@@ -122,12 +123,18 @@ def architecture(location: str, train: TrainSettings) -> Architecture:
         sum(one.numel() for one in model.model.get_submodule(family.language).layers.parameters()),
         text.num_hidden_layers,
         text.hidden_size,
-        text.intermediate_size,
+        _largest(text, "intermediate_size"),
         text.num_attention_heads,
-        head * (getattr(text, "num_key_value_heads", None) or text.num_attention_heads),
+        head * (_largest(text, "num_key_value_heads") or text.num_attention_heads),
         text.vocab_size,
         why_not(model.model.get_submodule(family.language).layers) is None,
     )
+
+
+def _largest(text: Any, name: str) -> int:
+    """A language model's size, the largest of all layers: those of Gemma 4 differ. 0 if the configuration does not have it."""
+    layers = (text.per_layer_config[number] for number in range(text.num_hidden_layers))
+    return max((getattr(layer, name, None) or 0 for layer in layers), default=0)
 
 
 def footprint(

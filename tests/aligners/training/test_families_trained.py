@@ -46,6 +46,7 @@ HUB = {
     "gemma3": r"(vision_tower\.vision_model|multi_modal_projector|language_model\.model)\.",
     "aya_vision": r"(vision_tower\.vision_model|multi_modal_projector|language_model\.model)\.",
     "qwen3_5": r"(model\.visual|model\.language_model|lm_head)\.",
+    "gemma4": r"(model\.(vision_tower|embed_vision|language_model)|lm_head)\.",
     "glm4v": r"(model\.visual|model\.language_model|lm_head)\.",
     "glm46v": r"(model\.visual|model\.language_model|lm_head)\.",
     "internvl": r"(vision_tower\.(embeddings|encoder)|multi_modal_projector|language_model\.(model|lm_head))\.",
@@ -60,7 +61,9 @@ HUB = {
     "smolvlm": r"(model\.vision_model|model\.connector|model\.text_model|lm_head)\.",
 }
 """How the tensors' names begin in the hub's checkpoints."""
-PROJECTORS = re.compile(r"multi_modal_projector|visual\.(merger|deepstack_merger_list)|connector|image_newline")
+PROJECTORS = re.compile(
+    r"embed_vision|multi_modal_projector|visual\.(merger|deepstack_merger_list)|connector|image_newline"
+)
 TOWERS = re.compile(r"vision_tower|visual|vision_model")
 
 
@@ -258,6 +261,8 @@ def test_every_alias_can_be_aligned_and_the_list_says_so(capsys: pytest.CaptureF
 
 SERVED = ("llava-v1.6", "qwen2.5-vl", "smolvlm2", "llava-phi3")
 """Served in every run of the tests: a start of the engine each, and one of each kind of positions, tiles and products."""
+NO_ADAPTERS = {"glm-4.6v", "llava-onevision"}
+"""vLLM 0.32 takes no adapters of them."""
 NOT_ON_CPU = {"aya-vision", "gemma3", "qwen3.5"}
 """vLLM 0.32 on a CPU gives Aya Vision other probabilities (`harness verify` says so), lets an image's tokens not see each other, and
 computes linear attention in bfloat16 only."""
@@ -271,7 +276,7 @@ computes linear attention in bfloat16 only."""
     [
         name if name in SERVED else pytest.param(name, marks=pytest.mark.exhaustive)
         for name in FAMILIES
-        if name not in NOT_ON_CPU
+        if name not in NOT_ON_CPU | NO_ADAPTERS
     ],
 )
 def test_vllm_serves_the_adapter_as_it_was_trained(
@@ -282,3 +287,16 @@ def test_vllm_serves_the_adapter_as_it_was_trained(
     assert run(app, ["verify", str(done.path), "--json", "--probes", "4", "--backend", "vllm"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["same"] and record["adapter"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", sorted(NO_ADAPTERS))
+def test_adapters_that_vllm_does_not_take_are_refused_before_it_starts(
+    family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = aligned(family, tmp_path, "lora")
+    assert run(app, ["verify", str(done.path), "--backend", "vllm"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert (
+        "vLLM serves no adapters of the family" in said and "harness export RUN -o DIR" in said and "log:" not in said
+    )

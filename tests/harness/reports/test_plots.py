@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.analysis.leaderboard import collect
+from harness.core.declared import BarChart
 from harness.core.errors import BadInputError
 from harness.core.files import write_json, write_jsonl
 from harness.reports.charts import svg
@@ -74,6 +75,39 @@ def test_the_figures_say_what_was_scored(runs: list[Run]) -> None:
     assert isinstance(pairs, Bars) and pairs.rows == [("horse beside dog", [30.0, 1.0])]
     ratio = pictures["yes-ratio-m-here"].content
     assert isinstance(ratio, Bars) and ratio.rows == [("base", [100.0]), ("aligned", [100.0])] and ratio.mark == 50
+
+
+def test_suites_draw_metrics_of_theirs_under_names_of_their_own() -> None:
+    """A suite's charts are part of the report of every board that has its metric."""
+    from harness.analysis.leaderboard.board import Board, Cell, Column, Row
+    from harness.core import registry
+
+    drawn_as: dict[str, str] = {}
+    for name in registry.entries("benchmarks"):
+        kind = registry.load("benchmarks", name)
+        suite = kind()
+        known = {metric.id: metric for metric in suite.metrics}
+        for chart in kind.charts:
+            if not isinstance(chart, BarChart):
+                continue
+            assert chart.metric in known and "{board}" in chart.caption and chart.name not in drawn_as
+            drawn_as[chart.name] = name
+            metric = known[chart.metric]
+            cells = {
+                Column(name, variant, metric.id, metric.title, metric.higher_is_better, metric.unit): Cell(
+                    value, (value / 2, value), 8, 8
+                )
+                for variant, value in (("", 0.25), ("likelihood", 0.5))
+            }
+            board = Board("m", "here", [Row("base", "base", "m", cells=cells)], list(cells), "", ("m", "here"))
+            [figure] = figures([board], [], [])
+            assert figure.name == f"{chart.name}-m-here" and "m on here" in figure.caption
+            content = figure.content
+            factor = 100 if metric.unit == "%" else 1
+            assert isinstance(content, Bars)
+            assert content.rows == [("base", [0.25 * factor]), ("base [likelihood]", [0.5 * factor])]
+            assert svg(content).count("<rect") == 2
+    assert {"mme", "mmstar", "hallusionbench", "llava-bench", "mm-vet", "pope"} <= set(drawn_as.values())
 
 
 def test_training_curves_run_through_the_stages(runs: list[Run]) -> None:
