@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.options import TRAIN, Json, app, emit
+from harness.core.progress import duration
 from harness.core.terminal import say
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from harness.experiments.execute import Workers
+    from harness.experiments.forecast import Forecast
     from harness.experiments.graph import Step
     from harness.experiments.run import Opened
     from harness.experiments.state import StepRecord
@@ -32,7 +34,9 @@ def experiment(
     model: Annotated[str | None, typer.Option("--model", help="Override the file's model.")] = None,
     data: Annotated[str | None, typer.Option("--data", help="Override the file's preference data.")] = None,
     seeds: Annotated[str | None, typer.Option("--seeds", help="Override the file's seeds, comma-separated.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the steps; run nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the steps with their time and cost; run nothing.")
+    ] = False,
     status: Annotated[
         bool, typer.Option("--status", help="Print which steps are done, failed and waiting; run nothing.")
     ] = False,
@@ -69,7 +73,7 @@ def experiment(
     opened = open_experiment(file, overrides, results, many=yes)
     folder = opened.folder
     if dry_run or status or print_commands:
-        _show(opened, print_commands, as_json)
+        _show(opened, print_commands, as_json, predict=dry_run)
         return
     findings, error = run_experiment(opened, _workers(processes, ray, gpus, slurm, folder.path))
     if as_json:
@@ -111,15 +115,20 @@ def _workers(processes: int | None, ray: str | None, gpus: float, slurm: list[st
     return Processes(processes) if processes else Here(lambda command: app(command, standalone_mode=False))
 
 
-def _show(opened: Opened, commands: bool, as_json: bool) -> None:
+def _show(opened: Opened, commands: bool, as_json: bool, *, predict: bool) -> None:
     """The steps with their state, or the commands of those that are left."""
     experiment, plan, folder = opened.experiment, opened.plan, opened.folder
     rows = [*opened.searches.round, *folder.table(plan)]
     if commands:
         _print_commands(opened, rows)
         return
+    predicted: Mapping[str, Forecast] = {}
+    if predict and not opened.searches.round:
+        from harness.experiments.forecast import forecasts
+
+        predicted = forecasts(experiment, plan, rows, folder.results)
     if as_json:
-        emit(_as_json(opened, rows))
+        emit(_as_json(opened, rows, predicted))
         return
     counts = {
         state: sum(record.state == state for _, record in rows) for state in ("done", "waiting", "changed", "failed")
@@ -135,9 +144,37 @@ def _show(opened: Opened, commands: bool, as_json: bool) -> None:
         say(f"  search  {entry.arm.label}: {len(entry.trials)} trials are done{best}; {state}")
     for step, record in rows:
         took = f", {record.seconds:,.0f} s" if record.seconds else ""
-        say(f"  {record.state:8}{step.name}: {step.about}{took}")
+        say(f"  {record.state:8}{step.name}: {step.about}{took}{_expected(predicted.get(step.name))}")
         if record.error and record.state == "failed":
             say(f"          {' '.join(record.error.split())[:300]}")
+    if predicted:
+        _say_total(predicted)
+
+
+def _expected(forecast: Forecast | None) -> str:
+    """Time and money of a step, as text."""
+    if forecast is None:
+        return ""
+    time = "time unknown" if forecast.seconds is None else f"about {duration(forecast.seconds)}"
+    price = ", price unknown" if forecast.usd is None else f", at most ${forecast.usd:.2f}" if forecast.usd else ""
+    return f" ({time}{price})"
+
+
+def _say_total(predicted: Mapping[str, Forecast]) -> None:
+    """The sums, and why some are unknown."""
+    from harness.experiments.forecast import total
+
+    sums = total(list(predicted.values()))
+    say(
+        f"what is left: about {duration(sums['seconds'])} one after another on this machine, the start of engines not included; "
+        f"judges at most ${sums['usd_at_most']:.2f}"
+    )
+    for what, count in (("time", sums["steps_without_time"]), ("price", sums["steps_without_price"])):
+        if count:
+            say(f"  without the {what} of {count} steps")
+    reasons = {forecast.basis for forecast in predicted.values() if forecast.seconds is None}
+    for reason in sorted(reasons):
+        say(f"  unknown: {reason}")
 
 
 def _print_commands(opened: Opened, rows: Rows) -> None:
@@ -151,7 +188,11 @@ def _print_commands(opened: Opened, rows: Rows) -> None:
         say("note: this is one round of the search; run --print again when it is done", err=True)
 
 
-def _as_json(opened: Opened, rows: Rows) -> dict[str, Any]:
+def _as_json(opened: Opened, rows: Rows, predicted: Mapping[str, Forecast]) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from harness.experiments.forecast import total
+
     return {
         "title": opened.experiment.spec.title,
         "running": opened.folder.is_running,
@@ -173,7 +214,9 @@ def _as_json(opened: Opened, rows: Rows) -> dict[str, Any]:
                 "command": ["harness", *step.command],
                 "seconds": record.seconds,
                 "error": record.error,
+                **({"predicted": asdict(predicted[step.name])} if step.name in predicted else {}),
             }
             for step, record in rows
         ],
+        **({"predicted": total(list(predicted.values()))} if predicted else {}),
     }

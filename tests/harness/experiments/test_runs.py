@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from harness.worlds.pocket.formats import write_benchmarks
+from tests.commands import run_here
 from tests.tiny import tiny_llava, tiny_pairs
 
 pytestmark = pytest.mark.slow
@@ -124,6 +125,91 @@ def test_a_changed_line_redoes_what_depends_on_it_and_nothing_else(folder: Path,
     assert not [name for name in left if name.startswith("align-mfpo")]
     printed = run(folder, "calm", "--print", "--results", "calm", **changes).stdout.splitlines()
     assert len(printed) == 4 and all(line.startswith("harness ") for line in printed)
+
+
+def test_a_dry_run_predicts_time_and_money_as_align_and_eval_do(folder: Path, calm: dict[str, Any]) -> None:
+    """What is like a step that is done takes as long; what is not is planned; nothing is made."""
+    train = SPEC["settings"]["train"]
+    changes: dict[str, Any] = {
+        "arms": SPEC["arms"]
+        | {"mild": {"method": "dpo", "settings": {"method.beta": 0.5}}, "long": {"method": "dpo", "settings": {"train.epochs": 40}}},
+        "settings": {"train": train}, "noise": [999],
+    }  # fmt: skip
+    before = sorted((folder / "calm").rglob("*"))
+    shown = json.loads(run(folder, "calm", "--dry-run", "--json", "--results", "calm", **changes).stdout)
+    assert sorted((folder / "calm").rglob("*")) == before
+    steps = {step["name"]: step for step in shown["steps"]}
+    done = [step for step in steps.values() if step["state"] == "done"]
+    assert len(done) == 4 and all("predicted" not in step for step in done)
+    took = [step["seconds"] for step in done if step["name"].startswith("align-dpo")]
+    predicted = {
+        name: [step["predicted"] for step in steps.values() if name in step["command"]]
+        for name in ("method.beta=0.5", "train.epochs=40")
+    }
+    assert [one["seconds"] for one in predicted["method.beta=0.5"]] == pytest.approx([sum(took) / 2] * 2)
+    assert predicted["method.beta=0.5"][0]["basis"] == "mean of 2 steps that are done"
+    planned = [
+        "align",
+        "--method",
+        "dpo",
+        "--model",
+        "./base",
+        "--data",
+        "./prefs",
+        "--dry-run",
+        "--json",
+        "--set",
+        "train.epochs=40",
+    ]
+    sets = [part for step in done[:1] for part in step["command"] if part.startswith("train.")]
+    code, out, said = run_here([*planned, *(part for one in sets for part in ("--set", one))], folder)
+    assert code == 0, said
+    assert len({one["seconds"] for one in predicted["train.epochs=40"]}) == 1, "seeds are planned once"
+    assert predicted["train.epochs=40"][0]["seconds"] == pytest.approx(json.loads(out)["time"]["seconds"], rel=0.9)
+    asked = [step["predicted"] for step in steps.values() if step["kind"] in ("eval", "noise")]
+    assert len(asked) == 4 and all(
+        one["seconds"] > 0 and one["basis"] == "the rate of earlier answers" for one in asked
+    )
+    left = [step["predicted"]["seconds"] for step in steps.values() if "predicted" in step]
+    assert shown["predicted"] == {
+        "seconds": pytest.approx(sum(left)), "usd_at_most": 0, "steps_without_time": 0, "steps_without_price": 0,
+    }  # fmt: skip
+    # A judge costs as much for each of five checkpoints as `eval --dry-run` says for one.
+    priced = {
+        "suites": ["mmhal"], "judge": "openai", "claims": [], "seeds": [0],
+        "evaluation": {"judge.model": "m", "judge.base_url": "http://127.0.0.1:9/v1", "judge.price": [2.0, 6.0]},
+    }  # fmt: skip
+    shown = json.loads(run(folder, "judged", "--dry-run", "--json", "--results", "calm", **priced).stdout)
+    [judged] = [step["predicted"]["usd"] for step in shown["steps"] if step["kind"] == "eval"]
+    options = [
+        "--judge",
+        "openai",
+        "--judge-model",
+        "m",
+        "--judge-url",
+        "http://127.0.0.1:9/v1",
+        "--judge-price",
+        "2,6",
+    ]
+    asks = [
+        "eval",
+        "--model",
+        "./base",
+        "--suite",
+        "mmhal",
+        "--data",
+        "./data",
+        "--limit",
+        "12",
+        "--backend",
+        "transformers",
+    ]
+    code, out, said = run_here([*asks, *options, "--dry-run", "--json", "--results", "nowhere"], folder)
+    assert code == 0, said
+    [row] = json.loads(out)
+    assert row["judge_usd_at_most"] > 0 and judged == pytest.approx(3 * row["judge_usd_at_most"])
+    text = " ".join(run(folder, "judged", "--dry-run", "--results", "calm", **priced).stdout.split())
+    assert f"judges at most ${judged:.2f}" in text and "what is left: about" in text
 
 
 def test_what_two_experiments_share_is_done_once(folder: Path, calm: dict[str, Any]) -> None:

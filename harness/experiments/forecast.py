@@ -1,0 +1,177 @@
+"""`harness experiment --dry-run`: the time and the money that the remaining steps need, as `align` and `eval --dry-run` predict them."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.alignment.align import AlignRequest, plan_align
+from harness.core.config import merged
+from harness.core.errors import BadInputError, HarnessError
+from harness.core.files import sha256_json
+from harness.core.worlds import find_world
+from harness.evaluation.plan import plan_eval
+from harness.evaluation.request import EvalRequest
+from harness.experiments.graph import RUNS, Plan, Step, changes_of, data_of, settings_of
+from harness.experiments.spec import Arm, Experiment, grouped
+from harness.experiments.state import StepRecord
+from harness.models import resolve
+from harness.remote import hub
+from harness.runs.targets import target_of_model
+from harness.serving.choose import choose_backend
+
+logger = logging.getLogger(__name__)
+
+_SAME_COST = {
+    "learning_rate", "warmup_ratio", "schedule", "weight_decay", "adam_beta2", "adam_epsilon", "max_grad_norm", "seed",
+    "save_steps", "keep_stages", "report_to", "balance",
+}  # fmt: skip
+"""Settings of training that do not change what a step costs."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a step that is not done needs.
+
+    Attributes:
+        seconds: on this machine, the start of an engine not included; None if it cannot be predicted.
+        usd: at most, for a judge; 0 without one, None if it is unknown.
+        basis: where the time comes from, or why there is none.
+    """
+
+    seconds: float | None
+    usd: float | None
+    basis: str
+
+
+class Forecaster:
+    """Predicts steps. A step takes as long as one of its kind that is done; otherwise it is planned, once for all that cost the same.
+
+    An embedded world of another seed costs what that of seed 0 does, so that no model is made for a prediction.
+    """
+
+    def __init__(
+        self, experiment: Experiment, plan: Plan, rows: Sequence[tuple[Step, StepRecord]], results: Path
+    ) -> None:
+        self.experiment, self.plan, self.rows, self.results = experiment, plan, rows, results
+        world = find_world(experiment.spec.model)
+        self.model = world.name if world else experiment.spec.model
+        self._planned: dict[str, Forecast] = {}
+        self._changes = {change.word: change for change in changes_of(experiment)}
+
+    def of(self, step: Step) -> Forecast:
+        """The prediction for one step."""
+        arm = self.plan.runs[step.run][0] if step.kind == "align" else None
+        key = self._cost_key(step, arm)
+        if key not in self._planned:
+            self._planned[key] = self._measured(step, arm) or self._forecast(step, arm)
+        return self._planned[key]
+
+    def _cost_key(self, step: Step, arm: Arm | None) -> str:
+        """Equal for steps that cost the same: a method's arms that differ in weights, or evaluations of as many runs."""
+        if arm is None:
+            return sha256_json([step.kind, len(_runs_of(step)), "--base" in step.command, _change_of(step)])
+        train, _ = settings_of(self.experiment, arm, self.experiment.spec.seeds[0], self.model)
+        return sha256_json([arm.method, arm.data, train.model_dump(mode="json", exclude=_SAME_COST)])
+
+    def _measured(self, step: Step, arm: Arm | None) -> Forecast | None:
+        """What a step of the same cost took that is done, with the money of the plan."""
+        key = self._cost_key(step, arm)
+        took = [
+            record.seconds
+            for other, record in self.rows
+            if record.state == "done" and record.seconds and other.kind == step.kind
+            and self._cost_key(other, self.plan.runs[other.run][0] if other.kind == "align" else None) == key
+        ]  # fmt: skip
+        if not took:
+            return None
+        usd = 0.0 if arm else self._forecast(step, arm).usd
+        return Forecast(statistics.fmean(took), usd, f"mean of {len(took)} steps that are done")
+
+    def _forecast(self, step: Step, arm: Arm | None) -> Forecast:
+        try:
+            self._check_here()
+            return self._training(arm) if arm else self._evaluation(step)
+        except HarnessError as error:
+            return Forecast(None, 0.0 if arm else None, error.problem)
+
+    def _check_here(self) -> None:
+        """Nothing is downloaded for a prediction.
+
+        Raises:
+            BadInputError: the model is not on this machine.
+        """
+        location = resolve(self.model).location
+        if location is not None and not Path(location).is_dir() and hub.look(location).folder is None:
+            raise BadInputError(f"{location} is not on this machine, so its speed is unknown")
+
+    def _training(self, arm: Arm) -> Forecast:
+        seed = self.experiment.spec.seeds[0]
+        settings = merged(dict(arm.settings), {"train": {"seed": seed}})
+        request = AlignRequest(
+            arm.method, self.model, self.results / RUNS, arm.data, settings=settings, limit=self.experiment.spec.limit
+        )
+        plan = plan_align(request)
+        if plan["download"]:
+            names = ", ".join(download["name"] for download in plan["download"])
+            raise BadInputError(f"{names} is not on this machine, so the time is unknown")
+        return Forecast(float(plan["time"]["seconds"]), 0.0, plan["time"]["measured"])
+
+    def _evaluation(self, step: Step) -> Forecast:
+        """As `eval --dry-run` predicts it for the base model, times the number of checkpoints."""
+        spec = self.experiment.spec
+        base = target_of_model(resolve(self.model), self.results / RUNS)
+        # Without stored answers; a checkpoint that is yet to be trained has none.
+        target = dataclasses.replace(base, folder=base.folder.with_name("not-made-yet"))
+        change = _change_of(step)
+        request = EvalRequest(
+            [target],
+            spec.suites,
+            data_of(spec, self.model),
+            choose_backend(spec.backend),
+            grouped(spec.evaluation),
+            spec.judge,
+            limit=spec.questions,
+            changes=[self._changes[change]] if change else [],
+        )
+        rows = [row for row in plan_eval(request) if row["change"] == change]
+        count = len(_runs_of(step)) + ("--base" in step.command)
+        times, prices = [row["seconds"] for row in rows], [row.get("judge_usd_at_most", 0.0) for row in rows]
+        known = all(time is not None for time in times)
+        basis = (
+            "the rate of earlier answers"
+            if known
+            else "there are no earlier answers by this backend to take a rate from"
+        )
+        return Forecast(count * sum(times) if known else None, None if None in prices else count * sum(prices), basis)
+
+
+def forecasts(
+    experiment: Experiment, plan: Plan, rows: Sequence[tuple[Step, StepRecord]], results: Path
+) -> Mapping[str, Forecast]:
+    """Step's name -> prediction, for the steps that are not done."""
+    forecaster = Forecaster(experiment, plan, rows, results)
+    return {step.name: forecaster.of(step) for step, record in rows if record.state != "done"}
+
+
+def total(predicted: Sequence[Forecast]) -> dict[str, Any]:
+    """The sums of what is known, and for how many steps time and money are unknown."""
+    return {
+        "seconds": sum(forecast.seconds or 0.0 for forecast in predicted),
+        "usd_at_most": sum(forecast.usd or 0.0 for forecast in predicted),
+        "steps_without_time": sum(forecast.seconds is None for forecast in predicted),
+        "steps_without_price": sum(forecast.usd is None for forecast in predicted),
+    }
+
+
+def _runs_of(step: Step) -> list[str]:
+    return step.command[step.command.index("--run") + 1].split(",")
+
+
+def _change_of(step: Step) -> str | None:
+    return step.command[step.command.index("--noise") + 1] if step.kind == "noise" else None
