@@ -37,7 +37,7 @@ PAIRS = {
 """(context, chosen, rejected), by hand: "It is nice." names no object, and only "A cat sits." can be continued."""
 
 
-ALL, NOTHING = 1e-9, 0.999
+ALL, NOTHING = 1e-4, 1 - 1e-9
 
 
 class Scripted(Backend):
