@@ -37,7 +37,8 @@ PAIRS = {
 """(context, chosen, rejected), by hand: "It is nice." names no object, and only "A cat sits." can be continued."""
 
 
-ALL, NOTHING = 1e-4, 1 - 1e-9
+ALL, NOTHING = (1e-4, 1e-4), (0.999, 1 - 1e-9)
+"""Thresholds of both detectors; the tiny OWLv2's scores are close to 1."""
 
 
 class Scripted(Backend):
@@ -125,8 +126,8 @@ def test_detectors_of_the_real_architectures(here: Path) -> None:
     prompt = Prompt("p", "What?", ImageRef(path=here / "one.png"), (Region("dog", (1, 1, 9, 9)),))
     candidates = [Candidate("dog", prompt, "There is a dog."), Candidate("hound", prompt, "We see a hound.")]
 
-    def judged(first: float, second: float, **more: Any) -> dict[str, Verdict]:
-        settings = DetectorsSettings(first_threshold=first, second_threshold=second, **models, **more)
+    def judged(first: tuple[float, float], second: tuple[float, float], **more: Any) -> dict[str, Verdict]:
+        settings = DetectorsSettings(first_threshold=first[0], second_threshold=second[1], **models, **more)
         with DetectorsJudge(settings) as judge:
             return dict(verdicts_of(judge, candidates, here))
 
