@@ -1,4 +1,4 @@
-"""`harness data corrupt|preview`: make rejected images for a preference set, and show them on a sheet."""
+"""`harness data corrupt|preview`: make rejected images for a preference set, and show sets."""
 
 from __future__ import annotations
 
@@ -175,18 +175,34 @@ def _takers() -> list[str]:
 @data_app.command()
 def preview(
     data: Annotated[
-        Path, typer.Argument(metavar="SET", help="Folder or Parquet file that `harness data corrupt` wrote.")
+        Path,
+        typer.Argument(
+            metavar="SET",
+            help="Set that `harness data corrupt` or `harness data generate` wrote: a folder, or a Parquet file.",
+        ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The sheet: a .png or .html file.")] = Path(
-        "sheet.png"
-    ),
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="The sheet: a .png or .html file, of pairs .html. Default: sheet.png, pairs.html."
+        ),
+    ] = None,
     count: Annotated[int, typer.Option("--number", "-n", min=1, help="Number of examples.")] = 24,
     seed: Annotated[int, typer.Option("--seed", help="Seed that selects the examples.")] = 0,
     columns: Columns = None,
 ) -> None:
-    """Make a contact sheet: original images, corrupted regions, and rejected images."""
+    """Show a set: rejected images beside the originals, or generated pairs with the judge's reasons."""
     from aligners.preferences.options import DataOptions
     from aligners.rejected_images.preview import preview as run
+    from harness.core.errors import BadInputError
+    from harness.generation.preview import is_pair_set, preview_pairs
 
+    if is_pair_set(data):
+        if columns:
+            raise BadInputError("--columns has no effect on a set of generated pairs", remedy="leave it out")
+        output = output or Path("pairs.html")
+        say(f"{output}: {preview_pairs(data, output, count, seed)} pairs")
+        return
+    output = output or Path("sheet.png")
     shown = run(data, output, count, seed, DataOptions.parse(columns, None))
     say(f"{output}: {shown} examples")

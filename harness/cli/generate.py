@@ -173,4 +173,5 @@ def _show(manifest: PairSetManifest, output: Path, model: str) -> None:
         )
     for suite, count in manifest.held_out.items():
         say(f"left out: {count:,} images that {suite} asks about")
+    say(f"preview: harness data preview {output}")
     say(f"next: harness align --method METHOD --model {model} --data {output}")

@@ -21,6 +21,7 @@ from harness.generation.work import GenerateRequest
 from harness.judging.candidates import Candidate, Prompt, Verdict, verdicts_of
 from harness.runs.targets import target_of_endpoint
 from harness.serving.base import Backend, BackendSettings, Completion, Request
+from tests.commands import run_here
 from tests.tiny_detectors import tiny_grounding_dino, tiny_owlv2
 
 SAID = {
@@ -99,6 +100,15 @@ def test_sentences_give_the_pairs_worked_out_by_hand(here: Path) -> None:
     examples = read_preferences(str(here / "pairs"), cache=here / "cache").examples
     assert {(one.context, one.responses["chosen"], one.responses["rejected"]) for one in examples} == PAIRS
     assert not any(one.ends for one in examples)
+
+    assert run_here(["data", "preview", "pairs", "-n", "2"])[1] == "pairs.html: 2 pairs\n"
+    page = (here / "pairs.html").read_text()
+    assert page.count("<article>") == 2 and "no detector finds: " in page and "data:image/webp" in page
+    run_here(["data", "preview", "pairs", "-o", "all.html"])
+    page = (here / "all.html").read_text()
+    assert "both continue</h2><p>There is a dog.</p>" in page and "<mark>A bus waits</mark>." in page
+    for more in (["-o", "sheet.png"], ["--columns", "prompt=question"]):
+        assert run_here(["data", "preview", "pairs", *more])[0] == 2
 
     before = Scripted.asked
     (here / "pairs" / "manifest.json").unlink()  # as after a kill: what was sampled is kept
