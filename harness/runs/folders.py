@@ -50,6 +50,11 @@ class Run:
         return self.manifest.base.label if self.manifest else ""
 
     @property
+    def asked_model(self) -> str:
+        """The model that was asked, as its endpoint calls it; of other runs, the base model."""
+        return str(((self.manifest.config if self.manifest else None) or {}).get("model", self.base_label))
+
+    @property
     def base_location(self) -> str:
         """Location of the base model's weights: a folder, or a hub id.
 
@@ -66,7 +71,7 @@ class Run:
             raise BadInputError(
                 f"'{self.name}' contains the answers of a model behind an endpoint, so it has no weights",
                 where=str(self.path),
-                remedy=f"harness eval --endpoint URL --model {self.base_label}",
+                remedy=f"harness eval --endpoint URL --model {self.asked_model}",
             )
         return self.manifest_as(LocatedManifest).base.location
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,6 +17,8 @@ from harness.remote import hub
 from harness.runs.folders import MANIFEST, Run, open_run
 from harness.runs.manifest import surroundings
 from harness.serving.base import Backend, BackendSettings
+
+logger = logging.getLogger(__name__)
 
 BASE, ENDPOINT, IMPORTED = "base", "endpoint", "imported"
 
@@ -125,16 +128,28 @@ def target_of_model(model: ModelRef, results: Path) -> Target:
 
 
 def target_of_endpoint(model: str, results: Path) -> Target:
-    """A model behind an endpoint, by its name there; its run folder is created before the first request."""
-    folder = results / name_from(model)
-    manifest = _of_answers(ENDPOINT, folder, BaseRecord(label=model, location=None, fingerprint=None))
-    if (run := open_run(folder)).manifest is not None and (run.kind != ENDPOINT or run.base_label != model):
+    """A model behind an endpoint, by its name there; its run folder is created before the first request.
+
+    If a run of this name is there, as where `harness serve` serves it, the answers get a folder next to it, NAME-endpoint, and stand beside
+    the run's base in leaderboards: what is served under a name need not be the run's checkpoint.
+
+    Raises:
+        BadInputError: the folder contains another run.
+    """
+    folder, label = results / name_from(model), model
+    served = open_run(folder)
+    if served.manifest is not None and served.kind != ENDPOINT:
+        folder, label = results / name_from(f"{model}-endpoint"), served.base_label
+        logger.info(f"'{model}' is a run here: the endpoint's answers are the run '{folder.name}', next to it")
+    base = BaseRecord(label=label, location=None, fingerprint=None)
+    manifest = _of_answers(ENDPOINT, folder, base, model)
+    if (run := open_run(folder)).manifest is not None and (run.kind != ENDPOINT or run.asked_model != model):
         raise BadInputError(
-            f"the folder of '{model}' contains another run, of '{run.base_label}'",
+            f"the folder for '{model}' contains another run, of '{run.asked_model}'",
             where=str(folder),
             remedy="use another --results",
         )
-    return Target(folder.name, folder, model, None, model, ENDPOINT, remote=True, manifest=manifest)
+    return Target(folder.name, folder, model, None, label, ENDPOINT, remote=True, manifest=manifest)
 
 
 def target_of_import(name: str, folder: Path, model: str) -> Target:
@@ -142,9 +157,9 @@ def target_of_import(name: str, folder: Path, model: str) -> Target:
     return Target(name, folder, name, None, model, IMPORTED)
 
 
-def _of_answers(kind: str, folder: Path, base: BaseRecord) -> ManifestRecord:
-    """The manifest of a run that is only a model's answers."""
-    config = {"model": base.label, "method": kind}
+def _of_answers(kind: str, folder: Path, base: BaseRecord, model: str | None = None) -> ManifestRecord:
+    """The manifest of a run that is only a model's answers. `model`: the asked one; None: the base."""
+    config = {"model": model or base.label, "method": kind}
     return ManifestRecord(schema=ManifestRecord.KNOWN, kind=kind, name=folder.name, config=config, base=base)
 
 
@@ -155,7 +170,7 @@ def target_of(run: Run, results: Path) -> Target:
     if run.kind == IMPORTED:
         return target_of_import(run.name, run.path, run.base_label)
     if run.kind == ENDPOINT:
-        return target_of_endpoint(run.base_label, results)
+        return target_of_endpoint(run.asked_model, results)
     return base_of(run, results)
 
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from harness.core.errors import BadInputError, HarnessError
+from harness.core.files import write_json
 from harness.core.types import ImageRef
 from harness.remote.endpoint import KEY_VARIABLE
 from harness.serving.base import Completion, Request, Sampling
@@ -205,6 +206,27 @@ def test_an_endpoints_model_becomes_a_row_of_the_leaderboard(folder: Path) -> No
     assert again["metrics"] == record["metrics"]
     written = [path for path in folder.rglob("*") if path.is_file() and path.suffix in (".json", ".jsonl")]
     assert written and not [path for path in written if SECRET in path.read_text(encoding="utf-8")]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_served_is_evaluated_beside_itself(folder: Path) -> None:
+    run = folder / "results" / "one"
+    manifest = {"schema": 1, "kind": "align", "name": "one", "config": {"method": "dpo", "model": "tiny", "data": "d"}}
+    write_json(run / "manifest.json", manifest | {"base": {"label": "tiny", "location": "x", "fingerprint": "y"}})
+    command = ["eval", "--model", "one", "--suite", "pope", "--data", "data", "--max-unscored", "0.1", "--json"]
+    with seeing("one@2024") as server:
+        [record] = json.loads(harness(folder, *command, "--endpoint", server.url).stdout)
+        asked = server.answered.total()
+        [again] = json.loads(harness(folder, *command, "--endpoint", server.url).stdout)
+        assert server.answered.total() <= asked + 1, "stored answers are not asked again, but for the refused one"
+    assert (record["target"], record["model"], record["method"]) == ("one-endpoint", "tiny", "endpoint")
+    assert again["metrics"] == record["metrics"] and [path.name for path in run.iterdir()] == ["manifest.json"]
+    scores = harness(folder, "rejudge", "--run", "one-endpoint", "--suite", "pope", "--data", "data", "--json").stdout
+    assert json.loads(scores)[0]["metrics"] == record["metrics"]
+    assert "tiny on data" in harness(folder, "leaderboard").stdout
+    (folder / "results" / "one-endpoint" / "manifest.json").write_text(json.dumps(manifest | {"base": {"label": "z"}}))
+    with seeing("one@2024") as server:
+        assert "contains another run" in harness(folder, *command, "--endpoint", server.url, code=2).stderr
 
 
 @pytest.mark.slow
