@@ -10,9 +10,9 @@ import typer
 
 from harness.cli import completion
 from harness.cli.options import (
+    ALIGN,
     DATA_OPTIONS,
     RUN_OPTIONS,
-    TRAIN,
     Columns,
     ImageRoot,
     Json,
@@ -31,7 +31,7 @@ class OnError(StrEnum):
     skip = "skip"
 
 
-@app.command(rich_help_panel=TRAIN)
+@app.command(rich_help_panel=ALIGN)
 def align(
     method: Annotated[
         str,

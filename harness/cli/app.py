@@ -27,7 +27,7 @@ from harness.cli import (
     score,
     view,
 )
-from harness.cli.options import CHECKPOINTS, SETUP, TRAIN, Json, Results, app, emit
+from harness.cli.options import CHECKPOINTS, START, Json, Results, app, emit
 from harness.core.terminal import say
 
 __all__ = [
@@ -119,7 +119,7 @@ def ask(
     print_answers({name: answers[name].text for name in (one.name for one in asked)})
 
 
-@app.command(rich_help_panel=TRAIN)
+@app.command(rich_help_panel=START)
 def quickstart(
     methods: Annotated[
         str | None, typer.Option("--methods", help="Methods to run, comma-separated. Default: the world's.")
@@ -164,7 +164,7 @@ def _numbers(text: str) -> list[int]:
         raise BadInputError(f"--seeds must be comma-separated integers, not '{text}'") from None
 
 
-@app.command(name="list", rich_help_panel=SETUP)
+@app.command(name="list", rich_help_panel=START)
 def list_(
     kind: Annotated[Kind | None, typer.Argument(help="What to list. Default: everything.")] = None,
     as_json: Json = False,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.align import OnError
-from harness.cli.options import SETUP, Columns, ImageRoot, Json, app, emit
+from harness.cli.options import DATA, Columns, ImageRoot, Json, app, emit
 
 if TYPE_CHECKING:
     from harness.datasets.catalogue import DataSet, Found
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 data_app = typer.Typer(
     no_args_is_help=True, help="List, download, check, import and corrupt benchmark and preference data."
 )
-app.add_typer(data_app, name="data", rich_help_panel=SETUP)
+app.add_typer(data_app, name="data", rich_help_panel=DATA)
 
 Root = Annotated[
     Path | None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from harness.cli.options import SETUP, Json, Results, app, emit
+from harness.cli.options import START, Json, Results, app, emit
 from harness.core.terminal import Console
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _FINDINGS = (
 """State of a finding, colour and heading; the most urgent first."""
 
 
-@app.command(rich_help_panel=SETUP)
+@app.command(rich_help_panel=START)
 def doctor(
     wanted: Annotated[
         list[str] | None,

@@ -55,6 +55,8 @@ def run(app: Any, arguments: list[str]) -> int:
             return mistake.exit_code
         return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
     except Exception as error:  # noqa: BLE001 (the last resort of the program: a defect is reported in one paragraph)
+        if type(error).__name__ == "NoArgsIsHelpError":  # the help was printed
+            return 2
         if usage := _usage(error):
             _show(console, *usage)
             return 2

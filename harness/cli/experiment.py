@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.options import TRAIN, Json, app, emit
+from harness.cli.options import ALIGN, Json, app, emit
 from harness.core.progress import duration
 from harness.core.terminal import say
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Rows = Sequence[tuple[Step, StepRecord]]
 
 
-@app.command(rich_help_panel=TRAIN)
+@app.command(rich_help_panel=ALIGN)
 def experiment(
     file: Annotated[
         str,

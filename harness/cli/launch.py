@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import TRAIN, app
+from harness.cli.options import ALIGN, app
 from harness.core.terminal import say
 
 
@@ -26,7 +26,7 @@ _PROFILES = {Sharding.none: "ddp.yaml", Sharding.zero2: "zero2.yaml", Sharding.f
 
 
 @app.command(
-    rich_help_panel=TRAIN,
+    rich_help_panel=ALIGN,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False},
 )
 def launch(

@@ -11,9 +11,10 @@ from typer.core import TyperGroup
 
 from harness.core.terminal import json_text, say
 
-TRAIN, EVALUATE, RESULTS, CHECKPOINTS, SETUP = "Train", "Evaluate", "Results", "Checkpoints", "Data and set-up"
+START, ALIGN, EVALUATE, RESULTS = "Start here", "Align", "Evaluate", "Results"
+CHECKPOINTS, DATA, EXTEND = "Checkpoints", "Data", "Extend"
 """Groups of commands in `harness --help`."""
-_ORDER = (TRAIN, EVALUATE, RESULTS, CHECKPOINTS, SETUP)
+_ORDER = (START, ALIGN, EVALUATE, RESULTS, CHECKPOINTS, DATA, EXTEND)
 
 DATA_OPTIONS, JUDGE_OPTIONS, RUN_OPTIONS, OUTPUT_OPTIONS = "Data", "Judge", "Run", "Output"
 """Groups of options in the help of commands that have many."""
@@ -25,7 +26,7 @@ class GroupedCommands(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         """Command names, those of one group next to each other."""
         names = super().list_commands(ctx)
-        return sorted(names, key=lambda name: _ORDER.index(getattr(self.commands[name], "rich_help_panel", SETUP)))
+        return sorted(names, key=lambda name: _ORDER.index(getattr(self.commands[name], "rich_help_panel", EXTEND)))
 
 
 app = typer.Typer(

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import SETUP, app
+from harness.cli.options import EXTEND, app
 from harness.core.terminal import say
 
 plugin_app = typer.Typer(no_args_is_help=True, help="Check plugins: methods and benchmarks of your own.")
-app.add_typer(plugin_app, name="plugin", rich_help_panel=SETUP)
+app.add_typer(plugin_app, name="plugin", rich_help_panel=EXTEND)
 
 
 class Sort(StrEnum):
@@ -22,7 +22,7 @@ class Sort(StrEnum):
     benchmark = "benchmark"
 
 
-@app.command(rich_help_panel=SETUP)
+@app.command(rich_help_panel=EXTEND)
 def new(
     sort: Annotated[Sort, typer.Argument(help="What the package contains.")],
     name: Annotated[str, typer.Argument(help="Its name in `harness list`: small letters, digits and hyphens.")],

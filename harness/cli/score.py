@@ -86,7 +86,7 @@ def score(
         return
     from harness.cli.tables import print_record
 
-    print_record(record)
+    print_record(record, every=True)
 
 
 @app.command(rich_help_panel=EVALUATE)

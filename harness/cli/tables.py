@@ -59,8 +59,13 @@ def print_text_tables(tables: Sequence[TextTable]) -> None:
         print_grid(grid)
 
 
-def print_record(record: SuiteScores) -> None:
-    """Print one suite's metrics with intervals and, if there are any, the digits that the official script prints."""
+def print_record(record: SuiteScores, *, every: bool = False) -> None:
+    """Print one suite's metrics with intervals and, if there are any, the digits that the official script prints.
+
+    Args:
+        record: the scores.
+        every: print all metrics, and not only those of leaderboards and of the official script.
+    """
     of = "" if record.n == record.of else f" of {record.of}"
     variant = f" [{record.variant}]" if record.variant else ""
     title = f"{record.title}{variant}: {record.target or 'responses'}, n = {record.n}{of}"
@@ -73,8 +78,12 @@ def print_record(record: SuiteScores) -> None:
     repeats = record.repeats
     if repeats:
         grid.column(f"mean ± sd (range) of {repeats.k} repeats")
+    hidden = 0
     for name, metric in record.metrics.items():
         if metric.value is None:
+            continue
+        if not (every or metric.headline or metric.official is not None):
+            hidden += 1
             continue
         row = [f"{name} {ARROW[metric.higher_is_better]}".strip(), _shown(metric)]
         row += [metric.official or ""] if official else []
@@ -89,6 +98,8 @@ def print_record(record: SuiteScores) -> None:
         notes.append(f"a sample of the suite: --limit {record.sample['limit']}")
     if undefined := [name for name, metric in record.metrics.items() if metric.value is None]:
         notes.append(f"{len(undefined)} metrics are undefined on these items")
+    if hidden:
+        notes.append(f"{hidden} more metrics: --json")
     grid.caption = "; ".join(notes)
     print_grid(grid)
 

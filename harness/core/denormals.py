@@ -16,8 +16,11 @@ def flushed_denormals() -> Iterator[None]:
     The processor's mode belongs to a thread, and a thread that torch starts inherits it: enter the context before torch's first large
     operation. Threads that it starts inside keep the mode.
     """
+    import numpy as np
     import torch
 
+    for kind in (np.float16, np.float32, np.float64):
+        np.finfo(kind)  # numpy looks for the smallest denormal number once, and would warn that there is none
     before = _are_flushed()
     torch.set_flush_denormal(True)
     try:

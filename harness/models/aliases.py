@@ -33,7 +33,7 @@ _HUB = {
 """Alias -> the hub's name, and the `model_type` of the configuration there."""
 
 _OFFICIAL = "official:"
-_WORLD = "embedded world, trained on this machine"
+_WORLD = "embedded world; needs no download"
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class PocketWorld(World):
     """Twenty COCO classes drawn as pictograms; captions that name absent partners; a LLaVA of 1.6 M parameters."""
 
     name = "pocket"
-    summary = "drawn pictures with known ground truth, and a small LLaVA trained on them, made on this machine"
+    summary = "drawn pictures with known ground truth, and a small LLaVA trained on them; seed 0 comes with the package"
     judge = "pocket-truth"
     methods = ("dpo", "rlhfv", "mfpo")
     suites = ("halbench", "amber", "pope", "mmhal")
