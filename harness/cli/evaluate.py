@@ -268,7 +268,7 @@ def merge(
     if as_json:
         emit([record.written() for record in records])
         return
-    from harness.cli.tables import print_records
+    from harness.cli.score_tables import print_records
 
     print_records(records)
 
@@ -377,7 +377,7 @@ def _targets(
 
 def _carry_out(request: EvalRequest, dry_run: bool, as_json: bool) -> None:
     """Run the evaluation and print the scores, or print the plan."""
-    from harness.cli.tables import print_plan, print_records
+    from harness.cli.score_tables import print_plan, print_records
     from harness.evaluation.evaluate import run_eval
     from harness.evaluation.plan import plan_eval
 

@@ -98,6 +98,6 @@ def import_results(
     if as_json:
         emit(record.written())
         return
-    from harness.cli.tables import print_records
+    from harness.cli.score_tables import print_records
 
     print_records([record])

@@ -84,7 +84,7 @@ def score(
     if as_json:
         emit(record.written())
         return
-    from harness.cli.tables import print_record
+    from harness.cli.score_tables import print_record
 
     print_record(record, every=True)
 
@@ -132,7 +132,7 @@ def calibrate(
     if as_json:
         emit(agreement)
         return
-    from harness.cli.tables import print_calibration
+    from harness.cli.score_tables import print_calibration
 
     print_calibration(agreement)
 
