@@ -154,6 +154,8 @@ def read_preferences(
     )
     for name, count in preferences.treated.items():
         logger.info(f"{count} images are {TREATMENTS[name]}")
+    if reader.without_pair:
+        logger.warning(f"{reader.without_pair:,} of {total:,} records prefer no answer to another, and give no pair")
     for line in unread_lines(preferences.unread, total):
         logger.warning(line)
     return preferences
@@ -204,6 +206,8 @@ class _Reader:
         self.unread: Counter[str] = Counter()
         self.examples: dict[str, PreferenceExample] = {}
         self.dropped: list[Dropped] = []
+        self.without_pair = 0
+        """Number of records whose answers all have the same score."""
         self.rows: dict[str, str] = {}
         self.formats: dict[str, dict[str, str]] = {}
 
@@ -248,6 +252,8 @@ class _Reader:
             raise BadRecordError(str(record[BROKEN]))
         check_meaning(record, kind.reads)
         pairs = kind.pairs(record)
+        if not pairs:  # rated answers of which none is better than another
+            return []
         name = name_of(record) or self._fallback(file, row)
         images = {"original": self._pictures.find(pairs[0].image, file.parent, f"image of {name}")}
         other, others = record.get("rejected_image"), record.get("rejected_images")
@@ -292,6 +298,7 @@ class _Reader:
             self.examples[example.id] = example
             self.rows[example.id] = where
         if isinstance(result, list):
+            self.without_pair += not result
             return
         if self._on_error == "fail":
             raise BadInputError(

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 KNOWN = {
     "rlaif-v": ("openbmb/RLAIF-V-Dataset", "about 83,000 pairs, some 12 GB"),
     "rlhf-v": ("openbmb/RLHF-V-Dataset", "about 5,700 pairs, some 300 MB"),
+    "vlfeedback": ("MMInstruction/VLFeedback", "about 80,000 prompts with four rated answers each"),
 }
 """Names of public data sets on the hub, and their sizes for the log."""
 _PACKABLE = (".jsonl", ".json", ".csv", ".tsv")

@@ -84,7 +84,7 @@ def check(
         str | None,
         typer.Option(
             "--format",
-            help="rlaif-v, rlhf-v, sharegpt, swift, alpaca, povid, ranked, trl, plain. Default: recognised by the columns.",
+            help="rlaif-v, rlhf-v, sharegpt, swift, alpaca, povid, ranked, vlfeedback, trl, plain. Default: recognised by the columns.",
         ),
     ] = None,
     columns: Columns = None,

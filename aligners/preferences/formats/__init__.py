@@ -12,6 +12,7 @@ from aligners.preferences.formats.base import PROMPTS, BadRecordError, Format, R
 from aligners.preferences.formats.conversations import RankedAnswers, TwoConversations
 from aligners.preferences.formats.plain import Plain
 from aligners.preferences.formats.published import RlaifV, RlhfV
+from aligners.preferences.formats.rated import RatedAnswers
 from aligners.preferences.formats.sharegpt import ShareGpt
 from aligners.preferences.formats.swift import Swift
 from aligners.preferences.formats.trl import Trl, other_texts
@@ -28,6 +29,7 @@ FORMATS: Mapping[str, Format] = {
         Alpaca(),
         TwoConversations(),
         RankedAnswers(),
+        RatedAnswers(),
         Trl(),
         Plain(),
     )

@@ -210,6 +210,67 @@ def test_several_answers_in_one_turn_are_pairs_of_better_and_worse(tmp_path: Pat
             read_preferences(jsonl(tmp_path / "d.jsonl", [rows[1], row]))
 
 
+def rated(answers: dict[str, tuple[Any, ...]], **changes: Any) -> dict[str, Any]:
+    """As VLFeedback's data card shows a record."""
+    aspects = ("Ethical Considerations", "Helpfulness", "Visual Faithfulness")
+    completions = [
+        {
+            "model": f"model-{number}",
+            "response": text,
+            "annotations": {
+                aspect: {"Rating": rating, "Rationale": "..."} for aspect, rating in zip(aspects, ratings, strict=True)
+            },
+        }
+        for number, (text, ratings) in enumerate(answers.items())
+    ]
+    models = [one["model"] for one in completions]
+    return {
+        "id": "svit-1",
+        "prompt": QUESTION,
+        "img_path": "1.png",
+        "models": models,
+        "completions": completions,
+    } | changes
+
+
+def test_rated_answers_are_pairs_of_different_mean_ratings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "1.png").write_bytes(png(1))
+    row = rated({REJECTED: ("5", "2", "2"), CHOSEN: ("5", "4", "5")})
+    data = read_preferences(jsonl(tmp_path / "d.jsonl", [row]))
+    same(data, "vlfeedback")
+    assert data.taken["vlfeedback"]["image"] == "img_path" and not data.unread
+    four = rated({"a": ("5", "3", "4"), "b": ("5", "4", "3"), "c": ("5", "5", "5"), "d": ("N/A", "5", "5")}, id="four")
+    even = rated({"e": ("5", "3", "4"), "f": ("5", "4", "3")}, id="even")
+    data = read_preferences(jsonl(tmp_path / "d.jsonl", [four, even]))
+    # a and b have the same mean, and d has no score.
+    assert {one.id: tuple(one.responses.values()) for one in data.examples} == {
+        "four#1": ("c", "a"),
+        "four#2": ("c", "b"),
+    }
+    assert "1 of 2 records prefer no answer to another" in caplog.text
+    whole = four["completions"]
+    columns = {name: [answer[name] for answer in whole] for name in whole[0]}
+    pq.write_table(
+        pa.Table.from_pylist([{"image": IMAGE, "prompt": QUESTION, "completions": columns, "id": "four"}]),
+        tmp_path / "d.parquet",
+    )
+    [first, second] = read_preferences(str(tmp_path / "d.parquet")).examples
+    assert [one.responses["chosen"] for one in (first, second)] == ["c", "c"]
+    for bad, reason in (
+        (
+            rated({"a": (5, 3, "much"), "b": (5, 4, 3)}),
+            "the rating of 'Visual Faithfulness' is not a number: much",
+        ),
+        (rated({"a": ("5", "3", "4")}), "not a list of two or more rated answers"),
+        (
+            rated({"a": (5, 3, 4), "b": (5, 4, 4)}) | {"completions": [{"response": "a", "annotations": 3}] * 2},
+            "rated aspects",
+        ),
+    ):
+        with pytest.raises(BadInputError, match=reason):
+            read_preferences(jsonl(tmp_path / "d.jsonl", [four, bad | {"id": "bad"}]))
+
+
 def test_unpaired_rows_are_refused_with_the_way_out(tmp_path: Path) -> None:
     row = {"image": "1.png", "prompt": QUESTION, "completion": CHOSEN, "label": True}
     with pytest.raises(BadInputError, match="unpaired rows") as raised:
