@@ -17,11 +17,16 @@ from harness.core.errors import BadInputError
 from harness.core.files import atomic_folder, read_json
 from harness.core.paths import cache_folder
 from harness.models import fingerprint, pretrained
+from harness.models.weights import safetensors_shapes
 
 _FAMILIES = {"llava", "llava_next"}
 """Families whose classes in vLLM 0.32 accept only the single products' names (`packed_modules_mapping`)."""
 _WITHOUT_ADAPTERS = {"glm46v", "llava_onevision"}
 """Families whose adapters vLLM 0.32 cannot load."""
+_OUTSIDE = re.compile(
+    r"\.(vision_tower|vision_model|vision_embed_tokens|visual|multi_modal_projector|connector|embed_vision)\."
+)
+"""Names of vision towers and projectors, where vLLM leaves an adapter out without saying so."""
 _FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
 
 
@@ -33,7 +38,7 @@ def single_products(adapter: Path, base: str | Path) -> Path:
         base: folder or hub id of its base.
 
     Raises:
-        BadInputError: vLLM takes no adapters of this family.
+        BadInputError: vLLM takes no adapters of this family, or would ignore a part of this one.
     """
     config = pretrained.configuration(base)
     if config.model_type in _WITHOUT_ADAPTERS:
@@ -43,11 +48,15 @@ def single_products(adapter: Path, base: str | Path) -> Path:
             remedy="merge it into its base (harness export RUN -o DIR) and name DIR as the --model, or use --backend transformers",
         )
     fused = "|".join(_FUSED)
-    from safetensors import safe_open
-
-    with safe_open(adapter / "adapter_model.safetensors", framework="pt") as stored:
-        if not any(re.search(rf"\.({fused})\.", name) for name in stored.keys()):  # noqa: SIM118 (not a dict)
-            return adapter
+    names = list(safetensors_shapes(adapter / "adapter_model.safetensors"))
+    if outside := next((name for name in names if _OUTSIDE.search(name)), None):
+        raise BadInputError(
+            f"vLLM applies an adapter to the language model only, and this one changes other parts of the model, too, first '{outside}'",
+            where=str(adapter),
+            remedy="merge it into its base (harness export ADAPTER -o DIR) and name DIR as the --model, or use --backend transformers",
+        )
+    if not any(re.search(rf"\.({fused})\.", name) for name in names):
+        return adapter
     if config.model_type not in _FAMILIES:
         return adapter
     folder = cache_folder() / "adapters" / f"single-{fingerprint(adapter)[:32]}"

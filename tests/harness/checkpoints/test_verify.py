@@ -186,3 +186,13 @@ def test_eval_verifies_once_a_checkpoint_and_stops_before_the_first_item(
     assert run(app, command) == 1
     assert "is not served as it was trained" in capsys.readouterr().err
     assert len(log.read_text().splitlines()) == answered
+
+
+def test_an_answer_is_compared_up_to_a_token_of_an_image() -> None:
+    """transformers would look for that image's features."""
+    from harness.checkpoints.verify import _before_image
+    from harness.serving.base import TokenDetails
+
+    served = TokenDetails((1, 9), (4, 9, 5), (-0.1, -0.2, -0.3))
+    assert _before_image(served, 9) == TokenDetails((1, 9), (4,), (-0.1,))
+    assert _before_image(served, 8) is served and _before_image(served, None) is served

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn import functional
 
 from aligners.training.adapters import adapted_modules
 from harness.core.config import LoraSettings
+from harness.core.errors import BadInputError
 from harness.models import export_full
 from harness.serving.unfused import single_products
 from tests.tiny import tiny_parts
@@ -65,3 +67,17 @@ def test_an_adapter_without_fused_products_is_left_as_it_is(tmp_path: Path) -> N
     wrapped = get_peft_model(model, LoraConfig(r=4, target_modules=adapted_modules(model, LoraSettings()).pattern))
     wrapped.save_pretrained(tmp_path / "adapter")
     assert single_products(tmp_path / "adapter", tmp_path / "base") == tmp_path / "adapter"
+
+
+@pytest.mark.parametrize("part", ["vision_tower", "multi_modal_projector"])
+def test_an_adapter_outside_of_the_language_model_is_refused(part: str, tmp_path: Path) -> None:
+    """vLLM would serve the rest of it without a word."""
+    from peft import LoraConfig, get_peft_model
+
+    model, processor = tiny_parts()
+    export_full(model, processor, tmp_path / "base")
+    targets = rf".*(language_model.*q_proj|{part}.*(q_proj|linear_1))"
+    get_peft_model(model, LoraConfig(r=4, target_modules=targets)).save_pretrained(tmp_path / "adapter")
+    with pytest.raises(BadInputError, match="to the language model only") as caught:
+        single_products(tmp_path / "adapter", tmp_path / "base")
+    assert part in caught.value.problem and "harness export" in str(caught.value.remedy)
