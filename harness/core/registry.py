@@ -8,12 +8,13 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.core.errors import BadInputError, HarnessError, UnknownNameError
-from harness.core.file_plugins import adopt
+from harness.core.errors import BadInputError, HarnessError, UnknownNameError, shown
+from harness.core.file_plugins import adopt, load_file
 from harness.core.names import check_name
 from harness.core.packages import OWN_DISTRIBUTION
 from harness.core.plugins import (
@@ -31,6 +32,8 @@ from harness.core.plugins import (
 
 __all__ = ["KINDS", "OWN_DISTRIBUTION", "Entry", "Kind", "adopt", "entries", "load", "names"]
 
+FILES = "HARNESS_PLUGINS"
+"""Environment variable with the plugins that are files."""
 _CONTRACTS = {
     "aligners": ("aligners.base:Aligner", ("summary", "source")),
     "benchmarks": ("benchmarks.base:Benchmark", ("title", "source")),
@@ -43,12 +46,40 @@ _CONTRACTS = {
 
 
 def entries(kind: Kind) -> dict[str, Entry]:
-    """All registered names of a kind, sorted by name. They are read once.
+    """All registered names of a kind, sorted by name; those of the files in HARNESS_PLUGINS, too. They are read once.
 
     Raises:
-        PluginError: two distributions register the same name.
+        PluginError: two distributions register the same name, or a file is at fault.
+        BadInputError: HARNESS_PLUGINS names no file.
     """
+    if declared := os.environ.get(FILES):
+        _adopt_files(declared)
     return dict(_entries(kind, tuple(sys.path)))
+
+
+@functools.cache
+def _adopt_files(declared: str) -> None:
+    """Register the plugins of a comma-separated list of `FILE.py:CLASS`."""
+    for text in filter(None, (part.strip() for part in declared.split(","))):
+        if (loaded := load_file(text)) is None:
+            raise BadInputError(
+                f"{FILES} is a list of FILE.py:CLASS, and {shown(text)} is none", remedy=f"correct {FILES}"
+            )
+        kinds = [kind for kind in KINDS if issubclass(loaded[0], _contract(kind))]
+        if not kinds:
+            raise PluginError(
+                f"{loaded[0].__qualname__} is no subclass of a method, a benchmark or another kind of plugin",
+                where=str(loaded[1]),
+                remedy=f"correct {FILES}, or the file",
+            )
+        adopt(kinds[0], text)
+
+
+def _contract(kind: Kind) -> type:
+    """The base class of a kind."""
+    module, _, attribute = _CONTRACTS[kind][0].partition(":")
+    base: type = getattr(importlib.import_module(module), attribute)
+    return base
 
 
 @functools.cache
@@ -127,7 +158,7 @@ def _check(entry: Entry, plugin: Any) -> None:
     """
     target, words = _CONTRACTS[entry.kind]
     module, _, attribute = target.partition(":")
-    base = getattr(importlib.import_module(module), attribute)
+    base = _contract(entry.kind)
     if not isinstance(plugin, type) or not issubclass(plugin, base):
         what = (
             f"the class {plugin.__qualname__}" if isinstance(plugin, type) else f"of the type {type(plugin).__name__}"

@@ -93,3 +93,17 @@ def test_a_file_that_is_not_there(file: Path) -> None:
     with pytest.raises(BadInputError, match="the plugin is a folder"):
         (file.parent / "folder.py").mkdir()
         registry.names("benchmarks", "pope,folder.py:Mine")
+
+
+def test_files_of_the_environment_are_registered(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin = Path(__file__).parents[2] / "plugin" / "harness_ipo.py"
+    monkeypatch.setenv("HARNESS_PLUGINS", f"./my file.py:Mine, {plugin}:ExactMatch")
+    assert "mine" in registry.entries("aligners") and registry.names("benchmarks", "exact,pope") == ["exact", "pope"]
+    assert registry.load("benchmarks", "exact").title == "Exact match"
+    monkeypatch.setenv("HARNESS_PLUGINS", "mine")
+    with pytest.raises(BadInputError, match=r"HARNESS_PLUGINS is a list of FILE.py:CLASS, and 'mine' is none"):
+        registry.entries("aligners")
+    file.write_text("class Mine: name = 'mine'")
+    monkeypatch.setenv("HARNESS_PLUGINS", f"{file}:Mine")
+    with pytest.raises(PluginError, match="no subclass of a method, a benchmark"):
+        registry.entries("aligners")
