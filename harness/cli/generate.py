@@ -81,6 +81,9 @@ def generate(
         bool,
         typer.Option("--overwrite", help="Replace a set with other settings; answers to the same requests are kept."),
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be asked, and what it costs; ask and write nothing.")
+    ] = False,
     results: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
@@ -94,6 +97,7 @@ def generate(
     from harness.core.paths import cache_folder
     from harness.generation.candidates import Sampler
     from harness.generation.generate import generate as run
+    from harness.generation.plan import plan_generation
     from harness.generation.settings import PairSettings, SampleSettings
     from harness.generation.work import GenerateRequest
     from harness.serving.choose import choose_backend
@@ -110,28 +114,31 @@ def generate(
     engine = choose_backend("openai" if endpoint and not backend else backend)
     target = _target(model, results, engine)
     serving = merged(layers.get("backend", {}), {"endpoints": endpoint.split(",")} if endpoint else {})
-    manifest = run(
-        GenerateRequest(
-            Sampler(
-                target,
-                engine,
-                parse(engine.Settings, serving, f"backend {engine.name}"),
-                parse(SampleSettings, layers["sample"], "sample"),
-                seed,
-            ),
-            prompts,
-            kind(parse(kind.Settings, layers["judge"], f"judge {judge}")),
-            parse(PairSettings, layers["pair"], "pair"),
-            output,
-            limit=limit,
-            shard=SetShard.parse(shard) if shard else SetShard(),
-            part_size=part_size,
-            allow_download=allow_download,
-            options=DataOptions.parse(columns, image_root),
-            held_out=evaluation_sets(held_out or cache_folder() / "benchmarks"),
-            overwrite=overwrite,
-        )
+    request = GenerateRequest(
+        Sampler(
+            target,
+            engine,
+            parse(engine.Settings, serving, f"backend {engine.name}"),
+            parse(SampleSettings, layers["sample"], "sample"),
+            seed,
+        ),
+        prompts,
+        kind(parse(kind.Settings, layers["judge"], f"judge {judge}")),
+        parse(PairSettings, layers["pair"], "pair"),
+        output,
+        limit=limit,
+        shard=SetShard.parse(shard) if shard else SetShard(),
+        part_size=part_size,
+        allow_download=allow_download,
+        options=DataOptions.parse(columns, image_root),
+        held_out=evaluation_sets(held_out or cache_folder() / "benchmarks"),
+        overwrite=overwrite,
     )
+    if dry_run:
+        plan = plan_generation(request)
+        emit(plan) if as_json else _show_plan(plan)
+        return
+    manifest = run(request)
     if as_json:
         emit(manifest.written())
         return
@@ -154,6 +161,24 @@ def _target(model: str, results: Path, engine: type[Backend]) -> Target:
         if (folder / "manifest.json").is_file() and (run := open_run(folder)).manifest is not None:
             return target_of(run, results)
     return target_of_model(resolve(model), results)
+
+
+def _show_plan(plan: dict[str, Any]) -> None:
+    """Print the plan, one line for each subject."""
+    missing = plan["answers"] - plan["kept"]
+    each = " for the first sentence of each; more follow" if plan["per_sentence"] else ""
+    say(f"prompts: {plan['prompts']:,}; answers: {missing:,} to sample{each}, {plan['kept']:,} kept")
+    read = "an unknown number of" if plan["prompt_tokens"] is None else f"{plan['prompt_tokens']:,}"
+    mean = "" if plan["new_tokens"] is None else f", {plan['new_tokens']:,} by the answers so far"
+    say(f"tokens: {read} to read; at most {plan['new_tokens_at_most']:,} to write{mean}")
+    if not plan["judge_calls"]:
+        say(f"judge {plan['judge']}: no requests, or all are kept")
+        return
+    usd = "unknown" if plan["judge_usd_at_most"] is None else f"at most {plan['judge_usd_at_most']:.2f} US dollars"
+    say(
+        f"judge {plan['judge']}: {plan['judge_calls']:,} requests, about {plan['judge_prompt_tokens']:,} tokens to read, at most "
+        f"{plan['judge_completion_tokens_at_most']:,} to write; price: {usd}"
+    )
 
 
 def _show(manifest: PairSetManifest, output: Path, model: str) -> None:

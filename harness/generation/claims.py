@@ -16,7 +16,7 @@ from harness.core.endpoint_url import EndpointUrl
 from harness.core.errors import BadInputError
 from harness.core.types import Item, Response
 from harness.generation.vision_model import Question, VisionModel
-from harness.judging.base import JudgeRequest
+from harness.judging.base import Estimate, JudgeRequest
 from harness.judging.candidates import Candidate, CandidateJudge, CandidateJudgeSettings, Prompt, Verdict
 from harness.judging.openai import OpenAIJudge
 from harness.judging.settings import OpenAIJudgeSettings
@@ -139,6 +139,10 @@ class ClaimsJudge(CandidateJudge):
             (name, claim): None if answer is None else tolerant(answer.text, claim)
             for (name, claim), answer in said.items()
         }
+
+    def estimate(self, candidates: Sequence[Candidate]) -> Estimate:
+        """The splitter's cost. How many claims it finds, and the verifier checks, is not known before."""
+        return self._splitter.estimate([_to_split(candidate) for candidate in candidates])
 
     def identity(self) -> dict[str, Any]:
         """Both models and both prompts; the endpoints are not part of it."""

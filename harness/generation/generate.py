@@ -50,7 +50,31 @@ def generate(request: GenerateRequest) -> PairSetManifest:
         BadInputError: prompts, judge or folder are unusable, raised before anything is generated; or another process works on this shard.
         HarnessError: the model or the judge cannot be reached (answers so far are kept), or no pair could be made.
     """
-    seed, shard = request.sampler.seed, request.shard
+    mine, prompts, shared = prompts_of(request)
+    shard = request.shard
+    request.judge.check(mine)
+    make_folder(request.output)
+    what = "this set" + (f"'s shard {shard.number}" if shard.name else "")
+    with writing(request.output / f".{shard.name or 'set'}.lock", what, request.output):
+        config = _config(request, prompts)
+        if (kept := _kept(request, config)) is not None:
+            return kept
+        write_json(request.output / CONFIG, config.written())
+        started = time.perf_counter()
+        kind = SentenceWork if request.judge.sentences else Work
+        result = kind(request, config, mine).run()
+        seconds = round(time.perf_counter() - started, 1)
+        manifest = PairSetManifest(**config.written(), **result, held_out=shared, seconds=seconds)
+        write_json(request.output / shard.manifest, manifest.written())
+        return join_shards(request.output, shard, PairSetManifest, _joined)
+
+
+def prompts_of(request: GenerateRequest) -> tuple[Sequence[Prompt], list[Prompt], dict[str, int]]:
+    """The shard's prompts, those of the whole set, and suite -> images left out.
+
+    Raises:
+        BadInputError: the prompts cannot be read, or judge and model do not fit each other.
+    """
     if request.sampler.sample.samples < 2 and not request.judge.makes_partners:
         raise BadInputError(
             f"the judge '{request.judge.name}' compares a prompt's answers, and one is not enough",
@@ -67,29 +91,15 @@ def generate(request: GenerateRequest) -> PairSetManifest:
     every = read_prompts(
         request.prompts,
         limit=request.limit,
-        seed=seed,
+        seed=request.sampler.seed,
         allow_download=request.allow_download,
         options=request.options,
     )
     prompts, shared = _without_held_out(every, request.held_out)
-    mine = shard.of(prompts)
+    mine = request.shard.of(prompts)
     if not mine:
-        raise BadInputError(f"{len(prompts)} prompts are fewer than {shard.count} shards")
-    request.judge.check(mine)
-    make_folder(request.output)
-    what = "this set" + (f"'s shard {shard.number}" if shard.name else "")
-    with writing(request.output / f".{shard.name or 'set'}.lock", what, request.output):
-        config = _config(request, prompts)
-        if (kept := _kept(request, config)) is not None:
-            return kept
-        write_json(request.output / CONFIG, config.written())
-        started = time.perf_counter()
-        kind = SentenceWork if request.judge.sentences else Work
-        result = kind(request, config, mine).run()
-        seconds = round(time.perf_counter() - started, 1)
-        manifest = PairSetManifest(**config.written(), **result, held_out=shared, seconds=seconds)
-        write_json(request.output / shard.manifest, manifest.written())
-        return join_shards(request.output, shard, PairSetManifest, _joined)
+        raise BadInputError(f"{len(prompts)} prompts are fewer than {request.shard.count} shards")
+    return mine, prompts, shared
 
 
 def _without_held_out(prompts: list[Prompt], held_out: Sequence[EvaluationSet]) -> tuple[list[Prompt], dict[str, int]]:

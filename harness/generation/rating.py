@@ -12,7 +12,9 @@ from pydantic import Field
 
 from harness.core.endpoint_url import EndpointUrl
 from harness.generation.vision_model import Question, VisionModel
+from harness.judging.base import Estimate
 from harness.judging.candidates import Candidate, CandidateJudge, CandidateJudgeSettings, Prompt, Verdict
+from harness.judging.prices import tokens_of
 from harness.judging.replies import UnreadableError, spoken
 from harness.serving.base import Sampling
 
@@ -103,6 +105,11 @@ class LookingJudge(CandidateJudge):
                 del open_[name]
             if not open_:
                 return
+
+    def estimate(self, candidates: Sequence[Candidate]) -> Estimate:
+        """One request for each candidate; tokens of the texts, because those of a picture depend on the model, and so does the price."""
+        prompt_tokens = sum(tokens_of(self.prompt(candidate)) for candidate in candidates)
+        return Estimate(len(candidates), 0, prompt_tokens, len(candidates) * self.settings.max_tokens)
 
     def identity(self) -> dict[str, Any]:
         """The model and the prompt; the endpoint is not part of it."""

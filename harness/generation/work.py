@@ -66,17 +66,26 @@ class GenerateRequest:
         return self.judge.min_gap if self.pair.min_gap is None else self.pair.min_gap
 
 
+def stem_of(request: GenerateRequest) -> str:
+    """Beginning of the names of a shard's parts."""
+    return f"{request.shard.name}-part" if request.shard.name else "part"
+
+
+def parts_of(request: GenerateRequest, prompts: Sequence[Prompt]) -> list[Part]:
+    """A shard's prompts in parts, each with the folder of its logs."""
+    folder, size = request.output / CANDIDATES, request.part_size
+    return [
+        Part(folder / f"{stem_of(request)}-{number:05d}", prompts[start : start + size])
+        for number, start in enumerate(range(0, len(prompts), size))
+    ]
+
+
 class Work:
     """One shard in progress: its parts go through the three steps one after the other, so that only one part is in memory."""
 
     def __init__(self, request: GenerateRequest, config: PairSetConfig, prompts: Sequence[Prompt]) -> None:
         self.request, self.config = request, config
-        stem = f"{request.shard.name}-part" if request.shard.name else "part"
-        self.stem = stem
-        self.parts = [
-            Part(request.output / CANDIDATES / f"{stem}-{number:05d}", prompts[start : start + request.part_size])
-            for number, start in enumerate(range(0, len(prompts), request.part_size))
-        ]
+        self.stem, self.parts = stem_of(request), parts_of(request, prompts)
         for part in self.parts:
             make_folder(part.folder)
         self.counts: Counter[str] = Counter()

@@ -14,6 +14,7 @@ from harness.core.config import StrictModel
 from harness.core.errors import shown
 from harness.core.plugins import wrong
 from harness.core.types import Evidence, ImageRef, Region, Response, Span
+from harness.judging.base import Estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +163,14 @@ class CandidateJudge(ABC):
         Raises:
             HarnessError: the judge cannot be reached. Earlier verdicts are kept.
         """
+
+    def estimate(self, candidates: Sequence[Candidate]) -> Estimate:
+        """The expected cost of judging these candidates, without asking anything. The default: no model is asked for money.
+
+        Args:
+            candidates: answers; for those that are not sampled yet, a text of usual length.
+        """
+        return Estimate(0)
 
     def identity(self) -> dict[str, Any]:
         """Everything that determines the verdicts: they are reused only if this is the same. JSON-able; no secrets."""

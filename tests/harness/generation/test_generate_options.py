@@ -319,3 +319,25 @@ def test_a_question_that_is_too_long_is_said_before_anything_is_asked(here: Path
     write_jsonl(here / "prefs.jsonl", [row(1) | {"prompt": "What? " * 9000}])
     said = run(None, "--backend", "transformers", model="./base", code=2)
     assert "context is too short" in said and not list(Path("pairs").rglob("responses.jsonl"))
+
+
+@pytest.mark.claims("data generate --dry-run")
+def test_a_dry_run_asks_nothing_and_counts(here: Path, endpoint: ScriptedEndpoint) -> None:
+    split = ("--set", "judge.splitter.model=gpt-4o-mini", "--set", "judge.splitter.max_tokens=100")
+    plan = run(endpoint, *split, "--dry-run", judge="claims", samples="3")
+    assert not endpoint.asked and not Path("pairs").exists() and not (here / "cache" / "judge").exists()
+    assert (plan["prompts"], plan["answers"], plan["kept"]) == (4, 12, 0)
+    assert plan["new_tokens_at_most"] == 12 * 512 and plan["prompt_tokens"] is None, "an endpoint's tokens are unknown"
+    assert plan["judge_calls"] == 12 and plan["judge_completion_tokens_at_most"] == 1200
+    assert plan["judge_usd_at_most"] == pytest.approx((plan["judge_prompt_tokens"] * 0.15 + 1200 * 0.6) / 1e6)
+    looked = run(endpoint, "--set", "judge.max_tokens=50", "--dry-run", judge="rating", samples="3")
+    assert (looked["judge_calls"], looked["judge_completion_tokens_at_most"], looked["judge_usd_at_most"]) == (
+        12,
+        600,
+        None,
+    )
+    run(endpoint, samples="3")
+    plan = run(endpoint, "--dry-run", samples="4")
+    assert (plan["answers"], plan["kept"], plan["new_tokens"], plan["judge_calls"]) == (16, 12, 40, 0)
+    where = ["--prompts", "prefs.jsonl", "--judge", "chair", "-o", "pairs", "--endpoint", endpoint.url]
+    assert "4 to sample, 12 kept" in run_here(["data", "generate", "vlm", *where, "--samples", "4", "--dry-run"])[1]

@@ -1,0 +1,58 @@
+"""`harness data generate --dry-run`: what will be asked, and what it costs. Nothing is asked or written."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+from harness.evaluation.responses import ResponseLog
+from harness.generation.generate import prompts_of
+from harness.generation.work import GenerateRequest, parts_of
+from harness.judging.candidates import Candidate
+from harness.models import PromptLengths, load_processor
+
+_ASSUMED_ANSWER = "word " * 80
+"""Placeholder for an answer that is not sampled yet."""
+
+
+def plan_generation(request: GenerateRequest) -> dict[str, Any]:
+    """Prompts, answers to sample, their tokens, and the judge's requests, tokens and dollars.
+
+    Sentences are counted for the first sentence of each answer only, because the number of sentences is not known before.
+
+    Raises:
+        BadInputError: prompts or settings are unusable.
+    """
+    mine, _, shared = prompts_of(request)
+    sampler, limit = request.sampler, request.sampler.sample.max_new_tokens
+    lengths = None if sampler.target.remote else PromptLengths(load_processor(sampler.target.base))
+    answers = kept = prompt_tokens = 0
+    known: list[int] = []
+    candidates = []
+    for part in parts_of(request, mine):
+        log = {} if request.judge.sentences else ResponseLog.peek(part.folder)
+        known += ResponseLog.peek_lengths(part.folder)
+        for prompt in part.prompts:
+            tokens = 0 if lengths is None else lengths.length(prompt.text, prompt.image.size())
+            for number, asked in enumerate(sampler.requests(prompt)):
+                text = log.get((prompt.id, asked.id))
+                answers, kept = answers + 1, kept + (text is not None)
+                prompt_tokens += tokens if text is None else 0
+                candidates.append(Candidate(f"{prompt.id}#{number}", prompt, text or _ASSUMED_ANSWER))
+    estimate, missing = request.judge.estimate(candidates), answers - kept
+    return {
+        "prompts": len(mine),
+        "held_out": shared,
+        "answers": answers,
+        "kept": kept,
+        "prompt_tokens": None if lengths is None else prompt_tokens,
+        "new_tokens": round(statistics.fmean(known) * missing) if known else None,
+        "new_tokens_at_most": missing * limit,
+        "per_sentence": request.judge.sentences,
+        "judge": request.judge.name,
+        "judge_calls": estimate.calls,
+        "judge_kept": estimate.kept,
+        "judge_prompt_tokens": estimate.prompt_tokens,
+        "judge_completion_tokens_at_most": estimate.completion_tokens,
+        "judge_usd_at_most": estimate.usd,
+    }
