@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from harness.checkpoints.ask import AskedCheckpoint
 from harness.checkpoints.export import card_of
@@ -32,7 +32,7 @@ class PushRequest:
     """What the user asked for.
 
     Attributes:
-        checkpoint: a run's name or folder, or a checkpoint's folder.
+        checkpoint: a run's name or folder, or a checkpoint's folder; or the folder of a set of pairs (`generation.push`).
         repository: NAMESPACE/NAME on the hub.
         results: folder of the runs.
         private: visibility of a new repository; an existing one is not changed.
@@ -64,32 +64,46 @@ def push(request: PushRequest, *, dry_run: bool = False) -> dict[str, Any]:
     """
     from huggingface_hub import HfApi
 
-    _check_name(request.repository)
+    check_name(request.repository)
     source, run = _find(request.checkpoint, request.results)
     info = inspect(source)
     _check_shareable(request, info, source)
     api = HfApi(library_name="vlm-align-harness", library_version=VERSION)
     with _staged(source, run) as folder:
-        files = [{"name": name, "bytes": (folder / name).stat().st_size} for name in _names(folder)]
-        record: dict[str, Any] = {
-            "checkpoint": request.checkpoint,
-            "kind": info.kind,
-            "base": info.base,
-            "fingerprint": info.fingerprint,
-            "repository": request.repository,
-            "url": f"{api.endpoint}/{request.repository}",
-            "revision": request.revision,
-            "files": files,
-            "bytes": sum(one["bytes"] for one in files),
-            "notes": _notes(source, run),
-        }
-        if dry_run:
-            return {**record, "private": request.private, "commit": None}
-        _check_connection()
-        return {**record, **_upload(api, request, folder)}
+        about = {"kind": info.kind, "base": info.base, "fingerprint": info.fingerprint, "notes": _notes(source, run)}
+        return sent(api, request, folder, "model", dry_run) | {"checkpoint": request.checkpoint, **about}
 
 
-def _check_name(repository: str) -> None:
+RepoType = Literal["model", "dataset"]
+
+
+def sent(api: Any, request: PushRequest, folder: Path, kind: RepoType, dry_run: bool) -> dict[str, Any]:
+    """Upload a folder, or only say what would be uploaded; returns the record's common keys.
+
+    Raises:
+        BadInputError: no token, or offline mode.
+        HarnessError: the hub refused, or could not be reached.
+    """
+    files = [{"name": name, "bytes": (folder / name).stat().st_size} for name in _names(folder)]
+    record: dict[str, Any] = {
+        "repository": request.repository,
+        "url": f"{api.endpoint}/{'datasets/' if kind == 'dataset' else ''}{request.repository}",
+        "revision": request.revision,
+        "files": files,
+        "bytes": sum(one["bytes"] for one in files),
+    }
+    if dry_run:
+        return {**record, "private": request.private, "commit": None}
+    _check_connection()
+    return {**record, **_upload(api, request, folder, kind, record["url"])}
+
+
+def check_name(repository: str) -> None:
+    """Refuse what is no NAMESPACE/NAME.
+
+    Raises:
+        BadInputError: it is none.
+    """
     if repository.count("/") != 1 or not is_hub_id(repository):
         raise BadInputError(
             f"'{repository}' is not a repository name",
@@ -194,24 +208,25 @@ def _check_connection() -> None:
         )
 
 
-def _upload(api: Any, request: PushRequest, folder: Path) -> dict[str, Any]:
+def _upload(api: Any, request: PushRequest, folder: Path, kind: RepoType, where: str) -> dict[str, Any]:
     """Create the repository and the branch if they do not exist, and commit; the library shows progress bars."""
     import httpx2
     from huggingface_hub.errors import RepositoryNotFoundError
 
-    name, where = request.repository, f"{api.endpoint}/{request.repository}"
+    name = request.repository
     message = request.message or f"{Path(request.checkpoint).name}, by vlm-align-harness {VERSION}"
     try:
         try:
-            private = bool(api.repo_info(name).private)
+            private = bool(api.repo_info(name, repo_type=kind).private)
         except RepositoryNotFoundError:
-            api.create_repo(name, private=request.private, exist_ok=True)
+            api.create_repo(name, repo_type=kind, private=request.private, exist_ok=True)
             private = request.private
             logger.info(f"made {where} ({'private' if private else 'public'})")
         if request.revision != "main":
-            api.create_branch(name, branch=request.revision, exist_ok=True)
+            api.create_branch(name, repo_type=kind, branch=request.revision, exist_ok=True)
         done = api.upload_folder(
             repo_id=name,
+            repo_type=kind,
             folder_path=folder,
             revision=request.revision,
             commit_message=message,

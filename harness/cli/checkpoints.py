@@ -42,19 +42,24 @@ def push(
     private: Annotated[bool, typer.Option("--private/--public", help="Visibility of a new repository.")] = True,
     revision: Annotated[str, typer.Option("--revision", help="Branch; created if missing.")] = "main",
     message: Annotated[str | None, typer.Option("--message", "-m", help="Commit message.")] = None,
+    dataset: Annotated[
+        bool,
+        typer.Option("--dataset", help="Upload a set of generated pairs, with a data card, in place of a checkpoint."),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files and their sizes; upload nothing.")] = False,
     results: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
-    """Upload a checkpoint to the hub, with model card and manifest.
+    """Upload a checkpoint to the hub, with model card and manifest; or with --dataset a set of generated pairs.
 
     The token is read from HF_TOKEN, or from `hf auth login`.
     """
     from harness.checkpoints.push import PushRequest
     from harness.checkpoints.push import push as upload
+    from harness.generation.push import push_pairs
 
     request = PushRequest(checkpoint, repository, results, private, revision, message)
-    record = upload(request, dry_run=dry_run)
+    record = push_pairs(request, dry_run=dry_run) if dataset else upload(request, dry_run=dry_run)
     if as_json:
         emit(record)
     else:
@@ -69,7 +74,8 @@ def _print_push(record: dict[str, Any]) -> None:
 
     done, console = record["commit"] is not None, Console()
     seen = "private" if record["private"] else "public"
-    grid = Grid(f"{record['kind']} checkpoint {'on' if done else 'for'} {record['repository']}")
+    what = f"{record['pairs']:,} pairs" if record["kind"] == "dataset" else f"{record['kind']} checkpoint"
+    grid = Grid(f"{what} {'on' if done else 'for'} {record['repository']}")
     grid.column("file", "left")
     grid.column("size")
     for file in record["files"]:

@@ -18,12 +18,13 @@ from harness.checkpoints.push import PushRequest, push
 from harness.cli import app
 from harness.cli.errors import run
 from harness.core.errors import BadInputError
-from harness.core.files import read_json, write_json
+from harness.core.files import read_json, write_json, write_jsonl
 from harness.models import fingerprint, is_hub_id
 from harness.runs.folders import Run
+from tests.harness.generation.scripted import Asked, scripted
 from tests.harness.remote.hub_server import READER, TOKEN, HubServer, hub
 from tests.scored_runs import one_rate
-from tests.tiny import tiny_llava, tiny_pairs
+from tests.tiny import tiny_llava, tiny_pairs, tiny_photograph
 
 BASE = "llava-hf/llava-1.5-7b-hf"
 
@@ -185,3 +186,35 @@ def test_a_folder_is_not_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "team" / "model").mkdir(parents=True)
     assert is_hub_id(BASE) and is_hub_id("gpt2")
     assert not any(map(is_hub_id, ("team/model", "/home/me/base", "./base", "~/base", "a/b/c", "")))
+
+
+@pytest.mark.claims("push --dataset")
+def test_pairs_go_up_as_a_data_set_with_a_card(server: HubServer, tmp_path: Path) -> None:
+    import yaml
+
+    def say(asked: Asked) -> str:
+        return ("A dog.", "A dog and a cup.", "A cup.")[(asked.seed or 0) % 3]
+
+    tiny_photograph(tmp_path / "one.png", 0)
+    objects = [{"label": "dog", "box": [1.0, 1.0, 9.0, 9.0]}]
+    pair = {"id": "p", "image": "one.png", "prompt": "What?", "chosen": "A", "rejected": "B", "objects": objects}
+    write_jsonl(tmp_path / "prefs.jsonl", [pair])
+    with scripted(say) as endpoint:
+        task = ["--prompts", "prefs.jsonl", "--judge", "chair", "--endpoint", endpoint.url, "-o", "pairs"]
+        made = harness(server, tmp_path, "data", "generate", "vlm", *task, OPENAI_API_KEY="sk-test")
+        assert made.returncode == 0, made.stderr
+    listed = harness(server, tmp_path, "push", "pairs", "team/pairs", "--dataset", "--dry-run", token=None)
+    assert listed.returncode == 0 and not server.stored and "datasets/team/pairs" in listed.stdout, listed.stderr
+    done = harness(server, tmp_path, "push", "pairs", "team/pairs", "--dataset")
+    assert done.returncode == 0, done.stderr
+    assert any("/api/datasets/team/pairs/commit" in asked for asked in server.asked)
+    there = server.stored["team/pairs", "main"]
+    names = ("part-00000.parquet", "manifest.json", "config.json")
+    assert there.keys() == {*names, "README.md"}, "answers that were not paired stay here"
+    assert all(there[name] == (tmp_path / "pairs" / name).read_bytes() for name in names)
+    _, metadata, text = there["README.md"].decode().split("---\n", 2)
+    assert yaml.safe_load(metadata)["configs"] == [{"config_name": "default", "data_files": "*.parquet"}]
+    pairs = read_json(tmp_path / "pairs" / "manifest.json")["pairs"]
+    assert f"{pairs} preference pairs of answers by `vlm` to 1 prompts" in text and "`chair`" in text
+    refused = harness(server, tmp_path, "push", ".", "team/other", "--dataset")
+    assert refused.returncode == 2 and "no set of generated pairs" in refused.stderr

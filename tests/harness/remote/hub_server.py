@@ -47,7 +47,7 @@ class HubHandler(BaseHTTPRequestHandler):
         self.server.asked.append(f"GET {self.path}")
         if self.offered():
             return
-        match = re.fullmatch(r"/api/models/([^/]+/[^/?]+).*", self.path)
+        match = re.fullmatch(r"/api/(?:models|datasets)/([^/]+/[^/?]+).*", self.path)
         if match is None or self.refused():
             self.answer(404, {"error": "not here"}) if match is None else None
         elif match[1] not in self.server.private:
@@ -117,10 +117,10 @@ class HubHandler(BaseHTTPRequestHandler):
             self.answer(200, {"warnings": [], "errors": []})
         elif path == "/api/repos/create":
             self.create(json.loads(body))
-        elif match := re.fullmatch(r"/api/models/(.+)/branch/(.+)", path):
+        elif match := re.fullmatch(r"/api/(?:models|datasets)/(.+)/branch/(.+)", path):
             self.server.stored.setdefault((match[1], match[2]), {})
             self.answer(200, {})
-        elif re.fullmatch(r"/api/models/(.+)/preupload/(.+)", path):
+        elif re.fullmatch(r"/api/(?:models|datasets)/(.+)/preupload/(.+)", path):
             files = [
                 {"path": name["path"], "uploadMode": "lfs" if name["path"].endswith(".safetensors") else "regular",
                  "shouldIgnore": False, "oid": None}
@@ -135,7 +135,7 @@ class HubHandler(BaseHTTPRequestHandler):
                 for item in json.loads(body)["objects"]
             ]
             self.answer(200, {"transfer": "basic", "objects": objects})
-        elif match := re.fullmatch(r"/api/models/(.+)/commit/(.+)", path):
+        elif match := re.fullmatch(r"/api/(?:models|datasets)/(.+)/commit/(.+)", path):
             self.commit(match[1], match[2], body)
         else:
             self.answer(404, {"error": "not here"})
