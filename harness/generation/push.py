@@ -90,8 +90,8 @@ def data_card(manifest: PairSetManifest, name: str) -> str:
         "",
         f"# {name}",
         "",
-        f"{manifest.pairs:,} preference pairs of answers by `{manifest.model.label}` to {counts.get('prompts', 0):,} prompts, scored by the "
-        f"judge `{judge}`. Made by vlm-align-harness (`harness data generate`).",
+        f"{manifest.pairs:,} preference pairs of answers by `{manifest.model.label}` to {counts.get('prompts', 0):,} prompts, scored by "
+        f"the judge `{judge}`. Made by vlm-align-harness (`harness data generate`).",
         "",
         "A judge errs: an answer that is preferred here may be wrong about its picture.",
         "",
