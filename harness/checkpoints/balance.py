@@ -245,7 +245,7 @@ def _is_adapter(folder: Path) -> bool:
 def answer_logp(
     model: Any, processor: Any, example: PreferenceExample, encoded: EncodedExample, branch: Branch
 ) -> float:
-    """log p(answer | picture, question) in nats, the end token included, by the model's own forward pass.
+    """log p(answer | picture, question, context) in nats, the end token included if there is one, by the model's own forward pass.
 
     Raises:
         HarnessError: the picture's tokens differ from the encoded ones.
@@ -253,8 +253,10 @@ def answer_logp(
     import torch
 
     inputs = prompt_inputs(processor, example.prompt, example.images[branch.image].open())
-    width, tail = inputs["input_ids"].shape[1], encoded.responses[branch.response]
-    if inputs["input_ids"][0].tolist() != encoded.prefixes[branch.image]:
+    width, answer = inputs["input_ids"].shape[1], encoded.responses[branch.response]
+    prefix = encoded.prefixes[branch.image]
+    tail = [*prefix[width:], *answer]  # a context is part of the prefix
+    if inputs["input_ids"][0].tolist() != prefix[:width]:
         raise HarnessError("the question's tokens with this picture differ from the encoded ones", where=example.id)
     whole = {}
     for name, value in inputs.items():
@@ -265,4 +267,4 @@ def answer_logp(
     with torch.no_grad():
         logits = model(**whole).logits[0, width - 1 : -1].float()
     targets = torch.tensor(tail, device=logits.device)
-    return float(logits.log_softmax(-1).gather(-1, targets[:, None]).double().sum())
+    return float(logits.log_softmax(-1).gather(-1, targets[:, None])[-len(answer) :].double().sum())

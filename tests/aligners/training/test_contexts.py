@@ -16,6 +16,7 @@ from aligners.training.encoding import Encoder
 from aligners.training.layout import by_branch, collate
 from aligners.training.policy import Policy
 from aligners.training.reference import content_print
+from harness.checkpoints.balance import answer_logp
 from harness.core.config import LoraSettings, Savings
 from harness.core.errors import BadInputError
 from harness.core.files import write_jsonl
@@ -61,6 +62,11 @@ def test_a_context_is_seen_and_not_counted(picture: ImageRef) -> None:
         torch.testing.assert_close(
             branch.tokens[0, :count], whole[name].tokens[0, -count:] if name == "rejected" else
             whole[name].tokens[0, : int(whole[name].mask.sum())][-count:], atol=1e-5, rtol=1e-5)  # fmt: skip
+    fresh, _ = tiny_parts()
+    for branch in BRANCHES:  # `harness balance` counts the same tokens
+        assert answer_logp(fresh, processor, behind, encoded, branch) == pytest.approx(
+            float(found[branch.name].sums), abs=1e-4
+        )
     # The context cancels in the difference of two whole answers, so C-DPO's loss is that of whole answers without an end token.
     reference = {
         kind: {name: BranchLogps(torch.zeros(1), 0 * branch.tokens, branch.mask) for name, branch in given.items()}
