@@ -119,7 +119,7 @@ FAMILIES: Mapping[str, Family] = {
         models="Gemma 4",
         whole_images=frozenset({WINDOW}),
         if_configured=True,
-        note="vLLM was not checked: use --backend transformers",
+        note="in vLLM on a CPU, image tokens of the larger models attend to earlier ones only, which `harness verify` reports",
     ),
     "glm46v": replace(_QWEN, models="GLM-4.6V-Flash", note=_MERGE),
     "glm4v": replace(_QWEN, models="GLM-4.1V-9B"),

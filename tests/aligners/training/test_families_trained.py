@@ -33,7 +33,7 @@ from harness.core.types import ImageRef, PreferenceExample
 from harness.models import aliases, export_full, inspect, load_model, load_processor, prompt_inputs
 from harness.models.code_families import CODE_FAMILIES, NEVER_RUN
 from harness.runs.folders import Run
-from tests.tiny import tiny_photograph
+from tests.tiny import tiny_pairs, tiny_photograph
 from tests.tiny_families import FAMILIES as USUAL
 from tests.tiny_modern import MODERN
 from tests.tiny_variants import VARIANTS
@@ -122,6 +122,21 @@ def test_an_adapter_is_trained_and_merges_into_the_hubs_names(family: str, tmp_p
     model_type = read_json(tmp_path / "merged" / "config.json")["model_type"]
     assert all(re.match(HUB[model_type], name) for name in after), sorted(after)
     assert all(torch.equal(value, before[name]) for name, value in after.items() if TOWERS.search(name))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("family", MODERN)
+def test_mfpo_is_trained_on_rejected_images(family: str, tmp_path: Path) -> None:
+    """Its first step begins at the starting model: every reward is 0, those of the rejected images' branches, too."""
+    export_full(*FAMILIES[family](), tmp_path / "base")
+    data = str(tiny_pairs(tmp_path / "pairs", 6))
+    train = {"epochs": 2, "batch_size": 2, "micro_batch_size": 2, "max_length": 512, "learning_rate": 0.01}
+    request = AlignRequest("mfpo", str(tmp_path / "base"), tmp_path / "results", data=data, settings={"train": train})
+    done = run_align(request)
+    log = [json.loads(line) for line in (done.path / "train_log.jsonl").read_text().splitlines()]
+    assert len(log) >= 2 and all(row["loss"] > 0 for row in log)
+    assert all(abs(value) < 1e-3 for name, value in log[0].items() if name.startswith("reward_"))
+    assert any(name.startswith("reward_") and abs(value) > 0 for name, value in log[-1].items())
 
 
 @pytest.mark.slow
@@ -263,7 +278,7 @@ SERVED = ("llava-v1.6", "qwen2.5-vl", "smolvlm2", "llava-phi3")
 """Served in every run of the tests: a start of the engine each, and one of each kind of positions, tiles and products."""
 NO_ADAPTERS = {"glm-4.6v", "llava-onevision"}
 """vLLM 0.32 takes no adapters of them."""
-NOT_ON_CPU = {"aya-vision", "gemma3", "qwen3.5"}
+NOT_ON_CPU = {"aya-vision", "gemma3", "gemma4-whole", "qwen3.5"}
 """vLLM 0.32 on a CPU gives Aya Vision other probabilities (`harness verify` says so), lets an image's tokens not see each other, and
 computes linear attention in bfloat16 only."""
 
