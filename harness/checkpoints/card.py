@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 import yaml
 
 from harness.checkpoints.model_index import TASK, model_index
+from harness.core.outgoing import without_folders
 from harness.models.aliases import is_hub_id
-from harness.records.manifest_file import CardManifest
+from harness.records.manifest_file import AlignConfig, CardManifest
 from harness.records.score_files import ScoresRecord
 
 
@@ -20,8 +21,8 @@ def model_card(manifest: CardManifest, method: Mapping[str, str], scores: Sequen
         method: the aligner's `summary`, `source` and `ours`.
         scores: score records of the run (`runs.score`); if there are none, the card says so.
     """
-    config, kind = manifest.config, manifest.checkpoint.kind
-    base = manifest.base.location
+    kind, base = manifest.checkpoint.kind, manifest.base.location
+    config = AlignConfig.model_validate(without_folders(manifest.config.written()))
     metadata = {
         # Only a name on the hub: the hub refuses a card whose base is a folder.
         **({"base_model": base} if is_hub_id(base) else {}),

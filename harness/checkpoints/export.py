@@ -14,8 +14,18 @@ from harness.core import registry
 from harness.core.errors import BadInputError
 from harness.core.files import atomic_folder, remove_left_overs, write_json
 from harness.core.locks import writing
+from harness.core.outgoing import without_folders
 from harness.core.removal import move, remove
-from harness.models import CheckpointInfo, check_base, export_full, inspect, load_model, load_processor, with_adapters
+from harness.models import (
+    CheckpointInfo,
+    check_base,
+    export_full,
+    inspect,
+    is_hub_id,
+    load_model,
+    load_processor,
+    with_adapters,
+)
 from harness.records.manifest_file import CardManifest, CheckpointRecord, ExportedFrom, ManifestRecord
 from harness.records.score_files import read_scores
 from harness.runs.folders import MANIFEST, Run
@@ -89,7 +99,9 @@ def _write(run: Run, info: CheckpointInfo, output: Path, *, merge: bool) -> Mani
             }
         )
         (temporary / "README.md").write_text(card_of(replace(run, manifest=manifest)), encoding="utf-8")
-        write_json(temporary / MANIFEST, manifest.written())
+        # An adapter of a local base is of use on this machine only, and its base is found by its folder.
+        portable = kind.base is None or is_hub_id(kind.base)
+        write_json(temporary / MANIFEST, without_folders(manifest.written()) if portable else manifest.written())
     return manifest
 
 

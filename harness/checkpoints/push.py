@@ -14,10 +14,13 @@ from harness.checkpoints.ask import AskedCheckpoint
 from harness.checkpoints.export import card_of
 from harness.checkpoints.verify import VERIFIED, recorded_weights
 from harness.core.errors import BadInputError, HarnessError
+from harness.core.files import write_json
+from harness.core.outgoing import without_folders
 from harness.core.version import VERSION
 from harness.models import CheckpointInfo, inspect, is_hub_id
 from harness.records.run_files import read_verification
 from harness.runs.folders import MANIFEST, Run, find_run, is_checkpoint, open_run
+from harness.runs.state import read_object
 from harness.runs.targets import target_of_run
 
 logger = logging.getLogger(__name__)
@@ -148,16 +151,19 @@ def _check_shareable(request: PushRequest, info: CheckpointInfo, source: Path) -
 
 @contextlib.contextmanager
 def _staged(source: Path, run: Run | None) -> Iterator[Path]:
-    """The folder to upload: the checkpoint's own, or for a run links to its files and a new card."""
-    if run is None or run.manifest is None:
-        yield source
-        return
+    """The folder to upload: links to the checkpoint's files, its manifest without this machine's folders, and for a run a new card."""
+    card = card_of(run) if run is not None and run.manifest is not None else None
+    manifest = read_object(source / MANIFEST)
+    replaced = {*([_CARD] if card else []), *([MANIFEST] if manifest else [])}
     with tempfile.TemporaryDirectory(prefix="harness-push-") as name:
         folder = Path(name)
         for path in source.iterdir():
-            if path.name != _CARD:
+            if path.name not in replaced:
                 (folder / path.name).symlink_to(path)
-        (folder / _CARD).write_text(card_of(run), encoding="utf-8")
+        if card:
+            (folder / _CARD).write_text(card, encoding="utf-8")
+        if manifest:
+            write_json(folder / MANIFEST, without_folders(manifest))
         yield folder
 
 

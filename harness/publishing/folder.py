@@ -14,8 +14,9 @@ from harness.checkpoints.card import score_lines
 from harness.checkpoints.export import card_of
 from harness.checkpoints.model_index import model_index
 from harness.core.errors import BadInputError
-from harness.core.files import atomic_folder, write_json
+from harness.core.files import atomic_folder, read_json, write_json
 from harness.core.names import check_name
+from harness.core.outgoing import without_folders
 from harness.publishing.every_eval import Relationship, eval_record, place_of
 from harness.records.score_files import ScoresRecord, read_scores
 from harness.runs.folders import MANIFEST, Run
@@ -86,7 +87,10 @@ def publish(asked: Publication) -> list[Path]:
         for path in copied:
             target = made / RESULTS / run.name / path.relative_to(run.path)
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
+            if path.suffix == ".json":
+                write_json(target, without_folders(read_json(path, "file of the run")))
+            else:
+                shutil.copyfile(path, target)
     return sorted(path.relative_to(output) for path in output.rglob("*") if path.is_file())
 
 

@@ -57,6 +57,9 @@ def test_merged_weights_say_what_the_adapter_says(aligned: Run, tmp_path: Path) 
     assert inspect(tmp_path / "merged").kind == "full"
     manifest = read_json(tmp_path / "merged" / "manifest.json")
     assert manifest["exported_from"]["kind"] == "adapter"
+    base = Path(str(aligned.manifest.base.location if aligned.manifest else ""))
+    assert manifest["base"]["location"] == manifest["config"]["location"] == base.name and base.is_absolute()
+    assert not [path for path in (tmp_path / "merged").glob("*.[jm]*") if str(base.parent) in path.read_text()]
 
 
 def test_the_card_says_how_it_was_made(aligned: Run, tmp_path: Path) -> None:

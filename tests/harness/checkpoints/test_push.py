@@ -119,7 +119,10 @@ def test_a_run_goes_up_with_a_card_of_today(on_hub: Path, server: HubServer, tmp
     arrived = server.stored["team/adapter", "main"]
     card = arrived.pop("README.md").decode()
     assert "| halbench (toy) | CHAIRs | 25.0 |" in card and f"base_model: {BASE}" in card
-    assert arrived == {name: data for name, data in before.items() if name != "README.md"}
+    manifest = arrived.pop("manifest.json").decode()
+    assert str(Path(sys.executable).parent) not in manifest and str(tmp_path) not in manifest + card
+    assert json.loads(manifest)["checkpoint"] == json.loads(before["manifest.json"])["checkpoint"]
+    assert arrived == {name: data for name, data in before.items() if name not in ("README.md", "manifest.json")}
     assert contents(checkpoint) == before, "the run was changed"
     assert server.private == {"team/adapter": False} and "not verified" in done.stdout
 
