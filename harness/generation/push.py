@@ -11,6 +11,8 @@ import yaml
 from aligners.preferences.set_folder import MANIFEST, read_manifest, refuse_incomplete
 from harness.checkpoints.push import PushRequest, check_name, sent
 from harness.core.errors import BadInputError
+from harness.core.files import read_json, write_json
+from harness.core.outgoing import without_folders
 from harness.core.version import VERSION
 from harness.generation.preview import is_pair_set
 from harness.generation.records import PairSetManifest
@@ -54,8 +56,10 @@ def push_pairs(request: PushRequest, *, dry_run: bool = False) -> dict[str, Any]
     api = HfApi(library_name="vlm-align-harness", library_version=VERSION)
     with tempfile.TemporaryDirectory(prefix="harness-push-") as name:
         folder = Path(name)
-        for path in (*sorted(source.glob("*.parquet")), *sorted(source.glob("*.json"))):
+        for path in sorted(source.glob("*.parquet")):
             (folder / path.name).symlink_to(path.resolve())
+        for path in sorted(source.glob("*.json")):
+            write_json(folder / path.name, without_folders(read_json(path, "file of the set")))
         (folder / "README.md").write_text(data_card(manifest, source.resolve().name), encoding="utf-8")
         record = sent(api, request, folder, "dataset", dry_run)
     notes = ["the card names no licence: prompts and pictures have that of their source, which may forbid sharing them"]
@@ -104,7 +108,9 @@ def data_card(manifest: PairSetManifest, name: str) -> str:
         "## How they were made",
         "",
         "```yaml",
-        yaml.safe_dump({key: value for key, value in made.items() if value is not None}, sort_keys=False).strip(),
+        yaml.safe_dump(
+            without_folders({key: value for key, value in made.items() if value is not None}), sort_keys=False
+        ).strip(),
         "```",
         "",
         "## Counts",

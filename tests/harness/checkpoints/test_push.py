@@ -203,7 +203,7 @@ def test_pairs_go_up_as_a_data_set_with_a_card(server: HubServer, tmp_path: Path
     pair = {"id": "p", "image": "one.png", "prompt": "What?", "chosen": "A", "rejected": "B", "objects": objects}
     write_jsonl(tmp_path / "prefs.jsonl", [pair])
     with scripted(say) as endpoint:
-        task = ["--prompts", "prefs.jsonl", "--judge", "chair", "--endpoint", endpoint.url, "-o", "pairs"]
+        task = ["--prompts", str(tmp_path / "prefs.jsonl"), "--judge", "chair", "--endpoint", endpoint.url, "-o", "pairs"]
         made = harness(server, tmp_path, "data", "generate", "vlm", *task, OPENAI_API_KEY="sk-test")
         assert made.returncode == 0, made.stderr
     listed = harness(server, tmp_path, "push", "pairs", "team/pairs", "--dataset", "--dry-run", token=None)
@@ -214,7 +214,9 @@ def test_pairs_go_up_as_a_data_set_with_a_card(server: HubServer, tmp_path: Path
     there = server.stored["team/pairs", "main"]
     names = ("part-00000.parquet", "manifest.json", "config.json")
     assert there.keys() == {*names, "README.md"}, "answers that were not paired stay here"
-    assert all(there[name] == (tmp_path / "pairs" / name).read_bytes() for name in names)
+    assert there["part-00000.parquet"] == (tmp_path / "pairs" / "part-00000.parquet").read_bytes()
+    assert str(tmp_path).encode() in (tmp_path / "pairs" / "config.json").read_bytes()
+    assert str(tmp_path).encode() not in b"".join(there.values()), "this machine's folders stay here"
     _, metadata, text = there["README.md"].decode().split("---\n", 2)
     assert yaml.safe_load(metadata)["configs"] == [{"config_name": "default", "data_files": "*.parquet"}]
     pairs = read_json(tmp_path / "pairs" / "manifest.json")["pairs"]
