@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.tiny_families import _byte_tokenizer
+from tests.tiny_families import _byte_tokenizer, tiny_qwen3
 from tests.tiny_variants import BOS, GEMMA, MISTRAL, TEXT, TOWER, WINDOW, _says_bos, _transformers
 
 INTERNVL = (
@@ -271,6 +271,21 @@ def tiny_gemma4_whole() -> tuple[Any, Any]:
     return tiny_gemma4("vision")
 
 
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+
+
+def tiny_qwen3_moe() -> tuple[Any, Any]:
+    """Qwen3-VL with experts, such as 30B-A3B: their products are no linear modules, so adapters are on the attention only."""
+    transformers = _transformers()
+    dense, processor = tiny_qwen3()
+    given = dense.config.to_dict()
+    text = {name: value for name, value in given["text_config"].items() if name != "model_type"}
+    vision = {name: value for name, value in given["vision_config"].items() if name != "model_type"}
+    tokens = {name: value for name, value in given.items() if name.endswith("_token_id")}
+    config = transformers.Qwen3VLMoeConfig(text_config={**text, **EXPERTS}, vision_config=vision, **tokens)
+    return _ready(transformers.Qwen3VLMoeForConditionalGeneration(config), processor.tokenizer), processor
+
+
 MODERN: dict[str, Callable[[], tuple[Any, Any]]] = {
     "internvl3": tiny_internvl,
     "internvl3.5": tiny_internvl35,
@@ -278,6 +293,7 @@ MODERN: dict[str, Callable[[], tuple[Any, Any]]] = {
     "mistral-small-3.1": tiny_mistral3,
     "glm-4.1v": tiny_glm,
     "glm-4.6v": tiny_glm46v,
+    "qwen3-vl-moe": tiny_qwen3_moe,
     "gemma4": tiny_gemma4,
     "gemma4-whole": tiny_gemma4_whole,
 }

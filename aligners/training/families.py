@@ -141,6 +141,11 @@ FAMILIES: Mapping[str, Family] = {
         note="no shared prefix: linear attention passes a state on; vLLM on a CPU in bfloat16 only",
     ),
     "qwen3_vl": replace(_QWEN, models="Qwen3-VL"),
+    "qwen3_vl_moe": replace(
+        _QWEN,
+        models="Qwen3-VL with experts (30B-A3B, 235B-A22B)",
+        note="adapters on the attention only: experts are no linear layers",
+    ),
     "smolvlm": replace(_IDEFICS, models="SmolVLM2"),
 }
 """By the `model_type` of their configuration."""

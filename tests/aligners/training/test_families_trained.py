@@ -56,6 +56,7 @@ HUB = {
     "llava_next": r"image_newline|(vision_tower\.vision_model|multi_modal_projector|language_model\.model|language_model\.lm_head)\.",
     "qwen2_vl": r"(visual|model\.layers|model\.embed_tokens|model\.norm|lm_head)\.",
     "qwen2_5_vl": r"(visual|model\.layers|model\.embed_tokens|model\.norm|lm_head)\.",
+    "qwen3_vl_moe": r"(model\.visual|model\.language_model|lm_head)\.",
     "qwen3_vl": r"(model\.visual|model\.language_model|lm_head)\.",
     "idefics3": r"(model\.vision_model|model\.connector|model\.text_model|lm_head)\.",
     "smolvlm": r"(model\.vision_model|model\.connector|model\.text_model|lm_head)\.",
