@@ -297,3 +297,5 @@ MODERN: dict[str, Callable[[], tuple[Any, Any]]] = {
     "gemma4": tiny_gemma4,
     "gemma4-whole": tiny_gemma4_whole,
 }
+ALIKE = {"internvl3.5", "glm-4.6v", "gemma4-whole"}
+"""Families that share their code with another one here: what takes long is tested with them in exhaustive runs only."""

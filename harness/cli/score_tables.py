@@ -66,7 +66,7 @@ def print_record(record: SuiteScores, *, every: bool = False) -> None:
     if record.sample:
         notes.append(f"a sample of the suite: --limit {record.sample['limit']}")
     if undefined := [name for name, metric in record.metrics.items() if metric.value is None]:
-        notes.append(f"{len(undefined)} metrics are undefined on these items")
+        notes.append(f"{len(undefined)} metric{'s are' if len(undefined) > 1 else ' is'} undefined on these items")
     if hidden:
         notes.append(f"{hidden} more metrics: --json")
     grid.caption = "; ".join(notes)

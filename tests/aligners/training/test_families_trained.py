@@ -35,7 +35,7 @@ from harness.models.code_families import CODE_FAMILIES, NEVER_RUN
 from harness.runs.folders import Run
 from tests.tiny import tiny_pairs, tiny_photograph
 from tests.tiny_families import FAMILIES as USUAL
-from tests.tiny_modern import MODERN
+from tests.tiny_modern import ALIKE, MODERN
 from tests.tiny_variants import VARIANTS
 
 TRAINED = ("llava-phi3", "pixtral", "gemma3", "aya-vision", "qwen3.5")
@@ -98,7 +98,9 @@ def logits(model: Any, processor: Any, picture: Path) -> torch.Tensor:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", [pytest.param(one, marks=pytest.mark.exhaustive) if one in ALIKE else one for one in FAMILIES]
+)
 def test_an_adapter_is_trained_and_merges_into_the_hubs_names(family: str, tmp_path: Path) -> None:
     done = aligned(family, tmp_path, "lora")
     from peft import PeftModel  # imports transformers, which must find torchvision's shim

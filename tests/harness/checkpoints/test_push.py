@@ -203,7 +203,16 @@ def test_pairs_go_up_as_a_data_set_with_a_card(server: HubServer, tmp_path: Path
     pair = {"id": "p", "image": "one.png", "prompt": "What?", "chosen": "A", "rejected": "B", "objects": objects}
     write_jsonl(tmp_path / "prefs.jsonl", [pair])
     with scripted(say) as endpoint:
-        task = ["--prompts", str(tmp_path / "prefs.jsonl"), "--judge", "chair", "--endpoint", endpoint.url, "-o", "pairs"]
+        task = [
+            "--prompts",
+            str(tmp_path / "prefs.jsonl"),
+            "--judge",
+            "chair",
+            "--endpoint",
+            endpoint.url,
+            "-o",
+            "pairs",
+        ]
         made = harness(server, tmp_path, "data", "generate", "vlm", *task, OPENAI_API_KEY="sk-test")
         assert made.returncode == 0, made.stderr
     listed = harness(server, tmp_path, "push", "pairs", "team/pairs", "--dataset", "--dry-run", token=None)
