@@ -271,7 +271,7 @@ def tiny_gemma4_whole() -> tuple[Any, Any]:
     return tiny_gemma4("vision")
 
 
-EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "norm_topk_prob": True}
 
 
 def tiny_qwen3_moe() -> tuple[Any, Any]:
