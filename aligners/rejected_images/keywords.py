@@ -48,7 +48,7 @@ class Keyword:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class KeywordCandidate:
     """A noun phrase: text, content lemmas, and the position of its first word."""
 
     phrase: str
@@ -191,13 +191,13 @@ def _is_content(token: Any) -> bool:
     )
 
 
-def _chunks(doc: Any) -> list[Candidate]:
+def _chunks(doc: Any) -> list[KeywordCandidate]:
     candidates = []
     for chunk in doc.noun_chunks:
         words = [token for token in chunk if not token.is_stop and token.is_alpha and token.lower_ not in _NOT_NOUNS]
         if words:
             candidates.append(
-                Candidate(
+                KeywordCandidate(
                     " ".join(token.lower_ for token in words),
                     tuple(token.lemma_.lower() for token in words),
                     words[0].i,
@@ -206,9 +206,9 @@ def _chunks(doc: Any) -> list[Candidate]:
     return candidates
 
 
-def _runs(doc: Any) -> list[Candidate]:
+def _runs(doc: Any) -> list[KeywordCandidate]:
     """Maximal runs of words that are neither stop words nor in `_NOT_NOUNS`: the best approximation without a tagger."""
-    candidates: list[Candidate] = []
+    candidates: list[KeywordCandidate] = []
     run: list[Any] = []
     for token in [*doc, None]:
         if token is not None and _is_content(token):
@@ -216,7 +216,9 @@ def _runs(doc: Any) -> list[Candidate]:
             continue
         if run:
             candidates.append(
-                Candidate(" ".join(word.lower_ for word in run), tuple(word.lemma_.lower() for word in run), run[0].i)
+                KeywordCandidate(
+                    " ".join(word.lower_ for word in run), tuple(word.lemma_.lower() for word in run), run[0].i
+                )
             )
         run = []
     return candidates

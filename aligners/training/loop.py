@@ -57,7 +57,7 @@ def run_stage(
         HarnessError: a loss or a gradient was not finite (the message names the examples, and the last intermediate checkpoint is kept),
         memory ran out, or the run was interrupted by Ctrl-C (the current step's checkpoint is kept).
     """
-    from aligners.training.trainer import Stage, build, newest_checkpoint, step_of
+    from aligners.training.trainer import RunningStage, build, newest_checkpoint, step_of
 
     settings = run.train_settings
     micro, passes = accumulation(settings, run.process.num_processes)
@@ -68,7 +68,7 @@ def run_stage(
         recorder = Recorder(log, name, advance, run.process, run.job.on_step)
         newest = newest_checkpoint(folder)
         check = run.job.canary and begins_equal and newest is None and reference is not None
-        stage = Stage(run, batches, reference, folder, recorder, asked_to_stop, held_out, check)
+        stage = RunningStage(run, batches, reference, folder, recorder, asked_to_stop, held_out, check)
         trainer = build(stage)
         done = step_of(newest) if newest else 0
         if newest is not None:

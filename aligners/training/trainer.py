@@ -36,7 +36,7 @@ TRAINER_STATE = "trainer_state.json"
 
 
 @dataclass
-class Stage:
+class RunningStage:
     """The inputs of one stage's trainer.
 
     Attributes:
@@ -81,7 +81,7 @@ class Stage:
 class PreferenceTrainer(StrictTrainer):
     """Trainer whose inputs are laid-out batches and whose loss is the method's."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: RunningStage) -> None:
         self.stage, self.session = stage, stage.run
         super().__init__(
             model=stage.run.policy.model,
@@ -149,7 +149,7 @@ class MethodState(TrainerCallback, ExportableState):
 class _Report(TrainerCallback):
     """Tells the recorder that a step is done, and stops the training if requested or necessary."""
 
-    def __init__(self, stage: Stage, trainer: PreferenceTrainer) -> None:
+    def __init__(self, stage: RunningStage, trainer: PreferenceTrainer) -> None:
         self.stage, self.trainer = stage, trainer
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -185,7 +185,7 @@ class _Report(TrainerCallback):
         return held_out.logged(rewards), time.perf_counter() - started
 
 
-def build(stage: Stage) -> PreferenceTrainer:
+def build(stage: RunningStage) -> PreferenceTrainer:
     """The trainer of a stage.
 
     Raises:
@@ -208,7 +208,7 @@ def build(stage: Stage) -> PreferenceTrainer:
     return trainer
 
 
-def _arguments(stage: Stage) -> TrainingArguments:
+def _arguments(stage: RunningStage) -> TrainingArguments:
     settings, batches = stage.run.train_settings, stage.batches
     arguments = TrainingArguments(
         output_dir=str(stage.folder),

@@ -33,7 +33,7 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Change:
+class ItemChange:
     """How one item changed from the first run to another.
 
     Attributes:
@@ -67,7 +67,7 @@ class Pairing:
     differences: Mapping[str, Difference]
     corrected: Mapping[str, float]
     flips: tuple[int, int, float] | None
-    changes: tuple[Change, ...]
+    changes: tuple[ItemChange, ...]
 
 
 @dataclass(frozen=True)
@@ -209,13 +209,13 @@ def _flips(first: Compared, other: Compared, order: Sequence[str], judged: Judge
     return mcnemar([was for was, _ in both], [now for _, now in both]) if both else None
 
 
-def _changes(first: Compared, other: Compared, order: Sequence[str], judged: Judged) -> list[Change]:
+def _changes(first: Compared, other: Compared, order: Sequence[str], judged: Judged) -> list[ItemChange]:
     """Changed items, those with most new or cured hallucinations first."""
     changes = []
     for item in order:
         row_before, row_after = first.rows[item], other.rows[item]
         before, after = _labels(row_before, judged), _labels(row_after, judged)
-        change = Change(
+        change = ItemChange(
             item,
             row_before.prompt,
             (row_before.text, row_after.text),

@@ -42,7 +42,7 @@ class Expected:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ServedComparison:
     """Both sides of a checkpoint.
 
     Attributes:
@@ -73,7 +73,7 @@ def tolerance_of(serving: Mapping[str, Any]) -> float:
 
 def compare(
     probes: Sequence[Probe], expected: Sequence[Expected], served: Sequence[TokenDetails], tolerance: float
-) -> Comparison:
+) -> ServedComparison:
     """Both sides of a checkpoint, probe by probe.
 
     A greedy token that is not the trained side's most probable one is accepted as a near tie where the two are within the tolerance.
@@ -95,7 +95,7 @@ def compare(
             )
         elif away <= tolerance:
             findings.append("the served probabilities are those of the base: the adapter is not applied")
-    return Comparison(
+    return ServedComparison(
         tolerance=tolerance,
         largest=max((row.largest for row in rows if row.largest is not None), default=None),
         near_ties=sum(row.near_ties for row in rows),

@@ -95,7 +95,7 @@ def generate(
     from harness.core.config import merged, overrides, parse
     from harness.core.errors import BadInputError
     from harness.core.paths import cache_folder
-    from harness.generation.candidates import Sampler
+    from harness.generation.candidates import CandidateSampler
     from harness.generation.generate import generate as run
     from harness.generation.plan import plan_generation
     from harness.generation.settings import PairSettings, SampleSettings
@@ -115,7 +115,7 @@ def generate(
     target = _target(model, results, engine)
     serving = merged(layers.get("backend", {}), {"endpoints": endpoint.split(",")} if endpoint else {})
     request = GenerateRequest(
-        Sampler(
+        CandidateSampler(
             target,
             engine,
             parse(engine.Settings, serving, f"backend {engine.name}"),

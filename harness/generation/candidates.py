@@ -23,7 +23,7 @@ from harness.serving.contract import completions_of
 
 
 @dataclass(frozen=True)
-class Part:
+class PromptPart:
     """A slice of the prompts that is processed together, and the folder of its logs."""
 
     folder: Path
@@ -31,7 +31,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Sampler:
+class CandidateSampler:
     """The model to sample from, and how.
 
     Attributes:
@@ -63,7 +63,7 @@ class Sampler:
             requests.append(Request(digest, self.target.served, prompt.text, prompt.image, sampling))
         return requests
 
-    def run(self, parts: Sequence[Part]) -> dict[str, str]:
+    def run(self, parts: Sequence[PromptPart]) -> dict[str, str]:
         """Ask for every answer that is not in the parts' logs.
 
         Returns:
@@ -143,7 +143,7 @@ class Sampler:
                 for name in names:
                     yield name, log.get("", digest)
 
-    def check_questions(self, parts: Sequence[Part]) -> None:
+    def check_questions(self, parts: Sequence[PromptPart]) -> None:
         """Refuse questions that cannot be asked.
 
         Raises:
@@ -157,14 +157,14 @@ class Sampler:
             longest = max(prompts, key=lambda prompt: len(prompt.text))
             check_context(self.requests(longest), self.target.base, self.backend_settings, processor)
 
-    def answers(self, part: Part) -> Iterator[tuple[Prompt, list[tuple[int, Response]]]]:
+    def answers(self, part: PromptPart) -> Iterator[tuple[Prompt, list[tuple[int, Response]]]]:
         """Yield (prompt, its numbered answers) of a part, from its log."""
         with ResponseLog(part.folder) as log:
             for prompt in part.prompts:
                 found = [log.get(prompt.id, request.id) for request in self.requests(prompt)]
                 yield prompt, [(number, answer) for number, answer in enumerate(found) if answer is not None]
 
-    def answered_by(self, parts: Sequence[Part]) -> str:
+    def answered_by(self, parts: Sequence[PromptPart]) -> str:
         """The model name that an endpoint reported; "" for local weights.
 
         Raises:

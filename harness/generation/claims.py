@@ -15,7 +15,7 @@ from benchmarks.yesno import tolerant
 from harness.core.endpoint_url import EndpointUrl
 from harness.core.errors import BadInputError
 from harness.core.types import Item, Response
-from harness.generation.vision_model import Question, VisionModel
+from harness.generation.vision_model import VisionModel, VisionQuestion
 from harness.judging.base import Estimate, JudgeRequest
 from harness.judging.candidates import Candidate, CandidateJudge, CandidateJudgeSettings, Prompt, Verdict
 from harness.judging.openai import OpenAIJudge
@@ -130,7 +130,7 @@ class ClaimsJudge(CandidateJudge):
         """(candidate, claim) -> "yes", "no", or None if the verifier's answer is neither."""
         sampling = Sampling(max_new_tokens=16)
         questions = {
-            (name, claim): Question(ASK.format(question=claim), prompt.image, sampling, choices=self._choices)
+            (name, claim): VisionQuestion(ASK.format(question=claim), prompt.image, sampling, choices=self._choices)
             for name, (prompt, listed) in claims.items()
             for claim in listed
         }

@@ -33,7 +33,7 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class CandidatePair:
     """A preference: the answer with the higher score is chosen. Sentences have a `context`, which both continue."""
 
     prompt: Prompt
@@ -76,7 +76,7 @@ def usable(answers: Iterable[Judged], counts: Counter[str]) -> list[Judged]:
 
 def pairs_of(
     prompt: Prompt, answers: Sequence[Judged], settings: PairSettings, min_gap: float, seed: int, context: str = ""
-) -> list[Pair]:
+) -> list[CandidatePair]:
     """The pairs of one prompt, or of the sentences that continue one context.
 
     Args:
@@ -91,7 +91,7 @@ def pairs_of(
     for first, second in _opponents(answers):
         better, worse = (first, second) if first.score > second.score else (second, first)
         if better.score - worse.score >= min_gap and better.score > worse.score:
-            pairs.append(Pair(prompt, better, worse, context))
+            pairs.append(CandidatePair(prompt, better, worse, context))
     if len(pairs) <= settings.per_prompt:
         return pairs
     if settings.how == "best-worst":

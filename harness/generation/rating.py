@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from harness.core.endpoint_url import EndpointUrl
-from harness.generation.vision_model import Question, VisionModel
+from harness.generation.vision_model import VisionModel, VisionQuestion
 from harness.judging.base import Estimate
 from harness.judging.candidates import Candidate, CandidateJudge, CandidateJudgeSettings, Prompt, Verdict
 from harness.judging.prices import tokens_of
@@ -87,7 +87,7 @@ class LookingJudge(CandidateJudge):
                 temperature=0.7 if attempt else 0.0, seed=attempt, max_new_tokens=self.settings.max_tokens
             )
             questions = {
-                name: Question(self.prompt(candidate), candidate.prompt.image, sampling)
+                name: VisionQuestion(self.prompt(candidate), candidate.prompt.image, sampling)
                 for name, candidate in open_.items()
             }
             for name, reply in self._model.answers(questions, folder / self.name).items():

@@ -12,8 +12,8 @@ from typing import Any
 from harness.core.files import sha256_json
 from harness.core.progress import progress
 from harness.core.types import Response
-from harness.generation.candidates import Part
-from harness.generation.pairs import Judged, Pair, pairs_of
+from harness.generation.candidates import PromptPart
+from harness.generation.pairs import CandidatePair, Judged, pairs_of
 from harness.generation.verdicts import VerdictLog, verdict_key
 from harness.generation.work import Work
 from harness.judging.candidates import Begun, Candidate, Prompt, Verdict, verdicts_of
@@ -51,7 +51,7 @@ class SentenceWork(Work):
         """Sample, judge and pair sentence by sentence; returns what the manifest says of it."""
         sampler = self.request.sampler
         sampler.check_questions(self.parts)
-        self._made: dict[Path, list[Pair]] = {}
+        self._made: dict[Path, list[CandidatePair]] = {}
         self.counts.update({"could not be answered": 0})
         with (
             self.request.judge,
@@ -63,13 +63,13 @@ class SentenceWork(Work):
                 advance()
         return self._result("")  # no endpoint continues answers, so these are local weights
 
-    def _pairs(self, part: Part, *, count: bool = False) -> Iterator[Pair]:
+    def _pairs(self, part: PromptPart, *, count: bool = False) -> Iterator[CandidatePair]:
         """The pairs of a part; counted when they were made."""
         yield from self._made[part.folder]
 
-    def _walk(self, part: Part, engine: Callable[[], Backend]) -> list[Pair]:
+    def _walk(self, part: PromptPart, engine: Callable[[], Backend]) -> list[CandidatePair]:
         open_ = [_Begun(prompt) for prompt in part.prompts]
-        pairs: dict[str, list[Pair]] = {prompt.id: [] for prompt in part.prompts}
+        pairs: dict[str, list[CandidatePair]] = {prompt.id: [] for prompt in part.prompts}
         log = VerdictLog(part.folder)
         for step in range(MOST):
             said = self._sentences(part, open_, step, engine)
@@ -103,7 +103,7 @@ class SentenceWork(Work):
         return [pair for some in pairs.values() for pair in some]
 
     def _sentences(
-        self, part: Part, open_: Sequence[_Begun], step: int, engine: Callable[[], Backend]
+        self, part: PromptPart, open_: Sequence[_Begun], step: int, engine: Callable[[], Backend]
     ) -> list[list[Candidate]]:
         """For each answer the different sentences that the model continues it with; none if it ends the answer."""
         sampler = self.request.sampler
@@ -138,7 +138,7 @@ class SentenceWork(Work):
             for answer, some in zip(open_, sentences, strict=True)
         ]
 
-    def _verdicts(self, part: Part, log: VerdictLog, candidates: Sequence[Candidate]) -> dict[str, Verdict]:
+    def _verdicts(self, part: PromptPart, log: VerdictLog, candidates: Sequence[Candidate]) -> dict[str, Verdict]:
         """The verdict on each sentence; those that are kept are not asked for again."""
         identity = self.request.judge.identity()
         keys = {candidate.id: verdict_key(candidate, identity) for candidate in candidates}

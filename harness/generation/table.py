@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.core.files import atomic_path, sha256_json
-from harness.generation.pairs import Judged, Pair
+from harness.generation.pairs import CandidatePair, Judged
 
 if TYPE_CHECKING:
     import pyarrow
@@ -41,7 +41,7 @@ def schema() -> pyarrow.Schema:
     )
 
 
-def row_of(pair: Pair, judge: str, model: str) -> dict[str, Any]:
+def row_of(pair: CandidatePair, judge: str, model: str) -> dict[str, Any]:
     """A pair's row, with the original encoded bytes of the image."""
     prompt, part = pair.prompt, [pair.context] if pair.context else []
     return {

@@ -25,7 +25,7 @@ _ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
-class Question:
+class VisionQuestion:
     """A question about a picture. `repeat` numbers further answers to the same question; of `choices`, the likeliest is the answer."""
 
     text: str
@@ -90,7 +90,7 @@ class VisionModel:
         self._held.close()
         self._engine = None
 
-    def answers(self, questions: Mapping[K, Question], folder: Path) -> dict[K, Response | None]:
+    def answers(self, questions: Mapping[K, VisionQuestion], folder: Path) -> dict[K, Response | None]:
         """The answer to each question, or None if the model declined, said nothing or could not be asked.
 
         Args:

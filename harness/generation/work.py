@@ -15,8 +15,8 @@ from harness.core.disk import make_folder
 from harness.core.errors import HarnessError
 from harness.core.progress import progress
 from harness.core.removal import move, remove
-from harness.generation.candidates import Part, Sampler
-from harness.generation.pairs import Judged, Pair, balancing_ratio, is_balanced, pairs_of, usable
+from harness.generation.candidates import CandidateSampler, PromptPart
+from harness.generation.pairs import CandidatePair, Judged, balancing_ratio, is_balanced, pairs_of, usable
 from harness.generation.records import PairSetConfig
 from harness.generation.settings import PairSettings
 from harness.generation.table import row_of, write_part
@@ -47,7 +47,7 @@ class GenerateRequest:
         overwrite: a set with other settings in the folder is replaced when this one is complete.
     """
 
-    sampler: Sampler
+    sampler: CandidateSampler
     prompts: str
     judge: CandidateJudge
     pair: PairSettings
@@ -71,11 +71,11 @@ def stem_of(request: GenerateRequest) -> str:
     return f"{request.shard.name}-part" if request.shard.name else "part"
 
 
-def parts_of(request: GenerateRequest, prompts: Sequence[Prompt]) -> list[Part]:
+def parts_of(request: GenerateRequest, prompts: Sequence[Prompt]) -> list[PromptPart]:
     """A shard's prompts in parts, each with the folder of its logs."""
     folder, size = request.output / CANDIDATES, request.part_size
     return [
-        Part(folder / f"{stem_of(request)}-{number:05d}", prompts[start : start + size])
+        PromptPart(folder / f"{stem_of(request)}-{number:05d}", prompts[start : start + size])
         for number, start in enumerate(range(0, len(prompts), size))
     ]
 
@@ -146,14 +146,14 @@ class Work:
                 self.unjudged[verdict.error] += 1
             yield keys[name], verdict
 
-    def _candidates(self, part: Part) -> Iterator[Candidate]:
+    def _candidates(self, part: PromptPart) -> Iterator[Candidate]:
         unjudged = Verdict(0.0)
         for prompt, answers in self.request.sampler.answers(part):
             judged = [Judged(number, response, unjudged) for number, response in answers]
             for answer in usable(judged, Counter()):
                 yield Candidate(f"{prompt.id}#{answer.number}", prompt, answer.response.text.strip())
 
-    def _pairs(self, part: Part, *, count: bool = False) -> Iterator[Pair]:
+    def _pairs(self, part: PromptPart, *, count: bool = False) -> Iterator[CandidatePair]:
         """The pairs of a part, before lengths are balanced."""
         request, identity = self.request, self.request.judge.identity()
         log = VerdictLog(part.folder)

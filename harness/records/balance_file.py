@@ -22,7 +22,7 @@ class Mean(Record):
     ci: Annotated[list[Number], Field(min_length=2, max_length=2)] | None
 
 
-class Share(Record):
+class PairShare(Record):
     """A share of the pairs."""
 
     value: Annotated[float, Field(ge=0, le=1 + ROUNDING)]
@@ -35,8 +35,8 @@ class Margins(Record):
     rewards: dict[str, Number] | None = Field(None, description="mean reward of every branch")
     text: Mean = Field(description="chosen minus rejected response")
     image: Mean = Field(description="chosen response with the original minus with the rejected picture")
-    text_above_0: Share = Field(description="of the pairs")
-    image_above_0: Share = Field(description="of the pairs")
+    text_above_0: PairShare = Field(description="of the pairs")
+    image_above_0: PairShare = Field(description="of the pairs")
     ratio: Mean | None = Field(description="image through text; null unless both are significantly above 0")
 
 

@@ -64,7 +64,7 @@ class Room:
 
 
 @dataclass(frozen=True)
-class Step:
+class StepSize:
     """The form of a step.
 
     Attributes:
@@ -156,7 +156,7 @@ def kept_features(config: Any, train: TrainSettings, encoded: Collection[Encoded
     return found if found <= FEATURE_BUDGET else 0
 
 
-def step_of(aligner: Aligner, job: AlignJob, encoded: Sequence[EncodedExample], process: Any) -> Step:
+def step_of(aligner: Aligner, job: AlignJob, encoded: Sequence[EncodedExample], process: Any) -> StepSize:
     """The step of a training on these examples, by the available memory.
 
     A resumed run keeps its steps, if memory suffices for that.
@@ -184,7 +184,7 @@ def step_of(aligner: Aligner, job: AlignJob, encoded: Sequence[EncodedExample], 
     return replace(found, train=found.train.model_copy(update={"savings": job.train.savings}))
 
 
-def remember(step: Step, run: Path) -> None:
+def remember(step: StepSize, run: Path) -> None:
     """Store the form of the steps in a run's folder, for `begun_with`."""
     again = bool(step.train.gradient_checkpointing)
     write_json(run / STEP, StepFile(micro_batch_size=step.train.micro, gradient_checkpointing=again).written())
@@ -208,7 +208,7 @@ def decide(
     room: Room | None,
     processes: int = 1,
     begun: tuple[int, bool] | None = None,
-) -> Step:
+) -> StepSize:
     """The step of the settings, or if they leave it open, the largest that fits.
 
     Args:
@@ -226,7 +226,7 @@ def decide(
         again = bool(asked.gradient_checkpointing)
         why = "" if micro == asked.micro else _why_fewer(asked, processes)
         taken = asked.model_copy(update={"micro_batch_size": micro, "gradient_checkpointing": again})
-        return Step(taken, passes, why=why)
+        return StepSize(taken, passes, why=why)
     share = share_of_batch(asked, processes)
     if peak is None or room is None:
         raise ValueError("without a prediction no step can be chosen")
@@ -236,7 +236,7 @@ def decide(
         least = peak.of(train, train.micro).total
         if least <= room.for_steps:
             predicted = least + room.program + room.features
-            return Step(train, share // train.micro, True, predicted, room, _why_begun(begun, train))
+            return StepSize(train, share // train.micro, True, predicted, room, _why_begun(begun, train))
     smallest = asked.model_copy(
         update={"micro_batch_size": 1, "gradient_checkpointing": bool(asked.gradient_checkpointing)}
     )

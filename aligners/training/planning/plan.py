@@ -25,7 +25,7 @@ from aligners.training.layout import by_branch, group_by_length, row_lengths
 from aligners.training.memory.batch import accumulation, steps_of
 from aligners.training.memory.footprint import Architecture
 from aligners.training.memory.peak import Peak
-from aligners.training.memory.step import Step, decide, room_for
+from aligners.training.memory.step import StepSize, decide, room_for
 from aligners.training.microbatches import epoch_order
 from aligners.training.planning.room import room_of_stages
 from aligners.training.policy import FEATURE_BUDGET, token_logp
@@ -187,7 +187,7 @@ def padded(rows: Sequence[int]) -> int:
 
 def _memory(
     aligner: Aligner, job: AlignJob, encoded: Sequence[EncodedExample], config: Any, process: Any
-) -> tuple[dict[str, Any], Step]:
+) -> tuple[dict[str, Any], StepSize]:
     """The predicted peak of the longest micro-batch, in bytes, and the step.
 
     If no allowed step fits, it is the smallest one, and the plan says that it does not fit.

@@ -13,7 +13,7 @@ from aligners.dpo import DPO
 from aligners.training.memory import step as deciding
 from aligners.training.memory.footprint import Shares, architecture
 from aligners.training.memory.peak import Peak
-from aligners.training.memory.step import GPU, RAM, Room, Step, decide, kept_features
+from aligners.training.memory.step import GPU, RAM, Room, StepSize, decide, kept_features
 from harness.cli import app
 from harness.cli.errors import run
 from harness.core.config import TrainSettings, parse
@@ -52,7 +52,7 @@ def peak_of(location: str, train: TrainSettings, image: int, shares: Shares | No
     return Peak(architecture(location, train), rows, responses, copy=False, gpu=True, shares=shares)
 
 
-def taken(step: Step) -> tuple[int, int, bool]:
+def taken(step: StepSize) -> tuple[int, int, bool]:
     return step.train.micro, step.passes, bool(step.train.gradient_checkpointing)
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from aligners.preferences.read import read_preferences
 from harness.core.files import write_jsonl
 from harness.core.types import ImageRef, Region
-from harness.generation.candidates import Sampler
+from harness.generation.candidates import CandidateSampler
 from harness.generation.detectors import DetectorsJudge, DetectorsSettings, verdict_on
 from harness.generation.generate import generate
 from harness.generation.settings import PairSettings, SampleSettings
@@ -83,7 +83,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def request(output: Path, **settings: Any) -> GenerateRequest:
     judge = DetectorsJudge(DetectorsSettings(first="boxes", second="boxes", **settings))
-    sampler = Sampler(
+    sampler = CandidateSampler(
         target_of_endpoint("vlm", Path("results")), Scripted, BackendSettings(), SampleSettings(samples=12), 0
     )
     return GenerateRequest(sampler, "prefs.jsonl", judge, PairSettings(per_prompt=9, length_balance=False), output)
