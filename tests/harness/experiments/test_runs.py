@@ -165,7 +165,9 @@ def test_a_dry_run_predicts_time_and_money_as_align_and_eval_do(folder: Path, ca
     code, out, said = run_here([*planned, *(part for one in sets for part in ("--set", one))], folder)
     assert code == 0, said
     assert len({one["seconds"] for one in predicted["train.epochs=40"]}) == 1, "seeds are planned once"
-    assert predicted["train.epochs=40"][0]["seconds"] == pytest.approx(json.loads(out)["time"]["seconds"], rel=0.9)
+    # Both are measured, on a machine that may be busy; one epoch in place of 40 would be seen.
+    ratio = predicted["train.epochs=40"][0]["seconds"] / json.loads(out)["time"]["seconds"]
+    assert 1 / 8 < ratio < 8 and predicted["train.epochs=40"][0]["basis"].startswith("forward and backward")
     asked = [step["predicted"] for step in steps.values() if step["kind"] in ("eval", "noise")]
     assert len(asked) == 4 and all(
         one["seconds"] > 0 and one["basis"] == "the rate of earlier answers" for one in asked
