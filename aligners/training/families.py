@@ -144,7 +144,7 @@ FAMILIES: Mapping[str, Family] = {
     "qwen3_vl_moe": replace(
         _QWEN,
         models="Qwen3-VL with experts (30B-A3B, 235B-A22B)",
-        note="adapters on the attention only: experts are no linear layers; vLLM with adapters was not checked",
+        note="adapters on the attention only: experts are no linear layers; vLLM 0.32 does not load experts that transformers saved",
     ),
     "smolvlm": replace(_IDEFICS, models="SmolVLM2"),
 }
