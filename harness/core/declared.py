@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from harness.core.types import MetricSpec
 
 Verdict = Literal[
-    "right",
+    "correct",
     "wrong: false yes",
     "wrong: false no",
     "wrong: other option",
@@ -25,7 +25,7 @@ Verdict = Literal[
 ]
 """The verdict on one answer.
 
-For a yes/no or multiple-choice question: `right`, or the kind of error. An unreadable answer counts as wrong, and as neither yes nor no.
+For a yes/no or multiple-choice question: `correct`, or the kind of error. An unreadable answer counts as wrong, and as neither yes nor no.
 For other questions: `invented` if a part of the answer is not in the image (or a judge's rating says so); `missed` if nothing is
 invented, but the answer mentions none of the objects in the image; `clean` otherwise. `unscored`: there is no verdict.
 """
@@ -143,7 +143,7 @@ def verdict_of(row: Mapping[str, Any], hallucinated_below: float | None = None) 
     if {_SAID, _LABEL} <= details.keys():
         said = details[_SAID]
         if said == details[_LABEL]:
-            return "right"
+            return "correct"
         if said is None:
             return "wrong: unreadable"
         return "wrong: false yes" if said == "yes" else "wrong: false no" if said == "no" else "wrong: other option"
@@ -157,4 +157,4 @@ def verdict_of(row: Mapping[str, Any], hallucinated_below: float | None = None) 
 
 def is_right(verdict: Verdict) -> bool | None:
     """Whether an answer is right; None if the item is neither a yes/no nor a multiple-choice question, or has no verdict."""
-    return True if verdict == "right" else False if verdict.startswith("wrong") else None
+    return True if verdict == "correct" else False if verdict.startswith("wrong") else None

@@ -7,7 +7,7 @@
   const filters = document.getElementById("filters");
   const PAGE = 40;
   // A verdict's sign: what is right, what is wrong, and what is neither.
-  const GOOD = ["right", "clean"];
+  const GOOD = ["correct", "clean"];
   const BAD = ["invented", "wrong: false yes", "wrong: false no", "wrong: other option", "wrong: unreadable"];
   const NEITHER = ["missed", "unscored"];
   const sign = (verdict) => GOOD.includes(verdict) ? "✓" : BAD.includes(verdict) ? "✗" : "?";

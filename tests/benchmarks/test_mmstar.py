@@ -87,7 +87,7 @@ def test_answers_and_verdicts(tmp_path: Path, picture: bytes) -> None:
     assert float(values["accuracy.math/geometry"]) == 0.25 and float(values["unreadable"]) == 0.25
     rows = [{"details": one.details, "unscored": one.unscored, "evidence": []} for one in scores]
     assert [suite.verdict(one) for one in rows] == [
-        "right", "wrong: other option", "wrong: other option", "wrong: unreadable",
+        "correct", "wrong: other option", "wrong: other option", "wrong: unreadable",
     ]  # fmt: skip
 
 
