@@ -21,11 +21,11 @@ class Museum(Benchmark):
     metrics = (
         MetricSpec("invention", "invented", higher_is_better=False, headline=True),
         MetricSpec("coverage", "covered", higher_is_better=True, headline=True, invented_by="invention"),
-        MetricSpec("right", "right answers", higher_is_better=True, headline=True),
+        MetricSpec("correct", "right answers", higher_is_better=True, headline=True),
     )
     charts = (
         FrontierChart("coverage", "What is invented against what is covered", said="coverage", invented="invention"),
-        BarChart("right", "right", "Right answers in the museum, {board}.", "right answers", mark=0.5),
+        BarChart("correct", "correct", "Right answers in the museum, {board}.", "right answers", mark=0.5),
     )
 
     def items(self, data):
@@ -44,7 +44,7 @@ class Museum(Benchmark):
         truth = item.reference["answer"]
         if truth in ("yes", "no"):
             said = text if text in ("yes", "no") else None
-            return SampleScore(item.id, item.group, {"asked": 1, "right": said == truth}, (), {"said": said, "label": truth})
+            return SampleScore(item.id, item.group, {"asked": 1, "correct": said == truth}, (), {"said": said, "label": truth})
         named, there = text.split(), truth.split()
         evidence = [Evidence(word, "correct" if word in there else "hallucinated", word) for word in named]
         evidence += [Evidence(word, "missed", word) for word in there if word not in named]
@@ -57,7 +57,7 @@ class Museum(Benchmark):
         return {
             "invention": ratio(totals["invented"], totals["named"]),
             "coverage": ratio(totals["covered"], totals["there"]),
-            "right": ratio(totals["right"], totals["asked"]),
+            "correct": ratio(totals["correct"], totals["asked"]),
         }
 
 
@@ -103,7 +103,7 @@ ANSWERS = {
 }
 """Checkpoint -> its answers."""
 VERDICTS = {
-    "honest": ["clean", "missed", "right", "right", "right"],
-    "inventive": ["invented", "clean", "right", "wrong: false yes", "wrong: unreadable"],
+    "honest": ["clean", "missed", "correct", "correct", "correct"],
+    "inventive": ["invented", "clean", "correct", "wrong: false yes", "wrong: unreadable"],
 }
 """Checkpoint -> what is to be said of its answers."""

@@ -151,10 +151,10 @@ def test_a_plugins_suite_is_in_the_report(museum: Path) -> None:
         assert caption in page
     [data] = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
     samples: list[dict[str, Any]] = json.loads(data)["samples"]
-    missing: dict[str, list[str]] = {model: [] for model in ANSWERS}
+    verdicts: dict[str, list[str]] = {model: [] for model in ANSWERS}
     for (name, _, truth), sample in zip(QUESTIONS, samples, strict=True):
         assert sample["id"].endswith(name) and sample["truth"] == truth and sample["picture"]
         for answer in sample["answers"]:
             [model] = [model for model, run in RUNS.items() if run == answer["run"]]
-            missing[model].append(answer["verdict"])
-    assert missing == VERDICTS
+            verdicts[model].append(answer["verdict"])
+    assert verdicts == VERDICTS

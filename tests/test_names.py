@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 EMPTY = frozenset({"one", "found", "own", "there"})
 MOST_LINES = 3
+PACKAGES = ("harness", "aligners", "benchmarks")
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
 
@@ -87,7 +88,7 @@ def _comprehension(node: Comprehension, lines: dict[str, list[int]]) -> Iterator
         lines.setdefault(name, []).extend(inside[name])
 
 
-@pytest.mark.parametrize("top", ["harness", "aligners", "benchmarks"])
+@pytest.mark.parametrize("top", [*PACKAGES, "tests"])
 def test_no_empty_name_lives_longer_than_three_lines(top: str) -> None:
     modules = sorted((ROOT / top).rglob("*.py"))
     assert modules
@@ -116,6 +117,17 @@ def test_no_empty_name_lives_longer_than_three_lines(top: str) -> None:
 )
 def test_the_measure_sees_every_kind_of_name(source: str, names: list[str]) -> None:
     assert empty_names(source) == names
+
+
+def test_no_class_name_means_two_things() -> None:
+    names = Counter(
+        node.name
+        for top in PACKAGES
+        for path in (ROOT / top).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.ClassDef)
+    )
+    assert names and not [name for name, count in names.items() if count > 1]
 
 
 def test_every_test_file_has_a_name_of_its_own() -> None:

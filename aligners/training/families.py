@@ -152,7 +152,7 @@ FAMILIES: Mapping[str, Family] = {
 
 
 @dataclass(frozen=True)
-class Refused:
+class RefusedFamily:
     """A family that people ask for and that cannot be aligned; `evaluated`: whether it can be evaluated (None: not checked)."""
 
     models: str
@@ -160,13 +160,15 @@ class Refused:
     evaluated: bool | None = None
 
 
-REFUSED: Mapping[str, Refused] = {
-    "llama4": Refused("Llama 4", "its language model attends in chunks, which the trainer's masks do not have"),
-    "mllama": Refused("Llama 3.2 Vision", "its images are read by cross-attention, not as tokens of the prompt"),
-    "paligemma": Refused(
+REFUSED: Mapping[str, RefusedFamily] = {
+    "llama4": RefusedFamily("Llama 4", "its language model attends in chunks, which the trainer's masks do not have"),
+    "mllama": RefusedFamily("Llama 3.2 Vision", "its images are read by cross-attention, not as tokens of the prompt"),
+    "paligemma": RefusedFamily(
         "PaliGemma, PaliGemma 2", "it has no chat template: its processor writes the prompt", evaluated=False
     ),
-    "phi4_multimodal": Refused("Phi-4-multimodal", "transformers has no image-and-text class for it", evaluated=False),
+    "phi4_multimodal": RefusedFamily(
+        "Phi-4-multimodal", "transformers has no image-and-text class for it", evaluated=False
+    ),
 }
 """By `model_type`; families that are not declared at all are refused without a reason."""
 

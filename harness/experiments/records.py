@@ -10,7 +10,7 @@ from harness.core.record import AnyText, Number, Record, Value
 from harness.records.manifest_file import Hardware
 
 
-class StepFile(Record):
+class DoneStepFile(Record):
     """`steps/NAME.json`: how a step of an experiment ended."""
 
     step: str | None = Field(None, description="name of the step")

@@ -17,7 +17,7 @@ from harness.core.files import write_json
 from harness.core.reading import read_json
 from harness.core.record import check
 from harness.experiments.graph import RUNS, Plan, Step
-from harness.experiments.records import StepFile
+from harness.experiments.records import DoneStepFile
 from harness.runs.folders import open_run
 
 State = Literal["done", "failed", "changed", "waiting"]
@@ -88,11 +88,11 @@ class ExperimentFolder:
         state: State = "done" if kept.state == "done" and step.kind != "align" else "failed"
         return StepRecord(state, kept.seconds, kept.error)
 
-    def _kept(self, step: Step) -> StepFile | None:
+    def _kept(self, step: Step) -> DoneStepFile | None:
         path = self.path / "steps" / f"{step.name}.json"
         if not path.exists():
             return None
-        return check(StepFile, read_json(path, "record of a step"), "record of a step", path)
+        return check(DoneStepFile, read_json(path, "record of a step"), "record of a step", path)
 
     def log(self, step: Step) -> Path:
         """The file that a step's output goes to."""
@@ -104,7 +104,7 @@ class ExperimentFolder:
         """Store how a step ended."""
         write_json(
             self.path / "steps" / f"{step.name}.json",
-            StepFile(
+            DoneStepFile(
                 step=step.name,
                 key=step.key,
                 command=["harness", *step.command],

@@ -56,8 +56,8 @@ def test_a_context_is_seen_and_not_counted(picture: ImageRef) -> None:
     encoded = encoder.encode(behind)
     said = [processor.tokenizer.decode(ids).strip() for ids in encoded.responses.values()]
     assert said == list(SAID), "neither the context nor an end token is among the tokens that count"
-    found, whole = logps(behind), logps(example(picture, *(f"{CONTEXT} {text}" for text in SAID), ends=False))
-    for name, branch in found.items():
+    behind_context, whole = logps(behind), logps(example(picture, *(f"{CONTEXT} {text}" for text in SAID), ends=False))
+    for name, branch in behind_context.items():
         count = int(branch.mask.sum())
         torch.testing.assert_close(
             branch.tokens[0, :count], whole[name].tokens[0, -count:] if name == "rejected" else
@@ -65,15 +65,15 @@ def test_a_context_is_seen_and_not_counted(picture: ImageRef) -> None:
     fresh, _ = tiny_parts()
     for branch in BRANCHES:  # `harness balance` counts the same tokens
         assert answer_logp(fresh, processor, behind, encoded, branch) == pytest.approx(
-            float(found[branch.name].sums), abs=1e-4
+            float(behind_context[branch.name].sums), abs=1e-4
         )
     # The context cancels in the difference of two whole answers, so C-DPO's loss is that of whole answers without an end token.
     reference = {
         kind: {name: BranchLogps(torch.zeros(1), 0 * branch.tokens, branch.mask) for name, branch in given.items()}
-        for kind, given in (("behind", found), ("whole", whole))
+        for kind, given in (("behind", behind_context), ("whole", whole))
     }
     torch.testing.assert_close(
-        CDPO().loss(found, reference["behind"]).per_example, CDPO().loss(whole, reference["whole"]).per_example
+        CDPO().loss(behind_context, reference["behind"]).per_example, CDPO().loss(whole, reference["whole"]).per_example
     )
     ended = encoder.encode(example(picture, *SAID, context=CONTEXT))
     assert [len(ids) for ids in ended.responses.values()] == [len(ids) + 1 for ids in encoded.responses.values()]

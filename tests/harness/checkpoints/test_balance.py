@@ -52,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def aligned(folder: Path, method: str, name: str, **own: Any) -> Run:
+def aligned(folder: Path, method: str, name: str, **of_method: Any) -> Run:
     train = {
         "learning_rate": 0.02,
         "epochs": 1,
@@ -61,7 +61,7 @@ def aligned(folder: Path, method: str, name: str, **own: Any) -> Run:
         "max_length": 256,
         "keep_stages": True,
     }
-    settings = {"train": train | own.pop("train", {}), "method": own}
+    settings = {"train": train | of_method.pop("train", {}), "method": of_method}
     data = str(folder / "train.jsonl")
     return run_align(
         AlignRequest(method, str(folder / "base"), folder / "results", data=data, name=name, settings=settings)
@@ -87,7 +87,7 @@ def by_hand(folder: Path, run: Run, beta: float) -> np.ndarray:
     rewards = []
     for row in map(json.loads, (folder / "held.jsonl").read_text().splitlines()):
         picture = Image.open(folder / row["image"]).convert("RGB")
-        found = []
+        values = []
         for answer in (row["chosen"], row["rejected"]):
             inputs = own_inputs(processor, row["prompt"], answer, picture)
             ids = inputs["input_ids"][0]
@@ -103,8 +103,8 @@ def by_hand(folder: Path, run: Run, beta: float) -> np.ndarray:
                         logits = model(**given).logits
                 logp = logits[0, :-1].log_softmax(-1).gather(-1, ids[1:, None])[:, 0]
                 sums.append(float(logp[start - 1 :].sum()))
-            found.append(beta * (sums[0] - sums[1]))
-        rewards.append(found)
+            values.append(beta * (sums[0] - sums[1]))
+        rewards.append(values)
     return np.array(rewards)
 
 
@@ -173,10 +173,10 @@ def test_a_training_measures_over_its_steps_and_learns_the_same(folder: Path, te
     def log(run: Run) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (run.path / "train_log.jsonl").read_text().splitlines()]
 
-    own: dict[str, Any] = {"stages": {"count": 2}, "images": {"corruption": "whole-noise"}}
+    method_settings: dict[str, Any] = {"stages": {"count": 2}, "images": {"corruption": "whole-noise"}}
     train = {"epochs": 2, "balance": {"data": held, "every": 1}}
-    watched = aligned(folder, "mfpo", "watched", train=train, **own)
-    plain = aligned(folder, "mfpo", "plain", train={"epochs": 2}, **own)
+    watched = aligned(folder, "mfpo", "watched", train=train, **method_settings)
+    plain = aligned(folder, "mfpo", "plain", train={"epochs": 2}, **method_settings)
     weights = [(run.checkpoint / "adapter_model.safetensors").read_bytes() for run in (watched, plain)]
     assert weights[0] == weights[1], "measuring changed the training"
     rows = log(watched)
@@ -186,15 +186,19 @@ def test_a_training_measures_over_its_steps_and_learns_the_same(folder: Path, te
     assert len({row["held_out_text"] for row in rows}) == len(rows) == 4
     # The same as `harness balance` measures afterwards on the checkpoints, by the model's own forward pass.
     assert watched.manifest is not None and watched.manifest.summary is not None
-    found = watched.manifest.summary["balance"]
+    balance = watched.manifest.summary["balance"]
     later = measure_balance(BalanceRequest(watched, held, limit=64, seed=SEED)).written()
-    assert (found["n"], found["fingerprint"], found["images"]) == (later["n"], later["fingerprint"], later["images"])
-    assert [one["after"] for one in found["measured"]] == ["easy", "end"]
-    for one, other in zip(found["measured"], later["measured"], strict=True):
-        assert one["steps"] == other["steps"]
+    assert (balance["n"], balance["fingerprint"], balance["images"]) == (
+        later["n"],
+        later["fingerprint"],
+        later["images"],
+    )
+    assert [one["after"] for one in balance["measured"]] == ["easy", "end"]
+    for earlier, other in zip(balance["measured"], later["measured"], strict=True):
+        assert earlier["steps"] == other["steps"]
         for name in ("text", "image"):
-            assert one[name]["value"] == pytest.approx(other[name]["value"], abs=1e-4)
-    assert rows[-1]["held_out_image"] == pytest.approx(found["measured"][-1]["image"]["value"], abs=1e-6)
+            assert earlier[name]["value"] == pytest.approx(other[name]["value"], abs=1e-4)
+    assert rows[-1]["held_out_image"] == pytest.approx(balance["measured"][-1]["image"]["value"], abs=1e-6)
     # A method without image terms has both margins, too; only every third step and each stage's last one are measured.
     few = {"epochs": 4, "batch_size": 2, "balance": {"data": held, "every": 3, "pairs": 5}}
     text = aligned(folder, "dpo", "watched-text", train=few, beta=0.2)
@@ -214,7 +218,7 @@ def test_a_training_measures_over_its_steps_and_learns_the_same(folder: Path, te
 
 def test_the_leaderboard_shows_margins_if_they_are_asked_for(tmp_path: Path) -> None:
     results = tmp_path / "results"
-    one = {
+    both_above = {
         "after": "end",
         "steps": 12,
         **margins(np.array([[1.0, 0.0, 0.5]] * 3 + [[2.0, 0.0, 1.0]]), list("abcd")).written(),
@@ -222,7 +226,7 @@ def test_the_leaderboard_shows_margins_if_they_are_asked_for(tmp_path: Path) -> 
     none = {"after": "end", "steps": 12, **margins(np.array([[1.0, 0.0, 1.5], [2.0, 0.5, 0.0]]), list("ab")).written()}
     about = {"data": "held", "n": 4, "left_out": 0, "seed": 0, "limit": 64, "fingerprint": "d", "images": {}}
     make_run(results, "start", ["A dog."] * 4, "pictures", method="base", model="m")
-    for name, measured in (("first", one), ("second", none)):
+    for name, measured in (("first", both_above), ("second", none)):
         folder = make_run(results, name, ["A dog."] * 4, "pictures", method="dpo", model="m")
         manifest = read_json(folder / "manifest.json") | {
             "checkpoint": {"kind": "adapter", "fingerprint": name},
@@ -233,7 +237,12 @@ def test_the_leaderboard_shows_margins_if_they_are_asked_for(tmp_path: Path) -> 
     write_json(
         results / "second" / "balance" / "held.json",
         about
-        | {"run": "second", "n": 2, "checkpoint": "second", "measured": [one | {"text": {"value": 7, "ci": None}}]},
+        | {
+            "run": "second",
+            "n": 2,
+            "checkpoint": "second",
+            "measured": [both_above | {"text": {"value": 7, "ci": None}}],
+        },
     )
     code, out, said = run_here(["leaderboard", "--metric", "chair_s,balance", "--json"], tmp_path)
     assert code == 0, said

@@ -220,13 +220,13 @@ def test_pairs_go_up_as_a_data_set_with_a_card(server: HubServer, tmp_path: Path
     done = harness(server, tmp_path, "push", "pairs", "team/pairs", "--dataset")
     assert done.returncode == 0, done.stderr
     assert any("/api/datasets/team/pairs/commit" in asked for asked in server.asked)
-    there = server.stored["team/pairs", "main"]
+    remote = server.stored["team/pairs", "main"]
     names = ("part-00000.parquet", "manifest.json", "config.json")
-    assert there.keys() == {*names, "README.md"}, "answers that were not paired stay here"
-    assert there["part-00000.parquet"] == (tmp_path / "pairs" / "part-00000.parquet").read_bytes()
+    assert remote.keys() == {*names, "README.md"}, "answers that were not paired stay here"
+    assert remote["part-00000.parquet"] == (tmp_path / "pairs" / "part-00000.parquet").read_bytes()
     assert str(tmp_path).encode() in (tmp_path / "pairs" / "config.json").read_bytes()
-    assert str(tmp_path).encode() not in b"".join(there.values()), "this machine's folders stay here"
-    _, metadata, text = there["README.md"].decode().split("---\n", 2)
+    assert str(tmp_path).encode() not in b"".join(remote.values()), "this machine's folders stay here"
+    _, metadata, text = remote["README.md"].decode().split("---\n", 2)
     assert yaml.safe_load(metadata)["configs"] == [{"config_name": "default", "data_files": "*.parquet"}]
     pairs = read_json(tmp_path / "pairs" / "manifest.json")["pairs"]
     assert f"{pairs} preference pairs of answers by `vlm` to 1 prompts" in text and "`chair`" in text

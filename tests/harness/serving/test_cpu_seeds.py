@@ -17,11 +17,11 @@ from tests.tiny import tiny_photograph
 
 
 def draws(generator: torch.Generator, count: int) -> list[int]:
-    found = []
+    drawn = []
     for _ in range(count):
-        found.append(int(torch.randint(0, 2**31, (1,), generator=generator, dtype=torch.long)))
+        drawn.append(int(torch.randint(0, 2**31, (1,), generator=generator, dtype=torch.long)))
         generator.noted()  # type: ignore[attr-defined]
-    return found
+    return drawn
 
 
 def test_a_draw_that_is_taken_back_is_drawn_again() -> None:

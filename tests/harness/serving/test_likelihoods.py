@@ -67,11 +67,11 @@ def asked(kind: type[Backend], folder: Path, settings: Any) -> dict[str, Complet
         return {one.id: one for one in backend.generate(questions(folder))}
 
 
-def compare(found: dict[str, Completion], expected: dict[str, tuple[float, ...]], atol: float) -> None:
+def compare(completions: dict[str, Completion], expected: dict[str, tuple[float, ...]], atol: float) -> None:
     for name, values in expected.items():
-        assert found[name].likelihoods == pytest.approx(values, abs=atol), name
-        assert found[name].text == ("Yes" if values[0] > values[1] else "No")
-    assert all(one.likelihoods is None for name, one in found.items() if name.endswith("written"))
+        assert completions[name].likelihoods == pytest.approx(values, abs=atol), name
+        assert completions[name].text == ("Yes" if values[0] > values[1] else "No")
+    assert all(one.likelihoods is None for name, one in completions.items() if name.endswith("written"))
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def by_forward_pass(folder: Path) -> dict[str, tuple[float, ...]]:
     processor = load_processor(folder / "base")
     model = PeftModel.from_pretrained(load_model(folder / "base", "float32"), folder / "adapter").eval()
     tokens = [processor.tokenizer(text, add_special_tokens=False)["input_ids"] for text in CHOICES]
-    found = {}
+    completions = {}
     for request in questions(folder):
         if not request.choices:
             continue
@@ -94,9 +94,9 @@ def by_forward_pass(folder: Path) -> dict[str, tuple[float, ...]]:
             inputs = prompt_inputs(processor, request.prompt, request.image.open())
         with torch.no_grad(), model.disable_adapter() if request.target == "base" else torch.no_grad():
             logits = model(**inputs).logits[0, -1].double()
-        found[request.id] = tuple(float(logits.log_softmax(-1)[token]) for [token] in tokens)
-    assert len({round(values[0], 3) for values in found.values()}) == len(found) == 12
-    return found
+        completions[request.id] = tuple(float(logits.log_softmax(-1)[token]) for [token] in tokens)
+    assert len({round(values[0], 3) for values in completions.values()}) == len(completions) == 12
+    return completions
 
 
 def test_transformers_gives_the_likelihoods_of_a_plain_forward_pass(
@@ -111,10 +111,10 @@ def test_transformers_gives_the_likelihoods_of_a_plain_forward_pass(
 def test_vllm_gives_the_same(folder: Path, by_forward_pass: dict[str, tuple[float, ...]]) -> None:
     from harness.serving.vllm import VllmBackend, VllmSettings
 
-    found = asked(VllmBackend, folder, VllmSettings(dtype="float32"))
-    compare(found, by_forward_pass, 1e-3)
+    completions = asked(VllmBackend, folder, VllmSettings(dtype="float32"))
+    compare(completions, by_forward_pass, 1e-3)
     written = asked(TransformersBackend, folder, TransformersSettings(dtype="float32"))
-    assert {name: one.text for name, one in found.items()} == {name: one.text for name, one in written.items()}
+    assert {name: one.text for name, one in completions.items()} == {name: one.text for name, one in written.items()}
 
 
 def test_an_answer_of_several_tokens_is_refused() -> None:
@@ -155,10 +155,10 @@ def told(folder: Path, handler: type[Handler]) -> Completion:
         server.RequestHandlerClass = handler
         with OpenAIBackend("seer", settings=OpenAISettings(endpoints=(server.url,), attempts=1)) as backend:
             backend.check_likelihoods()
-            [found] = backend.generate([request])
+            [completion] = backend.generate([request])
         body = server.bodies[-1]
         assert (body["temperature"], body["logprobs"], body["top_logprobs"], body["max_tokens"]) == (0.0, True, 20, 1)
-    return found
+    return completion
 
 
 @pytest.fixture
@@ -168,13 +168,17 @@ def key(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_an_endpoint_reports_its_likeliest_tokens(folder: Path, key: None) -> None:
-    found = told(folder, Telling)
-    assert (found.text, found.likelihoods) == ("Yes", (-0.5, -1.5)), "with a blank before it, No is likelier"
-    found = told(folder, telling([("I", -0.1), ("No", -4.0)]))
-    assert (found.text, found.likelihoods) == ("No", (None, -4.0)), "Yes is less likely than all that are reported"
-    found = told(folder, telling([("I", -0.1), ("Noun", -4.0), ("yes", -5.0)]))
-    assert found.text == "" and found.refused is not None
-    assert "neither Yes nor No is among the 3 likeliest first tokens" in found.refused
+    completions = told(folder, Telling)
+    assert (completions.text, completions.likelihoods) == ("Yes", (-0.5, -1.5)), (
+        "with a blank before it, No is likelier"
+    )
+    completions = told(folder, telling([("I", -0.1), ("No", -4.0)]))
+    assert (completions.text, completions.likelihoods) == ("No", (None, -4.0)), (
+        "Yes is less likely than all that are reported"
+    )
+    completions = told(folder, telling([("I", -0.1), ("Noun", -4.0), ("yes", -5.0)]))
+    assert completions.text == "" and completions.refused is not None
+    assert "neither Yes nor No is among the 3 likeliest first tokens" in completions.refused
 
 
 @pytest.mark.parametrize(
