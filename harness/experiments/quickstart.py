@@ -9,6 +9,7 @@ from pathlib import Path
 from harness.alignment.align import AlignRequest, run_align
 from harness.analysis.leaderboard import Board, collect
 from harness.core import registry
+from harness.core.denormals import flushed_denormals
 from harness.core.worlds import find_world
 from harness.evaluation.evaluate import run_eval
 from harness.evaluation.request import EvalRequest
@@ -45,8 +46,9 @@ def run_quickstart(
         world = find_world(label)
         assert world is not None
         logger.info(f"world {label}")
-        world.model()
-        runs = [_aligned(method, label, seed, results) for method in methods]
+        with flushed_denormals():  # unpacking the model starts torch's threads
+            world.model()
+            runs = [_aligned(method, label, seed, results) for method in methods]
         targets = [target_of_model(resolve(label), results), *(target_of_run(run) for run in runs)]
         run_eval(EvalRequest(targets, names, f"{label}@{split}", engine))
     return collect(results)
