@@ -22,6 +22,7 @@ from aligners.training.families import REFUSED, check_family, family_of
 from aligners.training.job import AlignJob
 from aligners.training.layout import collate
 from aligners.training.policy import Policy
+from aligners.training.run import train
 from aligners.training.session import Session
 from harness.alignment.align import AlignRequest, run_align
 from harness.cli import app
@@ -33,6 +34,8 @@ from harness.core.types import ImageRef, PreferenceExample
 from harness.models import aliases, export_full, inspect, load_model, load_processor, prompt_inputs
 from harness.models.code_families import CODE_FAMILIES, NEVER_RUN
 from harness.runs.folders import Run
+from tests.aligners.training.test_cost_only import KilledError, killed_at
+from tests.aligners.training.test_resume import job, weights
 from tests.tiny import tiny_pairs, tiny_photograph
 from tests.tiny_families import FAMILIES as USUAL
 from tests.tiny_modern import ALIKE, MODERN
@@ -140,6 +143,23 @@ def test_mfpo_is_trained_on_rejected_images(family: str, tmp_path: Path) -> None
     assert len(log) >= 2 and all(row["loss"] > 0 for row in log)
     assert all(abs(value) < 1e-3 for name, value in log[0].items() if name.startswith("reward_"))
     assert any(name.startswith("reward_") and abs(value) > 0 for name, value in log[-1].items())
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+@pytest.mark.parametrize("family", MODERN)
+def test_a_killed_training_is_resumed_to_the_same_weights(family: str, tuning: str, tmp_path: Path) -> None:
+    export_full(*FAMILIES[family](), tmp_path / "base")
+    base, pairs = tmp_path / "base", tiny_pairs(tmp_path / "pairs", 6)
+    settings = {"tuning": tuning, "batch_size": 2, "micro_batch_size": 2, "max_length": 512}
+    train(DPO(), job(base, pairs, tmp_path / "whole", **settings))
+    with pytest.raises(KilledError):
+        train(killed_at(DPO, 2), job(base, pairs, tmp_path / "killed", **settings))
+    train(DPO(), job(base, pairs, tmp_path / "killed", resume=True, **settings))
+    expected, resumed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    assert resumed.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(resumed[name], value, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.slow
