@@ -56,8 +56,10 @@ def check_method(kind: type[Aligner], settings: Any = None) -> list[str]:
     _compare(aligner, whole, joined, "in two batches")
     _compare(aligner, whole, _values(aligner, _padded(policy), _padded(reference)), "with more padding")
     _check_far(aligner, policy, reference)
+    metrics = len(whole) - 1
+    values = f"the loss and its {metrics} metrics have" if metrics else "the loss has"
     return [
-        f"the loss and {len(whole) - 1} metrics have one finite value per example",
+        f"{values} one finite value per example",
         "the gradient is finite and not 0",
         "an example's values do not depend on its place, its neighbours or the padding",
         f"values and gradient are finite at log-ratios of {_FAR:,.0f} nats",
