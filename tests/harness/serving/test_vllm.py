@@ -14,12 +14,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from harness.checkpoints.ask import AskedCheckpoint
-from harness.checkpoints.parity import TOLERANCE, compare
+from harness.checkpoints.parity import TOLERANCE, ServedComparison, compare
 from harness.checkpoints.probes import draw_probes
 from harness.checkpoints.verify import TrainedSide, served_side
 from harness.core.errors import HarnessError
@@ -127,7 +126,7 @@ def assert_verified(folder: Path, probed: dict[str, dict[str, TokenDetails]]) ->
     """What vLLM said to the probes is what transformers says, and is told from what other weights, prompts and images would give."""
     drawn = draw_probes(9)
 
-    def against(checkpoint: AskedCheckpoint, answers: dict[str, TokenDetails]) -> tuple[dict[str, Any], list[str]]:
+    def against(checkpoint: AskedCheckpoint, answers: dict[str, TokenDetails]) -> tuple[ServedComparison, list[str]]:
         trained = TrainedSide([checkpoint], "float32")
         expected = [trained.values(checkpoint, probe, answers[probe.id]) for probe in drawn]
         served = [answers[probe.id] for probe in drawn]
@@ -136,22 +135,22 @@ def assert_verified(folder: Path, probed: dict[str, dict[str, TokenDetails]]) ->
     base, first, two = checkpoints(folder)
     for checkpoint in (base, first, two):
         record, differences = against(checkpoint, probed[checkpoint.name])
-        assert record["findings"] == record["notes"] == differences == [] and record["largest"] < 1e-4
-        assert all(row["same_ids"] and row["same_tokens"] == row["tokens"] > 0 for row in record["probes"])
-    assert record["adapter_changes"] > 0.1
+        assert record.findings == record.notes == differences == [] and record.largest < 1e-4
+        assert all(row.same_ids and row.same_tokens == row.tokens > 0 for row in record.probes)
+    assert record.adapter_changes > 0.1
 
-    found = " ".join(against(first, probed["two"])[0]["findings"])  # other weights than those that are served
+    found = " ".join(against(first, probed["two"])[0].findings)  # other weights than those that are served
     assert "nats; check the served weights" in found
-    assert "the adapter is not applied" in against(first, probed["base"])[0]["findings"][-1]
+    assert "the adapter is not applied" in against(first, probed["base"])[0].findings[-1]
 
     changed = broken(folder, first, "image", "processor_config.json", '"height": 72', '"height": 96')
     record, differences = against(changed, probed["one"])
-    assert len(record["findings"]) == 9 and "48 image tokens in training and 36 in serving" in record["findings"][0]
+    assert len(record.findings) == 9 and "48 image tokens in training and 36 in serving" in record.findings[0]
     assert "crop_size" in differences[0]
 
     changed = broken(folder, first, "template", "chat_template.jinja", "USER:", "Human:")
     record, differences = against(changed, probed["one"])
-    assert len(record["findings"]) == 9 and "check the chat template and the tokenizer" in record["findings"][0]
+    assert len(record.findings) == 9 and "check the chat template and the tokenizer" in record.findings[0]
     assert "the chat template differ between" in differences[0]
 
 
