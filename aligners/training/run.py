@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,20 @@ from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import sha256_json, write_jsonl
 from harness.core.names import check_name
 from harness.core.removal import remove
-from harness.records.training_files import DataSummary, StageRow, TrainingSummary
+from harness.records.training_files import CanaryRecord, DataSummary, StageRow, TrainingSummary
 
 logger = logging.getLogger(__name__)
 
 LOG = "train_log.jsonl"
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What the summary of a run says about the time before its stages: the data, notes of the method, and the check at the start."""
+
+    data: DataSummary
+    prepared: Mapping[str, Any] = field(default_factory=dict)
+    canary: CanaryRecord | None = None
 
 
 def train(aligner: Aligner, job: AlignJob) -> AlignResult:
@@ -69,11 +78,7 @@ def train(aligner: Aligner, job: AlignJob) -> AlignResult:
         dropped=len(dropped),
         unread_columns=dict(data.unread),
     )
-    facts = {
-        "data": about,
-        "prepared": context.notes,
-        "canary": check_trainer(session, examples) if job.canary else None,
-    }
+    facts = RunFacts(about, context.notes, check_trainer(session, examples) if job.canary else None)
     if process.is_main_process:
         remember(session.step, job.output)
     stages = stages_of(aligner, examples, StartingModel(session))
@@ -98,14 +103,14 @@ def _folders(job: AlignJob, stages: Sequence[Stage]) -> list[Path]:
 
 
 def train_stages(
-    session: Session, stages: Sequence[Stage], facts: dict[str, Any], held_out: HeldOut | None = None
+    session: Session, stages: Sequence[Stage], facts: RunFacts, held_out: HeldOut | None = None
 ) -> TrainingSummary:
     """Train the stages in order; finished ones of an interrupted run are loaded from disk.
 
     Args:
         session: the session, with nothing trained yet.
         stages: stages of its examples.
-        facts: further keys of the run's summary: `data`, `prepared`, `canary`.
+        facts: what the run's summary says besides.
         held_out: measures margins on held-out pairs over the steps and after every stage.
 
     Returns:
@@ -179,12 +184,12 @@ def _trained_on(session: Session, stage: Stage, trained: str) -> str:
     )
 
 
-def _summary(
-    session: Session, facts: dict[str, Any], rows: list[StageRow], held_out: HeldOut | None
-) -> TrainingSummary:
+def _summary(session: Session, facts: RunFacts, rows: list[StageRow], held_out: HeldOut | None) -> TrainingSummary:
     """Summary for the manifest; `rows` are the summaries of the stages so far."""
     return TrainingSummary(
-        **facts,
+        data=facts.data,
+        prepared=dict(facts.prepared),
+        canary=facts.canary,
         stages=rows,
         balance=held_out.record(rows) if held_out is not None else None,
         step=session.step.summary(),

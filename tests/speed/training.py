@@ -168,9 +168,10 @@ def ours(method: str, image_tokens: int, count: int, size: Size, folder: Path) -
     from aligners.mfpo import MFPO
     from aligners.training import session as setting_up
     from aligners.training.job import AlignJob
-    from aligners.training.run import train_stages
+    from aligners.training.run import RunFacts, train_stages
     from harness.core.config import LoraSettings, TrainSettings
     from harness.models import export_full
+    from harness.records.training_files import DataSummary
 
     model, processor = build(image_tokens, size)
     export_full(model, processor, folder / "base")
@@ -201,7 +202,7 @@ def ours(method: str, image_tokens: int, count: int, size: Size, folder: Path) -
     start = time.perf_counter()
     session = setting_up.Session(aligner, job, data, PartialState())
     built = time.perf_counter()
-    train_stages(session, [Stage("all", data)], {})
+    train_stages(session, [Stage("all", data)], RunFacts(DataSummary(fingerprint="", examples=len(data))))
     end = time.perf_counter()
     rows = [json.loads(line) for line in (folder / "train_log.jsonl").read_text().splitlines()]
     later = rows[len(rows) // 2 :]

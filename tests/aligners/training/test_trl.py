@@ -16,11 +16,12 @@ from aligners.dpo import DPO, DPOSettings
 from aligners.mpo import MPO, MPOSettings
 from aligners.training.job import AlignJob
 from aligners.training.microbatches import MicroBatches
-from aligners.training.run import train_stages
+from aligners.training.run import RunFacts, train_stages
 from aligners.training.session import Session
 from harness.core.config import TrainSettings
 from harness.core.types import PreferenceExample
 from harness.models import prompt_text
+from harness.records.training_files import DataSummary
 from tests.aligners.training.test_branches import picture
 from tests.tiny import tiny_llava
 
@@ -58,7 +59,7 @@ def ours(
     )
     job = AlignJob(str(base), "", output, train, output / "cache")
     run = Session(aligner, job, examples, PartialState())
-    train_stages(run, [Stage("all", examples)], {})
+    train_stages(run, [Stage("all", examples)], RunFacts(DataSummary(fingerprint="", examples=len(examples))))
     rows = [json.loads(line) for line in (output / "train_log.jsonl").read_text().splitlines()]
     batches = MicroBatches(
         run, [run.encoded[one.id] for one in examples], len(examples) // BATCH, MICRO, BATCH // MICRO, (0, 1)
