@@ -11,14 +11,14 @@ are ours. `harness balance` measures the same of complete runs (`harness.checkpo
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from aligners.base import CHOSEN, IMAGE_REJECTED, REJECTED, PrepareContext
-from aligners.preferences import read_preferences
+from aligners.preferences import PreferenceSet, read_preferences
 from aligners.rejected_images import ImagePreferenceSettings, generate
 from aligners.training.encoding import Encoder
 from aligners.training.job import AlignJob
@@ -75,27 +75,37 @@ def held_out_pairs(job: AlignJob, trained: Sequence[PreferenceExample]) -> HeldO
         allow_download=job.allow_download,
     )
     known = {pair_content(example) for example in trained}
-    examples = [example for example in data.examples if pair_content(example) not in known]
+    images = ImagePreferenceSettings(corruption="whole-noise")
+    made, about = with_rejected_images(data, known, images, PrepareContext(job.cache, SEED), asked.data)
+    return HeldOutPairs(made, {"data": asked.data, "seed": SEED, "limit": asked.pairs, **about})
+
+
+def with_rejected_images(
+    data: PreferenceSet, trained: Set[str], images: ImagePreferenceSettings, context: PrepareContext, where: str
+) -> tuple[list[PreferenceExample], dict[str, Any]]:
+    """The pairs that are not trained on, each with a rejected picture, and facts about them for a record of margins.
+
+    Args:
+        data: the pairs.
+        trained: `pair_content` of the trained ones.
+        images: how rejected pictures are made where the data have none.
+        context: cache and seed.
+        where: the data, as the user named them.
+
+    Raises:
+        BadInputError: all pairs are trained on.
+    """
+    examples = [example for example in data.examples if pair_content(example) not in trained]
     if not examples:
         raise BadInputError(
-            f"all {len(data.examples)} pairs of train.balance.data are trained on, so none is held out",
-            where=asked.data,
-            remedy="choose other pairs, such as another seed of a world",
+            f"all {len(data.examples)} pairs are trained on, so none is held out",
+            where=where,
+            remedy="choose other pairs, such as another seed of a world or a larger sample of the same set",
         )
     if left := len(data.examples) - len(examples):
         logger.warning(f"{left} of {len(data.examples)} held-out pairs are trained on, and are left out")
-    context = PrepareContext(job.cache, SEED)
-    made, notes = generate(examples, ImagePreferenceSettings(corruption="whole-noise"), context)
-    about = {
-        "data": asked.data,
-        "seed": SEED,
-        "limit": asked.pairs,
-        "n": len(made),
-        "left_out": left,
-        "fingerprint": data.fingerprint,
-        "images": notes.written(),
-    }
-    return HeldOutPairs(made, about)
+    made, notes = generate(examples, images, context)
+    return made, {"n": len(made), "left_out": left, "fingerprint": data.fingerprint, "images": notes.written()}
 
 
 class HeldOut:

@@ -22,9 +22,9 @@ import numpy as np
 from aligners.base import Branch, PrepareContext
 from aligners.preferences import read_preferences
 from aligners.preferences.options import DataOptions
-from aligners.rejected_images import ImagePreferenceSettings, generate
+from aligners.rejected_images import ImagePreferenceSettings
 from aligners.training.encoding import EncodedExample, Encoder
-from aligners.training.held_out import BRANCHES, margins, pair_content
+from aligners.training.held_out import BRANCHES, margins, pair_content, with_rejected_images
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import write_json
 from harness.core.memory import give_back
@@ -142,19 +142,8 @@ def _pairs(request: BalanceRequest, config: AlignConfig) -> tuple[list[Preferenc
         cache=cache_folder(),
         options=request.options,
     )
-    trained = _trained_on(config)
-    examples = [example for example in data.examples if pair_content(example) not in trained]
-    if not examples:
-        raise BadInputError(
-            f"all {len(data.examples)} pairs are among those that the run was trained on",
-            where=request.data,
-            remedy="choose other pairs with --data, such as another seed of a world or a larger --limit of the same set",
-        )
-    if left := len(data.examples) - len(examples):
-        logger.warning(f"{left} of {len(data.examples)} pairs were used in training, and are left out")
     context = PrepareContext(cache_folder(), request.seed)
-    made, notes = generate(examples, request.images, context)
-    return made, {"n": len(made), "left_out": left, "fingerprint": data.fingerprint, "images": notes.written()}
+    return with_rejected_images(data, _trained_on(config), request.images, context, request.data)
 
 
 def _location(label: str, method: str) -> str:

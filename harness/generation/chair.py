@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 
 from pydantic import Field
@@ -11,29 +10,25 @@ from pydantic import Field
 from aligners.preferences.overlap import coco_number
 from benchmarks.chair_counts import classes_of, cleaned, counted
 from benchmarks.coco import coco_truth
-from benchmarks.objects import Extractor, Vocabulary, make_extractor, read_vocabulary
 from harness.core.errors import BadInputError
 from harness.core.types import Item
-from harness.judging.candidates import Candidate, CandidateJudge, CandidateJudgeSettings, Prompt, Verdict
+from harness.generation.named_objects import NamedObjectsJudge, NamedObjectsSettings
+from harness.judging.candidates import Candidate, Prompt, Verdict
 
 
-class ChairSettings(CandidateJudgeSettings):
+class ChairSettings(NamedObjectsSettings):
     """The source of the true objects, and the parser of the answers."""
 
     annotations: str | None = Field(
         None,
         description="folder of COCO's instances_*.json and captions_*.json; default: the objects with boxes in the data",
     )
-    synonyms: str | None = Field(
-        None, description="vocabulary, one class a line with its synonyms; default: COCO's 80 classes"
-    )
-    extractor: str = Field("spacy", description="nltk (the official parser), spacy, spacy:PIPELINE")
     recall_weight: float = Field(
         0.0, ge=0, description="weight of the share of the image's objects that are named, which is added to the score"
     )
 
 
-class ChairJudge(CandidateJudge):
+class ChairJudge(NamedObjectsJudge):
     """Score = -CHAIRi + recall_weight * recall, both in [0, 1], of one answer.
 
     An answer that names no object has no CHAIRi and is not judged: saying nothing is not preferred.
@@ -44,14 +39,6 @@ class ChairJudge(CandidateJudge):
     source = "Rohrbach et al., EMNLP 2018; as a judge: CHAIR-DPO, BMVC 2025"
     Settings = ChairSettings
     settings: ChairSettings
-
-    @cached_property
-    def _vocabulary(self) -> Vocabulary:
-        return read_vocabulary(Path(self.settings.synonyms) if self.settings.synonyms else None)
-
-    @cached_property
-    def _extractor(self) -> Extractor:
-        return make_extractor(self.settings.extractor, self._vocabulary)
 
     def check(self, prompts: Sequence[Prompt]) -> None:
         """Check that the objects of every image are known, in the vocabulary's words."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,9 +11,9 @@ from pydantic import Field
 
 from aligners.rejected_images.detectors import GroundingDino, Owlv2
 from aligners.rejected_images.settings import ImagePreferenceSettings
-from benchmarks.objects import Extractor, Vocabulary, make_extractor, read_vocabulary
 from harness.core.errors import BadInputError
-from harness.judging.candidates import Candidate, CandidateJudge, CandidateJudgeSettings, Prompt, Verdict
+from harness.generation.named_objects import NamedObjectsJudge, NamedObjectsSettings
+from harness.judging.candidates import Candidate, CandidateJudgeSettings, Prompt, Verdict
 
 if TYPE_CHECKING:
     from aligners.rejected_images.detectors import Detector
@@ -23,7 +22,7 @@ Kind = Literal["grounding-dino", "owlv2", "boxes"]
 _KINDS: Mapping[str, type[GroundingDino | Owlv2]] = {"grounding-dino": GroundingDino, "owlv2": Owlv2}
 
 
-class DetectorsSettings(CandidateJudgeSettings):
+class DetectorsSettings(NamedObjectsSettings):
     """Both detectors, and the parser of the sentences."""
 
     first: Kind = Field("grounding-dino", description="grounding-dino, owlv2, or boxes: the boxes in the data")
@@ -34,13 +33,9 @@ class DetectorsSettings(CandidateJudgeSettings):
         None, gt=0, lt=1, description="minimum score of a box; default: the detector's (0.35, OWLv2 0.2)"
     )
     second_threshold: float | None = Field(None, gt=0, lt=1, description="the same, of the second detector")
-    synonyms: str | None = Field(
-        None, description="vocabulary, one class a line with its synonyms; default: COCO's 80 classes"
-    )
-    extractor: str = Field("spacy", description="nltk, spacy, spacy:PIPELINE")
 
 
-class DetectorsJudge(CandidateJudge):
+class DetectorsJudge(NamedObjectsJudge):
     """Score of a sentence: 1 if both detectors find every object that it names, 0 if there is one that neither finds.
 
     A sentence with an object that only one detector finds is ignored, and so is a sentence that names no object.
@@ -62,14 +57,6 @@ class DetectorsJudge(CandidateJudge):
         self._seen: dict[tuple[int, str, str], bool] = {}
         """(detector, image, class) -> whether it is found there."""
         self._looked = 0
-
-    @cached_property
-    def _vocabulary(self) -> Vocabulary:
-        return read_vocabulary(Path(self.settings.synonyms) if self.settings.synonyms else None)
-
-    @cached_property
-    def _extractor(self) -> Extractor:
-        return make_extractor(self.settings.extractor, self._vocabulary)
 
     def check(self, prompts: Sequence[Prompt]) -> None:
         """Check that images have boxes, if boxes are asked for, and that there is a parser."""

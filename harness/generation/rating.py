@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -67,17 +68,17 @@ class LookingJudge(CandidateJudge):
         """Close the model, which is loaded when the first answer is judged."""
         self._model.close()
 
+    @abstractmethod
     def prompt(self, candidate: Candidate) -> str:
         """What the model is asked about a candidate."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, candidate: Candidate, reply: str) -> Verdict:
         """The verdict in a reply.
 
         Raises:
             UnreadableError: the reply cannot be parsed; the model is asked again.
         """
-        raise NotImplementedError
 
     def judge(self, candidates: Sequence[Candidate], folder: Path) -> Iterator[tuple[str, Verdict]]:
         """Ask about all candidates; the first request is greedy, further ones are sampled."""
@@ -116,8 +117,9 @@ class LookingJudge(CandidateJudge):
         kept = self.settings.model_dump(mode="json", exclude={"model_url", "backend"})
         return {"judge": self.name, "settings": kept, "prompt": self._words()}
 
+    @abstractmethod
     def _words(self) -> str:
-        raise NotImplementedError
+        """The prompt without a candidate, for the judge's identity."""
 
     def provenance(self) -> dict[str, Any]:
         """What was asked."""

@@ -146,7 +146,7 @@ def test_what_was_trained_on_is_left_out_and_what_cannot_be_measured_is_said(
 ) -> None:
     record = measure_balance(BalanceRequest(text_only, str(folder / "mixed.jsonl")))
     assert (record.n, record.left_out) == (4, 4)
-    with pytest.raises(BadInputError, match="all 8 pairs are among those that the run was trained on"):
+    with pytest.raises(BadInputError, match="all 8 pairs are trained on"):
         measure_balance(BalanceRequest(text_only, str(folder / "train.jsonl")))
     copy = open_run(Path(shutil.copytree(text_only.path, tmp_path / "copy")))
     assert copy.manifest is not None
