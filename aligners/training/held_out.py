@@ -76,7 +76,8 @@ def held_out_pairs(job: AlignJob, trained: Sequence[PreferenceExample]) -> HeldO
     )
     known = {pair_content(example) for example in trained}
     images = ImagePreferenceSettings(corruption="whole-noise")
-    made, about = with_rejected_images(data, known, images, PrepareContext(job.cache, SEED), asked.data)
+    where = f"train.balance.data={asked.data}"
+    made, about = with_rejected_images(data, known, images, PrepareContext(job.cache, SEED), where)
     return HeldOutPairs(made, {"data": asked.data, "seed": SEED, "limit": asked.pairs, **about})
 
 
@@ -90,7 +91,7 @@ def with_rejected_images(
         trained: `pair_content` of the trained ones.
         images: how rejected pictures are made where the data have none.
         context: cache and seed.
-        where: the data, as the user named them.
+        where: the option or setting that names the data, with its value.
 
     Raises:
         BadInputError: all pairs are trained on.

@@ -143,7 +143,7 @@ def _pairs(request: BalanceRequest, config: AlignConfig) -> tuple[list[Preferenc
         options=request.options,
     )
     context = PrepareContext(cache_folder(), request.seed)
-    return with_rejected_images(data, _trained_on(config), request.images, context, request.data)
+    return with_rejected_images(data, _trained_on(config), request.images, context, f"--data {request.data}")
 
 
 def _location(label: str, method: str) -> str:
