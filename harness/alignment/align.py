@@ -19,6 +19,7 @@ from aligners.base import Aligner
 from aligners.preferences.options import DataOptions
 from aligners.training.job import AlignJob
 from aligners.training.planning.preflight import preflight
+from harness.alignment.start import started_from
 from harness.checkpoints.export import card_of
 from harness.core import registry
 from harness.core.config import TrainSettings, merged, parse
@@ -63,6 +64,8 @@ class AlignRequest:
     allow_download: bool = False
     data_options: DataOptions = field(default_factory=DataOptions)
     canary: bool = True
+    start: Path | None = None
+    """Folder of an exported checkpoint of an earlier run of the model, which the training starts from."""
     on_step: Callable[[Mapping[str, Any]], None] | None = None
     """Is called with every row of the training log."""
 
@@ -163,7 +166,9 @@ def _resolve(request: AlignRequest, *, writes: bool = True) -> _Resolved:
         )
     request = replace(request, method=registry.adopt("aligners", request.method))
     kind: type[Aligner] = registry.load("aligners", request.method)
-    model = resolve(request.model)
+    model, start = resolve(request.model), None
+    if request.start is not None:
+        model, start = started_from(request.start, model)
     recipe = model.world.recipe(request.method) if model.world else {}
     if is_plugin(kind):
         try:
@@ -196,10 +201,12 @@ def _resolve(request: AlignRequest, *, writes: bool = True) -> _Resolved:
         location = model.locate()
         if model.world:
             _check_full(location)
+    started: dict[str, Any] = {"start": start} if start else {}
     config = AlignConfig(
         method=request.method,
         model=model.label,
         location=location,
+        **started,
         data=data_label,
         limit=request.limit,
         on_error=request.on_error,

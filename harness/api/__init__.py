@@ -41,6 +41,7 @@ def align(
     overwrite: bool = False,
     allow_download: bool = False,
     canary: bool = True,
+    start: str | Path | None = None,
     on_step: Callable[[Mapping[str, Any]], None] | None = None,
     results: str | Path = "results",
 ) -> Run:
@@ -61,6 +62,7 @@ def align(
         overwrite: replace an existing run.
         allow_download: download images that the data give by URL.
         canary: compare the trainer with the model's own forward pass first.
+        start: folder of an exported checkpoint of an earlier run of the model, which the training starts from, and which is its reference.
         on_step: is called with every row of the training log as it is written: stage, step, loss, rewards, margins, rates. An exception
             that it raises stops the training, which can be resumed.
         results: folder of the runs.
@@ -90,6 +92,7 @@ def align(
             allow_download,
             options,
             canary,
+            None if start is None else Path(start),
             on_step=on_step,
         )
     )

@@ -44,6 +44,7 @@ def model_card(manifest: CardManifest, method: Mapping[str, str], scores: Sequen
         "",
         f"- Method: `{config.method}`, {method['summary']} ({method['source']})",
         *([f"- Not the paper's: {method['ours']}"] if method.get("ours") else []),
+        *([f"- Started from the checkpoint of the run `{config.start.run}`"] if config.start is not None else []),
         *([f"- After its stage `{config.stage}`"] if config.stage is not None else []),
         f"- Preference data: `{config.data}`, {data.examples:,} pairs, fingerprint `{data.fingerprint[:16]}`",
         f"- Weights: base model `{manifest.base.fingerprint[:16]}`, this checkpoint `{manifest.checkpoint.fingerprint[:16]}`",

@@ -43,6 +43,14 @@ def align(
             "--model", help="Alias, hub id or folder; see `harness list models`.", autocompletion=completion.models
         ),
     ],
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            "--start",
+            metavar="FOLDER",
+            help="Start from an earlier run of the same model, exported with `harness export RUN -o FOLDER`, which is also the reference.",
+        ),
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -148,6 +156,7 @@ def align(
         allow_download,
         DataOptions.parse(columns, image_root),
         canary,
+        start,
     )
     if dry_run:
         training_plan = plan_align(request)

@@ -123,15 +123,27 @@ class AlignedBase(LocatedBase):
     fingerprint: str
 
 
+class StartRecord(Record):
+    """The earlier run whose exported checkpoint an alignment started from, in place of the base model's weights."""
+
+    run: str = Field(description="name of the run")
+    fingerprint: str = Field(description="hash of the run's weights")
+    origin: AnyText | None = Field(
+        None,
+        description="folder or hub id of the base model, which the first run started from; null if its label finds it anywhere",
+    )
+
+
 class AlignConfig(Record):
     """The resolved configuration of an alignment, `config.json`.
 
-    The second and third key are those of `--columns` and `--image-root`, and only there where these were given.
+    `start`, `columns` and `image_root` are only there where the options of these names were given.
     """
 
     method: str = Field(description="the aligner")
     model: AnyText = Field(description="the base model, as the user named it")
-    location: AnyText | None = Field(None, description="folder or hub id of its weights")
+    location: AnyText | None = Field(None, description="folder or hub id of the weights that the training starts from")
+    start: StartRecord | None = Field(None, description="--start, only if it was given: where those weights come from")
     data: AnyText = Field(description="preference data, as the user named it")
     limit: int | None = Field(None, description="size of the sample of the data")
     on_error: str | None = Field(None, description="fail or skip: what happens to records that cannot be used")

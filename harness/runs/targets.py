@@ -11,7 +11,7 @@ from pathlib import Path
 from harness.core.errors import BadInputError
 from harness.core.files import sha256_json, write_json
 from harness.core.names import name_from
-from harness.models import ModelRef, check_base, fingerprint, inspect, recorded, template_hash_of
+from harness.models import ModelRef, check_base, fingerprint, inspect, recorded, resolve, template_hash_of
 from harness.records.manifest_file import AlignedManifest, BaseRecord, ManifestRecord
 from harness.remote import hub
 from harness.runs.folders import MANIFEST, Run, open_run
@@ -182,8 +182,11 @@ def imported_data(runs: Sequence[Run]) -> str:
 
 
 def base_model(run: Run) -> ModelRef:
-    """The base model of a complete run, which must not be an endpoint's."""
+    """The base model of a complete run, which must not be an endpoint's. If the run started from an earlier run's checkpoint, it is the
+    model that the first run started from."""
     location = run.base_location
+    if run.aligned and (start := run.manifest_as(AlignedManifest).config.start) is not None:
+        return resolve(run.base_label) if start.origin is None else recorded(run.base_label, start.origin)
     if (
         run.checkpoint / "adapter_config.json"
     ).is_file():  # from the adapter's configuration, as for the adapter itself

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from harness.core.files import read_json
+from harness.runs.folders import open_run
+from harness.runs.targets import base_model
 from tests.commands import run_here
 from tests.tiny import tiny_llava, tiny_pairs
 
@@ -159,3 +161,22 @@ def test_the_base_of_a_run_is_evaluated_with_it(here: Path) -> None:
     assert targets("rejudge", *suite) == ["one"]
     assert len(targets("rejudge", *suite, "--base")) == 2
     assert read_json(here / "results/one/manifest.json")["kind"] == "align"
+
+
+@pytest.mark.claims("align --start")
+def test_a_round_starts_from_the_checkpoint_of_the_one_before(here: Path) -> None:
+    first = align("--name", "one")
+    for name, merged in (("full", ()), ("adapter", ("--adapter",))):
+        assert run_here(["export", "one", "-o", name, *merged])[0] == 0
+    second = align("--name", "two", "--start", "full")
+    exported = read_json(here / "full/manifest.json")["checkpoint"]
+    assert second["base"] == {"label": "base", "location": str(here / "full"), "fingerprint": exported["fingerprint"]}
+    assert second["base"]["fingerprint"] != first["base"]["fingerprint"]
+    fingerprint = first["checkpoint"]["fingerprint"]
+    assert second["config"]["start"] == {"run": "one", "fingerprint": fingerprint, "origin": first["base"]["location"]}
+    assert "Started from the checkpoint of the run `one`" in (here / "results/two/checkpoint/README.md").read_text()
+    # `eval --base` means the model that the first run started from.
+    assert base_model(open_run(here / "results/two")).location == first["base"]["location"]
+    assert "harness export RUN -o adapter" in align("--start", "adapter", code=2)
+    assert "needs an exported checkpoint" in align("--start", "base", code=2)
+    assert "was aligned from base, not from other" in align("--start", "full", model="./other", code=2)
