@@ -331,6 +331,7 @@ def experiment(
     model: str | None = None,
     data: str | None = None,
     seeds: Sequence[int] | None = None,
+    backend: str | None = None,
     processes: int = 1,
     many: bool = False,
     results: str | Path = "results/experiments",
@@ -342,6 +343,7 @@ def experiment(
         model: override the file's model.
         data: override the file's preference data.
         seeds: override the file's seeds.
+        backend: override the file's backend.
         processes: run this many steps at a time, each in a process of its own.
         many: confirm more than 1,000 runs.
         results: folder of all experiments.
@@ -357,7 +359,9 @@ def experiment(
     from harness.experiments.execute import Processes
     from harness.experiments.run import open_experiment, run_experiment
 
-    overrides = {"model": model, "data": data, "seeds": list(seeds) if seeds is not None else None}
+    overrides = {
+        "model": model, "data": data, "seeds": list(seeds) if seeds is not None else None, "backend": backend,
+    }  # fmt: skip
     opened = open_experiment(str(file), overrides, Path(results), many=many)
     _, error = run_experiment(opened, Processes(processes))
     if error is not None:

@@ -25,15 +25,19 @@ if TYPE_CHECKING:
 
 @app.command(rich_help_panel=ALIGN)
 def experiment(
-    file: Annotated[
-        str,
+    files: Annotated[
+        list[str],
         typer.Argument(
-            help="A YAML file (docs/experiments.md), or the name of one that ships with the harness, such as pocket."
+            metavar="FILE...",
+            help="YAML files (docs/experiments.md), or names of some that ship with the harness, such as pocket, or folders of files.",
         ),
     ],
     model: Annotated[str | None, typer.Option("--model", help="Override the file's model.")] = None,
     data: Annotated[str | None, typer.Option("--data", help="Override the file's preference data.")] = None,
     seeds: Annotated[str | None, typer.Option("--seeds", help="Override the file's seeds, comma-separated.")] = None,
+    backend: Annotated[
+        str | None, typer.Option("--backend", help="Override the file's backend, as for eval --backend.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the steps with their time and cost; run nothing.")
     ] = False,
@@ -66,24 +70,24 @@ def experiment(
     ),
     as_json: Json = False,
 ) -> None:
-    """Run an experiment file: align every arm with every seed, evaluate, and test the claims."""
-    from harness.experiments.run import open_experiment, run_experiment
+    """Run experiment files: align every arm with every seed, evaluate, and test the claims."""
+    from harness.core.files import read_json
+    from harness.experiments.run import named_experiments, open_experiment, run_all
 
-    overrides = {"model": model, "data": data, "seeds": _numbers(seeds)}
-    opened = open_experiment(file, overrides, results, many=yes)
-    folder = opened.folder
+    overrides = {"model": model, "data": data, "seeds": _numbers(seeds), "backend": backend}
+    opened = [open_experiment(file, overrides, results, many=yes) for file in named_experiments(files)]
     if dry_run or status or print_commands:
         _show(opened, print_commands, as_json, predict=dry_run)
         return
-    findings, error = run_experiment(opened, _workers(processes, ray, gpus, slurm, folder.path))
+    ended, error = run_all(opened, lambda folder: _workers(processes, ray, gpus, slurm, folder))
     if as_json:
-        from harness.core.files import read_json
-
-        emit(read_json(folder.path / "experiment.json"))
+        written = [read_json(folder.path / "experiment.json") for folder, _ in ended]
+        emit(written if len(opened) > 1 else written[0] if written else None)
     else:
-        for finding in findings:
-            say(f"{finding.verdict}: {finding.claim.text}" + (f" ({finding.reason})" if finding.reason else ""))
-        say(f"page: {folder.path / 'index.md'}, {folder.path / 'index.html'}")
+        for folder, findings in ended:
+            for finding in findings:
+                say(f"{finding.verdict}: {finding.claim.text}" + (f" ({finding.reason})" if finding.reason else ""))
+            say(f"page: {folder.path / 'index.md'}, {folder.path / 'index.html'}")
     if error is not None:
         raise error
 
@@ -115,21 +119,33 @@ def _workers(processes: int | None, ray: str | None, gpus: float, slurm: list[st
     return Processes(processes) if processes else Here(lambda command: app(command, standalone_mode=False))
 
 
-def _show(opened: Opened, commands: bool, as_json: bool, *, predict: bool) -> None:
-    """The steps with their state, or the commands of those that are left."""
-    experiment, plan, folder = opened.experiment, opened.plan, opened.folder
-    rows = [*opened.searches.round, *folder.table(plan)]
+def _show(opened: Sequence[Opened], commands: bool, as_json: bool, *, predict: bool) -> None:
+    """The steps of experiments with their state, or the commands of those that are left."""
     if commands:
-        _print_commands(opened, rows)
+        _print_commands(opened)
         return
     predicted: Mapping[str, Forecast] = {}
-    if predict and not opened.searches.round:
+    if predict:
         from harness.experiments.forecast import forecasts
 
-        predicted = forecasts(experiment, plan, rows, folder.results)
+        predicted = forecasts(opened)
     if as_json:
-        emit(_as_json(opened, rows, predicted))
+        shown = [_as_json(entry, predicted) for entry in opened]
+        emit(shown if len(opened) > 1 else shown[0])
         return
+    for entry in opened:
+        _show_steps(entry, predicted)
+    if predicted:
+        _say_total(opened, predicted)
+
+
+def _rows(opened: Opened) -> Rows:
+    """The steps of the present round of a search, and those whose settings are known."""
+    return [*opened.searches.round, *opened.folder.table(opened.plan)]
+
+
+def _show_steps(opened: Opened, predicted: Mapping[str, Forecast]) -> None:
+    experiment, plan, folder, rows = opened.experiment, opened.plan, opened.folder, _rows(opened)
     counts = {
         state: sum(record.state == state for _, record in rows) for state in ("done", "waiting", "changed", "failed")
     }
@@ -144,11 +160,9 @@ def _show(opened: Opened, commands: bool, as_json: bool, *, predict: bool) -> No
         say(f"  search  {entry.arm.label}: {len(entry.trials)} trials are done{best}; {state}")
     for step, record in rows:
         took = f", {record.seconds:,.0f} s" if record.seconds else ""
-        say(f"  {record.state:8}{step.name}: {step.about}{took}{_expected(predicted.get(step.name))}")
+        say(f"  {record.state:8}{step.name}: {step.about}{took}{_expected(predicted.get(step.key))}")
         if record.error and record.state == "failed":
             say(f"          {' '.join(record.error.split())[:300]}")
-    if predicted:
-        _say_total(predicted)
 
 
 def _expected(forecast: Forecast | None) -> str:
@@ -160,10 +174,17 @@ def _expected(forecast: Forecast | None) -> str:
     return f" ({time}{price})"
 
 
-def _say_total(predicted: Mapping[str, Forecast]) -> None:
-    """The sums, and why some are unknown."""
-    from harness.experiments.forecast import total
+def _say_total(opened: Sequence[Opened], predicted: Mapping[str, Forecast]) -> None:
+    """The sums, and why some are unknown; a step that several experiments share counts once."""
+    from harness.experiments.forecast import by_kind, total
 
+    for kind, of_kind in by_kind(opened, predicted).items():
+        left = of_kind["steps"] - of_kind["done"]
+        time = f", about {duration(of_kind['seconds'])}" if left and not of_kind["steps_without_time"] else ""
+        say(f"{kind}: {of_kind['steps']:,} different steps, {left:,} of them left{time}")
+    for entry in opened:
+        if entry.searches.round and entry.searches.adaptive:
+            say(f"{entry.experiment.name}: only the next round of its search is counted, not the later ones")
     sums = total(list(predicted.values()))
     say(
         f"what is left: about {duration(sums['seconds'])} one after another on this machine, the start of engines not included; "
@@ -177,22 +198,29 @@ def _say_total(predicted: Mapping[str, Forecast]) -> None:
         say(f"  unknown: {reason}")
 
 
-def _print_commands(opened: Opened, rows: Rows) -> None:
-    """The commands that are left; those behind a round of a search are not known before it is done."""
+def _print_commands(opened: Sequence[Opened]) -> None:
+    """The commands that are left, each once; those behind a round of a search are not known before it is done."""
     import shlex
 
-    for step, record in opened.searches.round or rows:
-        if record.state != "done":
-            say(shlex.join(["harness", *step.command]))
-    if opened.searches.round:
+    commands: dict[str, str] = {}
+    for entry in opened:
+        for step, record in entry.searches.round or _rows(entry):
+            if record.state != "done":
+                commands.setdefault(step.key, shlex.join(["harness", *step.command]))
+    for command in commands.values():
+        say(command)
+    if any(entry.searches.round for entry in opened):
         say("note: this is one round of the search; run --print again when it is done", err=True)
 
 
-def _as_json(opened: Opened, rows: Rows, predicted: Mapping[str, Forecast]) -> dict[str, Any]:
+def _as_json(opened: Opened, predicted: Mapping[str, Forecast]) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from harness.experiments.forecast import total
+    from harness.experiments.forecast import by_kind, total
 
+    rows = _rows(opened)
+    keys = {step.key for _, _, steps in opened.remaining() for step, _ in steps}
+    mine = [forecast for key, forecast in predicted.items() if key in keys]
     return {
         "title": opened.experiment.spec.title,
         "running": opened.folder.is_running,
@@ -214,9 +242,9 @@ def _as_json(opened: Opened, rows: Rows, predicted: Mapping[str, Forecast]) -> d
                 "command": ["harness", *step.command],
                 "seconds": record.seconds,
                 "error": record.error,
-                **({"predicted": asdict(predicted[step.name])} if step.name in predicted else {}),
+                **({"predicted": asdict(predicted[step.key])} if step.key in predicted else {}),
             }
             for step, record in rows
         ],
-        **({"predicted": total(list(predicted.values()))} if predicted else {}),
+        **({"predicted": {**total(mine), "kinds": by_kind([opened], predicted)}} if predicted else {}),
     }

@@ -18,6 +18,7 @@ from harness.core.worlds import find_world
 from harness.evaluation.plan import plan_eval
 from harness.evaluation.request import EvalRequest
 from harness.experiments.graph import RUNS, Plan, Step, changes_of, data_of, settings_of
+from harness.experiments.run import Opened
 from harness.experiments.spec import Arm, Experiment, grouped
 from harness.experiments.state import StepRecord
 from harness.models import resolve
@@ -32,6 +33,9 @@ _SAME_COST = {
     "save_steps", "keep_stages", "report_to", "balance",
 }  # fmt: skip
 """Settings of training that do not change what a step costs."""
+
+_COSTS = {"model", "limit", "suites", "questions", "backend", "judge", "evaluation"}
+"""Keys of an experiment that determine what an evaluation costs, beside its data."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +60,20 @@ class Forecaster:
     """
 
     def __init__(
-        self, experiment: Experiment, plan: Plan, rows: Sequence[tuple[Step, StepRecord]], results: Path
+        self,
+        experiment: Experiment,
+        plan: Plan,
+        rows: Sequence[tuple[Step, StepRecord]],
+        results: Path,
+        planned: dict[str, Forecast],
     ) -> None:
+        """`planned` has what other experiments predicted, and gets what this one predicts."""
         self.experiment, self.plan, self.rows, self.results = experiment, plan, rows, results
         world = find_world(experiment.spec.model)
         self.model = world.name if world else experiment.spec.model
-        self._planned: dict[str, Forecast] = {}
+        self._planned = planned
+        about = experiment.spec.model_dump(mode="json", include=_COSTS)
+        self._scope = sha256_json([about, data_of(experiment.spec, self.model)])
         self._changes = {change.word: change for change in changes_of(experiment)}
 
     def of(self, step: Step) -> Forecast:
@@ -75,9 +87,13 @@ class Forecaster:
     def _cost_key(self, step: Step, arm: Arm | None) -> str:
         """Equal for steps that cost the same: a method's arms that differ in weights, or evaluations of as many runs."""
         if arm is None:
-            return sha256_json([step.kind, len(_runs_of(step)), "--base" in step.command, _change_of(step)])
+            return sha256_json(
+                [self._scope, step.kind, len(_runs_of(step)), "--base" in step.command, _change_of(step)]
+            )
         train, _ = settings_of(self.experiment, arm, self.experiment.spec.seeds[0], self.model)
-        return sha256_json([arm.method, arm.data, train.model_dump(mode="json", exclude=_SAME_COST)])
+        spec = self.experiment.spec
+        settings = train.model_dump(mode="json", exclude=_SAME_COST)
+        return sha256_json([spec.model, spec.limit, arm.method, arm.data, settings])
 
     def _measured(self, step: Step, arm: Arm | None) -> Forecast | None:
         """What a step of the same cost took that is done, with the money of the plan."""
@@ -151,12 +167,34 @@ class Forecaster:
         return Forecast(count * sum(times) if known else None, None if None in prices else count * sum(prices), basis)
 
 
-def forecasts(
-    experiment: Experiment, plan: Plan, rows: Sequence[tuple[Step, StepRecord]], results: Path
-) -> Mapping[str, Forecast]:
-    """Step's name -> prediction, for the steps that are not done."""
-    forecaster = Forecaster(experiment, plan, rows, results)
-    return {step.name: forecaster.of(step) for step, record in rows if record.state != "done"}
+def forecasts(opened: Sequence[Opened]) -> dict[str, Forecast]:
+    """Step's key -> prediction, for the steps that are not done; a step that several experiments share has one."""
+    planned: dict[str, Forecast] = {}
+    predicted: dict[str, Forecast] = {}
+    for entry in opened:
+        for experiment, plan, rows in entry.remaining():
+            forecaster = Forecaster(experiment, plan, rows, entry.folder.results, planned)
+            for step, record in rows:
+                if record.state != "done" and step.key not in predicted:
+                    predicted[step.key] = forecaster.of(step)
+    return predicted
+
+
+def by_kind(opened: Sequence[Opened], predicted: Mapping[str, Forecast]) -> dict[str, dict[str, Any]]:
+    """Kind of step -> how many different ones there are, how many are done, and what the others need."""
+    kinds: dict[str, dict[str, str]] = {}
+    for entry in opened:
+        for _, _, rows in entry.remaining():
+            for step, record in rows:
+                kinds.setdefault(step.kind, {})[step.key] = record.state
+    return {
+        kind: {
+            "steps": len(states),
+            "done": sum(state == "done" for state in states.values()),
+            **total([predicted[key] for key in states if key in predicted]),
+        }
+        for kind, states in kinds.items()
+    }
 
 
 def total(predicted: Sequence[Forecast]) -> dict[str, Any]:

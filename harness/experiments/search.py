@@ -86,10 +86,17 @@ class Searched:
 
 @dataclass(frozen=True)
 class Searches:
-    """The searches of an experiment, and the steps of the present round if it is not done."""
+    """The searches of an experiment, and if the present round is not done, its steps, and its trials as an experiment with their plan."""
 
     searched: Sequence[Searched]
     round: Sequence[tuple[Step, StepRecord]] = ()
+    trials: tuple[Experiment, Plan] | None = None
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether later rounds depend on this one, so that they are not known yet."""
+        about = self.trials[0].spec.search if self.trials else None
+        return about is not None and about.sampler == "tpe"
 
     def resolved(self, experiment: Experiment) -> Experiment:
         """The experiment with the chosen settings; arms without any are left out."""
@@ -143,7 +150,7 @@ def search(experiment: Experiment, results: Path, folder: ExperimentFolder, work
         rows = round_folder.table(steps)
         values = _kept(round_folder, steps)
         if values is None and workers is None and any(record.state != "done" for _, record in rows):
-            return Searches(entries, rows)
+            return Searches(entries, rows, (trials, steps))
         if values is None:
             failed = run_steps(steps, round_folder, workers) if workers is not None else {}
             values = _measured(objective, trials.arms, steps, results, failed)
@@ -179,10 +186,14 @@ def _contains(values: Sequence[Any] | Range, value: Any) -> bool:
 
 
 def _tried(arm: Arm, settings: Mapping[str, Any], number: int) -> Arm:
+    """The arm with the settings of a trial. A trial measures no margins: they do not decide."""
+    settled = dict(arm.settings)
+    if "balance" in settled.get("train", {}):
+        settled["train"] = {key: value for key, value in settled["train"].items() if key != "balance"}
     return replace(
         arm,
         label=f"{arm.label}, trial {number + 1}",
-        settings=merged(dict(arm.settings), grouped(settings)),
+        settings=merged(settled, grouped(settings)),
         assigned=settings,
         space={},
     )

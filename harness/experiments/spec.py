@@ -16,6 +16,7 @@ from harness.core.config import StrictModel, merged
 from harness.core.errors import BadInputError, UnknownNameError, shown
 from harness.core.paths import PACKAGE
 from harness.core.reading import read_text
+from harness.core.worlds import find_world
 from harness.core.yaml_values import read_yaml
 
 MOST_RUNS = 1_000
@@ -55,6 +56,10 @@ class SearchSpec(StrictModel):
     objective: str = Field(description="metric of one suite that decides, in its better direction")
     sampler: Literal["tpe", "random", "grid"] = Field(
         "tpe", description="tpe and random: Optuna's samplers; grid: every combination"
+    )
+    space: dict[str, Candidates] = Field(
+        {},
+        description="settings that are chosen for every arm that has no `search`: a list of values, or {low, high, log}",
     )
     runs: int | None = Field(None, ge=1, description="settings that are tried for each arm; grid: at most this many")
     seeds: list[int] = Field([0], min_length=1, description="seeds that every setting is tried with")
@@ -107,6 +112,10 @@ class ExperimentSpec(StrictModel):
     evaluation: dict[str, Any] = Field({}, description="settings of eval: suites, sampling, backend, judge")
     arms: dict[str, ArmSpec] = Field(min_length=1, description="name -> method and settings")
     search: SearchSpec | None = Field(None, description="how the settings in the arms' `search` are chosen")
+    world: dict[str, Any] = Field(
+        {},
+        description="keys of an experiment (limit, settings, search, ...) that hold only if the model is an embedded world",
+    )
     claims: list[str] = Field([], description="METRIC(ARM) < METRIC(OTHER ARM), or >")
 
 
@@ -178,7 +187,7 @@ def read_experiment(path: Path, overrides: Mapping[str, Any] | None = None) -> E
     if not isinstance(values, dict):
         raise BadInputError("an experiment must be a mapping with title, suites and arms", where=str(path))
     try:
-        spec = ExperimentSpec.model_validate({**values, **(overrides or {})})
+        spec = ExperimentSpec.model_validate(_for_model(values, overrides or {}))
     except ValidationError as error:
         first = error.errors()[0]
         place = tuple(first["loc"])
@@ -197,10 +206,33 @@ def read_experiment(path: Path, overrides: Mapping[str, Any] | None = None) -> E
     return Experiment(path, spec, arms, lines)
 
 
+def _for_model(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A file's values with those in `world`, if the model is an embedded world. For any other model, a search in `world` is left out, and
+    the arms' `search` with it.
+    """
+    world, model = (
+        values.get("world", {}),
+        {**values, **overrides}.get("model", ExperimentSpec.model_fields["model"].default),
+    )
+    if not isinstance(world, dict) or not isinstance(model, str):
+        return {**values, **overrides}
+    if find_world(model):
+        return {**merged(dict(values), world), **overrides}
+    arms = values.get("arms")
+    if "search" in world and "search" not in values and isinstance(arms, dict):
+        arms = {
+            name: {key: value for key, value in arm.items() if key != "search"} if isinstance(arm, dict) else arm
+            for name, arm in arms.items()
+        }
+        return {**values, "arms": arms, **overrides}
+    return {**values, **overrides}
+
+
 def _where(path: Path, lines: Mapping[tuple[str | int, ...], int], place: tuple[str | int, ...]) -> str:
     for length in range(len(place), 0, -1):
-        if place[:length] in lines:
-            return f"{path}, line {lines[place[:length]]}"
+        for start in (place[:length], ("world", *place[:length])):
+            if start in lines:
+                return f"{path}, line {lines[start]}"
     return str(path)
 
 
@@ -270,20 +302,20 @@ def _arms(name: str, experiment: Experiment) -> list[Arm]:
         )
     data = next((arm.data for arm in chain if arm.data), experiment.spec.data)
     settings = merged(grouped(experiment.spec.settings), *(grouped(arm.settings) for arm in reversed(chain)))
-    space = chain[0].search
+    space = chain[0].search or (experiment.spec.search.space if experiment.spec.search else {})
     return [
         Arm(_label(name, values), name, method, data, merged(settings, grouped(values)), values, space)
-        for values in _combinations(chain[0], experiment, name)
+        for values in _combinations(chain[0], experiment, name, space)
     ]
 
 
-def _combinations(arm: ArmSpec, experiment: Experiment, name: str) -> list[dict[str, Any]]:
+def _combinations(arm: ArmSpec, experiment: Experiment, name: str, space: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Every assignment of the arm's grid and pairs; one empty assignment if it has neither."""
     if both := sorted(set(arm.grid) & set(arm.pairs)):
         raise BadInputError(
             f"'{both[0]}' is in grid and in pairs", where=experiment.where("arms", name, "pairs", both[0])
         )
-    if both := sorted(set(arm.search) & (set(arm.grid) | set(arm.pairs))):
+    if both := sorted(set(space) & (set(arm.grid) | set(arm.pairs))):
         where = experiment.where("arms", name, "search", both[0])
         raise BadInputError(f"'{both[0]}' is searched, and also in grid or pairs", where=where)
     if empty := next((key for key, values in [*arm.grid.items(), *arm.pairs.items()] if not values), None):

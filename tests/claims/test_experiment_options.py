@@ -132,7 +132,7 @@ def test_title_and_what_is_asked_stand_on_the_page(here: Path, monkeypatch: pyte
 
 
 @pytest.mark.claims(
-    "experiment --model", "experiment --data", "experiment --seeds", "experiment --results", "experiment --print",
+    "experiment --model", "experiment --data", "experiment --seeds", "experiment --backend", "experiment --results", "experiment --print",
     "experiment --dry-run", "experiment --status", "experiment --json", "experiment --yes",
 )  # fmt: skip
 def test_options_instead_of_the_file(here: Path) -> None:
@@ -143,6 +143,8 @@ def test_options_instead_of_the_file(here: Path) -> None:
         shown = json.loads(experiment(option, "--json"))
         assert [step["state"] for step in shown["steps"]] == ["waiting", "waiting"]
         assert "1 arms x 1 seeds" in experiment(option)
+    asked = commands("--backend", "transformers", backend="vllm")["eval"]
+    assert given(asked, "--backend") == "transformers"
     assert not (here / "results").exists(), "nothing was done"
     many = ",".join(map(str, range(1001)))
     assert "--yes" in experiment("--dry-run", "--seeds", many, code=2)

@@ -17,7 +17,8 @@ import yaml
 
 from harness.core.errors import BadInputError
 from harness.core.yaml_values import parse_yaml
-from harness.experiments.run import open_experiment, run_experiment
+from harness.experiments.forecast import by_kind
+from harness.experiments.run import open_experiment, run_all, run_experiment
 from harness.worlds.pocket.formats import write_benchmarks
 from tests.commands import run_here
 from tests.scored_runs import make_run
@@ -183,6 +184,7 @@ def test_a_failed_trial_is_said_and_tried_again(tmp_path: Path) -> None:
     "experiment.search.objective", "experiment.search.sampler", "experiment.search.runs", "experiment.search.seeds",
     "experiment.search.seed", "experiment.search.split", "experiment.search.benchmarks", "experiment.search.questions",
     "experiment.arms.search.low", "experiment.arms.search.high", "experiment.arms.search.log",
+    "experiment.search.space.low", "experiment.search.space.high", "experiment.search.space.log",
 )  # fmt: skip
 def test_what_a_round_of_a_search_asks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -190,8 +192,9 @@ def test_what_a_round_of_a_search_asks_for(tmp_path: Path, monkeypatch: pytest.M
         (tmp_path / name).mkdir()
     tiny_llava(tmp_path / "base")
 
-    def commands(search: dict[str, Any], **space: Any) -> list[list[str]]:
-        arms = {"a": {"method": "dpo", "settings": {"method.beta": 99}, "search": {"method.beta": space or [1, 2, 3]}}}
+    def commands(search: dict[str, Any], arms: dict[str, Any] | None = None, **space: Any) -> list[list[str]]:
+        own = {"method": "dpo", "settings": {"method.beta": 99}, "search": {"method.beta": space or [1, 2, 3]}}
+        arms = arms or {"a": own}
         about = {"model": "./base", "benchmarks": "./held-back", "arms": arms, "search": search, "claims": []}
         found = opened(tmp_path, **about | {"seeds": [0]})
         return [list(step.command) for step, _ in found.searches.round]
@@ -202,6 +205,11 @@ def test_what_a_round_of_a_search_asks_for(tmp_path: Path, monkeypatch: pytest.M
 
     plain = {"objective": "chair_s", "sampler": "random", "runs": 5, "benchmarks": "./chosen-on"}
     assert betas(plain | {"sampler": "grid"}) == [1, 2, 3]
+    for ends in ({"low": 1, "high": 9000}, {"low": 1.0, "high": 98.0, "log": True}):
+        for_all = {"arms": {"a": {"method": "dpo", "settings": {"method.beta": 99}}}}
+        lines = commands(plain | {"space": {"method.beta": ends}}, **for_all)
+        drawn = [part.partition("=")[2] for line in lines for part in line if part.startswith("method.beta=")]
+        assert [float(part) for part in drawn] == betas(plain, **ends)
     assert len(set(betas(plain, low=1.0, high=2.0))) == 5 and len(betas(plain | {"runs": 2}, low=1.0, high=2.0)) == 2
     assert all(1 <= beta <= 2 for beta in betas(plain, low=1.0, high=2.0))
     assert min(betas(plain, low=90.0, high=98.0)) >= 90
@@ -219,6 +227,41 @@ def test_what_a_round_of_a_search_asks_for(tmp_path: Path, monkeypatch: pytest.M
     assert given(evaluated, "--data") == "./chosen-on" and given(evaluated, "--limit") == "7"
     pope = commands(plain | {"objective": "f1", "runs": 1})
     assert given(next(line for line in pope if line[0] == "eval"), "--suite") == "pope"
+
+
+def test_experiments_of_one_command_share_what_they_have_in_common(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run and counted once; trials measure no margins, because these decide nothing."""
+    monkeypatch.chdir(tmp_path)
+    margins = {"train": {"balance": {"data": "pocket", "pairs": 8}}}
+    search = {"objective": "chair_s", "sampler": "grid", "runs": 2, "seeds": [0, 1]}
+    space = {"method.beta": [3, 9]}
+    first = SPEC | {"settings": margins, "search": search, "arms": {"dpo": {"method": "dpo", "search": space}}}
+    arms = first["arms"] | {"hot": {"method": "dpo", "settings": {"train.epochs": 2}, "search": space}}
+    for name, changes in (("a", {}), ("b", {"arms": arms})):
+        Path(f"{name}.yaml").write_text(json.dumps(first | changes))
+    opened_ones = [open_experiment(f"{name}.yaml", {}, Path("results"), many=False) for name in "ab"]
+    kinds = by_kind(opened_ones, {})
+    assert kinds["align"]["steps"] == 2 * (2 * 2 + 1) and kinds["align"]["done"] == 0
+    work = Pretended()
+    ended, error = run_all(opened_ones, lambda folder: work)
+    assert error is None and [folder.path.name for folder, _ in ended] == ["a", "b"]
+    aligned = [command for command in work.commands if command[0] == "align"]
+    assert len({given(command, "--name") for command in aligned}) == len(aligned) == 2 * (2 * 2 + 1)
+    measured = [any(part.startswith("train.balance.data") for part in command) for command in aligned]
+    assert [given(command, "--model") == "pocket:6" for command in aligned] == measured and sum(measured) == 2
+
+
+def test_a_failing_experiment_does_not_stop_the_next(tmp_path: Path) -> None:
+    arms = {"dpo": {"method": "dpo", "search": {"method.beta": [9]}}}
+    search = SPEC["search"] | {"sampler": "grid"}
+    broken = opened(tmp_path, arms=arms, search=search)
+    (tmp_path / "b.yaml").write_text(yaml.safe_dump(SPEC | {"arms": {"dpo": {"method": "dpo"}}, "search": None}))
+    sound = open_experiment(str(tmp_path / "b.yaml"), {}, tmp_path / "results", many=False)
+    ended, error = run_all([broken, sound], lambda folder: Pretended(breaks="9"))
+    assert [folder.path.name for folder, _ in ended] == ["b"]
+    assert error is not None and "1 of 2 experiments have failed steps: a;" in str(error)
 
 
 HEAD = "title: t\nsuites: [halbench, pope]\nmodel: pocket\nseeds: [6]\n"

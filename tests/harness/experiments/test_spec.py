@@ -10,6 +10,8 @@ import pytest
 from harness.core.errors import BadInputError
 from harness.experiments.claims import read_claims
 from harness.experiments.graph import plan
+from harness.experiments.run import named_experiments, open_experiment
+from harness.experiments.samplers import grid_of
 from harness.experiments.spec import EXPERIMENTS, dotted, find_experiment, grouped, read_experiment
 
 HEAD = "title: t\nsuites: [halbench]\n"
@@ -198,3 +200,71 @@ def test_shipped_experiments_have_names() -> None:
     with pytest.raises(BadInputError, match="mfpo/table9") as caught:
         find_experiment("mfpo/table9")
     assert "mfpo/table8" in str(caught.value)
+
+
+WORLD = """arms:
+  a: {method: dpo}
+  b: {method: rlhfv, search: {method.beta: [3]}}
+world:
+  limit: 5
+  settings: {train.epochs: 2}
+  search:
+    objective: chair_s
+    runs: 2
+    sampler: grid
+    space: {method.beta: [1, 2]}
+"""
+
+
+@pytest.mark.claims("experiment.world")
+def test_what_only_an_embedded_world_gets(tmp_path: Path) -> None:
+    file = written(tmp_path / "a.yaml", WORLD)
+    drawn = read_experiment(file)
+    assert drawn.spec.limit == 5 and drawn.spec.search is not None and drawn.spec.search.runs == 2
+    assert [dict(arm.space) for arm in drawn.arms] == [{"method.beta": [1, 2]}, {"method.beta": [3]}]
+    assert all(dotted(arm.settings) == {"train.epochs": 2} for arm in drawn.arms)
+    other = read_experiment(file, {"model": "llava-1.5-7b"})
+    assert other.spec.limit is None and other.spec.search is None
+    assert not any(arm.space or arm.settings for arm in other.arms)
+    assert read_experiment(file, {"limit": 9}).spec.limit == 9, "the command line has the last word"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line", "said"),
+    [
+        (("limit: 5", "limit: 0"), 7, "greater than or equal to 1"),
+        (("limit: 5", "limits: 5"), 7, "an experiment has no 'limits'"),
+        (
+            ("a: {method: dpo}", "a: {method: dpo, grid: {method.beta: [3]}}"),
+            4,
+            "is searched, and also in grid or pairs",
+        ),
+    ],
+)
+def test_mistakes_in_what_a_world_gets(wrong: tuple[str, str], line: int, said: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match=said) as caught:
+        read_experiment(written(tmp_path / "a.yaml", WORLD.replace(*wrong)))
+    assert str(caught.value.where).endswith(f"a.yaml, line {line}")
+
+
+def test_a_folder_is_all_its_experiments(tmp_path: Path) -> None:
+    shipped = named_experiments(["mfpo", "mfpo/table1", "pocket"])
+    assert shipped == [*(f"mfpo/{path.stem}" for path in sorted((EXPERIMENTS / "mfpo").glob("*.yaml"))), "pocket"]
+    for name in ("b.yaml", "a.yaml"):
+        (tmp_path / name).write_text(HEAD)
+    assert named_experiments([str(tmp_path)]) == [str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")]
+    with pytest.raises(BadInputError, match="two of the experiments are named 'pocket'"):
+        named_experiments(["pocket", "other/pocket.yaml"])
+
+
+def test_the_tables_of_the_paper_search_every_arm_equally_hard(tmp_path: Path) -> None:
+    """On the pocket world; at full size they run without its search, sample and settings."""
+    for name in named_experiments(["mfpo"]):
+        entry = open_experiment(name, {}, tmp_path, many=False)
+        searched = entry.searches.searched
+        assert [found.arm.label for found in searched] == [arm.label for arm in entry.experiment.arms]
+        assert {len(grid_of(found.arm.space)) for found in searched} == {4}, name
+        assert all(found.default is not None for found in searched), f"{name}: an arm's own setting is no candidate"
+        full = read_experiment(find_experiment(name), {"model": "llava-1.5-7b", "data": "rlhf-v"})
+        assert full.spec.search is None and full.spec.limit is None
+        assert not any("train" in arm.settings for arm in full.arms)
