@@ -16,7 +16,7 @@ from aligners import losses
 from aligners.base import CHOSEN, REJECTED, Aligner, AlignerSettings, Branch, Logps, Loss, PrepareContext
 from harness.core.errors import BadInputError
 from harness.core.progress import progress
-from harness.core.types import PreferenceExample
+from harness.core.types import PreferenceExample, Turn
 
 logger = logging.getLogger(__name__)
 
@@ -110,9 +110,9 @@ def nearest_with_the_same_prompt(examples: Sequence[PreferenceExample]) -> dict[
     Returns:
         Example id -> partner; examples without one are not included.
     """
-    groups: dict[str, list[PreferenceExample]] = defaultdict(list)
+    groups: dict[tuple[tuple[Turn, ...], str], list[PreferenceExample]] = defaultdict(list)
     for example in examples:
-        groups[example.prompt].append(example)
+        groups[example.history, example.prompt].append(example)
     partners: dict[str, PreferenceExample] = {}
     with progress("searching similar images", len(examples)) as advance:
         for group in groups.values():

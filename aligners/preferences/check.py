@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from aligners.preferences.extras import turn_columns
 from aligners.preferences.options import DataOptions
 from aligners.preferences.overlap import EvaluationSet, overlaps
 from aligners.preferences.read import PreferenceSet, read_preferences
+from harness.core.errors import BadInputError
 from harness.core.progress import progress
 from harness.core.types import PreferenceExample
-from harness.models import AnswerEncoder, PromptLengths, control_in
+from harness.models import AnswerEncoder, PromptLengths, control_in, messages_of
 
 Report = dict[str, Any]
 _LISTED = 20
@@ -73,6 +75,7 @@ def check_preferences(request: CheckRequest) -> Report:
         options=request.options,
     )
     bad = [{"where": one.where, "id": one.id, "reason": one.reason} for one in data.dropped]
+    unwritten = _unwritten(data, request.processor)
     report: Report = {
         "source": request.source,
         "formats": list(data.formats),
@@ -90,7 +93,9 @@ def check_preferences(request: CheckRequest) -> Report:
             [(len(one.responses["chosen"].split()), len(one.responses["rejected"].split())) for one in data.examples]
         ),
         "control_tokens": _control_tokens(data, request.processor),
-        "tokens": _tokens(data, request) if request.processor else None,
+        "with_earlier_turns": sum(bool(one.history) for one in data.examples),
+        "unwritten_conversations": unwritten,
+        "tokens": _tokens(data, request, {one["id"] for one in unwritten}) if request.processor else None,
         "overlap": _overlap(data, request.evaluation),
     }
     report["fatal"], report["warnings"] = _verdict(report, request)
@@ -100,22 +105,30 @@ def check_preferences(request: CheckRequest) -> Report:
 def _first(data: PreferenceSet) -> Report:
     """The first example as it was understood."""
     example = data.examples[0]
+    turns = {"earlier_turns": turn_columns(example.history)} if example.history else {}
     texts = {"prompt": example.prompt, **example.responses}
-    return {"where": data.rows[example.id], "image": example.images["original"].name, **texts}
+    return {"where": data.rows[example.id], "image": example.images["original"].name, **turns, **texts}
 
 
 def _control_tokens(data: PreferenceSet, processor: Any) -> list[Report]:
     """Records whose texts contain control tokens, which `align` refuses: the model's own, if it is known, and the common ones."""
     reports = []
     for example in data.examples:
-        texts = {
-            "the prompt": example.prompt,
-            **{f"the {name} answer": text for name, text in example.responses.items()},
-        }
-        for name, text in texts.items():
+        for name, text in example.texts().items():
             if token := control_in(text, processor):
                 reports.append({"where": data.rows[example.id], "id": example.id, "text": name, "token": token})
                 break
+    return reports
+
+
+def _unwritten(data: PreferenceSet, processor: Any) -> list[Report]:
+    """Records with earlier turns that the model's chat template does not write, which `align` refuses."""
+    reports = []
+    for example in data.examples if processor else ():
+        try:
+            messages_of(processor, example.prompt, {"type": "image"}, example.history)
+        except BadInputError as error:
+            reports.append({"where": data.rows[example.id], "id": example.id, "reason": error.problem})
     return reports
 
 
@@ -133,7 +146,7 @@ def _images(data: PreferenceSet) -> Report:
 
 
 def _duplicates(examples: Sequence[PreferenceExample]) -> Report:
-    asked = [(one.images["original"].fingerprint(), one.prompt) for one in examples]
+    asked = [(one.images["original"].fingerprint(), one.history, one.prompt) for one in examples]
     pairs = [
         (key, one.responses["chosen"], one.responses["rejected"]) for key, one in zip(asked, examples, strict=True)
     ]
@@ -169,15 +182,24 @@ def _balance(lengths: Sequence[tuple[int, int]]) -> Report:
     }
 
 
-def _tokens(data: PreferenceSet, request: CheckRequest) -> Report:
-    """Lengths in tokens of the model, with the image expanded as by its processor, and an answer's end token included."""
+def _tokens(data: PreferenceSet, request: CheckRequest, left_out: Set[str]) -> Report | None:
+    """Lengths in tokens of the model, with the image expanded as by its processor, and an answer's end token included.
+
+    Args:
+        data: the examples.
+        request: has the processor and the limit.
+        left_out: ids of examples that the model's template does not write; if it writes none, there are no lengths.
+    """
+    examples = [example for example in data.examples if example.id not in left_out]
+    if not examples:
+        return None
     prompts, answers = PromptLengths(request.processor), AnswerEncoder(request.processor)
     tokenizer = request.processor.tokenizer
     rows, images, silent = [], [], []
-    with progress("counting tokens", len(data.examples)) as advance:
-        for example in data.examples:
+    with progress("counting tokens", len(examples)) as advance:
+        for example in examples:
             facts = [data.facts[image.fingerprint()] for image in example.images.values()]
-            prompt = max(prompts.length(example.prompt, (one.width, one.height)) for one in facts)
+            prompt = max(prompts.length(example.prompt, (one.width, one.height), example.history) for one in facts)
             images.append(max(prompts.image_tokens((one.width, one.height)) for one in facts))
             ids = {name: answers.encode(text)[0] for name, text in example.responses.items()}
             if any(not set(found) - set(tokenizer.all_special_ids) for found in ids.values()):
@@ -203,9 +225,9 @@ def _tokens(data: PreferenceSet, request: CheckRequest) -> Report:
         "histogram": _histogram(longest),
         "balance": _balance(list(zip(chosen.tolist(), rejected.tolist(), strict=True))),
         "over_long": int(over.sum()),
-        "over_long_records": _listed(data, over, prompt),
+        "over_long_records": _listed(data, examples, over, prompt),
         "cut_answers": int((cut & ~over).sum()),
-        "cut_answer_records": _listed(data, cut & ~over, longest),
+        "cut_answer_records": _listed(data, examples, cut & ~over, longest),
         "empty_answer_ids": silent,
     }
 
@@ -223,13 +245,15 @@ def _histogram(values: np.ndarray) -> list[dict[str, int]]:
     ]
 
 
-def _listed(data: PreferenceSet, which: np.ndarray, tokens: np.ndarray) -> list[dict[str, Any]]:
+def _listed(
+    data: PreferenceSet, examples: Sequence[PreferenceExample], which: np.ndarray, tokens: np.ndarray
+) -> list[dict[str, Any]]:
     """The longest ones first."""
     places = sorted(np.flatnonzero(which), key=lambda place: -int(tokens[place]))[:_LISTED]
     return [
         {
-            "where": data.rows[data.examples[place].id],
-            "id": data.examples[place].id,
+            "where": data.rows[examples[place].id],
+            "id": examples[place].id,
             "tokens": int(tokens[place]),
         }
         for place in places
@@ -270,6 +294,12 @@ def _verdict(report: Mapping[str, Any], request: CheckRequest) -> tuple[list[str
             f"{said}; remove them from the texts, or skip the records with --on-error skip"
             if request.on_error == "fail"
             else f"{said}; they are skipped"
+        )
+    if unwritten := report["unwritten_conversations"]:
+        first = unwritten[0]
+        said = f"{len(unwritten)} records; first {first['where']}: {first['reason']}"
+        (fatal if request.on_error == "fail" else warnings).append(
+            f"{said}; skip them with --on-error skip" if request.on_error == "fail" else f"{said}; they are skipped"
         )
     if tokens := report["tokens"]:
         if tokens["over_long"]:

@@ -1,5 +1,6 @@
-"""Columns of preference data that say more than two answers: a context that both continue, cut answers, and weights.
+"""Columns of preference data that say more than two answers: earlier turns, a context that both continue, cut answers, and weights.
 
+earlier_turns       [{role, text, has_image}, ...]: the conversation before the prompt, as our own sets have it (`turn_columns`)
 shared_context      the beginning of the answer, which `chosen` and `rejected` continue; no loss counts it
 responses_end       false: the responses are cut, so that no end token follows them
 example_weight      factor of the example's loss, 0 or more
@@ -9,12 +10,12 @@ chosen_weights      [[start, end, weight], ...]: weights of the characters of `c
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aligners.preferences.formats.base import BadRecordError
 from harness.core.errors import shown
-from harness.core.types import PreferenceExample, WeightedSpan
+from harness.core.types import PreferenceExample, Turn, WeightedSpan
 
 
 def extras(record: Mapping[str, Any], responses: Mapping[str, str]) -> dict[str, Any]:
@@ -45,6 +46,7 @@ def extras(record: Mapping[str, Any], responses: Mapping[str, str]) -> dict[str,
 def extra_columns(example: PreferenceExample) -> dict[str, Any]:
     """An example's values in these columns; None where it has the default."""
     return {
+        "earlier_turns": turn_columns(example.history),
         "shared_context": example.context or None,
         "responses_end": None if example.ends else False,
         "example_weight": None if example.weight == 1 else example.weight,
@@ -53,6 +55,37 @@ def extra_columns(example: PreferenceExample) -> dict[str, Any]:
             for name in ("chosen", "rejected")
         },
     }
+
+
+def turn_columns(history: Sequence[Turn]) -> list[dict[str, Any]] | None:
+    """Turns as a cell of the column `earlier_turns`; None if there is none."""
+    return [{"role": turn.role, "text": turn.text, "has_image": turn.has_image} for turn in history] or None
+
+
+def turns_of_column(value: Any) -> tuple[Turn, ...]:
+    """The turns of a cell of the column `earlier_turns`. If none has the image, it belongs to the prompt.
+
+    Raises:
+        BadRecordError: it is not a system turn or none, and questions with their answers.
+    """
+    form = "'earlier_turns' is not a list of {role, text, has_image}"
+    if not isinstance(value, list | tuple):
+        raise BadRecordError(f"{form}: {shown(value)}")
+    turns = []
+    for cell in value:
+        role, text, image = (
+            (cell.get(name) for name in ("role", "text", "has_image")) if isinstance(cell, Mapping) else (None,) * 3
+        )
+        if role not in ("system", "user", "assistant") or not isinstance(text, str) or image not in (None, True, False):
+            raise BadRecordError(f"{form}: {shown(cell)}")
+        if image and role != "user":
+            raise BadRecordError(f"'earlier_turns' gives the image to a turn of the role '{role}'")
+        turns.append(Turn(role, text, bool(image)))
+    roles = [turn.role for turn in turns]
+    spoken = roles[1:] if roles[0] == "system" else roles
+    if spoken != ["user", "assistant"] * (len(spoken) // 2):
+        raise BadRecordError(f"'earlier_turns' is not questions with their answers but: {', '.join(roles[:8])}")
+    return tuple(turns)
 
 
 def _weight(value: Any, what: str) -> float:

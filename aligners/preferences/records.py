@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from aligners.preferences.extras import extras
+from aligners.preferences.extras import extras, turns_of_column
 from aligners.preferences.formats import BadRecordError, Said
 from aligners.preferences.formats.base import COMMON, UNSAID, says_something, shown
 from harness.core.typed import is_finite, kind_of
-from harness.core.types import ImageRef, PreferenceExample, Region, Span
+from harness.core.types import ImageRef, PreferenceExample, Region, Span, Turn
 
 _LONGEST_NAME = 500
 """Maximum number of characters of an id or a source's name."""
@@ -46,6 +47,7 @@ def example_from(said: Said, images: Mapping[str, ImageRef], record: Mapping[str
         BadRecordError: the record cannot be used.
     """
     prompt, chosen, rejected = checked_texts(said)
+    history = checked_history(said, record.get("earlier_turns"))
     return PreferenceExample(
         id=name,
         prompt=prompt,
@@ -54,6 +56,7 @@ def example_from(said: Said, images: Mapping[str, ImageRef], record: Mapping[str
         corrections=_corrections(record, chosen, rejected),
         regions=_regions(record),
         source=_label(said.source, "the source"),
+        history=history,
         **extras(record, {"chosen": chosen, "rejected": rejected}),
     )
 
@@ -108,7 +111,7 @@ def checked_texts(said: Said) -> tuple[str, str, str]:
     Raises:
         BadRecordError: one is missing, empty, not a text, or contains an image token; or chosen and rejected are the same.
     """
-    prompt = without_placeholder(_text(said.prompt, "prompt"))
+    prompt = without_placeholder(_text(said.prompt, "prompt"), "the prompt")
     chosen, rejected = _text(said.chosen, "chosen"), _text(said.rejected, "rejected")
     for name, text in (("chosen", chosen), ("rejected", rejected)):
         if found := _placeholder(text):
@@ -118,8 +121,47 @@ def checked_texts(said: Said) -> tuple[str, str, str]:
     return prompt, chosen, rejected
 
 
-def without_placeholder(prompt: str) -> str:
-    """The prompt without the one placeholder that stands for the image.
+def checked_history(said: Said, column: Any = None) -> tuple[Turn, ...]:
+    """The turns before the prompt. The image belongs to the user's turn that has its placeholder or an image part; if none has, to the
+    first one, as in TRL.
+
+    Args:
+        said: the record's values.
+        column: the record's `earlier_turns`.
+
+    Raises:
+        BadRecordError: a turn is empty, contains a stray image token, or two have an image; or the column has another form.
+    """
+    history, default_to_first = said.history, True
+    if says_something(column):
+        if history:
+            raise BadRecordError("the record has earlier turns both in 'earlier_turns' and in another column")
+        history, default_to_first = turns_of_column(column), False
+    turns = []
+    for number, turn in enumerate(history, 1):
+        what = f"turn {number} ({turn.role})"
+        text = _text(turn.text, what)
+        if turn.role == "user":
+            text = without_placeholder(text, what)
+        elif found := _placeholder(text):
+            raise BadRecordError(f"{what} contains a stray '{found}', which a tokenizer reads as an image")
+        turns.append(replace(turn, text=text, has_image=turn.has_image or _stands_here(turn.text)))
+    marked = sum(turn.has_image for turn in turns) + (said.image_in_prompt or _stands_here(said.prompt))
+    if turns and marked > 1:
+        raise BadRecordError(f"{marked} turns have an image; a conversation can have only one")
+    first = next((place for place, turn in enumerate(turns) if turn.role == "user"), None)
+    if not marked and default_to_first and first is not None:
+        turns[first] = replace(turns[first], has_image=True)
+    return tuple(turns)
+
+
+def _stands_here(text: Any) -> bool:
+    """Whether a text has the placeholder of its turn's image."""
+    return isinstance(text, str) and (text.strip().startswith(_STANDS_FOR_IT) or text.strip().endswith(_STANDS_FOR_IT))
+
+
+def without_placeholder(prompt: str, what: str = "the prompt") -> str:
+    """A question without the one placeholder that stands for the image.
 
     Raises:
         BadRecordError: there is a further placeholder, or no other text.
@@ -131,10 +173,10 @@ def without_placeholder(prompt: str) -> str:
         prompt = bare.removesuffix(_STANDS_FOR_IT).strip()
     if found := _placeholder(prompt):
         raise BadRecordError(
-            f"the prompt contains a stray '{found}'; only one at its beginning or end stands for the image"
+            f"{what} contains a stray '{found}'; only one at its beginning or end stands for the image"
         )
     if not _says_anything(prompt):
-        raise BadRecordError("'prompt' is empty except for the image")
+        raise BadRecordError(f"{what} is empty except for the image")
     return prompt
 
 

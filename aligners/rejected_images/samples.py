@@ -61,7 +61,7 @@ def write_samples(examples: Sequence[PreferenceExample], made_in: Path | None, o
                 files["mask"] = f"{FOLDER}/{number:02d}-mask.png"
             elif example.id in made:
                 row["mask"] = None
-            row |= {"id": example.id, "prompt": example.prompt, "chosen": example.responses["chosen"]} | files
+            row |= {"id": example.id, "prompt": example.conversation(), "chosen": example.responses["chosen"]} | files
             rows.append(SampleRow(**row))
     write_jsonl(output / ROWS, (row.written() for row in rows))
     return ROWS

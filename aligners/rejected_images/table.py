@@ -49,6 +49,7 @@ def whole_schema() -> pyarrow.Schema:
     import pyarrow as pa
 
     image, span = pa.struct([("bytes", pa.binary()), ("path", pa.string())]), pa.list_(pa.int32())
+    turn = pa.struct([("role", pa.string()), ("text", pa.string()), ("has_image", pa.bool_())])
     made = made_schema()
     return pa.schema(
         [
@@ -59,6 +60,7 @@ def whole_schema() -> pyarrow.Schema:
             pa.field("rejected", pa.string()),
             pa.field("chosen_spans", pa.list_(span)),
             pa.field("rejected_spans", pa.list_(span)),
+            pa.field("earlier_turns", pa.list_(turn)),
             pa.field("shared_context", pa.string()),
             pa.field("responses_end", pa.bool_()),
             pa.field("example_weight", pa.float64()),

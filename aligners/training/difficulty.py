@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from aligners.training.session import Session
+    from harness.core.types import PreferenceExample
 
 Values = list[dict[tuple[str, str], np.ndarray]]
 
@@ -38,7 +39,7 @@ def token_entropy_of(logits: Tensor, tokens: Tensor) -> Tensor:
 def difficulty_of(
     session: Session,
     examples: Sequence[EncodedExample],
-    prompts: Sequence[str],
+    asked: Sequence[PreferenceExample],
     measure: Measure,
     answer: Answer,
     max_new_tokens: int,
@@ -48,7 +49,7 @@ def difficulty_of(
     Args:
         session: the alignment, whose model is not trained yet.
         examples: encoded.
-        prompts: their questions as texts.
+        asked: the same, with their questions as texts.
         measure: `token`: the sum of -p log p over the answer's tokens (the paper's); `predictive`: the mean over the answer's tokens of
         the entropy of the whole distribution, in nats per token.
         answer: which answer: the chosen response, or the model's own greedy answer.
@@ -57,7 +58,7 @@ def difficulty_of(
     if answer == "own":
         examples = [
             replace(example, responses={**example.responses, "chosen": said})
-            for example, said in zip(examples, own_answers(session, examples, prompts, max_new_tokens), strict=True)
+            for example, said in zip(examples, own_answers(session, examples, asked, max_new_tokens), strict=True)
         ]
     values = session.values(examples, [CHOSEN], token_entropy_of if measure == "token" else entropy_of)
     reduce = np.sum if measure == "token" else np.mean
@@ -65,7 +66,7 @@ def difficulty_of(
 
 
 def own_answers(
-    session: Session, examples: Sequence[EncodedExample], prompts: Sequence[str], max_new_tokens: int
+    session: Session, examples: Sequence[EncodedExample], asked: Sequence[PreferenceExample], max_new_tokens: int
 ) -> list[list[int]]:
     """Token ids of the starting model's own greedy answers, with the end token if it generated one.
 
@@ -85,18 +86,17 @@ def own_answers(
     side, tokenizer.padding_side = tokenizer.padding_side, "left"
     try:
         pictures = [example.images["original"].open() for example in examples]
-        inputs = {
-            name: value.to(plain.device)
-            for name, value in batch_inputs(processor, prompts, pictures, padding=True).items()
-        }
+        prompts, histories = [one.prompt for one in asked], [one.history for one in asked]
+        made = batch_inputs(processor, prompts, pictures, histories, padding=True)
+        inputs = {name: value.to(plain.device) for name, value in made.items()}
     finally:
         tokenizer.padding_side = side
     with torch.no_grad(), session.policy.without_adapter(), _own_forward(plain), as_asked(plain):
-        made = plain.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+        rows = plain.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
     ends = plain.generation_config.eos_token_id
     ends = set(ends if isinstance(ends, list) else [tokenizer.eos_token_id if ends is None else ends])
     answers = []
-    for row in made[:, inputs["input_ids"].shape[1] :].tolist():
+    for row in rows[:, inputs["input_ids"].shape[1] :].tolist():
         stop = next((place for place, token in enumerate(row) if token in ends), len(row) - 1)
         answers.append(row[: stop + 1])
     return answers

@@ -11,16 +11,10 @@ from aligners.corrections import CorrectedTokens, changed_tokens
 from aligners.training.job import AlignJob
 from harness.core.errors import BadInputError
 from harness.core.progress import progress
-from harness.core.types import ImageRef, PreferenceExample, Span
+from harness.core.types import ImageRef, PreferenceExample, Span, Turn
 from harness.models import AnswerEncoder, prompt_inputs, refuse_control
 
 _REMEDY = "fix the record; list them all: harness data check FILE --model MODEL"
-
-
-def texts_of(example: PreferenceExample) -> dict[str, str]:
-    """An example's texts, by their names in messages."""
-    responses = {f"the {name} answer": text for name, text in example.responses.items()}
-    return {"the prompt": example.prompt, **({"the context": example.context} if example.context else {}), **responses}
 
 
 @dataclass(frozen=True)
@@ -28,7 +22,7 @@ class EncodedExample:
     """Token ids of one example.
 
     Attributes:
-        prefixes: image name -> ids of image, prompt and context.
+        prefixes: image name -> ids of earlier turns, image, prompt and context.
         responses: response name -> its ids, with the end token if the example's responses are whole.
         corrected: response name -> marks of changed tokens; only for methods that need them.
         weight: factor of the example's loss.
@@ -62,17 +56,18 @@ class Encoder:
         self._answers = AnswerEncoder(processor)
         tokenizer = processor.tokenizer
         self._special = frozenset(tokenizer.all_special_ids)
-        self._prefixes: dict[tuple[str, tuple[int, int]], list[int]] = {}
+        self._prefixes: dict[tuple[tuple[Turn, ...], str, tuple[int, int]], list[int]] = {}
 
     def encode(self, example: PreferenceExample) -> EncodedExample:
         """Encode the images and responses that the branches name.
 
         Raises:
             BadInputError: image and prompt alone exceed the length limit, a named image or response is missing, the processor refuses
-            the shape of an image, a text contains the model's own control tokens, or a response is empty once encoded.
+            the shape of an image, its template does not write an earlier turn, a text contains the model's own control tokens, or a
+            response is empty once encoded.
         """
         # A tokenizer reads control tokens in a text as tokens: an answer would end, or an image begin, in the middle of it.
-        refuse_control(texts_of(example), self.processor, f"record {example.id}")
+        refuse_control(example.texts(), self.processor, f"record {example.id}")
         names = list(dict.fromkeys(branch.response for branch in self.branches))
         answers = {name: self._answers.encode(example.whole(name)) for name in names}
         shared = self._shared(example, [ids for ids, _ in answers.values()])
@@ -116,14 +111,14 @@ class Encoder:
         return min(_agreement(alone, ids) for ids in answers)
 
     def _prefix(self, example: PreferenceExample, image: str) -> list[int]:
-        """Ids of image and prompt, image tokens expanded. Their number depends only on the image's size."""
+        """Ids of earlier turns, image and prompt, image tokens expanded. Their number depends only on the image's size."""
         if image not in example.images:
             raise BadInputError(f"the example has no {image} image", where=example.id)
         picture = example.images[image]
-        key = (example.prompt, picture.size())
+        key = (example.history, example.prompt, picture.size())
         if key not in self._prefixes:
             try:
-                inputs = prompt_inputs(self.processor, example.prompt, picture.open())
+                inputs = prompt_inputs(self.processor, example.prompt, picture.open(), example.history)
             except ValueError as error:  # Qwen's refuses an image that is 200 times as long as it is wide
                 raise BadInputError(
                     f"the model's processor does not accept the {image} image, {picture.size()[0]}x{picture.size()[1]} pixels: {error}",

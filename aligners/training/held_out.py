@@ -19,6 +19,7 @@ import numpy as np
 
 from aligners.base import CHOSEN, IMAGE_REJECTED, REJECTED, PrepareContext
 from aligners.preferences import PreferenceSet, read_preferences
+from aligners.preferences.extras import turn_columns
 from aligners.rejected_images import ImagePreferenceSettings, generate
 from aligners.training.encoding import Encoder
 from aligners.training.job import AlignJob
@@ -50,9 +51,12 @@ class HeldOutPairs:
 
 
 def pair_content(example: PreferenceExample) -> str:
-    """What makes two pairs the same pair: picture, question and both answers."""
+    """What makes two pairs the same pair: picture, earlier turns, question and both answers."""
     answers = [example.responses[name] for name in ("chosen", "rejected")]
-    return sha256_json([example.images["original"].fingerprint(), example.prompt, *answers])
+    turns = turn_columns(example.history)
+    return sha256_json(
+        [example.images["original"].fingerprint(), example.prompt, *answers, *([turns] if turns else [])]
+    )
 
 
 def held_out_pairs(job: AlignJob, trained: Sequence[PreferenceExample]) -> HeldOutPairs | None:

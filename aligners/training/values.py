@@ -38,7 +38,7 @@ class StartingModel(StageContext):
     ) -> list[float]:
         """See `StageContext.difficulty`."""
         session = self.session
-        prompts = {example.id: example.prompt for example in examples}
+        by_id = {example.id: example for example in examples}
         encoded = [session.encoded[example.id] for example in examples]
         store, keys, _ = _stored(
             session,
@@ -47,7 +47,7 @@ class StartingModel(StageContext):
             encoded,
             [CHOSEN],
             lambda block: difficulty_of(
-                session, block, [prompts[example.id] for example in block], measure, answer, max_new_tokens
+                session, block, [by_id[example.id] for example in block], measure, answer, max_new_tokens
             ),
             "measuring the difficulty of examples",
         )

@@ -241,7 +241,7 @@ def answer_logp(
     """
     import torch
 
-    inputs = prompt_inputs(processor, example.prompt, example.images[branch.image].open())
+    inputs = prompt_inputs(processor, example.prompt, example.images[branch.image].open(), example.history)
     width, answer = inputs["input_ids"].shape[1], encoded.responses[branch.response]
     prefix = encoded.prefixes[branch.image]
     tail = [*prefix[width:], *answer]  # a context is part of the prefix

@@ -135,8 +135,10 @@ def _counts(report: dict[str, Any]) -> Table:
     rows = {
         "columns": "; ".join(columns),
         "first pair": f"{first['where']}, {first['image']}",
+        **{f"  {number} {turn['role']}": _turn(turn) for number, turn in enumerate(first.get("earlier_turns", ()), 1)},
         **{f"  {part}": _beginning(first[part]) for part in ("prompt", "chosen", "rejected")},
-        "records": f"{report['records']:,}, of which {report['usable']:,} can be used",
+        "records": f"{report['records']:,}, of which {report['usable']:,} can be used"
+        + (f"; {report['with_earlier_turns']:,} have earlier turns" if report["with_earlier_turns"] else ""),
         "images": f"{images['distinct']:,} different, longest edge {edges['min']} to {edges['max']} px (median {edges['median']})"
         + (
             f"; {images['with_rejected_image']:,} records have a rejected image"
@@ -160,6 +162,11 @@ def _beginning(text: str) -> str:
     """A text on one line, shortened."""
     line = " ".join(text.split())
     return line if len(line) <= _TEXT else f"{line[: _TEXT - 3]}..."
+
+
+def _turn(turn: dict[str, Any]) -> str:
+    """A turn before the prompt, on one line."""
+    return f"{'[image] ' if turn['has_image'] else ''}{_beginning(turn['text'])}"
 
 
 def _print_tokens(console: Console, one: dict[str, Any]) -> None:

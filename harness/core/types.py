@@ -134,6 +134,15 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """A turn of a conversation before the prompt; `has_image` says that the image belongs to it (a user's turn)."""
+
+    role: Literal["system", "user", "assistant"]
+    text: str
+    has_image: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class PreferenceExample:
     """One preference: an image, a prompt, a chosen and a rejected response.
 
@@ -159,6 +168,23 @@ class PreferenceExample:
     """Factor of the example's loss."""
     token_weights: Mapping[str, tuple[WeightedSpan, ...]] = field(default_factory=dict)
     """Response name -> weights of its characters; 1 for the others. For methods that read them (`aligners.base.Needs.WEIGHTS`)."""
+    history: tuple[Turn, ...] = ()
+    """The turns before the prompt: a system turn or none, then questions and answers. The image belongs to the prompt, unless one of them
+    has it. The model sees them, and no loss counts them."""
+
+    def texts(self) -> dict[str, str]:
+        """All texts, by their names in messages."""
+        turns = {f"turn {number} ({turn.role})": turn.text for number, turn in enumerate(self.history, 1)}
+        context = {"the context": self.context} if self.context else {}
+        responses = {f"the {name} answer": text for name, text in self.responses.items()}
+        return {**turns, "the prompt": self.prompt, **context, **responses}
+
+    def conversation(self) -> str:
+        """The prompt for a reader: with the earlier turns above it, each behind its role, if there are any."""
+        if not self.history:
+            return self.prompt
+        turns = (*self.history, Turn("user", self.prompt))
+        return "\n".join(f"{turn.role}: {turn.text}" for turn in turns)
 
     def whole(self, response: str) -> str:
         """The answer with this response: the context and what continues it, with a blank between them if neither has one."""

@@ -126,5 +126,11 @@ def _of_preferences(source: str, allow_download: bool, options: DataOptions | No
         options=options,
     )
     for example in data.examples:
+        if example.history:
+            raise BadInputError(
+                "the prompt has earlier turns, and answers are sampled to a question alone",
+                where=data.rows[example.id],
+                remedy="leave the record out, or write what matters of the earlier turns into the prompt",
+            )
         image, chosen = example.images["original"], example.responses["chosen"]
         yield Prompt(example.id, example.prompt, image, example.regions, example.source, chosen)

@@ -4,7 +4,7 @@ Nothing here imports torch until a model is loaded.
 """
 
 from harness.models.aliases import ModelRef, aliases, is_hub_id, recorded, resolve
-from harness.models.chat import AnswerEncoder, PromptLengths, conversation, first_tokens
+from harness.models.chat import AnswerEncoder, PromptLengths, first_tokens
 from harness.models.checkpoints import (
     CheckpointInfo,
     check_base,
@@ -15,6 +15,7 @@ from harness.models.checkpoints import (
 )
 from harness.models.control import control_in, refuse_control
 from harness.models.four_bits import linear_layers
+from harness.models.messages import messages_of, with_answer
 from harness.models.pretrained import quiet_transformers, with_adapters
 from harness.models.processors import (
     batch_inputs,
@@ -44,7 +45,6 @@ __all__ = [
     "check_covers",
     "context_length",
     "control_in",
-    "conversation",
     "export_adapter",
     "export_full",
     "fingerprint",
@@ -54,6 +54,7 @@ __all__ = [
     "linear_layers",
     "load_model",
     "load_processor",
+    "messages_of",
     "own_prompt_ids",
     "picture_inputs",
     "prompt_inputs",
@@ -71,4 +72,5 @@ __all__ = [
     "template_with_first_token",
     "text_options",
     "with_adapters",
+    "with_answer",
 ]

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.core.errors import BadInputError
+from harness.core.types import Turn
+from harness.models.messages import messages_of, with_answer
 from harness.models.processors import prompt_inputs, prompt_text, template_text, text_options
 
 _PROBE, _ANSWER = "probe", "harness-probe"
@@ -58,24 +60,13 @@ class AnswerEncoder:
         return (ids[:-1], offsets[:-1]) if added else (ids, offsets)
 
 
-def conversation(processor: Any, question: list[dict[str, Any]], answer: str) -> list[dict[str, Any]]:
-    """An answered question as messages, in the form that the chat template takes: GLM-4.1V's takes an answer only as a text, and would
-    print a list of parts as Python writes it.
-    """
-    parts = [{"type": "text", "text": answer}]
-    turns = [{"role": "user", "content": question}, {"role": "assistant", "content": parts}]
-    if str(parts) in processor.apply_chat_template(turns, tokenize=False):
-        turns[1]["content"] = answer
-    return turns
-
-
 def _around_answer(processor: Any, before: str) -> tuple[str, str]:
     """What the template writes between a prompt (`before`) and its answer, and after the answer.
 
     Raises:
         BadInputError: the template writes a conversation that does not begin with its own prompt, or changes the answer.
     """
-    turns = conversation(processor, [{"type": "image"}, {"type": "text", "text": _PROBE}], _ANSWER)
+    turns = with_answer(processor, messages_of(processor, _PROBE, {"type": "image"}), _ANSWER)
     answered: str = processor.apply_chat_template(turns, tokenize=False)
     first, answer, after = answered.partition(_ANSWER)
     if answer and first.startswith(before):
@@ -120,11 +111,16 @@ class PromptLengths:
         self._bare = len(self._ids(_PROBE))
         self._expanded: dict[tuple[int, int], int] = {}
 
-    def length(self, prompt: str, size: tuple[int, int] | None) -> int:
-        """Tokens of image and prompt in the chat template; `size` is (width, height) of the upright image, None without an image."""
+    def length(self, prompt: str, size: tuple[int, int] | None, history: Sequence[Turn] = ()) -> int:
+        """Tokens of image, earlier turns and prompt in the chat template; `size` is (width, height) of the upright image, None without
+        an image.
+
+        Raises:
+            BadInputError: the template does not write a turn of the history.
+        """
         if size is None:
-            return len(self._ids(prompt, image=False))
-        return len(self._ids(prompt)) + self.image_tokens(size)
+            return len(self._ids(prompt, image=False, history=history))
+        return len(self._ids(prompt, history=history)) + self.image_tokens(size)
 
     def image_tokens(self, size: tuple[int, int]) -> int:
         """Number of tokens that an image of this size adds to its placeholder in the template."""
@@ -135,6 +131,6 @@ class PromptLengths:
             self._expanded[size] = prompt_inputs(self._processor, _PROBE, blank)["input_ids"].shape[1] - self._bare
         return self._expanded[size]
 
-    def _ids(self, prompt: str, *, image: bool = True) -> list[int]:
-        text = template_text(self._processor, prompt, image=image)
+    def _ids(self, prompt: str, *, image: bool = True, history: Sequence[Turn] = ()) -> list[int]:
+        text = template_text(self._processor, prompt, image=image, history=history)
         return list(self._processor.tokenizer(text, **self._options)["input_ids"])

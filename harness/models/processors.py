@@ -9,11 +9,13 @@ from typing import Any
 
 from harness.core.errors import BadInputError, shown
 from harness.core.files import sha256_json
+from harness.core.types import Turn
 from harness.models import devices, pretrained
 from harness.models.completion import complete
 from harness.models.control import refuse_control
 from harness.models.four_bits import four_bit_config, keep_trainable
 from harness.models.known import known, settings_hashes
+from harness.models.messages import messages_of
 from harness.models.servable import loadable
 
 
@@ -87,21 +89,20 @@ def _check_ends(model: Any, location: str | Path) -> None:
         )
 
 
-def prompt_text(processor: Any, prompt: str, *, image: bool = True) -> str:
-    """One user turn with one image (or none) and this prompt, in the family's own chat template, ready for the answer.
+def prompt_text(processor: Any, prompt: str, *, image: bool = True, history: Sequence[Turn] = ()) -> str:
+    """A conversation with one image (or none) that ends with this prompt, in the family's own chat template, ready for the answer.
 
     Raises:
-        BadInputError: the prompt holds a control token (`harness.models.control`).
+        BadInputError: a text holds a control token (`harness.models.control`), or the template does not write a turn of the history.
     """
-    refuse_control({"the question": prompt}, processor)
-    return template_text(processor, prompt, image=image)
+    refuse_control({"the question": prompt, **{f"the {turn.role} turn": turn.text for turn in history}}, processor)
+    return template_text(processor, prompt, image=image, history=history)
 
 
-def template_text(processor: Any, prompt: str, *, image: bool = True) -> str:
+def template_text(processor: Any, prompt: str, *, image: bool = True, history: Sequence[Turn] = ()) -> str:
     """`prompt_text` without the check for control tokens, for prompts whose tokens are only counted."""
-    content = [*([{"type": "image"}] if image else []), {"type": "text", "text": prompt}]
-    turn = {"role": "user", "content": content}
-    text: str = processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=False)
+    turns = messages_of(processor, prompt, {"type": "image"} if image else None, history)
+    text: str = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
     return text
 
 
@@ -117,19 +118,27 @@ def text_options(processor: Any) -> dict[str, Any]:
     return {"add_special_tokens": False} if written else {}
 
 
-def prompt_inputs(processor: Any, prompt: str, image: Any) -> dict[str, Any]:
+def prompt_inputs(processor: Any, prompt: str, image: Any, history: Sequence[Turn] = ()) -> dict[str, Any]:
     """The model's inputs for a question about an upright RGB image: [1, length] `input_ids`, image tokens expanded, pixel values, ..."""
-    return batch_inputs(processor, [prompt], [image])
+    return batch_inputs(processor, [prompt], [image], [history])
 
 
 def batch_inputs(
-    processor: Any, prompts: Sequence[str], images: Sequence[Any] | None, **options: Any
+    processor: Any,
+    prompts: Sequence[str],
+    images: Sequence[Any] | None,
+    histories: Sequence[Sequence[Turn]] | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """`prompt_inputs` of several questions with an image each (None: without), [prompts, length]; `options` are for the processor."""
+    histories = histories or [()] * len(prompts)
     # One list of images per text: SmolVLM's processor takes a plain list as the images of one text.
     return dict(
         processor(
-            text=[prompt_text(processor, prompt, image=images is not None) for prompt in prompts],
+            text=[
+                prompt_text(processor, prompt, image=images is not None, history=history)
+                for prompt, history in zip(prompts, histories, strict=True)
+            ],
             **({} if images is None else {"images": [[image] for image in images]}),
             return_tensors="pt",
             **text_options(processor),

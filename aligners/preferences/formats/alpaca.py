@@ -1,7 +1,8 @@
 """LLaMA-Factory's Alpaca preference format, with an image.
 
 Source: LLaMA-Factory's data/README.md: `instruction` and `input` (optional), which together are the prompt, one below the other;
-`chosen`, `rejected` (texts); `images`. `dataset_info.json` next to the file may name other columns; this is the default form.
+`chosen`, `rejected` (texts); `images`; `system`, and `history` (a list of [question, answer]). `dataset_info.json` next to the file may
+name other columns; this is the default form.
 """
 
 from __future__ import annotations
@@ -22,9 +23,13 @@ from aligners.preferences.formats.base import (
     says_something,
 )
 from aligners.preferences.formats.described import entry_of
+from aligners.preferences.formats.turns import Asked
 from harness.core.typed import kind_of
 
-_COLUMNS = {"prompt": "instruction", "query": "input", "chosen": "chosen", "rejected": "rejected", "images": "images"}
+_COLUMNS = {
+    **{"prompt": "instruction", "query": "input", "chosen": "chosen", "rejected": "rejected", "images": "images"},
+    **{"system": "system", "history": "history"},
+}
 
 
 @dataclass(frozen=True)
@@ -67,9 +72,11 @@ class Alpaca(Format):
                 raise BadRecordError(f"'{self.columns['query']}' is {kind_of(given)}, not a text")
             instruction = f"{instruction}\n{given}" if instruction.strip() else given
         images = record.get(self.columns["images"]) if self.columns["images"] != "images" else None
+        asked = Asked(instruction).after(record.get(self.columns["system"]), record.get(self.columns["history"]))
         return Said(
-            instruction,
+            asked.prompt,
             record.get(self.columns["chosen"]),
             record.get(self.columns["rejected"]),
             image=images if images is not None else image_of(record),
+            history=asked.history,
         )

@@ -10,12 +10,13 @@ from typing import Any, ClassVar
 
 from aligners.preferences.cells import SourceCell
 from harness.core.errors import shown as _shown
+from harness.core.types import Turn
 
 Record = Mapping[str, Any]
 _SHOWN = 60
 COMMON = frozenset(
     {"id", "idx", "rejected_image", "rejected_images", "chosen_spans", "rejected_spans", "objects", "image", "images"}
-    | {"shared_context", "responses_end", "example_weight", "chosen_weights", "rejected_weights"}
+    | {"earlier_turns", "shared_context", "responses_end", "example_weight", "chosen_weights", "rejected_weights"}
 )
 """Columns with the same meaning in every format."""
 PROVENANCE = frozenset({"source", "ds_name", "origin_dataset", "origin_split", "image_path"})
@@ -80,11 +81,13 @@ class Said:
     """The values of a record, of which only the form has been checked.
 
     Attributes:
-        prompt: the user's turn; it may still contain a placeholder of the image.
+        prompt: the user's last turn; it may still contain a placeholder of the image.
         chosen: the preferred response.
         rejected: the other response.
         image: the image as in the record: a path, bytes, {bytes, path}, base64, or a cell with one of these.
         source: the data set that the record was taken from.
+        history: the turns before the prompt; they may contain the placeholder, too.
+        image_in_prompt: whether the prompt is a message that has an image part.
     """
 
     prompt: Any
@@ -92,6 +95,8 @@ class Said:
     rejected: Any
     image: Any
     source: Any = None
+    history: tuple[Turn, ...] = ()
+    image_in_prompt: bool = False
 
 
 class Format(ABC):

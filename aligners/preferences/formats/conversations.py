@@ -12,14 +12,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from aligners.preferences.formats.base import BadRecordError, Format, Record, Said, has_image, image_of
-from aligners.preferences.formats.turns import Tags, answer, is_messages, user_turn, without_silent_system
+from aligners.preferences.formats.turns import Asked, Tags, answer, is_messages, question_of, without_silent_system
 from harness.core.typed import kind_of
 
 LLAVA = Tags("from", "value", "human", "gpt", "system")
 
 
 class TwoConversations(Format):
-    """One image, one human turn, and an answer in each of two conversations."""
+    """One image, and two conversations that differ in the last answer."""
 
     name, title = "povid", "two conversations, as POVID publishes them"
     needs = "image, conversations, rejected_conversations"
@@ -35,20 +35,23 @@ class TwoConversations(Format):
 
     def said(self, record: Record) -> Said:
         """See `Format`."""
-        prompt, chosen = _divided(record, "conversations")
-        asked, rejected = _divided(record, "rejected_conversations")
-        if asked != prompt:
+        asked, chosen = _divided(record, "conversations")
+        again, rejected = _divided(record, "rejected_conversations")
+        if again != asked:
             raise BadRecordError("'rejected_conversations' asks a different question from 'conversations'")
         return Said(
-            prompt,
+            asked.prompt,
             answer(chosen, "conversations", LLAVA),
             answer(rejected, "rejected_conversations", LLAVA),
             image_of(record),
+            history=asked.history,
         )
 
 
 class RankedAnswers(Format):
-    """One image, one human turn, and a list of answers, the best one first: every answer is preferred to each one after it."""
+    """One image, a conversation that ends with a question, and a list of answers, the best one first: every answer is preferred to each
+    one after it.
+    """
 
     name, title = "ranked", "one turn with several answers, the best one first, as NiuTrans publishes them"
     needs = "image, conversations with a list of answers"
@@ -67,24 +70,27 @@ class RankedAnswers(Format):
 
     def pairs(self, record: Record) -> list[Said]:
         """See `Format`."""
-        prompt, last = _divided(record, "conversations")
+        asked, last = _divided(record, "conversations")
         roles = [LLAVA.role_of(turn) for turn in last]
         answers = last[0].get(LLAVA.content) if roles == [LLAVA.assistant] else None
         if not isinstance(answers, list) or len(answers) < 2:
             raise BadRecordError(
                 "the last turn of 'conversations' is not an answering turn with a list of two or more answers"
             )
-        return [Said(prompt, better, worse, image_of(record)) for better, worse in itertools.combinations(answers, 2)]
+        return [
+            Said(asked.prompt, better, worse, image_of(record), history=asked.history)
+            for better, worse in itertools.combinations(answers, 2)
+        ]
 
     def said(self, record: Record) -> Said:
         """The pair of the best and the second answer. See `Format`."""
         return self.pairs(record)[0]
 
 
-def _divided(record: Record, name: str) -> tuple[str, list[Any]]:
-    """The human's turn, and the last turn in a list."""
+def _divided(record: Record, name: str) -> tuple[Asked, list[Any]]:
+    """The conversation before the last turn, and the last turn in a list."""
     turns = record.get(name)
     if not isinstance(turns, list):
         raise BadRecordError(f"'{name}' is {kind_of(turns)}, not a list of turns")
     spoken = without_silent_system(turns, LLAVA)
-    return user_turn(spoken[:-1], f"'{name}' before the answer", LLAVA), spoken[-1:]
+    return question_of(spoken[:-1], f"'{name}' before the answer", LLAVA), spoken[-1:]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from aligners.preferences.formats.base import Format, Record, Said, image_of, is_text
+from aligners.preferences.formats.turns import Asked
 
 
 class Plain(Format):
-    """`image` (a path relative to the file, base64 or a data URL), `prompt`, `chosen`, `rejected`; optional `id`, `rejected_image`."""
+    """`image` (a path relative to the file, base64 or a data URL), `prompt`, `chosen`, `rejected`; optional `id`, `rejected_image`,
+    `system`, and `history`, a list of [question, answer]."""
 
     name, title = "plain", "plain records"
     needs = "image, prompt, chosen, rejected"
-    columns_read = frozenset({"prompt", "chosen", "rejected", "source"})
+    columns_read = frozenset({"prompt", "chosen", "rejected", "source", "system", "history"})
 
     def recognises(self, sample: Record) -> bool:
         """See `Format`."""
@@ -18,10 +20,12 @@ class Plain(Format):
 
     def said(self, record: Record) -> Said:
         """See `Format`."""
+        asked = Asked(record.get("prompt")).after(record.get("system"), record.get("history"))
         return Said(
-            record.get("prompt"),
+            asked.prompt,
             record.get("chosen"),
             record.get("rejected"),
             image=image_of(record),
             source=record.get("source"),
+            history=asked.history,
         )

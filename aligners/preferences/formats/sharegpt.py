@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from aligners.preferences.formats.base import BadRecordError, Format, Record, Said, image_of, says_something, shown
+from aligners.preferences.formats.base import BadRecordError, Format, Record, Said, image_of
 from aligners.preferences.formats.described import entry_of
-from aligners.preferences.formats.turns import OPENAI, Tags, content_of, user_turn
+from aligners.preferences.formats.turns import OPENAI, Tags, content_of, question_of
 from harness.core.typed import kind_of
 
 _COLUMNS = {
@@ -36,7 +36,7 @@ _TAG_NAMES = {
 
 @dataclass(frozen=True)
 class ShareGpt(Format):
-    """One image, one human turn, two answers. System prompts, tools and earlier turns are refused, because an example is one turn."""
+    """One image, a conversation that ends with a human turn, two answers. Tools are refused."""
 
     columns: Mapping[str, str] = field(default_factory=lambda: _COLUMNS)
     tags: Tags = _TAGS
@@ -74,15 +74,16 @@ class ShareGpt(Format):
         if not isinstance(messages, list):
             raise BadRecordError(f"'{self.columns['messages']}' is {kind_of(messages)}, not a list of messages")
         tags = self._spoken(messages)
-        if says_something(system := record.get(self.columns["system"])):
-            raise BadRecordError(f"the record has a system prompt: {shown(system)}")
+        asked = question_of(messages, "the conversation", tags).after(record.get(self.columns["system"]))
         named = self.columns["images"]
         image = record.get(named) if named != "images" else None
         return Said(
-            user_turn(messages, "the conversation", tags),
+            asked.prompt,
             self._answer(record, "chosen", tags),
             self._answer(record, "rejected", tags),
             image=image if image is not None else image_of(record),
+            history=asked.history,
+            image_in_prompt=asked.image_in_prompt,
         )
 
     def _spoken(self, messages: list[Any]) -> Tags:

@@ -25,12 +25,12 @@ from aligners.preferences.formats.base import (
     image_of,
     says_something,
 )
-from aligners.preferences.formats.turns import answer, is_messages, user_turn
+from aligners.preferences.formats.turns import Asked, answer, is_messages, question_of
 
 
 @dataclass(frozen=True)
 class Trl(Format):
-    """One image, one user turn, two answers. System prompts and earlier turns are refused, because an example is one turn."""
+    """One image, a conversation that ends with a question, two answers."""
 
     implicit: bool = False
     """Whether the prompt is the answers' common beginning; decided per file, not per record."""
@@ -40,7 +40,7 @@ class Trl(Format):
     needs: ClassVar[str] = (
         "images or image, chosen, rejected, and prompt unless it is implicit; texts or lists of {role, content}"
     )
-    columns_read = frozenset({"prompt", "chosen", "rejected"})
+    columns_read = frozenset({"prompt", "chosen", "rejected", "system"})
 
     def for_columns(self, sample: Record) -> Trl:
         """Recognise by the columns whether the prompt is implicit."""
@@ -76,18 +76,21 @@ class Trl(Format):
                     f"there is no 'prompt', but '{others[0]}', which may be it; the file's first records have neither"
                 )
             prompt, chosen, rejected = _split(chosen, rejected)
+        asked = (question_of(prompt) if isinstance(prompt, list) else Asked(prompt)).after(record.get("system"))
         return Said(
-            user_turn(prompt) if isinstance(prompt, list) else prompt,
+            asked.prompt,
             answer(chosen, "chosen") if isinstance(chosen, list) else chosen,
             answer(rejected, "rejected") if isinstance(rejected, list) else rejected,
             image=image_of(record),
             source=record.get("source"),
+            history=asked.history,
+            image_in_prompt=asked.image_in_prompt,
         )
 
 
 def other_texts(sample: Record) -> list[str]:
     """Columns besides the answers with a text that may be a prompt."""
-    known = COMMON | PROVENANCE | {"chosen", "rejected"}
+    known = COMMON | PROVENANCE | {"chosen", "rejected", "system"}
     return [
         name
         for name, value in sample.items()

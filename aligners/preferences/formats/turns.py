@@ -1,18 +1,21 @@
-"""Extracting one user turn, or one answer, from a list of messages.
+"""Extracting a conversation that ends with a question, or one answer, from a list of messages.
 
 A message is {role, content} (OpenAI's names), or has other keys given by tags; its content is a text or a list of parts
-{"type": "image"}, {"type": "text", "text": ...}. An example is one turn, so system prompts and earlier turns are refused; an empty
+{"type": "image"}, {"type": "text", "text": ...}. A conversation is a system turn or none, then questions and answers in turn; an empty
 system turn is ignored.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from aligners.preferences.formats.base import BadRecordError, says_something, shown
 from harness.core.typed import kind_of
+from harness.core.types import Turn
+
+Role = Literal["system", "user", "assistant"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +69,73 @@ def _words(content: Any) -> bool:
     return says_something(content)
 
 
-def user_turn(messages: Sequence[Any], what: str = "the prompt", tags: Tags = OPENAI) -> str:
-    """The text of what must be one user turn; its image part is left out, because the chat template adds the image.
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A conversation that ends with a question: the names and values of `Said`."""
+
+    prompt: Any
+    history: tuple[Turn, ...] = ()
+    image_in_prompt: bool = False
+
+    def after(self, system: Any = None, pairs: Any = None) -> Asked:
+        """The same after a system turn and earlier questions with their answers, as columns have them.
+
+        Args:
+            system: the text of a column; nothing if it is empty.
+            pairs: a list of [question, answer]; nothing if it is empty.
+
+        Raises:
+            BadRecordError: one has another form, or the conversation has a system turn, too.
+        """
+        history = self.history
+        if says_something(pairs):
+            if not isinstance(pairs, list) or not all(
+                isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)
+                for pair in pairs
+            ):
+                raise BadRecordError(f"the earlier turns are not a list of [question, answer]: {shown(pairs)}")
+            if history:
+                raise BadRecordError("the record has earlier turns in two columns")
+            history = tuple(
+                turn for question, said in pairs for turn in (Turn("user", question), Turn("assistant", said))
+            )
+        if says_something(system):
+            if not isinstance(system, str):
+                raise BadRecordError(f"the system prompt is {kind_of(system)}, not a text: {shown(system)}")
+            if history and history[0].role == "system":
+                raise BadRecordError("the record has two system prompts: a column and a turn")
+            history = (Turn("system", system), *history)
+        return replace(self, history=history)
+
+
+def question_of(messages: Sequence[Any], what: str = "the prompt", tags: Tags = OPENAI) -> Asked:
+    """A conversation that ends with a user's turn; image parts are left out of the texts, because the chat template adds the image.
 
     Raises:
         BadRecordError: it is something else.
     """
     spoken = without_silent_system(messages, tags)
-    roles = [tags.role_of(one) for one in spoken]
-    if roles != [tags.user]:
-        raise BadRecordError(f"{what} is not one {tags.user} turn but: {', '.join(roles[:8]) or 'nothing'}")
-    return content_of(spoken[0], tags, images=True)
+    roles = [tags.role_of(message) for message in spoken]
+    begin = int(bool(roles) and roles[0] == tags.system)
+    expected = [(tags.user, tags.assistant)[place % 2] for place in range(len(roles) - begin)]
+    if roles[begin:] != expected or not expected or expected[-1] != tags.user:
+        raise BadRecordError(
+            f"{what} is not a conversation that ends with a {tags.user} turn but: {', '.join(roles[:8]) or 'nothing'}"
+        )
+    names: dict[str, Role] = {tags.system: "system", tags.user: "user", tags.assistant: "assistant"}
+    *history, last = (
+        Turn(names[role], content_of(message, tags, images=role == tags.user), _has_image(message, tags))
+        for role, message in zip(roles, spoken, strict=True)
+    )
+    return Asked(last.text, tuple(history), last.has_image)
+
+
+def _has_image(message: Mapping[str, Any], tags: Tags) -> bool:
+    """Whether a message has an image part."""
+    content = message.get(tags.content)
+    return isinstance(content, list) and any(
+        isinstance(part, Mapping) and part.get("type") == "image" for part in content
+    )
 
 
 def answer(messages: Sequence[Any], name: str, tags: Tags = OPENAI) -> str:

@@ -127,7 +127,8 @@ def _probes(run: Session, examples: Sequence[PreferenceExample]) -> list[Prefere
         return max(len(one.prefixes[branch.image]) + len(one.responses[branch.response]) for branch in run.branches)
 
     def bare(example: PreferenceExample) -> bool:
-        return all(text == text.strip() for text in (example.prompt, *example.responses.values()))
+        turns = [turn.text for turn in example.history]
+        return all(text == text.strip() for text in (*turns, example.prompt, *example.responses.values()))
 
     usable = [example for example in examples if bare(example)] or list(examples)
     chosen = [max(usable, key=length), min(usable, key=length), usable[0]]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aligners.training.kernels import layers
-from harness.models import conversation, text_options
+from harness.models import messages_of, text_options, with_answer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from aligners.base import Branch
     from aligners.training.encoding import EncodedExample
     from aligners.training.policy import Policy
-    from harness.core.types import PreferenceExample
+    from harness.core.types import PreferenceExample, Turn
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,11 @@ class PlainRow:
     agree: int
 
 
-def own_inputs(processor: Any, prompt: str, answer: str, picture: Any) -> dict[str, Any]:
+def own_inputs(processor: Any, prompt: str, answer: str, picture: Any, history: Sequence[Turn] = ()) -> dict[str, Any]:
     """The model's inputs for an answered question, by the processor's own `apply_chat_template`: [1, length] ids and the picture."""
-    turns = conversation(processor, [{"type": "image", "image": picture}, {"type": "text", "text": prompt}], answer)
-    asked: str = processor.apply_chat_template(turns[:1], add_generation_prompt=True, tokenize=False)
+    question = messages_of(processor, prompt, {"type": "image", "image": picture}, history)
+    turns = with_answer(processor, question, answer)
+    asked: str = processor.apply_chat_template(question, add_generation_prompt=True, tokenize=False)
     if processor.apply_chat_template(turns, tokenize=False).startswith(asked):
         inputs = dict(processor.apply_chat_template(turns, tokenize=True, return_dict=True, return_tensors="pt"))
     else:  # the answer follows the prompt with which questions are asked
@@ -92,7 +93,7 @@ def plain_row(
     import torch
 
     picture = example.images[branch.image].open()
-    inputs = own_inputs(policy.processor, example.prompt, example.whole(branch.response), picture)
+    inputs = own_inputs(policy.processor, example.prompt, example.whole(branch.response), picture, example.history)
     ids = inputs["input_ids"][0].tolist()
     prefix = len(encoded.prefixes[branch.image])
     row = [*encoded.prefixes[branch.image], *encoded.responses[branch.response]]

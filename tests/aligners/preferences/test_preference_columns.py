@@ -16,6 +16,7 @@ from aligners.preferences import DataOptions, read_preferences
 from aligners.preferences.formats.base import MADE
 from aligners.rejected_images.table import made_schema
 from harness.core.errors import BadInputError
+from harness.core.types import Turn
 from tests.aligners.preferences.test_preference_data import GOOD, jsonl, png
 
 ANSWERS = {"chosen": "The main object is a red square.", "rejected": "The main object is a blue dog."}
@@ -150,7 +151,7 @@ def test_what_our_own_sets_say_about_their_making_is_known(folder: Path) -> None
 @pytest.mark.parametrize(
     ("column", "value", "reason"),
     [
-        ("system", "Be kind.", "a system prompt"),
+        ("system", ["Be kind."], "the system prompt is a list, not a text"),
         ("history", [["Hello", "Hi"]], "earlier turns"),
         ("tools", '[{"name": "x"}]', "tools"),
         ("videos", ["a.mp4"], "videos"),
@@ -208,10 +209,11 @@ def test_of_a_table_with_empty_cells_only_the_others_bring_a_rejected_image(fold
     ids=["trl", "sharegpt", "column"],
 )  # fmt: skip
 def test_a_system_turn_without_words_says_nothing(folder: Path, row: dict[str, Any]) -> None:
-    assert read(folder, row).examples[0].prompt == "What is it?"
+    silent = read(folder, row).examples[0]
+    assert (silent.prompt, silent.history) == ("What is it?", ())
     spoken = json.loads(json.dumps(row).replace('"content": ""', '"content": "Be kind."').replace('" "', '"Be kind."'))
-    with pytest.raises(BadInputError, match="system"):
-        read(folder, spoken)
+    said = read(folder, spoken).examples[0]
+    assert (said.prompt, said.history) == ("What is it?", (Turn("system", "Be kind."),))
 
 
 def test_an_image_outside_of_the_data_is_read_from_a_folder_that_is_named(folder: Path, tmp_path: Path) -> None:

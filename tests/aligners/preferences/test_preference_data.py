@@ -112,7 +112,7 @@ BAD = {
     "two placeholders": (GOOD | {"prompt": "<image><image> p"}, "stray"),
     "placeholder in a response": (GOOD | {"chosen": "<image> a"}, "'chosen' contains a stray '<image>'"),
     "another family's token": (GOOD | {"prompt": "<|image_pad|> p"}, r"stray '<\|image_pad\|>'"),
-    "nothing but a placeholder": (GOOD | {"prompt": " <image> "}, "'prompt' is empty except for the image"),
+    "nothing but a placeholder": (GOOD | {"prompt": " <image> "}, "the prompt is empty except for the image"),
     "an invisible response": (GOOD | {"rejected": "\u200b\u2060 \n"}, "'rejected' is empty"),
     "half a character": (GOOD | {"chosen": "a\ud83d"}, r"half of a character \(position 1\)"),
     "no prompt": ({"image": "x.png", "chosen": "a", "rejected": "b"}, "there is no 'prompt'"),

@@ -14,6 +14,7 @@ import pytest
 from aligners.preferences import PreferenceSet, read_preferences
 from aligners.preferences.formats import FORMATS
 from harness.core.errors import BadInputError, UnknownNameError
+from harness.core.types import Turn
 from tests.aligners.preferences.test_preference_data import jsonl, png, rlaif
 
 QUESTION, CHOSEN, REJECTED = "What is it?", "A brown dog.", "The black cat."
@@ -279,9 +280,125 @@ def test_unpaired_rows_are_refused_with_the_way_out(tmp_path: Path) -> None:
 
 
 TURN = message("user", "And now?")
+SYSTEM, EARLIER = "Be kind.", ("Is it big?", "No.")
+HISTORIES: dict[str, dict[str, Any]] = {
+    "trl": {
+        "images": ["1.png"],
+        "prompt": [message("system", SYSTEM), message("user", EARLIER[0]), message("assistant", EARLIER[1]), USER],
+        "chosen": [GOOD],
+        "rejected": [BAD],
+    },
+    "swift, messages": {
+        "messages": [
+            *(
+                {"role": role, "content": text}
+                for role, text in zip(("system", "user", "assistant"), (SYSTEM, *EARLIER), strict=True)
+            ),
+            {"role": "user", "content": f"<image>{QUESTION}"},
+            {"role": "assistant", "content": CHOSEN},
+        ],
+        "rejected_response": REJECTED,
+        "images": ["1.png"],
+    },
+    "swift, columns": {
+        **{"query": f"<image>{QUESTION}", "response": CHOSEN, "rejected_response": REJECTED, "images": ["1.png"]},
+        **{"system": SYSTEM, "history": [list(EARLIER)]},
+    },
+    "alpaca": {
+        **{"instruction": f"<image>{QUESTION}", "chosen": CHOSEN, "rejected": REJECTED, "images": ["1.png"]},
+        **{"system": SYSTEM, "history": [list(EARLIER)]},
+    },
+    "sharegpt": {
+        "conversations": [said("human", EARLIER[0]), said("gpt", EARLIER[1]), said("human", f"<image>{QUESTION}")],
+        **{"chosen": said("gpt", CHOSEN), "rejected": said("gpt", REJECTED), "images": ["1.png"], "system": SYSTEM},
+    },
+    "povid": {
+        "image": "1.png",
+        **{
+            name: [
+                *(said("system", SYSTEM), said("human", EARLIER[0]), said("gpt", EARLIER[1])),
+                *(said("human", f"<image>\n{QUESTION}"), said("gpt", text)),
+            ]
+            for name, text in (("conversations", CHOSEN), ("rejected_conversations", REJECTED))
+        },
+    },
+    "plain": {
+        **{"image": "1.png", "prompt": f"<image>{QUESTION}", "chosen": CHOSEN, "rejected": REJECTED},
+        **{"system": SYSTEM, "history": [list(EARLIER)]},
+    },
+    "our own column": {
+        **{"image": "1.png", "prompt": QUESTION, "chosen": CHOSEN, "rejected": REJECTED},
+        "earlier_turns": [
+            {"role": role, "text": text, "has_image": False}
+            for role, text in zip(("system", "user", "assistant"), (SYSTEM, *EARLIER), strict=True)
+        ],
+    },
+}
+
+
+@pytest.mark.parametrize("form", HISTORIES)
+def test_a_system_turn_and_earlier_turns_are_read_alike_from_every_form(form: str, tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(png(1))
+    data = read_preferences(jsonl(tmp_path / "d.jsonl", [HISTORIES[form]]))
+    (example,) = data.examples
+    assert (example.prompt, example.responses) == (QUESTION, {"chosen": CHOSEN, "rejected": REJECTED})
+    assert example.history == (Turn("system", SYSTEM), Turn("user", EARLIER[0]), Turn("assistant", EARLIER[1]))
+    assert data.unread == {}
+
+
+@pytest.mark.parametrize(("marked", "holder"), [("", 0), ("<image>", 0), (None, None)], ids=["unsaid", "first", "last"])
+def test_the_image_belongs_to_the_turn_that_says_so_and_else_to_the_first(
+    marked: str | None, holder: int | None, tmp_path: Path
+) -> None:
+    (tmp_path / "1.png").write_bytes(png(1))
+    first, last = (EARLIER[0], f"<image>{QUESTION}") if marked is None else (f"{marked}{EARLIER[0]}", QUESTION)
+    row = {"image": "1.png", "prompt": last, "chosen": CHOSEN, "rejected": REJECTED, "history": [[first, EARLIER[1]]]}
+    (example,) = read_preferences(jsonl(tmp_path / "d.jsonl", [row])).examples
+    assert [turn.text for turn in example.history] == list(EARLIER)
+    assert [place for place, turn in enumerate(example.history) if turn.has_image] == (
+        [] if holder is None else [holder]
+    )
+
+
+@pytest.mark.parametrize(
+    ("turns", "reason"),
+    [
+        ("hello", "not a list of .role, text, has_image."),
+        ([{"role": "tool", "text": "x"}], "not a list of .role"),
+        ([{"role": "user", "text": "x"}], "questions with their answers but: user"),
+        ([{"role": "system", "text": "x", "has_image": True}], "gives the image to a turn of the role 'system'"),
+        ([{"role": "system", "text": " "}], "turn 1 .system.' is empty"),
+    ],
+)
+def test_earlier_turns_of_another_form_are_refused(turns: Any, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(png(1))
+    row = {"image": "1.png", "prompt": QUESTION, "chosen": CHOSEN, "rejected": REJECTED, "earlier_turns": turns}
+    with pytest.raises(BadInputError, match=reason):
+        read_preferences(jsonl(tmp_path / "d.jsonl", [row]))
+
+
 UNFIT: dict[str, tuple[dict[str, Any], str]] = {
-    "trl, system": ({"prompt": [message("system", "Be kind."), USER]}, "not one user turn but: system, user"),
-    "trl, turns": ({"prompt": [USER, GOOD, TURN]}, "not one user turn but: user, assistant, user"),
+    "trl, system in the middle": (
+        {"prompt": [USER, message("system", "Be kind."), USER]},
+        "user turn but: user, system",
+    ),
+    "trl, no answer between": (
+        {"prompt": [USER, TURN]},
+        "not a conversation that ends with a user turn but: user, user",
+    ),
+    "trl, ends with an answer": (
+        {"prompt": [USER, GOOD]},
+        "not a conversation that ends with a user turn but: user, assi",
+    ),
+    "trl, two turns with the image": ({"prompt": [USER, GOOD, USER]}, "2 turns have an image"),
+    "trl, two system prompts": (
+        {"prompt": [message("system", "Be kind."), USER], "system": "Be brief."},
+        "two system prompts",
+    ),
+    "trl, image token in an answer": (
+        {"prompt": [USER, message("assistant", "an <image>"), TURN]},
+        "turn 2 .assistant. contains a stray '<image>'",
+    ),
     "trl, answer by the user": ({"chosen": [TURN]}, "'chosen' is not one assistant turn but: user"),
     "trl, two image parts": (
         {"prompt": [{"role": "user", "content": [{"type": "image"}, {"type": "image"}]}]},
@@ -309,9 +426,10 @@ def test_what_an_example_cannot_hold_is_refused_by_name(name: str, tmp_path: Pat
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"conversations": [said("human", "a"), said("gpt", "b"), said("human", "c")]}, "human, gpt, human"),
+        ({"conversations": [said("human", "a"), said("gpt", "b")]}, "human, gpt"),
         ({"chosen": said("human", "a")}, "'chosen' has the role 'human', not 'gpt'"),
-        ({"system": "Be kind."}, "has a system prompt: Be kind."),
+        ({"system": ["Be kind."]}, "the system prompt is a list, not a text"),
+        ({"tools": "[{}]"}, "the record has tools"),
         ({"conversations": "hello"}, "'conversations' is a text, not a list"),
         ({"images": ["1.png", "2.png"]}, "the record has 2 images"),
         ({"rejected": None}, "'rejected' is null, not a message"),

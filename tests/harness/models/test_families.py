@@ -16,7 +16,7 @@ from PIL import Image
 from aligners.base import CHOSEN, REJECTED
 from aligners.training.encoding import Encoder
 from harness.core.errors import BadInputError
-from harness.core.types import ImageRef, PreferenceExample
+from harness.core.types import ImageRef, PreferenceExample, Turn
 from harness.models import (
     AnswerEncoder,
     PromptLengths,
@@ -103,6 +103,51 @@ def test_an_answer_is_encoded_as_it_stands_behind_its_prompt(family: str, tmp_pa
         assert end == processor.tokenizer.eos_token_id
     assert [ANSWER[start:end].strip() for start, end in spans if start < end] == ANSWER.split()
     assert AnswerEncoder(processor).separator == (" " if family.startswith("smolvlm") else "")
+
+
+HISTORY = (Turn("user", "Is it big?", has_image=True), Turn("assistant", "No, it is small."))
+SYSTEM = Turn("system", "Answer briefly.")
+NO_SYSTEM_TURN = (
+    "llava-1.5",
+    "llava-v1.6",
+    "llava-mistral",
+    "llava-qwen2",
+    "llava-phi3",
+    "llava-bos",
+    "pixtral",
+    "mistral-small",
+)
+"""The tiny families whose template writes a system turn as an answer."""
+
+
+@pytest.mark.parametrize("system", [False, True], ids=["turns", "system turn"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_conversation_is_encoded_as_the_chat_template_writes_it(family: str, system: bool, tmp_path: Path) -> None:
+    processor, path = processor_of(family), picture(tmp_path, SIZES[0])
+    history = (SYSTEM, *HISTORY) if system else HISTORY
+    pair = {"chosen": ANSWER, "rejected": "a dog"}
+    example = PreferenceExample("1", QUESTION, {"original": ImageRef(path=path)}, pair, history=history)
+    encoder = Encoder(processor, (CHOSEN, REJECTED), 1024, corrections=None)
+    if system and family.startswith(NO_SYSTEM_TURN):
+        with pytest.raises(BadInputError, match="it has no system turn, and writes it as an answer"):
+            encoder.encode(example)
+        return
+    parts: list[dict[str, Any]] = [{"type": "image", "image": Image.open(path)}]
+    answer = HISTORY[1].text if family in AS_TEXT else [{"type": "text", "text": HISTORY[1].text}]
+    turns = [
+        *([{"role": "system", "content": [{"type": "text", "text": SYSTEM.text}]}] if system else []),
+        {"role": "user", "content": [*parts, {"type": "text", "text": HISTORY[0].text}]},
+        {"role": "assistant", "content": answer},
+        {"role": "user", "content": [{"type": "text", "text": QUESTION}]},
+    ]
+    found = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=True)
+    ids = found["input_ids"]
+    ids = list(ids if isinstance(ids[0], int) else ids[0])
+    encoded = encoder.encode(example)
+    assert encoded.prefixes["original"] == ids
+    assert PromptLengths(processor).length(QUESTION, SIZES[0], history) == len(ids)
+    alone = encoder.encode(PreferenceExample("2", QUESTION, {"original": ImageRef(path=path)}, pair))
+    assert encoded.responses == alone.responses, "the earlier turns are masked: the loss counts the same tokens"
 
 
 def test_a_turn_ends_as_the_template_ends_it_not_as_the_tokenizer_ends_a_text(tmp_path: Path) -> None:
