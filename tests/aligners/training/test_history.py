@@ -121,5 +121,5 @@ def test_a_run_trains_on_conversations_and_its_canary_compares_them(
     write_jsonl(tmp_path / "data.jsonl", rows)
     task = ["--model", "./base", "--data", "data.jsonl", "--set", "train.batch_size=2", "--name", "run"]
     json_here("align", "--method", "dpo", *task, "--set", "train.lora={rank: 4, alpha: 8}")
-    canary = json.loads(Path("results/run/training.json").read_text())["canary"]
+    canary = json.loads(Path("results/run/manifest.json").read_text())["summary"]["canary"]
     assert "turns" in canary["examples"] and canary["difference"] <= canary["allowed"]
