@@ -101,7 +101,9 @@ def test_a_set_records_how_its_images_were_made_and_is_data_itself(tmp_path: Pat
         "chosen": "A red dog, 0.",
         "rejected": "A cat.",
         "chosen_spans": [[2, 5]],
-        **dict.fromkeys(("shared_context", "responses_end", "example_weight", "chosen_weights", "rejected_weights")),
+        **dict.fromkeys(
+            ("earlier_turns", "shared_context", "responses_end", "example_weight", "chosen_weights", "rejected_weights")
+        ),
         "rejected_spans": [[2, 5]],
         "objects": [{"label": "dog", "box": [10.0, 5.0, 30.5, 25.0]}, {"label": "cup", "box": [40.0, 5.0, 50.0, 9.0]}],
         "origin_dataset": "origin",
