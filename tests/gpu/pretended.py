@@ -20,6 +20,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 NAME = "pretended"
 
+
+def there_is_a_gpu() -> bool:
+    """Whether a GPU can do what is otherwise done on the pretended one."""
+    return torch.cuda.is_available()
+
+
 # fmt: off
 LOWER = (
     "linear", "matmul", "mm", "bmm", "mv", "addmm", "addmv", "addbmm", "baddbmm", "convolution", "_convolution", "conv1d", "conv2d",

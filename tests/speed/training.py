@@ -58,7 +58,7 @@ SIZES = {
         {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},
         {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16},
         "bfloat16",
-        {576: 8, 2880: 2},
+        {576: 4, 2880: 1},  # TRL keeps what 6,000 tokens need for the way back: 50 GB beside the weights
         {576: 64, 2880: 16},
     ),
 }
@@ -154,8 +154,17 @@ def examples(image_tokens: int, count: int) -> list[Any]:
     ]
 
 
-def ours(method: str, image_tokens: int, count: int, size: Size, folder: Path) -> dict[str, float]:
-    """Seconds of the first epoch with the reference pass, and of the second; tokens of the second, padding included."""
+def ours(method: str, image_tokens: int, count: int, size: Size, folder: Path, auto: bool = False) -> dict[str, float]:
+    """Seconds of the first epoch with the reference pass, and of the second; tokens of the second, padding included.
+
+    Args:
+        method: name of the aligner.
+        image_tokens: of a picture.
+        count: pairs.
+        size: the model's.
+        folder: for the model and the run.
+        auto: whether the trainer chooses how many pairs it computes together, from the free memory.
+    """
     from harness.models import torchvision_shim
 
     torchvision_shim.apply()
@@ -167,20 +176,23 @@ def ours(method: str, image_tokens: int, count: int, size: Size, folder: Path) -
     from aligners.dpo import DPO
     from aligners.mfpo import MFPO
     from aligners.training import session as setting_up
+    from aligners.training.families import possible_savings
     from aligners.training.job import AlignJob
+    from aligners.training.memory.peak import Peak
     from aligners.training.run import RunFacts, train_stages
     from harness.core.config import LoraSettings, TrainSettings
-    from harness.models import export_full
+    from harness.models import devices, export_full
+    from harness.models.pretrained import configuration
     from harness.records.training_files import DataSummary
 
     model, processor = build(image_tokens, size)
     export_full(model, processor, folder / "base")
     weights = sum(value.nbytes for value in model.parameters())
     del model
-    batch = size.batch[image_tokens]
+    batch = count if auto else size.batch[image_tokens]
     train = TrainSettings(
         batch_size=batch,
-        micro_batch_size=batch,
+        micro_batch_size="auto" if auto else batch,
         epochs=EPOCHS,
         lora=LoraSettings(rank=RANK, alpha=RANK),
         precision=size.precision,
@@ -202,6 +214,10 @@ def ours(method: str, image_tokens: int, count: int, size: Size, folder: Path) -
     start = time.perf_counter()
     session = setting_up.Session(aligner, job, data, PartialState())
     built = time.perf_counter()
+    savings = possible_savings(configuration(job.model), train.savings)
+    step = session.step.train.model_copy(update={"savings": savings})
+    examined = Peak.of_examples(aligner, job.model, step, session.encoded.values(), devices.has_accelerator())
+    predicted = examined.of(step, step.micro).total
     train_stages(session, [Stage("all", data)], RunFacts(DataSummary(fingerprint="", examples=len(data))))
     end = time.perf_counter()
     rows = [json.loads(line) for line in (folder / "train_log.jsonl").read_text().splitlines()]
@@ -215,6 +231,10 @@ def ours(method: str, image_tokens: int, count: int, size: Size, folder: Path) -
         "loading": loading,
         "memory": peak() - before,
         "tokens": tokens,
+        "peak": peak(),
+        "predicted": predicted,
+        "together": step.micro,
+        "again": float(bool(step.gradient_checkpointing)),
     }
 
 
@@ -319,7 +339,9 @@ def measured(side: str, image_tokens: int, count: int, size: str = "small") -> d
     """The figures of one side, from a process of its own."""
     command = [sys.executable, "-m", "tests.speed.training", side, str(image_tokens), str(count), size]
     done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    line = done.stdout.splitlines()[-1]
+    print(side, image_tokens, count, size, line, file=sys.stderr)  # a later side may fail
+    result: dict[str, float] = json.loads(line)
     return result
 
 
@@ -338,6 +360,20 @@ def on_gpu() -> Iterator[Figure]:
     most = product_rate()
     for image_tokens in SIZES["7b"].pairs:
         yield from _beside_trl("7b", image_tokens, (1.6, 2.2), most)
+    yield from _chosen_by_memory(576)
+
+
+def _chosen_by_memory(image_tokens: int) -> Iterator[Figure]:
+    """What `train.micro_batch_size=auto` makes of a batch of 64 pairs, and how near the predicted peak of memory is."""
+    import torch
+
+    count = SIZES["7b"].pairs[image_tokens]
+    chosen = measured("auto", image_tokens, count, "7b")
+    shape = f"DPO, 7b, {image_tokens:,} image tokens, batch of {count}, micro_batch_size=auto"
+    yield Figure(f"{shape}: pairs together", chosen["together"], "pairs")
+    yield Figure(f"{shape}: peak, of the GPU's memory", 100 * chosen["peak"] / torch.cuda.mem_get_info()[1], "%", 100)
+    yield Figure(f"{shape}: predicted peak, of the measured", chosen["predicted"] / chosen["peak"], "x")
+    yield Figure(f"{shape}: seconds a pair", chosen["second"] / count, "s")
 
 
 def _beside_trl(
@@ -360,12 +396,14 @@ def _beside_trl(
         yield Figure(f"DPO, {shape}: {epoch} epoch, times as fast as TRL", ratio, "x", bound, at_least=True)
     yield Figure(f"DPO, {shape}: memory above the weights, of TRL's", dpo["memory"] / theirs["memory"], "x", 0.5)
     yield Figure(f"MFPO step, {shape}, against a DPO step", mfpo["second"] / dpo["second"], "x", 1.7)
-    for method, dpo_seconds, responses in (("DPO", dpo, 2), ("MFPO", mfpo, 3)):
-        yield Figure(f"{method}, {shape}: seconds a pair", dpo_seconds["second"] / count, "s")
-        yield Figure(f"{method}, {shape}: tokens a second", dpo_seconds["tokens"] / dpo_seconds["second"], "tokens/s")
-        yield Figure(f"{method}, {shape}: memory above the weights", dpo_seconds["memory"] / 2**30, "GiB")
+    for method, side, responses in (("DPO", dpo, 2), ("MFPO", mfpo, 3)):
+        yield Figure(f"{method}, {shape}: seconds a pair", side["second"] / count, "s")
+        yield Figure(f"{method}, {shape}: tokens a second", side["tokens"] / side["second"], "tokens/s")
+        yield Figure(f"{method}, {shape}: memory above the weights", side["memory"] / 2**30, "GiB")
+        ratio = side["predicted"] / side["peak"]
+        yield Figure(f"{method}, {shape}: predicted peak, of the measured", ratio, "x")
         if most is not None:
-            used = operations(dpo_seconds["tokens"], count, responses, size) / dpo_seconds["second"] / most
+            used = operations(side["tokens"], count, responses, size) / side["second"] / most
             yield Figure(f"{method}, {shape}: of the GPU's {most / 1e12:.0f} TFLOP/s", 100 * used, "%")
 
 
@@ -374,6 +412,6 @@ if __name__ == "__main__":
     side, tokens, number = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     chosen = SIZES[sys.argv[4] if len(sys.argv) > 4 else "small"]
     with tempfile.TemporaryDirectory() as name:
-        run = trl if side == "trl" else partial(ours, side)
+        run = {"trl": trl, "auto": partial(ours, "dpo", auto=True)}.get(side) or partial(ours, side)
         found = run(tokens, number, chosen, Path(name))
     print(json.dumps(found))
