@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from harness.experiments.execute import Workers
     from harness.experiments.forecast import Forecast
-    from harness.experiments.graph import Step
     from harness.experiments.run import Opened
     from harness.experiments.state import StepRecord
+    from harness.experiments.step import Step
 
     Rows = Sequence[tuple[Step, StepRecord]]
 
@@ -37,6 +37,14 @@ def experiment(
     seeds: Annotated[str | None, typer.Option("--seeds", help="Override the file's seeds, comma-separated.")] = None,
     backend: Annotated[
         str | None, typer.Option("--backend", help="Override the file's backend, as for eval --backend.")
+    ] = None,
+    changed: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Override any other key of the file (repeatable): limit=48, generate.limit=20.",
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the steps with their time and cost; run nothing.")
@@ -71,10 +79,12 @@ def experiment(
     as_json: Json = False,
 ) -> None:
     """Run experiment files: align every arm with every seed, evaluate, and test the claims."""
+    from harness.core.config import overrides as read_overrides
     from harness.core.files import read_json
     from harness.experiments.run import named_experiments, open_experiment, run_all
 
-    overrides = {"model": model, "data": data, "seeds": _numbers(seeds), "backend": backend}
+    named = {"model": model, "data": data, "seeds": _numbers(seeds), "backend": backend}
+    overrides = read_overrides(changed or []) | {key: value for key, value in named.items() if value is not None}
     opened = [open_experiment(file, overrides, results, many=yes) for file in named_experiments(files)]
     if dry_run or status or print_commands:
         _show(opened, print_commands, as_json, predict=dry_run)

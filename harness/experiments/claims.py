@@ -19,7 +19,8 @@ from harness.core.errors import BadInputError
 from harness.core.stats import SEED, difference, gaps, holm
 from harness.core.yaml_values import parse_yaml
 from harness.experiments.graph import Plan
-from harness.experiments.spec import BASE, Experiment
+from harness.experiments.keys import BASE
+from harness.experiments.spec import Experiment
 
 Verdict = Literal["seen", "not seen", "reversed", "no data"]
 _SIDE = r"\s*([A-Za-z0-9_.\-\[\]+:]+)\(([^()]*)\)\s*"

@@ -14,7 +14,7 @@ from harness.analysis.reliance import Changed, changed_scores, picture_of, relia
 from harness.analysis.text_table import TextTable
 from harness.evaluation.pictures import Change
 from harness.experiments.graph import Plan
-from harness.experiments.spec import BASE
+from harness.experiments.keys import BASE
 from harness.reports.figures import Bars, Figure
 from harness.runs.folders import Run
 

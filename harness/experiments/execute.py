@@ -14,8 +14,9 @@ from typing import Any, Protocol
 
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.plugins import blame
-from harness.experiments.graph import RUNS, Plan, Step
+from harness.experiments.graph import Plan
 from harness.experiments.state import ExperimentFolder
+from harness.experiments.step import RUNS, Step
 from harness.runs.folders import open_run
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ def run_steps(plan: Plan, folder: ExperimentFolder, workers: Workers) -> dict[st
     while waiting or under_way:
         for step in list(waiting):
             lost = [need for need in step.needs if need in failed]
-            if step.needs and len(lost) == len(step.needs):
+            if lost and (len(lost) == len(step.needs) or not step.does_without):
                 failed[step.name] = f"it needs {', '.join(lost)}, which failed"
                 waiting.remove(step)
             elif len(under_way) < workers.capacity and all(

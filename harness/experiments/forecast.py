@@ -11,18 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from harness.alignment.align import AlignRequest, plan_align
+from harness.core import registry
 from harness.core.config import merged
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import sha256_json
 from harness.core.worlds import find_world
 from harness.evaluation.plan import plan_eval
 from harness.evaluation.request import EvalRequest
-from harness.experiments.graph import RUNS, Plan, Step, changes_of, data_of, settings_of
+from harness.experiments.arms import Arm
+from harness.experiments.graph import Plan, changes_of, data_of, settings_of
+from harness.experiments.keys import grouped
 from harness.experiments.run import Opened
-from harness.experiments.spec import Arm, Experiment, grouped
+from harness.experiments.spec import Experiment
 from harness.experiments.state import StepRecord
+from harness.experiments.step import RUNS, Step
+from harness.judging.candidates import CandidateJudge
 from harness.models import resolve
 from harness.remote import hub
+from harness.runs.folders import MANIFEST
 from harness.runs.targets import target_of_model
 from harness.serving.choose import choose_backend
 
@@ -86,14 +92,16 @@ class Forecaster:
 
     def _cost_key(self, step: Step, arm: Arm | None) -> str:
         """Equal for steps that cost the same: a method's arms that differ in weights, or evaluations of as many runs."""
+        if step.kind in ("generate", "export"):
+            return sha256_json([step.kind, *_asked_of(step)])
         if arm is None:
             return sha256_json(
                 [self._scope, step.kind, len(_runs_of(step)), "--base" in step.command, _change_of(step)]
             )
         train, _ = settings_of(self.experiment, arm, self.experiment.spec.seeds[0], self.model)
-        spec = self.experiment.spec
+        generated = arm.generate.model_dump(mode="json") if arm.generate else None
         settings = train.model_dump(mode="json", exclude=_SAME_COST)
-        return sha256_json([spec.model, spec.limit, arm.method, arm.data, settings])
+        return sha256_json([self.experiment.spec.model, arm.limit, arm.method, arm.data, generated, settings])
 
     def _measured(self, step: Step, arm: Arm | None) -> Forecast | None:
         """What a step of the same cost took that is done, with the money of the plan."""
@@ -106,15 +114,24 @@ class Forecaster:
         ]  # fmt: skip
         if not took:
             return None
-        usd = 0.0 if arm else self._forecast(step, arm).usd
+        usd = self._forecast(step, arm).usd if step.kind in ("eval", "noise") else self._price(step)
         return Forecast(statistics.fmean(took), usd, f"mean of {len(took)} steps that are done")
 
     def _forecast(self, step: Step, arm: Arm | None) -> Forecast:
         try:
             self._check_here()
-            return self._training(arm) if arm else self._evaluation(step)
+            if step.kind in ("generate", "export"):
+                return Forecast(None, self._price(step), f"no step of the kind {step.kind} is done to take a time from")
+            return self._training(arm, step) if arm else self._evaluation(step)
         except HarnessError as error:
-            return Forecast(None, 0.0 if arm else None, error.problem)
+            return Forecast(None, None if step.kind in ("eval", "noise") else self._price(step), error.problem)
+
+    def _price(self, step: Step) -> float | None:
+        """What a step costs that scores nothing: judges of generated answers may cost money, and the answers are not known yet."""
+        if step.kind != "generate":
+            return 0.0
+        judge = registry.load("candidate_judges", str(_given(step, "--judge")))
+        return 0.0 if judge.estimate is CandidateJudge.estimate else None
 
     def _check_here(self) -> None:
         """Nothing is downloaded for a prediction.
@@ -126,11 +143,23 @@ class Forecaster:
         if location is not None and not Path(location).is_dir() and hub.look(location).folder is None:
             raise BadInputError(f"{location} is not on this machine, so its speed is unknown")
 
-    def _training(self, arm: Arm) -> Forecast:
+    def _training(self, arm: Arm, step: Step) -> Forecast:
+        model: str | None = self.model
+        data, start = arm.data, None
+        if arm.generate:  # what the round before made is of this seed
+            model, data, start = (_given(step, option) for option in ("--model", "--data", "--start"))
+            if not all((Path(folder) / MANIFEST).is_file() for folder in (data, start) if folder):
+                raise BadInputError("its pairs are not generated yet, so their number is unknown")
         seed = self.experiment.spec.seeds[0]
         settings = merged(dict(arm.settings), {"train": {"seed": seed}})
         request = AlignRequest(
-            arm.method, self.model, self.results / RUNS, arm.data, settings=settings, limit=self.experiment.spec.limit
+            arm.method,
+            str(model),
+            self.results / RUNS,
+            data,
+            settings=settings,
+            limit=arm.limit,
+            start=Path(start) if start else None,
         )
         plan = plan_align(request)
         if plan["download"]:
@@ -212,4 +241,18 @@ def _runs_of(step: Step) -> list[str]:
 
 
 def _change_of(step: Step) -> str | None:
-    return step.command[step.command.index("--noise") + 1] if step.kind == "noise" else None
+    return _given(step, "--noise") if step.kind == "noise" else None
+
+
+def _given(step: Step, option: str) -> str | None:
+    """The value of an option of a step's command."""
+    return step.command[step.command.index(option) + 1] if option in step.command else None
+
+
+def _asked_of(step: Step) -> list[str]:
+    """The command of a step that generates or exports, without the names of what it reads and makes, which are others in every round."""
+    if step.kind == "export":
+        return []
+    names = {"-o", "--seed", "--results", "--prompts"}
+    command = list(step.command[3:])
+    return [part for place, part in enumerate(command) if part not in names and command[place - 1] not in names]

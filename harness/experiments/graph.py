@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,43 +10,20 @@ from typing import Any
 
 from harness.core import registry
 from harness.core.config import StrictModel, TrainSettings, merged, parse
-from harness.core.errors import BadInputError, HarnessError
+from harness.core.errors import BadInputError
 from harness.core.files import sha256_json
 from harness.core.worlds import find_world
 from harness.evaluation.pictures import Change
 from harness.evaluation.suites import data_name
-from harness.experiments.spec import MOST_RUNS, Arm, Experiment, ExperimentSpec, dotted
+from harness.experiments.arms import Arm
+from harness.experiments.keys import MOST_RUNS, ExperimentSpec
+from harness.experiments.rounds import before_alignment
+from harness.experiments.spec import Experiment
+from harness.experiments.step import RUNS, Step, located, plain, sets
 from harness.models import resolve
 
 ADAPTERS = 4
 """Maximum number of adapters that one engine serves; each needs memory."""
-RUNS = "runs"
-"""Folder below the results for the runs of all experiments, so that runs that they share are made once."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One command.
-
-    Attributes:
-        name: unique in the experiment, and the name of its record.
-        kind: align, eval or noise.
-        command: arguments of `harness`.
-        needs: names of the steps that must be done before.
-        after: names of the steps that must have ended before, done or failed, because they write the same files.
-        key: hash of what the step computes; a step whose key changed is done again.
-        about: description of the step.
-        run: name of the run, for an alignment.
-    """
-
-    name: str
-    kind: str
-    command: tuple[str, ...]
-    needs: tuple[str, ...]
-    key: str
-    about: str
-    run: str = ""
-    after: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,17 +67,19 @@ def plan(experiment: Experiment, results: Path, *, many: bool = False) -> Plan:
     labels: dict[tuple[str, int], str] = {}
     worlds = {seed: model_of(spec.model, seed) for seed in spec.seeds}
     for seed, model in worlds.items():
-        here = []
+        aligned: dict[str, Step] = {}
+        rounds: dict[int, dict[str, Step]] = defaultdict(dict)
         for arm in experiment.arms:
-            step = _align(experiment, arm, seed, model, results)
+            previous = aligned[arm.previous] if arm.previous else None
+            before = before_alignment(experiment, arm, seed, model, previous, results)
+            step = aligned[arm.label] = _align(experiment, arm, seed, model, before, results)
             labels[arm.label, seed] = step.run
-            if step.run not in runs:
-                runs[step.run] = (arm, seed)
-                here.append(step)
-        steps += here
-        for number, start in enumerate(range(0, len(here), ADAPTERS)):
-            evaluated = _evaluate(experiment, seed, model, here[start : start + ADAPTERS], number, results)
-            steps += [evaluated, *_noised(evaluated, changes)]
+            runs.setdefault(step.run, (arm, seed))
+            rounds[arm.round] |= {one.name: one for one in (*before, step) if one.name not in rounds[arm.round]}
+        for evaluated in _with_evaluations(
+            experiment, seed, model, [rounds[place] for place in sorted(rounds)], results
+        ):
+            steps += [evaluated, *(_noised(evaluated, changes) if evaluated.kind == "eval" else [])]
     data = frozenset(data_name(data_of(spec, model)) for model in worlds.values())
     return Plan(steps, runs, labels, {seed: resolve(model).label for seed, model in worlds.items()}, data)
 
@@ -118,14 +96,6 @@ def _look_up(experiment: Experiment) -> None:
         located(experiment.where("backend"), lambda: registry.load("backends", spec.backend))
 
 
-def located(where: str, look_up: Any) -> Any:
-    """The result of a look-up; its errors get the place in the file."""
-    try:
-        return look_up()
-    except HarnessError as error:
-        raise BadInputError(error.problem, where=where, remedy=error.remedy) from error
-
-
 def data_of(spec: ExperimentSpec, model: str) -> str:
     """The benchmark data of a seed's model, as for `eval --data`."""
     return spec.benchmarks or (f"{model}@{spec.split}" if find_world(model) else "official")
@@ -137,28 +107,53 @@ def model_of(model: str, seed: int) -> str:
     return model if world is None or seed == 0 else f"{world.name}:{seed}"
 
 
-def _align(experiment: Experiment, arm: Arm, seed: int, model: str, results: Path) -> Step:
-    """Train one arm with one seed. The run's name is a hash of what determines it, so experiments share runs."""
-    spec, base_model = experiment.spec, resolve(model)
+def _with_evaluations(
+    experiment: Experiment, seed: int, model: str, rounds: Sequence[Mapping[str, Step]], results: Path
+) -> list[Step]:
+    """The steps of every round, each round's evaluations behind them. A run of a later round stands on weights of its own."""
+    steps: list[Step] = []
+    number = 0
+    for place, in_round in enumerate(rounds):
+        aligned = [step for step in in_round.values() if step.kind == "align"]
+        steps += in_round.values()
+        size = ADAPTERS if place == 0 else 1
+        for start in range(0, len(aligned), size):
+            steps.append(_evaluate(experiment, seed, model, aligned[start : start + size], number, results))
+            number += 1
+    return steps
+
+
+def _align(experiment: Experiment, arm: Arm, seed: int, model: str, before: Sequence[Step], results: Path) -> Step:
+    """Train one arm with one seed. The run's name is a hash of what determines it, so experiments share runs. `before`: the steps that
+    make its pairs and the checkpoint that it starts from."""
+    base_model = resolve(model)
     train, method = settings_of(experiment, arm, seed, model)
     usual = None if base_model.world else registry.load("aligners", arm.method).default_data
     data = arm.data or usual or base_model.default_preferences
+    made = {step.kind: step for step in before}
+    generated, start = made.get("generate"), made.get("export")
     identity = {
         "method": arm.method,
         "model": model,
-        "data": data,
-        "limit": spec.limit,
+        "data": generated.key if generated else data,
+        **({"start": start.key} if start else {}),
+        "limit": arm.limit,
         "train": _determining(train),
         "settings": method.model_dump(mode="json"),
     }
     key = sha256_json(identity)
-    run = f"{arm.method}-{_plain(base_model.label)}-{key[:10]}"
-    command = ["align", "--method", arm.method, "--model", model, "--data", data, "--name", run]
+    run = f"{arm.method}-{plain(base_model.label)}-{key[:10]}"
+    source = str(results / generated.makes) if generated else data
+    command = ["align", "--method", arm.method, "--model", model, "--data", source, "--name", run]
     command += ["--results", str(results / RUNS)]
-    if spec.limit:
-        command += ["--limit", str(spec.limit)]
-    command += _sets(merged(dict(arm.settings), {"train": {"seed": seed}}))
-    return Step(f"align-{run}", "align", tuple(command), (), key, f"{arm.label}, seed {seed}", run)
+    if arm.limit:
+        command += ["--limit", str(arm.limit)]
+    if start:
+        command += ["--start", str(results / start.makes)]
+    command += sets(merged(dict(arm.settings), {"train": {"seed": seed}}))
+    needs = tuple(step.name for step in before)
+    about = f"{arm.label}, seed {seed}"
+    return Step(f"align-{run}", "align", tuple(command), needs, key, about, run, makes=f"{RUNS}/{run}")
 
 
 def settings_of(experiment: Experiment, arm: Arm, seed: int, model: str) -> tuple[TrainSettings, StrictModel]:
@@ -199,7 +194,7 @@ def _evaluate(
         command.append("--base")
     for option, value in (("--limit", spec.questions), ("--backend", spec.backend), ("--judge", spec.judge)):
         command += [option, str(value)] if value is not None else []
-    command += _sets(spec.evaluation)
+    command += sets(spec.evaluation)
     key = sha256_json([command, [step.key for step in aligned]])  # wherever the results are
     command += ["--results", str(results / RUNS)]
     about = f"{len(aligned)} runs{' and the base' if number == 0 else ''} on {', '.join(spec.suites)}, seed {seed}"
@@ -235,16 +230,3 @@ def changes_of(experiment: Experiment) -> list[Change]:
     where = experiment.where("noise")
     changes: list[Change] = located(where, lambda: Change.parse_list(",".join(map(str, words))) if words else [])
     return changes
-
-
-def _sets(settings: Mapping[str, Any]) -> list[str]:
-    """`--set` for every setting. JSON is valid YAML, so any value is read back unchanged."""
-    return [
-        part
-        for key, value in dotted(settings).items()
-        for part in ("--set", f"{key}={json.dumps(value, ensure_ascii=False)}")
-    ]
-
-
-def _plain(label: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", label.rpartition("/")[2]).strip("-.") or "model"

@@ -16,13 +16,16 @@ from harness.core.errors import BadInputError
 from harness.core.files import atomic_path, write_json
 from harness.core.pages import render
 from harness.core.terminal import plain
+from harness.experiments.arms import Arm
 from harness.experiments.claims import Finding, find, read_claims
 from harness.experiments.diagnostics import Reliance, margins
-from harness.experiments.graph import RUNS, Plan, changes_of
+from harness.experiments.graph import Plan, changes_of
+from harness.experiments.keys import dotted
 from harness.experiments.records import ClaimResult, ResultFile, SearchResult
 from harness.experiments.search import Searched, Searches, search_tables
-from harness.experiments.spec import Arm, Experiment, dotted
+from harness.experiments.spec import Experiment
 from harness.experiments.state import ExperimentFolder
+from harness.experiments.step import RUNS
 from harness.reports import charts_and_tables, write_document
 from harness.reports.figures import Figure
 from harness.runs.folders import Run, open_run
@@ -52,7 +55,7 @@ def write_page(
     """
     claims = read_claims(experiment)
     runs, arms = _runs(plan, folder), searches.resolved(experiment).arms
-    boards = [board for board in collect(runs) if not plan.data or board.data in plan.data]
+    boards = [_of_arms(board, plan) for board in collect(runs) if not plan.data or board.data in plan.data]
     reliance = Reliance(plan, runs, changes_of(experiment))
     parts: list[tuple[str, list[Figure], list[TextTable]]] = [
         ("Image reliance", reliance.figures(), reliance.tables()),
@@ -140,6 +143,14 @@ def _is_base(path: Path, plan: Plan) -> bool:
     return run.kind == "base" and run.base_label in plan.worlds.values()
 
 
+def _of_arms(board: Board, plan: Plan) -> Board:
+    """Make the runs of an arm the seeds of one configuration: generated pairs and earlier rounds have other names for every seed."""
+    for row in board.rows:
+        if row.name in plan.runs:
+            row.config = {"arm": plan.runs[row.name][0].label}
+    return board
+
+
 def _named(board: Board, plan: Plan) -> Board:
     """Name rows after their arms, because a run's own name is a hash."""
     for row in board.rows:
@@ -211,7 +222,8 @@ def _counts(arms: Sequence[Arm], searches: Searches) -> str:
     tried = {searched.arm.label: searched.tried for searched in searches.searched}
     counts: Counter[str] = Counter()
     for arm in arms:
-        counts[arm.method] += tried.get(arm.label, 1)
+        if arm.previous is None:  # a later round has the settings of the first one
+            counts[arm.method] += tried.get(arm.label, 1)
     return ", ".join(f"{method} {count}" for method, count in counts.items())
 
 
@@ -235,7 +247,8 @@ def _arms_markdown(arms: Sequence[Arm], counts: str) -> list[str]:
 
 
 def _settings(arm: Arm) -> str:
-    return ", ".join(f"{key}={json.dumps(value)}" for key, value in dotted(arm.settings).items()) or "defaults"
+    settings = ", ".join(f"{key}={json.dumps(value)}" for key, value in dotted(arm.settings).items()) or "defaults"
+    return f"{settings}; pairs generated, judge {arm.generate.judge}" if arm.generate else settings
 
 
 def _failed_markdown(failed: Mapping[str, str]) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from harness.core.packages import need_package
-from harness.experiments.spec import Range, SearchSpec
+from harness.experiments.keys import Range, SearchSpec
 
 Space = Mapping[str, Sequence[Any] | Range]
 """The settings that a search chooses, by dotted key."""

@@ -11,9 +11,11 @@ from harness.core.config import merged
 from harness.core.errors import BadInputError, shown
 from harness.core.worlds import find_world
 from harness.evaluation.suites import data_name
+from harness.experiments.arms import Arm
 from harness.experiments.graph import data_of, model_of, settings_of
+from harness.experiments.keys import MOST_RUNS, ExperimentSpec, Range, SearchSpec, dotted, grouped
 from harness.experiments.samplers import grid_of
-from harness.experiments.spec import MOST_RUNS, Arm, Experiment, ExperimentSpec, Range, SearchSpec, dotted, grouped
+from harness.experiments.spec import Experiment
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ from harness.core.errors import BadInputError
 from harness.core.files import write_json
 from harness.core.reading import read_json
 from harness.core.record import check
-from harness.experiments.graph import RUNS, Plan, Step
+from harness.experiments.graph import Plan
 from harness.experiments.records import DoneStepFile
-from harness.runs.folders import open_run
+from harness.experiments.step import Step
+from harness.runs.folders import MANIFEST, open_run
 
 State = Literal["done", "failed", "changed", "waiting"]
 _LOCK = ".experiment.lock"
@@ -76,8 +77,8 @@ class ExperimentFolder:
 
     def record(self, step: Step) -> StepRecord:
         """The record of a step."""
-        # The run itself decides, because another experiment may have made it.
-        if step.kind == "align" and open_run(self.results / RUNS / step.run).manifest is not None:
+        # What it makes decides, because another experiment may have made it.
+        if step.makes and _is_complete(step, self.results):
             kept = self._kept(step)
             return StepRecord("done", kept.seconds if kept else None)
         kept = self._kept(step)
@@ -85,7 +86,7 @@ class ExperimentFolder:
             return StepRecord("waiting")
         if kept.key != step.key:
             return StepRecord("changed")
-        state: State = "done" if kept.state == "done" and step.kind != "align" else "failed"
+        state: State = "done" if kept.state == "done" and not step.makes else "failed"
         return StepRecord(state, kept.seconds, kept.error)
 
     def _kept(self, step: Step) -> DoneStepFile | None:
@@ -121,7 +122,14 @@ class ExperimentFolder:
         records: dict[str, StepRecord] = {}
         for step in plan.steps:
             record = self.record(step)
-            if record.state == "done" and any(records[need].state != "done" for need in step.needs):
+            if record.state == "done" and not step.makes and any(records[need].state != "done" for need in step.needs):
                 record = StepRecord("changed")
             records[step.name] = record
         return [(step, records[step.name]) for step in plan.steps]
+
+
+def _is_complete(step: Step, results: Path) -> bool:
+    """Whether the folder that a step makes is complete."""
+    if step.kind == "align":
+        return open_run(results / step.makes).manifest is not None
+    return (results / step.makes / MANIFEST).is_file()

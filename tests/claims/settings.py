@@ -49,7 +49,7 @@ def settings() -> list[Setting]:
     from aligners.rejected_images.settings import ImagePreferenceSettings
     from harness.core import registry
     from harness.core.config import TrainSettings
-    from harness.experiments.spec import ExperimentSpec
+    from harness.experiments.keys import ExperimentSpec
     from harness.generation.settings import PairSettings, SampleSettings
     from harness.serving.base import Sampling
 

@@ -233,3 +233,51 @@ def test_quickstart(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert run_here(["quickstart", *options])[0] == 2
     usual = (None, None, [0], "test", None, Path("results/quickstart"))
     assert asked == [usual, (["dpo", "chip"], "pope", [1, 2], "validation", "transformers", Path("there"))]
+
+
+GENERATE: dict[str, Any] = {"judge": "chair", "limit": 9, "settings": {"sample.samples": 3}}
+
+
+@pytest.mark.claims(
+    "experiment.rounds", "experiment.generate.judge", "experiment.generate.prompts", "experiment.generate.limit",
+    "experiment.generate.settings", "experiment.arms.rounds", "experiment.arms.limit", "experiment.arms.generate.judge",
+    "experiment.arms.generate.prompts", "experiment.arms.generate.limit", "experiment.arms.generate.settings",
+)  # fmt: skip
+def test_what_is_generated(here: Path) -> None:
+    def lines(**changes: Any) -> dict[str, list[list[str]]]:
+        kinds: dict[str, list[list[str]]] = {}
+        for line in experiment("--print", data="rlaif-v", **changes).splitlines():
+            command = shlex.split(line)
+            kinds.setdefault(command[1], []).append(command)
+        return kinds
+
+    once = lines(generate=GENERATE, backend="transformers", limit=5)
+    [made], [aligned] = once["data"], once["align"]
+    assert made[:4] == ["harness", "data", "generate", "./base"] and given(made, "--backend") == "transformers"
+    assert (given(made, "--judge"), given(made, "--limit"), given(made, "--prompts")) == ("chair", "9", "rlaif-v")
+    assert "sample.samples=3" in made and "export" not in once and "--start" not in aligned
+    assert given(aligned, "--data") == given(made, "-o") and given(aligned, "--limit") == "5"
+    arms = {
+        "one": {
+            "method": "dpo", "rounds": 3, "limit": 4,
+            "generate": {"judge": "continuation", "prompts": "mine.jsonl", "limit": 8, "settings": {"judge": {"share": 0.3}}},
+        },
+        "two": {"method": "dpo"},
+        "three": {"method": "dpo", "data": "own.jsonl"},
+    }  # fmt: skip
+    several = lines(generate=GENERATE, rounds=2, arms=arms)
+    own = [line for line in several["data"] if given(line, "--judge") == "continuation"]
+    assert [(given(line, "--prompts"), given(line, "--limit")) for line in own] == [("mine.jsonl", "8")] * 3
+    assert all({"sample.samples=3", "judge.share=0.3"} <= {*line} for line in own)
+    assert [given(line, "--data") for line in several["align"]].count("own.jsonl") == 1
+    assert (len(several["data"]), len(several["export"]), len(several["align"])) == (5, 3, 6)
+    assert [given(line, "--limit") for line in several["align"]].count("4") == 3
+    # The arms' own values override the common ones; without a common judge only the arm that names one generates.
+    assert len(lines(generate={"limit": 2}, arms=arms)["data"]) == 3
+
+
+@pytest.mark.claims("experiment --set")
+def test_any_key_is_set_on_the_command_line(here: Path) -> None:
+    changed = commands("--set", "limit=3", "--set", "settings.train.epochs=2", settings={"train": {"seed": 9}})["align"]
+    assert given(changed, "--limit") == "3" and "train.epochs=2" in changed
+    assert "has no 'limt'" in experiment("--print", "--set", "limt=3", code=2)

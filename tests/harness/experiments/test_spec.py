@@ -10,9 +10,10 @@ import pytest
 from harness.core.errors import BadInputError
 from harness.experiments.claims import read_claims
 from harness.experiments.graph import plan
+from harness.experiments.keys import dotted, grouped
 from harness.experiments.run import named_experiments, open_experiment
 from harness.experiments.samplers import grid_of
-from harness.experiments.spec import EXPERIMENTS, dotted, find_experiment, grouped, read_experiment
+from harness.experiments.spec import EXPERIMENTS, find_experiment, read_experiment
 
 HEAD = "title: t\nsuites: [halbench]\n"
 

@@ -1,0 +1,119 @@
+"""Rounds: pairs that the model makes itself, and the checkpoint of one round as the start of the next, as steps of an experiment.
+
+Pairs and exported checkpoints are folders below the results, under a hash of everything that determines them, so that experiments and
+arms share them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from harness.core import registry
+from harness.core.config import StrictModel, parse
+from harness.core.errors import BadInputError
+from harness.core.files import sha256_json
+from harness.experiments.arms import Arm
+from harness.experiments.keys import JudgedSpec
+from harness.experiments.spec import Experiment
+from harness.experiments.step import RUNS, Step, located, plain, sets
+from harness.generation.settings import PairSettings, SampleSettings
+from harness.models import resolve
+
+PAIRS, STARTS = "pairs", "starts"
+"""Folders below the results: sets of pairs, and exported checkpoints that the next round starts from."""
+APART = 1_000
+"""Difference of the generation's seeds of two rounds: they sample other prompts."""
+
+
+def before_alignment(
+    experiment: Experiment, arm: Arm, seed: int, model: str, previous: Step | None, results: Path
+) -> list[Step]:
+    """The steps that an alignment needs: the export of the round before, and the pairs. None for data that exist.
+
+    Args:
+        experiment: as it was read.
+        arm: the arm, or the round of one.
+        seed: of the arm's runs.
+        model: the base model.
+        previous: the alignment of the round before.
+        results: folder of the runs of all experiments.
+
+    Raises:
+        BadInputError: the judge or one of its settings is unknown; the message has the line.
+    """
+    if arm.generate is None:
+        return []
+    steps = [] if previous is None else [_export(previous, results)]
+    return [*steps, _generate(experiment, arm, arm.generate, seed, model, previous, results)]
+
+
+def _export(previous: Step, results: Path) -> Step:
+    """The full weights that the next round starts from, and that are its reference."""
+    made = f"{STARTS}/{previous.run}"
+    command = ("export", previous.run, "-o", str(results / made), "--results", str(results / RUNS))
+    key = sha256_json(["export", previous.key])
+    about = f"the checkpoint of {previous.about}, as the start of the next round"
+    return Step(f"export-{previous.run}", "export", command, (previous.name,), key, about, makes=made)
+
+
+def _generate(
+    experiment: Experiment,
+    arm: Arm,
+    asked: JudgedSpec,
+    seed: int,
+    model: str,
+    previous: Step | None,
+    results: Path,
+) -> Step:
+    """Pairs of the answers of the base model, or of the round before."""
+    spec = experiment.spec
+    prompts = asked.prompts or arm.data or resolve(model).default_preferences
+    number = seed + APART * (arm.round - 1)
+    identity = {
+        "model": previous.key if previous else model,
+        "prompts": prompts,
+        "limit": asked.limit,
+        "backend": spec.backend,
+        "seed": number,
+        **_settings(experiment, arm, asked),
+    }
+    key = sha256_json(identity)
+    name = f"{asked.judge}-{plain(resolve(model).label)}-{key[:10]}"
+    made = f"{PAIRS}/{name}"
+    command = ["data", "generate", previous.run if previous else model, "--prompts", prompts, "--judge", asked.judge]
+    command += ["-o", str(results / made), "--seed", str(number), "--results", str(results / RUNS)]
+    for option, value in (("--limit", asked.limit), ("--backend", spec.backend)):
+        command += [option, str(value)] if value is not None else []
+    command += sets(asked.settings)
+    needs = (previous.name,) if previous else ()
+    about = f"pairs for {arm.label}, seed {seed}: answers of {'the round before' if previous else 'the base model'}"
+    return Step(f"generate-{name}", "generate", tuple(command), needs, key, about, makes=made)
+
+
+def _settings(experiment: Experiment, arm: Arm, asked: JudgedSpec) -> dict[str, Any]:
+    """The settings of sampling, pairs and judge with their defaults, and the backend's.
+
+    Raises:
+        BadInputError: the judge or a setting is unknown; the message has the line.
+    """
+    where = experiment.where("arms", arm.name, "generate")
+    if experiment.spec.arms[arm.name].generate is None:
+        where = experiment.where("generate")
+    kind = located(where, lambda: registry.load("candidate_judges", asked.judge))
+    layers = asked.settings
+    models: dict[str, type[StrictModel]] = {"sample": SampleSettings, "pair": PairSettings, "judge": kind.Settings}
+    if unknown := sorted(set(layers) - {*models, "backend"}):
+        raise BadInputError(
+            f"settings of generate must be in the groups sample, pair, judge and backend, not '{unknown[0]}'",
+            where=where,
+        )
+    parsed = {
+        group: located(where, lambda group=group, model=model: parse(model, layers.get(group, {}), group))
+        for group, model in models.items()
+    }
+    return {
+        **{group: settings.model_dump(mode="json") for group, settings in parsed.items()},
+        "judged by": asked.judge,
+        "serving": layers.get("backend", {}),
+    }
