@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import queue
 import subprocess
 import sys
 import time
@@ -17,6 +19,7 @@ from harness.core.plugins import blame
 from harness.experiments.graph import Plan
 from harness.experiments.state import ExperimentFolder
 from harness.experiments.step import RUNS, Step
+from harness.experiments.warm import WarmProcess
 from harness.runs.folders import open_run
 
 logger = logging.getLogger(__name__)
@@ -144,25 +147,45 @@ def run_command(command: Sequence[str], log: Path, folder: Path) -> str | None:
             stderr=subprocess.STDOUT,
             check=False,
         ).returncode
+    return _outcome(code, log)
+
+
+def _outcome(code: int, log: Path) -> str | None:
+    """None, or the end of a failed command's output."""
     if code == 0:
         return None
     return f"exit code {code}: {log.read_text(encoding='utf-8', errors='replace').strip()[-_TAIL:]}"
 
 
 class Processes:
-    """Runs several processes on this machine."""
+    """Runs several processes on this machine; each gets its share of the cores, unless OMP_NUM_THREADS says otherwise."""
 
     def __init__(self, count: int) -> None:
         self.capacity = count
         self._pool = ThreadPoolExecutor(count)
+        self._idle: queue.SimpleQueue[WarmProcess] = queue.SimpleQueue()
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._threads = max(1, cores // count)
 
     def submit(self, command: Sequence[str], log: Path) -> Future[str | None]:
         """See `Workers`."""
-        return self._pool.submit(run_command, command, log, Path.cwd())
+        return self._pool.submit(self._run, command, log, Path.cwd())
+
+    def _run(self, command: Sequence[str], log: Path, folder: Path) -> str | None:
+        try:
+            process = self._idle.get_nowait()
+        except queue.Empty:
+            process = WarmProcess(self._threads)
+        code = process.run(command, log, folder)
+        if process.alive:
+            self._idle.put(process)
+        return _outcome(code, log)
 
     def close(self) -> None:
-        """Wait for running commands."""
+        """Wait for running commands, and end the processes."""
         self._pool.shutdown()
+        while not self._idle.empty():
+            self._idle.get().close()
 
 
 class OnRay:

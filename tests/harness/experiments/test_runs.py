@@ -173,6 +173,11 @@ def test_a_dry_run_predicts_time_and_money_as_align_and_eval_do(folder: Path, ca
         one["seconds"] > 0 and one["basis"] == "the rate of earlier answers" for one in asked
     )
     left = [step["predicted"]["seconds"] for step in steps.values() if "predicted" in step]
+    kinds = shown["predicted"].pop("kinds")
+    assert {kind: (found["steps"], found["done"]) for kind, found in kinds.items()} == {
+        "align": (8, 4), "eval": (2, 0), "noise": (2, 0),
+    }  # fmt: skip
+    assert sum(found["seconds"] for found in kinds.values()) == pytest.approx(sum(left))
     assert shown["predicted"] == {
         "seconds": pytest.approx(sum(left)), "usd_at_most": 0, "steps_without_time": 0, "steps_without_price": 0,
     }  # fmt: skip

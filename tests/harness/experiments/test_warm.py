@@ -1,0 +1,60 @@
+"""`--processes`: every command has a process of its own, which is forked from one that has imported the heavy libraries."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.experiments.execute import Processes
+from harness.experiments.warm import WarmProcess
+
+
+@pytest.mark.slow
+def test_commands_run_in_the_working_directory_with_their_output_in_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One after the other in one slot; a failing one is its own failure; the libraries are imported once."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "torch.py").write_text("raise RuntimeError('the working directory hides a library')")
+    workers = Processes(1)
+    started = time.perf_counter()
+    first = workers.submit(["list", "methods"], Path("first.log"))
+    assert first.result() is None
+    imported = time.perf_counter() - started
+    assert "mfpo" in Path("first.log").read_text()
+    wrong = workers.submit(["leaderboard", "not-there", "--metric", "chair_s"], Path("wrong.log")).result()
+    assert wrong is not None and wrong.startswith("exit code 2: error: ") and "not-there" in wrong
+    unknown = workers.submit(["nonsense"], Path("unknown.log")).result()
+    assert unknown is not None and "see `harness --help`" in unknown
+    started = time.perf_counter()
+    assert workers.submit(["list", "methods"], Path("again.log")).result() is None
+    assert time.perf_counter() - started < imported / 2
+    assert Path("again.log").read_text() == Path("first.log").read_text()
+    workers.close()
+
+
+def test_a_process_that_is_gone_is_a_failure_with_a_log(tmp_path: Path) -> None:
+    process = WarmProcess(None)
+    os.kill(process._process.pid, signal.SIGKILL)
+    assert process.run(["list", "methods"], tmp_path / "log", tmp_path) == -9
+    assert (tmp_path / "log").read_text() == "" and not process.alive
+    process.close()
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "3"), ("7", "7")])
+def test_each_gets_its_share_of_the_cores_unless_the_user_says_otherwise(
+    given: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if given is None:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    else:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    process = WarmProcess(3)
+    environment = Path(f"/proc/{process._process.pid}/environ").read_bytes().split(b"\0")
+    os.kill(process._process.pid, signal.SIGKILL)
+    process.close()
+    assert f"OMP_NUM_THREADS={expected}".encode() in environment
