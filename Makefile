@@ -1,5 +1,5 @@
 # `make quickstart` and `make test` each do their own set-up; it takes a second when it is already there.
-.PHONY: help setup setup-run quickstart experiment test lint speed chaos docs clean
+.PHONY: help setup setup-run lock quickstart experiment test lint speed chaos docs clean
 
 PYTHON_IN_VENV := .venv/bin/python
 
@@ -11,6 +11,7 @@ help:
 	@echo "make experiment   the README's leaderboard: three seeds, test split (about 40 minutes on 2 cores)"
 	@echo "make docs         build the documentation into site/"
 	@echo "make setup        only the virtual environment (setup-run: without the tools for tests and documentation)"
+	@echo "make lock         write locks/: every package of the CPU and the GPU set, with hashes (needs uv)"
 	@echo "make clean        remove the virtual environment and the tools' caches (results/ stays)"
 
 setup:
@@ -19,6 +20,9 @@ setup:
 # What commands need, without the tools for tests and documentation: a fresh clone's quickstart waits for less.
 setup-run:
 	@scripts/setup.sh run
+
+lock:
+	@scripts/lock.sh
 
 quickstart: setup-run
 	@.venv/bin/harness quickstart $(ARGS)
