@@ -181,7 +181,7 @@ def ours(method: str, image_tokens: int, count: int, size: Size, folder: Path, a
     from aligners.training.memory.peak import Peak
     from aligners.training.run import RunFacts, train_stages
     from harness.core.config import LoraSettings, TrainSettings
-    from harness.models import devices, export_full
+    from harness.models import devices, export_full, fingerprint
     from harness.models.pretrained import configuration
     from harness.records.training_files import DataSummary
 
@@ -197,6 +197,9 @@ def ours(method: str, image_tokens: int, count: int, size: Size, folder: Path, a
         lora=LoraSettings(rank=RANK, alpha=RANK),
         precision=size.precision,
     )
+    begun = time.perf_counter()
+    fingerprint(folder / "base")  # once per base model: kept by name, size and time of its files
+    hashing = time.perf_counter() - begun
     data = examples(image_tokens, count)
     aligner = {"dpo": DPO, "mfpo": MFPO}[method]()
     job = AlignJob(str(folder / "base"), "", folder, train, folder / "cache")
@@ -229,6 +232,8 @@ def ours(method: str, image_tokens: int, count: int, size: Size, folder: Path, a
         "second": second,
         "build": built - start - loading,
         "loading": loading,
+        "hashing": hashing,
+        "steps": sum(batch / row["examples_per_second"] for row in rows),
         "memory": peak() - before,
         "tokens": tokens,
         "peak": peak(),
