@@ -18,7 +18,7 @@ from aligners.rejected_images.settings import ImagePreferenceSettings
 from harness.core.errors import BadInputError
 from harness.core.files import write_jsonl
 from harness.core.paths import cache_folder
-from harness.core.worlds import find_world
+from harness.core.worlds import pairs_of
 
 logger = logging.getLogger(__name__)
 
@@ -54,10 +54,8 @@ def corrupt(request: CorruptRequest) -> ImageSetManifest:
             "--overwrite would remove the files of the other shards",
             remedy=f"remove the folder {request.output} yourself, then start the shards",
         )
-    world = find_world(request.data)
-    source = str(world.preferences("mfpo")) if world else request.data
     data = read_preferences(
-        source,
+        pairs_of(request.data, "mfpo"),
         on_error=request.on_error,
         limit=request.limit,
         seed=request.seed,

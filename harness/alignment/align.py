@@ -33,7 +33,7 @@ from harness.core.paths import cache_folder
 from harness.core.plugins import is_plugin, wrong
 from harness.core.progress import be_quiet
 from harness.core.removal import remove
-from harness.core.worlds import find_world
+from harness.core.worlds import pairs_of, world_of_pairs
 from harness.models import ModelRef, fingerprint, inspect, resolve
 from harness.records.manifest_file import AlignConfig, BaseRecord, CheckpointRecord, ManifestRecord
 from harness.records.training_files import TrainingSummary
@@ -86,7 +86,7 @@ class _Resolved:
         """The aligner's part of the alignment; a world's preference data is made if it does not exist."""
         return AlignJob(
             str(self.config.location),
-            _data(self.config.data, self.config.method),
+            pairs_of(self.config.data, self.config.method),
             self.folder,
             self.train,
             cache_folder(),
@@ -95,7 +95,7 @@ class _Resolved:
             request.resume,
             request.allow_download,
             request.data_options,
-            held_out=_data(self.train.balance.data, self.config.method) if self.train.balance.data else None,
+            held_out=pairs_of(self.train.balance.data, self.config.method) if self.train.balance.data else None,
             canary=request.canary,
             on_step=request.on_step,
         )
@@ -191,8 +191,8 @@ def _resolve(request: AlignRequest, *, writes: bool = True) -> _Resolved:
     if model.location is not None:
         _check_full(model.location)
     # A world's model and pairs are made on this machine, after everything else was checked.
-    given = "" if find_world(data_label) else data_label
-    held_out = train.balance.data if train.balance.data and not find_world(train.balance.data) else None
+    given = "" if world_of_pairs(data_label) else data_label
+    held_out = train.balance.data if train.balance.data and not world_of_pairs(train.balance.data) else None
     asked = AlignJob(model.location or "", given, folder, train, cache_folder(), held_out=held_out)
     wanted = preflight(asked)
     if not writes and any(one.folder is None for one in wanted):
@@ -253,12 +253,6 @@ def plan_align(request: AlignRequest) -> dict[str, Any]:
 def is_first_process() -> bool:
     """Whether this is the only process of `align`, or the process of `accelerate launch` that writes the run's folder."""
     return os.environ.get("RANK", "0") == "0"
-
-
-def _data(label: str, method: str) -> str:
-    """Return where the data is: a world's data is made on first use; the aligner reads all other data."""
-    world = find_world(label)
-    return str(world.preferences(method)) if world else label
 
 
 def _same_as_before(folder: Path, config: AlignConfig) -> None:

@@ -33,7 +33,7 @@ from harness.core.paths import cache_folder
 from harness.core.progress import progress
 from harness.core.types import PreferenceExample
 from harness.core.version import VERSION
-from harness.core.worlds import find_world
+from harness.core.worlds import pairs_of
 from harness.models import fingerprint, load_model, load_processor, prompt_inputs, with_adapters
 from harness.records.balance_file import FOLDER, BalanceRecord, MeasuredRecord
 from harness.records.manifest_file import AlignConfig, TrainedManifest
@@ -136,7 +136,7 @@ def _pairs(request: BalanceRequest, config: AlignConfig) -> tuple[list[Preferenc
     """The pairs that were not used in training, each with a rejected picture, and facts about them for the record."""
     method = config.method
     data = read_preferences(
-        _location(request.data, method),
+        pairs_of(request.data, method),
         limit=request.limit,
         seed=request.seed,
         cache=cache_folder(),
@@ -144,11 +144,6 @@ def _pairs(request: BalanceRequest, config: AlignConfig) -> tuple[list[Preferenc
     )
     context = PrepareContext(cache_folder(), request.seed)
     return with_rejected_images(data, _trained_on(config), request.images, context, f"--data {request.data}")
-
-
-def _location(label: str, method: str) -> str:
-    world = find_world(label)
-    return str(world.preferences(method)) if world else label
 
 
 def _trained_on(config: AlignConfig) -> set[str]:
@@ -159,7 +154,7 @@ def _trained_on(config: AlignConfig) -> set[str]:
     """
     try:
         data = read_preferences(
-            _location(config.data, config.method),
+            pairs_of(config.data, config.method),
             limit=config.limit,
             seed=config.settings["train"]["seed"],
             on_error="skip",

@@ -44,7 +44,7 @@ def divided(names: Sequence[str]) -> tuple[list[str], list[str]]:
     """
     from aligners.preferences.formats import FORMATS
     from aligners.preferences.sources import SUFFIXES
-    from harness.core.worlds import find_world
+    from harness.core.worlds import world_of_pairs
     from harness.datasets.catalogue import find
 
     sets, pairs = [], []
@@ -56,7 +56,7 @@ def divided(names: Sequence[str]) -> tuple[list[str], list[str]]:
             or name.endswith(SUFFIXES)
             or len(path.parts) > 1
             or name.partition(":")[0] in FORMATS
-            or find_world(name)
+            or world_of_pairs(name)
         ):
             pairs.append(name)
         else:
@@ -84,13 +84,12 @@ def report(name: str, asked: CheckOptions) -> dict[str, Any]:
     from aligners.preferences.overlap import evaluation_sets
     from harness.core.config import TrainSettings
     from harness.core.paths import cache_folder
-    from harness.core.worlds import find_world
+    from harness.core.worlds import pairs_of
     from harness.models import load_processor, resolve
 
-    world = find_world(name)
     return check_preferences(
         CheckRequest(
-            source=str(world.preferences()) if world else name,
+            source=pairs_of(name, None),
             processor=load_processor(resolve(asked.model).locate()) if asked.model else None,
             max_length=asked.max_length or TrainSettings().max_length,
             on_error=asked.on_error,

@@ -6,8 +6,11 @@ A world replaces downloads, in the official file formats, so that the whole pipe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
+
+from harness.core.errors import BadInputError
 
 Split = Literal["validation", "test"]
 
@@ -41,6 +44,14 @@ class World(ABC):
     def benchmarks(self, split: Split) -> Path:
         """A benchmark data root: one folder per suite, each in its official layout (docs/ARCHITECTURE.md)."""
 
+    def preference_set(self, name: str) -> Path:
+        """One of the world's sets of pairs by name, as in `pocket:6@rlhf-v`.
+
+        Raises:
+            BadInputError: there is none of this name.
+        """
+        raise no_set(self, name, ())
+
     def recipe(self, method: str) -> dict[str, Any]:
         """Settings (`train`, `method`) chosen for this world's size on its validation split; {} if none were chosen. They override the
         method's defaults, which are the paper's, and the user's settings override them.
@@ -53,10 +64,40 @@ class World(ABC):
         return self.name if self.seed == 0 else f"{self.name}:{self.seed}"
 
 
+def no_set(world: World, name: str, known: Sequence[str]) -> BadInputError:
+    """The error about a set of pairs that a world does not have."""
+    others = " or ".join(f"{world.label}@{other}" for other in known)
+    return BadInputError(
+        f"'{world.label}' has no preference data named '{name}'",
+        remedy=others or f"{world.label}, which suits the method",
+    )
+
+
+def world_of_pairs(label: str) -> World | None:
+    """The world that a label of preference data names (`pocket:6`, `pocket:6@rlhf-v`); None for all other data."""
+    return find_world(label.partition("@")[0])
+
+
+def pairs_of(label: str, method: str | None) -> str:
+    """Where preference data are: a world's pairs are made on first use; any other label is returned as it is.
+
+    Args:
+        label: `WORLD:SEED` for the pairs that suit a method, `WORLD:SEED@SET` for a set by name, or other data.
+        method: the method that is trained with them; None: what suits most methods.
+
+    Raises:
+        BadInputError: the world has no such set.
+    """
+    world = world_of_pairs(label)
+    if world is None:
+        return label
+    _, named, of = label.partition("@")
+    return str(world.preference_set(of) if named else world.preferences(method))
+
+
 def find_world(label: str) -> World | None:
     """The world of a label (`pocket`, `pocket:2`), or None if there is none."""
     from harness.core import registry
-    from harness.core.errors import BadInputError
     from harness.core.plugins import attributed
 
     name, colon, seed = label.partition(":")

@@ -13,6 +13,7 @@ from harness.core.errors import BadInputError, shown
 from harness.experiments.keys import BASE, ArmSpec, ExperimentSpec, GenerateSpec, JudgedSpec, Range, grouped
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+_STAGE = re.compile(r"[0-9]+-[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 class Where(Protocol):
@@ -35,6 +36,8 @@ class Arm:
         generate: how the pairs are made, if the model makes them itself; `data` is then the default of their prompts.
         round: number from 1.
         previous: label of the arm of the round before.
+        stage: if it is not the arm's last checkpoint that is scored, but that after a stage: the stage's folder.
+        whole: label of the arm whose training has the stage.
     """
 
     label: str
@@ -48,6 +51,8 @@ class Arm:
     generate: JudgedSpec | None = None
     round: int = 1
     previous: str | None = None
+    stage: str | None = None
+    whole: str | None = None
 
 
 def arms_of(name: str, spec: ExperimentSpec, where: Where) -> list[Arm]:
@@ -85,7 +90,8 @@ def arms_of(name: str, spec: ExperimentSpec, where: Where) -> list[Arm]:
         for values in _combinations(chain[0], space, where, name)
     ]
     rounds = _rounds(chain, spec, where, name, generate, searched=bool(space))
-    return [in_round for arm in arms for in_round in _in_rounds(arm, rounds)]
+    stages = _stages(chain[0], where, name, rounds)
+    return [part for arm in arms for in_round in _in_rounds(arm, rounds) for part in _in_stages(in_round, stages)]
 
 
 def _source(
@@ -165,6 +171,41 @@ def _in_rounds(arm: Arm, rounds: int) -> list[Arm]:
         previous = made[-1].label if made else None
         made.append(replace(arm, label=_label(arm.name, assigned), assigned=assigned, round=number, previous=previous))
     return made
+
+
+def _stages(arm: ArmSpec, where: Where, name: str, rounds: int) -> list[str]:
+    """The stages that are scored.
+
+    Raises:
+        BadInputError: one is no folder's name or appears twice, or the arm has several rounds.
+    """
+    for place, stage in enumerate(arm.stages):
+        here = where("arms", name, "stages", place)
+        if not _STAGE.fullmatch(stage):
+            raise BadInputError(
+                f"a stage must be named as its folder is, not {shown(stage)}",
+                where=here,
+                remedy="NUMBER-NAME, such as 1-easy; `align` prints them",
+            )
+        if stage in arm.stages[:place]:
+            raise BadInputError(f"the stage '{stage}' appears twice", where=here)
+    if arm.stages and rounds > 1:
+        raise BadInputError(
+            f"the stages of '{name}' cannot be scored over several rounds", where=where("arms", name, "stages")
+        )
+    return arm.stages
+
+
+def _in_stages(arm: Arm, stages: Sequence[str]) -> list[Arm]:
+    """The arm, and once more for each of its stages that is scored."""
+    assigned: list[dict[str, Any]] = [{**arm.assigned, "stage": stage} for stage in stages]
+    return [
+        arm,
+        *(
+            replace(arm, label=_label(arm.name, values), assigned=values, stage=values["stage"], whole=arm.label)
+            for values in assigned
+        ),
+    ]
 
 
 def _combinations(arm: ArmSpec, space: Mapping[str, Any], where: Where, name: str) -> list[dict[str, Any]]:

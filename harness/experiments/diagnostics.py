@@ -115,7 +115,9 @@ def margins(plan: Plan, runs: Sequence[Run]) -> list[TextTable]:
     """The margins that the runs' trainings measured (`train.balance`), a table for each set of held-out pairs."""
     records = []
     for run in runs:
-        if run.name in plan.runs:
+        if (
+            run.name in plan.runs and plan.runs[run.name][0].stage is None
+        ):  # a training's margins are those of its stages, too
             arm, seed = plan.runs[run.name]
             of_run, _ = balance_records(run)
             records += [entry.model_copy(update={"run": _label(plan, arm.label, seed)}) for entry in of_run]

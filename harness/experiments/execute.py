@@ -91,7 +91,7 @@ def _without(command: list[str], runs: set[str]) -> list[str]:
     place = command.index("--run") + 1
     return [
         *command[:place],
-        ",".join(run for run in command[place].split(",") if run not in runs),
+        ",".join(run for run in command[place].split(",") if run.partition("/")[0] not in runs),
         *command[place + 1 :],
     ]
 

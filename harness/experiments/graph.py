@@ -20,7 +20,8 @@ from harness.experiments.keys import MOST_RUNS, ExperimentSpec
 from harness.experiments.rounds import before_alignment
 from harness.experiments.spec import Experiment
 from harness.experiments.step import RUNS, Step, located, plain, sets
-from harness.models import resolve
+from harness.models import ModelRef, resolve
+from harness.runs.folders import STAGES
 
 ADAPTERS = 4
 """Maximum number of adapters that one engine serves; each needs memory."""
@@ -39,6 +40,11 @@ class Plan:
     """Seed -> the label of the model that its runs start from."""
     data: frozenset[str] = frozenset()
     """Names of the benchmark data that the runs are scored on; the runs may have scores on other data, too."""
+
+    def folder(self, run: str) -> str:
+        """A run's folder, below that of all runs; a stage's is inside that of its training."""
+        stage = self.runs[run][0].stage
+        return run if stage is None else f"{run.removesuffix(f'-{stage}')}/{STAGES}/{stage}"
 
 
 def plan(experiment: Experiment, results: Path, *, many: bool = False) -> Plan:
@@ -69,16 +75,24 @@ def plan(experiment: Experiment, results: Path, *, many: bool = False) -> Plan:
     for seed, model in worlds.items():
         aligned: dict[str, Step] = {}
         rounds: dict[int, dict[str, Step]] = defaultdict(dict)
+        stages: dict[str, list[Step]] = defaultdict(list)
         for arm in experiment.arms:
+            if arm.whole is not None and arm.stage is not None:
+                _check_stages(experiment, arm, seed, model)
+                whole = aligned[arm.whole]
+                run = labels[arm.label, seed] = f"{whole.run}-{arm.stage}"
+                if run not in runs:
+                    runs[run] = (arm, seed)
+                    stages[whole.name].append(_after_stage(whole, arm.stage))
+                continue
             previous = aligned[arm.previous] if arm.previous else None
             before = before_alignment(experiment, arm, seed, model, previous, results)
             step = aligned[arm.label] = _align(experiment, arm, seed, model, before, results)
             labels[arm.label, seed] = step.run
             runs.setdefault(step.run, (arm, seed))
             rounds[arm.round] |= {one.name: one for one in (*before, step) if one.name not in rounds[arm.round]}
-        for evaluated in _with_evaluations(
-            experiment, seed, model, [rounds[place] for place in sorted(rounds)], results
-        ):
+        in_order = [rounds[place] for place in sorted(rounds)]
+        for evaluated in _with_evaluations(experiment, seed, model, in_order, stages, results):
             steps += [evaluated, *(_noised(evaluated, changes) if evaluated.kind == "eval" else [])]
     data = frozenset(data_name(data_of(spec, model)) for model in worlds.values())
     return Plan(steps, runs, labels, {seed: resolve(model).label for seed, model in worlds.items()}, data)
@@ -107,14 +121,36 @@ def model_of(model: str, seed: int) -> str:
     return model if world is None or seed == 0 else f"{world.name}:{seed}"
 
 
+def _check_stages(experiment: Experiment, arm: Arm, seed: int, model: str) -> None:
+    """Raise an error for an arm whose checkpoints after stages are scored, but not kept."""
+    if not settings_of(experiment, arm, seed, model)[0].keeps_stages:
+        raise BadInputError(
+            f"the arm '{arm.name}' keeps no checkpoints of its stages",
+            where=experiment.where("arms", arm.name, "stages"),
+            remedy="train.keep_stages: true",
+        )
+
+
+def _after_stage(whole: Step, stage: str) -> Step:
+    """A training as an evaluation of the checkpoint after one of its stages sees it; it is no step of its own."""
+    return replace(whole, run=f"{whole.run}/{STAGES}/{stage}", key=sha256_json([whole.key, stage]))
+
+
 def _with_evaluations(
-    experiment: Experiment, seed: int, model: str, rounds: Sequence[Mapping[str, Step]], results: Path
+    experiment: Experiment,
+    seed: int,
+    model: str,
+    rounds: Sequence[Mapping[str, Step]],
+    stages: Mapping[str, Sequence[Step]],
+    results: Path,
 ) -> list[Step]:
-    """The steps of every round, each round's evaluations behind them. A run of a later round stands on weights of its own."""
+    """The steps of every round, each round's evaluations behind them. A run of a later round stands on weights of its own. `stages`:
+    by the name of an alignment, what is also scored of it."""
     steps: list[Step] = []
     number = 0
     for place, in_round in enumerate(rounds):
-        aligned = [step for step in in_round.values() if step.kind == "align"]
+        trained = [step for step in in_round.values() if step.kind == "align"]
+        aligned = [scored for step in trained for scored in (step, *stages.get(step.name, ()))]
         steps += in_round.values()
         size = ADAPTERS if place == 0 else 1
         for start in range(0, len(aligned), size):
@@ -129,7 +165,7 @@ def _align(experiment: Experiment, arm: Arm, seed: int, model: str, before: Sequ
     base_model = resolve(model)
     train, method = settings_of(experiment, arm, seed, model)
     usual = None if base_model.world else registry.load("aligners", arm.method).default_data
-    data = arm.data or usual or base_model.default_preferences
+    data = _of_seed(arm.data, base_model) or usual or base_model.default_preferences
     made = {step.kind: step for step in before}
     generated, start = made.get("generate"), made.get("export")
     identity = {
@@ -154,6 +190,13 @@ def _align(experiment: Experiment, arm: Arm, seed: int, model: str, before: Sequ
     needs = tuple(step.name for step in before)
     about = f"{arm.label}, seed {seed}"
     return Step(f"align-{run}", "align", tuple(command), needs, key, about, run, makes=f"{RUNS}/{run}")
+
+
+def _of_seed(data: str | None, base_model: ModelRef) -> str | None:
+    """The preference data of a seed: of an embedded world that is named without a seed, those of the seed's world."""
+    world = base_model.world
+    name, at, of = (data or "").partition("@")
+    return f"{world.label}{at}{of}" if world and name == world.name else data
 
 
 def settings_of(experiment: Experiment, arm: Arm, seed: int, model: str) -> tuple[TrainSettings, StrictModel]:
@@ -198,7 +241,8 @@ def _evaluate(
     key = sha256_json([command, [step.key for step in aligned]])  # wherever the results are
     command += ["--results", str(results / RUNS)]
     about = f"{len(aligned)} runs{' and the base' if number == 0 else ''} on {', '.join(spec.suites)}, seed {seed}"
-    return Step(f"eval-s{seed}-{number}", "eval", tuple(command), tuple(step.name for step in aligned), key, about)
+    needs = tuple(dict.fromkeys(step.name for step in aligned))
+    return Step(f"eval-s{seed}-{number}", "eval", tuple(command), needs, key, about)
 
 
 def _noised(evaluated: Step, changes: Sequence[Change]) -> list[Step]:

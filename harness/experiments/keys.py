@@ -99,6 +99,9 @@ class ArmSpec(StrictModel):
         None, description="train on pairs that the model makes itself; keys left out are the experiment's"
     )
     rounds: int | None = Field(None, ge=1, description="rounds of generating and aligning; default: the experiment's")
+    stages: list[str] = Field(
+        [], description="also score the checkpoints after these stages, by their folders' names: 1-easy, 2-medium"
+    )
     settings: dict[str, Any] = Field({}, description="as for --set: train.learning_rate: 1e-5, or nested groups")
     grid: dict[str, list[Any]] = Field({}, description="settings with several values: every combination is an arm")
     pairs: dict[str, list[Any]] = Field(

@@ -129,13 +129,13 @@ def _write_result(
 def _runs(plan: Plan, folder: ExperimentFolder) -> list[Run]:
     """The experiment's own complete runs, after their base models."""
     runs = folder.results / RUNS
-    names = [name for name in plan.runs if (runs / name / "manifest.json").exists()]
+    folders = [folder for folder in map(plan.folder, plan.runs) if (runs / folder / "manifest.json").exists()]
     bases = [path.parent.name for path in sorted(runs.glob("*/manifest.json")) if _is_base(path.parent, plan)]
-    if not names:
+    if not folders:
         raise BadInputError(
             "no run of this experiment is complete", where=str(runs), remedy="run the same command again"
         )
-    return [open_run(runs / name) for name in [*bases, *names]]
+    return [open_run(runs / folder) for folder in [*bases, *folders]]
 
 
 def _is_base(path: Path, plan: Plan) -> bool:
@@ -222,7 +222,9 @@ def _counts(arms: Sequence[Arm], searches: Searches) -> str:
     tried = {searched.arm.label: searched.tried for searched in searches.searched}
     counts: Counter[str] = Counter()
     for arm in arms:
-        if arm.previous is None:  # a later round has the settings of the first one
+        if (
+            arm.previous is None and arm.whole is None
+        ):  # a later round has the settings of the first one, a stage those of its training
             counts[arm.method] += tried.get(arm.label, 1)
     return ", ".join(f"{method} {count}" for method, count in counts.items())
 

@@ -104,8 +104,12 @@ class Searches:
     def resolved(self, experiment: Experiment) -> Experiment:
         """The experiment with the chosen settings; arms without any are left out."""
         chosen = {entry.arm.label: entry.chosen for entry in self.searched}
-        arms = [chosen.get(arm.label, arm) for arm in experiment.arms]
-        return replace(experiment, arms=[arm for arm in arms if arm is not None])
+        arms = []
+        for arm in experiment.arms:
+            settled = chosen.get(arm.whole or arm.label, arm)
+            if settled is not None:
+                arms.append(replace(arm, settings=settled.settings, space={}))
+        return replace(experiment, arms=arms)
 
     @property
     def failed(self) -> dict[str, str]:

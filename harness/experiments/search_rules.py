@@ -66,7 +66,7 @@ class Objective:
 
 def searched_arms(experiment: Experiment) -> list[Arm]:
     """The arms with settings to choose."""
-    return [arm for arm in experiment.arms if arm.space]
+    return [arm for arm in experiment.arms if arm.space and arm.whole is None]
 
 
 def trial_spec(experiment: Experiment, objective: Objective) -> ExperimentSpec:

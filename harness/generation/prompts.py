@@ -19,7 +19,7 @@ from harness.core.paths import cache_folder
 from harness.core.reading import read_records
 from harness.core.typed import Fields
 from harness.core.types import ImageRef
-from harness.core.worlds import find_world
+from harness.core.worlds import pairs_of
 from harness.judging.candidates import Prompt
 
 QUESTIONS = (
@@ -118,9 +118,8 @@ def _id(record: dict[str, Any], image: ImageRef, text: str) -> str:
 
 
 def _of_preferences(source: str, allow_download: bool, options: DataOptions | None) -> Iterator[Prompt]:
-    world = find_world(source)
     data = read_preferences(
-        str(world.preferences()) if world else source,
+        pairs_of(source, None),
         cache=cache_folder(),
         allow_download=allow_download,
         options=options,

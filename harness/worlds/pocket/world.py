@@ -14,7 +14,7 @@ from filelock import FileLock
 from harness.core.children import in_child
 from harness.core.files import atomic_folder, read_json, sha256_bytes, sha256_json, write_json
 from harness.core.paths import cache_folder
-from harness.core.worlds import Split, World
+from harness.core.worlds import Split, World, no_set
 from harness.core.yaml_values import read_yaml
 from harness.worlds.pocket import shipped
 
@@ -27,6 +27,8 @@ _SHAPING = {
 }
 """The sources that determine each part's bytes: if the code of any of them changes, the part is made again."""
 RLHFV_METHODS = frozenset({"rlhfv"})
+_SETS = ("rlhf-v", "rlaif-v")
+"""Names of the sets of pairs; both are about the same pictures."""
 
 
 class PocketWorld(World):
@@ -52,6 +54,12 @@ class PocketWorld(World):
 
     def preferences(self, method: str | None = None) -> Path:
         """RLHF-V-style corrected pairs for methods that weigh corrections, RLAIF-V-style pairs for the others."""
+        return self.preference_set("rlhf-v" if method in RLHFV_METHODS else "rlaif-v")
+
+    def preference_set(self, name: str) -> Path:
+        """`rlhf-v`: the rejected answer, corrected; `rlaif-v`: another, faithful answer."""
+        if name not in _SETS:
+            raise no_set(self, name, _SETS)
         model = self.model()
 
         def make(folder: Path) -> None:
@@ -63,7 +71,7 @@ class PocketWorld(World):
             (folder / "content").mkdir()
             write_preferences(make_pairs(base, self.seed), folder / "content")
 
-        return self._part("preferences", make) / ("rlhf-v.parquet" if method in RLHFV_METHODS else "rlaif-v.parquet")
+        return self._part("preferences", make) / f"{name}.parquet"
 
     def benchmarks(self, split: Split) -> Path:
         """The suites' files for a split."""

@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 
 from harness.core.errors import BadInputError
+from harness.core.worlds import pairs_of
 from harness.experiments.claims import read_claims
+from harness.experiments.execute import _without
 from harness.experiments.graph import plan
 from harness.experiments.keys import dotted, grouped
 from harness.experiments.run import named_experiments, open_experiment
 from harness.experiments.samplers import grid_of
 from harness.experiments.spec import EXPERIMENTS, find_experiment, read_experiment
+from harness.worlds.pocket.world import PocketWorld
 
 HEAD = "title: t\nsuites: [halbench]\n"
 
@@ -171,7 +174,8 @@ def test_shipped_experiments_are_sound(file: Path, tmp_path: Path) -> None:
     experiment = read_experiment(file)
     assert read_claims(experiment) or file.stem == "pocket-sweep"
     steps = plan(experiment, tmp_path)
-    assert len(steps.runs) == len(experiment.arms) * len(experiment.spec.seeds) and not list(tmp_path.iterdir())
+    assert len(steps.labels) == len(experiment.arms) * len(experiment.spec.seeds) and not list(tmp_path.iterdir())
+    assert set(steps.labels.values()) == set(steps.runs)
 
 
 def test_tables_of_the_paper_share_the_published_arm(tmp_path: Path) -> None:
@@ -198,8 +202,8 @@ def test_shipped_experiments_have_names() -> None:
     assert find_experiment("mine.yaml") == Path("mine.yaml"), (
         "a file that is not there is said to be missing when it is read"
     )
-    with pytest.raises(BadInputError, match="mfpo/table9") as caught:
-        find_experiment("mfpo/table9")
+    with pytest.raises(BadInputError, match="mfpo/table3") as caught:
+        find_experiment("mfpo/table3")
     assert "mfpo/table8" in str(caught.value)
 
 
@@ -263,9 +267,71 @@ def test_the_tables_of_the_paper_search_every_arm_equally_hard(tmp_path: Path) -
     for name in named_experiments(["mfpo"]):
         entry = open_experiment(name, {}, tmp_path, many=False)
         searched = entry.searches.searched
-        assert [found.arm.label for found in searched] == [arm.label for arm in entry.experiment.arms]
+        trained = [arm.label for arm in entry.experiment.arms if arm.stage is None]
+        assert [found.arm.label for found in searched] == trained
         assert {len(grid_of(found.arm.space)) for found in searched} == {4}, name
         assert all(found.default is not None for found in searched), f"{name}: an arm's own setting is no candidate"
         full = read_experiment(find_experiment(name), {"model": "llava-1.5-7b", "data": "rlhf-v"})
         assert full.spec.search is None and full.spec.limit is None
         assert not any("train" in arm.settings for arm in full.arms)
+
+
+STAGES = """model: pocket
+seeds: [0, 6]
+arms:
+  a: {method: mfpo, data: pocket@rlhf-v, grid: {method.delta: [0, 1]}, stages: [1-easy, 2-medium]}
+  b: {extends: a, data: "pocket:3"}
+claims: ["chair_s(a, delta=1, stage=2-medium) < chair_s(a, delta=1)"]
+"""
+
+
+@pytest.mark.claims("experiment.arms.stages")
+def test_stages_are_scored_beside_the_whole_training(tmp_path: Path) -> None:
+    experiment = read_experiment(written(tmp_path / "a.yaml", STAGES))
+    whole = ["a, delta=0", "a, delta=0, stage=1-easy", "a, delta=0, stage=2-medium"]
+    assert [arm.label for arm in experiment.arms][:3] == whole and len(experiment.arms) == 7
+    [claim] = read_claims(experiment)
+    assert (claim.left, claim.right) == ("a, delta=1, stage=2-medium", "a, delta=1")
+    steps = plan(experiment, tmp_path)
+    aligned = [step for step in steps.steps if step.kind == "align"]
+    assert len(aligned) == 2 * 3, "a stage is not trained once more"
+    run = steps.labels["a, delta=0", 6]
+    assert steps.labels["a, delta=0, stage=1-easy", 6] == f"{run}-1-easy"
+    assert steps.folder(f"{run}-1-easy") == f"{run}/stages/1-easy" and steps.folder(run) == run
+    asked = [
+        step for step in steps.steps if step.kind == "eval" and run in step.command[step.command.index("--run") + 1]
+    ]
+    runs = asked[0].command[asked[0].command.index("--run") + 1].split(",")
+    assert runs[:3] == [run, f"{run}/stages/1-easy", f"{run}/stages/2-medium"] and len(runs) == 4
+    assert asked[0].needs[0] == f"align-{run}" and len(asked[0].needs) == 2
+    # Without the training, the evaluation leaves out its stages, too.
+    assert _without(list(asked[0].command), {run})[asked[0].command.index("--run") + 1] == runs[3]
+    # The world's pairs are those of the run's seed, unless the file names one.
+    data = [step.command[step.command.index("--data") + 1] for step in aligned]
+    assert data == [*["pocket@rlhf-v"] * 2, "pocket:3", *["pocket:6@rlhf-v"] * 2, "pocket:3"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (("1-easy, 2-medium", "easy"), "a stage must be named as its folder is, not 'easy'"),
+        (("1-easy, 2-medium", "1-easy, 1-easy"), "the stage '1-easy' appears twice"),
+        (("data: pocket@rlhf-v", "settings: {train.tuning: full}"), "keeps no checkpoints of its stages"),
+    ],
+)
+def test_mistakes_in_stages(wrong: tuple[str, str], said: str, tmp_path: Path) -> None:
+    file = written(tmp_path / "a.yaml", STAGES.replace(*wrong))
+    with pytest.raises(BadInputError, match=said) as caught:
+        plan(read_experiment(file), tmp_path)
+    assert str(caught.value.where).endswith("a.yaml, line 6")
+
+
+def test_the_sets_of_a_world_have_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PocketWorld, "_part", lambda self, part, make: tmp_path / f"{part}-{self.seed}")
+    assert pairs_of("pocket:6@rlaif-v", "rlhfv") == str(tmp_path / "preferences-6" / "rlaif-v.parquet")
+    assert pairs_of("pocket:6", "rlhfv") == pairs_of("pocket:6@rlhf-v", "dpo") == pairs_of("pocket:6@rlhf-v", None)
+    assert pairs_of("pocket", "dpo") == pairs_of("pocket@rlaif-v", None)
+    assert pairs_of("org/data@main", "dpo") == "org/data@main", "no world's name: as it is"
+    with pytest.raises(BadInputError, match="'pocket:6' has no preference data named 'silkie'") as caught:
+        pairs_of("pocket:6@silkie", "dpo")
+    assert "pocket:6@rlhf-v or pocket:6@rlaif-v" in str(caught.value)
