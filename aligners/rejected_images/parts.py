@@ -6,7 +6,6 @@ A part is a pure function of its examples, the settings and the seed, so it does
 from __future__ import annotations
 
 import concurrent.futures
-import logging
 import multiprocessing
 import os
 import pickle
@@ -20,8 +19,9 @@ from aligners.rejected_images.make import Maker
 from aligners.rejected_images.settings import ImagePreferenceSettings
 from aligners.rejected_images.table import as_table, given_row, made_schema, own_columns, whole_schema
 from harness.core.children import end_with_parent
-from harness.core.errors import BadInputError, HarnessError
+from harness.core.errors import HarnessError
 from harness.core.files import atomic_path
+from harness.core.ray_data import check_ray, results_of
 from harness.core.types import PreferenceExample
 
 _BLOCK = 64
@@ -178,44 +178,12 @@ def write_through_ray(workers: int) -> Write:
     Raises:
         BadInputError: Ray is not installed.
     """
-    try:
-        import ray
-    except ImportError:
-        raise BadInputError(
-            "--ray needs Ray Data, which is not installed",
-            remedy="pip install 'vlm-align-harness[ray]', or use --workers on one machine",
-        ) from None
+    check_ray("use --workers on one machine")
 
     def write(recipe: SetRecipe, parts: Sequence[SetPart], advance: Callable[[int], None]) -> None:
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
-        if not ray.is_initialized():
-            # One core more than workers: Ray Data's own steps must never wait for an actor to end.
-            local: dict[str, Any] = {"num_cpus": workers + 1, "include_dashboard": False}
-            options = {} if os.environ.get("RAY_ADDRESS") else local
-            ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        tasks = [{"task": pickle.dumps((recipe, part))} for part in parts]
-        gpu = recipe.settings.regions != "dataset" and ray.cluster_resources().get("GPU")
-        done = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map(
-            _RayWriter, compute=ray.data.ActorPoolStrategy(size=workers), num_cpus=1, num_gpus=1 if gpu else 0
-        )
-        try:
-            for row in done.iter_rows():
-                advance(int(row["done"]))
-        except ray.exceptions.RayError as error:
-            raise _cause(error) from None
+        tasks = [pickle.dumps((recipe, part)) for part in parts]
+        gpus = 0 if recipe.settings.regions == "dataset" else 1
+        for row in results_of(_RayWriter, tasks, workers, gpus=gpus):
+            advance(int(row["done"]))
 
     return write
-
-
-def _cause(error: BaseException) -> HarnessError:
-    """Our error that Ray wrapped, or Ray's error as one of ours."""
-    wrapped: BaseException | None = error
-    while wrapped is not None:
-        if isinstance(wrapped, HarnessError):
-            return wrapped
-        wrapped = getattr(wrapped, "cause", None) or wrapped.__cause__
-    return HarnessError(
-        f"Ray stopped: {str(error).strip().splitlines()[-1][:300]}",
-        remedy="run the same command again; it resumes",
-    )

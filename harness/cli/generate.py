@@ -71,6 +71,15 @@ def generate(
         str | None,
         typer.Option("--shard", metavar="I/N", help="Process only this part, e.g. 2/4; all parts share one folder."),
     ] = None,
+    ray: Annotated[
+        int | None,
+        typer.Option(
+            "--ray",
+            min=1,
+            metavar="N",
+            help="Sample with N Ray Data workers, each with an engine, on the cluster of RAY_ADDRESS or locally.",
+        ),
+    ] = None,
     part_size: Annotated[int, typer.Option("--part-size", min=1, help="Prompts per file.")] = 256,
     allow_download: Annotated[
         bool, typer.Option("--allow-download", help="Download images that preference data gives by URL.")
@@ -95,6 +104,7 @@ def generate(
     from harness.core.config import merged, overrides, parse
     from harness.core.errors import BadInputError
     from harness.core.paths import cache_folder
+    from harness.core.ray_data import check_ray
     from harness.generation.candidates import CandidateSampler
     from harness.generation.generate import generate as run
     from harness.generation.plan import plan_generation
@@ -102,6 +112,8 @@ def generate(
     from harness.generation.work import GenerateRequest
     from harness.serving.choose import choose_backend
 
+    if ray is not None:
+        check_ray("sample in several jobs with --shard I/N")
     kind = registry.load("candidate_judges", judge)
     named = {
         "sample": _given(samples=samples, temperature=temperature),
@@ -133,6 +145,7 @@ def generate(
         options=DataOptions.parse(columns, image_root),
         held_out=evaluation_sets(held_out or cache_folder() / "benchmarks"),
         overwrite=overwrite,
+        ray=ray,
     )
     if dry_run:
         plan = plan_generation(request)

@@ -74,28 +74,42 @@ class CandidateSampler:
             HarnessError: the engine failed; what was answered is kept.
         """
         self.check_questions(parts)
-        asks = functools.partial(engine_of, [self.target], self.backend, self.backend_settings)
+        refused: dict[str, str] = {}
+        total = sum(len(part.prompts) for part in parts) * self.sample.samples
+        with self.running() as engine, progress("sampling answers", total) as advance:
+            for part in parts:
+                refused |= self.answer(part, engine, advance)
+        return refused
+
+    def answer(
+        self, part: PromptPart, engine: Callable[[], Backend], advance: Callable[[int], None] = lambda count: None
+    ) -> dict[str, str]:
+        """Ask for the answers of one part that are not in its log.
+
+        Args:
+            part: its questions were checked.
+            engine: see `running`; it is not called if nothing is missing.
+            advance: called with the number of new answers, those in the log first.
+
+        Returns:
+            Request id -> why it could not be answered.
+
+        Raises:
+            HarnessError: the engine failed; what was answered is kept.
+        """
         refused: dict[str, str] = {}
         answered_by = functools.cache(self.target.answered_by)
-        total = sum(len(part.prompts) for part in parts) * self.sample.samples
-        with ExitStack() as stack, progress("sampling answers", total) as advance:
-            backend: Backend | None = None
-            for part in parts:
-                with ResponseLog(part.folder) as log:
-                    asked = [(prompt, request) for prompt in part.prompts for request in self.requests(prompt)]
-                    owners = {request.id: prompt.id for prompt, request in asked}
-                    missing = [one for prompt, one in asked if log.get(prompt.id, one.id) is None]
-                    advance(len(asked) - len(missing))
-                    if not missing:
-                        continue
-                    if backend is None:  # no engine is started if nothing is missing
-                        backend = stack.enter_context(asks())
-                    for done in completions_of(backend, missing):
-                        if done.refused is not None:
-                            refused[done.id] = done.refused
-                        else:
-                            log.add(owners[done.id], done.id, done, backend.name, answered_by(done.model))
-                        advance()
+        with ResponseLog(part.folder) as log:
+            asked = [(prompt, request) for prompt in part.prompts for request in self.requests(prompt)]
+            owners = {request.id: prompt.id for prompt, request in asked}
+            missing = [one for prompt, one in asked if log.get(prompt.id, one.id) is None]
+            advance(len(asked) - len(missing))
+            for done in completions_of(engine(), missing) if missing else ():
+                if done.refused is not None:
+                    refused[done.id] = done.refused
+                else:
+                    log.add(owners[done.id], done.id, done, self.backend.name, answered_by(done.model))
+                advance(1)
         return refused
 
     @contextmanager

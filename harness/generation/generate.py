@@ -87,6 +87,11 @@ def prompts_of(request: GenerateRequest) -> tuple[Sequence[Prompt], list[Prompt]
                 f"'{request.sampler.backend.name}' cannot do",
                 remedy="serve the model on this machine (--backend vllm or transformers), or take another --judge",
             )
+        if request.ray is not None:
+            raise BadInputError(
+                f"--ray samples whole answers only, and the judge '{request.judge.name}' lets the model continue answers",
+                remedy="leave out --ray, and use --shard I/N in several jobs",
+            )
         request.judge.continue_answers = request.sampler.continued
     every = read_prompts(
         request.prompts,

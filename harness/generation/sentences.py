@@ -45,8 +45,6 @@ class SentenceWork(Work):
     PERFECT = 1.0
     """The score of a sentence without an error."""
 
-    PERFECT = 1.0
-
     def run(self) -> dict[str, Any]:
         """Sample, judge and pair sentence by sentence; returns what the manifest says of it."""
         sampler = self.request.sampler

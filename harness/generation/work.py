@@ -45,6 +45,7 @@ class GenerateRequest:
         options: see `read_prompts`.
         held_out: suites whose images are left out of the prompts.
         overwrite: a set with other settings in the folder is replaced when this one is complete.
+        ray: number of Ray Data workers that sample the answers; None: this process samples them.
     """
 
     sampler: CandidateSampler
@@ -59,6 +60,7 @@ class GenerateRequest:
     options: DataOptions = field(default_factory=DataOptions)
     held_out: Sequence[EvaluationSet] = ()
     overwrite: bool = False
+    ray: int | None = None
 
     @property
     def min_gap(self) -> float:
@@ -93,11 +95,19 @@ class Work:
 
     def run(self) -> dict[str, Any]:
         """Sample, judge, pair; returns what the manifest says of it."""
-        refused = self.request.sampler.run(self.parts)
+        refused = self._sample()
         answered_by = self.request.sampler.answered_by(self.parts)
         self.counts["could not be answered"] += len(refused)
         self._judge()
         return self._result(answered_by)
+
+    def _sample(self) -> dict[str, str]:
+        """Ask for all answers; returns request id -> why it could not be answered."""
+        if self.request.ray is None:
+            return self.request.sampler.run(self.parts)
+        from harness.generation.through_ray import sample_through_ray
+
+        return sample_through_ray(self.request.sampler, self.parts, self.request.ray)
 
     def _result(self, answered_by: str) -> dict[str, Any]:
         """Write the pairs; returns what the manifest says."""

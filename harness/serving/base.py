@@ -118,6 +118,11 @@ class BackendSettings(BaseModel):
     """Settings that can change an answer, not only its speed. Answers are reused only if these are equal."""
     dtype: str = Field("auto", description="float32, bfloat16 or float16; auto: the backend's default")
 
+    @property
+    def gpus(self) -> int:
+        """Number of GPUs that the backend uses, if there are any."""
+        return 1
+
     def identity(self, name: str) -> str:
         """The backend's name, with the decisive settings that differ from their defaults."""
         given = self.model_dump(mode="json", include=set(self.decisive), exclude_defaults=True)

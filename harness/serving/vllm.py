@@ -49,6 +49,11 @@ class VllmSettings(BackendSettings):
     quantization: str | None = Field(None, description="quantisation method of vLLM, such as bitsandbytes")
     kv_cache_gb: int = Field(1, ge=1, description="key-value cache on a CPU, in GiB per engine")
 
+    @property
+    def gpus(self) -> int:
+        """See `BackendSettings.gpus`."""
+        return self.tensor_parallel_size * self.pipeline_parallel_size * self.data_parallel_size
+
     @model_validator(mode="after")
     def _ray_deals_gpus(self) -> Self:
         if self.distributed_executor_backend == "ray" and self.data_parallel_size > 1:
