@@ -8,23 +8,24 @@ import io
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests import warm
 
-def harness(folder: Path, *arguments: str, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A `harness` command in a folder, which must end with this code."""
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "200", **environment},
-    )
+
+def harness(
+    folder: Path, *arguments: str, code: int = 0, imports: bool = False, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """A `harness` command in a folder, which must end with this code. `imports`: it imports everything itself, as at a person's prompt."""
+    variables = {**os.environ, "COLUMNS": "200", **environment}
+    done = warm.run([*arguments], cwd=folder, env=variables, afresh=imports)
     assert done.returncode == code, done.stderr
     return done
+
+
+afresh = functools.partial(harness, imports=True)
 
 
 @functools.cache

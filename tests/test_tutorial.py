@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests import warm
 from tests.harness.serving.test_vllm import needs_vllm
 
 PAGE = Path(__file__).parents[1] / "docs" / "tutorial.md"
@@ -27,8 +26,7 @@ def test_every_command_runs(tmp_path: Path) -> None:
     environment = os.environ | {"HARNESS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
     said = {}
     for command in commands():
-        words = [sys.executable, "-m", *shlex.split(command)]
-        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        done = warm.run(shlex.split(command)[1:], cwd=tmp_path, env=environment)
         assert done.returncode == 0, f"{command}: {done.stderr[-2000:]}"
         said[command.split()[1]] = done.stdout
     assert len(said) >= 10 and "align would accept these data" in said["data"]

@@ -8,12 +8,12 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 from harness.core.removal import REMOVED
 from harness.core.temporary import SUFFIX
+from tests import warm
 from tests.chaos.kills import make as make_questions
 from tests.tiny import tiny_pairs
 
@@ -106,15 +106,14 @@ def content(path: Path) -> str:
     return hashlib.sha256(b"".join(one.read_bytes() for one in files)).hexdigest()
 
 
-def start(folder: Path, command: list[str]) -> subprocess.Popen[str]:
+def start(folder: Path, command: list[str]) -> warm.Started:
     """A command in a process group of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "harness", *command],
+    return warm.start(
+        command,
         cwd=folder,
         env={**os.environ, "HARNESS_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
         start_new_session=True,
     )
 

@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from tests import warm
 from tests.tiny import tiny_llava, tiny_photograph
 
 Victim = Literal["harness", "engine"]
@@ -68,7 +68,7 @@ _KILLED_SHARE = 0.85
 def undisturbed(folder: Path, backend: str, engines: int = 1) -> Outcome:
     """The evaluation without a kill."""
     results = folder / f"calm-{backend}-{engines}"
-    done = subprocess.run(_command(backend, results, engines), cwd=folder, capture_output=True, text=True)
+    done = warm.run(_command(backend, results, engines), cwd=folder)
     assert done.returncode == 0, done.stderr
     return _outcome(folder, results, [], [])
 
@@ -91,7 +91,7 @@ def killed(
     for number in range(kills):
         # An engine has up to a burst of answers under way, after which nothing would be left to be killed in.
         low, high = (round(items * _KILLED_SHARE * point / kills) for point in (number, number + 1))
-        process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        process = warm.start(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         _wait_for(process, results, rng.randint(low, high), victim)
         time.sleep(rng.uniform(0, 0.1))
         assert process.poll() is None, "it was over before it could be killed"
@@ -107,7 +107,7 @@ def killed(
         answered.append(_count(results))
         yield number + 1
     command = _command(backend, results, engines_at_last or engines)
-    done = subprocess.run([*command, "--resume"], cwd=folder, capture_output=True, text=True)
+    done = warm.run([*command, "--resume"], cwd=folder)
     assert done.returncode == 0, done.stderr
     yield _outcome(folder, results, answered, errors)
 
@@ -115,7 +115,7 @@ def killed(
 def _command(backend: str, results: Path, engines: int) -> list[str]:
     options = ["--backend", backend, "--set", "sampling.max_new_tokens=8", "--results", str(results), "--json"]
     several = ["--set", f"backend.data_parallel_size={engines}"] if engines > 1 else []
-    command = [sys.executable, "-m", "harness", "eval", "--model", "./base", "--data", "data", "--suite", "pope"]
+    command = ["eval", "--model", "./base", "--data", "data", "--suite", "pope"]
     return [*command, *options, *several]
 
 
@@ -127,7 +127,7 @@ def _count(results: Path) -> int:
     return _log(results).read_bytes().count(b"\n") if _log(results).exists() else 0
 
 
-def _wait_for(process: subprocess.Popen[str], results: Path, answers: int, victim: Victim) -> None:
+def _wait_for(process: warm.Started, results: Path, answers: int, victim: Victim) -> None:
     """Until so many answers are on the disk (or, at none, the engine runs), and there is a victim."""
     deadline = time.monotonic() + _PATIENCE_S
     serving = _log(results).with_name("serving.json")

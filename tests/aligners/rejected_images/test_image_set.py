@@ -8,7 +8,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +31,7 @@ from aligners.rejected_images.samples import write_samples
 from harness.core.errors import BadInputError
 from harness.core.files import read_jsonl, sha256_bytes
 from harness.core.types import PreferenceExample
+from tests import warm
 
 SETTINGS = ImagePreferenceSettings(regions="dataset", step=900)
 
@@ -178,12 +178,12 @@ def test_ray_data_writes_the_same_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_set_survives_kill_9(workers: int, tmp_path: Path) -> None:
     source = preferences(tmp_path / "prefs.parquet", 180, (400, 300))
-    command = [sys.executable, "-m", "harness", "data", "corrupt", str(source), "--part-size", "6"]
+    command = ["data", "corrupt", str(source), "--part-size", "6"]
     folder, rng = tmp_path / "killed", random.Random(workers)
     kept: dict[str, int] = {}
     for _ in range(2):
         before = len(list(folder.glob("part-*")))
-        with subprocess.Popen(
+        with warm.start(
             [*command, "-o", str(folder), "--workers", str(workers)], stderr=subprocess.DEVNULL
         ) as first:
             while len(list(folder.glob("part-*"))) <= before and first.poll() is None:
@@ -198,8 +198,8 @@ def test_a_set_survives_kill_9(workers: int, tmp_path: Path) -> None:
         with pytest.raises(BadInputError, match=r"this set is not complete"):  # a set in the making is not read as data
             read_preferences(str(folder))
     assert 2 <= len(kept) < 30
-    subprocess.run([*command, "-o", str(folder)], check=True, capture_output=True)
-    subprocess.run([*command, "-o", str(tmp_path / "plain")], check=True, capture_output=True)
+    for out in (folder, tmp_path / "plain"):
+        assert warm.run([*command, "-o", str(out)]).returncode == 0
     assert {path.name for path in folder.iterdir()} == {path.name for path in (tmp_path / "plain").iterdir()}
     for path in set_files(tmp_path / "plain"):
         assert (folder / path.name).read_bytes() == path.read_bytes()
@@ -268,9 +268,7 @@ def test_what_is_not_the_same_set_is_refused(tmp_path: Path) -> None:
 
 def harness(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "harness", "data", *arguments], capture_output=True, text=True, env=environment
-    )
+    return warm.run(["data", *arguments], env=environment)
 
 
 @pytest.mark.parametrize(

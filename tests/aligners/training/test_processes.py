@@ -6,6 +6,7 @@ On CPUs, over gloo: `accelerate launch` starts the processes of `MULTI_GPU`, `FS
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -27,6 +28,7 @@ from aligners.training.reference import ValueStore, fill
 from harness.cli.launch import launch_command
 from harness.core.paths import PACKAGE
 from harness.models import export_full
+from tests import warm
 from tests.tiny_families import FAMILIES
 
 CONFIGS = PACKAGE / "configs" / "accelerate"
@@ -49,18 +51,19 @@ class Trained:
     def __init__(self, base: Path, pairs: Path, folder: Path) -> None:
         self.base, self.pairs, self.folder = base, pairs, folder
 
-    def start(self, name: str, launch: list[str], method: str, *more: str, **settings: Any) -> subprocess.Popen[str]:
+    def start(self, name: str, launch: list[str], method: str, *more: str, **settings: Any) -> warm.Started:
         """Start an alignment by a launcher; the last parts of the command are the alignment's."""
         sets = [f"train.{one}" for one in (*SETTINGS, *(f"{key}={value}" for key, value in settings.items()))]
         command = ["align", "--method", method, "--model", str(self.base), "--data", str(self.pairs), "--name", name,
                    *(part for one in sets for part in ("--set", one)), *more]  # fmt: skip
-        return subprocess.Popen(
-            [*launch, *command],
+        harness = launch == ALONE[0]
+        start = warm.start if harness else functools.partial(subprocess.Popen[str], text=True)
+        return start(
+            command if harness else [*launch, *command],
             cwd=self.folder,
             env={**os.environ, "HARNESS_CACHE": str(self.folder / f"cache-{name}"), "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
             start_new_session=True,
         )
 
@@ -262,13 +265,7 @@ def test_what_accelerate_would_not_do_is_not_done_silently(trained: Trained) -> 
     environment = {**os.environ, "HARNESS_CACHE": str(trained.folder / "cache"), "OMP_NUM_THREADS": "1"}
 
     def said(**more: str) -> str:
-        done = subprocess.run(
-            [*ALONE[0], *command, "--overwrite"],
-            cwd=trained.folder,
-            env=environment | more,
-            capture_output=True,
-            text=True,
-        )
+        done = warm.run([*command, "--overwrite"], cwd=trained.folder, env=environment | more)
         assert done.returncode == 2
         return done.stderr
 

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from aligners.training.memory.batch import accumulation
 from harness.core.config import TrainSettings
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.types import PreferenceExample
+from tests import warm
 
 SETTINGS = {
     "learning_rate": 2e-3,
@@ -179,11 +179,11 @@ def test_a_killed_run_ends_with_the_same_weights(method: str, base: Path, pairs:
             "max_length=256",
         ]
         sets = [part for one in settings for part in ("--set", f"train.{one}")]
-        return [sys.executable, "-m", "harness", "align", "--method", method, "--model", str(base), "--data", str(pairs),
+        return ["align", "--method", method, "--model", str(base), "--data", str(pairs),
                 "--name", name, *sets, *more]  # fmt: skip
 
-    subprocess.run(command("whole"), cwd=tmp_path, check=True, capture_output=True)
-    process = subprocess.Popen(
+    assert warm.run(command("whole"), cwd=tmp_path).returncode == 0
+    process = warm.start(
         command("killed"), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     stages = tmp_path / "results" / "killed" / "stages"
@@ -196,11 +196,11 @@ def test_a_killed_run_ends_with_the_same_weights(method: str, base: Path, pairs:
     assert process.wait() == -signal.SIGKILL, "the run was over before it could be killed"
     assert not (tmp_path / "results" / "killed" / "manifest.json").exists()
 
-    refused = subprocess.run(command("killed"), cwd=tmp_path, capture_output=True, text=True)
+    refused = warm.run(command("killed"), cwd=tmp_path)
     assert refused.returncode == 2 and "--resume" in refused.stderr
-    other = subprocess.run(command("killed", "--resume", "--seed", "5"), cwd=tmp_path, capture_output=True, text=True)
+    other = warm.run(command("killed", "--resume", "--seed", "5"), cwd=tmp_path)
     assert other.returncode == 2 and "other settings" in other.stderr
-    subprocess.run(command("killed", "--resume"), cwd=tmp_path, check=True, capture_output=True)
+    assert warm.run(command("killed", "--resume"), cwd=tmp_path).returncode == 0
 
     ends = [
         load_file(tmp_path / "results" / name / "checkpoint" / "adapter_model.safetensors")
@@ -301,9 +301,9 @@ def test_other_errors_of_torch_are_not_taken_for_too_little_memory(base: Path, p
 def test_ctrl_c_saves_and_says_how_to_go_on(base: Path, pairs: Path, tmp_path: Path) -> None:
     sets = [part for one in ("epochs=40", "batch_size=8", "micro_batch_size=8", "max_length=256", "learning_rate=2e-3")
             for part in ("--set", f"train.{one}")]  # fmt: skip
-    command = [sys.executable, "-m", "harness", "align", "--method", "dpo", "--model", str(base), "--data", str(pairs),
+    command = ["align", "--method", "dpo", "--model", str(base), "--data", str(pairs),
                "--name", "one", *sets]  # fmt: skip
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = warm.start(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     log = tmp_path / "results" / "one" / "train_log.jsonl"
     deadline = time.monotonic() + 120
     while not log.exists() and process.poll() is None and time.monotonic() < deadline:

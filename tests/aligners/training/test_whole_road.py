@@ -13,7 +13,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from harness.core.files import read_json, read_jsonl
 from harness.core.types import ImageRef
 from harness.models import export_full, load_processor, prompt_inputs
 from harness.runs.folders import open_run
+from tests import warm
 from tests.aligners.preferences.test_preference_data import rlaif
 from tests.tiny import tiny_llava_next
 from tests.tiny_detectors import tiny_grounding_dino, tiny_sam
@@ -211,8 +211,8 @@ def test_a_kill_in_the_second_stage_changes_nothing(
     road: Road, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HARNESS_CACHE", str(road.folder / "cache-killed"))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "harness", *road.align("killed", "prefs.parquet")],
+    process = warm.start(
+        road.align("killed", "prefs.parquet"),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

@@ -22,6 +22,7 @@ import pytest
 from harness.remote.endpoint import KEY_VARIABLE
 from harness.serving.vllm import VllmBackend
 from harness.worlds.pocket.scenes import CLASSES
+from tests import warm
 from tests.command_cases import COMMANDS, ENDPOINT, SMALL, fill
 from tests.commands import leaves
 from tests.harness.generation.scripted import Asked, scripted
@@ -39,6 +40,7 @@ class Installed:
     folder: Path
     environment: dict[str, str]
     endpoint: str
+    starter: warm.Starter
     done: dict[str, subprocess.CompletedProcess[str]] = field(default_factory=dict)
 
     def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -46,7 +48,7 @@ class Installed:
         return subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return self.python(str(self.site / "bin" / "harness"), *arguments)
+        return warm.run([*arguments], cwd=self.folder, env=self.environment, starter=self.starter)
 
     def once(self, name: str) -> subprocess.CompletedProcess[str]:
         """A command's one run, behind those that it needs."""
@@ -87,7 +89,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
             KEY_VARIABLE: "sk-test",
             "COLUMNS": "200",
         }
-        yield Installed(site, folder, environment, endpoint.url)
+        yield Installed(site, folder, environment, endpoint.url, warm.Starter(environment))
 
 
 def _a_thing(asked: Asked) -> str:
@@ -117,8 +119,9 @@ def test_the_wheel_is_what_runs(installed: Installed) -> None:
     assert len(files) == 3 and all(Path(file).is_relative_to(installed.site) for file in files), (
         done.stdout + done.stderr
     )
-    listed = installed.python("-m", "harness", "list", "methods")
-    assert listed.returncode == 0 and "mfpo" in listed.stdout, listed.stderr
+    for command in (["-m", "harness"], [str(installed.site / "bin" / "harness")]):
+        listed = installed.python(*command, "list", "methods")
+        assert listed.returncode == 0 and "mfpo" in listed.stdout, listed.stderr
 
 
 def test_every_command_is_in_the_table() -> None:

@@ -18,7 +18,7 @@ import pytest
 from harness.core.files import read_json
 from harness.models import torchvision_shim
 from harness.serving.vllm import VllmBackend
-from tests.commands import harness
+from tests.commands import afresh as harness
 from tests.harness.serving.fake_vision import small_pope
 from tests.tiny import tiny_llava, tiny_pairs, tiny_photograph
 
@@ -75,32 +75,6 @@ def test_push_eval_and_verify(folder: Path) -> None:
 def test_verify_with_vllm(folder: Path) -> None:
     found = harness(folder, "verify", "one", "--probes", "2", "--json", **OFFLINE)
     assert json.loads(found.stdout)["same"] and json.loads(found.stdout)["serving"]["backend"] == "vllm"
-
-
-@pytest.mark.slow
-@pytest.mark.vllm
-@needs_vllm
-def test_serve(folder: Path) -> None:
-    import socket
-    import time
-    import urllib.request
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "harness", "serve", "one", "--port", str(port)]
-    with (folder / "serve.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=os.environ | OFFLINE)
-    try:
-        deadline = time.monotonic() + 400
-        while b"Serving one at" not in (folder / "serve.log").read_bytes():
-            assert process.poll() is None and time.monotonic() < deadline, (folder / "serve.log").read_text()[-3000:]
-            time.sleep(0.5)
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=10) as answer:
-            assert "one" in {model["id"] for model in json.load(answer)["data"]}
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
 
 
 @pytest.mark.parametrize("first", ["peft", "transformers", "torch", "vllm"])

@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import subprocess
-import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 from harness.core.errors import BadInputError, HarnessError, UnknownNameError
 from harness.datasets import catalogue as module
 from harness.datasets.catalogue import DataSet, bring, catalogue, check, find, get, with_needs
+from tests import warm
 from tests.harness.data_sets.file_server import FileServer, serving
 
 TEXT = b"questions\n"
@@ -151,7 +151,7 @@ def test_a_wrong_download_is_an_error(data: DataSet, servers: tuple[FileServer, 
 
 
 def harness(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "harness", "data", *arguments], capture_output=True, text=True)
+    return warm.run(["data", *arguments])
 
 
 def test_the_commands(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 
 from harness.worlds.pocket.formats import write_benchmarks
+from tests import warm
 from tests.tiny import tiny_llava
 
 BACKEND = ["--backend", "transformers", "--set", "sampling.max_new_tokens=24"]
@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def harness(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([sys.executable, "-m", "harness", *arguments], cwd=folder, capture_output=True, text=True)
+    done = warm.run([*arguments], cwd=folder)
     assert done.returncode == code, done.stderr
     return done
 
@@ -75,9 +75,9 @@ def test_a_torn_last_line_is_asked_again(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_evaluation_keeps_what_was_answered(folder: Path) -> None:
-    command = [sys.executable, "-m", "harness", "eval", "--model", "./base", "--data", "data", "--suite", "mmhal,amber",
+    command = ["eval", "--model", "./base", "--data", "data", "--suite", "mmhal,amber",
                "--judge", "pocket-truth", "--limit", "150", *BACKEND]  # fmt: skip
-    process = subprocess.Popen(
+    process = warm.start(
         command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     deadline = time.monotonic() + 120
@@ -88,7 +88,7 @@ def test_a_killed_evaluation_keeps_what_was_answered(folder: Path) -> None:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "it was over before it could be killed"
-    done = subprocess.run([*command, "--json"], cwd=folder, capture_output=True, text=True)
+    done = warm.run([*command, "--json"], cwd=folder)
     assert done.returncode == 0, done.stderr
     [path] = folder.glob("results/base-*/evals/amber@data/responses.jsonl")
     after = path.read_text().splitlines()

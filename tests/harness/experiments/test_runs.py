@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from harness.worlds.pocket.formats import write_benchmarks
+from tests import warm
 from tests.commands import run_here
 from tests.tiny import tiny_llava, tiny_pairs
 
@@ -50,11 +51,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(folder: Path, name: str, *more: str, **changes: Any) -> list[str]:
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(SPEC | changes))
-    return [sys.executable, "-m", "harness", "experiment", f"{name}.yaml", *more]
+    return ["experiment", f"{name}.yaml", *more]
 
 
 def run(folder: Path, name: str, *more: str, code: int = 0, **changes: Any) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(command(folder, name, *more, **changes), cwd=folder, capture_output=True, text=True)
+    done = warm.run(command(folder, name, *more, **changes), cwd=folder)
     assert done.returncode == code, done.stderr[-3000:]
     return done
 
@@ -104,7 +105,7 @@ def test_the_function_does_what_the_command_does(folder: Path, calm: dict[str, A
 def test_kill_9_anywhere_loses_nothing(folder: Path, calm: dict[str, Any]) -> None:
     """Killed in the first alignment, and in a later one; the third start ends as if nothing had happened."""
     for wanted in (1, 3):
-        process = subprocess.Popen(
+        process = warm.start(
             command(folder, "killed", "--results", "killed"), cwd=folder, stderr=subprocess.DEVNULL
         )
         end = time.monotonic() + 120
@@ -238,7 +239,9 @@ def test_a_failed_step_names_itself_and_the_others_go_on(folder: Path, calm: dic
 
 
 @pytest.mark.parametrize(
-    "how", [("--processes", "2"), ("--ray", "local"), ("--slurm", "local")], ids=["processes", "ray", "slurm"]
+    "how",
+    [("--processes", "2"), pytest.param(("--ray", "local"), marks=pytest.mark.exhaustive), ("--slurm", "local")],
+    ids=["processes", "ray", "slurm"],
 )
 def test_other_workers_give_the_same_scores(how: tuple[str, ...], folder: Path, calm: dict[str, Any]) -> None:
     if how[0] == "--ray":
@@ -252,7 +255,7 @@ def test_other_workers_give_the_same_scores(how: tuple[str, ...], folder: Path, 
 
 
 def test_two_on_one_experiment_and_no_cluster_are_refused(folder: Path) -> None:
-    process = subprocess.Popen(command(folder, "twice", "--results", "twice"), cwd=folder, stderr=subprocess.DEVNULL)
+    process = warm.start(command(folder, "twice", "--results", "twice"), cwd=folder, stderr=subprocess.DEVNULL)
     try:
         end = time.monotonic() + 60
         while not (folder / "twice/twice/.experiment.lock").exists() and time.monotonic() < end:

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from concurrent.futures import Future
 from pathlib import Path
@@ -20,6 +19,7 @@ from harness.core.yaml_values import parse_yaml
 from harness.experiments.forecast import by_kind
 from harness.experiments.run import open_experiment, run_all, run_experiment
 from harness.worlds.pocket.formats import write_benchmarks
+from tests import warm
 from tests.commands import run_here
 from tests.scored_runs import make_run
 from tests.tiny import tiny_llava, tiny_pairs
@@ -335,12 +335,13 @@ def test_a_real_search_killed_and_resumed(tmp_path: Path) -> None:
     }  # fmt: skip
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(spec))
 
-    def start(results: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "harness", "experiment", "a.yaml", "--results", results]
-        return subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    def start(results: str) -> warm.Started:
+        command = ["experiment", "a.yaml", "--results", results]
+        return warm.start(command, cwd=tmp_path, stderr=subprocess.PIPE)
 
     calm = start("calm")
-    assert calm.wait() == 0, calm.stderr and calm.stderr.read()[-3000:]
+    said = calm.communicate()[1]
+    assert calm.returncode == 0, said[-3000:]
     killed = start("killed")
     end = time.monotonic() + 120
     while len(list(tmp_path.glob("killed/runs/dpo-*/config.json"))) < 2 and time.monotonic() < end:

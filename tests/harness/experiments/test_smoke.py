@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,9 @@ import pytest
 
 from harness.experiments.spec import EXPERIMENTS
 from harness.runs.folders import open_run
+from tests import warm
 
-COMMAND = [sys.executable, "-m", "harness", "experiment", "smoke"]
+COMMAND = ["experiment", "smoke"]
 
 
 def done_runs(folder: Path) -> dict[str, int]:
@@ -27,7 +27,7 @@ def done_runs(folder: Path) -> dict[str, int]:
 
 @pytest.mark.slow
 def test_smoke_from_pairs_to_claims_killed_in_between(tmp_path: Path) -> None:
-    process = subprocess.Popen(COMMAND, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    process = warm.start(COMMAND, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     end = time.monotonic() + 170
     while len(list(tmp_path.glob("results/experiments/runs/mfpo-*/config.json"))) < 1 and time.monotonic() < end:
         time.sleep(0.02)
@@ -36,7 +36,7 @@ def test_smoke_from_pairs_to_claims_killed_in_between(tmp_path: Path) -> None:
     process.wait()
     before = done_runs(tmp_path)
     assert [name.partition("-")[0] for name in before] == ["dpo"], "it was killed at another place"
-    resumed = subprocess.run(COMMAND, cwd=tmp_path, capture_output=True, text=True)
+    resumed = warm.run(COMMAND, cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     after = done_runs(tmp_path)
     assert len(after) == 2 and before.items() <= after.items(), "a run was made twice"

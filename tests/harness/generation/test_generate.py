@@ -8,7 +8,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ from PIL import Image
 
 from harness.core.files import write_jsonl
 from harness.remote.endpoint import KEY_VARIABLE
-from tests import commands
+from tests import commands, warm
 from tests.harness.generation.scripted import Asked, Likely, ScriptedEndpoint, scripted
 
 ANSWERS = {
@@ -346,9 +345,9 @@ def test_after_kills_the_set_is_the_same_to_the_byte(kills: int, tmp_path: Path,
         run(tmp_path, arguments(pictures, server, "-o", "undisturbed"))
     draw = random.Random(kills)
     with scripted(speaking(pictures), delay_s=0.15) as server:
-        command = [sys.executable, "-m", "harness", *arguments(pictures, server, "-o", "killed")]
+        command = [*arguments(pictures, server, "-o", "killed")]
         for _ in range(kills):
-            process = subprocess.Popen(
+            process = warm.start(
                 command, cwd=tmp_path, env=os.environ | {"HARNESS_CACHE": str(tmp_path / "other")}, start_new_session=True,
                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )  # fmt: skip
@@ -361,7 +360,7 @@ def test_after_kills_the_set_is_the_same_to_the_byte(kills: int, tmp_path: Path,
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         environment = os.environ | {"HARNESS_CACHE": str(tmp_path / "other")}
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        done = warm.run(command, cwd=tmp_path, env=environment)
         assert done.returncode == 0, done.stderr
     files = [path.name for path in sorted((tmp_path / "undisturbed").glob("*.parquet"))]
     assert files == [path.name for path in sorted((tmp_path / "killed").glob("*.parquet"))]

@@ -38,6 +38,8 @@ from tests.tiny import tiny_photograph
 from tests.tiny_variants import VARIANTS
 
 KINDS = ("pixtral", "gemma3", "llava-bos")
+SERVED = ("llava-bos", *(pytest.param(kind, marks=pytest.mark.exhaustive) for kind in ("pixtral", "gemma3")))
+"""An engine each. What vLLM's front end makes of every kind's prompt is compared in `test_families.py`."""
 QUESTION = "What is it?"
 
 
@@ -114,7 +116,7 @@ def served_with_a_second_one(folder: Path) -> TokenDetails:
 @pytest.mark.slow
 @pytest.mark.vllm
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SERVED)
 def test_vllm_serves_it_as_transformers_computes_it(
     kind: str, models: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -166,7 +168,7 @@ def served(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
 @pytest.mark.slow
 @pytest.mark.vllm
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SERVED)
 def test_a_served_model_is_asked_with_it_once(kind: str, models: Path, served: Callable[[str], str]) -> None:
     """vLLM's chat endpoint lets the template alone write it, so a template that does not would leave it out."""
     picture = models / "p.png"

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import pytest
 
 from harness.serving.vllm import VllmBackend
+from tests import warm
 from tests.harness.serving.fake_vision import small_pope
 from tests.tiny import tiny_llava, tiny_pairs, tiny_photograph
 
@@ -91,18 +90,17 @@ def carried_out(place: Path, arguments: list[str], folder: Path) -> tuple[int | 
 
     A server is ended, and its code None, as soon as it says that it serves.
     """
-    line = [sys.executable, "-m", "harness", *(part.format(f"./{folder.name}") for part in arguments)]
+    line = [part.format(f"./{folder.name}") for part in arguments]
     log, deadline = place / "printed.log", time.monotonic() + 500
     with (
         log.open("wb") as printed,
         subprocess.Popen(["yes"], stdout=subprocess.PIPE) as yes,
-        subprocess.Popen(
+        warm.start(
             line,
             cwd=place,
             stdin=yes.stdout,
             stdout=printed,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
         ) as process,
     ):
         while process.poll() is None and b"Serving" not in log.read_bytes() and time.monotonic() < deadline:

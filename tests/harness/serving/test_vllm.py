@@ -24,6 +24,7 @@ from harness.checkpoints.verify import TrainedSide, served_side
 from harness.core.errors import HarnessError
 from harness.core.types import ImageRef
 from harness.serving.base import Request, Sampling, TokenDetails
+from tests import warm
 from tests.tiny import tiny_llava, tiny_photograph
 
 needs_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
@@ -53,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(arguments: list[str], cwd: Path) -> str:
-    done = subprocess.run([sys.executable, "-m", "harness", *arguments], capture_output=True, text=True, cwd=cwd)
+    done = warm.run(arguments, cwd=cwd)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

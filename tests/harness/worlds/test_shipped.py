@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.worlds.pocket import shipped
+from tests import warm
 
 
 def test_it_is_what_its_manifest_says() -> None:
@@ -59,9 +60,10 @@ def test_seed_0_waits_for_no_training_and_other_seeds_are_other_models(tmp_path:
 @pytest.mark.slow
 def test_it_answers_as_its_manifest_says(tmp_path: Path) -> None:
     """Through vLLM, on the questions of POPE alone: they are short."""
-    command = [sys.executable, "-m", "harness", "eval", "--model", "pocket", "--suite", "pope", "--json"]
+    command = ["eval", "--model", "pocket", "--suite", "pope", "--json"]
     environment = os.environ | {"HARNESS_CACHE": str(tmp_path / "cache")}
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = warm.run(command, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     [record] = json.loads(done.stdout)
     for name, metric in shipped.about()["scores"]["pope"].items():
         # Near ties of two tokens may fall either way on another CPU.
