@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.tiny_families import _byte_tokenizer, tiny_qwen3
-from tests.tiny_variants import BOS, GEMMA, MISTRAL, TEXT, TOWER, WINDOW, _says_bos, _transformers
+from tests.tiny_variants import BOS, GEMMA, MISTRAL, TEXT, TOWER, WINDOW, _says_bos, _transformers, tiny_qwen3_5
 
 INTERNVL = (
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n'}}{% for content in message['content'] %}"
@@ -286,6 +286,26 @@ def tiny_qwen3_moe() -> tuple[Any, Any]:
     return _ready(transformers.Qwen3VLMoeForConditionalGeneration(config), processor.tokenizer), processor
 
 
+def tiny_qwen3_5_moe() -> tuple[Any, Any]:
+    """Qwen3.5 with experts, such as 35B-A3B: linear attention, and products that are no linear modules."""
+    dense, processor = tiny_qwen3_5()
+    given = dense.config.to_dict()
+    text = {
+        name: value for name, value in given["text_config"].items() if name not in ("model_type", "intermediate_size")
+    }
+    vision = {name: value for name, value in given["vision_config"].items() if name != "model_type"}
+    tokens = {name: value for name, value in given.items() if name.endswith("_token_id")}
+    experts = {
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+        "shared_expert_intermediate_size": 32,
+    }
+    transformers = _transformers()
+    config = transformers.Qwen3_5MoeConfig(text_config={**text, **experts}, vision_config=vision, **tokens)
+    return _ready(transformers.Qwen3_5MoeForConditionalGeneration(config), processor.tokenizer), processor
+
+
 MODERN: dict[str, Callable[[], tuple[Any, Any]]] = {
     "internvl3": tiny_internvl,
     "internvl3.5": tiny_internvl35,
@@ -294,8 +314,9 @@ MODERN: dict[str, Callable[[], tuple[Any, Any]]] = {
     "glm-4.1v": tiny_glm,
     "glm-4.6v": tiny_glm46v,
     "qwen3-vl-moe": tiny_qwen3_moe,
+    "qwen3.5-moe": tiny_qwen3_5_moe,
     "gemma4": tiny_gemma4,
     "gemma4-whole": tiny_gemma4_whole,
 }
-ALIKE = {"internvl3.5", "glm-4.6v", "gemma4-whole"}
+ALIKE = {"internvl3.5", "glm-4.6v", "gemma4-whole", "qwen3.5-moe"}
 """Families that share their code with another one here: what takes long is tested with them in exhaustive runs only."""

@@ -140,6 +140,11 @@ FAMILIES: Mapping[str, Family] = {
         models="Qwen3.5",
         note="no shared prefix: linear attention passes a state on; vLLM on a CPU in bfloat16 only",
     ),
+    "qwen3_5_moe": replace(
+        _QWEN,
+        models="Qwen3.5 with experts (35B-A3B)",
+        note="no shared prefix: linear attention passes a state on; adapters on the attention and the shared expert only",
+    ),
     "qwen3_vl": replace(_QWEN, models="Qwen3-VL"),
     "qwen3_vl_moe": replace(
         _QWEN,
@@ -160,8 +165,19 @@ class RefusedFamily:
     evaluated: bool | None = None
 
 
+_PACKED = "its processor packs the images of a batch into one row of patches, which the trainer does not join"
+
 REFUSED: Mapping[str, RefusedFamily] = {
+    "gemma3n": RefusedFamily("Gemma 3n", "its vision tower needs the package timm, which the harness does not use"),
+    "glm4v_moe": RefusedFamily(
+        "GLM-4.5V", "PEFT moves the adapters of its dense layers to its experts, which the canary finds out"
+    ),
+    "kimi_k25": RefusedFamily(
+        "Kimi K2.5", "its attention compresses keys and values, which was not compared with the trainer's layouts"
+    ),
     "llama4": RefusedFamily("Llama 4", "its language model attends in chunks, which the trainer's masks do not have"),
+    "minicpmv4_6": RefusedFamily("MiniCPM-V 4.6", _PACKED),
+    "minicpmv4_7": RefusedFamily("MiniCPM-V 4.7", _PACKED),
     "mllama": RefusedFamily("Llama 3.2 Vision", "its images are read by cross-attention, not as tokens of the prompt"),
     "paligemma": RefusedFamily(
         "PaliGemma, PaliGemma 2", "it has no chat template: its processor writes the prompt", evaluated=False

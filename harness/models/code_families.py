@@ -12,6 +12,7 @@ CODE_FAMILIES: Mapping[str, tuple[str, str]] = {
     "llavaonevision1_5": ("LLaVA-OneVision-1.5", ""),
     "minicpmv": ("MiniCPM-V up to 4.5", ""),
     "molmo": ("Molmo", ""),
+    "molmo2": ("Molmo 2", ""),
     "phi4mm": ("Phi-4-multimodal", ""),
 }
 """`model_type` -> models, and what to use in their place."""

@@ -49,6 +49,7 @@ HUB = {
     "gemma3": r"(vision_tower\.vision_model|multi_modal_projector|language_model\.model)\.",
     "aya_vision": r"(vision_tower\.vision_model|multi_modal_projector|language_model\.model)\.",
     "qwen3_5": r"(model\.visual|model\.language_model|lm_head)\.",
+    "qwen3_5_moe": r"(model\.visual|model\.language_model|lm_head)\.",
     "gemma4": r"(model\.(vision_tower|embed_vision|language_model)|lm_head)\.",
     "glm4v": r"(model\.visual|model\.language_model|lm_head)\.",
     "glm46v": r"(model\.visual|model\.language_model|lm_head)\.",
@@ -301,7 +302,7 @@ SERVED = ("llava-v1.6", "qwen2.5-vl", "smolvlm2", "llava-phi3")
 """Served in every run of the tests: a start of the engine each, and one of each kind of positions, tiles and products."""
 NO_ADAPTERS = {"glm-4.6v", "llava-onevision"}
 """vLLM 0.32 takes no adapters of them."""
-NOT_ON_CPU = {"aya-vision", "gemma3", "gemma4-whole", "qwen3-vl-moe", "qwen3.5"}
+NOT_ON_CPU = {"aya-vision", "gemma3", "gemma4-whole", "qwen3-vl-moe", "qwen3.5", "qwen3.5-moe"}
 """vLLM 0.32 on a CPU gives Aya Vision other probabilities (`harness verify` says so), lets an image's tokens not see each other, and
 computes linear attention in bfloat16 only. It does not load Qwen3-VL's experts as transformers saves them."""
 
