@@ -16,10 +16,14 @@ CONFORMANCE = Path(__file__).resolve().parents[1].parent / "shared" / "conforman
 """The official scorers' recorded outputs, where they are there: a folder `shared/conformance` beside the checkout."""
 
 
+LONGEST = ("test_tutorial.py", "test_vllm_parallel.py", "test_notebook.py", "test_smoke.py", "test_kills.py")
+"""Files that take a minute or more with one or two tests."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with many slow tests come first: a worker takes a whole file, and the others should not wait for the last one."""
+    """What takes long comes first: a worker takes a whole file, and the others should not wait for the last one."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[item.path])
+    items.sort(key=lambda item: (item.path.name not in LONGEST, -slow[item.path]))
 
 
 @pytest.fixture(autouse=True)
