@@ -56,7 +56,9 @@ def sample_through_ray(sampler: CandidateSampler, parts: Sequence[PromptPart], w
         advance(done * sampler.sample.samples)
         if open_parts:
             tasks = [pickle.dumps((sampler, part)) for part in open_parts]
-            for row in results_of(_RaySampler, tasks, workers, gpus=0 if sampler.backend.remote else sampler.backend_settings.gpus):
+            for row in results_of(
+                _RaySampler, tasks, workers, gpus=0 if sampler.backend.remote else sampler.backend_settings.gpus
+            ):
                 refused |= json.loads(row["refused"])
                 advance(row["prompts"] * sampler.sample.samples)
     return refused

@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.chaos import endpoints, folders, training
+from tests.chaos import endpoints, folders, generation, training
 from tests.chaos.faults import FAULTS
 from tests.chaos.kills import Outcome, Victim, killed, make, undisturbed
 
@@ -21,7 +21,11 @@ def main() -> int:
     parser.add_argument("--items", type=int, default=2000)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument(
-        "--only", choices=("transformers-harness", "vllm-harness", "vllm-engine", "training", "endpoints", "folders")
+        "--only",
+        choices=(
+            *("transformers-harness", "vllm-harness", "vllm-engine"),
+            *("training", "endpoints", "folders", "generation-vllm", "generation-transformers"),
+        ),
     )
     arguments = parser.parse_args()
     if importlib.util.find_spec("vllm") is None and arguments.only not in ("endpoints", "folders"):
@@ -31,7 +35,7 @@ def main() -> int:
     wrong = 0
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        if arguments.only not in ("endpoints", "folders"):
+        if arguments.only is None or not arguments.only.startswith(("endpoints", "folders", "generation")):
             make(folder, arguments.items)
         for seed, (backend, victim) in enumerate(rounds):
             if arguments.only not in (None, f"{backend}-{victim}"):
@@ -55,6 +59,9 @@ def main() -> int:
             wrong += _endpoints()
         if arguments.only in (None, "folders"):
             wrong += _folders(folder / "folders", arguments.kills)
+        for backend in ("vllm", "transformers"):
+            if arguments.only in (None, f"generation-{backend}"):
+                wrong += _generation(folder / backend, backend, arguments.items // 20, arguments.kills // 2)
         if arguments.only not in (None, "training"):
             return 1 if wrong else 0
         training.make(folder)
@@ -64,6 +71,17 @@ def main() -> int:
             f"training killed {hits} times: the final weights {'equal the undisturbed to the bit' if equal else 'DIFFER'}"
         )
     return 1 if wrong else 0
+
+
+def _generation(folder: Path, backend: str, prompts: int, kills: int) -> bool:
+    """Generated pairs with kills; whether the set differs from an undisturbed one."""
+    folder.mkdir()
+    for step in generation.killed(folder, backend, prompts, 4, kills):
+        if isinstance(step, str):
+            print(f": {prompts} prompts: {f'NOT THE SAME: {step}' if step else 'the same set to the byte'}")
+            return bool(step)
+        print(f"\rgenerated pairs, {backend}: {step} of {kills}", end="", flush=True)
+    return True
 
 
 def _endpoints() -> int:

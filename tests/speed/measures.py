@@ -152,6 +152,21 @@ def memory_() -> Iterator[Figure]:
     yield Figure(what, found.item / 1000, "kB", 10)
 
 
+def generation() -> Iterator[Figure]:
+    """`data generate` with the judge `chair` beside vLLM's engine alone, and its memory; `SPEED_SIZE=0.1` takes fewer prompts."""
+    from tests.speed import generation as measured
+
+    prompts, samples = round(1000 * _size()), 10
+    rates = measured.rates(prompts, samples)
+    what = f"data generate over vLLM's engine, {prompts * samples:,} answers, whole processes"
+    yield Figure(what, 100 * rates.harness / rates.engine, "% of its rate", 90, at_least=True)
+    few, many = measured.growth(prompts, 10 * prompts)
+    what = (
+        f"memory a prompt, {10 * prompts:,} prompts over {prompts:,} ({many / 2**20:,.0f} over {few / 2**20:,.0f} MiB)"
+    )
+    yield Figure(what, (many - few) / (9 * prompts) / 1000, "kB", 10)
+
+
 def leaderboard() -> Iterator[Figure]:
     """A leaderboard of 300 full runs, 15 GB of score files that are made first (some minutes); `SPEED_SIZE=0.1` takes fewer."""
     from tests.speed import leaderboards
@@ -208,6 +223,7 @@ ALL: dict[str, Callable[[], Iterator[Figure]]] = {
     "training": training,
     "serving": serving,
     "memory": memory_,
+    "generation": generation,
     "leaderboard": leaderboard,
     "quickstart": quickstart,
     "gpu": gpu,
