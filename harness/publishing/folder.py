@@ -66,14 +66,7 @@ def publish(asked: Publication) -> list[Path]:
     check_name(asked.organisation, "the organisation (--organisation)")
     if output.exists():
         raise BadInputError("the folder exists", where=str(output), remedy="give another one: --output FOLDER")
-    files = sorted(run.path.glob(f"evals/*/{_SCORES}"))
-    scores = [read_scores(path) for path in files]
-    if not scores:
-        raise BadInputError(
-            f"the run '{run.name}' has no scores to publish",
-            where=str(run.path),
-            remedy=f"harness eval --run {run.name} --suite SUITE",
-        )
+    scores = scores_of(run)
     relationship = asked.relationship or ("first_party" if run.aligned else "third_party")
     with atomic_folder(output) as made:
         (made / CARD).write_text(card_of(run) if run.aligned else results_card(run, scores), encoding="utf-8")
@@ -92,6 +85,22 @@ def publish(asked: Publication) -> list[Path]:
             else:
                 shutil.copyfile(path, target)
     return sorted(path.relative_to(output) for path in output.rglob("*") if path.is_file())
+
+
+def scores_of(run: Run) -> list[ScoresRecord]:
+    """A run's score files, in the order of their names.
+
+    Raises:
+        BadInputError: there is none, or one cannot be read.
+    """
+    scores = [read_scores(path) for path in sorted(run.path.glob(f"evals/*/{_SCORES}"))]
+    if not scores:
+        raise BadInputError(
+            f"the run '{run.name}' has no scores to publish",
+            where=str(run.path),
+            remedy=f"harness eval --run {run.name} --suite SUITE",
+        )
+    return scores
 
 
 def results_card(run: Run, scores: Sequence[ScoresRecord]) -> str:
