@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.text import Text
 
-from harness.core import notes
+from harness.core import library_log, notes
 from harness.core.errors import HarnessError
 from harness.core.terminal import Console, printable
 
@@ -34,9 +34,16 @@ _TORCH_CANNOT_WRITE = ("basic_ios::clear: iostream error", "PytorchStreamWriter 
 
 
 def run(app: Any, arguments: list[str]) -> int:
-    """Run a Typer app and turn what it raises into an exit code."""
+    """Run a Typer app and turn what it raises into an exit code; what other libraries say goes to a file, unless --debug is given."""
     notes.show()
-    debug = "--debug" in arguments
+    if "--debug" in arguments:
+        return _run(app, arguments, debug=True)
+    words = [word for word in arguments[:1] if word.replace("-", "_").isidentifier()]
+    with library_log.kept(words[0] if words else "harness"):
+        return _run(app, arguments, debug=False)
+
+
+def _run(app: Any, arguments: list[str], *, debug: bool) -> int:
     console = Console(stderr=True)
     try:
         result = app([one for one in arguments if one != "--debug"], standalone_mode=False)

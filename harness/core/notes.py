@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 
-_PACKAGES = ("harness", "aligners", "benchmarks")
+PACKAGES = ("harness", "aligners", "benchmarks")
 _STYLES = {logging.INFO: "dim", logging.WARNING: "yellow", logging.ERROR: "red"}
 
 
@@ -32,7 +32,7 @@ class NoteHandler(logging.Handler):
 
 def show() -> None:
     """Print what this program's packages log from level INFO up. A second call changes nothing."""
-    for name in _PACKAGES:
+    for name in PACKAGES:
         logger = logging.getLogger(name)
         logger.setLevel(logging.INFO)
         if not any(isinstance(handler, NoteHandler) for handler in logger.handlers):

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.core import library_log
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import read_json
 from harness.core.packages import MissingPackageError, is_installed
@@ -29,11 +30,14 @@ def quiet_transformers() -> None:
     from transformers.utils import logging as messages
 
     messages.disable_progress_bar()
-    messages.set_verbosity_error()
-    # Each of its five attempts per file would be a line; we report the result.
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    # PEFT imports bitsandbytes if it is installed, which warns about a kernel for serving in 4 bits that is not used here.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    if library_log.is_kept():
+        library_log.take_over("transformers", "huggingface_hub")
+    else:
+        messages.set_verbosity_error()
+        # Each of its five attempts per file would be a line; we report the result.
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+        # PEFT imports bitsandbytes if it is installed, which warns about a kernel for serving in 4 bits that is not used here.
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     deepspeed = logging.getLogger("DeepSpeed")
     if _away_from_standard_output not in deepspeed.filters:
         deepspeed.addFilter(_away_from_standard_output)
