@@ -68,12 +68,12 @@ def publish(
         raise BadInputError("nothing to write to is named", remedy="a folder: -o FOLDER; a tracker: --tracker mlflow")
     if output is not None and organisation is None:
         raise BadInputError("a folder for others names who ran the evaluation", remedy="--organisation NAME")
-    found = find_run(run, results)
+    published = find_run(run, results)
     written: list[str] = []
     if output is not None and organisation is not None:
-        asked = Publication(found, output, organisation, relationship.value if relationship else None, answers)
+        asked = Publication(published, output, organisation, relationship.value if relationship else None, answers)
         written += [str(output / file) for file in write(asked)]
-    written += [f"{name.value}: {track(found, name.value, project)}" for name in tracker or ()]
+    written += [f"{name.value}: {track(published, name.value, project)}" for name in tracker or ()]
     if as_json:
         emit(written)
         return

@@ -20,6 +20,7 @@ from harness.records.answer_files import AnswerRecord, answer_record
 from harness.runs.set_aside import bring_answers_back, put_answers_aside
 from harness.serving.base import Completion, Sampling
 
+LOG = "responses.jsonl"
 _SYNC_EVERY = 64
 
 
@@ -43,9 +44,9 @@ def request_hash(
     return sha256_json([*identity, repeat] if repeat else identity)
 
 
-def _complete(folder: Path) -> Iterator[AnswerRecord]:
-    """The complete records of a log that another process may be writing."""
-    path = folder / "responses.jsonl"
+def complete_answers(folder: Path) -> Iterator[AnswerRecord]:
+    """The complete records of a suite's log that another process may be writing."""
+    path = folder / LOG
     data = path.read_bytes() if path.exists() else b""
     for line in data[: data.rfind(b"\n") + 1].splitlines():
         with suppress(BadInputError):
@@ -62,7 +63,7 @@ class ResponseLog:
     """
 
     def __init__(self, folder: Path, *, afresh: bool = False) -> None:
-        self.path = folder / "responses.jsonl"
+        self.path = folder / LOG
         self._afresh = afresh
         self._aside: Path | None = None
         self._held = ExitStack()
@@ -118,12 +119,12 @@ class ResponseLog:
     @staticmethod
     def peek(folder: Path) -> dict[tuple[str, str], str]:
         """(item, request hash) -> text of every complete record, read without a lock and without repairing the file."""
-        return {(row.item, row.request): row.text for row in _complete(folder)}
+        return {(row.item, row.request): row.text for row in complete_answers(folder)}
 
     @staticmethod
     def peek_lengths(folder: Path) -> list[int]:
         """Number of generated tokens of every complete record that has it, read in the same way."""
-        return [row.completion_tokens for row in _complete(folder) if row.completion_tokens is not None]
+        return [row.completion_tokens for row in complete_answers(folder) if row.completion_tokens is not None]
 
     def record(self, item_id: str, request: str) -> AnswerRecord | None:
         """The whole record of an answer, or None."""

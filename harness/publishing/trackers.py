@@ -114,7 +114,7 @@ def _suite(record: ScoresRecord) -> dict[str, Any]:
 
 
 def _metrics(scores: Sequence[ScoresRecord]) -> dict[str, float]:
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for record in scores:
         place = _place(record)
         values: dict[str, float] = {"items": record.n}
@@ -125,14 +125,14 @@ def _metrics(scores: Sequence[ScoresRecord]) -> dict[str, float]:
                 values |= {name: metric.value, **{key: end for key, end in interval.items() if end is not None}}
         for name, value in values.items():
             key = f"{place}/{name}"
-            if key in found:
+            if key in metrics:
                 raise BadInputError(
                     f"two scores of the run would have the name '{key}'",
                     where=record.suite,
                     remedy="evaluate one of them under another run's name",
                 )
-            found[key] = float(value)
-    return found
+            metrics[key] = float(value)
+    return metrics
 
 
 def _place(record: ScoresRecord) -> str:

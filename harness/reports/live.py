@@ -15,15 +15,17 @@ from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import sha256_json
 from harness.core.terminal import plain
 from harness.reports.page import write_report
+from harness.reports.unscored import answering
 from harness.runs.folders import MANIFEST, Run, survey
 
 logger = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 EVERY_S = 10.0
-"""Seconds for which a page is not drawn again, because a training log grows with every step."""
+"""Seconds for which a page is not drawn again, because a training log grows with every step, and a response log with every
+answer."""
 _ALL = 1 << 60
-_SHOWN = (MANIFEST, "train_log.jsonl", "evals/*/scores*.json*", "evals/*/items*.jsonl")
+_SHOWN = (MANIFEST, "train_log.jsonl", "evals/*/scores*.json*", "evals/*/items*.jsonl", "evals/*/responses.jsonl")
 """Files of a run whose changes change the page."""
 
 
@@ -69,7 +71,8 @@ class LiveReport:
             running = [Run(path.parent, None) for path in logs if not (path.parent / MANIFEST).exists()]
             with TemporaryDirectory() as folder:
                 page = Path(folder) / "report.html"
-                write_report(runs, page, most=_ALL, left_out=left_out, live=state, running=running)
+                unscored = answering(self.results)
+                write_report(runs, page, most=_ALL, left_out=left_out, live=state, running=running, unscored=unscored)
                 return page.read_bytes()
         except HarnessError as error:  # nothing is there yet, or a file is just being written
             logger.info(f"nothing to show yet: {error.problem}")

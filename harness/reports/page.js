@@ -152,11 +152,24 @@
     return box;
   };
 
+  // A click on a picture shows it as large as the window; a click or Escape closes it, and returns to the picture.
+  const enlarged = make("dialog", { "aria-label": "enlarged picture" });
+  document.body.append(enlarged);
+  enlarged.addEventListener("click", () => enlarged.close());
+  const zoomable = (source, id) => {
+    const button = make("button", { type: "button", class: "zoom", title: "enlarge" }, make("img", { src: source, alt: `picture of ${id}`, loading: "lazy" }));
+    button.addEventListener("click", () => {
+      enlarged.replaceChildren(make("button", { type: "button", title: "close" }, make("img", { src: source, alt: `enlarged picture of ${id}` })));
+      enlarged.showModal();
+    });
+    return button;
+  };
+
   const card = (sample) => {
     const article = make("article", { class: "sample", id: sample.id, tabindex: "-1" });
     const picture = make("div");
     const source = sample.picture && pictures[sample.picture];
-    picture.append(source ? make("img", { src: source, alt: `picture of ${sample.id}`, loading: "lazy" }) : make("p", { class: "meta" }, "no picture at hand"));
+    picture.append(source ? zoomable(source, sample.id) : make("p", { class: "meta" }, "no picture at hand"));
     const body = make("div");
     const title = make("h3");
     title.append(...marked(sample.question || "(description)", [], null).childNodes);
@@ -252,6 +265,8 @@
   window.addEventListener("hashchange", () => restore() ? refresh() : jump());
   document.addEventListener("keydown", (event) => {
     if (event.target.matches("input, select, textarea") || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (enlarged.open) return;
+    if (event.key === "z") { document.activeElement.closest(".sample")?.querySelector(".zoom")?.click(); return; }
     if (event.key === "/") { event.preventDefault(); search.focus(); return; }
     if (event.key !== "j" && event.key !== "k") return;
     const cards = [...list.querySelectorAll(".sample")];

@@ -25,6 +25,7 @@ from harness.reports.figures import Figure, figures, reliance_figures
 from harness.reports.gather import gather, samples
 from harness.reports.provenance import provenance
 from harness.reports.rejected import rejected_images
+from harness.reports.unscored import Answering, add_unscored
 from harness.runs.folders import Run
 
 _FOLDER = Path(__file__).parent
@@ -40,6 +41,7 @@ def write_report(
     left_out: Sequence[str] = (),
     live: str = "",
     running: Sequence[Run] = (),
+    unscored: Sequence[Answering] = (),
 ) -> dict[str, Any]:
     """Write the report of some runs.
 
@@ -50,6 +52,7 @@ def write_report(
         left_out: in words, which runs are not in it and why.
         live: the state of the files that the page shows, if it is served: the page asks for `state` and loads again when that changed.
         running: runs that are not complete, whose training curves are drawn.
+        unscored: answers that are being generated.
 
     Returns:
         Its contents: samples shown and total, bytes, and what was left out with the reasons.
@@ -62,6 +65,7 @@ def write_report(
     runs = sorted(runs, key=lambda run: run.aligned)  # base models first
     boards = collect(runs)
     suites, unusable = gather(runs)
+    add_unscored(suites, unscored)
     reasons = [*left_out, *unusable]
     shown_samples, pictures, whole = samples(suites, most)
     rejected, missing = rejected_images(runs)

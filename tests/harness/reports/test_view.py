@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,6 +56,32 @@ def test_the_page_follows_the_folder(server: ViewServer, tmp_path: Path) -> None
         results / "running" / "train_log.jsonl", [*log, {"stage": "all", "step": 6, "loss": 0.1, "margin": 9.0}]
     )
     assert get(server) != page and "Loss of running during training" in get(server)
+
+
+def answer(item: str, text: str) -> dict[str, Any]:
+    return {
+        **{"item": item, "request": "r", "text": text, "finish_reason": "stop"},
+        **{"prompt_tokens": None, "completion_tokens": None},
+    }
+
+
+def test_answers_appear_while_they_are_generated(server: ViewServer, tmp_path: Path) -> None:
+    results, data = tmp_path / "results", data_folder(tmp_path / "data")
+    scored = make_run(results, data, "base", {}, "base")
+    [rows] = scored.path.glob("evals/halbench@here/items*.jsonl")
+    item = json.loads(rows.read_text().splitlines()[0])["item"]
+    log = results / "going" / "evals" / "halbench@here" / "responses.jsonl"
+    before = get(server, "state")
+    write_jsonl(log, [answer(item, "First words.")])
+    assert get(server, "state") != before
+    page = get(server)
+    assert '"run":"going","text":"First words.","verdict":"unscored"' in page and "not scored yet" in page
+    with log.open("a") as file:
+        file.write(json.dumps(answer("other", "Second words.")) + "\n" + '{"item": "half')
+    page = get(server)
+    assert "First words." in page and "Second words." in page and '"half' not in page
+    shutil.copy(rows, log.parent / rows.name)  # scored: its rows are those of its scores
+    assert "Second words." not in get(server)
 
 
 def test_only_this_machine_is_answered(server: ViewServer) -> None:
