@@ -360,6 +360,48 @@ def test_the_report_says_where_its_numbers_come_from(page: Path, runs: list[Run]
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("size", [(1280, 900), (390, 800)], ids=["desktop", "phone"])
+def test_pictures_are_enlarged_and_heads_of_tables_stay_in_a_browser(
+    browser: Any, page: Path, size: tuple[int, int]
+) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    def is_open() -> bool:
+        return bool(browser.execute_script("return document.querySelector('dialog').open"))
+
+    browser.set_window_size(*size)
+    browser.get("about:blank")
+    browser.get(page.as_uri())
+    shows(browser, "72 of 72 samples")
+    button = browser.find_element("css selector", ".sample .zoom")
+    browser.execute_script("arguments[0].scrollIntoView({ block: 'center' })", button)
+    small = button.find_element("tag name", "img").rect
+    button.click()
+    large = browser.find_element("css selector", "dialog img").rect
+    inner = browser.execute_script("return [window.innerWidth, window.innerHeight]")
+    assert is_open() and large["width"] > small["width"]
+    assert large["width"] <= inner[0] and large["height"] <= inner[1], "the whole picture is in the window"
+    browser.switch_to.active_element.send_keys(Keys.ESCAPE)
+    assert not is_open()
+    assert "zoom" in browser.switch_to.active_element.get_attribute("class"), "the focus returns to the picture"
+    browser.switch_to.active_element.send_keys("z")
+    assert is_open()
+    browser.find_element("css selector", "dialog img").click()
+    assert not is_open()
+
+    places = browser.execute_script(
+        """const box = document.querySelector(".scroll"), head = box.querySelector("thead th:nth-child(2)");
+        const name = box.querySelector("tbody th");
+        box.style.maxHeight = "90px"; box.style.width = "200px";
+        box.scrollTop = 60; box.scrollLeft = 60;
+        const frame = box.getBoundingClientRect();
+        const gaps = [head.getBoundingClientRect().top - frame.top, name.getBoundingClientRect().left - frame.left];
+        return [gaps, box.scrollTop, box.scrollLeft];"""
+    )
+    assert places[1:] == [60, 60] and places[0] == pytest.approx([0, 0], abs=1), "heads stay when the table is scrolled"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(1280, 900), (390, 800)])
 def test_it_is_accessible_and_fits(browser: Any, page: Path, size: tuple[int, int]) -> None:
     from axe_selenium_python import Axe
