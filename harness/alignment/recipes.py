@@ -9,7 +9,9 @@ from typing import Any
 from harness.core.config import read_recipe
 from harness.core.errors import BadInputError, UnknownNameError, shown
 from harness.core.reading import read_json
+from harness.core.record import check
 from harness.core.typed import Fields
+from harness.records.manifest_file import AlignConfig
 
 CONFIG = "config.json"
 
@@ -52,6 +54,30 @@ def settings_of(recipe: str, method: str) -> dict[str, Any]:
     return _of_run(path, method) if path.suffix == ".json" else read_recipe(path)
 
 
+def run_of(recipe: str) -> AlignConfig | None:
+    """The whole configuration of a run that a recipe names: its method, model and data, too; None if the recipe is no run.
+
+    Raises:
+        BadInputError: it cannot be read, or is not the configuration of an aligned run.
+    """
+    path = Path(recipe)
+    if not recipe.strip() or not _exists(path) or (path.is_file() and path.suffix != ".json"):
+        return None
+    path = path / CONFIG if path.is_dir() else path
+    value = read_json(path, "configuration of a run")
+    _check_is_config(value, path)
+    return check(AlignConfig, value, "configuration", path)
+
+
+def _check_is_config(value: Any, path: Path) -> None:
+    if not isinstance(value, dict) or "settings" not in value or "method" not in value:
+        raise BadInputError(
+            "this is not the configuration of an aligned run",
+            where=str(path),
+            remedy="give the config.json of a run of `harness align`, or a YAML file",
+        )
+
+
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
@@ -62,12 +88,7 @@ def _exists(path: Path) -> bool:
 def _of_run(path: Path, method: str) -> dict[str, Any]:
     """The settings that a run wrote into its config.json."""
     value = read_json(path, "configuration of a run")
-    if not isinstance(value, dict) or "settings" not in value or "method" not in value:
-        raise BadInputError(
-            "this is not the configuration of an aligned run",
-            where=str(path),
-            remedy="give the config.json of a run of `harness align`, or a YAML file",
-        )
+    _check_is_config(value, path)
     fields = Fields(value, str(path), "configuration")
     if (trained := fields.text("method")) != method:
         raise BadInputError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +23,9 @@ from harness.cli.options import (
 )
 from harness.core.terminal import say
 
+if TYPE_CHECKING:
+    from harness.records.manifest_file import AlignConfig
+
 
 class OnError(StrEnum):
     """What to do with an invalid record."""
@@ -34,15 +37,21 @@ class OnError(StrEnum):
 @app.command(rich_help_panel=ALIGN)
 def align(
     method: Annotated[
-        str,
-        typer.Option("--method", help="A method, see `harness list methods`.", autocompletion=completion.methods),
-    ],
-    model: Annotated[
-        str,
+        str | None,
         typer.Option(
-            "--model", help="Alias, hub id or folder; see `harness list models`.", autocompletion=completion.models
+            "--method",
+            help="A method, see `harness list methods`. Default: that of the run that --recipe names.",
+            autocompletion=completion.methods,
         ),
-    ],
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            help="Alias, hub id or folder; see `harness list models`. Default: that of the run that --recipe names.",
+            autocompletion=completion.models,
+        ),
+    ] = None,
     start: Annotated[
         Path | None,
         typer.Option(
@@ -70,8 +79,8 @@ def align(
             "--recipe",
             autocompletion=completion.recipes,
             metavar="NAME|FILE|RUN",
-            help="Settings: a YAML file (keys train and method), the folder or config.json of a run, or a shipped recipe, see "
-            "`harness list recipes`.",
+            help="Settings: a YAML file (keys train and method), or a shipped recipe, see `harness list recipes`; or the folder or "
+            "config.json of a run, with its method, model and data, too, where none are given.",
         ),
     ] = None,
     settings: Settings = None,
@@ -88,11 +97,13 @@ def align(
         typer.Option("--limit", help="Use a seeded sample of this many pairs.", rich_help_panel=DATA_OPTIONS),
     ] = None,
     on_error: Annotated[
-        OnError,
+        OnError | None,
         typer.Option(
-            "--on-error", help="On an invalid record: stop, or skip and list it.", rich_help_panel=DATA_OPTIONS
+            "--on-error",
+            help="On an invalid record: stop (fail, the default), or skip and list it.",
+            rich_help_panel=DATA_OPTIONS,
         ),
-    ] = OnError.fail,
+    ] = None,
     allow_download: Annotated[
         bool,
         typer.Option(
@@ -127,9 +138,10 @@ def align(
     """Align a model with a preference method, and write a checkpoint to a run folder."""
     from aligners.preferences.options import DataOptions
     from harness.alignment.align import AlignRequest, is_first_process, plan_align, run_align
-    from harness.alignment.recipes import settings_of
+    from harness.alignment.recipes import run_of, settings_of
     from harness.core import registry
     from harness.core.config import merged, named_once, overrides
+    from harness.core.errors import BadInputError
     from harness.runs.folders import STAGES, list_runs
 
     named: dict[str, Any] = {}
@@ -137,6 +149,21 @@ def align(
         named["seed"] = seed
     if (tuning := _tuning(full, qlora)) is not None:
         named["tuning"] = tuning
+    repeated = run_of(recipe) if recipe else None
+    method, model = _named(method, model, repeated)
+    options = DataOptions.parse(columns, image_root)
+    if repeated is not None and start is None and repeated.start is not None:
+        raise BadInputError(
+            f"the run of the recipe started from the run '{repeated.start.run}', which the recipe does not contain",
+            where=recipe,
+            remedy="give that run, exported with `harness export`: --start FOLDER",
+        )
+    if repeated is not None and data is None:  # its data, read as it read them
+        data = repeated.data
+        limit = repeated.limit if limit is None else limit
+        on_error = OnError(repeated.on_error or OnError.fail) if on_error is None else on_error
+        if columns is None and image_root is None:
+            options = DataOptions.of(repeated.columns or {}, Path(repeated.image_root) if repeated.image_root else None)
     method = registry.adopt("aligners", method)
     layers = merged(
         settings_of(recipe, method) if recipe else {}, named_once(overrides(settings or []), {"train": named})
@@ -150,11 +177,11 @@ def align(
         name,
         layers,
         limit,
-        on_error.value,
+        (on_error or OnError.fail).value,
         resume,
         overwrite,
         allow_download,
-        DataOptions.parse(columns, image_root),
+        options,
         canary,
         start,
     )
@@ -177,6 +204,19 @@ def align(
         if stages := list_runs(run.path / STAGES):
             say(f"checkpoints of the stages, in {run.path / STAGES}: {', '.join(stage.path.name for stage in stages)}")
         say(f"next: harness eval --run {run.name} --suite SUITE,...  (`harness list benchmarks`)")
+
+
+def _named(method: str | None, model: str | None, repeated: AlignConfig | None) -> tuple[str, str]:
+    """Method and model, by the options or the run that the recipe names."""
+    from harness.core.errors import BadInputError
+
+    if repeated is not None:
+        method, model = method or repeated.method, model or repeated.model
+    for name, value in (("--method", method), ("--model", model)):
+        if value is None:
+            raise BadInputError(f"Missing option '{name}'.", remedy="see `harness align --help`")
+    assert method is not None and model is not None
+    return method, model
 
 
 def _tuning(full: bool | None, qlora: bool) -> str | None:

@@ -65,8 +65,9 @@ def write_report(
     runs = sorted(runs, key=lambda run: run.aligned)  # base models first
     boards = collect(runs)
     suites, unusable = gather(runs)
-    add_unscored(suites, unscored)
     reasons = [*left_out, *unusable]
+    charts = figures(boards, suites, [*runs, *running])  # of scores, so before answers without any are added
+    add_unscored(suites, unscored)
     shown_samples, pictures, whole = samples(suites, most)
     rejected, missing = rejected_images(runs)
     reasons += missing
@@ -75,7 +76,7 @@ def write_report(
     reasons += [reason for _, stale in compared for reason in stale]
     measured = [balance_records(run) for run in runs]
     reasons += [reason for _, stale in measured for reason in stale]
-    charts = [*figures(boards, suites, [*runs, *running]), *reliance_figures(changed)]
+    charts += reliance_figures(changed)
     style, script = _part("page.css"), _part("page.js")
     origins, settings = provenance(runs)
     _write(

@@ -11,7 +11,7 @@ from harness.records.answer_files import AnswerRecord
 from harness.records.item_files import ItemRow
 from harness.reports.gather import SuiteSamples
 
-NOT_YET = "not scored yet"
+NOT_YET = "the suite is being answered"
 
 
 @dataclass(frozen=True)

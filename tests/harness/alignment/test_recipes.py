@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from aligners.base import Aligner
+from aligners.preferences.options import DataOptions
 from harness.alignment.recipes import settings_of, shipped, summary_of
 from harness.core import registry
 from harness.core.config import TrainSettings, merged, parse
 from harness.core.errors import BadInputError, UnknownNameError
-from harness.records.manifest_file import AlignConfig
+from harness.core.files import write_json
+from harness.records.manifest_file import AlignConfig, StartRecord
+from tests.commands import run_here
 
 
 @pytest.mark.parametrize("name", sorted(shipped()))
@@ -46,3 +50,34 @@ def test_the_settings_of_a_run(tmp_path: Path) -> None:
             settings_of(path, "dpo")
     with pytest.raises(UnknownNameError, match="mfpo-papr"):
         settings_of("mfpo-papr", "mfpo")
+
+
+def test_a_run_is_done_again_with_its_model_and_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind: type[Aligner] = registry.load("aligners", "dpo")
+    settings = {"train": TrainSettings(seed=7).model_dump(), "method": kind.Settings(beta=0.3).model_dump(mode="json")}
+    about = {"method": "dpo", "model": "some/model", "data": "d.jsonl", "limit": 9, "on_error": "skip"}
+    config = AlignConfig(**about, columns={"prompt": "query"}, image_root=str(tmp_path), settings=settings)
+    (tmp_path / "run").mkdir()
+    write_json(tmp_path / "run" / "config.json", config.written())
+    asked: list[Any] = []
+    monkeypatch.setattr("harness.alignment.align.plan_align", lambda request: asked.append(request) or {})
+
+    def align(*options: str, code: int = 0) -> str:
+        ended, _, said = run_here(["align", "--recipe", str(tmp_path / "run"), "--dry-run", "--json", *options])
+        assert ended == code, said
+        return said
+
+    align()
+    align("--model", "other/model", "--data", "mine.jsonl", "--set", "method.beta=0.5")
+    again, changed = asked
+    assert (again.method, again.model, again.data, again.limit, again.on_error) == tuple(about.values())
+    assert again.data_options == DataOptions.of({"prompt": "query"}, tmp_path)
+    assert (again.settings["train"]["seed"], again.settings["method"]["beta"]) == (7, 0.3)
+    assert (changed.model, changed.data, changed.limit, changed.on_error) == ("other/model", "mine.jsonl", None, "fail")
+    assert changed.data_options == DataOptions() and changed.settings["method"]["beta"] == 0.5
+    assert "settings of the method 'dpo', not of 'mfpo'" in align("--method", "mfpo", code=2)
+    started = config.model_copy(update={"start": StartRecord(run="first", fingerprint="f")})
+    write_json(tmp_path / "run" / "config.json", started.written())
+    assert "--start FOLDER" in align(code=2)
+    ended, _, said = run_here(["align", "--model", "some/model"])
+    assert ended == 2 and "Missing option '--method'" in said

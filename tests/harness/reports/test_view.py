@@ -75,7 +75,9 @@ def test_answers_appear_while_they_are_generated(server: ViewServer, tmp_path: P
     write_jsonl(log, [answer(item, "First words.")])
     assert get(server, "state") != before
     page = get(server)
-    assert '"run":"going","text":"First words.","verdict":"unscored"' in page and "not scored yet" in page
+    assert '"run":"going","text":"First words.","verdict":"unscored"' in page and "the suite is being answered" in page
+    charts = page[page.index('id="charts"') : page.index('id="provenance"')]
+    assert "going" not in charts, "no chart counts what has no score"
     with log.open("a") as file:
         file.write(json.dumps(answer("other", "Second words.")) + "\n" + '{"item": "half')
     page = get(server)
