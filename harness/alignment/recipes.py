@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from aligners.preferences.options import DataOptions
 from harness.core.config import read_recipe
 from harness.core.errors import BadInputError, UnknownNameError, shown
 from harness.core.reading import read_json
@@ -52,6 +54,47 @@ def settings_of(recipe: str, method: str) -> dict[str, Any]:
     if path.is_dir():
         path = path / CONFIG
     return _of_run(path, method) if path.suffix == ".json" else read_recipe(path)
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """What is aligned and on which data; None where the user named nothing. `started`: whether a checkpoint to start from was named."""
+
+    method: str | None
+    model: str | None
+    data: str | None = None
+    limit: int | None = None
+    on_error: Literal["fail", "skip"] | None = None
+    options: DataOptions | None = None
+    started: bool = False
+
+
+def completed(asked: Alignment, recipe: str | None) -> Alignment:
+    """The alignment, completed by the run that a recipe names, if it names one. Other data than the run's are not read as the run's were.
+
+    Raises:
+        BadInputError: as `run_of`, or the run started from a checkpoint that was not named.
+    """
+    run = run_of(recipe) if recipe else None
+    if run is None:
+        return asked
+    if run.start is not None and not asked.started:
+        raise BadInputError(
+            f"the run of the recipe started from the run '{run.start.run}', which the recipe does not contain",
+            where=recipe,
+            remedy="give that run, exported with `harness export`: --start FOLDER",
+        )
+    asked = replace(asked, method=asked.method or run.method, model=asked.model or run.model)
+    if asked.data is not None:
+        return asked
+    root = Path(run.image_root) if run.image_root else None
+    return replace(
+        asked,
+        data=run.data,
+        limit=run.limit if asked.limit is None else asked.limit,
+        on_error=asked.on_error or ("skip" if run.on_error == "skip" else "fail"),
+        options=asked.options or DataOptions.of(run.columns or {}, root),
+    )
 
 
 def run_of(recipe: str) -> AlignConfig | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -22,9 +22,6 @@ from harness.cli.options import (
     emit,
 )
 from harness.core.terminal import say
-
-if TYPE_CHECKING:
-    from harness.records.manifest_file import AlignConfig
 
 
 class OnError(StrEnum):
@@ -138,7 +135,7 @@ def align(
     """Align a model with a preference method, and write a checkpoint to a run folder."""
     from aligners.preferences.options import DataOptions
     from harness.alignment.align import AlignRequest, is_first_process, plan_align, run_align
-    from harness.alignment.recipes import run_of, settings_of
+    from harness.alignment.recipes import Alignment, completed, settings_of
     from harness.core import registry
     from harness.core.config import merged, named_once, overrides
     from harness.core.errors import BadInputError
@@ -149,39 +146,30 @@ def align(
         named["seed"] = seed
     if (tuning := _tuning(full, qlora)) is not None:
         named["tuning"] = tuning
-    repeated = run_of(recipe) if recipe else None
-    method, model = _named(method, model, repeated)
-    options = DataOptions.parse(columns, image_root)
-    if repeated is not None and start is None and repeated.start is not None:
-        raise BadInputError(
-            f"the run of the recipe started from the run '{repeated.start.run}', which the recipe does not contain",
-            where=recipe,
-            remedy="give that run, exported with `harness export`: --start FOLDER",
-        )
-    if repeated is not None and data is None:  # its data, read as it read them
-        data = repeated.data
-        limit = repeated.limit if limit is None else limit
-        on_error = OnError(repeated.on_error or OnError.fail) if on_error is None else on_error
-        if columns is None and image_root is None:
-            options = DataOptions.of(repeated.columns or {}, Path(repeated.image_root) if repeated.image_root else None)
-    method = registry.adopt("aligners", method)
+    options = DataOptions.parse(columns, image_root) if columns is not None or image_root is not None else None
+    wrong: Literal["fail", "skip"] | None = on_error.value if on_error else None
+    asked = completed(Alignment(method, model, data, limit, wrong, options, start is not None), recipe)
+    for option, value in (("--method", asked.method), ("--model", asked.model)):
+        if value is None:
+            raise BadInputError(f"Missing option '{option}'.", remedy="see `harness align --help`")
+    method = registry.adopt("aligners", str(asked.method))
     layers = merged(
         settings_of(recipe, method) if recipe else {}, named_once(overrides(settings or []), {"train": named})
     )
     _only(layers, ("train", "method"))
     request = AlignRequest(
         method,
-        model,
+        str(asked.model),
         results,
-        data,
+        asked.data,
         name,
         layers,
-        limit,
-        (on_error or OnError.fail).value,
+        asked.limit,
+        asked.on_error or "fail",
         resume,
         overwrite,
         allow_download,
-        options,
+        asked.options or DataOptions(),
         canary,
         start,
     )
@@ -204,19 +192,6 @@ def align(
         if stages := list_runs(run.path / STAGES):
             say(f"checkpoints of the stages, in {run.path / STAGES}: {', '.join(stage.path.name for stage in stages)}")
         say(f"next: harness eval --run {run.name} --suite SUITE,...  (`harness list benchmarks`)")
-
-
-def _named(method: str | None, model: str | None, repeated: AlignConfig | None) -> tuple[str, str]:
-    """Method and model, by the options or the run that the recipe names."""
-    from harness.core.errors import BadInputError
-
-    if repeated is not None:
-        method, model = method or repeated.method, model or repeated.model
-    for name, value in (("--method", method), ("--model", model)):
-        if value is None:
-            raise BadInputError(f"Missing option '{name}'.", remedy="see `harness align --help`")
-    assert method is not None and model is not None
-    return method, model
 
 
 def _tuning(full: bool | None, qlora: bool) -> str | None:
