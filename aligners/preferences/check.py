@@ -297,7 +297,7 @@ def _verdict(report: Mapping[str, Any], request: CheckRequest) -> tuple[list[str
         )
     if unwritten := report["unwritten_conversations"]:
         first = unwritten[0]
-        said = f"{len(unwritten)} records; first {first['where']}: {first['reason']}"
+        said = f"the conversations of {len(unwritten)} records cannot be written; first {first['where']}: {first['reason']}"
         (fatal if request.on_error == "fail" else warnings).append(
             f"{said}; skip them with --on-error skip" if request.on_error == "fail" else f"{said}; they are skipped"
         )

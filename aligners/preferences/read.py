@@ -16,7 +16,7 @@ from typing import Any, Literal
 from aligners.preferences.cells import RowGroups, SourceCell
 from aligners.preferences.extras import extra_columns
 from aligners.preferences.formats import BadRecordError, Format, Record, detect, find_format, first_values
-from aligners.preferences.formats.base import GENERATED, MADE, MADE_BY_US, says_something
+from aligners.preferences.formats.base import GENERATED, MADE, MADE_BY_US, TURNS, says_something
 from aligners.preferences.opening import open_table
 from aligners.preferences.options import DataOptions
 from aligners.preferences.pictures import Pictures
@@ -243,7 +243,8 @@ class _Reader:
         """The columns that a format takes an example from, by the names of the file."""
         sample = first_values(map(self._options.renamed, records))
         image = next((name for name in ("images", "image") if sample.get(name) is not None), None)
-        found = {**({"image": image} if image else {}), **kind.taken(sample)}
+        turns = [name for name in TURNS if name in kind.reads and says_something(sample.get(name))]
+        found = {**({"image": image} if image else {}), **{name: name for name in turns}, **kind.taken(sample)}
         columns = first_values(records)
         return {part: self._options.name_in_file(name, columns) for part, name in found.items()}
 

@@ -57,6 +57,8 @@ GENERATED = frozenset(
 """Columns of a set of generated pairs (`harness data generate`) about their origin; training does not read them."""
 PROMPTS = ("prompt", "question", "instruction", "query", "messages", "conversations")
 """Columns that contain the prompt in some format. If a file has two of them, the prompt is ambiguous."""
+TURNS = ("system", "history", "earlier_turns")
+"""Columns with turns before the prompt."""
 UNSAID = {
     "system": "a system prompt",
     "history": "earlier turns",

@@ -92,6 +92,9 @@ def test_data_check_shows_the_turns_and_what_the_template_does_not_write(tmp_pat
         ("user", True),
         ("assistant", False),
     ]
+    assert report["taken"]["plain"] == {
+        name: name for name in ("image", "system", "history", "prompt", "chosen", "rejected")
+    }
     assert report["tokens"] is None
     assert "it has no system turn" in report["fatal"][0] and "data.jsonl:1" in report["fatal"][0]
     skipped = check_preferences(CheckRequest(data, processor, on_error="skip"))
