@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,10 +28,10 @@ from aligners.training.policy import token_logp
 from aligners.training.session import Session
 from aligners.training.values import starting_sums
 from harness.core.errors import BadInputError
-from harness.core.files import sha256_json
+from harness.core.files import sha256_json, write_jsonl
 from harness.core.stats import Counts, intervals
 from harness.core.types import PreferenceExample, SampleScore
-from harness.records.balance_file import HeldOutRecord, Margins, MeasuredRecord
+from harness.records.balance_file import HeldOutRecord, HeldOutRow, Margins, MeasuredRecord
 from harness.records.training_files import IMAGE, TEXT, StageRow
 
 logger = logging.getLogger(__name__)
@@ -157,6 +158,20 @@ class HeldOut:
     def measured(self, rewards: np.ndarray) -> Margins:
         """Margins with intervals, as `margins`."""
         return margins(rewards, self._groups)
+
+    def keep(self, rewards: np.ndarray, path: Path) -> None:
+        """Write the margins of every pair, for paired comparisons of trainings on the same pairs.
+
+        Args:
+            rewards: as `rewards` returns them.
+            path: the file, of `HeldOutRow`.
+        """
+        text, image = rewards[:, 0] - rewards[:, 1], rewards[:, 0] - rewards[:, 2]
+        rows = [
+            HeldOutRow(pair=pair_content(example), picture=group, text=float(text[row]), image=float(image[row]))
+            for row, (example, group) in enumerate(zip(self.pairs.examples, self._groups, strict=True))
+        ]
+        write_jsonl(path, (row.written() for row in rows))
 
     def record(self, rows: Sequence[StageRow]) -> HeldOutRecord:
         """For the manifest: what was measured after each finished stage, of which `rows` are the summaries."""

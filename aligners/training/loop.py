@@ -20,6 +20,7 @@ from aligners.training.reference import Reference
 from aligners.training.resume import check_state, restore_state
 from harness.core.errors import HarnessError
 from harness.core.progress import progress
+from harness.records.balance_file import HELD_OUT
 from harness.records.training_files import StageRow
 
 if TYPE_CHECKING:
@@ -88,6 +89,8 @@ def run_stage(
         )
     # A stage that was resumed behind its last step has measured nothing.
     rewards = held_out.rewards() if held_out and stage.rewards is None else stage.rewards
+    if held_out is not None and rewards is not None and run.process.is_main_process:
+        held_out.keep(rewards, run.job.output / HELD_OUT)
     return StageRow(
         stage=name,
         examples=len(examples),

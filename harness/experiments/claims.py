@@ -7,20 +7,22 @@ halbench.recall(mfpo) > halbench.recall(mfpo, images.corruption=whole-noise)
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from harness.analysis.leaderboard.board import Board, Column, Part, Row
+from harness.analysis.leaderboard.board import Board, Column
 from harness.core import registry
 from harness.core.errors import BadInputError
 from harness.core.stats import SEED, difference, gaps, holm
 from harness.core.yaml_values import parse_yaml
 from harness.experiments.graph import Plan
 from harness.experiments.keys import BASE
+from harness.experiments.sides import GAP, MARGINS, Missing, Scores
 from harness.experiments.spec import Experiment
+from harness.runs.folders import Run
 
 Verdict = Literal["seen", "not seen", "reversed", "no data"]
 _SIDE = r"\s*([A-Za-z0-9_.\-\[\]+:]+)\(([^()]*)\)\s*"
@@ -88,17 +90,46 @@ def read_claims(experiment: Experiment) -> list[Claim]:
             raise BadInputError(
                 f"both sides of a claim must use the same metric, not {metric} and {other}", where=where
             )
-        _check_metric(metric, experiment.spec.suites, where)
+        gap = GAP.fullmatch(metric)
+        if gap and gap[1] not in [str(word) for word in experiment.spec.noise]:
+            raise BadInputError(
+                f"the experiment does not ask about pictures changed by '{gap[1]}'",
+                where=where,
+                remedy=f"noise: [{', '.join(map(str, [*experiment.spec.noise, gap[1]]))}]",
+            )
+        if metric not in MARGINS:
+            _check_metric(gap[2] if gap else metric, experiment.spec.suites, where, matched=not gap)
         arms = [_arm(side, experiment, where) for side in (left, right)]
+        if metric in MARGINS:
+            _check_margins(metric, arms, experiment, where)
         claims.append(Claim(text, metric, arms[0], arms[1], sign == "<"))
     return claims
 
 
-def _check_metric(metric: str, suites: Sequence[str], where: str) -> None:
+def _check_margins(metric: str, arms: Sequence[str], experiment: Experiment, where: str) -> None:
+    """Raise an error for arms without margins."""
+    measured = {arm.label: arm.settings.get("train", {}).get("balance", {}).get("data") for arm in experiment.arms}
+    for name in arms:
+        if name == BASE:
+            raise BadInputError(f"the base model has no {metric}: margins are differences from it", where=where)
+        if measured[name] is None:
+            raise BadInputError(
+                f"the training of '{name}' measures no margins",
+                where=where,
+                remedy="settings: {train.balance.data: PAIRS}",
+            )
+    if stages := [arm.label for arm in experiment.arms if arm.label in arms and arm.stage]:
+        raise BadInputError(
+            f"margins are compared at the end of trainings, not after a stage: {stages[0]}", where=where
+        )
+
+
+def _check_metric(metric: str, suites: Sequence[str], where: str, *, matched: bool) -> None:
     known: dict[str, list[str]] = {}
     for suite in suites:
         benchmark = registry.load("benchmarks", suite)()
-        names = [spec.id for spec in (*benchmark.metrics, *(benchmark.matched.metrics if benchmark.matched else ()))]
+        cut = benchmark.matched.metrics if benchmark.matched and matched else ()
+        names = [spec.id for spec in (*benchmark.metrics, *cut)]
         for name in names:
             known.setdefault(name, []).append(suite)
             known.setdefault(f"{suite}.{name}", []).append(suite)
@@ -138,69 +169,43 @@ def _arm(side: str, experiment: Experiment, where: str) -> str:
     return labels[0]
 
 
-def find(claims: Sequence[Claim], plan: Plan, boards: Sequence[Board]) -> list[Finding]:
-    """Test the claims; the boards must not be pooled, so that images are paired within a seed."""
-    rows = {row.name: row for board in boards for row in board.rows if not row.published}
-    bases = {row.model: row for board in boards for row in board.rows if row.method == BASE}
+def find(claims: Sequence[Claim], plan: Plan, boards: Sequence[Board], runs: Sequence[Run] = ()) -> list[Finding]:
+    """Test the claims.
 
-    def row_of(arm: str, seed: int) -> Row | None:
-        return bases.get(plan.worlds[seed]) if arm == BASE else rows.get(plan.labels.get((arm, seed), ""))
-
-    measured = [_measure(claim, plan, row_of) for claim in claims]
+    Args:
+        claims: as `read_claims` returns them.
+        plan: of the experiment.
+        boards: of its runs and base models; not pooled, so that images are paired within a seed.
+        runs: these runs, for claims about margins and about changed pictures.
+    """
+    scores = Scores(plan, boards, runs)
+    measured = [_measure(claim, plan, scores) for claim in claims]
     corrected = holm({str(place): found.p for place, found in enumerate(measured) if found.p is not None})
     return [_judged(found, corrected.get(str(place))) for place, found in enumerate(measured)]
 
 
-def _measure(claim: Claim, plan: Plan, row_of: Any) -> Finding:
+def _measure(claim: Claim, plan: Plan, scores: Scores) -> Finding:
     values, drawn, sides, clusters, column = [], [], [], 0, None
     for number, seed in enumerate(plan.worlds):
-        left, right = row_of(claim.left, seed), row_of(claim.right, seed)
-        if left is None or right is None:
-            return Finding(
-                claim, "no data", reason=f"seed {seed}: {claim.left if left is None else claim.right} was not scored"
-            )
-        column = _column(left, right, claim.metric)
-        if column is None:
-            return Finding(claim, "no data", reason=f"seed {seed}: no common value of {claim.metric}")
-        left_part, right_part = (_part(row, column) for row in (left, right))
-        if left_part is None or right_part is None or set(left_part.counts.clusters) != set(right_part.counts.clusters):
-            return Finding(
-                claim, "no data", column=column, reason=f"seed {seed}: the arms were not scored on the same items"
-            )
+        try:
+            left, right = scores.pair(claim.metric, (claim.left, claim.right), seed)
+            column = left.column
+            if set(left.counts.clusters) != set(right.counts.clusters):
+                raise Missing("the arms were not scored on the same items")
+        except Missing as missing:
+            return Finding(claim, "no data", column=column, reason=f"seed {seed}: {missing}")
         # Seeds on the same pictures share their resamples; other pictures are resampled independently.
-        same = len(set(plan.worlds.values())) == 1
-        value, gap = gaps(
-            left_part.counts, right_part.counts, left_part.aggregate, seed=SEED + (0 if same else number)
-        )[column.metric]
+        same = len(set(plan.worlds.values())) == 1 or claim.metric in MARGINS
+        value, gap = gaps(left.counts, right.counts, left.aggregate, seed=SEED + (0 if same else number))[left.metric]
         values.append(value)
         drawn.append(gap)
-        sides.append((left.cells[column].value, right.cells[column].value))
-        clusters = max(clusters, len(left_part.counts.clusters))
+        sides.append((left.value, right.value))
+        clusters = max(clusters, len(left.counts.clusters))
     pooled = difference(float(np.mean(values)), np.mean(drawn, axis=0), clusters)
     if pooled is None or column is None:
         return Finding(claim, "no data", column=column, reason="the metric is undefined for one of the arms")
     means = (float(np.mean([side[0] for side in sides])), float(np.mean([side[1] for side in sides])))
     return Finding(claim, "not seen", means, pooled.value, pooled.ci, pooled.p, values, column)
-
-
-def _column(left: Row, right: Row, metric: str) -> Column | None:
-    """The column that both rows have; of several extractors or parsers the first, which is the headline one."""
-    return next(
-        (
-            column
-            for column in left.cells
-            if column in right.cells
-            and metric in (column.metric, f"{column.suite}.{column.metric}")
-            and left.cells[column].value is not None
-            and right.cells[column].value is not None
-        ),
-        None,
-    )
-
-
-def _part(row: Row, column: Column) -> Part | None:
-    parts: Mapping[Any, Sequence[Part]] = row.parts
-    return parts[column.sheet][0] if parts.get(column.sheet) else None
 
 
 def _judged(finding: Finding, p: float | None) -> Finding:

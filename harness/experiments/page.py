@@ -62,7 +62,7 @@ def write_page(
         ("Modality balance", [], margins(plan, runs)),
         ("Search", [], search_tables(experiment, searches)),
     ]
-    findings = find(claims, plan, boards)
+    findings = find(claims, plan, boards, runs)
     counts = _counts(experiment.arms, searches)
     pooled = [_named(board, plan) for board in (pool_seeds(boards) if len(plan.worlds) > 1 else boards)]
     head = _head(experiment, plan)

@@ -7,12 +7,25 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from harness.core.reading import read_json
+from harness.core.reading import read_json, read_jsonl
 from harness.core.record import AnyText, Number, Record, Whole, check
 from harness.records.score_files import ROUNDING
 
 FOLDER = "balance"
 """In a run's folder: a record for every set of pairs that margins were measured on."""
+
+
+HELD_OUT = "held_out.jsonl"
+"""In a run's folder: the margins of every held-out pair (`train.balance`) at the end of the training."""
+
+
+class HeldOutRow(Record):
+    """A row of `held_out.jsonl`: the margins of one pair."""
+
+    pair: str = Field(description="hash of picture, question and answers")
+    picture: str = Field(description="fingerprint of the picture; pictures are resampled")
+    text: Number = Field(description="chosen minus rejected response")
+    image: Number = Field(description="chosen response with the original minus with the rejected picture")
 
 
 class Mean(Record):
@@ -70,6 +83,15 @@ class BalanceRecord(HeldOutRecord):
     checkpoint: str = Field(description="fingerprint of the weights")
     measured: Annotated[list[MeasuredRecord], Field(min_length=1)]
     harness: str | None = Field(None, description="version of this package")
+
+
+def read_held_out(path: Path) -> list[HeldOutRow]:
+    """The margins of the held-out pairs.
+
+    Raises:
+        BadInputError: the file cannot be read, or a line is no such row.
+    """
+    return [check(HeldOutRow, row, "margins", path) for row in read_jsonl(path, "margins")]
 
 
 def read_balance(path: Path) -> BalanceRecord:

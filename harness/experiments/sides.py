@@ -1,0 +1,199 @@
+"""What a claim compares of one run: a suite's metric, its change with the pictures, or a margin on held-out pairs; always as counts by
+image, so that every difference can be resampled in the same way.
+
+halbench.chair_s        a metric
+gap[999].chair_s        the metric with changed pictures (a noise step, blank, shuffled) minus with the original ones
+balance.image           the mean margin on held-out pairs at the end of the training, of text or of image preference
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from harness.analysis.declared import benchmark_of
+from harness.analysis.leaderboard.board import Board, Column, Row, column_of
+from harness.analysis.reliance import Changed, changed_scores
+from harness.analysis.scored import items_beside, read_rows, sample_scores
+from harness.core.errors import BadInputError, HarnessError
+from harness.core.stats import Aggregate, Counts
+from harness.core.types import SampleScore
+from harness.experiments.graph import Plan
+from harness.experiments.keys import BASE
+from harness.records.balance_file import HELD_OUT, HeldOutRow, read_held_out
+from harness.runs.folders import Run
+
+GAP = re.compile(r"gap\[([A-Za-z0-9]+)\]\.(.+)")
+MARGINS = {"balance.text": "text", "balance.image": "image"}
+_BEFORE = "clean "
+"""Precedes the names of the counts with original pictures, where those with changed ones are beside them."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a claim, for one seed.
+
+    Attributes:
+        counts: by image.
+        aggregate: from summed counts to values.
+        metric: the value's name.
+        column: how it is written.
+        value: of all images.
+    """
+
+    counts: Counts
+    aggregate: Aggregate
+    metric: str
+    column: Column
+    value: float
+
+
+class Missing(Exception):  # noqa: N818 (it is no error of the program: a claim without data says why)
+    """Why there is nothing to compare."""
+
+
+@dataclass
+class Scores:
+    """Everything that the runs of an experiment measured, by run."""
+
+    plan: Plan
+    boards: Sequence[Board]
+    runs: Sequence[Run] = ()
+    _changed: dict[str, list[Changed]] = field(default_factory=dict)
+
+    def pair(self, metric: str, arms: tuple[str, str], seed: int) -> tuple[Side, Side]:
+        """Both sides of a claim.
+
+        Raises:
+            Missing: one of them has no data, or both have no metric in common.
+        """
+        if metric in MARGINS:
+            both = [self._margins(arm, seed) for arm in arms]
+            common = both[0].keys() & both[1].keys()
+            if not common:
+                raise Missing("the trainings have no held-out pair in common")
+            left, right = (_margin(MARGINS[metric], [rows[pair] for pair in rows if pair in common]) for rows in both)
+            return left, right
+        if gap := GAP.fullmatch(metric):
+            left, right = (self._gap(gap[1], gap[2], arm, seed) for arm in arms)
+            return left, right
+        rows = [self._row(arm, seed) for arm in arms]
+        column = _common(rows, metric)
+        if column is None:
+            raise Missing(f"no common value of {metric}")
+        left, right = (_of_row(row, column) for row in rows)
+        return left, right
+
+    def _row(self, arm: str, seed: int) -> Row:
+        rows = [row for board in self.boards for row in board.rows if not row.published]
+        if arm == BASE:
+            rows = [row for row in rows if row.method == BASE and row.model == self.plan.worlds[seed]]
+        else:
+            rows = [row for row in rows if row.name == self.plan.labels.get((arm, seed))]
+        if not rows:
+            raise Missing(f"{arm} was not scored")
+        return rows[-1]
+
+    def _run(self, arm: str, seed: int) -> Run:
+        for run in self.runs:
+            base = arm == BASE and run.kind == BASE and run.base_label == self.plan.worlds[seed]
+            if base or run.name == self.plan.labels.get((arm, seed)):
+                return run
+        raise Missing(f"{arm} has no complete run")
+
+    def _margins(self, arm: str, seed: int) -> dict[str, HeldOutRow]:
+        """The margins of every held-out pair, by pair; they must be those of which the manifest has the mean."""
+        run = self._run(arm, seed)
+        path = run.path / HELD_OUT
+        recorded = ((run.manifest.summary if run.manifest else None) or {}).get("balance")
+        if not recorded or not path.exists():
+            raise Missing(
+                f"{arm} has no margins of single pairs; its training was older, or without train.balance.data"
+            )
+        try:
+            rows = read_held_out(path)
+        except BadInputError as error:
+            raise Missing(f"{arm}: {HELD_OUT}: {error.problem}") from error
+        end = recorded["measured"][-1]
+        for kind in MARGINS.values():
+            if not math.isclose(_margin(kind, rows).value, end[kind]["value"], rel_tol=1e-6, abs_tol=1e-9):
+                raise Missing(f"{arm}: {HELD_OUT} is not what its manifest has the mean of")
+        return {row.pair: row for row in rows}
+
+    def _gap(self, change: str, metric: str, arm: str, seed: int) -> Side:
+        """A metric with changed minus with original pictures, on the items with a verdict for both."""
+        run = self._run(arm, seed)
+        if run.name not in self._changed:
+            self._changed[run.name] = changed_scores(run)[0]
+        for scores in self._changed[run.name]:
+            record = scores.record
+            asked = record.pictures.change == change and (not self.plan.data or record.data in self.plan.data)
+            named = next((name for name in record.metrics if metric in (name, f"{record.suite}.{name}")), None)
+            if asked and named is not None:
+                return _changed_minus_clean(scores, named)
+        raise Missing(f"{arm} has no {metric} with pictures changed by {change}")
+
+
+def _margin(kind: str, rows: Sequence[HeldOutRow]) -> Side:
+    counts = Counts.of([SampleScore(row.pair, row.picture, {"text": row.text, "image": row.image}) for row in rows])
+    column = Column("balance", "", kind, f"{kind} margin", None, "reward")
+    return Side(counts, _means, kind, column, float(_means(counts.totals())[kind]))
+
+
+def _changed_minus_clean(scores: Changed, metric: str) -> Side:
+    record = scores.record
+    try:
+        aggregate = benchmark_of(record).aggregate
+        after, before = (
+            read_rows(items_beside(path)) for path in (scores.path, scores.path.parents[2] / scores.path.name)
+        )
+    except HarnessError as error:
+        raise Missing(error.problem) from error
+    both = [item for item in before if item in after]
+    changed, clean = (Counts.of(sample_scores(rows, both)) for rows in (after, before))
+    names = (*changed.names, *(f"{_BEFORE}{name}" for name in clean.names))
+    counts = Counts(names, changed.clusters, np.concatenate([changed.matrix, clean.matrix], axis=1))
+
+    def gap(totals: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        later = aggregate({name: total for name, total in totals.items() if not name.startswith(_BEFORE)})
+        first = aggregate(
+            {name.removeprefix(_BEFORE): total for name, total in totals.items() if name.startswith(_BEFORE)}
+        )
+        return {name: np.asarray(later[name]) - np.asarray(first[name]) for name in later}
+
+    column = column_of(record.suite, record.variant, metric, record.metrics[metric], None)
+    named = replace(column, metric=f"gap[{record.pictures.change}].{metric}")
+    return Side(counts, gap, metric, named, float(gap(counts.totals())[metric]))
+
+
+def _means(totals: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: totals[name] / totals["n"] for name in ("text", "image")}
+
+
+def _of_row(row: Row, column: Column) -> Side:
+    parts = row.parts.get(column.sheet)
+    value = row.cells[column].value
+    if not parts or value is None:
+        raise Missing("the arms were not scored on the same items")
+    part = parts[0]
+    return Side(part.counts, part.aggregate, column.metric, column, value)
+
+
+def _common(rows: Sequence[Row], metric: str) -> Column | None:
+    """The column that both rows have; of several extractors or parsers the first, which is the headline one."""
+    left, right = rows
+    return next(
+        (
+            column
+            for column in left.cells
+            if column in right.cells
+            and metric in (column.metric, f"{column.suite}.{column.metric}")
+            and left.cells[column].value is not None
+            and right.cells[column].value is not None
+        ),
+        None,
+    )
