@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +153,9 @@ def examples(image_tokens: int, count: int) -> list[Any]:
     ]
 
 
-def ours(method: str, image_tokens: int, count: int, size: Size, folder: Path, auto: bool = False) -> dict[str, float]:
+def ours(
+    method: str, image_tokens: int, count: int, size: Size, folder: Path, base: Path, auto: bool = False
+) -> dict[str, float]:
     """Seconds of the first epoch with the reference pass, and of the second; tokens of the second, padding included.
 
     Args:
@@ -162,7 +163,8 @@ def ours(method: str, image_tokens: int, count: int, size: Size, folder: Path, a
         image_tokens: of a picture.
         count: pairs.
         size: the model's.
-        folder: for the model and the run.
+        folder: for the run.
+        base: for the model; made if it does not exist.
         auto: whether the trainer chooses how many pairs it computes together, from the free memory.
     """
     from harness.models import torchvision_shim
@@ -185,10 +187,10 @@ def ours(method: str, image_tokens: int, count: int, size: Size, folder: Path, a
     from harness.models.pretrained import configuration
     from harness.records.training_files import DataSummary
 
-    model, processor = build(image_tokens, size)
-    export_full(model, processor, folder / "base")
-    weights = sum(value.nbytes for value in model.parameters())
-    del model
+    made = not base.exists()
+    if made:
+        export_full(*build(image_tokens, size), base)
+    weights = sum(file.stat().st_size for file in base.glob("*.safetensors"))
     batch = count if auto else size.batch[image_tokens]
     train = TrainSettings(
         batch_size=batch,
@@ -198,12 +200,13 @@ def ours(method: str, image_tokens: int, count: int, size: Size, folder: Path, a
         precision=size.precision,
     )
     begun = time.perf_counter()
-    fingerprint(folder / "base")  # once per base model: kept by name, size and time of its files
+    fingerprint(base)  # once per base model: kept by name, size and time of its files
     hashing = time.perf_counter() - begun
     data = examples(image_tokens, count)
     aligner = {"dpo": DPO, "mfpo": MFPO}[method]()
-    job = AlignJob(str(folder / "base"), "", folder, train, folder / "cache")
-    before = max(forget_peak(), weights)
+    job = AlignJob(str(base), "", folder, train, folder / "cache")
+    held = forget_peak()
+    before = max(held, weights) if made else held + weights  # a process that made the model has had it in memory
     load, loading = setting_up.load_model, 0.0
 
     def timed_load(*arguments: Any, **options: Any) -> Any:
@@ -244,12 +247,13 @@ def ours(method: str, image_tokens: int, count: int, size: Size, folder: Path, a
 
 
 def trl(image_tokens: int, count: int, size: Size, folder: Path) -> dict[str, float]:
-    """Seconds of an epoch of TRL's trainer: its epochs are alike."""
+    """Seconds of an epoch of TRL's trainer. On a CPU its epochs are alike; on a GPU the first one also loads kernels, so two are timed."""
     from harness.models import torchvision_shim
 
     torchvision_shim.apply()  # before anything imports transformers
     from datasets import Dataset, Image
     from peft import LoraConfig
+    from transformers import TrainerCallback
     from trl import DPOConfig, DPOTrainer
 
     from aligners.training.adapters import adapted_modules
@@ -268,10 +272,21 @@ def trl(image_tokens: int, count: int, size: Size, folder: Path) -> dict[str, fl
             for encoded in examples(image_tokens, count)
         ]
     ).cast_column("images", [Image()])
+    epochs = EPOCHS if devices.has_accelerator() else 1
+    ends: list[float] = []
+
+    class AfterEachEpoch(TrainerCallback):
+        """Notes the time."""
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+            if state.global_step % (count // batch) == 0:
+                _wait_for_gpu()
+                ends.append(time.perf_counter())
+
     settings = DPOConfig(
         output_dir=str(folder),
         per_device_train_batch_size=batch,
-        max_steps=count // batch,
+        max_steps=epochs * (count // batch),
         max_length=None,
         bf16=size.precision == "bfloat16",
         use_cpu=not devices.has_accelerator(),
@@ -285,9 +300,22 @@ def trl(image_tokens: int, count: int, size: Size, folder: Path) -> dict[str, fl
     )
     before = forget_peak()
     trainer = DPOTrainer(model, args=settings, train_dataset=data, processing_class=processor, peft_config=lora)
+    trainer.add_callback(AfterEachEpoch())
     start = time.perf_counter()
     trainer.train()
-    return {"first": time.perf_counter() - start, "memory": peak() - before}
+    return {
+        "first": ends[0] - start,
+        "second": ends[-1] - (ends[-2] if epochs > 1 else start),
+        "memory": peak() - before,
+    }
+
+
+def _wait_for_gpu() -> None:
+    """Until the GPU has done what it was given; a CPU has."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def peak() -> float:
@@ -340,9 +368,9 @@ def operations(tokens: float, pairs: int, responses: int, size: Size) -> float:
     return 4 * (tokens * layers * (4 * width**2 + 3 * width * inner) + pairs * responses * RESPONSE * width * WORDS)
 
 
-def measured(side: str, image_tokens: int, count: int, size: str = "small") -> dict[str, float]:
-    """The figures of one side, from a process of its own."""
-    command = [sys.executable, "-m", "tests.speed.training", side, str(image_tokens), str(count), size]
+def measured(side: str, image_tokens: int, count: int, size: str, base: Path) -> dict[str, float]:
+    """The figures of one side, from a process of its own; `base` is where our sides have their model."""
+    command = [sys.executable, "-m", "tests.speed.training", side, str(image_tokens), str(count), size, str(base)]
     done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
     line = done.stdout.splitlines()[-1]
     print(side, image_tokens, count, size, line, file=sys.stderr)  # a later side may fail
@@ -353,7 +381,8 @@ def measured(side: str, image_tokens: int, count: int, size: str = "small") -> d
 def training() -> Iterator[Figure]:
     """DPO against TRL, MFPO against DPO, at two shapes."""
     for image_tokens in SIZES["small"].pairs:
-        yield from _beside_trl("small", image_tokens, (4, 6))
+        with tempfile.TemporaryDirectory() as name:
+            yield from _beside_trl("small", image_tokens, (4, 6), Path(name) / "base")
 
 
 def on_gpu() -> Iterator[Figure]:
@@ -364,16 +393,19 @@ def on_gpu() -> Iterator[Figure]:
         raise SystemExit("make speed ARGS=gpu: there is no GPU here")
     most = product_rate()
     for image_tokens in SIZES["7b"].pairs:
-        yield from _beside_trl("7b", image_tokens, (1.6, 2.2), most)
-    yield from _chosen_by_memory(576)
+        with tempfile.TemporaryDirectory() as name:
+            base = Path(name) / "base"
+            yield from _beside_trl("7b", image_tokens, (1.6, 2.2), base, most)
+            if image_tokens == 576:
+                yield from _chosen_by_memory(image_tokens, base)
 
 
-def _chosen_by_memory(image_tokens: int) -> Iterator[Figure]:
+def _chosen_by_memory(image_tokens: int, base: Path) -> Iterator[Figure]:
     """What `train.micro_batch_size=auto` makes of a batch of 64 pairs, and how near the predicted peak of memory is."""
     import torch
 
     count = SIZES["7b"].pairs[image_tokens]
-    chosen = measured("auto", image_tokens, count, "7b")
+    chosen = measured("auto", image_tokens, count, "7b", base)
     shape = f"DPO, 7b, {image_tokens:,} image tokens, batch of {count}, micro_batch_size=auto"
     yield Figure(f"{shape}: pairs together", chosen["together"], "pairs")
     yield Figure(f"{shape}: peak, of the GPU's memory", 100 * chosen["peak"] / torch.cuda.mem_get_info()[1], "%", 100)
@@ -382,7 +414,7 @@ def _chosen_by_memory(image_tokens: int) -> Iterator[Figure]:
 
 
 def _beside_trl(
-    name: str, image_tokens: int, bounds: tuple[float, float], most: float | None = None
+    name: str, image_tokens: int, bounds: tuple[float, float], base: Path, most: float | None = None
 ) -> Iterator[Figure]:
     """The figures of one shape.
 
@@ -390,14 +422,15 @@ def _beside_trl(
         name: the model's size.
         image_tokens: of a picture.
         bounds: how many times as fast as TRL's DPO ours is to be in the first epoch, and in the second.
+        base: where our sides have their model.
         most: operations a second that the GPU can do, where what is used of them is wanted.
     """
     size = SIZES[name]
     count = size.pairs[image_tokens]
-    theirs, dpo, mfpo = (measured(side, image_tokens, count, name) for side in ("trl", "dpo", "mfpo"))
+    theirs, dpo, mfpo = (measured(side, image_tokens, count, name, base) for side in ("trl", "dpo", "mfpo"))
     shape = f"{name}, {image_tokens:,} image tokens"
     for epoch, bound in zip(("first", "second"), bounds, strict=True):
-        ratio = theirs["first"] / dpo[epoch]
+        ratio = theirs[epoch] / dpo[epoch]
         yield Figure(f"DPO, {shape}: {epoch} epoch, times as fast as TRL", ratio, "x", bound, at_least=True)
     yield Figure(f"DPO, {shape}: memory above the weights, of TRL's", dpo["memory"] / theirs["memory"], "x", 0.5)
     yield Figure(f"MFPO step, {shape}, against a DPO step", mfpo["second"] / dpo["second"], "x", 1.7)
@@ -417,6 +450,11 @@ if __name__ == "__main__":
     side, tokens, number = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     chosen = SIZES[sys.argv[4] if len(sys.argv) > 4 else "small"]
     with tempfile.TemporaryDirectory() as name:
-        run = {"trl": trl, "auto": partial(ours, "dpo", auto=True)}.get(side) or partial(ours, side)
-        found = run(tokens, number, chosen, Path(name))
+        folder = Path(name)
+        base = Path(sys.argv[5]) if len(sys.argv) > 5 else folder / "base"
+        if side == "trl":
+            found = trl(tokens, number, chosen, folder)
+        else:
+            method = "dpo" if side == "auto" else side
+            found = ours(method, tokens, number, chosen, folder, base, auto=side == "auto")
     print(json.dumps(found))
