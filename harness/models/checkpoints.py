@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -59,7 +60,8 @@ def fingerprint(location: str | Path) -> str:
         return sha256_bytes(f"hub:{location}".encode())
     files = sorted(path for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern) if path.is_file())
     files += [path for path in (folder / PRESET,) if path.is_file()]
-    return sha256_json({path.name: file_hash(path) for path in files})
+    with ThreadPoolExecutor(min(8, len(files) or 1)) as pool:  # hashing releases the interpreter's lock
+        return sha256_json(dict(zip((path.name for path in files), pool.map(file_hash, files), strict=True)))
 
 
 def is_gone(location: str | Path) -> bool:

@@ -453,8 +453,8 @@ if __name__ == "__main__":
         folder = Path(name)
         base = Path(sys.argv[5]) if len(sys.argv) > 5 else folder / "base"
         if side == "trl":
-            found = trl(tokens, number, chosen, folder)
+            figures = trl(tokens, number, chosen, folder)
         else:
             method = "dpo" if side == "auto" else side
-            found = ours(method, tokens, number, chosen, folder, base, auto=side == "auto")
-    print(json.dumps(found))
+            figures = ours(method, tokens, number, chosen, folder, base, auto=side == "auto")
+    print(json.dumps(figures))
