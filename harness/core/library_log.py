@@ -39,36 +39,51 @@ class LibraryLog(logging.Handler):
         self._writing = threading.Lock()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write the record, unless it was written before; a full disk is not an error of the program."""
+        """Write the record, unless it was written before; on the screen if the file cannot be written."""
         if record.name.partition(".")[0] in PACKAGES:
             return
         try:
             with self._writing:
                 self._said[record.name, record.getMessage()] += 1
-                if self._said[record.name, record.getMessage()] == 1:
+                if self._said[record.name, record.getMessage()] > 1:
+                    return
+                try:
                     self._write(self.format(record))
+                except OSError:
+                    _show(record.getMessage())
         except Exception:  # noqa: BLE001 (logging's own rule: a record that cannot be written must not stop the program)
             self.handleError(record)
 
     def end(self) -> None:
         """Write how often messages were repeated."""
+        if self.path is None:
+            return
         with contextlib.suppress(OSError):
             for (name, message), count in self._said.items():
                 if count > 1:
                     self._write(f"{count} times: {name}: {message.splitlines()[0] if message else ''}")
 
     def _write(self, line: str) -> None:
-        if self.path is None:
-            folder = cache_folder() / FOLDER
-            folder.mkdir(parents=True, exist_ok=True)
-            for old in sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime)[: -KEPT + 1]:
-                discard(old, within=folder)
-            self.path = path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{self._command}-{os.getpid()}.log"
-            from harness.core.progress import console  # quiet in all processes of a training but the first
-
-            console.print(f"messages of other libraries: {path}", style="dim", markup=False, soft_wrap=True)
-        with self.path.open("a", encoding="utf-8") as file:
+        path = self.path or self._new_file()
+        with path.open("a", encoding="utf-8") as file:
             file.write(f"{redact(line)}\n")
+        if self.path is None:
+            self.path = path
+            _show(f"messages of other libraries: {path}")
+
+    def _new_file(self) -> Path:
+        """The name of a file in the folder of logs, in which the oldest ones make room for it."""
+        folder = cache_folder() / FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime)[: -KEPT + 1]:
+            discard(old, within=folder)
+        return folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{self._command}-{os.getpid()}.log"
+
+
+def _show(text: str) -> None:
+    from harness.core.progress import console  # quiet in all processes of a training but the first
+
+    console.print(text, style="dim", markup=False, soft_wrap=True)
 
 
 @contextlib.contextmanager

@@ -76,3 +76,13 @@ def test_the_newest_files_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (tmp_path / FOLDER / f"{number:03d}.log").touch()
     assert errors.run(command(True), []) == 0
     assert len(list((tmp_path / FOLDER).iterdir())) == KEPT
+
+
+def test_messages_are_shown_where_no_file_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "file"))
+    assert errors.run(command(True), []) == 0
+    shown = capsys.readouterr().err
+    assert shown.count("a notice") == 1 and "Logging error" not in shown and "messages of other libraries" not in shown
