@@ -23,7 +23,17 @@ from typing import IO, Any, Self
 
 LIBRARIES = ("torch", "pandas", "pyarrow.parquet", "datasets", "accelerate", "peft", "transformers")
 CLASSES = ("LlavaForConditionalGeneration", "LlavaProcessor", "AutoModelForImageTextToText", "AutoProcessor", "Trainer")
-READ_AT_IMPORT = ("HF_", "HUGGING", "TRANSFORMERS_", "OMP_", "MKL_", "PYTHONPATH", "PYTHONSAFEPATH", "VLLM_USE", "VLLM_PLUGINS")
+READ_AT_IMPORT = (
+    "HF_",
+    "HUGGING",
+    "TRANSFORMERS_",
+    "OMP_",
+    "MKL_",
+    "PYTHONPATH",
+    "PYTHONSAFEPATH",
+    "VLLM_USE",
+    "VLLM_PLUGINS",
+)
 """Beginnings of the names of variables that the libraries read while they are imported: with other values it takes another process."""
 
 

@@ -183,9 +183,7 @@ def test_a_set_survives_kill_9(workers: int, tmp_path: Path) -> None:
     kept: dict[str, int] = {}
     for _ in range(2):
         before = len(list(folder.glob("part-*")))
-        with warm.start(
-            [*command, "-o", str(folder), "--workers", str(workers)], stderr=subprocess.DEVNULL
-        ) as first:
+        with warm.start([*command, "-o", str(folder), "--workers", str(workers)], stderr=subprocess.DEVNULL) as first:
             while len(list(folder.glob("part-*"))) <= before and first.poll() is None:
                 time.sleep(0.01)
             time.sleep(rng.random() / 8)

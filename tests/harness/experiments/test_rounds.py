@@ -16,8 +16,10 @@ import yaml
 from harness.core.errors import BadInputError
 from harness.core.files import sha256_file
 from harness.experiments.claims import read_claims
+from harness.experiments.execute import Here, run_steps
 from harness.experiments.graph import plan
 from harness.experiments.spec import read_experiment
+from harness.experiments.state import ExperimentFolder
 from harness.models import fingerprint
 from harness.runs.folders import open_run
 from harness.worlds.pocket.draw import draw, png
@@ -90,6 +92,25 @@ def test_an_unknown_judge_or_setting_is_said_with_its_line(generate: str, said: 
     with pytest.raises(BadInputError, match=said) as caught:
         plan(read_experiment(tmp_path / "a.yaml"), tmp_path)
     assert str(caught.value.where).endswith("line 6")
+
+
+def test_without_its_pairs_nothing_is_aligned(tmp_path: Path) -> None:
+    """The second round's pairs cannot be made, although the checkpoint that it would start from is exported."""
+    (tmp_path / "a.yaml").write_text(HEAD + ARMS)
+    steps = plan(read_experiment(tmp_path / "a.yaml"), tmp_path)
+    called: list[str] = []
+
+    def call(command: list[str]) -> None:
+        called.append(command[0])
+        if command[0] == "data" and command[2] != "pocket":
+            raise BadInputError("the judge cannot be reached")
+
+    failed = run_steps(steps, ExperimentFolder(tmp_path / "a", tmp_path), Here(call))
+    assert called == ["data", "align", "align", "eval", "export", "data", "export", "data"]
+    *_, export, pairs, second, _, _, _, evaluated, _ = steps.steps
+    assert export.name not in failed and failed[pairs.name] == "the judge cannot be reached"
+    assert failed[second.name] == f"it needs {pairs.name}, which failed"
+    assert failed[evaluated.name] == f"it needs {second.name}, which failed"
 
 
 SMALL: dict[str, Any] = {

@@ -105,9 +105,7 @@ def test_the_function_does_what_the_command_does(folder: Path, calm: dict[str, A
 def test_kill_9_anywhere_loses_nothing(folder: Path, calm: dict[str, Any]) -> None:
     """Killed in the first alignment, and in a later one; the third start ends as if nothing had happened."""
     for wanted in (1, 3):
-        process = warm.start(
-            command(folder, "killed", "--results", "killed"), cwd=folder, stderr=subprocess.DEVNULL
-        )
+        process = warm.start(command(folder, "killed", "--results", "killed"), cwd=folder, stderr=subprocess.DEVNULL)
         end = time.monotonic() + 120
         while len(list((folder / "killed").glob("runs/*/config.json"))) < wanted and time.monotonic() < end:
             time.sleep(0.05)
