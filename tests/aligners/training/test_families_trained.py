@@ -298,7 +298,7 @@ def test_every_alias_can_be_aligned_and_the_list_says_so(capsys: pytest.CaptureF
     assert rows["qwen2.5-vl-7b"]["about"].startswith("qwen2_5_vl: align, eval") and rows["pocket"]["aligned"]
 
 
-SERVED = ("llava-v1.6", "qwen2.5-vl", "smolvlm2", "llava-phi3")
+SERVED = ("qwen2.5-vl", "smolvlm2", "llava-phi3")
 """Served in every run of the tests: a start of the engine each, and one of each kind of positions, tiles and products."""
 NO_ADAPTERS = {"glm-4.6v", "llava-onevision"}
 """vLLM 0.32 takes no adapters of them."""
