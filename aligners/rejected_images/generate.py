@@ -46,7 +46,7 @@ def generate(
         folder = context.cache / "image_preferences" / key[:32]
         if not (folder / CONFIG).exists():
             logger.info(f"rejected images: {chosen.described()}{sources(chosen)}")
-        manifest = write_set(folder, wanted, recipe, identity)
+        manifest = write_set(folder, wanted, recipe, identity, wait=True)
         counts |= {name: manifest.counts[name] for name in (*MADE, "dropped") if name != "given"}
         ranked = manifest.keywords
         result = _with_images(examples, folder)

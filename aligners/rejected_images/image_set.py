@@ -47,6 +47,7 @@ def write_set(
     part_size: int = PART_SIZE,
     write: Write = write_here,
     overwrite: bool = False,
+    wait: bool = False,
 ) -> ImageSetManifest:
     """Write the missing parts of a set, or of one shard of it, and finally its manifest.
 
@@ -59,12 +60,13 @@ def write_set(
         part_size: examples per part; must be equal for all shards of a set.
         write: function that writes the parts.
         overwrite: start an existing set again.
+        wait: wait for another process that is writing this shard, for a set in the cache, which several trainings may need at once.
 
     Returns:
         The manifest of the shard.
 
     Raises:
-        BadInputError: the folder contains another set or other files, or another process is writing this shard.
+        BadInputError: the folder contains another set or other files, or another process is writing this shard and `wait` is not set.
     """
     make_folder(folder)
     config = ImageSetConfig(
@@ -80,7 +82,7 @@ def write_set(
     )
     what = "this set" + (f"'s shard {shard.number}" if shard.name else "")
     with (
-        writing(folder / f".{shard.name or 'set'}.lock", what, folder),
+        writing(folder / f".{shard.name or 'set'}.lock", what, folder, wait=wait),
         replacing_set(folder) if overwrite else nullcontext(),
     ):
         same_set(folder, config.written(), "set of rejected images")

@@ -31,7 +31,7 @@ class BusyError(BadInputError):
 
 
 @contextlib.contextmanager
-def writing(lock: Path, what: str, where: Path, *, keep: bool = True) -> Iterator[None]:
+def writing(lock: Path, what: str, where: Path, *, keep: bool = True, wait: bool = False) -> Iterator[None]:
     """Hold a lock for the block.
 
     The operating system releases the lock when the process ends, for whatever reason; on NFS it works between machines. On a file system
@@ -42,9 +42,10 @@ def writing(lock: Path, what: str, where: Path, *, keep: bool = True) -> Iterato
         what: what is written ("the run"), for the message.
         where: the place that is written to, for the message.
         keep: keep the lock's file at the end; False removes it, for locks next to a user's own files.
+        wait: wait for another process that holds it, as it makes the same in a cache; the caller then looks whether it is made.
 
     Raises:
-        BusyError: another process holds it; the message says which one, if that is known.
+        BusyError: another process holds it, and `wait` is not set; the message says which one, if that is known.
     """
     make_folder(lock.parent)
     held = FileLock(lock)
@@ -53,7 +54,10 @@ def writing(lock: Path, what: str, where: Path, *, keep: bool = True) -> Iterato
         try:
             held.acquire(timeout=_PATIENCE_S, poll_interval=0.02)
         except Timeout:
-            raise busy(lock, what, where) from None
+            if not wait:
+                raise busy(lock, what, where) from None
+            logger.info(f"waiting: another process is writing {what}{_holder(lock)}")
+            held.acquire(poll_interval=0.2)
     if said:
         logger.warning(f"{where}: the file system does not support locks; this file is used instead: {lock}")
     try:

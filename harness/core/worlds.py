@@ -6,7 +6,6 @@ A world replaces downloads, in the official file formats, so that the whole pipe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -25,6 +24,8 @@ class World(ABC):
     methods: ClassVar[tuple[str, ...]] = ()
     suites: ClassVar[tuple[str, ...]] = ()
     """The default methods and suites of `harness quickstart` in this world."""
+    pair_sets: ClassVar[tuple[str, ...]] = ()
+    """Names of sets of pairs, for `WORLD:SEED@SET`."""
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
@@ -45,12 +46,8 @@ class World(ABC):
         """A benchmark data root: one folder per suite, each in its official layout (docs/ARCHITECTURE.md)."""
 
     def preference_set(self, name: str) -> Path:
-        """One of the world's sets of pairs by name, as in `pocket:6@rlhf-v`.
-
-        Raises:
-            BadInputError: there is none of this name.
-        """
-        raise no_set(self, name, ())
+        """One of `pair_sets`, as in `pocket:6@rlhf-v`; a file as of `preferences`."""
+        raise NotImplementedError
 
     def recipe(self, method: str) -> dict[str, Any]:
         """Settings (`train`, `method`) chosen for this world's size on its validation split; {} if none were chosen. They override the
@@ -64,18 +61,21 @@ class World(ABC):
         return self.name if self.seed == 0 else f"{self.name}:{self.seed}"
 
 
-def no_set(world: World, name: str, known: Sequence[str]) -> BadInputError:
-    """The error about a set of pairs that a world does not have."""
-    others = " or ".join(f"{world.label}@{other}" for other in known)
-    return BadInputError(
-        f"'{world.label}' has no preference data named '{name}'",
-        remedy=others or f"{world.label}, which suits the method",
-    )
-
-
 def world_of_pairs(label: str) -> World | None:
-    """The world that a label of preference data names (`pocket:6`, `pocket:6@rlhf-v`); None for all other data."""
-    return find_world(label.partition("@")[0])
+    """The world that a label of preference data names (`pocket:6`, `pocket:6@rlhf-v`); None for all other data.
+
+    Raises:
+        BadInputError: the world has no set of this name.
+    """
+    start, named, of = label.partition("@")
+    world = find_world(start)
+    if world is not None and named and of not in world.pair_sets:
+        others = " or ".join(f"{world.label}@{other}" for other in world.pair_sets)
+        raise BadInputError(
+            f"'{world.label}' has no preference data named '{of}'",
+            remedy=others or f"{world.label}, which suits the method",
+        )
+    return world
 
 
 def pairs_of(label: str, method: str | None) -> str:

@@ -12,7 +12,7 @@ from harness.core import registry
 from harness.core.config import StrictModel, TrainSettings, merged, parse
 from harness.core.errors import BadInputError
 from harness.core.files import sha256_json
-from harness.core.worlds import find_world
+from harness.core.worlds import find_world, world_of_pairs
 from harness.evaluation.pictures import Change
 from harness.evaluation.suites import data_name
 from harness.experiments.arms import Arm
@@ -165,7 +165,8 @@ def _align(experiment: Experiment, arm: Arm, seed: int, model: str, before: Sequ
     base_model = resolve(model)
     train, method = settings_of(experiment, arm, seed, model)
     usual = None if base_model.world else registry.load("aligners", arm.method).default_data
-    data = _of_seed(arm.data, base_model) or usual or base_model.default_preferences
+    given = located(experiment.where("arms", arm.name, "data"), lambda: _of_seed(arm.data, base_model))
+    data = given or usual or base_model.default_preferences
     made = {step.kind: step for step in before}
     generated, start = made.get("generate"), made.get("export")
     identity = {
@@ -193,7 +194,12 @@ def _align(experiment: Experiment, arm: Arm, seed: int, model: str, before: Sequ
 
 
 def _of_seed(data: str | None, base_model: ModelRef) -> str | None:
-    """The preference data of a seed: of an embedded world that is named without a seed, those of the seed's world."""
+    """The preference data of a seed: of an embedded world that is named without a seed, those of the seed's world.
+
+    Raises:
+        BadInputError: a world has no such set.
+    """
+    world_of_pairs(data or "")
     world = base_model.world
     name, at, of = (data or "").partition("@")
     return f"{world.label}{at}{of}" if world and name == world.name else data

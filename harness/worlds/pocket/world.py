@@ -14,7 +14,7 @@ from filelock import FileLock
 from harness.core.children import in_child
 from harness.core.files import atomic_folder, read_json, sha256_bytes, sha256_json, write_json
 from harness.core.paths import cache_folder
-from harness.core.worlds import Split, World, no_set
+from harness.core.worlds import Split, World
 from harness.core.yaml_values import read_yaml
 from harness.worlds.pocket import shipped
 
@@ -27,8 +27,6 @@ _SHAPING = {
 }
 """The sources that determine each part's bytes: if the code of any of them changes, the part is made again."""
 RLHFV_METHODS = frozenset({"rlhfv"})
-_SETS = ("rlhf-v", "rlaif-v")
-"""Names of the sets of pairs; both are about the same pictures."""
 
 
 class PocketWorld(World):
@@ -39,6 +37,7 @@ class PocketWorld(World):
     judge = "pocket-truth"
     methods = ("dpo", "rlhfv", "mfpo")
     suites = ("halbench", "amber", "pope", "mmhal")
+    pair_sets = ("rlhf-v", "rlaif-v")
 
     def model(self) -> Path:
         """The base model's folder. That of seed 0 comes with the package; others take six to seven minutes on two cores, once."""
@@ -58,8 +57,6 @@ class PocketWorld(World):
 
     def preference_set(self, name: str) -> Path:
         """`rlhf-v`: the rejected answer, corrected; `rlaif-v`: another, faithful answer."""
-        if name not in _SETS:
-            raise no_set(self, name, _SETS)
         model = self.model()
 
         def make(folder: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -328,3 +329,25 @@ def test_a_set_that_is_begun_again_is_kept_until_the_new_one_is_complete(tmp_pat
     assert {path.name for path in folder.iterdir()} == {*before, "mine.txt"}
     write_set(folder, examples, other, {"data": "x"}, overwrite=True)
     assert {path.name for path in folder.iterdir()} == {*before, "mine.txt"} and not (folder / ".replaced").exists()
+
+
+def test_a_training_waits_for_another_one_that_makes_the_same_set(tmp_path: Path) -> None:
+    """As trials of a search do, which are trained side by side on the same rejected images."""
+    given = read_preferences(str(preferences(tmp_path / "prefs.parquet", 4))).examples
+    settings, context = ImagePreferenceSettings(corruption="whole-noise"), PrepareContext(tmp_path / "cache", 0)
+    first, notes = generate(given, settings, context)
+    held = threading.Event()
+
+    def hold() -> None:
+        with FileLock(Path(str(notes.kept_in)) / ".set.lock"):
+            held.set()
+            time.sleep(0.7)
+
+    threading.Thread(target=hold).start()
+    held.wait()
+    started = time.perf_counter()
+    second, _ = generate(given, settings, context)
+    assert time.perf_counter() - started > 0.5
+    assert [one.images["rejected"].fingerprint() for one in second] == [
+        one.images["rejected"].fingerprint() for one in first
+    ]

@@ -316,6 +316,7 @@ def test_stages_are_scored_beside_the_whole_training(tmp_path: Path) -> None:
     [
         (("1-easy, 2-medium", "easy"), "a stage must be named as its folder is, not 'easy'"),
         (("1-easy, 2-medium", "1-easy, 1-easy"), "the stage '1-easy' appears twice"),
+        (("pocket@rlhf-v", "pocket@silkie"), "'pocket' has no preference data named 'silkie'"),
         (("data: pocket@rlhf-v", "settings: {train.tuning: full}"), "keeps no checkpoints of its stages"),
     ],
 )
