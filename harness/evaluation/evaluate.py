@@ -30,7 +30,7 @@ from harness.evaluation.score import item_rows, score_suite, write_scores
 from harness.evaluation.shards import write_shard
 from harness.evaluation.suites import SAMPLE_SEED, Suite
 from harness.judging.base import Judge
-from harness.models import first_tokens, load_processor, refuse_control
+from harness.models import computation_files, first_tokens, load_processor, refuse_control
 from harness.records.answer_files import ServedRecord, ShardRecord, read_serving
 from harness.records.changed_scores import ChangedScoresRecord
 from harness.records.score_files import SuiteScores
@@ -94,6 +94,7 @@ class _Evaluation:
                 key: stack.enter_context(ResponseLog(folder, afresh=self.request.overwrite))
                 for key, folder in self.folders.items()
             }
+            self._check_computation()
             self.hashes = request_hashes(self.targets, self.suites, self.request.backend_identity, self.request.repeat)
             self._take_known()
             jobs = pending(self.targets, self.suites, self.logs, self.hashes, self.request.repeat)
@@ -111,6 +112,28 @@ class _Evaluation:
             if self.shard:
                 return [self._finish_shard(target, suite) for target in self.targets for suite in self.suites]
             return [record for target in self.targets for record in self._score_all(target)]
+
+    def _check_computation(self) -> None:
+        """Refuse stored answers of a model whose settings were edited since: it would answer differently with the same weights.
+
+        Raises:
+            BadInputError: the settings differ; the message names the files.
+        """
+        self.computed_with = {
+            target.name: None if target.remote or target.imported else computation_files(target.base, target.adapter)
+            for target in self.targets
+        }
+        for (name, *_), folder in self.folders.items():
+            now, path = self.computed_with[name], folder / "serving.json"
+            before = read_serving(path).computed_with if path.exists() else None
+            if now is None or before is None:
+                continue
+            if changed := sorted(file for file in {**before, **now} if before.get(file) != now.get(file)):
+                raise BadInputError(
+                    f"{' and '.join(changed)} of '{name}' changed after its stored answers were generated",
+                    where=str(folder),
+                    remedy="--overwrite generates them again; or restore the file",
+                )
 
     def _take_known(self) -> None:
         """Reuse answers to the same question about the same picture: `shuffled` shows a picture that has its own questions."""
@@ -180,8 +203,10 @@ class _Evaluation:
             logger.info(f"{took['answers']:,} answers in {seconds:.0f} s: {', '.join(rates)} per second")
 
     def _write_serving(self, serving: Mapping[str, Any]) -> None:
-        for path in (folder / "serving.json" for folder in self.folders.values()):
-            write_json(path, check(ServedRecord, serving, "serving record", path).written())
+        for (name, *_), folder in self.folders.items():
+            path, files = folder / "serving.json", self.computed_with[name]
+            record = {**serving, **({} if files is None else {"computed_with": files})}
+            write_json(path, check(ServedRecord, record, "serving record", path).written())
 
     def _refused(self, suite: Suite, key: Key) -> dict[str, str]:
         """Item id -> why it could not be answered."""
@@ -263,6 +288,7 @@ class _Evaluation:
             )
         model = self._one_model(target, suite, repeat)
         serving = read_serving(self.folders[key] / "serving.json").written()
+        serving.pop("computed_with", None)
         items = [item for item in suite.items if item.id in responses]
         data = self.request.data
         record, scores = score_suite(

@@ -19,6 +19,8 @@ from harness.models.weights import fit, read_object, safetensors_shapes
 PRESET = "preset.json"
 """The description of a preset in a model's folder."""
 
+_NOT_COMPUTED = {"_name_or_path", "base_model_name_or_path", "revision", "transformers_version", "peft_version"}
+
 
 @dataclass(frozen=True)
 class CheckpointInfo:
@@ -62,6 +64,30 @@ def fingerprint(location: str | Path) -> str:
     files += [path for path in (folder / PRESET,) if path.is_file()]
     with ThreadPoolExecutor(min(8, len(files) or 1)) as pool:  # hashing releases the interpreter's lock
         return sha256_json(dict(zip((path.name for path in files), pool.map(file_hash, files), strict=True)))
+
+
+def computation_files(base: str | Path, adapter: Path | None) -> dict[str, str] | None:
+    """SHA-256 of the settings that decide how weights are computed with, by file: sizes and rules of the layers, an adapter's scale, where
+    an answer ends. What a file says of places and versions does not count, and the template has a hash of its own.
+
+    Args:
+        base: folder or hub id.
+        adapter: folder of the adapter on it.
+
+    Returns:
+        None for a hub id, which is a name of fixed contents.
+    """
+    folder = Path(base)
+    if not folder.is_dir():
+        return None
+    files = {name: folder / name for name in ("config.json", "generation_config.json")}
+    if adapter is not None:
+        files["adapter_config.json"] = adapter / "adapter_config.json"
+    return {
+        name: sha256_json({key: value for key, value in read_object(path, name).items() if key not in _NOT_COMPUTED})
+        for name, path in files.items()
+        if path.is_file()
+    }
 
 
 def is_gone(location: str | Path) -> bool:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -108,6 +109,34 @@ def test_changed_weights_are_not_given_old_answers(folder: Path, tmp_path: Path)
     second = answers(tmp_path, "pope")[len(first) :]
     assert {row["item"] for row in first} == {row["item"] for row in second}
     assert not {row["request"] for row in first} & {row["request"] for row in second}
+
+
+@pytest.mark.slow
+def test_answers_of_a_model_whose_settings_were_edited_are_refused(folder: Path, tmp_path: Path) -> None:
+    command = [
+        "eval",
+        "--model",
+        str(folder / "edited"),
+        "--data",
+        "data",
+        "--suite",
+        "pope",
+        "--limit",
+        "12",
+        "--json",
+    ]
+    command += ["--results", str(tmp_path), *BACKEND]
+    shutil.copytree(folder / "base", folder / "edited")
+    [record] = json.loads(harness(folder, *command).stdout)
+    assert "computed_with" not in record["serving"]
+    file = folder / "edited" / "config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps({**config, "transformers_version": "9.9"}, indent=1))
+    assert "generating" not in harness(folder, *command).stderr
+    file.write_text(json.dumps({**config, "text_config": {**config["text_config"], "rms_norm_eps": 0.5}}))
+    done = harness(folder, *command, code=2)
+    assert "config.json of 'base-edited'" in done.stderr and "--overwrite" in done.stderr
+    assert "generating" in harness(folder, *command, "--overwrite").stderr
 
 
 @pytest.mark.slow
