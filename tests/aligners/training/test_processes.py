@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -39,6 +40,10 @@ SETTINGS = ("learning_rate=3e-3", "adam_epsilon=1e-2", "max_grad_norm=1000", "ep
 """Adam's usual epsilon hides a gradient's size, and makes a whole step of one that is nothing but rounding; clipping hides it as well."""
 
 
+HELD_OUT = ("held_out_text", "held_out_image")
+"""Margins on held-out pairs in a training's log."""
+
+
 def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
@@ -50,10 +55,15 @@ class Trained:
 
     def __init__(self, base: Path, pairs: Path, folder: Path) -> None:
         self.base, self.pairs, self.folder = base, pairs, folder
+        self.others = folder / "others.parquet"
+        table = pq.read_table(pairs).slice(0, 5)
+        asked = [[f"{question} {question}" for question in table["question"].to_pylist()]]
+        pq.write_table(table.set_column(table.schema.get_field_index("question"), "question", asked), self.others)
 
     def start(self, name: str, launch: list[str], method: str, *more: str, **settings: Any) -> warm.Started:
         """Start an alignment by a launcher; the last parts of the command are the alignment's."""
-        sets = [f"train.{one}" for one in (*SETTINGS, *(f"{key}={value}" for key, value in settings.items()))]
+        margins = (f"balance.data={self.others}", "balance.pairs=5", "balance.every=2")
+        sets = [f"train.{one}" for one in (*SETTINGS, *margins, *(f"{key}={value}" for key, value in settings.items()))]
         command = ["align", "--method", method, "--model", str(self.base), "--data", str(self.pairs), "--name", name,
                    *(part for one in sets for part in ("--set", one)), *more]  # fmt: skip
         harness = launch == ALONE[0]
@@ -101,6 +111,10 @@ class Trained:
         lines = (self.folder / "results" / name / "train_log.jsonl").read_text().splitlines()
         return [json.loads(line) for line in lines]
 
+    def held_out(self, name: str) -> list[dict[str, Any]]:
+        lines = (self.folder / "results" / name / "held_out.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
     def weights(self, name: str, file: str = "adapter_model.safetensors") -> dict[str, torch.Tensor]:
         return load_file(self.folder / "results" / name / "checkpoint" / file)
 
@@ -112,6 +126,12 @@ class Trained:
             assert (right["stage"], right["step"]) == (left["stage"], left["step"])
             assert right["loss"] == pytest.approx(left["loss"], abs=1e-5), left["step"]
             assert right["margin"] == pytest.approx(left["margin"], abs=1e-4)
+            assert [right.get(key) for key in HELD_OUT] == pytest.approx([left.get(key) for key in HELD_OUT], abs=1e-4)
+        assert any(HELD_OUT[0] in line for line in self.log(other)), "no margins were measured"
+        rows = [self.held_out(one) for one in (run, other)]
+        assert [row["pair"] for row in rows[0]] == [row["pair"] for row in rows[1]] and len(rows[0]) == 5
+        for kind in ("text", "image"):
+            assert [row[kind] for row in rows[1]] == pytest.approx([row[kind] for row in rows[0]], abs=1e-4)
         left, right = self.weights(run, file), self.weights(other, file)
         assert left.keys() == right.keys()
         for name, value in left.items():
