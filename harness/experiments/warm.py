@@ -3,6 +3,9 @@
 Importing torch, transformers and peft takes longer than many steps on a small model. Every command still gets a process of its own, which
 ends with it. Orders come as lines of JSON on standard input; for each the process answers with a line that has the exit code. It ends when
 its input does, so also when the process that started it is killed.
+
+With a GPU no command is forked, because CUDA does not work in a copy of a process in which a library has asked for it, as bitsandbytes does
+when it is imported. Commands then import everything themselves.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 _HEAVY = ("torch", "transformers", "peft", "harness.alignment.align", "harness.evaluation.evaluate")
 
@@ -68,19 +72,49 @@ class WarmProcess:
 
 
 def _serve() -> None:
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what an import prints is no answer
+    answers = _answers()
     for name in _HEAVY:
         with contextlib.suppress(ImportError):  # a command that needs it says so
             importlib.import_module(name)
+    run = _afresh if _has_gpu() else _forked
     for line in sys.stdin:
-        order = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            _carry_out(order)
-        _, status = os.waitpid(child, 0)
-        answers.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        answers.write(f"{run(json.loads(line))}\n")
         answers.flush()
+
+
+def _answers() -> IO[str]:
+    """Standard output; what an import prints to it is no answer."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return answers
+
+
+def _has_gpu() -> bool:
+    try:
+        import torch
+    except ImportError:
+        return False
+    return torch.cuda.is_available()
+
+
+def _forked(order: dict[str, object]) -> int:
+    child = os.fork()
+    if child == 0:
+        _carry_out(order)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def _afresh(order: dict[str, object]) -> int:
+    with Path(str(order["log"])).open("w", encoding="utf-8") as log:
+        return subprocess.run(
+            [sys.executable, "-P", "-m", "harness", *map(str, order["command"])],  # type: ignore[call-overload]
+            cwd=str(order["folder"]),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            check=False,
+        ).returncode
 
 
 def _carry_out(order: dict[str, object]) -> None:

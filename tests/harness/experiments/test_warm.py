@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.experiments import warm
 from harness.experiments.execute import Processes
 from harness.experiments.warm import WarmProcess
 
@@ -58,3 +60,20 @@ def test_each_gets_its_share_of_the_cores_unless_the_user_says_otherwise(
     os.kill(process._process.pid, signal.SIGKILL)
     process.close()
     assert f"OMP_NUM_THREADS={expected}".encode() in environment
+
+
+@pytest.mark.slow
+def test_with_a_gpu_no_command_is_forked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library that asks for the GPU while it is imported leaves a process whose copies cannot use it."""
+    monkeypatch.setattr(warm, "_has_gpu", lambda: True)
+    monkeypatch.setattr(warm, "_HEAVY", ())
+    monkeypatch.setattr(os, "fork", lambda: pytest.fail("a command was forked"))
+    orders = [{"command": ["list", "methods"], "log": str(tmp_path / "log"), "folder": str(tmp_path)},
+              {"command": ["nonsense"], "log": str(tmp_path / "wrong"), "folder": str(tmp_path)}]  # fmt: skip
+    answers = tmp_path / "answers"
+    with answers.open("w") as stream:
+        monkeypatch.setattr(warm, "_answers", lambda: stream)
+        monkeypatch.setattr("sys.stdin", map(json.dumps, orders))
+        warm._serve()
+    assert answers.read_text().split() == ["0", "2"]
+    assert "mfpo" in (tmp_path / "log").read_text() and "nonsense" in (tmp_path / "wrong").read_text()
