@@ -119,21 +119,22 @@ class _Evaluation:
         Raises:
             BadInputError: the settings differ; the message names the files.
         """
-        self.computed_with = {
-            target.name: None if target.remote or target.imported else computation_files(target.base, target.adapter)
-            for target in self.targets
-        }
-        for (name, *_), folder in self.folders.items():
-            now, path = self.computed_with[name], folder / "serving.json"
-            before = read_serving(path).computed_with if path.exists() else None
-            if now is None or before is None:
+        self.computed_with: dict[Key, dict[str, dict[str, str]]] = {}
+        by_name = {target.name: target for target in self.targets}
+        for key, folder in self.folders.items():
+            target, path = by_name[key[0]], folder / "serving.json"
+            before = (read_serving(path).computed_with if path.exists() else None) or {}
+            files = None if target.remote or target.imported else computation_files(target.base, target.adapter)
+            if files is None:
                 continue
-            if changed := sorted(file for file in {**before, **now} if before.get(file) != now.get(file)):
+            then = before.get(target.fingerprint, files)
+            if changed := sorted(name for name in {**then, **files} if then.get(name) != files.get(name)):
                 raise BadInputError(
-                    f"{' and '.join(changed)} of '{name}' changed after its stored answers were generated",
+                    f"{' and '.join(changed)} of '{target.name}' changed after its stored answers were generated",
                     where=str(folder),
                     remedy="--overwrite generates them again; or restore the file",
                 )
+            self.computed_with[key] = {**before, target.fingerprint: files}
 
     def _take_known(self) -> None:
         """Reuse answers to the same question about the same picture: `shuffled` shows a picture that has its own questions."""
@@ -203,9 +204,9 @@ class _Evaluation:
             logger.info(f"{took['answers']:,} answers in {seconds:.0f} s: {', '.join(rates)} per second")
 
     def _write_serving(self, serving: Mapping[str, Any]) -> None:
-        for (name, *_), folder in self.folders.items():
-            path, files = folder / "serving.json", self.computed_with[name]
-            record = {**serving, **({} if files is None else {"computed_with": files})}
+        for key, folder in self.folders.items():
+            path, computed = folder / "serving.json", self.computed_with.get(key)
+            record = {**serving, **({} if computed is None else {"computed_with": computed})}
             write_json(path, check(ServedRecord, record, "serving record", path).written())
 
     def _refused(self, suite: Suite, key: Key) -> dict[str, str]:

@@ -68,8 +68,9 @@ class ServedRecord(ServingRecord):
 
     settings: dict[str, Any] = Field(default_factory=dict)
     took: Took | None = None
-    computed_with: dict[str, str] | None = Field(
-        None, description="SHA-256 of the model's settings (`config.json`, ...), places and versions apart"
+    computed_with: dict[str, dict[str, str]] | None = Field(
+        None,
+        description="fingerprint of the weights -> SHA-256 of the model's settings by file (`config.json`, ...), places and versions apart",
     )
 
 
