@@ -36,8 +36,8 @@ def quiet_transformers() -> None:
         messages.set_verbosity_error()
         # Each of its five attempts per file would be a line; we report the result.
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-        # PEFT imports bitsandbytes if it is installed, which warns about a kernel for serving in 4 bits that is not used here.
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    # PEFT imports bitsandbytes if it is installed, which warns about a kernel for serving in 4 bits that is not used here.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     deepspeed = logging.getLogger("DeepSpeed")
     if _away_from_standard_output not in deepspeed.filters:
         deepspeed.addFilter(_away_from_standard_output)
