@@ -21,6 +21,8 @@ from harness.core.paths import cache_folder
 from harness.core.redaction import redact
 from harness.core.removal import discard
 
+logger = logging.getLogger(__name__)
+
 FOLDER = "logs"
 KEPT = 50
 """Number of files that are kept; older ones are removed."""
@@ -81,9 +83,8 @@ class LibraryLog(logging.Handler):
 
 
 def _show(text: str) -> None:
-    from harness.core.progress import console  # quiet in all processes of a training but the first
-
-    console.print(text, style="dim", markup=False, soft_wrap=True)
+    # As a record of ours, which `harness.core.notes` prints, and which this handler does not take.
+    logger.info(text)
 
 
 @contextlib.contextmanager

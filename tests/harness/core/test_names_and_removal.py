@@ -27,6 +27,7 @@ CALLERS = {
     "harness/datasets/catalogue.py": "an archive that was unpacked; a file under its temporary name",
     "harness/datasets/download.py": "half files",
     "harness/datasets/unpack.py": "its own temporary folder",
+    "harness/core/library_log.py": "the oldest logs of other libraries",
     "harness/core/files.py": "temporary files and folders; what an atomic write replaces",
     "harness/core/temporary.py": "temporary files and folders that no writer holds any more",
     "harness/evaluation/imports.py": "its own temporary folder; an imported run's answers, which new ones replace",
