@@ -17,9 +17,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.core.notes import PACKAGES
-from harness.core.paths import cache_folder
-from harness.core.redaction import redact
-from harness.core.removal import discard
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +63,8 @@ class LibraryLog(logging.Handler):
                     self._write(f"{count} times: {name}: {message.splitlines()[0] if message else ''}")
 
     def _write(self, line: str) -> None:
+        from harness.core.redaction import redact  # --help needs none of these
+
         path = self.path or self._new_file()
         with path.open("a", encoding="utf-8") as file:
             file.write(f"{redact(line)}\n")
@@ -75,6 +74,9 @@ class LibraryLog(logging.Handler):
 
     def _new_file(self) -> Path:
         """The name of a file in the folder of logs, in which the oldest ones make room for it."""
+        from harness.core.paths import cache_folder
+        from harness.core.removal import discard
+
         folder = cache_folder() / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         for old in sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime)[: -KEPT + 1]:

@@ -6,10 +6,12 @@ import importlib.metadata
 import importlib.util
 import re
 from collections import Counter
-
-from packaging.requirements import InvalidRequirement, Requirement
+from typing import TYPE_CHECKING
 
 from harness.core.errors import BadInputError
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 OWN_DISTRIBUTION = "vlm-align-harness"
 _DISTRIBUTIONS = {
@@ -90,6 +92,8 @@ def install_command(module: str, wanted_by: str = OWN_DISTRIBUTION) -> str:
 
 def _requirements(distribution: str) -> list[tuple[str | None, Requirement]]:
     """(extra or None, requirement) of every requirement of a distribution."""
+    from packaging.requirements import InvalidRequirement, Requirement  # --help needs none of it
+
     try:
         lines = importlib.metadata.requires(distribution) or []
     except importlib.metadata.PackageNotFoundError:
