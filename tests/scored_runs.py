@@ -55,3 +55,11 @@ def one_rate(value: float, low: float, high: float) -> dict[str, Any]:
         "n": 40, "of": 40, "unscored": 0, "judge": None, "metrics": {"chair_s": metric},
         "sampling": {"max_new_tokens": 9}, "serving": {"backend": "none"},
     }  # fmt: skip
+
+
+def make_run_with_a_rate(results: Path) -> Path:
+    """A run `one` with 40 scored descriptions, and a rate of 0.25 (0.125 to 0.5) of another suite."""
+    folder = make_run(results, "one", ["a dog", "a cat and a dog", "a bird", "a horse"] * 10)
+    rate = one_rate(0.25, 0.125, 0.5) | {"suite": "pope", "title": "POPE", "variant": "x"}
+    write_json(folder / "evals/pope@pictures/scores-x.json", rate)
+    return folder

@@ -120,21 +120,22 @@ class _Evaluation:
             BadInputError: the settings differ; the message names the files.
         """
         self.computed_with: dict[Key, dict[str, dict[str, str]]] = {}
-        by_name = {target.name: target for target in self.targets}
+        local = {target.name: target for target in self.targets if not (target.remote or target.imported)}
+        now = {name: computation_files(target.base, target.adapter) for name, target in local.items()}
+        weights = {name: target.fingerprint for name, target in local.items() if now[name]}
         for key, folder in self.folders.items():
-            target, path = by_name[key[0]], folder / "serving.json"
-            before = (read_serving(path).computed_with if path.exists() else None) or {}
-            files = None if target.remote or target.imported else computation_files(target.base, target.adapter)
-            if files is None:
+            name, path = key[0], folder / "serving.json"
+            if name not in weights:
                 continue
-            then = before.get(target.fingerprint, files)
-            if changed := sorted(name for name in {**then, **files} if then.get(name) != files.get(name)):
+            before = (read_serving(path).computed_with if path.exists() else None) or {}
+            then = before.get(weights[name], now[name])
+            if changed := sorted(file for file in {**then, **now[name]} if then.get(file) != now[name].get(file)):
                 raise BadInputError(
-                    f"{' and '.join(changed)} of '{target.name}' changed after its stored answers were generated",
+                    f"{' and '.join(changed)} of '{name}' changed after its stored answers were generated",
                     where=str(folder),
                     remedy="--overwrite generates them again; or restore the file",
                 )
-            self.computed_with[key] = {**before, target.fingerprint: files}
+            self.computed_with[key] = {**before, weights[name]: now[name]}
 
     def _take_known(self) -> None:
         """Reuse answers to the same question about the same picture: `shuffled` shows a picture that has its own questions."""

@@ -66,7 +66,7 @@ def fingerprint(location: str | Path) -> str:
         return sha256_json(dict(zip((path.name for path in files), pool.map(file_hash, files), strict=True)))
 
 
-def computation_files(base: str | Path, adapter: Path | None) -> dict[str, str] | None:
+def computation_files(base: str | Path, adapter: Path | None) -> dict[str, str]:
     """SHA-256 of the settings that decide how weights are computed with, by file: sizes and rules of the layers, an adapter's scale, where
     an answer ends. What a file says of places and versions does not count, and the template has a hash of its own.
 
@@ -75,11 +75,11 @@ def computation_files(base: str | Path, adapter: Path | None) -> dict[str, str] 
         adapter: folder of the adapter on it.
 
     Returns:
-        None for a hub id, which is a name of fixed contents.
+        Empty for a hub id, which is a name of fixed contents.
     """
     folder = Path(base)
     if not folder.is_dir():
-        return None
+        return {}
     files = {name: folder / name for name in ("config.json", "generation_config.json")}
     if adapter is not None:
         files["adapter_config.json"] = adapter / "adapter_config.json"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.core.errors import BadInputError
-from harness.models import fingerprint, inspect
+from harness.models import computation_files, fingerprint, inspect
 from tests.tiny import tiny_llava
 
 
@@ -52,6 +52,35 @@ def test_the_fingerprint_follows_the_weights(folder: Path) -> None:
     data[-1] ^= 1
     (folder / "model.safetensors").write_bytes(data)
     assert fingerprint(folder) != before
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value", "counts"),
+    [
+        ("config.json", "vision_feature_layer", -1, True),
+        ("config.json", "transformers_version", "9.9", False),
+        ("config.json", "_name_or_path", "elsewhere", False),
+        ("generation_config.json", "eos_token_id", 7, True),
+        ("adapter_config.json", "lora_alpha", 64, True),
+        ("adapter_config.json", "base_model_name_or_path", "moved", False),
+    ],
+)
+def test_what_weights_are_computed_with(
+    file: str, key: str, value: object, counts: bool, folder: Path, tmp_path: Path
+) -> None:
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    shutil.copytree(folder, base)
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(
+        json.dumps({"r": 8, "lora_alpha": 16, "base_model_name_or_path": "base"})
+    )
+    before = computation_files(base, adapter)
+    assert set(before) == {"config.json", "generation_config.json", "adapter_config.json"}
+    path = (adapter if file.startswith("adapter") else base) / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    after = computation_files(base, adapter)
+    assert {name for name in before if before[name] != after[name]} == ({file} if counts else set())
+    assert computation_files("someone/a-model", None) == {}
 
 
 def test_a_truncated_weight_file(folder: Path) -> None:

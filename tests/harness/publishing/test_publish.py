@@ -19,20 +19,15 @@ from harness.publishing import Publication, publish
 from harness.records.score_files import read_scores
 from harness.runs.folders import find_run
 from tests.commands import json_here, run_here
-from tests.scored_runs import make_run, one_rate
+from tests.scored_runs import make_run_with_a_rate
 
-TEXTS = ["a dog", "a cat and a dog", "a bird", "a horse"] * 10
 SCHEMA = Path(__file__).with_name("eval.schema.json")
 """From every-eval-ever 0.3.0 (MIT licence, beside it)."""
 
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    make_run(tmp_path / "results", "one", TEXTS)
-    write_json(
-        tmp_path / "results/one/evals/pope@pictures/scores-x.json",
-        one_rate(0.25, 0.125, 0.5) | {"suite": "pope", "title": "POPE", "variant": "x"},
-    )
+    make_run_with_a_rate(tmp_path / "results")
     return tmp_path / "results"
 
 

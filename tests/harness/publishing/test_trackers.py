@@ -12,19 +12,14 @@ from harness.core.files import write_json
 from harness.publishing.trackers import track, tracked
 from harness.runs.folders import Run, find_run
 from tests.commands import run_here
-from tests.scored_runs import make_run, one_rate
+from tests.scored_runs import make_run_with_a_rate, one_rate
 
-TEXTS = ["a dog", "a cat and a dog", "a bird", "a horse"] * 10
 RATE = {"pope/x/chair_s": 0.25, "pope/x/chair_s_low": 0.125, "pope/x/chair_s_high": 0.5}
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    make_run(tmp_path / "results", "one", TEXTS)
-    write_json(
-        tmp_path / "results/one/evals/pope@pictures/scores-x.json",
-        one_rate(0.25, 0.125, 0.5) | {"suite": "pope", "title": "POPE", "variant": "x"},
-    )
+    make_run_with_a_rate(tmp_path / "results")
     return find_run("one", tmp_path / "results")
 
 
