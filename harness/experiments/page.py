@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from harness.experiments.records import ClaimResult, ResultFile, SearchResult
 from harness.experiments.search import Searched, Searches, search_tables
 from harness.experiments.spec import Experiment
 from harness.experiments.state import ExperimentFolder
-from harness.experiments.step import RUNS
+from harness.experiments.step import RUNS, sets
 from harness.reports import charts_and_tables, write_document
 from harness.reports.figures import Figure
 from harness.runs.folders import Run, open_run
@@ -133,7 +134,9 @@ def _runs(plan: Plan, folder: ExperimentFolder) -> list[Run]:
     bases = [path.parent.name for path in sorted(runs.glob("*/manifest.json")) if _is_base(path.parent, plan)]
     if not folders:
         raise BadInputError(
-            "no run of this experiment is complete", where=str(runs), remedy="run the same command again"
+            "no run of this experiment is complete",
+            where=str(folder.path),
+            remedy="fix the errors in the logs of its steps, and run the same command again",
         )
     return [open_run(runs / folder) for folder in [*bases, *folders]]
 
@@ -159,6 +162,11 @@ def _named(board: Board, plan: Plan) -> Board:
     return board
 
 
+def made_by(experiment: Experiment) -> str:
+    """The command that makes this page, with the values that were given in place of the file's."""
+    return shlex.join(["harness", "experiment", experiment.given_as, *sets(experiment.overrides)])
+
+
 def _head(experiment: Experiment, plan: Plan) -> list[str]:
     spec, here = experiment.spec, surroundings()
     hardware = here.hardware
@@ -166,7 +174,7 @@ def _head(experiment: Experiment, plan: Plan) -> list[str]:
     return [
         f"Model {spec.model}; {len(experiment.arms)} arms; seeds {', '.join(map(str, plan.worlds))}; {spec.split} split. "
         f"{here.finished[:10]}, {machine}, harness {here.harness}.",
-        f"Made by `harness experiment {experiment.path.name}`.",
+        f"Made by `{made_by(experiment)}`.",
     ]
 
 

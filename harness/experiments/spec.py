@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,18 @@ from harness.experiments.keys import ExperimentSpec
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment's file with its arms and line numbers."""
+    """An experiment's file with its arms and line numbers, and the values that the command line gave in place of the file's."""
 
     path: Path
     spec: ExperimentSpec
     arms: Sequence[Arm]
     lines: Mapping[tuple[str | int, ...], int]
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def given_as(self) -> str:
+        """What the command line calls it: the name of a shipped one, or the file's path."""
+        return next((name for name, path in _shipped().items() if path == self.path), str(self.path))
 
     @property
     def name(self) -> str:
@@ -43,13 +49,18 @@ EXPERIMENTS = PACKAGE / "configs" / "experiments"
 """Folder of the experiments that ship with this tool."""
 
 
+def _shipped() -> dict[str, Path]:
+    """Name -> file."""
+    return {str(path.relative_to(EXPERIMENTS).with_suffix("")): path for path in sorted(EXPERIMENTS.rglob("*.yaml"))}
+
+
 def find_experiment(text: str) -> Path:
     """Find a file, or an experiment that ships with this tool by name: `pocket`, `mfpo/table1`.
 
     Raises:
         UnknownNameError: neither exists.
     """
-    shipped = {str(path.relative_to(EXPERIMENTS).with_suffix("")): path for path in sorted(EXPERIMENTS.rglob("*.yaml"))}
+    shipped = _shipped()
     if Path(text).suffix in (".yaml", ".yml") or Path(text).exists():
         return Path(text)
     if text not in shipped:
@@ -90,7 +101,7 @@ def read_experiment(path: Path, overrides: Mapping[str, Any] | None = None) -> E
             where=where_is("rounds"),
             remedy="generate: {judge: JUDGE}, in the experiment or in arms",
         )
-    return Experiment(path, spec, arms, lines)
+    return Experiment(path, spec, arms, lines, dict(overrides or {}))
 
 
 def _for_model(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -139,6 +139,8 @@ class Backend(ABC):
 
     name: ClassVar[str]
     Settings: ClassVar[type[BackendSettings]] = BackendSettings
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Modules of this tool's extras that it imports; the error for a missing package names the command that installs it."""
     remote: ClassVar[bool] = False
     """Whether the backend asks a remote model by its name, and does not load local weights."""
     gives_details: ClassVar[bool] = False

@@ -7,6 +7,7 @@ from typing import Any
 
 from harness.core import registry
 from harness.core.errors import BadInputError
+from harness.core.packages import need_package
 from harness.serving.base import Backend
 
 logger = logging.getLogger(__name__)
@@ -17,21 +18,26 @@ def choose_backend(name: str | None = None) -> type[Backend]:
 
     Raises:
         UnknownNameError: no such backend.
+        MissingPackageError: a package that it needs is not installed.
         BadInputError: the named one cannot run here.
     """
     if name is not None:
-        backend: type[Backend] = registry.load("backends", name)
-        if reason := backend.missing():
-            raise BadInputError(
-                f"the backend '{name}' cannot run here: {reason}", remedy="make setup, or leave out --backend"
-            )
-        return backend
+        return _that_runs(name)
     vllm: type[Backend] = registry.load("backends", "vllm")
     if (reason := vllm.missing()) is None:
         return vllm
+    fallback = _that_runs("transformers")
     logger.warning(f"{reason}: using transformers, which is slower")
-    fallback: type[Backend] = registry.load("backends", "transformers")
     return fallback
+
+
+def _that_runs(name: str) -> type[Backend]:
+    backend: type[Backend] = registry.load("backends", name)
+    for module in backend.packages:
+        need_package(module, f"the backend '{name}'")
+    if reason := backend.missing():
+        raise BadInputError(f"the backend '{name}' cannot run here: {reason}", remedy="leave out --backend")
+    return backend
 
 
 def endpoint_settings(endpoint: str | None, engine: type[Backend]) -> dict[str, Any]:

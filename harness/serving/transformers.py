@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from harness.core.errors import HarnessError
+from harness.core.packages import is_installed
 from harness.models import (
     batch_inputs,
     control_in,
@@ -36,6 +37,7 @@ class TransformersBackend(Backend):
 
     name = "transformers"
     Settings = TransformersSettings
+    packages = ("torch", "transformers", "peft")
     gives_details = True
     gives_likelihoods = True
     continues = True
@@ -49,8 +51,9 @@ class TransformersBackend(Backend):
 
     @classmethod
     def missing(cls) -> str | None:
-        """It is always available."""
-        return None
+        """See `Backend.missing`."""
+        absent = [module for module in cls.packages if not is_installed(module)]
+        return f"the package '{absent[0]}' is not installed (extra: train)" if absent else None
 
     def start(self) -> None:
         """Load the base and its adapters."""

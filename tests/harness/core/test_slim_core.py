@@ -62,6 +62,7 @@ def run(folder: Path, *arguments: str, code: int = 0) -> str:
             "accuracy",
         ),
         (("list", "benchmarks"), "pope"),
+        (("list", "backends"), "not usable here: the package 'torch' is not installed (extra: train)"),
         (("doctor",), "pip install 'vlm-align-harness[train]'"),
         (("runs",), "good"),
     ],

@@ -84,6 +84,7 @@ def test_one_file_leads_to_a_page(folder: Path, calm: dict[str, Any]) -> None:
     assert len(calm) == 5  # two arms, two seeds, the base
     assert set(states(folder, "calm", "calm").values()) == {"done"}
     page = (folder / "calm/calm/index.md").read_text()
+    assert "Made by `harness experiment calm.yaml`." in page
     assert "| dpo | dpo |" in page and "| mfpo | mfpo |" in page and "Settings by method: dpo 1, mfpo 1." in page
     html = (folder / "calm/calm/index.html").read_text()
     assert "<script" not in html and "mean_length(dpo) &lt; mean_length(mfpo)" in html

@@ -46,6 +46,7 @@ def test_smoke_from_pairs_to_claims_killed_in_between(tmp_path: Path) -> None:
     assert all(claim["verdict"] in ("seen", "not seen", "reversed") for claim in result["claims"])
     assert len(list((folder / "smoke" / "steps").glob("*.json"))) == 4
     page = (folder / "smoke" / "index.md").read_text()
+    assert "Made by `harness experiment smoke`." in page
     assert "**mfpo, stage=1-easy**" in page or "| mfpo, stage=1-easy |" in page.partition("## Leaderboard")[2]
     assert "| noise 999 |" in page and "Image reliance: POPE, base on pocket-validation, n = " in page
     html = (folder / "smoke" / "index.html").read_text()

@@ -13,6 +13,7 @@ from harness.experiments.claims import read_claims
 from harness.experiments.execute import _without
 from harness.experiments.graph import plan
 from harness.experiments.keys import dotted, grouped
+from harness.experiments.page import made_by
 from harness.experiments.run import named_experiments, open_experiment
 from harness.experiments.samplers import grid_of
 from harness.experiments.spec import EXPERIMENTS, find_experiment, read_experiment
@@ -57,6 +58,17 @@ arms:
     assert dotted(arms[-1].settings) == {
         "train.learning_rate": 2e-3, "train.lora.rank": 16, "method.beta": 0.3, "method.delta": 1, "method.lambda_text": 2,
     }  # fmt: skip
+
+
+def test_the_page_names_the_command_that_makes_it_again(tmp_path: Path) -> None:
+    written(tmp_path / "mine.yaml", "arms: {dpo: {method: dpo}}\n")
+    path = str(tmp_path / "mine.yaml")
+    for name, overrides, command in (
+        ("smoke", {}, "harness experiment smoke"),
+        ("mfpo/table1", {"seeds": [0]}, "harness experiment mfpo/table1 --set 'seeds=[0]'"),
+        (path, {"settings": {"train": {"epochs": 2}}}, f"harness experiment {path} --set settings.train.epochs=2"),
+    ):
+        assert made_by(read_experiment(find_experiment(name), overrides)) == command
 
 
 def test_a_file_extends_another(tmp_path: Path) -> None:
