@@ -79,7 +79,7 @@ def read_experiment(path: Path, overrides: Mapping[str, Any] | None = None) -> E
     if not isinstance(values, dict):
         raise BadInputError("an experiment must be a mapping with title, suites and arms", where=str(path))
     try:
-        spec = ExperimentSpec.model_validate(_for_model(values, overrides or {}))
+        spec = ExperimentSpec.model_validate(_of_the_world(_for_model(values, overrides or {}), path))
     except ValidationError as error:
         first = error.errors()[0]
         place = tuple(first["loc"])
@@ -124,6 +124,36 @@ def _for_model(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[
         }
         return merged({**values, "arms": arms}, dict(overrides))
     return merged(dict(values), dict(overrides))
+
+
+def _of_the_world(values: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The values with the name of the model's world in the place of `world` in names of data (`world`, `world@rlhf-v`).
+
+    Raises:
+        BadInputError: the model is not of an embedded world.
+    """
+    model = values.get("model", ExperimentSpec.model_fields["model"].default)
+    world = find_world(model) if isinstance(model, str) else None
+
+    def named(value: Any, key: str = "") -> Any:
+        if isinstance(value, dict):
+            return {name: named(entry, str(name)) for name, entry in value.items()}
+        if isinstance(value, list):
+            return [named(entry, key) for entry in value]
+        if key.rpartition(".")[2] not in ("data", "prompts") or not isinstance(value, str):
+            return value
+        start, at, of = value.partition("@")
+        if start != "world":
+            return value
+        if world is None:
+            raise BadInputError(
+                f"the data '{value}' are those of an embedded world, and '{model}' is a model of none",
+                where=str(path),
+                remedy="name other data, or put the key below `world:`",
+            )
+        return f"{world.name}{at}{of}"
+
+    return {name: value if name == "world" else named(value, name) for name, value in values.items()}
 
 
 def _where(path: Path, lines: Mapping[tuple[str | int, ...], int], place: tuple[str | int, ...]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from harness.worlds.pocket.scenes import COLOURS, SIDE, Scene, generator
+from harness.worlds.pocket.scenes import COLOURS, SIDE, Scene, Scrap, generator
 
 Colour = tuple[int, ...]
 _S = 96  # pictograms are drawn at this size and scaled down
@@ -234,12 +234,24 @@ def draw(scene: Scene) -> Image.Image:
         ground[:] = upper * (1 - share) + lower * share
     ground += (9 if scene.background == 2 else 5) * _grain()[int(rng.integers(64))]
     picture = Image.fromarray(np.clip(ground, 0, 255).astype(np.uint8), "RGB")
-    for thing in scene.things:
+    for scrap in scene.clutter:
+        _scribble(ImageDraw.Draw(picture), scrap)
+    for thing in scene.drawn:
         figure = sprite(thing.name, thing.colour, thing.size, thing.variant)
         alpha = figure.getchannel("A")
         mask = alpha if scene.contrast == 1 else alpha.point(lambda value: int(value * scene.contrast))
         picture.paste(figure, (thing.x, thing.y), mask)
     return picture
+
+
+def _scribble(d: Any, scrap: Scrap) -> None:
+    left, top, right, bottom = scrap.box
+    if scrap.shape == "ellipse":
+        d.ellipse(scrap.box, fill=scrap.colour)
+    elif scrap.shape == "triangle":
+        d.polygon([(left, bottom), ((left + right) // 2, top), (right, bottom)], fill=scrap.colour)
+    else:
+        d.line(scrap.box, fill=scrap.colour, width=2)
 
 
 def png(picture: Image.Image) -> bytes:

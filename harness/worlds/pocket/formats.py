@@ -12,7 +12,17 @@ import numpy as np
 from harness.core.files import write_json, write_jsonl
 from harness.worlds.pocket import general, text
 from harness.worlds.pocket.draw import draw, png
-from harness.worlds.pocket.scenes import CLASSES, COLOURS, PARTNER, Scene, Split, Thing, generator, make_scenes
+from harness.worlds.pocket.scenes import (
+    CLASSES,
+    COLOURS,
+    PARTNER,
+    Scene,
+    SceneMaker,
+    Split,
+    Thing,
+    generator,
+    make_scenes,
+)
 
 HALBENCH, POPE, AMBER, MMHAL = 300, 150, 200, 96
 """Number of pictures per suite; every suite has its own pictures."""
@@ -23,10 +33,10 @@ _SAFE_WORDS = ("image", "picture", "left", "right", "top", "bottom", "middle")
 _TOPICS = ("attribute", "adversarial", "comparison", "counting", "relation", "environment", "holistic", "other")
 
 
-def write_benchmarks(seed: int, split: Split, folder: Path) -> None:
+def write_benchmarks(seed: int, split: Split, folder: Path, draw_scenes: SceneMaker = make_scenes) -> None:
     """Write all suites. Scenes are taken from the split in turn, so that no two suites share a picture."""
     sizes = (HALBENCH, POPE, AMBER, MMHAL, general.MMSTAR, general.MME, general.HALLUSION, general.LLAVA, general.MMVET)
-    scenes = make_scenes(seed, split, sum(sizes))
+    scenes = draw_scenes(seed, split, sum(sizes))
     borders = np.cumsum([0, *sizes])
     parts = [scenes[start:end] for start, end in itertools.pairwise(borders)]
     rng = generator("benchmarks", seed, split)
@@ -69,7 +79,7 @@ def _halbench(scenes: list[Scene], folder: Path, rng: np.random.Generator) -> No
             "bbox": [thing.x, thing.y, thing.size, thing.size],
         }
         for number, scene in zip(numbers, scenes, strict=True)
-        for thing in scene.things
+        for thing in scene.drawn
     ]
     captions = [
         {
@@ -100,9 +110,9 @@ def _pope(scenes: list[Scene], folder: Path, rng: np.random.Generator) -> None:
     """Six questions per picture, half of them with the answer yes; absent objects at random, by frequency, by co-occurrence."""
     names = [f"COCO_val2014_{scene.index + 1:012d}.png" for scene in scenes]
     _save(scenes, folder / "images", names)
-    frequency = Counter(thing.name for scene in scenes for thing in scene.things)
+    frequency = Counter(thing.name for scene in scenes for thing in scene.drawn)
     together = Counter(
-        (one.name, other.name) for scene in scenes for one in scene.things for other in scene.things if one is not other
+        (one.name, other.name) for scene in scenes for one in scene.drawn for other in scene.drawn if one is not other
     )
     partners = {second: first for first, second in PARTNER.items()} | PARTNER
 
@@ -121,7 +131,7 @@ def _pope(scenes: list[Scene], folder: Path, rng: np.random.Generator) -> None:
     for kind in ("random", "popular", "adversarial"):
         rows: list[dict[str, Any]] = []
         for scene, image in zip(scenes, names, strict=True):
-            there = sorted(scene.names)[:3]
+            there = sorted(scene.said)[:3]
             for present, missing in zip(there, absent(scene, kind, len(there)), strict=True):
                 for name, label in ((present, "yes"), (missing, "no")):
                     rows.append(
@@ -175,7 +185,7 @@ def _amber(scenes: list[Scene], folder: Path) -> None:
             image,
             text.SHORT_PROMPT,
             type="generative",
-            truth=[word(thing.name) for thing in scene.ordered],
+            truth=[word(name) for name in dict.fromkeys(thing.name for thing in (*scene.ordered, *scene.unsaid))],
             hallu=[word(name) for name in scene.tempting],
         )
     for scene, image in zip(scenes, names, strict=True):

@@ -56,7 +56,7 @@ def _choices(scene: Scene, rng: np.random.Generator) -> list[Choice]:
     colours = [colour for colour in COLOURS if colour != thing.colour]
     kinds: list[Callable[[], Choice]] = [
         lambda: _choice(
-            "fine-grained perception", "object counting", "How many objects are in the image?",
+            "fine-grained perception", "object counting", text.number_question(scene).prompt,
             text.NUMBERS[count], [one for one in text.NUMBERS[1:] if one != text.NUMBERS[count]], rng,
         ),
         lambda: _choice(
@@ -246,14 +246,14 @@ def _existence(scene: Scene) -> tuple[str, str]:
 def _count(scene: Scene) -> tuple[str, str]:
     count = len(scene.things)
     wrong = count + 1 if count < 4 and (scene.index % 2 or count == 1) else count - 1
-    return _number(count), _number(wrong)
+    return _number(count, text.counted(scene)), _number(wrong, text.counted(scene))
 
 
-def _number(count: int) -> str:
+def _number(count: int, noun: str) -> str:
     return (
-        f"Is there {text.NUMBERS[count]} object in this image?"
+        f"Is there {text.NUMBERS[count]} {noun} in this image?"
         if count == 1
-        else (f"Are there {text.NUMBERS[count]} objects in this image?")
+        else f"Are there {text.NUMBERS[count]} {noun}s in this image?"
     )
 
 

@@ -24,7 +24,7 @@ from harness.core.files import atomic_path
 from harness.core.progress import progress
 from harness.worlds.pocket import text
 from harness.worlds.pocket.draw import draw, png
-from harness.worlds.pocket.scenes import CLASSES, Scene, generator, make_scenes
+from harness.worlds.pocket.scenes import CLASSES, Scene, SceneMaker, generator, make_scenes
 from harness.worlds.pocket.training import Base
 
 PAIRS = 3_000
@@ -76,9 +76,9 @@ def sample_captions(base: Base, features: Any, prompt: str, temperature: float, 
     return tokenizer.batch_decode(tokens, skip_special_tokens=True)
 
 
-def make_pairs(base: Base, seed: int, count: int = PAIRS) -> list[Pair]:
+def make_pairs(base: Base, seed: int, count: int = PAIRS, draw_scenes: SceneMaker = make_scenes) -> list[Pair]:
     """Sample the base on the preference split and make the pairs."""
-    scenes = make_scenes(seed, "preference", count)
+    scenes = draw_scenes(seed, "preference", count)
     rng = generator("preferences", seed)
     prompts = (text.SHORT_PROMPT, *text.DETAILED_PROMPTS)
     pairs: list[Pair] = []
@@ -158,7 +158,10 @@ def _row(pair: Pair, number: int) -> dict[str, Any]:
         "origin_split": json.dumps({"rejected": "sampled" if pair.sampled else "written"}),
         "idx": number,
         "image_path": name,
-        "objects": [{"label": thing.name, "box": [float(edge) for edge in thing.box]} for thing in pair.scene.ordered],
+        "objects": [
+            {"label": thing.name, "box": [float(edge) for edge in thing.box]}
+            for thing in (*pair.scene.ordered, *pair.scene.unsaid)
+        ],
     }
 
 

@@ -7,6 +7,7 @@ captions on the web do: from them the base model learns to hallucinate. The test
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +15,8 @@ import numpy as np
 
 Split = Literal["train", "preference", "validation", "test"]
 Box = tuple[int, int, int, int]
+SceneMaker = Callable[[int, Split, int], list["Scene"]]
+"""The first scenes of a split: seed of the world, split, number of scenes."""
 
 CLASSES = (
     "fork",
@@ -87,19 +90,50 @@ class Thing:
 
 
 @dataclass(frozen=True)
+class Scrap:
+    """A drawn shape that is no object: an ellipse, a triangle or a stroke in a box."""
+
+    shape: Literal["ellipse", "triangle", "stroke"]
+    colour: tuple[int, int, int]
+    box: Box
+
+
+@dataclass(frozen=True)
 class Scene:
-    """A picture before it is drawn. `contrast` below 1 makes its objects pale, which is what makes some scenes hard."""
+    """A picture before it is drawn.
+
+    Attributes:
+        index: its number in the split.
+        things: the objects that captions and questions are about, at most one of a class; a later one is in front of an earlier one.
+        background, noise: kind of the background, and seed of its colours and its grain.
+        contrast: below 1 its objects are pale, which makes some scenes hard.
+        unsaid: objects that no caption and no question is about, of other classes than `things`, behind them; several may be of one class.
+            They are in the picture and in its annotations.
+        clutter: shapes behind all objects.
+    """
 
     index: int
     things: tuple[Thing, ...]
     background: int
     noise: int
     contrast: float
+    unsaid: tuple[Thing, ...] = ()
+    clutter: tuple[Scrap, ...] = ()
+
+    @property
+    def drawn(self) -> tuple[Thing, ...]:
+        """All objects, from back to front."""
+        return (*self.unsaid, *self.things)
+
+    @property
+    def said(self) -> frozenset[str]:
+        """Classes that captions and questions are about."""
+        return frozenset(thing.name for thing in self.things)
 
     @property
     def names(self) -> frozenset[str]:
         """Classes in the scene."""
-        return frozenset(thing.name for thing in self.things)
+        return frozenset(thing.name for thing in self.drawn)
 
     @property
     def ordered(self) -> list[Thing]:
@@ -124,7 +158,7 @@ def make_scene(seed: int, split: Split, index: int) -> Scene:
     hardness = rng.random()
     sizes = (20, 24) if hardness > 0.75 else (23, 32)
     things: list[Thing] = []
-    names = _names(rng, split)
+    names = draw_names(rng, split)
     for position in rng.permutation(len(names)):
         for attempt in range(60):
             size = 20 if attempt > 30 else int(rng.integers(*sizes))
@@ -142,8 +176,8 @@ def make_scenes(seed: int, split: Split, count: int) -> list[Scene]:
     return [make_scene(seed, split, index) for index in range(count)]
 
 
-def _names(rng: np.random.Generator, split: Split) -> list[str]:
-    """One or two pairs, whole or broken, and up to two objects that belong to no pair."""
+def draw_names(rng: np.random.Generator, split: Split) -> list[str]:
+    """Classes of a scene: one or two pairs, whole or broken, and up to two objects that belong to no pair."""
     names: list[str] = []
     for pair in rng.choice(len(PAIRS), 1 if rng.random() < 0.6 else 2, replace=False):
         first, second = PAIRS[pair]

@@ -26,7 +26,6 @@ DETAILED_PROMPTS = (
     "Tell me in detail what the image contains.",
 )
 NUMBERS = ("no", "one", "two", "three", "four")
-_COUNT_PROMPT = "How many objects are in the image?"
 _PLACES = ("on the left", "on the right", "in the middle", "at the top", "at the bottom")
 STYLES = 4
 
@@ -139,10 +138,19 @@ def place_question(thing: Thing) -> Question:
 
 
 def number_question(scene: Scene) -> Question:
-    """ "How many objects are in the image?"""
+    """ "How many objects are in the image?", or "large objects", if there are others that no caption names."""
     count = len(scene.things)
     are = "are" if count != 1 else "is"
-    return Question("number", _COUNT_PROMPT, f"There {are} {NUMBERS[count]} object{'s' if count != 1 else ''}.")
+    return Question(
+        "number",
+        f"How many {counted(scene)}s are in the image?",
+        f"There {are} {NUMBERS[count]} {counted(scene)}{'s' if count != 1 else ''}.",
+    )
+
+
+def counted(scene: Scene) -> str:
+    """What `things` are called when they are counted."""
+    return "large object" if scene.unsaid else "object"
 
 
 def left_of(one: Thing, other: Thing) -> bool | None:

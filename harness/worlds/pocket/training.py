@@ -13,6 +13,7 @@ What makes it take only minutes on two cores, and succeed with every seed:
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -25,7 +26,7 @@ from harness.core.progress import progress
 from harness.models import prompt_text
 from harness.worlds.pocket import network, text
 from harness.worlds.pocket.draw import draw
-from harness.worlds.pocket.scenes import CLASSES, COLOURS, Scene, generator, make_scenes
+from harness.worlds.pocket.scenes import CLASSES, COLOURS, Scene, SceneMaker, generator, make_scenes
 
 
 @dataclass(frozen=True)
@@ -104,20 +105,20 @@ def pictures_of(scenes: list[Scene]) -> np.ndarray:
     return np.stack(drawn)
 
 
-def train_base(seed: int, recipe: Recipe) -> Base:
-    """Train a base model for the world with this seed.
+def train_base(seed: int, recipe: Recipe, draw_scenes: SceneMaker = make_scenes) -> Base:
+    """Train a base model for the world with this seed and these scenes.
 
     Raises:
         HarnessError: the yes/no skill did not appear within the bounded extra steps.
     """
-    scenes = make_scenes(seed, "train", recipe.pictures)
+    scenes = draw_scenes(seed, "train", recipe.pictures)
     pictures = pictures_of(scenes)
     tokenizer = network.build_tokenizer(_corpus(scenes[:4000], seed))
     base = Base(network.build_model(tokenizer, seed), network.build_processor(tokenizer))
     _train_tower(base.model, tokenizer, scenes, pictures, seed, recipe)
     base.model.model.vision_tower.requires_grad_(False)
     features = base.features(pictures)
-    _train_language(base, scenes, features, seed, recipe)
+    _train_language(base, scenes, features, seed, recipe, draw_scenes)
     base.model.eval()
     return base
 
@@ -225,7 +226,9 @@ def _train_tower(
             advance(note=f"loss {loss.item():.3f}")
 
 
-def _train_language(base: Base, scenes: list[Scene], features: Any, seed: int, recipe: Recipe) -> None:
+def _train_language(
+    base: Base, scenes: list[Scene], features: Any, seed: int, recipe: Recipe, draw_scenes: SceneMaker
+) -> None:
     """Stages 1 and 2: projector and language model on captions and questions, with precomputed features of the tower.
 
     Raises:
@@ -262,23 +265,24 @@ def _train_language(base: Base, scenes: list[Scene], features: Any, seed: int, r
         shown[name] = 0.9 * (shown[name] or loss.item()) + 0.1 * loss.item()
         return ", ".join(f"{name} {value:.3f}" for name, value in shown.items())
 
+    skill = functools.partial(yes_no_accuracy, base, seed, draw_scenes=draw_scenes)
     with progress("training to use the image", recipe.lookup_steps) as advance:
         for step in range(recipe.lookup_steps):
             kind = "captions" if step % recipe.lookup_caption_every == 0 else "existence"
             note = take_step(kind, min(1.0, (step + 1) / 40))
             advance(note=note)
-            if (step + 1) % recipe.lookup_every == 0 and yes_no_accuracy(base, seed) >= recipe.lookup_wanted:
+            if (step + 1) % recipe.lookup_every == 0 and skill() >= recipe.lookup_wanted:
                 break
     with progress("training on captions and questions", recipe.steps) as advance:
         for step in range(recipe.steps):
             kind = "questions" if step % recipe.question_every == 0 else "captions"
             note = take_step(kind, _schedule(step, recipe.steps, 20, 0.03))
             advance(note=note)
-    if (accuracy := yes_no_accuracy(base, seed)) < recipe.accuracy_wanted:
+    if (accuracy := skill()) < recipe.accuracy_wanted:
         raise HarnessError(
             f"the base model's yes/no skill did not appear: accuracy {accuracy:.0%} on held-out scenes",
             where=f"pocket world, seed {seed}",
-            remedy="use another seed: --model pocket:SEED",
+            remedy="use another seed: --model WORLD:SEED",
         )
 
 
@@ -361,7 +365,7 @@ def _text_states(base: Base, features: Any, rows: Rows) -> Any:
     return network.text_states(inner.language_model, embedded, rows.mask, rows.positions)
 
 
-def yes_no_accuracy(base: Base, seed: int, count: int = 200) -> float:
+def yes_no_accuracy(base: Base, seed: int, count: int = 200, draw_scenes: SceneMaker = make_scenes) -> float:
     """Balanced accuracy of "Is there a ... in the image?" on held-out scenes, half of the objects absent at random.
 
     Read off the first answer token: whether "Yes" is more probable than "No".
@@ -370,7 +374,7 @@ def yes_no_accuracy(base: Base, seed: int, count: int = 200) -> float:
 
     from harness.worlds.pocket import arithmetic
 
-    scenes = make_scenes(seed, "validation", count)
+    scenes = draw_scenes(seed, "validation", count)
     rng = generator("skill", seed)
     rows: list[tuple[int, str, bool]] = []
     for index, scene in enumerate(scenes):

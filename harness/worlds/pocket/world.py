@@ -7,7 +7,7 @@ import functools
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from filelock import FileLock
 
@@ -17,6 +17,8 @@ from harness.core.paths import cache_folder
 from harness.core.worlds import Split, World
 from harness.core.yaml_values import read_yaml
 from harness.worlds.pocket import shipped
+from harness.worlds.pocket.rich import make_rich_scenes
+from harness.worlds.pocket.scenes import SceneMaker, make_scenes
 
 logger = logging.getLogger(__name__)
 
@@ -38,16 +40,29 @@ class PocketWorld(World):
     methods = ("dpo", "rlhfv", "mfpo")
     suites = ("halbench", "amber", "pope", "mmhal")
     pair_sets = ("rlhf-v", "rlaif-v")
+    sources: ClassVar[tuple[str, ...]] = ()
+    """Sources beside `_SHAPING` that determine every part."""
+    comes_with_a_model: ClassVar[bool] = True
+    """Whether the base model of seed 0 is in the package."""
+
+    @property
+    def draw_scenes(self) -> SceneMaker:
+        """What draws the scenes of a split."""
+        return make_scenes
+
+    @property
+    def _is_shipped(self) -> bool:
+        return self.comes_with_a_model and self.seed == shipped.SEED
 
     def model(self) -> Path:
-        """The base model's folder. That of seed 0 comes with the package; others take six to seven minutes on two cores, once."""
+        """The base model's folder. One that does not come with the package takes six to seven minutes on two cores, once."""
 
         def make(folder: Path) -> None:
-            if self.seed == shipped.SEED:
+            if self._is_shipped:
                 shipped.unpack(folder / "content")
                 return
             # It takes 3 GB, which alignment and engine need afterwards.
-            in_child(train_model, self.seed, folder / "content")
+            in_child(train_model, self.seed, folder / "content", self.draw_scenes)
 
         return self._part("model", make)
 
@@ -66,7 +81,7 @@ class PocketWorld(World):
 
             base = Base(load_model(model, device="cpu"), load_processor(model))
             (folder / "content").mkdir()
-            write_preferences(make_pairs(base, self.seed), folder / "content")
+            write_preferences(make_pairs(base, self.seed, draw_scenes=self.draw_scenes), folder / "content")
 
         return self._part("preferences", make) / f"{name}.parquet"
 
@@ -77,7 +92,7 @@ class PocketWorld(World):
             from harness.worlds.pocket.formats import write_benchmarks
 
             logger.info(f"writing the benchmark files ({split})")
-            write_benchmarks(self.seed, split, folder / "content")
+            write_benchmarks(self.seed, split, folder / "content", self.draw_scenes)
 
         return self._part("benchmarks", make, split)
 
@@ -88,8 +103,8 @@ class PocketWorld(World):
 
     def _part(self, part: str, make: Callable[[Path], None], detail: str = "") -> Path:
         """The content folder of a part, created if necessary; a second process waits for the first."""
-        key = _key(part, self.seed)
-        folder = cache_folder() / "pocket" / f"{part}{'-' + detail if detail else ''}-s{self.seed}-{key[:16]}"
+        key = _key(part, self.sources, self._is_shipped)
+        folder = cache_folder() / self.name / f"{part}{'-' + detail if detail else ''}-s{self.seed}-{key[:16]}"
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
             if not (folder / "made.json").exists():
@@ -100,24 +115,38 @@ class PocketWorld(World):
         return folder / "content"
 
 
-def train_model(seed: int, folder: Path) -> None:
+class RichPocketWorld(PocketWorld):
+    """The pocket world with pictures after COCO's statistics: small objects that no caption names, and clutter (`pocket.rich`)."""
+
+    name = "pocket-rich"
+    summary = "the pocket world with crowded pictures after COCO's statistics: more in them than captions tell"
+    sources = ("rich.py",)
+    comes_with_a_model = False
+
+    @property
+    def draw_scenes(self) -> SceneMaker:
+        """What draws the scenes of a split."""
+        return make_rich_scenes
+
+
+def train_model(seed: int, folder: Path, draw_scenes: SceneMaker = make_scenes) -> None:
     """Train a base model into the new folder `folder`."""
     from harness.models import export_full
     from harness.worlds.pocket.training import Recipe, train_base
 
-    base = train_base(seed, Recipe())
+    base = train_base(seed, Recipe(), draw_scenes)
     export_full(base.model, base.processor, folder)
 
 
 @functools.cache
-def _key(part: str, seed: int) -> str:
-    """Hash of the sources that determine a part; if torch computes it, also of torch's version and the arithmetic.
+def _key(part: str, more: tuple[str, ...], is_shipped: bool) -> str:
+    """Hash of the sources that determine a part, `more` among them; if torch computes it, also of torch's version and the arithmetic.
 
     The shipped base model is determined by its file alone.
     """
-    if part == "model" and seed == shipped.SEED:
+    if part == "model" and is_shipped:
         return sha256_json({"shipped": shipped.digest()})
-    sources: dict[str, str] = {name: _code_hash(Path(__file__).with_name(name)) for name in _SHAPING[part]}
+    sources: dict[str, str] = {name: _code_hash(Path(__file__).with_name(name)) for name in (*_SHAPING[part], *more)}
     if part != "benchmarks":
         import torch
 
@@ -125,7 +154,7 @@ def _key(part: str, seed: int) -> str:
 
         sources["torch"] = torch.__version__
         sources["arithmetic"] = "bfloat16" if devices.multiplies_bfloat16() else "float32"
-        if seed == shipped.SEED:
+        if is_shipped:
             sources["shipped"] = shipped.digest()
     return sha256_json(sources)
 

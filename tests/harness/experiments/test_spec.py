@@ -246,6 +246,23 @@ def test_what_only_an_embedded_world_gets(tmp_path: Path) -> None:
     assert read_experiment(file, {"limit": 9}).spec.limit == 9, "the command line has the last word"
 
 
+def test_world_in_the_name_of_data_is_the_models_world(tmp_path: Path) -> None:
+    """So that a file for one embedded world does not train a model of another on its pairs."""
+    file = written(
+        tmp_path / "a.yaml",
+        "settings: {train.balance.data: world@rlaif-v}\n"
+        "arms:\n  a: {method: dpo, data: world@rlhf-v}\n  b: {method: dpo, generate: {judge: chair, prompts: world}}\n",
+    )
+    for model, name in (("pocket", "pocket"), ("pocket:3", "pocket"), ("pocket-rich", "pocket-rich")):
+        first, second = read_experiment(file, {"model": model}).arms
+        assert first.data == f"{name}@rlhf-v" and second.generate is not None and second.generate.prompts == name
+        assert dotted(first.settings) == {"train.balance.data": f"{name}@rlaif-v"}
+    with pytest.raises(
+        BadInputError, match=r"'world@rlaif-v' are those of an embedded world, and 'llava-1.5-7b' is a model of none"
+    ):
+        read_experiment(file, {"model": "llava-1.5-7b"})
+
+
 @pytest.mark.parametrize(
     ("wrong", "line", "said"),
     [
