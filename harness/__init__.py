@@ -12,9 +12,20 @@ from harness.core.version import VERSION
 
 if TYPE_CHECKING:
     from harness.analysis.frames import Frames, load_runs
-    from harness.api import align, evaluate, experiment, import_results, leaderboard, report, score
+    from harness.api import align, evaluate, experiment, import_results, leaderboard, publish, report, score
 
-__all__ = ["Frames", "align", "evaluate", "experiment", "import_results", "leaderboard", "load_runs", "report", "score"]
+__all__ = [
+    "Frames",
+    "align",
+    "evaluate",
+    "experiment",
+    "import_results",
+    "leaderboard",
+    "load_runs",
+    "publish",
+    "report",
+    "score",
+]
 __version__ = VERSION
 
 

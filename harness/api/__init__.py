@@ -1,5 +1,5 @@
 """What the commands do, as functions: `harness.align`, `.evaluate`, `.score`, `.import_results`, `.leaderboard`, `.report`,
-`.experiment`.
+`.experiment`, `.publish`.
 
 They take what the commands take and raise `harness.core.errors.BadInputError` where a command would exit with code 2. Nothing is
 printed but progress; notes go to Python's `logging` under the names `harness`, `aligners` and `benchmarks`.
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness.api.data import stored
 from harness.api.imports import import_results
+from harness.api.publishing import publish
 from harness.api.settings import nested
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from harness.runs.folders import Run
     from harness.runs.targets import Target
 
-__all__ = ["align", "evaluate", "experiment", "import_results", "leaderboard", "report", "score"]
+__all__ = ["align", "evaluate", "experiment", "import_results", "leaderboard", "publish", "report", "score"]
 
 
 def align(
@@ -332,6 +333,7 @@ def experiment(
     data: str | None = None,
     seeds: Sequence[int] | None = None,
     backend: str | None = None,
+    changes: Mapping[str, Any] | None = None,
     processes: int = 1,
     many: bool = False,
     results: str | Path = "results/experiments",
@@ -344,6 +346,7 @@ def experiment(
         data: override the file's preference data.
         seeds: override the file's seeds.
         backend: override the file's backend.
+        changes: override any other key of the file, as `--set` does, by dotted key or nested: `{"limit": 48, "search.runs": 2}`.
         processes: run this many steps at a time, each in a process of its own.
         many: confirm more than 1,000 runs.
         results: folder of all experiments.
@@ -359,9 +362,10 @@ def experiment(
     from harness.experiments.execute import Processes
     from harness.experiments.run import open_experiment, run_experiment
 
-    overrides = {
+    named = {
         "model": model, "data": data, "seeds": list(seeds) if seeds is not None else None, "backend": backend,
     }  # fmt: skip
+    overrides = nested(changes) | {key: value for key, value in named.items() if value is not None}
     opened = open_experiment(str(file), overrides, Path(results), many=many)
     _, error = run_experiment(opened, Processes(processes))
     if error is not None:

@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from harness.cli.options import RESULTS, Json, Results, app, emit
-from harness.core.errors import BadInputError
 from harness.core.packages import OWN_DISTRIBUTION
 from harness.core.terminal import say
 
@@ -59,21 +58,18 @@ def publish(
     as_json: Json = False,
 ) -> None:
     """Write a run's results for others: a card with machine-readable scores, Every Eval Ever records, the scores; or a tracker's run."""
-    from harness.publishing import Publication
-    from harness.publishing import publish as write
-    from harness.publishing.trackers import track
+    from harness.publishing import publish_everywhere
     from harness.runs.folders import find_run
 
-    if output is None and not tracker:
-        raise BadInputError("nothing to write to is named", remedy="a folder: -o FOLDER; a tracker: --tracker mlflow")
-    if output is not None and organisation is None:
-        raise BadInputError("a folder for others names who ran the evaluation", remedy="--organisation NAME")
-    published = find_run(run, results)
-    written: list[str] = []
-    if output is not None and organisation is not None:
-        asked = Publication(published, output, organisation, relationship.value if relationship else None, answers)
-        written += [str(output / file) for file in write(asked)]
-    written += [f"{name.value}: {track(published, name.value, project)}" for name in tracker or ()]
+    written = publish_everywhere(
+        find_run(run, results),
+        output,
+        organisation=organisation,
+        relationship=relationship.value if relationship else None,
+        answers=answers,
+        trackers=[name.value for name in tracker or ()],
+        project=project,
+    )
     if as_json:
         emit(written)
         return

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import harness
 from harness.core.errors import BadInputError
 from harness.core.worlds import pairs_of
 from harness.experiments.claims import read_claims
@@ -69,6 +70,23 @@ def test_the_page_names_the_command_that_makes_it_again(tmp_path: Path) -> None:
         (path, {"settings": {"train": {"epochs": 2}}}, f"harness experiment {path} --set settings.train.epochs=2"),
     ):
         assert made_by(read_experiment(find_experiment(name), overrides)) == command
+
+
+def test_the_function_overrides_any_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class OpenedError(Exception):
+        """Instead of running it."""
+
+    def run(opened: Any, workers: Any) -> None:
+        raise OpenedError(opened.experiment)
+
+    monkeypatch.setattr("harness.experiments.run.run_experiment", run)
+    with pytest.raises(OpenedError) as caught:
+        changes = {"limit": 48, "settings.train.epochs": 2, "model": "pocket:2"}
+        harness.experiment("smoke", seeds=[1], changes=changes, results=tmp_path)
+    spec = caught.value.args[0].spec
+    assert (spec.limit, spec.seeds, spec.model, spec.settings["train"]["epochs"]) == (48, [1], "pocket:2", 2)
+    with pytest.raises(BadInputError, match="an experiment has no 'limits'"):
+        harness.experiment("smoke", changes={"limits": 48}, results=tmp_path)
 
 
 def test_a_file_extends_another(tmp_path: Path) -> None:

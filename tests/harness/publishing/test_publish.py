@@ -104,6 +104,18 @@ def test_the_options(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ended == 2 and "--organisation" in said and not Path("c").exists()
 
 
+def test_the_function_does_what_the_command_does(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(results.parent)
+    files = json_here("publish", "one", "-o", "a", "--organisation", "us", "--answers")
+    made_here = harness.publish("one", "b", organisation="us", answers=True)
+    assert sorted(file.partition("/")[2].rpartition("/")[0] for file in made_here) == sorted(
+        file.partition("/")[2].rpartition("/")[0] for file in files
+    )
+    assert Path("a/README.md").read_text() == Path("b/README.md").read_text()
+    with pytest.raises(BadInputError, match="nothing to write to is named"):
+        harness.publish(find_run("one", results))
+
+
 def test_a_run_without_scores(results: Path) -> None:
     write_json(results / "two/manifest.json", read_json(results / "one/manifest.json") | {"name": "two"})
     with pytest.raises(BadInputError, match="no scores to publish"):
