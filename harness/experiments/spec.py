@@ -18,6 +18,7 @@ from harness.core.worlds import find_world
 from harness.core.yaml_values import read_yaml
 from harness.experiments.arms import Arm, arms_of
 from harness.experiments.keys import ExperimentSpec
+from harness.experiments.step import plain
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Experiment:
     arms: Sequence[Arm]
     lines: Mapping[tuple[str | int, ...], int]
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    another_model: bool = False
+    """Whether the command line gave another model than the file's."""
 
     @property
     def given_as(self) -> str:
@@ -37,8 +40,8 @@ class Experiment:
 
     @property
     def name(self) -> str:
-        """The name of its folder: the file's name."""
-        return self.path.stem
+        """The name of its folder: the file's name, and the model's if it is not the file's, so that each model keeps its page."""
+        return f"{self.path.stem}-{plain(self.spec.model)}" if self.another_model else self.path.stem
 
     def where(self, *place: str | int) -> str:
         """`FILE, line N` of a place in the file, or of the nearest one around it."""
@@ -101,7 +104,8 @@ def read_experiment(path: Path, overrides: Mapping[str, Any] | None = None) -> E
             where=where_is("rounds"),
             remedy="generate: {judge: JUDGE}, in the experiment or in arms",
         )
-    return Experiment(path, spec, arms, lines, dict(overrides or {}))
+    another = spec.model != values.get("model", ExperimentSpec.model_fields["model"].default)
+    return Experiment(path, spec, arms, lines, dict(overrides or {}), another)
 
 
 def _for_model(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

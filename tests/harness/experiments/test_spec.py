@@ -70,6 +70,9 @@ def test_the_page_names_the_command_that_makes_it_again(tmp_path: Path) -> None:
         (path, {"settings": {"train": {"epochs": 2}}}, f"harness experiment {path} --set settings.train.epochs=2"),
     ):
         assert made_by(read_experiment(find_experiment(name), overrides)) == command
+    # Another model than the file's has a folder, and so a page, of its own.
+    for model, name in (("pocket", "table1"), ("pocket-rich", "table1-pocket-rich"), ("org/a model", "table1-a-model")):
+        assert read_experiment(find_experiment("mfpo/table1"), {"model": model, "data": "rlhf-v"}).name == name
 
 
 def test_the_function_overrides_any_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
