@@ -139,7 +139,7 @@ def test_doctor(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.claims("list --json")
 def test_list() -> None:
-    assert [row["name"] for row in run("list", "worlds")] == ["pocket"]
+    assert [row["name"] for row in run("list", "worlds")] == ["pocket", "pocket-rich"]
 
 
 @pytest.mark.claims(
