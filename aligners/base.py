@@ -36,6 +36,27 @@ REJECTED = Branch("rejected", response="rejected")
 IMAGE_REJECTED = Branch("image_rejected", image="rejected")
 
 
+def rejected_names(length: int) -> tuple[str, ...]:
+    """Names of the images in a list of rejected ones, from the one that was changed least to the one that was changed most."""
+    return tuple(f"rejected_{number}" for number in range(1, length + 1))
+
+
+def rejected_of(branches: Sequence[Branch]) -> list[str]:
+    """Names of the rejected images that branches compare: the one, or those of a list."""
+    names = dict.fromkeys(branch.image for branch in branches)
+    return [name for name in names if is_rejected(name)]
+
+
+def is_rejected(image: str) -> bool:
+    """Whether an image of this name is a rejected one."""
+    return image == "rejected" or image.startswith("rejected_")
+
+
+def image_list(length: int) -> tuple[Branch, ...]:
+    """The preferred response given each image of a list of rejected ones, in the list's order."""
+    return tuple(Branch(f"image_{name}", image=name) for name in rejected_names(length))
+
+
 @dataclass(frozen=True, slots=True)
 class BranchLogps:
     """Log-probabilities of one branch's responses under one model, float32.
@@ -163,7 +184,8 @@ class Aligner(ABC, Generic[S_co]):
     summary: ClassVar[str]
     source: ClassVar[str]
     """Paper, venue and year."""
-    branches: ClassVar[tuple[Branch, ...]] = (CHOSEN, REJECTED)
+    branches: tuple[Branch, ...] = (CHOSEN, REJECTED)
+    """Of the class, or set by `__init__` if they depend on the settings."""
     needs: ClassVar[Needs] = Needs.NOTHING
     Settings: ClassVar[type[AlignerSettings]] = AlignerSettings
     """The class of `settings`: the type argument of `Aligner`, if there is one."""

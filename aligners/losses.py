@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
 Normalise = Literal["mean", "sum"]
@@ -197,6 +199,53 @@ def image_preference(
         "loss_margin": logistic(beta * chosen - delta),
     }
     weights = {"loss_text": lambda_text, "loss_image": lambda_image, "loss_margin": lambda_margin}
+    return sum(weights[name] * term for name, term in terms.items()), terms  # type: ignore[return-value]
+
+
+def plackett_luce(rewards: Tensor) -> Tensor:
+    """Negative log-likelihood of a ranking: -sum_k log(exp(r_k) / sum_{j >= k} exp(r_j)), [batch].
+
+    Args:
+        rewards: [batch, length], in the order of the ranking, best first.
+
+    Source: Plackett, 1975; as a loss of rewards Rafailov et al., NeurIPS 2023, appendix A.3.
+    """
+    rest = rewards.flip(-1).logcumsumexp(-1).flip(-1)
+    return (rest - rewards)[..., :-1].sum(-1)  # the last one is certain
+
+
+def lpoi(
+    chosen: Tensor,
+    rejected: Tensor,
+    images: Sequence[Tensor],
+    *,
+    beta: float,
+    lambda_text: float,
+    lambda_list: float,
+    lambda_margin: float,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """lambda_text L_text + lambda_list L_list + lambda_margin L_margin, and the three terms.
+
+    Args:
+        chosen: log-ratio of the preferred response given the original image, [batch].
+        rejected: log-ratio of the other response given the original image, [batch].
+        images: log-ratios of the preferred response given the rejected images, from the one that was changed least on, [batch] each.
+        beta: strength of the pull towards the reference.
+        lambda_text: weight of DPO's term -log sigma(r(m, y_w) - r(m, y_l)).
+        lambda_list: weight of the likelihood of the ranking original, rejected images (`plackett_luce`).
+        lambda_margin: weight of the anchor -log sigma(r(m, y_w)).
+
+    Source: Pesaran Zadeh et al. (LPOI), ACL 2025, arXiv 2505.21061, "listwise preference loss", and its public code, which adds the three
+        terms without weights.
+    """
+    import torch
+
+    terms = {
+        "loss_text": logistic(beta * (chosen - rejected)),
+        "loss_list": plackett_luce(beta * torch.stack([chosen, *images], -1)),
+        "loss_margin": logistic(beta * chosen),
+    }
+    weights = {"loss_text": lambda_text, "loss_list": lambda_list, "loss_margin": lambda_margin}
     return sum(weights[name] * term for name, term in terms.items()), terms  # type: ignore[return-value]
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from aligners.base import is_rejected
 from aligners.preferences.extras import turn_columns
 from aligners.preferences.options import DataOptions
 from aligners.preferences.overlap import EvaluationSet, overlaps
@@ -141,7 +142,7 @@ def _images(data: PreferenceSet) -> Report:
         "used_more_than_once": sum(count > 1 for count in used.values()),
         "longest_edge": {"min": int(edges.min()), "median": int(np.median(edges)), "max": int(edges.max())},
         "treated": data.treated,
-        "with_rejected_image": sum("rejected" in example.images for example in data.examples),
+        "with_rejected_image": sum(any(map(is_rejected, example.images)) for example in data.examples),
     }
 
 

@@ -27,6 +27,7 @@ _NESTED = frozenset(
     {
         "images",
         "rejected_images",
+        "ranked_images",
         "messages",
         "rejected_messages",
         "conversations",

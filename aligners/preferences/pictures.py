@@ -68,6 +68,22 @@ class Pictures:
             value = cell.checked()
         if isinstance(value, list):
             value, item = single(value), 0
+        return self._found(value, cell, item, folder, name)
+
+    def find_all(self, value: Any, folder: Path, name: str) -> list[ImageRef]:
+        """The images of a list, each as `find` takes it.
+
+        Raises:
+            BadRecordError: it is no list, or one cannot be used.
+        """
+        cell = value if isinstance(value, SourceCell) else None
+        images = cell.checked() if cell else value
+        if not isinstance(images, list):
+            raise BadRecordError(f"{name}: this is {kind_of(images)}, not a list of images")
+        return [self._found(one, cell, item, folder, f"{name}, {item + 1}") for item, one in enumerate(images)]
+
+    def _found(self, value: Any, cell: SourceCell | None, item: int | None, folder: Path, name: str) -> ImageRef:
+        """An image by its value, which is item `item` of the cell if that has a list."""
         if isinstance(value, Mapping):
             name = shown(value.get("path") or name)
             value = value["bytes"] if value.get("bytes") else value.get("path")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from aligners.base import rejected_names
 from aligners.preferences.cells import RowGroups, SourceCell
 from aligners.preferences.extras import extra_columns
 from aligners.preferences.formats import BadRecordError, Format, Record, detect, find_format, first_values
@@ -264,6 +265,9 @@ class _Reader:
             found = self._pictures.find(value, file.parent, f"rejected image of {name}")
             if found.fingerprint() != images["original"].fingerprint():  # the same record would repeat the id
                 images["rejected"] = found
+        if says_something(ranked := record.get("ranked_images")):
+            found_all = self._pictures.find_all(ranked, file.parent, f"ranked_images of {name}")
+            images |= _ranked(images["original"], found_all)
         if len(pairs) == 1:
             return [example_from(pairs[0], images, record, name)]
         if record.get("chosen_spans") is not None or record.get("rejected_spans") is not None:
@@ -318,6 +322,17 @@ class _Reader:
 def _blocks(pairs: Iterator[tuple[int, Record]]) -> Iterator[list[tuple[int, Record]]]:
     while block := list(itertools.islice(pairs, _BLOCK)):
         yield block
+
+
+def _ranked(original: ImageRef, images: Sequence[ImageRef]) -> dict[str, ImageRef]:
+    """A list of rejected images by their names in an example.
+
+    Raises:
+        BadRecordError: two images of the list are the same, or one is the original.
+    """
+    if len({image.fingerprint() for image in (original, *images)}) <= len(images):
+        raise BadRecordError("the images in 'ranked_images' must differ from each other and from the original")
+    return dict(zip(rejected_names(len(images)), images, strict=True))
 
 
 def _given(columns: Mapping[str, Any]) -> dict[str, Any]:

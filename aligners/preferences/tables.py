@@ -25,7 +25,7 @@ from harness.core.typed import kind_of
 
 logger = logging.getLogger(__name__)
 
-IMAGE_COLUMNS = ("image", "images", "rejected_image", "rejected_images")
+IMAGE_COLUMNS = ("image", "images", "rejected_image", "rejected_images", "ranked_images")
 BROKEN = "\0broken"
 """The only key of a record that could not be read; its value is the reason."""
 _LONG = 4096

@@ -89,6 +89,23 @@ def black(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, strengt
     return result
 
 
+def cover(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
+    """Black pixels in a share `strength` of the mask: the part that is nearest to the image's edge. A weaker one is part of a stronger one.
+
+    Source: Pesaran Zadeh et al., ACL 2025 (LPOI): a growing share of an object's box is masked, beginning at the image's edge.
+    Differences: the order of pixels (by their distance from the nearest edge, then row by row) and the colour are ours, and no circle is
+    drawn around the box.
+    """
+    height, width = mask.shape
+    down, right = np.mgrid[0:height, 0:width]
+    edge = np.minimum(np.minimum(down, height - 1 - down), np.minimum(right, width - 1 - right))
+    pixels = np.flatnonzero(mask)
+    order = pixels[np.argsort(edge.ravel()[pixels], kind="stable")]
+    result = image.copy()
+    result.reshape(-1, 3)[order[: max(1, round(strength * len(order)))]] = 0
+    return result
+
+
 def shuffle(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
     """Exchange patches inside the mask; `strength` is the share of patches that are moved.
 
@@ -158,6 +175,7 @@ CORRUPTIONS: dict[str, Corruption] = {
     "noise": Corruption(noise, None, "diffusion noise in the masks"),
     "blur": Corruption(blur, 0.5, "Gaussian blur in the masks"),
     "black": Corruption(black, 1.0, "black pixels in the masks"),
+    "cover": Corruption(cover, 1.0, "black pixels in the part of the masks that is nearest to the image's edge"),
     "shuffle": Corruption(shuffle, 1.0, "patches shuffled within the masks"),
     "crop": Corruption(crop, 0.8, "a random crop of up to a fifth of the image", "everywhere"),
     "whole-noise": Corruption(whole_noise, None, "diffusion noise on the whole image", "everywhere"),

@@ -4,11 +4,13 @@ determines it."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
-from aligners.base import PrepareContext
+from aligners.base import PrepareContext, rejected_names
 from aligners.preferences.cells import CellImage, RowGroups, SourceCell
 from aligners.preferences.opening import open_table
 from aligners.preferences.set_folder import CONFIG
@@ -19,6 +21,7 @@ from aligners.rejected_images.regions import choose_source
 from aligners.rejected_images.samples import write_samples
 from aligners.rejected_images.settings import ImagePreferenceSettings
 from aligners.rejected_images.table import FORMAT, MADE
+from harness.core.errors import BadInputError
 from harness.core.files import sha256_bytes, sha256_json
 from harness.core.types import ImageRef, PreferenceExample
 
@@ -29,19 +32,36 @@ def generate(
     examples: Sequence[PreferenceExample],
     settings: ImagePreferenceSettings,
     context: PrepareContext,
+    levels: Sequence[float] = (),
 ) -> tuple[list[PreferenceExample], ImagePreferenceNotes]:
-    """Add `images["rejected"]` to every example that has none.
+    """Add a rejected image, or a list of them, to every example that has none.
+
+    Args:
+        examples: the examples.
+        settings: how the images are made.
+        context: cache, seed and run.
+        levels: with levels, rising and from (0, 1], a list of as many images is added, each corrupted at a level of the settings' strength
+            (`ImagePreferenceSettings.at`); without, `images["rejected"]`.
 
     Returns:
         The examples (fewer, if `on_nothing` is "drop"), and notes for the run's manifest.
+
+    Raises:
+        BadInputError: two levels give the same image, or an example has a list of another length.
     """
-    wanted = [example for example in examples if "rejected" not in example.images]
+    names = rejected_names(len(levels)) if levels else ("rejected",)
+    if levels:
+        _check_levels(examples, settings, levels)
+    wanted = [example for example in examples if names[0] not in example.images]
     chosen = settings.model_copy(update={"regions": choose_source(settings.regions, wanted)})
     counts = dict.fromkeys(MADE, 0) | {"dropped": 0, "given": len(examples) - len(wanted)}
     result, folder, ranked = list(examples), None, None
     if wanted:
-        recipe = SetRecipe(chosen, context.seed, whole=False)
-        identity = {"contents": _contents(wanted, chosen.regions)}
+        recipe = SetRecipe(chosen, context.seed, whole=False, levels=tuple(levels))
+        identity: dict[str, Any] = {
+            "contents": _contents(wanted, chosen.regions),
+            **({"levels": [*levels]} if levels else {}),
+        }
         key = sha256_json([FORMAT, identity, chosen.determining(), context.seed])
         folder = context.cache / "image_preferences" / key[:32]
         if not (folder / CONFIG).exists():
@@ -49,18 +69,43 @@ def generate(
         manifest = write_set(folder, wanted, recipe, identity, wait=True)
         counts |= {name: manifest.counts[name] for name in (*MADE, "dropped") if name != "given"}
         ranked = manifest.keywords
-        result = _with_images(examples, folder)
+        result = _with_images(examples, folder, names)
     said(counts, settings)
     notes = {
         **counts,
         "source": chosen.regions if chosen.how.where == "keywords" else None,
         **settings.recorded(),
+        **({"levels": [*levels]} if levels else {}),
         "keywords": ranked,
         "kept_in": str(folder) if folder else None,
     }
     if context.output is not None:
-        notes["samples"] = write_samples(result, folder, context.output)
+        notes["samples"] = write_samples(result, folder, context.output, names[-1])
     return result, ImagePreferenceNotes.model_validate(notes)
+
+
+def _check_levels(
+    examples: Sequence[PreferenceExample], settings: ImagePreferenceSettings, levels: Sequence[float]
+) -> None:
+    """Make sure that the images of a list differ, and that a list in the data has one image per level.
+
+    Raises:
+        BadInputError: they do not.
+    """
+    for weaker, stronger in pairwise(levels):
+        if settings.at(weaker) == settings.at(stronger):
+            raise BadInputError(
+                f"the levels {weaker:g} and {stronger:g} of {settings.described()} are the same diffusion step",
+                remedy="take levels that are further apart, or a larger step",
+            )
+    for example in examples:
+        length = sum(name.startswith("rejected_") for name in example.images)
+        if length not in (0, len(levels)):
+            raise BadInputError(
+                f"the example has a list of {length} rejected images, and {len(levels)} are compared",
+                where=example.id,
+                remedy=f"give as many levels: --set method.levels={[round(n / length, 2) for n in range(1, length + 1)]}",
+            )
 
 
 def sources(settings: ImagePreferenceSettings) -> str:
@@ -93,25 +138,26 @@ def _contents(examples: Sequence[PreferenceExample], regions: str) -> str:
     )
 
 
-def _with_images(examples: Sequence[PreferenceExample], folder: Path) -> list[PreferenceExample]:
-    """The examples with their images of the set, which stay in its files; examples without one are left out."""
+def _with_images(examples: Sequence[PreferenceExample], folder: Path, names: Sequence[str]) -> list[PreferenceExample]:
+    """The examples with their images of the set, which stay in its files; examples without any are left out."""
     groups = RowGroups()
     tables = [open_table(file, groups, None) for file in set_files(folder)]
-    made = {
-        row["id"]: _image(row["id"], row["rejected_image"])
-        for table in tables
-        for _, row in table.records(table.numbers())
-    }
+    made = {row["id"]: _images(row, names) for table in tables for _, row in table.records(table.numbers())}
     result = []
     for example in examples:
-        if "rejected" in example.images:
+        if names[0] in example.images:
             result.append(example)
         elif example.id in made:
-            result.append(replace(example, images={**example.images, "rejected": made[example.id]}))
+            result.append(replace(example, images={**example.images, **made[example.id]}))
     return result
 
 
-def _image(name: str, cell: SourceCell) -> ImageRef:
-    """The image in a cell. It is read once here, row group by row group, so that it is not read again for its digest."""
-    source = CellImage(cell, None)
-    return ImageRef(source=source, name=f"{name}, rejected", digest=sha256_bytes(source.read()))
+def _images(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, ImageRef]:
+    """The images in a row's cell, by name. They are read once here, row group by row group, so that they are not read again for their
+    digests."""
+    images = {}
+    for number, name in enumerate(names):
+        listed: SourceCell | None = row.get("ranked_images")
+        source = CellImage(listed, number) if listed else CellImage(row["rejected_image"], None)
+        images[name] = ImageRef(source=source, name=f"{row['id']}, {name}", digest=sha256_bytes(source.read()))
+    return images

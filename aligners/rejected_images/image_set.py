@@ -141,8 +141,9 @@ def _check_room(folder: Path, parts: Sequence[SetPart], recipe: SetRecipe) -> No
         BadInputError: it does not.
     """
     examples = [one for part in parts for one in part.examples]
-    made = [one.images["original"] for one in examples if recipe.replace or "rejected" not in one.images]
-    need([(folder, predicted_bytes(made), f"{len(made):,} rejected images")])
+    made = [one.images["original"] for one in examples if not recipe.given(one)]
+    number = max(1, len(recipe.levels))
+    need([(folder, number * predicted_bytes(made), f"{number * len(made):,} rejected images")])
 
 
 def _final(path: Path) -> Path:

@@ -13,7 +13,7 @@ from aligners.rejected_images.corruptions import random_mask
 from aligners.rejected_images.keywords import keywords, pipeline
 from aligners.rejected_images.regions import REGION_SOURCES
 from aligners.rejected_images.settings import ImagePreferenceSettings
-from harness.core.diffusion import random_numbers
+from harness.core.diffusion import Diffusion, random_numbers
 from harness.core.types import PreferenceExample
 
 BLOCK = 32
@@ -28,10 +28,12 @@ class Maker:
         settings: how they are made; `regions` must not be "auto".
         seed: seed of the whole set. An image's random numbers depend only on it and the example's id, not on order, batch, shard or
         process.
+        levels: make a list of rejected images for every example, one per level (`ImagePreferenceSettings.at`), with the same regions and
+        random numbers; if there is none, make one rejected image.
     """
 
-    def __init__(self, settings: ImagePreferenceSettings, seed: int) -> None:
-        self.settings, self.seed = settings, seed
+    def __init__(self, settings: ImagePreferenceSettings, seed: int, levels: Sequence[float] = ()) -> None:
+        self.settings, self.seed, self.levels = settings, seed, levels
         self._needs_regions = settings.how.where == "keywords"
         self.nlp = pipeline(settings.pipeline) if self._needs_regions else None
         # A corruption of random regions or of the whole image uses no detector, so none is loaded.
@@ -71,10 +73,18 @@ class Maker:
             mask = random_mask(original.shape[0], original.shape[1], settings.share, random_numbers(f"{seed}:regions"))
         elif not located:
             mask[:] = True
-        image = settings.how.apply(original, mask, random_numbers(seed), settings.amount)
+
+        def rejected(amount: float | Diffusion) -> dict[str, Any]:
+            image = settings.how.apply(original, mask, random_numbers(seed), amount)
+            return {"bytes": encoded(image), "path": None}
+
         return {
             "id": name,
-            "rejected_image": {"bytes": encoded(image), "path": None},
+            **(
+                {"ranked_images": [rejected(settings.at(level)) for level in self.levels], "levels": [*self.levels]}
+                if self.levels
+                else {"rejected_image": rejected(settings.amount)}
+            ),
             "made": made.get(settings.how.where, "whole-image"),
             "keywords": [hit.keyword for hit in located],
             "boxes": [list(hit.box) for hit in located],

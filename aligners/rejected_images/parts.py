@@ -47,6 +47,12 @@ class SetRecipe:
     whole: bool
     replace: bool = False
     """Also make an image for examples that have one."""
+    levels: tuple[float, ...] = ()
+    """Make a list of rejected images for every example, see `Maker`; only of sets without the examples' own columns."""
+
+    def given(self, example: PreferenceExample) -> bool:
+        """Whether the example's rejected image is in the data, and is kept."""
+        return "rejected" in example.images and not self.replace and not self.levels
 
 
 class PartWriter:
@@ -60,7 +66,7 @@ class PartWriter:
         """Write one part; returns its number of examples."""
         import pyarrow.parquet as pq
 
-        schema = whole_schema() if self.recipe.whole else made_schema()
+        schema = whole_schema() if self.recipe.whole else made_schema(listed=bool(self.recipe.levels))
         with atomic_path(part.path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
             for start in range(0, len(part.examples), _BLOCK):
                 block = part.examples[start : start + _BLOCK]
@@ -71,12 +77,10 @@ class PartWriter:
 
     def _rows(self, examples: Sequence[PreferenceExample]) -> Iterator[dict[str, Any]]:
         """One row per example, in order; dropped examples have none."""
-        self._maker = self._maker or Maker(self.recipe.settings, self.recipe.seed)
-        wanted = [one for one in examples if self.recipe.replace or "rejected" not in one.images]
-        made = {row["id"]: row for row in self._maker.rows(wanted)}
-        given = {one.id for one in examples} - {one.id for one in wanted}
+        self._maker = self._maker or Maker(self.recipe.settings, self.recipe.seed, self.recipe.levels)
+        made = {row["id"]: row for row in self._maker.rows([one for one in examples if not self.recipe.given(one)])}
         for example in examples:
-            row = given_row(example) if example.id in given else made.get(example.id)
+            row = given_row(example) if self.recipe.given(example) else made.get(example.id)
             if row is not None:
                 yield own_columns(example) | row if self.recipe.whole else row
 

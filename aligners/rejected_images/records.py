@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from aligners.preferences.set_records import SetFile
-from harness.core.record import AnyText, Record, Whole
+from harness.core.record import AnyText, Number, Record, Whole
 
 
 class ImageSetConfig(Record):
@@ -21,6 +21,9 @@ class ImageSetConfig(Record):
     settings: dict[str, Any] = Field(description="those that the images depend on")
     seed: int
     replace: bool = Field(description="whether images of the data are replaced")
+    levels: list[Number] | None = Field(
+        None, description="of a set with a list of images per example: shares of the corruption's strength"
+    )
     examples: Whole = Field(description="of all shards")
     shards: Annotated[int, Field(ge=1)] = Field(description="number of shards")
     part_size: Annotated[int, Field(ge=1)] = Field(description="examples per part")
@@ -56,6 +59,9 @@ class ImagePreferenceNotes(Record):
     schedule: str | None = Field(None, description="of the diffusion")
     scale: Any = Field(None, description="of the noise")
     strength: float | None = Field(None, description="of other corruptions")
+    levels: list[Number] | None = Field(
+        None, description="of a list of images per example: shares of the corruption's strength"
+    )
     keywords: dict[str, Any] | None = Field(None, description="how keywords were ranked; null: not at all")
     kept_in: AnyText | None = Field(None, description="folder of the set in the cache; null if no image was made")
     samples: AnyText | None = Field(None, description="file with samples, in the run's folder")

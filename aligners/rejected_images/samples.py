@@ -29,7 +29,9 @@ _COLUMNS = (
 )
 
 
-def write_samples(examples: Sequence[PreferenceExample], made_in: Path | None, output: Path) -> str | None:
+def write_samples(
+    examples: Sequence[PreferenceExample], made_in: Path | None, output: Path, rejected: str = "rejected"
+) -> str | None:
     """Write `image_preferences.jsonl` and the images it names, relative to `output`.
 
     A row: id, prompt, chosen, original and rejected (files), and, where the image was made and not given, mask (file), keywords, boxes,
@@ -39,6 +41,7 @@ def write_samples(examples: Sequence[PreferenceExample], made_in: Path | None, o
         examples: with their rejected images.
         made_in: the set of the rejected images; None if all were given in the data.
         output: the run's folder.
+        rejected: name of the rejected image that is shown.
 
     Returns:
         The name of the file of rows, None if there is no example.
@@ -52,8 +55,8 @@ def write_samples(examples: Sequence[PreferenceExample], made_in: Path | None, o
     with atomic_folder(output / FOLDER) as temporary:
         for number, example in enumerate(some):
             files = {
-                name: f"{FOLDER}/{_write(temporary, f'{number:02d}-{name}', example.images[name])}"
-                for name in ("original", "rejected")
+                kind: f"{FOLDER}/{_write(temporary, f'{number:02d}-{kind}', example.images[name])}"
+                for kind, name in (("original", "original"), ("rejected", rejected))
             }
             row: dict[str, Any] = {"made": "given", **made.get(example.id, {})}
             if mask := row.pop("mask", None):

@@ -121,6 +121,12 @@ class ImagePreferenceSettings(StrictModel):
         """The argument of the corruption: its noise, or its strength."""
         return self.diffusion or (self.how.strength if self.strength is None else self.strength)  # type: ignore[return-value]
 
+    def at(self, level: float) -> float | Diffusion:
+        """The argument of the corruption at a level in (0, 1], a share of its strength or of its diffusion steps."""
+        if isinstance(self.amount, Diffusion):
+            return Diffusion(round(level * self.step), self.schedule, self.scale)
+        return level * self.amount
+
     def recorded(self) -> dict[str, Any]:
         """How an image was corrupted, for its row; None for values that do not apply."""
         diffusion = self.diffusion

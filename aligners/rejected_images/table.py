@@ -17,15 +17,16 @@ MADE = ("regions", "random-regions", "whole-image", "given")
 """Origin of a rejected image: corrupted in the keywords' regions, in random ones, or as a whole, or given in the data."""
 
 
-def made_schema() -> pyarrow.Schema:
-    """The columns that the generator adds, with the example's id."""
+def made_schema(listed: bool = False) -> pyarrow.Schema:
+    """The columns that the generator adds, with the example's id. `listed`: an example has a list of rejected images and their levels."""
     import pyarrow as pa
 
     words, image = pa.list_(pa.string()), pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    images = [("ranked_images", pa.list_(image)), ("levels", pa.list_(pa.float64()))]
     return pa.schema(
         [
             ("id", pa.string()),
-            ("rejected_image", image),
+            *(images if listed else [("rejected_image", image)]),
             ("made", pa.string()),
             ("keywords", words),
             ("boxes", pa.list_(pa.list_(pa.float32()))),

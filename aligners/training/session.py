@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from aligners.base import Aligner, Branch, Needs
+from aligners.base import Aligner, Branch, Needs, is_rejected
 from aligners.preferences import PreferenceSet, read_preferences
 from aligners.training.batches import Preparer
 from aligners.training.encoding import EncodedExample, encode_all
@@ -37,8 +37,9 @@ def preferences_of(job: AlignJob, aligner: Aligner) -> PreferenceSet:
         allow_download=job.allow_download,
         options=job.data_options,
     )
-    given = sum("rejected" in example.images for example in data.examples)
-    if given and all(branch.image != "rejected" for branch in aligner.branches):
+    used = {branch.image for branch in aligner.branches}
+    given = sum(any(is_rejected(name) and name not in used for name in example.images) for example in data.examples)
+    if given:
         line = f"{given:,} examples have a rejected image, which {aligner.name} does not use: both answers are to the original image"
         logger.warning(line)
     return data

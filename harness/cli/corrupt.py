@@ -30,7 +30,9 @@ def corrupt(
     ],
     corruption: Annotated[
         str | None,
-        typer.Option("--corruption", help="noise (default), blur, black, shuffle, crop, whole-noise, random-regions."),
+        typer.Option(
+            "--corruption", help="noise (default), blur, black, cover, shuffle, crop, whole-noise, random-regions."
+        ),
     ] = None,
     regions: Annotated[
         str | None,

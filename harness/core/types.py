@@ -147,8 +147,9 @@ class PreferenceExample:
     """One preference: an image, a prompt, a chosen and a rejected response.
 
     Images and responses have names, and a branch is a pair of names (SymMPO compares five branches).
-    `images` always contains "original", `responses` always "chosen" and "rejected". Examples are immutable: an aligner's
-    `prepare` returns changed copies (`dataclasses.replace`).
+    `images` always contains "original", `responses` always "chosen" and "rejected". A rejected image is named "rejected"; those of a list
+    of rising strength "rejected_1", "rejected_2", ... Examples are immutable: an aligner's `prepare` returns changed copies
+    (`dataclasses.replace`).
     """
 
     id: str

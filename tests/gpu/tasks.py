@@ -18,7 +18,7 @@ from tests.tiny_families import FAMILIES
 
 SIZES = ((60, 40), (60, 90), (48, 64))
 DETECTORS = {"grounding-dino+sam": tiny_grounding_dino, "owlv2+sam": tiny_owlv2, "sam3": None}
-METHODS = ("dpo", "rlhfv", "mdpo", "mfpo", "symmpo", "chip", "mpo", "c-dpo")
+METHODS = ("dpo", "rlhfv", "mdpo", "mfpo", "symmpo", "chip", "mpo", "c-dpo", "lpoi")
 SETTINGS = {
     "learning_rate": 2e-3,
     "batch_size": 8,

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aligners.base import Aligner, Answer, Measure, PrepareContext, Stage, StageContext
+from aligners.base import Aligner, Answer, Measure, PrepareContext, Stage, StageContext, rejected_of
 from aligners.contract import check_method, prepared, stages_of
 from aligners.rejected_images.size import predicted_bytes
 from aligners.training.adapters import check_model
@@ -110,18 +110,17 @@ class _Order(StageContext):
 def _with_images(
     aligner: Aligner, job: AlignJob, examples: Sequence[PreferenceExample], estimated: list[str]
 ) -> tuple[Sequence[PreferenceExample], list[ImageRef]]:
-    """The prepared examples, and the originals of rejected images that would be made; the originals are used in their place."""
-    made: list[ImageRef] = []
-    if any(branch.image == "rejected" for branch in aligner.branches):
-        made = [example.images["original"] for example in examples if "rejected" not in example.images]
-        examples = [
-            example
-            if "rejected" in example.images
-            else dataclasses.replace(
-                example, images={**example.images, "rejected": _stand_in(example.images["original"])}
-            )
-            for example in examples
-        ]
+    """The prepared examples, and the originals of rejected images that would be made, an original for each of them; the originals are used
+    in their place."""
+    names = rejected_of(aligner.branches)
+    missing = [[] if any(name in example.images for name in names) else names for example in examples]
+    made = [example.images["original"] for example, absent in zip(examples, missing, strict=True) for _ in absent]
+    examples = [
+        dataclasses.replace(
+            example, images={**example.images, **{name: _stand_in(example.images["original"], name) for name in absent}}
+        )
+        for example, absent in zip(examples, missing, strict=True)
+    ]
     if made:
         estimated.append(
             f"{len(made):,} rejected images were not made: they are assumed to have their originals' size, and none to be dropped"
@@ -129,9 +128,9 @@ def _with_images(
     return prepared(aligner, examples, PrepareContext(job.cache, job.train.seed)), made
 
 
-def _stand_in(original: ImageRef) -> ImageRef:
+def _stand_in(original: ImageRef, name: str) -> ImageRef:
     """An image of the same size with another fingerprint."""
-    return dataclasses.replace(original, digest=f"in place of what is made of {original.fingerprint()}")
+    return dataclasses.replace(original, digest=f"in place of {name}, which is made of {original.fingerprint()}")
 
 
 @dataclass
