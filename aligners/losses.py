@@ -210,8 +210,8 @@ def plackett_luce(rewards: Tensor) -> Tensor:
 
     Source: Plackett, 1975; as a loss of rewards Rafailov et al., NeurIPS 2023, appendix A.3.
     """
-    rest = rewards.flip(-1).logcumsumexp(-1).flip(-1)
-    return (rest - rewards)[..., :-1].sum(-1)  # the last one is certain
+    ranks = range(rewards.shape[-1] - 1)  # the last one is certain
+    return sum(rewards[..., rank:].logsumexp(-1) - rewards[..., rank] for rank in ranks)  # type: ignore[return-value]
 
 
 def lpoi(
@@ -246,6 +246,70 @@ def lpoi(
         "loss_margin": logistic(beta * chosen),
     }
     weights = {"loss_text": lambda_text, "loss_list": lambda_list, "loss_margin": lambda_margin}
+    return sum(weights[name] * term for name, term in terms.items()), terms  # type: ignore[return-value]
+
+
+def weighted_likelihood(tokens: Tensor, weights: Tensor) -> Tensor:
+    """Sum of weights times log-probabilities over a response's tokens, [batch].
+
+    Args:
+        tokens: log-probabilities per token, [batch, length], 0 beyond the response.
+        weights: of the tokens, [batch, length].
+    """
+    return (tokens * weights).sum(-1)
+
+
+def opa_dpo(
+    standard: Tensor,
+    revised: Tensor,
+    own: Tensor,
+    weighted_revised: Tensor,
+    weighted_own: Tensor,
+    image_standard: Tensor,
+    image_revised: Tensor,
+    *,
+    beta: float,
+    lambda_standard: float,
+    lambda_revised: float,
+    lambda_image: float,
+    lambda_margin: float,
+    lower_revised: bool = False,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """lambda_standard (L_standard + lambda_image I_standard) + lambda_revised (L_revised + lambda_image I_revised)
+    + lambda_margin L_margin, and the five terms.
+
+    L_standard = -log sigma(r(standard) - r(own)), L_revised the same of the revised response with weighted tokens, I the same of a response
+    given the original and given the rejected image, and L_margin = -log sigma(r(standard)) - log sigma(r(revised)).
+
+    Args:
+        standard, revised, own: log-ratios of the reference answer, of the model's own answer as an expert corrected it, and of the own
+            answer, given the original image, [batch].
+        weighted_revised, weighted_own: the same with weighted tokens, [batch].
+        image_standard: log-ratio of the standard response given the rejected image, [batch].
+        image_revised: log-ratio of the revised response given the rejected image with weighted tokens, [batch].
+        beta: strength of the pull towards the reference.
+        lambda_standard, lambda_revised: weights of the pairs with the standard and the revised response.
+        lambda_image: weight of the image terms within these.
+        lambda_margin: weight of the anchors.
+        lower_revised: use -log sigma(-r(revised)) as the second anchor, which the public code computes.
+
+    Source: Yang et al. (OPA-DPO), CVPR 2025, arXiv 2501.09695, and its public code. Differences: the public code compares the two responses
+        token by token, at equal positions, and averages over the positions of a padded batch; as in DPO, these are sums over a response.
+    """
+    terms = {
+        "loss_standard": logistic(beta * (standard - own)),
+        "loss_revised": logistic(beta * (weighted_revised - weighted_own)),
+        "loss_image_standard": logistic(beta * (standard - image_standard)),
+        "loss_image_revised": logistic(beta * (weighted_revised - image_revised)),
+        "loss_margin": logistic(beta * standard) + logistic(beta * (-revised if lower_revised else revised)),
+    }
+    weights = {
+        "loss_standard": lambda_standard,
+        "loss_revised": lambda_revised,
+        "loss_image_standard": lambda_standard * lambda_image,
+        "loss_image_revised": lambda_revised * lambda_image,
+        "loss_margin": lambda_margin,
+    }
     return sum(weights[name] * term for name, term in terms.items()), terms  # type: ignore[return-value]
 
 

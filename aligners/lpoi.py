@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from pydantic import Field, field_validator
 
 from aligners import losses
-from aligners.base import CHOSEN, REJECTED, Aligner, AlignerSettings, Logps, Loss, PrepareContext, image_list
+from aligners.base import CHOSEN, REJECTED, Aligner, AlignerSettings, Branch, Logps, Loss, PrepareContext, image_list
 from aligners.rejected_images import ImagePreferenceSettings, generate
 from harness.core.types import PreferenceExample
 
@@ -45,7 +45,7 @@ class LPOI(Aligner[LPOISettings]):
 
     name, summary = "lpoi", "listwise preferences over images: DPO + anchor + a ranking of pictures by what is covered"
     source = "Pesaran Zadeh et al. (LPOI), ACL 2025, arXiv 2505.21061"
-    branches = (CHOSEN, REJECTED, *image_list(len(LEVELS)))
+    branches: tuple[Branch, ...] = (CHOSEN, REJECTED, *image_list(len(LEVELS)))
     ours = (
         "the covered regions are those of the answer's first keyword, black, without a red circle around them, and no second model checks "
         "that the answer is wrong without them"

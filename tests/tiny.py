@@ -144,6 +144,17 @@ def tiny_pairs(folder: Path, count: int) -> Path:
     return folder / "rlaif-v.parquet"
 
 
+def with_standard(pairs: Path, path: Path | None = None) -> Path:
+    """The pairs of a Parquet file with a reference answer and weights of some characters, in their file or in another one."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(pairs)
+    chosen = table.column("chosen").to_pylist()
+    table = table.append_column("standard_response", [[f"There is this: {text}" for text in chosen]])
+    pq.write_table(table.append_column("chosen_weights", [[[[0.0, 2.0, 2.5]] for _ in chosen]]), path or pairs)
+    return path or pairs
+
+
 def tiny_llava_next(seed: int = 0) -> tuple[Any, Any]:
     """A small LLaVA-1.6: images in tiles by grid pinpoints."""
     import torch

@@ -40,19 +40,21 @@ def example_from(said: Said, images: Mapping[str, ImageRef], record: Mapping[str
     Args:
         said: its values.
         images: its images, found and checked.
-        record: the record, for the columns of all formats: chosen_spans, rejected_spans, objects, and those of `extras`.
+        record: the record, for the columns of all formats: standard_response, chosen_spans, rejected_spans, objects, and those of
+            `extras`.
         name: the example's id.
 
     Raises:
         BadRecordError: the record cannot be used.
     """
     prompt, chosen, rejected = checked_texts(said)
+    standard = _standard(record)
     history = checked_history(said, record.get("earlier_turns"))
     return PreferenceExample(
         id=name,
         prompt=prompt,
         images=images,
-        responses={"chosen": chosen, "rejected": rejected},
+        responses={"chosen": chosen, "rejected": rejected, **({"standard": standard} if standard else {})},
         corrections=_corrections(record, chosen, rejected),
         regions=_regions(record),
         source=_label(said.source, "the source"),
@@ -119,6 +121,20 @@ def checked_texts(said: Said) -> tuple[str, str, str]:
     if chosen.strip() == rejected.strip():
         raise BadRecordError("chosen and rejected are identical")
     return prompt, chosen, rejected
+
+
+def _standard(record: Mapping[str, Any]) -> str | None:
+    """The record's reference answer beside the two that are compared; None if it has none.
+
+    Raises:
+        BadRecordError: it is empty, not a text, or contains an image token.
+    """
+    if (value := record.get("standard_response")) is None:
+        return None
+    text = _text(value, "standard_response")
+    if found := _placeholder(text):
+        raise BadRecordError(f"'standard_response' contains a stray '{found}', which a tokenizer reads as an image")
+    return text
 
 
 def checked_history(said: Said, column: Any = None) -> tuple[Turn, ...]:

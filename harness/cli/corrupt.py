@@ -31,7 +31,8 @@ def corrupt(
     corruption: Annotated[
         str | None,
         typer.Option(
-            "--corruption", help="noise (default), blur, black, cover, shuffle, crop, whole-noise, random-regions."
+            "--corruption",
+            help="noise (default), blur, black, cover, shuffle, crop, pixels, whole-noise, random-regions.",
         ),
     ] = None,
     regions: Annotated[

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.tiny import tiny_pairs, tiny_photograph
+from tests.tiny import tiny_pairs, tiny_photograph, with_standard
 from tests.tiny_detectors import tiny_grounding_dino, tiny_owlv2, tiny_sam, tiny_sam3
 from tests.tiny_families import FAMILIES
 
 SIZES = ((60, 40), (60, 90), (48, 64))
 DETECTORS = {"grounding-dino+sam": tiny_grounding_dino, "owlv2+sam": tiny_owlv2, "sam3": None}
-METHODS = ("dpo", "rlhfv", "mdpo", "mfpo", "symmpo", "chip", "mpo", "c-dpo", "lpoi")
+METHODS = ("dpo", "rlhfv", "mdpo", "mfpo", "symmpo", "chip", "mpo", "c-dpo", "lpoi", "opa-dpo")
 SETTINGS = {
     "learning_rate": 2e-3,
     "batch_size": 8,
@@ -33,7 +33,7 @@ def make(folder: Path, families: Iterable[str]) -> None:
     """The pairs, pictures and models that the tasks read."""
     from harness.models import export_full
 
-    tiny_pairs(folder, 16)
+    with_standard(tiny_pairs(folder, 16))
     for family in families:
         export_full(*FAMILIES[family](), folder / family)
     for number, size in enumerate(SIZES):

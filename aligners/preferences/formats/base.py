@@ -16,7 +16,7 @@ Record = Mapping[str, Any]
 _SHOWN = 60
 COMMON = frozenset(
     {"id", "idx", "rejected_image", "rejected_images", "chosen_spans", "rejected_spans", "objects", "image", "images"}
-    | {"ranked_images"}
+    | {"ranked_images", "standard_response"}
     | {"earlier_turns", "shared_context", "responses_end", "example_weight", "chosen_weights", "rejected_weights"}
 )
 """Columns with the same meaning in every format."""

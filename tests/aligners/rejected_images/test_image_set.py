@@ -101,6 +101,7 @@ def test_a_set_records_how_its_images_were_made_and_is_data_itself(tmp_path: Pat
         "question": "What is it?",
         "chosen": "A red dog, 0.",
         "rejected": "A cat.",
+        "standard_response": None,
         "chosen_spans": [[2, 5]],
         **dict.fromkeys(
             ("earlier_turns", "shared_context", "responses_end", "example_weight", "chosen_weights", "rejected_weights")
@@ -298,7 +299,10 @@ def test_the_command_says_what_it_made_and_begins_again_when_told(tmp_path: Path
     done = harness("corrupt", str(source), "-o", str(folder), "--step", "700")
     assert done.returncode == 0, done.stderr
     assert "5 examples in 1 files" in done.stdout and "4 corrupted in regions, 1 on the whole image" in done.stdout
-    assert "keywords: dog 4" in done.stdout and f"harness align --method chip|mdpo|mfpo --data {folder}" in done.stdout
+    assert (
+        "keywords: dog 4" in done.stdout
+        and f"harness align --method chip|mdpo|mfpo|opa-dpo --data {folder}" in done.stdout
+    )
     assert "no keyword was found in the image of 1 of 5 examples" in done.stderr
     again = harness("corrupt", str(source), "-o", str(folder), "--corruption", "black", "--overwrite", "--json")
     assert json.loads(again.stdout)["settings"]["corruption"] == "black"

@@ -21,7 +21,7 @@ from tests.commands import run_here
 
 @pytest.mark.parametrize("name", sorted(shipped()))
 def test_a_shipped_recipe_is_what_the_method_does_by_default(name: str) -> None:
-    method = name.partition("-")[0]
+    method = name.rpartition("-")[0]
     kind: type[Aligner] = registry.load("aligners", method)
     recipe = settings_of(name, method)
     whole = merged({"train": dict(kind.train_defaults)}, recipe)
