@@ -262,9 +262,9 @@ def weighted_likelihood(tokens: Tensor, weights: Tensor) -> Tensor:
 def opa_dpo(
     standard: Tensor,
     revised: Tensor,
-    own: Tensor,
+    generated: Tensor,
     weighted_revised: Tensor,
-    weighted_own: Tensor,
+    weighted_generated: Tensor,
     image_standard: Tensor,
     image_revised: Tensor,
     *,
@@ -278,13 +278,13 @@ def opa_dpo(
     """lambda_standard (L_standard + lambda_image I_standard) + lambda_revised (L_revised + lambda_image I_revised)
     + lambda_margin L_margin, and the five terms.
 
-    L_standard = -log sigma(r(standard) - r(own)), L_revised the same of the revised response with weighted tokens, I the same of a response
-    given the original and given the rejected image, and L_margin = -log sigma(r(standard)) - log sigma(r(revised)).
+    L_standard = -log sigma(r(standard) - r(generated)), L_revised the same of the revised response with weighted tokens, I the same of a
+    response given the original and given the rejected image, and L_margin = -log sigma(r(standard)) - log sigma(r(revised)).
 
     Args:
-        standard, revised, own: log-ratios of the reference answer, of the model's own answer as an expert corrected it, and of the own
-            answer, given the original image, [batch].
-        weighted_revised, weighted_own: the same with weighted tokens, [batch].
+        standard, revised, generated: log-ratios of the reference answer, of the model's own answer as an expert corrected it, and of the
+            model's own answer, given the original image, [batch].
+        weighted_revised, weighted_generated: the same with weighted tokens, [batch].
         image_standard: log-ratio of the standard response given the rejected image, [batch].
         image_revised: log-ratio of the revised response given the rejected image with weighted tokens, [batch].
         beta: strength of the pull towards the reference.
@@ -297,8 +297,8 @@ def opa_dpo(
         token by token, at equal positions, and averages over the positions of a padded batch; as in DPO, these are sums over a response.
     """
     terms = {
-        "loss_standard": logistic(beta * (standard - own)),
-        "loss_revised": logistic(beta * (weighted_revised - weighted_own)),
+        "loss_standard": logistic(beta * (standard - generated)),
+        "loss_revised": logistic(beta * (weighted_revised - weighted_generated)),
         "loss_image_standard": logistic(beta * (standard - image_standard)),
         "loss_image_revised": logistic(beta * (weighted_revised - image_revised)),
         "loss_margin": logistic(beta * standard) + logistic(beta * (-revised if lower_revised else revised)),

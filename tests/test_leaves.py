@@ -28,8 +28,10 @@ OTHERS = {
     ("harness/checkpoints/probes.py", "chair"),
     ("harness/generation/chair.py", "chair"),
     ("harness/cli/generate.py", "chair"),
+    ("harness/generation/rewrite.py", "opa-dpo"),
 }
-"""A prompt about a piece of furniture; a judge of candidates, which is of another kind than suites and registered under its own name."""
+"""A prompt about a piece of furniture; a judge of candidates, which is of another kind than suites and registered under its own name; the
+paper of a judge, whose method is ours, too."""
 
 
 def _builtin(kind: Kind) -> list[str]:

@@ -127,9 +127,9 @@ def _standard(record: Mapping[str, Any]) -> str | None:
     """The record's reference answer beside the two that are compared; None if it has none.
 
     Raises:
-        BadRecordError: it is empty, not a text, or contains an image token.
+        BadRecordError: it is not a text, or contains an image token.
     """
-    if (value := record.get("standard_response")) is None:
+    if not says_something(value := record.get("standard_response")):
         return None
     text = _text(value, "standard_response")
     if found := _placeholder(text):

@@ -197,10 +197,10 @@ def test_a_plan_counts_a_row_per_image(base: Path, pairs: Path, tmp_path: Path) 
     done = training.train(three_levels(), request)
     log = [json.loads(line) for line in (tmp_path / "run" / "train_log.jsonl").read_text().splitlines()]
     assert [one["steps"] for one in planned["stages"]] == [len(log)] == [3] and done.summary.stages[0].steps == 3
-    one = plan(MFPO(), job(base, pairs, tmp_path / "other"))
-    ratio = planned["tokens"]["epoch"] / one["tokens"]["epoch"]
+    single = plan(MFPO(), job(base, pairs, tmp_path / "other"))
+    ratio = planned["tokens"]["epoch"] / single["tokens"]["epoch"]
     assert 1.6 < ratio < 2, "rows: the original with two answers and three images, against the original and one image"
-    assert planned["disk"]["rejected_images"] == 3 * one["disk"]["rejected_images"]
+    assert planned["disk"]["rejected_images"] == 3 * single["disk"]["rejected_images"]
 
 
 def test_a_killed_run_is_gone_on_with_and_micro_batches_and_rows_do_not_matter(

@@ -119,6 +119,8 @@ def _with_images(
         dataclasses.replace(
             example, images={**example.images, **{name: _stand_in(example.images["original"], name) for name in absent}}
         )
+        if absent
+        else example
         for example, absent in zip(examples, missing, strict=True)
     ]
     if made:
