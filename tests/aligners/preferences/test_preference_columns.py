@@ -186,6 +186,23 @@ def test_an_image_of_the_rejected_answer_is_the_second_one(folder: Path) -> None
         read(folder, TRL | {"rejected_images": ["2.png"], "rejected_image": "2.png"})
 
 
+def test_a_list_of_rejected_images_has_names_in_its_order(folder: Path) -> None:
+    def as_cell(number: int) -> dict[str, Any]:
+        return {"bytes": png(number), "path": None}
+
+    rows = [GOOD | {"image": as_cell(1), "ranked_images": [as_cell(2), as_cell(0)]}, GOOD | {"image": as_cell(1)}]
+    rows[1]["ranked_images"] = None
+    pq.write_table(pa.Table.from_pylist(rows), folder / "d.parquet")
+    in_table = read_preferences(str(folder / "d.parquet")).examples
+    (in_lines,) = read(folder, TRL | {"ranked_images": ["2.png", "0.png"], "rejected_image": "0.png"}).examples
+    for example in (in_table[0], in_lines):
+        assert [example.images[f"rejected_{number}"].read() for number in (1, 2)] == [png(2), png(0)]
+    assert {*in_table[1].images} == {"original"} and in_lines.images["rejected"].read() == png(0)
+    for images, reason in ((["2.png", "2.png"], "must differ"), (["1.png"], "must differ"), ("2.png", "not a list")):
+        with pytest.raises(BadInputError, match=reason):
+            read(folder, TRL | {"ranked_images": images})
+
+
 def test_of_a_table_with_empty_cells_only_the_others_bring_a_rejected_image(folder: Path) -> None:
     image = {"bytes": png(1), "path": None}
     rows = [GOOD | {"image": image, "rejected_image": {"bytes": png(2), "path": None}}, GOOD | {"image": image}]
