@@ -282,7 +282,10 @@ def search_tables(experiment: Experiment, searches: Searches) -> list[TextTable]
     seeds = ", ".join(map(str, about.seeds))
     title = f"Settings chosen by {about.objective} on {data}, seeds {seeds}; sampler {about.sampler}, seed {about.seed}"
     heads = ("arm", "settings tried", "chosen", about.objective, "with its own settings")
-    note = "means over the seeds of the search; none of these scores is on this page's leaderboard; own: from file, recipe or method"
+    note = (
+        "means over the seeds of the search; none of these scores is on this page's leaderboard; own: from file, recipe or method; "
+        "–: not among those tried, or undefined for a seed, as where no answer names an object"
+    )
     return [TextTable(title, heads, tuple(rows), note)]
 
 
