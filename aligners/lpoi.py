@@ -15,6 +15,7 @@ from harness.core.types import PreferenceExample
 
 LEVELS = (0.25, 0.5, 0.75, 1.0)
 """With the original, the list of five pictures of the public code."""
+MOST = 8
 
 
 class LPOISettings(AlignerSettings):
@@ -34,6 +35,8 @@ class LPOISettings(AlignerSettings):
     def _rise(cls, levels: tuple[float, ...]) -> tuple[float, ...]:
         if not levels or not all(0 < a < b for a, b in pairwise((*levels, 2.0))) or levels[-1] > 1:
             raise ValueError(f"the levels must rise from above 0 to at most 1, not {list(levels)}")
+        if len(levels) > MOST:  # the canary computes the loss at every corner of the branches' allowed differences
+            raise ValueError(f"at most {MOST} levels can be compared, not {len(levels)}")
         return levels
 
 

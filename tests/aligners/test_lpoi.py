@@ -102,6 +102,12 @@ def test_levels_that_do_not_rise_are_refused(levels: list[float]) -> None:
         LPOISettings.model_validate({"levels": levels})
 
 
+def test_a_list_is_not_so_long_that_the_canary_never_ends() -> None:
+    assert len(LPOISettings(levels=tuple(n / 8 for n in range(1, 9))).levels) == 8
+    with pytest.raises(ValidationError, match="at most 8 levels can be compared, not 9"):
+        LPOISettings(levels=tuple(n / 9 for n in range(1, 10)))
+
+
 @pytest.mark.claims("lpoi.levels", "lpoi.images")
 def test_ever_more_of_the_key_object_is_covered(tmp_path: Path) -> None:
     method = LPOI(LPOISettings.model_validate({"levels": [0.1, 0.5, 1.0]}))

@@ -139,9 +139,10 @@ def triples(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_both_phases_learn_and_micro_batches_do_not_matter(
     phase: Any, base: Path, triples: Path, tmp_path: Path
 ) -> None:
+    """The canary computes the loss from the reference's values with the policy's weights of tokens."""
     kind = OPADPO(OPADPOSettings(phase=phase))
     plain: dict[str, Any] = {"lora": {"dropout": 0.0}, "epochs": 2}
-    training.train(kind, job(base, triples, tmp_path / "whole", **plain))
+    training.train(kind, replace(job(base, triples, tmp_path / "whole", **plain), canary=True))
     training.train(kind, job(base, triples, tmp_path / "small", **plain, micro_batch_size=3))
     losses = [json.loads(line)["loss"] for line in (tmp_path / "whole" / "train_log.jsonl").read_text().splitlines()]
     assert losses[-1] < losses[0] - 0.01

@@ -72,7 +72,7 @@ def _terms_are_the_formulas(run: Session, batch: Batch, policy: Logps, reference
 
     def terms(signs: Sequence[int]) -> dict[str, Tensor]:
         shifted = {
-            name: _shifted(branch, sign * _allowed(run, branch.mask), policy[name].divergence is not None)
+            name: _shifted(branch, sign * _allowed(run, branch.mask), policy[name])
             for sign, (name, branch) in zip(signs, reference.items(), strict=True)
         }
         shifted_loss = loss_of(aligner, shifted, reference, batch.ids)
@@ -97,12 +97,12 @@ def _terms_are_the_formulas(run: Session, batch: Batch, policy: Logps, reference
             )
 
 
-def _shifted(branch: BranchLogps, sums: Tensor, with_divergence: bool) -> BranchLogps:
-    """A branch whose sums are increased by `sums`, equally distributed over its tokens."""
+def _shifted(branch: BranchLogps, sums: Tensor, policy: BranchLogps) -> BranchLogps:
+    """A branch whose sums are increased by `sums`, equally distributed over its tokens, with what only the policy's branch has."""
     step = (sums / branch.mask.sum(-1).clamp(min=1))[:, None] * branch.mask
     tokens = branch.tokens + step
-    divergence = step.clamp(min=0) if with_divergence else None
-    return BranchLogps(tokens.sum(-1), tokens, branch.mask, branch.corrected, divergence, branch.weights)
+    divergence = None if policy.divergence is None else step.clamp(min=0)
+    return BranchLogps(tokens.sum(-1), tokens, branch.mask, branch.corrected, divergence, policy.weights)
 
 
 def _mend_first(run: Session, batch: Batch, reference: Logps) -> str:
