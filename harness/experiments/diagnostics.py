@@ -31,13 +31,14 @@ class _Asked:
 class Reliance:
     """What the runs of an experiment answered about changed pictures: tables by seed, charts of means over the seeds."""
 
-    def __init__(self, plan: Plan, runs: Sequence[Run], changes: Sequence[Change]) -> None:
+    def __init__(self, plan: Plan, runs: Sequence[Run], changes: Sequence[Change], suites: Sequence[str]) -> None:
         """Read the scores; `reasons` says which ones cannot be used.
 
         Args:
             plan: of the experiment.
             runs: its complete runs and their base models.
             changes: of the pictures, as the file names them.
+            suites: of the file.
         """
         words = [change.word for change in changes]
         seeds = {model: seed for seed, model in plan.worlds.items()}
@@ -49,7 +50,9 @@ class Reliance:
             arm, seed = plan.runs.get(run.name, (None, seeds.get(str(run.base_label), 0)))
             name = arm.label if arm else BASE
             label = _label(plan, name, seed)
-            wanted = [score for score in scores if score.record.pictures.change in words]
+            wanted = [
+                score for score in scores if score.record.pictures.change in words and score.record.suite in suites
+            ]
             self._asked += [_Asked(name, seed, replace(score, run=label)) for score in wanted]
 
     def tables(self) -> list[TextTable]:

@@ -56,8 +56,10 @@ def write_page(
     """
     claims = read_claims(experiment)
     runs, arms = _runs(plan, folder), searches.resolved(experiment).arms
-    boards = [_of_arms(board, plan) for board in collect(runs) if not plan.data or board.data in plan.data]
-    reliance = Reliance(plan, runs, changes_of(experiment))
+    # Its runs may be another experiment's, too, which scored them by other suites.
+    scored = collect(runs, suites=experiment.spec.suites)
+    boards = [_of_arms(board, plan) for board in scored if not plan.data or board.data in plan.data]
+    reliance = Reliance(plan, runs, changes_of(experiment), experiment.spec.suites)
     parts: list[tuple[str, list[Figure], list[TextTable]]] = [
         ("Image reliance", reliance.figures(), reliance.tables()),
         ("Modality balance", [], margins(plan, runs)),

@@ -44,13 +44,18 @@ class _Value(NamedTuple):
 
 
 def collect(
-    runs: Path | Sequence[Run], *, group_by: GroupBy = "base", left_out: list[str] | None = None
+    runs: Path | Sequence[Run],
+    *,
+    group_by: GroupBy = "base",
+    suites: Sequence[str] | None = None,
+    left_out: list[str] | None = None,
 ) -> list[Board]:
     """Boards of everything that was scored.
 
     Args:
         runs: complete runs, or a folder of them.
         group_by: a board for every base model and data set, or for every data set.
+        suites: use the scores of these suites only.
         left_out: a sentence for each run that could not be used is added to it.
 
     Raises:
@@ -63,9 +68,10 @@ def collect(
     for name, run in names_of(chosen).items():
         usable, unusable = scored(run)
         reasons += unusable
-        for one in usable:
-            model = one.record.model if group_by == "base" else ""
-            grouped[model, one.record.data].append((name, run, one))
+        for score in usable:
+            if suites is None or score.record.suite in suites:
+                model = score.record.model if group_by == "base" else ""
+                grouped[model, score.record.data].append((name, run, score))
     if not grouped:
         raise BadInputError(
             "nothing was scored yet" + (f": {'; '.join(reasons)}" if reasons else ""),

@@ -40,7 +40,7 @@ from harness.core import plugins, registry
 from harness.core.errors import BadInputError
 from harness.core.files import read_json, write_json
 from harness.runs.folders import open_run, survey
-from tests.scored_runs import make_run
+from tests.scored_runs import make_run, make_run_with_a_rate
 
 CLEAN, INVENTED, LONG = "A dog.", "A dog and a cat.", "A dog and a horse, and much more than that."
 
@@ -82,6 +82,15 @@ def test_differences_are_those_of_compare_and_corrected_over_the_column(results:
     assert cell(board, "start").delta is None
     words = " ".join(explained(board))
     assert "▲ better, ▼ worse than the base (paired bootstrap over images, Holm-corrected" in words
+
+
+def test_only_the_suites_that_are_named(tmp_path: Path) -> None:
+    make_run_with_a_rate(tmp_path / "results")
+    for wanted, suites in ((None, {"halbench", "pope"}), (["pope"], {"pope"})):
+        boards = collect(tmp_path / "results", suites=wanted)
+        assert {column.suite for board in boards for column in board.columns} == suites
+    with pytest.raises(BadInputError, match="nothing was scored yet"):
+        collect(tmp_path / "results", suites=["amber"])
 
 
 def test_without_a_base_there_are_no_differences_and_it_says_so(results: Path) -> None:
