@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, cast, get_args
@@ -47,9 +47,14 @@ def rejected_of(branches: Sequence[Branch]) -> list[str]:
     return [name for name in names if is_rejected(name)]
 
 
+def ranked_of(images: Iterable[str]) -> list[str]:
+    """Those of the names of images that belong to a list of rejected ones."""
+    return [name for name in images if name.startswith("rejected_")]
+
+
 def is_rejected(image: str) -> bool:
     """Whether an image of this name is a rejected one."""
-    return image == "rejected" or image.startswith("rejected_")
+    return image == "rejected" or bool(ranked_of([image]))
 
 
 def image_list(length: int) -> tuple[Branch, ...]:

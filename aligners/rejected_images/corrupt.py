@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from aligners.base import ranked_of
 from aligners.preferences import DataOptions, read_preferences
 from aligners.preferences.set_folder import WHOLE, SetShard
 from aligners.rejected_images.generate import said, sources
@@ -62,6 +63,12 @@ def corrupt(request: CorruptRequest) -> ImageSetManifest:
         cache=cache_folder(),
         options=request.options,
     )
+    if ranked := next((example for example in data.examples if ranked_of(example.images)), None):
+        raise BadInputError(
+            "the data have lists of rejected images, which a set would lose",
+            where=f"{ranked.id}, ranked_images",
+            remedy="train on the data as they are, or leave out the column",
+        )
     given = [one for one in data.examples if "rejected" in one.images]
     if given and not request.replace:
         logger.info(

@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from aligners.base import PrepareContext, rejected_names
+from aligners.base import PrepareContext, ranked_of, rejected_names
 from aligners.preferences.cells import CellImage, RowGroups, SourceCell
 from aligners.preferences.opening import open_table
 from aligners.preferences.set_folder import CONFIG
@@ -99,7 +99,7 @@ def _check_levels(
                 remedy="take levels that are further apart, or a larger step",
             )
     for example in examples:
-        length = sum(name.startswith("rejected_") for name in example.images)
+        length = len(ranked_of(example.images))
         if length not in (0, len(levels)):
             raise BadInputError(
                 f"the example has a list of {length} rejected images, and {len(levels)} are compared",
@@ -153,11 +153,11 @@ def _with_images(examples: Sequence[PreferenceExample], folder: Path, names: Seq
 
 
 def _images(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, ImageRef]:
-    """The images in a row's cell, by name. They are read once here, row group by row group, so that they are not read again for their
-    digests."""
+    """The images in a row's cell, by name: a list of them, or the one. They are read once here, row group by row group, so that they are
+    not read again for their digests."""
+    listed: SourceCell | None = row.get("ranked_images")
     images = {}
     for number, name in enumerate(names):
-        listed: SourceCell | None = row.get("ranked_images")
-        source = CellImage(listed, number) if listed else CellImage(row["rejected_image"], None)
+        source = CellImage(row["rejected_image"], None) if listed is None else CellImage(listed, number)
         images[name] = ImageRef(source=source, name=f"{row['id']}, {name}", digest=sha256_bytes(source.read()))
     return images

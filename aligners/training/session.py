@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from aligners.base import Aligner, Branch, Needs, is_rejected
+from aligners.base import Aligner, Branch, Needs, is_rejected, rejected_of
 from aligners.preferences import PreferenceSet, read_preferences
 from aligners.training.batches import Preparer
 from aligners.training.encoding import EncodedExample, encode_all
@@ -40,8 +40,8 @@ def preferences_of(job: AlignJob, aligner: Aligner) -> PreferenceSet:
     used = {branch.image for branch in aligner.branches}
     given = sum(any(is_rejected(name) and name not in used for name in example.images) for example in data.examples)
     if given:
-        line = f"{given:,} examples have a rejected image, which {aligner.name} does not use: both answers are to the original image"
-        logger.warning(line)
+        why = "" if rejected_of(aligner.branches) else ": both answers are to the original image"
+        logger.warning(f"{given:,} examples have a rejected image, which {aligner.name} does not use{why}")
     return data
 
 

@@ -205,7 +205,7 @@ def test_columns_and_images_elsewhere_are_named_used_recorded_and_kept_by_resume
     assert align(base, path, tmp_path, "--overwrite", *options) == 0
     said = capsys.readouterr().err
     assert "the column 'topic' is not used (2 of 2 records have it)" in said
-    assert "2 examples have a rejected image, which dpo does not use" in said
+    assert "2 examples have a rejected image, which dpo does not use: both answers are to the original image" in said
     config = read_json(tmp_path / "results/one/config.json")
     assert config["columns"] == {"prompt": "query"} and config["image_root"] == str(tmp_path / "pictures")
     assert read_json(tmp_path / "results/one/manifest.json")["summary"]["data"]["unread_columns"] == {"topic": 2}
