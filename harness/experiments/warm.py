@@ -56,7 +56,11 @@ class WarmProcess:
             answer = self._process.stdout.readline()
         except BrokenPipeError:
             answer = ""
-        return int(answer) if answer.strip() else -9
+        if answer.strip():
+            return int(answer)
+        self._process.kill()  # its pipes close before the system counts it as gone; `alive` must not say otherwise until then
+        self._process.wait()
+        return -9
 
     @property
     def alive(self) -> bool:

@@ -33,7 +33,7 @@ class TransformersSettings(BackendSettings):
 
 
 class TransformersBackend(Backend):
-    """Generates answers with transformers: slower than vLLM, without additional packages."""
+    """Generates answers with transformers: slower than vLLM, with the packages that training needs anyway."""
 
     name = "transformers"
     Settings = TransformersSettings

@@ -56,7 +56,10 @@ def test_each_gets_its_share_of_the_cores_unless_the_user_says_otherwise(
     else:
         monkeypatch.setenv("OMP_NUM_THREADS", given)
     process = WarmProcess(3)
-    environment = Path(f"/proc/{process._process.pid}/environ").read_bytes().split(b"\0")
+    source = Path(f"/proc/{process._process.pid}/environ")
+    deadline = time.monotonic() + 60
+    while not (environment := source.read_bytes().split(b"\0"))[0] and time.monotonic() < deadline:
+        time.sleep(0.001)  # empty while the system still starts the program
     os.kill(process._process.pid, signal.SIGKILL)
     process.close()
     assert f"OMP_NUM_THREADS={expected}".encode() in environment
