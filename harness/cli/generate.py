@@ -29,7 +29,7 @@ def generate(
         str,
         typer.Option(
             "--prompts",
-            help="Preference data (its questions and images), a .jsonl of {image, prompt}, or a folder of images.",
+            help="Preference data, a .jsonl of {image, prompt}, or a folder of images.",
         ),
     ],
     judge: Annotated[str, typer.Option("--judge", help="Who scores the answers; see `harness list candidate-judges`.")],

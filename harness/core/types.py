@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Span = tuple[int, int]
-WeightedSpan = tuple[int, int, float]
-"""Start, end and weight of characters."""
 """Half-open character range [start, end) of a text."""
+WeightedSpan = tuple[int, int, float]
+"""The same with a weight: (start, end, weight)."""
 
 
 class ImageSource(Protocol):

@@ -123,7 +123,7 @@ def _without_held_out(prompts: list[Prompt], held_out: Sequence[EvaluationSet]) 
 def _config(request: GenerateRequest, prompts: Sequence[Prompt]) -> PairSetConfig:
     """Everything that determines the set."""
     sampler = request.sampler
-    contents = [[prompt.id, prompt.text, prompt.image.fingerprint()] for prompt in prompts]
+    contents = [[prompt.id, prompt.text, prompt.image.fingerprint(), prompt.reference] for prompt in prompts]
     target = sampler.target
     return PairSetConfig(
         kind=KIND,

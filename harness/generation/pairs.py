@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from harness.core.types import Response, Span
+from harness.core.types import Response, Span, WeightedSpan
 from harness.generation.settings import PairSettings
 from harness.judging.candidates import Prompt, Verdict
 
@@ -18,12 +18,21 @@ RATIOS = tuple(round(0.02 * step, 2) for step in range(50))
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """An answer with its verdict. `changed`: characters in which it differs from the other answer of its pair, if they are known."""
+    """An answer with its verdict.
+
+    Attributes:
+        number: of the sample.
+        response: the answer.
+        verdict: the judge's.
+        changed: characters in which it differs from the other answer of its pair, if they are known.
+        weights: weights of its characters; 1 for the others.
+    """
 
     number: int
     response: Response
     verdict: Verdict
     changed: tuple[Span, ...] | None = None
+    weights: tuple[WeightedSpan, ...] = ()
 
     @property
     def score(self) -> float:
@@ -111,8 +120,8 @@ def _opponents(answers: Sequence[Judged]) -> Iterator[tuple[Judged, Judged]]:
         if (made := answer.verdict.partner) is not None:
             second = Response(answer.response.item_id, made.text, "stop")
             yield (
-                replace(answer, changed=made.candidate_spans),
-                Judged(answer.number, second, Verdict(made.score, made.why), made.spans),
+                replace(answer, changed=made.candidate_spans, weights=made.candidate_weights),
+                Judged(answer.number, second, Verdict(made.score, made.why), made.spans, made.weights),
             )
 
 

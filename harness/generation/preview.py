@@ -81,6 +81,7 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
         "size": (width, height),
         "question": row["question"],
         "context": row.get("shared_context"),
+        "reference": row.get("standard_response"),
         "judge": row["judge"],
         "answers": answers,
     }

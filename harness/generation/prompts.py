@@ -45,8 +45,8 @@ def read_prompts(
     """Read prompts; the same question about the same image counts once.
 
     Args:
-        source: preference data as `harness align --data` takes it, a world, a `.jsonl` file of {image, prompt or question, id?},
-            or a folder of images.
+        source: preference data as `harness align --data` takes it, a world, a `.jsonl` file of
+            {image, prompt or question, id?, reference?: a good answer}, or a folder of images.
         limit: keep a seeded sample of this many, in their order.
         seed: of the sample.
         allow_download: fetch images that preference data gives by URL.
@@ -107,7 +107,7 @@ def _of_file(path: Path) -> Iterator[Prompt]:
         if label in seen:
             raise BadInputError(f"two prompts have the id '{label}'", where=where)
         seen.add(label)
-        yield Prompt(label, text, image, source=path.name)
+        yield Prompt(label, text, image, source=path.name, reference=row.text("reference", "").strip())
 
 
 def _id(record: dict[str, Any], image: ImageRef, text: str) -> str:
@@ -131,5 +131,6 @@ def _of_preferences(source: str, allow_download: bool, options: DataOptions | No
                 where=data.rows[example.id],
                 remedy="leave the record out, or write what matters of the earlier turns into the prompt",
             )
-        image, chosen = example.images["original"], example.responses["chosen"]
-        yield Prompt(example.id, example.prompt, image, example.regions, example.source, chosen)
+        image, responses = example.images["original"], example.responses
+        reference = responses.get("standard", responses["chosen"])
+        yield Prompt(example.id, example.prompt, image, example.regions, example.source, reference)

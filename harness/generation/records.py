@@ -61,6 +61,11 @@ class PartnerRow(Record):
         None, description="[start, end) of the characters in which it differs from the answer"
     )
     candidate_spans: list[list[Whole]] | None = Field(None, description="the same, in the answer")
+    weights: list[list[Number]] = Field(
+        default_factory=list,
+        description="[start, end, weight] of characters, for methods with token weights; 1 for the others",
+    )
+    candidate_weights: list[list[Number]] = Field(default_factory=list, description="the same, in the answer")
 
 
 class VerdictRow(Record):

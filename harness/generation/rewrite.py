@@ -6,7 +6,9 @@ import difflib
 import re
 from itertools import pairwise
 
-from harness.core.types import Span
+from pydantic import Field, field_validator
+
+from harness.core.types import Span, WeightedSpan
 from harness.generation.rating import LookingJudge, LookingSettings
 from harness.judging.candidates import Candidate, Partner, Verdict
 from harness.judging.replies import UnreadableError
@@ -31,16 +33,35 @@ _LINE = re.compile(r"^\s*(\d+)\s*[.)]\s*([1-4])\s*\|\s*(.*?)\s*$")
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
+class RewriteSettings(LookingSettings):
+    """The model that corrects, and what its scores weigh."""
+
+    weights: tuple[float, float, float] = Field(
+        (2.5, 2.0, 1.5),
+        description="weights of the characters of a sentence that scored 1, 2 or 3, in the answer and in the correction, for methods "
+        "that read token weights (opa-dpo); the others weigh 1 (OPA-DPO's public code)",
+    )
+
+    @field_validator("weights")
+    @classmethod
+    def _at_least_zero(cls, weights: tuple[float, float, float]) -> tuple[float, float, float]:
+        if not all(0 <= weight < float("inf") for weight in weights):
+            raise ValueError(f"weights must be finite and at least 0, not {list(weights)}")
+        return weights
+
+
 class RewriteJudge(LookingJudge):
     """Score of an answer = minus the number of its sentences that were corrected; of its correction, 0.
 
     An answer in which nothing is wrong has no correction and makes no pair. The changed characters of both are kept (`chosen_spans`,
-    `rejected_spans`), so that methods with weights for corrected tokens can use them.
+    `rejected_spans`) for methods with weights for corrected tokens, and weights of the corrected sentences (`chosen_weights`,
+    `rejected_weights`) for OPA-DPO.
     """
 
     name, summary = "rewrite", "a vision-language model corrects each answer minimally (OPA-DPO)"
     source = "OPA-DPO, Yang et al., CVPR 2025"
-    Settings = LookingSettings
+    Settings = RewriteSettings
+    settings: RewriteSettings
     makes_partners = True
     min_gap = 1.0
 
@@ -64,16 +85,23 @@ class RewriteJudge(LookingJudge):
         if not wrong:
             return Verdict(None, error="nothing to correct")
         blanks = [candidate.text[end:start] for (_, end), (start, _) in pairwise(places)]
-        corrected = "".join(
-            (text if int(score) == RIGHT else new) + (blank if new else "")
-            for text, (_, score, new), blank in zip(old, lines, [*blanks, ""], strict=True)
-        ).strip()
+        corrected, weights, candidate_weights = "", list[WeightedSpan](), list[WeightedSpan]()
+        for place, text, (_, score, new), blank in zip(places, old, lines, [*blanks, ""], strict=True):
+            kept = text if int(score) == RIGHT else new
+            if int(score) < RIGHT:
+                weight = self.settings.weights[int(score) - 1]
+                candidate_weights.append((*place, weight))
+                if kept:
+                    weights.append((len(corrected), len(corrected) + len(kept), weight))
+            corrected += kept + (blank if kept else "")
+        corrected = corrected.rstrip()
         if not corrected:
             return Verdict(None, error="nothing of the answer can stay")
         ours, theirs = changed_spans(candidate.text, corrected)
         scores = ", ".join(score for _, score, _ in lines)
         why = f"corrected {len(wrong)} of {len(places)} sentences (scores {scores}): {' '.join(wrong)}"
-        return Verdict(-float(len(wrong)), why, partner=Partner(corrected, 0.0, "the correction", theirs, ours))
+        partner = Partner(corrected, 0.0, "the correction", theirs, ours, tuple(weights), tuple(candidate_weights))
+        return Verdict(-float(len(wrong)), why, partner=partner)
 
     def _words(self) -> str:
         return CORRECT + GIVEN

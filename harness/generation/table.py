@@ -12,8 +12,8 @@ from harness.generation.pairs import CandidatePair, Judged
 if TYPE_CHECKING:
     import pyarrow
 
-FORMAT = 1
-"""Version of the columns; raised when they change."""
+FORMAT = 2
+"""Version of the columns; raised when they change. 2: reference answers and weights of characters."""
 
 
 def schema() -> pyarrow.Schema:
@@ -27,7 +27,9 @@ def schema() -> pyarrow.Schema:
             ("question", pa.string()),
             ("chosen", pa.string()),
             ("rejected", pa.string()),
+            ("standard_response", pa.string()),
             *((f"{side}_spans", pa.list_(pa.list_(pa.int32()))) for side in ("chosen", "rejected")),
+            *((f"{side}_weights", pa.list_(pa.list_(pa.float64()))) for side in ("chosen", "rejected")),
             ("objects", pa.list_(pa.struct([("label", pa.string()), ("box", pa.list_(pa.float64()))]))),
             ("origin_dataset", pa.string()),
             ("shared_context", pa.string()),
@@ -50,6 +52,8 @@ def row_of(pair: CandidatePair, judge: str, model: str) -> dict[str, Any]:
         "question": prompt.text,
         "chosen": pair.chosen.response.text.strip(),
         "rejected": pair.rejected.response.text.strip(),
+        # A sentence has none: the reference is a whole answer.
+        "standard_response": (prompt.reference or None) if pair.whole else None,
         "objects": [{"label": region.label, "box": list(region.box)} for region in prompt.regions] or None,
         "origin_dataset": prompt.source or None,
         "shared_context": pair.context or None,
@@ -68,6 +72,7 @@ def _side(name: str, answer: Judged) -> dict[str, Any]:
         f"{name}_why": answer.verdict.why,
         f"{name}_sample": answer.number,
         f"{name}_spans": changed,
+        f"{name}_weights": [list(span) for span in answer.weights] or None,
     }
 
 

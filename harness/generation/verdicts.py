@@ -10,7 +10,7 @@ from typing import Any
 from harness.core.files import dump_row, naming, sha256_json, whole_lines
 from harness.core.reading import parse_line
 from harness.core.record import check
-from harness.core.types import Span
+from harness.core.types import Span, WeightedSpan
 from harness.generation.records import PartnerRow, VerdictRow
 from harness.judging.candidates import Candidate, Partner, Verdict
 
@@ -55,8 +55,15 @@ class VerdictLog:
 def _row(partner: Partner | None) -> PartnerRow | None:
     if partner is None:
         return None
-    spans = {name: _lists(getattr(partner, name)) for name in ("spans", "candidate_spans")}
-    return PartnerRow(text=partner.text, score=partner.score, why=partner.why, **spans)
+    return PartnerRow(
+        text=partner.text,
+        score=partner.score,
+        why=partner.why,
+        spans=_lists(partner.spans),
+        candidate_spans=_lists(partner.candidate_spans),
+        weights=[list(span) for span in partner.weights],
+        candidate_weights=[list(span) for span in partner.candidate_weights],
+    )
 
 
 def _lists(spans: Sequence[Span] | None) -> list[list[int]] | None:
@@ -67,4 +74,8 @@ def _partner(row: PartnerRow) -> Partner:
     def spans(given: list[list[int]] | None) -> tuple[Span, ...] | None:
         return None if given is None else tuple((start, end) for start, end in given)
 
-    return Partner(row.text, row.score, row.why, spans(row.spans), spans(row.candidate_spans))
+    def weights(given: list[list[float]]) -> tuple[WeightedSpan, ...]:
+        return tuple((int(start), int(end), weight) for start, end, weight in given)
+
+    spanned = spans(row.spans), spans(row.candidate_spans)
+    return Partner(row.text, row.score, row.why, *spanned, weights(row.weights), weights(row.candidate_weights))

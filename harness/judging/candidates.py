@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 from harness.core.config import StrictModel
 from harness.core.errors import shown
 from harness.core.plugins import wrong
-from harness.core.types import Evidence, ImageRef, Region, Response, Span
+from harness.core.types import Evidence, ImageRef, Region, Response, Span, WeightedSpan
 from harness.judging.base import Estimate
 
 
@@ -58,6 +58,8 @@ class Partner:
         why: explanation of the score.
         spans: characters of `text` in which it differs from the candidate, ([start, end), ...); None if they are not known.
         candidate_spans: the same, in the candidate.
+        weights: weights of characters of `text`, for methods that read them; 1 for the others.
+        candidate_weights: the same, in the candidate.
     """
 
     text: str
@@ -65,6 +67,8 @@ class Partner:
     why: str = ""
     spans: tuple[Span, ...] | None = None
     candidate_spans: tuple[Span, ...] | None = None
+    weights: tuple[WeightedSpan, ...] = ()
+    candidate_weights: tuple[WeightedSpan, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

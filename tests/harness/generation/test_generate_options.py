@@ -14,6 +14,7 @@ from PIL import Image
 
 from aligners.preferences.formats.base import COMMON, GENERATED
 from harness.core.files import write_json, write_jsonl
+from harness.generation.prompts import read_prompts
 from harness.generation.table import schema
 from harness.models import resolve
 from harness.remote.endpoint import KEY_VARIABLE
@@ -165,6 +166,20 @@ def test_parts_of_the_prompts(here: Path, endpoint: ScriptedEndpoint) -> None:
     assert len(rows("parts")) <= 4
 
 
+def test_a_reference_answer_is_kept_with_the_pairs(here: Path, endpoint: ScriptedEndpoint) -> None:
+    """It comes from the file of prompts, or from preference data: its column for it, or else the chosen answer."""
+    answers = {"Is it red?": "It is.", "Is it green?": None}
+    prompts = [{"image": name_of(1), "prompt": text, "reference": answer} for text, answer in answers.items()]
+    write_jsonl(Path("asked.jsonl"), [{k: v for k, v in one.items() if v is not None} for one in prompts])
+    write_jsonl(Path("standard.jsonl"), [row(1), row(2) | {"standard_response": "A dog and a cat."}])
+    run(endpoint, prompts="standard.jsonl", output="of-data")
+    assert {one["standard_response"] for one in rows("of-data")} == {"A", "A dog and a cat."}
+    assert {one.text: one.reference for one in read_prompts("asked.jsonl")} == {
+        "Is it red?": "It is.",
+        "Is it green?": "",
+    }
+
+
 @pytest.mark.claims("data generate --columns", "data generate --image-root", "data generate --allow-download")
 def test_prompts_of_preference_data(here: Path, endpoint: ScriptedEndpoint, server: tuple[str, list[str]]) -> None:
     (here / "elsewhere").mkdir()
@@ -284,7 +299,8 @@ def test_a_verifier_of_this_machine(here: Path) -> None:
 
 def test_the_columns_that_tell_where_pairs_come_from_are_known(here: Path, endpoint: ScriptedEndpoint) -> None:
     common = {"id", "image", "question", "chosen", "rejected", "objects", "origin_dataset"}
-    read = {"chosen_spans", "rejected_spans", "shared_context", "responses_end"}
+    weights = {"chosen_weights", "rejected_weights", "standard_response"}
+    read = weights | {"chosen_spans", "rejected_spans", "shared_context", "responses_end"}
     assert {*schema().names} - common - read == GENERATED and read < COMMON
 
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from aligners.preferences import read_preferences
 from harness.core.files import write_jsonl
 from harness.core.types import ImageRef, Response
 from harness.generation.continuation import ContinuationJudge, ContinuationSettings, beginning_of
@@ -36,6 +37,11 @@ CORRECTED = {
     ("A dog on  grass.", ANSWERS[1]): ([], [[17, 27]]),
 }
 """(chosen, rejected) -> changed characters of both. The third answer loses every sentence, the fourth is right."""
+WEIGHTED = {
+    ("A brown dog. It runs.", ANSWERS[0]): ([[0, 12, 1.5]], [[0, 10, 1.5]]),
+    ("A dog on  grass.", ANSWERS[1]): (None, [[17, 27, 2.5]]),
+}
+"""The same -> weights of the corrected sentences in both: OPA-DPO's for the scores 3 and 1."""
 
 
 @pytest.fixture
@@ -106,17 +112,27 @@ def test_rating(here: Path, endpoint: ScriptedEndpoint) -> None:
     assert "3" not in {str(row["rejected_score"]) for row in rows()} | {ANSWERS[3] in str(row) for row in rows()}
 
 
-@pytest.mark.claims("judge.rewrite.model", "judge.rewrite.model_url", "judge.rewrite.asks", "judge.rewrite.max_tokens")
+@pytest.mark.claims(
+    "judge.rewrite.model",
+    "judge.rewrite.model_url",
+    "judge.rewrite.asks",
+    "judge.rewrite.max_tokens",
+    "judge.rewrite.weights",
+)
 def test_rewrite(here: Path, endpoint: ScriptedEndpoint) -> None:
     manifest = run(endpoint, "rewrite", "--set", "judge.max_tokens=77", "--set", "judge.asks=1")
     found = {(row["chosen"], row["rejected"]): (row["chosen_spans"], row["rejected_spans"]) for row in rows()}
     assert found == CORRECTED
+    weights = {(row["chosen"], row["rejected"]): (row["chosen_weights"], row["rejected_weights"]) for row in rows()}
+    assert weights == WEIGHTED and {row["standard_response"] for row in rows()} == {"A good answer."}
     assert manifest["not_judged"] == {"nothing of the answer can stay": 1, "nothing to correct": 1}
     assert {row["rejected_score"] for row in rows()} == {-1.0} and {row["chosen_score"] for row in rows()} == {0.0}
     asked = [one for one in endpoint.asked if one.model == "looker" and "NUMBER" in one.text]
     assert len(asked) == 4 and {one.max_tokens for one in asked} == {77}
     [checked] = json_here("data", "check", "pairs")["preferences"]
     assert checked["fatal"] == [] and checked["unread_columns"] == {} and checked["usable"] == 2
+    for example in read_preferences("pairs").examples:
+        assert example.responses["standard"] == "A good answer." and example.token_weights
     assert run(endpoint, "rewrite", "--set", "judge.max_tokens=77", "--set", "judge.asks=1") == manifest
     before = sum(count for one, count in endpoint.asked.items() if "NUMBER" in one.text)
     pairs = rows()
@@ -125,6 +141,11 @@ def test_rewrite(here: Path, endpoint: ScriptedEndpoint) -> None:
     assert {tuple(row["chosen_spans"][0:1] and row["chosen_spans"][0]) for row in rows()} <= {
         tuple(row["chosen_spans"][0:1] and row["chosen_spans"][0]) for row in pairs
     }
+    run(endpoint, "rewrite", "--overwrite", "--set", "judge.weights=[4, 3, 1]")
+    assert {row["rejected_weights"][0][2] for row in rows()} == {4.0, 1.0}, (
+        "verdicts with other weights are no longer used"
+    )
+    assert "at least 0" in run(endpoint, "rewrite", "--overwrite", "--set", "judge.weights=[-1, 3, 1]", code=2)
 
 
 def test_changed_characters_are_whole_words() -> None:
