@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
@@ -11,11 +10,11 @@ from pydantic import Field, field_validator
 from aligners import losses
 from aligners.base import CHOSEN, REJECTED, Aligner, AlignerSettings, Branch, Logps, Loss, PrepareContext, image_list
 from aligners.rejected_images import ImagePreferenceSettings, generate
+from aligners.rejected_images.settings import checked_levels
 from harness.core.types import PreferenceExample
 
 LEVELS = (0.25, 0.5, 0.75, 1.0)
 """With the original, the list of five pictures of the public code."""
-MOST = 8
 
 
 class LPOISettings(AlignerSettings):
@@ -33,11 +32,7 @@ class LPOISettings(AlignerSettings):
     @field_validator("levels")
     @classmethod
     def _rise(cls, levels: tuple[float, ...]) -> tuple[float, ...]:
-        if not levels or not all(0 < a < b for a, b in pairwise((*levels, 2.0))) or levels[-1] > 1:
-            raise ValueError(f"the levels must rise from above 0 to at most 1, not {list(levels)}")
-        if len(levels) > MOST:  # the canary computes the loss at every corner of the branches' allowed differences
-            raise ValueError(f"at most {MOST} levels can be compared, not {len(levels)}")
-        return levels
+        return checked_levels(levels)
 
 
 class LPOI(Aligner[LPOISettings]):

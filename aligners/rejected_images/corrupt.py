@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from aligners.base import ranked_of
 from aligners.preferences import DataOptions, read_preferences
 from aligners.preferences.set_folder import WHOLE, SetShard
-from aligners.rejected_images.generate import said, sources
+from aligners.rejected_images.generate import check_levels, said, sources
 from aligners.rejected_images.image_set import PART_SIZE, write_set
 from aligners.rejected_images.parts import SetRecipe, Write, write_here
 from aligners.rejected_images.records import ImageSetManifest
@@ -19,6 +20,7 @@ from aligners.rejected_images.settings import ImagePreferenceSettings
 from harness.core.errors import BadInputError
 from harness.core.files import write_jsonl
 from harness.core.paths import cache_folder
+from harness.core.types import PreferenceExample
 from harness.core.worlds import pairs_of
 
 logger = logging.getLogger(__name__)
@@ -26,7 +28,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CorruptRequest:
-    """What the user asked for. `write` makes the parts: in this process, in several, or with Ray Data."""
+    """What the user asked for. `write` makes the parts: in this process, in several, or with Ray Data. `levels`: make a list of rejected
+    images for every example, see `generate.generate`."""
 
     data: str
     output: Path
@@ -40,6 +43,7 @@ class CorruptRequest:
     overwrite: bool = False
     write: Write = write_here
     options: DataOptions = field(default_factory=DataOptions)
+    levels: tuple[float, ...] = ()
 
 
 def corrupt(request: CorruptRequest) -> ImageSetManifest:
@@ -63,25 +67,27 @@ def corrupt(request: CorruptRequest) -> ImageSetManifest:
         cache=cache_folder(),
         options=request.options,
     )
-    if ranked := next((example for example in data.examples if ranked_of(example.images)), None):
-        raise BadInputError(
-            "the data have lists of rejected images, which a set would lose",
-            where=f"{ranked.id}, ranked_images",
-            remedy="train on the data as they are, or leave out the column",
-        )
-    given = [one for one in data.examples if "rejected" in one.images]
-    if given and not request.replace:
+    recipe = SetRecipe(request.settings, request.seed, whole=True, replace=request.replace, levels=request.levels)
+    _check_given(data.examples, recipe)
+    if request.levels:
+        check_levels(() if request.replace else data.examples, request.settings, request.levels, "--levels ")
+    wanted = [one for one in data.examples if not recipe.given(one)]
+    if given := len(data.examples) - len(wanted):
+        what = "a list of rejected images" if request.levels else "a rejected image"
         logger.info(
-            f"{len(given):,} of {len(data.examples):,} examples already have a rejected image, which is kept (--replace makes new ones)"
+            f"{given:,} of {len(data.examples):,} examples already have {what}, which is kept (--replace makes new ones)"
         )
-    wanted = data.examples if request.replace else [one for one in data.examples if "rejected" not in one.images]
     settings = request.settings.model_copy(update={"regions": choose_source(request.settings.regions, wanted)})
     logger.info(f"rejected images: {settings.described()}{sources(settings)}")
     manifest = write_set(
         request.output,
         data.examples,
-        SetRecipe(settings, request.seed, whole=True, replace=request.replace),
-        {"data": request.data, "fingerprint": data.fingerprint},
+        replace(recipe, settings=settings),
+        {
+            "data": request.data,
+            "fingerprint": data.fingerprint,
+            **({"levels": [*request.levels]} if request.levels else {}),
+        },
         shard=request.shard,
         part_size=request.part_size,
         write=request.write,
@@ -94,3 +100,26 @@ def corrupt(request: CorruptRequest) -> ImageSetManifest:
         logger.warning(f"{len(data.dropped)} records were skipped: {request.output / 'dropped.jsonl'}")
     said(manifest.counts, settings)
     return manifest
+
+
+def _check_given(examples: Sequence[PreferenceExample], recipe: SetRecipe) -> None:
+    """Check that the set has a column for the rejected images of the data.
+
+    Raises:
+        BadInputError: lists of images, of which the set has none, or one image per example, in a set of lists.
+    """
+    if not recipe.levels:
+        if ranked := next((example for example in examples if ranked_of(example.images)), None):
+            raise BadInputError(
+                "the data have lists of rejected images, which a set would lose",
+                where=f"{ranked.id}, ranked_images",
+                remedy="make a set of lists (--levels), train on the data as they are, or leave out the column",
+            )
+    elif not recipe.replace and (
+        single := next((example for example in examples if "rejected" in example.images), None)
+    ):
+        raise BadInputError(
+            "the data have one rejected image per example, which a set of lists would lose",
+            where=f"{single.id}, rejected_image",
+            remedy="leave out --levels, or replace the images of the data: --replace",
+        )

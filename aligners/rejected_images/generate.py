@@ -51,7 +51,7 @@ def generate(
     """
     names = rejected_names(len(levels)) if levels else ("rejected",)
     if levels:
-        _check_levels(examples, settings, levels)
+        check_levels(examples, settings, levels)
     wanted = [example for example in examples if names[0] not in example.images]
     chosen = settings.model_copy(update={"regions": choose_source(settings.regions, wanted)})
     counts = dict.fromkeys(MADE, 0) | {"dropped": 0, "given": len(examples) - len(wanted)}
@@ -84,8 +84,11 @@ def generate(
     return result, ImagePreferenceNotes.model_validate(notes)
 
 
-def _check_levels(
-    examples: Sequence[PreferenceExample], settings: ImagePreferenceSettings, levels: Sequence[float]
+def check_levels(
+    examples: Sequence[PreferenceExample],
+    settings: ImagePreferenceSettings,
+    levels: Sequence[float],
+    option: str = "--set method.levels=",
 ) -> None:
     """Make sure that the images of a list differ, and that a list in the data has one image per level.
 
@@ -104,7 +107,7 @@ def _check_levels(
             raise BadInputError(
                 f"the example has a list of {length} rejected images, and {len(levels)} are compared",
                 where=example.id,
-                remedy=f"give as many levels: --set method.levels={[round(n / length, 2) for n in range(1, length + 1)]}",
+                remedy=f"give as many levels: {option}{[round(n / length, 2) for n in range(1, length + 1)]}",
             )
 
 

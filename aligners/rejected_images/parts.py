@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aligners.base import rejected_names
 from aligners.rejected_images.make import Maker
 from aligners.rejected_images.settings import ImagePreferenceSettings
 from aligners.rejected_images.table import as_table, given_row, made_schema, own_columns, whole_schema
@@ -48,11 +49,16 @@ class SetRecipe:
     replace: bool = False
     """Also make an image for examples that have one."""
     levels: tuple[float, ...] = ()
-    """Make a list of rejected images for every example, see `Maker`; only of sets without the examples' own columns."""
+    """Make a list of rejected images for every example, see `Maker`."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of an example's rejected images: the one, or those of a list."""
+        return rejected_names(len(self.levels)) if self.levels else ("rejected",)
 
     def given(self, example: PreferenceExample) -> bool:
-        """Whether the example's rejected image is in the data, and is kept."""
-        return "rejected" in example.images and not self.replace and not self.levels
+        """Whether the example's rejected images are in the data, and are kept."""
+        return self.names[0] in example.images and not self.replace
 
 
 class PartWriter:
@@ -66,7 +72,7 @@ class PartWriter:
         """Write one part; returns its number of examples."""
         import pyarrow.parquet as pq
 
-        schema = whole_schema() if self.recipe.whole else made_schema(listed=bool(self.recipe.levels))
+        schema = (whole_schema if self.recipe.whole else made_schema)(listed=bool(self.recipe.levels))
         with atomic_path(part.path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
             for start in range(0, len(part.examples), _BLOCK):
                 block = part.examples[start : start + _BLOCK]
@@ -80,7 +86,7 @@ class PartWriter:
         self._maker = self._maker or Maker(self.recipe.settings, self.recipe.seed, self.recipe.levels)
         made = {row["id"]: row for row in self._maker.rows([one for one in examples if not self.recipe.given(one)])}
         for example in examples:
-            row = given_row(example) if self.recipe.given(example) else made.get(example.id)
+            row = given_row(example, self.recipe.names) if self.recipe.given(example) else made.get(example.id)
             if row is not None:
                 yield own_columns(example) | row if self.recipe.whole else row
 

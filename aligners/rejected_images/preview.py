@@ -25,14 +25,16 @@ SIDE = 240
 _OUTLINE = (255, 0, 200)
 _INK, _FAINT, _PAPER, _CARD = (28, 28, 32), (105, 105, 115), (244, 244, 246), (255, 255, 255)
 _GAP = 10
+_REJECTED = ("rejected_image", "ranked_images")
+"""Columns with the rejected image, or a list of them."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One example on the sheet: three pictures of one size (PIL), and the text below them."""
+    """One example on the sheet: original, corrupted region and rejected images of one size (PIL), and the text below them."""
 
     id: str
-    pictures: tuple[Any, Any, Any]
+    pictures: tuple[Any, ...]
     keywords: str
     how: str
     said: str
@@ -70,7 +72,8 @@ def _count(files: Sequence[Path], options: DataOptions) -> int:
         about = open_parquet(file)
         names = dict.fromkeys(about.schema_arrow.names)
         options.check(names, str(file))
-        if missing := {"image", "rejected_image"} - set(options.renamed(names)):
+        known = set(options.renamed(names))
+        if missing := {"image"} - known or ({"rejected_image"} if known.isdisjoint(_REJECTED) else set()):
             raise BadInputError(
                 f"there is no column '{sorted(missing)[0]}'",
                 where=str(file),
@@ -92,9 +95,11 @@ def _checked(row: dict[str, Any], where: str) -> Sample:
 
 
 def _sample(row: dict[str, Any]) -> Sample:
-    original, rejected = (
-        ImageRef(data=encoded(row[name]), name=f"{row.get('id')}, {name}").open()
-        for name in ("image", "rejected_image")
+    listed = row.get("ranked_images")
+    cells = [row["image"], *(listed if listed is not None else [row["rejected_image"]])]
+    original, *rejected = (
+        ImageRef(data=encoded(cell), name=f"{row.get('id')}, image {number}").open()
+        for number, cell in enumerate(cells)
     )
     marked = _small(original)
     if row.get("mask"):
@@ -120,13 +125,14 @@ def _sample(row: dict[str, Any]) -> Sample:
             else f"strength {row['strength']:g}"
             if row.get("strength")
             else None,
+            f"levels {', '.join(f'{level:g}' for level in row['levels'])}" if row.get("levels") else None,
             f"{original.width} x {original.height}",
         )
         if part
     )
     return Sample(
         str(row.get("id")),
-        (_small(original), marked, _small(rejected)),
+        (_small(original), marked, *map(_small, rejected)),
         keywords or whole.get(str(row.get("made")), ""),
         how,
         " ".join(str(row.get("chosen") or "").split()),
@@ -160,19 +166,19 @@ def _outlined(picture: Any, mask: Any) -> Any:
 
 
 def _write_png(samples: Sequence[Sample], title: str, path: Path) -> None:
-    """Cards in two columns; each row of cards is as high as its highest."""
+    """Cards in two columns, of lists of images in one; each row of cards is as high as its highest."""
     from PIL import Image, ImageDraw, ImageFont
 
     large, plain, small = (ImageFont.load_default(size) for size in (22, 15, 13))
-    card = 3 * SIDE + 4 * _GAP
-    rows = [samples[start : start + 2] for start in range(0, len(samples), 2)]
+    across = max((len(sample.pictures) for sample in samples), default=3)
+    card, columns = across * SIDE + (across + 1) * _GAP, min(2 if across == 3 else 1, max(1, len(samples)))
+    rows = [samples[start : start + columns] for start in range(0, len(samples), columns)]
     heights = [max(sample.pictures[0].height for sample in row) + 2 * _GAP + 64 for row in rows]
-    columns = min(2, max(1, len(samples)))
     width = columns * card + (columns + 1) * _GAP
     sheet = Image.new("RGB", (width, 64 + sum(heights) + (len(rows) + 1) * _GAP), _PAPER)
     pen = ImageDraw.Draw(sheet)
     pen.text((_GAP * 2, 14), title, _INK, large)
-    pen.text((_GAP * 2, 44), "left: original   middle: corrupted region   right: rejected image", _FAINT, plain)
+    pen.text((_GAP * 2, 44), f"from left to right: {', '.join(_names(across))}", _FAINT, plain)
     top = 64 + _GAP
     for row, height in zip(rows, heights, strict=True):
         for column, sample in enumerate(row):
@@ -183,10 +189,10 @@ def _write_png(samples: Sequence[Sample], title: str, path: Path) -> None:
                 middle = (height - 2 * _GAP - 64 - picture.height) // 2
                 sheet.paste(picture, (box_left + (SIDE - picture.width) // 2, top + _GAP + middle))
             line = top + height - 62
-            across = card - 2 * _GAP
-            pen.text((left + _GAP, line), _fitting(sample.keywords, plain, across), _INK, plain)
-            pen.text((left + _GAP, line + 20), _fitting(f"{sample.how} · id {sample.id}", small, across), _FAINT, small)
-            pen.text((left + _GAP, line + 38), _fitting(sample.said, small, across), _FAINT, small)
+            room = card - 2 * _GAP
+            pen.text((left + _GAP, line), _fitting(sample.keywords, plain, room), _INK, plain)
+            pen.text((left + _GAP, line + 20), _fitting(f"{sample.how} · id {sample.id}", small, room), _FAINT, small)
+            pen.text((left + _GAP, line + 38), _fitting(sample.said, small, room), _FAINT, small)
         top += height + _GAP
     sheet.save(path, "PNG")
 
@@ -200,19 +206,25 @@ def _fitting(text: str, font: Any, width: int) -> str:
     return text.rstrip() + "…"
 
 
+def _names(count: int) -> list[str]:
+    """What the pictures of an example are."""
+    rejected = ["rejected image"] if count == 3 else [f"rejected image {number}" for number in range(1, count - 1)]
+    return ["original", "corrupted region", *rejected]
+
+
 def _write_html(samples: Sequence[Sample], title: str, path: Path) -> None:
-    names = ("original", "corrupted region", "rejected image")
+    across = max((len(sample.pictures) for sample in samples), default=3)
     cards = [
         {
             "sample": sample,
             "pictures": [
                 {"name": name, "source": f"data:image/webp;base64,{_webp(picture)}", "size": picture.size}
-                for name, picture in zip(names, sample.pictures, strict=True)
+                for name, picture in zip(_names(len(sample.pictures)), sample.pictures, strict=True)
             ],
         }
         for sample in samples
     ]
-    page = render(Path(__file__).with_name("preview.html"), title=title, cards=cards)
+    page = render(Path(__file__).with_name("preview.html"), title=title, cards=cards, names=_names(across))
     path.write_text(page, encoding="utf-8")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -27,6 +29,21 @@ _OF_KEYWORDS = {
     "precision",
 }
 """Settings without effect if the corruption does not use keywords."""
+MOST_LEVELS = 8
+"""Of a list of rejected images: the trainer's canary computes the loss at every corner of what the branches may differ by."""
+
+
+def checked_levels(levels: Sequence[float]) -> tuple[float, ...]:
+    """The levels of a list of rejected images.
+
+    Raises:
+        ValueError: they do not rise from above 0 to at most 1, or there are too many.
+    """
+    if not levels or not all(0 < a < b for a, b in pairwise((*levels, 2.0))) or levels[-1] > 1:
+        raise ValueError(f"the levels must rise from above 0 to at most 1, not {list(levels)}")
+    if len(levels) > MOST_LEVELS:
+        raise ValueError(f"at most {MOST_LEVELS} levels can be compared, not {len(levels)}")
+    return tuple(levels)
 
 
 class ImagePreferenceSettings(StrictModel):

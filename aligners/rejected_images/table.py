@@ -45,13 +45,13 @@ def made_schema(listed: bool = False) -> pyarrow.Schema:
     )
 
 
-def whole_schema() -> pyarrow.Schema:
+def whole_schema(listed: bool = False) -> pyarrow.Schema:
     """The same, preceded by the example's own columns, as every reader of preference data knows them."""
     import pyarrow as pa
 
     image, span = pa.struct([("bytes", pa.binary()), ("path", pa.string())]), pa.list_(pa.int32())
     turn = pa.struct([("role", pa.string()), ("text", pa.string()), ("has_image", pa.bool_())])
-    made = made_schema()
+    made = made_schema(listed)
     return pa.schema(
         [
             made.field("id"),
@@ -94,10 +94,16 @@ def own_columns(example: PreferenceExample) -> dict[str, Any]:
     }
 
 
-def given_row(example: PreferenceExample) -> dict[str, Any]:
-    """The row of an example whose rejected image is in the data; nothing is known about how it was made."""
-    image = example.images["rejected"]
-    return {"id": example.id, "rejected_image": {"bytes": image.read(), "path": image.name or None}, "made": "given"}
+def given_row(example: PreferenceExample, names: Sequence[str]) -> dict[str, Any]:
+    """The row of an example whose rejected images are in the data; nothing is known about how they were made.
+
+    Args:
+        example: the example.
+        names: of its rejected images: ("rejected",), or those of a list.
+    """
+    images = [{"bytes": image.read(), "path": image.name or None} for image in map(example.images.__getitem__, names)]
+    cell = {"rejected_image": images[0]} if names == ("rejected",) else {"ranked_images": images}
+    return {"id": example.id, **cell, "made": "given"}
 
 
 def as_table(rows: Sequence[dict[str, Any]], schema: pyarrow.Schema) -> pyarrow.Table:

@@ -58,6 +58,15 @@ def corrupt(
             help="Any setting of method.images, e.g. top_k=3, on_nothing=drop. Repeatable.",
         ),
     ] = None,
+    levels: Annotated[
+        str | None,
+        typer.Option(
+            "--levels",
+            metavar="L1,L2,...",
+            help="Make a list of rejected images per pair (for lpoi), at these rising shares of the corruption's strength: "
+            "0.25,0.5,0.75,1.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the set.")] = 0,
     limit: Annotated[int | None, typer.Option("--limit", help="Use a seeded sample of this many pairs.")] = None,
     shard: Annotated[
@@ -83,7 +92,7 @@ def corrupt(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing set.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Make a rejected image for every preference: corrupt the regions that the chosen answer is about."""
+    """Make a rejected image, or a list of them, for every preference: corrupt the regions that the chosen answer is about."""
     from aligners.preferences.options import DataOptions
     from aligners.preferences.set_folder import SetShard
     from aligners.rejected_images.corrupt import CorruptRequest
@@ -107,6 +116,7 @@ def corrupt(
         overwrite,
         _write(workers, ray),
         DataOptions.parse(columns, image_root),
+        _levels(levels) if levels is not None else (),
     )
     try:
         manifest = run(request)
@@ -117,6 +127,19 @@ def corrupt(
         emit(manifest.written())
     else:
         _print(manifest, output)
+
+
+def _levels(text: str) -> tuple[float, ...]:
+    from aligners.rejected_images.settings import checked_levels
+    from harness.core.errors import BadInputError
+
+    try:
+        return checked_levels([float(part) for part in text.strip("[]").split(",")])
+    except ValueError as error:
+        raise BadInputError(
+            str(error) if "levels" in str(error) else f"--levels takes numbers with commas between them, not '{text}'",
+            remedy="--levels 0.25,0.5,0.75,1",
+        ) from None
 
 
 def _write(workers: int, ray: int | None) -> Write:
@@ -142,6 +165,8 @@ def _print(manifest: ImageSetManifest, output: Path) -> None:
         "given": "from the data",
         "dropped": "dropped",
     }
+    if manifest.levels:
+        what += f" with {len(manifest.levels)} rejected images per example"
     say(
         f"{what}: {rows:,} examples in {len(manifest.files)} files, {size / 1e6:,.1f} MB: "
         + ", ".join(
@@ -157,18 +182,22 @@ def _print(manifest: ImageSetManifest, output: Path) -> None:
         say(f"{there} of {shards} shards are done")
     else:
         say(f"preview: harness data preview {output} -o sheet.png")
-        say(f"next: harness align --method {'|'.join(_takers()) or 'METHOD'} --data {output} --model MODEL")
+        say(
+            f"next: harness align --method {'|'.join(_takers(bool(manifest.levels))) or 'METHOD'} --data {output} --model MODEL"
+        )
 
 
-def _takers() -> list[str]:
-    """The methods that compare rejected images."""
+def _takers(listed: bool) -> list[str]:
+    """The methods that compare rejected images, or lists of them."""
+    from aligners.base import ranked_of
     from harness.core import registry
     from harness.core.errors import HarnessError
 
     methods = []
     for name in registry.entries("aligners"):
         try:
-            if any(branch.image == "rejected" for branch in registry.load("aligners", name).branches):
+            images = [branch.image for branch in registry.load("aligners", name).branches]
+            if ranked_of(images) if listed else "rejected" in images:
                 methods.append(name)
         except HarnessError:  # the command that names it reports why
             continue

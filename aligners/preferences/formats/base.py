@@ -37,6 +37,7 @@ MADE = frozenset(
         "schedule",
         "scale",
         "strength",
+        "levels",
         "seed",
     }
 )

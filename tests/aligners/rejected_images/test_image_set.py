@@ -266,16 +266,6 @@ def test_what_is_not_the_same_set_is_refused(tmp_path: Path) -> None:
         made(folder, examples)
 
 
-def test_data_with_lists_of_images_are_refused_because_a_set_has_no_lists(tmp_path: Path) -> None:
-    path = preferences(tmp_path / "prefs.parquet", 3)
-    rows = pq.read_table(path).to_pylist()
-    rows[0]["ranked_images"] = [rows[1]["image"], rows[2]["image"]]
-    pq.write_table(pa.Table.from_pylist(rows), path)
-    done = harness("corrupt", str(path), "-o", str(tmp_path / "set"))
-    assert done.returncode == 2 and "lists of rejected images, which a set would lose" in done.stderr, done.stderr
-    assert not (tmp_path / "set").exists()
-
-
 def harness(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
     return warm.run(["data", *arguments], env=environment)
