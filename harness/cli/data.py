@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ from harness.cli.align import OnError
 from harness.cli.options import DATA, Columns, ImageRoot, Json, app, emit
 
 if TYPE_CHECKING:
+    from harness.core.worlds import World
     from harness.datasets.catalogue import DataSet, Found
 
 data_app = typer.Typer(
@@ -59,12 +61,36 @@ def list_(root: Root = None, as_json: Json = False) -> None:
 
 
 @data_app.command()
-def get(names: Names = None, root: Root = None, as_json: Json = False) -> None:
-    """Download data sets and what they need. An interrupted download is resumed."""
+def get(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Data sets, see `harness data list`; or embedded worlds (pocket, pocket:1), which are made."
+        ),
+    ] = None,
+    root: Root = None,
+    as_json: Json = False,
+) -> None:
+    """Download data sets and what they need, or make embedded worlds. An interrupted download is resumed."""
+    from harness.core.worlds import find_world
     from harness.datasets.catalogue import get as fetch
     from harness.datasets.catalogue import with_needs
 
-    _show([(data, fetch(data, root)) for data in with_needs(_some(names))], as_json, fail=True)
+    worlds = {name: world for name in _some(names) if (world := find_world(name))}
+    sets = with_needs([name for name in _some(names) if name not in worlds])  # an unknown name, before a world is made
+    made = [row for world in worlds.values() for row in _made(world)]
+    _show([(data, fetch(data, root)) for data in sets], as_json, fail=True, first=made)
+
+
+def _made(world: World) -> list[dict[str, Any]]:
+    """Make what an embedded world has; a row for each part."""
+    parts = {
+        "base model": world.model(),
+        "preference pairs": world.preferences(),
+        "benchmark files, validation": world.benchmarks("validation"),
+        "benchmark files, test": world.benchmarks("test"),
+    }
+    return [{"data": world.label, "file": str(path), "state": "there", "note": note} for note, path in parts.items()]
 
 
 @data_app.command()
@@ -154,8 +180,10 @@ def _some(names: list[str] | None) -> list[str]:
     return names
 
 
-def _show(found: list[tuple[DataSet, list[Found]]], as_json: bool, *, fail: bool) -> None:
-    rows = _rows(found)
+def _show(
+    found: list[tuple[DataSet, list[Found]]], as_json: bool, *, fail: bool, first: Sequence[dict[str, Any]] = ()
+) -> None:
+    rows = [*first, *_rows(found)]
     if as_json:
         emit(rows)
     else:

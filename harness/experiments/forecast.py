@@ -92,6 +92,8 @@ class Forecaster:
 
     def _cost_key(self, step: Step, arm: Arm | None) -> str:
         """Equal for steps that cost the same: a method's arms that differ in weights, or evaluations of as many runs."""
+        if step.kind == "world":  # the model of seed 0 may come with the package
+            return sha256_json([step.kind, self.model, step.command[-1] == self.model])
         if step.kind in ("generate", "export"):
             return sha256_json([step.kind, *_asked_of(step)])
         if arm is None:
@@ -120,7 +122,7 @@ class Forecaster:
     def _forecast(self, step: Step, arm: Arm | None) -> Forecast:
         try:
             self._check_here()
-            if step.kind in ("generate", "export"):
+            if step.kind in ("world", "generate", "export"):
                 return Forecast(None, self._price(step), f"no step of the kind {step.kind} is done to take a time from")
             return self._training(arm, step) if arm else self._evaluation(step)
         except HarnessError as error:

@@ -73,6 +73,8 @@ def plan(experiment: Experiment, results: Path, *, many: bool = False) -> Plan:
     labels: dict[tuple[str, int], str] = {}
     worlds = {seed: model_of(spec.model, seed) for seed in spec.seeds}
     for seed, model in worlds.items():
+        world = _world(model)
+        steps += [world] if world else []
         aligned: dict[str, Step] = {}
         rounds: dict[int, dict[str, Step]] = defaultdict(dict)
         stages: dict[str, list[Step]] = defaultdict(list)
@@ -87,7 +89,11 @@ def plan(experiment: Experiment, results: Path, *, many: bool = False) -> Plan:
                 continue
             previous = aligned[arm.previous] if arm.previous else None
             before = before_alignment(experiment, arm, seed, model, previous, results)
+            if world:
+                before = [one if one.needs else replace(one, needs=(world.name,)) for one in before]
             step = aligned[arm.label] = _align(experiment, arm, seed, model, before, results)
+            if world and not step.needs:
+                step = aligned[arm.label] = replace(step, needs=(world.name,))
             labels[arm.label, seed] = step.run
             runs.setdefault(step.run, (arm, seed))
             rounds[arm.round] |= {one.name: one for one in (*before, step) if one.name not in rounds[arm.round]}
@@ -119,6 +125,17 @@ def model_of(model: str, seed: int) -> str:
     """The model of a seed: an embedded world has one per seed, any other model is the same for all."""
     world = find_world(model)
     return model if world is None or seed == 0 else f"{world.name}:{seed}"
+
+
+def _world(model: str) -> Step | None:
+    """The embedded world of a model as a step of its own: otherwise all its alignments would wait for the first of them to make it."""
+    world = find_world(model)
+    if world is None:
+        return None
+    about = f"base model, pairs and benchmark files of {world.label}"
+    return Step(
+        f"world-{plain(world.label)}", "world", ("data", "get", world.label), (), sha256_json([world.label]), about
+    )
 
 
 def _check_stages(experiment: Experiment, arm: Arm, seed: int, model: str) -> None:

@@ -238,7 +238,7 @@ def _value(objective: Objective, path: Path, data: frozenset[str]) -> float | No
 
 
 def _identity(steps: Plan) -> str:
-    return sha256_json([step.key for step in steps.steps])
+    return sha256_json([step.key for step in steps.steps if step.kind != "world"])
 
 
 def _kept(folder: ExperimentFolder, steps: Plan) -> dict[str, Trial] | None:

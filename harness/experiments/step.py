@@ -21,7 +21,7 @@ class Step:
 
     Attributes:
         name: unique in the experiment, and the name of its record.
-        kind: generate, export, align, eval or noise.
+        kind: world, generate, export, align, eval or noise.
         command: arguments of `harness`.
         needs: names of the steps that must be done before.
         after: names of the steps that must have ended before, done or failed, because they write the same files.

@@ -222,7 +222,7 @@ def test_tables_of_the_paper_share_the_published_arm(tmp_path: Path) -> None:
 def test_changed_pictures_are_asked_about_one_after_another(tmp_path: Path) -> None:
     """They read the same plain answers, which one process at a time may open."""
     file = written(tmp_path / "a.yaml", "noise: [0, blank]\narms: {a: {method: dpo}, b: {method: rlhfv}}\n")
-    first, second, evaluated, *noised = plan(read_experiment(file), tmp_path).steps
+    _, first, second, evaluated, *noised = plan(read_experiment(file), tmp_path).steps
     assert [step.name for step in noised] == ["noise-s0-0-0", "noise-s0-0-blank"]
     assert all(set(step.needs) == {first.name, second.name, evaluated.name} for step in noised)
     assert [step.after for step in noised] == [(), ("noise-s0-0-0",)]
@@ -333,6 +333,21 @@ arms:
   b: {extends: a, data: "pocket:3"}
 claims: ["chair_s(a, delta=1, stage=2-medium) < chair_s(a, delta=1)"]
 """
+
+
+def test_a_world_is_made_by_a_step_of_its_own_so_that_no_other_step_waits_for_its_files(tmp_path: Path) -> None:
+    text = "seeds: [0, 6]\narms: {a: {method: dpo, rounds: 2, generate: {judge: chair}}, b: {method: mfpo}}\n"
+    steps = plan(read_experiment(written(tmp_path / "a.yaml", text)), tmp_path).steps
+    worlds = {step.name: step.command for step in steps if step.kind == "world"}
+    assert worlds == {"world-pocket": ("data", "get", "pocket"), "world-pocket-6": ("data", "get", "pocket:6")}
+    for seed, world in ((0, "world-pocket"), (6, "world-pocket-6")):
+        of_seed = [step for step in steps if step.about.endswith(f"seed {seed}") or f"seed {seed}:" in step.about]
+        assert {step.kind for step in of_seed if world in step.needs} == {"generate", "align"}
+        assert all(step.needs for step in of_seed), "nothing begins without the world"
+    other = plan(
+        read_experiment(written(tmp_path / "b.yaml", "model: llava-1.5-7b\narms: {a: {method: dpo}}\n")), tmp_path
+    )
+    assert not [step for step in other.steps if step.kind == "world"]
 
 
 @pytest.mark.claims("experiment.arms.stages")

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from harness.worlds.pocket import shipped
+from harness.worlds.pocket.world import PocketWorld
 from tests import warm
+from tests.commands import json_here
 
 
 def test_it_is_what_its_manifest_says() -> None:
@@ -103,3 +105,14 @@ def test_the_recipe_makes_a_model_of_the_same_scores(tmp_path: Path, monkeypatch
         for name, metric in shipped.about()["scores"][key].items():
             low, high = record["metrics"][name]["ci"]
             assert low <= metric["ci"][1] and high >= metric["ci"][0], (key, name)
+
+
+@pytest.mark.slow
+def test_a_world_can_be_made_beforehand() -> None:
+    """`harness data get pocket`, as the step of an experiment does; with an unknown name beside it, nothing is made."""
+    assert "nonsense" in json_here("data", "get", "pocket:99", "nonsense", code=2)
+    rows = json_here("data", "get", "pocket")
+    world = PocketWorld(0)
+    paths = [world.model(), world.preferences(), world.benchmarks("validation"), world.benchmarks("test")]
+    assert [(row["data"], row["file"]) for row in rows] == [("pocket", str(path)) for path in paths]
+    assert all(Path(row["file"]).exists() for row in rows)
