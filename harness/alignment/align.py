@@ -124,6 +124,12 @@ def _train(request: AlignRequest, resolved: _Resolved) -> Run:
     """Train; every process runs this, and the first one holds the run's folder."""
     folder, config, first = resolved.folder, resolved.config, is_first_process()
     if request.resume and (run := open_run(folder)).manifest is not None:
+        if not run.checkpoint.is_dir():
+            raise BadInputError(
+                "the run is complete, but its checkpoint was removed",
+                where=str(run.checkpoint),
+                remedy="to train it again: --overwrite in place of --resume",
+            )
         logger.info(f"the run is complete: {folder}")
         return run
     from aligners.training.run import train

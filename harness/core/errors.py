@@ -25,7 +25,8 @@ class HarnessError(Exception):
         # Messages repeat texts of endpoints, hubs and options, so secrets are removed.
         problem, where, remedy = redact(problem), where and redact(where), remedy and redact(remedy)
         self.problem, self.where, self.remedy = problem, where, remedy
-        super().__init__(" ".join(part for part in (problem, f"[{where}]" if where else "", remedy or "") if part))
+        what = f"{problem} [{where}]" if where else problem
+        super().__init__(f"{what}; {remedy}" if remedy else what)
 
 
 class BadInputError(HarnessError):

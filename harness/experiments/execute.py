@@ -54,7 +54,8 @@ def run_steps(plan: Plan, folder: ExperimentFolder, workers: Workers) -> dict[st
     runs = {step.name: step.run for step in plan.steps}
     under_way: dict[Future[str | None], tuple[Step, list[str], float]] = {}
     changed = [step.name for step in waiting if records[step.name].state == "changed"]
-    logger.info(f"{len(done)} steps are done, {total} remain ({len(changed)} of them are run again)")
+    again = f" ({len(changed)} of them are run again)" if changed else ""
+    logger.info(f"{len(done)} steps are done, {total} remain{again}")
     while waiting or under_way:
         for step in list(waiting):
             lost = [need for need in step.needs if need in failed]

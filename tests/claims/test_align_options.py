@@ -92,6 +92,9 @@ def test_what_stands_there_is_kept_gone_on_with_or_replaced(here: Path) -> None:
     first = align("--name", "one")
     assert "--resume" in align("--name", "one", code=2) and "--overwrite" in align("--name", "one", code=2)
     assert align("--name", "one", "--resume")["finished"] == first["finished"], "it was complete"
+    shutil.rmtree(here / "results/one/checkpoint")
+    said = align("--name", "one", "--resume", code=2)
+    assert "its checkpoint was removed" in said and "--overwrite" in said
     assert align("--name", "one", "--overwrite")["finished"] != first["finished"]
 
 
