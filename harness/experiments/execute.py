@@ -32,9 +32,12 @@ class Workers(Protocol):
     """Runs commands, at most `capacity` at a time."""
 
     capacity: int
+    shares_cores: bool
+    """Whether commands that run at the same time share one machine's cores: a step that makes a world then runs alone, with all of them."""
 
-    def submit(self, command: Sequence[str], log: Path) -> Future[str | None]:
-        """Start a command, whose standard output goes to a file. The future's result is None, or why the command failed."""
+    def submit(self, command: Sequence[str], log: Path, *, alone: bool = False) -> Future[str | None]:
+        """Start a command, whose standard output goes to a file. The future's result is None, or why the command failed. `alone`: no
+        other command is running, nor will be before this one has ended."""
 
     def close(self) -> None:
         """Stop everything that was started for the commands."""
@@ -62,14 +65,15 @@ def run_steps(plan: Plan, folder: ExperimentFolder, workers: Workers) -> dict[st
             if lost and (len(lost) == len(step.needs) or not step.does_without):
                 failed[step.name] = f"it needs {', '.join(lost)}, which failed"
                 waiting.remove(step)
-            elif len(under_way) < workers.capacity and all(
+            elif _has_room(step, [other for other, _, _ in under_way.values()], workers) and all(
                 name in done or name in failed for name in (*step.needs, *step.after)
             ):
                 waiting.remove(step)
                 number = total - len(waiting)
                 logger.info(f"step {number} of {total}: {step.name}: {step.about}")
                 command = _without(_with_resume(step, folder), {runs[need] for need in lost})
-                under_way[workers.submit(command, folder.log(step))] = (step, lost, time.perf_counter())
+                alone = workers.shares_cores and step.kind == "world"
+                under_way[workers.submit(command, folder.log(step), alone=alone)] = (step, lost, time.perf_counter())
         ready, _ = wait(under_way, return_when=FIRST_COMPLETED)
         for future in ready:
             step, lost, started = under_way.pop(future)
@@ -83,6 +87,15 @@ def run_steps(plan: Plan, folder: ExperimentFolder, workers: Workers) -> dict[st
             else:
                 done.add(step.name)
     return failed
+
+
+def _has_room(step: Step, under_way: Sequence[Step], workers: Workers) -> bool:
+    """Whether a step can start beside those that are running."""
+    kinds = [other.kind for other in under_way]
+    if workers.shares_cores and under_way and "world" in (step.kind, *kinds):
+        # A small model trains on two cores more than twice as fast as on one, so two side by side take longer than one by one.
+        return False
+    return len(under_way) < workers.capacity
 
 
 def _without(command: list[str], runs: set[str]) -> list[str]:
@@ -109,12 +122,13 @@ class Here:
     """Runs the commands one after the other in this process."""
 
     capacity = 1
+    shares_cores = False
 
     def __init__(self, call: Callable[[list[str]], Any]) -> None:
         """`call` runs the arguments of `harness`, and raises its errors."""
         self._call = call
 
-    def submit(self, command: Sequence[str], log: Path) -> Future[str | None]:
+    def submit(self, command: Sequence[str], log: Path, *, alone: bool = False) -> Future[str | None]:
         """See `Workers`. Progress and notes stay on standard error."""
         future: Future[str | None] = Future()
         try:
@@ -161,6 +175,8 @@ def _outcome(code: int, log: Path) -> str | None:
 class Processes:
     """Runs several processes on this machine; each gets its share of the cores, unless OMP_NUM_THREADS says otherwise."""
 
+    shares_cores = True
+
     def __init__(self, count: int) -> None:
         self.capacity = count
         self._pool = ThreadPoolExecutor(count)
@@ -168,9 +184,9 @@ class Processes:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._threads = max(1, cores // count)
 
-    def submit(self, command: Sequence[str], log: Path) -> Future[str | None]:
+    def submit(self, command: Sequence[str], log: Path, *, alone: bool = False) -> Future[str | None]:
         """See `Workers`."""
-        return self._pool.submit(self._run, command, log, Path.cwd())
+        return self._pool.submit(run_command if alone else self._run, command, log, Path.cwd())
 
     def _run(self, command: Sequence[str], log: Path, folder: Path) -> str | None:
         try:
@@ -191,6 +207,8 @@ class Processes:
 
 class OnRay:
     """Runs commands as tasks of a Ray cluster, or of local workers. All machines must see the working directory and the results."""
+
+    shares_cores = False
 
     def __init__(self, address: str, gpus: float, cpus: float = 1.0) -> None:
         """Connect to a cluster, or start workers here.
@@ -228,7 +246,7 @@ class OnRay:
         by_cpu = int(resources.get("CPU", 1) // cpus)
         self.capacity = max(1, min(by_cpu, int(resources.get("GPU", 0) // gpus)) if gpus else by_cpu)
 
-    def submit(self, command: Sequence[str], log: Path) -> Future[str | None]:
+    def submit(self, command: Sequence[str], log: Path, *, alone: bool = False) -> Future[str | None]:
         """See `Workers`. If Ray reports a lost worker, the step has failed."""
         future: Future[str | None] = Future()
 

@@ -51,6 +51,7 @@ class OnSlurm:
                 remedy="--slurm timeout_min=240 (minutes); a step that was ended is resumed by the next command",
             )
         self.capacity = (os.cpu_count() or 1) if local else 10_000
+        self.shares_cores = local
         try:
             self._executor = submitit.AutoExecutor(folder=folder, cluster=LOCAL if local else "slurm")
             self._executor.update_parameters(**parameters)
@@ -69,7 +70,7 @@ class OnSlurm:
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
-    def submit(self, command: Sequence[str], log: Path) -> Future[str | None]:
+    def submit(self, command: Sequence[str], log: Path, *, alone: bool = False) -> Future[str | None]:
         """See `Workers`. What is submitted within half a second becomes one array."""
         future: Future[str | None] = Future()
         with self._lock:

@@ -106,7 +106,7 @@ def test_without_its_pairs_nothing_is_aligned(tmp_path: Path) -> None:
             raise BadInputError("the judge cannot be reached")
 
     failed = run_steps(steps, ExperimentFolder(tmp_path / "a", tmp_path), Here(call))
-    assert called == ["data", "align", "align", "eval", "export", "data", "export", "data"]
+    assert called == ["data", "data", "align", "align", "eval", "export", "data", "export", "data"]
     *_, export, pairs, second, _, _, _, evaluated, _ = steps.steps
     assert export.name not in failed and failed[pairs.name] == "the judge cannot be reached"
     assert failed[second.name] == f"it needs {pairs.name}, which failed"

@@ -7,13 +7,19 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from harness.experiments.execute import run_steps
+from harness.experiments.graph import plan
+from harness.experiments.spec import read_experiment
+from harness.experiments.state import ExperimentFolder
 from harness.worlds.pocket.formats import write_benchmarks
 from tests import warm
 from tests.commands import run_here
@@ -265,3 +271,35 @@ def test_two_on_one_experiment_and_no_cluster_are_refused(folder: Path) -> None:
         process.kill()
         process.wait()
     assert os.path.exists(folder / "twice")  # noqa: PTH110
+
+
+class Beside:
+    """Two slots on one machine; notes which steps are running when another starts. A step ends when the next one is waited for."""
+
+    capacity = 2
+    shares_cores = True
+
+    def __init__(self) -> None:
+        self.running: list[tuple[str, Future[str | None]]] = []
+        self.seen: list[tuple[str, list[str], bool]] = []
+
+    def submit(self, command: Any, log: Path, *, alone: bool = False) -> Future[str | None]:
+        self.running = [(name, future) for name, future in self.running if not future.done()]
+        name = " ".join(command[:3] if command[0] == "data" else command[:1])
+        self.seen.append((name, [other for other, _ in self.running], alone))
+        future: Future[str | None] = Future()
+        self.running.append((name, future))
+        threading.Timer(0.2, future.set_result, (None,)).start()
+        return future
+
+
+def test_nothing_runs_beside_the_making_of_a_world(tmp_path: Path) -> None:
+    text = "title: t\nsuites: [halbench]\nseeds: [0, 6]\narms: {a: {method: dpo}, b: {method: mdpo}}\n"
+    (tmp_path / "a.yaml").write_text(text)
+    steps = plan(read_experiment(tmp_path / "a.yaml"), tmp_path)
+    workers = Beside()
+    assert run_steps(steps, ExperimentFolder(tmp_path / "a", tmp_path), workers) == {}
+    worlds = [row for row in workers.seen if row[2]]
+    assert worlds == [("data get pocket", [], True), ("data get pocket:6", [], True)]
+    assert not [row for row in workers.seen if any("get" in other for other in row[1])]
+    assert ("align", ["align"], False) in workers.seen, "alignments run side by side"
