@@ -20,8 +20,12 @@ LONGEST = ("test_tutorial.py", "test_vllm_parallel.py", "test_notebook.py", "tes
 """Files that take a minute or more with one or two tests."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes long comes first: a worker takes a whole file, and the others should not wait for the last one."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Exhaustive tests run only if -m names them, also beside another -m. What takes long comes first: a worker takes a whole file, and the
+    others should not wait for the last one."""
+    if "exhaustive" not in config.option.markexpr:
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("exhaustive")])
+        items[:] = [item for item in items if not item.get_closest_marker("exhaustive")]
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: (item.path.name not in LONGEST, -slow[item.path]))
 
