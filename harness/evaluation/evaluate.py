@@ -35,6 +35,7 @@ from harness.records.answer_files import ServedRecord, ShardRecord, read_serving
 from harness.records.changed_scores import ChangedScoresRecord
 from harness.records.score_files import SuiteScores
 from harness.runs.targets import Target, engine_of
+from harness.serving.base import Backend
 from harness.serving.contract import completions_of
 
 logger = logging.getLogger(__name__)
@@ -99,13 +100,17 @@ class _Evaluation:
             self._take_known()
             jobs = pending(self.targets, self.suites, self.logs, self.hashes, self.request.repeat)
             if jobs and self.request.generate:
+                backend = engine_of(self.targets, self.request.backend, self.request.backend_settings)
+                stack.callback(backend.close)
+                if not self.request.verify:  # which has an engine of its own
+                    backend.prepare()
                 processor = None if self.targets[0].remote else load_processor(self.base)
                 self._check_questions(processor)
                 if processor is not None:
                     check_context((job.request for job in jobs), self.base, self.request.backend_settings, processor)
                 if self.request.verify:
                     ensure_verified(self.targets, self.request.backend, self.request.backend_settings)
-                self._generate(jobs)
+                self._generate(jobs, backend)
             elif self.request.generate:
                 idle = "; --verify has nothing to check" if self.request.verify else ""
                 logger.info("every answer is stored already, so the model is not asked%s", idle)
@@ -169,13 +174,13 @@ class _Evaluation:
             for item in suite.items:
                 refuse_control({"the question": item.prompt}, processor, f"{suite.name}, item {item.id}")
 
-    def _generate(self, jobs: Sequence[Job]) -> None:
+    def _generate(self, jobs: Sequence[Job], backend: Backend) -> None:
         """Run the engine over the jobs and log every answer as it comes."""
         by_name = {target.served: target for target in self.targets}
         # Once per target and not per answer, because it looks at every weight file.
         answered_by = functools.cache(lambda name, model: by_name[name].answered_by(model))
         by_hash = {job.hash: job for job in jobs}
-        with engine_of(self.targets, self.request.backend, self.request.backend_settings) as backend:
+        with backend:
             # Before the first answer, so that it also exists for answers before a kill; and after the last, because a remote backend
             # only learns from the answers which model gave them.
             self._write_serving(json_of(backend))

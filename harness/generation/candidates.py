@@ -48,6 +48,11 @@ class CandidateSampler:
     sample: SampleSettings
     seed: int
 
+    @functools.cached_property
+    def _weights(self) -> str:
+        """Fingerprint of the checkpoint, which looks at every file of it: once for all requests."""
+        return self.target.fingerprint
+
     def requests(self, prompt: Prompt) -> list[Request]:
         """The requests for one prompt's answers. A request's id is the hash of everything that determines its answer."""
         image = prompt.image.fingerprint()
@@ -57,9 +62,7 @@ class CandidateSampler:
         for number in range(self.sample.samples):
             seed = int(sha256_json([self.seed, prompt.text, image, number])[:7], 16)
             sampling = self.sample.sampling(seed)
-            digest = request_hash(
-                item, image, sampling, self.target.fingerprint, self.target.template, identity, number
-            )
+            digest = request_hash(item, image, sampling, self._weights, self.target.template, identity, number)
             requests.append(Request(digest, self.target.served, prompt.text, prompt.image, sampling))
         return requests
 
@@ -73,13 +76,22 @@ class CandidateSampler:
             BadInputError: a question holds a control token, or is too long.
             HarnessError: the engine failed; what was answered is kept.
         """
-        self.check_questions(parts)
         refused: dict[str, str] = {}
         total = sum(len(part.prompts) for part in parts) * self.sample.samples
-        with self.running() as engine, progress("sampling answers", total) as advance:
-            for part in parts:
-                refused |= self.answer(part, engine, advance)
+        with self.running(prepare=self._is_open(parts)) as engine:
+            self.check_questions(parts)
+            with progress("sampling answers", total) as advance:
+                for part in parts:
+                    refused |= self.answer(part, engine, advance)
         return refused
+
+    def _is_open(self, parts: Sequence[PromptPart]) -> bool:
+        """Whether an answer is missing."""
+        for part in parts:
+            with ResponseLog(part.folder) as log:
+                if any(log.get(prompt.id, one.id) is None for prompt in part.prompts for one in self.requests(prompt)):
+                    return True
+        return False
 
     def answer(
         self, part: PromptPart, engine: Callable[[], Backend], advance: Callable[[int], None] = lambda count: None
@@ -113,12 +125,14 @@ class CandidateSampler:
         return refused
 
     @contextmanager
-    def running(self) -> Iterator[Callable[[], Backend]]:
-        """Context with a function that returns the engine, which is started when it is first called."""
+    def running(self, *, prepare: bool = False) -> Iterator[Callable[[], Backend]]:
+        """Context with a function that returns the engine, which is started when it is first called. `prepare`: see `Backend.prepare`."""
         with ExitStack() as held:
-            yield functools.cache(
-                lambda: held.enter_context(engine_of([self.target], self.backend, self.backend_settings))
-            )
+            backend = engine_of([self.target], self.backend, self.backend_settings)
+            if prepare:
+                held.callback(backend.close)
+                backend.prepare()
+            yield functools.cache(lambda: held.enter_context(backend))
 
     def continued(
         self, begun: Sequence[Begun], folder: Path, engine: Callable[[], Backend] | None = None
@@ -139,7 +153,7 @@ class CandidateSampler:
         for answer in begun:
             image = NO_IMAGE if answer.image is None else answer.image
             sampling = self.sample.sampling(answer.seed)
-            asked = [answer.question, image.fingerprint(), sampling.model_dump(), self.target.fingerprint]
+            asked = [answer.question, image.fingerprint(), sampling.model_dump(), self._weights]
             ends = [list(answer.stop)] if answer.stop else []
             digest = sha256_json([*asked, self.target.template, identity, answer.beginning, *ends])
             where = (self.target.served, answer.question, image, sampling)

