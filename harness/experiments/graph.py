@@ -73,7 +73,7 @@ def plan(experiment: Experiment, results: Path, *, many: bool = False) -> Plan:
     labels: dict[tuple[str, int], str] = {}
     worlds = {seed: model_of(spec.model, seed) for seed in spec.seeds}
     for seed, model in worlds.items():
-        world = _world(model)
+        world = _world(model) if experiment.arms else None  # before a search has chosen, there are none
         steps += [world] if world else []
         aligned: dict[str, Step] = {}
         rounds: dict[int, dict[str, Step]] = defaultdict(dict)

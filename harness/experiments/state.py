@@ -18,7 +18,7 @@ from harness.core.reading import read_json
 from harness.core.record import check
 from harness.experiments.graph import Plan
 from harness.experiments.records import DoneStepFile
-from harness.experiments.step import Step
+from harness.experiments.step import WORLDS, Step
 from harness.runs.folders import MANIFEST, open_run
 
 State = Literal["done", "failed", "changed", "waiting"]
@@ -90,10 +90,15 @@ class ExperimentFolder:
         return StepRecord(state, kept.seconds, kept.error)
 
     def _kept(self, step: Step) -> DoneStepFile | None:
-        path = self.path / "steps" / f"{step.name}.json"
+        path = self._record_file(step)
         if not path.exists():
             return None
         return check(DoneStepFile, read_json(path, "record of a step"), "record of a step", path)
+
+    def _record_file(self, step: Step) -> Path:
+        """The file of a step's record. A world is the same for all experiments and for every round of a search, so it is made once."""
+        folder = self.results / WORLDS if step.kind == "world" else self.path / "steps"
+        return folder / f"{step.name}.json"
 
     def log(self, step: Step) -> Path:
         """The file that a step's output goes to."""
@@ -103,8 +108,10 @@ class ExperimentFolder:
 
     def keep(self, step: Step, state: Literal["done", "failed"], seconds: float, error: str | None = None) -> None:
         """Store how a step ended."""
+        path = self._record_file(step)
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_json(
-            self.path / "steps" / f"{step.name}.json",
+            path,
             DoneStepFile(
                 step=step.name,
                 key=step.key,

@@ -13,6 +13,8 @@ from harness.experiments.keys import dotted
 
 RUNS = "runs"
 """Folder below the results for the runs of all experiments, so that runs that they share are made once."""
+WORLDS = "worlds"
+"""The same for the records of the worlds that were made."""
 
 
 @dataclass(frozen=True)

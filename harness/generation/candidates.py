@@ -13,7 +13,7 @@ from harness.core.files import sha256_json
 from harness.core.progress import progress
 from harness.core.types import NO_IMAGE, Item, Response
 from harness.evaluation.context import check_context
-from harness.evaluation.responses import ResponseLog, one_model, request_hash
+from harness.evaluation.responses import LOG, ResponseLog, one_model, request_hash
 from harness.generation.settings import SampleSettings
 from harness.judging.candidates import Begun, Prompt
 from harness.models import load_processor, refuse_control
@@ -86,8 +86,10 @@ class CandidateSampler:
         return refused
 
     def _is_open(self, parts: Sequence[PromptPart]) -> bool:
-        """Whether an answer is missing."""
+        """Whether an answer is missing. No log is begun."""
         for part in parts:
+            if not (part.folder / LOG).exists():
+                return True
             with ResponseLog(part.folder) as log:
                 if any(log.get(prompt.id, one.id) is None for prompt in part.prompts for one in self.requests(prompt)):
                     return True

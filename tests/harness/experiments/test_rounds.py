@@ -43,10 +43,11 @@ def test_a_round_starts_from_the_checkpoint_of_the_one_before(tmp_path: Path) ->
     steps = plan(experiment, tmp_path).steps
     # Both arms share the first round's pairs, which the base model makes.
     assert [step.kind for step in steps] == [
-        "generate", "align", "align", "eval",
+        "world", "generate", "align", "align", "eval",
         "export", "generate", "align", "export", "generate", "align", "eval", "eval",
     ]  # fmt: skip
-    pairs, first, other, _, export, again, second, *_ = steps
+    world, pairs, first, other, _, export, again, second, *_ = steps
+    assert pairs.needs == (world.name,)
     assert first.needs == other.needs == (pairs.name,)
     assert export.needs == again.needs == (first.name,) and second.needs == (export.name, again.name)
     option = dict(zip(second.command, second.command[1:], strict=False))
@@ -167,5 +168,5 @@ def test_two_rounds_killed_in_between(tmp_path: Path) -> None:
     assert rows == ["checkpoint", "base-pocket", "dpo, round=1", "dpo, round=2"], page
     states = {path: sha256_file(path) for path in (tmp_path / "results/runs").glob("*/manifest.json")}
     again = subprocess.run([*command, "--status"], cwd=tmp_path, capture_output=True, text=True)
-    assert "7 steps; 7 done" in again.stdout, again.stdout
+    assert "8 steps; 8 done" in again.stdout, again.stdout
     assert {path: sha256_file(path) for path in states} == states

@@ -53,7 +53,7 @@ class Pretended:
         self.breaks, self.ends_after = breaks, ends_after
 
     def submit(self, command: Any, log: Path, *, alone: bool = False) -> Future[str | None]:
-        if command[:2] == ("data", "get"):
+        if list(command[:2]) == ["data", "get"]:
             made: Future[str | None] = Future()
             made.set_result(None)
             return made
@@ -312,7 +312,9 @@ def test_status_and_the_commands_of_a_round(tmp_path: Path, monkeypatch: pytest.
         run_experiment(opened(tmp_path), Pretended(ends_after=4))
     code, out, _ = run_here(["experiment", "a.yaml", "--results", "results", "--status"])
     assert code == 0 and "search  dpo: 1 trials are done, best 0.175; its settings are chosen when" in out
-    assert out.count("waiting") == 5, "one count, and the four steps of the second trial"
+    assert out.count("waiting") == 5, (
+        "one count, and the four steps of the second trial: its worlds are those of the first"
+    )
     code, out, said = run_here(["experiment", "a.yaml", "--results", "results", "--print"])
     assert code == 0 and len(out.splitlines()) == 4 and "one round of the search" in said
     code, out, _ = run_here(["experiment", "a.yaml", "--results", "results", "--status", "--json"])

@@ -23,7 +23,7 @@ from harness.checkpoints.probes import draw_probes
 from harness.checkpoints.verify import TrainedSide, served_side
 from harness.core.errors import HarnessError
 from harness.core.types import ImageRef
-from harness.serving.base import Request, Sampling, TokenDetails
+from harness.serving.base import Backend, Request, Sampling, TokenDetails
 from tests import warm
 from tests.tiny import tiny_llava, tiny_photograph
 
@@ -195,7 +195,42 @@ def test_full_weights_are_served(folder: Path) -> None:
     for kind in (TransformersBackend, VllmBackend):
         with kind(checkpoint) as backend:
             answers.append({one.id: one.text for one in backend.generate(requests(folder, ["base"]))})
+            drawn = [drawn_answers(backend, folder, order) for order in ("one prompt after the other", "mixed")]
+            assert drawn[0] == drawn[1] and len(set(drawn[0].values())) > 3, (
+                "a prompt's answers are drawn by their own seeds"
+            )
     assert answers[0] == answers[1]
+
+
+def drawn_answers(backend: Backend, folder: Path, order: str) -> dict[str, str]:
+    """Four answers to each of two prompts about each of two pictures, by their own seeds."""
+    samplings = [Sampling(temperature=1.0, seed=seed, max_new_tokens=12) for seed in range(4)]
+    pictures = [ImageRef(path=folder / f"{number}.png") for number in range(2)]
+    asked = [
+        Request(f"{text} {number} {sampling.seed}", "base", text, picture, sampling)
+        for text in PROMPTS[:2]
+        for number, picture in enumerate(pictures)
+        for sampling in samplings
+    ]
+    if order == "mixed":
+        asked.sort(key=lambda request: request.sampling.seed)
+    return {one.id: one.text for one in backend.generate(asked)}
+
+
+@needs_vllm
+@pytest.mark.slow
+@pytest.mark.vllm
+def test_an_engine_that_was_prepared_for_nothing_is_gone_at_once(folder: Path) -> None:
+    from harness.serving.vllm import VllmBackend
+
+    backend = VllmBackend(folder / "base")
+    backend.prepare()
+    [engine] = backend._engines
+    assert engine._process.poll() is None and Path(engine.log).exists()
+    started = time.perf_counter()
+    backend.close()
+    assert time.perf_counter() - started < 5 and engine._process.poll() is not None and not Path(engine.log).exists()
+    backend.close()
 
 
 @needs_vllm
