@@ -63,8 +63,8 @@ def corrupt(
         typer.Option(
             "--levels",
             metavar="L1,L2,...",
-            help="Make a list of rejected images per pair (for lpoi), at these rising shares of the corruption's strength: "
-            "0.25,0.5,0.75,1.",
+            help="Make a list of rejected images per pair, for methods that rank images, at these rising shares of the corruption's "
+            "strength: 0.25,0.5,0.75,1.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the set.")] = 0,
