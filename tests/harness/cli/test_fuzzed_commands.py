@@ -118,6 +118,8 @@ class _Guard:
                 self._look(event, os.fsdecode(path))
 
     def _look(self, event: str, path: str) -> None:
+        if Path(path).name.startswith("torchinductor_"):
+            return  # torch's own folder for temporary files, which it makes when it is imported
         real = Path(os.path.realpath(os.path.dirname(os.path.abspath(path))))  # noqa: PTH100, PTH120 (any text at all)
         if "__pycache__" not in real.parts and not any(real.is_relative_to(folder) for folder in self.folders):
             self._stop(event, path)
