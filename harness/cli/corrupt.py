@@ -133,13 +133,15 @@ def _levels(text: str) -> tuple[float, ...]:
     from aligners.rejected_images.settings import checked_levels
     from harness.core.errors import BadInputError
 
+    remedy = "--levels 0.25,0.5,0.75,1"
     try:
-        return checked_levels([float(part) for part in text.strip("[]").split(",")])
+        levels = [float(part) for part in text.strip("[]").split(",")]
+    except ValueError:
+        raise BadInputError(f"--levels takes numbers with commas between them, not '{text}'", remedy=remedy) from None
+    try:
+        return checked_levels(levels)
     except ValueError as error:
-        raise BadInputError(
-            str(error) if "levels" in str(error) else f"--levels takes numbers with commas between them, not '{text}'",
-            remedy="--levels 0.25,0.5,0.75,1",
-        ) from None
+        raise BadInputError(str(error), remedy=remedy) from None
 
 
 def _write(workers: int, ray: int | None) -> Write:

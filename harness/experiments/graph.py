@@ -73,8 +73,6 @@ def plan(experiment: Experiment, results: Path, *, many: bool = False) -> Plan:
     labels: dict[tuple[str, int], str] = {}
     worlds = {seed: model_of(spec.model, seed) for seed in spec.seeds}
     for seed, model in worlds.items():
-        world = _world(model) if experiment.arms else None  # before a search has chosen, there are none
-        steps += [world] if world else []
         aligned: dict[str, Step] = {}
         rounds: dict[int, dict[str, Step]] = defaultdict(dict)
         stages: dict[str, list[Step]] = defaultdict(list)
@@ -89,17 +87,17 @@ def plan(experiment: Experiment, results: Path, *, many: bool = False) -> Plan:
                 continue
             previous = aligned[arm.previous] if arm.previous else None
             before = before_alignment(experiment, arm, seed, model, previous, results)
-            if world:
-                before = [one if one.needs else replace(one, needs=(world.name,)) for one in before]
             step = aligned[arm.label] = _align(experiment, arm, seed, model, before, results)
-            if world and not step.needs:
-                step = aligned[arm.label] = replace(step, needs=(world.name,))
             labels[arm.label, seed] = step.run
             runs.setdefault(step.run, (arm, seed))
             rounds[arm.round] |= {one.name: one for one in (*before, step) if one.name not in rounds[arm.round]}
         in_order = [rounds[place] for place in sorted(rounds)]
-        for evaluated in _with_evaluations(experiment, seed, model, in_order, stages, results):
-            steps += [evaluated, *(_noised(evaluated, changes) if evaluated.kind == "eval" else [])]
+        of_seed = [
+            one
+            for step in _with_evaluations(experiment, seed, model, in_order, stages, results)
+            for one in (step, *(_noised(step, changes) if step.kind == "eval" else []))
+        ]
+        steps += _in_world(model, of_seed)
     data = frozenset(data_name(data_of(spec, model)) for model in worlds.values())
     return Plan(steps, runs, labels, {seed: resolve(model).label for seed, model in worlds.items()}, data)
 
@@ -127,15 +125,14 @@ def model_of(model: str, seed: int) -> str:
     return model if world is None or seed == 0 else f"{world.name}:{seed}"
 
 
-def _world(model: str) -> Step | None:
-    """The embedded world of a model as a step of its own: otherwise all its alignments would wait for the first of them to make it."""
+def _in_world(model: str, steps: Sequence[Step]) -> list[Step]:
+    """Steps behind the making of their model's embedded world, if there is one: otherwise all wait for the first of them to make it."""
     world = find_world(model)
-    if world is None:
-        return None
-    about = f"base model, pairs and benchmark files of {world.label}"
-    return Step(
-        f"world-{plain(world.label)}", "world", ("data", "get", world.label), (), sha256_json([world.label]), about
-    )
+    if world is None or not steps:
+        return [*steps]
+    command, about = ("data", "get", world.label), f"base model, pairs and benchmark files of {world.label}"
+    made = Step(f"world-{plain(world.label)}", "world", command, (), sha256_json([world.label]), about)
+    return [made, *(step if step.needs else replace(step, needs=(made.name,)) for step in steps)]
 
 
 def _check_stages(experiment: Experiment, arm: Arm, seed: int, model: str) -> None:

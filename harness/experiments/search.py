@@ -238,6 +238,7 @@ def _value(objective: Objective, path: Path, data: frozenset[str]) -> float | No
 
 
 def _identity(steps: Plan) -> str:
+    """Hash of what was measured; making a world measures nothing."""
     return sha256_json([step.key for step in steps.steps if step.kind != "world"])
 
 

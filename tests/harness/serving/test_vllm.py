@@ -226,6 +226,12 @@ def test_an_engine_that_was_prepared_for_nothing_is_gone_at_once(folder: Path) -
     backend.prepare()
     [engine] = backend._engines
     assert engine._process.poll() is None and Path(engine.log).exists()
+    maps, end = Path(f"/proc/{engine._process.pid}/maps"), time.monotonic() + 120
+    while (
+        "/msgspec/" not in maps.read_text() and time.monotonic() < end
+    ):  # a library that vLLM imports, and the harness does not
+        time.sleep(0.1)
+    assert "/msgspec/" in maps.read_text(), "vLLM is imported without an order"
     started = time.perf_counter()
     backend.close()
     assert time.perf_counter() - started < 5 and engine._process.poll() is not None and not Path(engine.log).exists()
