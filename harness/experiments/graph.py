@@ -90,12 +90,13 @@ def plan(experiment: Experiment, results: Path, *, many: bool = False) -> Plan:
             step = aligned[arm.label] = _align(experiment, arm, seed, model, before, results)
             labels[arm.label, seed] = step.run
             runs.setdefault(step.run, (arm, seed))
-            rounds[arm.round] |= {one.name: one for one in (*before, step) if one.name not in rounds[arm.round]}
+            of_round = rounds[arm.round]
+            of_round |= {needed.name: needed for needed in (*before, step) if needed.name not in of_round}
         in_order = [rounds[place] for place in sorted(rounds)]
         of_seed = [
-            one
-            for step in _with_evaluations(experiment, seed, model, in_order, stages, results)
-            for one in (step, *(_noised(step, changes) if step.kind == "eval" else []))
+            step
+            for clean in _with_evaluations(experiment, seed, model, in_order, stages, results)
+            for step in (clean, *(_noised(clean, changes) if clean.kind == "eval" else []))
         ]
         steps += _in_world(model, of_seed)
     data = frozenset(data_name(data_of(spec, model)) for model in worlds.values())
