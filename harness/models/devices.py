@@ -21,3 +21,14 @@ def multiplies_bfloat16() -> bool:
     import torch
 
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def leave_out_cudnn_attention() -> None:
+    """Compute attention with torch's other kernels.
+
+    On Hopper and later GPUs torch asks cuDNN first, which plans anew for every shape, for some tenths of a second forwards and as much
+    backwards. Batches of pairs hardly ever have the same shape: 20 steps of a small model took 27 s with it and 4 s without (H100).
+    """
+    import torch
+
+    torch.backends.cuda.enable_cudnn_sdp(False)

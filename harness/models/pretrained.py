@@ -16,6 +16,7 @@ from harness.core import library_log
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import read_json
 from harness.core.packages import MissingPackageError, is_installed
+from harness.models import devices
 from harness.models.code_families import CODE_FAMILIES, NEVER_RUN
 from harness.remote import hub
 
@@ -144,6 +145,7 @@ def weights(
     quiet_transformers()
     import transformers
 
+    devices.leave_out_cudnn_attention()
     with reading(location, problem, remedy=remedy):
         model, report = getattr(transformers, kind).from_pretrained(
             location, output_loading_info=True, **_NO_CODE, **options

@@ -303,3 +303,9 @@ def test_detectors_are_loaded_whole_or_not_at_all(tmp_path: Path) -> None:
             BadInputError, match=r"\d of the model's weights are not in the checkpoint and would be random"
         ):
             kind(settings)
+
+
+def test_attention_of_a_loaded_model_is_not_planned_anew_for_every_shape(folder: Path) -> None:
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    load_model(folder)
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
