@@ -71,6 +71,13 @@ WHOLE = SetShard()
 """The whole set."""
 
 
+def kind_of(folder: Path) -> str | None:
+    """The kind of the set that a folder has, finished or not; None if it has no set."""
+    config = folder / CONFIG
+    found = read_json(config, "configuration") if config.is_file() else None
+    return str(found.get("kind")) if isinstance(found, Mapping) and found.keys() >= _DETERMINES else None
+
+
 def same_set(folder: Path, config: Mapping[str, Any], what: str, *, beside: Sequence[str] = ()) -> None:
     """Make sure that a resumed set is the same set, and that a new set's folder contains nothing else.
 

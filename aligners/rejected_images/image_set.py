@@ -31,7 +31,7 @@ from harness.core.progress import progress
 from harness.core.removal import REPLACED, move, remove
 from harness.core.types import PreferenceExample
 
-_KIND = "image_preferences"
+KIND = "image_preferences"
 _ASIDE = ".replaced"
 PART_SIZE = 256
 """Examples per part."""
@@ -70,7 +70,7 @@ def write_set(
     """
     make_folder(folder)
     config = ImageSetConfig(
-        kind=_KIND,
+        kind=KIND,
         format=FORMAT,
         **identity,
         settings=recipe.settings.determining(),

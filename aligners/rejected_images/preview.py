@@ -14,7 +14,8 @@ import numpy as np
 
 from aligners.preferences.cells import encoded, open_parquet
 from aligners.preferences.options import DataOptions
-from aligners.rejected_images.image_set import set_files, set_rows
+from aligners.preferences.set_folder import kind_of
+from aligners.rejected_images.image_set import KIND, set_files, set_rows
 from harness.core.errors import BadInputError, shown
 from harness.core.files import atomic_path
 from harness.core.pages import render
@@ -64,6 +65,19 @@ def preview(source: Path, output: Path, count: int, seed: int = 0, options: Data
     with atomic_path(output) as temporary:
         writers[output.suffix](samples, title, temporary)
     return len(samples)
+
+
+def has_rejected_images(source: Path, options: DataOptions) -> bool:
+    """Whether a sheet can show these data: a set that `harness data corrupt` makes, or Parquet files with rejected images."""
+    if kind_of(source) == KIND:
+        return True
+    files = [source] if source.is_file() else source.glob("*.parquet")
+    return any(
+        not known.isdisjoint(_REJECTED)
+        for file in files
+        if file.suffix == ".parquet"
+        for known in [set(options.renamed(dict.fromkeys(open_parquet(file).schema_arrow.names)))]
+    )
 
 
 def _count(files: Sequence[Path], options: DataOptions) -> int:

@@ -209,10 +209,10 @@ def _takers(listed: bool) -> list[str]:
 @data_app.command()
 def preview(
     data: Annotated[
-        Path,
+        str,
         typer.Argument(
-            metavar="SET",
-            help="Set that `harness data corrupt` or `harness data generate` wrote: a folder, or a Parquet file.",
+            metavar="DATA",
+            help="A set that `harness data corrupt` or `harness data generate` wrote, or any preference data, as for align.",
         ),
     ],
     output: Annotated[
@@ -224,19 +224,28 @@ def preview(
     count: Annotated[int, typer.Option("--number", "-n", min=1, help="Number of examples.")] = 24,
     seed: Annotated[int, typer.Option("--seed", help="Seed that selects the examples.")] = 0,
     columns: Columns = None,
+    image_root: ImageRoot = None,
 ) -> None:
-    """Show a set: rejected images beside the originals, or generated pairs with the judge's reasons."""
+    """Show preference data: rejected images beside the originals, or pairs, with the judge's reasons if they were generated."""
     from aligners.preferences.options import DataOptions
-    from aligners.rejected_images.preview import preview as run
+    from aligners.rejected_images.preview import has_rejected_images
+    from aligners.rejected_images.preview import preview as sheet
     from harness.core.errors import BadInputError
-    from harness.generation.preview import is_pair_set, preview_pairs
+    from harness.generation.preview import is_pair_set, preview_pairs, preview_preferences
 
-    if is_pair_set(data):
-        if columns:
-            raise BadInputError("--columns has no effect on a set of generated pairs", remedy="leave it out")
+    folder, options = Path(data), DataOptions.parse(columns, image_root)
+    if is_pair_set(folder):
+        if columns or image_root:
+            raise BadInputError(
+                "--columns and --image-root have no effect on a set of generated pairs", remedy="leave them out"
+            )
         output = output or Path("pairs.html")
-        say(f"{output}: {preview_pairs(data, output, count, seed)} pairs")
-        return
-    output = output or Path("sheet.png")
-    shown = run(data, output, count, seed, DataOptions.parse(columns, None))
-    say(f"{output}: {shown} examples")
+        say(f"{output}: {preview_pairs(folder, output, count, seed)} pairs")
+    elif has_rejected_images(folder, options):
+        if image_root:
+            raise BadInputError("--image-root has no effect on a set that holds its images", remedy="leave it out")
+        output = output or Path("sheet.png")
+        say(f"{output}: {sheet(folder, output, count, seed, options)} examples")
+    else:
+        output = output or Path("pairs.html")
+        say(f"{output}: {preview_preferences(data, output, count, seed, options)} pairs")

@@ -231,3 +231,25 @@ def test_preview(here: Path) -> None:
     pq.write_table(table.rename_columns(names), here / "named" / "part-00000.parquet")
     sheet("named.png", source="named", code=2)
     sheet("named.png", "--columns", "rejected_image=worse", source="named")
+    sheet("more.png", "--image-root", ".", code=2)
+
+
+@pytest.mark.claims("data preview --image-root")
+def test_preview_of_any_pairs(here: Path) -> None:
+    (here / "more").mkdir()
+    (here / "more" / "0.png").write_bytes(png())
+    turns = [{"role": "system", "text": "Be brief.", "has_image": False}, {"role": "user", "text": "Hi?", "has_image": True},
+             {"role": "assistant", "text": "Hello.", "has_image": False}]  # fmt: skip
+    texts = {"chosen": "A red dog <runs>.", "rejected": "A blue dog <runs>.", "standard_response": "Dog."}
+    rows = [{**GOOD, **texts, "id": "a", "image": "0.png", "earlier_turns": turns}, {**GOOD, "id": "b", "image": "none.png"}]
+    jsonl(here / "far.jsonl", rows)
+    shown = ["data", "preview", "far.jsonl", "--image-root", "more"]
+    assert run_here(shown)[:2] == (0, "pairs.html: 1 pairs\n")
+    assert "1 of the drawn records cannot be used, the first: far.jsonl:2: " in " ".join(run_here(shown)[2].split())
+    page = (here / "pairs.html").read_text()
+    assert "system:</b> Be brief." in page and "user, with the picture:</b> Hi?" in page and "assistant:</b> Hello." in page
+    assert "A <mark>red</mark> dog &lt;runs&gt;." in page and "A <mark>blue</mark> dog" in page and "Dog." in page
+    assert page.count("data:image/webp") == 1
+    assert run_here([*shown, "-o", "pairs.png"])[0] == 2 and not (here / "pairs.png").exists()
+    assert run_here(["data", "preview", "far.jsonl"])[0] == 2, "no picture is found without the folder"
+    assert run_here(["data", "preview", "nothing.jsonl"])[0] == 2
