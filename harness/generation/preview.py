@@ -1,4 +1,4 @@
-"""A page that shows preference pairs: picture, earlier turns, question and both answers; of generated pairs why the judge scored them so."""
+"""A page of preference pairs: picture, earlier turns, question and both answers; of generated ones, why the judge scored them so."""
 
 from __future__ import annotations
 
