@@ -1,11 +1,12 @@
-# `make quickstart` and `make test` each do their own set-up; it takes a second when it is already there.
-.PHONY: help setup setup-run lock quickstart experiment test lint speed chaos docs clean
+# `make quickstart`, `make test` and `make test-all` each do their own set-up; it takes a second when it is already there.
+.PHONY: help setup setup-run lock quickstart experiment test test-all lint speed chaos docs clean
 
 PYTHON_IN_VENV := .venv/bin/python
 
 help:
 	@echo "make quickstart   align a small vision-language model with three methods, score it on four benchmarks"
-	@echo "make test         ruff, mypy and all tests"
+	@echo "make test         ruff, mypy and the tests that take seconds"
+	@echo "make test-all     the same with the slow tests: engines, trainings, kills (what CI runs)"
 	@echo "make speed        measure what the README says about time and memory"
 	@echo "make chaos        kill an evaluation of 2,000 items, a training, exports and more again and again: nothing may be lost (about half an hour)"
 	@echo "make experiment   the README's leaderboard: three seeds, test split (about 40 minutes on 2 cores)"
@@ -34,8 +35,13 @@ lint: setup
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
 
+PYTEST := OMP_NUM_THREADS=1 $(PYTHON_IN_VENV) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 test: lint
-	@OMP_NUM_THREADS=1 $(PYTHON_IN_VENV) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(PYTEST) -m "not slow" $(ARGS)
+
+test-all: lint
+	@$(PYTEST) $(ARGS)
 
 speed: setup
 	@$(PYTHON_IN_VENV) -m tests.speed $(ARGS)

@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("selected", "expected"), [((), False), (("-m", "not slow"), False), (("-m", "exhaustive"), True)]
 )

@@ -90,6 +90,7 @@ def test_every_record_is_in_the_page_of_formats() -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_documentation_is_built(tmp_path: Path) -> None:
     """Strictly: a reference that leads nowhere, or a page that no other names, is an error."""
     done = subprocess.run(

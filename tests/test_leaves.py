@@ -110,6 +110,7 @@ RUNS = {"honest": "base-honest", "inventive": "inventive"}
 """Checkpoint -> its run."""
 
 
+@pytest.mark.slow
 def test_a_plugins_suite_is_scored_offline(museum: Path) -> None:
     """With nothing written for it: the items of its own folder, and the answers of a run's log."""
     [answers] = museum.glob("results/inventive/evals/museum@*/responses.jsonl")

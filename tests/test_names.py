@@ -88,6 +88,7 @@ def _comprehension(node: Comprehension, lines: dict[str, list[int]]) -> Iterator
         lines.setdefault(name, []).extend(inside[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("top", [*PACKAGES, "tests"])
 def test_no_empty_name_lives_longer_than_three_lines(top: str) -> None:
     modules = sorted((ROOT / top).rglob("*.py"))

@@ -81,6 +81,7 @@ def bad(folder: Path) -> dict[str, tuple[Path | str, str]]:
     return cases
 
 
+@pytest.mark.slow
 def test_bad_data_is_named_before_anything_is_trained(
     base: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -149,6 +150,7 @@ def test_an_answer_of_which_the_tokenizer_keeps_nothing_is_named() -> None:
     assert caught.value.where == "seven"
 
 
+@pytest.mark.slow
 @pytest.mark.claims("align --resume")
 def test_a_run_that_needed_less_memory_goes_on_with_it_and_with_nothing_else(
     base: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -183,6 +185,7 @@ def test_what_only_the_models_own_processor_refuses_can_be_skipped_like_any_bad_
     assert (summary["examples"], summary["dropped"]) == (1, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.claims("align --columns", "align --image-root")
 def test_columns_and_images_elsewhere_are_named_used_recorded_and_kept_by_resume(
     base: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

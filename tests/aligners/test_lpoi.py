@@ -195,6 +195,7 @@ def three_levels() -> LPOI:
     return LPOI(LPOISettings.model_validate({"beta": 0.5, "levels": [0.25, 0.5, 1.0]}))
 
 
+@pytest.mark.slow
 def test_a_plan_counts_a_row_per_image(base: Path, pairs: Path, tmp_path: Path) -> None:
     request = job(base, pairs, tmp_path / "run")
     planned = plan(three_levels(), request)
@@ -209,6 +210,7 @@ def test_a_plan_counts_a_row_per_image(base: Path, pairs: Path, tmp_path: Path) 
     assert planned["disk"]["rejected_images"] == 3 * single["disk"]["rejected_images"]
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_gone_on_with_and_micro_batches_and_rows_do_not_matter(
     base: Path, pairs: Path, tmp_path: Path
 ) -> None:

@@ -94,6 +94,7 @@ def forgotten(kind: Callable[[], Any]) -> Aligner:
     return aligner
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [LargeShift, TwoStages])
 def test_a_resumed_run_has_the_state_of_the_killed_one(
     kind: type[Any], base: Path, pairs: Path, tmp_path: Path
@@ -113,6 +114,7 @@ def test_a_resumed_run_has_the_state_of_the_killed_one(
     assert max(float((other[name] - value).abs().max()) for name, value in expected.items()) > 1e-5, "no effect"
 
 
+@pytest.mark.slow
 def test_the_state_does_not_depend_on_the_micro_batch(base: Path, pairs: Path, tmp_path: Path) -> None:
     states = []
     for micro in (8, 3):

@@ -135,6 +135,7 @@ def triples(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return with_standard(pairs, tmp_path_factory.mktemp("triples") / "triples.parquet")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["opa", "dpo"])
 def test_both_phases_learn_and_micro_batches_do_not_matter(
     phase: Any, base: Path, triples: Path, tmp_path: Path

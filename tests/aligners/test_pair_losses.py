@@ -147,6 +147,7 @@ class SimPO(DPO):
         super().__init__(DPOSettings(loss="simpo", gamma=0.5))
 
 
+@pytest.mark.slow
 def test_simpo_trains_and_resumes_without_a_reference(
     base: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

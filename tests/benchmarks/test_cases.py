@@ -50,6 +50,7 @@ def cases() -> Path:
     return CASES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REPORTS)
 def test_reports_of_users(name: str, cases: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(cases / "reports" / name, tmp_path / name)

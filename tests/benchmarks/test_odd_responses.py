@@ -39,6 +39,7 @@ ODD: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extractor", ["spacy", "nltk"])
 def test_halbench(extractor: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if extractor == "nltk":
@@ -62,6 +63,7 @@ def test_halbench(extractor: str, tmp_path: Path, request: pytest.FixtureRequest
     assert rows[list(ODD).index("half a character")]["text"] == ODD["half a character"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nouns", ["spacy", "nltk"])
 def test_amber(nouns: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if nouns == "nltk":

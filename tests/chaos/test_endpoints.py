@@ -10,6 +10,7 @@ from tests.chaos.endpoints import budgeted, trial
 from tests.chaos.faults import COMPLETION_TOKENS, FAULTS, PASSING, Fault
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS)
 def test_judge_and_backend_come_through(name: str) -> None:
     found = trial(name, items=4)

@@ -47,6 +47,7 @@ def align(*more: str, code: int = 0, method: str = "dpo", model: str = "./base",
     return json.loads(out) if code == 0 else " ".join(said.split())
 
 
+@pytest.mark.slow
 @pytest.mark.claims(
     "align --method", "align --model", "align --name", "align --results", "align --limit", "align --seed", "align --full",
     "align --json",
@@ -61,6 +62,7 @@ def test_what_is_aligned_and_where_it_goes(here: Path) -> None:
     assert other["base"]["fingerprint"] != plain["base"]["fingerprint"]
 
 
+@pytest.mark.slow
 @pytest.mark.claims("align --recipe", "align --set")
 def test_settings_of_a_recipe_and_of_the_command(here: Path) -> None:
     (here / "recipe.yaml").write_text("train: {epochs: 2, schedule: linear}\nmethod: {beta: 0.7}\n")
@@ -87,6 +89,7 @@ def test_a_method_in_a_file(here: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert "gap" in (here / "results/one/train_log.jsonl").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.claims("align --overwrite", "align --resume")
 def test_what_stands_there_is_kept_gone_on_with_or_replaced(here: Path) -> None:
     first = align("--name", "one")
@@ -166,6 +169,7 @@ def test_the_base_of_a_run_is_evaluated_with_it(here: Path) -> None:
     assert read_json(here / "results/one/manifest.json")["kind"] == "align"
 
 
+@pytest.mark.slow
 @pytest.mark.claims("align --start")
 def test_a_round_starts_from_the_checkpoint_of_the_one_before(here: Path) -> None:
     first = align("--name", "one")

@@ -97,6 +97,7 @@ def test_so_many_requests_at_once(server: VisionServer, pictures: list[ImageRef]
     assert most[1] == 1 < most[4] <= 4
 
 
+@pytest.mark.slow
 @pytest.mark.claims("backend.openai.timeout_s", "backend.openai.attempts")
 def test_how_long_and_how_often_an_answer_is_waited_for(server: VisionServer, pictures: list[ImageRef]) -> None:
     """A server that is too slow for a tenth of a second, and quick enough for five."""
@@ -268,6 +269,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Any:
     return made
 
 
+@pytest.mark.slow
 @needs_vllm
 @pytest.mark.claims(
     "backend.vllm.dtype", "backend.vllm.max_model_len", "backend.vllm.max_num_seqs", "backend.vllm.gpu_memory_utilization",

@@ -35,6 +35,7 @@ def here(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.claims(
     "export --output", "export --merge", "export --adapter", "export --overwrite", "export --results", "export --json"
 )
@@ -68,6 +69,7 @@ def test_push_says_beforehand(here: Path, tmp_path: Path) -> None:
     assert (public["private"], public["revision"]) == (False, "second")
 
 
+@pytest.mark.slow
 @pytest.mark.claims("verify --probes", "verify --backend", "verify --dtype", "verify --results", "verify --json")
 def test_verify(here: Path) -> None:
     begin = ["verify", "one", "--results", "there"]
@@ -142,6 +144,7 @@ def test_list() -> None:
     assert [row["name"] for row in run("list", "worlds")] == ["pocket", "pocket-rich"]
 
 
+@pytest.mark.slow
 @pytest.mark.claims(
     "balance --data", "balance --limit", "balance --corruption", "balance --set", "balance --dtype", "balance --seed",
     "balance --columns", "balance --image-root", "balance --results", "balance --json",

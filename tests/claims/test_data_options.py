@@ -159,6 +159,7 @@ def test_in_which_parts(here: Path) -> None:
     assert corrupted("--replace", source="parts", folder="replaced")["counts"]["given"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.claims("data corrupt --workers")
 def test_workers_are_processes(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import concurrent.futures
@@ -241,13 +242,20 @@ def test_preview_of_any_pairs(here: Path) -> None:
     turns = [{"role": "system", "text": "Be brief.", "has_image": False}, {"role": "user", "text": "Hi?", "has_image": True},
              {"role": "assistant", "text": "Hello.", "has_image": False}]  # fmt: skip
     texts = {"chosen": "A red dog <runs>.", "rejected": "A blue dog <runs>.", "standard_response": "Dog."}
-    rows = [{**GOOD, **texts, "id": "a", "image": "0.png", "earlier_turns": turns}, {**GOOD, "id": "b", "image": "none.png"}]
+    rows = [
+        {**GOOD, **texts, "id": "a", "image": "0.png", "earlier_turns": turns},
+        {**GOOD, "id": "b", "image": "none.png"},
+    ]
     jsonl(here / "far.jsonl", rows)
     shown = ["data", "preview", "far.jsonl", "--image-root", "more"]
     assert run_here(shown)[:2] == (0, "pairs.html: 1 pairs\n")
     assert "1 of the drawn records cannot be used, the first: far.jsonl:2: " in " ".join(run_here(shown)[2].split())
     page = (here / "pairs.html").read_text()
-    assert "system:</b> Be brief." in page and "user, with the picture:</b> Hi?" in page and "assistant:</b> Hello." in page
+    assert (
+        "system:</b> Be brief." in page
+        and "user, with the picture:</b> Hi?" in page
+        and "assistant:</b> Hello." in page
+    )
     assert "A <mark>red</mark> dog &lt;runs&gt;." in page and "A <mark>blue</mark> dog" in page and "Dog." in page
     assert page.count("data:image/webp") == 1
     assert run_here([*shown, "-o", "pairs.png"])[0] == 2 and not (here / "pairs.png").exists()

@@ -80,6 +80,7 @@ def trained(base: Path, pairs: Path, output: Path, aligner: Any = None, **settin
     return Trained(output, training.train(aligner or DPO(), job).summary)
 
 
+@pytest.mark.slow
 @pytest.mark.claims("train.learning_rate")
 def test_learning_rate(plain: Trained, base: Path, pairs: Path, tmp_path: Path) -> None:
     """Adam's steps are as long as the rate: a weight that begins at 0 ends about as far as the sum of them."""
@@ -98,6 +99,7 @@ def test_the_number_of_steps(
     assert len(trained(base, pairs, tmp_path, **settings).log) == steps
 
 
+@pytest.mark.slow
 @pytest.mark.claims("train.schedule", "train.warmup_ratio")
 @pytest.mark.parametrize(
     ("schedule", "shape"),
@@ -195,6 +197,7 @@ def test_seed(plain: Trained, base: Path, pairs: Path, tmp_path: Path) -> None:
     assert other.log[0] != plain.log[0], "the order is the same"
 
 
+@pytest.mark.slow
 @pytest.mark.claims("train.keep_stages", "mfpo.stages.count")
 @pytest.mark.parametrize("kept", [True, False])
 def test_stages_are_kept_or_not(kept: bool, base: Path, pairs: Path, tmp_path: Path) -> None:

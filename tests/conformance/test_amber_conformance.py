@@ -115,6 +115,7 @@ def recorded(conformance: Path) -> dict[str, Any]:
     return json.loads((conformance / "amber" / "aggregates.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["A", "B"])
 @pytest.mark.parametrize("case", ["generative_subset", "generative_full1004"])
 def test_generative(conformance: Path, nltk_data: Path, case: str, mode: str) -> None:
@@ -147,6 +148,7 @@ def test_all_nouns(conformance: Path, nltk_data: Path) -> None:
     assert sum(said[0].lower() == word[0].lower() for said, word in placed) > 0.99 * len(placed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", DISCRIMINATIVE)
 def test_discriminative(conformance: Path, case: str) -> None:
     benchmark = AMBER(AmberSettings(nouns="spacy", similarity="exact"))
@@ -154,6 +156,7 @@ def test_discriminative(conformance: Path, case: str) -> None:
     check(benchmark, benchmark.score(items, responses), recorded(conformance)[case]["A"])
 
 
+@pytest.mark.slow
 def test_all_at_once(conformance: Path, nltk_data: Path, tmp_path: Path) -> None:
     lines = (conformance / "amber" / "generative_full1004.responses.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines] + json.loads(

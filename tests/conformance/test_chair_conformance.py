@@ -53,6 +53,7 @@ def test_every_recorded_case_is_listed_here(conformance: Path) -> None:
     assert set(recorded(conformance)) == {*CASES, "gptmode_objects"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_case(conformance: Path, nltk_data: Path, case: str) -> None:
     benchmark = ObjectHalBench(HalBenchSettings(extractor="nltk", synonyms=synonyms(conformance)))

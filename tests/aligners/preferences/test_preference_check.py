@@ -196,6 +196,7 @@ def check(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_command(folder: Path) -> None:
     model, processor = tiny_parts()
     export_full(model, processor, folder / "model")
@@ -221,6 +222,7 @@ def test_the_command(folder: Path) -> None:
     assert both["preferences"][0]["usable"] == 1 and both["files"][0]["data"] == "pope"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -49,6 +49,7 @@ def large(number: int, kilobytes: int) -> dict[str, Any]:
     return rlaif(number, image={"bytes": data + filler, "path": f"{number}.png"})
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc")
 @pytest.mark.parametrize("rows_in_a_group", [20, 10_000])
 def test_memory_does_not_grow_with_the_images(rows_in_a_group: int, tmp_path: Path) -> None:

@@ -146,6 +146,7 @@ def test_a_set_records_how_its_images_were_made_and_is_data_itself(tmp_path: Pat
     assert (notes.given, notes.regions, notes.kept_in) == (6, 0, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [write_here, write_in_processes(2)], ids=["here", "processes"])
 def test_shards_order_part_size_and_processes_change_no_byte(write: Write, tmp_path: Path) -> None:
     examples = read_preferences(str(preferences(tmp_path / "prefs.parquet", 11))).examples
@@ -271,6 +272,7 @@ def harness(*arguments: str) -> subprocess.CompletedProcess[str]:
     return warm.run(["data", *arguments], env=environment)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -294,6 +296,7 @@ def test_bad_input_is_said(arguments: list[str], said: str, tmp_path: Path) -> N
     assert not list(tmp_path.glob("set/*.parquet"))
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_made_and_begins_again_when_told(tmp_path: Path) -> None:
     source, folder = preferences(tmp_path / "prefs.parquet", 5), tmp_path / "set"
     done = harness("corrupt", str(source), "-o", str(folder), "--step", "700")

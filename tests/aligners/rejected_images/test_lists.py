@@ -29,6 +29,7 @@ def fingerprints(data: Path) -> list[list[str]]:
     return [[example.images[name].fingerprint() for name in rejected_names(len(LEVELS))] for example in prepared]
 
 
+@pytest.mark.slow
 @pytest.mark.claims("data corrupt --levels")
 def test_a_set_of_lists_has_the_images_that_a_training_would_make(tmp_path: Path) -> None:
     source, folder = preferences(tmp_path / "prefs.parquet", 5), tmp_path / "set"
@@ -46,6 +47,7 @@ def test_a_set_of_lists_has_the_images_that_a_training_would_make(tmp_path: Path
     assert checked["unread_columns"] == {} and checked["usable"] == 5
 
 
+@pytest.mark.slow
 def test_shards_in_processes_give_the_same_rows(tmp_path: Path) -> None:
     source = preferences(tmp_path / "prefs.parquet", 5)
     assert harness("corrupt", str(source), "-o", str(tmp_path / "one"), *COVER).returncode == 0
@@ -66,6 +68,7 @@ def test_shards_in_processes_give_the_same_rows(tmp_path: Path) -> None:
     assert {row["id"]: row for row in one} == {row["id"]: row for row in two} and len(one) == len(two) == 5
 
 
+@pytest.mark.slow
 def test_lists_of_the_data_are_kept_or_replaced(tmp_path: Path) -> None:
     source = preferences(tmp_path / "prefs.parquet", 4)
     rows = pq.read_table(source).to_pylist()
@@ -85,6 +88,7 @@ def test_lists_of_the_data_are_kept_or_replaced(tmp_path: Path) -> None:
     assert not (tmp_path / "no").exists()
 
 
+@pytest.mark.slow
 def test_one_image_is_no_list(tmp_path: Path) -> None:
     source = preferences(tmp_path / "prefs.parquet", 2)
     assert harness("corrupt", str(source), "-o", str(tmp_path / "single")).returncode == 0
@@ -96,6 +100,7 @@ def test_one_image_is_no_list(tmp_path: Path) -> None:
     assert fingerprints(tmp_path / "set") == fingerprints(source)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("levels", "said"),
     [

@@ -54,6 +54,7 @@ def asked(count: int = 5) -> list[RegionQuery]:
     return asked_for
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(REGION_SOURCES) - {"dataset"}))
 def test_every_source_finds_the_same_alone_and_in_a_batch(
     name: str, settings: Callable[..., ImagePreferenceSettings]

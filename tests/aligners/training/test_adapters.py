@@ -107,6 +107,7 @@ def align(folder: Path, name: str, *settings: str) -> int:
     return run(app, command + [part for one in settings for part in ("--set", one)])
 
 
+@pytest.mark.slow
 def test_a_run_says_on_what_its_adapters_are_and_where_none_is(pair: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert align(pair, "few", "train.lora.targets=[q_proj, v_proj]", "train.lora.rank=4") == 0
     said = " ".join(capsys.readouterr().err.split())

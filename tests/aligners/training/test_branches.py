@@ -102,6 +102,7 @@ def loss_and_gradient(parts: Parts, rows: list[EncodedExample], savings: Savings
     return loss.detach(), gradient
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("switched_on", ["shared_prefix", "feature_cache", "chunked_logits", "lean_layers", "all"])
 def test_each_saving_is_exact(parts: Parts, switched_on: str) -> None:
     plain = loss_and_gradient(parts, parts[2], OFF)

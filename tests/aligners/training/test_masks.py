@@ -115,6 +115,7 @@ REST = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variant", "savings", "tuning"), [*CASES, *(pytest.param(*one, marks=pytest.mark.exhaustive) for one in REST)]
 )

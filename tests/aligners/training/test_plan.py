@@ -153,6 +153,7 @@ def test_what_does_not_fit_is_said_and_not_tried(
     assert "would not fit" in found["estimated"][-1]
 
 
+@pytest.mark.slow
 @pytest.mark.claims("align --dry-run", "align --json")
 def test_the_command_shows_the_plan(
     base: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -42,6 +42,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(file)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tuning", ["lora", "full"])
 def test_what_was_trained_is_gone_on_with(tuning: str, base: Path, pairs: Path, tmp_path: Path) -> None:
     """Also where all weights are trained: transformers saves them under other names than those by which it resumes."""
@@ -116,6 +117,7 @@ def refused(base: Path, pairs: Path, killed: Path, output: Path, spoil: Callable
     return caught.value.problem
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TENSORS)
 def test_spoiled_weights_are_refused(kind: str, base: Path, pairs: Path, killed: Path, tmp_path: Path) -> None:
     spoil, said = TENSORS[kind]
@@ -161,6 +163,7 @@ STATES: dict[str, tuple[Callable[[Path], Any], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", STATES)
 def test_a_spoiled_state_is_refused(kind: str, base: Path, pairs: Path, killed: Path, tmp_path: Path) -> None:
     spoil, said = STATES[kind]
@@ -181,6 +184,7 @@ def test_all_weights_under_other_names_are_refused(base: Path, pairs: Path, tmp_
     assert "tensors of the model are missing" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["missing", "another shape", "truncated"])
 def test_a_finished_stage_that_was_spoiled_is_refused(kind: str, base: Path, pairs: Path, tmp_path: Path) -> None:
     """A tensor of another shape would be stretched to fit."""

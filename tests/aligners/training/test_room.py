@@ -28,6 +28,7 @@ def large(folder: Path) -> int:
     return sum(path.stat().st_size for kind in ("*.safetensors", "optimizer.pt") for path in folder.rglob(kind))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tuning", ["lora", "full"])
 def test_what_is_predicted_is_what_is_written(tuning: str, base: Path, pairs: Path, tmp_path: Path) -> None:
     train = TrainSettings.model_validate({**SETTINGS, "tuning": tuning})
@@ -85,6 +86,7 @@ def test_a_run_that_cannot_fit_is_refused_before_anything_is_made(
     assert ("the checkpoints of all weights" if tuning == "--full" else "the checkpoints of adapters") in said
 
 
+@pytest.mark.slow
 def test_more_stages_take_more_which_is_said_once_they_are_known(
     base: Path, pairs: Path, tmp_path: Path, free: Free, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -259,6 +259,7 @@ def test_a_containers_limit_is_the_memory_that_there_is(version: int, tmp_path: 
     assert available(tmp_path, tmp_path / "none") >= 2000
 
 
+@pytest.mark.slow
 def test_the_command_says_and_records_what_was_chosen(
     base: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

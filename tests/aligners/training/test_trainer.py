@@ -269,6 +269,7 @@ class HungryOnGpu(DPO):
         raise torch.OutOfMemoryError("Tried to allocate 3.00 GiB")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "said"), [(Hungry, "tried to allocate"), (HungryOnGpu, "3.00 GiB")])
 @pytest.mark.parametrize(
     ("settings", "remedy"),

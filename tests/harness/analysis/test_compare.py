@@ -61,6 +61,7 @@ def test_only_what_matches_is_compared(results: Path) -> None:
         compare([open_run(results / "inventive"), open_run(results / "short")])
 
 
+@pytest.mark.slow
 def test_odd_sets_have_defined_values_or_none(tmp_path: Path) -> None:
     make_run(tmp_path, "one", ["A dog and a cat."], data="single")
     make_run(tmp_path, "two", ["A dog."], data="single")

@@ -361,6 +361,7 @@ def run(*arguments: str, cwd: Path, code: int = 0) -> subprocess.CompletedProces
     return done
 
 
+@pytest.mark.slow
 def test_the_command(results: Path) -> None:
     other = make_run(results.parent / "more", "good", said(1), method="other").parent
     done = run(str(results), str(other), "--sort", "chair_s", "--delta", cwd=results.parent)
@@ -392,6 +393,7 @@ def test_installed_packages_are_searched_once_however_many_runs_there_are(
     assert len(board.rows) == 6 and 0 < len(searches) <= len(registry.KINDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [80, 100, 120, 200, None])
 def test_no_figure_is_cut_at_any_width_nor_in_a_pipe(results: Path, width: int | None) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | {"NO_COLOR": "1"}

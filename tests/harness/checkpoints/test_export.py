@@ -42,6 +42,7 @@ def logits(model: object, processor: object, picture: Path) -> torch.Tensor:
         return model(**inputs).logits.double()  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_merged_weights_say_what_the_adapter_says(aligned: Run, tmp_path: Path) -> None:
     from peft import PeftModel
 

@@ -81,6 +81,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 @pytest.mark.claims("push --message", "push --revision", "push --json")
 def test_a_merged_checkpoint_arrives_byte_for_byte(aligned: Run, server: HubServer, tmp_path: Path) -> None:
     export_run(aligned, tmp_path / "merged")
@@ -137,6 +138,7 @@ def test_a_dry_run_asks_the_hub_nothing(on_hub: Path, server: HubServer, tmp_pat
     assert "would be uploaded to" in done.stdout and "(private if it is new)" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("token", "more", "code", "said"),
     [
@@ -191,6 +193,7 @@ def test_a_folder_is_not_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert not any(map(is_hub_id, ("team/model", "/home/me/base", "./base", "~/base", "a/b/c", "")))
 
 
+@pytest.mark.slow
 @pytest.mark.claims("push --dataset")
 def test_pairs_go_up_as_a_data_set_with_a_card(server: HubServer, tmp_path: Path) -> None:
     import yaml

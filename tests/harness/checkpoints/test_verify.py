@@ -56,6 +56,7 @@ def swap(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
+@pytest.mark.slow
 def test_runs_checkpoints_and_bases_are_served_as_they_were_trained(
     aligned: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -76,6 +77,7 @@ def test_runs_checkpoints_and_bases_are_served_as_they_were_trained(
     assert "passed: served as it was trained" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "old", "new", "first", "last"),
     [
@@ -94,6 +96,7 @@ def test_another_processor_is_found(
     assert "failed: " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_changed_and_idle_weights_are_found(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -162,6 +165,7 @@ def test_a_backend_that_does_not_know_its_tokens_is_refused(aligned: Run, capsys
     assert "does not report the tokens" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.claims("eval --verify")
 def test_eval_verifies_once_a_checkpoint_and_stops_before_the_first_item(
     aligned: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

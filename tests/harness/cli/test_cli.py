@@ -17,6 +17,7 @@ def harness(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return warm.run([*arguments], cwd=cwd, env=environment)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

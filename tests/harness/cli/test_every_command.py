@@ -111,6 +111,7 @@ def _small_world(folder: Path) -> None:
     world._part("benchmarks", benchmarks, "validation")
 
 
+@pytest.mark.slow
 def test_the_wheel_is_what_runs(installed: Installed) -> None:
     modules = "harness", "aligners.base", "benchmarks.base"
     code = f"import {', '.join(modules)}; print({', '.join(f'{module}.__file__' for module in modules)}, sep='\\n')"

@@ -77,6 +77,7 @@ def test_verify_with_vllm(folder: Path) -> None:
     assert json.loads(found.stdout)["same"] and json.loads(found.stdout)["serving"]["backend"] == "vllm"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["peft", "transformers", "torch", "vllm"])
 def test_whatever_is_imported_first_the_shim_comes_before_torchvision(first: str, tmp_path: Path) -> None:
     """In this process by `import harness`, in a child of ours by its environment, where nobody imports the harness."""

@@ -173,6 +173,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path / "a" / "b" / "work"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("examples", [8, pytest.param(80, marks=[pytest.mark.exhaustive, pytest.mark.timeout(3600)])])
 @pytest.mark.parametrize("name", [" ".join(path) for path, _ in leaves()])
 def test_a_malformed_line(name: str, examples: int, pristine: Path, places: Path, guard: _Guard) -> None:

@@ -175,6 +175,7 @@ def folder_of(name: str, content: bytes, stack: contextlib.ExitStack) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @fuzzed(
     740,
     file=data_files(),
@@ -204,6 +205,7 @@ KEYS = st.sampled_from(
 ALIGN = ["align", "--model", "./none", "--data", "none.jsonl", "--name", "one", "--results", "results"]
 
 
+@pytest.mark.slow
 @fuzzed(
     500,
     pairs=st.lists(st.tuples(KEYS, TEXTS), min_size=1, max_size=3),
@@ -224,6 +226,7 @@ def recipes(draw: st.DrawFn) -> bytes:
     return spoiled(draw, "\n".join(lines).encode("utf-8", "surrogatepass"))
 
 
+@pytest.mark.slow
 @fuzzed(400, content=recipes() | st.binary(max_size=60))
 def test_recipes(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as name:
@@ -250,6 +253,7 @@ def pictures(draw: st.DrawFn) -> bytes:
     return spoiled(draw, picture(kind, draw(st.sampled_from(["RGB", "L"])), (draw(st.integers(1, 40)), 7)))
 
 
+@pytest.mark.slow
 @fuzzed(300, data=pictures())
 def test_pictures(data: bytes) -> None:
     with contextlib.ExitStack() as stack:
@@ -274,6 +278,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("times", [1, pytest.param(_EXHAUSTIVE, marks=pytest.mark.exhaustive)])
 def test_align_before_anything_is_trained(base: Path, times: int) -> None:
     """The last record can never be used, so that sound data end here, too."""
@@ -304,6 +309,7 @@ def test_align_before_anything_is_trained(base: Path, times: int) -> None:
         gc.unfreeze()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -289,6 +289,7 @@ def test_of_eval_with_weights(backend: str, state: Path, endpoints: list[_Endpoi
     assert Road("eval", line, state, tmp_path / "work", endpoints, values).dropped() == []
 
 
+@pytest.mark.slow
 def test_of_rejudge(state: Path, endpoints: list[_Endpoint], tmp_path: Path) -> None:
     answers = ["--suite", "mmhal", "--endpoint", endpoints[0].url, "--model", "seer", "--data", "data", "--limit", "6"]
     begin(state, "eval", *answers, "--judge", "pocket-truth")
@@ -296,6 +297,7 @@ def test_of_rejudge(state: Path, endpoints: list[_Endpoint], tmp_path: Path) -> 
     assert Road("rejudge", line, state, tmp_path / "work", endpoints, scoring(endpoints)).dropped() == []
 
 
+@pytest.mark.slow
 def test_of_merge(state: Path, endpoints: list[_Endpoint], tmp_path: Path) -> None:
     answers = ["--suite", "mmhal", "--endpoint", endpoints[0].url, "--model", "seer", "--data", "data", "--limit", "6"]
     refuse_one(state, endpoints[0], "eval", *answers, "--shard", "1/2")
@@ -305,6 +307,7 @@ def test_of_merge(state: Path, endpoints: list[_Endpoint], tmp_path: Path) -> No
     assert Road("merge", line, state, tmp_path / "work", endpoints, scoring(endpoints)).dropped() == []
 
 
+@pytest.mark.slow
 def test_of_calibrate(state: Path, endpoints: list[_Endpoint], tmp_path: Path) -> None:
     rows = [{"item": str(n), "prompt": f"Rate this, {n}.", "rating": n % 6} for n in range(6)]
     (state / "rated.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -28,6 +28,7 @@ def cases(pattern: str) -> list[object]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [*cases("config-*"), *cases("prefs-*")])
 def test_a_malformed_input_is_refused(
     case: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

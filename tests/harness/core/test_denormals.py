@@ -48,6 +48,7 @@ def test_every_thread_that_torch_starts_has_the_mode() -> None:
     assert int(left) == 0 and float(outside) > 0
 
 
+@pytest.mark.slow
 def test_a_training_runs_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     loss = DPO.loss

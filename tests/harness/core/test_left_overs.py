@@ -58,6 +58,7 @@ def temporaries(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob(f"*{SUFFIX}*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "command"),
     [

@@ -18,6 +18,7 @@ from tests.harness.core.mistaken_plugins import folder as folder
 from tests.plugins import installed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("requires", "command"),
     [

@@ -46,6 +46,7 @@ RAISED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", RAISED)
 def test_what_a_method_raises(what: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     at, line, said = RAISED[what]
@@ -146,6 +147,7 @@ GIVEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", GIVEN)
 def test_what_a_method_gives(what: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     at, line, place, said = GIVEN[what]
@@ -209,6 +211,7 @@ SUITES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", SUITES)
 def test_a_suite(what: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     at, line, place, said = SUITES[what]
@@ -330,6 +333,7 @@ def test_no_such_module_and_no_such_class(folder: Path, tmp_path: Path, monkeypa
     assert f"no module '{gone.module}'" in said and f"reinstall {gone.distribution}" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["import", "loss"])
 def test_in_a_process_of_its_own(what: str, folder: Path, tmp_path: Path) -> None:
     """As a person has it, and with --debug the traceback."""

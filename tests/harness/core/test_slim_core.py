@@ -48,6 +48,7 @@ def run(folder: Path, *arguments: str, code: int = 0) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -81,6 +82,7 @@ def test_the_core_asks_endpoints(folder: Path) -> None:
     assert '"endpoint"' in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "extra"),
     [

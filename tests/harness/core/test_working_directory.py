@@ -22,6 +22,7 @@ def folder_with(parent: Path, *packages: str) -> Path:
     return parent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [
@@ -39,6 +40,7 @@ def test_packages_of_the_working_directory_are_not_taken_for_ours(command: list[
     assert "mfpo" in done.stdout
 
 
+@pytest.mark.slow
 def test_with_a_harness_of_its_own_the_installed_command_is_launched(tmp_path: Path) -> None:
     cwd = folder_with(tmp_path, "benchmarks", "aligners", "harness")
     done = subprocess.run([*LAUNCH, str(BIN / "harness"), "list", "methods"], cwd=cwd, capture_output=True, text=True)

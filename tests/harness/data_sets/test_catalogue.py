@@ -154,6 +154,7 @@ def harness(*arguments: str) -> subprocess.CompletedProcess[str]:
     return warm.run(["data", *arguments])
 
 
+@pytest.mark.slow
 def test_the_commands(tmp_path: Path) -> None:
     listed = json.loads(harness("list", "--json").stdout)
     assert {row["here"] for row in listed} == {"no"} and "halbench" in harness("list").stdout

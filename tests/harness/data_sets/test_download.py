@@ -34,6 +34,7 @@ def get(server: FileServer, path: str, folder: Path, sha256: str | None = SHA) -
     return target
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["good", "cut", "stall", "busy", "no-ranges", "redirect", "wrong-half"])
 def test_the_file_comes_whole(server: FileServer, tmp_path: Path, kind: str) -> None:
     assert get(server, f"{kind}/file", tmp_path).read_bytes() == CONTENT

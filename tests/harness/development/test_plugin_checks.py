@@ -116,6 +116,7 @@ def test_a_wrong_benchmark_is_found(kind: type[Suite], reason: str, data: Path) 
         check_benchmark(Suite(), data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sort", ["method", "benchmark"])
 def test_what_is_written_passes_as_written(sort: Any, tmp_path: Path) -> None:
     folder = tmp_path / "made"

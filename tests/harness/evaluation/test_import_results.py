@@ -277,6 +277,7 @@ FORMS: dict[str, tuple[str, str, Callable[[Sequence[Row]], list[Row]]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.claims("import-results --suite", "import-results --data", "import-results --allow-partial")
 def test_a_runs_answers_come_back_with_its_scores(form: str, here: Path) -> None:

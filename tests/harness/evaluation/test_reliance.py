@@ -258,6 +258,7 @@ def test_changed_scores_stand_beside_the_plain_ones_and_in_no_board(folder: Path
         assert not changed and len(reasons) == 2 and "noise/500/scores.json" in " ".join(reasons)
 
 
+@pytest.mark.slow
 @pytest.mark.claims("eval --noise")
 def test_as_a_user_types_it(folder: Path, server: VisionServer) -> None:
     ask = ["eval", "--endpoint", server.url, "--model", "seer", "--data", "data", "--suite", "pope"]

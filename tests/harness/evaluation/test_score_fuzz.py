@@ -202,6 +202,7 @@ def test_sound_files_are_scored() -> None:
         _try((arguments, files), patch)
 
 
+@pytest.mark.slow
 @given(commands())
 @FUZZ
 def test_a_spoiled_file_gives_numbers_or_one_paragraph(case: tuple[list[str], dict[str, bytes | None]]) -> None:

@@ -141,6 +141,7 @@ def test_the_best_setting_on_validation_is_scored_once_on_test(tmp_path: Path) -
     assert run_experiment(opened(tmp_path), again)[1] is None and trials(tmp_path) == [tried]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_an_interrupted_search_goes_on_with_the_same_trials(sampler: str, tmp_path: Path) -> None:
     changes = {"search": SPEC["search"] | {"sampler": sampler, "seed": 3}}

@@ -57,6 +57,7 @@ def test_steps_that_are_ready_together_are_one_array_with_the_users_options(clus
     assert cancelled == [f"77_{number}" for number in range(4)], "jobs that nobody waits for any more go on"
 
 
+@pytest.mark.slow
 def test_a_step_on_this_machine_succeeds_or_says_why_it_failed(tmp_path: Path) -> None:
     workers = OnSlurm(["local"], tmp_path / "slurm")
     try:

@@ -10,8 +10,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from harness.experiments.spec import EXPERIMENTS
 from harness.runs.folders import open_run
 from tests import warm
@@ -25,7 +23,6 @@ def done_runs(folder: Path) -> dict[str, int]:
     return {run.name: run.checkpoint.stat().st_mtime_ns for run in runs if run.aligned}
 
 
-@pytest.mark.slow
 def test_smoke_from_pairs_to_claims_killed_in_between(tmp_path: Path) -> None:
     process = warm.start(COMMAND, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     end = time.monotonic() + 170

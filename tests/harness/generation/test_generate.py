@@ -156,6 +156,7 @@ def test_claims_give_the_pairs_worked_out_by_hand(tmp_path: Path, pictures: Path
     assert json.loads(again) == manifest and endpoint.asked.total() <= before + 2, "a complete set is only looked at"
 
 
+@pytest.mark.slow
 def test_a_faulty_endpoint_judges_each_claim_once(tmp_path: Path, pictures: Path, endpoint: ScriptedEndpoint) -> None:
     """Requests to the judge fail: rate limits, server errors, replies that are cut or empty. More than a tenth, so that each occurs."""
     plain = ("--set", "pair.length_balance=false")
@@ -191,6 +192,7 @@ def test_a_faulty_endpoint_judges_each_claim_once(tmp_path: Path, pictures: Path
     assert "no pair could be made" in said and "not judged" in said, "an answer with an unjudged claim was paired"
 
 
+@pytest.mark.slow
 @pytest.mark.claims("judge.claims.compare")
 def test_the_probabilities_of_yes_and_no_decide(
     tmp_path: Path, pictures: Path, caplog: pytest.LogCaptureFixture
@@ -253,6 +255,7 @@ def test_other_settings_need_another_folder_or_overwrite(
     assert "is not a set of pairs" in said and (tmp_path / "mine" / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_shards_make_the_same_pairs(tmp_path: Path, pictures: Path, endpoint: ScriptedEndpoint) -> None:
     plain = ("--set", "pair.length_balance=false", "--set", "judge.splitter.concurrency=2")
     run(tmp_path, arguments(pictures, endpoint, "-o", "whole", *plain))

@@ -107,6 +107,7 @@ def test_how_answers_are_sampled(here: Path, endpoint: ScriptedEndpoint) -> None
     assert {row["judge"] for row in rows()} == {"chair"} and Path("others/manifest.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.claims(
     "data generate --pairs", "data generate --how", "data generate --min-gap", "data generate --set",
     "pair.per_prompt", "pair.how", "pair.min_gap", "pair.length_balance",
@@ -194,6 +195,7 @@ def test_prompts_of_preference_data(here: Path, endpoint: ScriptedEndpoint, serv
     assert run(endpoint, "--allow-download", prompts="remote.jsonl", output="remote")["pairs"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.claims("data generate --held-out")
 def test_images_of_evaluation_suites_are_left_out(here: Path, endpoint: ScriptedEndpoint) -> None:
     write_benchmarks(0, "validation", here / "data")
@@ -209,6 +211,7 @@ def test_images_of_evaluation_suites_are_left_out(here: Path, endpoint: Scripted
     assert all(hashlib.sha256(row["image"]["bytes"]).hexdigest() != digest for row in rows())
 
 
+@pytest.mark.slow
 @pytest.mark.claims(
     "data generate --annotations", "judge.chair.annotations", "judge.chair.synonyms", "judge.chair.extractor",
     "judge.chair.recall_weight",

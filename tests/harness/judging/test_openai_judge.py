@@ -32,6 +32,7 @@ def server() -> Iterator[FakeServer]:
         yield running
 
 
+@pytest.mark.slow
 def test_every_item_is_answered_once_through_all_failures(
     server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

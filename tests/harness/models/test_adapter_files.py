@@ -85,6 +85,7 @@ PARTIAL: dict[str, tuple[Callable[[Path], Path], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", PARTIAL)
 def test_an_adapter_that_is_not_what_its_configuration_says(case: str, base: Path, tmp_path: Path) -> None:
     change, words = PARTIAL[case]

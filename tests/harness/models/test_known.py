@@ -42,6 +42,7 @@ def ask_again(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", ASK_AGAIN, str(folder)], capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_the_second_time_nothing_is_imported(base: Path) -> None:
     assert "AssertionError" in ask_again(base).stderr, "the first time it has to be"
     done = ask_again(base)

@@ -89,6 +89,7 @@ def folder(exported: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(exported, tmp_path / "model"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_spoiled_file(case: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, change = CASES[case]

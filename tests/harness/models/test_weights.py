@@ -76,6 +76,7 @@ WRAPPERS: dict[str, Callable[[str], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_names_of_training_wrappers_are_taken_off_and_that_is_said(
     wrapper: str, exported: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -134,6 +135,7 @@ WRONG: dict[str, tuple[Callable[[str], str | None], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", WRONG)
 def test_what_is_not_the_models_is_refused_with_the_first_name(case: str, folder: Path) -> None:
     rename, words = WRONG[case]

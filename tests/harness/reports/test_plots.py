@@ -131,6 +131,7 @@ def test_svg_escapes_names(runs: list[Run]) -> None:
     assert "<b>" not in text and "<i>" not in text and "&lt;b&gt;" in text and "nan" not in text
 
 
+@pytest.mark.slow
 def test_the_files(runs: list[Run], tmp_path: Path) -> None:
     rows, left_out = write_plots(runs, tmp_path, ["svg", "pdf", "png"])
     assert len(rows) == 6 and not left_out

@@ -182,11 +182,13 @@ def folder_of_damages() -> Path:
     return folder
 
 
+@pytest.mark.slow
 @fuzzed(400, data=st.data())
 def test_leaderboard_as_json(data: Any) -> None:
     after_damage(data, ["leaderboard", "--json"])
 
 
+@pytest.mark.slow
 @fuzzed(
     600,
     data=st.data(),
@@ -196,16 +198,19 @@ def test_leaderboard_in_other_ways(data: Any, how: str) -> None:
     after_damage(data, ["leaderboard", how])
 
 
+@pytest.mark.slow
 @fuzzed(80, data=st.data(), how=st.sampled_from(["--json", "--all"]))
 def test_compare(data: Any, how: str) -> None:
     after_damage(data, ["compare", "base-pocket", "dpo-pocket", "--suite", "halbench,pope,mmhal", how])
 
 
+@pytest.mark.slow
 @fuzzed(40, data=st.data())
 def test_report(data: Any) -> None:
     after_damage(data, ["report", "-o", "r.html", "--samples", "5"])
 
 
+@pytest.mark.slow
 @fuzzed(6, data=st.data())
 def test_plot(data: Any) -> None:
     after_damage(data, ["plot", "--format", "svg"])

@@ -55,6 +55,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.parametrize("network", ["refused", "offline"])
 def test_without_a_network_one_line_says_so_at_once(tmp_path: Path, name: str, network: str) -> None:
@@ -92,6 +93,7 @@ def full_hub() -> Iterator[HubServer]:
         yield server
 
 
+@pytest.mark.slow
 def test_a_dry_run_downloads_nothing_large_and_says_what_would_be(tmp_path: Path, full_hub: HubServer) -> None:
     where = {"HF_ENDPOINT": full_hub.url, "HF_HOME": str(tmp_path / "hf")}
     shown = harness(tmp_path, *COMMANDS["align --dry-run"], **where).stdout
@@ -101,6 +103,7 @@ def test_a_dry_run_downloads_nothing_large_and_says_what_would_be(tmp_path: Path
     assert set(full_hub.sent) == {"config.json"} and nothing_made(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_model_is_looked_at_before_the_data_and_a_family_before_its_weights(
     tmp_path: Path, full_hub: HubServer
 ) -> None:
@@ -114,6 +117,7 @@ def test_the_model_is_looked_at_before_the_data_and_a_family_before_its_weights(
     assert "team/absent" in done.stderr and "HF_TOKEN" in done.stderr and nothing_made(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_too_small_is_said_before_the_download(tmp_path: Path, full_hub: HubServer) -> None:
     full_hub.offered["datasets", DATA]["data/train-0.parquet"] = (2**60, b"?")
     where = {"HF_ENDPOINT": full_hub.url, "HF_HOME": str(tmp_path / "hf")}
@@ -127,6 +131,7 @@ def test_a_disk_that_is_too_small_is_said_before_the_download(tmp_path: Path, fu
         assert "data/train-0.parquet" not in full_hub.sent and nothing_made(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "said"),
     [

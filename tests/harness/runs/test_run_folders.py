@@ -57,6 +57,7 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(files)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [".", "..", "../outside", "a/b", "-x", ".hidden", "x" * 300, "a b"])
 def test_a_name_that_leads_elsewhere_is_refused_and_nothing_is_touched(tmp_path: Path, name: str) -> None:
     complete(tmp_path / "results" / "kept")
@@ -68,6 +69,7 @@ def test_a_name_that_leads_elsewhere_is_refused_and_nothing_is_touched(tmp_path:
     assert "--name" in done.stderr and tree(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_a_typo_in_data_destroys_no_run(tmp_path: Path) -> None:
     tiny_llava(tmp_path / "m")
     complete(tmp_path / "results" / "kept")
@@ -201,6 +203,7 @@ def listed(folder: Path, *options: str) -> list[dict[str, object]]:
     return rows
 
 
+@pytest.mark.slow
 def test_runs_lists_prunes_and_restores(tmp_path: Path) -> None:
     results = tmp_path / "results"
     complete(results / "one"), failed(results / "two", "no such data [x]"), interrupted(results / "three")
@@ -231,6 +234,7 @@ def test_runs_lists_prunes_and_restores(tmp_path: Path) -> None:
     assert [row["name"] for row in listed(tmp_path)] == ["one"] and (results / "foreign" / "mine.txt").exists()
 
 
+@pytest.mark.slow
 def test_restore_changes_places_and_loses_neither(tmp_path: Path) -> None:
     results = tmp_path / "results"
     with claimed(complete(results / "one"), resume=False, overwrite=True) as claim:

@@ -243,6 +243,7 @@ def test_two_models_behind_one_name_are_not_one_score(folder: Path) -> None:
     assert record["serving"]["answered_by"] == ["seer-2024-06-20"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

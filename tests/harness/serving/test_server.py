@@ -22,6 +22,7 @@ server.serve(Path("."), port=1)
 """What is served does not matter here: a process that never becomes ready stands for vLLM's."""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_the_server_goes_with_the_command_also_in_a_background_job(sign: signal.Signals, tmp_path: Path) -> None:

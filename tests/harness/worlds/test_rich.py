@@ -79,6 +79,7 @@ def test_the_pictures_hold_what_the_scenes_say() -> None:
         assert (without != np.asarray(draw(scene)).astype(int)).any()
 
 
+@pytest.mark.slow
 def test_annotations_hold_all_objects_and_questions_name_the_large_ones(tmp_path: Path) -> None:
     write_benchmarks(0, "validation", tmp_path, make_rich_scenes)
     truth = {scene.index + 1: scene for scene in make_rich_scenes(0, "validation", 450)}
@@ -98,6 +99,7 @@ def test_annotations_hold_all_objects_and_questions_name_the_large_ones(tmp_path
     assert {"How many objects are in the image?", "How many large objects are in the image?"} == set(numbers)
 
 
+@pytest.mark.slow
 def test_it_is_a_world_of_its_own_with_its_own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
     world = find_world("pocket-rich:3")

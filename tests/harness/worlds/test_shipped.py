@@ -72,6 +72,7 @@ def test_it_answers_as_its_manifest_says(tmp_path: Path) -> None:
         assert record["metrics"][name]["value"] == pytest.approx(metric["value"], abs=0.01), name
 
 
+@pytest.mark.slow
 def test_a_short_recipe_trains_and_unlearns_nothing_it_needs() -> None:
     from harness.worlds.pocket.training import Recipe, train_base, yes_no_accuracy
 

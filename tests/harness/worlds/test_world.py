@@ -91,6 +91,7 @@ def test_co_occurrence_is_broken_in_the_test_split() -> None:
     assert together("train") > 0.7 > 0.5 > together("test")
 
 
+@pytest.mark.slow
 def test_training_captions_name_absent_partners_as_often_as_they_should() -> None:
     rng = generator("test")
     named: dict[str, list[bool]] = {name: [] for name in PARTNER}
@@ -272,6 +273,7 @@ def test_rows_of_preferences_are_what_the_readers_read(tmp_path: Path) -> None:
         assert wrong is not None and {mention.name for mention in wrong[1]} - pair.scene.names
 
 
+@pytest.mark.slow
 def test_a_part_is_made_once_and_its_key_ignores_comments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from harness.worlds.pocket.world import PocketWorld, _code_hash
 
