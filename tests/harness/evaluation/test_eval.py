@@ -175,7 +175,6 @@ def test_ask(folder: Path, tmp_path: Path) -> None:
     assert "does not decode" in harness(folder, "ask", "./base", str(tmp_path / "text.png"), code=2).stderr
 
 
-@pytest.mark.slow
 def test_suites_beyond_hallucination(folder: Path) -> None:
     """Multiple choice from a table that contains its pictures, and pairs of questions: asked, scored, and scored again from the answers."""
     names = ("mmstar", "mme", "hallusionbench", "llava-bench", "mm-vet")
