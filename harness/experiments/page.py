@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from harness.analysis.text_table import TextTable
 from harness.core.errors import BadInputError
 from harness.core.files import atomic_path, write_json
 from harness.core.pages import render
+from harness.core.record import check
 from harness.core.terminal import plain
 from harness.experiments.arms import Arm
 from harness.experiments.claims import Finding, find, read_claims
@@ -27,6 +28,7 @@ from harness.experiments.search import Searched, Searches, search_tables
 from harness.experiments.spec import Experiment
 from harness.experiments.state import ExperimentFolder
 from harness.experiments.step import RUNS, sets
+from harness.records.manifest_file import SummaryOfData
 from harness.reports import charts_and_tables, write_document
 from harness.reports.figures import Figure
 from harness.runs.folders import Run, open_run
@@ -66,7 +68,9 @@ def write_page(
         ("Search", [], search_tables(experiment, searches)),
     ]
     findings = find(claims, plan, boards, runs)
-    counts = _counts(experiment.arms, searches)
+    counts, trained = _counts(experiment.arms, searches), _trained_on(arms, plan, runs)
+    rows = [(arm.label, arm.method, _range(trained[arm.label]), _settings(arm)) for arm in arms]
+    note = _different_pairs(trained)
     pooled = [_named(board, plan) for board in (pool_seeds(boards) if len(plan.worlds) > 1 else boards)]
     head = _head(experiment, plan)
     markdown = "\n".join(
@@ -82,7 +86,7 @@ def write_page(
             as_markdown(pooled).strip(),
             "",
             *(line for title, _, tables in parts for line in _tables_markdown(title, tables)),
-            *_arms_markdown(arms, counts),
+            *_arms_markdown(rows, counts, note),
             *_failed_markdown(failed),
         ]
     )
@@ -96,7 +100,9 @@ def write_page(
         about_claims=_CLAIMS,
         diagnostics=[(title, charts_and_tables(charts, tables)) for title, charts, tables in parts if tables],
         counts=counts,
-        arms=[{"label": arm.label, "method": arm.method, "settings": _settings(arm)} for arm in arms],
+        arm_headings=_ARM_HEADINGS,
+        arms=rows,
+        about_arms=note,
         failed={name: " ".join(reason.split()) for name, reason in failed.items()},
     )
     page = folder.path / f"{PAGE}.html"
@@ -252,10 +258,44 @@ def _search_result(experiment: Experiment, searched: Searched) -> SearchResult:
     )
 
 
-def _arms_markdown(arms: Sequence[Arm], counts: str) -> list[str]:
-    lines = ["## Arms", "", f"Settings by method: {counts}.", "", "| arm | method | settings |", "|---|---|---|"]
-    lines += [f"| {arm.label} | {arm.method} | {_settings(arm)} |" for arm in arms]
-    return [*lines, ""]
+_ARM_HEADINGS = ("arm", "method", "pairs", "settings")
+
+
+def _arms_markdown(rows: Sequence[Sequence[str]], counts: str, note: str) -> list[str]:
+    lines = [
+        "## Arms",
+        "",
+        f"Settings by method: {counts}.",
+        "",
+        f"| {' | '.join(_ARM_HEADINGS)} |",
+        "|---|---|---|---|",
+    ]
+    lines += [f"| {' | '.join(row)} |" for row in rows]
+    return [*lines, "", *([note, ""] if note else [])]
+
+
+def _trained_on(arms: Sequence[Arm], plan: Plan, runs: Sequence[Run]) -> Mapping[str, list[int]]:
+    """By label of an arm: the numbers of pairs that its complete runs were trained on, one a seed; none for an arm that is a stage."""
+    pairs = {
+        run.name: check(SummaryOfData, run.manifest.summary, "manifest", run.path / "manifest.json").data.examples
+        for run in runs
+        if run.manifest and "data" in (run.manifest.summary or {})
+    }
+    names = {arm.label: [plan.labels[arm.label, seed] for seed in plan.worlds] for arm in arms if arm.stage is None}
+    return defaultdict(
+        list, {label: [pairs[name] for name in of_arm if name in pairs] for label, of_arm in names.items()}
+    )
+
+
+def _range(numbers: Sequence[int]) -> str:
+    """One number, or the smallest and the largest, as text."""
+    return " to ".join(f"{number:,}" for number in sorted({min(numbers), max(numbers)})) if numbers else ""
+
+
+def _different_pairs(trained: Mapping[str, Sequence[int]]) -> str:
+    """What a reader must know before comparing arms, if they were trained on unequal numbers of pairs; else empty."""
+    numbers = {number for of_arm in trained.values() for number in of_arm}
+    return f"The arms were trained on different numbers of pairs: {_range([*numbers])}." if len(numbers) > 1 else ""
 
 
 def _settings(arm: Arm) -> str:

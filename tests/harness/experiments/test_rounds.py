@@ -166,6 +166,12 @@ def test_two_rounds_killed_in_between(tmp_path: Path) -> None:
     page = (tmp_path / "results/two/index.md").read_text().partition("## Leaderboard")[2].partition("## Arms")[0]
     rows = [line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| ")]
     assert rows == ["checkpoint", "base-pocket", "dpo, round=1", "dpo, round=2"], page
+    arms = (tmp_path / "results/two/index.md").read_text().partition("## Arms")[2]
+    counts = [run.manifest.summary["data"]["examples"] for run in runs if run.manifest and run.manifest.summary]
+    assert [line.split(" | ")[2] for line in arms.splitlines() if line.startswith("| dpo")] == [
+        str(pairs) for pairs in counts
+    ]
+    assert ("were trained on different numbers of pairs" in arms) == (len(set(counts)) > 1)
     states = {path: sha256_file(path) for path in (tmp_path / "results/runs").glob("*/manifest.json")}
     again = subprocess.run([*command, "--status"], cwd=tmp_path, capture_output=True, text=True)
     assert "8 steps; 8 done" in again.stdout, again.stdout
