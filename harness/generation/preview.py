@@ -114,10 +114,11 @@ def _card_of_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _card_of(example: PreferenceExample) -> dict[str, Any]:
     """What the page shows of an example: all its images and answers."""
-    names = {"original": "picture"}
     return {
         "id": example.id,
-        "pictures": [_picture(names.get(name, name), image) for name, image in example.images.items()],
+        "pictures": [
+            _picture("picture" if name == "original" else name, image) for name, image in example.images.items()
+        ],
         "turns": example.history,
         "question": example.prompt,
         "context": example.context,
