@@ -359,8 +359,8 @@ def experiment(
         HarnessError: steps failed; the others are kept.
     """
     from harness.core.files import read_json
-    from harness.experiments.execute import Processes
     from harness.experiments.run import open_experiment, run_experiment
+    from harness.experiments.workers import Processes
 
     named = {
         "model": model, "data": data, "seeds": list(seeds) if seeds is not None else None, "backend": backend,

@@ -14,11 +14,11 @@ from harness.core.terminal import say
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from harness.experiments.execute import Workers
     from harness.experiments.forecast import Forecast
     from harness.experiments.run import Opened
     from harness.experiments.state import StepRecord
     from harness.experiments.step import Step
+    from harness.experiments.workers import Workers
 
     Rows = Sequence[tuple[Step, StepRecord]]
 
@@ -113,7 +113,7 @@ def _numbers(text: str | None) -> list[int] | None:
 
 def _workers(processes: int | None, ray: str | None, gpus: float, slurm: list[str] | None, folder: Path) -> Workers:
     from harness.core.errors import BadInputError
-    from harness.experiments.execute import Here, OnRay, Processes
+    from harness.experiments.workers import Here, OnRay, Processes
 
     places = {"--ray": ray, "--slurm": slurm, "--processes": processes}
     if len(given := [name for name, value in places.items() if value]) > 1:
@@ -151,18 +151,19 @@ def _show(opened: Sequence[Opened], commands: bool, as_json: bool, *, predict: b
 
 def _rows(opened: Opened) -> Rows:
     """The steps of the present round of a search, and those whose settings are known."""
-    return [*opened.searches.round, *opened.folder.table(opened.plan)]
+    return opened.folder.with_running([*opened.searches.round, *opened.folder.table(opened.plan)])
 
 
 def _show_steps(opened: Opened, predicted: Mapping[str, Forecast]) -> None:
     experiment, plan, folder, rows = opened.experiment, opened.plan, opened.folder, _rows(opened)
     counts = {
-        state: sum(record.state == state for _, record in rows) for state in ("done", "waiting", "changed", "failed")
+        state: sum(record.state == state for _, record in rows)
+        for state in ("done", "running", "waiting", "changed", "failed")
     }
     say(
         f"{experiment.spec.title}: {len(experiment.arms)} arms x {len(plan.worlds)} seeds: {len(plan.runs)} runs, {len(rows)} steps; "
         + ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-        + ("; running now" if folder.is_running else "")
+        + ("; running now" if folder.is_running and not counts["running"] else "")
     )
     for entry in opened.searches.searched:
         state = "chosen" if entry.finished else "its settings are chosen when the search has ended"
@@ -170,9 +171,12 @@ def _show_steps(opened: Opened, predicted: Mapping[str, Forecast]) -> None:
         say(f"  search  {entry.arm.label}: {len(entry.trials)} trials are done{best}; {state}")
     for step, record in rows:
         took = f", {record.seconds:,.0f} s" if record.seconds else ""
+        took += " so far" if took and record.state == "running" else ""
         say(f"  {record.state:8}{step.name}: {step.about}{took}{_expected(predicted.get(step.key))}")
         if record.error and record.state == "failed":
             say(f"          {' '.join(record.error.split())[:300]}")
+        if record.says:
+            say(f"          {record.says[:300]}")
 
 
 def _expected(forecast: Forecast | None) -> str:

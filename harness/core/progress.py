@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 from harness.core.terminal import Console
 
@@ -36,8 +37,8 @@ def be_quiet() -> None:
 def spinner(title: str) -> Iterator[Callable[[str], None]]:
     """Show that work of unknown length continues. Yields the function that sets a note behind the title."""
     if shows_bars():
-        with console.status(title) as status:
-            yield lambda note: status.update(f"{title} ({note})")
+        with console.status(Text(title)) as status:
+            yield lambda note: status.update(Text(f"{title} ({note})"))  # as Text: a note may look like markup
         return
     lines = _Lines(title, None)
     with lines:

@@ -23,6 +23,12 @@ class DoneStepFile(Record):
     finished: str | None = Field(None, description="time in UTC, ISO 8601")
 
 
+class RunningFile(Record):
+    """`running.json`: the steps that are running, while a process runs the experiment."""
+
+    begun: dict[str, float] = Field(description="name of a step -> when it began, in seconds since 1970")
+
+
 class TrialFile(Record):
     """A trial of a search."""
 

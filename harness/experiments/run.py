@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.core.errors import BadInputError, HarnessError
 from harness.experiments.claims import Finding, read_claims
-from harness.experiments.execute import Workers, run_steps
+from harness.experiments.execute import run_steps
 from harness.experiments.graph import Plan, plan
 from harness.experiments.page import write_page
 from harness.experiments.search import Searches, check_ended, search
@@ -18,6 +18,7 @@ from harness.experiments.search_rules import check_search
 from harness.experiments.spec import EXPERIMENTS, Experiment, find_experiment, read_experiment
 from harness.experiments.state import ExperimentFolder, StepRecord
 from harness.experiments.step import Step
+from harness.experiments.workers import Workers
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from harness.core.files import sha256_json, write_json
 from harness.core.reading import read_json
 from harness.core.record import check
 from harness.experiments.arms import Arm
-from harness.experiments.execute import Workers, run_steps
+from harness.experiments.execute import run_steps
 from harness.experiments.graph import Plan, model_of, plan, settings_of
 from harness.experiments.keys import Range, dotted, grouped
 from harness.experiments.records import RoundFile
@@ -34,6 +34,7 @@ from harness.experiments.search_rules import Objective, searched_arms, trial_spe
 from harness.experiments.spec import Experiment
 from harness.experiments.state import ExperimentFolder, StepRecord
 from harness.experiments.step import RUNS, Step
+from harness.experiments.workers import Workers
 from harness.runs.folders import open_run
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from typing import Any
 from harness.core.errors import BadInputError
 from harness.core.packages import need_package
 from harness.core.yaml_values import parse_yaml
-from harness.experiments.execute import run_command
+from harness.experiments.workers import run_command
 
 LOCAL = "local"
 _SHARED = {"timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node", "name"}
@@ -51,7 +51,7 @@ class OnSlurm:
                 remedy="--slurm timeout_min=240 (minutes); a step that was ended is resumed by the next command",
             )
         self.capacity = (os.cpu_count() or 1) if local else 10_000
-        self.shares_cores = local
+        self.shares_cores, self.shows_progress = local, False
         try:
             self._executor = submitit.AutoExecutor(folder=folder, cluster=LOCAL if local else "slurm")
             self._executor.update_parameters(**parameters)

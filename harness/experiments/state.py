@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,22 +17,28 @@ from harness.core.errors import BadInputError
 from harness.core.files import write_json
 from harness.core.reading import read_json
 from harness.core.record import check
+from harness.core.terminal import one_line
 from harness.experiments.graph import Plan
-from harness.experiments.records import DoneStepFile
+from harness.experiments.records import DoneStepFile, RunningFile
 from harness.experiments.step import WORLDS, Step
 from harness.runs.folders import MANIFEST, open_run
 
-State = Literal["done", "failed", "changed", "waiting"]
+State = Literal["done", "failed", "changed", "waiting", "running"]
 _LOCK = ".experiment.lock"
+_RUNNING = "running.json"
+_TAIL = 4_096
+"""Number of bytes at the end of a log in which its last line is looked for."""
 
 
 @dataclass(frozen=True)
 class StepRecord:
-    """The state of a step: `changed` was done with other settings, `failed` had an error."""
+    """The state of a step: `changed` was done with other settings, `failed` had an error. `seconds`: what it took, or took so far."""
 
     state: State
     seconds: float | None = None
     error: str | None = None
+    says: str = ""
+    """The last line of a running step's log."""
 
 
 class ExperimentFolder:
@@ -58,6 +65,8 @@ class ExperimentFolder:
                 remedy="wait for it, show it with --status, or rename the file",
             ) from None
         try:
+            for left in self.path.rglob(_RUNNING):  # by a killed process
+                left.unlink(missing_ok=True)
             yield
         finally:
             lock.release()
@@ -102,9 +111,33 @@ class ExperimentFolder:
 
     def log(self, step: Step) -> Path:
         """The file that a step's output goes to."""
-        path = self.path / "steps" / f"{step.name}.log"
+        path = self._log_file(step)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
+
+    def _log_file(self, step: Step) -> Path:
+        return self.path / "steps" / f"{step.name}.log"
+
+    def last_line(self, step: Step) -> str:
+        """The last line that a step wrote into its log; empty if there is none."""
+        with contextlib.suppress(OSError), self._log_file(step).open("rb") as stream:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - _TAIL))
+            lines = stream.read().decode("utf-8", errors="replace").split("\n")
+            return one_line(next((line for line in reversed(lines) if line.strip()), ""))
+        return ""
+
+    def keep_running(self, begun: Mapping[str, float]) -> None:
+        """Store which steps are running, for `with_running`.
+
+        Args:
+            begun: when each began, in seconds since 1970, by its name.
+        """
+        path = self.path / _RUNNING
+        if not begun:
+            path.unlink(missing_ok=True)
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(path, RunningFile(begun=dict(begun)).written())
 
     def keep(self, step: Step, state: Literal["done", "failed"], seconds: float, error: str | None = None) -> None:
         """Store how a step ended."""
@@ -133,6 +166,26 @@ class ExperimentFolder:
                 record = StepRecord("changed")
             records[step.name] = record
         return [(step, records[step.name]) for step in plan.steps]
+
+    def with_running(self, rows: Sequence[tuple[Step, StepRecord]]) -> Sequence[tuple[Step, StepRecord]]:
+        """Rows of this experiment or of its searches, with the state of the steps that a process is running now."""
+        if not self.is_running:
+            return rows
+        running: dict[str, tuple[ExperimentFolder, float]] = {}
+        for path in self.path.rglob(_RUNNING):
+            with contextlib.suppress(BadInputError):  # the step ended, and its process has removed the file
+                begun = check(RunningFile, read_json(path, "running steps"), "running steps", path).begun
+                running |= {
+                    name: (ExperimentFolder(path.parent, self.results), moment) for name, moment in begun.items()
+                }
+        return [
+            (step, _so_far(step, *running[step.name]) if step.name in running and record.state != "done" else record)
+            for step, record in rows
+        ]
+
+
+def _so_far(step: Step, folder: ExperimentFolder, begun: float) -> StepRecord:
+    return StepRecord("running", max(0.0, time.time() - begun), says=folder.last_line(step))
 
 
 def _is_complete(step: Step, results: Path) -> bool:

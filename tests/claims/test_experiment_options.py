@@ -12,8 +12,8 @@ import yaml
 
 from harness.core.errors import BadInputError, HarnessError
 from harness.experiments.claims import read_claims
-from harness.experiments.execute import Here, Processes
 from harness.experiments.spec import read_experiment
+from harness.experiments.workers import Here, Processes
 from tests.commands import run_here
 from tests.tiny import tiny_llava
 

@@ -16,11 +16,12 @@ import yaml
 from harness.core.errors import BadInputError
 from harness.core.files import sha256_file
 from harness.experiments.claims import read_claims
-from harness.experiments.execute import Here, run_steps
+from harness.experiments.execute import run_steps
 from harness.experiments.graph import plan
 from harness.experiments.page import _different_pairs
 from harness.experiments.spec import read_experiment
 from harness.experiments.state import ExperimentFolder
+from harness.experiments.workers import Here
 from harness.models import fingerprint
 from harness.runs.folders import open_run
 from harness.worlds.pocket.draw import draw, png

@@ -278,6 +278,7 @@ class Beside:
 
     capacity = 2
     shares_cores = True
+    shows_progress = False
 
     def __init__(self) -> None:
         self.running: list[tuple[str, Future[str | None]]] = []

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from harness.experiments import warm
-from harness.experiments.execute import Processes
 from harness.experiments.warm import WarmProcess
+from harness.experiments.workers import Processes
 
 
 @pytest.mark.slow

@@ -1,0 +1,113 @@
+"""What an experiment says about its running steps, in its own output and for --status."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.experiments import execute
+from harness.experiments.execute import run_steps
+from harness.experiments.graph import Plan, plan
+from harness.experiments.spec import read_experiment
+from harness.experiments.state import ExperimentFolder
+from tests.commands import harness
+
+SPEC = "title: t\nsuites: [halbench]\nseeds: [6]\narms: {a: {method: dpo}, b: {method: mdpo}}\n"
+
+
+class Elsewhere:
+    """Runs each command on a thread for half a second; its log gets a warning and a line of progress."""
+
+    capacity = 2
+    shares_cores = False
+    shows_progress = False
+
+    def __init__(self, during: Callable[[], None] = lambda: None) -> None:
+        self.during = during
+
+    def submit(self, command: Sequence[str], log: Path, *, alone: bool = False) -> Future[str | None]:
+        assert not log.exists(), "what an earlier try said is not shown for this one"
+        future: Future[str | None] = Future()
+        threading.Thread(target=self._run, args=(command[0], log, future), daemon=True).start()
+        return future
+
+    def _run(self, name: str, log: Path, future: Future[str | None]) -> None:
+        log.write_text(f"a warning\n{name}: 3 of 10 [bold](loss 1)\n\n")
+        try:
+            self.during()
+            time.sleep(0.5)
+        except BaseException as error:  # noqa: BLE001 (the test shows it)
+            future.set_exception(error)
+        else:
+            future.set_result(None)
+
+    def close(self) -> None:
+        pass
+
+
+def planned(tmp_path: Path) -> tuple[Plan, ExperimentFolder]:
+    (tmp_path / "a.yaml").write_text(SPEC)
+    return plan(read_experiment(tmp_path / "a.yaml"), tmp_path), ExperimentFolder(tmp_path / "a", tmp_path)
+
+
+def test_a_pipe_is_told_what_the_running_steps_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HARNESS_PROGRESS_SECONDS", "0.1")
+    monkeypatch.setattr(execute, "_TICK", 0.05)
+    steps, folder = planned(tmp_path)
+    folder.log(steps.steps[0]).write_text("of an earlier try")
+    assert run_steps(steps, folder, Elsewhere()) == {}
+    lines = capsys.readouterr().err.splitlines()
+    total = len(steps.steps)
+    first = f"(0 of {total} have ended; world-pocket-6 for 0 s: data: 3 of 10 [bold](loss 1))"
+    assert any(line.startswith("steps: 0 s so far") and line.endswith(first) for line in lines), lines
+    assert any(line.count("align: 3 of 10") == 2 for line in lines), "both alignments that run side by side"
+
+
+def test_status_shows_the_running_steps_with_their_last_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # the steps' keys name the results as they are given
+    seen: list[dict[str, Any]] = []
+    text: list[str] = []
+
+    def ask(*options: str) -> str:
+        return harness(tmp_path, "experiment", "a.yaml", "--results", ".", "--status", *options).stdout
+
+    def during() -> None:
+        if not seen:
+            seen.append(json.loads(ask("--json")))
+            text.append(ask())
+
+    steps, folder = planned(Path())
+    with folder.locked():
+        assert run_steps(steps, folder, Elsewhere(during)) == {}
+    states = {step["name"]: step["state"] for step in seen[0]["steps"]}
+    assert states.pop("world-pocket-6") == "running" and set(states.values()) == {"waiting"} and seen[0]["running"]
+    lines = text[0].splitlines()
+    assert f"1 running, {len(states)} waiting" in lines[0]
+    place = next(number for number, line in enumerate(lines) if line.startswith("  running world-pocket-6"))
+    assert lines[place].endswith(" s so far") and lines[place + 1].strip() == "data: 3 of 10 [bold](loss 1)"
+    assert not list(tmp_path.rglob("running.json")), "nothing is left when the steps have ended"
+
+
+def test_what_a_killed_process_left_is_not_running(tmp_path: Path) -> None:
+    steps, folder = planned(tmp_path)
+    rows = folder.table(steps)
+    for path in (folder.path, folder.path / "search/000"):
+        ExperimentFolder(path, tmp_path).keep_running({steps.steps[0].name: time.time()})
+    assert folder.with_running(rows) == rows, "no process holds the lock"
+    with folder.locked():
+        assert folder.with_running(rows) == rows, "its files are removed before anything starts"
+    trial = ExperimentFolder(folder.path / "search/000", tmp_path)
+    with folder.locked():
+        trial.keep_running({steps.steps[0].name: time.time() - 60})
+        ((_, record), *others) = folder.with_running(rows)
+        assert record.state == "running" and record.seconds is not None and 60 <= record.seconds < 90
+        assert others == list(rows[1:])
