@@ -80,6 +80,14 @@ def generate(
             help="Sample with N Ray Data workers, each with an engine, on the cluster of RAY_ADDRESS or locally.",
         ),
     ] = None,
+    answers_of: Annotated[
+        Path | None,
+        typer.Option(
+            "--answers-of",
+            metavar="PAIRS",
+            help="Folder of another set, e.g. of another judge: its answers to the same requests are not sampled again.",
+        ),
+    ] = None,
     part_size: Annotated[int, typer.Option("--part-size", min=1, help="Prompts per file.")] = 256,
     allow_download: Annotated[
         bool, typer.Option("--allow-download", help="Download images that preference data gives by URL.")
@@ -107,6 +115,7 @@ def generate(
     from harness.core.ray_data import check_ray
     from harness.generation.candidates import CandidateSampler
     from harness.generation.generate import generate as run
+    from harness.generation.kept_answers import KeptAnswers
     from harness.generation.plan import plan_generation
     from harness.generation.settings import PairSettings, SampleSettings
     from harness.generation.work import GenerateRequest
@@ -146,6 +155,7 @@ def generate(
         held_out=evaluation_sets(held_out or cache_folder() / "benchmarks"),
         overwrite=overwrite,
         ray=ray,
+        kept=KeptAnswers(answers_of) if answers_of is not None else None,
     )
     if dry_run:
         plan = plan_generation(request)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from harness.core.progress import duration, spinner
 from harness.experiments.graph import Plan
+from harness.experiments.rounds import ANSWERS_OF, without_answers
 from harness.experiments.state import ExperimentFolder
 from harness.experiments.step import RUNS, Step
 from harness.experiments.workers import Workers
@@ -106,6 +107,8 @@ class _Execution:
     def _start(self, step: Step, lost: Sequence[str]) -> None:
         logger.info(f"step {self._total - len(self._waiting)} of {self._total}: {step.name}: {step.about}")
         command = _without(_with_resume(step, self._folder), {self._runs[need] for need in lost})
+        if ANSWERS_OF in command and any(name in self.failed for name in step.after):
+            command = without_answers(command)
         log = self._folder.log(step)
         log.unlink(missing_ok=True)  # of an earlier try: a job that waits in a queue has said nothing yet
         running = _Running(step, lost, time.time(), time.perf_counter())

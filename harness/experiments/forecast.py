@@ -21,6 +21,7 @@ from harness.evaluation.request import EvalRequest
 from harness.experiments.arms import Arm
 from harness.experiments.graph import Plan, changes_of, data_of, settings_of
 from harness.experiments.keys import grouped
+from harness.experiments.rounds import ANSWERS_OF
 from harness.experiments.run import Opened
 from harness.experiments.spec import Experiment
 from harness.experiments.state import StepRecord
@@ -252,9 +253,14 @@ def _given(step: Step, option: str) -> str | None:
 
 
 def _asked_of(step: Step) -> list[str]:
-    """The command of a step that generates or exports, without the names of what it reads and makes, which are others in every round."""
+    """The command of a step that generates or exports, without the names of what it reads and makes, which are others in every round.
+    That it takes answers from another set stays."""
     if step.kind == "export":
         return []
     names = {"-o", "--seed", "--results", "--prompts"}
     command = list(step.command[3:])
-    return [part for place, part in enumerate(command) if part not in names and command[place - 1] not in names]
+    before = ["", *command]
+    return [
+        part for option, part in zip(before, command, strict=False)
+        if part not in names and option not in names and option != ANSWERS_OF
+    ]  # fmt: skip

@@ -17,7 +17,7 @@ from harness.evaluation.pictures import Change
 from harness.evaluation.suites import data_name
 from harness.experiments.arms import Arm
 from harness.experiments.keys import MOST_RUNS, ExperimentSpec
-from harness.experiments.rounds import before_alignment
+from harness.experiments.rounds import before_alignment, sharing_answers
 from harness.experiments.spec import Experiment
 from harness.experiments.step import RUNS, Step, located, plain, sets
 from harness.models import ModelRef, resolve
@@ -98,7 +98,7 @@ def plan(experiment: Experiment, results: Path, *, many: bool = False) -> Plan:
             for clean in _with_evaluations(experiment, seed, model, in_order, stages, results)
             for step in (clean, *(_noised(clean, changes) if clean.kind == "eval" else []))
         ]
-        steps += _in_world(model, of_seed)
+        steps += sharing_answers(_in_world(model, of_seed), results)
     data = frozenset(data_name(data_of(spec, model)) for model in worlds.values())
     return Plan(steps, runs, labels, {seed: resolve(model).label for seed, model in worlds.items()}, data)
 

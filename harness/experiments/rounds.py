@@ -6,6 +6,8 @@ arms share them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from harness.models import resolve
 
 PAIRS, STARTS = "pairs", "starts"
 """Folders below the results: sets of pairs, and exported checkpoints that the next round starts from."""
+ANSWERS_OF = "--answers-of"
 APART = 1_000
 """Difference of the generation's seeds of two rounds: they sample other prompts."""
 
@@ -70,15 +73,22 @@ def _generate(
     spec = experiment.spec
     prompts = asked.prompts or arm.data or resolve(model).default_preferences
     number = seed + APART * (arm.round - 1)
+    settings, sentences = _settings(experiment, arm, asked)
     identity = {
         "model": previous.key if previous else model,
         "prompts": prompts,
         "limit": asked.limit,
         "backend": spec.backend,
         "seed": number,
-        **_settings(experiment, arm, asked),
+        **settings,
     }
     key = sha256_json(identity)
+    sampled = identity | {
+        "sample": settings["sample"] | {"samples": None},
+        "pair": None,
+        "judge": None,
+        "judged by": None,
+    }
     name = f"{asked.judge}-{plain(resolve(model).label)}-{key[:10]}"
     made = f"{PAIRS}/{name}"
     command = ["data", "generate", previous.run if previous else model, "--prompts", prompts, "--judge", asked.judge]
@@ -88,11 +98,30 @@ def _generate(
     command += sets(asked.settings)
     needs = (previous.name,) if previous else ()
     about = f"pairs for {arm.label}, seed {seed}: answers of {'the round before' if previous else 'the base model'}"
-    return Step(f"generate-{name}", "generate", tuple(command), needs, key, about, makes=made)
+    answers = "" if sentences else sha256_json(sampled)
+    return Step(f"generate-{name}", "generate", tuple(command), needs, key, about, makes=made, answers=answers)
 
 
-def _settings(experiment: Experiment, arm: Arm, asked: JudgedSpec) -> dict[str, Any]:
-    """The settings of sampling, pairs and judge with their defaults, and the backend's.
+def sharing_answers(steps: Iterable[Step], results: Path) -> Iterator[Step]:
+    """The steps, in which generations that sample the same answers take them from the first of these."""
+    first: dict[str, Step] = {}
+    for step in steps:
+        if not step.answers or first.setdefault(step.answers, step).name == step.name:
+            yield step
+            continue
+        other = first[step.answers]
+        command = (*step.command, ANSWERS_OF, str(results / other.makes))
+        yield replace(step, command=command, after=(*step.after, other.name))
+
+
+def without_answers(command: Sequence[str]) -> list[str]:
+    """A generation's command that takes no answers from another set, because that set could not be made."""
+    place = command.index(ANSWERS_OF)
+    return [*command[:place], *command[place + 2 :]]
+
+
+def _settings(experiment: Experiment, arm: Arm, asked: JudgedSpec) -> tuple[dict[str, Any], bool]:
+    """The settings of sampling, pairs and judge with their defaults, and the backend's; whether sentences are judged one by one.
 
     Raises:
         BadInputError: the judge or a setting is unknown; the message has the line.
@@ -112,8 +141,5 @@ def _settings(experiment: Experiment, arm: Arm, asked: JudgedSpec) -> dict[str, 
         group: located(where, lambda group=group, model=model: parse(model, layers.get(group, {}), group))
         for group, model in models.items()
     }
-    return {
-        **{group: settings.model_dump(mode="json") for group, settings in parsed.items()},
-        "judged by": asked.judge,
-        "serving": layers.get("backend", {}),
-    }
+    settings = {group: values.model_dump(mode="json") for group, values in parsed.items()}
+    return settings | {"judged by": asked.judge, "serving": layers.get("backend", {})}, kind.sentences

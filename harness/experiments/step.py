@@ -31,6 +31,7 @@ class Step:
         about: description of the step.
         run: name of the run, for an alignment.
         makes: folder below the results that the step makes; it is complete if it has a manifest. "" for evaluations.
+        answers: hash of what determines the answers that a generation samples, apart from their number; "" for other steps.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Step:
     run: str = ""
     after: tuple[str, ...] = ()
     makes: str = ""
+    answers: str = ""
 
     @property
     def does_without(self) -> bool:

@@ -28,11 +28,12 @@ from harness.core.disk import make_folder
 from harness.core.errors import BadInputError
 from harness.core.files import sha256_json, write_json
 from harness.core.locks import writing
+from harness.generation.kept_answers import CANDIDATES
 from harness.generation.prompts import read_prompts
 from harness.generation.records import LengthBalance, PairSetConfig, PairSetManifest, Prompts, SampledModel
 from harness.generation.sentences import SentenceWork
 from harness.generation.table import FORMAT
-from harness.generation.work import CANDIDATES, REASONS, GenerateRequest, Work
+from harness.generation.work import REASONS, GenerateRequest, Work
 from harness.judging.candidates import Prompt
 
 logger = logging.getLogger(__name__)
@@ -79,6 +80,11 @@ def prompts_of(request: GenerateRequest) -> tuple[Sequence[Prompt], list[Prompt]
         raise BadInputError(
             f"the judge '{request.judge.name}' compares a prompt's answers, and one is not enough",
             remedy="sample.samples must be at least 2: --samples 10",
+        )
+    if request.judge.sentences and request.kept is not None:
+        raise BadInputError(
+            f"the judge '{request.judge.name}' samples sentence by sentence, so whole answers are of no use to it",
+            remedy="leave out --answers-of",
         )
     if request.judge.continues:
         if not request.sampler.backend.continues:

@@ -6,13 +6,20 @@ import statistics
 from typing import Any
 
 from harness.evaluation.responses import ResponseLog
+from harness.generation.candidates import PromptPart
 from harness.generation.generate import prompts_of
+from harness.generation.kept_answers import KeptAnswers
 from harness.generation.work import GenerateRequest, parts_of
 from harness.judging.candidates import Candidate
 from harness.models import PromptLengths, load_processor
 
 _ASSUMED_ANSWER = "word " * 80
 """Placeholder for an answer that is not sampled yet."""
+
+
+def _of_another_set(request: GenerateRequest, part: PromptPart, kept: KeptAnswers) -> dict[tuple[str, str], str]:
+    owners = {asked.id: prompt.id for prompt in part.prompts for asked in request.sampler.requests(prompt)}
+    return {(owners[record.request], record.request): record.text for record in kept.to(owners)}
 
 
 def plan_generation(request: GenerateRequest) -> dict[str, Any]:
@@ -31,6 +38,8 @@ def plan_generation(request: GenerateRequest) -> dict[str, Any]:
     candidates = []
     for part in parts_of(request, mine):
         log = {} if request.judge.sentences else ResponseLog.peek(part.folder)
+        if request.kept is not None:
+            log |= _of_another_set(request, part, request.kept)
         known += ResponseLog.peek_lengths(part.folder)
         for prompt in part.prompts:
             tokens = 0 if lengths is None else lengths.length(prompt.text, prompt.image.size())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,12 +11,15 @@ from typing import Any
 
 from aligners.preferences import DataOptions
 from aligners.preferences.overlap import EvaluationSet
-from aligners.preferences.set_folder import MANIFEST, UNFINISHED, SetShard
+from aligners.preferences.set_folder import CONFIG, MANIFEST, UNFINISHED, SetShard
 from harness.core.disk import make_folder
 from harness.core.errors import HarnessError
 from harness.core.progress import progress
+from harness.core.reading import read_json
 from harness.core.removal import move, remove
+from harness.evaluation.responses import ResponseLog
 from harness.generation.candidates import CandidateSampler, PromptPart
+from harness.generation.kept_answers import CANDIDATES, KeptAnswers
 from harness.generation.pairs import CandidatePair, Judged, balancing_ratio, is_balanced, pairs_of, usable
 from harness.generation.records import PairSetConfig
 from harness.generation.settings import PairSettings
@@ -23,7 +27,8 @@ from harness.generation.table import row_of, write_part
 from harness.generation.verdicts import VerdictLog, verdict_key
 from harness.judging.candidates import Candidate, CandidateJudge, Prompt, Verdict, verdicts_of
 
-CANDIDATES = "candidates"
+logger = logging.getLogger(__name__)
+
 REASONS = 20
 """Number of reasons for unjudged answers that a manifest lists, the most frequent first."""
 
@@ -46,6 +51,7 @@ class GenerateRequest:
         held_out: suites whose images are left out of the prompts.
         overwrite: a set with other settings in the folder is replaced when this one is complete.
         ray: number of Ray Data workers that sample the answers; None: this process samples them.
+        kept: answers of another set; those to the same requests are not sampled again.
     """
 
     sampler: CandidateSampler
@@ -61,6 +67,7 @@ class GenerateRequest:
     held_out: Sequence[EvaluationSet] = ()
     overwrite: bool = False
     ray: int | None = None
+    kept: KeptAnswers | None = None
 
     @property
     def min_gap(self) -> float:
@@ -102,12 +109,41 @@ class Work:
         return self._result(answered_by)
 
     def _sample(self) -> dict[str, str]:
-        """Ask for all answers; returns request id -> why it could not be answered."""
+        """Ask for all answers that are not kept; returns request id -> why it could not be answered."""
+        if self.request.kept is not None:
+            self._take_over(self.request.kept)
         if self.request.ray is None:
             return self.request.sampler.run(self.parts)
         from harness.generation.through_ray import sample_through_ray
 
         return sample_through_ray(self.request.sampler, self.parts, self.request.ray)
+
+    def _take_over(self, kept: KeptAnswers) -> None:
+        """Copy the answers that another set has to the logs."""
+        sampler, taken = self.request.sampler, 0
+        for part in self.parts:
+            with ResponseLog(part.folder) as log:
+                missing = {
+                    request.id: prompt.id
+                    for prompt in part.prompts
+                    for request in sampler.requests(prompt)
+                    if log.get(prompt.id, request.id) is None
+                }
+                for record in kept.to(missing):
+                    log.put(record.model_copy(update={"item": missing[record.request]}))
+                    taken += 1
+        total = sum(len(part.prompts) for part in self.parts) * sampler.sample.samples
+        logger.info(f"{taken:,} of {total:,} answers are those of {kept.folder}")
+        if not taken:
+            self._say_why_none(kept.folder)
+
+    def _say_why_none(self, other: Path) -> None:
+        """Warn of answers to other requests; none may also be missing, because this set has all."""
+        mine = self.config.written()
+        theirs = read_json(other / CONFIG, "config of a set of pairs")
+        names = ("model", "template", "backend", "prompts", "sampling", "seed")
+        if differing := [name for name in names if theirs.get(name) != mine[name]]:
+            logger.warning(f"no answer of {other} is to the same request: the sets differ in {', '.join(differing)}")
 
     def _result(self, answered_by: str) -> dict[str, Any]:
         """Write the pairs; returns what the manifest says."""

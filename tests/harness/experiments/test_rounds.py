@@ -116,6 +116,44 @@ def test_without_its_pairs_nothing_is_aligned(tmp_path: Path) -> None:
     assert failed[evaluated.name] == f"it needs {second.name}, which failed"
 
 
+JUDGES = """arms:
+  truth: {method: dpo, generate: {judge: pocket-truth}}
+  chair: {method: dpo, generate: {judge: chair}}
+  gaps: {method: dpo, generate: {judge: chair, settings: {pair.min_gap: 0.5}}}
+  fewer: {method: dpo, generate: {judge: continuation, settings: {sample.samples: 1}}}
+  warmer: {method: dpo, generate: {judge: chair, settings: {sample.temperature: 1.0}}}
+  sentences: {method: dpo, generate: {judge: detectors, settings: {judge.first: boxes}}}
+"""
+
+
+def test_arms_that_sample_the_same_answers_share_them(tmp_path: Path) -> None:
+    """Judges, gaps and numbers of answers differ; other temperatures, seeds, rounds and sentences are other answers."""
+    (tmp_path / "a.yaml").write_text(f"{HEAD}seeds: [0, 1]\nrounds: 2\n{JUDGES}")
+    steps = plan(read_experiment(tmp_path / "a.yaml"), tmp_path)
+    made = [step for step in steps.steps if step.kind == "generate"]
+    assert len(made) == 2 * 2 * 6
+    first = [step for step in made if "round=1" in step.about]
+    for of_seed in (first[:6], first[6:]):
+        truth, *same, warmer, sentences = of_seed
+        assert len(same) == 3
+        for step in same:
+            assert step.command[-2:] == ("--answers-of", str(tmp_path / truth.makes)) and step.after == (truth.name,)
+        assert not any("--answers-of" in step.command for step in (truth, warmer, sentences))
+    later = [step for step in made if "round=2" in step.about]
+    assert not any("--answers-of" in step.command for step in later), "every arm has a model of its own by now"
+    # Without the first set the others sample for themselves.
+    called: list[list[str]] = []
+
+    def call(command: list[str]) -> None:
+        called.append(command)
+        if "pocket-truth" in command:
+            raise BadInputError("no boxes")
+
+    run_steps(steps, ExperimentFolder(tmp_path / "a", tmp_path), Here(call))
+    assert sum("chair" in command for command in called) == 2 * 3 * 2
+    assert not any("--answers-of" in command for command in called)
+
+
 SMALL: dict[str, Any] = {
     "title": "two rounds",
     "seeds": [0],

@@ -369,3 +369,50 @@ def test_after_kills_the_set_is_the_same_to_the_byte(kills: int, tmp_path: Path,
     assert files == [path.name for path in sorted((tmp_path / "killed").glob("*.parquet"))]
     for name in files:
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+
+
+@pytest.mark.claims("data generate --answers-of")
+def test_another_judge_takes_the_answers_of_a_set(
+    tmp_path: Path, pictures: Path, endpoint: ScriptedEndpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = ("--set", "pair.length_balance=false")
+    run(tmp_path, arguments(pictures, endpoint, "-o", "claims", "--samples", "6", *plain))
+    first = (tmp_path / "claims").glob("candidates/*/responses.jsonl")
+    kept = {row["request"]: row for path in first for row in map(json.loads, path.read_text().splitlines())}
+    sampled = [asked for asked in endpoint.asked.elements() if asked.model == "vlm" and asked.text == "What is shown?"]
+    assert len(kept) == len(sampled) == 18
+
+    # The same prompts in another order, under other ids, in parts of another size; and two more answers to each.
+    rows = [{"id": f"p{name}", "image": name, "prompt": "What is shown?"} for name in reversed(ANSWERS)]
+    write_jsonl(pictures / "others.jsonl", rows)
+    rated = [
+        "data", "generate", "vlm", "--prompts", str(pictures / "others.jsonl"), "--endpoint", endpoint.url,
+        "--judge", "claims", "--set", "judge.splitter.model=splitter", "--set", f"judge.splitter.base_url={endpoint.url}",
+        "--set", "judge.verifier=verifier", "--set", f"judge.verifier_url={endpoint.url}", "--set", "judge.compare=words",
+        "--samples", "8", "--temperature", "1", "--pairs", "9", "--part-size", "1", *plain,
+    ]  # fmt: skip
+    out, _ = run(tmp_path, [*rated, "-o", "rated", "--answers-of", "claims", "--dry-run", "--json"])
+    plan = json.loads(out)
+    assert (plan["answers"], plan["kept"]) == (24, 18) and not (tmp_path / "rated").exists()
+    run(tmp_path, [*rated, "-o", "rated", "--answers-of", "claims"])
+    assert "18 of 24 answers are those of claims" in caplog.text
+    now = [asked for asked in endpoint.asked.elements() if asked.model == "vlm" and asked.text == "What is shown?"]
+    assert len(now) == 24, "only the two further answers to each prompt were sampled"
+    second = (tmp_path / "rated").glob("candidates/*/responses.jsonl")
+    rows = [row for path in second for row in map(json.loads, path.read_text().splitlines())]
+    same = [row for row in rows if row["request"] in kept]
+    assert len(rows) == 24 and len(same) == 18
+    assert all(row | {"item": kept[row["request"]]["item"]} == kept[row["request"]] for row in same), (
+        "with their origin"
+    )
+
+    run(tmp_path, [*rated, "-o", "alone"])
+    assert rows_of(tmp_path / "alone") == rows_of(tmp_path / "rated"), "the set is the one that sampling makes"
+    run(tmp_path, [*rated, "-o", "other", "--answers-of", "claims", "--seed", "3"])
+    assert "no answer of claims is to the same request: the sets differ in prompts, sampling, seed" in caplog.text
+
+
+def test_answers_of_no_set(tmp_path: Path, pictures: Path, endpoint: ScriptedEndpoint) -> None:
+    (tmp_path / "empty").mkdir()
+    _, error = run(tmp_path, arguments(pictures, endpoint, "-o", "pairs", "--answers-of", "empty"), 2)
+    assert "no answers of this set" in error and "candidates" in error and not (tmp_path / "pairs").exists()
