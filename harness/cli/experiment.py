@@ -200,16 +200,19 @@ def _say_total(opened: Sequence[Opened], predicted: Mapping[str, Forecast]) -> N
         if entry.searches.round and entry.searches.adaptive:
             say(f"{entry.experiment.name}: only the next round of its search is counted, not the later ones")
     sums = total(list(predicted.values()))
+    untimed, unpriced = sums["steps_without_time"], sums["steps_without_price"]
     say(
-        f"what is left: about {duration(sums['seconds'])} one after another on this machine, the start of engines not included; "
-        f"judges at most ${sums['usd_at_most']:.2f}"
+        f"what is left: {_unknown(untimed, 'time')}about {duration(sums['seconds'])} one after another on this machine, the start of "
+        f"engines not included; judges {_unknown(unpriced, 'price')}at most ${sums['usd_at_most']:.2f}"
     )
-    for what, count in (("time", sums["steps_without_time"]), ("price", sums["steps_without_price"])):
-        if count:
-            say(f"  without the {what} of {count} steps")
     reasons = {forecast.basis for forecast in predicted.values() if forecast.seconds is None}
     for reason in sorted(reasons):
         say(f"  unknown: {reason}")
+
+
+def _unknown(count: int, what: str) -> str:
+    """What stands before a sum that lacks the values of so many steps, so that nobody takes it for the whole."""
+    return f"{count} steps of unknown {what}, and " if count else ""
 
 
 def _print_commands(opened: Sequence[Opened]) -> None:

@@ -115,7 +115,6 @@ def generate(
     from harness.core.ray_data import check_ray
     from harness.generation.candidates import CandidateSampler
     from harness.generation.generate import generate as run
-    from harness.generation.kept_answers import KeptAnswers
     from harness.generation.plan import plan_generation
     from harness.generation.settings import PairSettings, SampleSettings
     from harness.generation.work import GenerateRequest
@@ -155,7 +154,7 @@ def generate(
         held_out=evaluation_sets(held_out or cache_folder() / "benchmarks"),
         overwrite=overwrite,
         ray=ray,
-        kept=KeptAnswers(answers_of) if answers_of is not None else None,
+        answers_of=answers_of,
     )
     if dry_run:
         plan = plan_generation(request)

@@ -74,14 +74,14 @@ def prompts_of(request: GenerateRequest) -> tuple[Sequence[Prompt], list[Prompt]
     """The shard's prompts, those of the whole set, and suite -> images left out.
 
     Raises:
-        BadInputError: the prompts cannot be read, or judge and model do not fit each other.
+        BadInputError: the prompts cannot be read, judge and model do not fit each other, or the set of --answers-of has no answers.
     """
     if request.sampler.sample.samples < 2 and not request.judge.makes_partners:
         raise BadInputError(
             f"the judge '{request.judge.name}' compares a prompt's answers, and one is not enough",
             remedy="sample.samples must be at least 2: --samples 10",
         )
-    if request.judge.sentences and request.kept is not None:
+    if request.kept is not None and request.judge.sentences:
         raise BadInputError(
             f"the judge '{request.judge.name}' samples sentence by sentence, so whole answers are of no use to it",
             remedy="leave out --answers-of",

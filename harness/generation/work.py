@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -51,7 +52,7 @@ class GenerateRequest:
         held_out: suites whose images are left out of the prompts.
         overwrite: a set with other settings in the folder is replaced when this one is complete.
         ray: number of Ray Data workers that sample the answers; None: this process samples them.
-        kept: answers of another set; those to the same requests are not sampled again.
+        answers_of: folder of another set, whose answers to the same requests are not sampled again.
     """
 
     sampler: CandidateSampler
@@ -67,7 +68,16 @@ class GenerateRequest:
     held_out: Sequence[EvaluationSet] = ()
     overwrite: bool = False
     ray: int | None = None
-    kept: KeptAnswers | None = None
+    answers_of: Path | None = None
+
+    @functools.cached_property
+    def kept(self) -> KeptAnswers | None:
+        """The answers of the other set.
+
+        Raises:
+            BadInputError: it has none.
+        """
+        return None if self.answers_of is None else KeptAnswers(self.answers_of)
 
     @property
     def min_gap(self) -> float:
