@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,8 +66,12 @@ class CandidateSampler:
             requests.append(Request(digest, self.target.served, prompt.text, prompt.image, sampling))
         return requests
 
-    def run(self, parts: Sequence[PromptPart]) -> dict[str, str]:
+    def run(self, parts: Sequence[PromptPart], engine: Callable[[], Backend]) -> dict[str, str]:
         """Ask for every answer that is not in the parts' logs.
+
+        Args:
+            parts: of a set.
+            engine: see `running`.
 
         Returns:
             Request id -> why it could not be answered.
@@ -78,14 +82,13 @@ class CandidateSampler:
         """
         refused: dict[str, str] = {}
         total = sum(len(part.prompts) for part in parts) * self.sample.samples
-        with self.running(prepare=self._is_open(parts)) as engine:
-            self.check_questions(parts)
-            with progress("sampling answers", total) as advance:
-                for part in parts:
-                    refused |= self.answer(part, engine, advance)
+        self.check_questions(parts)
+        with progress("sampling answers", total) as advance:
+            for part in parts:
+                refused |= self.answer(part, engine, advance)
         return refused
 
-    def _is_open(self, parts: Sequence[PromptPart]) -> bool:
+    def is_open(self, parts: Sequence[PromptPart]) -> bool:
         """Whether an answer is missing. No log is begun."""
         for part in parts:
             if not (part.folder / LOG).exists():
@@ -137,14 +140,14 @@ class CandidateSampler:
             yield functools.cache(lambda: held.enter_context(backend))
 
     def continued(
-        self, begun: Sequence[Begun], folder: Path, engine: Callable[[], Backend] | None = None
+        self, begun: Sequence[Begun], folder: Path, engine: Callable[[], Backend]
     ) -> Iterator[tuple[str, Response | None]]:
         """Let the model continue answers, with the sampling of the candidates; see `judging.candidates.Continue`.
 
         Args:
             begun: the answers.
             folder: of the log.
-            engine: see `running`; None: an engine for this call.
+            engine: see `running`; it is not called if nothing is missing.
 
         Raises:
             HarnessError: the engine failed; what was answered is kept.
@@ -163,12 +166,9 @@ class CandidateSampler:
             owners.setdefault(digest, []).append(answer.id)
         with ResponseLog(folder) as log:
             missing = [request for name, request in requests.items() if log.get("", name) is None]
-            if missing:
-                with self.running() if engine is None else nullcontext(engine) as started:
-                    backend = started()
-                    for done in completions_of(backend, missing):
-                        if done.refused is None:
-                            log.add("", done.id, done, self.backend.name, self.target.answered_by(done.model))
+            for done in completions_of(engine(), missing) if missing else ():
+                if done.refused is None:
+                    log.add("", done.id, done, self.backend.name, self.target.answered_by(done.model))
             for digest, names in owners.items():
                 for name in names:
                     yield name, log.get("", digest)

@@ -98,7 +98,6 @@ def prompts_of(request: GenerateRequest) -> tuple[Sequence[Prompt], list[Prompt]
                 f"--ray samples whole answers only, and the judge '{request.judge.name}' lets the model continue answers",
                 remedy="leave out --ray, and use --shard I/N in several jobs",
             )
-        request.judge.continue_answers = request.sampler.continued
     every = read_prompts(
         request.prompts,
         limit=request.limit,

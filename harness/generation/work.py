@@ -6,6 +6,7 @@ import functools
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,21 +113,30 @@ class Work:
 
     def run(self) -> dict[str, Any]:
         """Sample, judge, pair; returns what the manifest says of it."""
-        refused = self._sample()
-        answered_by = self.request.sampler.answered_by(self.parts)
-        self.counts["could not be answered"] += len(refused)
-        self._judge()
-        return self._result(answered_by)
-
-    def _sample(self) -> dict[str, str]:
-        """Ask for all answers that are not kept; returns request id -> why it could not be answered."""
+        sampler, judge = self.request.sampler, self.request.judge
         if self.request.kept is not None:
             self._take_over(self.request.kept)
-        if self.request.ray is None:
-            return self.request.sampler.run(self.parts)
-        from harness.generation.through_ray import sample_through_ray
+        with ExitStack() as serving:
+            refused = self._sample(serving)
+            answered_by = sampler.answered_by(self.parts)
+            self.counts["could not be answered"] += len(refused)
+            if not judge.continues:
+                serving.close()  # the judge may need the memory
+            self._judge()
+        return self._result(answered_by)
 
-        return sample_through_ray(self.request.sampler, self.parts, self.request.ray)
+    def _sample(self, serving: ExitStack) -> dict[str, str]:
+        """Ask for all answers that are not kept; returns request id -> why it could not be answered. The engine runs until `serving` is
+        closed: a judge that lets the model continue its answers asks it, too."""
+        sampler, judge = self.request.sampler, self.request.judge
+        if self.request.ray is not None:
+            from harness.generation.through_ray import sample_through_ray
+
+            return sample_through_ray(sampler, self.parts, self.request.ray)
+        engine = serving.enter_context(sampler.running(prepare=sampler.is_open(self.parts)))
+        if judge.continues:
+            judge.continue_answers = functools.partial(sampler.continued, engine=engine)
+        return sampler.run(self.parts, engine)
 
     def _take_over(self, kept: KeptAnswers) -> None:
         """Copy the answers that another set has to the logs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,16 @@ from PIL import Image
 from aligners.preferences import read_preferences
 from harness.core.files import write_jsonl
 from harness.core.types import ImageRef, Response
+from harness.generation.candidates import CandidateSampler
 from harness.generation.continuation import ContinuationJudge, ContinuationSettings, beginning_of
+from harness.generation.generate import generate
 from harness.generation.rewrite import changed_spans, sentences_of
+from harness.generation.settings import PairSettings, SampleSettings
+from harness.generation.work import GenerateRequest
 from harness.judging.candidates import Begun, Candidate, Prompt, verdicts_of
 from harness.remote.endpoint import KEY_VARIABLE
+from harness.runs.targets import target_of_endpoint
+from harness.serving.base import Backend, BackendSettings, Completion, Request
 from harness.worlds.pocket import shipped
 from tests.commands import json_here
 from tests.harness.generation.scripted import Asked, ScriptedEndpoint, scripted
@@ -188,6 +194,61 @@ def test_continuation(tmp_path: Path) -> None:
     judge.continue_answers, seen[:] = continued, []
     dict(verdicts_of(judge, candidates, tmp_path))
     assert seen[0].beginning == "a b  c" == beginning_of("a b  c d", 0.75)
+
+
+class Speaking(Backend):
+    """A model that says something about a picture, and something else without it. `running` engines are counted, and `starts`."""
+
+    name, remote, continues = "speaking", True, True
+    running = starts = 0
+
+    @classmethod
+    def missing(cls) -> str | None:
+        return None
+
+    def start(self) -> None:
+        Speaking.starts += 1
+        Speaking.running += 1
+
+    def close(self) -> None:
+        Speaking.running = 0
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        assert Speaking.running == 1
+        for request in requests:
+            text = f"{request.beginning} and more." if request.image.absent else "A dog and a cat."
+            yield Completion(request.id, request.target, text, "stop", 1, 1)
+
+    def provenance(self) -> dict[str, Any]:
+        return {}
+
+
+def test_one_engine_samples_all_parts_and_continues_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine takes a minute to start at full size, and a set has hundreds of parts."""
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    for number in range(5):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    rows = [{"id": str(number), "image": f"{number}.png", "prompt": "What?"} for number in range(5)]
+    write_jsonl(tmp_path / "prompts.jsonl", rows)
+    target = target_of_endpoint("vlm", tmp_path / "results")
+    sampler = CandidateSampler(target, Speaking, BackendSettings(), SampleSettings(samples=1), 0)
+    wanted = PairSettings(length_balance=False)
+    request = GenerateRequest(
+        sampler, str(tmp_path / "prompts.jsonl"), ContinuationJudge(), wanted, tmp_path / "pairs", part_size=2
+    )
+    Speaking.starts = 0
+    assert generate(request).pairs == 5
+    assert (Speaking.starts, Speaking.running) == (1, 0), "three parts, sampled and continued"
+    rows = [row for path in (tmp_path / "pairs").glob("*.parquet") for row in pq.read_table(path).to_pylist()]
+    assert {(row["chosen"], row["rejected"]) for row in rows} == {("A dog and a cat.", "A dog and more.")}
+    (tmp_path / "pairs/manifest.json").unlink()  # as after a kill: everything was asked
+    assert generate(request).pairs == 5 and Speaking.starts == 1
+    for log in (tmp_path / "pairs").glob("candidates/*/verdicts.jsonl"):
+        log.unlink()
+    for log in (tmp_path / "pairs").glob("candidates/*/continuation/responses.jsonl"):
+        log.unlink()
+    (tmp_path / "pairs/manifest.json").unlink()  # as after a kill before the judge
+    assert generate(request).pairs == 5 and (Speaking.starts, Speaking.running) == (2, 0)
 
 
 def test_an_endpoint_cannot_continue(here: Path, endpoint: ScriptedEndpoint) -> None:
