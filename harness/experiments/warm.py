@@ -2,7 +2,8 @@
 
 Importing torch, transformers and peft takes longer than many steps on a small model. Every command still gets a process of its own, which
 ends with it. Orders come as lines of JSON on standard input; for each the process answers with a line that has the exit code. It ends when
-its input does, so also when the process that started it is killed.
+its input does, so also when the process that started it is killed, and kills a running command: it would hold the lock of what the same
+experiment, run again, continues.
 
 With a GPU no command is forked, because CUDA does not work in a copy of a process in which a library has asked for it, as bitsandbytes does
 when it is imported. Commands then import everything themselves.
@@ -15,12 +16,16 @@ import importlib
 import json
 import os
 import runpy
+import select
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
+_TICK = 0.02
+"""Seconds between two looks at a running command."""
 _HEAVY = ("torch", "transformers", "peft", "harness.alignment.align", "harness.evaluation.evaluate")
 
 
@@ -105,20 +110,34 @@ def _forked(order: dict[str, object]) -> int:
     child = os.fork()
     if child == 0:
         _carry_out(order)
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status)
+
+    def code() -> int | None:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if ended else None
+
+    return _code_of(child, code)
 
 
 def _afresh(order: dict[str, object]) -> int:
     with Path(str(order["log"])).open("w", encoding="utf-8") as log:
-        return subprocess.run(
+        process = subprocess.Popen(
             [sys.executable, "-P", "-m", "harness", *map(str, order["command"])],  # type: ignore[call-overload]
             cwd=str(order["folder"]),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            check=False,
-        ).returncode
+        )
+        return _code_of(process.pid, process.poll)
+
+
+def _code_of(process: int, code: Callable[[], int | None]) -> int:
+    """The exit code of a command, as soon as it has one. The next order comes only after it, so an input that has something before has
+    ended."""
+    while (ended := code()) is None:
+        if select.select([sys.stdin], [], [], _TICK)[0]:
+            os.kill(process, signal.SIGKILL)
+            sys.exit()
+    return ended
 
 
 def _carry_out(order: dict[str, object]) -> None:

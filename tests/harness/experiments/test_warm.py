@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from harness.experiments import warm
@@ -47,6 +51,38 @@ def test_a_process_that_is_gone_is_a_failure_with_a_log(tmp_path: Path) -> None:
     process.close()
 
 
+@pytest.mark.slow
+def test_a_command_ends_with_the_process_that_ordered_it(tmp_path: Path) -> None:
+    """Otherwise it would hold the lock of its run, and the same experiment, run again, would fail there."""
+    code = """
+import sys, pathlib
+from harness.experiments.warm import WarmProcess
+here = pathlib.Path.cwd()
+WarmProcess(1).run(["view", "--port", "0"], here / "log", here)
+"""
+    (tmp_path / "results").mkdir()
+    ordering = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path)
+    log, deadline = tmp_path / "log", time.monotonic() + 120
+    while "http://" not in (log.read_text() if log.exists() else "") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    server = psutil.Process(ordering.pid).children(recursive=True)
+    assert len(server) == 2, "the process that forks, and the command"
+    ordering.kill()
+    ordering.wait()
+    _, alive = psutil.wait_procs(server, timeout=20)
+    assert not alive
+
+
+def test_a_command_that_was_not_forked_is_killed_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    monkeypatch.setattr("sys.stdin", os.fdopen(reading))
+    command = subprocess.Popen(["sleep", "600"])
+    os.close(writing)
+    with pytest.raises(SystemExit):
+        warm._code_of(command.pid, command.poll)
+    assert command.wait(10) == -signal.SIGKILL
+
+
 @pytest.mark.parametrize(("given", "expected"), [(None, "3"), ("7", "7")])
 def test_each_gets_its_share_of_the_cores_unless_the_user_says_otherwise(
     given: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
@@ -76,7 +112,17 @@ def test_with_a_gpu_no_command_is_forked(tmp_path: Path, monkeypatch: pytest.Mon
     answers = tmp_path / "answers"
     with answers.open("w") as stream:
         monkeypatch.setattr(warm, "_answers", lambda: stream)
-        monkeypatch.setattr("sys.stdin", map(json.dumps, orders))
-        warm._serve()
+        reading, writing = os.pipe()
+        os.write(writing, f"{json.dumps(orders[0])}\n".encode())
+        monkeypatch.setattr("sys.stdin", os.fdopen(reading))
+        serving = threading.Thread(target=warm._serve)
+        serving.start()
+        while answers.read_text() != "0\n":
+            time.sleep(0.02)
+        os.write(writing, f"{json.dumps(orders[1])}\n".encode())
+        while answers.read_text() != "0\n2\n":
+            time.sleep(0.02)
+        os.close(writing)
+        serving.join(60)
     assert answers.read_text().split() == ["0", "2"]
     assert "mfpo" in (tmp_path / "log").read_text() and "nonsense" in (tmp_path / "wrong").read_text()
