@@ -85,7 +85,7 @@ def generate(
         typer.Option(
             "--answers-of",
             metavar="PAIRS",
-            help="Folder of another set, e.g. of another judge: its answers to the same requests are not sampled again.",
+            help="Folder of another set: its answers to the same requests, and its verdicts by the same judge, are taken.",
         ),
     ] = None,
     part_size: Annotated[int, typer.Option("--part-size", min=1, help="Prompts per file.")] = 256,

@@ -83,12 +83,8 @@ def _generate(
         **settings,
     }
     key = sha256_json(identity)
-    sampled = identity | {
-        "sample": settings["sample"] | {"samples": None},
-        "pair": None,
-        "judge": None,
-        "judged by": None,
-    }
+    judge = {name: settings[name] for name in ("judge", "judged by")}
+    sampled = identity | dict.fromkeys(judge) | {"sample": settings["sample"] | {"samples": None}, "pair": None}
     name = f"{asked.judge}-{plain(resolve(model).label)}-{key[:10]}"
     made = f"{PAIRS}/{name}"
     command = ["data", "generate", previous.run if previous else model, "--prompts", prompts, "--judge", asked.judge]
@@ -98,18 +94,21 @@ def _generate(
     command += sets(asked.settings)
     needs = (previous.name,) if previous else ()
     about = f"pairs for {arm.label}, seed {seed}: answers of {'the round before' if previous else 'the base model'}"
-    answers = "" if sentences else sha256_json(sampled)
+    answers = () if sentences else (sha256_json(sampled), sha256_json([sampled, judge]))
     return Step(f"generate-{name}", "generate", tuple(command), needs, key, about, makes=made, answers=answers)
 
 
 def sharing_answers(steps: Iterable[Step], results: Path) -> Iterator[Step]:
-    """The steps, in which generations that sample the same answers take them from the first of these."""
+    """The steps, in which generations that sample the same answers take them from the first of these with the same judge, whose verdicts
+    they also take, or else from the first with any judge."""
     first: dict[str, Step] = {}
     for step in steps:
-        if not step.answers or first.setdefault(step.answers, step).name == step.name:
+        other = next((first[name] for name in reversed(step.answers) if name in first), None)
+        for name in step.answers:
+            first.setdefault(name, step)
+        if other is None:
             yield step
             continue
-        other = first[step.answers]
         command = (*step.command, ANSWERS_OF, str(results / other.makes))
         yield replace(step, command=command, after=(*step.after, other.name))
 

@@ -31,7 +31,8 @@ class Step:
         about: description of the step.
         run: name of the run, for an alignment.
         makes: folder below the results that the step makes; it is complete if it has a manifest. "" for evaluations.
-        answers: hash of what determines the answers that a generation samples, apart from their number; "" for other steps.
+        answers: of a generation, hashes of what determines the answers that it samples, apart from their number, and of the judge; empty
+            for other steps.
     """
 
     name: str
@@ -43,7 +44,7 @@ class Step:
     run: str = ""
     after: tuple[str, ...] = ()
     makes: str = ""
-    answers: str = ""
+    answers: tuple[str, ...] = ()
 
     @property
     def does_without(self) -> bool:

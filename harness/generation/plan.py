@@ -19,7 +19,7 @@ _ASSUMED_ANSWER = "word " * 80
 
 def _of_another_set(request: GenerateRequest, part: PromptPart, kept: KeptAnswers) -> dict[tuple[str, str], str]:
     owners = {asked.id: prompt.id for prompt in part.prompts for asked in request.sampler.requests(prompt)}
-    return {(owners[record.request], record.request): record.text for record in kept.to(owners)}
+    return {(owners[record.request], record.request): record.text for record in kept.answers(owners)}
 
 
 def plan_generation(request: GenerateRequest) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from harness.core.types import Span, WeightedSpan
 from harness.generation.records import PartnerRow, VerdictRow
 from harness.judging.candidates import Candidate, Partner, Verdict
 
+VERDICTS = "verdicts.jsonl"
+
 
 def verdict_key(candidate: Candidate, judge: Any) -> str:
     """Hash of everything that determines a verdict: the judge's identity, question, image with what is known of it, and answer."""
@@ -23,17 +25,21 @@ def verdict_key(candidate: Candidate, judge: Any) -> str:
     return sha256_json([judge, prompt.text, prompt.image.fingerprint(), known, candidate.text])
 
 
+def complete_verdicts(folder: Path) -> Iterator[tuple[str, Verdict]]:
+    """(key, verdict) of every complete record of a part's log that another process may be writing."""
+    path = folder / VERDICTS
+    data = path.read_bytes() if path.exists() else b""
+    for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), 1):
+        yield _verdict(line, number, path)
+
+
 class VerdictLog:
     """The verdicts of one part. An incomplete last line, left by a kill, is removed. The caller holds the set's lock."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / "verdicts.jsonl"
-        self._verdicts: dict[str, Verdict] = {}
-        for number, line in enumerate(whole_lines(self.path), 1):
-            row = parse_line(line, number, "verdicts", self.path)
-            kept = check(VerdictRow, row, "verdict", f"{self.path}:{number}")
-            partner = None if kept.partner is None else _partner(kept.partner)
-            self._verdicts[kept.key] = Verdict(kept.score, kept.why, partner=partner)
+        self.path = folder / VERDICTS
+        lines = enumerate(whole_lines(self.path), 1)
+        self._verdicts = dict(_verdict(line, number, self.path) for number, line in lines)
 
     def get(self, key: str) -> Verdict | None:
         """The kept verdict."""
@@ -50,6 +56,12 @@ class VerdictLog:
                 stream.write(dump_row(row.written()) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
+
+
+def _verdict(line: bytes, number: int, path: Path) -> tuple[str, Verdict]:
+    row = parse_line(line, number, "verdicts", path)
+    kept = check(VerdictRow, row, "verdict", f"{path}:{number}")
+    return kept.key, Verdict(kept.score, kept.why, partner=None if kept.partner is None else _partner(kept.partner))
 
 
 def _row(partner: Partner | None) -> PartnerRow | None:

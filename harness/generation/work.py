@@ -53,7 +53,8 @@ class GenerateRequest:
         held_out: suites whose images are left out of the prompts.
         overwrite: a set with other settings in the folder is replaced when this one is complete.
         ray: number of Ray Data workers that sample the answers; None: this process samples them.
-        answers_of: folder of another set, whose answers to the same requests are not sampled again.
+        answers_of: folder of another set, whose answers to the same requests are not sampled again, and whose verdicts by the same judge
+            are not asked for again.
     """
 
     sampler: CandidateSampler
@@ -149,7 +150,7 @@ class Work:
                     for request in sampler.requests(prompt)
                     if log.get(prompt.id, request.id) is None
                 }
-                for record in kept.to(missing):
+                for record in kept.answers(missing):
                     log.put(record.model_copy(update={"item": missing[record.request]}))
                     taken += 1
         total = sum(len(part.prompts) for part in self.parts) * sampler.sample.samples
@@ -199,6 +200,9 @@ class Work:
                     key = verdict_key(candidate, identity)
                     if log.get(key) is None:
                         open_.setdefault(key, candidate)
+                if open_ and self.request.kept is not None:
+                    log.add(self.request.kept.verdicts(open_))
+                    open_ = {key: candidate for key, candidate in open_.items() if log.get(key) is None}
                 if open_:
                     by_id = {candidate.id: key for key, candidate in open_.items()}
                     asked = list(open_.values())

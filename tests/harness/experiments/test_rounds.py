@@ -134,10 +134,13 @@ def test_arms_that_sample_the_same_answers_share_them(tmp_path: Path) -> None:
     assert len(made) == 2 * 2 * 6
     first = [step for step in made if "round=1" in step.about]
     for of_seed in (first[:6], first[6:]):
-        truth, *same, warmer, sentences = of_seed
-        assert len(same) == 3
-        for step in same:
-            assert step.command[-2:] == ("--answers-of", str(tmp_path / truth.makes)) and step.after == (truth.name,)
+        truth, chair, gaps, fewer, warmer, sentences = of_seed
+        for step, other in (
+            (chair, truth),
+            (gaps, chair),
+            (fewer, truth),
+        ):  # of the same judge, if there is a set of it
+            assert step.command[-2:] == ("--answers-of", str(tmp_path / other.makes)) and step.after == (other.name,)
         assert not any("--answers-of" in step.command for step in (truth, warmer, sentences))
     later = [step for step in made if "round=2" in step.about]
     assert not any("--answers-of" in step.command for step in later), "every arm has a model of its own by now"
@@ -151,7 +154,8 @@ def test_arms_that_sample_the_same_answers_share_them(tmp_path: Path) -> None:
 
     run_steps(steps, ExperimentFolder(tmp_path / "a", tmp_path), Here(call))
     assert sum("chair" in command for command in called) == 2 * 3 * 2
-    assert not any("--answers-of" in command for command in called)
+    taken = {command[command.index("--answers-of") + 1] for command in called if "--answers-of" in command}
+    assert taken == {str(tmp_path / step.makes) for step in (first[1], first[7])}, "only those of chair"
 
 
 SMALL: dict[str, Any] = {

@@ -406,6 +406,14 @@ def test_another_judge_takes_the_answers_of_a_set(
         "with their origin"
     )
 
+    # The judge is the same: claims are only checked in a new answer, and in one that has no score.
+    question = "Is there a {}? Please answer yes or no."
+    checked = {
+        name: [n for asked, n in endpoint.asked.items() if asked.text == question.format(name)]
+        for name in ("cat", "dog", "border")
+    }
+    assert checked == {"cat": [1, 1], "dog": [2], "border": [2]}
+
     run(tmp_path, [*rated, "-o", "alone"])
     assert rows_of(tmp_path / "alone") == rows_of(tmp_path / "rated"), "the set is the one that sampling makes"
     run(tmp_path, [*rated, "-o", "other", "--answers-of", "claims", "--seed", "3"])
