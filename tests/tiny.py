@@ -135,12 +135,12 @@ def tiny_llava_576(folder: Path) -> Path:
 
 def tiny_pairs(folder: Path, count: int) -> Path:
     """So many pairs of the drawn world, with pictures and boxes, rejected responses sampled from `tiny_parts`: a Parquet file."""
-    from harness.worlds.pocket.preferences import make_pairs, write_preferences
+    from harness.worlds.pocket.preferences import make_pairs, sample_base, write_preferences
     from harness.worlds.pocket.training import Base
 
     folder.mkdir(parents=True, exist_ok=True)
     model, processor = tiny_parts()
-    write_preferences(make_pairs(Base(model.eval(), processor), 0, count), folder)
+    write_preferences(make_pairs(sample_base(Base(model.eval(), processor), 0, count), 0), folder)
     return folder / "rlaif-v.parquet"
 
 

@@ -14,9 +14,10 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,7 +26,9 @@ from harness.core.progress import progress
 from harness.worlds.pocket import text
 from harness.worlds.pocket.draw import draw, png
 from harness.worlds.pocket.scenes import CLASSES, Scene, SceneMaker, generator, make_scenes
-from harness.worlds.pocket.training import Base
+
+if TYPE_CHECKING:
+    from harness.worlds.pocket.training import Base
 
 PAIRS = 3_000
 _BATCH = 250
@@ -76,21 +79,31 @@ def sample_captions(base: Base, features: Any, prompt: str, temperature: float, 
     return tokenizer.batch_decode(tokens, skip_special_tokens=True)
 
 
-def make_pairs(base: Base, seed: int, count: int = PAIRS, draw_scenes: SceneMaker = make_scenes) -> list[Pair]:
-    """Sample the base on the preference split and make the pairs."""
+def sample_base(base: Base, seed: int, count: int = PAIRS, draw_scenes: SceneMaker = make_scenes) -> list[str]:
+    """A caption of the base model for each picture of the preference split, in order."""
     scenes = draw_scenes(seed, "preference", count)
-    rng = generator("preferences", seed)
-    prompts = (text.SHORT_PROMPT, *text.DETAILED_PROMPTS)
-    pairs: list[Pair] = []
+    samples: list[str] = []
     with progress("sampling the base model for preference pairs", count) as advance:
-        for number, start in enumerate(range(0, count, _BATCH)):
+        for start in range(0, count, _BATCH):
             batch = scenes[start : start + _BATCH]
-            prompt = prompts[number % len(prompts)]
             features = base.features(np.stack([np.asarray(draw(scene)) for scene in batch]))
-            samples = sample_captions(base, features, prompt, 1.0, ("sample", seed, start))
-            pairs += [_pair(scene, prompt, sample, rng) for scene, sample in zip(batch, samples, strict=True)]
+            samples += sample_captions(base, features, _prompt(start), 1.0, ("sample", seed, start))
             advance(len(batch))
-    return pairs
+    return samples
+
+
+def make_pairs(samples: Sequence[str], seed: int, draw_scenes: SceneMaker = make_scenes) -> list[Pair]:
+    """Pairs of the base model's captions, which `sample_base` has in this order."""
+    scenes = draw_scenes(seed, "preference", len(samples))
+    rng = generator("preferences", seed)
+    both = enumerate(zip(scenes, samples, strict=True))
+    return [_pair(scene, _prompt(number), sample, rng) for number, (scene, sample) in both]
+
+
+def _prompt(number: int) -> str:
+    """The question about a picture of the preference split: each batch of pictures has one."""
+    prompts = (text.SHORT_PROMPT, *text.DETAILED_PROMPTS)
+    return prompts[number // _BATCH % len(prompts)]
 
 
 def _pair(scene: Scene, prompt: str, sample: str, rng: np.random.Generator) -> Pair:

@@ -14,8 +14,8 @@ from typing import Any
 
 from harness.core.files import sha256_file, write_json
 from harness.core.removal import remove
-from harness.worlds.pocket.shipped import ABOUT, FOLDER, SEED, WEIGHTS, pack
-from harness.worlds.pocket.world import recipe_hash, train_model
+from harness.worlds.pocket.shipped import ABOUT, FOLDER, SAMPLES, SEED, WEIGHTS, pack, pack_samples, unpack
+from harness.worlds.pocket.world import recipe_hash, sample_model, train_model
 
 _COMMAND = "python -m harness.worlds.pocket.ship"
 
@@ -43,8 +43,25 @@ def scores(cache: Path) -> dict[str, dict[str, Any]]:
     }
 
 
+def ship_samples() -> dict[str, str]:
+    """Sample the shipped model again on this machine, and replace its captions; returns what the manifest says of them."""
+    import torch
+
+    from harness.models import devices
+
+    with tempfile.TemporaryDirectory() as scratch:
+        unpack(Path(scratch) / "base")
+        pack_samples(sample_model(Path(scratch) / "base", SEED), FOLDER)
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "torch": torch.__version__.partition("+")[0],
+        "arithmetic": "bfloat16" if devices.multiplies_bfloat16() else "float32",
+        "sha256": sha256_file(FOLDER / SAMPLES),
+    }
+
+
 def ship(trained: Path | None = None) -> None:
-    """Train (or take the folder `trained`, which was trained on this machine), pack, replace the shipped files, score."""
+    """Train (or take the folder `trained`, which was trained on this machine), pack, replace the shipped files, sample, score."""
     import torch
 
     from harness.models import devices
@@ -67,6 +84,7 @@ def ship(trained: Path | None = None) -> None:
             "torch": torch.__version__.partition("+")[0],
             "arithmetic": "bfloat16" if devices.multiplies_bfloat16() else "float32",
             "sha256": sha256_file(FOLDER / WEIGHTS),
+            "samples": ship_samples(),
         }
         write_json(FOLDER / ABOUT, made)
         write_json(FOLDER / ABOUT, made | {"scores": scores(Path(scratch) / "cache")})

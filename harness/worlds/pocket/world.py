@@ -22,10 +22,11 @@ from harness.worlds.pocket.scenes import SceneMaker, make_scenes
 
 logger = logging.getLogger(__name__)
 
+_DRAWN = ("scenes.py", "draw.py", "text.py")
 _SHAPING = {
-    "model": ("scenes.py", "draw.py", "text.py", "network.py", "training.py", "arithmetic.py"),
-    "preferences": ("scenes.py", "draw.py", "text.py", "network.py", "training.py", "arithmetic.py", "preferences.py"),
-    "benchmarks": ("scenes.py", "draw.py", "text.py", "formats.py", "general.py"),
+    "model": (*_DRAWN, "network.py", "training.py", "arithmetic.py"),
+    "preferences": (*_DRAWN, "network.py", "training.py", "arithmetic.py", "preferences.py"),
+    "benchmarks": (*_DRAWN, "formats.py", "general.py"),
 }
 """The sources that determine each part's bytes: if the code of any of them changes, the part is made again."""
 RLHFV_METHODS = frozenset({"rlhfv"})
@@ -72,16 +73,13 @@ class PocketWorld(World):
 
     def preference_set(self, name: str) -> Path:
         """`rlhf-v`: the rejected answer, corrected; `rlaif-v`: another, faithful answer."""
-        model = self.model()
 
         def make(folder: Path) -> None:
-            from harness.models import load_model, load_processor
             from harness.worlds.pocket.preferences import make_pairs, write_preferences
-            from harness.worlds.pocket.training import Base
 
-            base = Base(load_model(model, device="cpu"), load_processor(model))
+            samples = shipped.samples() if self._is_shipped else sample_model(self.model(), self.seed, self.draw_scenes)
             (folder / "content").mkdir()
-            write_preferences(make_pairs(base, self.seed, draw_scenes=self.draw_scenes), folder / "content")
+            write_preferences(make_pairs(samples, self.seed, self.draw_scenes), folder / "content")
 
         return self._part("preferences", make) / f"{name}.parquet"
 
@@ -138,24 +136,34 @@ def train_model(seed: int, folder: Path, draw_scenes: SceneMaker = make_scenes) 
     export_full(base.model, base.processor, folder)
 
 
+def sample_model(folder: Path, seed: int, draw_scenes: SceneMaker = make_scenes) -> list[str]:
+    """The captions of a base model for the pictures of the preference split."""
+    from harness.models import load_model, load_processor
+    from harness.worlds.pocket.preferences import sample_base
+    from harness.worlds.pocket.training import Base
+
+    return sample_base(Base(load_model(folder, device="cpu"), load_processor(folder)), seed, draw_scenes=draw_scenes)
+
+
 @functools.cache
 def _key(part: str, more: tuple[str, ...], is_shipped: bool) -> str:
     """Hash of the sources that determine a part, `more` among them; if torch computes it, also of torch's version and the arithmetic.
 
-    The shipped base model is determined by its file alone.
+    The shipped base model is determined by its file alone, and pairs of its captions by these and what is drawn.
     """
     if part == "model" and is_shipped:
         return sha256_json({"shipped": shipped.digest()})
-    sources: dict[str, str] = {name: _code_hash(Path(__file__).with_name(name)) for name in (*_SHAPING[part], *more)}
-    if part != "benchmarks":
+    shaping = (*_DRAWN, "preferences.py") if part == "preferences" and is_shipped else _SHAPING[part]
+    sources: dict[str, str] = {name: _code_hash(Path(__file__).with_name(name)) for name in (*shaping, *more)}
+    if part == "preferences" and is_shipped:
+        sources["samples"] = shipped.samples_digest()
+    elif part != "benchmarks":
         import torch
 
         from harness.models import devices
 
         sources["torch"] = torch.__version__
         sources["arithmetic"] = "bfloat16" if devices.multiplies_bfloat16() else "float32"
-        if is_shipped:
-            sources["shipped"] = shipped.digest()
     return sha256_json(sources)
 
 

@@ -1,5 +1,6 @@
-"""The base model that comes with the package: what it is, that it is used, that its recipe still makes it."""
+"""The base model and its captions that come with the package: what they are, that they are used, that their recipe still makes them."""
 
+import gzip
 import hashlib
 import json
 import os
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from harness.worlds.pocket import shipped
@@ -19,6 +21,7 @@ def test_it_is_what_its_manifest_says() -> None:
     about = shipped.about()
     assert hashlib.sha256((shipped.FOLDER / "model.safetensors").read_bytes()).hexdigest() == about["sha256"]
     assert {"halbench[spacy]", "amber[spacy+exact]", "pope", "mmhal[pocket-truth]"} <= set(about["scores"])
+    assert hashlib.sha256((shipped.FOLDER / "samples.json.gz").read_bytes()).hexdigest() == about["samples"]["sha256"]
     assert sum(path.stat().st_size for path in shipped.FOLDER.iterdir()) < 3.5e6
 
 
@@ -41,7 +44,44 @@ def test_packing_what_was_unpacked_gives_the_same_bytes(tmp_path: Path) -> None:
     assert {value.dtype for value in weights.values()} == {torch.float32}
     shipped.pack(tmp_path / "plain", tmp_path / "packed")
     packed = {path.name: path.read_bytes() for path in (tmp_path / "packed").iterdir()}
-    assert packed == {path.name: path.read_bytes() for path in shipped.FOLDER.iterdir() if path.name != "made.json"}
+    beside = ("made.json", "samples.json.gz")
+    assert packed == {path.name: path.read_bytes() for path in shipped.FOLDER.iterdir() if path.name not in beside}
+    shipped.pack_samples(shipped.samples(), tmp_path)
+    assert gzip.decompress((tmp_path / "samples.json.gz").read_bytes()) == gzip.decompress(
+        (shipped.FOLDER / "samples.json.gz").read_bytes()
+    )
+
+
+def test_the_pairs_of_seed_0_need_no_torch_and_are_the_same_everywhere(tmp_path: Path) -> None:
+    """Another CPU rounds otherwise and would draw other tokens, so everybody would train on other pairs."""
+    code = (
+        "import sys\n"
+        "sys.modules['torch'] = None\n"
+        "from harness.worlds.pocket.world import PocketWorld\n"
+        "print(PocketWorld(0).preference_set('rlaif-v'))\n"
+    )
+    environment = os.environ | {"HARNESS_CACHE": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    rows = pq.read_table(done.stdout.strip()).to_pylist()
+    assert len(rows) == len(shipped.samples()) == 3_000
+    sampled = [json.loads(row["origin_split"])["rejected"] == "sampled" for row in rows]
+    both = zip(rows, shipped.samples(), sampled, strict=True)
+    assert sum(sampled) > 1_000 and all(row["rejected"] == caption for row, caption, own in both if own)
+
+
+@pytest.mark.slow
+def test_the_model_still_says_its_captions(tmp_path: Path) -> None:
+    """Near ties fall another way on another CPU, and what follows them differs."""
+    from harness.models import load_model, load_processor
+    from harness.worlds.pocket.preferences import sample_base
+    from harness.worlds.pocket.training import Base
+
+    shipped.unpack(tmp_path / "base")
+    base = Base(load_model(tmp_path / "base", device="cpu"), load_processor(tmp_path / "base"))
+    count = 250
+    again = sample_base(base, shipped.SEED, count)
+    equal = sum(one == other for one, other in zip(again, shipped.samples()[:count], strict=True))
+    assert equal > 0.9 * count
 
 
 def test_seed_0_waits_for_no_training_and_other_seeds_are_other_models(tmp_path: Path) -> None:

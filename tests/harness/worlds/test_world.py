@@ -252,12 +252,12 @@ def test_perfect_answers_have_perfect_scores(files: Path) -> None:
 
 def test_rows_of_preferences_are_what_the_readers_read(tmp_path: Path) -> None:
     from aligners.preferences import read_preferences
-    from harness.worlds.pocket.preferences import make_pairs, write_preferences
+    from harness.worlds.pocket.preferences import make_pairs, sample_base, write_preferences
     from harness.worlds.pocket.training import Base
     from tests.tiny import tiny_parts
 
     model, processor = tiny_parts()
-    pairs = make_pairs(Base(model.eval(), processor), 0, 30)
+    pairs = make_pairs(sample_base(Base(model.eval(), processor), 0, 30), 0)
     write_preferences(pairs, tmp_path)
     for name in ("rlaif-v", "rlhf-v"):
         found = read_preferences(str(tmp_path / f"{name}.parquet"), cache=tmp_path)
