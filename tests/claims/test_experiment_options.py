@@ -153,7 +153,7 @@ def test_options_instead_of_the_file(here: Path) -> None:
 
 @pytest.mark.claims("experiment --processes", "experiment --ray", "experiment --gpus", "experiment --slurm")
 def test_who_does_the_steps(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness.experiments import execute, slurm
+    from harness.experiments import slurm, workers
     from harness.experiments import run as running
 
     asked: list[Any] = []
@@ -172,7 +172,7 @@ def test_who_does_the_steps(here: Path, monkeypatch: pytest.MonkeyPatch) -> None
             asked.append(type(workers).__name__)
         raise HarnessError("enough")
 
-    monkeypatch.setattr(execute, "OnRay", Cluster)
+    monkeypatch.setattr(workers, "OnRay", Cluster)
     monkeypatch.setattr(slurm, "OnSlurm", Cluster)
     monkeypatch.setattr(running, "run_steps", steps)
     for options in (

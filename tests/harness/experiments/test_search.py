@@ -46,6 +46,7 @@ class Pretended:
 
     capacity = 1
     shares_cores = False
+    shows_progress = False
 
     def __init__(self, breaks: str = "", ends_after: int | None = None) -> None:
         self.commands: list[list[str]] = []
