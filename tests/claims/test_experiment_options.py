@@ -153,8 +153,8 @@ def test_options_instead_of_the_file(here: Path) -> None:
 
 @pytest.mark.claims("experiment --processes", "experiment --ray", "experiment --gpus", "experiment --slurm")
 def test_who_does_the_steps(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness.experiments import slurm, workers
     from harness.experiments import run as running
+    from harness.experiments import slurm, workers
 
     asked: list[Any] = []
 
