@@ -5,6 +5,7 @@ first use.
 """
 
 import importlib.util
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,9 @@ def _hook_torchvision() -> None:
 
 
 _hook_torchvision()
+# torch's threads wait for each other a hundred times in a step. By default they spin while they wait, also on a core that another process
+# needs, which then holds up the thread that they wait for. OpenMP reads this when torch is loaded; a user's own value stays.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def __getattr__(name: str) -> Any:
