@@ -110,7 +110,7 @@ class _Execution:
         if ANSWERS_OF in command and any(name in self.failed for name in step.after):
             command = without_answers(command)
         log = self._folder.log(step)
-        log.unlink(missing_ok=True)  # of an earlier try: a job that waits in a queue has said nothing yet
+        log.write_bytes(b"")  # without what an earlier try said: a job that waits in a queue has said nothing yet
         running = _Running(step, lost, time.time(), time.perf_counter())
         self._keep_running([*self._under_way.values(), running])  # before the command, which may run in this process
         alone = self._workers.shares_cores and step.kind == "world"

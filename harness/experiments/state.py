@@ -66,7 +66,7 @@ class ExperimentFolder:
             ) from None
         try:
             for left in self.path.rglob(_RUNNING):  # by a killed process
-                left.unlink(missing_ok=True)
+                ExperimentFolder(left.parent, self.results).keep_running({})
             yield
         finally:
             lock.release()
@@ -132,12 +132,8 @@ class ExperimentFolder:
         Args:
             begun: when each began, in seconds since 1970, by its name.
         """
-        path = self.path / _RUNNING
-        if not begun:
-            path.unlink(missing_ok=True)
-            return
         self.path.mkdir(parents=True, exist_ok=True)
-        write_json(path, RunningFile(begun=dict(begun)).written())
+        write_json(self.path / _RUNNING, RunningFile(begun=dict(begun)).written())
 
     def keep(self, step: Step, state: Literal["done", "failed"], seconds: float, error: str | None = None) -> None:
         """Store how a step ended."""
@@ -173,11 +169,8 @@ class ExperimentFolder:
             return rows
         running: dict[str, tuple[ExperimentFolder, float]] = {}
         for path in self.path.rglob(_RUNNING):
-            with contextlib.suppress(BadInputError):  # the step ended, and its process has removed the file
-                begun = check(RunningFile, read_json(path, "running steps"), "running steps", path).begun
-                running |= {
-                    name: (ExperimentFolder(path.parent, self.results), moment) for name, moment in begun.items()
-                }
+            begun = check(RunningFile, read_json(path, "running steps"), "running steps", path).begun
+            running |= {name: (ExperimentFolder(path.parent, self.results), moment) for name, moment in begun.items()}
         return [
             (step, _so_far(step, *running[step.name]) if step.name in running and record.state != "done" else record)
             for step, record in rows
