@@ -9,7 +9,7 @@ help:
 	@echo "make test-all     the same with the slow tests: engines, trainings, kills (what CI runs)"
 	@echo "make speed        measure what the README says about time and memory"
 	@echo "make chaos        kill an evaluation of 2,000 items, a training, exports and more again and again: nothing may be lost (about half an hour)"
-	@echo "make experiment   the README's leaderboard: three seeds, test split (about 40 minutes on 2 cores)"
+	@echo "make experiment   three methods on three pocket worlds, as in docs/results/pocket.md (about 40 minutes on 2 cores)"
 	@echo "make docs         build the documentation into site/"
 	@echo "make setup        only the virtual environment (setup-run: without the tools for tests and documentation)"
 	@echo "make lock         write locks/: every package of the CPU and the GPU set, with hashes (needs uv)"

@@ -175,15 +175,7 @@ def _resolve(request: AlignRequest, *, writes: bool = True) -> _Resolved:
     model, start = resolve(request.model), None
     if request.start is not None:
         model, start = started_from(request.start, model)
-    recipe = model.world.recipe(request.method) if model.world else {}
-    if is_plugin(kind):
-        try:
-            parse(TrainSettings, dict(kind.train_defaults), "train")
-        except (BadInputError, TypeError, ValueError) as error:
-            raise wrong(kind, "train_defaults", f"{kind.train_defaults!r}: {error}", "settings of `train`") from error
-    layers = merged({"train": dict(kind.train_defaults)}, recipe, request.settings)
-    train = parse(TrainSettings, layers.get("train", {}), "train")
-    aligner = kind(parse(kind.Settings, layers.get("method", {}), f"method {request.method}"))
+    train, aligner = _settings(kind, model, request)
     now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
     name = request.name or f"{request.method}-{name_from(model.label.rpartition('/')[2])}-{now}"
     folder = request.results / name
@@ -220,6 +212,28 @@ def _resolve(request: AlignRequest, *, writes: bool = True) -> _Resolved:
         settings={"train": train.model_dump(), "method": aligner.settings.model_dump(mode="json")},
     )
     return _Resolved(aligner, train, model, folder, config, wanted)
+
+
+def _settings(kind: type[Aligner], model: ModelRef, request: AlignRequest) -> tuple[TrainSettings, Aligner]:
+    """Settings of the training, and the method with its own: the request's, then an embedded world's recipe, then the method's defaults.
+
+    Raises:
+        BadInputError: a setting is wrong.
+    """
+    recipe = model.world.recipe(request.method) if model.world else {}
+    if model.world and recipe:
+        logger.info(
+            f"settings: those chosen for {request.method} on the world {model.world.name}, not the method's defaults; "
+            "--set overrides them, and the run's config.json has all"
+        )
+    if is_plugin(kind):
+        try:
+            parse(TrainSettings, dict(kind.train_defaults), "train")
+        except (BadInputError, TypeError, ValueError) as error:
+            raise wrong(kind, "train_defaults", f"{kind.train_defaults!r}: {error}", "settings of `train`") from error
+    layers = merged({"train": dict(kind.train_defaults)}, recipe, request.settings)
+    train = parse(TrainSettings, layers.get("train", {}), "train")
+    return train, kind(parse(kind.Settings, layers.get("method", {}), f"method {request.method}"))
 
 
 def _check_full(location: str) -> None:

@@ -37,12 +37,19 @@ def be_quiet() -> None:
 def spinner(title: str) -> Iterator[Callable[[str], None]]:
     """Show that work of unknown length continues. Yields the function that sets a note behind the title."""
     if shows_bars():
-        with console.status(Text(title)) as status:
-            yield lambda note: status.update(Text(f"{title} ({note})"))  # as Text: a note may look like markup
+        with console.status(_fitting(title)) as status:
+            yield lambda note: status.update(_fitting(f"{title} ({note})"))
         return
     lines = _Lines(title, None)
     with lines:
         yield lines.set_note
+
+
+def _fitting(line: str) -> Text:
+    """What fits in a line behind the spinner; as Text, because a note may look like markup."""
+    text = Text(line)
+    text.truncate(console.width - 2, overflow="ellipsis")
+    return text
 
 
 @contextlib.contextmanager
@@ -60,6 +67,7 @@ def progress(title: str, total: int | None) -> Iterator[Advance]:
     """Show the progress of a piece of work of `total` units; yields the function that advances it.
 
     In a terminal (or a notebook) it is a bar. Elsewhere it is a plain line every 30 seconds, and one at the end.
+    Work may end before `total`: the bar is then full, and the last line says "350 of at most 700".
     """
     if not shows_bars():
         lines = _Lines(title, total)
@@ -84,6 +92,7 @@ def progress(title: str, total: int | None) -> Iterator[Advance]:
             bar.update(task, advance=n)
 
         yield advance
+        bar.update(task, total=bar.tasks[task].completed)
 
 
 def shows_bars() -> bool:
@@ -111,7 +120,7 @@ class _Lines:
 
     def __init__(self, title: str, total: int | None) -> None:
         self.title, self.total = title, total
-        self._done, self._note = 0, ""
+        self._done, self._note, self._of = 0, "", "of"
         self._begun = time.monotonic()
         self._marks: deque[tuple[float, int]] = deque([(self._begun, 0)], maxlen=_WINDOW)
         self._lock, self._ended = threading.Lock(), threading.Event()
@@ -137,6 +146,9 @@ class _Lines:
 
     def end(self) -> None:
         """Print the last line."""
+        with self._lock:
+            if self.total and self._done < self.total:
+                self._of = "of at most"
         self._print(f"{self._count()} in {duration(time.monotonic() - self._begun)}")
 
     def _tick(self, seconds: float) -> None:
@@ -162,7 +174,7 @@ class _Lines:
     def _count(self) -> str:
         if self.total is None:
             return f"{self._done:,}"
-        return f"{self._done:,} of {self.total:,}"
+        return f"{self._done:,} {self._of} {self.total:,}"
 
     def _print(self, state: str) -> None:
         with self._lock:

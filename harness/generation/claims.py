@@ -142,6 +142,7 @@ class ClaimsJudge(CandidateJudge):
 
     def estimate(self, candidates: Sequence[Candidate]) -> Estimate:
         """The splitter's cost. How many claims it finds, and the verifier checks, is not known before."""
+        self._verifier.check_named()
         return self._splitter.estimate([_to_split(candidate) for candidate in candidates])
 
     def identity(self) -> dict[str, Any]:

@@ -109,6 +109,7 @@ class LookingJudge(CandidateJudge):
 
     def estimate(self, candidates: Sequence[Candidate]) -> Estimate:
         """One request for each candidate; tokens of the texts, because those of a picture depend on the model, and so does the price."""
+        self._model.check_named()
         prompt_tokens = sum(tokens_of(self.prompt(candidate)) for candidate in candidates)
         return Estimate(len(candidates), 0, prompt_tokens, len(candidates) * self.settings.max_tokens)
 

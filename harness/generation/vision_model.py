@@ -65,16 +65,24 @@ class VisionModel:
         Raises:
             BadInputError: no model is named, or it is not available, or sees no pictures.
         """
-        if not self.model:
-            raise BadInputError(
-                f"the judge '{self.judge}' needs a model that looks at the images",
-                remedy=f"--set judge.{self.option}=MODEL, with --set judge.{self.option}_url=URL where an endpoint serves it",
-            )
+        self.check_named()
         self._target, self._backend = self._located()
         if not self._backend.remote:
             return self._lacking(lambda: first_tokens(load_processor(self._target.base), choices)) if choices else None
         with self._made() as backend:
             return self._lacking(backend.check_likelihoods) if choices else None
+
+    def check_named(self) -> None:
+        """Check that the settings name a model.
+
+        Raises:
+            BadInputError: they do not.
+        """
+        if not self.model:
+            raise BadInputError(
+                f"the judge '{self.judge}' needs a model that looks at the images",
+                remedy=f"--set judge.{self.option}=MODEL, with --set judge.{self.option}_url=URL where an endpoint serves it",
+            )
 
     def _lacking(self, check: Callable[[], object]) -> str | None:
         if not self._backend.gives_likelihoods:

@@ -32,6 +32,15 @@ _HUB = {
 }
 """Alias -> the hub's name, and the `model_type` of the configuration there."""
 
+_SPELLINGS = {
+    "llava-v1.5-7b": "llava-1.5-7b",
+    "llava-v1.5-13b": "llava-1.5-13b",
+    "llava-1.6-7b": "llava-v1.6-7b",
+    "llava-1.6-13b": "llava-v1.6-13b",
+    "llava-1.6-mistral-7b": "llava-v1.6-mistral-7b",
+}
+"""The authors' names and the hub's differ in the "v"; both are taken, and the alias is what a run is labelled with."""
+
 _OFFICIAL = "official:"
 _WORLD = "embedded world; needs no download"
 
@@ -109,6 +118,7 @@ def resolve(name: str) -> ModelRef:
     """
     if not name.strip():  # Path("") would be the working directory
         raise BadInputError("the model's name is empty", remedy="see `harness list models`")
+    name = _SPELLINGS.get(name, name)
     if name in _HUB:
         return _on_hub(name)
     if name.startswith(_OFFICIAL):

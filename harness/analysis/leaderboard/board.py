@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from harness.analysis.leaderboard.captions import Caption
 from harness.core.stats import Aggregate, Counts, Difference
 from harness.core.types import MetricSpec
 from harness.records.counts import ItemCounts
@@ -135,9 +136,10 @@ class Row:
 
 @dataclass
 class Board:
-    """Rows on one data set (of one base model, or of several), base first, and what the caption says.
+    """Rows on one data set (of one base model, or of several), base first.
 
     Attributes:
+        caption: what its scores were made with.
         seedless: (model, data) without the seed of an embedded world: boards that share it can be pooled.
         embedded: the data are an embedded world's, so published figures are not about them.
         notes: remarks about single runs for the reader.
@@ -148,7 +150,7 @@ class Board:
     data: str
     rows: list[Row]
     columns: list[Column]
-    caption: str
+    caption: Caption
     seedless: World
     embedded: bool = False
     notes: list[str] = field(default_factory=list)

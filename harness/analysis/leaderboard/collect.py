@@ -13,6 +13,7 @@ import numpy as np
 
 from harness.analysis.declared import benchmark_of, known, suite_place
 from harness.analysis.leaderboard.board import BASE, Board, Cell, Part, Row, World, column_of, column_of_spec
+from harness.analysis.leaderboard.captions import caption_of
 from harness.analysis.leaderboard.kept import kept
 from harness.analysis.leaderboard.marks import add_differences
 from harness.analysis.scored import EVALUATE, Scored, scored, unlike
@@ -124,11 +125,9 @@ def _board(model: str, data: str, scores: Sequence[tuple[str, Run, Scored]]) -> 
         )
     )
     records = [score.record for _, _, score in scores]
-    caption = _caption(records)
-    if mean := " / ".join(f"{length:.1f}" for length in words if length is not None):
-        caption += f"; matched: each image's descriptions are cut to the length, in words, of the shortest one ({mean} on average)"
     models = list(dict.fromkeys(row.model for row in ordered))
     seedless = (_seedless(model) if model else "", seedless_data(records[0]))
+    caption = caption_of(records, words)
     board = Board(model or ", ".join(models), data, ordered, columns, caption, seedless, _embedded(records[0]), notes)
     add_differences(board)
     return board
@@ -262,33 +261,3 @@ def seedless_data(record: ScoresRecord) -> str:
 
 def _embedded(record: ScoresRecord) -> bool:
     return find_world((record.source or "").partition("@")[0]) is not None
-
-
-def _caption(records: Sequence[ScoresRecord]) -> str:
-    """n by suite, backend, judge, extraction: what a reader needs in order to tell whether two tables can be compared."""
-
-    def several(values: Sequence[str]) -> str:
-        return " / ".join(dict.fromkeys(values))
-
-    sizes = defaultdict(list)
-    for record in sorted(records, key=lambda one: suite_place(one.suite)):
-        part = "" if record.n == record.of else f" of {record.of}"
-        sizes[record.suite].append(f"{record.n}{part}")
-    parts = ["n: " + ", ".join(f"{suite} {several(found)}" for suite, found in sizes.items())]
-    served = [
-        f"{r.serving.distribution or r.serving.backend} on {r.serving.device if 'device' in r.serving.model_fields_set else '?'}"
-        for r in records
-    ]
-    parts.append("backend: " + several(served))
-    tokens = {suite: several([_tokens(r) for r in records if r.suite == suite]) for suite in sizes}
-    parts.append("tokens: " + ", ".join(f"{suite} {most}" for suite, most in tokens.items()))
-    if judges := [r.judge for r in records if r.judge]:
-        names = [f"{one.judge} ({one.model})" if one.model else one.judge for one in judges]
-        parts.append("judge: " + several(names))
-    return "; ".join(parts)
-
-
-def _tokens(record: ScoresRecord) -> str:
-    """The most tokens that an answer could have."""
-    most = record.sampling.max_new_tokens
-    return "unknown" if most is None else f"≤{most}"

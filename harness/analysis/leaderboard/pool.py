@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from harness.analysis.leaderboard.board import BASE, Board, Cell, Column, Part, Row, World
+from harness.analysis.leaderboard.captions import merged
 from harness.analysis.leaderboard.marks import add_differences
 from harness.core.files import sha256_json
 from harness.core.stats import SEED, bounds, resampled
@@ -34,15 +35,15 @@ def _pooled(world: World, boards: Sequence[Board]) -> Board:
     columns = list(dict.fromkeys(column for board in boards for column in board.columns))
     rows = [_row(group, name) for group, name in zip(groups, _names(groups), strict=True)]
     model = world[0] or ", ".join(dict.fromkeys(board.model for board in boards))
-    captions = "; ".join(dict.fromkeys(part for board in boards for part in board.caption.split("; ")))
     seeds = ", ".join(f"{row.name} {len(row.runs)}" for row in rows if len(row.runs) > 1)
-    caption = (
-        f"mean over seeds ({seeds}), 95 % bootstrap interval over each seed's images, ± standard deviation over seeds; "
+    pooling = (
+        f"mean over seeds ({seeds}), 95 % bootstrap interval over each seed's images, ± standard deviation over seeds"
         if seeds
-        else "no configuration has more than one seed; "
+        else "no configuration has more than one seed"
     )
+    caption = merged([board.caption for board in boards], pooling)
     notes = list(dict.fromkeys(note for board in boards for note in board.notes))
-    pooled = Board(model, world[1], rows, columns, caption + captions, world, boards[0].embedded, notes)
+    pooled = Board(model, world[1], rows, columns, caption, world, boards[0].embedded, notes)
     add_differences(pooled)
     return pooled
 

@@ -52,7 +52,7 @@ def explained(board: Board) -> list[str]:
         ranked = "ranked with the others" if board.rank_published else "not ranked"
         legend.append(f"published figures are {ranked}; extraction and judge are those of the source")
     notes = [f"{sign} {text}" for text, sign in footnotes(board).items()]
-    return ["; ".join(legend), board.caption, *notes, *board.notes]
+    return ["; ".join(legend), str(board.caption), *notes, *board.notes]
 
 
 class Written(NamedTuple):
@@ -162,7 +162,7 @@ def as_json(boards: Sequence[Board], left_out: Sequence[str] = ()) -> list[dict[
         {
             "model": board.model,
             "data": board.data,
-            "caption": board.caption,
+            "caption": str(board.caption),
             "notes": board.notes,
             "left_out": list(left_out),
             "rows": [

@@ -34,6 +34,7 @@ from harness.analysis.leaderboard import (
     sort,
 )
 from harness.analysis.leaderboard.board import written, written_interval
+from harness.analysis.leaderboard.captions import Caption
 from harness.analysis.leaderboard.marks import best, frontier, marks
 from harness.analysis.leaderboard.tables import explained
 from harness.core import plugins, registry
@@ -135,7 +136,7 @@ def test_the_frontier_is_what_none_beats_in_both() -> None:
         Row(name, name, "m", cells={chair: Cell(x, None, 9, 9), recall: Cell(y, None, 9, 9)})
         for name, (x, y) in points.items()
     ]
-    board = Board("m", "d", rows, [chair, recall], "", ("m", "d"))
+    board = Board("m", "d", rows, [chair, recall], Caption(), ("m", "d"))
     assert frontier(board, recall) == {"quiet", "good", "tied"} and frontier(board, chair) == set()
     board.rows = rows[:1]
     assert frontier(board, recall) == set(), "one point alone is no frontier"
@@ -175,7 +176,10 @@ def test_seeds_are_pooled_with_their_spread(tmp_path: Path) -> None:
     assert pooled.ci is not None
     assert (pooled.ci[1] - pooled.ci[0]) / 3.92 == pytest.approx(((0.09 + 0.16) / 40 / 4) ** 0.5, rel=0.06)
     assert pooled.delta is not None and pooled.delta.difference.value == pytest.approx(-0.375) and pooled.delta.n == 80
-    assert "mean over seeds (base 2, dpo 2)" in board.caption and "±7.1" in as_markdown([board])
+    caption = str(board.caption)
+    assert caption.startswith("mean over seeds (base 2, dpo 2), ") and "±7.1" in as_markdown([board])
+    assert caption.count("matched: ") == 1 and "; n: halbench 40; " in caption, "what the seeds share is said once"
+    assert as_json([board])[0]["caption"] == caption
     assert cell(board, "dpo", "chair_s_matched").value is not None, "cut within each seed"
 
 

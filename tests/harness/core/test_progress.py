@@ -47,6 +47,12 @@ def test_work_that_does_not_move_is_told_too() -> None:
     assert "answering: 0 of 1,000, 0 s so far (loss 0)" in lines
 
 
+def test_work_that_ends_early_says_that_its_total_was_a_limit() -> None:
+    lines = run(WORK.replace("1000", "3000")).splitlines()
+    assert lines[-2].startswith("answering: 1,000 of 3,000, ")
+    assert re.fullmatch(r"answering: 1,000 of at most 3,000 in \d s \(loss 4\)", lines[-1])
+
+
 def test_work_that_fails_has_no_last_line() -> None:
     code = (
         "from harness.core.progress import progress\n"
@@ -74,10 +80,32 @@ def test_several_threads_count_together() -> None:
 
 @pytest.mark.parametrize(("terminal", "bar"), [("xterm", True), ("dumb", False)])
 def test_a_terminal_gets_a_bar_and_a_dumb_one_lines(terminal: str, bar: bool) -> None:
+    shown = in_terminal(WORK, terminal)
+    assert ("━" in shown and "1000/1000" in shown) is bar
+    assert ("so far" in shown) is not bar
+
+
+def test_a_bar_of_work_that_ends_early_is_full() -> None:
+    last = in_terminal(WORK.replace("1000", "3000")).rpartition("answering")[2]
+    assert "1000/1000" in last
+
+
+def test_a_long_note_of_a_spinner_stays_in_its_line() -> None:
+    code = (
+        "import time\nfrom harness.core.progress import spinner\n"
+        "with spinner('running') as note:\n    note('[b]' + 'x' * 300)\n    time.sleep(0.3)"
+    )
+    shown = in_terminal(code)
+    assert "running ([b]xxx" in shown and "x…" in shown
+    assert max(len(part) for part in re.findall("x+", shown)) < 80
+
+
+def in_terminal(code: str, terminal: str = "xterm") -> str:
+    """What a program writes to standard error, if that is a terminal of 80 columns."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
-        [sys.executable, "-c", WORK],
-        env=os.environ | {"TERM": terminal, "HARNESS_PROGRESS_SECONDS": "0.1"},
+        [sys.executable, "-c", code],
+        env=os.environ | {"TERM": terminal, "HARNESS_PROGRESS_SECONDS": "0.1", "COLUMNS": "80"},
         stderr=theirs,
     ) as process:
         os.close(theirs)
@@ -92,5 +120,4 @@ def test_a_terminal_gets_a_bar_and_a_dumb_one_lines(terminal: str, bar: bool) ->
             shown += part
     os.close(ours)
     assert process.returncode == 0
-    assert ("━".encode() in shown and b"1000/1000" in shown) is bar
-    assert (b"so far" in shown) is not bar
+    return shown.decode()

@@ -343,14 +343,17 @@ def test_a_question_that_is_too_long_is_said_before_anything_is_asked(here: Path
 
 @pytest.mark.claims("data generate --dry-run")
 def test_a_dry_run_asks_nothing_and_counts(here: Path, endpoint: ScriptedEndpoint) -> None:
+    assert "needs a model that looks at the images" in run(endpoint, "--dry-run", judge="claims", code=2)
     split = ("--set", "judge.splitter.model=gpt-4o-mini", "--set", "judge.splitter.max_tokens=100")
+    split = (*split, "--set", "judge.verifier=vlm", "--set", f"judge.verifier_url={endpoint.url}")
     plan = run(endpoint, *split, "--dry-run", judge="claims", samples="3")
     assert not endpoint.asked and not Path("pairs").exists() and not (here / "cache" / "judge").exists()
     assert (plan["prompts"], plan["answers"], plan["kept"]) == (4, 12, 0)
     assert plan["new_tokens_at_most"] == 12 * 512 and plan["prompt_tokens"] is None, "an endpoint's tokens are unknown"
     assert plan["judge_calls"] == 12 and plan["judge_completion_tokens_at_most"] == 1200
     assert plan["judge_usd_at_most"] == pytest.approx((plan["judge_prompt_tokens"] * 0.15 + 1200 * 0.6) / 1e6)
-    looked = run(endpoint, "--set", "judge.max_tokens=50", "--dry-run", judge="rating", samples="3")
+    named = ("--set", "judge.max_tokens=50", "--set", "judge.model=vlm", "--set", f"judge.model_url={endpoint.url}")
+    looked = run(endpoint, *named, "--dry-run", judge="rating", samples="3")
     assert (looked["judge_calls"], looked["judge_completion_tokens_at_most"], looked["judge_usd_at_most"]) == (
         12,
         600,

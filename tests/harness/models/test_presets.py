@@ -116,3 +116,8 @@ def test_training_and_serving_read_the_same(
     assert SYSTEM in (tmp_path / "results/one/checkpoint/chat_template.jinja").read_text()
     verified = json_here("verify", "one", "--probes", "3", "--backend", backend)
     assert verified["same"] is True, verified
+
+
+def test_the_authors_spelling_of_a_name_is_taken_too() -> None:
+    assert (resolve("llava-v1.5-7b"), resolve("llava-1.6-13b")) == (resolve("llava-1.5-7b"), resolve("llava-v1.6-13b"))
+    assert resolve("official:llava-v1.5-7b").label == "official:llava-1.5-7b"

@@ -80,6 +80,7 @@ def test_the_figures_say_what_was_scored(runs: list[Run]) -> None:
 def test_suites_draw_metrics_of_theirs_under_names_of_their_own() -> None:
     """A suite's charts are part of the report of every board that has its metric."""
     from harness.analysis.leaderboard.board import Board, Cell, Column, Row
+    from harness.analysis.leaderboard.captions import Caption
     from harness.core import registry
 
     drawn_as: dict[str, str] = {}
@@ -99,7 +100,7 @@ def test_suites_draw_metrics_of_theirs_under_names_of_their_own() -> None:
                 )
                 for variant, value in (("", 0.25), ("likelihood", 0.5))
             }
-            board = Board("m", "here", [Row("base", "base", "m", cells=cells)], list(cells), "", ("m", "here"))
+            board = Board("m", "here", [Row("base", "base", "m", cells=cells)], list(cells), Caption(), ("m", "here"))
             [figure] = figures([board], [], [])
             assert figure.name == f"{chart.name}-m-here" and "m on here" in figure.caption
             content = figure.content
