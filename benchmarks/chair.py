@@ -11,6 +11,7 @@ from benchmarks.answers import ImageNames, identity
 from benchmarks.coco import coco_truth
 from benchmarks.halbench import SYNONYMS, HalBenchSettings, ObjectHalBench
 from harness.core.errors import BadInputError
+from harness.core.files import sha256_json
 from harness.core.inside import Folder
 from harness.core.reading import read_records
 from harness.core.typed import Fields
@@ -68,6 +69,7 @@ class CHAIR(ObjectHalBench):
         for number, (name, path, question, where) in enumerate(rows):
             image_id = self._annotated(names, name, where)
             items.append(Item(f"{image_id}#{number}", question, ImageRef(path=path), image_id, truth[image_id]))
+        self._annotations = sha256_json({item.group: item.reference for item in items})
         return items
 
     @staticmethod

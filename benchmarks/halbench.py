@@ -23,6 +23,7 @@ from benchmarks.objects.llm_parser import FEWEST_WORDS, PROMPT, LlmExtractor, re
 from benchmarks.objects.nltk_parser import missing_data
 from harness.core.declared import FrontierChart, MatchedForm, OfflineFile, SettingOption
 from harness.core.errors import BadInputError, HarnessError, UnknownNameError, shown
+from harness.core.files import sha256_json
 from harness.core.inside import Folder
 from harness.core.reading import placed_rows, read_records
 from harness.core.typed import Fields
@@ -137,6 +138,8 @@ class ObjectHalBench(Benchmark):
         self._synonyms = self.settings.synonyms
         self._template_file = self.settings.template
         self._truths: dict[str, tuple[Mapping[str, Any], frozenset[str]]] = {}
+        self._annotations = ""
+        """Hash of the images' ground truth, if the suite's own files have it."""
         self.needs_judge = self.settings.extractor == "llm"
 
     @cached_property
@@ -174,6 +177,7 @@ class ObjectHalBench(Benchmark):
                 image = image_of(Fields(row, where, "question"), place, questions, images)
                 prompt = Fields(row, where, "question").text("question", empty=False)
                 items.append(Item(f"{image_id}#{number}", prompt, image, image_id, truth[image_id]))
+        self._annotations = sha256_json({item.group: item.reference for item in items})
         return items
 
     @staticmethod
@@ -351,8 +355,9 @@ class ObjectHalBench(Benchmark):
         }
 
     def provenance(self) -> dict[str, Any]:
-        """Extractor and vocabulary; for the LLM mode the prompt, and the parser of the human captions."""
+        """Extractor, vocabulary and ground truth; for the LLM mode the prompt, and the parser of the human captions."""
+        truth = {"annotations_sha256": self._annotations} if self._annotations else {}
         if not self.needs_judge:
-            return self._extractor.provenance()
+            return self._extractor.provenance() | truth
         captions = self._extractor.provenance()["extractor"]
-        return self._llm.provenance() | {"captions": captions, "prompt": self._template[1]}
+        return self._llm.provenance() | truth | {"captions": captions, "prompt": self._template[1]}

@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from harness.analysis.conditions import ANSWERS, PARSER, conditions_of, unlike_conditions
 from harness.analysis.declared import benchmark_of, verdicts
 from harness.analysis.scored import Scored, read_rows, sample_scores, scored, unlike
 from harness.core.declared import Verdict, is_right
 from harness.core.errors import BadInputError, HarnessError
+from harness.core.pairing import paired_items
 from harness.core.stats import Counts, Difference, holm, mcnemar, paired
 from harness.records.item_files import ItemRow
 from harness.runs.folders import Run
@@ -77,6 +79,7 @@ class Comparison:
     Attributes:
         n: common items; `left_out` says per run how many of its items are not among them.
         values: run -> metric -> value on the common items; None where it is undefined.
+        note: in what the runs' answers were made differently (sampling), so that the checkpoint is not all that differs; "" if in nothing.
     """
 
     suite: str
@@ -90,6 +93,7 @@ class Comparison:
     headline: frozenset[str]
     values: Mapping[str, Mapping[str, float | None]]
     pairings: tuple[Pairing, ...]
+    note: str = ""
 
 
 def compare(runs: Sequence[Run], suites: Sequence[str] | None = None) -> tuple[list[Comparison], list[str]]:
@@ -134,7 +138,12 @@ def compare(runs: Sequence[Run], suites: Sequence[str] | None = None) -> tuple[l
         if len(settings) > 1 or len(files) > 1:
             reasons.append(f"{label}: scored with different {'settings' if len(settings) > 1 else 'benchmark files'}")
             continue
-        common = set.intersection(*(set(compared.rows) for compared in shared))
+        if differs := _unlike(shared, PARSER):
+            reasons.append(f"{label}: scored differently: {differs}")
+            continue
+        whole_groups = benchmark_of(shared[0].scored.record).whole_groups
+        groups = [{item: row.group for item, row in compared.rows.items()} for compared in shared]
+        common = paired_items(groups, whole_groups=whole_groups)
         if not common:
             reasons.append(f"{label}: no item was scored for all")
             continue
@@ -148,6 +157,15 @@ def compare(runs: Sequence[Run], suites: Sequence[str] | None = None) -> tuple[l
             remedy="harness eval --run A,B --suite ... evaluates both on the same data",
         )
     return comparisons, reasons
+
+
+def _unlike(shared: Sequence[Compared], part: str) -> str:
+    """Which condition of a run differs from the first run's, see `harness.analysis.conditions`; "" if none does."""
+    first, *others = shared
+    for other in others:
+        if differs := unlike_conditions(conditions_of(other.scored.record), conditions_of(first.scored.record), part):
+            return f"{other.run} has {differs} as {first.run}"
+    return ""
 
 
 def _compare(key: tuple[str, str, str], shared: Sequence[Compared], common: set[str]) -> Comparison:
@@ -198,6 +216,7 @@ def _compare(key: tuple[str, str, str], shared: Sequence[Compared], common: set[
             )
             for other in shared[1:]
         ),
+        f"answered differently: {differs}" if (differs := _unlike(shared, ANSWERS)) else "",
     )
 
 
@@ -246,6 +265,7 @@ def as_json(comparisons: Sequence[Comparison], reasons: Sequence[str], changes: 
                 "variant": comparison.variant,
                 "n": comparison.n,
                 "left_out": dict(comparison.left_out),
+                "note": comparison.note,
                 "values": {run: dict(values) for run, values in comparison.values.items()},
                 "pairings": [
                     {

@@ -69,6 +69,8 @@ def _grid(comparison: Comparison, pair: Pairing, every: bool) -> Grid:
         notes.append(
             f"yes/no answers: {lost} right only in {first}, {won} only in {pair.other} (McNemar p = {p_flip:.3g})"
         )
+    if comparison.note:
+        notes.append(comparison.note)
     if any(comparison.left_out.values()):
         notes.append(
             "left out: " + ", ".join(f"{count} items of {run}" for run, count in comparison.left_out.items() if count)

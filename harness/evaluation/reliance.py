@@ -12,6 +12,7 @@ import numpy as np
 
 from harness.core.contract import values_of
 from harness.core.errors import HarnessError
+from harness.core.pairing import paired_items
 from harness.core.stats import Counts, Difference, intervals, paired
 from harness.core.types import Response, SampleScore
 from harness.records.changed_scores import ChangedMetric, GapRecord, RelianceRecord, UnchangedRecord
@@ -48,7 +49,9 @@ def reliance(benchmark: Benchmark, clean: Answered, changed: Answered, clean_ite
     """
     before = {score.item_id: score for score in clean.scores if score.unscored is None}
     after = {score.item_id: score for score in changed.scores if score.unscored is None}
-    both = [item for item in before if item in after]
+    groups = [{item: score.group for item, score in scores.items()} for scores in (before, after)]
+    paired_ids = paired_items(groups, whole_groups=benchmark.whole_groups)
+    both = [item for item in before if item in paired_ids]
     if not both:
         raise HarnessError("no item has a verdict with both pictures", where=benchmark.name)
     changed_counts, clean_counts = (Counts.of([scores[item] for item in both]) for scores in (after, before))

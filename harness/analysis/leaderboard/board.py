@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from harness.analysis.conditions import Conditions, unlike_conditions
 from harness.analysis.leaderboard.captions import Caption
 from harness.core.stats import Aggregate, Counts, Difference
 from harness.core.types import MetricSpec
@@ -75,14 +76,18 @@ class Part:
     """One run's items behind some cells; they are resampled.
 
     Attributes:
-        rules: the suite's settings and files and the number of items; only parts with equal rules are compared.
+        rules: the suite's settings and files; only parts with equal rules are compared.
         items: the scored items' counts, or where they are stored.
+        conditions: only parts whose known conditions are equal are compared.
+        whole_groups: see `harness.core.pairing.paired_items`.
     """
 
     world: World
     rules: str
     aggregate: Aggregate
     items: ItemCounts | Sums = field(repr=False)
+    conditions: Conditions = ()
+    whole_groups: bool = False
 
     @property
     def counts(self) -> Counts:
@@ -101,7 +106,7 @@ class Delta:
 
 @dataclass(frozen=True)
 class Cell:
-    """A value. `spread` is the standard deviation over seeds; `rules` says what it may be ranked with."""
+    """A value. `spread` is the standard deviation over seeds; `rules` and `conditions` say what it may be ranked with."""
 
     value: float | None
     ci: tuple[float, float] | None
@@ -111,6 +116,7 @@ class Cell:
     spread: float | None = None
     delta: Delta | None = None
     notes: tuple[str, ...] = ()
+    conditions: Conditions = ()
 
 
 @dataclass
@@ -162,15 +168,19 @@ class Board:
         return f"{self.model} on {self.data}"
 
     def ranked(self, column: Column) -> dict[str, float]:
-        """Row name -> value of the rows that may be ranked in a column: those that share the first row's rules."""
+        """Row name -> value of the rows that may be ranked in a column: those that share the first row's rules and conditions."""
         cells = {
             row.name: cell
             for row in self.rows
             if (cell := row.cells.get(column)) and (self.rank_published or not row.published)
         }
-        own = [cell.rules for row in self.rows if (cell := cells.get(row.name)) and not row.published]
-        rules = {own[0], ""} if own else {""}
-        return {name: cell.value for name, cell in cells.items() if cell.value is not None and cell.rules in rules}
+        first = next((cell for row in self.rows if (cell := cells.get(row.name)) and not row.published), None)
+        rules, conditions = ({first.rules, ""}, first.conditions) if first else ({""}, ())
+        return {
+            name: cell.value
+            for name, cell in cells.items()
+            if cell.value is not None and cell.rules in rules and not unlike_conditions(conditions, cell.conditions)
+        }
 
 
 def column_of(suite: str, variant: str, metric: str, about: MetricRecord, spec: MetricSpec | None) -> Column:

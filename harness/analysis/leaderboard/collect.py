@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from harness.analysis.conditions import conditions_of
 from harness.analysis.declared import benchmark_of, known, suite_place
 from harness.analysis.leaderboard.board import BASE, Board, Cell, Part, Row, World, column_of, column_of_spec
 from harness.analysis.leaderboard.captions import caption_of
@@ -112,7 +113,7 @@ def _board(model: str, data: str, scores: Sequence[tuple[str, Run, Scored]]) -> 
         specs = {spec.id: spec for spec in benchmark.metrics} if benchmark is not None else {}
         for metric, about in record.metrics.items():
             column = column_of(record.suite, record.variant, metric, about, specs.get(metric))
-            row.cells[column] = _cell(_Value.of(about), record.n, record.of, _rules(record), part)
+            row.cells[column] = _cell(_Value.of(about), record.n, record.of, record, part)
     words = [_add_matched(rows, key, group, forms[key[0]], notes) for key, group in described.items()]
     ordered = sorted(rows.values(), key=lambda row: (row.model, row.method != BASE))
     columns = list(dict.fromkeys(column for row in ordered for column in row.cells if column.headline))
@@ -147,7 +148,8 @@ def _part(score: Scored, notes: list[str]) -> Part | None:
         )
         return None
     try:
-        aggregate = benchmark_of(record).aggregate
+        benchmark = benchmark_of(record)
+        aggregate = benchmark.aggregate
         sums = read_sums(score.items)
         reason = _other_items(sums, record) or unlike(aggregate, sums.totals)
     except BadInputError as error:
@@ -157,7 +159,7 @@ def _part(score: Scored, notes: list[str]) -> Part | None:
     if reason:
         notes.append(f"{score.run}: {score.label}: no differences from the base: {reason}")
         return None
-    return _part_of(record, aggregate, sums)
+    return _part_of(record, aggregate, sums, whole_groups=benchmark.whole_groups)
 
 
 def _other_items(sums: Sums, record: ScoresRecord) -> str:
@@ -170,12 +172,14 @@ def _other_items(sums: Sums, record: ScoresRecord) -> str:
     return ""
 
 
-def _part_of(record: ScoresRecord, aggregate: Aggregate, items: ItemCounts | Sums, form: str = "") -> Part:
+def _part_of(
+    record: ScoresRecord, aggregate: Aggregate, items: ItemCounts | Sums, form: str = "", *, whole_groups: bool = False
+) -> Part:
     rules = sha256_json([record.settings, record.files, *([form] if form else [])])
-    return Part((record.model, record.data), rules, aggregate, items)
+    return Part((record.model, record.data), rules, aggregate, items, conditions_of(record), whole_groups)
 
 
-def _cell(about: _Value, n: int, of: int, rules: str, part: Part | None) -> Cell:
+def _cell(about: _Value, n: int, of: int, record: ScoresRecord, part: Part | None) -> Cell:
     value, ci = about.value, about.ci
     notes = []
     if n != of:
@@ -190,7 +194,7 @@ def _cell(about: _Value, n: int, of: int, rules: str, part: Part | None) -> Cell
             f"the same for all {images} images, so the bootstrap interval has width 0; "
             f"up to {min(100.0, 300 / images):.1f} % of all images may differ (rule of three)"
         )
-    return Cell(value, ci, n, of, rules, notes=tuple(notes))
+    return Cell(value, ci, n, of, _rules(record), notes=tuple(notes), conditions=conditions_of(record))
 
 
 def _add_matched(
@@ -221,7 +225,7 @@ def _add_matched(
             column = column_of_spec(suite, spec, variant, matched=True)
             value = float(values[spec.id])
             about = _Value(value if math.isfinite(value) else None, bounds.get(spec.id), spec.unit)
-            rows[name].cells[column] = _cell(about, counts.size, counts.size, _rules(record), part)
+            rows[name].cells[column] = _cell(about, counts.size, counts.size, record, part)
             rows[name].parts[column.sheet] = (part,)
     return matched.words
 
@@ -235,7 +239,12 @@ def configuration(run: Run) -> dict[str, Any]:
 
     The training seed is left out, and so is the seed of an embedded world, which determines model, pictures and preference pairs.
     """
-    config = dict((run.manifest.config if run.manifest else None) or {"run": run.name})
+    manifest = run.manifest
+    config = dict((manifest.config if manifest else None) or {"run": run.name})
+    if manifest is not None and manifest.kind == "imported":
+        config["run"] = (
+            run.name
+        )  # of answers that were made elsewhere nobody knows the settings, so two runs are never two seeds
     config.pop("location", None)  # follows from the model
     for key in ("model", "data"):
         if isinstance(config.get(key), str):

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from harness.analysis.conditions import ANSWERS, PARSER, unlike_conditions
 from harness.analysis.leaderboard.board import BASE, Board, Column, Delta, Part, Row, Sheet, World
 from harness.analysis.leaderboard.kept import kept
 from harness.core import stats
+from harness.core.pairing import paired_items
 from harness.core.progress import Advance, progress_of_many
 from harness.core.stats import SEED, Aggregate, Counts, Difference, aligned, difference, holm, resampled
 
@@ -142,12 +144,18 @@ def _reason(pairs: Sequence[tuple[Part, Part | None]]) -> str:
             return "the base was not scored"
         if part.rules != base.rules:
             return "it was scored with other settings or other benchmark files"
+        if differs := unlike_conditions(part.conditions, base.conditions, PARSER):
+            return f"it was scored with {differs}; `harness eval` scores stored answers again, and asks nothing twice"
+        if differs := unlike_conditions(part.conditions, base.conditions, ANSWERS):
+            return f"it was answered with {differs}"
         if part.items.items_digest != base.items.items_digest:
             images, others = part.items.load().images_of, base.items.load().images_of
             if not images.keys() & others.keys():
                 return "they have no item in common"
             if any(images[item] != others[item] for item in images.keys() & others.keys()):
                 return "the same items have different images"
+            if not paired_items([images, others], whole_groups=part.whole_groups):
+                return "no group of questions has the same items in both"
     return ""
 
 
@@ -155,7 +163,9 @@ def _differences(pairs: Sequence[tuple[Part, Part]]) -> tuple[dict[str, Differen
     """Row minus base, as the mean over the seeds, and the number of items. Seeds on the same pictures share their resamples."""
     worlds = list(dict.fromkeys(part.world[1] for part, _ in pairs))
     places = [worlds.index(part.world[1]) for part, _ in pairs]
-    pooled = kept("differences", pairs, places, lambda: _computed(pairs, places), (stats.gaps, add_differences))
+    pooled = kept(
+        "differences", pairs, places, lambda: _computed(pairs, places), (stats.gaps, add_differences, paired_items)
+    )
     if not all(_as_now(pair, pooled["values"][number]) for number, pair in enumerate(pairs)):
         pooled = _computed(pairs, places)  # code of the suite that is not part of the key has changed
     differences = {
@@ -226,8 +236,8 @@ def _common(part: Part, base: Part) -> tuple[Counts, Counts, int]:
     if part.items.items_digest == base.items.items_digest:
         return part.counts, base.counts, part.items.size
     row_items, base_items = part.items.load(), base.items.load()
-    known = set(base_items.items)
-    items = [item for item in row_items.items if item in known]
+    paired = paired_items([row_items.images_of, base_items.images_of], whole_groups=part.whole_groups)
+    items = [item for item in row_items.items if item in paired]
     return row_items.of_items(items), base_items.of_items(items), len(items)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.analysis.conditions import common_conditions
 from harness.analysis.leaderboard.board import BASE, Board, Cell, Column, Part, Row, World
 from harness.analysis.leaderboard.captions import merged
 from harness.analysis.leaderboard.marks import add_differences
@@ -74,7 +75,11 @@ def _row(group: Sequence[Row], name: str) -> Row:
     first = group[0]
     row = Row(name, first.method, first.model, tuple(run for one in group for run in one.runs), first.config)
     for sheet in dict.fromkeys(sheet for one in group for sheet in one.parts):
-        row.parts[sheet] = tuple(part for one in group for part in one.parts.get(sheet, ()))
+        scored = [one for one in group if any(column.sheet == sheet for column in one.cells)]
+        if all(
+            sheet in one.parts for one in scored
+        ):  # else the interval and the difference would be those of fewer seeds
+            row.parts[sheet] = tuple(part for one in scored for part in one.parts[sheet])
     drawn: dict[Any, dict[str, np.ndarray]] = {}
     for column in dict.fromkeys(column for one in group for column in one.cells):
         if column.sheet in row.parts and column.sheet not in drawn and len(group) > 1:
@@ -95,16 +100,26 @@ def _drawn(parts: Sequence[Part]) -> dict[str, np.ndarray]:
 def _cell(cells: Sequence[Cell], column: Column, drawn: Mapping[Any, Mapping[str, np.ndarray]], seeds: int) -> Cell:
     if seeds == 1:
         [only] = cells
-        return Cell(only.value, only.ci, only.n, only.of, only.rules, notes=only.notes)
+        return Cell(
+            only.value, only.ci, only.n, only.of, _pooled_rules(cells), notes=only.notes, conditions=only.conditions
+        )
     values = [cell.value for cell in cells if cell.value is not None]
     notes = [note for cell in cells for note in cell.notes if cell.n == cell.of]
     if len(values) < seeds:
         notes.append(f"{len(values)} of {seeds} seeds have a value")
-    rules = sha256_json(sorted({cell.rules for cell in cells}))
+    rules, conditions = _pooled_rules(cells), common_conditions([cell.conditions for cell in cells])
     count, whole = sum(cell.n for cell in cells), sum(cell.of for cell in cells)
     if not values:
-        return Cell(None, None, count, whole, rules, notes=tuple(dict.fromkeys(notes)))
+        return Cell(None, None, count, whole, rules, notes=tuple(dict.fromkeys(notes)), conditions=conditions)
     own = drawn.get(column.sheet, {}).get(column.metric)
     ci = bounds(own) if own is not None and len(values) == seeds else None
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return Cell(float(np.mean(values)), ci, count, whole, rules, spread, notes=tuple(dict.fromkeys(notes)))
+    if ci is None and len(values) == seeds:
+        notes.append("no interval and no difference from the base: the items of some seeds are missing")
+    noted = tuple(dict.fromkeys(notes))
+    return Cell(float(np.mean(values)), ci, count, whole, rules, spread, notes=noted, conditions=conditions)
+
+
+def _pooled_rules(cells: Sequence[Cell]) -> str:
+    """Equal for a single run and for seeds with the same rules, so that they are ranked together."""
+    return sha256_json(sorted({cell.rules for cell in cells}))
