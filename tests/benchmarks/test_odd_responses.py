@@ -40,7 +40,7 @@ ODD: dict[str, Any] = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("extractor", ["spacy", "nltk"])
+@pytest.mark.parametrize("extractor", ["spacy", pytest.param("nltk", marks=pytest.mark.exhaustive)])
 def test_halbench(extractor: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if extractor == "nltk":
         request.getfixturevalue("nltk_ready")
@@ -64,7 +64,7 @@ def test_halbench(extractor: str, tmp_path: Path, request: pytest.FixtureRequest
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("nouns", ["spacy", "nltk"])
+@pytest.mark.parametrize("nouns", ["spacy", pytest.param("nltk", marks=pytest.mark.exhaustive)])
 def test_amber(nouns: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if nouns == "nltk":
         request.getfixturevalue("nltk_ready")

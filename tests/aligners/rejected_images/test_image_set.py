@@ -178,7 +178,7 @@ def test_ray_data_writes_the_same_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.exhaustive), 2])
 def test_a_set_survives_kill_9(workers: int, tmp_path: Path) -> None:
     source = preferences(tmp_path / "prefs.parquet", 180, (400, 300))
     command = ["data", "corrupt", str(source), "--part-size", "6"]

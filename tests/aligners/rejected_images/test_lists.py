@@ -47,7 +47,7 @@ def test_a_set_of_lists_has_the_images_that_a_training_would_make(tmp_path: Path
     assert checked["unread_columns"] == {} and checked["usable"] == 5
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_shards_in_processes_give_the_same_rows(tmp_path: Path) -> None:
     source = preferences(tmp_path / "prefs.parquet", 5)
     assert harness("corrupt", str(source), "-o", str(tmp_path / "one"), *COVER).returncode == 0

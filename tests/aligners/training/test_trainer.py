@@ -71,8 +71,15 @@ def test_training_lowers_the_loss_and_raises_the_margin(base: Path, pairs: Path,
 
 @pytest.mark.claims("train.precision")
 @pytest.mark.slow
-@pytest.mark.parametrize("tuning", ["lora", "full"])
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(
+    ("checkpointing", "tuning"),
+    [
+        (True, "lora"),
+        (False, "full"),
+        pytest.param(False, "lora", marks=pytest.mark.exhaustive),
+        pytest.param(True, "full", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_training_in_bfloat16_follows_float32(
     tuning: str, checkpointing: bool, base: Path, pairs: Path, tmp_path: Path
 ) -> None:

@@ -78,7 +78,9 @@ def test_verify_with_vllm(folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", ["peft", "transformers", "torch", "vllm"])
+@pytest.mark.parametrize(
+    "first", [*(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("peft", "transformers")), "torch", "vllm"]
+)
 def test_whatever_is_imported_first_the_shim_comes_before_torchvision(first: str, tmp_path: Path) -> None:
     """In this process by `import harness`, in a child of ours by its environment, where nobody imports the harness."""
     if first == "vllm" and VllmBackend.missing():

@@ -211,7 +211,7 @@ def test_nothing_is_written_where_scoring_fails(tmp_path: Path, monkeypatch: pyt
         assert code == 2 and ("cannot be written" in said or "but a folder is needed" in said), said
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive  # `make speed ARGS=score` measures the same
 def test_memory_grows_less_than_the_file_does(tmp_path: Path) -> None:
     """Thirty megabytes more of responses take at most one and a half times as much more memory.
 

@@ -165,7 +165,7 @@ def served(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
     stop()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.vllm
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 @pytest.mark.parametrize("kind", SERVED)

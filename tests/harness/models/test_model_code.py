@@ -115,7 +115,15 @@ def carried_out(place: Path, arguments: list[str], folder: Path) -> tuple[int | 
 @pytest.mark.slow
 @pytest.mark.parametrize("unknown", [False, True], ids=["a known type", "an unknown type"])
 @pytest.mark.parametrize(
-    "name", [*COMMANDS, *(pytest.param(name, marks=pytest.mark.vllm) for name in VLLM if not VllmBackend.missing())]
+    "name",
+    [
+        *COMMANDS,
+        *(
+            pytest.param(name, marks=[pytest.mark.vllm, *([pytest.mark.exhaustive] if name == "serve" else [])])
+            for name in VLLM
+            if not VllmBackend.missing()
+        ),
+    ],
 )
 def test_code_of_a_model_folder_is_not_run(name: str, unknown: bool, place: Path) -> None:
     folder, ran = hostile(place, unknown=unknown)

@@ -183,14 +183,14 @@ def folder_of_damages() -> Path:
 
 
 @pytest.mark.slow
-@fuzzed(400, data=st.data())
+@fuzzed(150, data=st.data())
 def test_leaderboard_as_json(data: Any) -> None:
     after_damage(data, ["leaderboard", "--json"])
 
 
 @pytest.mark.slow
 @fuzzed(
-    600,
+    200,
     data=st.data(),
     how=st.sampled_from(["--csv", "--latex", "--markdown", "--delta", "--sort=chair_s", "--pool=seeds"]),
 )

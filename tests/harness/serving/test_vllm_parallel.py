@@ -33,6 +33,7 @@ def survived(folder: Path, items: int) -> Outcome:
     return outcome
 
 
+@pytest.mark.exhaustive
 def test_two_engines_survive_the_kill_of_one(tmp_path: Path) -> None:
     items = 100 * QUESTIONS_AN_IMAGE
     make(tmp_path, items)
