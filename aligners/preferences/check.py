@@ -147,7 +147,8 @@ def _images(data: PreferenceSet) -> Report:
 
 
 def _duplicates(examples: Sequence[PreferenceExample]) -> Report:
-    asked = [(one.images["original"].fingerprint(), one.history, one.prompt) for one in examples]
+    # Answers behind different contexts are answers to different questions.
+    asked = [(one.images["original"].fingerprint(), one.history, one.prompt, one.context) for one in examples]
     pairs = [
         (key, one.responses["chosen"], one.responses["rejected"]) for key, one in zip(asked, examples, strict=True)
     ]
@@ -184,7 +185,8 @@ def _balance(lengths: Sequence[tuple[int, int]]) -> Report:
 
 
 def _tokens(data: PreferenceSet, request: CheckRequest, left_out: Set[str]) -> Report | None:
-    """Lengths in tokens of the model, with the image expanded as by its processor, and an answer's end token included.
+    """Lengths in tokens of the model, as `align` encodes them: the image expanded as by its processor, a context counted with the
+    prompt, and an answer's end token included if there is one.
 
     Args:
         data: the examples.
@@ -195,19 +197,22 @@ def _tokens(data: PreferenceSet, request: CheckRequest, left_out: Set[str]) -> R
     if not examples:
         return None
     prompts, answers = PromptLengths(request.processor), AnswerEncoder(request.processor)
-    tokenizer = request.processor.tokenizer
-    rows, images, silent = [], [], []
+    special = frozenset(request.processor.tokenizer.all_special_ids)
+    rows, silent = [], []
     with progress("counting tokens", len(examples)) as advance:
         for example in examples:
-            facts = [data.facts[image.fingerprint()] for image in example.images.values()]
-            prompt = max(prompts.length(example.prompt, (one.width, one.height), example.history) for one in facts)
-            images.append(max(prompts.image_tokens((one.width, one.height)) for one in facts))
-            ids = {name: answers.encode(text)[0] for name, text in example.responses.items()}
-            if any(not set(found) - set(tokenizer.all_special_ids) for found in ids.values()):
+            sizes = [
+                (facts.width, facts.height)
+                for facts in (data.facts[image.fingerprint()] for image in example.images.values())
+            ]
+            context, responses = _encoded(example, answers)
+            if any(not set(ids) - special for ids in responses.values()):
                 silent.append(example.id)
-            rows.append((prompt, len(ids["chosen"]) + 1, len(ids["rejected"]) + 1))
+            prompt = max(prompts.length(example.prompt, size, example.history) for size in sizes) + context
+            lengths = [len(responses[name]) + example.ends for name in ("chosen", "rejected")]
+            rows.append((max(map(prompts.image_tokens, sizes)), prompt, *lengths))
             advance()
-    prompt, chosen, rejected = np.array(rows).T
+    images, prompt, chosen, rejected = np.array(rows).T
     longest = prompt + np.maximum(chosen, rejected)
     over, cut = prompt + 2 > request.max_length, longest > request.max_length
     return {
@@ -215,7 +220,7 @@ def _tokens(data: PreferenceSet, request: CheckRequest, left_out: Set[str]) -> R
         "lengths": {
             name: _distribution(values)
             for name, values in (
-                ("image", np.array(images)),
+                ("image", images),
                 ("image and prompt", prompt),
                 ("chosen", chosen),
                 ("rejected", rejected),
@@ -226,11 +231,19 @@ def _tokens(data: PreferenceSet, request: CheckRequest, left_out: Set[str]) -> R
         "histogram": _histogram(longest),
         "balance": _balance(list(zip(chosen.tolist(), rejected.tolist(), strict=True))),
         "over_long": int(over.sum()),
+        "over_long_ids": [examples[place].id for place in np.flatnonzero(over)],
         "over_long_records": _listed(data, examples, over, prompt),
         "cut_answers": int((cut & ~over).sum()),
         "cut_answer_records": _listed(data, examples, cut & ~over, longest),
         "empty_answer_ids": silent,
     }
+
+
+def _encoded(example: PreferenceExample, answers: AnswerEncoder) -> tuple[int, dict[str, list[int]]]:
+    """Number of tokens of the context, and the ids of every response behind it, without an end token."""
+    whole = {name: answers.encode(example.whole(name))[0] for name in example.responses}
+    context = answers.context_tokens(example.context, [whole["chosen"], whole["rejected"]])
+    return context, {name: ids[context:] for name, ids in whole.items()}
 
 
 def _distribution(values: np.ndarray) -> dict[str, int]:
@@ -281,42 +294,19 @@ def _overlap(data: PreferenceSet, sets: Sequence[EvaluationSet]) -> list[Report]
 
 
 def _verdict(report: Mapping[str, Any], request: CheckRequest) -> tuple[list[str], list[str]]:
-    fatal: list[str] = []
-    warnings: list[str] = []
-    if bad := len(report["bad"]):
-        said = f"{bad} of {report['records']} records cannot be used"
-        (fatal if request.on_error == "fail" else warnings).append(
-            f"{said}; skip them with --on-error skip" if request.on_error == "fail" else f"{said} and are skipped"
-        )
-    if control := report["control_tokens"]:
-        first = control[0]
-        said = f"{len(control)} records contain control tokens; first {first['where']}: {first['text']} contains '{first['token']}'"
-        (fatal if request.on_error == "fail" else warnings).append(
-            f"{said}; remove them from the texts, or skip the records with --on-error skip"
-            if request.on_error == "fail"
-            else f"{said}; they are skipped"
-        )
-    if unwritten := report["unwritten_conversations"]:
-        first = unwritten[0]
-        said = f"the conversations of {len(unwritten)} records cannot be written; first {first['where']}: {first['reason']}"
-        (fatal if request.on_error == "fail" else warnings).append(
-            f"{said}; skip them with --on-error skip" if request.on_error == "fail" else f"{said}; they are skipped"
-        )
-    if tokens := report["tokens"]:
-        if tokens["over_long"]:
-            fatal.append(
-                f"image and prompt of {tokens['over_long']} records leave no room for an answer in {request.max_length} "
-                "tokens: raise train.max_length"
-            )
-        if tokens["empty_answer_ids"]:
-            fatal.append(f"{len(tokens['empty_answer_ids'])} records have an answer that is empty once encoded")
-        if tokens["cut_answers"]:
-            warnings.append(f"answers of {tokens['cut_answers']} records are cut at {request.max_length} tokens")
-    duplicates, ratio = report["duplicates"], (report["tokens"] or {}).get("balance", report["words"])["ratio"]
+    """What would stop `align`, and what would not."""
+    refused = _refused(report, request)
+    fatal, warnings = (refused, []) if request.on_error == "fail" else ([], refused)
+    if request.on_error == "skip" and len(_skipped(report)) == report["usable"]:
+        fatal.append("all records are skipped, so none is left to train on")
+    tokens, duplicates = report["tokens"] or {}, report["duplicates"]
+    if tokens.get("cut_answers"):
+        warnings.append(f"answers of {tokens['cut_answers']} records are cut at {request.max_length} tokens")
     if duplicates["same_record"]:
         warnings.append(f"{duplicates['same_record']} records repeat an earlier one")
     if duplicates["contradicting"]:
         warnings.append(f"{duplicates['contradicting']} records prefer an answer that another record rejects")
+    ratio = tokens.get("balance", report["words"])["ratio"]
     if not 1 / _UNLIKE <= ratio <= _UNLIKE:
         warnings.append(
             f"chosen answers are {ratio:.2f} times as long as rejected ones: the model will also learn the length"
@@ -325,3 +315,41 @@ def _verdict(report: Mapping[str, Any], request: CheckRequest) -> tuple[list[str
         if one["shared"]:
             warnings.append(f"{one['shared']} images are also in {one['suite']}")
     return fatal, warnings
+
+
+def _refused(report: Mapping[str, Any], request: CheckRequest) -> list[str]:
+    """A line for every reason for which `align` refuses records, with what to do, or that they are skipped."""
+    lines: list[str] = []
+
+    def add(said: str, remedy: str = "skip them with --on-error skip", skipped: str = "; they are skipped") -> None:
+        lines.append(f"{said}; {remedy}" if request.on_error == "fail" else f"{said}{skipped}")
+
+    if bad := len(report["bad"]):
+        add(f"{bad} of {report['records']} records cannot be used", skipped=" and are skipped")
+    if control := report["control_tokens"]:
+        first = control[0]
+        add(
+            f"{len(control)} records contain control tokens; first {first['where']}: {first['text']} contains '{first['token']}'",
+            "remove them from the texts, or skip the records with --on-error skip",
+        )
+    if unwritten := report["unwritten_conversations"]:
+        first = unwritten[0]
+        add(
+            f"the conversations of {len(unwritten)} records cannot be written; first {first['where']}: {first['reason']}"
+        )
+    tokens = report["tokens"] or {}
+    if over := tokens.get("over_long"):
+        add(
+            f"image and prompt of {over} records leave no room for an answer in {request.max_length} tokens",
+            "raise train.max_length, or skip the records with --on-error skip",
+        )
+    if silent := tokens.get("empty_answer_ids"):
+        add(f"{len(silent)} records have an answer that is empty once encoded")
+    return lines
+
+
+def _skipped(report: Mapping[str, Any]) -> set[str]:
+    """Ids of the readable records that `align --on-error skip` skips, because they cannot be encoded."""
+    tokens = report["tokens"] or {"over_long_ids": (), "empty_answer_ids": ()}
+    named = [one["id"] for one in (*report["control_tokens"], *report["unwritten_conversations"])]
+    return {*named, *tokens["over_long_ids"], *tokens["empty_answer_ids"]}

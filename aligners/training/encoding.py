@@ -70,7 +70,7 @@ class Encoder:
         refuse_control(example.texts(), self.processor, f"record {example.id}")
         names = list(dict.fromkeys(branch.response for branch in self.branches))
         answers = {name: self._answers.encode(example.whole(name)) for name in names}
-        shared = self._shared(example, [ids for ids, _ in answers.values()])
+        shared = self._answers.context_tokens(example.context, [ids for ids, _ in answers.values()])
         context = next(iter(answers.values()))[0][:shared]
         prefixes = {
             name: [*self._prefix(example, name), *context] for name in dict.fromkeys(b.image for b in self.branches)
@@ -102,13 +102,6 @@ class Encoder:
         weights = _token_weights(example, responses, offsets) if self.weights else {}
         images = {name: example.images[name] for name in prefixes}
         return EncodedExample(example.id, prefixes, images, responses, corrected, truncated, example.weight, weights)
-
-    def _shared(self, example: PreferenceExample, answers: Sequence[list[int]]) -> int:
-        """Number of tokens of the context. A token that has characters of the context and of a response belongs to the response."""
-        if not example.context:
-            return 0
-        alone = self._answers.encode(example.context.rstrip())[0]
-        return min(_agreement(alone, ids) for ids in answers)
 
     def _prefix(self, example: PreferenceExample, image: str) -> list[int]:
         """Ids of earlier turns, image and prompt, image tokens expanded. Their number depends only on the image's size."""
@@ -149,12 +142,6 @@ class Encoder:
             marks = [any(start < end and a < end and b > start for a, b in spans) for start, end in offsets[name]]
             corrected[name] = (marks + [False] * len(ids))[: len(ids)]
         return corrected
-
-
-def _agreement(first: Sequence[int], second: Sequence[int]) -> int:
-    """Length of the common beginning of two sequences."""
-    pairs = zip(first, second, strict=False)
-    return next((place for place, (one, other) in enumerate(pairs) if one != other), min(len(first), len(second)))
 
 
 def _token_weights(

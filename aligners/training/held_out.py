@@ -52,12 +52,12 @@ class HeldOutPairs:
 
 
 def pair_content(example: PreferenceExample) -> str:
-    """What makes two pairs the same pair: picture, earlier turns, question and both answers."""
+    """What makes two pairs the same pair: picture, earlier turns, question, context and both answers."""
     answers = [example.responses[name] for name in ("chosen", "rejected")]
     turns = turn_columns(example.history)
-    return sha256_json(
-        [example.images["original"].fingerprint(), example.prompt, *answers, *([turns] if turns else [])]
-    )
+    # Pairs without turns or a context keep the hash that they had before there were any; the one is a list, the other a text.
+    given = [value for value in (turns, example.context) if value]
+    return sha256_json([example.images["original"].fingerprint(), example.prompt, *answers, *given])
 
 
 def held_out_pairs(job: AlignJob, trained: Sequence[PreferenceExample]) -> HeldOutPairs | None:

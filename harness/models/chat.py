@@ -44,6 +44,20 @@ class AnswerEncoder:
         spans = [(max(0, start - shift), max(0, end - shift)) for start, end in offsets[self._length :]]
         return ids[self._length :], spans
 
+    def context_tokens(self, context: str, answers: Sequence[Sequence[int]]) -> int:
+        """Number of tokens of a context with which all answers begin; 0 without one.
+
+        A token that has characters of the context and of what continues it belongs to the continuation.
+
+        Args:
+            context: the text that the answers continue.
+            answers: ids of the whole answers, from `encode`.
+        """
+        if not context:
+            return 0
+        alone = self.encode(context.rstrip())[0]
+        return min(_agreement(alone, ids) for ids in answers)
+
     def _first_special(self, text: str) -> int:
         added = self._tokenizer.added_tokens_decoder
         ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -58,6 +72,12 @@ class AnswerEncoder:
         ids, offsets = list(found["input_ids"]), list(found["offset_mapping"])
         added = bool(ids) and ids[-1] == self._tokenizer.eos_token_id and offsets[-1][0] == offsets[-1][1]
         return (ids[:-1], offsets[:-1]) if added else (ids, offsets)
+
+
+def _agreement(first: Sequence[int], second: Sequence[int]) -> int:
+    """Length of the common beginning of two sequences."""
+    pairs = zip(first, second, strict=False)
+    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))
 
 
 def _around_answer(processor: Any, before: str) -> tuple[str, str]:

@@ -108,6 +108,71 @@ def test_lengths_are_those_that_the_trainer_encodes(folder: Path) -> None:
     assert (cut["tokens"]["over_long"], cut["tokens"]["cut_answers"]) == (0, 1) and not cut["fatal"]
 
 
+def test_a_context_is_counted_as_the_trainer_counts_it_and_cut_answers_have_no_end_token(folder: Path) -> None:
+    from aligners.base import CHOSEN, REJECTED
+    from aligners.preferences import read_preferences
+    from aligners.training.encoding import Encoder
+
+    processor = tiny_parts()[1]
+    context = "There is a red dog on the left of the picture."
+    path = jsonl(folder / "d.jsonl", [row("0.png", shared_context=context, responses_end=False)])
+    [example] = read_preferences(path).examples
+    encoded = Encoder(processor, (CHOSEN, REJECTED), 4096, corrections=None).encode(example)
+    prefix = len(encoded.prefixes["original"])
+    lengths = check_preferences(CheckRequest(path, processor))["tokens"]["lengths"]
+    assert lengths["image and prompt"]["max"] == prefix
+    assert {name: lengths[name]["max"] for name in ("chosen", "rejected")} == {
+        name: len(ids) for name, ids in encoded.responses.items()
+    }
+    ended = jsonl(folder / "e.jsonl", [row("0.png", shared_context=context)])
+    whole = check_preferences(CheckRequest(ended, processor))["tokens"]["lengths"]
+    assert whole["chosen"]["max"] == lengths["chosen"]["max"] + 1
+    over = check_preferences(CheckRequest(path, processor, max_length=prefix + 1))  # the prompt alone would fit
+    assert over["tokens"]["over_long"] == 1
+
+
+def test_answers_behind_different_contexts_are_neither_repeated_nor_contradicting(folder: Path) -> None:
+    rows = [
+        row("0.png", shared_context="There is a cat."),
+        row("0.png", shared_context="There is a dog."),
+        row("0.png", chosen="a blue dog", rejected="a red cat", shared_context="There is a house."),
+    ]
+    duplicates = check_preferences(CheckRequest(jsonl(folder / "d.jsonl", rows)))["duplicates"]
+    assert (duplicates["same_record"], duplicates["same_image_and_prompt"], duplicates["contradicting"]) == (0, 0, 0)
+    again = check_preferences(CheckRequest(jsonl(folder / "e.jsonl", [rows[0], rows[0]])))["duplicates"]
+    assert (again["same_record"], again["same_image_and_prompt"]) == (1, 2)
+
+
+def test_records_that_align_skips_are_no_more_than_noted(folder: Path) -> None:
+    """`align --on-error skip` skips what it cannot encode, so only data of which nothing is left would stop it."""
+    from tokenizers import Regex, normalizers
+
+    from aligners.dpo import DPO
+    from aligners.preferences import read_preferences
+    from aligners.training.encoding import encode_all
+    from aligners.training.job import AlignJob
+    from harness.core.config import TrainSettings
+
+    processor = tiny_parts()[1]  # its tokenizer leaves out what it does not know, as some do
+    processor.tokenizer.backend_tokenizer.normalizer = normalizers.Replace(Regex(r"[^\x00-\x7f]"), "")
+    rows = [row("0.png"), row("1.png", prompt="Describe this image. " * 9), row("2.png", chosen="猫")]
+    path = jsonl(folder / "d.jsonl", rows)
+    longest = check_preferences(CheckRequest(path, processor))["tokens"]["lengths"]["image and prompt"]["max"]
+    failed = check_preferences(CheckRequest(path, processor, max_length=longest))
+    assert ["train.max_length" in failed["fatal"][0], "empty once encoded" in failed["fatal"][1]] == [True, True]
+    skipped = check_preferences(CheckRequest(path, processor, max_length=longest, on_error="skip"))
+    assert not skipped["fatal"]
+    assert [line.endswith("they are skipped") for line in skipped["warnings"][:2]] == [True, True]
+    train = TrainSettings(max_length=longest)
+    job = AlignJob("model", path, folder / "run", train, folder / "cache", on_error="skip")
+    examples = read_preferences(path).examples
+    encoded, refused = encode_all(processor, examples, DPO(), job)
+    assert (len(encoded), len(refused)) == (1, 2)
+    none = jsonl(folder / "none.jsonl", rows[1:])
+    left = check_preferences(CheckRequest(none, processor, max_length=longest, on_error="skip"))
+    assert left["fatal"] == ["all records are skipped, so none is left to train on"]
+
+
 def test_control_tokens_in_texts_are_fatal(folder: Path) -> None:
     path = jsonl(folder / "d.jsonl", [row("0.png"), row("1.png", id="ends", chosen="a cat</s> and more")])
     for processor in (None, tiny_parts()[1]):  # without a model, the control tokens that families share

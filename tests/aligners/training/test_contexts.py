@@ -13,13 +13,14 @@ from aligners.base import CHOSEN, REJECTED, AlignerSettings, BranchLogps
 from aligners.cdpo import CDPO
 from aligners.preferences.read import read_preferences
 from aligners.training.encoding import Encoder
+from aligners.training.held_out import pair_content
 from aligners.training.layout import by_branch, collate
 from aligners.training.policy import Policy
 from aligners.training.reference import content_print
 from harness.checkpoints.balance import answer_logp
 from harness.core.config import LoraSettings, Savings
 from harness.core.errors import BadInputError
-from harness.core.files import write_jsonl
+from harness.core.files import sha256_json, write_jsonl
 from harness.core.types import ImageRef, PreferenceExample
 from tests.commands import json_here
 from tests.tiny import tiny_llava, tiny_parts, tiny_photograph
@@ -79,6 +80,13 @@ def test_a_context_is_seen_and_not_counted(picture: ImageRef) -> None:
     assert [len(ids) for ids in ended.responses.values()] == [len(ids) + 1 for ids in encoded.responses.values()]
     assert content_print(encoded, BRANCHES) != content_print(encoder.encode(behind.__class__(**{
         name: getattr(behind, name) for name in behind.__slots__} | {"weight": 2.0})), BRANCHES)  # fmt: skip
+
+
+def test_pairs_behind_different_contexts_are_different_pairs(picture: ImageRef) -> None:
+    """Those that `train.balance` and `harness balance` hold out are not dropped because of what was trained behind another context."""
+    plain, first, second = (pair_content(example(picture, *SAID, context=context)) for context in ("", CONTEXT, "A."))
+    assert len({plain, first, second}) == 3 and first == pair_content(example(picture, *SAID, context=CONTEXT))
+    assert plain == sha256_json([picture.fingerprint(), "what is this", *SAID]), "the hash in files that are kept"
 
 
 @pytest.mark.claims("c-dpo.beta")
