@@ -8,7 +8,7 @@ import shutil
 import tarfile
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -35,18 +35,32 @@ _NESTED = frozenset(
         "chosen_spans",
         "rejected_spans",
         "objects",
+        "history",
+        "earlier_turns",
+        "chosen_weights",
+        "rejected_weights",
+        "completions",
     }
 )
 """Columns that contain lists, which a cell of text can only contain as JSON."""
+_WORDS = {"true": True, "false": False}
+"""Tables write them in any case."""
 _PICTURES = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "gif"})
 _TEXTS = frozenset({"txt", "text"})
 
 
 class SeparatedTable(Table):
-    """Comma- or tab-separated text with a header, read into memory as a whole. A row's number is its first line; an empty cell is null."""
+    """Comma- or tab-separated text with a header, read into memory as a whole. A row's number is its first line; an empty cell is null.
 
-    def __init__(self, file: Path) -> None:
+    Args:
+        file: the file.
+        columns: the formats' names of columns that have another name in the file (`DataOptions.columns`).
+    """
+
+    def __init__(self, file: Path, columns: Mapping[str, str]) -> None:
         super().__init__(file)
+        # A column whose name the user gave to another one is none of the formats'.
+        self._meanings = dict.fromkeys(columns, "") | {column: name for name, column in columns.items()}
         self._rows = {int(where.rpartition(":")[2]): row for where, row in read_table(file, "data")}
 
     def numbers(self) -> Collection[int]:
@@ -57,15 +71,26 @@ class SeparatedTable(Table):
         """See `Table`."""
         for number in sorted(wanted):
             try:
-                yield number, {name: _cell(name, text) for name, text in self._rows[number].items()}
+                yield number, {name: self._cell(name, text) for name, text in self._rows[number].items()}
             except BadInputError as error:
                 yield number, {BROKEN: error.problem}
 
-
-def _cell(name: str, text: str) -> Any:
-    if not text.strip():
-        return None
-    return parse_json(text, f"column '{name}'", "") if name in _NESTED and text.lstrip()[:1] in "[{" else text
+    def _cell(self, name: str, text: str) -> Any:
+        """A cell's value: by its column a list, a number or a truth value; the text as it is if it has another form."""
+        meaning = self._meanings.get(name, name)
+        bare = text.strip()
+        if not bare:
+            return None
+        if meaning in _NESTED and bare[0] in "[{":
+            return parse_json(text, f"column '{name}'", "")
+        if meaning == "responses_end":
+            return _WORDS.get(bare.lower(), text)
+        if meaning == "example_weight":
+            try:
+                return float(bare)
+            except ValueError:
+                return text
+        return text
 
 
 @dataclass(frozen=True, slots=True)

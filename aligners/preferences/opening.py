@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Collection
+from collections.abc import Mapping
 from pathlib import Path
 
 from aligners.preferences.cells import RowGroups
@@ -12,23 +12,24 @@ from aligners.preferences.tables import IMAGE_COLUMNS, ArrayTable, ArrowTable, L
 from harness.core.reading import decode, open_binary
 
 
-def open_table(file: Path, groups: RowGroups, cache: Path | None, images: Collection[str] = ()) -> Table:
+def open_table(file: Path, groups: RowGroups, cache: Path | None, named: Mapping[str, str] | None = None) -> Table:
     """The file's reader, by its suffix; for JSON by its first character.
 
     Args:
         file: the file.
         groups: the cache of row groups.
         cache: folder of regrouped copies of Parquet files and of unpacked files.
-        images: columns that may contain images besides `IMAGE_COLUMNS`.
+        named: the formats' names of columns that have another name in the file (`DataOptions.columns`).
 
     Raises:
         BadInputError: its content does not match its suffix, or it is not a file.
     """
-    columns = frozenset({*IMAGE_COLUMNS, *images})
+    named = named or {}
+    columns = frozenset({*IMAGE_COLUMNS, *(named[name] for name in IMAGE_COLUMNS if name in named)})
     with open_binary(file, "data") as stream:
         begin = stream.read(256)
     if file.suffix == ".gz":
-        table = open_table(unpacked(file, cache), groups, cache, images)
+        table = open_table(unpacked(file, cache), groups, cache, named)
         table.named = file
         return table
     if file.suffix == ".parquet":
@@ -39,6 +40,6 @@ def open_table(file: Path, groups: RowGroups, cache: Path | None, images: Collec
         return TarTable(file)
     decode(begin[: begin.rfind(b"\n") + 1], "data", str(file))  # a wrong encoding is one error, not one per line
     if file.suffix in (".csv", ".tsv"):
-        return SeparatedTable(file)
+        return SeparatedTable(file, named)
     array = begin.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
     return ArrayTable(file) if array or file.suffix == ".json" else LineTable(file, columns)

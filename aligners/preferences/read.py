@@ -23,7 +23,7 @@ from aligners.preferences.options import DataOptions
 from aligners.preferences.pictures import Pictures
 from aligners.preferences.records import check_meaning, example_from, name_of
 from aligners.preferences.sources import KNOWN, Files, find_files
-from aligners.preferences.tables import BROKEN, IMAGE_COLUMNS, Table
+from aligners.preferences.tables import BROKEN, Table
 from harness.core.errors import BadInputError, shown
 from harness.core.files import sha256_json
 from harness.core.images import TREATMENTS, ImageFacts
@@ -119,8 +119,7 @@ def read_preferences(
     files = find_files(place)
     groups = RowGroups()
     options = options or DataOptions()
-    images = [column for name, column in options.columns.items() if name in IMAGE_COLUMNS]
-    tables = [open_table(file, groups, cache, images) for file in files.files]
+    tables = [open_table(file, groups, cache, options.columns) for file in files.files]
     wanted = _sampled(tables, limit, seed)
     pictures = Pictures(files.root, cache, allow_download, options.image_root, files.store)
     reader = _Reader(files, pictures, on_error, options)

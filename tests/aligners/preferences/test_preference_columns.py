@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import os
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +105,65 @@ def test_columns_under_other_names_in_every_kind_of_file(folder: Path) -> None:
         (example,) = read_preferences(str(folder / f"d.{suffix}"), options=options).examples
         assert (example.prompt, *example.responses.values()) == ("What?", "Red.", "Blue.")
         assert [image.read() for image in example.images.values()] == [png(1), png(2)]
+
+
+TURNS = [{"role": "user", "text": "Hi?", "has_image": True}, {"role": "assistant", "text": "Yes."}]
+FURTHER: dict[str, tuple[Any, Any]] = {
+    "ranked_images": (["2.png", "0.png"], lambda one: [one.images[f"rejected_{n}"].read() for n in (1, 2)]),
+    "standard_response": ("A square.", lambda one: one.responses["standard"]),
+    "chosen_spans": ([[0, 3]], lambda one: one.corrections["chosen"]),
+    "rejected_spans": ([[0, 3]], lambda one: one.corrections["rejected"]),
+    "objects": ([{"label": "dog", "box": [0, 1, 2, 3]}], lambda one: [one.regions[0].label, one.regions[0].box]),
+    "earlier_turns": (TURNS, lambda one: one.history),
+    "history": ([["Hi?", "Yes."]], lambda one: one.history),
+    "shared_context": ("There is a square.", lambda one: one.context),
+    "responses_end": (False, lambda one: one.ends),
+    "example_weight": (0.5, lambda one: one.weight),
+    "chosen_weights": ([[0, 3, 2.5]], lambda one: one.token_weights),
+    "rejected_weights": ([[0, 3, 2.5]], lambda one: one.token_weights),
+}
+"""The further columns of docs/preference-data.md: a value, and the part of the example that it is."""
+
+
+@pytest.mark.parametrize("name", FURTHER)
+def test_every_further_column_from_every_text_and_under_another_name(folder: Path, name: str) -> None:
+    value, part = FURTHER[name]
+    row = {"image": "1.png", "prompt": "What is it?", **ANSWERS}
+    (plain,) = read(folder, row).examples
+    (given,) = read(folder, row | {name: value}).examples
+    text = value if isinstance(value, str) else json.dumps(value)
+    files = [("d.csv", ",", text), ("d.tsv", "\t", text)]
+    if name == "responses_end":
+        files.append(("pandas.csv", ",", str(value)))  # pandas writes "False"
+    for column in (name, "mine"):
+        options = DataOptions.parse(None if column == name else f"{name}={column}", None)
+        (lines,) = read(folder, row | {column: value}, options=options).examples
+        assert part(lines) == part(given)
+        for file, delimiter, cell in files:
+            with (folder / file).open("w", newline="", encoding="utf-8") as stream:
+                csv.writer(stream, delimiter=delimiter).writerows([[*row, column], [*row.values(), cell]])
+            data = read_preferences(str(folder / file), options=options)
+            assert part(data.examples[0]) == part(given) and not data.unread
+    assert replace(given, id="") != replace(plain, id=""), "the column says something"
+
+
+def test_a_cell_that_is_no_value_of_its_column_is_named(folder: Path) -> None:
+    row = {"image": "1.png", "prompt": "What is it?", **ANSWERS}
+    for name, cell, reason in (
+        ("responses_end", "no", "neither true nor false: 'no'"),
+        ("example_weight", "half", "not a number of at least 0: 'half'"),
+        ("example_weight", "inf", "not a number of at least 0: inf"),
+        ("chosen_weights", "[[0, 3", "column 'chosen_weights'"),
+    ):
+        with (folder / "d.csv").open("w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream).writerows([[*row, name], [*row.values(), cell]])
+        with pytest.raises(BadInputError, match=re.escape(reason)):
+            read_preferences(str(folder / "d.csv"))
+    # A column whose name is given to another one has no meaning, so that its text need not be JSON.
+    with (folder / "d.csv").open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows([[*row, "history", "turns"], [*row.values(), "[1] note", '[["Hi?", "Yes."]]']])
+    (example,) = read_preferences(str(folder / "d.csv"), options=DataOptions.parse("history=turns", None)).examples
+    assert [turn.text for turn in example.history] == ["Hi?", "Yes."]
 
 
 @pytest.mark.parametrize(
