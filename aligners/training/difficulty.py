@@ -19,7 +19,7 @@ from aligners.training.encoding import EncodedExample
 from aligners.training.policy import entropy_of
 from harness.core.errors import BadInputError
 from harness.models import batch_inputs
-from harness.models.generation import as_asked
+from harness.models.generation import as_asked, with_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,7 +57,8 @@ def difficulty_of(
     """
     if answer == "own":
         examples = [
-            replace(example, responses={**example.responses, "chosen": said})
+            # Marks and weights are those of the chosen response's tokens.
+            replace(example, responses={**example.responses, "chosen": said}, corrected={}, weights={})
             for example, said in zip(examples, own_answers(session, examples, asked, max_new_tokens), strict=True)
         ]
     values = session.values(examples, [CHOSEN], token_entropy_of if measure == "token" else entropy_of)
@@ -68,19 +69,34 @@ def difficulty_of(
 def own_answers(
     session: Session, examples: Sequence[EncodedExample], asked: Sequence[PreferenceExample], max_new_tokens: int
 ) -> list[list[int]]:
-    """Token ids of the starting model's own greedy answers, with the end token if it generated one.
+    """Token ids of the starting model's own greedy answers, with the end token if it generated one. Behind a context, the model continues
+    it, and the context's tokens are not among them.
 
     Raises:
         BadInputError: the weights are sharded over several processes, which cannot generate.
     """
-    import torch
-
     if session.sharded:
         raise BadInputError(
             "a model whose weights are sharded (FSDP) cannot generate answers during training",
             where="method.stages.answer",
             remedy="--set method.stages.answer=chosen, or train in one process or with DDP",
         )
+    # Contexts are of different lengths, so what continues one is generated alone.
+    together = [place for place, one in enumerate(asked) if not one.context]
+    blocks = [*([together] if together else []), *([place] for place, one in enumerate(asked) if one.context)]
+    answers: dict[int, list[int]] = {}
+    for places in blocks:
+        some, questions = [examples[place] for place in places], [asked[place] for place in places]
+        answers |= zip(places, _generated(session, some, questions, max_new_tokens), strict=True)
+    return [answers[place] for place in range(len(asked))]
+
+
+def _generated(
+    session: Session, examples: Sequence[EncodedExample], asked: Sequence[PreferenceExample], max_new_tokens: int
+) -> list[list[int]]:
+    """The answers of a batch of questions without a context, or of one question with one."""
+    import torch
+
     plain, processor = session.policy.plain, session.processor
     tokenizer = processor.tokenizer
     side, tokenizer.padding_side = tokenizer.padding_side, "left"
@@ -88,6 +104,8 @@ def own_answers(
         pictures = [example.images["original"].open() for example in examples]
         prompts, histories = [one.prompt for one in asked], [one.history for one in asked]
         made = batch_inputs(processor, prompts, pictures, histories, padding=True)
+        if asked[0].context:
+            made = with_tokens(made, examples[0].prefixes["original"][made["input_ids"].shape[1] :])
         inputs = {name: value.to(plain.device) for name, value in made.items()}
     finally:
         tokenizer.padding_side = side

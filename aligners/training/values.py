@@ -40,9 +40,14 @@ class StartingModel(StageContext):
         session = self.session
         by_id = {example.id: example for example in examples}
         encoded = [session.encoded[example.id] for example in examples]
+        what = f"difficulty: {measure}"
+        if answer == "own":
+            what += f", own answers of {max_new_tokens} tokens"
+            # Values that were stored before the model saw the contexts are of other answers.
+            what += ", behind contexts" if any(example.context for example in examples) else ""
         store, keys, _ = _stored(
             session,
-            f"difficulty: {measure}" + (f", own answers of {max_new_tokens} tokens" if answer == "own" else ""),
+            what,
             "start",
             encoded,
             [CHOSEN],

@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 _ENDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+def with_tokens(inputs: Mapping[str, Any], ids: Sequence[int]) -> dict[str, Any]:
+    """The inputs of one question, [1, length], followed by further text tokens; what a family says of each token is 0 for text."""
+    import torch
+
+    shape, device = inputs["input_ids"].shape, inputs["input_ids"].device
+    more = {"input_ids": torch.tensor([list(ids)]), "attention_mask": torch.ones(1, len(ids), dtype=torch.long)}
+    return dict(inputs) | {
+        name: torch.cat(
+            [value, more.get(name, torch.zeros(1, len(ids), dtype=value.dtype)).to(device, value.dtype)], dim=1
+        )
+        for name, value in inputs.items()
+        if value.shape == shape
+    }
 
 
 def only_ends(model: Any) -> Any:

@@ -21,7 +21,7 @@ from harness.models import (
     prompt_inputs,
     with_adapters,
 )
-from harness.models.generation import only_ends
+from harness.models.generation import only_ends, with_tokens
 from harness.serving.base import Backend, BackendSettings, Completion, Request, TokenDetails, chosen, refusal
 from harness.serving.beginnings import Beginnings
 
@@ -132,7 +132,7 @@ class TransformersBackend(Backend):
         inputs = self._inputs(block)
         beginning, stop = block[0].beginning, block[0].stop
         if beginning:
-            inputs = _with_tokens(inputs, self._beginnings.ids(beginning))
+            inputs = with_tokens(inputs, self._beginnings.ids(beginning))
         options: dict[str, Any] = {"max_new_tokens": sampling.max_new_tokens, "do_sample": sampling.temperature > 0}
         if sampling.temperature > 0:
             # By default, transformers samples only from the 50 likeliest tokens.
@@ -217,21 +217,6 @@ class TransformersBackend(Backend):
             "dtype": str(self.model.dtype).removeprefix("torch.") if self.model is not None else None,
             "settings": self.settings.model_dump(),
         }
-
-
-def _with_tokens(inputs: dict[str, Any], ids: list[int]) -> dict[str, Any]:
-    """The inputs of one question, followed by further text tokens; what a family says of each token is 0 for text."""
-    import torch
-
-    shape, device = inputs["input_ids"].shape, inputs["input_ids"].device
-    more = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.long)}
-    return inputs | {
-        name: torch.cat(
-            [value, more.get(name, torch.zeros(1, len(ids), dtype=value.dtype)).to(device, value.dtype)], dim=1
-        )
-        for name, value in inputs.items()
-        if value.shape == shape
-    }
 
 
 def _blocks(rows: Iterable[Request], size: int) -> Iterator[list[Request]]:
