@@ -224,7 +224,7 @@ class OpenAIJudge(Judge):
             return Wrong(f"the judge sent {reply.problem}")
         if not self._accepts(reply.model):
             return Wrong(f"the reply came from '{reply.model}', not from '{self.settings.model}'", model=True)
-        if reply.says_nothing and reply.refusal is None and reply.finish_reason not in ("length", "content_filter"):
+        if reply.says_nothing and reply.refusal is None and not (reply.filtered or reply.finish_reason == "length"):
             return Wrong("the judge sent an empty reply")
         return None
 
@@ -261,7 +261,7 @@ def _declined(reply: Reply, most_tokens: int) -> str | None:
     """Why a reply is not a verdict although asking again would not help; None if it is one."""
     if reply.refusal:
         return f"the judge declined: {reply.refusal}"
-    if reply.finish_reason == "content_filter":
+    if reply.filtered:
         return "the vendor's content filter cut the judge's reply"
     if reply.says_nothing:
         more = f"--set judge.max_tokens={4 * most_tokens}"

@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Any
 
 from harness.core.redaction import redact
+from harness.remote.finish_reasons import ANSWERS, CONTENT_FILTER, UNKNOWN, standard_reason
 from harness.remote.model_names import UNNAMED
 
 _MOST_TOKENS = 10**9
@@ -22,9 +23,10 @@ class Reply:
     """An endpoint's reply.
 
     Attributes:
-        text: None if the body has no choice (some servers send 200 with another body); "" for a choice without text.
+        text: None if the body has no choice (some servers send 200 with another body), or one that ended with an error or otherwise
+            without an answer, so that the text may be cut anywhere; "" for a choice without text.
         model: the model name that the endpoint reports, `UNNAMED` if none.
-        finish_reason: as the endpoint reports; "unknown" if it does not.
+        finish_reason: as `finish_reasons.standard_reason` gives it; "unknown" if the endpoint reports none.
         prompt_tokens: as the endpoint counts; None if it does not, or the value is invalid.
         completion_tokens: likewise.
         usage: the counts in the reply's `usage`.
@@ -35,7 +37,7 @@ class Reply:
 
     text: str | None
     model: str = UNNAMED
-    finish_reason: str = "unknown"
+    finish_reason: str = UNKNOWN
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     usage: dict[str, Any] | None = None
@@ -47,6 +49,11 @@ class Reply:
     def says_nothing(self) -> bool:
         """Whether the text is empty or blank."""
         return not (self.text or "").strip()
+
+    @property
+    def filtered(self) -> bool:
+        """Whether a content filter cut the answer."""
+        return self.finish_reason == CONTENT_FILTER
 
 
 class Reason(Enum):
@@ -119,26 +126,49 @@ def read_reply(body: bytes, content_type: str = "") -> Reply | Refused:
         return Reply(None, problem="JSON that is not a chat completion")
     choices = content.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else None
-    if choice is None and content.get("error"):
-        error = content["error"]
-        code = error.get("code") if isinstance(error, dict) else None
-        return read_refusal(code if type(code) is int and 300 <= code < 600 else 500, content)
-    message = choice.get("message") if choice is not None else None
+    # A gateway that loses the model after it has sent status 200 reports the error in the choice, or beside it.
+    for part in (choice or {}, content):
+        if _says_something(part.get("error")):
+            error = part["error"]
+            code = error.get("code") if isinstance(error, dict) else None
+            return read_refusal(code if type(code) is int and 300 <= code < 600 else 500, part)
     usage = content.get("usage")
     usage = usage if isinstance(usage, dict) else {}
-    text = _text(message.get("content")) if isinstance(message, dict) else None
-    refusal = message.get("refusal") if isinstance(message, dict) else None
+    text, reason, refusal, problem = _ending(choice)
     return Reply(
         text,
         _string(content.get("model")).strip() or UNNAMED,
-        _string((choice or {}).get("finish_reason")) or "unknown",
+        reason,
         count(usage.get("prompt_tokens")),
         count(usage.get("completion_tokens")),
         _counts(usage),
-        _string(refusal).strip() or None,
-        "" if text is not None else "a chat completion without a choice",
+        refusal,
+        problem,
         _first_token((choice or {}).get("logprobs")),
     )
+
+
+def _says_something(error: Any) -> bool:
+    """Whether an `error` field reports an error: some proxies send one with empty fields in every reply."""
+    return any(error.values()) if isinstance(error, dict) else bool(error)
+
+
+def _ending(choice: Mapping[str, Any] | None) -> tuple[str | None, str, str | None, str]:
+    """A choice's text (None if it is no answer), why it ended, the model's words if it declines, and its problem ("" if it has none)."""
+    message = (choice or {}).get("message")
+    reason = standard_reason(_string((choice or {}).get("finish_reason")))
+    fields = message if isinstance(message, dict) else {}
+    text, refusal = _text(fields.get("content")), _string(fields.get("refusal")).strip() or None
+    if not isinstance(message, dict) and reason != CONTENT_FILTER:  # a filter may leave no message
+        return None, reason, refusal, "a chat completion without a choice"
+    if reason not in ANSWERS and refusal is None:
+        return (
+            None,
+            reason,
+            refusal,
+            f"a chat completion that ended with '{redact(reason)[:_WORDS]}' instead of an answer",
+        )
+    return text, reason, refusal, ""
 
 
 def _first_token(logprobs: Any) -> tuple[tuple[str, float], ...]:

@@ -242,7 +242,7 @@ class OpenAIBackend(Backend):
             reply = await self._ask(request.prompt, request.image, limits, most, affinity=home)
         except PromptRefusedError as error:
             return Completion(request.id, request.target, "", "unknown", None, None, refused=error.problem)
-        if request.choices and reply.refusal is None:
+        if request.choices and reply.refusal is None and not reply.filtered:
             return endpoint_likelihoods.compared(request, reply, self._note(reply.model))
         reason: FinishReason = reply.finish_reason if reply.finish_reason in ("stop", "length") else "unknown"  # type: ignore[assignment]
         return Completion(
@@ -351,7 +351,7 @@ def _refusal(reply: Reply, most_tokens: int) -> str | None:
     """Why a reply is not an answer although asking again would not help; None if it is one."""
     if reply.refusal:
         return reply.refusal
-    if reply.finish_reason == "content_filter":
+    if reply.filtered:
         return "the endpoint's content filter cut the answer"
     if reply.says_nothing and reply.finish_reason == "length":
         more = f"--set sampling.max_new_tokens={4 * most_tokens}"

@@ -97,6 +97,13 @@ FAULTS: dict[str, Fault] = {
     "503 without a body": Fault(b"", status=503),
     "408": Fault(error("too slow"), status=408),
     "an error with status 200": Fault(error("provider failed", 502)),
+    "an error beside a choice": Fault(error("provider failed", 502), over=True),
+    "an error in a choice": Fault(
+        {"choices": [_message(content="", finish_reason="error")["choices"][0] | error("provider failed", 502)]}, over=True
+    ),
+    "ended with an error": Fault(_message(content="A do", finish_reason="error"), over=True, paid=True),
+    "aborted": Fault(_message(content="A do", finish_reason="abort"), over=True, paid=True),
+    "a call of a tool": Fault(_message(content=None, finish_reason="tool_calls"), over=True, paid=True),
     "cut off": Fault(how="cut"),
     "connection reset": Fault(how="reset"),
     "an empty body": Fault(b"", paid=True),
@@ -139,6 +146,17 @@ FAULTS: dict[str, Fault] = {
     ),
     "cut by a filter": Fault(
         _message(content="A do", finish_reason="content_filter"), "declined", "content filter", over=True, times=0, paid=True
+    ),
+    "blocked by Gemini": Fault(
+        {"choices": [{"index": 0, "finish_reason": "content_filter: PROHIBITED_CONTENT"}]},
+        "declined",
+        "content filter",
+        over=True,
+        times=0,
+        paid=True,
+    ),
+    "cut for safety": Fault(
+        _message(content="A do", finish_reason="SAFETY"), "declined", "content filter", over=True, times=0, paid=True
     ),
     "cut off before a word": Fault(
         _message(content="", finish_reason="length"), "declined", "first word", over=True, times=0, paid=True

@@ -13,6 +13,7 @@ from harness.core.types import ImageRef, Item, Response
 from harness.evaluation.responses import ResponseLog
 from harness.evaluation.score import item_rows, score_suite
 from harness.remote.endpoint import KEY_VARIABLE
+from harness.remote.reply import Reason, Refused, Reply, read_reply
 from harness.serving.base import Completion, Sampling
 from tests.commands import run_here
 from tests.harness.serving.fake_vision import DECLINED, SECRET, seeing, small_pope
@@ -77,6 +78,66 @@ def test_a_refusal_of_an_endpoint_is_unscored_from_end_to_end(tmp_path: Path, mo
     rows = (tmp_path / "results" / "seer" / "evals" / "pope@data" / "items.jsonl").read_text().splitlines()
     [declined] = [row for row in map(json.loads, rows) if row["unscored"]]
     assert declined["item"] == "random/7" and DECLINED in declined["unscored"] and not declined["counts"]
+
+
+def read_choice(text: str | None, reason: str | None, **fields: object) -> Reply | Refused:
+    """A body with one choice as it is read; `fields` are further fields of the choice."""
+    choice = {"index": 0, "finish_reason": reason, "message": {"role": "assistant", "content": text}} | fields
+    return read_reply(json.dumps({"model": "seer", "choices": [choice]}).encode())
+
+
+@pytest.mark.parametrize("reason", ["error", "abort", "tool_calls", "insufficient_system_resource", "OTHER"])
+def test_a_reply_that_ended_without_an_answer_is_none(reason: str) -> None:
+    for text in ("", None, "A dog and"):
+        reply = read_choice(text, reason)
+        assert isinstance(reply, Reply) and reply.text is None and reason.lower() in reply.problem
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "content_filter",
+        "content_filter: PROHIBITED_CONTENT",
+        "SAFETY",
+        "RECITATION",
+        "SPII",
+        "BLOCKLIST",
+        "IMAGE_SAFETY",
+    ],
+)
+def test_a_filter_by_any_name_is_a_filter(reason: str) -> None:
+    for fields in ({}, {"message": None}):
+        reply = read_choice("A dog", reason, **fields)
+        assert isinstance(reply, Reply) and reply.filtered and reply.text is not None
+
+
+@pytest.mark.parametrize(
+    ("reason", "standard"),
+    [
+        ("stop", "stop"),
+        ("STOP", "stop"),
+        ("eos_token", "stop"),
+        ("MAX_TOKENS", "length"),
+        (None, "unknown"),
+        ("", "unknown"),
+    ],
+)
+def test_an_answer_ends_in_the_words_of_any_server(reason: str | None, standard: str) -> None:
+    reply = read_choice("A dog", reason)
+    assert isinstance(reply, Reply) and (reply.text, reply.finish_reason, reply.filtered) == ("A dog", standard, False)
+
+
+def test_an_error_in_a_choice_or_beside_it_is_no_answer() -> None:
+    """As OpenRouter sends it, with status 200, when a model's provider fails."""
+    inside = read_choice("", "error", error={"code": 502, "message": "provider failed"})
+    assert inside == Refused(502, Reason.SERVER, "provider failed")
+    body = {
+        "choices": [{"finish_reason": "stop", "message": {"content": "A d"}}],
+        "error": {"code": 429, "message": "slow"},
+    }
+    assert read_reply(json.dumps(body).encode()) == Refused(429, Reason.BUSY, "slow")
+    nothing = {"message": "", "type": "", "code": None}
+    assert isinstance(read_reply(json.dumps(body | {"error": nothing}).encode()), Reply), "an error without content"
 
 
 def test_the_log_keeps_refusals_and_reads_what_was_written_before_there_were_any(tmp_path: Path) -> None:
