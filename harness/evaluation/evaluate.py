@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -180,10 +180,11 @@ class _Evaluation:
         # Once per target and not per answer, because it looks at every weight file.
         answered_by = functools.cache(lambda name, model: by_name[name].answered_by(model))
         by_hash = {job.hash: job for job in jobs}
+        asked = {log for job in jobs for log, _ in job.answers}
         with backend:
             # Before the first answer, so that it also exists for answers before a kill; and after the last, because a remote backend
             # only learns from the answers which model gave them.
-            self._write_serving(json_of(backend))
+            self._write_serving(json_of(backend), asked)
             if any(job.request.choices for job in jobs):
                 backend.check_likelihoods()
             logger.info(f"answers come from {backend.name}")
@@ -205,13 +206,16 @@ class _Evaluation:
             finally:
                 seconds = time.perf_counter() - start
                 spent = {"took": {**took, "seconds": round(seconds, 3)}} if took else {}
-                self._write_serving(json_of(backend) | spent)
+                self._write_serving(json_of(backend) | spent, asked)
             rates = [f"{took[what] / seconds:,.0f} {what.replace('_', ' ')}" for what in took]
             logger.info(f"{took['answers']:,} answers in {seconds:.0f} s: {', '.join(rates)} per second")
 
-    def _write_serving(self, serving: Mapping[str, Any]) -> None:
+    def _write_serving(self, serving: Mapping[str, Any], asked: Set[ResponseLog]) -> None:
+        """Record the engine where its answers go; a folder whose answers are all stored keeps the record of the engine that gave them."""
         for key, folder in self.folders.items():
             path, computed = folder / "serving.json", self.computed_with.get(key)
+            if self.logs[key] not in asked and path.exists():
+                continue
             record = {**serving, **({} if computed is None else {"computed_with": computed})}
             write_json(path, check(ServedRecord, record, "serving record", path).written())
 

@@ -158,6 +158,26 @@ def test_repeats_tell_the_spread_and_the_first_is_the_score(folder: Path) -> Non
     assert json.loads((evals / "scores.json").read_text())["repeats"] == record.repeats.written()
 
 
+def test_answers_keep_the_record_of_the_engine_that_gave_them(folder: Path) -> None:
+    answers = folder / "results" / "seer" / "evals" / "pope@data"
+    with seeing() as server, seeing() as later:
+        run_eval(request(folder, server))
+        before = (answers / "serving.json").read_bytes()
+        assert "took" in json.loads(before)
+        [scores] = run_eval(request(folder, later, repeat=2))
+        assert isinstance(scores, SuiteScores) and scores.written()["serving"]["settings"]["endpoints"] == [server.url]
+        second = json.loads((answers / "repeats" / "2" / "serving.json").read_text())
+        assert second["settings"]["endpoints"] == [later.url]
+        assert (answers / "serving.json").read_bytes() == before
+        run_eval(request(folder, later, overwrite=True))
+        assert json.loads((answers / "serving.json").read_text())["settings"]["endpoints"] == [later.url]
+        (
+            answers / "serving.json"
+        ).unlink()  # of an older version, or lost: whatever engine comes next is better than none
+        run_eval(request(folder, server, repeat=3))
+    assert json.loads((answers / "serving.json").read_text())["settings"]["endpoints"] == [server.url]
+
+
 def test_repeats_of_what_does_not_vary_have_no_spread(folder: Path) -> None:
     with seeing() as server:
         [record] = run_eval(request(folder, server, repeat=2, limit=12))
