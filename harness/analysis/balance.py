@@ -36,7 +36,7 @@ def balance_records(run: Run) -> tuple[list[BalanceRecord], list[str]]:
             reasons.append(f"{run.name}: {place}: {error.problem}")
             continue
         if record.checkpoint != weights:
-            again = f"harness balance {run.name} --data {record.data}"
+            again = f"harness balance {run.given} --data {record.data}"
             reasons.append(f"{run.name}: {place} was measured with other weights: {again}")
             continue
         records = [other for other in records if other.data != record.data]

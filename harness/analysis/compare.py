@@ -15,7 +15,7 @@ from harness.core.errors import BadInputError, HarnessError
 from harness.core.pairing import paired_items
 from harness.core.stats import Counts, Difference, holm, mcnemar, paired
 from harness.records.item_files import ItemRow
-from harness.runs.folders import Run
+from harness.runs.folders import Run, distinct
 
 Judged = Callable[[Mapping[str, Any]], Verdict]
 """Returns the verdict on an item's row, see `harness.analysis.declared.verdicts`."""
@@ -107,7 +107,8 @@ def compare(runs: Sequence[Run], suites: Sequence[str] | None = None) -> tuple[l
     """
     if len(runs) < 2:
         raise BadInputError("a comparison needs at least two runs")
-    if len({run.name for run in runs}) < len(runs):
+    runs = distinct(given := runs)
+    if len(runs) < len(given):
         raise BadInputError("a run appears twice in the comparison")
     by_run: dict[str, dict[tuple[str, str, str], Compared]] = {}
     comparisons, reasons = [], []

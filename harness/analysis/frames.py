@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.analysis.scored import EVALUATE, read_rows, scored
 from harness.core.errors import BadInputError
-from harness.runs.folders import find_run, read_runs
+from harness.runs.folders import distinct, find_run, read_runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +55,7 @@ def load_runs(runs: Sequence[str | Path] | None = None, results: str | Path = "r
     metrics: list[dict[str, Any]] = []
     items: list[dict[str, Any]] = []
     evidence: list[dict[str, Any]] = []
-    for run in chosen:
+    for run in distinct(chosen):
         usable, unusable = scored(run)
         left_out += unusable
         for score in usable:

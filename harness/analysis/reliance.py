@@ -61,7 +61,7 @@ def changed_scores(run: Run) -> tuple[list[Changed], list[str]]:
             continue
         plain = items_beside(path.parents[2] / path.name)
         if not plain.exists() or sha256_file(plain) != record.reliance.clean_items:
-            again = f"harness eval --run {run.name} --suite {record.suite} --noise {record.pictures.change}"
+            again = f"harness eval --run {run.given} --suite {record.suite} --noise {record.pictures.change}"
             reasons.append(
                 f"{run.name}: {place} compares with plain answers or scores that were replaced since: {again}"
             )

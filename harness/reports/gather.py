@@ -24,7 +24,7 @@ from harness.evaluation.suites import data_root
 from harness.records.item_files import ItemRow
 from harness.records.score_files import ScoresRecord
 from harness.records.training_files import LogRow
-from harness.runs.folders import Run
+from harness.runs.folders import Run, distinct
 from harness.runs.state import LOG
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def gather(runs: Sequence[Run], *, look_up: bool = True) -> tuple[list[SuiteSamp
     suites: dict[tuple[str, str, str], SuiteSamples] = {}
     sources: dict[tuple[str, str, str], ScoresRecord] = {}
     left_out = []
-    for run in runs:
+    for run in distinct(runs):
         usable, unusable = scored(run)
         left_out += unusable
         for score in usable:

@@ -26,7 +26,7 @@ from harness.reports.gather import gather, samples
 from harness.reports.provenance import provenance
 from harness.reports.rejected import rejected_images
 from harness.reports.unscored import Answering, add_unscored
-from harness.runs.folders import Run
+from harness.runs.folders import Run, distinct
 
 _FOLDER = Path(__file__).parent
 SAMPLES = 2000
@@ -62,7 +62,7 @@ def write_report(
     """
     if not runs:
         raise BadInputError("there are no runs to report", remedy=EVALUATE)
-    runs = sorted(runs, key=lambda run: run.aligned)  # base models first
+    runs = distinct(sorted(runs, key=lambda run: run.aligned))  # base models first
     boards = collect(runs)
     suites, unusable = gather(runs)
     reasons = [*left_out, *unusable]

@@ -14,7 +14,7 @@ from harness.core.files import atomic_path
 from harness.core.progress import progress
 from harness.reports.figures import Bars, Figure, Lines, Scatter, figures, reliance_figures
 from harness.reports.gather import gather
-from harness.runs.folders import Run
+from harness.runs.folders import Run, distinct
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,7 +63,7 @@ def write_plots(
     """
     if unknown := [one for one in formats if one not in FORMATS]:
         raise BadInputError(f"unknown format '{unknown[0]}'", remedy=f"formats: {', '.join(FORMATS)}")
-    runs = sorted(runs, key=lambda run: run.aligned)  # base models first
+    runs = distinct(sorted(runs, key=lambda run: run.aligned))  # base models first
     suites, left_out = gather(runs, look_up=False)
     changed = [changed_scores(run) for run in runs]
     left_out += [reason for _, reasons in changed for reason in reasons]

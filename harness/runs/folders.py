@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,16 +24,27 @@ STAGES = "stages"
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder; `manifest` is None while it is not complete."""
+    """A run's folder; `manifest` is None while it is not complete.
+
+    `label` is its name among others if one of them has the same (`distinct`).
+    """
 
     path: Path
     manifest: ManifestRecord | None
+    label: str = field(default="", compare=False)
 
     @property
     def name(self) -> str:
-        """The folder's name; for a stage, whose folder is inside a run's, preceded by the run's name."""
+        """Its label, or else the folder's name; for a stage, whose folder is inside a run's, preceded by the run's name."""
+        if self.label:
+            return self.label
         parents = self.path.absolute().parents
         return f"{parents[1].name}-{self.path.name}" if parents[0].name == STAGES else self.path.name
+
+    @property
+    def given(self) -> str:
+        """What names it in a command: its name, or its folder if another run has the same name."""
+        return str(self.path) if self.label else self.name
 
     @property
     def kind(self) -> str:
@@ -98,6 +110,28 @@ def open_run(path: Path) -> Run:
     """
     manifest = path / MANIFEST
     return Run(path, read_manifest(manifest) if manifest.exists() else None)
+
+
+def distinct(runs: Sequence[Run]) -> list[Run]:
+    """The runs in their order, each once and no two with the same name: in front of the name that several share is put as much of the path
+    of their folders as tells them apart, such as `published/results/dpo`.
+    """
+    places = {(run.name, run.path.resolve()): run for run in runs}
+    by_name: dict[str, list[Path]] = defaultdict(list)
+    for name, path in places:
+        by_name[name].append(path)
+    labels = {name: _labels(name, paths) for name, paths in by_name.items() if len(paths) > 1}
+    return [replace(run, label=labels[name][path]) if name in labels else run for (name, path), run in places.items()]
+
+
+def _labels(name: str, paths: Sequence[Path]) -> dict[Path, str]:
+    """Different labels of the runs in these folders, which have the same name."""
+    homes = {path: (path.parents[1] if path.parent.name == STAGES else path).parent.parts[1:] for path in paths}
+    for depth in range(1, max(map(len, homes.values())) + 1):
+        labels = {path: "/".join((*home[-depth:], name)) for path, home in homes.items()}
+        if len({*labels.values()}) == len(paths):
+            return labels
+    return {path: str(path) for path in paths}  # a stage, and a run beside the stage's run with the stage's name
 
 
 def is_checkpoint(path: Path) -> bool:

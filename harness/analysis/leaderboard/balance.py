@@ -7,11 +7,10 @@ from pathlib import Path
 
 from harness.analysis.balance import balance_records
 from harness.analysis.leaderboard.board import Board, Cell, Column
-from harness.analysis.leaderboard.collect import names_of
 from harness.core.errors import BadInputError
 from harness.core.files import sha256_json
 from harness.records.balance_file import BalanceRecord, Mean
-from harness.runs.folders import Run, list_runs
+from harness.runs.folders import Run, distinct, list_runs
 
 BALANCE = "balance"
 """The metric that selects all of these columns."""
@@ -39,8 +38,8 @@ def add_balance(
     if not any(metric == BALANCE or metric.startswith((f"{BALANCE}.", f"{BALANCE}[")) for metric in metrics):
         return list(metrics)
     measured: dict[str, list[BalanceRecord]] = {}
-    for name, run in names_of(list_runs(runs) if isinstance(runs, Path) else runs).items():
-        measured[name], reasons = balance_records(run)
+    for run in distinct(list_runs(runs) if isinstance(runs, Path) else runs):
+        measured[run.name], reasons = balance_records(run)
         left_out += reasons
     columns: dict[str, None] = {}
     for row in (row for board in boards for row in board.rows):

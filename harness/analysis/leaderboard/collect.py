@@ -28,7 +28,7 @@ from harness.records.counts import ItemCounts
 from harness.records.matched import MatchedRates, cut
 from harness.records.score_files import MetricRecord, ScoresRecord
 from harness.records.sums import Sums, read_sums
-from harness.runs.folders import Run, list_runs
+from harness.runs.folders import Run, distinct, list_runs
 
 GroupBy = Literal["base", "data"]
 
@@ -67,13 +67,13 @@ def collect(
     chosen = list_runs(runs) if isinstance(runs, Path) else list(runs)
     grouped: dict[World, list[tuple[str, Run, Scored]]] = defaultdict(list)
     reasons: list[str] = [] if left_out is None else left_out
-    for name, run in names_of(chosen).items():
+    for run in distinct(chosen):
         usable, unusable = scored(run)
         reasons += unusable
         for score in usable:
             if suites is None or score.record.suite in suites:
                 model = score.record.model if group_by == "base" else ""
-                grouped[model, score.record.data].append((name, run, score))
+                grouped[model, score.record.data].append((run.name, run, score))
     if not grouped:
         raise BadInputError(
             "nothing was scored yet" + (f": {'; '.join(reasons)}" if reasons else ""),
@@ -81,14 +81,6 @@ def collect(
             remedy=EVALUATE,
         )
     return [_board(model, data, found) for (model, data), found in sorted(grouped.items())]
-
-
-def names_of(runs: Sequence[Run]) -> dict[str, Run]:
-    """Runs by name; if two have the same name, the name of their folder is put in front."""
-    names = [run.name for run in runs]
-    return {
-        run.name if names.count(run.name) == 1 else f"{run.path.resolve().parent.name}/{run.name}": run for run in runs
-    }
 
 
 def _board(model: str, data: str, scores: Sequence[tuple[str, Run, Scored]]) -> Board:

@@ -11,12 +11,14 @@ import pytest
 
 from benchmarks.halbench import ObjectHalBench
 from harness.analysis.compare import compare
+from harness.analysis.frames import load_runs
 from harness.analysis.leaderboard import as_latex, collect
 from harness.core.errors import BadInputError
 from harness.core.files import write_json, write_jsonl
 from harness.records.matched import Matched, MatchedRates, cut
 from harness.records.sums import read_sums
-from harness.runs.folders import open_run
+from harness.reports.gather import gather
+from harness.runs.folders import Run, distinct, open_run, survey
 from tests.scored_runs import make_run
 
 
@@ -59,6 +61,52 @@ def test_only_what_matches_is_compared(results: Path) -> None:
     write_json(path, record | {"settings": {"extractor": "spacy", "matched_words": 3}})
     with pytest.raises(BadInputError, match="different settings"):
         compare([open_run(results / "inventive"), open_run(results / "short")])
+
+
+def test_runs_of_one_name_from_several_folders_are_told_apart(tmp_path: Path) -> None:
+    """The parents of both are called `results`, as where a published folder is put beside the reader's own."""
+    make_run(tmp_path / "published" / "results", "dpo", ["A dog."] * 40)
+    make_run(tmp_path / "ours" / "results", "dpo", ["A dog and a cat."] * 40)
+    make_run(tmp_path / "ours" / "results", "mfpo", ["A dog."] * 40)
+    published, ours = (tmp_path / place / "results" for place in ("published", "ours"))
+    runs, _ = survey([published, ours])
+    [board] = collect(runs)
+    assert {row.name for row in board.rows} == {"published/results/dpo", "ours/results/dpo", "mfpo"}
+    [suite], _ = gather(runs, look_up=False)
+    assert {name: rows["0#0"].text for name, rows in suite.rows.items()} == {
+        "published/results/dpo": "A dog.",
+        "ours/results/dpo": "A dog and a cat.",
+        "mfpo": "A dog.",
+    }
+    frames = load_runs([published / "dpo", ours / "dpo"])
+    assert set(frames.items["run"]) == set(frames.metrics["run"]) == {"published/results/dpo", "ours/results/dpo"}
+    [one], _ = compare([open_run(published / "dpo"), open_run(ours / "dpo")])
+    [pair] = one.pairings
+    assert pair.other == "ours/results/dpo" and pair.differences["chair_s"].value == 1.0
+    assert one.values["published/results/dpo"]["chair_s"] == 0.0
+    for again in (ours / "dpo", ours / ".." / "results" / "dpo"):
+        with pytest.raises(BadInputError, match="appears twice"):
+            compare([open_run(ours / "dpo"), open_run(again)])
+
+
+def test_names_get_no_longer_than_it_takes(tmp_path: Path) -> None:
+    places = [
+        "a/results/dpo",
+        "b/results/dpo",
+        "a/results/base",
+        "c/base",
+        "e/dpo",
+        "c/dpo/stages/1-easy",
+        "d/dpo-1-easy",
+    ]
+    runs = [Run(tmp_path / place, None) for place in places]
+    assert [run.name for run in distinct(runs[:4])] == ["a/results/dpo", "b/results/dpo", "results/base", "c/base"]
+    assert [run.name for run in distinct(runs[1:4])] == ["dpo", "results/base", "c/base"]
+    assert [run.name for run in distinct(runs[5:])] == ["c/dpo-1-easy", "d/dpo-1-easy"]
+    beside = Run(tmp_path / "c" / "dpo-1-easy", None)
+    assert [run.name for run in distinct([runs[5], beside])] == [str(runs[5].path), str(beside.path)]
+    assert [run.name for run in distinct([*runs[:2], runs[0]])] == ["a/results/dpo", "b/results/dpo"]
+    assert [run.name for run in distinct(distinct(runs[:2])[:1])] == ["a/results/dpo"], "a label stays with its run"
 
 
 @pytest.mark.slow
