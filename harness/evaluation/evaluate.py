@@ -26,6 +26,7 @@ from harness.evaluation.reliance import Answered, reliance
 from harness.evaluation.repeats import repeat_folder, spread
 from harness.evaluation.request import EvalRequest, prepare
 from harness.evaluation.responses import ResponseLog, one_model
+from harness.evaluation.sampling import no_answers
 from harness.evaluation.score import item_rows, score_suite, write_scores
 from harness.evaluation.shards import write_shard
 from harness.evaluation.suites import SAMPLE_SEED, Suite
@@ -292,11 +293,7 @@ class _Evaluation:
         responses = {name: answer for name, answer in found.items() if answer is not None}
         refused = self._refused(suite, key)
         if not responses:
-            raise BadInputError(
-                f"no stored answer of '{target.name}' belongs to these questions",
-                where=str(log.path),
-                remedy="the data, the weights or the template changed: harness eval generates new ones",
-            )
+            raise no_answers(target.name, log.path, suite.sampling)
         model = self._one_model(target, suite, repeat)
         serving = read_serving(self.folders[key] / "serving.json").written()
         serving.pop("computed_with", None)

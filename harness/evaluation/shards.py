@@ -14,9 +14,11 @@ from harness.core.errors import BadInputError
 from harness.core.files import write_json
 from harness.core.types import Item
 from harness.evaluation.responses import ResponseLog
+from harness.evaluation.sampling import differing, in_words, options
 from harness.evaluation.suites import Suite
 from harness.records.answer_files import ShardRecord, read_serving, read_shard
 from harness.runs.targets import Target
+from harness.serving.base import Sampling
 
 _FOLDER = "shards"
 _RECORD = "shard.json"
@@ -86,8 +88,9 @@ def merge(
     suite_folder: Path,
     command: str,
     target: Target,
-    items: Sequence[Item],
+    suite: Suite,
     hashes: Mapping[str, str],
+    backend: str,
 ) -> dict[str, int]:
     """Join the shards of a suite into its response log.
 
@@ -95,19 +98,23 @@ def merge(
         suite_folder: the suite's folder in the run, which contains the shards.
         command: the command of one shard, up to `--shard`, for the errors.
         target: the checkpoint on this machine.
-        items: of the whole suite.
+        suite: the whole suite, with the sampling of this command.
         hashes: item id -> hash of its request.
+        backend: identity of the backend that this command reads the answers of.
 
     Returns:
         Number of items from each shard, by its name.
 
     Raises:
-        BadInputError: there are no shards, they are of different checkpoints or settings, or items are in none or in several of them.
+        BadInputError: there are no shards, they are of different checkpoints or settings, or of other settings than this command's, or
+            items are in none or in several of them.
         HarnessError: a shard is still being written.
     """
     with ExitStack() as stack:
         parts = _parts(suite_folder, command, stack)
         _check_same(parts, suite_folder, target, command)
+        _check_asked(parts[0].about, suite_folder, target, suite.sampling, backend, command)
+        items = suite.items
         owners: dict[str, list[_Part]] = defaultdict(list)
         for part in parts:
             for item in items:
@@ -181,6 +188,26 @@ def _check_same(parts: Sequence[_Part], suite_folder: Path, target: Target, comm
             where=str(suite_folder / _FOLDER),
             remedy=f"restore the weights, or answer again: {command} --shard 1/N",
         )
+
+
+def _check_asked(
+    about: ShardRecord, suite_folder: Path, target: Target, sampling: Sampling, backend: str, command: str
+) -> None:
+    """Check that the shards, which are alike, were answered as this command asks: otherwise it finds none of their answers."""
+    where = str(suite_folder / _FOLDER)
+    if others := differing(about.sampling, sampling):
+        raise BadInputError(
+            f"the shards were answered with {in_words(others, sampling)}",
+            where=where,
+            remedy=f"give the same settings: {options(others)}",
+        )
+    for key, here in (("backend", backend), ("template", target.template)):
+        if (answered := getattr(about, key)) not in (None, here):
+            raise BadInputError(
+                f"the shards were answered with another {key} ({answered}) than that of this command ({here})",
+                where=where,
+                remedy=f"restore it, or answer again: {command} --shard 1/N",
+            )
 
 
 def _check_cover(

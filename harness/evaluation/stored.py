@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from harness.evaluation.imported import ImportedAnswersBackend
 from harness.evaluation.jobs import request_hashes
 from harness.evaluation.pictures import Change
 from harness.evaluation.request import EvalRequest
+from harness.evaluation.sampling import options
 from harness.evaluation.shards import merge, shard_folders, shard_limit
 from harness.evaluation.suites import data_root, open_suite, suite_folder
 from harness.records.answer_files import read_serving
@@ -101,17 +102,21 @@ def run_merge(request: EvalRequest) -> list[SuiteScores]:
         limit = shard_limit(plain, _command(target, name, request.data))
         whole = open_suite(name, root, request.settings, limit)
         for suite in (whole.changed(change) for change in (None, *request.changes)):
-            folder, command = suite.folder(target.folder, data_name), _command(target, name, request.data, suite.change)
+            folder = suite.folder(target.folder, data_name)
+            command = _command(target, name, request.data, suite.change, request.settings.get("sampling", {}))
             hashes = request_hashes([target], [suite], request.backend_identity)
             own = {item.id: hashes[target.name, suite.key, 0, item.id] for item in suite.items}
-            counts = merge(folder, command, target, suite.items, own)
+            counts = merge(folder, command, target, suite, own, request.backend_identity)
             logger.info(f"{suite.key}: {', '.join(f'{shard}: {count}' for shard, count in counts.items())}")
         scored = run_eval(dataclasses.replace(request, suites=[name], limit=limit))
         records += [record for record in scored if isinstance(record, SuiteScores)]
     return records
 
 
-def _command(target: Target, suite: str, data: str, change: Change | None = None) -> str:
+def _command(
+    target: Target, suite: str, data: str, change: Change | None = None, sampling: Mapping[str, Any] | None = None
+) -> str:
     """The command that answers a shard, up to `--shard`."""
     changed = f" --noise {change.word}" if change else ""
-    return f"harness eval --run {target.name} --suite {suite} --data {data}{changed}"
+    drawn = f" {options(sampling)}" if sampling else ""
+    return f"harness eval --run {target.name} --suite {suite} --data {data}{changed}{drawn}"

@@ -121,6 +121,39 @@ def test_shards_of_another_checkpoint_or_sampling_are_refused(folder: Path) -> N
             run_merge(request(folder, server, generate=False))
 
 
+def test_settings_of_the_first_command_that_are_missing_are_named(folder: Path) -> None:
+    """Not the data are at fault, and nothing needs to be answered again."""
+    short: dict[str, Any] = {"sampling": {"max_new_tokens": 9}}
+    with seeing() as server:
+        for index in (1, 2):
+            run_eval(request(folder, server, shard=Shard(index, 2), settings=dict(short)))
+        with pytest.raises(BadInputError, match=r"answered with sampling.max_new_tokens=9, not \d+") as caught:
+            run_merge(request(folder, server, generate=False))
+        assert str(caught.value.remedy).endswith("--set sampling.max_new_tokens=9")
+        [merged] = run_merge(request(folder, server, generate=False, settings=dict(short)))
+        assert merged.n == 40
+        with pytest.raises(BadInputError, match=r"generated with sampling.max_new_tokens=9, not \d+") as caught:
+            run_eval(request(folder, server, generate=False))
+        assert str(caught.value.remedy).endswith("--set sampling.max_new_tokens=9")
+        [again] = run_eval(request(folder, server, generate=False, settings=dict(short)))
+        assert isinstance(again, SuiteScores) and again.metrics == merged.metrics
+
+        answers = folder / "results" / "seer" / "evals" / "pope@data"
+        shard = answers / "shards" / "1-of-2" / "shard.json"
+        for key in ("backend", "template"):
+            about = json.loads(shard.read_text())
+            for path in answers.glob("shards/*/shard.json"):
+                path.write_text(json.dumps(json.loads(path.read_text()) | {key: "another"}))
+            with pytest.raises(BadInputError, match=rf"with another {key} \(another\)"):
+                run_merge(request(folder, server, generate=False, settings=dict(short)))
+            for path in answers.glob("shards/*/shard.json"):
+                path.write_text(json.dumps(json.loads(path.read_text()) | {key: about[key]}))
+        shutil.rmtree(answers / "shards" / "1-of-2")
+        with pytest.raises(BadInputError, match="in no shard: shard 1/2") as caught:
+            run_merge(request(folder, server, generate=False, settings=dict(short)))
+        assert str(caught.value.remedy).endswith("--set sampling.max_new_tokens=9 --shard 1/2")
+
+
 @pytest.mark.slow
 def test_shards_as_a_person_types_them(folder: Path) -> None:
     with seeing() as server:
