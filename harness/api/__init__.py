@@ -171,7 +171,7 @@ def evaluate(
         if run is not None and base:
             of_base = base_of(run, root)
             targets.setdefault(of_base.name, of_base)
-        target = target_of_model(model, root) if run is None else target_of(run, root)
+        target = target_of_model(model, root) if run is None else target_of(run)
         targets.setdefault(target.name, target)
     records = run_eval(
         EvalRequest(

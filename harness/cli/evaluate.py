@@ -361,7 +361,7 @@ def _targets(
     runs = [find_run(one.strip(), results) for one in run.split(",")] if run else [latest_aligned(results)]
     if not run:
         console.print(f"using the latest aligned run: {runs[0].name}")
-    targets = [target_of(one, results) for one in runs]
+    targets = [target_of(one) for one in runs]
     if any(target.imported for target in targets):
         if base:
             raise BadInputError("the base model of imported answers is unknown", remedy="leave out --base")

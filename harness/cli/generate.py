@@ -181,7 +181,7 @@ def _target(model: str, results: Path, engine: type[Backend]) -> Target:
         return target_of_endpoint(model, results)
     for folder in (results / model, Path(model)):
         if (folder / "manifest.json").is_file() and (run := open_run(folder)).manifest is not None:
-            return target_of(run, results)
+            return target_of(run)
     return target_of_model(resolve(model), results)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -163,15 +163,19 @@ def _of_answers(kind: str, folder: Path, base: BaseRecord, model: str | None = N
     return ManifestRecord(schema=ManifestRecord.KNOWN, kind=kind, name=folder.name, config=config, base=base)
 
 
-def target_of(run: Run, results: Path) -> Target:
-    """The target of any complete run."""
+def target_of(run: Run) -> Target:
+    """The target of any complete run. Its answers are in its own folder, which may be outside of the results or have been renamed."""
     if run.aligned:
         return target_of_run(run)
     if run.kind == IMPORTED:
         return target_of_import(run.name, run.path, run.base_label)
     if run.kind == ENDPOINT:
-        return target_of_endpoint(run.asked_model, results)
-    return base_of(run, results)
+        return Target(run.name, run.path, run.asked_model, None, run.base_label, ENDPOINT, remote=True)
+    target = target_of_model(base_model(run), run.path.parent)
+    if target.manifest is None:
+        return replace(target, name=run.name, folder=run.path)
+    manifest = target.manifest.model_copy(update={"name": run.path.name})
+    return replace(target, name=run.name, folder=run.path, manifest=manifest)
 
 
 def imported_data(runs: Sequence[Run]) -> str:

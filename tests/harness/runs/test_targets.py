@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from harness.core.errors import BadInputError
-from harness.models import fingerprint, recorded
+from harness.models import fingerprint, recorded, resolve
+from harness.runs.folders import find_run
+from harness.runs.targets import target_of, target_of_endpoint, target_of_model
 from tests.commands import harness
 from tests.harness.serving.fake_vision import small_pope
 from tests.tiny import tiny_llava, tiny_photograph
@@ -48,6 +50,32 @@ def test_an_adapter_of_a_relative_base_is_evaluated_from_elsewhere(origin: Path,
     assert "the adapter's base model is not at" in gone and str(origin / "base") in gone and "Traceback" not in gone
     (origin / "base").symlink_to(tmp_path / "moved")
     harness(elsewhere, *EVAL, "--run", run, *data)
+
+
+def test_a_run_outside_of_the_results_is_itself(tmp_path: Path) -> None:
+    """Even if the results have a run of the same name, and if the folder was renamed."""
+    tiny_llava(tmp_path / "base")
+    before = [
+        target_of_endpoint("gpt", tmp_path / "old"),
+        target_of_model(resolve(str(tmp_path / "base")), tmp_path / "old"),
+    ]
+    for target in before:
+        target.begin()
+    (tmp_path / "old" / "gpt").rename(tmp_path / "old" / "gpt of May")
+    for name, target in (("gpt of May", before[0]), (before[1].name, before[1])):
+        folder = tmp_path / "old" / name
+        kept = (folder / "manifest.json").read_bytes()
+        again = target_of(find_run(str(folder), tmp_path / "results"))
+        assert (again.name, again.folder) == (name, folder)
+        assert (again.fingerprint, again.template, again.base) == (target.fingerprint, target.template, target.base)
+        assert (again.model, again.method, again.remote) == (target.model, target.method, target.remote)
+        again.begin()
+        assert (folder / "manifest.json").read_bytes() == kept
+    tiny_llava(tmp_path / "base", seed=1)  # a base whose weights have changed is recorded in its own folder
+    target_of(find_run(str(folder), tmp_path / "results")).begin()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["name"] == folder.name and manifest["base"]["fingerprint"] == fingerprint(tmp_path / "base")
+    assert not (tmp_path / "results").exists() and not (tmp_path / "old" / "gpt").exists()
 
 
 def test_a_run_and_a_model_are_two_things(tmp_path: Path) -> None:
