@@ -61,7 +61,7 @@ class Shares:
 
     Attributes:
         processes: number of processes.
-        weights: weights, gradients and moments are sharded (FSDP 2).
+        weights: weights, gradients and moments are sharded (FSDP 2), after every process has loaded and used the whole model.
         moments: the moments are sharded, and so are the float32 copies that DeepSpeed's ZeRO has in addition.
     """
 
@@ -76,7 +76,7 @@ ALONE = Shares()
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes at the peak of a training step.
+    """Bytes at the peak of a training: in a step, or before the weights are sharded.
 
     Attributes:
         weights: the model, including adapters and copies.
@@ -147,7 +147,10 @@ def footprint(
     responses: int,
     shares: Shares = ALONE,
 ) -> Footprint:
-    """The peak of a step whose micro-batch has these rows.
+    """The peak of a training whose micro-batch has these rows.
+
+    If the weights are sharded, it is that of a step, or of the passes before: every process has the whole model until the training loop
+    begins, and measures with it (`Session.values`).
 
     Args:
         model: from `architecture`. train: tuning, checkpointing, savings.
@@ -160,14 +163,16 @@ def footprint(
     full = train.tuning == "full"
     size = 2 if bfloat16 else _FLOAT32
     weights = (model.weights - model.in_4_bits) * (_FLOAT32 if full else size) + round(model.in_4_bits * _NF4)
+    initial = model.weights * _FLOAT32 if full and copy else 0  # not a part of the model, so it is never sharded
     if full:
-        # Autocast also keeps the weights in bfloat16 as long as the graph exists.
-        weights += model.weights * (_FLOAT32 * copy + 2 * bfloat16)
+        # Autocast also keeps the weights in bfloat16 as long as the graph exists, or the pass lasts.
+        weights += model.weights * 2 * bfloat16
     else:
         weights += model.trained * (_FLOAT32 + 2 * bfloat16)
     blocks = [(len(block), max(rows[number] for number in block)) for block in group_by_length(rows)]
     activations = _activations(model, train, size, copy, blocks, responses) + model.largest * size
     gradients, moments = model.trained * _FLOAT32, model.trained * _MOMENTS
+    before = Footprint(weights + initial, 0, 0, _forward(model, train, size, blocks, responses))
     if shares.weights:
         # Layers are gathered one by one, with the next one prefetched; everything else is gathered for the whole step.
         gathered = model.weights - model.in_layers + 2 * model.in_layers // model.layers
@@ -175,7 +180,20 @@ def footprint(
         gradients, moments = gradients // shares.processes, moments // shares.processes
     elif shares.moments:
         moments = (moments + model.trained * _FLOAT32) // shares.processes
-    return Footprint(weights, gradients, moments, activations)
+    step = Footprint(weights + initial, gradients, moments, activations)
+    return max(step, before, key=lambda one: one.total) if shares.weights else step
+
+
+def _forward(
+    model: Architecture, train: TrainSettings, size: int, blocks: Sequence[tuple[int, int]], responses: int
+) -> int:
+    """Bytes of the activations of a pass without gradient; `blocks` are those of a step's micro-batch."""
+    tokens = sum(rows * length for rows, length in blocks)
+    masks = responses * max(length for _, length in blocks) * (1 + size)
+    head = 2 * responses * model.vocabulary * _FLOAT32  # sharded, the logits are one chunk
+    # Without gradient, twice the micro-batch goes through the model, unless memory is short.
+    share = 1 if train.gradient_checkpointing else 2
+    return share * (tokens * model.width * size + masks + max(_layer(model, train, size, tokens), head))
 
 
 def _activations(

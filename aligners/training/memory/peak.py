@@ -93,9 +93,13 @@ class Peak:
                     f"{written_bytes(now)}, of {written_bytes(available)}"
                 )
         lighter = {"full": "train adapters (--lora), ", "lora": "hold the base in 4 bits (--qlora), "}
+        more = "use several GPUs (accelerate launch)"
+        if self.shares.weights:
+            lighter["lora"] = "hold the base in 4 bits (--qlora, without --sharding), "
+            more = "use GPUs with more memory, because each holds the whole model before it is sharded"
         return (
             f"lower train.max_length (the longest row has {max(map(max, self.rows.values())):,} tokens), "
-            f"{lighter.get(train.tuning, '')}or use several GPUs (accelerate launch): the smallest step takes "
+            f"{lighter.get(train.tuning, '')}or {more}: the smallest step takes "
             f"{written_bytes(then)} by prediction, of {written_bytes(available)}"
         )
 

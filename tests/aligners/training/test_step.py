@@ -94,6 +94,32 @@ def test_all_weights_fit_where_processes_share_them_out(seven: dict[str, str]) -
     assert moments.of(train, 1).optimizer == pytest.approx(alone.of(train, 1).optimizer * 12 / 8 / 8, rel=1e-6)
 
 
+def test_each_process_holds_the_whole_model_before_it_is_sharded(seven: dict[str, str]) -> None:
+    """And CHiP's copy of the initial model during all of the training: it is no part of the model, so nothing shards it."""
+    eight = Shares(8, weights=True)
+    train = TrainSettings(micro_batch_size=1, gradient_checkpointing=True)
+    adapters = peak_of(seven["1.5"], train, 576, eight)
+    counted = adapters.model
+    loaded = adapters.of(train, 1)
+    assert loaded.weights >= counted.weights * 2 and (loaded.gradients, loaded.optimizer) == (0, 0)
+    assert 0 < loaded.total - loaded.weights < GB, "a pass without gradient"
+    with pytest.raises(BadInputError, match="not even one example") as caught:
+        decide(TrainSettings(), adapters, Room(GPU, 12 * GB), 8)
+    assert "each holds the whole model before it is sharded" in str(caught.value.remedy)
+    assert "--qlora, without --sharding" in str(caught.value.remedy)
+
+    full = train.model_copy(update={"tuning": "full"})
+    plain = peak_of(seven["1.5"], full, 576, eight)
+    chip = replace(plain, copy=True)
+    copied = counted.weights * 4
+    assert chip.of(full, 1).weights == plain.of(full, 1).weights + copied
+    # A step of a small micro-batch on 2 processes takes more than the passes before; the copy is whole there, too.
+    two, copy = replace(plain, shares=Shares(2, weights=True)), replace(chip, shares=Shares(2, weights=True))
+    assert two.of(full, 1).optimizer > 0 and copy.of(full, 1).weights == two.of(full, 1).weights + copied
+    alone = replace(chip, shares=Shares())
+    assert alone.of(full, 1).weights == counted.weights * (4 + 4 + 2), "without sharding nothing else is counted"
+
+
 @pytest.mark.claims("train.micro_batch_size")
 @pytest.mark.parametrize(
     ("wanted", "expected"),
