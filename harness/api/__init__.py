@@ -150,7 +150,7 @@ def evaluate(
     from harness.evaluation.request import EvalRequest
     from harness.records.score_files import SuiteScores
     from harness.runs.folders import Run
-    from harness.runs.targets import base_of, target_of, target_of_endpoint, target_of_model
+    from harness.runs.targets import base_of, each_once, target_of, target_of_endpoint, target_of_model
     from harness.serving.choose import choose_backend, endpoint_settings
 
     root = Path(results)
@@ -159,23 +159,21 @@ def evaluate(
     serving = endpoint_settings(endpoint, engine)
     one = isinstance(checkpoints, str | Path | Run)
     asked: list[Any] = [checkpoints] if one else list(checkpoints)  # type: ignore[arg-type]
-    targets: dict[str, Target] = {}
+    targets: list[Target] = []
     usual: list[str] = []
     for checkpoint in asked:
         if engine.remote and not isinstance(checkpoint, Run):
-            targets.setdefault(str(checkpoint), target_of_endpoint(str(checkpoint), root))
+            targets.append(target_of_endpoint(str(checkpoint), root))
             usual.append("official")
             continue
         run, model = _opened(checkpoint, root)
         usual.append(model.default_data)
         if run is not None and base:
-            of_base = base_of(run, root)
-            targets.setdefault(of_base.name, of_base)
-        target = target_of_model(model, root) if run is None else target_of(run)
-        targets.setdefault(target.name, target)
+            targets.append(base_of(run, root))
+        targets.append(target_of_model(model, root) if run is None else target_of(run))
     records = run_eval(
         EvalRequest(
-            list(targets.values()),
+            each_once(targets),
             names,
             data or usual[0],
             engine,

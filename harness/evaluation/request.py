@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from harness.core import registry
@@ -86,6 +87,7 @@ def prepare(request: EvalRequest) -> tuple[list[Suite], str, Judge | None]:
             remedy=f"--set GROUP.KEY=VALUE; groups: {', '.join(sorted(known))}",
         )
     _ = request.backend_settings
+    _check_names(request.targets)
     _check_backend(request)
     others = {*registry.entries("benchmarks")} - {*request.suites}
     if idle := sorted(name for name, group in request.settings.items() if name in others and group):
@@ -121,6 +123,19 @@ def _check_likelihoods(request: EvalRequest, suites: Sequence[Suite]) -> None:
                 "their likelihoods",
                 remedy=f"leave out {suite.name}.answer=likelihood, or use --backend "
                 + " or ".join(kind.name for kind in able if kind.gives_likelihoods),
+            )
+
+
+def _check_names(targets: Sequence[Target]) -> None:
+    """Refuse two runs of the same name: an engine's adapters and the rows of scores are told apart by it."""
+    folders: dict[str, Path] = {}
+    for target in targets:
+        first = folders.setdefault(target.name, target.folder)
+        if first.resolve() != target.folder.resolve():
+            raise BadInputError(
+                f"two of the checkpoints are called '{target.name}', so their scores could not be told apart",
+                where=f"{first}, {target.folder}",
+                remedy="evaluate them in two commands; the leaderboard then shows both",
             )
 
 

@@ -178,6 +178,14 @@ def target_of(run: Run) -> Target:
     return replace(target, name=run.name, folder=run.path, manifest=manifest)
 
 
+def each_once(targets: Sequence[Target]) -> list[Target]:
+    """The targets in their order, without those whose folder came before."""
+    by_folder: dict[Path, Target] = {}
+    for target in targets:
+        by_folder.setdefault(target.folder.resolve(), target)
+    return list(by_folder.values())
+
+
 def imported_data(runs: Sequence[Run]) -> str:
     """The benchmark data of imported answers, if all of them have the same; else "official"."""
     imported = [row for run in runs if run.manifest for row in (run.manifest.imported or {}).values()]

@@ -12,7 +12,7 @@ from harness.core.errors import BadInputError
 from harness.models import fingerprint, recorded, resolve
 from harness.runs.folders import find_run
 from harness.runs.targets import target_of, target_of_endpoint, target_of_model
-from tests.commands import harness
+from tests.commands import harness, run_here
 from tests.harness.serving.fake_vision import small_pope
 from tests.tiny import tiny_llava, tiny_photograph
 
@@ -76,6 +76,31 @@ def test_a_run_outside_of_the_results_is_itself(tmp_path: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["name"] == folder.name and manifest["base"]["fingerprint"] == fingerprint(tmp_path / "base")
     assert not (tmp_path / "results").exists() and not (tmp_path / "old" / "gpt").exists()
+
+
+def test_two_runs_of_one_name_are_not_evaluated_together(tmp_path: Path) -> None:
+    """Both would be printed, each with the scores of the second."""
+    small_pope(tmp_path, images=2)
+    for folder in ("one", "two"):
+        target_of_endpoint("gpt", tmp_path / folder).begin()
+    ask = [
+        "eval",
+        "--backend",
+        "openai",
+        "--endpoint",
+        "http://127.0.0.1:9/v1",
+        "--suite",
+        "pope",
+        "--data",
+        "data",
+        "--dry-run",
+    ]
+    code, _, said = run_here([*ask, "--run", "one/gpt,two/gpt"], tmp_path)
+    said = " ".join(said.split())
+    assert code == 2 and "two of the checkpoints are called 'gpt'" in said and "in two commands" in said
+    assert "one/gpt, two/gpt" in said
+    code, out, said = run_here([*ask, "--run", "one/gpt,one/gpt,./one/../one/gpt", "--json"], tmp_path)
+    assert code == 0 and len(json.loads(out)) == 1, said
 
 
 def test_a_run_and_a_model_are_two_things(tmp_path: Path) -> None:
