@@ -72,6 +72,7 @@ def plan(experiment: Experiment, results: Path, *, many: bool = False) -> Plan:
     runs: dict[str, tuple[Arm, int]] = {}
     labels: dict[tuple[str, int], str] = {}
     worlds = {seed: model_of(spec.model, seed) for seed in spec.seeds}
+    asked_base: dict[str, str] = {}
     for seed, model in worlds.items():
         aligned: dict[str, Step] = {}
         rounds: dict[int, dict[str, Step]] = defaultdict(dict)
@@ -98,7 +99,8 @@ def plan(experiment: Experiment, results: Path, *, many: bool = False) -> Plan:
             for clean in _with_evaluations(experiment, seed, model, in_order, stages, results)
             for step in (clean, *(_noised(clean, changes) if clean.kind == "eval" else []))
         ]
-        steps += sharing_answers(_in_world(model, of_seed), results)
+        in_turn = _bases_in_turn(_in_world(model, of_seed), resolve(model).label, asked_base)
+        steps += sharing_answers(in_turn, results)
     data = frozenset(data_name(data_of(spec, model)) for model in worlds.values())
     return Plan(steps, runs, labels, {seed: resolve(model).label for seed, model in worlds.items()}, data)
 
@@ -134,6 +136,26 @@ def _in_world(model: str, steps: Sequence[Step]) -> list[Step]:
     command, about = ("data", "get", world.label), f"base model, pairs and benchmark files of {world.label}"
     made = Step(f"world-{plain(world.label)}", "world", command, (), sha256_json([world.label]), about)
     return [made, *(step if step.needs else replace(step, needs=(made.name,)) for step in steps)]
+
+
+def _bases_in_turn(steps: Sequence[Step], label: str, last: dict[str, str]) -> list[Step]:
+    """Steps of which those that also ask the base model follow one another: they write the answers of one run, which has one writer at a
+    time. Seeds share the base model, unless it is an embedded world's.
+
+    Args:
+        steps: of one seed.
+        label: of its base model.
+        last: label -> name of the last step that asks this base model; updated.
+    """
+    ordered: list[Step] = []
+    for step in steps:
+        if "--base" in step.command:
+            before = last.get(label)
+            if before is not None and before not in (*step.needs, *step.after):
+                step = replace(step, after=(*step.after, before))
+            last[label] = step.name
+        ordered.append(step)
+    return ordered
 
 
 def _check_stages(experiment: Experiment, arm: Arm, seed: int, model: str) -> None:

@@ -259,6 +259,14 @@ def test_other_workers_give_the_same_scores(how: tuple[str, ...], folder: Path, 
     assert len(same) == 3 and same.items() <= calm.items()
 
 
+def test_seeds_side_by_side_share_their_base_model(folder: Path) -> None:
+    """Both evaluations, and those about changed pictures, ask the base model, whose answers have one writer at a time."""
+    changes: dict[str, Any] = {"arms": {"dpo": SPEC["arms"]["dpo"]}, "noise": ["blank"], "claims": []}
+    run(folder, "seeds", "--results", "seeds", "--processes", "2", **changes)
+    assert len(figures(folder, "seeds")) == 3  # the base, once, and a run a seed
+    assert len(list((folder / "seeds").glob("runs/*/evals/*/noise/blank/scores-*.json"))) == 3
+
+
 def test_two_on_one_experiment_and_no_cluster_are_refused(folder: Path) -> None:
     process = warm.start(command(folder, "twice", "--results", "twice"), cwd=folder, stderr=subprocess.DEVNULL)
     try:

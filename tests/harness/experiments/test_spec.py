@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,30 @@ def test_changed_pictures_are_asked_about_one_after_another(tmp_path: Path) -> N
     assert all(set(step.needs) == {first.name, second.name, evaluated.name} for step in noised)
     assert [step.after for step in noised] == [(), ("noise-s0-0-0",)]
     assert len({step.key for step in (evaluated, *noised)}) == 3
+
+
+def test_seeds_of_one_base_model_ask_it_one_after_another(tmp_path: Path) -> None:
+    """Its answers are one run, which one process at a time may write. An embedded world has a base model for every seed."""
+    (tmp_path / "folder").mkdir()
+    text = "seeds: [0, 1, 2]\nnoise: [0, blank]\narms: {a: {method: dpo}}\nsettings: {train.tuning: lora}\n"
+    file = written(tmp_path / "a.yaml", text)
+    shared = [
+        "eval-s0-0",
+        "noise-s0-0-0",
+        "noise-s0-0-blank",
+        "eval-s1-0",
+        "noise-s1-0-0",
+        "noise-s1-0-blank",
+        "eval-s2-0",
+    ]
+    for model in ("llava-1.5-7b", str(tmp_path / "folder"), "org/name"):
+        steps = {step.name: step for step in plan(read_experiment(file, {"model": model}), tmp_path).steps}
+        for before, step in itertools.pairwise(shared):
+            assert before in (*steps[step].needs, *steps[step].after), f"{step} runs beside {before}"
+    drawn = plan(read_experiment(file), tmp_path).steps
+    assert not [step.name for step in drawn if step.kind == "eval" and step.after], "each seed has its base model"
+    both = plan(read_experiment(file, {"model": "pocket:2", "seeds": [0, 2]}), tmp_path).steps
+    assert [step.after for step in both if step.kind == "eval"] == [(), ("noise-s0-0-blank",)], "both are pocket:2"
 
 
 def test_shipped_experiments_have_names() -> None:
