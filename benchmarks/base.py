@@ -72,6 +72,8 @@ class Benchmark(ABC):
         OfflineFile("responses", "JSON lines {item, text}"),
     )
     """The files that `read_offline` reads; each is an option of `harness score`."""
+    falls_back_to: ClassVar[tuple[str, ...]] = ()
+    """Other suites whose folders of data `items` reads where its own lacks something."""
     answer_keys: ClassVar[tuple[str, ...]] = ("text", "response", "answer")
     """Keys of a model's answer in files of other tools, the official one first."""
     setting_options: ClassVar[Sequence[SettingOption]] = ()

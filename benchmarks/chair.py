@@ -38,6 +38,7 @@ class CHAIR(ObjectHalBench):
 
     name, title, place = "chair", "CHAIR", 20
     source = "Rohrbach et al., EMNLP 2018"
+    falls_back_to = ("halbench",)
     Settings = CHAIRSettings
     settings: CHAIRSettings
 

@@ -83,6 +83,7 @@ class POPE(Benchmark):
         ),
     )
     answer_keys = ("answer", "text", "response", "prediction")
+    falls_back_to = ("pope",)
     pictures: ClassVar[str] = "coco"
     """Prefix of the official files' names."""
 

@@ -183,6 +183,15 @@ def _named(source: str, format_name: str | None) -> tuple[str, Format | None]:
     return source, find_format(format_name) if format_name else None
 
 
+def local_path(source: str) -> Path | None:
+    """The file or folder that a source of `read_preferences` names; None for a name of the hub, and for what does not exist."""
+    place, _ = _named(source, None)
+    try:
+        return Path(place) if place not in KNOWN and Path(place).exists() else None
+    except OSError:  # a text that is too long for a name
+        return None
+
+
 def _sampled(tables: list[Table], limit: int | None, seed: int) -> list[Collection[int]]:
     """The rows of every table that will be read."""
     numbers = [table.numbers() for table in tables]

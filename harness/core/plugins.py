@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.packages import OWN_DISTRIBUTION, MissingPackageError, is_installed
+from harness.core.paths import cache_folder
 
 Kind = Literal["aligners", "benchmarks", "backends", "judges", "candidate_judges", "worlds"]
 KINDS: tuple[Kind, ...] = ("aligners", "benchmarks", "backends", "judges", "candidate_judges", "worlds")
@@ -115,6 +116,20 @@ def _roots(path: tuple[str, ...]) -> tuple[tuple[str, Entry], ...]:
             places += [str(file.locate()) for file in files if file.suffix == ".py"]
         roots += [(os.path.realpath(place), entry) for place in places]
     return tuple(dict.fromkeys(roots))
+
+
+def source_files(entry: Entry) -> list[tuple[str, Path]]:
+    """The Python files of a plugin, with their names from its package on: those of its package and of its distribution. Of a plugin that
+    is a file, this file.
+    """
+    files: dict[Path, str] = {}
+    for root in (Path(place) for place, owner in _roots(tuple(sys.path)) if owner == entry):
+        if root.is_dir():
+            files |= {path: path.relative_to(root.parent).as_posix() for path in root.rglob("*.py")}
+    for root in (Path(place) for place, owner in _roots(tuple(sys.path)) if owner == entry):
+        if root.is_file() and not root.is_relative_to(os.path.realpath(cache_folder() / "plugins")):
+            files.setdefault(root, root.name)
+    return sorted((name, path) for path, name in files.items())
 
 
 def _places(module: str) -> Iterator[str]:

@@ -16,6 +16,7 @@ from harness.core.worlds import find_world, world_of_pairs
 from harness.evaluation.pictures import Change
 from harness.evaluation.suites import data_name
 from harness.experiments.arms import Arm
+from harness.experiments.contents import Contents, contents
 from harness.experiments.keys import MOST_RUNS, ExperimentSpec
 from harness.experiments.rounds import before_alignment, sharing_answers
 from harness.experiments.spec import Experiment
@@ -73,6 +74,7 @@ def plan(experiment: Experiment, results: Path, *, many: bool = False) -> Plan:
     labels: dict[tuple[str, int], str] = {}
     worlds = {seed: model_of(spec.model, seed) for seed in spec.seeds}
     asked_base: dict[str, str] = {}
+    read = Contents()
     for seed, model in worlds.items():
         aligned: dict[str, Step] = {}
         rounds: dict[int, dict[str, Step]] = defaultdict(dict)
@@ -87,8 +89,8 @@ def plan(experiment: Experiment, results: Path, *, many: bool = False) -> Plan:
                     stages[whole.name].append(_after_stage(whole, arm.stage))
                 continue
             previous = aligned[arm.previous] if arm.previous else None
-            before = before_alignment(experiment, arm, seed, model, previous, results)
-            step = aligned[arm.label] = _align(experiment, arm, seed, model, before, results)
+            before = before_alignment(experiment, arm, seed, model, previous, results, read)
+            step = aligned[arm.label] = _align(experiment, arm, seed, model, before, results, read)
             labels[arm.label, seed] = step.run
             runs.setdefault(step.run, (arm, seed))
             of_round = rounds[arm.round]
@@ -96,7 +98,7 @@ def plan(experiment: Experiment, results: Path, *, many: bool = False) -> Plan:
         in_order = [rounds[place] for place in sorted(rounds)]
         of_seed = [
             step
-            for clean in _with_evaluations(experiment, seed, model, in_order, stages, results)
+            for clean in _with_evaluations(experiment, seed, model, in_order, stages, results, read)
             for step in (clean, *(_noised(clean, changes) if clean.kind == "eval" else []))
         ]
         in_turn = _bases_in_turn(_in_world(model, of_seed), resolve(model).label, asked_base)
@@ -180,6 +182,7 @@ def _with_evaluations(
     rounds: Sequence[Mapping[str, Step]],
     stages: Mapping[str, Sequence[Step]],
     results: Path,
+    read: Contents,
 ) -> list[Step]:
     """The steps of every round, each round's evaluations behind them. A run of a later round stands on weights of its own. `stages`:
     by the name of an alignment, what is also scored of it."""
@@ -191,12 +194,14 @@ def _with_evaluations(
         steps += in_round.values()
         size = ADAPTERS if place == 0 else 1
         for start in range(0, len(aligned), size):
-            steps.append(_evaluate(experiment, seed, model, aligned[start : start + size], number, results))
+            steps.append(_evaluate(experiment, seed, model, aligned[start : start + size], number, results, read))
             number += 1
     return steps
 
 
-def _align(experiment: Experiment, arm: Arm, seed: int, model: str, before: Sequence[Step], results: Path) -> Step:
+def _align(
+    experiment: Experiment, arm: Arm, seed: int, model: str, before: Sequence[Step], results: Path, read: Contents
+) -> Step:
     """Train one arm with one seed. The run's name is a hash of what determines it, so experiments share runs. `before`: the steps that
     make its pairs and the checkpoint that it starts from."""
     base_model = resolve(model)
@@ -214,6 +219,13 @@ def _align(experiment: Experiment, arm: Arm, seed: int, model: str, before: Sequ
         "limit": arm.limit,
         "train": _determining(train),
         "settings": method.model_dump(mode="json"),
+        **contents(
+            method=read.plugin("aligners", arm.method),
+            model=read.model(model),
+            data=None if generated else read.data(data),
+            settings=read.settings(method.model_dump(mode="json")),
+            margins=located(experiment.where("arms", arm.name), lambda: read.data(train.balance.data)),
+        ),
     }
     key = sha256_json(identity)
     run = f"{arm.method}-{plain(base_model.label)}-{key[:10]}"
@@ -269,7 +281,7 @@ def _determining(train: TrainSettings) -> dict[str, Any]:
 
 
 def _evaluate(
-    experiment: Experiment, seed: int, model: str, aligned: Sequence[Step], number: int, results: Path
+    experiment: Experiment, seed: int, model: str, aligned: Sequence[Step], number: int, results: Path, read: Contents
 ) -> Step:
     """Serve the runs of a seed, with their base model first, and score all suites."""
     spec = experiment.spec
@@ -281,7 +293,15 @@ def _evaluate(
     for option, value in (("--limit", spec.questions), ("--backend", spec.backend), ("--judge", spec.judge)):
         command += [option, str(value)] if value is not None else []
     command += sets(spec.evaluation)
-    key = sha256_json([command, [step.key for step in aligned]])  # wherever the results are
+    present = contents(
+        benchmarks=read.benchmarks(data, spec.suites),
+        suites=read.plugins("benchmarks", spec.suites),
+        backend=read.plugin("backends", spec.backend),
+        judge=read.plugin("judges", spec.judge),
+        settings=read.settings(spec.evaluation),
+    )
+    # Wherever the results are.
+    key = sha256_json([command, [step.key for step in aligned], *([present] if present else [])])
     command += ["--results", str(results / RUNS)]
     about = f"{len(aligned)} runs{' and the base' if number == 0 else ''} on {', '.join(spec.suites)}, seed {seed}"
     needs = tuple(dict.fromkeys(step.name for step in aligned))

@@ -16,6 +16,7 @@ from harness.core.config import StrictModel, parse
 from harness.core.errors import BadInputError
 from harness.core.files import sha256_json
 from harness.experiments.arms import Arm
+from harness.experiments.contents import Contents, contents
 from harness.experiments.keys import JudgedSpec
 from harness.experiments.spec import Experiment
 from harness.experiments.step import RUNS, Step, located, plain, sets
@@ -25,12 +26,14 @@ from harness.models import resolve
 PAIRS, STARTS = "pairs", "starts"
 """Folders below the results: sets of pairs, and exported checkpoints that the next round starts from."""
 ANSWERS_OF = "--answers-of"
+_JUDGE_CONTENTS = "contents of the judge"
+"""Apart from the other contents of a generation: another judge's answers can be the same ones."""
 APART = 1_000
 """Difference of the generation's seeds of two rounds: they sample other prompts."""
 
 
 def before_alignment(
-    experiment: Experiment, arm: Arm, seed: int, model: str, previous: Step | None, results: Path
+    experiment: Experiment, arm: Arm, seed: int, model: str, previous: Step | None, results: Path, read: Contents
 ) -> list[Step]:
     """The steps that an alignment needs: the export of the round before, and the pairs. None for data that exist.
 
@@ -41,6 +44,7 @@ def before_alignment(
         model: the base model.
         previous: the alignment of the round before.
         results: folder of the runs of all experiments.
+        read: hashes of what is named by a path.
 
     Raises:
         BadInputError: the judge or one of its settings is unknown; the message has the line.
@@ -48,7 +52,7 @@ def before_alignment(
     if arm.generate is None:
         return []
     steps = [] if previous is None else [_export(previous, results)]
-    return [*steps, _generate(experiment, arm, arm.generate, seed, model, previous, results)]
+    return [*steps, _generate(experiment, arm, arm.generate, seed, model, previous, results, read)]
 
 
 def _export(previous: Step, results: Path) -> Step:
@@ -68,12 +72,13 @@ def _generate(
     model: str,
     previous: Step | None,
     results: Path,
+    read: Contents,
 ) -> Step:
     """Pairs of the answers of the base model, or of the round before."""
     spec = experiment.spec
     prompts = asked.prompts or arm.data or resolve(model).default_preferences
     number = seed + APART * (arm.round - 1)
-    settings, sentences = _settings(experiment, arm, asked)
+    settings, sentences = _settings(experiment, arm, asked, read)
     identity = {
         "model": previous.key if previous else model,
         "prompts": prompts,
@@ -81,9 +86,15 @@ def _generate(
         "backend": spec.backend,
         "seed": number,
         **settings,
+        **contents(
+            model=None if previous else read.model(model),
+            prompts=read.data(prompts),
+            backend=read.plugin("backends", spec.backend),
+            settings=read.settings({name: settings[name] for name in ("sample", "pair", "serving")}),
+        ),
     }
     key = sha256_json(identity)
-    judge = {name: settings[name] for name in ("judge", "judged by")}
+    judge = {name: settings[name] for name in ("judge", "judged by", _JUDGE_CONTENTS) if name in settings}
     sampled = identity | dict.fromkeys(judge) | {"sample": settings["sample"] | {"samples": None}, "pair": None}
     name = f"{asked.judge}-{plain(resolve(model).label)}-{key[:10]}"
     made = f"{PAIRS}/{name}"
@@ -119,7 +130,7 @@ def without_answers(command: Sequence[str]) -> list[str]:
     return [*command[:place], *command[place + 2 :]]
 
 
-def _settings(experiment: Experiment, arm: Arm, asked: JudgedSpec) -> tuple[dict[str, Any], bool]:
+def _settings(experiment: Experiment, arm: Arm, asked: JudgedSpec, read: Contents) -> tuple[dict[str, Any], bool]:
     """The settings of sampling, pairs and judge with their defaults, and the backend's; whether sentences are judged one by one.
 
     Raises:
@@ -141,4 +152,8 @@ def _settings(experiment: Experiment, arm: Arm, asked: JudgedSpec) -> tuple[dict
         for group, model in models.items()
     }
     settings = {group: values.model_dump(mode="json") for group, values in parsed.items()}
-    return settings | {"judged by": asked.judge, "serving": layers.get("backend", {})}, kind.sentences
+    settings |= {"judged by": asked.judge, "serving": layers.get("backend", {})}
+    code = read.plugin("candidate_judges", asked.judge)
+    if judge := contents(code=code, settings=read.settings(settings["judge"])):
+        settings[_JUDGE_CONTENTS] = judge
+    return settings, kind.sentences

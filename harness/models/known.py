@@ -9,6 +9,7 @@ import functools
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from harness.core.files import read_json, sha256_file, sha256_json, to_cache, write_json
 from harness.core.paths import cache_folder
 
-_RULES = {"architecture": 2, "adapter": 1, "complete": 1, "template": 2, "hash": 1}
+_RULES = {"architecture": 2, "adapter": 1, "complete": 1, "template": 2, "hash": 1, "folder": 1}
 """Version; raised when the answers for the same files change."""
 
 _ANSWERED_BY = ("transformers", "tokenizers", "torchvision", "peft")
@@ -63,6 +64,43 @@ def _file_hash(path: Path, state: tuple[int, ...]) -> str:
     if size < LARGE or time.time() - max(times) / 1e9 < SETTLED:
         return sha256_file(path)
     return known("hash", {"path": os.fspath(path), "state": state}, lambda: sha256_file(path))
+
+
+def folder_hash(folder: Path) -> str:
+    """SHA-256 over the names and contents of all files in a folder and below it, without hidden ones; from the cache while no file's
+    name, size, times and inode change. Links are followed.
+    """
+    files = _files_below(folder)
+    states = {}
+    for name, path in files.items():
+        there = path.stat()
+        states[name] = (there.st_size, there.st_mtime_ns, there.st_ctime_ns, there.st_ino, there.st_dev)
+
+    def read() -> str:
+        with ThreadPoolExecutor(8) as pool:  # hashing releases the interpreter's lock
+            return sha256_json(dict(zip(files, pool.map(sha256_file, files.values()), strict=True)))
+
+    newest = max((time_ns for state in states.values() for time_ns in state[1:3]), default=0)
+    if time.time() - newest / 1e9 < SETTLED:
+        return read()
+    return known("folder", {"path": os.fspath(folder.resolve()), "states": sha256_json(states)}, read)
+
+
+def _files_below(folder: Path) -> dict[str, Path]:
+    """Relative path -> file, sorted; without hidden files and folders. A folder that several links lead to is read once."""
+    files: dict[str, Path] = {}
+    seen = {os.path.realpath(folder)}
+    for place, folders, names in os.walk(folder, followlinks=True):
+        inner, folders[:] = sorted(folders), []
+        for name in inner:
+            real = os.path.realpath(os.path.join(place, name))  # noqa: PTH118
+            if not name.startswith(".") and real not in seen:
+                seen.add(real)
+                folders.append(name)
+        for path in (Path(place, name) for name in names if not name.startswith(".")):
+            if path.is_file():
+                files[path.relative_to(folder).as_posix()] = path
+    return dict(sorted(files.items()))
 
 
 def settings_hashes(folder: Path) -> dict[str, str]:
