@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from harness.core import registry
 from harness.core.config import merged
 from harness.core.errors import BadInputError, shown
 from harness.experiments.keys import BASE, ArmSpec, ExperimentSpec, GenerateSpec, JudgedSpec, Range, grouped
@@ -28,6 +29,7 @@ class Arm:
     """One configuration that is trained with every seed.
 
     Attributes:
+        method: as the file gives it, and as commands do: a name, or FILE.py:CLASS.
         label: the arm's name in the file, with the settings in which a grid's arms differ.
         name: the arm's name in the file alone.
         assigned: the values that a grid or pairs gave it, by dotted key; and `round` if there are several.
@@ -53,6 +55,15 @@ class Arm:
     previous: str | None = None
     stage: str | None = None
     whole: str | None = None
+
+    @property
+    def method_name(self) -> str:
+        """The method's name, also if the file gives the method as FILE.py:CLASS.
+
+        Raises:
+            BadInputError: there is no such file, or the method in it is at fault.
+        """
+        return registry.adopt("aligners", self.method)
 
 
 def arms_of(name: str, spec: ExperimentSpec, where: Where) -> list[Arm]:

@@ -98,7 +98,7 @@ def read_claims(experiment: Experiment) -> list[Claim]:
                 remedy=f"noise: [{', '.join(map(str, [*experiment.spec.noise, gap[1]]))}]",
             )
         if metric not in MARGINS:
-            _check_metric(gap[2] if gap else metric, experiment.spec.suites, where, matched=not gap)
+            _check_metric(gap[2] if gap else metric, experiment.suites, where, matched=not gap)
         arms = [_arm(side, experiment, where) for side in (left, right)]
         if metric in MARGINS:
             _check_margins(metric, arms, experiment, where)

@@ -179,7 +179,7 @@ class Forecaster:
         change = _change_of(step)
         request = EvalRequest(
             [target],
-            spec.suites,
+            self.experiment.suites,
             data_of(spec, self.model),
             choose_backend(spec.backend),
             grouped(spec.evaluation),

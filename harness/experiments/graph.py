@@ -212,7 +212,7 @@ def _align(
     made = {step.kind: step for step in before}
     generated, start = made.get("generate"), made.get("export")
     identity = {
-        "method": arm.method,
+        "method": arm.method_name,
         "model": model,
         "data": generated.key if generated else data,
         **({"start": start.key} if start else {}),
@@ -228,7 +228,7 @@ def _align(
         ),
     }
     key = sha256_json(identity)
-    run = f"{arm.method}-{plain(base_model.label)}-{key[:10]}"
+    run = f"{arm.method_name}-{plain(base_model.label)}-{key[:10]}"
     source = str(results / generated.makes) if generated else data
     command = ["align", "--method", arm.method, "--model", model, "--data", source, "--name", run]
     command += ["--results", str(results / RUNS)]
@@ -263,12 +263,12 @@ def settings_of(experiment: Experiment, arm: Arm, seed: int, model: str) -> tupl
     where = experiment.where("arms", arm.name)
     kind = located(experiment.where("arms", arm.name, "method"), lambda: registry.load("aligners", arm.method))
     base_model = resolve(model)
-    recipe = base_model.world.recipe(arm.method) if base_model.world else {}
+    recipe = base_model.world.recipe(kind.name) if base_model.world else {}
     layers = merged({"train": dict(kind.train_defaults)}, recipe, dict(arm.settings), {"train": {"seed": seed}})
     if unknown := sorted(set(layers) - {"train", "method"}):
         raise BadInputError(f"settings must be in the groups train and method, not '{unknown[0]}'", where=where)
     train = located(where, lambda: parse(TrainSettings, layers.get("train", {}), "train"))
-    method = located(where, lambda: parse(kind.Settings, layers.get("method", {}), f"method {arm.method}"))
+    method = located(where, lambda: parse(kind.Settings, layers.get("method", {}), f"method {kind.name}"))
     return train, method
 
 
@@ -303,7 +303,9 @@ def _evaluate(
     # Wherever the results are.
     key = sha256_json([command, [step.key for step in aligned], *([present] if present else [])])
     command += ["--results", str(results / RUNS)]
-    about = f"{len(aligned)} runs{' and the base' if number == 0 else ''} on {', '.join(spec.suites)}, seed {seed}"
+    about = (
+        f"{len(aligned)} runs{' and the base' if number == 0 else ''} on {', '.join(experiment.suites)}, seed {seed}"
+    )
     needs = tuple(dict.fromkeys(step.name for step in aligned))
     return Step(f"eval-s{seed}-{number}", "eval", tuple(command), needs, key, about)
 

@@ -59,9 +59,9 @@ def write_page(
     claims = read_claims(experiment)
     runs, arms = _runs(plan, folder), searches.resolved(experiment).arms
     # Its runs may be another experiment's, too, which scored them by other suites.
-    scored = collect(runs, suites=experiment.spec.suites)
+    scored = collect(runs, suites=experiment.suites)
     boards = [_of_arms(board, plan) for board in scored if not plan.data or board.data in plan.data]
-    reliance = Reliance(plan, runs, changes_of(experiment), experiment.spec.suites)
+    reliance = Reliance(plan, runs, changes_of(experiment), experiment.suites)
     parts: list[tuple[str, list[Figure], list[TextTable]]] = [
         ("Image reliance", reliance.figures(), reliance.tables()),
         ("Modality balance", [], margins(plan, runs)),
@@ -69,7 +69,7 @@ def write_page(
     ]
     findings = find(claims, plan, boards, runs)
     counts, trained = _counts(experiment.arms, searches), _trained_on(arms, plan, runs)
-    rows = [(arm.label, arm.method, _range(trained[arm.label]), _settings(arm)) for arm in arms]
+    rows = [(arm.label, arm.method_name, _range(trained[arm.label]), _settings(arm)) for arm in arms]
     note = _different_pairs(trained)
     pooled = [_named(board, plan) for board in (pool_seeds(boards) if len(plan.worlds) > 1 else boards)]
     head = _head(experiment, plan)
@@ -241,7 +241,7 @@ def _counts(arms: Sequence[Arm], searches: Searches) -> str:
         if (
             arm.previous is None and arm.whole is None
         ):  # a later round has the settings of the first one, a stage those of its training
-            counts[arm.method] += tried.get(arm.label, 1)
+            counts[arm.method_name] += tried.get(arm.label, 1)
     return ", ".join(f"{method} {count}" for method, count in counts.items())
 
 

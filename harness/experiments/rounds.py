@@ -96,7 +96,7 @@ def _generate(
     key = sha256_json(identity)
     judge = {name: settings[name] for name in ("judge", "judged by", _JUDGE_CONTENTS) if name in settings}
     sampled = identity | dict.fromkeys(judge) | {"sample": settings["sample"] | {"samples": None}, "pair": None}
-    name = f"{asked.judge}-{plain(resolve(model).label)}-{key[:10]}"
+    name = f"{settings['judged by']}-{plain(resolve(model).label)}-{key[:10]}"
     made = f"{PAIRS}/{name}"
     command = ["data", "generate", previous.run if previous else model, "--prompts", prompts, "--judge", asked.judge]
     command += ["-o", str(results / made), "--seed", str(number), "--results", str(results / RUNS)]
@@ -152,7 +152,8 @@ def _settings(experiment: Experiment, arm: Arm, asked: JudgedSpec, read: Content
         for group, model in models.items()
     }
     settings = {group: values.model_dump(mode="json") for group, values in parsed.items()}
-    settings |= {"judged by": asked.judge, "serving": layers.get("backend", {})}
+    judged_by = registry.adopt("candidate_judges", asked.judge)
+    settings |= {"judged by": judged_by, "serving": layers.get("backend", {})}
     code = read.plugin("candidate_judges", asked.judge)
     if judge := contents(code=code, settings=read.settings(settings["judge"])):
         settings[_JUDGE_CONTENTS] = judge

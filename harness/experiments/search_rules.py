@@ -39,7 +39,7 @@ class Objective:
         assert spec.search is not None
         objectives: list[Objective] = []
         known: list[str] = []
-        for suite in spec.suites:
+        for suite in experiment.suites:
             benchmark = registry.load("benchmarks", suite)()
             for metric in benchmark.metrics:
                 if metric.higher_is_better is None:
@@ -79,7 +79,7 @@ def trial_spec(experiment: Experiment, objective: Objective) -> ExperimentSpec:
     return spec.model_copy(
         update={
             "seeds": search.seeds,
-            "suites": [objective.suite],
+            "suites": [spec.suites[experiment.suites.index(objective.suite)]],  # as the file gives it
             "split": search.split,
             "benchmarks": search.benchmarks,
             "questions": search.questions,

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from harness.core import registry
 from harness.core.config import merged
 from harness.core.errors import BadInputError, UnknownNameError, shown
 from harness.core.paths import PACKAGE
@@ -18,7 +19,7 @@ from harness.core.worlds import find_world
 from harness.core.yaml_values import read_yaml
 from harness.experiments.arms import Arm, arms_of
 from harness.experiments.keys import ExperimentSpec
-from harness.experiments.step import plain
+from harness.experiments.step import located, plain
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,18 @@ class Experiment:
     def name(self) -> str:
         """The name of its folder: the file's name, and the model's if it is not the file's, so that each model keeps its page."""
         return f"{self.path.stem}-{plain(self.spec.model)}" if self.another_model else self.path.stem
+
+    @property
+    def suites(self) -> list[str]:
+        """The names of the suites, also of those that the file gives as FILE.py:CLASS; in the file's order.
+
+        Raises:
+            BadInputError: there is no such file, or the suite in it is at fault; the message has the line.
+        """
+        return [
+            located(self.where("suites", number), lambda suite=suite: registry.adopt("benchmarks", suite))
+            for number, suite in enumerate(self.spec.suites)
+        ]
 
     def where(self, *place: str | int) -> str:
         """`FILE, line N` of a place in the file, or of the nearest one around it."""

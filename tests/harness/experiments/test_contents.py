@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from harness.core.errors import BadInputError
 from harness.core.files import sha256_file
 from harness.experiments.graph import plan
 from harness.experiments.run import open_experiment
@@ -142,6 +143,33 @@ def test_changed_code_of_a_plugin_changes_what_it_takes_part_in(
         after = keys(**changes)
         assert {step for step in after if after[step] != before[step]} == again, kind
         before = after
+
+
+def test_a_plugin_that_is_a_file_has_the_name_of_its_class(folder: Path) -> None:
+    """In names of runs, claims and searches; commands have what the file says."""
+    for name, source in (("method", METHOD), ("suite", SUITE), ("judge", JUDGE)):
+        (folder / f"{name}.py").write_text(source)
+    generate = {"judge": "./judge.py:Mine", "prompts": "pocket"}
+    changes: dict[str, Any] = {
+        "model": "pocket", "benchmarks": None, "settings": {}, "suites": ["chair", "./suite.py:Mine"],
+        "arms": {"a": {"method": "./method.py:Mine", "search": {"method.beta": [0.1, 1]}}, "b": {"method": "dpo", "generate": generate}},
+        "search": {"objective": "mine.accuracy", "sampler": "grid", "seeds": [1]},
+        "claims": ["accuracy(a) > accuracy(base)", "mine.accuracy(a) > mine.accuracy(b)"],
+    }  # fmt: skip
+    Path("a.yaml").write_text(yaml.safe_dump(SPEC | changes))
+    opened = open_experiment("a.yaml", {}, Path("results"), many=False)
+    commands = {step.kind: step.command for step in opened.unsearched.steps}
+    made = {step.kind: step.makes for step in opened.unsearched.steps}
+    align = next(step for step in opened.unsearched.steps if step.about.startswith("a,"))
+    assert align.run.startswith("mine-pocket-") and align.command[1:3] == ("--method", "./method.py:Mine")
+    assert made["generate"].startswith("pairs/mine-pocket-") and "./judge.py:Mine" in commands["generate"]
+    assert commands["eval"][1:3] == ("--suite", "chair,./suite.py:Mine")
+    [trial] = [step for step, _ in opened.searches.round if step.kind == "eval"]
+    assert trial.command[1:3] == ("--suite", "./suite.py:Mine") and "on mine, seed 1" in trial.about
+    Path("a.yaml").write_text(yaml.safe_dump(SPEC | changes | {"suites": ["chair", "./gone.py:Mine"]}))
+    with pytest.raises(BadInputError) as caught:
+        open_experiment("a.yaml", {}, Path("results"), many=False)
+    assert "a.yaml, line" in str(caught.value.where)
 
 
 def test_what_has_no_path_has_the_keys_that_it_always_had(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from harness.experiments.state import ExperimentFolder
 from harness.worlds.pocket.formats import write_benchmarks
 from tests import warm
 from tests.commands import run_here
-from tests.tiny import tiny_llava, tiny_pairs
+from tests.tiny import tiny_llava, tiny_pairs, tiny_photograph
 
 pytestmark = pytest.mark.slow
 
@@ -265,6 +265,35 @@ def test_seeds_side_by_side_share_their_base_model(folder: Path) -> None:
     run(folder, "seeds", "--results", "seeds", "--processes", "2", **changes)
     assert len(figures(folder, "seeds")) == 3  # the base, once, and a run a seed
     assert len(list((folder / "seeds").glob("runs/*/evals/*/noise/blank/scores-*.json"))) == 3
+
+
+def test_a_method_and_a_suite_from_a_file_lead_to_a_page(folder: Path) -> None:
+    """Named relative to the working directory, as on the command line; the page and the claims have the names of the classes."""
+    (folder / "mine").mkdir()
+    source = (Path(__file__).parents[2] / "plugin/harness_ipo.py").read_text()
+    (folder / "mine/both.py").write_text(source.replace('"ipo"', '"mine"').replace('"exact"', '"alike"'))
+    (folder / "data/alike").mkdir()
+    questions = []
+    for number in range(6):
+        picture = tiny_photograph(folder / f"data/alike/{number}.png", number).name
+        questions.append({"id": number, "question": "What is this?", "image": picture, "answer": "dog"})
+    (folder / "data/alike/questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in questions))
+    changes: dict[str, Any] = {
+        "seeds": [0], "suites": ["./mine/both.py:ExactMatch"], "arms": {"a": {"method": "./mine/both.py:IPO"}},
+        "claims": ["alike.accuracy(a) > alike.accuracy(base)"],
+    }  # fmt: skip
+    done = run(folder, "file", "--results", "file", **changes)
+    assert "alike.accuracy(a) > alike.accuracy(base)" in done.stdout and "no data" not in done.stdout, done.stdout
+    page = (folder / "file/file/index.md").read_text()
+    assert (
+        "| a | mine |" in page
+        and "Settings by method: mine 1." in page
+        and "both.py" not in page.partition("## Arms")[0]
+    )
+    assert len(list((folder / "file").glob("runs/mine-base-*/evals/alike@data/scores*.json"))) == 1
+    assert set(states(folder, "file", "file", **changes).values()) == {"done"}
+    printed = run(folder, "file", "--print", "--results", "other", **changes).stdout
+    assert "--method ./mine/both.py:IPO" in printed and "--suite ./mine/both.py:ExactMatch" in printed
 
 
 def test_two_on_one_experiment_and_no_cluster_are_refused(folder: Path) -> None:
