@@ -219,11 +219,13 @@ def _print_commands(opened: Sequence[Opened]) -> None:
     """The commands that are left, each once; those behind a round of a search are not known before it is done."""
     import shlex
 
+    from harness.experiments.execute import with_resume
+
     commands: dict[str, str] = {}
     for entry in opened:
         for step, record in entry.searches.round or _rows(entry):
             if record.state != "done":
-                commands.setdefault(step.key, shlex.join(["harness", *step.command]))
+                commands.setdefault(step.key, shlex.join(["harness", *with_resume(step, entry.folder)]))
     for command in commands.values():
         say(command)
     if any(entry.searches.round for entry in opened):

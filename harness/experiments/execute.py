@@ -106,7 +106,7 @@ class _Execution:
 
     def _start(self, step: Step, lost: Sequence[str]) -> None:
         logger.info(f"step {self._total - len(self._waiting)} of {self._total}: {step.name}: {step.about}")
-        command = _without(_with_resume(step, self._folder), {self._runs[need] for need in lost})
+        command = _without(with_resume(step, self._folder), {self._runs[need] for need in lost})
         if ANSWERS_OF in command and any(name in self.failed for name in step.after):
             command = without_answers(command)
         log = self._folder.log(step)
@@ -165,8 +165,8 @@ def _without(command: list[str], runs: set[str]) -> list[str]:
     ]
 
 
-def _with_resume(step: Step, folder: ExperimentFolder) -> list[str]:
-    """The step's command, with --resume if its run was begun before."""
+def with_resume(step: Step, folder: ExperimentFolder) -> list[str]:
+    """The step's command as it can be run now: with --resume if its run was begun before."""
     begun = step.kind == "align" and (folder.results / RUNS / step.run / "config.json").exists()
     if begun and open_run(folder.results / RUNS / step.run).manifest is None:
         return [*step.command, "--resume"]

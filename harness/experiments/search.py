@@ -162,7 +162,8 @@ def search(experiment: Experiment, results: Path, folder: ExperimentFolder, work
         if values is None:
             failed = run_steps(steps, round_folder, workers) if workers is not None else {}
             values = _measured(objective, trials.arms, steps, results, failed)
-            _keep(round_folder, steps, values)
+            if workers is not None:  # who only looks writes nothing
+                _keep(round_folder, steps, values)
         _tell(entries, samplers, arms, values)
         number += 1
 

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from harness.core.errors import BadInputError
 from harness.core.files import write_json
+from harness.core.locks import is_held
 from harness.core.reading import read_json
 from harness.core.record import check
 from harness.core.terminal import one_line
@@ -73,16 +74,8 @@ class ExperimentFolder:
 
     @property
     def is_running(self) -> bool:
-        """Whether a process holds the lock."""
-        if not (self.path / _LOCK).exists():
-            return False
-        lock = FileLock(self.path / _LOCK)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return True
-        lock.release()
-        return False
+        """Whether a process holds the lock; False in another user's folder, whose lock cannot be tried."""
+        return is_held(self.path / _LOCK)
 
     def record(self, step: Step) -> StepRecord:
         """The record of a step."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -112,3 +115,51 @@ def test_what_a_killed_process_left_is_not_running(tmp_path: Path) -> None:
         ((_, record), *others) = folder.with_running(rows)
         assert record.state == "running" and record.seconds is not None and 60 <= record.seconds < 90
         assert others == list(rows[1:])
+
+
+@contextlib.contextmanager
+def as_another_user() -> Iterator[None]:
+    """Without the right to write what this user has written; root takes another identity."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_the_folder_of_another_user_is_shown(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory() as name:  # pytest's folders are closed to others
+        results = Path(name)
+        (tmp_path / "a.yaml").write_text(SPEC)
+        steps, folder = plan(read_experiment(tmp_path / "a.yaml"), results), ExperimentFolder(results / "a", results)
+        with folder.locked():
+            folder.keep(steps.steps[0], "done", 3.0)
+        lock = folder.path / ".experiment.lock"
+        for path, mode in ((lock, 0o444), (folder.path, 0o555), (results, 0o555)):
+            path.chmod(mode)
+        try:
+            with as_another_user():
+                with pytest.raises(PermissionError):
+                    lock.open("r+")
+                assert not folder.is_running
+                states = [record.state for _, record in folder.with_running(folder.table(steps))]
+        finally:
+            for path in (results, folder.path):
+                path.chmod(0o755)
+    assert states == ["done", "waiting", "waiting", "waiting"]
+
+
+def test_printed_commands_resume_the_runs_that_were_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    steps, _ = planned(Path())
+    begun = next(step for step in steps.steps if step.kind == "align")
+    (tmp_path / begun.makes).mkdir(parents=True)
+    (tmp_path / begun.makes / "config.json").write_text("{}")
+    printed = harness(tmp_path, "experiment", "a.yaml", "--results", ".", "--print").stdout.splitlines()
+    assert len(printed) == len(steps.steps)
+    assert [line for line in printed if line.endswith(" --resume")] == [line for line in printed if begun.run in line][
+        :1
+    ]
