@@ -53,10 +53,12 @@ def adopt(kind: Kind, text: str) -> str:
     name = inspect.getattr_static(plugin, "name", None)
     if not isinstance(name, str) or not name.strip():
         raise PluginError(f"{plugin.__name__}.name is {name!r}, not a text", where=str(file), remedy=REMEDY)
-    # importlib.metadata finds a distribution by the name of this folder, up to the first hyphen.
-    about = stub.parent / f"{file.name.replace('-', '_')}-0.dist-info"
+    # importlib.metadata finds a distribution by the name of this folder, up to the first hyphen, and takes one of each name: the classes
+    # of a file are distributions of their own.
+    distribution = f"{file.name}:{plugin.__name__}"
+    about = stub.parent / f"{distribution.replace('-', '_')}-0.dist-info"
     for part, lines in {
-        "METADATA": f"Metadata-Version: 2.1\nName: {file.name}\nVersion: sha256-{stub.parent.name}\n",
+        "METADATA": f"Metadata-Version: 2.1\nName: {distribution}\nVersion: sha256-{stub.parent.name}\n",
         "RECORD": f"{file},,\n",
         "entry_points.txt": f"[harness.{kind}]\n{name} = {stub.stem}:{plugin.__name__}\n",
     }.items():

@@ -11,7 +11,7 @@ import pytest
 from harness.core import registry
 from harness.core.errors import BadInputError
 from harness.core.packages import MissingPackageError
-from harness.core.plugins import PluginError, attributed, registered
+from harness.core.plugins import PluginError, attributed, registered, source_files
 
 SOURCE = """
 from pathlib import Path
@@ -43,16 +43,24 @@ def test_a_file_is_registered_like_an_installed_plugin(file: Path) -> None:
     kind = registry.load("aligners", "mine")
     assert (kind.summary, kind.here) == ("SUMMARY", "my file.py") and kind is registry.load("aligners", f"{file}:Mine")
     (entry,) = [one for one in registered("aligners") if one.name == "mine"]
-    assert entry.distribution == "my file.py" and entry.version.startswith("sha256-")
+    assert entry.distribution == "my file.py:Mine" and entry.version.startswith("sha256-")
     assert os.environ["PYTHONPATH"].split(os.pathsep)[0] == "/somewhere"  # processes that are started find it, too
     assert sys.path[-1] in os.environ["PYTHONPATH"]
     with (
-        pytest.raises(PluginError, match=r"'mine' \(method\) of my file.py sha256.* failed: KeyError") as raised,
+        pytest.raises(PluginError, match=r"'mine' \(method\) of my file.py:Mine sha256.* failed: KeyError") as raised,
         attributed(),
     ):
         kind().loss({}, {})
     line = SOURCE.splitlines().index('        raise KeyError("choosen")  # HERE') + 1
     assert raised.value.where == f"{file}:{line}, in Mine.loss"
+
+
+def test_two_classes_of_one_file_are_two_plugins(file: Path) -> None:
+    second = SOURCE.replace("class Mine", "class Other").replace('"mine"', '"other"')
+    file.write_text(SOURCE + second)
+    assert [registry.adopt("aligners", f"./my file.py:{name}") for name in ("Mine", "Other")] == ["mine", "other"]
+    assert [registry.load("aligners", name).__name__ for name in ("mine", "other")] == ["Mine", "Other"]
+    assert all(source_files(registry.entries("aligners")[name]) == [(file.name, file)] for name in ("mine", "other"))
 
 
 def test_a_changed_file_is_read_again_and_takes_the_place_of_the_earlier_one(file: Path) -> None:
