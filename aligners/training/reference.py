@@ -108,6 +108,11 @@ class ValueStore:
                 )
         self._new, self._new_values = [], 0
 
+    def forget(self) -> None:
+        """Drop all values after a `flush`, so that the next `load` reads them from disk; without the disk they are kept."""
+        if self.keep:
+            self._values = {}
+
 
 class Reference:
     """The reference's log-probabilities of a stage's examples."""
@@ -148,16 +153,18 @@ def fill(
         blocks: examples that go through the model together.
         keys: keys of every example by its id.
         compute: returns for a block, in order, the values of each example's branches.
-        share: (i, n): compute only every n-th missing block, from the i-th; n processes share the work.
+        share: (i, n): compute only every n-th missing block, from the i-th; n processes share the work. If n > 1, the store is empty
+        afterwards (unless it does not use the disk): load it as soon as all processes have finished.
         in_step: every process must compute equally often: a process without a block repeats another one's in the last round.
         done: called with the number of finished examples.
 
     Returns:
         The number of examples that were missing, whichever process computed them.
     """
+    is_missing = _missing(store, blocks, keys)
     missing = missing_blocks = 0
-    for block in blocks:
-        if not all(key in store for example in block for key in keys[example.id].values()):
+    for block, block_is_missing in zip(blocks, is_missing, strict=True):
+        if block_is_missing:
             if missing_blocks % share[1] == share[0]:
                 for example, values in zip(block, compute(block), strict=True):
                     for pair, value in values.items():
@@ -168,4 +175,23 @@ def fill(
     if in_step and missing_blocks and share[0] >= (missing_blocks % share[1] or share[1]):
         compute(blocks[-1])
     store.flush()
+    if share[1] > 1:
+        # Two processes may have computed the same value with different rounding; from the disk, both read the same one.
+        store.forget()
     return missing
+
+
+def _missing(store: ValueStore, blocks: Sequence[Sequence[EncodedExample]], keys: dict[str, Keys]) -> list[bool]:
+    """For every block whether it has a value that is neither in the store nor in an earlier missing block.
+
+    Blocks may share values. This is decided before anything is computed, because only then all processes have the same values in the
+    store and number the missing blocks alike.
+    """
+    coming: set[bytes] = set()
+    result = []
+    for block in blocks:
+        wanted = {key for example in block for key in keys[example.id].values()}
+        result.append(any(key not in store and key not in coming for key in wanted))
+        if result[-1]:
+            coming |= wanted
+    return result

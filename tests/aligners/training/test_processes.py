@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -318,3 +318,45 @@ def test_processes_in_step_compute_equally_often(count: int, tmp_path: Path) -> 
         stored |= {key: store[key] for keys in session.keys.values() for key in keys.values() if key in store}
     assert calls == [-(-count // 3)] * 3
     assert len(stored) == count and all(value[0] == int(key) for key, value in stored.items())
+
+
+class Pairs(Blocks):
+    """Blocks of one pair of letters each, whose two values other blocks have, too; a process's rounding is its own."""
+
+    def __init__(self, pairs: Sequence[str], rounding: float) -> None:
+        super().__init__(len(pairs))
+        self.rounding = rounding
+        chosen, rejected = ("original", "chosen"), ("original", "rejected")
+        self.keys = {
+            str(number): {chosen: pair[0].ljust(32).encode(), rejected: pair[1].ljust(32).encode()}
+            for number, pair in enumerate(pairs)
+        }
+
+    def compute(self, block: Any) -> Any:
+        self.calls.append(block[0].id)
+        return [{pair: np.full(3, self.rounding, np.float32) for pair in self.keys[block[0].id]}]
+
+
+@pytest.mark.parametrize("in_step", [False, True])
+@pytest.mark.parametrize(
+    ("pairs", "computed"),
+    [
+        (["AB", "CD", "BA", "EF", "GH", "IJ"], ["035", "14"]),
+        (["AB", "AC", "BC", "DE", "DF", "EF", "GH"], ["036", "14"]),
+    ],
+)
+def test_processes_agree_on_blocks_with_common_values(
+    pairs: list[str], computed: list[str], in_step: bool, tmp_path: Path
+) -> None:
+    """A block whose values all occur in earlier ones is computed by nobody, and shifts no other block to another process."""
+    processes = [(Pairs(pairs, 1 + rank / 100), ValueStore(tmp_path, {})) for rank in range(2)]
+    for rank, (blocks, store) in enumerate(processes):
+        assert fill(store, blocks.blocks, blocks.keys, blocks.compute, share=(rank, 2), in_step=in_step) == 5
+    repeated = str(len(pairs) - 1) if in_step else ""
+    assert ["".join(blocks.calls) for blocks, _ in processes] == [computed[0], computed[1] + repeated]
+    wanted = {key for keys in processes[0][0].keys.values() for key in keys.values()}
+    for _, store in processes:
+        store.load(wanted)
+    for key in wanted:
+        values = [store[key] for _, store in processes]
+        assert np.array_equal(*values), "a value that both processes computed is the same to both"
