@@ -6,6 +6,7 @@ import logging
 import os
 import warnings
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from harness.core.errors import BadInputError
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CONFIGURATION = "harness launch --sharding fsdp (docs/training.md)"
+_PATIENCE = timedelta(days=7)
+"""How long a process waits for the others. While the first one prepares the data (rejected images take hours), the others wait in a
+barrier, which NCCL ends after 10 minutes by default, and gloo after 30. If a process dies, the launcher ends the others."""
 
 
 def this_process() -> Any:
@@ -29,7 +33,7 @@ def this_process() -> Any:
 
     if is_deepspeed():
         _check_deepspeed()
-    return PartialState(cpu=not devices.has_accelerator())
+    return PartialState(cpu=not devices.has_accelerator(), timeout=_PATIENCE)
 
 
 def is_deepspeed() -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,11 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
+from accelerate import PartialState
 from safetensors.torch import load_file
+from torch.distributed import distributed_c10d
 
+from aligners.training.processes import this_process
 from aligners.training.reference import ValueStore, fill
 from harness.cli.launch import launch_command
 from harness.core.paths import PACKAGE
@@ -291,6 +296,30 @@ def test_what_accelerate_would_not_do_is_not_done_silently(trained: Trained) -> 
 
     assert "sharded over GPUs only" in said(ACCELERATE_USE_FSDP="true")
     assert "started by accelerate" in said(ACCELERATE_USE_DEEPSPEED="true")
+
+
+def patience(rank: int, port: int, answers: Any) -> None:
+    """In a process of its own: how long it waits for the others, in a barrier such as that around the preparation of data."""
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    os.environ.update(address, RANK=str(rank), LOCAL_RANK=str(rank))
+    PartialState._reset_state()  # this process is a copy of one whose state may be set already
+    process = this_process()
+    process.wait_for_everyone()
+    backend = distributed_c10d._get_default_group()._get_backend(torch.device("cpu"))
+    answers.put((process.num_processes, backend.options._timeout))
+
+
+def test_processes_wait_for_days_while_the_first_one_prepares_the_data() -> None:
+    """torch's defaults are 10 minutes for NCCL, and 30 for gloo."""
+    forking, port = multiprocessing.get_context("fork"), free_port()
+    answers: Any = forking.Queue()
+    processes = [forking.Process(target=patience, args=(rank, port, answers)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    assert [answers.get(timeout=120) for _ in processes] == [(2, timedelta(days=7))] * 2
+    for process in processes:
+        process.join(timeout=120)
+        assert process.exitcode == 0
 
 
 class Blocks:
