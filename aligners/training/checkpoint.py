@@ -42,11 +42,12 @@ def _trainable(model: Any) -> dict[str, Any]:
 
 
 def save_finished(model: Any, folder: Path, first: bool, summary: StageRow) -> None:
-    """Save the weights that a stage trained; the file appears only when it is complete. Every process must call this, and the first one
-    writes."""
+    """Save the weights that a stage trained, in float32; the file appears only when it is complete. Every process must call this, and
+    the first one writes."""
     from safetensors.torch import save_file
 
-    values = whole(_trainable(model), first)
+    # DeepSpeed makes the weights bfloat16, but a new process has them in float32, which represents them exactly.
+    values = {name: value.float() for name, value in whole(_trainable(model), first).items()}
     if not first:
         return
     remove_left_overs(folder / FINISHED)
@@ -70,7 +71,8 @@ def load_finished(model: Any, folder: Path) -> StageRow | None:
 
     trainable, remedy = _trainable(model), begin_again(path)
     with torch.no_grad():
-        for name, value in tensors(path, trainable, remedy):
+        # Earlier versions kept DeepSpeed's weights in bfloat16.
+        for name, value in tensors(path, trainable, remedy, widen=True):
             trainable[name].copy_(value)
     with safe_open(path, framework="pt") as opened:
         text = (opened.metadata() or {}).get("summary", "")

@@ -39,13 +39,16 @@ def begin_again(checkpoint: Path) -> str:
     return f"remove {checkpoint}: --resume then continues from what was finished before it; or start the run again with --overwrite"
 
 
-def tensors(path: Path, expected: Mapping[str, Any], remedy: str) -> Iterator[tuple[str, Tensor]]:
+def tensors(
+    path: Path, expected: Mapping[str, Any], remedy: str, *, widen: bool = False
+) -> Iterator[tuple[str, Tensor]]:
     """Yield all tensors of a file, which must be exactly the expected ones; this is checked before the first is yielded.
 
     Args:
         path: a safetensors file.
         expected: name -> a tensor of the shape and type that it must have.
         remedy: what to do if they differ.
+        widen: accept bfloat16 where float32 is expected, and yield it in float32, which is exact.
 
     Raises:
         BadInputError: the file is missing, cut off or broken; or a tensor is missing, unexpected, or has another shape or type.
@@ -65,12 +68,13 @@ def tensors(path: Path, expected: Mapping[str, Any], remedy: str) -> Iterator[tu
         for name, value in expected.items():
             here = (list(shapes[name]), _TYPES.get(opened.get_slice(name).get_dtype(), "another"))
             wanted = (list(value.shape), str(value.dtype).removeprefix("torch."))
-            if here != wanted:
+            exact = widen and (here[1], wanted[1]) == ("bfloat16", "float32")
+            if here[0] != wanted[0] or (here[1] != wanted[1] and not exact):
                 raise _refused(
                     f"'{name}' is {here[0]} {here[1]}, and {wanted[0]} {wanted[1]} in the model", path, remedy
                 )
-        for name in expected:
-            yield name, opened.get_tensor(name)
+        for name, value in expected.items():
+            yield name, opened.get_tensor(name).to(value.dtype)
 
 
 def _refuse_names(names: Any, expected: Any, path: Path, remedy: str) -> None:

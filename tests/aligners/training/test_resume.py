@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from safetensors.torch import load_file, save_file
 from aligners.dpo import DPO
 from aligners.mfpo import MFPO
 from aligners.training import run as training
+from aligners.training.checkpoint import FINISHED, load_finished, save_finished
 from aligners.training.job import AlignJob
 from harness.core.config import TrainSettings, merged
 from harness.core.errors import BadInputError
+from harness.records.training_files import StageRow
 from tests.aligners.training.test_cost_only import KilledError, killed_at
 
 SETTINGS: dict[str, Any] = {
@@ -197,3 +200,30 @@ def test_a_finished_stage_that_was_spoiled_is_refused(kind: str, base: Path, pai
     with pytest.raises(BadInputError) as caught:
         training.train(method, job(base, pairs, tmp_path / "run", resume=True))
     assert "finished.safetensors" in str(caught.value.where) and "--overwrite" in str(caught.value.remedy)
+
+
+def adapter(dtype: torch.dtype) -> torch.nn.Module:
+    """A weight that is trained, of values that bfloat16 has."""
+    model = torch.nn.Linear(4, 4, bias=False, dtype=dtype)
+    with torch.no_grad():
+        model.weight.copy_(torch.linspace(-1, 1, 16).view(4, 4).bfloat16())
+    return model
+
+
+def test_weights_that_deepspeed_made_bfloat16_are_loaded_in_float32(tmp_path: Path) -> None:
+    """Also from a file that has them in bfloat16, as earlier versions wrote it; other types are refused."""
+    summary = StageRow(stage="easy", steps=7)
+    trained, (new, old, strange) = adapter(torch.bfloat16), (tmp_path / name for name in ("new", "old", "strange"))
+    save_finished(trained, new, True, summary)
+    assert load_file(new / FINISHED)["weight"].dtype == torch.float32
+    for folder, dtype in ((old, torch.bfloat16), (strange, torch.float16)):
+        folder.mkdir()
+        header = {"summary": json.dumps(summary.written())}
+        save_file({"weight": trained.weight.detach().to(dtype)}, folder / FINISHED, metadata=header)
+    for folder in (new, old):
+        model = torch.nn.Linear(4, 4, bias=False)
+        assert load_finished(model, folder) == summary
+        assert torch.equal(model.weight, trained.weight.float())
+    with pytest.raises(BadInputError, match="float16, and") as caught:
+        load_finished(torch.nn.Linear(4, 4, bias=False), strange)
+    assert caught.value.exit_code == 2 and "--overwrite" in str(caught.value.remedy)
