@@ -152,6 +152,10 @@ class _Report(TrainerCallback):
     def __init__(self, stage: RunningStage, trainer: PreferenceTrainer) -> None:
         self.stage, self.trainer = stage, trainer
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called once, after a checkpoint was loaded: its state would go on with the interval of the run that wrote it."""
+        state.save_steps = args.save_steps
+
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Called before the weights are changed: a non-finite gradient would destroy them, and then every checkpoint."""
         if self.trainer.is_deepspeed_enabled:  # DeepSpeed has already made its step, and keeps no gradients

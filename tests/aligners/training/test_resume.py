@@ -227,3 +227,19 @@ def test_weights_that_deepspeed_made_bfloat16_are_loaded_in_float32(tmp_path: Pa
     with pytest.raises(BadInputError, match="float16, and") as caught:
         load_finished(torch.nn.Linear(4, 4, bias=False), strange)
     assert caught.value.exit_code == 2 and "--overwrite" in str(caught.value.remedy)
+
+
+@pytest.mark.slow
+@pytest.mark.claims("train.save_steps")
+def test_a_changed_interval_of_checkpoints_holds_from_the_next_step(base: Path, pairs: Path, tmp_path: Path) -> None:
+    """Checkpoints 1, 2; then 3, and not 4, which the first interval would have."""
+
+    def kept() -> list[str]:
+        return [path.name for path in (tmp_path / "run" / "stages" / "1-all").glob("checkpoint-*")]
+
+    with pytest.raises(KilledError):
+        training.train(killed_at(DPO, 3), job(base, pairs, tmp_path / "run", epochs=2))
+    assert kept() == ["checkpoint-2"]
+    with pytest.raises(KilledError):
+        training.train(killed_at(DPO, 3), job(base, pairs, tmp_path / "run", resume=True, epochs=2, save_steps=3))
+    assert kept() == ["checkpoint-3"]
