@@ -151,10 +151,17 @@ class _Report(TrainerCallback):
 
     def __init__(self, stage: RunningStage, trainer: PreferenceTrainer) -> None:
         self.stage, self.trainer = stage, trainer
+        self.rate = 0.0
+        """Learning rate of the current step."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Called once, after a checkpoint was loaded: its state would go on with the interval of the run that wrote it."""
         state.save_steps = args.save_steps
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called before a step's first pass. After the step, the schedule has already set the next step's rate; DeepSpeed does so before
+        `on_pre_optimizer_step`."""
+        self.rate = kwargs["optimizer"].param_groups[0]["lr"]
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Called before the weights are changed: a non-finite gradient would destroy them, and then every checkpoint."""
@@ -170,7 +177,7 @@ class _Report(TrainerCallback):
         if trainer.is_deepspeed_enabled and not math.isfinite(trainer.deepspeed.get_global_grad_norm()):
             raise self.stage.not_finite("gradient", state.global_step, recorder.ids)
         further, paused = self._measured(state.global_step)
-        row = recorder.step(state.global_step, kwargs["optimizer"].param_groups[0]["lr"], further, paused)
+        row = recorder.step(state.global_step, self.rate, further, paused)
         after_step(self.stage.run.aligner, recorder.means)
         if self.stage.run.train_settings.report_to:
             trainer.log({name: value for name, value in row.written().items() if isinstance(value, int | float)})

@@ -26,7 +26,7 @@ class LogRow(Record):
 
     stage: str
     step: int = Field(description="in the stage, from 1")
-    learning_rate: float | None = None
+    learning_rate: float | None = Field(None, description="with which this step changed the weights")
     examples_per_second: float | None = None
     tokens_per_second: float | None = None
 

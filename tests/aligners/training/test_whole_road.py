@@ -204,7 +204,7 @@ def test_every_stage_leaves_a_checkpoint_that_is_a_run(road: Road, capsys: pytes
     assert len({adapter(folder) for folder in folders}) == 3 and adapter(folders[-1]) == adapter(road.run("calm"))
     # A learning rate that falls to nothing in each stage: every one has a schedule of its own.
     rates = {name: [row["learning_rate"] for row in road.log("calm") if row["stage"] == name] for name in STAGES}
-    assert rates["easy"] == rates["medium"] == rates["hard"] and max(rates["easy"]) > 100 * rates["easy"][-1]
+    assert rates["easy"] == rates["medium"] == rates["hard"] and max(rates["easy"]) > 40 * rates["easy"][-1] > 0
 
 
 def test_a_kill_in_the_second_stage_changes_nothing(
