@@ -62,9 +62,10 @@ def _copied(folder: Path, *, wrapped: bool, incomplete: bool) -> str:
     """The folder, or its cached copy if it needs a repair, which is logged."""
     if not wrapped and not incomplete:
         return str(folder)
-    state = sha256_json([fingerprint(folder), settings_hashes(folder), wrapped, incomplete])
+    # The copy links to this folder's files, so it is this folder's alone; a link to a file that was removed since leads nowhere.
+    state = sha256_json([fingerprint(folder), settings_hashes(folder), wrapped, incomplete, str(folder.resolve())])
     copy = cache_folder() / "checkpoints" / f"served-{state}"
-    if not copy.is_dir():
+    if not copy.is_dir() or not all(path.exists() for path in copy.iterdir()):
         _write(folder, copy, wrapped=wrapped, incomplete=incomplete)
     if wrapped:
         size = sum((folder / name).stat().st_size for name in weight_files(folder))

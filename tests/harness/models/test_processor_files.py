@@ -82,6 +82,18 @@ def test_vllm_gets_a_folder_that_says_it(exported: dict[str, Path], tmp_path: Pa
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_the_copy_of_a_model_that_moved_has_all_files(exported: dict[str, Path], tmp_path: Path) -> None:
+    folder = without(exported["llava"], tmp_path / "old", *KEYS)
+    first = Path(servable(folder))
+    moved = folder.rename(tmp_path / "new")
+    copy = Path(servable(moved))
+    weights = copy / "model.safetensors"
+    assert copy != first and weights.resolve() == (moved / "model.safetensors").resolve()
+    weights.unlink()
+    weights.symlink_to("gone")
+    assert Path(servable(moved)) == copy and all(path.exists() for path in copy.iterdir())
+
+
 def test_an_adapters_processor_is_completed_from_its_base(exported: dict[str, Path], tmp_path: Path) -> None:
     folder = without(exported["llava"], tmp_path / "adapter", *KEYS)
     for name in ("config.json", "model.safetensors"):
