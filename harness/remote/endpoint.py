@@ -171,7 +171,8 @@ class Endpoints:
                 max_retries=0,
                 default_query=query,
                 default_headers={"Authorization": header} if header else None,
-                http_client=DefaultAsyncHttpxClient(follow_redirects=False),
+                # A proxy of the environment cannot reach this machine's own servers, such as that of `harness serve`.
+                http_client=DefaultAsyncHttpxClient(follow_redirects=False, mounts=dict.fromkeys(_THIS_MACHINE)),
             )
             shown = without_credentials(url) if url else None
             self._members.append(_Member(shown, await self._stack.enter_async_context(client)))
@@ -337,6 +338,8 @@ class _Failed:
         return cls(f"the connection was cut ({kind})", perhaps_paid=True)
 
 
+_THIS_MACHINE = ("all://127.0.0.1", "all://localhost", "all://[::1]")
+"""Addresses that are asked directly, whatever proxy the environment names."""
 _NOT_SENT = frozenset(
     (
         *("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol", "LocalProtocolError"),

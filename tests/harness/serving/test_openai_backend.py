@@ -66,6 +66,17 @@ def test_every_item_is_answered_once_through_all_troubles(pictures: list[ImageRe
     assert all(answered_by), "one of the endpoints was never asked"
 
 
+def test_a_server_of_this_machine_is_not_asked_through_a_proxy(
+    pictures: list[ImageRef], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with seeing() as server:
+        assert len(ask(questions(pictures[:1], 1), server)) == 1
+
+
 def test_images_of_a_pool_have_a_home(pictures: list[ImageRef]) -> None:
     with seeing() as one, seeing() as other:
         ask(questions(pictures, 4), one, other)

@@ -6,12 +6,17 @@ import importlib.util
 import signal
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
 import pytest
 
+from harness.serving import server
+
+needs_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 SERVING = """
 import sys
 from pathlib import Path
@@ -22,8 +27,32 @@ server.serve(Path("."), port=1)
 """What is served does not matter here: a process that never becomes ready stands for vLLM's."""
 
 
+class Healthy(BaseHTTPRequestHandler):
+    """A server that is ready."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+def test_a_server_of_this_machine_is_not_asked_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Healthy) as ready:
+        threading.Thread(target=ready.serve_forever, daemon=True).start()
+        try:
+            assert server._answers(f"http://127.0.0.1:{ready.server_port}/health")
+        finally:
+            ready.shutdown()
+
+
+@needs_vllm
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_the_server_goes_with_the_command_also_in_a_background_job(sign: signal.Signals, tmp_path: Path) -> None:
     process = subprocess.Popen(
@@ -35,12 +64,12 @@ def test_the_server_goes_with_the_command_also_in_a_background_job(sign: signal.
     )
     try:
         assert process.stdout and process.stdout.readline() == "up\n"
-        [server] = psutil.Process(process.pid).children()
+        [served] = psutil.Process(process.pid).children()
         process.send_signal(sign)
         process.wait(timeout=30)
         deadline = time.monotonic() + 5
-        while server.is_running() and server.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+        while served.is_running() and served.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert not server.is_running() or server.status() == psutil.STATUS_ZOMBIE
+        assert not served.is_running() or served.status() == psutil.STATUS_ZOMBIE
     finally:
         process.kill()
