@@ -108,7 +108,8 @@ class AMBER(Benchmark):
 
     @property
     def variant(self) -> str:
-        """How nouns are found and words compared, e.g. `nltk+spacy` (the official way, with `en_core_web_lg`)."""
+        """How nouns are found and words compared: `nltk+spacy` is the official way, with `en_core_web_lg`; another pipeline is named, as in
+        `nltk+spacy:en_core_web_sm`, and so is a table."""
         parts = (self._nouns.name, self._similar.name, self.settings.asked)
         return "+".join(part for part in parts if part)
 

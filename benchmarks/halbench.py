@@ -18,12 +18,13 @@ from benchmarks.chair_counts import classes_of, cleaned, counted
 from benchmarks.coco import coco_truth, truth_rows
 from benchmarks.halbench_answers import match
 from benchmarks.halbench_images import image_of
+from benchmarks.judged_files import prompt_kind
 from benchmarks.objects import EXTRACTORS, Extractor, Mention, Vocabulary, make_extractor, read_vocabulary
-from benchmarks.objects.llm_parser import FEWEST_WORDS, PROMPT, LlmExtractor, read_objects
+from benchmarks.objects.llm_parser import FEWEST_WORDS, OFFICIAL_PROMPT, PROMPT, LlmExtractor, read_objects
 from benchmarks.objects.nltk_parser import missing_data
 from harness.core.declared import FrontierChart, MatchedForm, OfflineFile, SettingOption
 from harness.core.errors import BadInputError, HarnessError, UnknownNameError, shown
-from harness.core.files import sha256_json
+from harness.core.files import sha256_bytes, sha256_json
 from harness.core.inside import Folder
 from harness.core.reading import placed_rows, read_records
 from harness.core.typed import Fields
@@ -141,6 +142,7 @@ class ObjectHalBench(Benchmark):
         self._annotations = ""
         """Hash of the images' ground truth, if the suite's own files have it."""
         self.needs_judge = self.settings.extractor == "llm"
+        self._objects_are_given = False
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:
@@ -202,6 +204,7 @@ class ObjectHalBench(Benchmark):
         seen: dict[str, int] = defaultdict(int)
         names, keys = ImageNames(truth), set()
         images: dict[str, ImageRef] = {}
+        self._objects_are_given = True
         for where, record in read_records(needed(files, "responses", self.name), "responses"):
             row = answer_row(record, where, self.answer_keys)
             keys.add(row.key)
@@ -212,6 +215,7 @@ class ObjectHalBench(Benchmark):
             reference: Mapping[str, Any] = truth[image_id]
             if self.needs_judge and "objs" in record:
                 reference = {**reference, "objs": Fields(record, where, "response").texts("objs")}
+            self._objects_are_given &= "objs" in record
             items.append(Item(name, "", image, image.name, reference))
             responses.add(row.response(name))
         if others := sorted(keys - {"text"}):
@@ -251,13 +255,24 @@ class ObjectHalBench(Benchmark):
 
     @cached_property
     def _template(self) -> tuple[str, str]:
-        """The prompt of the LLM mode, and its label: "own wording" or its SHA-256."""
+        """The prompt of the LLM mode, and its SHA-256."""
         if self._template_file is None:
-            return PROMPT, "own wording"
+            return PROMPT, sha256_bytes(PROMPT.encode())
         text, digest = read_template(self._template_file, "prompt_template")
         if not any(field in text for field in ("{description}", "{answer}")):
             raise BadInputError("the prompt has no placeholder for the description", where=str(self._template_file))
-        return text, f"{self._template_file.name}, sha256:{digest}"
+        return text, digest
+
+    def prompt_kind(self) -> str:
+        """Of the LLM mode's prompt."""
+        return (
+            prompt_kind(self._template[1], OFFICIAL_PROMPT, sha256_bytes(PROMPT.encode())) if self.needs_judge else ""
+        )
+
+    def variant_with(self, judge: Judge | None) -> str:
+        """Also names the pipeline that tags the judge's phrases, if it is not the official one."""
+        other = self._llm.other_pipeline if judge is not None and self.needs_judge else ""
+        return ", ".join(part for part in (super().variant_with(judge), other) if part)
 
     def score(
         self, items: Sequence[Item], responses: Mapping[str, Response], judge: Judge | None = None
@@ -336,9 +351,10 @@ class ObjectHalBench(Benchmark):
     def official(self, totals: Totals) -> dict[str, str]:
         """What RLHF-V's scripts print: percentages and the length with one decimal, recall (from the summary) with two.
 
-        Empty if the extractor or the vocabulary is not theirs.
+        Empty if the extractor, a judge's prompt, the pipeline or the vocabulary is not theirs.
         """
-        if self.settings.extractor not in ("nltk", "llm") or self._synonyms is None:
+        llm = self.needs_judge and (self._objects_are_given or not (self.prompt_kind() or self._llm.other_pipeline))
+        if not (llm or self.settings.extractor == "nltk") or self._synonyms is None:
             return {}
         values = self.aggregate(totals)
         scales = {
@@ -360,4 +376,6 @@ class ObjectHalBench(Benchmark):
         if not self.needs_judge:
             return self._extractor.provenance() | truth
         captions = self._extractor.provenance()["extractor"]
-        return self._llm.provenance() | truth | {"captions": captions, "prompt": self._template[1]}
+        file = self._template_file
+        prompt = "own wording" if file is None else f"{file.name}, sha256:{self._template[1]}"
+        return self._llm.provenance() | truth | {"captions": captions, "prompt": prompt}

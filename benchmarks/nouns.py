@@ -8,9 +8,11 @@ from typing import Any, NamedTuple, Protocol
 
 from benchmarks.objects.base import readable
 from benchmarks.objects.nltk_parser import missing_data, noun_lemma, require_data
+from benchmarks.objects.pipelines import pipeline_label
 from benchmarks.objects.spacy_parser import RULES, blank_english
 from harness.core.errors import BadInputError, UnknownNameError
 from harness.core.files import read_json, sha256_file
+from harness.core.names import name_from
 from harness.core.types import Span
 from harness.text.word_forms import CHARACTERS, chains, singulars
 from harness.text.word_tokens import tokenize
@@ -181,9 +183,10 @@ class Lemma(Exact):
 
 
 class SimilarityTable(Exact):
-    """The same word, or an unordered pair in a table: a JSON list of [word, word], or an object whose "pairs" is one."""
+    """The same word, or an unordered pair in a table: a JSON list of [word, word], or an object whose "pairs" is one.
 
-    name = "table"
+    Its name has the file's, and a part of the hash of its contents: other pairs make another number.
+    """
 
     def __init__(self, path: Path) -> None:
         content = read_json(path, "similarity table")
@@ -193,7 +196,9 @@ class SimilarityTable(Exact):
         ):
             raise BadInputError("a similarity table is a list of [word, word]", where=str(path))
         self._pairs = {frozenset(pair) for pair in rows}
-        self._source = {"similarity": f"table {path.name}", "sha256": sha256_file(path)}
+        digest = sha256_file(path)
+        self.name = f"table:{name_from(path.stem)}-{digest[:8]}"
+        self._source = {"similarity": f"table {path.name}", "sha256": digest}
 
     def __call__(self, first: str, second: str) -> bool:
         """Whether they are equal or in the table."""
@@ -207,13 +212,12 @@ class SimilarityTable(Exact):
 class Vectors(Exact):
     """spaCy's vector similarity above 0.8, the official way with `en_core_web_lg`. Every word is parsed once.
 
-    `pipeline` is a name, a folder, or a loaded pipeline.
+    `pipeline` is a name, a folder, or a loaded pipeline. The name of any but the official one says which it is.
     """
-
-    name = "spacy"
 
     def __init__(self, pipeline: Any) -> None:
         self._nlp, self._pipeline = pipeline, ""
+        self.name = "spacy:loaded"
         if isinstance(pipeline, str):
             import spacy
 
@@ -224,6 +228,7 @@ class Vectors(Exact):
                     f"the spaCy pipeline '{pipeline}' is not installed",
                     remedy=f"python -m spacy download {pipeline}, or another --similarity",
                 ) from None
+            self.name = "spacy" if pipeline == OFFICIAL_PIPELINE else f"spacy:{pipeline_label(pipeline)}"
         self._docs: dict[str, Any] = {}
         self._known: dict[tuple[str, str], bool] = {}
 

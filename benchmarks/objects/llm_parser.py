@@ -12,10 +12,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 from benchmarks.objects.base import Mention, readable
 from benchmarks.objects.doubles import double_words, found_doubles
+from benchmarks.objects.pipelines import pipeline_label
 from benchmarks.objects.vocabulary import Vocabulary
 from harness.core.errors import BadInputError
 from harness.judging.replies import spoken
@@ -31,6 +33,8 @@ Answer with a JSON list of strings and nothing else; [] if there are none.
 Description:
 {description}
 """
+OFFICIAL_PROMPT = "9d732f9b73a3cc965bee6eb163b8e5248e58bd9d382eb583e9ece59933e2b580"
+"""SHA-256 of the prompt in RLHF-V's script."""
 FEWEST_WORDS = 4
 _PIPELINES = ("en_core_web_trf", "en_core_web_lg", "en_core_web_md", "en_core_web_sm")
 """Pipelines in order of preference; the first is the official one."""
@@ -62,6 +66,18 @@ class LlmExtractor:
         self._doubles = double_words(vocabulary)
         self._nlp: Any = None
 
+    @cached_property
+    def _name(self) -> str | None:
+        """The pipeline to load; None if none is installed."""
+        import spacy.util
+
+        return self._wanted or next((one for one in _PIPELINES if spacy.util.is_package(one)), None)
+
+    @cached_property
+    def other_pipeline(self) -> str:
+        """What a metric's name says about the pipeline: "" for the official one, or if there is none."""
+        return "" if self._name in (None, _PIPELINES[0]) else pipeline_label(str(self._name))
+
     def _pipeline(self) -> Any:
         """The tagger, loaded when it is needed.
 
@@ -70,18 +86,16 @@ class LlmExtractor:
         """
         if self._nlp is None:
             import spacy
-            import spacy.util
 
-            name = self._wanted or next((one for one in _PIPELINES if spacy.util.is_package(one)), None)
-            if name is None:
+            if self._name is None:
                 raise BadInputError(
                     "the extractor llm needs a spaCy pipeline with a tagger, but none is installed",
                     remedy=f"python -m spacy download {_PIPELINES[0]}, or --set halbench.pipeline=NAME_OR_FOLDER",
                 )
             try:
-                self._nlp = spacy.load(name)
+                self._nlp = spacy.load(self._name)
             except OSError as error:
-                raise BadInputError(f"the spaCy pipeline '{name}' cannot be loaded: {error}") from None
+                raise BadInputError(f"the spaCy pipeline '{self._name}' cannot be loaded: {error}") from None
         return self._nlp
 
     def words(self, phrases: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,19 @@ def test_amber_similarity_clears_and_marks(amber_files: dict[str, Path], tmp_pat
     score = benchmark.score([item for item in items if item.id in responses], responses)[0]
     # Similar to "ground" first as an association of "road".
     assert score.details["flags"] == [0] and score.details["cover"] == [1, 0, 0, 0] and score.details["cog"] == [0, 1]
-    assert benchmark.variant == "spacy+table" and "sha256" in benchmark.provenance()["similarity"]
+    assert benchmark.variant.startswith("spacy+table:table-") and "sha256" in benchmark.provenance()["similarity"]
+
+
+def test_another_pipeline_has_its_name_in_the_metrics(tmp_path: Path) -> None:
+    import spacy
+
+    names = []
+    for word in ("tree", "bush"):
+        nlp = spacy.blank("en")
+        nlp.vocab.set_vector(word, np.ones(4, dtype=np.float32))
+        nlp.to_disk(tmp_path / "own")
+        names.append(amber(f"spacy:{tmp_path / 'own'}").variant)
+    assert all(re.fullmatch(r"spacy\+spacy:own-[0-9a-f]{8}", name) for name in names) and names[0] != names[1]
 
 
 def test_amber_answers_by_hand(amber_files: dict[str, Path]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import spacy
 
+from benchmarks import halbench
 from benchmarks.halbench import HalBenchSettings, ObjectHalBench
 from benchmarks.objects import read_vocabulary
 from benchmarks.objects.doubles import double_words, found_doubles
@@ -109,13 +111,17 @@ def test_scores_by_hand(tmp_path: Path, pipeline: Path) -> None:
     assert benchmark.needs_judge and not ObjectHalBench().needs_judge
     items, responses = benchmark.read_offline(files)
     judge = Lister()
-    assert benchmark.variant_with(judge) == "llm+lister"
+    assert re.fullmatch(r"llm\+lister, own prompt, pipeline\d+-[0-9a-f]{8}", benchmark.variant_with(judge))
     scores = benchmark.score(items, responses, judge)
     assert judge.asked == ["1#0", "1#2"]
     assert [piece.label for piece in scores[0].evidence] == ["dog", "chair", "horse"]
     assert scores[0].counts["hallucinated_mentions"] == 1 and scores[1].counts["mentions"] == 0
     assert scores[2].unscored and "cannot be parsed" in scores[2].unscored
     values = benchmark.aggregate(Counts.of(scores).totals())
+    benchmark._synonyms = tmp_path / "official.txt"
+    assert benchmark.official(Counts.of(scores).totals()) == {}, (
+        "neither the prompt nor the pipeline is the official one"
+    )
     assert float(values["chair_i"]) == pytest.approx(1 / 3) and float(values["object_recall"]) == 2 / 4
 
 
@@ -155,7 +161,9 @@ def test_any_installed_pipeline_extracts(tmp_path: Path, pipeline: Path) -> None
 
 
 @pytest.mark.claims("halbench.template")
-def test_the_official_prompt_is_read_from_its_script(tmp_path: Path, pipeline: Path) -> None:
+def test_the_official_prompt_is_read_from_its_script(
+    tmp_path: Path, pipeline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     files = {
         "annotations": jsonl(tmp_path / "gt.jsonl", [{"image_id": 1, "instances": [], "captions": []}]),
         "responses": jsonl(tmp_path / "r.jsonl", [{"image_id": 1, "text": "There is a {question} here."}]),
@@ -166,6 +174,9 @@ def test_the_official_prompt_is_read_from_its_script(tmp_path: Path, pipeline: P
     [request] = benchmark.judge_requests(*benchmark.read_offline(files))
     assert request.prompt == 'Q:  A: There is a {question} here. L: ["a"]'
     assert "sha256:" in benchmark.provenance()["prompt"]
+    assert re.fullmatch("prompt [0-9a-f]{8}", benchmark.prompt_kind())
+    monkeypatch.setattr(halbench, "OFFICIAL_PROMPT", benchmark._template[1])
+    assert benchmark.prompt_kind() == "" and ObjectHalBench().prompt_kind() == ""
     script.write_text("prompt_template = 'nothing'")
     with pytest.raises(BadInputError, match="no placeholder for the description"):
         ObjectHalBench(HalBenchSettings(extractor="llm", template=script)).judge_requests(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,11 @@ def test_what_is_asked_about_an_image(tmp_path: Path) -> None:
 @pytest.mark.claims("amber.nouns", "amber.similarity")
 def test_words_of_amber(tmp_path: Path) -> None:
     (tmp_path / "t.json").write_text('{"pairs": [["plant", "tree"]]}')
-    assert AMBER(AmberSettings(nouns="spacy", similarity=f"table:{tmp_path / 't.json'}")).variant == "spacy+table"
+    table = AmberSettings(nouns="spacy", similarity=f"table:{tmp_path / 't.json'}")
+    first = AMBER(table).variant
+    assert re.fullmatch("spacy\\+table:t-[0-9a-f]{8}", first)
+    (tmp_path / "t.json").write_text('{"pairs": [["plant", "bush"]]}')
+    assert AMBER(table).variant != first, "other pairs make another number"
     assert AMBER(AmberSettings(nouns="spacy", similarity="exact")).variant == "spacy+exact"
     with pytest.raises(BadInputError, match="nowns"):
         AMBER(AmberSettings(nouns="nowns", similarity="exact")).variant  # noqa: B018
