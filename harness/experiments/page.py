@@ -139,19 +139,24 @@ def _runs(plan: Plan, folder: ExperimentFolder) -> list[Run]:
     """The experiment's own complete runs, after their base models."""
     runs = folder.results / RUNS
     folders = [folder for folder in map(plan.folder, plan.runs) if (runs / folder / "manifest.json").exists()]
-    bases = [path.parent.name for path in sorted(runs.glob("*/manifest.json")) if _is_base(path.parent, plan)]
     if not folders:
         raise BadInputError(
             "no run of this experiment is complete",
             where=str(folder.path),
             remedy="fix the errors in the logs of its steps, and run the same command again",
         )
-    return [open_run(runs / folder) for folder in [*bases, *folders]]
+    made = [open_run(runs / folder) for folder in folders]
+    return [*_bases(plan, runs, made), *made]
 
 
-def _is_base(path: Path, plan: Plan) -> bool:
-    run = open_run(path)
-    return run.kind == "base" and run.base_label in plan.worlds.values()
+def _bases(plan: Plan, runs: Path, made: Sequence[Run]) -> list[Run]:
+    """The runs of the base models. Of several with the same name, those with the weights that the experiment's runs were trained on."""
+    every = [open_run(path.parent) for path in sorted(runs.glob("*/manifest.json"))]
+    named = [run for run in every if run.kind == "base" and run.base_label in plan.worlds.values()]
+    weights = {run.manifest.base.fingerprint for run in made if run.manifest}
+    used = [run for run in named if run.manifest and run.manifest.base.fingerprint in weights]
+    told_apart = {run.base_label for run in used}
+    return [run for run in named if run in used or run.base_label not in told_apart]
 
 
 def _of_arms(board: Board, plan: Plan) -> Board:

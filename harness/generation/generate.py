@@ -35,6 +35,7 @@ from harness.generation.sentences import SentenceWork
 from harness.generation.table import FORMAT
 from harness.generation.work import REASONS, GenerateRequest, Work
 from harness.judging.candidates import Prompt
+from harness.runs.targets import BASE, base_run_name
 
 logger = logging.getLogger(__name__)
 
@@ -130,10 +131,12 @@ def _config(request: GenerateRequest, prompts: Sequence[Prompt]) -> PairSetConfi
     sampler = request.sampler
     contents = [[prompt.id, prompt.text, prompt.image.fingerprint(), prompt.reference] for prompt in prompts]
     target = sampler.target
+    # Which other models were evaluated in the results folder does not change a set.
+    name = base_run_name(target.model) if target.method == BASE else target.name
     return PairSetConfig(
         kind=KIND,
         format=FORMAT,
-        model=SampledModel(label=target.model, name=target.name, fingerprint=target.fingerprint),
+        model=SampledModel(label=target.model, name=name, fingerprint=target.fingerprint),
         template=target.template,
         backend=sampler.backend_settings.identity(sampler.backend.name),
         prompts=Prompts(source=request.prompts, count=len(prompts), fingerprint=sha256_json(contents)),

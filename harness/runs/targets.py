@@ -112,7 +112,10 @@ def target_of_run(run: Run) -> Target:
 
 
 def target_of_model(model: ModelRef, results: Path) -> Target:
-    """A base model as a target; its run folder is created before the first request (`Target.begin`)."""
+    """A base model as a target; its run folder is created before the first request (`Target.begin`).
+
+    The run is base-NAME, or base-NAME-HASH if that is the run of other weights, such as those of another folder with the same name.
+    """
     location = model.locate()
     hub.reach(location)
     if Path(location).is_dir() and inspect(Path(location)).kind == "adapter":
@@ -121,10 +124,39 @@ def target_of_model(model: ModelRef, results: Path) -> Target:
             where=location,
             remedy="give the run that made it: harness eval --run NAME; or merge it into its base's weights first",
         )
-    folder = results / f"base-{name_from(model.label)}"
     base = BaseRecord(label=model.label, location=location, fingerprint=fingerprint(location))
-    manifest = _of_answers(BASE, folder, base)
-    return Target(folder.name, folder, location, None, model.label, BASE, manifest=manifest)
+    return _of_base(base, _base_folder(results, base))
+
+
+def _of_base(base: BaseRecord, folder: Path) -> Target:
+    return Target(
+        folder.name, folder, str(base.location), None, base.label, BASE, manifest=_of_answers(BASE, folder, base)
+    )
+
+
+def _base_folder(results: Path, base: BaseRecord) -> Path:
+    """The folder of a base model's run, which its weights find again wherever they are."""
+    folder = results / base_run_name(base.label)
+    own = _own_folder(folder, base)
+    if open_run(own).manifest is not None:
+        return own
+    namesake = open_run(folder)
+    # Manifests of before the fingerprint was recorded say nothing about their weights.
+    if namesake.manifest is None or (
+        namesake.kind == BASE and namesake.manifest.base.fingerprint in (None, base.fingerprint)
+    ):
+        return folder
+    logger.info(f"'{folder.name}' is the run of other weights: those of {base.location} are the run '{own.name}'")
+    return own
+
+
+def base_run_name(label: str) -> str:
+    """The name of a base model's run, if no other model's run has it."""
+    return f"base-{name_from(label)}"
+
+
+def _own_folder(folder: Path, base: BaseRecord) -> Path:
+    return folder.with_name(f"{folder.name}-{str(base.fingerprint)[:8]}")
 
 
 def target_of_endpoint(model: str, results: Path) -> Target:
@@ -179,9 +211,14 @@ def target_of(run: Run) -> Target:
 
 
 def each_once(targets: Sequence[Target]) -> list[Target]:
-    """The targets in their order, without those whose folder came before."""
+    """The targets in their order, without those whose folder came before. Of two base models with the same name, of which neither has a run
+    yet, the second gets a run of its own."""
     by_folder: dict[Path, Target] = {}
     for target in targets:
+        namesake = by_folder.get(target.folder.resolve())
+        if namesake is not None and target.method == BASE and target.fingerprint != namesake.fingerprint:
+            assert target.manifest is not None
+            target = _of_base(target.manifest.base, _own_folder(target.folder, target.manifest.base))
         by_folder.setdefault(target.folder.resolve(), target)
     return list(by_folder.values())
 

@@ -80,6 +80,7 @@ class Part:
         items: the scored items' counts, or where they are stored.
         conditions: only parts whose known conditions are equal are compared.
         whole_groups: see `harness.core.pairing.paired_items`.
+        weights: fingerprint of the base model, which tells bases of the same name apart; None if it is not known.
     """
 
     world: World
@@ -88,6 +89,7 @@ class Part:
     items: ItemCounts | Sums = field(repr=False)
     conditions: Conditions = ()
     whole_groups: bool = False
+    weights: str | None = field(default=None, compare=False)
 
     @property
     def counts(self) -> Counts:

@@ -6,6 +6,7 @@ import functools
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -90,8 +91,8 @@ def _board(model: str, data: str, scores: Sequence[tuple[str, Run, Scored]]) -> 
     notes: list[str] = []
     with progress_of_many("scores", len(scores)) as advance:
         parts = []
-        for _, _, score in scores:
-            parts.append(_part(score, notes))
+        for _, run, score in scores:
+            parts.append(_part(score, run, notes))
             advance()
     for (name, run, score), part in zip(scores, parts, strict=True):
         record = score.record
@@ -131,7 +132,7 @@ def _rules(record: ScoresRecord) -> str:
     return sha256_json([record.data, record.settings, record.files, record.n + record.unscored])
 
 
-def _part(score: Scored, notes: list[str]) -> Part | None:
+def _part(score: Scored, run: Run, notes: list[str]) -> Part | None:
     """The items behind a run's scores of a suite; None, with a note, if they cannot be read or are not the scored ones."""
     record = score.record
     if not score.items.exists():
@@ -151,7 +152,8 @@ def _part(score: Scored, notes: list[str]) -> Part | None:
     if reason:
         notes.append(f"{score.run}: {score.label}: no differences from the base: {reason}")
         return None
-    return _part_of(record, aggregate, sums, whole_groups=benchmark.whole_groups)
+    part = _part_of(record, aggregate, sums, whole_groups=benchmark.whole_groups)
+    return replace(part, weights=run.manifest.base.fingerprint if run.manifest else None)
 
 
 def _other_items(sums: Sums, record: ScoresRecord) -> str:
@@ -210,7 +212,8 @@ def _add_matched(
     aggregate = MatchedRates(form).aggregate
     for name, counts in matched.counts.items():
         record = group[name].record
-        part = _part_of(record, aggregate, counts, form.responses.id)
+        weights = rows[name].parts[suite, variant, False][0].weights
+        part = replace(_part_of(record, aggregate, counts, form.responses.id), weights=weights)
         bounds = kept("intervals", [(part,)], [], functools.partial(_intervals, part), (gaps, _intervals))
         values = aggregate({name: np.asarray(total) for name, total in counts.totals.items()})
         for spec in form.metrics:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -19,6 +20,8 @@ from harness.core.stats import SEED, Aggregate, Counts, Difference, aligned, dif
 
 BEST, BETTER, WORSE, FRONTIER = "*", "▲", "▼", "◆"
 LEVEL = 0.05
+_Bases = defaultdict[tuple[World, Sheet], list[Part]]
+"""The scored bases of each world and sheet, in the order of the rows."""
 
 
 def best(board: Board, column: Column) -> set[str]:
@@ -102,12 +105,12 @@ def add_differences(board: Board) -> None:
 
     If that is not possible, the cells have no difference, and a note of the board says why.
     """
-    bases: dict[tuple[World, Sheet], Part] = {}
+    bases: _Bases = defaultdict(list)
     for row in board.rows:
         if row.method == BASE:
             for sheet, parts in row.parts.items():
                 for part in parts:
-                    bases.setdefault((part.world, sheet), part)
+                    bases[part.world, sheet].append(part)
     if not bases:
         board.notes.append("the base was not scored, so no differences are shown")
         return
@@ -118,7 +121,7 @@ def add_differences(board: Board) -> None:
 
 
 def _differences_of(
-    board: Board, sheet: Sheet, bases: Mapping[tuple[World, Sheet], Part], advance: Advance
+    board: Board, sheet: Sheet, bases: _Bases, advance: Advance
 ) -> dict[str, tuple[dict[str, Difference], int]]:
     """Row name -> every metric's difference to the base, and the number of items; if there is none, a note says why."""
     differences: dict[str, tuple[dict[str, Difference], int]] = {}
@@ -127,7 +130,7 @@ def _differences_of(
             advance()
         if row.method == BASE or sheet not in row.parts:
             continue
-        pairs = [(part, bases.get((part.world, sheet))) for part in row.parts[sheet]]
+        pairs = [(part, _base_of(part, bases[part.world, sheet])) for part in row.parts[sheet]]
         if reason := _reason(pairs):
             note = f"{row.name}: {sheet[0]} is not compared with the base: {reason}"
             if note not in board.notes:
@@ -135,6 +138,14 @@ def _differences_of(
             continue
         differences[row.name] = _differences([(part, base) for part, base in pairs if base is not None])
     return differences
+
+
+def _base_of(part: Part, bases: Sequence[Part]) -> Part | None:
+    """The base of a run among the scored ones of its name: that with the weights which it was trained on. A single one is taken as it is,
+    because an embedded world's model has other weights on every machine."""
+    if len({base.weights for base in bases}) <= 1:
+        return bases[0] if bases else None
+    return next((base for base in bases if base.weights == part.weights), None)
 
 
 def _reason(pairs: Sequence[tuple[Part, Part | None]]) -> str:

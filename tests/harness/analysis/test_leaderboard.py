@@ -85,6 +85,23 @@ def test_differences_are_those_of_compare_and_corrected_over_the_column(results:
     assert "▲ better, ▼ worse than the base (paired bootstrap over images, Holm-corrected" in words
 
 
+def test_a_run_is_compared_with_the_weights_that_it_was_trained_on(results: Path) -> None:
+    """Two bases have the same name; a run of a third one is compared with neither."""
+    make_run(results, "other-start", said(35), method="base")
+    for name, weights in {"start": "a", "other-start": "b", "good": "b", "bad": "c", "same": "a"}.items():
+        manifest = read_json(results / name / "manifest.json")
+        write_json(results / name / "manifest.json", manifest | {"base": {"label": "m", "fingerprint": weights}})
+    [board] = collect(results)
+    differences = {
+        row.name: cell.delta.difference.value
+        for row in board.rows
+        for column, cell in row.cells.items()
+        if column.metric == "chair_s" and not column.matched and cell.delta is not None
+    }
+    assert differences == {"good": pytest.approx(2 / 40 - 35 / 40), "same": pytest.approx(21 / 40 - 20 / 40)}
+    assert any(note.startswith("bad:") and "the base was not scored" in note for note in board.notes)
+
+
 def test_only_the_suites_that_are_named(tmp_path: Path) -> None:
     make_run_with_a_rate(tmp_path / "results")
     for wanted, suites in ((None, {"halbench", "pope"}), (["pope"], {"pope"})):

@@ -18,6 +18,7 @@ from harness.evaluation.reliance import Answered, reliance
 from harness.evaluation.score import item_rows, score_suite, write_scores
 from harness.experiments.claims import Claim, Finding, find, read_claims
 from harness.experiments.graph import Plan
+from harness.experiments.page import _bases
 from harness.experiments.spec import read_experiment
 from harness.runs.folders import open_run
 from tests.scored_runs import items, make_run
@@ -57,6 +58,20 @@ def run_of(folder: Path, name: str, seed: int, plain: int, changed: int | None =
         more = {"pictures": {"change": "999", **change.about()}, "reliance": compared.written()}
         write_json(written, json.loads(written.read_text()) | more)
     return path
+
+
+def test_the_base_of_the_page_is_the_one_that_was_trained_on(tmp_path: Path) -> None:
+    """Another experiment in the same results may have a base model of the same name."""
+    for name, kind, label, weights in (
+        ("base-m", "base", "m:1", "other"), ("base-m-1", "base", "m:1", "mine"), ("base-n", "base", "m:2", "n"),
+        ("base-x", "base", "x", "mine"), ("one-1", "align", "m:1", "mine"),
+    ):  # fmt: skip
+        path = make_run(tmp_path, name, said(1))
+        manifest = json.loads((path / "manifest.json").read_text())
+        base = {"label": label, "fingerprint": weights}
+        write_json(path / "manifest.json", manifest | {"kind": kind, "base": base})
+    bases = _bases(PLAN, tmp_path, [open_run(tmp_path / "one-1")])
+    assert [run.name for run in bases] == ["base-m-1", "base-n"]
 
 
 def with_margins(path: Path, text: np.ndarray, image: np.ndarray) -> None:

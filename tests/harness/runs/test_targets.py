@@ -10,8 +10,8 @@ import pytest
 
 from harness.core.errors import BadInputError
 from harness.models import fingerprint, recorded, resolve
-from harness.runs.folders import find_run
-from harness.runs.targets import target_of, target_of_endpoint, target_of_model
+from harness.runs.folders import find_run, open_run
+from harness.runs.targets import each_once, target_of, target_of_endpoint, target_of_model
 from tests.commands import harness, run_here
 from tests.harness.serving.fake_vision import small_pope
 from tests.tiny import tiny_llava, tiny_photograph
@@ -101,6 +101,32 @@ def test_two_runs_of_one_name_are_not_evaluated_together(tmp_path: Path) -> None
     assert "one/gpt, two/gpt" in said
     code, out, said = run_here([*ask, "--run", "one/gpt,one/gpt,./one/../one/gpt", "--json"], tmp_path)
     assert code == 0 and len(json.loads(out)) == 1, said
+
+
+def test_base_models_of_the_same_folder_name_have_runs_of_their_own(tmp_path: Path) -> None:
+    results, places = tmp_path / "results", [tmp_path / name / "checkpoint" for name in ("first", "second")]
+    for seed, place in enumerate(places):
+        tiny_llava(place, seed=seed)
+    hashes = [fingerprint(place)[:8] for place in places]
+    together = [target_of_model(resolve(str(place)), results) for place in (*places, places[0])]
+    assert [target.name for target in each_once(together)] == ["base-checkpoint", f"base-checkpoint-{hashes[1]}"]
+    assert [target.base for target in each_once(together)] == [str(place) for place in places]
+
+    together[0].begin()
+    before = (results / "base-checkpoint/manifest.json").read_text()
+    for _ in range(2):
+        second = target_of_model(resolve(str(places[1])), results)
+        second.begin()
+        assert (second.name, second.folder) == (f"base-checkpoint-{hashes[1]}", results / second.name)
+    assert target_of_model(resolve(str(places[0])), results).name == "base-checkpoint"
+    assert (results / "base-checkpoint/manifest.json").read_text() == before
+    assert target_of(open_run(second.folder)).name == second.name
+
+    # Weights find their run again from another place, and after the other model's run is gone.
+    moved = places[0].rename(tmp_path / "checkpoint")
+    assert target_of_model(resolve(str(moved)), results).name == "base-checkpoint"
+    (results / "base-checkpoint").rename(tmp_path / "gone")
+    assert target_of_model(resolve(str(places[1])), results).name == second.name
 
 
 def test_a_run_and_a_model_are_two_things(tmp_path: Path) -> None:
