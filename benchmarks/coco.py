@@ -20,6 +20,27 @@ Truth = dict[str, dict[str, list[str]]]
 _KINDS = ("instances", "captions")
 
 
+def coco_files(folder: Path) -> list[Path]:
+    """The files that `coco_truth` reads, each once.
+
+    Raises:
+        BadInputError: there are no instances or no captions.
+    """
+    return sorted({path for paths in _files(folder).values() for path in paths})
+
+
+def _files(folder: Path) -> dict[str, list[Path]]:
+    files = {kind: sorted(folder.glob(f"*{kind}*.json")) for kind in _KINDS}
+    for kind, paths in files.items():
+        if not paths:
+            raise BadInputError(
+                f"the COCO {kind} are missing",
+                where=str(folder / f"{kind}_val2014.json"),
+                remedy="harness data get coco-annotations, or unpack annotations_trainval2014.zip there",
+            )
+    return files
+
+
 def coco_truth(folder: Path) -> Truth:
     """Instances and captions from all COCO files of a folder (2014: those of train and of val).
 
@@ -28,14 +49,7 @@ def coco_truth(folder: Path) -> Truth:
     Raises:
         BadInputError: there are no instances or no captions, or a file has another form.
     """
-    files = {kind: sorted(folder.glob(f"*{kind}*.json")) for kind in _KINDS}
-    for kind, found in files.items():
-        if not found:
-            raise BadInputError(
-                f"the COCO {kind} are missing",
-                where=str(folder / f"{kind}_val2014.json"),
-                remedy="harness data get coco-annotations, or unpack annotations_trainval2014.zip there",
-            )
+    files = _files(folder)
     every = [(path.resolve(), path.stat()) for kind in _KINDS for path in files[kind]]
     key = sha256_json([1, *([str(path), stat.st_size, stat.st_mtime_ns] for path, stat in every)])
     index = cache_folder() / "coco" / f"{key}.json"

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
 from aligners.preferences.overlap import coco_number
 from benchmarks.chair_counts import classes_of, cleaned, counted
-from benchmarks.coco import coco_truth
+from benchmarks.coco import coco_files, coco_truth
 from harness.core.errors import BadInputError
 from harness.core.types import Item
 from harness.generation.named_objects import NamedObjectsJudge, NamedObjectsSettings
 from harness.judging.candidates import Candidate, Prompt, Verdict
+from harness.models.known import file_hash
 
 
 class ChairSettings(NamedObjectsSettings):
@@ -61,6 +64,22 @@ class ChairJudge(NamedObjectsJudge):
             why = f"not in the image: {', '.join(wrong)}" if wrong else "all objects named are in the image"
             evidence = tuple(one for one in scored.evidence if one.verdict != "missed")
             yield candidate.id, Verdict(self.settings.recall_weight * recall - share, why, evidence)
+
+    def reads_regions(self) -> bool:
+        """Not with COCO's annotations, which are read in their place."""
+        return not self.settings.annotations
+
+    def identity(self) -> dict[str, Any]:
+        """The settings, and the hashes of the files that they name."""
+        return super().identity() | self._annotations
+
+    @cached_property
+    def _annotations(self) -> dict[str, Any]:
+        if not self.settings.annotations:
+            return {}
+        return {
+            "annotations_sha256": {path.name: file_hash(path) for path in coco_files(Path(self.settings.annotations))}
+        }
 
     def _boxed(self, prompts: Sequence[Prompt]) -> dict[str, frozenset[str]]:
         words, truth = self._vocabulary.words, {}

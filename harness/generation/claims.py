@@ -146,7 +146,7 @@ class ClaimsJudge(CandidateJudge):
         return self._splitter.estimate([_to_split(candidate) for candidate in candidates])
 
     def identity(self) -> dict[str, Any]:
-        """Both models and both prompts; the endpoints are not part of it."""
+        """Both models, a verifier of this machine by its weights, and both prompts; the endpoints are not part of it."""
         splitter = self.settings.splitter
         return {
             "judge": self.name,
@@ -158,7 +158,11 @@ class ClaimsJudge(CandidateJudge):
             "verifier": self.settings.verifier,
             "compare": "probabilities" if self._choices else "words",
             "prompts": [SPLIT, ASK],
-        }
+        } | self._verifier.identity()
+
+    def reads_regions(self) -> bool:
+        """The verifier looks at the picture."""
+        return False
 
     def provenance(self) -> dict[str, Any]:
         """What was asked and spent."""

@@ -32,6 +32,10 @@ class ContinuationJudge(CandidateJudge):
     continues = True
     min_gap = 1.0
 
+    def reads_regions(self) -> bool:
+        """No picture is looked at."""
+        return False
+
     def judge(self, candidates: Sequence[Candidate], folder: Path) -> Iterator[tuple[str, Verdict]]:
         """Let the sampled model continue every answer without the picture."""
         assert self.continue_answers is not None

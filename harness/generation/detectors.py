@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +15,7 @@ from aligners.rejected_images.settings import ImagePreferenceSettings
 from harness.core.errors import BadInputError
 from harness.generation.named_objects import NamedObjectsJudge, NamedObjectsSettings
 from harness.judging.candidates import Candidate, CandidateJudgeSettings, Prompt, Verdict
+from harness.models import fingerprint
 
 if TYPE_CHECKING:
     from aligners.rejected_images.detectors import Detector
@@ -119,6 +121,20 @@ class DetectorsJudge(NamedObjectsJudge):
                 )
             ]
         return self._loaded
+
+    def reads_regions(self) -> bool:
+        """Only if one of the detectors is the boxes of the data."""
+        return "boxes" in (self.settings.first, self.settings.second)
+
+    def identity(self) -> dict[str, Any]:
+        """The settings, and the hashes of what they name on this machine: synonyms, and the weights of detectors."""
+        return super().identity() | self._local_weights
+
+    @cached_property
+    def _local_weights(self) -> dict[str, Any]:
+        places = {"first": self.settings.first_model, "second": self.settings.second_model}
+        hashes = {name: fingerprint(place) for name, place in places.items() if place and Path(place).is_dir()}
+        return {"weights": hashes} if hashes else {}
 
     def provenance(self) -> dict[str, Any]:
         """The settings, the detectors' names, and how often they looked at a picture."""

@@ -33,6 +33,7 @@ from harness.generation.prompts import read_prompts
 from harness.generation.records import LengthBalance, PairSetConfig, PairSetManifest, Prompts, SampledModel
 from harness.generation.sentences import SentenceWork
 from harness.generation.table import FORMAT
+from harness.generation.verdicts import objects_of
 from harness.generation.work import REASONS, GenerateRequest, Work
 from harness.judging.candidates import Prompt
 from harness.runs.targets import BASE, base_run_name
@@ -129,7 +130,6 @@ def _without_held_out(prompts: list[Prompt], held_out: Sequence[EvaluationSet]) 
 def _config(request: GenerateRequest, prompts: Sequence[Prompt]) -> PairSetConfig:
     """Everything that determines the set."""
     sampler = request.sampler
-    contents = [[prompt.id, prompt.text, prompt.image.fingerprint(), prompt.reference] for prompt in prompts]
     target = sampler.target
     # Which other models were evaluated in the results folder does not change a set.
     name = base_run_name(target.model) if target.method == BASE else target.name
@@ -139,7 +139,7 @@ def _config(request: GenerateRequest, prompts: Sequence[Prompt]) -> PairSetConfi
         model=SampledModel(label=target.model, name=name, fingerprint=target.fingerprint),
         template=target.template,
         backend=sampler.backend_settings.identity(sampler.backend.name),
-        prompts=Prompts(source=request.prompts, count=len(prompts), fingerprint=sha256_json(contents)),
+        prompts=Prompts(source=request.prompts, count=len(prompts), fingerprint=_fingerprint(request, prompts)),
         sampling=sampler.sample.model_dump(),
         judge=request.judge.identity(),
         pairing=request.pair.model_dump() | {"min_gap": request.min_gap},
@@ -147,6 +147,17 @@ def _config(request: GenerateRequest, prompts: Sequence[Prompt]) -> PairSetConfi
         shards=request.shard.count,
         part_size=request.part_size,
     )
+
+
+def _fingerprint(request: GenerateRequest, prompts: Sequence[Prompt]) -> str:
+    """Hash of the prompts with all that is known of them; their objects only if the judge goes by them."""
+    contents: list[list[Any]] = [
+        [prompt.id, prompt.text, prompt.image.fingerprint(), prompt.reference] for prompt in prompts
+    ]
+    if request.judge.reads_regions() and any(prompt.regions for prompt in prompts):
+        for content, prompt in zip(contents, prompts, strict=True):
+            content.append(objects_of(prompt))
+    return sha256_json(contents)
 
 
 def _kept(request: GenerateRequest, config: PairSetConfig) -> PairSetManifest | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -24,6 +25,11 @@ class NamedObjectsJudge(CandidateJudge):
     """A judge with a vocabulary and a parser."""
 
     settings: NamedObjectsSettings
+
+    def identity(self) -> dict[str, Any]:
+        """The settings, and the hash of the synonyms that they name."""
+        named = {"synonyms_sha256": self._vocabulary.sha256} if self.settings.synonyms else {}
+        return super().identity() | named
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:

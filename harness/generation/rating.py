@@ -114,9 +114,13 @@ class LookingJudge(CandidateJudge):
         return Estimate(len(candidates), 0, prompt_tokens, len(candidates) * self.settings.max_tokens)
 
     def identity(self) -> dict[str, Any]:
-        """The model and the prompt; the endpoint is not part of it."""
+        """The model, by its weights if it runs on this machine, and the prompt; the endpoint is not part of it."""
         kept = self.settings.model_dump(mode="json", exclude={"model_url", "backend"})
-        return {"judge": self.name, "settings": kept, "prompt": self._words()}
+        return {"judge": self.name, "settings": kept, "prompt": self._words()} | self._model.identity()
+
+    def reads_regions(self) -> bool:
+        """The model looks at the picture."""
+        return False
 
     @abstractmethod
     def _words(self) -> str:

@@ -23,7 +23,9 @@ class Prompts(Record):
 
     source: AnyText = Field(description="as the user named it")
     count: Whole
-    fingerprint: str = Field(description="hash of ids, texts and images")
+    fingerprint: str = Field(
+        description="hash of ids, texts, images and references, and of the objects if the judge goes by them"
+    )
 
 
 class LengthBalance(Record):

@@ -12,7 +12,7 @@ from harness.core.reading import parse_line
 from harness.core.record import check
 from harness.core.types import Span, WeightedSpan
 from harness.generation.records import PartnerRow, VerdictRow
-from harness.judging.candidates import Candidate, Partner, Verdict
+from harness.judging.candidates import Candidate, Partner, Prompt, Verdict
 
 VERDICTS = "verdicts.jsonl"
 
@@ -20,9 +20,13 @@ VERDICTS = "verdicts.jsonl"
 def verdict_key(candidate: Candidate, judge: Any) -> str:
     """Hash of everything that determines a verdict: the judge's identity, question, image with what is known of it, and answer."""
     prompt = candidate.prompt
-    objects = [[region.label, list(region.box)] for region in prompt.regions]
-    known = [objects, prompt.reference]
+    known = [objects_of(prompt), prompt.reference]
     return sha256_json([judge, prompt.text, prompt.image.fingerprint(), known, candidate.text])
+
+
+def objects_of(prompt: Prompt) -> list[Any]:
+    """The known objects of a prompt's image, [label, box] each, for hashes."""
+    return [[region.label, list(region.box)] for region in prompt.regions]
 
 
 def complete_verdicts(folder: Path) -> Iterator[tuple[str, Verdict]]:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -71,6 +72,15 @@ class VisionModel:
             return self._lacking(lambda: first_tokens(load_processor(self._target.base), choices)) if choices else None
         with self._made() as backend:
             return self._lacking(backend.check_likelihoods) if choices else None
+
+    def identity(self) -> dict[str, Any]:
+        """What determines its answers besides its name: a local model's weights and template, as `weights`; empty for an endpoint."""
+        return {} if self.url else {"weights": self._weights}
+
+    @cached_property
+    def _weights(self) -> list[str]:
+        target, _ = self._located()
+        return [target.fingerprint, target.template]
 
     def check_named(self) -> None:
         """Check that the settings name a model.

@@ -168,6 +168,11 @@ class CandidateJudge(ABC):
             HarnessError: the judge cannot be reached. Earlier verdicts are kept.
         """
 
+    def reads_regions(self) -> bool:
+        """Whether the objects of the data (`Prompt.regions`) can change a verdict: a set that was judged by others is then another set.
+        A judge that never reads them returns False."""
+        return True
+
     def estimate(self, candidates: Sequence[Candidate]) -> Estimate:
         """The expected cost of judging these candidates, without asking anything. The default: no model is asked for money.
 
@@ -177,7 +182,8 @@ class CandidateJudge(ABC):
         return Estimate(0)
 
     def identity(self) -> dict[str, Any]:
-        """Everything that determines the verdicts: they are reused only if this is the same. JSON-able; no secrets."""
+        """Everything that determines the verdicts: they are reused only if this is the same. JSON-able; no secrets. Called after `check`.
+        What is known of a prompt is not part of it. Files and models of this machine that the settings name are in it by their contents."""
         return {"judge": self.name, "settings": self.settings.model_dump(mode="json")}
 
     def provenance(self) -> dict[str, Any]:

@@ -14,6 +14,9 @@ from PIL import Image
 
 from aligners.preferences.formats.base import COMMON, GENERATED
 from harness.core.files import write_json, write_jsonl
+from harness.generation.chair import ChairJudge, ChairSettings
+from harness.generation.claims import ClaimsJudge, ClaimsSettings
+from harness.generation.detectors import DetectorsJudge, DetectorsSettings
 from harness.generation.prompts import read_prompts
 from harness.generation.table import schema
 from harness.models import resolve
@@ -251,6 +254,83 @@ def test_what_chair_goes_by(here: Path, endpoint: ScriptedEndpoint) -> None:
     run(endpoint, "--pairs", "99", "--set", "judge.synonyms=words.txt", output="few")
     assert {row["rejected_why"] for row in rows("few")} == {"not in the image: car"}
     assert "no-such" in run(endpoint, "--set", "judge.extractor=no-such", code=2, output="none")
+
+
+def test_a_corrected_truth_makes_another_set(here: Path, endpoint: ScriptedEndpoint) -> None:
+    """At the same place, with other contents: nothing is complete, and no verdict is taken over."""
+
+    def coco(word: str) -> None:
+        known = [{"image_id": number, "category_id": 1} for number in range(1, 5)]
+        said = [{"image_id": number, "caption": f"A {word}."} for number in range(1, 5)]
+        write_json(
+            here / "coco/instances_val2014.json", {"categories": [{"id": 1, "name": word}], "annotations": known}
+        )
+        write_json(here / "coco/captions_val2014.json", {"annotations": said})
+
+    def boxes(word: str) -> None:
+        objects = [{"label": word, "box": [1.0, 1.0, 9.0, 9.0]}]
+        write_jsonl(here / "prefs.jsonl", [row(number) | {"objects": objects} for number in range(1, 5)])
+
+    def synonyms(word: str) -> None:
+        other = {"dog": "cat", "bus": "car"}[word]
+        lines = [f"dog, {other}", *sorted({*WORDS} - {"dog", other})]
+        (here / "words.txt").write_text("\n".join(lines))
+        boxes("dog")
+
+    def sampled() -> int:
+        return sum(count for one, count in endpoint.asked.items() if one.text == QUESTION)
+
+    for change, options in (
+        (coco, ["--annotations", "coco"]),
+        (synonyms, ["--set", "judge.synonyms=words.txt"]),
+        (boxes, []),
+    ):
+        output = f"pairs-{change.__name__}"
+        change("dog")
+        more = ["--pairs", "99", "--set", "pair.length_balance=false", *options]
+        run(endpoint, *more, output=output)
+        before, count = rows(output), sampled()
+        run(endpoint, *more, output=output)
+        change("bus")
+        assert "--overwrite" in run(endpoint, *more, output=output, code=2), output
+        run(endpoint, *more, "--overwrite", output=output)
+        assert sampled() == count, "answers are not sampled again"
+        run(endpoint, *more, output=f"{output}-anew")
+        assert rows(output) == rows(f"{output}-anew") != before, output
+
+
+def test_boxes_count_only_for_a_judge_that_reads_them() -> None:
+    judges = {
+        "chair": ChairJudge(),
+        "with annotations": ChairJudge(ChairSettings(annotations="coco")),
+        "detectors": DetectorsJudge(),
+        "one detector": DetectorsJudge(DetectorsSettings(second="boxes")),
+        "claims": ClaimsJudge(),
+    }
+    read = {name for name, judge in judges.items() if judge.reads_regions()}
+    assert read == {"chair", "one detector"}
+
+
+def test_a_judges_models_are_known_by_their_weights(tmp_path: Path) -> None:
+    detector = tmp_path / "detector"
+    detector.mkdir()
+    before, judge = [], DetectorsSettings(first_model=str(detector))
+    for content in (b"1", b"2"):
+        (detector / "model.safetensors").write_bytes(content)
+        before.append(DetectorsJudge(judge).identity())
+    assert before[0] != before[1] and "weights" not in DetectorsJudge().identity()
+
+
+@pytest.mark.slow
+def test_a_verifier_of_this_machine_is_known_by_its_weights(tmp_path: Path) -> None:
+    named = ClaimsSettings(verifier=str(tmp_path / "base"), backend="transformers")
+    seen = []
+    for seed in (0, 1):
+        tiny_llava(tmp_path / "base", seed=seed)
+        seen.append(ClaimsJudge(named).identity())
+    assert seen[0] != seen[1]
+    served = ClaimsSettings(verifier="base", verifier_url="http://127.0.0.1:1/v1")
+    assert "weights" not in ClaimsJudge(served).identity()
 
 
 @pytest.mark.slow
