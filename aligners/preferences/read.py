@@ -183,13 +183,25 @@ def _named(source: str, format_name: str | None) -> tuple[str, Format | None]:
     return source, find_format(format_name) if format_name else None
 
 
+def path_in(source: str) -> Path | None:
+    """The path that a source of `read_preferences` has, without a format's name in front; None for a known name."""
+    place, _ = _named(source, None)
+    return None if place in KNOWN else Path(place)
+
+
 def local_path(source: str) -> Path | None:
     """The file or folder that a source of `read_preferences` names; None for a name of the hub, and for what does not exist."""
-    place, _ = _named(source, None)
+    path = path_in(source)
     try:
-        return Path(place) if place not in KNOWN and Path(place).exists() else None
+        return path if path is not None and path.exists() else None
     except OSError:  # a text that is too long for a name
         return None
+
+
+def placed_at(source: str, path: Path) -> str:
+    """The source with another file or folder, in the same format."""
+    place, _ = _named(source, None)
+    return f"{source.removesuffix(place)}{path}"
 
 
 def _sampled(tables: list[Table], limit: int | None, seed: int) -> list[Collection[int]]:

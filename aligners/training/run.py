@@ -12,6 +12,7 @@ from typing import Any
 from aligners.base import Aligner, Needs, PrepareContext, Stage
 from aligners.contract import check_method, prepared, stages_of
 from aligners.preferences import Dropped
+from aligners.preferences.read import local_path
 from aligners.training.adapters import check_model
 from aligners.training.checkpoint import FINISHED, export, load_finished, save_finished
 from aligners.training.checks.canary import check_trainer
@@ -73,6 +74,7 @@ def train(aligner: Aligner, job: AlignJob) -> AlignResult:
         raise BadInputError("no preference example is left to train on", where=job.data)
     about = DataSummary(
         label=data.label,
+        **_locations(job),
         fingerprint=data.fingerprint,
         examples=len(examples),
         dropped=len(dropped),
@@ -94,6 +96,12 @@ def train(aligner: Aligner, job: AlignJob) -> AlignResult:
         summary.model_copy(update={"seconds": round(time.perf_counter() - started, 1)}),
         scratch=[folder / FINISHED for folder in _folders(job, stages)],
     )
+
+
+def _locations(job: AlignJob) -> dict[str, Any]:
+    """Where the data and their images are, as absolute paths, for commands that read them again from another folder."""
+    places = {"location": local_path(job.data), "image_root": job.data_options.image_root}
+    return {name: str(path.resolve()) for name, path in places.items() if path is not None}
 
 
 def _folders(job: AlignJob, stages: Sequence[Stage]) -> list[Path]:

@@ -24,7 +24,8 @@ from aligners.preferences import read_preferences
 from aligners.preferences.options import DataOptions
 from aligners.rejected_images import ImagePreferenceSettings
 from aligners.training.encoding import EncodedExample, Encoder
-from aligners.training.held_out import BRANCHES, margins, pair_content, with_rejected_images
+from aligners.training.held_out import BRANCHES, margins, with_rejected_images
+from harness.checkpoints.trained_pairs import trained_on
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import write_json
 from harness.core.memory import give_back
@@ -143,31 +144,9 @@ def _pairs(request: BalanceRequest, config: AlignConfig) -> tuple[list[Preferenc
         options=request.options,
     )
     context = PrepareContext(cache_folder(), request.seed)
-    return with_rejected_images(data, _trained_on(config), request.images, context, f"--data {request.data}")
-
-
-def _trained_on(config: AlignConfig) -> set[str]:
-    """Hashes of the pairs that a run was trained on.
-
-    Raises:
-        BadInputError: they can no longer be read, so it is unknown which pairs are held out.
-    """
-    try:
-        data = read_preferences(
-            pairs_of(config.data, config.method),
-            limit=config.limit,
-            seed=config.settings["train"]["seed"],
-            on_error="skip",
-            cache=cache_folder(),
-            options=DataOptions(config.columns or {}, Path(config.image_root) if config.image_root else None),
-        )
-    except HarnessError as error:
-        raise BadInputError(
-            f"the pairs that the run was trained on cannot be read, so it is unknown which ones are held out: {error.problem}",
-            where=error.where,
-            remedy="put them back",
-        ) from error
-    return {pair_content(example) for example in data.examples}
+    return with_rejected_images(
+        data, trained_on(request.run, config), request.images, context, f"--data {request.data}"
+    )
 
 
 def _checkpoints(run: Run, rows: Sequence[StageRow]) -> Iterator[_Measured]:

@@ -45,6 +45,8 @@ class DataSummary(Record):
     """The preference data of a training."""
 
     label: AnyText | None = Field(None, description="as the data call themselves")
+    location: AnyText | None = Field(None, description="absolute path of the file or folder, if the data are one")
+    image_root: AnyText | None = Field(None, description="absolute path of --image-root")
     fingerprint: str = Field(description="hash of the examples' contents")
     examples: Whole = Field(description="number of examples trained on")
     dropped: Whole | None = Field(None, description="number of records that were skipped")

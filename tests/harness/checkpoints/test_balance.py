@@ -11,15 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from aligners.preferences import read_preferences
+from aligners.preferences.options import DataOptions
 from aligners.training.checks.plain_pass import own_inputs
 from aligners.training.held_out import SEED, margins
 from harness.alignment.align import AlignRequest, run_align
 from harness.checkpoints.balance import BalanceRequest, measure_balance
+from harness.checkpoints.trained_pairs import trained_on
 from harness.cli import app
 from harness.cli.errors import run as command
 from harness.core.errors import BadInputError
 from harness.core.files import read_json, write_json
 from harness.models import load_model, load_processor, with_adapters
+from harness.records.manifest_file import AlignConfig
 from harness.reports.figures import Lines, figures
 from harness.runs.folders import Run, open_run
 from tests.commands import run_here
@@ -151,11 +155,17 @@ def test_what_was_trained_on_is_left_out_and_what_cannot_be_measured_is_said(
     copy = open_run(Path(shutil.copytree(text_only.path, tmp_path / "copy")))
     assert copy.manifest is not None
     whole = copy.manifest.written()
+    assert whole["summary"]["data"]["location"] == str((folder / "train.jsonl").resolve())
     for manifest, said in (
         (whole | {"kind": "base"}, "is not an aligned run"),
         (whole | {"summary": {}}, "no summary.stages"),
         (
-            whole | {"config": whole["config"] | {"data": str(tmp_path / "gone.jsonl")}},
+            whole
+            | {
+                "config": whole["config"] | {"data": str(tmp_path / "gone.jsonl")},
+                "summary": whole["summary"]
+                | {"data": whole["summary"]["data"] | {"location": str(tmp_path / "gone.jsonl")}},
+            },
             "so it is unknown which ones are held out",
         ),
         (whole | {"base": whole["base"] | {"fingerprint": "0" * 64}}, "weights"),
@@ -163,6 +173,56 @@ def test_what_was_trained_on_is_left_out_and_what_cannot_be_measured_is_said(
         write_json(copy.path / "manifest.json", manifest)
         with pytest.raises(BadInputError, match=said):
             measure_balance(BalanceRequest(open_run(copy.path), str(folder / "held.jsonl")))
+
+
+def trained_in(folder: Path, data: str, **recorded: Any) -> tuple[Run, AlignConfig]:
+    """A run in `folder/results`, as a training with relative paths leaves it: on `train.jsonl` in the folder, pictures in `pictures`."""
+    (folder / "pictures").mkdir(parents=True)
+    rows = [json.loads(line) for line in pairs(folder / "pictures", "train", range(3)).read_text().splitlines()]
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = DataOptions({}, folder / "pictures")
+    fingerprint = read_preferences(str(folder / "train.jsonl"), options=options).fingerprint
+    config = AlignConfig(method="dpo", model="m", data=data, image_root="pictures", settings={"train": {"seed": 0}})
+    path = make_run(folder / "results", "run", ["A dog."], "pictures", method="dpo", model="m")
+    manifest = json.loads((path / "manifest.json").read_text())
+    summary = {"data": {"fingerprint": fingerprint, "examples": 6, **recorded}}
+    write_json(path / "manifest.json", manifest | {"summary": summary})
+    return open_run(path), config
+
+
+@pytest.mark.parametrize("data", ["train.jsonl", "plain:train.jsonl"])
+def test_the_trained_pairs_are_those_of_the_training_wherever_the_command_runs(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, other = tmp_path / "made here", tmp_path / "elsewhere"
+    recorded = {"location": str(made / "train.jsonl"), "image_root": str(made / "pictures")}
+    run, config = trained_in(made, data)
+    other.mkdir()
+    monkeypatch.chdir(made)
+    contents = trained_on(run, config)
+    assert len(contents) == 6
+    monkeypatch.chdir(other)
+    assert trained_on(run, config) == contents, "a run without recorded places: found around it"
+    (other / "pictures").mkdir()
+    pairs(other, "train", range(7, 9))
+    assert trained_on(run, config) == contents, "another file of this name is not taken for it"
+    moved, config = trained_in(tmp_path / "apart", data, **recorded)
+    (tmp_path / "apart/train.jsonl").write_text("")
+    assert trained_on(moved, config) == contents, "where the manifest says"
+
+
+def test_pairs_that_changed_since_the_training_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run, config = trained_in(tmp_path, "train.jsonl", location=str(tmp_path / "train.jsonl"))
+    text = (tmp_path / "train.jsonl").read_text()
+    (tmp_path / "train.jsonl").write_text(text.replace("a red cat", "a green cat"))
+    with pytest.raises(BadInputError, match="these are not the pairs that the run was trained on") as caught:
+        trained_on(run, config)
+    assert caught.value.where == str(tmp_path / "train.jsonl") and "align again" in str(caught.value.remedy)
+    (tmp_path / "train.jsonl").unlink()
+    with pytest.raises(BadInputError, match="cannot be read, so it is unknown which ones are held out") as caught:
+        trained_on(run, config)
+    assert "run this in the folder that the run was made in" in str(caught.value.remedy)
 
 
 @pytest.mark.slow
