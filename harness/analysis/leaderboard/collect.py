@@ -237,23 +237,25 @@ def configuration(run: Run) -> dict[str, Any]:
     manifest = run.manifest
     config = dict((manifest.config if manifest else None) or {"run": run.name})
     if manifest is not None and manifest.kind == "imported":
-        config["run"] = (
-            run.name
-        )  # of answers that were made elsewhere nobody knows the settings, so two runs are never two seeds
+        config["run"] = run.name  # how the answers were made is not known, so two such runs are never two seeds
     config.pop("location", None)  # follows from the model
     for key in ("model", "data"):
         if isinstance(config.get(key), str):
             config[key] = _seedless(config[key])
     if isinstance(settings := config.get("settings"), dict):
         train = {name: value for name, value in settings.get("train", {}).items() if name != "seed"}
+        if isinstance(balance := train.get("balance"), dict) and isinstance(held_out := balance.get("data"), str):
+            train["balance"] = {**balance, "data": _seedless(held_out)}
         config["settings"] = {**settings, "train": train}
     return config
 
 
 def _seedless(label: str) -> str:
-    """A label without the seed of an embedded world; any other label as it is."""
-    world = find_world(label)
-    return world.name if world else label
+    """A label of a model or of preference data without the seed of an embedded world (`pocket:6@rlhf-v`: `pocket@rlhf-v`); any other label
+    as it is."""
+    start, named, of = label.partition("@")
+    world = find_world(start)
+    return f"{world.name}{named}{of}" if world else label
 
 
 def seedless_data(record: ScoresRecord) -> str:

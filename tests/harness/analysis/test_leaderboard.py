@@ -200,6 +200,20 @@ def test_seeds_are_pooled_with_their_spread(tmp_path: Path) -> None:
     assert cell(board, "dpo", "chair_s_matched").value is not None, "cut within each seed"
 
 
+def test_the_seed_is_left_out_of_every_name_of_a_world(tmp_path: Path) -> None:
+    """Of data by the name of a set, too, and of the pairs that are held out."""
+    for seed in (1, 2):
+        settings = {"train": {"seed": seed, "balance": {"data": f"pocket:{seed}@rlaif-v"}}}
+        config = {"method": "dpo", "model": f"pocket:{seed}", "data": f"pocket:{seed}@rlhf-v", "settings": settings}
+        make_run(
+            tmp_path, f"dpo{seed}", said(4), config=config, method="dpo", model=f"pocket:{seed}", data=f"pocket-{seed}-test",
+            source=f"pocket:{seed}@test",
+        )  # fmt: skip
+    [board] = pool_seeds(collect(tmp_path))
+    [row] = board.rows
+    assert row.runs == ("dpo1", "dpo2") and row.config["data"] == "pocket@rlhf-v"
+
+
 def test_what_differs_in_more_than_the_seed_is_another_row(tmp_path: Path) -> None:
     seeds(tmp_path)
     for seed in (0, 1):
