@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,8 +22,11 @@ _REMEDY = "fix the record; list them all: harness data check FILE --model MODEL"
 class EncodedExample:
     """Token ids of one example.
 
+    The encoder gives ids as arrays of 32 bits. A list has an object for every id, 36 bytes, and its pages are copied into every process of
+    the loader, which counts references in them.
+
     Attributes:
-        prefixes: image name -> ids of earlier turns, image, prompt and context.
+        prefixes: image name -> ids of earlier turns, image, prompt and context. Without a context, images and examples share them.
         responses: response name -> its ids, with the end token if the example's responses are whole.
         corrected: response name -> marks of changed tokens; only for methods that need them.
         weight: factor of the example's loss.
@@ -31,9 +35,9 @@ class EncodedExample:
     """
 
     id: str
-    prefixes: Mapping[str, list[int]]
+    prefixes: Mapping[str, Sequence[int]]
     images: Mapping[str, ImageRef]
-    responses: Mapping[str, list[int]]
+    responses: Mapping[str, Sequence[int]]
     corrected: Mapping[str, list[bool]]
     truncated: int = 0
     weight: float = 1.0
@@ -56,7 +60,7 @@ class Encoder:
         self._answers = AnswerEncoder(processor)
         tokenizer = processor.tokenizer
         self._special = frozenset(tokenizer.all_special_ids)
-        self._prefixes: dict[tuple[tuple[Turn, ...], str, tuple[int, int]], list[int]] = {}
+        self._prefixes: dict[tuple[tuple[Turn, ...], str, tuple[int, int]], array[int]] = {}
 
     def encode(self, example: PreferenceExample) -> EncodedExample:
         """Encode the images and responses that the branches name.
@@ -71,10 +75,9 @@ class Encoder:
         names = list(dict.fromkeys(branch.response for branch in self.branches))
         answers = {name: self._answers.encode(example.whole(name)) for name in names}
         shared = self._answers.context_tokens(example.context, [ids for ids, _ in answers.values()])
-        context = next(iter(answers.values()))[0][:shared]
-        prefixes = {
-            name: [*self._prefix(example, name), *context] for name in dict.fromkeys(b.image for b in self.branches)
-        }
+        prefixes = {name: self._prefix(example, name) for name in dict.fromkeys(b.image for b in self.branches)}
+        if context := _ids(next(iter(answers.values()))[0][:shared]):
+            prefixes = {name: ids + context for name, ids in prefixes.items()}
         room = self.max_length - max(map(len, prefixes.values()))
         if room < 2:
             raise BadInputError(
@@ -83,7 +86,7 @@ class Encoder:
                 remedy="raise it: --set train.max_length=N",
             )
         end = [self._answers.end] if example.ends else []
-        responses: dict[str, list[int]] = {}
+        responses: dict[str, array[int]] = {}
         offsets: dict[str, list[tuple[int, int]]] = {}
         truncated = 0
         for name, (whole, places) in answers.items():
@@ -95,7 +98,7 @@ class Encoder:
                     remedy=_REMEDY,
                 )
             truncated += len(ids) + len(end) > room
-            responses[name] = [*ids, *end][:room]
+            responses[name] = _ids([*ids, *end][:room])
             begins = len(example.whole(name)) - len(example.responses[name])
             offsets[name] = [(max(0, a - begins), max(0, b - begins)) for a, b in places[shared:]]
         corrected = self._corrected(example, responses, offsets) if self.corrections is not None else {}
@@ -103,7 +106,7 @@ class Encoder:
         images = {name: example.images[name] for name in prefixes}
         return EncodedExample(example.id, prefixes, images, responses, corrected, truncated, example.weight, weights)
 
-    def _prefix(self, example: PreferenceExample, image: str) -> list[int]:
+    def _prefix(self, example: PreferenceExample, image: str) -> array[int]:
         """Ids of earlier turns, image and prompt, image tokens expanded. Their number depends only on the image's size."""
         if image not in example.images:
             raise BadInputError(f"the example has no {image} image", where=example.id)
@@ -118,13 +121,13 @@ class Encoder:
                     where=example.id,
                     remedy="leave the example out, or crop its image",
                 ) from error
-            self._prefixes[key] = inputs["input_ids"][0].tolist()
+            self._prefixes[key] = _ids(inputs["input_ids"][0].tolist())
         return self._prefixes[key]
 
     def _corrected(
         self,
         example: PreferenceExample,
-        responses: Mapping[str, list[int]],
+        responses: Mapping[str, Sequence[int]],
         offsets: Mapping[str, list[tuple[int, int]]],
     ) -> dict[str, list[bool]]:
         how = self.corrections or CorrectedTokens()
@@ -144,9 +147,14 @@ class Encoder:
         return corrected
 
 
+def _ids(tokens: Sequence[int]) -> array[int]:
+    """Token ids, 4 bytes each."""
+    return array("i", tokens)
+
+
 def _token_weights(
     example: PreferenceExample,
-    responses: Mapping[str, list[int]],
+    responses: Mapping[str, Sequence[int]],
     offsets: Mapping[str, list[tuple[int, int]]],
 ) -> dict[str, list[float]]:
     """The weight of every token: of the characters that it overlaps, the last given span's; 1 elsewhere and for the end token."""

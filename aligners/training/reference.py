@@ -35,8 +35,8 @@ def content_keys(example: EncodedExample, branches: Iterable[Branch]) -> Keys:
             sha256_json(
                 [
                     example.images[branch.image].fingerprint(),
-                    example.prefixes[branch.image],
-                    example.responses[branch.response],
+                    list(example.prefixes[branch.image]),
+                    list(example.responses[branch.response]),
                 ]
             ).encode()
         ).digest()

@@ -217,7 +217,7 @@ def answer_logp(
 
     inputs = prompt_inputs(processor, example.prompt, example.images[branch.image].open(), example.history)
     width, answer = inputs["input_ids"].shape[1], encoded.responses[branch.response]
-    prefix = encoded.prefixes[branch.image]
+    prefix = list(encoded.prefixes[branch.image])
     tail = [*prefix[width:], *answer]  # a context is part of the prefix
     if inputs["input_ids"][0].tolist() != prefix[:width]:
         raise HarnessError("the question's tokens with this picture differ from the encoded ones", where=example.id)

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import io
 import itertools
+import pickle
+import sys
+from array import array
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +26,7 @@ from aligners.mfpo import MFPO
 from aligners.training.encoding import EncodedExample, Encoder
 from aligners.training.layout import BLOCK_COST, by_branch, collate, group_by_length, row_lengths
 from aligners.training.policy import Policy
+from aligners.training.reference import content_keys, content_print
 from harness.core.config import LoraSettings, Savings
 from harness.core.errors import BadInputError
 from harness.core.types import ImageRef, PreferenceExample
@@ -221,6 +226,42 @@ def test_responses_are_cut_from_the_right_and_images_never() -> None:
     assert short.truncated == 2
     with pytest.raises(BadInputError, match="image and prompt take"):
         Encoder(processor, BRANCHES, prefix, corrections=None).encode(row)
+
+
+def test_ids_take_four_bytes_and_are_shared_and_their_content_keys_stay() -> None:
+    _, processor = tiny_parts()
+    encoder = Encoder(processor, (CHOSEN, REJECTED, IMAGE_REJECTED), 512, corrections=None)
+    texts = {"chosen": "There is a red dog.", "rejected": "There is a blue dog."}
+    images = {"original": picture(1, (72, 72)), "rejected": picture(2, (72, 72))}
+    first, second, behind = (
+        encoder.encode(PreferenceExample(name, "what is this", images, texts, context=context))
+        for name, context in (("1", ""), ("2", ""), ("3", "We see a cup."))
+    )
+    shared = first.prefixes["original"]
+    assert shared is first.prefixes["rejected"] is second.prefixes["original"], "one question, pictures of one size"
+    assert list(behind.prefixes["original"][: len(shared)]) == list(shared) and len(behind.prefixes["rejected"]) > len(
+        shared
+    )
+    for ids in (shared, *behind.prefixes.values(), *first.responses.values()):
+        assert isinstance(ids, array) and ids.itemsize == 4 and sys.getsizeof(ids) < 100 + 5 * len(ids)
+    assert pickle.loads(pickle.dumps(first)).prefixes == first.prefixes
+    # Cached values of a reference are found by the hash of the ids as JSON.
+    for one in (first, behind):
+        lists = replace(one, prefixes={name: list(ids) for name, ids in one.prefixes.items()},
+                        responses={name: list(ids) for name, ids in one.responses.items()})  # fmt: skip
+        assert content_print(one, encoder.branches) == content_print(lists, encoder.branches)
+    prefix, responses = [1, 32000, 32000, 5, 300], {"chosen": [7, 800, 2], "rejected": [9, 2]}
+    known = EncodedExample(
+        "a",
+        {"original": array("i", prefix)},
+        {"original": ImageRef(data=b"picture")},
+        {name: array("i", ids) for name, ids in responses.items()},
+        {},
+    )
+    assert {name: key.hex() for (_, name), key in content_keys(known, BRANCHES[:2]).items()} == {
+        "chosen": "dc419f5c83446d080560107cea2b59328cda8f5692693a45126e1901b326f7a1",
+        "rejected": "d05d04cfb65ce044c1c56cc4cb540a78503a0babb88c852a887da1db377e5e5e",
+    }
 
 
 def test_known_spans_mark_tokens() -> None:

@@ -71,7 +71,7 @@ def test_image_and_prompt_are_encoded_as_the_chat_template_does(
         "1", QUESTION, {"original": ImageRef(path=path)}, {"chosen": ANSWER, "rejected": "a dog"}
     )
     encoded = Encoder(processor, (CHOSEN, REJECTED), 1024, corrections=None).encode(example)
-    assert encoded.prefixes["original"] == by_template(processor, path)
+    assert list(encoded.prefixes["original"]) == by_template(processor, path)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -144,7 +144,7 @@ def test_a_conversation_is_encoded_as_the_chat_template_writes_it(family: str, s
     ids = found["input_ids"]
     ids = list(ids if isinstance(ids[0], int) else ids[0])
     encoded = encoder.encode(example)
-    assert encoded.prefixes["original"] == ids
+    assert list(encoded.prefixes["original"]) == ids
     assert PromptLengths(processor).length(QUESTION, SIZES[0], history) == len(ids)
     alone = encoder.encode(PreferenceExample("2", QUESTION, {"original": ImageRef(path=path)}, pair))
     assert encoded.responses == alone.responses, "the earlier turns are masked: the loss counts the same tokens"

@@ -67,7 +67,7 @@ def test_it_is_there_once_in_training(kind: str, models: Path) -> None:
     assert text_options(processor) == ({} if kind == "llava-bos" else {"add_special_tokens": False})
     row = PreferenceExample("1", QUESTION, {"original": picture}, {"chosen": "a cat", "rejected": "a dog"})
     encoded = Encoder(processor, [CHOSEN, REJECTED], 512, corrections=None).encode(row)
-    assert encoded.prefixes["original"] == ids
+    assert list(encoded.prefixes["original"]) == ids
     first = processor.tokenizer.bos_token_id
     assert all(first not in ids and len(ids) > 1 for ids in encoded.responses.values())
 
