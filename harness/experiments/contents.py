@@ -73,11 +73,11 @@ class Contents:
 
     def settings(self, values: Mapping[str, Any]) -> dict[str, str]:
         """Of the files and folders that settings name, such as a detector's, by the dotted key."""
-        found = {}
+        hashes = {}
         for key, value in dotted(values).items():
             if isinstance(value, str | Path) and (path := _as_path(str(value))) is not None:
-                found[key] = self._of(path)
-        return found
+                hashes[key] = self._of(path)
+        return hashes
 
     def _of(self, path: Path) -> str:
         if (key := str(path)) not in self._hashes:
@@ -88,7 +88,8 @@ class Contents:
 def _as_path(text: str) -> Path | None:
     """The file or folder that a text names; None if there is none, or if the text is a plain word, which may have another meaning."""
     path = Path(text)
-    if "/" not in text and not text.startswith(".") and not path.suffix:
+    is_word = "/" not in text and not path.suffix
+    if is_word or path.name in ("", ".."):  # no setting means all of the working directory, or of the machine
         return None
     try:
         return path if path.is_file() or path.is_dir() else None
