@@ -163,6 +163,11 @@ def test_a_value_is_kept_when_the_run_is_scored_again(tmp_path: Path) -> None:
     """Another experiment that shares the run may score it on more questions; then TPE would ask for other settings."""
     run_experiment(opened(tmp_path), Pretended())
     before = trials(tmp_path)
+    kept = tmp_path / "results/a/search/000/values.json"
+    values = kept.read_bytes()
+    kept.unlink()
+    assert opened(tmp_path).searches.searched[0].trials and not kept.exists(), "who only looks writes nothing"
+    kept.write_bytes(values)
     for scores in (tmp_path / "results/runs").glob("dpo-*/evals/halbench@pocket*validation/scores*.json"):
         record = json.loads(scores.read_text())
         record["metrics"]["chair_s"]["value"] = 0.77
