@@ -137,17 +137,17 @@ def _of_base(base: BaseRecord, folder: Path) -> Target:
 def _base_folder(results: Path, base: BaseRecord) -> Path:
     """The folder of a base model's run, which its weights find again wherever they are."""
     folder = results / base_run_name(base.label)
-    own = _own_folder(folder, base)
-    if open_run(own).manifest is not None:
-        return own
+    hashed = _own_folder(folder, base)
+    if open_run(hashed).manifest is not None:
+        return hashed
     namesake = open_run(folder)
     # Manifests of before the fingerprint was recorded say nothing about their weights.
     if namesake.manifest is None or (
         namesake.kind == BASE and namesake.manifest.base.fingerprint in (None, base.fingerprint)
     ):
         return folder
-    logger.info(f"'{folder.name}' is the run of other weights: those of {base.location} are the run '{own.name}'")
-    return own
+    logger.info(f"'{folder.name}' is the run of other weights: those of {base.location} are the run '{hashed.name}'")
+    return hashed
 
 
 def base_run_name(label: str) -> str:
