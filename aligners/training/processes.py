@@ -68,6 +68,18 @@ def shares_out(model: Any) -> bool:
     return isinstance(model, FSDPModule)
 
 
+def bfloat16_policy() -> Any:
+    """FSDP's rounding in bfloat16: of gathered weights and inputs only, as autocast does it in a single process.
+
+    Accelerate's policy also rounds the log-probabilities that the model returns, and the gradients before they are summed over the
+    processes. Both are float32 here.
+    """
+    import torch
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+
+    return MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, output_dtype=None)
+
+
 def say_what_is_gathered_together(model: Any, layer: Any) -> None:
     """Tell accelerate before a stage which modules' weights are gathered together, if weights are sharded and the user did not specify
     it.

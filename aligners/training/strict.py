@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import Trainer
 
+from aligners.training.processes import bfloat16_policy
 from aligners.training.resume import check_optimizer, check_random_state, load_weights, save_whole
 from aligners.training.session import Session
 
@@ -24,6 +25,12 @@ class StrictTrainer(Trainer):
     def _whole(self) -> bool:
         """Whether every process has all weights and the optimizer's whole state."""
         return not (self.session.sharded or self.is_deepspeed_enabled)
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Create the accelerator, with our own rounding of sharded weights."""
+        super().create_accelerator_and_postprocess()
+        if self.is_fsdp_enabled and self.session.bfloat16:
+            self.accelerator.state.fsdp_plugin.mixed_precision_policy = bfloat16_policy()
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         if self.session.train_settings.adapters or not self._whole:

@@ -29,7 +29,7 @@ from accelerate import PartialState
 from safetensors.torch import load_file
 from torch.distributed import distributed_c10d
 
-from aligners.training.processes import this_process
+from aligners.training.processes import bfloat16_policy, this_process
 from aligners.training.reference import ValueStore, fill
 from harness.cli.launch import launch_command
 from harness.core.paths import PACKAGE
@@ -144,6 +144,23 @@ class Trained:
                 right[name], value, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
             )
 
+    def nearly_same(self, run: str, other: str, file: str = "adapter_model.safetensors") -> None:
+        """The two took the same steps in bfloat16, whose rounding depends on how the examples are put together."""
+        logs = [self.log(name) for name in (run, other)]
+        losses = [[row["loss"] for row in log] for log in logs]
+        assert max(losses[0]) - min(losses[0]) > 0.05, "nothing was learnt"
+        assert losses[1] == pytest.approx(losses[0], abs=1e-3)
+        assert [row["margin"] for row in logs[1]] == pytest.approx([row["margin"] for row in logs[0]], abs=3e-3)
+        left, right = self.weights(run, file), self.weights(other, file)
+        assert {name: value.dtype for name, value in right.items()} == dict.fromkeys(left, torch.float32)
+        begun = load_file(self.base / "model.safetensors")
+        learnt = [name for name in left if "lora_A" not in name]  # adapters begin with random numbers in A, and 0 in B
+        change, difference = (
+            torch.cat([(left[name] - start.get(name, 0)).flatten() for name in learnt]).norm()
+            for start in (begun, right)
+        )
+        assert difference < 0.02 * change
+
     def processes(self, name: str) -> tuple[int, bool]:
         """How many processes there were, and whether each held a share of the weights only, as the manifest says."""
         summary = self.summary(name)
@@ -245,6 +262,26 @@ def test_every_familys_layers_are_shared_out(family: str, pairs: Path, tmp_path:
     trained.align("shared", [sharded()], "dpo", **settings)
     assert trained.processes("shared") == (2, True)
     trained.like_one_process("shared", "dpo", **settings)
+
+
+IN_BFLOAT16 = {"precision": "bfloat16", "epochs": 1}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tuning", ["lora", pytest.param("full", marks=pytest.mark.exhaustive)])
+def test_processes_that_share_the_weights_out_in_bfloat16_train_as_one(tuning: str, trained: Trained) -> None:
+    """Only the model's passes are rounded: not the log-probabilities that it returns, whose sums would be off by tenths."""
+    alone, shared = f"alone-bfloat16-{tuning}", f"shared-bfloat16-{tuning}"
+    trained.align(alone, ALONE, "dpo", tuning=tuning, **IN_BFLOAT16)
+    trained.align(shared, [sharded()], "dpo", tuning=tuning, **IN_BFLOAT16)
+    assert trained.processes(shared) == (2, True)
+    assert all(trained.summary(name)["bfloat16"] for name in (alone, shared))
+    trained.nearly_same(alone, shared, "model.safetensors" if tuning == "full" else "adapter_model.safetensors")
+
+
+def test_gradients_of_shared_weights_are_summed_in_float32() -> None:
+    policy = bfloat16_policy()
+    assert (policy.param_dtype, policy.reduce_dtype, policy.output_dtype) == (torch.bfloat16, torch.float32, None)
 
 
 ALL_WEIGHTS = {"tuning": "full", "epochs": 1}

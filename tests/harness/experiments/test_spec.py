@@ -148,7 +148,7 @@ def test_mistakes_are_said_with_their_line(text: str, line: int, said: str, tmp_
         ("arms:\n  a: {method: dop}\n", 4, "did you mean dpo"),
         ("arms:\n  a: {method: dpo, settings: {method.bta: 1}}\n", 4, "unknown setting 'bta'"),
         ("arms:\n  a: {method: dpo, settings: {beta: 1}}\n", 4, "groups train and method"),
-        ("model: llava-1.6-7b\narms: {a: {method: dpo}}\n", 3, "llava-v1.6-7b"),
+        ("model: llava-v1.6-7\narms: {a: {method: dpo}}\n", 3, "llava-v1.6-7b"),
         ("seeds: [1, 1]\narms: {a: {method: dpo}}\n", 3, "a seed appears twice"),
         ("judge: gpt\narms: {a: {method: dpo}}\n", 3, "unknown judge"),
         ("noise: [0, 1000]\narms: {a: {method: dpo}}\n", 3, "step 1000 does not exist"),
