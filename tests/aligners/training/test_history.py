@@ -98,7 +98,8 @@ def test_data_check_shows_the_turns_and_what_the_template_does_not_write(tmp_pat
     assert report["tokens"] is None
     assert "it has no system turn" in report["fatal"][0] and "data.jsonl:1" in report["fatal"][0]
     skipped = check_preferences(CheckRequest(data, processor, on_error="skip"))
-    assert not skipped["fatal"] and "it has no system turn" in skipped["warnings"][0]
+    assert skipped["fatal"] == ["all records are skipped, so none is left to train on"]
+    assert "it has no system turn" in skipped["warnings"][0]
     turns = check_preferences(CheckRequest(row(tmp_path, history=[["is there a dog", "yes"]]), processor))
     alone = check_preferences(CheckRequest(row(tmp_path), processor))
     assert not turns["fatal"] and not alone["first"].get("earlier_turns")

@@ -22,7 +22,7 @@ def harness(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     ("arguments", "said"),
     [
         (["align", "--method", "mfop", "--model", "pocket"], "mfpo"),
-        (["align", "--method", "dpo", "--model", "llava-1.6-7b"], "llava-v1.6-7b"),
+        (["align", "--method", "dpo", "--model", "llava-v1.6-7"], "llava-v1.6-7b"),
         (["align", "--method", "dpo", "--model", "./nowhere"], "no checkpoint folder"),
         (
             ["align", "--method", "dpo", "--model", "pocket", "--set", "train.learning_rat=1"],
