@@ -80,10 +80,10 @@ def test_runs_of_one_name_from_several_folders_are_told_apart(tmp_path: Path) ->
     }
     frames = load_runs([published / "dpo", ours / "dpo"])
     assert set(frames.items["run"]) == set(frames.metrics["run"]) == {"published/results/dpo", "ours/results/dpo"}
-    [one], _ = compare([open_run(published / "dpo"), open_run(ours / "dpo")])
-    [pair] = one.pairings
+    [comparison], _ = compare([open_run(published / "dpo"), open_run(ours / "dpo")])
+    [pair] = comparison.pairings
     assert pair.other == "ours/results/dpo" and pair.differences["chair_s"].value == 1.0
-    assert one.values["published/results/dpo"]["chair_s"] == 0.0
+    assert comparison.values["published/results/dpo"]["chair_s"] == 0.0
     for again in (ours / "dpo", ours / ".." / "results" / "dpo"):
         with pytest.raises(BadInputError, match="appears twice"):
             compare([open_run(ours / "dpo"), open_run(again)])
