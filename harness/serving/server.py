@@ -69,6 +69,10 @@ def command(checkpoint: Path, host: str, port: int) -> tuple[list[str], str]:
         "--port",
         str(port),
         "--no-trust-remote-code",
+        # Only what a request says, as in the engine: else penalties and cut-offs of the model's generation_config.json apply to requests
+        # that do not name them. vLLM still takes the tokens that end an answer from that file.
+        "--generation-config",
+        "vllm",
         "--limit-mm-per-prompt",
         '{"image": 1}',
         "--served-model-name",

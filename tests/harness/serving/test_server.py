@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import psutil
 import pytest
 
 from harness.serving import server
+from tests.tiny import tiny_llava
 
 needs_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 SERVING = """
@@ -49,6 +51,34 @@ def test_a_server_of_this_machine_is_not_asked_through_a_proxy(monkeypatch: pyte
             assert server._answers(f"http://127.0.0.1:{ready.server_port}/health")
         finally:
             ready.shutdown()
+
+
+PARSED = """
+import json, sys
+import harness
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+arguments = make_arg_parser(FlexibleArgumentParser()).parse_args(sys.argv[1:])
+model = AsyncEngineArgs.from_cli_args(arguments).create_model_config()
+print(json.dumps([model.get_diff_sampling_param(), model.try_get_generation_config().get("eos_token_id")]))
+"""
+"""What the server makes of its command line: the sampling of requests that name none, and the tokens that end an answer."""
+
+
+@needs_vllm
+@pytest.mark.slow
+def test_a_request_is_not_changed_by_the_models_generation_config(tmp_path: Path) -> None:
+    """Penalties and cut-offs in the model's files apply to no request; the tokens that end an answer do."""
+    model = tmp_path / "model"
+    tiny_llava(model)
+    settings = {"repetition_penalty": 1.5, "top_k": 2, "min_p": 0.1, "temperature": 0.3, "eos_token_id": [2, 5]}
+    (model / "generation_config.json").write_text(json.dumps(settings))
+    line, _ = server.command(model, "127.0.0.1", 8000)
+    options = line[line.index("--model") :]
+    done = subprocess.run([sys.executable, "-c", PARSED, *options], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == [{}, [2, 5]]
 
 
 @needs_vllm
