@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from harness.core.errors import BadInputError, HarnessError
@@ -25,17 +27,37 @@ def check_ray(instead: str) -> None:
         ) from None
 
 
+class _InFolder:
+    """Runs in an actor: the worker, in the working folder of the command. An actor begins where Ray was started, and the paths of a task
+    may be relative."""
+
+    def __init__(self, worker: type) -> None:
+        self._worker = worker()
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        try:
+            os.chdir(row["folder"])
+        except OSError as error:
+            raise HarnessError(
+                f"a Ray worker cannot enter the folder that the command runs in: {error.strerror}",
+                where=f"{row['folder']} on {platform.node()}",
+                remedy="run the command in a folder that all machines of the cluster see",
+            ) from None
+        result: dict[str, Any] = self._worker(row)
+        return result
+
+
 def results_of(worker: type, tasks: Sequence[bytes], workers: int, *, gpus: float) -> Iterator[dict[str, Any]]:
-    """Yield what each task gives, as they end.
+    """Yield what each task gives, as they end. Workers run in the working folder of this process, which all machines must see.
 
     Args:
-        worker: class of the actors; an instance is called with {"task": one of the tasks}, and returns a row.
+        worker: class of the actors; an instance is called with a row whose "task" is one of the tasks, and returns a row.
         tasks: one row each.
         workers: number of actors.
         gpus: for each actor, if the cluster has any.
 
     Raises:
-        HarnessError: the error of an actor, or of Ray.
+        HarnessError: the error of an actor, or of Ray; or a machine of the cluster does not see the working folder.
     """
     import ray
 
@@ -46,9 +68,14 @@ def results_of(worker: type, tasks: Sequence[bytes], workers: int, *, gpus: floa
         options = {} if os.environ.get("RAY_ADDRESS") else local
         ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
     ray.data.DataContext.get_current().enable_progress_bars = False
-    there = gpus if ray.cluster_resources().get("GPU") else 0
-    done = ray.data.from_items([{"task": task} for task in tasks], override_num_blocks=len(tasks)).map(
-        worker, compute=ray.data.ActorPoolStrategy(size=workers), num_cpus=1, num_gpus=there
+    gpus = gpus if ray.cluster_resources().get("GPU") else 0
+    rows = [{"task": task, "folder": str(Path.cwd())} for task in tasks]
+    done = ray.data.from_items(rows, override_num_blocks=len(tasks)).map(
+        _InFolder,
+        fn_constructor_args=(worker,),
+        compute=ray.data.ActorPoolStrategy(size=workers),
+        num_cpus=1,
+        num_gpus=gpus,
     )
     try:
         yield from done.iter_rows()

@@ -34,7 +34,7 @@ class _RaySampler:
 
 
 def sample_through_ray(sampler: CandidateSampler, parts: Sequence[PromptPart], workers: int) -> dict[str, str]:
-    """`CandidateSampler.run` with Ray Data; all machines must see the set's folder and the model.
+    """`CandidateSampler.run` with Ray Data; all machines must see the working folder, the set's folder and the model.
 
     Args:
         sampler: the model and the sampling.

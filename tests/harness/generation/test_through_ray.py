@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from harness.core.errors import HarnessError
 from harness.core.files import write_jsonl
+from harness.core.ray_data import _InFolder
 from harness.evaluation.responses import ResponseLog
 from harness.worlds.pocket.draw import draw, png
 from harness.worlds.pocket.scenes import make_scenes
@@ -38,9 +42,33 @@ def generate(output: str, *more: str, code: int = 0, judge: str = "chair") -> st
     return " ".join(said.split())
 
 
+class Reader:
+    """A worker whose task is a path."""
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {"text": Path(row["task"].decode()).read_text()}
+
+
+def test_a_worker_is_where_the_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command, elsewhere = tmp_path / "command", tmp_path / "elsewhere"
+    for folder in (command, elsewhere):
+        folder.mkdir()
+    (command / "note.txt").write_text("read")
+    monkeypatch.chdir(elsewhere)  # as Ray starts it
+    worker = _InFolder(Reader)
+    assert worker({"task": b"note.txt", "folder": str(command)}) == {"text": "read"}
+    with pytest.raises(HarnessError, match="cannot enter the folder") as caught:
+        worker({"task": b"note.txt", "folder": str(tmp_path / "not here")})
+    assert str(tmp_path / "not here") in str(caught.value)
+    copy = pickle.loads(pickle.dumps(caught.value))  # as Ray brings it to the command
+    assert str(copy) == str(caught.value)
+
+
 @pytest.mark.slow
 @pytest.mark.claims("data generate --ray")
-def test_two_workers_make_the_same_set(here: Path) -> None:
+def test_two_workers_make_the_same_set(
+    here: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
     assert "leave out --ray" in generate("cut", "--ray", "2", judge="continuation", code=2)
     generate("plain")
@@ -49,11 +77,16 @@ def test_two_workers_make_the_same_set(here: Path) -> None:
         (here / f"ray/candidates/{name}").mkdir(parents=True)
         kept = (here / f"plain/candidates/{name}/responses.jsonl").read_text().splitlines(keepends=True)
         (here / f"ray/candidates/{name}/responses.jsonl").write_text("".join(kept[:lines]))
+    # As on a cluster: Ray was started elsewhere, and all paths of the command are relative to where it runs.
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    with monkeypatch.context() as there:
+        there.chdir(elsewhere)
+        ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
     try:
         generate("ray", "--ray", "2")
-        assert ray.is_initialized()
     finally:
         ray.shutdown()
+    assert not list(elsewhere.iterdir())
     parts = sorted(path.name for path in (here / "plain").glob("*.parquet"))
     assert len(parts) == PROMPTS // PART
     for name in (*parts, "config.json"):
