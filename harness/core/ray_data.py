@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import platform
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.core.errors import BadInputError, HarnessError
+
+_FAILED = "failed"
+"""Column with the error of a task."""
 
 
 def check_ray(instead: str) -> None:
@@ -29,12 +33,18 @@ def check_ray(instead: str) -> None:
 
 class _InFolder:
     """Runs in an actor: the worker, in the working folder of the command. An actor begins where Ray was started, and the paths of a task
-    may be relative."""
+    may be relative. Our errors come back as rows, because Ray leaves the cause of an error behind."""
 
     def __init__(self, worker: type) -> None:
         self._worker = worker()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return self._run(row)
+        except HarnessError as error:
+            return {_FAILED: pickle.dumps(error)}
+
+    def _run(self, row: dict[str, Any]) -> dict[str, Any]:
         try:
             os.chdir(row["folder"])
         except OSError as error:
@@ -78,7 +88,10 @@ def results_of(worker: type, tasks: Sequence[bytes], workers: int, *, gpus: floa
         num_gpus=gpus,
     )
     try:
-        yield from done.iter_rows()
+        for row in done.iter_rows():
+            if row.get(_FAILED) is not None:
+                raise pickle.loads(row[_FAILED])
+            yield row
     except ray.exceptions.RayError as error:
         raise _cause(error) from None
 

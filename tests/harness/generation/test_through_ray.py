@@ -57,11 +57,9 @@ def test_a_worker_is_where_the_command_runs(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(elsewhere)  # as Ray starts it
     worker = _InFolder(Reader)
     assert worker({"task": b"note.txt", "folder": str(command)}) == {"text": "read"}
-    with pytest.raises(HarnessError, match="cannot enter the folder") as caught:
-        worker({"task": b"note.txt", "folder": str(tmp_path / "not here")})
-    assert str(tmp_path / "not here") in str(caught.value)
-    copy = pickle.loads(pickle.dumps(caught.value))  # as Ray brings it to the command
-    assert str(copy) == str(caught.value)
+    error = pickle.loads(worker({"task": b"note.txt", "folder": str(tmp_path / "not here")})["failed"])
+    assert isinstance(error, HarnessError) and "cannot enter the folder" in error.problem
+    assert error.where is not None and str(tmp_path / "not here") in error.where
 
 
 @pytest.mark.slow
