@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,7 +132,7 @@ def _check_names(targets: Sequence[Target]) -> None:
     folders: dict[str, Path] = {}
     for target in targets:
         first = folders.setdefault(target.name, target.folder)
-        if first.resolve() != target.folder.resolve():
+        if os.path.realpath(first) != os.path.realpath(target.folder):
             raise BadInputError(
                 f"two of the checkpoints are called '{target.name}', so their scores could not be told apart",
                 where=f"{first}, {target.folder}",

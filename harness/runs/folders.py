@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -116,7 +117,7 @@ def distinct(runs: Sequence[Run]) -> list[Run]:
     """The runs in their order, each once and no two with the same name: in front of the name that several share is put as much of the path
     of their folders as tells them apart, such as `published/results/dpo`.
     """
-    places = {(run.name, run.path.resolve()): run for run in runs}
+    places = {(run.name, Path(os.path.realpath(run.path))): run for run in runs}
     by_name: dict[str, list[Path]] = defaultdict(list)
     for name, path in places:
         by_name[name].append(path)
@@ -197,7 +198,7 @@ def survey(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
             )
         runs += complete
         reasons += [f"{path.name}: not complete: {MANIFEST}, which is written last, is missing" for path in begun]
-    return list({run.path.resolve(): run for run in runs}.values()), reasons
+    return list({os.path.realpath(run.path): run for run in runs}.values()), reasons
 
 
 def _interrupted(folder: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -215,11 +216,13 @@ def each_once(targets: Sequence[Target]) -> list[Target]:
     yet, the second gets a run of its own."""
     by_folder: dict[Path, Target] = {}
     for target in targets:
-        namesake = by_folder.get(target.folder.resolve())
+        place = Path(os.path.realpath(target.folder))  # not `resolve`, which fails where links go round in circles
+        namesake = by_folder.get(place)
         if namesake is not None and target.method == BASE and target.fingerprint != namesake.fingerprint:
             assert target.manifest is not None
             target = _of_base(target.manifest.base, _own_folder(target.folder, target.manifest.base))
-        by_folder.setdefault(target.folder.resolve(), target)
+            place = Path(os.path.realpath(target.folder))
+        by_folder.setdefault(place, target)
     return list(by_folder.values())
 
 

@@ -85,7 +85,7 @@ def test_a_method_in_a_file(here: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("PYTHONPATH", "")
     shutil.copy(PLUGIN, here / "mine.py")
     run = align("--name", "one", method="./mine.py:IPO")
-    assert run["config"]["method"] == "ipo" and run["packages"]["mine.py"].startswith("sha256-")
+    assert run["config"]["method"] == "ipo" and run["packages"]["mine.py:IPO"].startswith("sha256-")
     assert "gap" in (here / "results/one/train_log.jsonl").read_text()
 
 

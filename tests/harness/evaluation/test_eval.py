@@ -106,7 +106,10 @@ def test_changed_weights_are_not_given_old_answers(folder: Path, tmp_path: Path)
     first = answers(tmp_path, "pope")
     tiny_llava(tmp_path / "base", seed=1)
     evaluate(tmp_path, "--suite", "pope", "--limit", "12")
-    second = answers(tmp_path, "pope")[len(first) :]
+    before, after = sorted(tmp_path.glob("results/base-*/evals/pope@data/responses.jsonl"))
+    assert after.parents[2].name.startswith(f"{before.parents[2].name}-"), "other weights have a run of their own"
+    assert [json.loads(line) for line in before.read_text().splitlines()] == first
+    second = [json.loads(line) for line in after.read_text().splitlines()]
     assert {row["item"] for row in first} == {row["item"] for row in second}
     assert not {row["request"] for row in first} & {row["request"] for row in second}
 
