@@ -109,18 +109,21 @@ def test_columns_under_other_names_in_every_kind_of_file(folder: Path) -> None:
 
 TURNS = [{"role": "user", "text": "Hi?", "has_image": True}, {"role": "assistant", "text": "Yes."}]
 FURTHER: dict[str, tuple[Any, Any]] = {
-    "ranked_images": (["2.png", "0.png"], lambda one: [one.images[f"rejected_{n}"].read() for n in (1, 2)]),
-    "standard_response": ("A square.", lambda one: one.responses["standard"]),
-    "chosen_spans": ([[0, 3]], lambda one: one.corrections["chosen"]),
-    "rejected_spans": ([[0, 3]], lambda one: one.corrections["rejected"]),
-    "objects": ([{"label": "dog", "box": [0, 1, 2, 3]}], lambda one: [one.regions[0].label, one.regions[0].box]),
-    "earlier_turns": (TURNS, lambda one: one.history),
-    "history": ([["Hi?", "Yes."]], lambda one: one.history),
-    "shared_context": ("There is a square.", lambda one: one.context),
-    "responses_end": (False, lambda one: one.ends),
-    "example_weight": (0.5, lambda one: one.weight),
-    "chosen_weights": ([[0, 3, 2.5]], lambda one: one.token_weights),
-    "rejected_weights": ([[0, 3, 2.5]], lambda one: one.token_weights),
+    "ranked_images": (["2.png", "0.png"], lambda example: [example.images[f"rejected_{n}"].read() for n in (1, 2)]),
+    "standard_response": ("A square.", lambda example: example.responses["standard"]),
+    "chosen_spans": ([[0, 3]], lambda example: example.corrections["chosen"]),
+    "rejected_spans": ([[0, 3]], lambda example: example.corrections["rejected"]),
+    "objects": (
+        [{"label": "dog", "box": [0, 1, 2, 3]}],
+        lambda example: [example.regions[0].label, example.regions[0].box],
+    ),
+    "earlier_turns": (TURNS, lambda example: example.history),
+    "history": ([["Hi?", "Yes."]], lambda example: example.history),
+    "shared_context": ("There is a square.", lambda example: example.context),
+    "responses_end": (False, lambda example: example.ends),
+    "example_weight": (0.5, lambda example: example.weight),
+    "chosen_weights": ([[0, 3, 2.5]], lambda example: example.token_weights),
+    "rejected_weights": ([[0, 3, 2.5]], lambda example: example.token_weights),
 }
 """The further columns of docs/preference-data.md: a value, and the part of the example that it is."""
 

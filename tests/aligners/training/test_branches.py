@@ -246,10 +246,10 @@ def test_ids_take_four_bytes_and_are_shared_and_their_content_keys_stay() -> Non
         assert isinstance(ids, array) and ids.itemsize == 4 and sys.getsizeof(ids) < 100 + 5 * len(ids)
     assert pickle.loads(pickle.dumps(first)).prefixes == first.prefixes
     # Cached values of a reference are found by the hash of the ids as JSON.
-    for one in (first, behind):
-        lists = replace(one, prefixes={name: list(ids) for name, ids in one.prefixes.items()},
-                        responses={name: list(ids) for name, ids in one.responses.items()})  # fmt: skip
-        assert content_print(one, encoder.branches) == content_print(lists, encoder.branches)
+    for encoded in (first, behind):
+        lists = replace(encoded, prefixes={name: list(ids) for name, ids in encoded.prefixes.items()},
+                        responses={name: list(ids) for name, ids in encoded.responses.items()})  # fmt: skip
+        assert content_print(encoded, encoder.branches) == content_print(lists, encoder.branches)
     prefix, responses = [1, 32000, 32000, 5, 300], {"chosen": [7, 800, 2], "rejected": [9, 2]}
     known = EncodedExample(
         "a",
