@@ -266,7 +266,7 @@ def as_json(comparisons: Sequence[Comparison], reasons: Sequence[str], changes: 
                 "variant": comparison.variant,
                 "n": comparison.n,
                 "left_out": dict(comparison.left_out),
-                "note": comparison.note,
+                **({"note": comparison.note} if comparison.note else {}),
                 "values": {run: dict(values) for run, values in comparison.values.items()},
                 "pairings": [
                     {
