@@ -61,6 +61,8 @@ def unlike_conditions(first: Conditions, second: Conditions, part: str = "") -> 
         second: of the other.
         part: `PARSER` or `ANSWERS`, to compare only these.
     """
+    if first == second:  # nearly always, and a board asks for every cell
+        return ""
     others = dict(second)
     for name, value in first:
         if name.startswith(part) and others.get(name, value) != value:

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from harness.analysis.conditions import conditions_of
+from harness.analysis.conditions import Conditions, conditions_of
 from harness.analysis.declared import benchmark_of, known, suite_place
 from harness.analysis.leaderboard.board import BASE, Board, Cell, Part, Row, World, column_of, column_of_spec
 from harness.analysis.leaderboard.captions import caption_of
@@ -104,9 +104,10 @@ def _board(model: str, data: str, scores: Sequence[tuple[str, Run, Scored]]) -> 
             described[record.suite, record.variant][name] = score
             forms[record.suite] = benchmark.matched
         specs = {spec.id: spec for spec in benchmark.metrics} if benchmark is not None else {}
+        made = _rules(record), conditions_of(record)
         for metric, about in record.metrics.items():
             column = column_of(record.suite, record.variant, metric, about, specs.get(metric))
-            row.cells[column] = _cell(_Value.of(about), record.n, record.of, record, part)
+            row.cells[column] = _cell(_Value.of(about), record.n, record.of, made, part)
     words = [_add_matched(rows, key, group, forms[key[0]], notes) for key, group in described.items()]
     ordered = sorted(rows.values(), key=lambda row: (row.model, row.method != BASE))
     columns = list(dict.fromkeys(column for row in ordered for column in row.cells if column.headline))
@@ -173,7 +174,8 @@ def _part_of(
     return Part((record.model, record.data), rules, aggregate, items, conditions_of(record), whole_groups)
 
 
-def _cell(about: _Value, n: int, of: int, record: ScoresRecord, part: Part | None) -> Cell:
+def _cell(about: _Value, n: int, of: int, made: tuple[str, Conditions], part: Part | None) -> Cell:
+    """A cell; `made`: the rules and the conditions of its score."""
     value, ci = about.value, about.ci
     notes = []
     if n != of:
@@ -188,7 +190,8 @@ def _cell(about: _Value, n: int, of: int, record: ScoresRecord, part: Part | Non
             f"the same for all {images} images, so the bootstrap interval has width 0; "
             f"up to {min(100.0, 300 / images):.1f} % of all images may differ (rule of three)"
         )
-    return Cell(value, ci, n, of, _rules(record), notes=tuple(notes), conditions=conditions_of(record))
+    rules, conditions = made
+    return Cell(value, ci, n, of, rules, notes=tuple(notes), conditions=conditions)
 
 
 def _add_matched(
@@ -220,7 +223,7 @@ def _add_matched(
             column = column_of_spec(suite, spec, variant, matched=True)
             value = float(values[spec.id])
             about = _Value(value if math.isfinite(value) else None, bounds.get(spec.id), spec.unit)
-            rows[name].cells[column] = _cell(about, counts.size, counts.size, record, part)
+            rows[name].cells[column] = _cell(about, counts.size, counts.size, (_rules(record), part.conditions), part)
             rows[name].parts[column.sheet] = (part,)
     return matched.words
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from harness.analysis.leaderboard.captions import merged
 from harness.analysis.leaderboard.marks import add_differences
 from harness.core.files import sha256_json
 from harness.core.stats import SEED, bounds, resampled
+
+_MISSING = "no interval and no difference from the base: the items of some seeds are missing"
 
 
 def pool_seeds(boards: Sequence[Board]) -> list[Board]:
@@ -76,17 +79,18 @@ def _row(group: Sequence[Row], name: str) -> Row:
     row = Row(name, first.method, first.model, tuple(run for one in group for run in one.runs), first.config)
     for sheet in dict.fromkeys(sheet for one in group for sheet in one.parts):
         scored = [one for one in group if any(column.sheet == sheet for column in one.cells)]
-        if all(
-            sheet in one.parts for one in scored
-        ):  # else the interval and the difference would be those of fewer seeds
+        # Without the items of a seed, the interval and the difference would be those of fewer seeds than the value.
+        if all(sheet in one.parts for one in scored):
             row.parts[sheet] = tuple(part for one in scored for part in one.parts[sheet])
     drawn: dict[Any, dict[str, np.ndarray]] = {}
     for column in dict.fromkeys(column for one in group for column in one.cells):
-        if column.sheet in row.parts and column.sheet not in drawn and len(group) > 1:
-            drawn[column.sheet] = _drawn(row.parts[column.sheet])
-        row.cells[column] = _cell(
-            [one.cells[column] for one in group if column in one.cells], column, drawn, len(group)
-        )
+        parts = row.parts.get(column.sheet, ())
+        if column.sheet not in drawn and len(group) > 1 and parts and all(part.items.images > 1 for part in parts):
+            drawn[column.sheet] = _drawn(parts)
+        cell = _cell([one.cells[column] for one in group if column in one.cells], column, drawn, len(group))
+        if len(group) > 1 and not parts and cell.value is not None:
+            cell = replace(cell, notes=(*cell.notes, _MISSING))
+        row.cells[column] = cell
     return row
 
 
@@ -114,8 +118,6 @@ def _cell(cells: Sequence[Cell], column: Column, drawn: Mapping[Any, Mapping[str
     own = drawn.get(column.sheet, {}).get(column.metric)
     ci = bounds(own) if own is not None and len(values) == seeds else None
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    if ci is None and len(values) == seeds:
-        notes.append("no interval and no difference from the base: the items of some seeds are missing")
     noted = tuple(dict.fromkeys(notes))
     return Cell(float(np.mean(values)), ci, count, whole, rules, spread, notes=noted, conditions=conditions)
 

@@ -133,6 +133,16 @@ def test_a_pooled_row_whose_items_are_not_all_there_has_neither_interval_nor_dif
     assert any("the items of some seeds are missing" in note for note in pooled.notes)
 
 
+def test_a_pooled_row_of_one_picture_has_all_its_items(tmp_path: Path) -> None:
+    """It has no interval either, but for another reason."""
+    for seed in range(2):
+        config = {"method": "dpo", "settings": {"train": {"seed": seed}}}
+        make_run(tmp_path, f"dpo{seed}", [TRUE], method="dpo", config=config)
+    [board] = pool_seeds(collect(tmp_path))
+    pooled = cell(board, "dpo")
+    assert pooled.ci is None and not any("missing" in note for note in pooled.notes)
+
+
 def test_groups_that_are_not_whole_are_left_out_of_pairs() -> None:
     first = {"a1": "a", "a2": "a", "b1": "b", "b2": "b", "c1": "c"}
     second = {"a1": "a", "a2": "a", "b2": "b", "d1": "d"}
