@@ -241,11 +241,20 @@
   });
 
   const refresh = () => {
+    clearTimeout(waiting);
     found = sorted(samples.filter(matches));
     next = 0;
     list.replaceChildren();
     count.textContent = `${found.length.toLocaleString()} of ${samples.length.toLocaleString()} samples`;
     grow();
+    list.ariaBusy = "false";
+  };
+  // Between a change of the settings and the list that belongs to it, the list says that it is busy, for screen readers and for scripts.
+  let waiting = 0;
+  const refreshSoon = () => {
+    clearTimeout(waiting);
+    list.ariaBusy = "true";
+    waiting = setTimeout(() => { remember(); refresh(); }, 120);
   };
 
   const jump = () => {
@@ -259,8 +268,7 @@
     element.focus({ preventScroll: true });
   };
 
-  let waiting = 0;
-  for (const kind of ["input", "change"]) filters.addEventListener(kind, () => { clearTimeout(waiting); waiting = setTimeout(() => { remember(); refresh(); }, 120); });
+  for (const kind of ["input", "change"]) filters.addEventListener(kind, refreshSoon);
   filters.addEventListener("submit", (event) => event.preventDefault());
   window.addEventListener("hashchange", () => restore() ? refresh() : jump());
   document.addEventListener("keydown", (event) => {

@@ -24,6 +24,7 @@ def test_every_item_is_there_once_after_kills(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_an_export_and_a_merge_that_are_killed_and_two_writers(tmp_path: Path) -> None:
     folders.make(tmp_path, 12)
     assert [one for name in folders.COMMANDS for one in folders.killed(tmp_path, name, 1)] == []

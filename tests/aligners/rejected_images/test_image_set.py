@@ -147,7 +147,9 @@ def test_a_set_records_how_its_images_were_made_and_is_data_itself(tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("write", [write_here, write_in_processes(2)], ids=["here", "processes"])
+@pytest.mark.parametrize(
+    "write", [write_here, pytest.param(write_in_processes(2), marks=pytest.mark.exhaustive)], ids=["here", "processes"]
+)
 def test_shards_order_part_size_and_processes_change_no_byte(write: Write, tmp_path: Path) -> None:
     examples = read_preferences(str(preferences(tmp_path / "prefs.parquet", 11))).examples
     plain = made(tmp_path / "plain", examples)

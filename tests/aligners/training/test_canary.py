@@ -76,7 +76,12 @@ def stopped(where: tuple[Path, Path], output: Path, **options: Any) -> HarnessEr
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"tuning": "full"}, {"precision": "bfloat16", "gradient_checkpointing": True}]
+    "settings",
+    [
+        {},
+        pytest.param({"tuning": "full"}, marks=pytest.mark.exhaustive),
+        {"precision": "bfloat16", "gradient_checkpointing": True},
+    ],
 )
 @pytest.mark.parametrize("kind", EVERY)
 def test_it_is_quiet_where_the_trainer_is_right(kind: str, settings: dict[str, Any], tmp_path: Path) -> None:

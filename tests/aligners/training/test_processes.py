@@ -288,6 +288,7 @@ ALL_WEIGHTS = {"tuning": "full", "epochs": 1}
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_all_weights_that_are_shared_out_train_as_one(trained: Trained) -> None:
     trained.align("shared-full", [sharded()], "dpo", **ALL_WEIGHTS)
     assert trained.processes("shared-full") == (2, True)

@@ -61,7 +61,10 @@ def the_same(actual: Any, expected: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "kept"), [(DPO, True), (DPO, False), (MFPO, True), (RLHFV, True)])
+@pytest.mark.parametrize(
+    ("method", "kept"),
+    [(DPO, True), (DPO, False), (MFPO, True), pytest.param(RLHFV, True, marks=pytest.mark.exhaustive)],
+)
 def test_workers_change_no_bit(method: type, kept: bool, base: Path, pairs: Path, tmp_path: Path) -> None:
     settings = {"savings": {"feature_cache": kept}}
     blocks = [

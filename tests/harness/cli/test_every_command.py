@@ -141,6 +141,7 @@ def test_a_command(installed: Installed, name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.vllm
 @pytest.mark.skipif(VllmBackend.missing() is not None, reason="vLLM is not installed")
+@pytest.mark.exhaustive
 def test_serve(installed: Installed) -> None:
     """Started, asked, stopped."""
     installed.once("align")

@@ -60,6 +60,7 @@ def test_print_shows_the_command_and_runs_nothing() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_processes_align(tmp_path: Path) -> None:
     base, pairs = tiny_llava(tmp_path / "base"), tiny_pairs(tmp_path / "pairs", 16)
     command = [

@@ -60,12 +60,20 @@ def test_what_is_refused(case: str, cache: Path) -> None:
     assert all(words in "\n".join(lines) for words in REFUSED[case])
 
 
-@pytest.mark.slow
-def test_what_is_answered_as_the_sound_model_answers(cache: Path) -> None:
+@pytest.fixture(scope="module")
+def sound_answer(cache: Path) -> list[str]:
+    """What the model without a fault answers."""
     sound = cache / "pocket" / "model-s0-small" / "content"
     picture = CASES / ANSWERED[0] / "img.png"
     line = f'"$HARNESS" ask {sound} {picture} 2>&1 | cut -c1-200 | tail -4; echo "exit ${{PIPESTATUS[0]}}"'
-    expected = printed(cache, ["bash", "-c", line])
-    assert expected[-1] == "exit 0" and len(expected[0]) > 10
-    for case in ANSWERED:
-        assert printed(cache, ["bash", str(CASES / case / "run.sh")]) == expected, case
+    lines = printed(cache, ["bash", "-c", line])
+    assert lines[-1] == "exit 0" and len(lines[0]) > 10
+    return lines
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "case", [ANSWERED[0], *(pytest.param(case, marks=pytest.mark.exhaustive) for case in ANSWERED[1:])]
+)
+def test_what_is_answered_as_the_sound_model_answers(case: str, cache: Path, sound_answer: list[str]) -> None:
+    assert printed(cache, ["bash", str(CASES / case / "run.sh")]) == sound_answer

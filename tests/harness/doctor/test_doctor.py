@@ -92,6 +92,7 @@ def test_packages_that_stop_on_import(doctor: Doctor) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_here_nothing_fails(doctor: Doctor, tmp_path: Path) -> None:
     code, lines, _ = doctor({}, HARNESS_CACHE=str(tmp_path / "cache"))  # type: ignore[call-arg]
     assert code == 0, [line for line in lines.values() if line["state"] == "fail"]

@@ -245,7 +245,11 @@ def test_a_failed_step_names_itself_and_the_others_go_on(folder: Path, calm: dic
 
 @pytest.mark.parametrize(
     "how",
-    [("--processes", "2"), pytest.param(("--ray", "local"), marks=pytest.mark.exhaustive), ("--slurm", "local")],
+    [
+        pytest.param(("--processes", "2"), marks=pytest.mark.exhaustive),
+        pytest.param(("--ray", "local"), marks=pytest.mark.exhaustive),
+        ("--slurm", "local"),
+    ],
     ids=["processes", "ray", "slurm"],
 )
 def test_other_workers_give_the_same_scores(how: tuple[str, ...], folder: Path, calm: dict[str, Any]) -> None:

@@ -226,7 +226,7 @@ write_jsonl(Path(sys.argv[2]) / "replies.jsonl", [{"item": r.item_id, "text": r.
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("wanted_kills", [5, pytest.param(20, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("wanted_kills", [3, pytest.param(20, marks=pytest.mark.exhaustive)])
 def test_a_thousand_items_through_kills(wanted_kills: int, server: FakeServer, tmp_path: Path) -> None:
     command = [sys.executable, "-c", JUDGE_ALL, server.url, str(tmp_path)]
     environment = {**os.environ, KEY_VARIABLE: SECRET}

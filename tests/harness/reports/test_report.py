@@ -223,15 +223,23 @@ def test_odd_sets_are_shown(tmp_path: Path) -> None:
 
 
 def shows(browser: Any, text: str) -> bool:
-    """Whether the line above the samples comes to say this."""
+    """Whether the line above the samples comes to say this, of a list that waits for no change of the settings."""
     from selenium.common.exceptions import TimeoutException
     from selenium.webdriver.support.ui import WebDriverWait
 
+    settled = """const list = document.getElementById("list");
+        return list?.ariaBusy === "false" ? document.getElementById("count").textContent : null;"""
     with contextlib.suppress(TimeoutException):
-        WebDriverWait(browser, 10, 0.05).until(lambda one: one.find_element("id", "count").text == text)
-    found = browser.find_element("id", "count").text
-    assert found == text, f"it says '{found}'"
+        WebDriverWait(browser, 30, 0.05).until(lambda driver: driver.execute_script(settled) == text)
+    last = browser.execute_script(settled)
+    assert last == text, f"it says '{last}'"
     return True
+
+
+def visible_texts(browser: Any, selector: str) -> list[str]:
+    """What the elements of this selector say, read in one step: an element that is held while the page draws its list anew is stale."""
+    script = "return [...document.querySelectorAll(arguments[0])].map((element) => element.textContent.trim())"
+    return list(browser.execute_script(script, selector))
 
 
 def choose(browser: Any, name: str, value: str) -> None:
@@ -257,8 +265,7 @@ def test_in_a_browser(browser: Any, page: Path) -> None:
     choose(browser, "object", "horse")
     choose(browser, "verdict", "")
     assert shows(browser, "31 of 72 samples")
-    marks = [mark.text for mark in browser.find_elements("css selector", ".sample mark.hallucinated")[:1]]
-    assert marks == ["horse ✗"]
+    assert visible_texts(browser, ".sample mark.hallucinated")[:1] == ["horse ✗"]
     choose(browser, "object", "")
     choose(browser, "changed", "same")
     assert shows(browser, f"{72 - 31} of 72 samples")
@@ -311,7 +318,7 @@ def test_order_comparison_address_and_export_in_a_browser(browser: Any, page: Pa
     shows(browser, "31 of 72 samples")
     browser.execute_script("location.hash = '#?search=owned&suite=absent'")
     shows(browser, "1 of 72 samples")
-    assert [hit.text for hit in browser.find_elements("css selector", ".sample .hit")][:1] == ["owned"]
+    assert visible_texts(browser, ".sample .hit")[:1] == ["owned"]
     browser.execute_script("location.hash = '#?'")
     shows(browser, "72 of 72 samples")
 

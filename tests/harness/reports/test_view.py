@@ -20,7 +20,7 @@ import pytest
 from harness.core.errors import BadInputError
 from harness.core.files import write_jsonl
 from harness.reports.live import LiveReport, ViewServer
-from tests.harness.reports.test_report import data_folder, make_run, shows
+from tests.harness.reports.test_report import data_folder, make_run, shows, visible_texts
 
 
 @pytest.fixture
@@ -118,8 +118,7 @@ def test_new_scores_appear_in_a_browser(browser: Any, server: ViewServer, tmp_pa
     deadline = time.monotonic() + 60
     while len(browser.find_elements("css selector", ".sample:first-child .answer")) < 2 and time.monotonic() < deadline:
         time.sleep(0.2)
-    names = browser.find_elements("css selector", ".sample:first-child .answer h4 span:first-child")
-    assert [name.text for name in names] == ["base", "aligned"]
+    assert visible_texts(browser, ".sample:first-child .answer h4 span:first-child") == ["base", "aligned"]
     shows(browser, "11 of 72 samples")  # the settings are kept
     errors = [
         entry

@@ -169,6 +169,7 @@ def broken(folder: Path, checkpoint: AskedCheckpoint, name: str, file: str, old:
 @needs_vllm
 @pytest.mark.slow
 @pytest.mark.vllm
+@pytest.mark.exhaustive
 def test_full_weights_are_served(folder: Path) -> None:
     from harness.serving.transformers import TransformersBackend
     from harness.serving.vllm import VllmBackend
