@@ -235,6 +235,7 @@ def _print_commands(opened: Sequence[Opened]) -> None:
 def _as_json(opened: Opened, predicted: Mapping[str, Forecast]) -> dict[str, Any]:
     from dataclasses import asdict
 
+    from harness.experiments.execute import with_resume
     from harness.experiments.forecast import by_kind, total
 
     rows = _rows(opened)
@@ -258,7 +259,8 @@ def _as_json(opened: Opened, predicted: Mapping[str, Forecast]) -> dict[str, Any
                 "kind": step.kind,
                 "state": record.state,
                 "needs": list(step.needs),
-                "command": ["harness", *step.command],
+                # As --print has it: what was begun is resumed.
+                "command": ["harness", *with_resume(step, opened.folder)],
                 "seconds": record.seconds,
                 "error": record.error,
                 **({"predicted": asdict(predicted[step.key])} if step.key in predicted else {}),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from aligners.base import Needs
@@ -15,6 +15,9 @@ from harness.core.memory import available, written_bytes
 if TYPE_CHECKING:
     from aligners.base import Aligner
     from aligners.training.encoding import EncodedExample
+
+_GPUS = (2, 4, 8)
+"""Numbers of GPUs of one machine over which weights may be sharded."""
 
 
 @dataclass(frozen=True)
@@ -93,15 +96,30 @@ class Peak:
                     f"{written_bytes(now)}, of {written_bytes(available)}"
                 )
         lighter = {"full": "train adapters (--lora), ", "lora": "hold the base in 4 bits (--qlora), "}
-        more = "use several GPUs (accelerate launch)"
         if self.shares.weights:
             lighter["lora"] = "hold the base in 4 bits (--qlora, without --sharding), "
-            more = "use GPUs with more memory, because each holds the whole model before it is sharded"
+        smallest = train.model_copy(update={"micro_batch_size": 1, "gradient_checkpointing": True})
         return (
             f"lower train.max_length (the longest row has {max(map(max, self.rows.values())):,} tokens), "
-            f"{lighter.get(train.tuning, '')}or {more}: the smallest step takes "
+            f"{lighter.get(train.tuning, '')}or {self._more_hardware(smallest, limit)}: the smallest step takes "
             f"{written_bytes(then)} by prediction, of {written_bytes(available)}"
         )
+
+    def _more_hardware(self, train: TrainSettings, limit: int) -> str:
+        """The hardware with which a step of one example would fit. Processes that shard nothing need as much memory each as one does."""
+        if not self.gpu:
+            return "use a machine with more memory"
+        if self.shares.weights:
+            return "use GPUs with more memory, because each holds the whole model before it is sharded"
+        if train.tuning != "qlora":  # which is not sharded
+            for processes in _GPUS:
+                there = replace(self, shares=Shares(processes, weights=True)).of(train, 1).total
+                if there <= limit:
+                    return (
+                        f"shard the weights over {processes} GPUs (harness launch --processes {processes} --sharding fsdp align ...: "
+                        f"{written_bytes(there)} each by prediction)"
+                    )
+        return "use a GPU with more memory"
 
 
 def _smaller(train: TrainSettings, micro: int) -> Iterator[dict[str, Any]]:

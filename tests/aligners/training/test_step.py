@@ -87,11 +87,21 @@ def test_all_weights_fit_where_processes_share_them_out(seven: dict[str, str]) -
         decide(train, peak_of(seven["1.5"], train, 576), Room(GPU, 80 * GB))
     said = str(caught.value.remedy)
     assert "--lora" in said and "train.max_length" in said and "train.micro_batch_size=1 tries it" in said
+    assert "shard the weights over 2 GPUs (harness launch --processes 2 --sharding fsdp align ...: " in said
     shared = peak_of(seven["1.5"], train, 576, Shares(8, weights=True))
     assert decide(train, shared, Room(GPU, 80 * GB), 8).train.micro == 4, "8 processes have 4 examples each"
     moments = peak_of(seven["1.5"], train, 576, Shares(8, moments=True))
     alone = peak_of(seven["1.5"], train, 576)
     assert moments.of(train, 1).optimizer == pytest.approx(alone.of(train, 1).optimizer * 12 / 8 / 8, rel=1e-6)
+
+
+@pytest.mark.parametrize("tuning", ["lora", "qlora"])
+def test_more_gpus_are_only_recommended_where_they_help(seven: dict[str, str], tuning: str) -> None:
+    """A model that does not fit on one GPU, and one in 4 bits, which is not sharded."""
+    train = TrainSettings.model_validate({"tuning": tuning})
+    with pytest.raises(BadInputError, match="not even one example") as caught:
+        decide(train, peak_of(seven["1.5"], train, 576), Room(GPU, 3 * GB))
+    assert "use a GPU with more memory: the smallest step" in str(caught.value.remedy)
 
 
 def test_each_process_holds_the_whole_model_before_it_is_sharded(seven: dict[str, str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import tempfile
 import threading
 import time
@@ -163,3 +164,5 @@ def test_printed_commands_resume_the_runs_that_were_begun(tmp_path: Path, monkey
     assert [line for line in printed if line.endswith(" --resume")] == [line for line in printed if begun.run in line][
         :1
     ]
+    shown = json.loads(harness(tmp_path, "experiment", "a.yaml", "--results", ".", "--status", "--json").stdout)
+    assert [shlex.join(step["command"]) for step in shown["steps"]] == printed
