@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterable
 from typing import Any
 
 from harness.evaluation.responses import ResponseLog
 from harness.generation.candidates import PromptPart
 from harness.generation.generate import prompts_of
 from harness.generation.kept_answers import KeptAnswers
+from harness.generation.verdicts import complete_verdicts, verdict_key
 from harness.generation.work import GenerateRequest, parts_of
 from harness.judging.candidates import Candidate
 from harness.models import PromptLengths, load_processor
@@ -20,6 +22,22 @@ _ASSUMED_ANSWER = "word " * 80
 def _of_another_set(request: GenerateRequest, part: PromptPart, kept: KeptAnswers) -> dict[tuple[str, str], str]:
     owners = {asked.id: prompt.id for prompt in part.prompts for asked in request.sampler.requests(prompt)}
     return {(owners[record.request], record.request): record.text for record in kept.answers(owners)}
+
+
+def _without_verdict(request: GenerateRequest, part: PromptPart, answered: Iterable[Candidate]) -> list[Candidate]:
+    """The answers that will be judged: the first of equal ones, if neither this set nor the other one has a verdict on it."""
+    candidates = list(answered)
+    if request.judge.sentences or not candidates:  # answers of sentences are not known before
+        return candidates
+    request.judge.estimate([])  # a judge without a model says so, which its identity presumes
+    identity = request.judge.identity()
+    open_: dict[str, Candidate] = {}
+    for candidate in candidates:
+        open_.setdefault(verdict_key(candidate, identity), candidate)
+    judged = {key for key, _ in complete_verdicts(part.folder)}
+    if request.kept is not None:
+        judged |= {key for key, _ in request.kept.verdicts(open_)}
+    return [candidate for key, candidate in open_.items() if key not in judged]
 
 
 def plan_generation(request: GenerateRequest) -> dict[str, Any]:
@@ -35,19 +53,24 @@ def plan_generation(request: GenerateRequest) -> dict[str, Any]:
     lengths = None if sampler.target.remote else PromptLengths(load_processor(sampler.target.base))
     answers = kept = prompt_tokens = 0
     known: list[int] = []
-    candidates = []
+    candidates: list[Candidate] = []
     for part in parts_of(request, mine):
         log = {} if request.judge.sentences else ResponseLog.peek(part.folder)
         if request.kept is not None:
             log |= _of_another_set(request, part, request.kept)
         known += ResponseLog.peek_lengths(part.folder)
+        answered = []
         for prompt in part.prompts:
             tokens = 0 if lengths is None else lengths.length(prompt.text, prompt.image.size())
             for number, asked in enumerate(sampler.requests(prompt)):
                 text = log.get((prompt.id, asked.id))
                 answers, kept = answers + 1, kept + (text is not None)
                 prompt_tokens += tokens if text is None else 0
-                candidates.append(Candidate(f"{prompt.id}#{number}", prompt, text or _ASSUMED_ANSWER))
+                into = candidates if text is None else answered
+                into.append(
+                    Candidate(f"{prompt.id}#{number}", prompt, _ASSUMED_ANSWER if text is None else text.strip())
+                )
+        candidates += _without_verdict(request, part, answered)
     estimate, missing = request.judge.estimate(candidates), answers - kept
     return {
         "prompts": len(mine),

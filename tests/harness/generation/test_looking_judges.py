@@ -113,6 +113,10 @@ def test_rating(here: Path, endpoint: ScriptedEndpoint) -> None:
     asked = [one for one in endpoint.asked if one.model == "looker" and "Answer:" in one.text]
     assert len(asked) == 1 + 1 + 3 + 3 and {one.max_tokens for one in asked} == {77}
     assert {(one.temperature, one.seed) for one in asked} == {(0.0, None), (0.7, 1), (0.7, 2)}
+    # What would be judged again: the answer without a rating, here and in another set that takes over these answers.
+    planned = ("--set", "judge.max_tokens=77", "--dry-run")
+    for more, calls in (((), 1), (("-o", "other", "--answers-of", "pairs"), 1), (("-o", "other"), 24)):
+        assert run(endpoint, "rating", *planned, *more)["judge_calls"] == calls
     run(endpoint, "rating", "--overwrite", "--set", "judge.most=20", "--set", "judge.asks=1")
     assert {row["chosen"] for row in rows() if row["chosen_score"] == 11} == {ANSWERS[2]}
     assert "3" not in {str(row["rejected_score"]) for row in rows()} | {ANSWERS[3] in str(row) for row in rows()}
