@@ -59,7 +59,7 @@ def plan_generation(request: GenerateRequest) -> dict[str, Any]:
         if request.kept is not None:
             log |= _of_another_set(request, part, request.kept)
         known += ResponseLog.peek_lengths(part.folder)
-        answered = []
+        answered: list[Candidate] = []
         for prompt in part.prompts:
             tokens = 0 if lengths is None else lengths.length(prompt.text, prompt.image.size())
             for number, asked in enumerate(sampler.requests(prompt)):
