@@ -25,7 +25,7 @@ def test_every_cell_runs(tmp_path: Path) -> None:
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     assert not any(cell.get("outputs") for cell in cells), "a notebook is committed without outputs"
     done = subprocess.run(
-        [sys.executable, "-c", f"if __name__ == '__main__':\n{indented(code + CHECKS)}"],
+        [sys.executable, "-c", in_a_loop(code + CHECKS)],
         cwd=tmp_path,
         env=os.environ | {"HARNESS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -34,6 +34,7 @@ def test_every_cell_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def indented(code: str) -> str:
-    """For the body of an `if`: child processes import the main module."""
-    return "\n".join("    " + line for line in code.splitlines())
+def in_a_loop(code: str) -> str:
+    """The code as a notebook runs it, inside a running event loop; behind a guard, because child processes import the main module."""
+    body = "\n".join("    " + line for line in code.splitlines())
+    return f"import asyncio\n\nasync def cells():\n{body}\n\nif __name__ == '__main__':\n    asyncio.run(cells())\n"

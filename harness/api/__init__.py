@@ -203,7 +203,7 @@ def score(
 
     Args:
         suite: its name.
-        settings: the judge's, by their keys: `{"model": ..., "url": ...}`.
+        settings: the judge's, by their keys: `{"model": ..., "base_url": ...}`.
         judge: a judge's name, for a suite that needs one.
         allow_partial: score only the items that have responses.
         max_unscored: share of items that may remain without a verdict.

@@ -22,6 +22,7 @@ from harness.judging.parameters import Parameters
 from harness.judging.prices import Price, price_of, tokens_of
 from harness.judging.settings import OpenAIJudgeSettings
 from harness.remote.endpoint import Endpoints, Wrong, effective_url, require_key
+from harness.remote.event_loop import EventLoop
 from harness.remote.model_names import UNNAMED, difference
 from harness.remote.refusals import NoReplyError, Options, PromptRefusedError
 from harness.remote.reply import Reason, Reply
@@ -126,7 +127,8 @@ class OpenAIJudge(Judge):
             HarnessError: the endpoint refuses the key or the model, or gives no replies.
         """
         require_key(f"judge openai, model {self.settings.model}")
-        replies, stopped = asyncio.run(self._run(asked))
+        with EventLoop() as loop:
+            replies, stopped = loop.run(self._run(asked))
         if isinstance(stopped, BudgetError):
             problem = f"{stopped.problem}; {len(replies)} of {len(asked)} replies were received and are stored"
             raise BudgetError(problem, remedy="run the same command with a larger --max-cost to resume")

@@ -9,7 +9,7 @@ import importlib.metadata
 import io
 import itertools
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -20,6 +20,7 @@ from harness.core.errors import BadInputError, HarnessError
 from harness.core.types import FinishReason, ImageRef
 from harness.models import control_in
 from harness.remote.endpoint import Endpoints, Wrong, require_key
+from harness.remote.event_loop import EventLoop
 from harness.remote.model_names import UNNAMED, difference
 from harness.remote.refusals import EndpointRefusedError, NoReplyError, PromptRefusedError
 from harness.remote.reply import Reason, Refused, Reply
@@ -81,7 +82,7 @@ class OpenAIBackend(Backend):
     ) -> None:
         super().__init__(base, adapters, settings)
         self.model = str(base)
-        self._runner: asyncio.Runner | None = None
+        self._loop: EventLoop | None = None
         self._answered_by: set[str] = set()
         named = self.settings.token_parameter
         self._token_parameter: str = "max_tokens" if named == "auto" else named
@@ -105,13 +106,13 @@ class OpenAIBackend(Backend):
                 remedy="serve them there and select one with --model, or use --backend vllm",
             )
         require_key(f"endpoint, model {self.model}")
-        self._runner = asyncio.Runner()
+        self._loop = EventLoop()
         settings = self.settings
         self._pool = Endpoints(settings.endpoints, self.model, timeout_s=settings.timeout_s, attempts=settings.attempts)
         if not settings.endpoints:
             logger.info("no --endpoint given: using the vendor's")
-        self._runner.run(self._pool.__aenter__())
-        answered = [self._runner.run(self._probe(number)) for number in range(len(self._pool.urls))]
+        self._loop.run(self._pool.__aenter__())
+        answered = [self._loop.run(self._probe(number)) for number in range(len(self._pool.urls))]
         if len(set(answered)) > 1:
             pairs = ", ".join(f"{url}: {model}" for url, model in zip(self._pool.urls, answered, strict=True))
             raise BadInputError(
@@ -172,19 +173,18 @@ class OpenAIBackend(Backend):
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """See `Backend.generate`. At most `concurrency` requests are in flight; further requests and their images are not read yet."""
-        assert self._runner is not None
-        loop, waiting = self._runner.get_loop(), iter(requests)
+        assert self._loop is not None
+        waiting = iter(requests)
         running: set[asyncio.Task[Completion]] = set()
         lost, in_a_row = 0, 0
         stopped: Exception | None = None
         last: NoReplyError | None = None
         while True:
-            if stopped is None:
-                for request in itertools.islice(waiting, self.settings.concurrency - len(running)):
-                    running.add(loop.create_task(self._answer(request)))
-            if not running:
+            free = self.settings.concurrency - len(running) if stopped is None else 0
+            new = list(itertools.islice(waiting, free))
+            if not new and not running:
                 break
-            done, running = loop.run_until_complete(asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED))
+            done, running = self._loop.run(self._until_some_are_done(new, running))
             for task in done:
                 try:
                     answer = task.result()
@@ -200,6 +200,13 @@ class OpenAIBackend(Backend):
         if stopped or last:
             raise stopped or self._unanswered(lost, last)  # type: ignore[misc, arg-type]
 
+    async def _until_some_are_done(
+        self, new: Sequence[Request], running: set[asyncio.Task[Completion]]
+    ) -> tuple[set[asyncio.Task[Completion]], set[asyncio.Task[Completion]]]:
+        """Ask the new requests beside those that run; returns the tasks that are done, and those that still run."""
+        tasks = running | {asyncio.create_task(self._answer(request)) for request in new}
+        return await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+
     def _unanswered(self, count: int, error: NoReplyError) -> HarnessError:
         return HarnessError(
             f"{count} requests got no answer; the last: {error.problem}",
@@ -213,11 +220,11 @@ class OpenAIBackend(Backend):
         Raises:
             BadInputError: one refuses to send them, or sends none.
         """
-        assert self._runner is not None
+        assert self._loop is not None
         for number, url in enumerate(self._pool.urls):
             try:
                 asked = self._ask("Say yes.", _picture(), endpoint_likelihoods.PARAMETERS, 1, only=number)
-                sent = self._runner.run(asked).first_token
+                sent = self._loop.run(asked).first_token
                 said = "its reply has no logprobs"
             except (PromptRefusedError, EndpointRefusedError) as error:
                 sent, said = (), error.problem
@@ -326,12 +333,12 @@ class OpenAIBackend(Backend):
 
     def close(self) -> None:
         """Close the connections."""
-        if self._runner is not None:
+        if self._loop is not None:
             try:
-                self._runner.run(self._pool.__aexit__())
+                self._loop.run(self._pool.__aexit__())
             finally:
-                self._runner.close()
-                self._runner = None
+                self._loop.close()
+                self._loop = None
 
     def provenance(self) -> dict[str, Any]:
         """Endpoints, the requested model and those that answered, and the basis of the checkpoint's identity. No key."""

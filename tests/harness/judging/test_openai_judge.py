@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -30,6 +31,16 @@ from tests.harness.judging.fake_endpoint import SECRET, FakeServer, make, reques
 def server() -> Iterator[FakeServer]:
     with serving() as running:
         yield running
+
+
+def test_a_notebook_judges_too(server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its cells run inside an event loop."""
+    judge = make(server, tmp_path, monkeypatch)
+
+    async def cell() -> list[str | None]:
+        return [reply.text for reply in judge.judge(requests("good:1", "good:2"))]
+
+    assert asyncio.run(cell()) == ["Rating: 4 (good:1)", "Rating: 4 (good:2)"]
 
 
 @pytest.mark.slow

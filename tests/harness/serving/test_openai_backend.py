@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 from collections import Counter
@@ -64,6 +65,18 @@ def test_every_item_is_answered_once_through_all_troubles(pictures: list[ImageRe
     # An answer that arrived was never asked for again (the probes apart): nothing is paid for twice.
     assert {counted[wanted[request.id], request.prompt] for request in requests} == {1}
     assert all(answered_by), "one of the endpoints was never asked"
+
+
+def test_a_notebook_asks_too(pictures: list[ImageRef]) -> None:
+    """Its cells run inside an event loop."""
+    requests = questions(pictures[:3], 2)
+
+    async def cell() -> list[Completion]:
+        return ask(requests, server, concurrency=4)
+
+    with seeing() as server:
+        answers = asyncio.run(cell())
+    assert {one.id: one.text for one in answers} == {one.id: expected(one.image.read(), one.prompt) for one in requests}
 
 
 def test_a_server_of_this_machine_is_not_asked_through_a_proxy(
