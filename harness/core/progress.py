@@ -7,6 +7,7 @@ A job of ten hours that writes into a file of a cluster leaves one line every 30
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import threading
 import time
@@ -66,7 +67,7 @@ def progress_of_many(title: str, total: int, few: int = 50) -> Iterator[Advance]
 def progress(title: str, total: int | None) -> Iterator[Advance]:
     """Show the progress of a piece of work of `total` units; yields the function that advances it.
 
-    In a terminal (or a notebook) it is a bar. Elsewhere it is a plain line every 30 seconds, and one at the end.
+    In a terminal (or a notebook with ipywidgets) it is a bar. Elsewhere it is a plain line every 30 seconds, and one at the end.
     Work may end before `total`: the bar is then full, and the last line says "350 of at most 700".
     """
     if not shows_bars():
@@ -96,8 +97,9 @@ def progress(title: str, total: int | None) -> Iterator[Advance]:
 
 
 def shows_bars() -> bool:
-    """Whether standard error can redraw a line: a terminal (not a dumb one) or a notebook."""
-    return console.is_interactive or console.is_jupyter
+    """Whether standard error can redraw a line: a terminal (not a dumb one), or a notebook with ipywidgets, without which rich shows
+    only a warning there."""
+    return console.is_interactive or (console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None)
 
 
 def duration(seconds: float) -> str:

@@ -1,5 +1,6 @@
 """Progress as a terminal, a pipe and a log file show it."""
 
+import importlib.util
 import os
 import pty
 import re
@@ -121,3 +122,14 @@ def in_terminal(code: str, terminal: str = "xterm") -> str:
     os.close(ours)
     assert process.returncode == 0
     return shown.decode()
+
+
+@pytest.mark.parametrize("widgets", [True, False])
+def test_a_notebook_gets_a_bar_only_with_ipywidgets(widgets: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it, rich prints a warning in its place."""
+    from harness.core import progress
+
+    monkeypatch.setattr(progress.console, "is_jupyter", True)
+    monkeypatch.setattr(type(progress.console), "is_interactive", False, raising=False)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name if widgets and name == "ipywidgets" else None)
+    assert progress.shows_bars() is widgets
