@@ -146,7 +146,10 @@ class VllmBackend(Backend):
             **self.settings.model_dump(),
         }
         engines = f" in {len(self._engines)} engines" if len(self._engines) > 1 else ""
-        with spinner(f"starting vLLM with {Path(self.base).name} and {len(self.adapters)} adapters{engines}") as note:
+        count = len(self.adapters)
+        adapters = f" and {count} adapter{'s' * (count > 1)}" if count else ""
+        # An embedded world's model lies in a folder whose name says nothing, so the model is not named.
+        with spinner(f"starting vLLM with the base model{adapters}{engines}") as note:
             for engine in self._engines:
                 engine.load(order)
             note(f"log: {self._engines[0].log}")
