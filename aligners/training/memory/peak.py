@@ -113,11 +113,11 @@ class Peak:
             return "use GPUs with more memory, because each holds the whole model before it is sharded"
         if train.tuning != "qlora":  # which is not sharded
             for processes in _GPUS:
-                there = replace(self, shares=Shares(processes, weights=True)).of(train, 1).total
-                if there <= limit:
+                needed = replace(self, shares=Shares(processes, weights=True)).of(train, 1).total
+                if needed <= limit:
                     return (
                         f"shard the weights over {processes} GPUs (harness launch --processes {processes} --sharding fsdp align ...: "
-                        f"{written_bytes(there)} each by prediction)"
+                        f"{written_bytes(needed)} each by prediction)"
                     )
         return "use a GPU with more memory"
 
