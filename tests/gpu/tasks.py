@@ -172,7 +172,8 @@ TASKS: Mapping[str, Callable[[Path, Path], Any]] = {
 
 EXHAUSTIVE = {
     *(f"align {method}" for method in METHODS if method != "mfpo"),
-    *(f"train {family}" for family in ("qwen2-vl", "qwen3-vl", "smolvlm", "smolvlm2")),
-    *(f"answer {family}" for family in ("llava-v1.6", "qwen2-vl", "qwen3-vl", "smolvlm")),
+    *(f"train {family}" for family in ("llava-v1.6", "qwen2-vl", "qwen3-vl", "smolvlm", "smolvlm2")),
+    *(f"answer {family}" for family in ("llava-v1.6", "qwen2-vl", "qwen3-vl", "smolvlm", "smolvlm2")),
+    "find owlv2+sam",
 }
 """The same again."""

@@ -216,6 +216,7 @@ def test_two_machines_train_as_one(trained: Trained) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_processes_that_share_the_weights_out_train_as_one(trained: Trained) -> None:
     """Three stages, each with the one before it as its reference: values are taken of weights that are shared out."""
     trained.align("shared", [sharded()])
