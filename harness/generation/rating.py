@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import Field
 
+from benchmarks.ratings import rating_on_scale
 from harness.core.endpoint_url import EndpointUrl
 from harness.generation.vision_model import VisionModel, VisionQuestion
 from harness.judging.base import Estimate
@@ -29,7 +30,9 @@ Answer: {answer}
 
 First name what is wrong or missing, in one or two sentences. Then write a last line of the form "Rating: N".
 """
-_RATING = re.compile(r"\brating\W{0,6}(\d+(?:\.\d+)?)", re.IGNORECASE)
+_RATING_LINE = re.compile(r"\brating\W{0,6}\d", re.IGNORECASE)
+PARSER = 2
+"""Version of the reader of ratings, a part of the judge's identity: version 1 read "Rating (0-10): 8" as 0."""
 
 
 class LookingSettings(CandidateJudgeSettings):
@@ -151,12 +154,14 @@ class RatingJudge(LookingJudge):
         return RATE.format(most=self.settings.most, question=candidate.prompt.text, answer=candidate.text)
 
     def read(self, candidate: Candidate, reply: str) -> Verdict:
-        """The number after the last "Rating:"."""
-        ratings = _RATING.findall(reply)
-        if not ratings or float(ratings[-1]) > self.settings.most:
-            raise UnreadableError("it has no rating on the scale")
-        why = " ".join(line for line in reply.splitlines() if not _RATING.search(line)).strip()
-        return Verdict(float(ratings[-1]), why or reply)
+        """The rating, as `rating_on_scale` reads it; the lines without it are the explanation."""
+        rating = rating_on_scale(reply, self.settings.most)
+        why = " ".join(line for line in reply.splitlines() if not _RATING_LINE.search(line)).strip()
+        return Verdict(rating, why or reply)
+
+    def identity(self) -> dict[str, Any]:
+        """The model, the prompt, and the version of the reader of ratings."""
+        return super().identity() | {"parser": PARSER}
 
     def _words(self) -> str:
         return RATE

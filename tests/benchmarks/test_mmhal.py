@@ -46,6 +46,7 @@ from tests.benchmarks.scoring import jsonl
         ("Rating on the scale of 0 to 6: see below.\nRating: 3", 3, 3),
         ("On a rating scale from 0 to 6, I give a clear verdict.\nRating: 3", 3, 3),
         ("Rating 0-6: 5", 0, 5),
+        ("Rating 0-60: 5", 0, None),
         ("Rating (out of 6): 5", 0, 5),
         ("Rating: 4/6", 4, 4),
         ("Rating: 4 out of 6.", 4, 4),

@@ -18,10 +18,12 @@ from harness.core.types import ImageRef, Response
 from harness.generation.candidates import CandidateSampler
 from harness.generation.continuation import ContinuationJudge, ContinuationSettings, beginning_of
 from harness.generation.generate import generate
+from harness.generation.rating import RatingJudge, RatingSettings
 from harness.generation.rewrite import changed_spans, sentences_of
 from harness.generation.settings import PairSettings, SampleSettings
 from harness.generation.work import GenerateRequest
 from harness.judging.candidates import Begun, Candidate, Prompt, verdicts_of
+from harness.judging.replies import UnreadableError
 from harness.remote.endpoint import KEY_VARIABLE
 from harness.runs.targets import target_of_endpoint
 from harness.serving.base import Backend, BackendSettings, Completion, Request
@@ -108,7 +110,7 @@ def test_rating(here: Path, endpoint: ScriptedEndpoint) -> None:
         (ANSWERS[1], ANSWERS[3]): (10, 3),
         (ANSWERS[0], ANSWERS[3]): (6, 3),
     }
-    assert manifest["not_judged"] == {"the reply cannot be parsed: it has no rating on the scale": 1}
+    assert manifest["not_judged"] == {"the reply cannot be parsed: '11' is above 10": 1}
     assert {row["rejected_why"] for row in rows() if row["rejected_score"] == 6} == {"The dog is brown."}
     asked = [one for one in endpoint.asked if one.model == "looker" and "Answer:" in one.text]
     assert len(asked) == 1 + 1 + 3 + 3 and {one.max_tokens for one in asked} == {77}
@@ -120,6 +122,34 @@ def test_rating(here: Path, endpoint: ScriptedEndpoint) -> None:
     run(endpoint, "rating", "--overwrite", "--set", "judge.most=20", "--set", "judge.asks=1")
     assert {row["chosen"] for row in rows() if row["chosen_score"] == 11} == {ANSWERS[2]}
     assert "3" not in {str(row["rejected_score"]) for row in rows()} | {ANSWERS[3] in str(row) for row in rows()}
+
+
+@pytest.mark.parametrize(
+    ("reply", "rating"),
+    [
+        ("A cat is missing.\nRating: 8", 8),
+        ("Rating (0-10): 8", 8),
+        ("Rating: 8.\nOn a rating 0 to 10 scale, 10 is the best.", 8),
+        ("**Rating:** 7.5", 7.5),
+        ("Rating: 10/10", 10),
+        ("Rating: 4/5", None),
+        ("Rating (0-100): 80", None),
+        ("Rating (0-100): 8", None),
+        ("Rating: 7-8", None),
+        ("Rating: -3", None),
+        ("Rating: 11", None),
+        ("Rating: 3 for detail.\nRating: 8", None),
+    ],
+)
+def test_a_scale_is_not_taken_for_the_rating(reply: str, rating: float | None) -> None:
+    judge = RatingJudge(RatingSettings(model="looker", model_url="http://127.0.0.1:1/v1"))  # type: ignore[arg-type]
+    candidate = Candidate("a", Prompt("p", "What?", ImageRef(data=b"image")), "A dog.")
+    assert judge.identity()["parser"] == 2, "verdicts of the earlier reader are not reused"
+    if rating is None:
+        with pytest.raises(UnreadableError):
+            judge.read(candidate, reply)
+    else:
+        assert judge.read(candidate, reply).score == rating
 
 
 @pytest.mark.claims(
