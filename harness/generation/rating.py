@@ -100,6 +100,8 @@ class LookingJudge(CandidateJudge):
                     del open_[name]
                     continue
                 try:
+                    if reply.finish_reason == "length":  # what is there may end in the middle of a number or a sentence
+                        raise UnreadableError(self._cut_off)
                     verdict = self.read(open_[name], spoken(reply.text).strip())
                 except UnreadableError as error:
                     if attempt < self.settings.asks - 1:
@@ -109,6 +111,11 @@ class LookingJudge(CandidateJudge):
                 del open_[name]
             if not open_:
                 return
+
+    @property
+    def _cut_off(self) -> str:
+        limit = self.settings.max_tokens
+        return f"it was cut off after {limit} tokens (reasoning counts): --set judge.max_tokens={4 * limit}"
 
     def estimate(self, candidates: Sequence[Candidate]) -> Estimate:
         """One request for each candidate; tokens of the texts, because those of a picture depend on the model, and so does the price."""

@@ -37,7 +37,14 @@ class Likely:
     first_token: dict[str, float]
 
 
-Say = Callable[[Asked], str | Likely | tuple[int, dict[str, Any]]]
+@dataclass(frozen=True)
+class Cut:
+    """The beginning of a text that was cut off at the limit of tokens."""
+
+    text: str
+
+
+Say = Callable[[Asked], str | Likely | Cut | tuple[int, dict[str, Any]]]
 """The reply's text; or an HTTP status with its body."""
 FAULTS = ("429", "500", "cut", "empty")
 
@@ -91,10 +98,11 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(said, tuple):
             self._send(*said)
             return
-        text, tops = (said, {}) if isinstance(said, str) else (said.text, said.first_token)
+        text = said if isinstance(said, str) else said.text
+        tops = said.first_token if isinstance(said, Likely) else {}
         choice: dict[str, Any] = {
             "index": 0,
-            "finish_reason": "stop",
+            "finish_reason": "length" if isinstance(said, Cut) else "stop",
             "message": {"role": "assistant", "content": text},
         }
         if tops:

@@ -29,7 +29,7 @@ from harness.runs.targets import target_of_endpoint
 from harness.serving.base import Backend, BackendSettings, Completion, Request
 from harness.worlds.pocket import shipped
 from tests.commands import json_here
-from tests.harness.generation.scripted import Asked, ScriptedEndpoint, scripted
+from tests.harness.generation.scripted import Asked, Cut, ScriptedEndpoint, scripted
 
 ANSWERS = ("A red dog. It runs.", "A dog on  grass. It sleeps.", "A cat. A cup.", "A dog. It runs.")
 RATINGS = {ANSWERS[0]: "The dog is brown.\nRating: 6", ANSWERS[1]: "All is right. Rating: 10", ANSWERS[2]: "Rating: 11"}
@@ -186,6 +186,23 @@ def test_rewrite(here: Path, endpoint: ScriptedEndpoint) -> None:
         "verdicts with other weights are no longer used"
     )
     assert "at least 0" in run(endpoint, "rewrite", "--overwrite", "--set", "judge.weights=[-1, 3, 1]", code=2)
+
+
+def test_a_reply_that_was_cut_off_is_asked_for_again_and_makes_no_pair(here: Path) -> None:
+    """The last line of a cut correction is the beginning of a sentence, and it is not preferred to anything."""
+
+    def say(asked: Asked) -> str | Cut:
+        if asked.model == "vlm":
+            return ANSWERS[(asked.seed or 0) % 2]
+        if asked.seed is not None and "1. A red dog." in asked.text:
+            return "1. 3 | A brown dog.\n2. 4 | It runs."
+        return Cut("1. 4 | A dog on grass.\n2. 3 | It is")
+
+    with scripted(say) as endpoint:
+        manifest = run(endpoint, "rewrite", "--set", "judge.max_tokens=77", "--set", "judge.asks=2")
+    assert {(row["chosen"], row["rejected"]) for row in rows()} == {("A brown dog. It runs.", ANSWERS[0])}
+    [reason] = manifest["not_judged"]
+    assert "cut off after 77 tokens" in reason and "--set judge.max_tokens=308" in reason
 
 
 def test_changed_characters_are_whole_words() -> None:
