@@ -19,6 +19,7 @@ from harness.generation.vision_model import VisionModel, VisionQuestion
 from harness.judging.base import Estimate, JudgeRequest
 from harness.judging.candidates import Candidate, CandidateJudge, CandidateJudgeSettings, Prompt, Verdict
 from harness.judging.openai import OpenAIJudge
+from harness.judging.replies import spoken
 from harness.judging.settings import OpenAIJudgeSettings
 from harness.serving.base import Sampling
 
@@ -36,7 +37,7 @@ Answer: {answer}
 """
 ASK = "{question} Please answer yes or no."
 YES_NO = ("Yes", "No")
-_LINE = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+(.+\?)\s*$")
+_LINE = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+(.*\S)\s*$")
 
 
 class ClaimsSettings(CandidateJudgeSettings):
@@ -170,11 +171,17 @@ class ClaimsJudge(CandidateJudge):
 
 
 def claims_in(text: str) -> list[str] | None:
-    """The questions of a splitter's reply, each once; [] if there are none, None if it cannot be read."""
+    """The questions of a splitter's reply, each once, without the reasoning before them; [] if there are none.
+
+    None if it cannot be read: it has no list, or a line of the list is no question. Without that line, a claim would go unchecked.
+    """
+    text = spoken(text)
     if text.strip().strip(".").upper() == "NONE":
         return []
-    found = [match.group(1).strip() for line in text.splitlines() if (match := _LINE.match(line))]
-    return list(dict.fromkeys(found)) or None
+    listed = [match.group(1) for line in text.splitlines() if (match := _LINE.match(line))]
+    if not all(question.endswith("?") for question in listed):
+        return None
+    return list(dict.fromkeys(listed)) or None
 
 
 def _to_split(candidate: Candidate) -> JudgeRequest:

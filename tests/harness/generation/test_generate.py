@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from harness.core.files import write_jsonl
+from harness.generation.claims import claims_in
 from harness.remote.endpoint import KEY_VARIABLE
 from tests import commands, warm
 from tests.harness.generation.scripted import Asked, Likely, ScriptedEndpoint, scripted
@@ -154,6 +155,23 @@ def test_claims_give_the_pairs_worked_out_by_hand(tmp_path: Path, pictures: Path
         tmp_path, arguments(pictures, endpoint, "-o", "pairs", "--set", "pair.length_balance=false", "--json")
     )
     assert json.loads(again) == manifest and endpoint.asked.total() <= before + 2, "a complete set is only looked at"
+
+
+@pytest.mark.parametrize(
+    ("reply", "claims"),
+    [
+        ("Here they are:\n- Is there a cat?\n2) Is it red?\n- Is there a cat?", ["Is there a cat?", "Is it red?"]),
+        ("none.", []),
+        ("<think>\n- Is there a cat?\n- Is it raining?\n</think>\n- Is there a dog?", ["Is there a dog?"]),
+        ("<think>hm</think>NONE", []),
+        ("<think>\n- Is there a cat?", None),
+        ("- Is there a dog?\n- Is the dog brown? (yes)", None),
+        ("- Is there a dog?\n- The sky is blue", None),
+        ("I see a cat and a dog.", None),
+    ],
+)
+def test_claims_of_a_reply(reply: str, claims: list[str] | None) -> None:
+    assert claims_in(reply) == claims
 
 
 @pytest.mark.slow
