@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from benchmarks.yesno import tolerant
 from harness.core.endpoint_url import EndpointUrl
@@ -19,6 +19,7 @@ from harness.generation.vision_model import VisionModel, VisionQuestion
 from harness.judging.base import Estimate, JudgeRequest
 from harness.judging.candidates import Candidate, CandidateJudge, CandidateJudgeSettings, Prompt, Verdict
 from harness.judging.openai import OpenAIJudge
+from harness.judging.panel import ask
 from harness.judging.replies import spoken
 from harness.judging.settings import OpenAIJudgeSettings
 from harness.serving.base import Sampling
@@ -38,6 +39,8 @@ Answer: {answer}
 ASK = "{question} Please answer yes or no."
 YES_NO = ("Yes", "No")
 _LINE = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+(.*\S)\s*$")
+_IF_CHANGED = ("reasoning_effort", "asks", "retry_temperature")
+"""Settings of the splitter that are a part of the judge's identity if they are not the defaults."""
 
 
 class ClaimsSettings(CandidateJudgeSettings):
@@ -61,6 +64,15 @@ class ClaimsSettings(CandidateJudgeSettings):
         description="whether the probabilities of yes and no decide (RLAIF-V), or the verifier's words; auto: the probabilities if the "
         "verifier's backend or endpoint gives them",
     )
+
+    @field_validator("splitter")
+    @classmethod
+    def _one_vote(cls, splitter: OpenAIJudgeSettings) -> OpenAIJudgeSettings:
+        if splitter.votes > 1:
+            raise ValueError(
+                f"judge.splitter.votes must be 1, not {splitter.votes}: an answer is split into claims once"
+            )
+        return splitter
 
 
 class ClaimsJudge(CandidateJudge):
@@ -111,18 +123,16 @@ class ClaimsJudge(CandidateJudge):
         self._verifier.close()
 
     def judge(self, candidates: Sequence[Candidate], folder: Path) -> Iterator[tuple[str, Verdict]]:
-        """Split all answers, then ask about all claims; every reply is kept."""
+        """Split all answers, again if a list cannot be read, then ask about all claims; every reply is kept."""
         claims: dict[str, list[str]] = {}
         by_id = {candidate.id: candidate for candidate in candidates}
-        for reply in self._splitter.judge([_to_split(candidate) for candidate in candidates]):
-            listed = claims_in(reply.text) if reply.text is not None else None
-            if listed is None:
-                problem = reply.error or f"no list of questions: {(reply.text or '')[:80]!r}"
-                yield reply.item_id, Verdict(None, error=f"not split into claims: {problem}")
-            elif not listed:
-                yield reply.item_id, Verdict(None, error="the answer makes no claim")
+        for name, [vote] in ask(self._splitter, [_to_split(one) for one in candidates], claims_in).items():
+            if vote.value is None:
+                yield name, Verdict(None, error=f"not split into claims: {vote.reason}")
+            elif not vote.value:
+                yield name, Verdict(None, error="the answer makes no claim")
             else:
-                claims[reply.item_id] = listed
+                claims[name] = vote.value
         answers = self._answers({name: (by_id[name].prompt, listed) for name, listed in claims.items()}, folder)
         for name, listed in claims.items():
             yield name, _verdict(listed, [answers.get((name, claim)) for claim in listed])
@@ -149,13 +159,16 @@ class ClaimsJudge(CandidateJudge):
     def identity(self) -> dict[str, Any]:
         """Both models, a verifier of this machine by its weights, and both prompts; the endpoints are not part of it."""
         splitter = self.settings.splitter
+        # Only what differs from the default, so that the identity is as it was before these settings were a part of it.
+        changed = {name: getattr(splitter, name) for name in _IF_CHANGED if getattr(splitter, name) != _default(name)}
         return {
             "judge": self.name,
             "splitter": {
                 "model": splitter.model,
                 "temperature": splitter.temperature,
                 "max_tokens": splitter.max_tokens,
-            },
+            }
+            | changed,
             "verifier": self.settings.verifier,
             "compare": "probabilities" if self._choices else "words",
             "prompts": [SPLIT, ASK],
@@ -168,6 +181,11 @@ class ClaimsJudge(CandidateJudge):
     def provenance(self) -> dict[str, Any]:
         """What was asked and spent."""
         return self.identity() | {"split_by": self._splitter.provenance(), "took": dict(self._verifier.took)}
+
+
+def _default(setting: str) -> Any:
+    """The default of a setting of the splitter."""
+    return OpenAIJudgeSettings.model_fields[setting].default
 
 
 def claims_in(text: str) -> list[str] | None:

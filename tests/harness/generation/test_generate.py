@@ -17,8 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from harness.core.config import parse
+from harness.core.errors import BadInputError
 from harness.core.files import write_jsonl
-from harness.generation.claims import claims_in
+from harness.core.types import ImageRef
+from harness.generation.claims import ClaimsJudge, ClaimsSettings, claims_in
+from harness.judging.candidates import Candidate, Prompt, Verdict, verdicts_of
 from harness.remote.endpoint import KEY_VARIABLE
 from tests import commands, warm
 from tests.harness.generation.scripted import Asked, Likely, ScriptedEndpoint, scripted
@@ -145,10 +149,11 @@ def test_claims_give_the_pairs_worked_out_by_hand(tmp_path: Path, pictures: Path
     reasons = manifest["not_judged"]
     assert {"the answer makes no claim", "1 of 2 claims were not judged"} < reasons.keys() and len(reasons) == 3
     assert sum(reasons.values()) == 3 and any(reason.startswith("not split into claims") for reason in reasons)
-    assert (
-        set(endpoint.asked.values()) == {1}
-        or max(n for asked, n in endpoint.asked.items() if asked.text not in ("Describe this image.", "Say yes.")) == 1
-    ), "something was asked twice"
+    probes = ("Describe this image.", "Say yes.")
+    repeated = [(asked, n) for asked, n in endpoint.asked.items() if n > 1 and asked.text not in probes]
+    assert [(asked.text.rpartition("Answer: ")[2].strip(), n) for asked, n in repeated] == [("A cat and a dog.", 2)], (
+        "only a list that cannot be read is asked for again"
+    )
 
     before = endpoint.asked.total()
     again, _ = run(
@@ -172,6 +177,44 @@ def test_claims_give_the_pairs_worked_out_by_hand(tmp_path: Path, pictures: Path
 )
 def test_claims_of_a_reply(reply: str, claims: list[str] | None) -> None:
     assert claims_in(reply) == claims
+
+
+def claims_judge(server: ScriptedEndpoint, **splitter: Any) -> ClaimsJudge:
+    named = {"model": "splitter", "base_url": server.url, **splitter}
+    settings = {"splitter": named, "verifier": "verifier", "verifier_url": server.url, "compare": "words"}
+    return ClaimsJudge(parse(ClaimsSettings, settings, "judge claims"))
+
+
+def judged(judge: ClaimsJudge, pictures: Path, *answers: str) -> dict[str, Verdict]:
+    """Verdicts on answers about the red picture."""
+    prompt = Prompt("red.png", "What is shown?", ImageRef(path=pictures / "red.png"))
+    judge.check([prompt])
+    with judge:
+        return dict(verdicts_of(judge, [Candidate(text, prompt, text) for text in answers], pictures / "log"))
+
+
+def test_a_list_that_cannot_be_read_is_asked_for_again(pictures: Path) -> None:
+    def say(asked: Asked) -> str:
+        return "I see something." if asked.model == "splitter" and not asked.temperature else speaking(pictures)(asked)
+
+    with scripted(say) as server:
+        [refused] = judged(claims_judge(server, asks=1), pictures, "A red square and a dog.").values()
+        assert "cannot be parsed: 'I see something.'" in str(refused.error)
+        [verdict] = judged(claims_judge(server), pictures, "A red square and a dog.").values()
+        assert verdict.score == -1
+        with pytest.raises(BadInputError, match=r"judge\.splitter\.votes must be 1"):
+            claims_judge(server, votes=2)
+
+
+def test_settings_of_the_splitter_that_change_verdicts_are_in_the_identity() -> None:
+    def identity(**splitter: Any) -> Any:
+        settings = {"splitter": splitter, "verifier": "looker", "verifier_url": "http://127.0.0.1:1/v1"}
+        return ClaimsJudge(ClaimsSettings.model_validate(settings)).identity()["splitter"]
+
+    plain = {"model": "gpt-4o", "temperature": 0.0, "max_tokens": 512}
+    assert identity() == plain, "sets of earlier versions stay complete"
+    for changed in ({"reasoning_effort": "low"}, {"asks": 5}, {"retry_temperature": None}):
+        assert identity(**changed) == plain | changed
 
 
 @pytest.mark.slow
