@@ -126,9 +126,11 @@ class ClaimsJudge(CandidateJudge):
         """Split all answers, again if a list cannot be read, then ask about all claims; every reply is kept."""
         claims: dict[str, list[str]] = {}
         by_id = {candidate.id: candidate for candidate in candidates}
-        for name, [vote] in ask(self._splitter, [_to_split(one) for one in candidates], claims_in).items():
+        requests = [_to_split(candidate) for candidate in candidates]
+        for name, [vote] in ask(self._splitter, requests, claims_in, whole=True).items():
             if vote.value is None:
-                yield name, Verdict(None, error=f"not split into claims: {vote.reason}")
+                problem = self._cut_off() if vote.cut_off else vote.reason
+                yield name, Verdict(None, error=f"not split into claims: {problem}")
             elif not vote.value:
                 yield name, Verdict(None, error="the answer makes no claim")
             else:
@@ -136,6 +138,10 @@ class ClaimsJudge(CandidateJudge):
         answers = self._answers({name: (by_id[name].prompt, listed) for name, listed in claims.items()}, folder)
         for name, listed in claims.items():
             yield name, _verdict(listed, [answers.get((name, claim)) for claim in listed])
+
+    def _cut_off(self) -> str:
+        limit = self._splitter.most_tokens
+        return f"the list was cut off after {limit} tokens: --set judge.splitter.max_tokens={4 * limit}"
 
     def _answers(self, claims: dict[str, tuple[Prompt, list[str]]], folder: Path) -> dict[tuple[str, str], str | None]:
         """(candidate, claim) -> "yes", "no", or None if the verifier's answer is neither."""

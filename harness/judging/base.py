@@ -29,11 +29,19 @@ class JudgeRequest:
 
 @dataclass(frozen=True, slots=True)
 class JudgeReply:
-    """The judge's reply, or the reason why there is none (`error`)."""
+    """The judge's reply, or the reason why there is none (`error`).
+
+    Attributes:
+        item_id: the item that was asked about.
+        text: the reply.
+        error: why there is none.
+        cut_off: whether it ended at the limit of tokens, so that its end is missing; False if that is not known.
+    """
 
     item_id: str
     text: str | None
     error: str | None = None
+    cut_off: bool = False
 
 
 @dataclass(frozen=True, slots=True)

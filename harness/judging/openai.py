@@ -61,6 +61,11 @@ class OpenAIJudge(Judge):
             )
 
     @property
+    def most_tokens(self) -> int:
+        """Tokens that a reply may have, reasoning included."""
+        return self._parameters.most_tokens
+
+    @property
     def label(self) -> str:
         """The model; if another model answered (`accept: any`), followed by its name."""
         others = sorted(name for name in self._answered_by if difference(self.settings.model, name) is None)
@@ -216,7 +221,8 @@ class OpenAIJudge(Judge):
         self._note(reply.model, sent)
         declined = _declined(reply, parameters.most_tokens)
         kept: dict[str, Any] = {"model": reply.model, "reply": None if declined else reply.text, "usage": reply.usage}
-        kept |= {"parameters": sent} | ({"declined": declined} if declined else {})
+        kept |= {"finish_reason": reply.finish_reason, "parameters": sent}
+        kept |= {"declined": declined} if declined else {}
         write_json(self._path(request, sent), kept)
         return _given(request, kept)
 
@@ -289,8 +295,20 @@ def _tokens(request: JudgeRequest) -> int:
 def _given(request: JudgeRequest, kept: Mapping[str, Any]) -> JudgeReply:
     """The reply to a request from its stored form."""
     if kept.get("declined"):
-        return JudgeReply(request.item.id, None, kept["declined"])
-    return JudgeReply(request.item.id, kept["reply"])
+        return JudgeReply(request.item.id, None, kept["declined"], kept.get("finish_reason") == "length")
+    return JudgeReply(request.item.id, kept["reply"], cut_off=_cut_off(kept))
+
+
+def _cut_off(kept: Mapping[str, Any]) -> bool:
+    """Whether a stored reply ended at the limit of tokens. One of an earlier version has no `finish_reason`: it did if it has as many
+    tokens as the limit that was sent."""
+    if "finish_reason" in kept:
+        return bool(kept["finish_reason"] == "length")
+    usage, sent = kept.get("usage"), kept.get("parameters")
+    if not isinstance(usage, dict) or not isinstance(sent, dict):
+        return False
+    used, limit = usage.get("completion_tokens"), sent.get("max_completion_tokens", sent.get("max_tokens"))
+    return isinstance(used, int) and isinstance(limit, int) and used >= limit
 
 
 def _may_be_of_all(error: HarnessError) -> bool:

@@ -24,21 +24,26 @@ class Vote(Generic[T]):
         text: the reply that `value` was read from, or the last one.
         first: the first reply, which an official script that asks once would use.
         reason: why there is no value.
+        cut_off: whether the last reply ended at the limit of tokens.
     """
 
     value: T | None
     text: str | None
     first: str | None
     reason: str | None = None
+    cut_off: bool = False
 
 
-def ask(judge: Judge, requests: Sequence[JudgeRequest], read: Callable[[str], T | None]) -> dict[str, list[Vote[T]]]:
+def ask(
+    judge: Judge, requests: Sequence[JudgeRequest], read: Callable[[str], T | None], *, whole: bool = False
+) -> dict[str, list[Vote[T]]]:
     """Ask for every item's votes; one that cannot be read is requested again, `judge.asks` times in all.
 
     Args:
         judge: its `votes` and `asks` are the number of votes and of attempts per vote.
         requests: one per item.
         read: the verdict in a reply; None or an `UnreadableError` with the reason, if there is no unambiguous one.
+        whole: whether the verdict needs the whole reply: one that was cut off at the limit of tokens is then not read.
 
     Returns:
         Item id -> its votes, in order, each with a value or a reason.
@@ -61,15 +66,16 @@ def ask(judge: Judge, requests: Sequence[JudgeRequest], read: Callable[[str], T 
                 before = latest.get(reply.item_id)
                 first = before.first if before else reply.text
                 if reply.text is None:  # the judge has already retried; what it gave up on is not requested again
-                    latest[reply.item_id] = Vote(None, None, first, f"the judge gave no reply: {reply.error}")
+                    reason = f"the judge gave no reply: {reply.error}"
+                    latest[reply.item_id] = Vote(None, None, first, reason, reply.cut_off)
                     del open_[reply.item_id]
                     continue
-                value, why = _read(read, reply.text)
+                value, why = (None, " (it was cut off)") if whole and reply.cut_off else _read(read, reply.text)
                 if value is None:
                     reason = f"the judge's reply cannot be parsed{why}: {reply.text[-80:]!r}"
-                    latest[reply.item_id] = Vote(None, reply.text, first, reason)
+                    latest[reply.item_id] = Vote(None, reply.text, first, reason, reply.cut_off)
                 else:
-                    latest[reply.item_id] = Vote(value, reply.text, first)
+                    latest[reply.item_id] = Vote(value, reply.text, first, cut_off=reply.cut_off)
                     del open_[reply.item_id]
         for name, cast in votes.items():
             cast.append(latest.get(name) or Vote(None, None, None, "the judge gave no reply"))

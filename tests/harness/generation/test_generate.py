@@ -25,7 +25,7 @@ from harness.generation.claims import ClaimsJudge, ClaimsSettings, claims_in
 from harness.judging.candidates import Candidate, Prompt, Verdict, verdicts_of
 from harness.remote.endpoint import KEY_VARIABLE
 from tests import commands, warm
-from tests.harness.generation.scripted import Asked, Likely, ScriptedEndpoint, scripted
+from tests.harness.generation.scripted import Asked, Cut, Likely, ScriptedEndpoint, scripted
 
 ANSWERS = {
     "red.png": ["A red square.", "A red square and a dog.", "A red square, a dog and a cat."],
@@ -204,6 +204,22 @@ def test_a_list_that_cannot_be_read_is_asked_for_again(pictures: Path) -> None:
         assert verdict.score == -1
         with pytest.raises(BadInputError, match=r"judge\.splitter\.votes must be 1"):
             claims_judge(server, votes=2)
+
+
+def test_a_list_that_was_cut_off_is_no_list(pictures: Path) -> None:
+    """The claims at its end are missing, and what is there would give the answer a better score."""
+
+    def say(asked: Asked) -> str | Cut:
+        text = speaking(pictures)(asked)
+        return Cut(text.rpartition("\n")[0]) if asked.model == "splitter" and "a dog and a cat" in asked.text else text
+
+    answers = ("A red square and a dog.", "A red square, a dog and a cat.")
+    with scripted(say) as server:
+        for _ in range(2):  # the second time, the replies are those of the cache
+            verdicts = judged(claims_judge(server), pictures, *answers)
+            assert verdicts[answers[0]].score == -1 and verdicts[answers[1]].score is None
+            assert "cut off after 512 tokens: --set judge.splitter.max_tokens=2048" in str(verdicts[answers[1]].error)
+        assert sum(count for asked, count in server.asked.items() if asked.model == "splitter") == 1 + 3
 
 
 def test_settings_of_the_splitter_that_change_verdicts_are_in_the_identity() -> None:

@@ -71,7 +71,7 @@ class Handler(BaseHTTPRequestHandler):
                 "choices": [
                     {
                         "index": 0,
-                        "finish_reason": "stop",
+                        "finish_reason": "length" if kind == "long" else "stop",
                         "message": {
                             "role": "assistant",
                             "content": self.from_script(prompt, model) or self.words(prompt, kind, turn),

@@ -176,6 +176,26 @@ def test_a_reply_that_cannot_be_read_is_asked_for_again(
     assert again == votes and server.asked["mute:1"] == 3
 
 
+def test_a_reply_that_was_cut_off_is_known_as_such(
+    server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also from the cache; and in replies of earlier versions, which have no finish_reason, by their number of tokens (100)."""
+
+    def cut(limit: int) -> dict[str, bool]:
+        judge = make(server, tmp_path, monkeypatch, max_tokens=limit)
+        return {reply.item_id: reply.cut_off for reply in judge.judge(requests("long:1", "good:1"))}
+
+    assert cut(100) == cut(100) == cut(101) == {"long:1": True, "good:1": False} and server.asked["long:1"] == 2
+    for path in tmp_path.rglob("*.json"):
+        row = json.loads(path.read_text())
+        assert row.pop("finish_reason") in ("length", "stop")
+        path.write_text(json.dumps(row))
+    assert cut(100) == {"long:1": True, "good:1": True} and cut(101) == {"long:1": False, "good:1": False}
+    judge = make(server, tmp_path, monkeypatch, asks=1)
+    [[whole], [any_part]] = (ask(judge, requests("long:2"), read, whole=whole)["long:2"] for whole in (True, False))
+    assert whole.cut_off and whole.value is None and "it was cut off" in str(whole.reason) and any_part.value == 4
+
+
 def test_votes(server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     judge = make(server, tmp_path, monkeypatch, votes=4)
     votes = ask(judge, requests("moody:1", "good:1"), read)
