@@ -50,6 +50,7 @@ class DetectorsJudge(NamedObjectsJudge):
     Settings = DetectorsSettings
     settings: DetectorsSettings
     sentences = True
+    reads_context = False
     continues = True
     min_gap = 1.0
 

@@ -138,8 +138,8 @@ class SentenceWork(Work):
 
     def _verdicts(self, part: PromptPart, log: VerdictLog, candidates: Sequence[Candidate]) -> dict[str, Verdict]:
         """The verdict on each sentence; those that are kept are not asked for again."""
-        identity = self.request.judge.identity()
-        keys = {candidate.id: verdict_key(candidate, identity) for candidate in candidates}
+        identity, reads = self.request.judge.identity(), self.request.judge.reads_context
+        keys = {candidate.id: verdict_key(candidate, identity, reads_context=reads) for candidate in candidates}
         asked: dict[str, Candidate] = {}
         for candidate in candidates:
             if log.get(keys[candidate.id]) is None:

@@ -17,11 +17,19 @@ from harness.judging.candidates import Candidate, Partner, Prompt, Verdict
 VERDICTS = "verdicts.jsonl"
 
 
-def verdict_key(candidate: Candidate, judge: Any) -> str:
-    """Hash of everything that determines a verdict: the judge's identity, question, image with what is known of it, and answer."""
+def verdict_key(candidate: Candidate, judge: Any, *, reads_context: bool = True) -> str:
+    """Hash of everything that determines a verdict: the judge's identity, question, image with what is known of it, and answer.
+
+    Args:
+        candidate: the answer; or a sentence, whose context is hashed, too.
+        judge: the judge's identity.
+        reads_context: see `CandidateJudge.reads_context`; False leaves the context out.
+    """
     prompt = candidate.prompt
     known = [objects_of(prompt), prompt.reference]
-    return sha256_json([judge, prompt.text, prompt.image.fingerprint(), known, candidate.text])
+    # Without a context, the key is that of earlier versions, which left contexts out.
+    context = [candidate.context] if reads_context and candidate.context else []
+    return sha256_json([judge, prompt.text, prompt.image.fingerprint(), known, candidate.text, *context])
 
 
 def objects_of(prompt: Prompt) -> list[Any]:

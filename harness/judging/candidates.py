@@ -130,6 +130,9 @@ class CandidateJudge(ABC):
     one another, and one per prompt is enough."""
     sentences: ClassVar[bool] = False
     """Whether it judges sentences: answers are then sampled sentence by sentence, and a pair is two sentences behind the same context."""
+    reads_context: ClassVar[bool] = True
+    """Whether a verdict on a sentence can depend on the context that it stands behind. If not, the same sentence about the same image is
+    judged once."""
     continue_answers: Continue | None = None
     """Set before `judge` is called if the class has `continues`."""
     continues: ClassVar[bool] = False
@@ -161,7 +164,7 @@ class CandidateJudge(ABC):
         """Yield (candidate id, verdict) for each candidate, in any order. Called once for each part of a set.
 
         Args:
-            candidates: the answers; no two with the same prompt and text.
+            candidates: the answers, or sentences; no two with the same prompt, text and (if the judge reads it) context.
             folder: where the judge may store replies of other models.
 
         Raises:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,15 @@ import pytest
 from PIL import Image
 
 from aligners.preferences.read import read_preferences
-from harness.core.files import write_jsonl
+from harness.core.files import sha256_json, write_jsonl
 from harness.core.types import ImageRef, Region
 from harness.generation.candidates import CandidateSampler
 from harness.generation.detectors import DetectorsJudge, DetectorsSettings, verdict_on
 from harness.generation.generate import generate
 from harness.generation.settings import PairSettings, SampleSettings
+from harness.generation.verdicts import verdict_key
 from harness.generation.work import GenerateRequest
-from harness.judging.candidates import Candidate, Prompt, Verdict, verdicts_of
+from harness.judging.candidates import Candidate, CandidateJudge, Prompt, Verdict, verdicts_of
 from harness.runs.targets import target_of_endpoint
 from harness.serving.base import Backend, BackendSettings, Completion, Request
 from tests.commands import run_here
@@ -115,6 +117,43 @@ def test_sentences_give_the_pairs_worked_out_by_hand(here: Path) -> None:
     again = generate(request(here / "pairs"))
     assert Scripted.asked == before and again.pairs == manifest.pairs
     assert pq.read_table(here / "pairs" / "part-00000.parquet").to_pylist() == rows
+
+
+class Reader(CandidateJudge):
+    """Accepts every sentence but one about a cup; `read` has what it was asked about."""
+
+    name, summary, source = "reader", "reads the context", "nobody"
+    sentences = continues = True
+
+    def judge(self, candidates: Sequence[Candidate], folder: Path) -> Iterator[tuple[str, Verdict]]:
+        for candidate in candidates:
+            self.read.append((candidate.context, candidate.text))
+            yield candidate.id, Verdict(0.0 if "cup" in candidate.text else 1.0)
+
+    read: list[tuple[str, str]]
+
+
+@pytest.mark.parametrize("reads_context", [True, False])
+def test_a_verdict_is_that_of_the_sentence_behind_its_context(
+    here: Path, monkeypatch: pytest.MonkeyPatch, reads_context: bool
+) -> None:
+    said = {"": ["A dog.", "A cup."], "A dog.": ["It is red."], "A dog. It is red.": ["It is red."]}
+    for context, sentences in (said | {"A dog. It is red. It is red.": [""]}).items():
+        monkeypatch.setitem(SAID, context, sentences)
+    monkeypatch.setattr(Reader, "reads_context", reads_context)
+    judge = Reader()
+    judge.read = []
+    generate(replace(request(here / "pairs"), judge=judge))
+    contexts = {context for context, text in judge.read if text == "It is red."}
+    assert contexts == ({"A dog.", "A dog. It is red."} if reads_context else {"A dog."})
+
+
+def test_keys_of_verdicts_without_a_context_stay() -> None:
+    prompt = Prompt("p", "What?", ImageRef(data=b"image"), reference="A dog.")
+    bare, behind = Candidate("a", prompt, "It is red."), Candidate("b", prompt, "It is red.", "A dog.")
+    plain = sha256_json(["judge", "What?", prompt.image.fingerprint(), [[], "A dog."], "It is red."])
+    assert verdict_key(bare, "judge") == verdict_key(behind, "judge", reads_context=False) == plain
+    assert verdict_key(behind, "judge") != plain and not DetectorsJudge.reads_context
 
 
 def test_only_what_both_detectors_say_counts() -> None:
