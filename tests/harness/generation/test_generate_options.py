@@ -299,6 +299,25 @@ def test_a_corrected_truth_makes_another_set(here: Path, endpoint: ScriptedEndpo
         assert rows(output) == rows(f"{output}-anew") != before, output
 
 
+def test_a_changed_parser_makes_another_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder of a pipeline by its contents, and our rules by their version; otherwise the identity is that of earlier versions."""
+
+    def identity(extractor: str) -> dict[str, Any]:
+        return ChairJudge(ChairSettings(extractor=extractor)).identity()
+
+    settings = {"synonyms": None, "annotations": None, "recall_weight": 0.0}
+    for name in ("spacy", "nltk", "spacy:en_core_web_sm"):
+        assert identity(name) == {"judge": "chair", "settings": settings | {"extractor": name}}
+    (tmp_path / "mine").mkdir()
+    hashes = []
+    for contents in ("one", "two"):
+        (tmp_path / "mine" / "meta.json").write_text(contents)
+        hashes.append(identity(f"spacy:{tmp_path / 'mine'}")["pipeline_sha256"])
+    assert len(set(hashes)) == 2
+    monkeypatch.setattr("harness.generation.named_objects.RULES", 3)
+    assert identity("spacy")["rules"] == 3 and "rules" not in identity("nltk")
+
+
 def test_boxes_count_only_for_a_judge_that_reads_them() -> None:
     judges = {
         "chair": ChairJudge(),
