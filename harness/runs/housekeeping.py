@@ -18,9 +18,12 @@ from harness.runs.set_aside import bring_answers_back
 from harness.runs.state import LOCKS, MANIFEST, is_run, lock_of, read_object, state_of
 
 Condition = Literal["complete", "running", "interrupted", "failed", "replaced", "leftover"]
-_ANSWERS = ("*/evals/*", "*/evals/*/shards/*", "*/evals/*/repeats/*", "*/evals/*/noise/*", "*/evals/*/noise/*/shards/*",
-            "*/stages/*/evals/*")  # fmt: skip
-"""Pattern of folders of answers below a folder of runs."""
+_ANSWERS = tuple(
+    f"{run}/evals/*{part}"
+    for run in ("*", "*/stages/*")
+    for part in ("", "/shards/*", "/repeats/*", "/noise/*", "/noise/*/shards/*")
+)
+"""Patterns of folders of answers below a folder of runs; a stage is a run of its own."""
 _TEMPORARY = re.compile(rf"\..+\.([a-z0-9_]{{8}}({re.escape(SUFFIX)})?|[0-9a-f]{{8}}{re.escape(REMOVED)})")
 """Patterns of names for what is not complete yet, and for what is being removed."""
 

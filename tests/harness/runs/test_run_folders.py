@@ -16,6 +16,8 @@ from harness.core.errors import BadInputError
 from harness.core.locks import BusyError, is_held, writing
 from harness.runs.claim import claimed
 from harness.runs.folders import list_runs, survey
+from harness.runs.housekeeping import prune, restore, survey_all
+from harness.runs.set_aside import put_answers_aside
 from harness.runs.state import lock_of, state_of
 from tests.commands import harness
 from tests.tiny import tiny_llava
@@ -253,6 +255,28 @@ def test_restore_changes_places_and_loses_neither(tmp_path: Path) -> None:
     with writing(lock_of(results / "one"), "this run", results / "one"):
         assert "another process" in harness(tmp_path, "runs", "--restore", "one", code=2).stderr
     assert state_of(results / "one").steps == 3
+
+
+@pytest.mark.parametrize("part", ["", "shards/1-of-2", "repeats/2", "noise/500", "noise/500/shards/1-of-2"])
+@pytest.mark.parametrize("run", ["one", "one/stages/1-easy"])
+def test_replaced_answers_of_runs_and_stages_are_listed_restored_and_pruned(
+    tmp_path: Path, run: str, part: str
+) -> None:
+    complete(tmp_path / "one")
+    folder = tmp_path / run / "evals" / "pope@official" / part
+    folder.mkdir(parents=True)
+
+    (folder / "responses.jsonl").write_text("first")
+    kept = put_answers_aside(folder)
+    assert kept is not None
+    (folder / "responses.jsonl").write_text("second")
+    (folder / "scores.json").write_text("{}")
+    [entry] = [one for one in survey_all(tmp_path) if one.condition == "replaced"]
+    assert (entry.path, entry.name, entry.removable) == (kept, folder.relative_to(tmp_path).as_posix(), True)
+    restore(tmp_path, str(kept))  # as `eval --overwrite` prints it
+    assert (folder / "responses.jsonl").read_text() == "first"
+    prune(tmp_path, [one for one in survey_all(tmp_path) if one.condition == "replaced"])
+    assert not (folder / ".replaced").exists() and (folder / "responses.jsonl").read_text() == "first"
 
 
 def test_prune_leaves_a_run_that_is_being_written(tmp_path: Path) -> None:
