@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import re
 import shutil
 import tarfile
 import zlib
@@ -43,6 +44,10 @@ _NESTED = frozenset(
     }
 )
 """Columns that contain lists, which a cell of text can only contain as JSON."""
+_SPOKEN = frozenset({"prompt", "chosen", "rejected"})
+"""Columns that contain a text or, in conversational data, messages as JSON."""
+_MESSAGES = re.compile(r"""\[\s*\{\s*["'](?:role|content|from|value)["']\s*:""")
+"""How a list of messages begins, in JSON or as Python prints it."""
 _WORDS = {"true": True, "false": False}
 """Tables write them in any case."""
 _PICTURES = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "gif"})
@@ -83,6 +88,8 @@ class SeparatedTable(Table):
             return None
         if meaning in _NESTED and bare[0] in "[{":
             return parse_json(text, f"column '{name}'", "")
+        if meaning in _SPOKEN and bare[0] == "[":
+            return _messages_or_text(text, f"column '{name}'")
         if meaning == "responses_end":
             return _WORDS.get(bare.lower(), text)
         if meaning == "example_weight":
@@ -91,6 +98,29 @@ class SeparatedTable(Table):
             except ValueError:
                 return text
         return text
+
+
+def _messages_or_text(text: str, column: str) -> Any:
+    """The messages of a cell; any other text as it is, because an answer may be a list in JSON, too.
+
+    Raises:
+        BadInputError: the cell begins like a list of messages, and is not JSON.
+    """
+    try:
+        value = parse_json(text, column, "")
+    except BadInputError as error:
+        if not _MESSAGES.match(text.lstrip()):
+            return text
+        raise BadInputError(
+            f"{column} begins like a list of messages, but is not JSON: {error.problem}",
+            remedy="write the list as JSON (json.dumps)",
+        ) from None
+    return value if value and all(map(_is_message, value)) else text
+
+
+def _is_message(value: Any) -> bool:
+    """Whether a value is a message {role, content} or {from, value}; a message that only calls tools has no content."""
+    return isinstance(value, dict) and (isinstance(value.get("role"), str) or {"from", "value"} <= value.keys())
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,47 @@ def test_separated_text_keeps_every_character(folder: Path, ending: str, delimit
     assert raised.value.where == f"{file}:4"
 
 
+CONVERSATION = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]}]
+SPOKEN = {name: [{"role": "assistant", "content": text}] for name, text in ANSWERS.items()}
+MESSAGES: dict[str, Any] = {"prompt": CONVERSATION, **SPOKEN}
+
+
+def table(folder: Path, row: dict[str, Any]) -> str:
+    """A CSV file with one record; lists are JSON."""
+    file = folder / "d.csv"
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        cells = [value if isinstance(value, str) else json.dumps(value) for value in row.values()]
+        csv.writer(stream).writerows([list(row), cells])
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        MESSAGES,
+        {"chosen": [*CONVERSATION, *SPOKEN["chosen"]], "rejected": [*CONVERSATION, *SPOKEN["rejected"]]},
+        MESSAGES | {"prompt": [{"content": "What is it?", "role": "user"}]},
+    ],
+    ids=["prompt", "implicit prompt", "order of keys"],
+)
+def test_messages_in_separated_text_are_read_as_messages(folder: Path, row: dict[str, Any]) -> None:
+    found = read_preferences(table(folder, {"image": "1.png", **row}))
+    the_pair(found)
+    assert found.formats == ("trl",)
+    renamed = {"image": "1.png", **{f"my {name}": value for name, value in row.items()}}
+    options = DataOptions.parse(",".join(f"{name}=my {name}" for name in row), None)
+    the_pair(read_preferences(table(folder, renamed), options=options))
+
+
+def test_messages_that_are_not_json_are_refused_and_other_lists_are_texts(folder: Path) -> None:
+    for cell in (str(SPOKEN["chosen"]), json.dumps(SPOKEN["chosen"])[:-5]):  # as pandas writes lists, and cut off
+        with pytest.raises(BadInputError, match="'chosen' begins like a list of messages, but is not JSON"):
+            read_preferences(table(folder, {"image": "1.png", **MESSAGES, "chosen": cell}))
+    answers = {"chosen": '[{"from": "Berlin", "to": "Paris"}]', "rejected": "[a list] of words"}
+    (example,) = read_preferences(table(folder, ROW | answers)).examples
+    assert dict(example.responses) == answers
+
+
 def test_gzip_is_read_as_what_it_contains(folder: Path, tmp_path: Path) -> None:
     row = json.dumps(ROW) + "\n"
     file = folder / "d.jsonl.gz"
