@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -222,6 +224,17 @@ def test_images_of_evaluation_sets_are_found_by_number_content_and_look(folder: 
     assert overlap.by_content == ("1.png",)
     assert set(overlap.by_look) == {"1.png", "2.png"}
     assert overlap.all == ["000000000042.jpg", "1.png", "2.png"]
+
+
+def test_the_coco_number_at_the_end_of_a_long_stored_path_is_found(tmp_path: Path) -> None:
+    """Where a suite's images are not on this machine, their numbers are the only evidence."""
+    number, stored = "000000000042.jpg", "/data/user/preferences/made in 2024/images of the first half/"
+    picture = {"bytes": photograph(tmp_path / "x.png", 0).read_bytes(), "path": f"{stored}{number}"}
+    pq.write_table(pa.Table.from_pylist([row("") | {"image": picture}]), tmp_path / "d.parquet")
+    suite = EvaluationSet("suite", {number: ImageRef(path=tmp_path / "not here" / f"COCO_val2014_{number}")})
+    report = check_preferences(CheckRequest(str(tmp_path / "d.parquet"), evaluation=[suite]))
+    assert len(stored) > 60 and report["first"]["image"] == picture["path"]
+    assert (report["overlap"][0]["shared"], report["overlap"][0]["by_coco_number"]) == (1, 1)
 
 
 def test_photographs_differ_in_their_look(conformance: Path) -> None:
