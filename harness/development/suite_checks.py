@@ -12,6 +12,7 @@ import numpy as np
 from benchmarks.base import Benchmark
 from harness.core.contract import check_resamples, items_of, json_of, scores_of, specs_of, truth_of, values_of
 from harness.core.plugins import wrong
+from harness.core.progress import progress
 from harness.core.stats import Counts, intervals
 from harness.core.types import Item, Response, SampleScore
 
@@ -24,22 +25,19 @@ def check_benchmark(benchmark: Benchmark, data: Path, limit: int = 200) -> list[
     Args:
         benchmark: the benchmark with its settings.
         data: the folder with its files.
-        limit: the most questions that are scored; a group of questions is not divided.
+        limit: the most questions that are scored; a group of questions is not divided. The images of all questions are opened.
 
     Returns:
         What was checked, a sentence each.
 
     Raises:
-        BadInputError: a file is missing or broken, as the benchmark says.
+        BadInputError: a file or an image is missing or broken.
         PluginError: a check failed; the message says what a method returned and what was expected.
     """
     every = items_of(benchmark, data)
     items = _first_groups(every, limit)
-    for item in items:
-        if item.image.path is not None:
-            item.image.facts()
     specs = specs_of(benchmark)
-    checked = [f"{len(every):,} questions about {len({item.group for item in every}):,} images, each image readable"]
+    checked = [_images_checked(every)]
     if benchmark.needs_judge:
         return [*checked, "not checked: scores, because a judge gives them"]
     responses = _answers(benchmark, items)
@@ -62,6 +60,23 @@ def check_benchmark(benchmark: Benchmark, data: Path, limit: int = 200) -> list[
         f"{len(items):,} made-up answers: an answer's counts do not depend on its place or its neighbours",
         f"{len(specs)} metrics can be computed for many resamples at once, and do not change with the number of equal answers",
     ]
+
+
+def _images_checked(items: Sequence[Item]) -> str:
+    """Open every image of a benchmark once, and say how many there are.
+
+    Raises:
+        BadInputError: an image is missing or broken.
+    """
+    asked = [item.image for item in items if not item.image.absent]
+    images = {image.path or image.fingerprint(): image for image in asked}
+    with progress("opening the images", len(images)) as advance:
+        for image in images.values():
+            image.facts()
+            advance()
+    without = f"; {len(items) - len(asked):,} have no image" if len(asked) < len(items) else ""
+    readable = ", each image readable" if images else ""
+    return f"{len(items):,} questions about {len(images):,} images{readable}{without}"
 
 
 def _first_groups(items: Sequence[Item], limit: int) -> list[Item]:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from aligners.base import Aligner, Loss
 from benchmarks.base import Benchmark
 from harness.core import registry
 from harness.core.errors import BadInputError
-from harness.core.types import ImageRef, Item, MetricSpec, SampleScore
+from harness.core.types import NO_IMAGE, ImageRef, Item, MetricSpec, SampleScore
 from harness.development import check_benchmark, check_method, new_plugin
 from tests.commands import run_here
 
@@ -114,6 +115,39 @@ def test_a_wrong_benchmark_is_found(kind: type[Suite], reason: str, data: Path) 
     (data / "b.png").write_bytes(b"no picture")
     with pytest.raises(BadInputError, match="image"):
         check_benchmark(Suite(), data)
+
+
+class InMemory(Suite):
+    """A picture in memory, one in a data file, and a question without a picture."""
+
+    contents = (b"", b"")
+
+    def items(self, data: Path) -> list[Item]:
+        first, second = self.contents
+        images = [ImageRef(data=first), ImageRef(source=Cell(second)), NO_IMAGE]
+        return [Item(str(n), "Which?", images[n % 3], str(n % 3), {"answer": "red"}) for n in range(6)]
+
+
+@dataclass(frozen=True)
+class Cell:
+    content: bytes
+
+    def read(self) -> bytes:
+        return self.content
+
+
+def test_every_image_of_a_benchmark_is_opened(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = (data / "a.png").read_bytes()
+    Image.new("RGB", (9, 9)).save(data / "b.png")
+    monkeypatch.setattr(InMemory, "contents", (good, (data / "b.png").read_bytes()))
+    assert check_benchmark(InMemory(), data)[0] == "6 questions about 2 images, each image readable; 2 have no image"
+    for contents in ((b"no picture", good), (good, b"no picture")):
+        monkeypatch.setattr(InMemory, "contents", contents)
+        with pytest.raises(BadInputError, match="image"):
+            check_benchmark(InMemory(), data)
+    (data / "b.png").write_bytes(b"no picture")  # of a question that is not scored
+    with pytest.raises(BadInputError, match="image"):
+        check_benchmark(Suite(), data, limit=1)
 
 
 @pytest.mark.slow
