@@ -275,6 +275,7 @@ def _listed(
 
 
 def _overlap(data: PreferenceSet, sets: Sequence[EvaluationSet]) -> list[Report]:
+    """For every suite, the number of different shared images, and the number of pairs that have one."""
     training = {
         f"{example.images['original'].name} ({example.id})": example.images["original"] for example in data.examples
     }
@@ -282,11 +283,12 @@ def _overlap(data: PreferenceSet, sets: Sequence[EvaluationSet]) -> list[Report]
         {
             "suite": overlap.suite,
             "images_of_the_suite": overlap.of,
-            "shared": len(overlap.all),
-            "by_coco_number": len(overlap.by_coco_number),
-            "by_content": len(overlap.by_content),
-            "by_look": len(overlap.by_look),
-            "examples": overlap.all[:_LISTED],
+            "shared": len(overlap.distinct(overlap.all)),
+            "pairs": len(overlap.all),
+            "by_coco_number": len(overlap.distinct(overlap.by_coco_number)),
+            "by_content": len(overlap.distinct(overlap.by_content)),
+            "by_look": len(overlap.distinct(overlap.by_look)),
+            "examples": overlap.distinct(overlap.all)[:_LISTED],
             "missing": overlap.missing,
         }
         for overlap in (overlaps(training, sets) if sets else ())
@@ -313,7 +315,7 @@ def _verdict(report: Mapping[str, Any], request: CheckRequest) -> tuple[list[str
         )
     for one in report["overlap"]:
         if one["shared"]:
-            warnings.append(f"{one['shared']} images are also in {one['suite']}")
+            warnings.append(f"{one['shared']} images are also in {one['suite']}, and are those of {one['pairs']} pairs")
     return fatal, warnings
 
 

@@ -9,8 +9,8 @@ compression hardly change.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,15 @@ class EvaluationSet:
 
 @dataclass(frozen=True)
 class Overlap:
-    """The training images that a suite also has, by how they were recognised."""
+    """What of the training data a suite also has, by how it was recognised. One image may occur under several names.
+
+    Attributes:
+        suite: its name.
+        of: number of the suite's images.
+        by_coco_number, by_content, by_look: names of training images.
+        missing: why the suite's images are not known.
+        contents: each of these names -> the image's fingerprint.
+    """
 
     suite: str
     of: int
@@ -54,11 +62,19 @@ class Overlap:
     by_content: tuple[str, ...] = ()
     by_look: tuple[str, ...] = ()
     missing: str = ""
+    contents: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def all(self) -> list[str]:
-        """Every shared image once."""
+        """Every name of a shared image once."""
         return sorted({*self.by_coco_number, *self.by_content, *self.by_look})
+
+    def distinct(self, names: Iterable[str]) -> list[str]:
+        """The first name of each different image among some of the names, in their order."""
+        first: dict[str, str] = {}
+        for name in names:
+            first.setdefault(self.contents[name], name)
+        return list(first.values())
 
 
 def evaluation_sets(root: Path) -> list[EvaluationSet]:
@@ -101,6 +117,9 @@ def overlaps(training: Mapping[str, ImageRef], sets: Sequence[EvaluationSet]) ->
     Args:
         training: images by the name to report; this name or the image's own may contain a COCO number.
         sets: the suites.
+
+    Raises:
+        BadInputError: a training image cannot be read.
     """
     here = {suite.suite: {key: image for key, image in suite.images.items() if _is_here(image)} for suite in sets}
     numbers = {name: _number(name, image) for name, image in training.items()}
@@ -114,16 +133,15 @@ def overlaps(training: Mapping[str, ImageRef], sets: Sequence[EvaluationSet]) ->
         known = {_number(key, image) for key, image in suite.images.items()} - {None}
         contents = {image.fingerprint() for image in here[suite.suite].values()}
         seen = _looks(here[suite.suite], f"how {suite.suite}'s images look") if here[suite.suite] else {}
-        compared.append(
-            Overlap(
-                suite.suite,
-                len(suite.images),
-                tuple(name for name, number in numbers.items() if number in known),
-                tuple(name for name, digest in digests.items() if digest in contents),
-                tuple(_near(looks, seen)),
-                suite.missing,
-            )
+        overlap = Overlap(
+            suite.suite,
+            len(suite.images),
+            tuple(name for name, number in numbers.items() if number in known),
+            tuple(name for name, digest in digests.items() if digest in contents),
+            tuple(_near(looks, seen)),
+            suite.missing,
         )
+        compared.append(replace(overlap, contents={name: training[name].fingerprint() for name in overlap.all}))
     return compared
 
 

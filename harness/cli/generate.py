@@ -218,7 +218,7 @@ def _show(manifest: PairSetManifest, output: Path, model: str) -> None:
         say(
             f"words: chosen {chosen}, rejected {rejected} on average; {balance.left_out:,} pairs left out to balance them"
         )
-    for suite, count in manifest.held_out.items():
-        say(f"left out: {count:,} images that {suite} asks about")
+    for line in manifest.left_out():
+        say(f"left out: {line}")
     say(f"preview: harness data preview {output}")
     say(f"next: harness align --method METHOD --model {model} --data {output}")

@@ -194,11 +194,11 @@ def _print_overlap(console: Console, rows: Sequence[dict[str, Any]]) -> None:
     known = [row for row in rows if not row["missing"]]
     if known:
         grid = Grid("images that evaluation sets ask about")
-        for heading in ("suite", "its images", "also here", "by COCO number", "by content", "by look"):
+        for heading in ("suite", "its images", "also here", "in pairs", "by COCO number", "by content", "by look"):
             grid.column(heading, "left" if heading == "suite" else "right")
         grid.column("for example", "left", folds=True)
         for row in known:
-            counts = ("images_of_the_suite", "shared", "by_coco_number", "by_content", "by_look")
+            counts = ("images_of_the_suite", "shared", "pairs", "by_coco_number", "by_content", "by_look")
             grid.row(row["suite"], *(f"{row[key]:,}" for key in counts), ", ".join(row["examples"][:2]))
         print_grid(grid, console)
     if missing := [row["suite"] for row in rows if row["missing"]]:

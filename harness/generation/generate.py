@@ -14,6 +14,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from aligners.preferences.overlap import EvaluationSet, overlaps
@@ -43,6 +44,19 @@ logger = logging.getLogger(__name__)
 KIND = "preference_pairs"
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """What was left out because evaluation suites ask about it, by suite.
+
+    Attributes:
+        held_out: number of different images.
+        held_out_prompts: number of prompts about them.
+    """
+
+    held_out: dict[str, int] = field(default_factory=dict)
+    held_out_prompts: dict[str, int] = field(default_factory=dict)
+
+
 def generate(request: GenerateRequest) -> PairSetManifest:
     """Make the set, or one shard of it; finished parts are kept.
 
@@ -53,7 +67,7 @@ def generate(request: GenerateRequest) -> PairSetManifest:
         BadInputError: prompts, judge or folder are unusable, raised before anything is generated; or another process works on this shard.
         HarnessError: the model or the judge cannot be reached (answers so far are kept), or no pair could be made.
     """
-    mine, prompts, shared = prompts_of(request)
+    mine, prompts, left_out = prompts_of(request)
     shard = request.shard
     request.judge.check(mine)
     make_folder(request.output)
@@ -67,13 +81,13 @@ def generate(request: GenerateRequest) -> PairSetManifest:
         kind = SentenceWork if request.judge.sentences else Work
         result = kind(request, config, mine).run()
         seconds = round(time.perf_counter() - started, 1)
-        manifest = PairSetManifest(**config.written(), **result, held_out=shared, seconds=seconds)
+        manifest = PairSetManifest(**config.written(), **result, **asdict(left_out), seconds=seconds)
         write_json(request.output / shard.manifest, manifest.written())
         return join_shards(request.output, shard, PairSetManifest, _joined)
 
 
-def prompts_of(request: GenerateRequest) -> tuple[Sequence[Prompt], list[Prompt], dict[str, int]]:
-    """The shard's prompts, those of the whole set, and suite -> images left out.
+def prompts_of(request: GenerateRequest) -> tuple[Sequence[Prompt], list[Prompt], LeftOut]:
+    """The shard's prompts, those of the whole set, and what was left out of it.
 
     Raises:
         BadInputError: the prompts cannot be read, judge and model do not fit each other, or the set of --answers-of has no answers.
@@ -107,24 +121,25 @@ def prompts_of(request: GenerateRequest) -> tuple[Sequence[Prompt], list[Prompt]
         allow_download=request.allow_download,
         options=request.options,
     )
-    prompts, shared = _without_held_out(every, request.held_out)
+    prompts, left_out = _without_held_out(every, request.held_out)
     mine = request.shard.of(prompts)
     if not mine:
         raise BadInputError(f"{len(prompts)} prompts are fewer than {request.shard.count} shards")
-    return mine, prompts, shared
+    return mine, prompts, left_out
 
 
-def _without_held_out(prompts: list[Prompt], held_out: Sequence[EvaluationSet]) -> tuple[list[Prompt], dict[str, int]]:
-    """The prompts whose images no evaluation suite asks about; suite -> images left out."""
+def _without_held_out(prompts: list[Prompt], held_out: Sequence[EvaluationSet]) -> tuple[list[Prompt], LeftOut]:
+    """The prompts whose images no evaluation suite asks about, and what was left out."""
     if not held_out:
-        return prompts, {}
+        return prompts, LeftOut()
     compared = overlaps({prompt.id: prompt.image for prompt in prompts}, held_out)
     shared = {name for overlap in compared for name in overlap.all}
     if len(shared) == len(prompts):
         raise BadInputError("all images are images of the evaluation suites", remedy="take other --prompts")
-    return [prompt for prompt in prompts if prompt.id not in shared], {
-        overlap.suite: len(overlap.all) for overlap in compared if overlap.all
-    }
+    return [prompt for prompt in prompts if prompt.id not in shared], LeftOut(
+        {overlap.suite: len(overlap.distinct(overlap.all)) for overlap in compared if overlap.all},
+        {overlap.suite: len(overlap.all) for overlap in compared if overlap.all},
+    )
 
 
 def _config(request: GenerateRequest, prompts: Sequence[Prompt]) -> PairSetConfig:

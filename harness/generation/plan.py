@@ -48,7 +48,7 @@ def plan_generation(request: GenerateRequest) -> dict[str, Any]:
     Raises:
         BadInputError: prompts or settings are unusable.
     """
-    mine, _, shared = prompts_of(request)
+    mine, _, left_out = prompts_of(request)
     sampler, limit = request.sampler, request.sampler.sample.max_new_tokens
     lengths = None if sampler.target.remote else PromptLengths(load_processor(sampler.target.base))
     answers = kept = prompt_tokens = 0
@@ -74,7 +74,8 @@ def plan_generation(request: GenerateRequest) -> dict[str, Any]:
     estimate, missing = request.judge.estimate(candidates), answers - kept
     return {
         "prompts": len(mine),
-        "held_out": shared,
+        "held_out": left_out.held_out,
+        "held_out_prompts": left_out.held_out_prompts,
         "answers": answers,
         "kept": kept,
         "prompt_tokens": None if lengths is None else prompt_tokens,

@@ -117,6 +117,6 @@ def data_card(manifest: PairSetManifest, name: str) -> str:
         "",
         *(f"- {reason}: {count:,}" for reason, count in counts.items()),
         *(f"- not judged: {count:,} times: {reason}" for reason, count in manifest.not_judged.items()),
-        *(f"- left out: {count:,} pictures that {suite} asks about" for suite, count in manifest.held_out.items()),
+        *(f"- left out: {line}" for line in manifest.left_out()),
     ]
     return "\n".join(lines) + "\n"

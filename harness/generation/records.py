@@ -96,5 +96,20 @@ class PairSetManifest(PairSetConfig):
         description="the judge, and what the judging took; of a whole set of several shards: each one's"
     )
     files: list[SetFile]
-    held_out: dict[str, Whole] = Field(default_factory=dict, description="suite -> images left out of the prompts")
+    held_out: dict[str, Whole] = Field(
+        default_factory=dict,
+        description="suite -> different images left out of the prompts; prompts, if there is no `held_out_prompts`",
+    )
+    held_out_prompts: dict[str, Whole] = Field(
+        default_factory=dict, description="suite -> prompts left out; earlier versions did not write it"
+    )
     seconds: float = Field(description="that it took")
+
+    def left_out(self) -> list[str]:
+        """A sentence about every suite whose images were left out."""
+        return [
+            f"{images:,} images that {suite} asks about, with {self.held_out_prompts[suite]:,} prompts"
+            if suite in self.held_out_prompts
+            else f"{images:,} prompts about images that {suite} asks about"
+            for suite, images in self.held_out.items()
+        ]

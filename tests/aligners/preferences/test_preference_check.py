@@ -237,6 +237,17 @@ def test_the_coco_number_at_the_end_of_a_long_stored_path_is_found(tmp_path: Pat
     assert (report["overlap"][0]["shared"], report["overlap"][0]["by_coco_number"]) == (1, 1)
 
 
+def test_shared_images_are_counted_once_and_their_pairs_apart(folder: Path) -> None:
+    (folder / "copy.png").write_bytes((folder / "0.png").read_bytes())
+    rows = [row("0.png", prompt=f"What is {number}?") for number in range(9)] + [row("copy.png"), row("1.png")]
+    suite = EvaluationSet("pope", {"0.png": ImageRef(path=folder / "0.png")})
+    report = check_preferences(CheckRequest(jsonl(folder / "d.jsonl", rows), evaluation=[suite]))
+    [shared] = report["overlap"]
+    counts = ("images_of_the_suite", "shared", "pairs", "by_content", "by_look", "by_coco_number")
+    assert [shared[name] for name in counts] == [1, 1, 10, 1, 1, 0] and len(shared["examples"]) == 1
+    assert report["warnings"] == ["1 images are also in pope, and are those of 10 pairs"]
+
+
 def test_photographs_differ_in_their_look(conformance: Path) -> None:
     """Of the 57 photographs only copies are alike: at half the size, stored anew as JPEG of low quality."""
     paths = sorted((conformance / "data" / "RLAIF-V").rglob("*.jpg"))

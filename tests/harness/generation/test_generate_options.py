@@ -13,11 +13,14 @@ import pytest
 from PIL import Image
 
 from aligners.preferences.formats.base import COMMON, GENERATED
+from aligners.preferences.set_folder import read_manifest
 from harness.core.files import write_json, write_jsonl
 from harness.generation.chair import ChairJudge, ChairSettings
 from harness.generation.claims import ClaimsJudge, ClaimsSettings
 from harness.generation.detectors import DetectorsJudge, DetectorsSettings
 from harness.generation.prompts import read_prompts
+from harness.generation.push import data_card
+from harness.generation.records import PairSetManifest
 from harness.generation.table import schema
 from harness.models import resolve
 from harness.remote.endpoint import KEY_VARIABLE
@@ -204,12 +207,18 @@ def test_images_of_evaluation_suites_are_left_out(here: Path, endpoint: Scripted
     write_benchmarks(0, "validation", here / "data")
     for number in range(1, 5):  # names that tell no COCO number, by which images would be recognised, too
         (here / name_of(number)).rename(here / f"p{number}.png")
-    write_jsonl(here / "prefs.jsonl", [row(number) | {"image": f"p{number}.png"} for number in range(1, 5)])
+    again = row(1) | {"id": "again", "image": "p1.png", "prompt": "Is there a dog?"}
+    write_jsonl(here / "prefs.jsonl", [*(row(number) | {"image": f"p{number}.png"} for number in range(1, 5)), again])
     picture = next(path for path in sorted((here / "data").rglob("*.png")))
     (here / "p1.png").write_bytes(picture.read_bytes())
-    assert run(endpoint, output="all")["counts"]["prompts"] == 4
+    assert run(endpoint, output="all")["counts"]["prompts"] == 5
     manifest = run(endpoint, "--held-out", "data")
     assert manifest["counts"]["prompts"] == 3 and set(manifest["held_out"].values()) == {1}
+    assert manifest["held_out_prompts"] == dict.fromkeys(manifest["held_out"], 2)
+    suite, stored = next(iter(manifest["held_out"])), read_manifest(here / "pairs" / "manifest.json", PairSetManifest)
+    assert f"- left out: 1 images that {suite} asks about, with 2 prompts\n" in data_card(stored, "pairs")
+    earlier = stored.model_copy(update={"held_out": {suite: 2}, "held_out_prompts": {}})  # earlier sets counted prompts
+    assert f"- left out: 2 prompts about images that {suite} asks about\n" in data_card(earlier, "pairs")
     digest = hashlib.sha256(picture.read_bytes()).hexdigest()
     assert all(hashlib.sha256(row["image"]["bytes"]).hexdigest() != digest for row in rows())
 
