@@ -10,6 +10,8 @@ import logging
 import os
 import socket
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +26,10 @@ logger = logging.getLogger(__name__)
 
 _PATIENCE_S = 0.2
 """A process that only checks whether a lock is held takes it for a moment."""
+_POLL_S = 0.2
+"""Time between the attempts of a process that waits for a lock."""
+_WARNINGS = threading.Lock()
+"""Held while warnings are recorded, which changes the state of all threads."""
 
 
 class BusyError(BadInputError):
@@ -49,16 +55,14 @@ def writing(lock: Path, what: str, where: Path, *, keep: bool = True, wait: bool
     """
     make_folder(lock.parent)
     held = FileLock(lock)
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        try:
-            held.acquire(timeout=_PATIENCE_S, poll_interval=0.02)
-        except Timeout:
-            if not wait:
-                raise busy(lock, what, where) from None
-            logger.info(f"waiting: another process is writing {what}{_holder(lock)}")
-            held.acquire(poll_interval=0.2)
-    if said:
+    try:
+        supported = _acquire(held, _PATIENCE_S)
+    except Timeout:
+        if not wait:
+            raise busy(lock, what, where) from None
+        logger.info(f"waiting: another process is writing {what}{_holder(lock)}")
+        supported = _acquire_sometime(held)
+    if not supported:
         logger.warning(f"{where}: the file system does not support locks; this file is used instead: {lock}")
     try:
         if not isinstance(held, SoftFileLock):
@@ -68,6 +72,26 @@ def writing(lock: Path, what: str, where: Path, *, keep: bool = True, wait: bool
         if not keep:  # removed while it is still held: a process that waits for it notices and makes a new file
             discard(lock, within=lock.parent)
         held.release()
+
+
+def _acquire(held: FileLock, timeout_s: float) -> bool:
+    """Acquire a lock within a time, and return whether the file system supports locks.
+
+    Raises:
+        Timeout: another process holds it.
+    """
+    with _WARNINGS, warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        held.acquire(timeout=timeout_s, poll_interval=0.02)
+    return not said
+
+
+def _acquire_sometime(held: FileLock) -> bool:
+    """Like `_acquire`, without a limit of time. Between the attempts, other threads can acquire their locks."""
+    while True:
+        with contextlib.suppress(Timeout):
+            return _acquire(held, 0)
+        time.sleep(_POLL_S)
 
 
 def busy(lock: Path, what: str, where: Path) -> BusyError:

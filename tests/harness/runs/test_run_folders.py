@@ -8,6 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -255,6 +258,25 @@ def test_restore_changes_places_and_loses_neither(tmp_path: Path) -> None:
     with writing(lock_of(results / "one"), "this run", results / "one"):
         assert "another process" in harness(tmp_path, "runs", "--restore", "one", code=2).stderr
     assert state_of(results / "one").steps == 3
+
+
+def test_threads_that_wait_for_locks_leave_the_warnings_as_they_were(tmp_path: Path) -> None:
+    """Downloads hold locks in several threads, and recording warnings changes the state of all of them."""
+    filters = warnings.filters
+
+    def wait(name: str) -> None:
+        with writing(tmp_path / name, "it", tmp_path, wait=True):
+            pass
+
+    with ThreadPoolExecutor(2) as pool, ExitStack() as second:
+        with writing(tmp_path / "1", "it", tmp_path):
+            second.enter_context(writing(tmp_path / "2", "it", tmp_path))
+            first = pool.submit(wait, "1")
+            time.sleep(0.3)
+            pool.submit(wait, "2")
+            time.sleep(0.3)
+        first.result()
+    assert warnings.filters is filters
 
 
 @pytest.mark.parametrize("part", ["", "shards/1-of-2", "repeats/2", "noise/500", "noise/500/shards/1-of-2"])
