@@ -6,7 +6,7 @@ import functools
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, Literal
 from harness.core.disk import need
 from harness.core.errors import BadInputError, UnknownNameError
 from harness.core.files import read_json, sha256_file, write_json
+from harness.core.locks import is_held, writing
 from harness.core.paths import cache_folder
 from harness.core.progress import progress
 from harness.core.removal import move, remove
@@ -186,8 +187,29 @@ def get(data: DataSet, root: Path | None = None) -> list[Found]:
         hub.download(data.hub, "dataset")
         return check(data, root)
     folder = data.root(root)
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {found.path: found.state for found in check(data, root)}
+    lock = folder / ".get.lock"
+    there = check(data, root)
+    if not _lacks_files(data, folder, _states(there)) and not is_held(lock):  # the folder may be read-only
+        return there
+    # Another process that gets the same data unpacks and removes the same archives.
+    with writing(lock, f"the data {data.name}", folder, keep=False, wait=True):
+        _get_files(data, folder, _states(check(data, root)))
+    return check(data, root)
+
+
+def _states(found: Sequence[Found]) -> dict[Path, State]:
+    return {one.path: one.state for one in found}
+
+
+def _lacks_files(data: DataSet, folder: Path, state: Mapping[Path, State]) -> bool:
+    """Whether there is something to download."""
+    return any(state[folder / file["path"]] == "missing" for file in data.files) or any(
+        state[folder / name] != "there" for archive in data.archives for name in archive["expect"]
+    )
+
+
+def _get_files(data: DataSet, folder: Path, state: Mapping[Path, State]) -> None:
+    """Download the files and unpack the archives that are missing."""
     for file in data.files:
         if state[folder / file["path"]] == "missing":
             digest = fetch(str(file["url"]), folder / file["path"], file.get("sha256"))
@@ -199,7 +221,6 @@ def get(data: DataSet, root: Path | None = None) -> list[Found]:
                 fetch(str(archive["url"]), packed, archive.get("sha256"))
             unpack(packed, folder, [(str(one), str(other)) for one, other in archive["unpack"]], archive["most_bytes"])
             remove(packed, within=folder)
-    return check(data, root)
 
 
 def bring(folder: Path, names: Sequence[str], root: Path | None = None) -> list[tuple[DataSet, list[Found]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,11 +14,13 @@ from urllib.parse import urljoin, urlsplit
 
 from harness.core.errors import HarnessError
 from harness.core.files import sha256_file, write_json
+from harness.core.locks import writing
 from harness.core.progress import progress
 from harness.core.removal import move, remove
 
 OFFLINE = "HARNESS_OFFLINE"
 """If this environment variable is set, no connection is opened."""
+_RANGE = re.compile(r"bytes (?P<start>\d+)-(?P<end>\d+)/(?P<whole>\d+|\*)", re.IGNORECASE)
 _ATTEMPTS = 6
 _REDIRECTS = 6
 
@@ -47,7 +50,7 @@ def fetch(
     most_bytes: int | None = None,
     bar: bool = True,
 ) -> str:
-    """Download a file; a partial download is resumed.
+    """Download a file; a partial download is resumed. If another process downloads the same file, wait for it and take its file.
 
     Args:
         url: http or https. A redirect may go from http to https, never back.
@@ -73,6 +76,37 @@ def fetch(
             remedy=f"harness data import FOLDER, or unset {OFFLINE}",
         )
     target.parent.mkdir(parents=True, exist_ok=True)
+    before = _state(target)
+    lock = target.with_name(f".{target.name}.lock")
+    # Without the lock, two processes would write into the same partial file.
+    with writing(lock, "this file", target, keep=False, wait=True):
+        if (after := _state(target)) is not None and after != before:  # another process has downloaded it meanwhile
+            digest = sha256_file(target)
+            if sha256 is None or digest == sha256:
+                return digest
+        return _fetch(url, target, sha256, timeout_s, pause_s, attempts, most_bytes, bar)
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    """What changes when a file is replaced; None if there is no file."""
+    try:
+        state = path.stat()
+    except FileNotFoundError:
+        return None
+    return state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def _fetch(
+    url: str,
+    target: Path,
+    sha256: str | None,
+    timeout_s: float,
+    pause_s: float,
+    attempts: int,
+    most_bytes: int | None,
+    bar: bool,
+) -> str:
+    """`fetch` without waiting for other processes."""
     part = target.with_name(f"{target.name}.part")
     problem, reached = "", False
     for attempt in range(attempts):
@@ -191,6 +225,9 @@ def _write(url: str, answer: Any, part: Path, have: int, most_bytes: int | None,
         )
     if status == 200:
         have = 0
+    elif not _is_rest(answer.headers.get("content-range", ""), have, answer.headers.get("content-length")):
+        remove(part, within=part.parent)
+        raise _PassingError(f"the server sends another part of the file than the one from byte {have:,}")
     length = int(answer.headers.get("content-length") or -1)
     wanted = have + length if length >= 0 else None
     validator = answer.headers.get("etag") or answer.headers.get("last-modified")
@@ -210,5 +247,26 @@ def _write(url: str, answer: Any, part: Path, have: int, most_bytes: int | None,
             advance(len(block))
         stream.flush()
         os.fsync(stream.fileno())
+        size = os.fstat(stream.fileno()).st_size
+    if size != have:
+        remove(part, within=part.parent)
+        raise _PassingError(
+            f"the partial file has {size} bytes, although {have} were received: another program writes it"
+        )
     if wanted is not None and have != wanted:
         raise _PassingError(f"{have} of {wanted} bytes were received")
+
+
+def _is_rest(given: str, have: int, length: str | None) -> bool:
+    """Whether a partial response is the rest of the file from a byte on.
+
+    Args:
+        given: its header Content-Range.
+        have: the byte.
+        length: its header Content-Length, if there is one.
+    """
+    match = _RANGE.fullmatch(given.strip())
+    if match is None or int(match["start"]) != have:
+        return False
+    to_the_end = match["whole"] == "*" or int(match["end"]) + 1 == int(match["whole"])
+    return to_the_end and (length is None or int(length) == int(match["end"]) + 1 - have)

@@ -22,6 +22,8 @@ class FileServer(ThreadingHTTPServer):
         self.ranges: list[str] = []
         self.sent = 0
         self.etag = '"one"'
+        self.go_on = threading.Event()
+        """The kind "held" sends the second half of a file when this is set."""
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/{path}"
@@ -65,17 +67,24 @@ class FileHandler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.send_header("ETag", self.server.etag)
         if start:
+            start += kind == "other-part"
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         self.end_headers()
-        if kind in ("cut", "no-ranges", "wrong-half") and turn <= 3:
+        if kind in ("cut", "no-ranges", "wrong-half", "other-part") and turn <= 3:
             body = body[: max(1, len(body) // 3)]
+        elif kind == "held":
+            half = len(body) // 2
+            self.write(body[:half])
+            self.server.go_on.wait(60)
+            self.write(body[half:])
+            return
         elif kind == "stall" and turn == 1:
             self.write(body[: len(body) // 2])
             time.sleep(1.5)
             self.close_connection = True
             return
         self.write(body)
-        if kind in ("cut", "no-ranges", "wrong-half") and turn <= 3:
+        if kind in ("cut", "no-ranges", "wrong-half", "other-part") and turn <= 3:
             self.close_connection = True
 
     def write(self, body: bytes) -> None:

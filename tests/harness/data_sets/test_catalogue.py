@@ -7,8 +7,10 @@ import hashlib
 import io
 import json
 import subprocess
+import time
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -86,6 +88,24 @@ def test_get_and_check(data: DataSet, servers: tuple[FileServer, FileServer], tm
         wrong = next(one for one in check(data, tmp_path) if one.state == "wrong")
         assert wrong.path == tmp_path / "mine" / name and hashlib.sha256(TEXT).hexdigest() in wrong.note
         (tmp_path / "mine" / name).write_bytes(TEXT)
+
+
+def test_get_twice_at_once_downloads_and_unpacks_once(
+    data: DataSet, servers: tuple[FileServer, FileServer], tmp_path: Path
+) -> None:
+    """The first one removes an archive that it has unpacked, which the second one must not miss."""
+    held = dataclasses.replace(data, archives=({**data.archives[0], "url": servers[1].url("held/images.zip")},))
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(get, held, tmp_path) for _ in range(2)]
+        while not servers[1].sent:
+            time.sleep(0.01)
+        servers[1].go_on.set()
+        found = [one.result(60) for one in both]
+    assert found[0] == found[1] and {one.state for one in found[0]} == {"there", "missing"}
+    assert [servers[0].asked.total(), servers[1].asked.total()] == [2, 1]
+    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == [
+        ".harness-data.json", "images", "q", "unknown.txt"
+    ]  # fmt: skip
 
 
 def test_import_takes_what_is_there(data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,53 @@ def test_offline_opens_no_socket(server: FileServer, tmp_path: Path, monkeypatch
     with pytest.raises(HarnessError, match="HARNESS_OFFLINE"):
         get(server, "good/file", tmp_path)
     assert not server.asked
+
+
+def test_another_part_than_the_rest_is_not_appended(server: FileServer, tmp_path: Path) -> None:
+    assert get(server, "other-part/file", tmp_path, sha256=None).read_bytes() == CONTENT
+    assert [bool(one) for one in server.ranges] == [False, True, False, True, False]
+
+
+def test_bytes_of_another_program_in_the_partial_file_are_noticed(server: FileServer, tmp_path: Path) -> None:
+    """A program without our lock, such as an earlier version, that writes into the same partial file."""
+    target = tmp_path / "file.bin"
+    with ThreadPoolExecutor(1) as pool:
+        fetched = pool.submit(fetch, server.url("held/file"), target, timeout_s=30, pause_s=0.01)
+        part = tmp_path / "file.bin.part"
+        wait_until(lambda: part.exists() and part.stat().st_size > 1_000_000)
+        with part.open("ab") as stream:
+            stream.write(b"x" * 2_000_000)
+        server.go_on.set()
+        assert fetched.result() == SHA
+    assert target.read_bytes() == CONTENT and server.asked["/held/file"] == 2
+
+
+def test_two_processes_download_a_file_once(server: FileServer, tmp_path: Path) -> None:
+    """Without a known hash, nothing but the lock keeps a mixture of two downloads from being taken for the file."""
+    target, said = tmp_path / "file.bin", tmp_path / "said"
+    code = (
+        "import logging, sys; from pathlib import Path; from harness.datasets.download import fetch\n"
+        "logging.basicConfig(level='INFO'); print(fetch(sys.argv[1], Path(sys.argv[2])))"
+    )
+    command = [sys.executable, "-c", code, server.url("held/file"), str(target)]
+    with said.open("w") as stream:
+        first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        wait_until(lambda: server.sent > 1_000_000)
+        second = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stream, text=True)
+        wait_until(lambda: "waiting: another process is writing" in said.read_text() or server.asked.total() > 1)
+        server.go_on.set()
+        outputs = [process.communicate(timeout=60)[0].strip() for process in (first, second)]
+    assert [first.returncode, second.returncode] == [0, 0] and outputs == [SHA, SHA]
+    assert target.read_bytes() == CONTENT and server.asked.total() == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file.bin", "said"]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait at most 30 seconds."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)
 
 
 @pytest.mark.slow
