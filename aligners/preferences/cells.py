@@ -203,7 +203,7 @@ def parquet_rows(file: Path, batch_size: int = 1024, columns: Sequence[str] | No
 
 def open_groups(file: Path) -> Any:
     """Open a Parquet file, or a file of Arrow record batches behind the same method."""
-    return ArrowBatches(file) if file.suffix == ".arrow" else open_parquet(file)
+    return ArrowBatches(file) if file.suffix.lower() == ".arrow" else open_parquet(file)
 
 
 class ArrowBatches:

@@ -26,20 +26,21 @@ def open_table(file: Path, groups: RowGroups, cache: Path | None, named: Mapping
     """
     named = named or {}
     columns = frozenset({*IMAGE_COLUMNS, *(named[name] for name in IMAGE_COLUMNS if name in named)})
+    suffix = file.suffix.lower()
     with open_binary(file, "data") as stream:
         begin = stream.read(256)
-    if file.suffix == ".gz":
+    if suffix == ".gz":
         table = open_table(unpacked(file, cache), groups, cache, named)
         table.named = file
         return table
-    if file.suffix == ".parquet":
+    if suffix == ".parquet":
         return ParquetTable(file, groups, cache, columns)
-    if file.suffix == ".arrow":
+    if suffix == ".arrow":
         return ArrowTable(file, groups, columns)
-    if file.suffix == ".tar":
+    if suffix == ".tar":
         return TarTable(file)
     decode(begin[: begin.rfind(b"\n") + 1], "data", str(file))  # a wrong encoding is one error, not one per line
-    if file.suffix in (".csv", ".tsv"):
+    if suffix in (".csv", ".tsv"):
         return SeparatedTable(file, named)
     array = begin.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
-    return ArrayTable(file) if array or file.suffix == ".json" else LineTable(file, columns)
+    return ArrayTable(file) if array or suffix == ".json" else LineTable(file, columns)

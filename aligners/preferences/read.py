@@ -101,7 +101,7 @@ def read_preferences(
     """Read and check a preference data set. Unused columns are logged.
 
     Args:
-        source: a file of a type in `sources.SUFFIXES`, a folder of them, a data set of the hub (`hub_data.HubData`), or a name in
+        source: a file of a type in `folder_files.SUFFIXES`, a folder of them, a data set of the hub (`hub_data.HubData`), or a name in
             `KNOWN`; `FORMAT:FILE` also names the format.
         on_error: a bad record raises an error, or is skipped and listed in `dropped`.
         limit: keep a seeded sample of this many records, in their order.

@@ -145,20 +145,27 @@ def read_manifest(path: Path, kind: type[M]) -> M:
     return check(kind, read_json(path, "manifest"), "manifest", path)
 
 
+def is_set(folder: Path) -> bool:
+    """Whether a folder has a set of ours, finished or not; another program's files are no error."""
+    return _config_of(folder) is not None
+
+
+def _config_of(folder: Path) -> dict[str, Any] | None:
+    """The configuration of a set of ours, or None."""
+    try:
+        value = json.loads((folder / CONFIG).read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError):  # not ours
+        return None
+    return value if isinstance(value, dict) and value.keys() >= _DETERMINES else None
+
+
 def refuse_incomplete(folder: Path) -> None:
     """Refuse an incomplete set of ours, because it is only a part of the data.
 
     Raises:
         BadInputError: it is one.
     """
-    config = folder / CONFIG
-    if (folder / MANIFEST).exists() or not config.is_file():
-        return
-    try:
-        value = json.loads(config.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError):  # not ours
-        return
-    if not isinstance(value, dict) or not value.keys() >= _DETERMINES:
+    if (folder / MANIFEST).exists() or (value := _config_of(folder)) is None:
         return
     done = len(list(folder.glob("shard-*-of-*.json")))
     shards = f"; {done} of {value['shards']} shards are done" if value["shards"] != 1 else ""

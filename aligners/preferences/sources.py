@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import codecs
 import logging
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from aligners.preferences.folder_files import files_of_folder, holds_records, one_of, refuse_several_types, type_of
 from aligners.preferences.hub_data import HubData
 from aligners.preferences.hub_data import files_of as hub_data_files
 from aligners.preferences.hub_data import look as hub_data_look
 from aligners.preferences.set_folder import refuse_incomplete
 from harness.core.disk import need
 from harness.core.errors import BadInputError, shown
-from harness.core.reading import open_binary, read_json
-from harness.core.typed import Fields
+from harness.core.reading import open_binary
 from harness.remote import hub
 
 logger = logging.getLogger(__name__)
@@ -26,12 +24,9 @@ KNOWN = {
     "vlfeedback": ("MMInstruction/VLFeedback", "about 80,000 prompts with four rated answers each"),
 }
 """Names of public data sets on the hub, and their sizes for the log."""
-_PACKABLE = (".jsonl", ".json", ".csv", ".tsv")
-SUFFIXES = (".parquet", ".jsonl", ".json", ".arrow", ".tar", ".csv", ".tsv", *(f"{suffix}.gz" for suffix in _PACKABLE))
-"""The types of files that are read."""
-_SPLIT = re.compile(r"(?:^|[-_./])(train|training|test|validation|valid|val|dev|eval)(?:[-_./]|$)")
+_PUBLISHED = (".parquet",)
+"""The types of files of the public data sets."""
 _LONGEST_PATH = 4096
-_TRAIN = ("train", "training")
 
 
 @dataclass(frozen=True)
@@ -56,11 +51,12 @@ def find_files(source: str) -> Files:
     logged.
 
     Raises:
-        BadInputError: there is nothing there.
+        BadInputError: there is nothing there, or files of several types.
         HarnessError: a data set of the hub cannot be downloaded.
     """
     if source in KNOWN:
-        return find_files(_download(source))
+        folder = Path(_download(source))
+        return Files(folder, files_of_folder(folder, _PUBLISHED))
     path = Path(source)
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
@@ -68,7 +64,7 @@ def find_files(source: str) -> Files:
         is_folder = is_file = False
     if is_folder:
         refuse_incomplete(path)
-        return Files(path, _of_folder(path))
+        return Files(path, files_of_folder(path))
     if not is_file:
         if _is_something(path):
             open_binary(path, "preference data").close()  # raises an error about its type
@@ -78,12 +74,12 @@ def find_files(source: str) -> Files:
         raise BadInputError(
             "this preference data does not exist",
             where=source,
-            remedy=f"give a {_or(SUFFIXES)} file, a folder of them, a data set of the hub (NAMESPACE/NAME), or one of: "
+            remedy=f"give a {one_of()} file, a folder of them, a data set of the hub (NAMESPACE/NAME), or one of: "
             f"{', '.join(KNOWN)}",
         )
-    if not path.name.endswith(SUFFIXES):
+    if not type_of(path.name):
         raise BadInputError(
-            f"preference data is {_or(SUFFIXES)}, not {shown(path.suffix)}",
+            f"preference data is {one_of()}, not {shown(path.suffix)}",
             where=source,
             remedy="convert it to one of these, e.g. JSON lines: one JSON object per line",
         )
@@ -103,72 +99,23 @@ def hub_data(source: str) -> HubData | None:
 
     A path of a file or folder is never taken for one: what exists here has been found before, and an id has no file's ending.
     """
-    return None if source.endswith(SUFFIXES) else HubData.parse(source)
+    return None if type_of(source) else HubData.parse(source)
 
 
 def _readable(files: list[Path], where: str) -> list[Path]:
     """The files that contain records; the others are pictures that these name.
 
     Raises:
-        BadInputError: there are none.
+        BadInputError: there are none, or they have several types.
     """
-    for suffix in SUFFIXES:
-        if found := [file for file in files if file.name.endswith(suffix)]:
-            return found
-    raise BadInputError(
-        f"the data set contains no {_or(SUFFIXES)} files", where=where, remedy="convert it to one of these types"
-    )
-
-
-def _of_folder(folder: Path) -> list[Path]:
-    return _training_part(folder, _record_files(folder))
-
-
-def _record_files(folder: Path) -> list[Path]:
-    """The files of a folder that may contain records, of the first existing type.
-
-    Raises:
-        BadInputError: there are none.
-    """
-    for suffix in SUFFIXES:
-        found = sorted(path for path in folder.rglob(f"*{suffix}") if path.is_file() and _holds_records(path))
-        if found:
-            return found
-    raise BadInputError(f"the folder contains no {_or(SUFFIXES)} files", where=str(folder))
-
-
-def _holds_records(path: Path) -> bool:
-    """Whether a file may contain records, and is not a manifest or description, which are JSON objects.
-
-    In a folder of `datasets` (`save_to_disk`), only the files in its state file contain records; others are its cache.
-    """
-    state = path.with_name("state.json")
-    if path.suffix == ".arrow" and state.is_file():
-        fields = Fields(read_json(state, "state of the data set"), str(state), "state of the data set")
-        named = {one.text("filename") for one in fields.records("_data_files", [])}
-        return not named or path.name in named
-    if path.suffix == ".json":
-        with open_binary(path, "data") as stream:
-            return stream.read(256).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
-    return True
-
-
-def _training_part(folder: Path, files: list[Path]) -> list[Path]:
-    splits: dict[str, list[Path]] = {}
-    for file in files:
-        name = _SPLIT.search(str(file.relative_to(folder).with_suffix("")))
-        splits.setdefault(name.group(1) if name else "", []).append(file)
-    train = [file for name in _TRAIN for file in splits.get(name, [])]
-    others = sorted(set(splits) - {*_TRAIN, ""})
-    if not train or not others:
-        return files
-    left = sum(len(splits[name]) for name in others)
-    logger.info(f"{folder.name}: using the split train; files of {', '.join(others)} ({left} in all) are not used")
-    return sorted(train + splits.get("", []))
-
-
-def _or(words: tuple[str, ...]) -> str:
-    return f"{', '.join(words[:-1])} or {words[-1]}"
+    typed = [file for file in files if type_of(file.name)]
+    if not typed:
+        raise BadInputError(
+            f"the data set contains no {one_of()} files", where=where, remedy="convert it to one of these types"
+        )
+    found = [file for file in typed if holds_records(file)] or typed
+    refuse_several_types(found, where, "choose a configuration or a split, or download the data set and give its files")
+    return found
 
 
 def wanted_of(place: str) -> hub.Wanted | None:
@@ -196,7 +143,7 @@ def place_of(source: str) -> str:
     if place in KNOWN or (hub_data(place) and not _is_something(Path(place))):
         return place
     if len(place) < _LONGEST_PATH and Path(place).is_dir():
-        _record_files(Path(place))
+        files_of_folder(Path(place), quiet=True)
     else:
         find_files(place)
     return place

@@ -42,8 +42,8 @@ def divided(names: Sequence[str]) -> tuple[list[str], list[str]]:
     Raises:
         UnknownNameError: neither.
     """
+    from aligners.preferences.folder_files import type_of
     from aligners.preferences.formats import FORMATS
-    from aligners.preferences.sources import SUFFIXES
     from harness.core.worlds import world_of_pairs
     from harness.datasets.catalogue import find
 
@@ -53,7 +53,7 @@ def divided(names: Sequence[str]) -> tuple[list[str], list[str]]:
         known = name in catalogue()
         if not known and (
             _exists(path)
-            or name.endswith(SUFFIXES)
+            or type_of(name)
             or len(path.parts) > 1
             or name.partition(":")[0] in FORMATS
             or world_of_pairs(name)

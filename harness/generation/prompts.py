@@ -58,7 +58,7 @@ def read_prompts(
     path = Path(source)
     if path.is_dir() and (pictures := _pictures(path)):
         prompts = _asked_of(pictures, path)
-    elif path.suffix in (".jsonl", ".json") and path.is_file() and not _has_answers(path):
+    elif path.suffix.lower() in (".jsonl", ".json") and path.is_file() and not _has_answers(path):
         prompts = _of_file(path)
     else:
         prompts = _of_preferences(source, allow_download, options)
@@ -74,7 +74,7 @@ def read_prompts(
 def _pictures(folder: Path) -> list[Path]:
     """The images directly in a folder without data files."""
     files = [path for path in folder.iterdir() if path.is_file()]
-    if any(path.suffix in (".parquet", ".jsonl", ".arrow") for path in files):
+    if any(path.suffix.lower() in (".parquet", ".jsonl", ".arrow") for path in files):
         return []
     return sorted(path for path in files if path.suffix.lower() in _PICTURES)
 

@@ -19,6 +19,7 @@ import pytest
 
 from aligners.preferences import DataOptions, PreferenceSet, read_preferences
 from aligners.preferences.hub_data import HubData
+from aligners.preferences.sources import _readable, place_of
 from harness.core.errors import BadInputError
 from tests.aligners.preferences.test_preference_data import jsonl, png
 from tests.harness.remote.hub_server import hub
@@ -169,6 +170,81 @@ def test_an_image_folder(folder: Path, kind: str) -> None:
     found = read_preferences(str(folder / "images"))
     assert the_pair(found).images["rejected"].read() == png(2)
     assert found.taken == {"plain": TAKEN | {"image": "file_name"}} and not found.unread
+
+
+OTHER = json.dumps(ROW | {"prompt": "Who is it?"})
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "listed"),
+    [
+        ("e.json", f"[{OTHER}]", r"1 .jsonl \(d.jsonl\), 1 .json \(e.json\)"),
+        ("e.json", f"{OTHER}\n{OTHER}\n", r"1 .jsonl \(d.jsonl\), 1 .json \(e.json\)"),
+        ("e.jsonl.gz", gzip.compress(OTHER.encode()), r"1 .jsonl \(d.jsonl\), 1 .jsonl.gz \(e.jsonl.gz\)"),
+        ("e.CSV", "image,prompt,chosen,rejected\n", r"1 .jsonl \(d.jsonl\), 1 .csv \(e.CSV\)"),
+        ("a/e.json.gz", gzip.compress(f"[{OTHER}]".encode()), r"1 .jsonl \(d.jsonl\), 1 .json.gz \(e.json.gz\)"),
+    ],
+)
+def test_a_folder_with_data_of_several_types_is_refused(
+    folder: Path, name: str, content: str | bytes, listed: str
+) -> None:
+    jsonl(folder / "d.jsonl", [ROW])
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(BadInputError, match=f"files of several types: {listed}") as raised:
+        read_preferences(str(folder))
+    assert raised.value.where == str(folder) and raised.value.remedy
+    with pytest.raises(BadInputError, match="several types"):
+        place_of(str(folder))  # before a model is loaded
+    with pytest.raises(BadInputError, match="several types"):
+        _readable([folder / "d.jsonl", folder / name, folder / "1.png"], "team/set")  # as `datasets` names the hub's
+    (folder / name).rename(folder / f"{name}.kept")
+    the_pair(read_preferences(str(folder)))
+
+
+def test_capital_endings_and_linked_folders_are_read_and_circles_are_not(folder: Path) -> None:
+    rows = {name: [ROW | {"id": name, "image": "1.png"}] for name in ("a", "b", "c", "d")}
+    (folder / "below" / "deep").mkdir(parents=True)
+    elsewhere = folder.parent / "elsewhere"
+    (elsewhere / "deep").mkdir(parents=True)
+    jsonl(folder / "A.JSONL", rows["a"])
+    jsonl(folder / "below" / "deep" / "b.jsonl", rows["b"])
+    jsonl(elsewhere / "c.Jsonl", rows["c"])
+    jsonl(elsewhere / "deep" / "d.jsonl", rows["d"])
+    jsonl(folder.parent / "not here.jsonl", [ROW | {"id": "beside the folder"}])
+    for link, target in (
+        (folder / "a link", elsewhere / "deep"),
+        (folder / "linked", elsewhere),
+        (folder / "twice", folder / "below"),
+        (folder / "below" / "itself", folder / "below"),
+        (folder / "below" / "up", folder),
+        (folder / "above", folder.parent),
+        (elsewhere / "back", folder),
+        (folder / "broken", folder / "nowhere"),
+    ):
+        link.symlink_to(target)
+    data = read_preferences(str(folder))
+    where = ["A.JSONL", "a link/d.jsonl", "below/deep/b.jsonl", "linked/c.Jsonl"]
+    assert data.rows == dict(zip("adbc", [f"{folder / name}:1" for name in where], strict=True))
+    compressed = folder / "A.JSONL.GZ"
+    compressed.write_bytes(gzip.compress((folder / "A.JSONL").read_bytes()))
+    assert list(read_preferences(str(compressed)).rows) == ["a"]
+
+
+def test_companions_of_data_files_are_no_data(folder: Path) -> None:
+    """Descriptions are JSON objects; in a set of ours, only the Parquet files are data."""
+    pq.write_table(pa.Table.from_pylist([ROW | {"image": {"bytes": png(1), "path": None}}]), folder / "d.parquet")
+    for name, indent in (("dataset_infos.json", None), ("metadata.json", 2)):
+        (folder / name).write_text(json.dumps({"a": {"b": [1, 2]}, "c": {}}, indent=indent) + "\n\n")
+    (folder / "more.json.gz").write_bytes(gzip.compress(b'{"a": 1}'))
+    the_pair(read_preferences(str(folder)))
+    settings = {"kind": "preference_pairs", "format": 1, "seed": 0, "shards": 1, "part_size": 2}
+    for name in ("config.json", "manifest.json"):
+        (folder / name).write_text(json.dumps(settings))
+    (folder / "candidates" / "part-00000").mkdir(parents=True)
+    for name in ("dropped.jsonl", "candidates/part-00000/responses.jsonl"):
+        jsonl(folder / name, [{"id": "x"}])
+    the_pair(read_preferences(str(folder)))
 
 
 def test_paths_as_windows_writes_them(folder: Path) -> None:
