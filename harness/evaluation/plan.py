@@ -8,6 +8,7 @@ from typing import Any
 
 from harness.core.types import Item, Response
 from harness.evaluation.jobs import request_hashes
+from harness.evaluation.repeats import repeat_folder
 from harness.evaluation.request import EvalRequest, prepare
 from harness.evaluation.responses import ResponseLog
 from harness.evaluation.suites import Suite, suite_folder
@@ -24,7 +25,8 @@ _ASSUMED_ANSWER = "word " * 80
 def plan_eval(request: EvalRequest) -> list[dict[str, Any]]:
     """One row per target and suite: items, images, stored answers, tokens, time, judge calls and dollars.
 
-    Nothing is asked, made or written. A world's model and data are made, since its questions depend on them.
+    Items and images are counted once; everything else is the sum over the repeats. Nothing is asked, made or written. A world's model and
+    data are made, since its questions depend on them.
 
     Raises:
         BadInputError: names, settings, data or checkpoints are unusable.
@@ -34,10 +36,8 @@ def plan_eval(request: EvalRequest) -> list[dict[str, Any]]:
         suites = [request.shard.of(suite) for suite in suites]
     rows = []
     for target in request.targets:
-        hashes = request_hashes([target], suites, request.backend_identity)
-        for suite in suites:
-            own = {item.id: hashes[target.name, suite.key, 0, item.id] for item in suite.items}
-            rows.append(_row(request, target, suite, own, data_name, judge))
+        hashes = request_hashes([target], suites, request.backend_identity, request.repeat)
+        rows += [_row(request, target, suite, hashes, data_name, judge) for suite in suites]
     return rows
 
 
@@ -45,48 +45,71 @@ def _row(
     request: EvalRequest,
     target: Target,
     suite: Suite,
-    hashes: Mapping[str, str],
+    hashes: Mapping[tuple[str, str, int, str], str],
     data_name: str,
     judge: Judge | None,
 ) -> dict[str, Any]:
-    folder = suite.folder(target.folder, data_name)
-    kept = ResponseLog.peek(request.shard.folder(folder) if request.shard else folder)
-    texts = {item.id: kept.get((item.id, hashes[item.id])) for item in suite.items}
-    items = suite.items if request.generate else [item for item in suite.items if texts[item.id] is not None]
-    missing = [item for item in items if texts[item.id] is None]
-    asked = len(missing) + (request.repeat - 1) * len(items)
-    again = [*missing, *items * (request.repeat - 1)]
-    prompt_tokens = None if target.remote else _prompt_tokens(target, again)
+    repeats = _stored_texts(request, target, suite, hashes, data_name)
+    counted = [[item for item in suite.items if request.generate or texts[item.id] is not None] for texts in repeats]
+    missing = [item for items, texts in zip(counted, repeats, strict=True) for item in items if texts[item.id] is None]
+    prompt_tokens = None if target.remote else _prompt_tokens(target, missing)
     mean = _mean_new_tokens(target, suite, data_name)
-    new_tokens = None if mean is None else round(mean * asked)
+    new_tokens = None if mean is None else round(mean * len(missing))
     row: dict[str, Any] = {
         "target": target.name,
         "suite": suite.name,
         "change": suite.change.word if suite.change else None,
         "data": data_name,
-        "items": len(items),
+        "items": len(counted[0]),
         "of": suite.whole,
-        "images": len({item.group for item in items}),
-        "answered": sum(text is not None for text in texts.values()),
-        "to_generate": asked,
+        "images": len({item.group for item in counted[0]}),
+        "answered": sum(text is not None for texts in repeats for text in texts.values()),
+        "to_generate": len(missing),
         "prompt_tokens": prompt_tokens,
         "new_tokens": new_tokens,
-        "new_tokens_at_most": sum(1 if item.choices else suite.sampling.max_new_tokens for item in again),
-        "seconds": _seconds(request, target, data_name, asked),
+        "new_tokens_at_most": sum(1 if item.choices else suite.sampling.max_new_tokens for item in missing),
+        "seconds": _seconds(request, target, data_name, len(missing)),
         "judge": None,
     }
     if judge is not None and suite.benchmark.needs_judge:
-        answers = {key: Response(key, _ASSUMED_ANSWER if text is None else text) for key, text in texts.items()}
-        estimate = judge.estimate(suite.benchmark.judge_requests(items, answers))
-        row |= {
-            "judge": judge.label,
-            "judge_calls": estimate.calls,
-            "judge_kept": estimate.kept,
-            "judge_prompt_tokens": estimate.prompt_tokens,
-            "judge_completion_tokens_at_most": estimate.completion_tokens,
-            "judge_usd_at_most": estimate.usd,
-        }
+        row |= _judging(judge, suite, counted, repeats)
     return row
+
+
+def _stored_texts(
+    request: EvalRequest,
+    target: Target,
+    suite: Suite,
+    hashes: Mapping[tuple[str, str, int, str], str],
+    data_name: str,
+) -> list[dict[str, str | None]]:
+    """Item id -> stored answer, None without one; a dictionary per repeat, each of which has its own folder."""
+    folder = suite.folder(target.folder, data_name)
+    repeats: list[dict[str, str | None]] = []
+    for repeat in range(request.repeat):
+        kept = ResponseLog.peek(request.shard.folder(folder) if request.shard else repeat_folder(folder, repeat))
+        key = (target.name, suite.key, repeat)
+        repeats.append({item.id: kept.get((item.id, hashes[(*key, item.id)])) for item in suite.items})
+    return repeats
+
+
+def _judging(
+    judge: Judge, suite: Suite, counted: Sequence[Sequence[Item]], repeats: Sequence[Mapping[str, str | None]]
+) -> dict[str, Any]:
+    """What judging costs: the answers of every repeat are judged."""
+    estimates = []
+    for items, texts in zip(counted, repeats, strict=True):
+        answers = {key: Response(key, _ASSUMED_ANSWER if text is None else text) for key, text in texts.items()}
+        estimates.append(judge.estimate(suite.benchmark.judge_requests(items, answers)))
+    prices = [estimate.usd for estimate in estimates if estimate.usd is not None]
+    return {
+        "judge": judge.label,
+        "judge_calls": sum(estimate.calls for estimate in estimates),
+        "judge_kept": sum(estimate.kept for estimate in estimates),
+        "judge_prompt_tokens": sum(estimate.prompt_tokens for estimate in estimates),
+        "judge_completion_tokens_at_most": sum(estimate.completion_tokens for estimate in estimates),
+        "judge_usd_at_most": sum(prices) if len(prices) == len(estimates) else None,
+    }
 
 
 def _prompt_tokens(target: Target, items: Sequence[Item]) -> int:

@@ -289,3 +289,18 @@ def test_what_may_be_without_a_verdict(command: str, here: Path, server: VisionS
         assert "--max-unscored" in run(*own, code=1)
         [record] = run(*own, "--max-unscored", "0.9")
     assert record["unscored"] == 1
+
+
+def test_a_plan_counts_the_answers_and_verdicts_of_every_repeat(
+    here: Path, server: VisionServer, judge: FakeServer
+) -> None:
+    asked = ["eval", "--endpoint", server.url, "--model", "seer", "--suite", "mmhal", "--data", "drawn", "--limit", "4"]
+    asked += ["--judge", "openai", "--judge-model", "strict", "--judge-url", judge.url, "--judge-price", "1,10"]
+    run(*asked, "--repeat", "2")
+    [plan] = run(*asked, "--repeat", "2", "--dry-run")
+    items = plan["items"]
+    assert (plan["answered"], plan["to_generate"], plan["seconds"]) == (2 * items, 0, 0)
+    assert (plan["judge_calls"], plan["judge_kept"], plan["judge_usd_at_most"]) == (0, 2 * items, 0)
+    [plan] = run(*asked, "--repeat", "3", "--dry-run")
+    assert (plan["items"], plan["answered"], plan["to_generate"]) == (items, 2 * items, items)
+    assert (plan["judge_calls"], plan["judge_kept"]) == (items, 2 * items) and plan["judge_usd_at_most"] > 0
