@@ -83,7 +83,12 @@ def _stored_texts(
     hashes: Mapping[tuple[str, str, int, str], str],
     data_name: str,
 ) -> list[dict[str, str | None]]:
-    """Item id -> stored answer, None without one; a dictionary per repeat, each of which has its own folder."""
+    """Item id -> stored answer, None without one; a dictionary per repeat, each of which has its own folder.
+
+    With `--overwrite` there are none: everything is generated again, and the verdicts on the old answers do not count for the new ones.
+    """
+    if request.overwrite:
+        return [dict.fromkeys((item.id for item in suite.items), None) for _ in range(request.repeat)]
     folder = suite.folder(target.folder, data_name)
     repeats: list[dict[str, str | None]] = []
     for repeat in range(request.repeat):

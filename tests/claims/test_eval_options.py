@@ -304,3 +304,7 @@ def test_a_plan_counts_the_answers_and_verdicts_of_every_repeat(
     [plan] = run(*asked, "--repeat", "3", "--dry-run")
     assert (plan["items"], plan["answered"], plan["to_generate"]) == (items, 2 * items, items)
     assert (plan["judge_calls"], plan["judge_kept"]) == (items, 2 * items) and plan["judge_usd_at_most"] > 0
+    [plan] = run(*asked, "--repeat", "2", "--overwrite", "--dry-run")
+    assert (plan["answered"], plan["to_generate"]) == (0, 2 * items) and plan["seconds"] > 0
+    assert (plan["judge_calls"], plan["judge_kept"]) == (2 * items, 0) and plan["judge_usd_at_most"] > 0
+    assert run(*asked, "--repeat", "2", "--dry-run")[0]["answered"] == 2 * items, "a plan replaces nothing"
