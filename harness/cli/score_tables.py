@@ -161,7 +161,7 @@ def _plan_notes(rows: Sequence[dict[str, Any]]) -> list[str]:
     notes = []
     if any(row["seconds"] is None for row in rows):
         notes.append(
-            "time ?: unknown, because this backend has not yet answered questions with this model on these data"
+            "time ?: unknown, because this backend has not yet answered these suites with this model on these data"
         )
     known = [row["judge_usd_at_most"] for row in rows if row["judge"]]
     if any(usd is None for usd in known):

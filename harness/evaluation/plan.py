@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.core.types import Item, Response
@@ -14,7 +14,7 @@ from harness.evaluation.responses import ResponseLog
 from harness.evaluation.suites import Suite, suite_folder
 from harness.judging.base import Judge
 from harness.models import PromptLengths, load_processor
-from harness.records.answer_files import read_serving
+from harness.records.answer_files import Took, read_serving
 from harness.runs.folders import open_run
 from harness.runs.targets import Target
 
@@ -68,7 +68,7 @@ def _row(
         "prompt_tokens": prompt_tokens,
         "new_tokens": new_tokens,
         "new_tokens_at_most": sum(1 if item.choices else suite.sampling.max_new_tokens for item in missing),
-        "seconds": _seconds(request, target, data_name, len(missing)),
+        "seconds": _seconds(request, target, suite, data_name, len(missing), new_tokens),
         "judge": None,
     }
     if judge is not None and suite.benchmark.needs_judge:
@@ -139,14 +139,38 @@ def _mean_new_tokens(target: Target, suite: Suite, data_name: str) -> float | No
     return None
 
 
-def _seconds(request: EvalRequest, target: Target, data_name: str, asked: int) -> float | None:
-    """Time at the rate of this backend's earlier answers, for this checkpoint or others of its model; None without such answers."""
+def _seconds(
+    request: EvalRequest, target: Target, suite: Suite, data_name: str, asked: int, new_tokens: int | None
+) -> float | None:
+    """Time of `asked` answers at the rate of this backend's earlier answers, for this checkpoint or others of its model.
+
+    That is the rate per answer of the same suite. If it was only asked together with others, or not at all, it is the rate per new token,
+    because a suite's answers can be a hundred times as long as another's. None if neither is known.
+    """
     if not asked:
         return 0.0
-    runs = [target.folder, *(one for one in sorted(target.folder.parent.glob("*")) if one != target.folder)]
-    for path in [path for run in runs for path in sorted(run.glob(f"evals/*@{data_name}/serving.json"))]:
-        record = read_serving(path)
-        took = record.took
-        if took and record.backend == request.backend.name and open_run(path.parents[2]).base_label == target.model:
+    per_token: dict[
+        bool, float
+    ] = {}  # whether the suite was asked, too -> seconds per new token of the first such record
+    for suites, took in _measured(request, target, data_name):
+        if suites == {suite.name}:
             return asked * took.seconds / took.answers
-    return None
+        if took.completion_tokens:
+            per_token.setdefault(suite.name in suites, took.seconds / took.completion_tokens)
+    if new_tokens is None or not per_token:
+        return None
+    return new_tokens * per_token.get(True, per_token.get(False, 0.0))
+
+
+def _measured(request: EvalRequest, target: Target, data_name: str) -> Iterator[tuple[set[str], Took]]:
+    """The suites that were asked together by this backend, and how long it took; this checkpoint's first, then others of its model."""
+    for run in [target.folder, *(run for run in sorted(target.folder.parent.glob("*")) if run != target.folder)]:
+        together: dict[str, tuple[set[str], Took]] = {}
+        for path in sorted(run.glob(f"evals/*@{data_name}/serving.json")):
+            record = read_serving(path)
+            if record.took and record.backend == request.backend.name:
+                # One command writes the same record for every suite that it asked.
+                suites, _ = together.setdefault(record.took.model_dump_json(), (set(), record.took))
+                suites.add(path.parent.name.removesuffix(f"@{data_name}"))
+        if together and open_run(run).base_label == target.model:
+            yield from together.values()

@@ -194,7 +194,7 @@ class Forecaster:
         basis = (
             "the rate of earlier answers"
             if known
-            else "there are no earlier answers by this backend to take a rate from"
+            else "there are no earlier answers by this backend to these suites to take a rate from"
         )
         return Forecast(count * sum(times) if known else None, None if None in prices else count * sum(prices), basis)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections import Counter
@@ -13,6 +14,7 @@ import pytest
 from harness.core.errors import BadInputError, HarnessError
 from harness.core.types import ImageRef, Item
 from harness.evaluation.evaluate import run_eval
+from harness.evaluation.plan import plan_eval
 from harness.evaluation.request import EvalRequest
 from harness.evaluation.responses import ResponseLog
 from harness.evaluation.shards import Shard
@@ -230,8 +232,6 @@ def test_the_spread_is_shown(folder: Path) -> None:
 
 
 def test_a_plan_has_items_images_tokens_and_time(folder: Path) -> None:
-    from harness.evaluation.plan import plan_eval
-
     with seeing() as server:
         [before] = plan_eval(request(folder, server, limit=12))
         assert (before["items"], before["of"], before["images"], before["to_generate"]) == (12, 40, 3, 12)
@@ -247,6 +247,43 @@ def test_a_plan_has_items_images_tokens_and_time(folder: Path) -> None:
     assert (after["answered"], after["to_generate"], after["new_tokens"]) == (12, 28, 28 * 7)
     assert after["seconds"] == pytest.approx(28 * took["seconds"] / 12)
     assert twice["to_generate"] == 28 + 40 and (part["items"], part["images"], part["answered"]) == (12, 3, 0)
+
+
+def test_a_plan_takes_the_time_of_an_answer_from_answers_of_its_suite(folder: Path) -> None:
+    """Another suite's answers can be a hundred times as long, so of these only the time of a token counts."""
+    other = folder / "data" / "pope-aokvqa"
+    other.mkdir()
+    (other / "aokvqa_pope_seem_random.json").write_bytes(
+        (folder / "data" / "pope" / "coco_pope_random.json").read_bytes()
+    )
+    evals = folder / "results" / "seer" / "evals"
+
+    def took(suite: str, answers: int, completion_tokens: int | None, seconds: float) -> None:
+        path = evals / f"{suite}@data" / "serving.json"
+        spent = {"answers": answers, "completion_tokens": completion_tokens, "seconds": seconds}
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"took": spent}))
+
+    def seconds(suite: str) -> float | None:
+        [row] = plan_eval(dataclasses.replace(request(folder, server), suites=[suite]))
+        assert row["to_generate"] > 0
+        return row["seconds"]
+
+    with seeing() as server:
+        run_eval(request(folder, server, limit=12))
+        took("pope", 3000, 3000, 30.0)
+        assert seconds("pope") == pytest.approx(28 * 0.01) and seconds("pope-aokvqa") is None
+        run_eval(dataclasses.replace(request(folder, server, limit=12), suites=["pope-aokvqa"]))
+        took("pope-aokvqa", 300, 30_000, 300.0)
+        assert seconds("pope") == pytest.approx(28 * 0.01) and seconds("pope-aokvqa") == pytest.approx(28 * 1.0)
+        # Asked in one command, the suites share a record, whose time per answer is that of neither. Each of the 28 answers has 7 tokens.
+        for suite in ("pope", "pope-aokvqa"):
+            took(suite, 3300, 33_000, 330.0)
+        assert seconds("pope") == seconds("pope-aokvqa") == pytest.approx(28 * 7 * 0.01)
+        took("pope", 3000, 3000, 60.0)
+        (evals / "pope-aokvqa@data" / "serving.json").unlink()
+        assert seconds("pope-aokvqa") == pytest.approx(28 * 7 * 0.02), "the tokens of this suite, at another's rate"
+        took("pope", 3000, None, 60.0)
+        assert seconds("pope-aokvqa") is None
 
 
 @pytest.mark.parametrize("limit", [0, -5])

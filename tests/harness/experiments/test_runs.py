@@ -222,7 +222,7 @@ def test_a_dry_run_predicts_time_and_money_as_align_and_eval_do(folder: Path, ca
     [row] = json.loads(out)
     assert row["judge_usd_at_most"] > 0 and judged == pytest.approx(3 * row["judge_usd_at_most"])
     text = " ".join(run(folder, "judged", "--dry-run", "--results", "calm", **priced).stdout.split())
-    assert f"judges at most ${judged:.2f}" in text and "what is left: about" in text
+    assert f"judges at most ${judged:.2f}" in text and "what is left: 1 steps of unknown time, and about" in text
 
 
 def test_what_two_experiments_share_is_done_once(folder: Path, calm: dict[str, Any]) -> None:
