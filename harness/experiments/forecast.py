@@ -73,12 +73,13 @@ class Forecaster:
         rows: Sequence[tuple[Step, StepRecord]],
         results: Path,
         planned: dict[str, Forecast],
+        bases: Mapping[str, frozenset[str]],
     ) -> None:
-        """`planned` has what other experiments predicted, and gets what this one predicts."""
+        """`planned` has what other experiments predicted, and gets what this one predicts; `bases` is what `first_to_ask` returned."""
         self.experiment, self.plan, self.rows, self.results = experiment, plan, rows, results
         world = find_world(experiment.spec.model)
         self.model = world.name if world else experiment.spec.model
-        self._planned = planned
+        self._planned, self._bases = planned, bases
         about = experiment.spec.model_dump(mode="json", include=_COSTS)
         self._scope = sha256_json([about, data_of(experiment.spec, self.model)])
         self._changes = {change.word: change for change in changes_of(experiment)}
@@ -98,9 +99,8 @@ class Forecaster:
         if step.kind in ("generate", "export"):
             return sha256_json([step.kind, *_asked_of(step)])
         if arm is None:
-            return sha256_json(
-                [self._scope, step.kind, len(_runs_of(step)), "--base" in step.command, _change_of(step)]
-            )
+            asks_base = sorted(self._bases.get(step.key, ()))
+            return sha256_json([self._scope, step.kind, len(_runs_of(step)), asks_base, _change_of(step)])
         train, _ = settings_of(self.experiment, arm, self.experiment.spec.seeds[0], self.model)
         generated = arm.generate.model_dump(mode="json") if arm.generate else None
         settings = train.model_dump(mode="json", exclude=_SAME_COST)
@@ -188,28 +188,60 @@ class Forecaster:
             changes=[self._changes[change]] if change else [],
         )
         rows = [row for row in plan_eval(request) if row["change"] == change]
-        count = len(_runs_of(step)) + ("--base" in step.command)
-        times, prices = [row["seconds"] for row in rows], [row.get("judge_usd_at_most", 0.0) for row in rows]
-        known = all(time is not None for time in times)
+        asks_base = self._bases.get(step.key, ())
+        counts = [len(_runs_of(step)) + (row["suite"] in asks_base) for row in rows]
+        times = [None if row["seconds"] is None else n * row["seconds"] for n, row in zip(counts, rows, strict=True)]
+        usd = [row.get("judge_usd_at_most", 0.0) for row in rows]
+        prices = [None if price is None else n * price for n, price in zip(counts, usd, strict=True)]
+        seconds, price = _sum(times), _sum(prices)
         basis = (
             "the rate of earlier answers"
-            if known
+            if seconds is not None
             else "there are no earlier answers by this backend to these suites to take a rate from"
         )
-        return Forecast(count * sum(times) if known else None, None if None in prices else count * sum(prices), basis)
+        return Forecast(seconds, price, basis)
 
 
 def forecasts(opened: Sequence[Opened]) -> dict[str, Forecast]:
     """Step's key -> prediction, for the steps that are not done; a step that several experiments share has one."""
     planned: dict[str, Forecast] = {}
     predicted: dict[str, Forecast] = {}
+    bases = first_to_ask(opened)
     for entry in opened:
         for experiment, plan, rows in entry.remaining():
-            forecaster = Forecaster(experiment, plan, rows, entry.folder.results, planned)
+            forecaster = Forecaster(experiment, plan, rows, entry.folder.results, planned, bases)
             for step, record in rows:
                 if record.state != "done" and step.key not in predicted:
                     predicted[step.key] = forecaster.of(step)
     return predicted
+
+
+def first_to_ask(opened: Sequence[Opened]) -> dict[str, frozenset[str]]:
+    """Step's key -> the suites on which it asks its base model before any other step does; a later step takes the stored answers.
+
+    Steps that are done asked before those that are not. Seeds share a base model, unless it is an embedded world's, and so do experiments.
+    """
+    rows = [
+        (record.state != "done", step, experiment, plan)
+        for entry in opened
+        for experiment, plan, table in entry.remaining()
+        for step, record in table
+        if "--base" in step.command
+    ]
+    answered: set[str] = set()
+    first: dict[str, frozenset[str]] = {}
+    for _, step, experiment, plan in sorted(rows, key=lambda row: row[0]):
+        if step.key in first:
+            continue
+        _, seed = plan.runs[_runs_of(step)[0]]
+        spec = experiment.spec
+        # Other settings can lead to other questions, answers or verdicts.
+        settings = [spec.questions, spec.backend, spec.judge, grouped(spec.evaluation)]
+        about = [plan.worlds[seed], _given(step, "--data"), _change_of(step), *settings]
+        answers = {suite: sha256_json([suite, *about]) for suite in experiment.suites}
+        first[step.key] = frozenset(suite for suite, key in answers.items() if key not in answered)
+        answered |= set(answers.values())
+    return first
 
 
 def by_kind(opened: Sequence[Opened], predicted: Mapping[str, Forecast]) -> dict[str, dict[str, Any]]:
@@ -237,6 +269,12 @@ def total(predicted: Sequence[Forecast]) -> dict[str, Any]:
         "steps_without_time": sum(forecast.seconds is None for forecast in predicted),
         "steps_without_price": sum(forecast.usd is None for forecast in predicted),
     }
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    """Their sum; None if one of them is unknown."""
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
 
 
 def _runs_of(step: Step) -> list[str]:

@@ -178,6 +178,10 @@ def test_a_dry_run_predicts_time_and_money_as_align_and_eval_do(folder: Path, ca
     assert len(asked) == 4 and all(
         one["seconds"] > 0 and one["basis"] == "the rate of earlier answers" for one in asked
     )
+    # Four checkpoints of each seed, and once the base model, which the seeds share.
+    rate = steps["eval-s1-0"]["predicted"]["seconds"] / 4
+    expected = {"eval-s0-0": 5 * rate, "noise-s0-0-999": 5 * rate, "noise-s1-0-999": 4 * rate}
+    assert {name: steps[name]["predicted"]["seconds"] for name in expected} == pytest.approx(expected)
     left = [step["predicted"]["seconds"] for step in steps.values() if "predicted" in step]
     kinds = shown["predicted"].pop("kinds")
     assert {kind: (found["steps"], found["done"]) for kind, found in kinds.items()} == {

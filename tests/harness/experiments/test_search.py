@@ -16,7 +16,7 @@ import yaml
 
 from harness.core.errors import BadInputError
 from harness.core.yaml_values import parse_yaml
-from harness.experiments.forecast import by_kind
+from harness.experiments.forecast import by_kind, first_to_ask
 from harness.experiments.run import open_experiment, run_all, run_experiment
 from harness.worlds.pocket.formats import write_benchmarks
 from tests import warm
@@ -35,6 +35,10 @@ SPEC: dict[str, Any] = {
     "search": {"objective": "chair_s", "runs": 8, "seeds": [0, 1]},
     "claims": ["chair_s(dpo) < chair_s(base)"],
 }
+
+
+SUITES = {"two": ["halbench", "pope"], "single": ["halbench"]}
+"""Name of an experiment -> what it evaluates on."""
 
 
 def given(command: list[str], option: str) -> str:
@@ -263,6 +267,39 @@ def test_experiments_of_one_command_share_what_they_have_in_common(
     assert len({given(command, "--name") for command in aligned}) == len(aligned) == 2 * (2 * 2 + 1)
     measured = [any(part.startswith("train.balance.data") for part in command) for command in aligned]
     assert [given(command, "--model") == "pocket:6" for command in aligned] == measured and sum(measured) == 2
+
+
+def test_a_base_model_is_counted_for_the_step_that_asks_it_first(tmp_path: Path) -> None:
+    """Steps that are done asked before all others; an embedded world has a base model for every seed, another model has one."""
+
+    def written(name: str, **changes: Any) -> Any:
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(SPEC | {"search": None, "claims": []} | changes))
+        return open_experiment(str(tmp_path / f"{name}.yaml"), {}, tmp_path / "results", many=False)
+
+    def asking(*files: Any) -> list[dict[str, set[str]]]:
+        first = first_to_ask(files)
+        return [{step.name: {*first[step.key]} for step in file.plan.steps if step.key in first} for file in files]
+
+    mild = {"dpo": {"method": "dpo", "settings": {"method.beta": 5}}}
+    two, single = (written(name, arms={"dpo": {"method": "dpo"}}, suites=suites) for name, suites in SUITES.items())
+    milder = written("milder", arms=mild, seeds=[6, 7])
+    both = {"halbench", "pope"}
+    assert asking(two, milder, single) == [
+        {"eval-s6-0": both},
+        {"eval-s6-0": set(), "eval-s7-0": both},
+        {"eval-s6-0": set()},
+    ]
+    _, error = run_experiment(single, Pretended())
+    assert error is None
+    assert asking(two, milder, single) == [
+        {"eval-s6-0": {"pope"}},
+        {"eval-s6-0": set(), "eval-s7-0": both},
+        {"eval-s6-0": {"halbench"}},
+    ]
+    other = written("other", arms=mild, questions=5)
+    assert asking(two, other)[1] == {"eval-s6-0": both}, "a sample of its questions is not the same questions"
+    named = written("named", arms=mild, model="llava-v1.6-7b", seeds=[0, 1], noise=[500])
+    assert asking(named) == [{"eval-s0-0": both, "noise-s0-0-500": both, "eval-s1-0": set(), "noise-s1-0-500": set()}]
 
 
 def test_a_failing_experiment_does_not_stop_the_next(tmp_path: Path) -> None:
