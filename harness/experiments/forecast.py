@@ -35,7 +35,7 @@ from harness.serving.choose import choose_backend
 
 logger = logging.getLogger(__name__)
 
-_SAME_COST = {
+SAME_COST = {
     "learning_rate", "warmup_ratio", "schedule", "weight_decay", "adam_beta2", "adam_epsilon", "max_grad_norm", "seed",
     "save_steps", "keep_stages", "report_to", "balance",
 }  # fmt: skip
@@ -87,12 +87,12 @@ class Forecaster:
     def of(self, step: Step) -> Forecast:
         """The prediction for one step."""
         arm = self.plan.runs[step.run][0] if step.kind == "align" else None
-        key = self._cost_key(step, arm)
+        key = self.cost_key(step, arm)
         if key not in self._planned:
             self._planned[key] = self._measured(step, arm) or self._forecast(step, arm)
         return self._planned[key]
 
-    def _cost_key(self, step: Step, arm: Arm | None) -> str:
+    def cost_key(self, step: Step, arm: Arm | None) -> str:
         """Equal for steps that cost the same: a method's arms that differ in weights, or evaluations of as many runs."""
         if step.kind == "world":  # the model of seed 0 may come with the package
             return sha256_json([step.kind, self.model, step.command[-1] == self.model])
@@ -101,19 +101,19 @@ class Forecaster:
         if arm is None:
             asks_base = sorted(self._bases.get(step.key, ()))
             return sha256_json([self._scope, step.kind, len(_runs_of(step)), asks_base, _change_of(step)])
-        train, _ = settings_of(self.experiment, arm, self.experiment.spec.seeds[0], self.model)
+        train, method = settings_of(self.experiment, arm, self.experiment.spec.seeds[0], self.model)
         generated = arm.generate.model_dump(mode="json") if arm.generate else None
-        settings = train.model_dump(mode="json", exclude=_SAME_COST)
+        settings = [train.model_dump(mode="json", exclude=SAME_COST), _same_cost(method.model_dump(mode="json"))]
         return sha256_json([self.experiment.spec.model, arm.limit, arm.method, arm.data, generated, settings])
 
     def _measured(self, step: Step, arm: Arm | None) -> Forecast | None:
         """What a step of the same cost took that is done, with the money of the plan."""
-        key = self._cost_key(step, arm)
+        key = self.cost_key(step, arm)
         took = [
             record.seconds
             for other, record in self.rows
             if record.state == "done" and record.seconds and other.kind == step.kind
-            and self._cost_key(other, self.plan.runs[other.run][0] if other.kind == "align" else None) == key
+            and self.cost_key(other, self.plan.runs[other.run][0] if other.kind == "align" else None) == key
         ]  # fmt: skip
         if not took:
             return None
@@ -275,6 +275,18 @@ def _sum(values: Sequence[float | None]) -> float | None:
     """Their sum; None if one of them is unknown."""
     known = [value for value in values if value is not None]
     return sum(known) if len(known) == len(values) else None
+
+
+def _same_cost(settings: Any) -> Any:
+    """A method's settings with None in place of fractional numbers, which are weights of a loss or strengths and change no cost.
+
+    What is computed depends on words, switches, whole numbers, and the length of lists (LPOI has a rejected image for each strength).
+    """
+    if isinstance(settings, dict):
+        return {name: _same_cost(value) for name, value in settings.items()}
+    if isinstance(settings, list):
+        return [_same_cost(value) for value in settings]
+    return None if isinstance(settings, float) else settings
 
 
 def _runs_of(step: Step) -> list[str]:

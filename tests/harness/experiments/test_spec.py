@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import harness
+from harness.core.config import TrainSettings
 from harness.core.errors import BadInputError
 from harness.core.worlds import pairs_of
 from harness.experiments.claims import read_claims
 from harness.experiments.execute import _without
+from harness.experiments.forecast import SAME_COST, Forecaster
 from harness.experiments.graph import plan
 from harness.experiments.keys import dotted, grouped
 from harness.experiments.page import made_by
@@ -106,6 +109,48 @@ def test_a_file_extends_another(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text("extends: child.yaml\n")
     with pytest.raises(BadInputError, match="which is a cycle"):
         read_experiment(tmp_path / "child.yaml")
+
+
+COSTS: dict[str, list[dict[str, Any]]] = {
+    "dpo": [{}, {"loss": "simpo"}, {"per_token": True}],
+    "opa-dpo": [{}, {"phase": "opa"}],
+    "lpoi": [{}, {"levels": [0.5, 1.0]}],
+    "mfpo": [
+        {},
+        {"stages": {"count": 1}},
+        {"stages": {"answer": "own"}},
+        {"images": {"regions": "dataset"}},
+        {"images": {"corruption": "whole-noise"}},
+    ],
+}
+"""Method -> settings of which each makes a training cost something else."""
+WEIGHTS: dict[str, list[dict[str, Any]]] = {
+    "dpo": [{"beta": 1, "label_smoothing": 0.1, "length_penalty": 0.5}],
+    "opa-dpo": [{"beta": 0.5, "lambda_image": 1}],
+    "lpoi": [{"levels": [0.1, 0.2, 0.3, 1.0], "lambda_list": 2}],
+    "mfpo": [{"lambda_text": 0.5, "delta": 1, "images": {"text_threshold": 0.5}}],
+}
+"""Method -> settings with which a training costs as much as with the defaults."""
+
+
+def test_trainings_share_a_prediction_only_if_they_cost_the_same(tmp_path: Path) -> None:
+    asked = [(method, settings) for groups in (COSTS, WEIGHTS) for method, rows in groups.items() for settings in rows]
+    arms = {
+        f"a{number}": {"method": method, "settings": {"method": settings}}
+        for number, (method, settings) in enumerate(asked)
+    }
+    file = written(tmp_path / "costs.yaml", yaml.safe_dump({"model": "llava-v1.6-7b", "data": "./pairs", "arms": arms}))
+    opened = open_experiment(str(file), {}, tmp_path / "results", many=False)
+    [(experiment, steps, rows)] = opened.remaining()
+    forecaster = Forecaster(experiment, steps, rows, tmp_path / "results", {}, {})
+    runs = {steps.runs[step.run][0].label: step for step, _ in rows if step.kind == "align"}
+    keys = {label: forecaster.cost_key(step, steps.runs[step.run][0]) for label, step in runs.items()}
+    different = sum(map(len, COSTS.values()))
+    assert len({keys[f"a{number}"] for number in range(different)}) == different, "each is predicted by itself"
+    methods = [method for method, _ in asked]
+    for number in range(different, len(asked)):
+        assert keys[f"a{number}"] == keys[f"a{methods.index(methods[number])}"], methods[number]
+    assert set(TrainSettings.model_fields) >= SAME_COST
 
 
 def test_dotted_settings_are_groups_and_back() -> None:
