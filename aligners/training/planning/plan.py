@@ -10,6 +10,7 @@ import dataclasses
 import math
 import shutil
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ from aligners.base import Aligner, Answer, Measure, PrepareContext, Stage, Stage
 from aligners.contract import check_method, prepared, stages_of
 from aligners.rejected_images.size import predicted_bytes
 from aligners.training.adapters import check_model
+from aligners.training.difficulty import own_answers
 from aligners.training.encoding import EncodedExample, encode_all
 from aligners.training.families import possible_savings
 from aligners.training.job import AlignJob
@@ -80,7 +82,7 @@ def plan(aligner: Aligner, job: AlignJob) -> dict[str, Any]:
         "estimated": estimated,
     }
     if memory["fits"]:
-        report["time"] = _time(aligner, job, examples, tokens, process, asked.examples)
+        report["time"] = _time(aligner, job, examples, tokens, process, asked)
         if made:
             estimated.append(
                 "the time does not include making the rejected images: `harness data corrupt --limit N` measures it on a sample"
@@ -93,7 +95,11 @@ def plan(aligner: Aligner, job: AlignJob) -> dict[str, Any]:
 class _Order(StageContext):
     """Plans stages without a model: if stages are cut by rank, their sizes depend only on the number of examples."""
 
-    examples = 0
+    def __init__(self) -> None:
+        self.examples = 0
+        """Number of examples of which the difficulty is measured."""
+        self.answers: Counter[int] = Counter()
+        """Maximum length in tokens of the model's own answers -> number of examples for which it generates one."""
 
     def difficulty(
         self,
@@ -102,8 +108,10 @@ class _Order(StageContext):
         answer: Answer = "chosen",
         max_new_tokens: int = 256,
     ) -> list[float]:
-        """The difficulty is unknown; only note the number of examples."""
+        """The difficulty is unknown; only note what measuring it takes."""
         self.examples += len(examples)
+        if answer == "own":
+            self.answers[max_new_tokens] += len(examples)
         return [0.0] * len(examples)
 
 
@@ -249,9 +257,10 @@ def _time(
     examples: Sequence[PreferenceExample],
     tokens: _Tokens,
     process: Any,
-    difficulty: int,
+    asked: _Order,
 ) -> dict[str, Any]:
-    """Seconds, extrapolated from forward and backward passes of two micro-batches of medium length, after a warm-up pass."""
+    """Seconds, extrapolated from forward and backward passes of two micro-batches of medium length, after a warm-up pass, and from one
+    batch of generated answers if the stages depend on the model's own."""
     ordered = sorted(tokens.passes, key=lambda one: one[1])
     full = [one for one in ordered if len(one[0]) == max(len(names) for names, _ in ordered)]
     middle = len(full) // 2
@@ -278,19 +287,39 @@ def _time(
     summary = tokens.summary()
     steps = sum(steps_of(len(one.examples), job.train) for one in tokens.stages)
     epochs = steps / sum(math.ceil(len(one.examples) / job.train.batch_size) for one in tokens.stages)
+    generating, generated = _generating(run, examples, asked)
     parts = {
         "training": seconds["training"] / measured * summary["epoch_with_padding"] * epochs,
         "reference": seconds["reference"] / measured * summary["epoch"] if aligner.uses_reference else 0.0,
         "images_once": images,
-        "difficulty": seconds["reference"] / measured * summary["epoch"] * difficulty / len(examples),
+        "difficulty": seconds["reference"] / measured * summary["epoch"] * asked.examples / len(examples) + generating,
     }
     return {
         "seconds": round(sum(parts.values()), 1),
         **{name: round(value, 1) for name, value in parts.items()},
         "measured": f"forward and backward of two micro-batches of {len(chosen[-1][0])} examples of middle length: "
-        f"{seconds['training'] / 2:.3g} s each, {seconds['reference'] / 2:.3g} s without gradient; no optimizer step",
+        f"{seconds['training'] / 2:.3g} s each, {seconds['reference'] / 2:.3g} s without gradient; no optimizer step{generated}",
         "features_kept": kept,
     }
+
+
+def _generating(run: Session, examples: Sequence[PreferenceExample], asked: _Order) -> tuple[float, str]:
+    """Seconds for generating the model's own answers, at the rate of one batch of the size that the training generates at a time, and how
+    that was measured."""
+    train = run.train_settings
+    size = train.micro if train.gradient_checkpointing else 2 * train.micro
+    batch = [example for example in examples if example.id in run.encoded][:size]
+    encoded = [run.encoded[example.id] for example in batch]
+    run.policy.model.eval()
+    total, measured = 0.0, ""
+    for longest, count in asked.answers.items():
+        own_answers(run, encoded, batch, 1)  # warms up
+        start = time.perf_counter()
+        answers = own_answers(run, encoded, batch, longest)  # as lists, so that the device has computed them
+        seconds = time.perf_counter() - start
+        total += seconds / len(batch) * count
+        measured += f"; {len(batch)} own answers of at most {longest} tokens: {seconds:.3g} s for {sum(map(len, answers))} tokens"
+    return total, measured
 
 
 def _pass(run: Any, examples: Sequence[EncodedExample]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,28 @@ def test_mfpo_is_planned_without_its_images_and_without_its_entropies(base: Path
     assert planned["disk"]["rejected_images"] > 45 * 500 and planned["time"]["difficulty"] > 0
     text = plan(DPO(), job(base, pairs, tmp_path))
     assert planned["tokens"]["epoch"] > 1.3 * text["tokens"]["epoch"], "rows of the rejected images count"
+
+
+def test_generating_the_own_answers_that_order_the_examples_takes_time(
+    base: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed: dict[tuple[int, int], float] = {}
+    generate = planning.own_answers
+
+    def timing(session: Any, encoded: Any, examples: Any, longest: int) -> list[list[int]]:
+        start = time.perf_counter()
+        answers = generate(session, encoded, examples, longest)
+        timed[len(examples), longest] = time.perf_counter() - start
+        return answers
+
+    monkeypatch.setattr(planning, "own_answers", timing)
+    stages = {"answer": "own", "max_new_tokens": 64}
+    planned = plan(MFPO(MFPO.Settings.model_validate({"stages": stages})), job(base, pairs, tmp_path))
+    assert set(timed) == {(8, 1), (8, 64)}, "two micro-batches at a time, as the training generates them"
+    took = 45 * timed[8, 64] / 8
+    assert planned["time"]["difficulty"] >= round(took, 1)
+    assert planned["time"]["seconds"] > planned["time"]["difficulty"]
+    assert "8 own answers of at most 64 tokens" in planned["time"]["measured"]
 
 
 @pytest.mark.parametrize("tuning", ["lora", "full"])
