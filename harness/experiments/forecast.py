@@ -168,6 +168,8 @@ class Forecaster:
         if plan["download"]:
             names = ", ".join(download["name"] for download in plan["download"])
             raise BadInputError(f"{names} is not on this machine, so the time is unknown")
+        if plan["time"] is None:
+            raise BadInputError("a step of the training would not fit into memory, so its time is unknown")
         return Forecast(float(plan["time"]["seconds"]), 0.0, plan["time"]["measured"])
 
     def _evaluation(self, step: Step) -> Forecast:

@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -227,6 +228,28 @@ def test_a_dry_run_predicts_time_and_money_as_align_and_eval_do(folder: Path, ca
     assert row["judge_usd_at_most"] > 0 and judged == pytest.approx(3 * row["judge_usd_at_most"])
     text = " ".join(run(folder, "judged", "--dry-run", "--results", "calm", **priced).stdout.split())
     assert f"judges at most ${judged:.2f}" in text and "what is left: 1 steps of unknown time, and about" in text
+
+
+def test_the_time_of_a_training_that_does_not_fit_into_memory_is_unknown(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = psutil.virtual_memory()
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: real._replace(available=0))
+    asked = command(
+        folder,
+        "large",
+        "--dry-run",
+        "--json",
+        "--results",
+        "large",
+        seeds=[0],
+        arms={"dpo": {"method": "dpo"}},
+        claims=[],
+    )
+    code, out, said = run_here(asked, folder)
+    assert code == 0, said
+    [planned] = [step["predicted"] for step in json.loads(out)["steps"] if step["kind"] == "align"]
+    assert planned["seconds"] is None and "would not fit into memory" in planned["basis"]
 
 
 def test_what_two_experiments_share_is_done_once(folder: Path, calm: dict[str, Any]) -> None:
