@@ -17,12 +17,34 @@ READ = {
     "A photo of a dog": None, "Cannot be determined": None, "Definitely": None, "Both are": None, "": None, "  ": None, "A or B": None,
     "The answer is A. No, the answer is B.": None, "green or red": None, "greenish": None, "<think>B": None,
     "The answer is a matter of taste": None, "I think it is B": None,
+    "The answer is B because the car is not red.": "B", "The correct option is B because it is not red": "B",
+    "The answer is C as it shows": "C", "The answer is A because it is not green.": "A", "The answer is a red car": "A",
+    "A, B": None, "A, C": None, "B, or C": None, "The answer is B or C": None, "The answer is (B) or (C).": None, "B, A and C": None,
+    "A. red\nB. dark red\nC. green\nD. a photo of a bus": None, "(A) red (B) dark red": None, "A. red B. dark red C. green": None,
+    "A: red, B: dark red": None, "A - red, B - dark red": None, "A\nB\nC": None, "A. red\nB. dark red\nC. green\nThe answer is C.": "C",
+    "B, C is too dark": "B", "B. The car in lane C. It is not green": "B", "B\nIt is not green": "B", "(B) not red, as A. would be": "B",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("answer", READ)
 def test_answers(answer: str) -> None:
     assert read_choice(answer, COLOURS) == READ[answer]
+
+
+def test_long_answers_take_no_time() -> None:
+    import time
+
+    for text in (
+        "A" + " " * 100_000 + "x",
+        "A." + "\n" * 100_000 + "x",
+        "A, B" * 30_000,
+        "answer is B or " * 20_000,
+        "(A) " * 30_000,
+    ):
+        start = time.process_time()
+        read_choice(text)
+        # A pattern that goes back over what it has read would take minutes; the bound is no measurement.
+        assert time.process_time() - start < 2, text[:20]
 
 
 def test_without_options_only_letters_are_read() -> None:
