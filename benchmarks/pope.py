@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.answer_files import AnswerSet, picture_of
 from benchmarks.answers import AnswerRow, identity
 from benchmarks.base import Benchmark, Totals, harmonic, needed, ratio
-from benchmarks.pope_answers import SPLITS, match
+from benchmarks.pope_answers import SPLITS, match, split_in_name
 from benchmarks.suffix import YesNoSettings, with_suffix
 from benchmarks.yesno import PARSER, pope_official, tolerant, yes_or_no
 from harness.core.declared import BarChart, OfflineFile
@@ -114,7 +114,7 @@ class POPE(Benchmark):
     def read_offline(self, files: Mapping[str, Path]) -> tuple[list[Item], Mapping[str, Response]]:
         """`--questions`: one split's file; `--responses`: answers as for `harness import-results`; those to other splits are ignored."""
         questions = needed(files, "questions", self.name)
-        split = next((name for name in SPLITS if name in questions.name), SPLITS[0])
+        split = split_in_name(questions) or SPLITS[0]
         items = self._read(questions, split, None)
         path = needed(files, "responses", self.name)
         answers, rows, kinds = AnswerSet(items), [], set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import permutations
 from pathlib import Path
@@ -13,6 +14,23 @@ from harness.core.types import Item
 
 SPLITS = ("random", "popular", "adversarial")
 _IDS = "give every row its question_id, and its split as category (random, popular or adversarial)"
+
+
+def split_in_name(path: Path) -> str | None:
+    """The split that a file's name has as a word, as `coco_pope_random.json` does; None if it has none.
+
+    Raises:
+        BadInputError: the name has several.
+    """
+    words = re.split(r"[^a-z]+", path.name.lower())
+    splits = [name for name in SPLITS if name in words]
+    if len(splits) > 1:
+        raise BadInputError(
+            f"the file's name has several splits: {' and '.join(splits)}",
+            where=str(path),
+            remedy="rename it after the one split that it has (random.jsonl); or remove all from the name of a file of several splits",
+        )
+    return splits[0] if splits else None
 
 
 def match(rows: Sequence[AnswerRow], path: Path, answers: AnswerSet, split: str | None = None) -> None:
@@ -35,9 +53,8 @@ def match(rows: Sequence[AnswerRow], path: Path, answers: AnswerSet, split: str 
         return
     splits = {name: [item for item in answers.items if item.reference["split"] == name] for name in SPLITS}
     splits = {name: items for name, items in splits.items() if items}
-    named = split or next((name for name in SPLITS if name in path.name), None) or (
-        next(iter(splits)) if len(splits) == 1 else None
-    )  # fmt: skip
+    labelled = all("question_id" in row.doc and row.doc.get("category") in SPLITS for row in rows)  # needs no name
+    named = split or (None if labelled else split_in_name(path)) or (next(iter(splits)) if len(splits) == 1 else None)
     if any("question_id" in row.doc for row in rows):
         _by_id(rows, path, answers, splits, named)
     elif all(picture_of(row) is not None and asked(row) is not None for row in rows):

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.answer_files import AnswerSet
 from benchmarks.pope import POPE, POPEAOKVQA, POPEGQA
+from benchmarks.pope_answers import match
 from benchmarks.yesno import pope_official, tolerant
 from harness.core.errors import BadInputError
 from harness.core.stats import Counts
@@ -80,6 +82,29 @@ def test_pope_mean_of_splits(tmp_path: Path) -> None:
     assert float(values["accuracy"]) == pytest.approx((1 + 1 / 2 + 1 / 4) / 3)
     assert float(values["f1"]) == pytest.approx((1 + 2 / 3 + 0.4) / 3)
     assert benchmark.official(totals) == {}, "the script prints one split"
+
+
+def test_pope_split_of_a_file_is_a_whole_word_of_its_name(tmp_path: Path) -> None:
+    for split, labels in (("random", ["yes", "yes"]), ("popular", ["no", "yes"]), ("adversarial", ["no", "no"])):
+        jsonl(tmp_path / f"coco_pope_{split}.json", pope_rows(labels))
+    items = POPE().items(tmp_path)
+    said = [{"question_id": place, "answer": "No"} for place in (1, 2)]
+
+    def matched(name: str, rows: list[dict[str, Any]] = said) -> list[str]:
+        answers, path = AnswerSet(items), jsonl(tmp_path / name, rows)
+        match(list(POPE().answer_rows(path)), path, answers)
+        return sorted(answers.responses)
+
+    assert matched("randomcrop_adversarial.jsonl") == ["adversarial/1", "adversarial/2"]
+    assert matched("coco_pope_Popular2.jsonl") == ["popular/1", "popular/2"]
+    with pytest.raises(BadInputError, match="several splits: random and adversarial") as problem:
+        matched("random-adversarial.jsonl")
+    assert problem.value.remedy and "rename" in problem.value.remedy
+    labelled = [row | {"category": "popular"} for row in said]
+    assert matched("random-adversarial-2.jsonl", labelled) == ["popular/1", "popular/2"], "the rows name their split"
+    questions = jsonl(tmp_path / "random_popular.json", pope_rows(["yes", "yes"]))
+    with pytest.raises(BadInputError, match="several splits"):
+        POPE().read_offline({"questions": questions, "responses": jsonl(tmp_path / "r.jsonl", said)})
 
 
 def test_pope_bad_files(tmp_path: Path) -> None:
