@@ -268,7 +268,8 @@ class HallusionBench(Benchmark):
         rows, details, reasons = [], {}, {}
         for request in requests:
             item, item_votes = request.item, votes[request.item.id]
-            again = compared.get(item.id)
+            same_votes = compared.get(item.id, [])
+            again = same_votes[0] if same_votes else None  # the official script asks once
             details[item.id] = {
                 "review": item_votes[0].text,
                 "same_review": again.text if again else None,
@@ -281,7 +282,7 @@ class HallusionBench(Benchmark):
             if mark is None:
                 reasons[item.id] = item_votes[0].reason or "its votes differ"
             else:
-                rows.append((item, mark, again.value if again else None))
+                rows.append((item, mark, majority(same_votes)))
         return self._scores(items, rows, details, reasons)
 
     def _compare(
@@ -290,8 +291,8 @@ class HallusionBench(Benchmark):
         items: Sequence[Item],
         responses: Mapping[str, Response],
         *marks: Mapping[str, Mark | None],
-    ) -> dict[str, Vote[bool]]:
-        """Ask whether answers are the same as to the original, if the kind of error depends on it."""
+    ) -> dict[str, list[Vote[bool]]]:
+        """Item id -> the votes on whether its answer is the same as to the original, if the kind of error depends on it."""
         originals = {_place(item).question: item for item in items if _place(item).original}
         wanted = []
         for item in items:
@@ -306,7 +307,7 @@ class HallusionBench(Benchmark):
                 )
                 wanted.append(JudgeRequest(asked, responses[item.id], fill(self._prompts[1], texts)))
         votes = ask(judge, wanted, read_same)
-        return {name.removesuffix(SAME): item_votes[0] for name, item_votes in votes.items()}
+        return {name.removesuffix(SAME): item_votes for name, item_votes in votes.items()}
 
     def _matched(self, items: Sequence[Item], responses: Mapping[str, Response]) -> list[SampleScore]:
         said = {item.id: tolerant(responses[item.id].text, item.reference["question"]) for item in items}

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from benchmarks.answers import identity
 from benchmarks.hallusionbench_groups import Mark
@@ -19,6 +19,7 @@ from harness.judging.panel import Vote
 from harness.judging.replies import UnreadableError, spoken
 from harness.judging.templates import read_built_prompt
 
+T = TypeVar("T")
 OFFICIAL_PROMPTS = (
     "944100e4a792647c4aa9ad07b694f090bc3dd3b18bb26d2b3a7528a8428cf2b3",
     "024606df4569d8838bf04b3ee2dcd457ab68ded3da433ebdbc86ee7ba978d492",
@@ -139,8 +140,8 @@ def read_reviews(path: Path) -> ReviewsJudge:
     return ReviewsJudge(path, replies)
 
 
-def majority(votes: Sequence[Vote[Mark]]) -> Mark | None:
-    """The most frequent mark; None if none could be read or several are equally frequent."""
+def majority(votes: Sequence[Vote[T]]) -> T | None:
+    """The most frequent verdict; None if none could be read or several are equally frequent."""
     ranked = Counter(vote.value for vote in votes if vote.value is not None).most_common(2)
     if not ranked or (len(ranked) == 2 and ranked[0][1] == ranked[1][1]):
         return None

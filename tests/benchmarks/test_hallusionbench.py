@@ -108,6 +108,28 @@ def test_a_judge_compares_wrong_answers_with_the_original(tmp_path: Path) -> Non
     assert suite.variant_with(judge) == "saying, own prompt"
 
 
+class Voting(Saying):
+    """Gives three replies to a request, one a vote; the same one if there is only one."""
+
+    votes, samples = 3, True
+
+    def judge(self, requests: Sequence[JudgeRequest]) -> Iterator[JudgeReply]:
+        for request in requests:
+            replies = self.replies[request.item.id].split("/")
+            yield JudgeReply(request.item.id, replies[request.sample // self.asks % len(replies)])
+
+
+def test_the_majority_decides_whether_a_wrong_answer_repeats_the_original(tmp_path: Path) -> None:
+    suite = HallusionBench()
+    items = suite.items(folder(tmp_path))
+    judge = Voting({item.id: "correct" for item in items} | {"VS_chart_0_2_0": "incorrect"})
+    for replies, kinds in (("different/same/same", (1, 0)), ("same/different/different", (0, 1))):
+        judge.replies["VS_chart_0_2_0#same"] = replies
+        scores = suite.score(items, {item.id: Response(item.id, "said") for item in items}, judge)
+        values = suite.aggregate(Counts.of(scores).totals())
+        assert (float(values["errors.language"]), float(values["errors.visual"])) == kinds
+
+
 READ = {"correct": "1", "“Correct”.": "1", "Incorrect": "0", "The answer is **unclear**": "2"}
 
 
