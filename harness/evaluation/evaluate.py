@@ -22,6 +22,7 @@ from harness.core.progress import progress
 from harness.core.record import check
 from harness.evaluation.context import check_context
 from harness.evaluation.jobs import Job, Key, pending, request_hashes
+from harness.evaluation.refusals import stored_refusals
 from harness.evaluation.reliance import Answered, reliance
 from harness.evaluation.repeats import repeat_folder, spread
 from harness.evaluation.request import EvalRequest, prepare
@@ -223,7 +224,11 @@ class _Evaluation:
     def _refused(self, suite: Suite, key: Key) -> dict[str, str]:
         """Item id -> why it could not be answered."""
         digests = {item.id: self.hashes[(*key, item.id)] for item in suite.items}
-        refused = {name: self.refused[digest] for name, digest in digests.items() if digest in self.refused}
+        if self.request.generate:
+            refused = {name: self.refused[digest] for name, digest in digests.items() if digest in self.refused}
+        else:  # stored answers: nothing was asked now, so only their records know what was refused
+            known, log = stored_refusals(self.folders[key]), self.logs[key]
+            refused = {name: known[name] for name in digests if name in known and log.get(name, digests[name]) is None}
         self._check_refused(suite, refused)
         return refused
 

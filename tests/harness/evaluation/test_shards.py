@@ -74,6 +74,22 @@ def test_merged_shards_score_as_one_run_does(folder: Path) -> None:
     assert log.read_bytes() == before, "merging twice is not merging once"
 
 
+def test_questions_that_an_endpoint_refused_stay_in_the_merged_and_the_rejudged_scores(tmp_path: Path) -> None:
+    folder = small_pope(tmp_path, forbidden=7)
+    with seeing() as server:
+        for index in (1, 2):
+            run_eval(request(folder, server, shard=Shard(index, 2), max_unscored=0.1))
+        stored = request(folder, server, generate=False)
+        for again in (run_merge, run_eval):
+            with pytest.raises(HarnessError, match=r"1 of 40 requests were refused; first: .*against the rules"):
+                again(stored)
+            [record] = again(dataclasses.replace(stored, max_unscored=0.03))
+            assert isinstance(record, SuiteScores) and (record.n, record.of) == (39, 40)
+            assert list(record.refused or {}) == ["random/7"]
+            # Without the shards, only the scores of the merge know it.
+            shutil.rmtree(folder / "results" / "seer" / "evals" / "pope@data" / "shards", ignore_errors=True)
+
+
 def test_gaps_and_overlaps_are_refused_by_name(folder: Path) -> None:
     shards = folder / "results" / "seer" / "evals" / "pope@data" / "shards"
     with seeing() as server:

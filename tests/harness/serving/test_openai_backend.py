@@ -224,10 +224,10 @@ def test_an_endpoints_model_becomes_a_row_of_the_leaderboard(folder: Path) -> No
     assert {row["checkpoint"] for row in rows} == {record["checkpoint"]}
     board = harness(folder, "leaderboard").stdout
     assert "seer on data" in board and "openai" in board
-    [again] = json.loads(
-        harness(folder, "rejudge", "--run", "seer", "--suite", "pope", "--data", "data", "--json").stdout
-    )
-    assert again["metrics"] == record["metrics"]
+    rejudge = ["rejudge", "--run", "seer", "--suite", "pope", "--data", "data", "--json"]
+    assert "1 of 40 requests were refused" in harness(folder, *rejudge, code=1).stderr
+    [again] = json.loads(harness(folder, *rejudge, "--max-unscored", "0.03").stdout)
+    assert again["metrics"] == record["metrics"] and again["refused"] == record["refused"]
     written = [path for path in folder.rglob("*") if path.is_file() and path.suffix in (".json", ".jsonl")]
     assert written and not [path for path in written if SECRET in path.read_text(encoding="utf-8")]
 
