@@ -264,19 +264,20 @@ class _Evaluation:
     def _score_all(self, target: Target) -> list[SuiteScores]:
         """A record for every suite; with changed pictures also a comparison with the plain answers, which are scored just before."""
         records = []
-        clean: tuple[Answered, str] | None = None
+        clean: tuple[Answered, str, str] | None = None
         for suite in self.suites:
             record, answered = self._score(target, suite)
             folder = self.folders[target.name, suite.key, 0]
             if suite.change is None:
-                items = write_scores(folder, record, item_rows(suite.items, answered.responses, answered.scores))
-                clean = answered, sha256_file(items_beside(items))
+                path = write_scores(folder, record, item_rows(suite.items, answered.responses, answered.scores))
+                clean = answered, sha256_file(items_beside(path)), path.name
             else:
                 assert clean is not None
                 compared = reliance(suite.benchmark, clean[0], answered, clean[1])
                 more = {"pictures": suite.change.about(), "reliance": compared.written()}
                 record = check(ChangedScoresRecord, record.written() | more, "scores", folder)
-                write_scores(folder, record, item_rows(suite.items, answered.responses, answered.scores))
+                # A report finds the plain scores by the name.
+                write_scores(folder, record, item_rows(suite.items, answered.responses, answered.scores), clean[2])
             records.append(record)
         return records
 

@@ -10,11 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from harness.analysis.scored import items_beside
 from harness.core import registry
 from harness.core.config import parse
 from harness.core.contract import check_resamples, json_of, scores_of, specs_of, values_of
 from harness.core.errors import BadInputError, HarnessError
-from harness.core.files import write_json, write_jsonl
+from harness.core.files import sha256_json, write_json, write_jsonl
+from harness.core.reading import read_json
 from harness.core.record import check
 from harness.core.stats import Counts, intervals
 from harness.core.types import Item, Response, SampleScore
@@ -234,12 +236,44 @@ def _number(count: float) -> float:
     return count if type(count) in (int, float) else float(count)
 
 
-def write_scores(folder: Path, record: SuiteScores, rows: Iterable[ItemRow]) -> Path:
-    """Write items and then scores; the files of a variant have its name, so that scores of two parsers are both kept."""
-    suffix = "-" + re.sub(r"[^\w.+-]+", "-", record.variant) if record.variant else ""
-    items = folder / f"items{suffix}.jsonl"
+def write_scores(folder: Path, record: SuiteScores, rows: Iterable[ItemRow], name: str | None = None) -> Path:
+    """Write items and then scores; the files of a variant have its name, so that scores of two parsers are both kept.
+
+    Args:
+        folder: of the suite's answers.
+        record: the scores.
+        rows: of the items.
+        name: the score file's name, if it must be that of another folder's; else it follows from the variant.
+
+    Returns:
+        The score file.
+    """
+    scores = folder / (name or _name(folder, record.variant))
+    items = items_beside(scores)
     write_jsonl(items, (row.written() for row in rows))
     with contextlib.suppress(OSError, HarnessError):  # the cache for leaderboards only saves time
         keep_sums(items)
-    write_json(folder / f"scores{suffix}.json", record.written())
-    return folder / f"scores{suffix}.json"
+    write_json(scores, record.written())
+    return scores
+
+
+def _name(folder: Path, variant: str) -> str:
+    """`scores-VARIANT.json`, with a part of the variant's hash if another variant's scores have that name: "a/b" and "a-b" share one."""
+    if not variant:
+        return "scores.json"
+    plain = "scores-" + re.sub(r"[^\w.+-]+", "-", variant)
+    hashed = f"{plain}-{sha256_json(variant)[:8]}.json"
+    # Files of a file system that ignores case are found under the other spelling, too.
+    taken = (folder / hashed).exists() or _variant_in(folder / f"{plain}.json") not in (None, variant)
+    return hashed if taken else f"{plain}.json"
+
+
+def _variant_in(scores: Path) -> str | None:
+    """The variant of a score file; None if there is no such file, or none that can be read, which new scores replace."""
+    if not scores.exists():
+        return None
+    with contextlib.suppress(BadInputError):
+        record = read_json(scores, "scores")
+        if isinstance(record, dict) and isinstance(record.get("variant"), str):
+            return str(record["variant"])
+    return None

@@ -184,6 +184,24 @@ def test_a_model_that_looks_and_one_that_does_not(folder: Path, server: VisionSe
     assert "*" not in "".join("".join(row) for row in table.rows)
 
 
+@pytest.mark.slow
+def test_variants_whose_names_differ_in_punctuation_only_are_both_kept(folder: Path, server: VisionServer) -> None:
+    command = f"eval --endpoint {server.url} --model seer --suite pope --data data --noise blank --limit 4".split()
+    evals = folder / "results" / "seer" / "evals" / "pope@data"
+    first, second = 'suffix "Yes or no?"', 'suffix "Yes or no!"'
+    for end in ("?", "!", "!"):
+        code, _, error = run_here([*command, "--set", f"pope.suffix=Yes or no{end}"], folder)
+        assert code == 0, error
+    for place in (evals, evals / "noise" / "blank"):
+        variants = {path.name: read_json(path)["variant"] for path in place.glob("scores*.json")}
+        assert variants.pop("scores-suffix-Yes-or-no-.json") == first
+        [(name, variant)] = variants.items()
+        assert variant == second and re.fullmatch(r"scores-suffix-Yes-or-no--[0-9a-f]{8}\.json", name)
+        assert len(list(place.glob("items*.jsonl"))) == 2
+    changed, reasons = changed_scores(find_run("seer", folder / "results"))
+    assert {entry.record.variant for entry in changed} == {first, second} and not reasons
+
+
 def test_nothing_is_asked_twice_and_a_limit_asks_a_part(folder: Path, server: VisionServer) -> None:
     plan = plan_eval(request(folder, server, changes=[NOISE, BLANK], limit=8))
     assert [(row["change"], row["to_generate"]) for row in plan] == [(None, 8), ("500", 8), ("blank", 8)]
