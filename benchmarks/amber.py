@@ -272,7 +272,7 @@ class AMBER(Benchmark):
     def _answer(self, item: Item, text: str) -> SampleScore:
         annotation = item.reference["annotation"]
         label = annotation["truth"]
-        read = tolerant(text)
+        read = tolerant(text, item.prompt)
         official = {"Yes": "yes", "No": "no"}.get(text)
         counts = _ZEROS.copy()
         sections = ("discriminative", *PARTS[annotation["type"]])

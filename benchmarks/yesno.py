@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import re
 
+from benchmarks.existence import IDIOMS, AskedObject, asked_object, denied_object
 from harness.core.typed import Fields
 from harness.judging.replies import spoken
 
-PARSER = 2
+PARSER = 3
 """Version of `tolerant`, stored with the scores, because it determines the `[strict]` and `[tolerant]` figures."""
 _CACHED = 200
 """Results for answers of at most this length are cached, because a suite has mostly the same few answers."""
@@ -22,39 +23,25 @@ _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.IGNORECASE | re.DOTALL)
 _BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 _AFFIRMED = frozenset({"yes", "yeah", "yep", "yup"})
 _DENIED = frozenset({"no", "nope", "nah"})
-_IDIOMS = re.compile(
-    r"doubts?|questions?|problems?|worries|idea|clue|comment|matter|answer|images?|pictures?|photos?|info|information|context|way|"
-    r"need|reason|telling|mistake|mistaking|denying|visual"
-)
-"""Words after a "no" that is not an answer: "no doubt", "no idea", "no image was given"."""
 _AFTER_NO = re.compile(
     r"there|it|i|the|this|that|these|those|they|s?he|we|you|not|sorry|wait|actually|none|as|because|since|to|for"
 )
 """Words before which "no" at the beginning of a clause is an answer and not a determiner, as in "no other objects"."""
+_NO_NOUN = re.compile(r"only|just|its|it's|can't|cannot|couldn't|nothing|but|in|on|at|a|an")
+"""Words after a "no" that is an answer without a comma: "No only a cat"."""
 _LEAD_INS = re.compile(
     r"sorry|well|so|okay|ok|hmm|sure|certainly|therefore|thus|hence|then|looking|based|in|from|after|judging|according|given|upon|as|"
     r"unfortunately"
 )
 """First words of clauses that only introduce the answer: "In the image, ...", "Sorry, ..."."""
+_CONNECTIVES = frozenset(
+    {"but", "and", "however", "though", "although", "while", "also", "instead", "so", "then", "because", "since"}
+)
 _LABELS = ("answer", "a", "assistant", "response", "conclusion")
 _ANSWER_IS = re.compile(
     r"\banswer(?: to (?:the|this|that|your) question)?(?: is| would be| must be| should be|'s)\s+(?:a )?(\w+)(?: (\w+))?"
     r"|\bi(?: would|'d)? (?:say|think|believe|answer)(?: that)?\s+(yes|no)\b(?: (\w+))?"
 )
-_NEGATIONS = (
-    re.compile(r"there(?:'s| is| are| was| were)(?: \w+ly)? no (\w+)"),
-    re.compile(r"there (?:isn't|aren't|wasn't|weren't|(?:is|are|was|were) not) (\w+)"),
-    re.compile(r"i (?:can |could )?(?:see|find|spot|notice|detect|observe) no (\w+)"),
-    re.compile(
-        r"i (?:do not|don't|did not|didn't|cannot|can't|can not|could not|couldn't) (?:see|find|spot|notice|detect|observe) "
-        r"(?:any|a|an) (\w+)"
-    ),
-    re.compile(
-        r"(?:the|this) (?:image|picture|photo|scene) (?:does not|doesn't) "
-        r"(?:show|contain|include|have|feature|depict) (?:any|a|an) (\w+)"
-    ),
-)
-_VAGUE = re.compile(r"enough|sufficient|only|just|much|many|always|necessarily|really|quite|clear|clearly|evidence")
 
 
 def pope_official(answer: str) -> str:
@@ -76,7 +63,8 @@ def tolerant(answer: str, question: str = "") -> str | None:
 
     Args:
         answer: text of the answer.
-        question: text of the question. "There is a dog" is a yes to "Is there a dog?", but not to a question about something else.
+        question: text of the question. "There is a dog" is a yes to "Is there a dog?" and "There is no dog" a no, but both say nothing
+            about something else.
     """
     return _known(answer, question) if len(answer) <= _CACHED else _read(answer, question)
 
@@ -90,18 +78,23 @@ def _read(answer: str, question: str) -> str | None:
     text = _OPTION.sub("", _MARKUP.sub(" ", said)).lower().translate(_SURROUNDS)
     clauses = [words for part in _CLAUSE.split(_QUOTED.sub(" ", text)) if (words := _WORDS.findall(part))]
     before = [_LABELS, *clauses]  # a word after "Answer:" begins the answer, like the very first word
-    votes = {vote for words, last in zip(clauses, before, strict=False) if (vote := _vote(words, last[-1] in _LABELS))}
+    asked = asked_object(question)
+    votes = {
+        vote for words, last in zip(clauses, before, strict=False) if (vote := _vote(words, last[-1] in _LABELS, asked))
+    }
     votes |= {vote for words in clauses if (vote := _named(" ".join(words)))}
-    if statement := _statement(clauses):
-        votes |= {vote for vote in (_denial(statement), _restated(statement, question)) if vote}
+    if asked is not None:
+        votes |= asked.votes(map(_stated, clauses))
+    elif denied_object(_statement(clauses)):
+        votes.add("no")
     return votes.pop() if len(votes) == 1 and "both" not in votes else None
 
 
 _known = functools.lru_cache(maxsize=1 << 13)(_read)
 
 
-def _vote(words: list[str], first: bool) -> str | None:
-    """The vote of a clause by its first word: "yes", "no", "both", or None."""
+def _vote(words: list[str], first: bool, asked: AskedObject | None) -> str | None:
+    """The vote of a clause by its first word: "yes", "no", "both", or None. "No cat is visible" is none on a dog."""
     word, following = words[0], words[1] if len(words) > 1 else ""
     if word in _AFFIRMED:
         return "both" if following.strip("/") in ("or", "and", "no") or following.startswith("/") else "yes"
@@ -111,9 +104,13 @@ def _vote(words: list[str], first: bool) -> str | None:
         return None
     if following in ("or", "and") and words[2:3] == ["yes"]:
         return "both"
-    if _IDIOMS.fullmatch(following):
+    if IDIOMS.fullmatch(following):
         return None
-    return "no" if first or not following or _AFTER_NO.fullmatch(following) else None
+    if not following or _AFTER_NO.fullmatch(following):
+        return "no"
+    if asked is None or _NO_NOUN.fullmatch(following):
+        return "no" if first else None
+    return "no" if first and asked.is_denied_after_no(" ".join(words[1:])) is not False else None
 
 
 def _named(clause: str) -> str | None:
@@ -141,20 +138,16 @@ def _statement(clauses: list[list[str]]) -> str:
     return ""
 
 
-def _denial(statement: str) -> str | None:
-    for pattern in _NEGATIONS:
-        if found := pattern.match(statement):
-            return None if _IDIOMS.fullmatch(found.group(1)) or _VAGUE.fullmatch(found.group(1)) else "no"
-    return None
-
-
-def _restated(statement: str, question: str) -> str | None:
-    """Whether a statement repeats the question "Is there a dog in the image?", except for its position."""
-    asked = re.match(r"(is|are) there (.+?)(?: (?:in|on|visible|present)\b.*)?[?. ]*$", question.strip().lower())
-    if not asked:
-        return None
-    verb, thing = asked.groups()
-    return "yes" if re.match(rf"there(?: {verb}|'s) {re.escape(thing)}(?!\w)", statement) else None
+def _stated(words: list[str]) -> str:
+    """A clause without what only introduces its statement: "but", "in the background"; "whether there is" states nothing."""
+    if words[0] in _AFFIRMED | _DENIED and len(words) > 1 and _AFTER_NO.fullmatch(words[1]):
+        words = words[1:]
+    while len(words) > 1 and words[0] in _CONNECTIVES:
+        words = words[1:]
+    if _LEAD_INS.fullmatch(words[0]) and "there" in words[1:]:
+        place = words.index("there", 1)
+        words = words if words[place - 1] in ("if", "whether", "unless") else words[place:]
+    return " ".join(words)
 
 
 def yes_or_no(fields: Fields, key: str) -> str:

@@ -13,6 +13,7 @@ import pytest
 from benchmarks.amber import AMBER, SECTIONS, AmberSettings
 from harness.core.errors import BadInputError
 from harness.core.stats import Counts
+from harness.core.types import ImageRef, Item, Response
 from tests.benchmarks.scoring import jsonl, offline
 
 ANNOTATIONS = [
@@ -127,6 +128,19 @@ def test_amber_answers_by_hand(amber_files: dict[str, Path]) -> None:
     assert [official[f"existence.{name}"] for name in ("precision", "recall", "f1")] == ["99.9", "99.9", "99.9"], (
         "1/1.001"
     )
+
+
+def test_amber_answers_are_read_with_their_question() -> None:
+    """ "There is a dog" answers one question and not another; a file of answers alone has no questions."""
+    annotation = {"annotation": {"type": "discriminative-hallucination", "truth": "yes"}}
+    for question, said, read in (
+        ("Is there a dog in this image?", "There is a dog.", "yes"),
+        ("Is there a dog in this image? Yes or no?", "There is no cat, but there is a dog.", "yes"),
+        ("Is there a dog in this image?", "There is no cat.", None),
+        ("", "There is a dog.", None),
+    ):
+        [score] = amber().score([Item("1", question, ImageRef(), "1", annotation)], {"1": Response("1", said)})
+        assert score.details["read"] == read and score.details["said"] is None, said
 
 
 def test_amber_f1_of_existence_has_a_constant_of_its_own() -> None:

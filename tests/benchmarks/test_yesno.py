@@ -76,6 +76,7 @@ DOG = "Is there a dog in the image?"
 def test_what_is_plainly_no(answer: str) -> None:
     assert tolerant(answer) == "no"
     assert tolerant(answer + " " * 300) == "no", "long answers, which are not kept, are read alike"
+    assert tolerant(answer, DOG) == "no"
 
 
 @pytest.mark.parametrize(
@@ -156,6 +157,41 @@ def test_a_statement_that_repeats_the_question_is_a_yes() -> None:
     assert tolerant("There is no dog in the image.", DOG) == "no"
 
 
+PEOPLE, PHONE, CONTACT = (
+    "Are there any people here?",
+    "Is there a cell phone? Please answer yes or no.",
+    "Is there direct contact between a and b?",
+)
+ABOUT_THE_OBJECT = {
+    DOG: {
+        "There is no cat, but there is a dog.": "yes", "There is no cat in the image. There is a dog in the image.": "yes",
+        "Yes, there is no cat.": "yes", "Yes, there is a dog, and there is no other dog.": "yes", "But there is a dog sitting there": "yes",
+        "I do not see a cat, only a dog.": None, "Yes, no dog is visible": None, "There is no cat.": None, "No cat is visible.": None,
+        "There is no dog house.": None, "There is a dog house.": None, "There is no black dog.": None, "There is no one here.": None,
+        "There is no cat. I do not see one.": None, "There is a dog. There is no dog.": None, "Looking whether there is a dog.": None,
+        "There is no doubt.": None, "There is no image.": None, "Is there? There is not only a dog.": None,
+        "The image shows a cat. There are no dogs.": "no", "There is no sign of a dog.": "no", "There is no cat or dog.": "no",
+        "I do not see one.": "no", "There is none.": "no", "There is no such object in the image.": "no", "There isn't any.": "no",
+        "There is no dog lying there.": "no", "There is not a single visible dog": "no",
+        "No, there is no cat.": "no", "No only a cat": "no", "There is no visible cat": None, "No single dog": "no",
+    },
+    PEOPLE: {"There is no person.": "no", "There is no one.": "no", "No one is visible.": "no", "There are no cats.": None},
+    PHONE: {"There is no cellphone.": "no", "There is no phone.": "no", "There is a cell phone.": "yes", "There is no phone booth": None},
+    CONTACT: {"There is no direct contact between them.": "no", "There is no contact.": "no", "There is no dog.": None},
+    "Is there a dog or a cat?": {"There is no dog.": None, "There is no dog or cat.": "no"},
+    "Are there two dogs?": {"There are not two dogs.": "no", "There are not three dogs.": None, "There are no dogs.": "no"},
+    "Is there a bottle of wine?": {"There is no wine.": "no", "There is no bottle.": "no", "There is no glass of beer.": None},
+    "Is there a person wearing a hat?": {"There is no person wearing a hat.": "no", "There is no hat.": None},
+    "Is the dog black?": {"There is no cat.": "no", "There is a dog.": None},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("question", ABOUT_THE_OBJECT)
+def test_a_statement_counts_if_it_is_about_the_object_of_the_question(question: str) -> None:
+    for answer, read in ABOUT_THE_OBJECT[question].items():
+        assert tolerant(answer, question) == read, answer
+
+
 def test_long_answers_take_no_time() -> None:
     import time
 
@@ -166,8 +202,10 @@ def test_long_answers_take_no_time() -> None:
         "there is " * 40_000,
         "'" * 200_000,
         "a, " * 99_999,
+        "there is no " * 40_000,
+        "there is no dog. " * 20_000,
     ):
         start = time.process_time()
-        tolerant(text)
+        tolerant(text, DOG)
         # A pattern that goes back over what it has read would take minutes; the bound is no measurement.
         assert time.process_time() - start < 2, text[:20]
