@@ -145,9 +145,9 @@ class _Evaluation:
             self.computed_with[key] = {**before, weights[name]: now[name]}
 
     def _take_known(self) -> None:
-        """Reuse answers to the same question about the same picture: `shuffled` shows a picture that has its own questions."""
+        """Reuse answers to the same question about the same picture, which `shuffled` may show, or about none."""
         for target, suite in itertools.product(self.targets, self.suites):
-            if suite.change is None or suite.change.kind != "shuffled":
+            if suite.change is None or not (suite.change.kind == "shuffled" or suite.without_picture):
                 continue
             key, plain = (target.name, suite.key, 0), (target.name, suite.name, 0)
             # With --shard, the same question may belong to an item of another shard, whose job answers it.
@@ -273,8 +273,10 @@ class _Evaluation:
                 clean = answered, sha256_file(items_beside(path)), path.name
             else:
                 assert clean is not None
-                compared = reliance(suite.benchmark, clean[0], answered, clean[1])
-                more = {"pictures": suite.change.about(), "reliance": compared.written()}
+                without = suite.without_picture
+                compared = reliance(suite.benchmark, clean[0], answered, clean[1], without)
+                pictures = suite.change.about() | ({"without_picture": len(without)} if without else {})
+                more = {"pictures": pictures, "reliance": compared.written()}
                 record = check(ChangedScoresRecord, record.written() | more, "scores", folder)
                 # A report finds the plain scores by the name.
                 write_scores(folder, record, item_rows(suite.items, answered.responses, answered.scores), clean[2])

@@ -18,7 +18,7 @@ import numpy as np
 from harness.core.diffusion import STEPS, Diffusion, random_numbers
 from harness.core.errors import BadInputError, shown
 from harness.core.files import sha256_json
-from harness.core.types import ImageRef, Item
+from harness.core.types import NO_IMAGE, ImageRef, Item
 
 SEED = 0
 """Seed of the noise and of the exchange of pictures; constant, so that runs are compared on the same pictures."""
@@ -90,26 +90,29 @@ class Change:
         """The same questions about the changed pictures.
 
         Args:
-            items: those that are asked.
+            items: those that are asked; one with `NO_IMAGE` stays as it is.
             pool: all pictures of the whole suite, from which `shuffled` takes another one.
             suite: its name, for errors.
 
         Raises:
-            BadInputError: an item has no picture, a picture cannot be read, or there is no other picture.
+            BadInputError: no item has a picture, one's picture is missing or cannot be read, or there is no other picture.
         """
-        for item in items:
-            image = item.image
-            if image.path is None and image.data is None and image.source is None:
-                raise BadInputError(
-                    f"--noise changes pictures, and {suite} has none for the item {shown(item.id, 80)}",
-                    remedy="leave out --noise or the suite",
-                )
-        if self.kind == "shuffled":
-            other = _others(pool, suite)
-            return [dataclasses.replace(item, image=other[item.image.fingerprint()]) for item in items]
+        shown_items = [
+            item for item in items if item.image != NO_IMAGE
+        ]  # a question without a picture is asked again as it is
+        lost = next((item.id for item in shown_items if item.image.absent), None if shown_items else "")
+        if lost is not None:
+            raise BadInputError(
+                f"--noise changes pictures, and {suite} has none{f' for the item {shown(lost, 80)}' if lost else ''}",
+                remedy="leave out --noise or the suite",
+            )
         made: dict[str, ImageRef] = {}  # all questions about a picture share one reference
-        for item in items:
-            made.setdefault(item.image.fingerprint(), self._changed(item.image))
+        if self.kind == "shuffled":
+            made = _others([image for image in pool if image != NO_IMAGE], suite)
+        else:
+            for item in shown_items:
+                made.setdefault(item.image.fingerprint(), self._changed(item.image))
+        made[NO_IMAGE.fingerprint()] = NO_IMAGE
         return [dataclasses.replace(item, image=made[item.image.fingerprint()]) for item in items]
 
     def _changed(self, image: ImageRef) -> ImageRef:

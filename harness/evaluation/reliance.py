@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,13 @@ class Answered:
     responses: Mapping[str, Response]
 
 
-def reliance(benchmark: Benchmark, clean: Answered, changed: Answered, clean_items: str) -> RelianceRecord:
+def reliance(
+    benchmark: Benchmark,
+    clean: Answered,
+    changed: Answered,
+    clean_items: str,
+    without_picture: Set[str] = frozenset(),
+) -> RelianceRecord:
     """Compare the answers to changed pictures with those to the original ones, on items with a verdict for both.
 
     Args:
@@ -37,6 +43,8 @@ def reliance(benchmark: Benchmark, clean: Answered, changed: Answered, clean_ite
         clean: the answers with the picture as it is.
         changed: the answers with the changed picture.
         clean_items: SHA-256 of the item file of the former.
+        without_picture: ids of the items that are asked without a picture. They count in the metrics, which may compare them with
+            others, and not in `unchanged`.
 
     Returns:
         `n` (items), `unchanged` (share of answers with exactly the same text, with its interval) and `metrics`: of every
@@ -52,7 +60,8 @@ def reliance(benchmark: Benchmark, clean: Answered, changed: Answered, clean_ite
     groups = [{item: score.group for item, score in scores.items()} for scores in (before, after)]
     paired_ids = paired_items(groups, whole_groups=benchmark.whole_groups)
     both = [item for item in before if item in paired_ids]
-    if not both:
+    looked_at = [item for item in both if item not in without_picture]
+    if not looked_at:
         raise HarnessError("no item has a verdict with both pictures", where=benchmark.name)
     changed_counts, clean_counts = (Counts.of([scores[item] for item in both]) for scores in (after, before))
     aggregate = functools.partial(values_of, benchmark)
@@ -62,7 +71,7 @@ def reliance(benchmark: Benchmark, clean: Answered, changed: Answered, clean_ite
         for name, difference in paired(changed_counts, clean_counts, aggregate).items()
         if math.isfinite(float(second[name])) and math.isfinite(float(first[name]))
     }
-    unchanged = _unchanged(both, before, clean, changed)
+    unchanged = _unchanged(looked_at, before, clean, changed)
     return RelianceRecord(clean_items=clean_items, n=len(both), unchanged=unchanged, metrics=metrics)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import random
 from collections import defaultdict
@@ -18,7 +19,7 @@ from harness.core.contract import items_of
 from harness.core.errors import BadInputError
 from harness.core.names import LONGEST, check_name, name_from
 from harness.core.paths import cache_folder
-from harness.core.types import ImageRef, Item
+from harness.core.types import NO_IMAGE, ImageRef, Item
 from harness.core.worlds import find_world
 from harness.datasets.catalogue import catalogue
 from harness.evaluation.pictures import Change
@@ -58,6 +59,8 @@ def data_name(label: str) -> str:
     name = label if label == "official" else Path(label).resolve().name
     return name if 0 < len(name) <= LONGEST else name_from(name)
 
+
+logger = logging.getLogger(__name__)
 
 _NAMED = 10
 """Number of images that an error names."""
@@ -100,7 +103,15 @@ class Suite:
         """
         if change is None:
             return self
+        if self.without_picture:
+            count = f"{len(self.without_picture)} of {len(self.items)}"
+            logger.info(f"{self.name} ({change.label}): {count} questions have no picture, and are asked as they are")
         return dataclasses.replace(self, items=change.items(self.items, self.pool, self.name), change=change)
+
+    @property
+    def without_picture(self) -> frozenset[str]:
+        """Ids of the items that are asked without a picture, which no change of the pictures changes."""
+        return frozenset(item.id for item in self.items if item.image == NO_IMAGE)
 
     @property
     def sampled(self) -> bool:

@@ -59,6 +59,9 @@ class PicturesRecord(Record):
     schedule: Any = None
     scale: Any = None
     alpha_bar: Any = None
+    without_picture: int | None = Field(
+        None, description="number of items that are asked without a picture, and so as they are"
+    )
 
     @model_validator(mode="after")
     def _noise_has_a_step(self) -> Self:

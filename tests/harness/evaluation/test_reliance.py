@@ -17,7 +17,7 @@ from harness.analysis.reliance import changed_scores, reliance_tables
 from harness.core.diffusion import alpha_bar
 from harness.core.errors import BadInputError
 from harness.core.files import read_json, write_json
-from harness.core.types import ImageRef, Item
+from harness.core.types import NO_IMAGE, ImageRef, Item
 from harness.evaluation.evaluate import run_eval
 from harness.evaluation.pictures import Change
 from harness.evaluation.plan import plan_eval
@@ -71,10 +71,10 @@ def server(folder: Path) -> Iterator[VisionServer]:
 
 
 def request(folder: Path, server: VisionServer, results: str = "results", **more: Any) -> EvalRequest:
-    settings = {"backend": {"endpoints": [server.url]}}
-    data = str(folder / "data")
+    settings = {"backend": {"endpoints": [server.url]}} | more.pop("scoring", {})
+    data, suites = str(folder / "data"), more.pop("suites", ["pope"])
     return EvalRequest(
-        [target_of_endpoint(server.model, folder / results)], ["pope"], data, OpenAIBackend, settings, **more
+        [target_of_endpoint(server.model, folder / results)], suites, data, OpenAIBackend, settings, **more
     )
 
 
@@ -152,6 +152,54 @@ def test_blank_is_grey_and_shuffled_never_the_own_content(tmp_path: Path) -> Non
         SHUFFLED.items(twins, pool(twins), "s")
     with pytest.raises(BadInputError, match="has none for the item 'x'"):
         NOISE.items([Item("x", "?", ImageRef(), "x")], [], "s")
+
+
+def test_questions_without_a_picture_stay_as_they_are(tmp_path: Path) -> None:
+    given = items(tmp_path)
+    mixed = [given[0], Item("none", "What?", NO_IMAGE, "0"), *given[1:], Item("none 2", "Why?", NO_IMAGE, "1")]
+    for change in (NOISE, BLANK, SHUFFLED):
+        changed = change.items(mixed, pool(mixed), "s")
+        assert [item.image == NO_IMAGE for item in changed] == [item.image == NO_IMAGE for item in mixed]
+        prints = [item.image.fingerprint() for item in changed if item.image != NO_IMAGE]
+        assert prints == [item.image.fingerprint() for item in change.items(given, pool(given), "s")]
+    with pytest.raises(BadInputError, match="and s has none;"):
+        NOISE.items(mixed[1:2], pool(mixed), "s")
+
+
+def test_a_suite_with_some_pictures_is_asked_about_changed_ones(tmp_path: Path) -> None:
+    """In HallusionBench, some questions are asked about a chart, an edited chart, and no chart."""
+    rows = []
+    for place in range(6):
+        number, figure = divmod(place, 3)
+        picture = {"filename": f"./VS/chart/{number}_{figure}.png"} if figure else {}
+        about = {
+            "category": "VS",
+            "subcategory": "chart",
+            "set_id": str(number),
+            "question_id": "0",
+            "figure_id": str(figure),
+        }
+        answer = {"question": f"Is it {number}?", "gt_answer": "1", "gt_answer_details": "It is."}
+        rows.append(about | answer | {"visual_input": str(figure)} | picture)
+        if figure:
+            path = tmp_path / "data" / "hallusionbench" / "hallusion_bench" / picture["filename"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tiny_photograph(path, place)
+    (tmp_path / "data" / "hallusionbench" / "HallusionBench.json").write_text(json.dumps(rows))
+    with seeing() as server:
+        server.say = lambda image, prompt: "Yes." if image else "No."
+        plain = request(tmp_path, server, scoring={"hallusionbench": {"scoring": "match"}}, suites=["hallusionbench"])
+        run_eval(plain)
+        before = server.answered.total()
+        for change in (NOISE, BLANK):
+            _, record = run_eval(dataclasses.replace(plain, changes=[change]))
+            assert record.pictures.without_picture == 2 and record.reliance.n == 6
+            assert record.reliance.metrics["a_acc"].clean == 4 / 6
+        assert server.answered.total() == before + 2 * 4, "the stored answers without a picture are taken"
+        # A blind model: its answers about pictures are the same, and those without a picture are not compared with themselves.
+        server.say = lambda image, prompt: "No."
+        _, shuffled = run_eval(dataclasses.replace(plain, changes=[SHUFFLED]))
+        assert shuffled.reliance.unchanged.value == 0
 
 
 def test_a_model_that_looks_and_one_that_does_not(folder: Path, server: VisionServer) -> None:
