@@ -16,6 +16,7 @@ from aligners.rejected_images.image_set import PART_SIZE, write_set
 from aligners.rejected_images.parts import SetRecipe, Write, write_here
 from aligners.rejected_images.records import ImageSetManifest
 from aligners.rejected_images.regions import choose_source
+from aligners.rejected_images.resolved import resolved_facts
 from aligners.rejected_images.settings import ImagePreferenceSettings
 from harness.core.errors import BadInputError
 from harness.core.files import write_jsonl
@@ -87,6 +88,7 @@ def corrupt(request: CorruptRequest) -> ImageSetManifest:
             "data": request.data,
             "fingerprint": data.fingerprint,
             **({"levels": [*request.levels]} if request.levels else {}),
+            **resolved_facts(settings),
         },
         shard=request.shard,
         part_size=request.part_size,

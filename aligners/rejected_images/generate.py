@@ -18,6 +18,7 @@ from aligners.rejected_images.image_set import set_files, write_set
 from aligners.rejected_images.parts import SetRecipe
 from aligners.rejected_images.records import ImagePreferenceNotes
 from aligners.rejected_images.regions import choose_source
+from aligners.rejected_images.resolved import resolved_facts
 from aligners.rejected_images.samples import write_samples
 from aligners.rejected_images.settings import ImagePreferenceSettings
 from aligners.rejected_images.table import FORMAT, MADE
@@ -61,6 +62,7 @@ def generate(
         identity: dict[str, Any] = {
             "contents": _contents(wanted, chosen.regions),
             **({"levels": [*levels]} if levels else {}),
+            **resolved_facts(chosen),
         }
         key = sha256_json([FORMAT, identity, chosen.determining(), context.seed])
         folder = context.cache / "image_preferences" / key[:32]

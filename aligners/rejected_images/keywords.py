@@ -24,6 +24,8 @@ from aligners.rejected_images.keyword_graph import GraphConstants, graph_rank, g
 
 Ranking = Literal["graph", "multipartite"]
 
+KEYWORD_RULE = 2
+"""Raised when a text gets other keywords. 2: words with a capital are looked up in lower case, too, if there is no tagger."""
 _DAMPING = 0.85
 _NOT_NOUNS_LISTED = """
 show shows shown see seen sees contain contains describe describes feature features also left right top bottom middle
@@ -90,7 +92,28 @@ def keywords(text: str, top_k: int, nlp: Any, ranking: Ranking = "graph") -> lis
         ranking: by MFPO's graph of words, or by MultipartiteRank of noun phrases.
     """
     doc = nlp(text)
+    if not doc.has_annotation("TAG"):
+        _lemmatise_capitals(doc, nlp)
     return _by_graph(doc, top_k, has_vectors(nlp)) if ranking == "graph" else _by_multipartite_rank(doc, top_k)
+
+
+def _lemmatise_capitals(doc: Any, nlp: Any) -> None:
+    """Give words that a lookup table left as they are the lemma of their lower-case form.
+
+    Without a tagger, the lemma is looked up by the word as it is written. English tables have almost no words with a capital, so the
+    first word of a sentence ("Dogs") would be another word than the same one elsewhere ("dogs"). German tables do have them.
+    """
+    from spacy.tokens import Doc
+
+    words, spaces = [token.lower_ for token in doc], [bool(token.whitespace_) for token in doc]
+    for token, lower in zip(doc, nlp(Doc(nlp.vocab, words=words, spaces=spaces)), strict=True):
+        if token.lemma_ == token.text:
+            token.lemma_ = lower.lemma_
+
+
+def _lemma(token: Any) -> str:
+    """The word that a token is a form of, in lower case."""
+    return str(token.lemma_.lower())
 
 
 def has_vectors(nlp: Any) -> bool:
@@ -120,9 +143,9 @@ def _by_graph(doc: Any, top_k: int, with_vectors: bool) -> list[Keyword]:
     places: dict[str, list[int]] = {}
     vectors: dict[str, np.ndarray] = {}
     for token in tokens:
-        places.setdefault(token.lemma_.lower(), []).append(token.i)
+        places.setdefault(_lemma(token), []).append(token.i)
         if with_vectors:
-            vectors.setdefault(token.lemma_.lower(), token.vector)
+            vectors.setdefault(_lemma(token), token.vector)
     if not places:
         return []
     lemmas = list(places)
@@ -132,8 +155,8 @@ def _by_graph(doc: Any, top_k: int, with_vectors: bool) -> list[Keyword]:
     rank = dict(zip(lemmas, graph_rank(omega), strict=True))
     chosen = set(sorted(lemmas, key=lambda lemma: (-rank[lemma], places[lemma][0]))[:top_k])
     made: dict[tuple[str, ...], Keyword] = {}
-    for run in _neighbours([token for token in tokens if token.lemma_.lower() in chosen], sure=tagged):
-        words = tuple(token.lemma_.lower() for token in run)
+    for run in _neighbours([token for token in tokens if _lemma(token) in chosen], sure=tagged):
+        words = tuple(_lemma(token) for token in run)
         # A word that is part of a longer keyword is not a keyword itself.
         if not any(set(words) <= set(other) for other in made):
             phrase = " ".join(token.lower_ for token in run)
@@ -149,13 +172,15 @@ def _neighbours(tokens: Sequence[Any], sure: bool) -> list[list[Any]]:
         sure: they are known to be nouns. Otherwise a neighbour may be a verb ("dog sits"), and only words that are always adjacent are
         joined.
     """
-    alone = Counter(token.lemma_ for token in tokens)
-    pairs = Counter((left.lemma_, right.lemma_) for left, right in itertools.pairwise(tokens) if left.i + 1 == right.i)
+    alone = Counter(_lemma(token) for token in tokens)
+    pairs = Counter(
+        (_lemma(left), _lemma(right)) for left, right in itertools.pairwise(tokens) if left.i + 1 == right.i
+    )
 
     def belong_together(left: Any, right: Any) -> bool:
-        count = pairs[left.lemma_, right.lemma_]
-        beside = left.i + 1 == right.i and left.lemma_ != right.lemma_
-        return beside and (sure or count == alone[left.lemma_] == alone[right.lemma_])
+        first, second = _lemma(left), _lemma(right)
+        beside = left.i + 1 == right.i and first != second
+        return beside and (sure or pairs[first, second] == alone[first] == alone[second])
 
     runs: list[list[Any]] = []
     for token in tokens:
@@ -184,10 +209,7 @@ def _by_multipartite_rank(doc: Any, top_k: int) -> list[Keyword]:
 def _is_content(token: Any) -> bool:
     """Whether a word may name an object: not a stop word, and not in `_NOT_NOUNS`."""
     return bool(
-        token.is_alpha
-        and not token.is_stop
-        and token.lower_ not in _NOT_NOUNS
-        and token.lemma_.lower() not in _NOT_NOUNS
+        token.is_alpha and not token.is_stop and token.lower_ not in _NOT_NOUNS and _lemma(token) not in _NOT_NOUNS
     )
 
 
@@ -199,7 +221,7 @@ def _chunks(doc: Any) -> list[KeywordCandidate]:
             candidates.append(
                 KeywordCandidate(
                     " ".join(token.lower_ for token in words),
-                    tuple(token.lemma_.lower() for token in words),
+                    tuple(_lemma(token) for token in words),
                     words[0].i,
                 )
             )
@@ -216,9 +238,7 @@ def _runs(doc: Any) -> list[KeywordCandidate]:
             continue
         if run:
             candidates.append(
-                KeywordCandidate(
-                    " ".join(word.lower_ for word in run), tuple(word.lemma_.lower() for word in run), run[0].i
-                )
+                KeywordCandidate(" ".join(word.lower_ for word in run), tuple(_lemma(word) for word in run), run[0].i)
             )
         run = []
     return candidates

@@ -19,6 +19,9 @@ class ImageSetConfig(Record):
     data: AnyText | None = Field(None, description="preference data, as the user named it")
     fingerprint: str | None = Field(None, description="of the data")
     settings: dict[str, Any] = Field(description="those that the images depend on")
+    resolved: dict[str, Any] | None = Field(
+        None, description="what the images depend on and the settings do not say: the rule for keywords"
+    )
     seed: int
     replace: bool = Field(description="whether images of the data are replaced")
     levels: list[Number] | None = Field(

@@ -17,9 +17,11 @@ from aligners.mfpo import StageSettings, split_by_difficulty
 from aligners.rejected_images import ImagePreferenceSettings, generate
 from aligners.rejected_images.corruptions import noise
 from aligners.rejected_images.keyword_graph import GraphConstants, graph_rank, graph_weights
-from aligners.rejected_images.keywords import cluster, keywords, multipartite_rank, pipeline
+from aligners.rejected_images.keywords import KEYWORD_RULE, Ranking, cluster, keywords, multipartite_rank, pipeline
+from aligners.rejected_images.table import FORMAT
 from harness.core.diffusion import Diffusion, alpha_bar, random_numbers
 from harness.core.errors import HarnessError
+from harness.core.files import read_json, sha256_json
 from harness.core.types import ImageRef, PreferenceExample, Region
 
 
@@ -114,6 +116,33 @@ def test_the_graphs_keywords_are_things_and_neighbours_are_one() -> None:
     assert not {"fire", "hydrant", "green"} & {keyword.phrase for keyword in ranked}
     assert [keyword.weight for keyword in ranked] == sorted((keyword.weight for keyword in ranked), reverse=True)
     assert keywords("It is.", 5, pipeline("blank"), "graph") == []
+
+
+@pytest.mark.parametrize("ranking", ["graph", "multipartite"])
+def test_a_word_at_the_start_of_a_sentence_is_the_same_word_as_elsewhere(ranking: Ranking) -> None:
+    [(lemma, *_)] = {keyword.lemmas for keyword in keywords("Dogs. The dogs are there.", 5, pipeline("blank"), ranking)}
+    assert lemma == "dog"
+    [child] = keywords("Children are there. A child is there.", 5, pipeline("blank"), ranking)
+    assert child.lemmas == ("child",)
+    [hydrants] = keywords("Fire hydrants are near us. The fire hydrants are there.", 5, pipeline("blank"), ranking)
+    assert hydrants.phrase == "fire hydrants"
+    [people] = keywords(
+        "Africans are there.", 5, pipeline("blank"), ranking
+    )  # only the table's capital form is a plural
+    assert people.lemmas == ("african",)
+
+
+def test_a_box_is_found_by_the_first_word_of_a_sentence_and_older_sets_are_not_used(tmp_path: Path) -> None:
+    rows = [example("a", "Dogs chase a ball.", (Region("dog", (10, 5, 30, 25)),))]
+    _, notes = generate(rows, ImagePreferenceSettings(), PrepareContext(tmp_path, 0))
+    assert (notes.regions, notes.whole_image) == (1, 0)
+    config = read_json(Path(str(notes.kept_in)) / "config.json", "configuration")
+    assert config["resolved"]["keyword_rule"] == KEYWORD_RULE
+    # The names of sets that use no keywords are those of earlier versions.
+    whole = ImagePreferenceSettings(corruption="whole-noise")
+    kept_in = Path(str(generate(rows, whole, PrepareContext(tmp_path, 0))[1].kept_in))
+    contents = {"contents": read_json(kept_in / "config.json", "configuration")["contents"]}
+    assert kept_in.name == sha256_json([FORMAT, contents, whole.determining(), 0])[:32]
 
 
 @pytest.mark.claims("images.keywords")
