@@ -93,24 +93,31 @@ class Detected:
         ]
 
 
-class _Pretrained:
+class Pretrained:
     """A processor and a model, with their device and precision."""
 
+    role: ClassVar[str]
+    """`detector` or `segmenter`: the setting that names it."""
     usual: ClassVar[str]
     box_threshold: ClassVar[float] = 0.0
     bfloat16_on_gpu: ClassVar[bool] = True
 
-    def __init__(self, settings: ImagePreferenceSettings, name: str | None, model: str, processor: str) -> None:
+    @classmethod
+    def in_bfloat16(cls, settings: ImagePreferenceSettings) -> bool:
+        """Whether the model runs in bfloat16 with these settings on this machine, else in float32."""
+        automatic = settings.precision == "auto" and cls.bfloat16_on_gpu and devices.has_accelerator()
+        return settings.precision == "bfloat16" or automatic
+
+    def __init__(self, settings: ImagePreferenceSettings, model: str, processor: str) -> None:
         from harness.models import pretrained
 
         pretrained.quiet_transformers()
         import torch
 
-        self.name = name or self.usual
+        self.name = getattr(settings, self.role) or self.usual
         self.threshold = self.box_threshold if settings.box_threshold is None else settings.box_threshold
-        gpu = devices.has_accelerator()
-        low = settings.precision == "bfloat16" or (settings.precision == "auto" and gpu and self.bfloat16_on_gpu)
-        self.device, self.dtype = torch.device(devices.usual()), torch.bfloat16 if low else torch.float32
+        self.device = torch.device(devices.usual())
+        self.dtype = torch.bfloat16 if self.in_bfloat16(settings) else torch.float32
         remedy = "give a folder that contains it (detector, segmenter), or use the data set's boxes: regions=dataset"
         said = {"problem": f"the model '{self.name}' cannot be loaded", "remedy": remedy}
         self.processor = pretrained.processor(self.name, processor, **said)
@@ -126,17 +133,18 @@ class _Pretrained:
         }
 
 
-class GroundingDino(_Pretrained):
+class GroundingDino(Pretrained):
     """Grounding DINO.
 
     Source: Liu et al., ECCV 2024; thresholds as in its demo.
     """
 
+    role = "detector"
     usual, box_threshold, bfloat16_on_gpu = "IDEA-Research/grounding-dino-base", 0.35, False
     one_size = True  # its backbone sees a batch's padding
 
     def __init__(self, settings: ImagePreferenceSettings) -> None:
-        super().__init__(settings, settings.detector, "AutoModelForZeroShotObjectDetection", "AutoProcessor")
+        super().__init__(settings, "AutoModelForZeroShotObjectDetection", "AutoProcessor")
         self.text_threshold = settings.text_threshold
 
     def detect(self, pictures: Sequence[Any], phrases: Sequence[list[str]]) -> list[list[Detection]]:
@@ -165,17 +173,18 @@ class GroundingDino(_Pretrained):
         return detections
 
 
-class Owlv2(_Pretrained):
+class Owlv2(Pretrained):
     """OWLv2: a score for every phrase and patch.
 
     Source: Minderer et al., NeurIPS 2023.
     """
 
+    role = "detector"
     usual, box_threshold = "google/owlv2-base-patch16-ensemble", 0.2
     one_size = False  # each image is padded to a square by itself
 
     def __init__(self, settings: ImagePreferenceSettings) -> None:
-        super().__init__(settings, settings.detector, "Owlv2ForObjectDetection", "Owlv2Processor")
+        super().__init__(settings, "Owlv2ForObjectDetection", "Owlv2Processor")
 
     def detect(self, pictures: Sequence[Any], phrases: Sequence[list[str]]) -> list[list[Detection]]:
         """Phrases are put into the prompt of its training, "a photo of a …"; images with fewer phrases get empty ones, which are never
@@ -210,16 +219,17 @@ class Owlv2(_Pretrained):
         return detections
 
 
-class Sam(_Pretrained):
+class Sam(Pretrained):
     """SAM, prompted by boxes.
 
     Source: Kirillov et al., ICCV 2023.
     """
 
+    role = "segmenter"
     usual = "facebook/sam-vit-base"
 
     def __init__(self, settings: ImagePreferenceSettings) -> None:
-        super().__init__(settings, settings.segmenter, "SamModel", "SamProcessor")
+        super().__init__(settings, "SamModel", "SamProcessor")
 
     def segment(self, pictures: Sequence[Any], boxes: Sequence[list[Box]]) -> list[list[np.ndarray]]:
         """One mask per box; if the numbers of boxes differ, the last box is repeated, and its additional masks are dropped."""
@@ -244,16 +254,17 @@ class Sam(_Pretrained):
         ]
 
 
-class Sam3(_Pretrained):
+class Sam3(Pretrained):
     """SAM 3, prompted by phrases: every instance of a phrase, with its mask.
 
     Source: Carion et al., 2025 (SAM 3: Segment Anything with Concepts).
     """
 
+    role = "segmenter"
     usual, box_threshold = "facebook/sam3", 0.5
 
     def __init__(self, settings: ImagePreferenceSettings) -> None:
-        super().__init__(settings, settings.segmenter, "Sam3Model", "Sam3Processor")
+        super().__init__(settings, "Sam3Model", "Sam3Processor")
         self.models, self.batch_size = {"segmenter": self.name}, settings.batch_size
 
     def locate(self, asked: Sequence[RegionQuery]) -> list[list[Located]]:

@@ -16,11 +16,13 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from aligners.rejected_images.keyword_graph import GraphConstants, graph_rank, graph_weights
+from harness.models.known import folder_hash
 
 Ranking = Literal["graph", "multipartite"]
 
@@ -58,13 +60,19 @@ class KeywordCandidate:
     position: int
 
 
-@functools.cache
 def pipeline(name: str) -> Any:
     """A spaCy pipeline: "blank" is the English tokenizer with the lookup lemmatizer, anything else an installed package.
 
     Raises:
         HarnessError: the package is not installed.
     """
+    folder = Path(name)
+    return _loaded(name, folder_hash(folder) if folder.is_dir() else "")
+
+
+@functools.cache
+def _loaded(name: str, contents: str) -> Any:
+    """The same, kept for this process while the contents of a pipeline's folder are these."""
     import spacy
 
     from harness.core.errors import HarnessError

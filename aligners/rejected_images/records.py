@@ -19,8 +19,8 @@ class ImageSetConfig(Record):
     data: AnyText | None = Field(None, description="preference data, as the user named it")
     fingerprint: str | None = Field(None, description="of the data")
     settings: dict[str, Any] = Field(description="those that the images depend on")
-    resolved: dict[str, Any] | None = Field(
-        None, description="what the images depend on and the settings do not say: the rule for keywords"
+    pipeline_and_models: dict[str, Any] | None = Field(
+        None, description="of a set with keywords: versions, contents and data types of what found keywords and regions"
     )
     seed: int
     replace: bool = Field(description="whether images of the data are replaced")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from aligners.rejected_images.boxes import Located, RegionQuery, RegionSource, box_mask
-from aligners.rejected_images.detectors import Detected, GroundingDino, Owlv2, Sam, Sam3
+from aligners.rejected_images.detectors import Detected, GroundingDino, Owlv2, Pretrained, Sam, Sam3
 from aligners.rejected_images.settings import ImagePreferenceSettings
 from harness.core.types import PreferenceExample
 
@@ -50,6 +50,15 @@ REGION_SOURCES: dict[str, Callable[[ImagePreferenceSettings], RegionSource]] = {
     "sam3": Sam3,
 }
 """A name of `boxes.SOURCES` -> function that makes the source and loads its models."""
+MODELS: dict[str, tuple[type[Pretrained], ...]] = {
+    "dataset": (),
+    "grounding-dino+sam": (GroundingDino, Sam),
+    "grounding-dino": (GroundingDino,),
+    "owlv2+sam": (Owlv2, Sam),
+    "owlv2": (Owlv2,),
+    "sam3": (Sam3,),
+}
+"""A name of `boxes.SOURCES` -> its models."""
 
 
 def choose_source(name: str, examples: Sequence[PreferenceExample]) -> str:

@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from aligners.preferences.set_folder import SetShard
 from aligners.rejected_images import ImagePreferenceSettings, generate
 from aligners.rejected_images.image_set import set_files, set_rows, write_set
 from aligners.rejected_images.parts import SetRecipe, Write, write_here, write_in_processes, write_through_ray
+from aligners.rejected_images.resolved import resolved_facts
 from aligners.rejected_images.samples import write_samples
 from harness.core.errors import BadInputError
 from harness.core.files import read_jsonl, sha256_bytes
@@ -267,6 +269,62 @@ def test_what_is_not_the_same_set_is_refused(tmp_path: Path) -> None:
         made(tmp_path / "other", examples)
     with FileLock(folder / ".set.lock"), pytest.raises(BadInputError, match="another process"):
         made(folder, examples)
+
+
+def pipeline_folder(folder: Path, lemma_of_dogs: str) -> Path:
+    """An English spaCy pipeline with a table of one lemma; a folder that is there is replaced."""
+    import spacy
+    from spacy.lookups import Lookups
+
+    nlp, tables = spacy.blank("en"), Lookups()
+    tables.add_table("lemma_lookup", {"dogs": lemma_of_dogs})
+    nlp.add_pipe("lemmatizer", config={"mode": "lookup"}).initialize(lookups=tables)  # type: ignore[attr-defined]
+    nlp.to_disk(folder)
+    return folder
+
+
+def test_a_pipeline_that_is_replaced_in_its_folder_makes_another_set(tmp_path: Path) -> None:
+    [one] = read_preferences(str(preferences(tmp_path / "prefs.parquet", 1))).examples
+    examples = [replace(one, responses={**one.responses, "chosen": "Two dogs."})]
+    context, found = PrepareContext(tmp_path / "cache", 0), []
+    for lemma in ("hound", "dog", "dog"):
+        settings = SETTINGS.model_copy(update={"pipeline": str(pipeline_folder(tmp_path / "pipeline", lemma))})
+        notes = generate(examples, settings, context)[1]
+        found.append((notes.regions, notes.kept_in))
+        if lemma == "hound":
+            write_set(tmp_path / "set", examples, SetRecipe(settings, 0, whole=True), resolved_facts(settings))
+    assert [regions for regions, _ in found] == [0, 1, 1]
+    assert found[0][1] != found[1][1] == found[2][1]
+    with pytest.raises(BadInputError, match=r"other settings \(pipeline_and_models\)"):
+        write_set(tmp_path / "set", examples, SetRecipe(settings, 0, whole=True), resolved_facts(settings))
+
+
+def test_a_set_is_identified_by_versions_folders_and_data_types(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    settings = SETTINGS.model_copy(
+        update={"pipeline": "xx_pictures", "regions": "owlv2+sam", "detector": str(tmp_path / "owl")}
+    )
+    (tmp_path / "owl").mkdir()
+    facts = []
+    for version, weights, gpu in (("1.0", "a", False), ("1.1", "a", False), ("1.1", "b", False), ("1.1", "b", True)):
+        package = tmp_path / "xx_pictures.dist-info"
+        package.mkdir(exist_ok=True)
+        (package / "METADATA").write_text(f"Metadata-Version: 2.1\nName: xx_pictures\nVersion: {version}\n")
+        (tmp_path / "owl/model.safetensors").write_text(weights)
+        monkeypatch.setattr("torch.cuda.is_available", lambda gpu=gpu: gpu)
+        facts.append(resolved_facts(settings)["pipeline_and_models"])
+    assert [one["pipeline"]["xx_pictures"] for one in facts] == ["1.0", "1.1", "1.1", "1.1"]
+    assert facts[0]["detector"] == facts[1]["detector"] != facts[2]["detector"]
+    assert "segmenter" not in facts[2] and facts[3]["segmenter"] == {"dtype": "bfloat16"}
+    assert facts[3]["detector"] == {**facts[2]["detector"], "dtype": "bfloat16"}
+    # Grounding DINO runs in float32 on a GPU, too, and what the settings say is not said again.
+    for changes in ({"regions": "grounding-dino", "detector": None}, {"precision": "bfloat16", "detector": None}):
+        assert resolved_facts(settings.model_copy(update=changes))["pipeline_and_models"].keys() == {
+            "keyword_rule",
+            "pipeline",
+        }
 
 
 def harness(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -137,7 +137,7 @@ def test_a_box_is_found_by_the_first_word_of_a_sentence_and_older_sets_are_not_u
     _, notes = generate(rows, ImagePreferenceSettings(), PrepareContext(tmp_path, 0))
     assert (notes.regions, notes.whole_image) == (1, 0)
     config = read_json(Path(str(notes.kept_in)) / "config.json", "configuration")
-    assert config["resolved"]["keyword_rule"] == KEYWORD_RULE
+    assert config["pipeline_and_models"]["keyword_rule"] == KEYWORD_RULE
     # The names of sets that use no keywords are those of earlier versions.
     whole = ImagePreferenceSettings(corruption="whole-noise")
     kept_in = Path(str(generate(rows, whole, PrepareContext(tmp_path, 0))[1].kept_in))
