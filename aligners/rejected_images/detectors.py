@@ -6,6 +6,8 @@ are equal, so that other images change a box only by rounding errors; and boxes 
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from aligners.rejected_images.settings import ImagePreferenceSettings
 
 T = TypeVar("T")
+_CHINESE = "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
+"""The characters that BERT's tokenizer separates by blanks."""
 
 
 @dataclass(frozen=True)
@@ -326,7 +330,34 @@ def _pixels(box: Sequence[float], picture: Any) -> Box | None:
 
 
 def _nearest(label: str, phrases: Sequence[str]) -> str | None:
-    """The phrase that shares most words with a detector's label (which may join two phrases); None if no phrase shares any."""
-    words = set(label.split())
-    best = max(phrases, key=lambda phrase: (len(words & set(phrase.split())), -len(phrase.split())))
-    return best if words & set(best.split()) else None
+    """The phrase that a label of Grounding DINO stands for.
+
+    A label is decoded from those tokens of the caption that scored above the threshold, so it may join two phrases, be a piece of a word
+    ("fr" or "##bee" of "frisbee"), have no accents, and have blanks between Chinese characters.
+
+    Args:
+        label: as the tokenizer decodes it.
+        phrases: those of the caption.
+
+    Returns:
+        The phrase that shares most words with the label; if none does, the only one that has the label as the beginning or a piece of a
+        word; None if there is no such phrase, or several.
+    """
+    inside = label.startswith("##")  # a piece that does not begin a word, so it is no whole word
+    said = _plain(label)
+    names = {phrase: _plain(phrase) for phrase in phrases}
+    words = set(said.split()[1 if inside else 0 :])
+    best = max(phrases, key=lambda phrase: (len(words & set(names[phrase].split())), -len(names[phrase].split())))
+    if words & set(names[best].split()):
+        return best
+    piece = re.compile((r"(?<=\w)" if inside else r"(?<![a-z0-9])") + re.escape(said))
+    holders = [phrase for phrase, name in names.items() if said and piece.search(name)]
+    return holders[0] if len(holders) == 1 else None
+
+
+def _plain(text: str) -> str:
+    """Text as labels and phrases are compared: lower case, without accents, punctuation, marks of pieces ("##", "[UNK]") and blanks
+    between Chinese characters."""
+    apart = unicodedata.normalize("NFD", text.replace("[UNK]", " ").lower())
+    bare = "".join(character for character in apart if not unicodedata.combining(character))
+    return re.sub(rf"(?<={_CHINESE})\s+(?={_CHINESE})", "", " ".join(re.findall(r"\w+", bare)))

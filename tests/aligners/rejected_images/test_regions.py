@@ -13,6 +13,7 @@ from PIL import Image
 from aligners.base import PrepareContext
 from aligners.rejected_images import ImagePreferenceSettings, generate
 from aligners.rejected_images.boxes import RegionQuery
+from aligners.rejected_images.detectors import _nearest
 from aligners.rejected_images.keywords import Keyword
 from aligners.rejected_images.regions import REGION_SOURCES, DatasetRegions
 from harness.core.errors import HarnessError
@@ -116,6 +117,52 @@ def test_a_set_names_its_models_and_scores(settings: Callable[..., ImagePreferen
     row = next(set_rows(set_files(Path(notes.kept_in))))
     assert row["detector"].endswith("owlv2") and row["segmenter"].endswith("sam")
     assert row["keywords"] and all(0 < score <= 1 for score in row["scores"])
+
+
+@pytest.mark.parametrize(
+    ("tokens", "phrases", "expected"),
+    [
+        ("dog", ["cat", "dog"], "dog"),
+        ("dog .", ["cat", "dog"], "dog"),
+        ("red dog", ["red", "red dog"], "red dog"),
+        ("cafe", ["a", "café"], "café"),
+        ("子 犬", ["犬", "子犬"], "子犬"),
+        ("子", ["dog", "子犬"], "子犬"),
+        ("fr", ["dog", "frisbee"], "frisbee"),
+        ("fr ##is", ["dog", "frisbee"], "frisbee"),
+        ("##bee", ["bee", "frisbee"], "frisbee"),
+        ("fr", ["frisbee", "fries"], None),
+        ("is", ["dog", "frisbee"], None),
+        ("[UNK]", ["dog", "bunk"], None),
+        (".", ["dog", "cat"], None),
+    ],
+)
+def test_a_label_of_grounding_dino_is_the_phrase_that_its_tokens_come_from(
+    tokens: str, phrases: list[str], expected: str | None
+) -> None:
+    from transformers import BertTokenizerFast
+
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        ".",
+        "dog",
+        "red",
+        "cafe",
+        "fr",
+        "is",
+        "##is",
+        "##bee",
+        "bee",
+        "子",
+        "犬",
+    ]
+    tokenizer = BertTokenizerFast(vocab={word: number for number, word in enumerate(words)})
+    [label] = tokenizer.batch_decode([tokenizer.convert_tokens_to_ids(tokens.split())])
+    assert _nearest(label, phrases) == expected
 
 
 def test_a_model_that_is_not_there_is_said(settings: Callable[..., ImagePreferenceSettings], tmp_path: Path) -> None:
