@@ -211,11 +211,13 @@ def replacing_set(folder: Path) -> Iterator[None]:
             raise BadInputError("the folder is not a set of rejected images", where=str(folder))
         yield
         return
-    if aside.exists():  # left by a killed writer: the set that it set aside is worth more than its incomplete one
+    # The configuration is set aside last and restored first. So if it is aside, a killed writer set all of the old set aside, which is
+    # worth more than its incomplete new one. If it is not, the kill came between the moves, and the folder has parts of the old set.
+    if (aside / f"{CONFIG}{_ASIDE}").exists():
         for path in list(_set_parts(folder)):
             remove(path, within=folder)
     else:
-        aside.mkdir()
+        aside.mkdir(exist_ok=True)
         for path in list(_set_parts(folder)):
             move(path, aside / f"{path.name}{_ASIDE}", within=folder)  # a search for Parquet files must find none here
     try:
@@ -224,7 +226,7 @@ def replacing_set(folder: Path) -> Iterator[None]:
         if not any(folder.glob("*part-*.parquet*")):
             for path in list(_set_parts(folder)):
                 remove(path, within=folder)
-            for path in list(aside.iterdir()):
+            for path in sorted(aside.iterdir(), key=lambda path: path.name != f"{CONFIG}{_ASIDE}"):
                 move(path, folder / path.name.removesuffix(_ASIDE), within=folder)
             remove(aside, within=folder)
         raise

@@ -27,12 +27,13 @@ from aligners.preferences import read_preferences
 from aligners.preferences.cells import CellImage
 from aligners.preferences.set_folder import SetShard
 from aligners.rejected_images import ImagePreferenceSettings, generate
-from aligners.rejected_images.image_set import set_files, set_rows, write_set
+from aligners.rejected_images.image_set import replacing_set, set_files, set_rows, write_set
 from aligners.rejected_images.parts import SetRecipe, Write, write_here, write_in_processes, write_through_ray
 from aligners.rejected_images.resolved import resolved_facts
 from aligners.rejected_images.samples import write_samples
 from harness.core.errors import BadInputError
 from harness.core.files import read_jsonl, sha256_bytes
+from harness.core.removal import move
 from harness.core.types import PreferenceExample
 from tests import warm
 
@@ -396,6 +397,35 @@ def test_a_set_that_is_begun_again_is_kept_until_the_new_one_is_complete(tmp_pat
     assert {path.name for path in folder.iterdir()} == {*before, "mine.txt"}
     write_set(folder, examples, other, {"data": "x"}, overwrite=True)
     assert {path.name for path in folder.iterdir()} == {*before, "mine.txt"} and not (folder / ".replaced").exists()
+
+
+@pytest.mark.parametrize(("stop_at", "restoring"), [(0, False), (3, False), (5, False), (1, True), (3, True)])
+def test_a_kill_between_the_moves_of_a_replaced_set_loses_no_file(
+    stop_at: int, restoring: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = ["manifest.json", "config.json", *(f"part-0000{number}.parquet" for number in range(3))]
+    for name in files:
+        (tmp_path / name).write_text(name)
+    moves = 0
+
+    def killed(source: Path, target: Path, *, within: Path) -> None:
+        nonlocal moves
+        if moves == stop_at + (len(files) if restoring else 0):
+            os._exit(9)
+        moves += 1
+        move(source, target, within=within)
+
+    if not (child := os.fork()):
+        monkeypatch.setattr("aligners.rejected_images.image_set.move", killed)
+        with replacing_set(tmp_path):
+            if not restoring and stop_at == len(files):
+                os._exit(9)
+            raise RuntimeError("the detector is not there")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    # The same command again, which fails before a part is made.
+    with pytest.raises(RuntimeError), replacing_set(tmp_path):
+        raise RuntimeError("the detector is not there")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: name for name in files}
 
 
 def test_a_training_waits_for_another_one_that_makes_the_same_set(tmp_path: Path) -> None:
