@@ -12,7 +12,7 @@ from aligners.base import ranked_of
 from aligners.preferences import DataOptions, read_preferences
 from aligners.preferences.set_folder import WHOLE, SetShard
 from aligners.rejected_images.generate import check_levels, said, sources
-from aligners.rejected_images.image_set import PART_SIZE, write_set
+from aligners.rejected_images.image_set import DROPPED, PART_SIZE, write_set
 from aligners.rejected_images.parts import SetRecipe, Write, write_here
 from aligners.rejected_images.records import ImageSetManifest
 from aligners.rejected_images.regions import choose_source
@@ -96,10 +96,9 @@ def corrupt(request: CorruptRequest) -> ImageSetManifest:
         overwrite=request.overwrite,
     )
     if data.dropped:
-        write_jsonl(
-            request.output / "dropped.jsonl", ({"where": d.where, "id": d.id, "reason": d.reason} for d in data.dropped)
-        )
-        logger.warning(f"{len(data.dropped)} records were skipped: {request.output / 'dropped.jsonl'}")
+        path = request.output / DROPPED
+        write_jsonl(path, ({"where": d.where, "id": d.id, "reason": d.reason} for d in data.dropped))
+        logger.warning(f"{len(data.dropped)} records were skipped: {path}")
     said(manifest.counts, settings)
     return manifest
 

@@ -32,6 +32,8 @@ from harness.core.removal import REPLACED, move, remove
 from harness.core.types import PreferenceExample
 
 KIND = "image_preferences"
+DROPPED = "dropped.jsonl"
+"""Records of the preference data that were skipped; `harness data corrupt` writes it."""
 _ASIDE = ".replaced"
 PART_SIZE = 256
 """Examples per part."""
@@ -234,7 +236,7 @@ def replacing_set(folder: Path) -> Iterator[None]:
 
 def _set_parts(folder: Path) -> Iterator[Path]:
     """The files of a set, the configuration last."""
-    for pattern in (MANIFEST, "shard-*.json", "*part-*.parquet", f"*part-*.parquet{UNFINISHED}", CONFIG):
+    for pattern in (MANIFEST, "shard-*.json", "*part-*.parquet", f"*part-*.parquet{UNFINISHED}", DROPPED, CONFIG):
         yield from sorted(folder.glob(pattern))
 
 
