@@ -57,6 +57,7 @@ def generate(
     chosen = settings.model_copy(update={"regions": choose_source(settings.regions, wanted)})
     counts = dict.fromkeys(MADE, 0) | {"dropped": 0, "given": len(examples) - len(wanted)}
     result, folder, ranked = list(examples), None, None
+    how: dict[str, Any] = {}  # nothing is known of how the data's images were made
     if wanted:
         recipe = SetRecipe(chosen, context.seed, whole=False, levels=tuple(levels))
         identity: dict[str, Any] = {
@@ -71,13 +72,16 @@ def generate(
         manifest = write_set(folder, wanted, recipe, identity, wait=True)
         counts |= {name: manifest.counts[name] for name in (*MADE, "dropped") if name != "given"}
         ranked = manifest.keywords
+        how = {
+            "source": chosen.regions if chosen.how.where == "keywords" else None,
+            **settings.recorded(),
+            **({"levels": [*levels]} if levels else {}),
+        }
         result = _with_images(examples, folder, names)
     said(counts, settings)
     notes = {
         **counts,
-        "source": chosen.regions if chosen.how.where == "keywords" else None,
-        **settings.recorded(),
-        **({"levels": [*levels]} if levels else {}),
+        **(how or {"source": "given"}),
         "keywords": ranked,
         "kept_in": str(folder) if folder else None,
     }

@@ -56,8 +56,11 @@ class ImagePreferenceNotes(Record):
     whole_image: Whole = Field(0, alias="whole-image", description="everywhere")
     given: Whole = Field(0, description="examples whose rejected image came with the data")
     dropped: Whole = Field(0, description="examples left out, because nothing was recognised in their image")
-    source: str | None = Field(None, description="of the regions")
-    corruption: str | None = None
+    source: str | None = Field(
+        None,
+        description="of the regions; given: all images came with the data, and the keys from corruption to levels are absent",
+    )
+    corruption: str | None = Field(None, description="of the images that were made, as the keys to levels")
     step: int | None = Field(None, description="of the diffusion")
     schedule: str | None = Field(None, description="of the diffusion")
     scale: Any = Field(None, description="of the noise")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -243,6 +244,18 @@ def test_generator_keeps_what_is_outside_the_named_boxes(tmp_path: Path) -> None
     assert kept[0]["keywords"] and kept[0]["boxes"] == [[10, 5, 30, 25]] and kept[0]["step"] == 900
     again, _ = generate(rows, ImagePreferenceSettings(step=900), PrepareContext(tmp_path, 0))
     assert again[0].images["rejected"].data == made[0].images["rejected"].data
+
+
+def test_a_run_with_the_images_of_its_data_names_no_corruption(tmp_path: Path) -> None:
+    rows = [example(name, "A boat.", ()) for name in ("a", "bb")]
+    given = [replace(row, images={**row.images, "rejected": row.images["original"]}) for row in rows]
+    settings = ImagePreferenceSettings(corruption="whole-noise")
+    written = [
+        generate(some, settings, PrepareContext(tmp_path, 0))[1].written() for some in (given, [given[0], rows[1]])
+    ]
+    assert (written[0]["given"], written[0]["source"], written[0]["kept_in"]) == (2, "given", None)
+    assert not {"corruption", "step", "schedule", "scale", "strength", "levels"} & written[0].keys()
+    assert (written[1]["given"], written[1]["source"], written[1]["corruption"]) == (1, None, "whole-noise")
 
 
 def test_a_label_of_two_words_is_found_whatever_its_lemmas_are(tmp_path: Path) -> None:
