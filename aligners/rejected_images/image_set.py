@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def write_set(
     ):
         same_set(folder, config.written(), "set of rejected images")
         if (folder / shard.manifest).exists():
-            return join_shards(folder, shard, ImageSetManifest, _joined)
+            return join_shards(folder, shard, ImageSetManifest, partial(_joined, folder))
         write_json(folder / CONFIG, config.written())
         manifest = _write_shard(folder, shard.of(examples), recipe, config, shard, part_size, write)
         remove(folder / REPLACED, within=folder)  # parts of the replaced set; this one is complete
@@ -133,7 +134,7 @@ def _write_shard(
         seconds=round(time.perf_counter() - started, 1),
     )
     write_json(folder / shard.manifest, manifest.written())
-    return join_shards(folder, shard, ImageSetManifest, _joined)
+    return join_shards(folder, shard, ImageSetManifest, partial(_joined, folder))
 
 
 def _check_room(folder: Path, parts: Sequence[SetPart], recipe: SetRecipe) -> None:
@@ -172,7 +173,7 @@ def _counted(parts: Sequence[tuple[Path, Sequence[PreferenceExample]]]) -> dict[
         "counts": {name: made[name] for name in MADE} | {"dropped": len(dropped)},
         "dropped": dropped,
         "models": models,
-        "frequent_keywords": dict(keywords.most_common(20)),
+        "frequent_keywords": _most_frequent(keywords),
         "files": files,
     }
 
@@ -184,16 +185,22 @@ def _versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in ("numpy", "pillow", "pyarrow", "spacy", "transformers")}
 
 
-def _joined(shards: Sequence[ImageSetManifest]) -> dict[str, Any]:
-    """The keys of the whole set's manifest that replace a shard's."""
-    frequent: Counter[str] = Counter()
-    for one in shards:
-        frequent.update(one.frequent_keywords)
+def _most_frequent(keywords: Counter[str]) -> dict[str, int]:
+    """The 20 most frequent keywords with their numbers, equally frequent ones by the alphabet."""
+    return dict(sorted(keywords.items(), key=lambda pair: (-pair[1], pair[0]))[:20])
+
+
+def _joined(folder: Path, shards: Sequence[ImageSetManifest]) -> dict[str, Any]:
+    """The keys of the whole set's manifest that replace a shard's; all shards must be complete."""
+    # Counted in the parts: a keyword may be frequent in the set and not among the most frequent of a shard.
+    keywords: Counter[str] = Counter()
+    for row in set_rows(set_files(folder), ["keywords"]):
+        keywords.update(set(row["keywords"] or ()))
     return {
         "counts": {name: sum(one.counts[name] for one in shards) for name in shards[0].counts},
         "dropped": [name for one in shards for name in one.dropped],
         "models": {role: name for one in shards for role, name in one.models.items()},
-        "frequent_keywords": dict(frequent.most_common(20)),
+        "frequent_keywords": _most_frequent(keywords),
         "files": [file.written() for one in shards for file in one.files],
         "seconds": round(sum(one.seconds for one in shards), 1),
     }

@@ -41,11 +41,15 @@ class ImageSetManifest(ImageSetConfig):
     counts: dict[str, Whole] = Field(description="examples by how their image was made, and dropped")
     dropped: list[str] = Field(description="ids of examples without an image")
     models: dict[str, str] = Field(description="detector and segmenter")
-    frequent_keywords: dict[str, Whole] = Field(description="the most frequent, with their numbers")
+    frequent_keywords: dict[str, Whole] = Field(
+        description="the 20 most frequent, with the number of images that each was found in; equally frequent ones by the alphabet"
+    )
     files: list[SetFile]
     keywords: dict[str, Any] | None = Field(description="how keywords were ranked; null: not at all")
     versions: dict[str, str] = Field(description="of the packages that the images' bytes come from")
-    seconds: float = Field(description="that it took")
+    seconds: float = Field(
+        description="of the command that completed it, without the time of interrupted ones; of all shards, their sum"
+    )
 
 
 class ImagePreferenceNotes(Record):

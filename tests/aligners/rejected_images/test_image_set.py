@@ -34,7 +34,7 @@ from aligners.rejected_images.samples import write_samples
 from harness.core.errors import BadInputError
 from harness.core.files import read_jsonl, sha256_bytes
 from harness.core.removal import move
-from harness.core.types import PreferenceExample
+from harness.core.types import PreferenceExample, Region
 from tests import warm
 
 SETTINGS = ImagePreferenceSettings(regions="dataset", step=900)
@@ -401,6 +401,28 @@ def test_a_set_that_is_begun_again_is_kept_until_the_new_one_is_complete(tmp_pat
     assert {path.name for path in folder.iterdir()} == {*before, "mine.txt"} - {"dropped.jsonl"} and not (
         folder / ".replaced"
     ).exists()
+
+
+def test_frequent_keywords_are_counted_over_all_shards_and_ties_are_in_order(tmp_path: Path) -> None:
+    [one] = read_preferences(str(preferences(tmp_path / "prefs.parquet", 1))).examples
+    letters = [[f"{edge}{letter}{edge}" for letter in "abcdefghijklmnopqrst"] for edge in ("q", "x")]
+
+    def naming(number: int, words: Sequence[str]) -> PreferenceExample:
+        boxes = tuple(Region(word, (1, 1, 9, 9)) for word in words)
+        chosen = ". ".join(words)
+        return replace(one, id=str(number), responses={**one.responses, "chosen": chosen}, regions=boxes)
+
+    # In either shard, 20 words are found twice and "apple" once: it is in no shard's list.
+    examples = [naming(number, letters[number // 3][:: -1 if number % 3 else 1]) for number in range(6)]
+    for number in (2, 5):
+        examples[number] = naming(number, ["apple"])
+    recipe = SetRecipe(SETTINGS.model_copy(update={"top_k": 32}), 0, whole=True)
+    for shard in (1, 2):
+        write_set(tmp_path / "set", examples, recipe, {"data": "x"}, shard=SetShard(shard, 2))
+    shards = [json.loads((tmp_path / f"set/shard-{n}-of-2.json").read_text())["frequent_keywords"] for n in (1, 2)]
+    assert [list(shard.items()) for shard in shards] == [[(word, 2) for word in words] for words in letters]
+    whole = json.loads((tmp_path / "set/manifest.json").read_text())["frequent_keywords"]
+    assert list(whole.items()) == [(word, 2) for word in ["apple", *letters[0]][:20]]
 
 
 @pytest.mark.parametrize(("stop_at", "restoring"), [(0, False), (3, False), (5, False), (1, True), (3, True)])
