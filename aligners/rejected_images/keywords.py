@@ -64,7 +64,7 @@ def pipeline(name: str) -> Any:
     """A spaCy pipeline: "blank" is the English tokenizer with the lookup lemmatizer, anything else an installed package.
 
     Raises:
-        HarnessError: the package is not installed.
+        BadInputError: it is not installed, or cannot be loaded.
     """
     folder = Path(name)
     return _loaded(name, folder_hash(folder) if folder.is_dir() else "")
@@ -75,7 +75,7 @@ def _loaded(name: str, contents: str) -> Any:
     """The same, kept for this process while the contents of a pipeline's folder are these."""
     import spacy
 
-    from harness.core.errors import HarnessError
+    from harness.core.errors import BadInputError, shown
 
     if name == "blank":
         nlp = spacy.blank("en")
@@ -85,8 +85,14 @@ def _loaded(name: str, contents: str) -> Any:
     try:
         return spacy.load(name, disable=["ner"])
     except OSError:
-        raise HarnessError(
+        raise BadInputError(
             f"the spaCy pipeline '{name}' is not installed", remedy=f"install the package {name}, or use 'blank'"
+        ) from None
+    except (ImportError, ValueError) as error:  # a component or its package is not there, or its files do not fit
+        raise BadInputError(
+            f"the spaCy pipeline cannot be loaded: {shown(str(error), 300)[1:-1]}",
+            where=name,
+            remedy="install the package that it needs, or use another pipeline, or 'blank'",
         ) from None
 
 
@@ -100,9 +106,14 @@ def keywords(text: str, top_k: int, nlp: Any, ranking: Ranking = "graph") -> lis
         ranking: by MFPO's graph of words, or by MultipartiteRank of noun phrases.
     """
     doc = nlp(text)
-    if not doc.has_annotation("TAG"):
+    if not _is_tagged(doc):
         _lemmatise_capitals(doc, nlp)
     return _by_graph(doc, top_k, has_vectors(nlp)) if ranking == "graph" else _by_multipartite_rank(doc, top_k)
+
+
+def _is_tagged(doc: Any) -> bool:
+    """Whether nouns are known. Pipelines of some languages (French, Spanish) set parts of speech without tags."""
+    return bool(doc.has_annotation("POS"))
 
 
 def _lemmatise_capitals(doc: Any, nlp: Any) -> None:
@@ -146,7 +157,7 @@ def _by_graph(doc: Any, top_k: int, with_vectors: bool) -> list[Keyword]:
 
     Nodes are lemmas: of nouns if the pipeline has a tagger, else of words that pass `_is_content`.
     """
-    tagged = doc.has_annotation("TAG")
+    tagged = _is_tagged(doc)
     tokens = [token for token in doc if _is_content(token) and (not tagged or token.pos_ in ("NOUN", "PROPN"))]
     places: dict[str, list[int]] = {}
     vectors: dict[str, np.ndarray] = {}
@@ -200,8 +211,10 @@ def _neighbours(tokens: Sequence[Any], sure: bool) -> list[list[Any]]:
 
 
 def _by_multipartite_rank(doc: Any, top_k: int) -> list[Keyword]:
-    """Noun phrases, one per topic: noun chunks if the pipeline has a parser, else runs of content words."""
-    candidates = _chunks(doc) if doc.has_annotation("DEP") else _runs(doc)
+    """Noun phrases, one per topic: noun chunks if the pipeline has a parser and spaCy knows the chunks of its language, else runs of
+    content words."""
+    has_chunks = doc.has_annotation("DEP") and doc.noun_chunks_iterator is not None
+    candidates = _chunks(doc) if has_chunks else _runs(doc)
     if not candidates:
         return []
     topics = cluster([candidate.lemmas for candidate in candidates])

@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -21,7 +22,7 @@ from aligners.rejected_images.keyword_graph import GraphConstants, graph_rank, g
 from aligners.rejected_images.keywords import KEYWORD_RULE, Ranking, cluster, keywords, multipartite_rank, pipeline
 from aligners.rejected_images.table import FORMAT
 from harness.core.diffusion import Diffusion, alpha_bar, random_numbers
-from harness.core.errors import HarnessError
+from harness.core.errors import BadInputError, HarnessError
 from harness.core.files import read_json, sha256_json
 from harness.core.types import ImageRef, PreferenceExample, Region
 
@@ -131,6 +132,35 @@ def test_a_word_at_the_start_of_a_sentence_is_the_same_word_as_elsewhere(ranking
         "Africans are there.", 5, pipeline("blank"), ranking
     )  # only the table's capital form is a plural
     assert people.lemmas == ("african",)
+
+
+def test_pipelines_of_other_languages_have_parts_of_speech_without_tags_or_no_noun_chunks() -> None:
+    import spacy
+    from spacy.language import Language
+
+    @Language.component("parts_of_speech_and_heads")
+    def annotated(doc: Any) -> Any:
+        for token, kind in zip(doc, ("DET", "NOUN", "VERB"), strict=True):
+            token.pos_, token.dep_, token.head, token.lemma_ = kind, "dep", doc[1], token.lower_
+        return doc
+
+    for language, text, noun in (("fr", "le chien dort", "chien"), ("ro", "un câine doarme", "câine")):
+        nlp = spacy.blank(language)
+        nlp.add_pipe("parts_of_speech_and_heads")
+        assert not nlp(text).has_annotation("TAG")
+        assert [keyword.phrase for keyword in keywords(text, 5, nlp, "graph")] == [noun]
+    # spaCy knows no noun chunks of Romanian, so the candidates are runs of words that are no stop words.
+    assert [noun in keyword.phrase for keyword in keywords(text, 5, nlp, "multipartite")] == [True]
+
+
+@pytest.mark.parametrize(("component", "said"), [("no_such_factory", "no_such_factory"), (None, "not installed")])
+def test_a_pipeline_that_cannot_be_loaded_is_said(component: str | None, said: str, tmp_path: Path) -> None:
+    if component:
+        (tmp_path / "meta.json").write_text('{"lang": "en", "name": "x", "version": "0"}')
+        factory = f'[nlp]\nlang="en"\npipeline=["{component}"]\n[components]\n[components.{component}]\nfactory="{component}"\n'
+        (tmp_path / "config.cfg").write_text(factory)
+    with pytest.raises(BadInputError, match=said):
+        pipeline(str(tmp_path))
 
 
 def test_a_box_is_found_by_the_first_word_of_a_sentence_and_older_sets_are_not_used(tmp_path: Path) -> None:
